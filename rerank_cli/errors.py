@@ -1,0 +1,74 @@
+"""Everything that can go wrong and be said in a sentence.
+
+    RerankError             never raised itself
+    ├── UsageError      2   the command line or a call's arguments
+    │   └── QueryTooLong    the query leaves the model no room for a passage
+    ├── InputError      2   a file or record that cannot be read
+    ├── OutputError     2   results that cannot be written
+    ├── NothingLeft     1   the input was empty, or nothing passed --min-score
+    └── ScorerError     3   scoring failed
+        └── ModelError      a model cannot be found, opened or run
+
+A message says what, which and why in one line; a hint says what to do now. What is not in this
+tree is a bug, and ends in `ExitCode.BUG`.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a shell learns from a run. Where several apply: 130, 70, 2, 3, 4, 1."""
+
+    OK = 0
+    NOTHING = 1
+    USAGE = 2
+    SCORER = 3
+    TRUNCATED = 4
+    BUG = 70
+    INTERRUPTED = 130
+
+
+class RerankError(Exception):
+    """The root: carries a message, maybe a hint, and an exit code."""
+
+    exit_code = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(RerankError):
+    exit_code = ExitCode.USAGE
+
+
+class QueryTooLong(UsageError):
+    """The query has `tokens` tokens, of which `limit` fit beside a passage."""
+
+    def __init__(self, tokens: int, limit: int, model: str) -> None:
+        super().__init__(
+            f"the query is too long for {model}: it has {tokens} tokens and {limit} fit",
+            hint=f"shorten it, or let --truncate-query cut it to its first {limit} tokens",
+        )
+        self.tokens = tokens
+        self.limit = limit
+
+
+class InputError(RerankError):
+    exit_code = ExitCode.USAGE
+
+
+class OutputError(RerankError):
+    exit_code = ExitCode.USAGE
+
+
+class NothingLeft(RerankError):
+    exit_code = ExitCode.NOTHING
+
+
+class ScorerError(RerankError):
+    exit_code = ExitCode.SCORER
+
+
+class ModelError(ScorerError):
+    pass

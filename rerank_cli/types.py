@@ -1,0 +1,188 @@
+"""The values that flow through a ranking: what every other module speaks in.
+
+Frozen dataclasses and two protocols. Imports nothing of ours and does nothing by itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, overload
+
+Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
+Scope = Literal["pair", "set"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One thing to be ranked, and where it came from.
+
+    `raw` holds the record's own bytes with their terminator, so that a pipe gives back what it
+    was given; `line` counts from 1; `fields` holds the record's other fields, and is None where
+    the text is the source's own (a line, a file).
+    """
+
+    text: str
+    id: str | None = None
+    source: str | None = None
+    line: int | None = None
+    fields: Mapping[str, Any] | None = None
+    raw: bytes | None = None
+
+
+class Tokens(NamedTuple):
+    """A text in a scorer's tokens: ids, and each one's half-open span of characters."""
+
+    ids: Sequence[int]
+    spans: Sequence[tuple[int, int]]
+
+
+class Tokenizer(Protocol):
+    """Turns text into the tokens that a scorer counts in, with no special tokens added."""
+
+    def encode(self, text: str) -> Tokens: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A window of a document: characters `start` to `end`, `tokens` of the scorer's tokens.
+
+    `ids` are the tokens themselves, made once from the whole document and carried here: encoding
+    `text` again could give others. None for a scorer that reads text.
+    """
+
+    document: Document
+    start: int
+    end: int
+    text: str
+    tokens: int
+    ids: Sequence[int] | None = None
+
+    @property
+    def line(self) -> int | None:
+        """The line of the source on which the window's text begins, counting from 1."""
+        first = self.document.line
+        if first is None or self.document.fields is not None:
+            return first
+        indent = len(self.text) - len(self.text.lstrip())
+        return first + self.document.text.count("\n", 0, self.start + indent)
+
+
+class Pair(NamedTuple):
+    """A query and the chunk to be scored against it."""
+
+    query: str
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerInfo:
+    """What is known of a scorer before it scores.
+
+    `window` is the number of passage tokens it reads well at once, `length` the most it takes in
+    one sequence, query and `specials` (special tokens of a pair) included; None where there is no
+    such limit. `scope` is "set" where a score depends on the other documents.
+    """
+
+    name: str
+    revision: str
+    scale: Scale
+    scope: Scope = "pair"
+    window: int | None = None
+    length: int | None = None
+    specials: int = 0
+    tokenizer: Tokenizer | None = None
+    remote: bool = False
+
+    @property
+    def model(self) -> str:
+        """The name by which a result says what scored it, as in `mini@1`."""
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A scorer's answer: one raw score a pair, in the order of the pairs.
+
+    `usage` counts what was spent (`total_tokens`, …); `trace_ids` name a service's requests;
+    `notes` are sentences that the user should read.
+    """
+
+    values: Sequence[float | None]
+    usage: Mapping[str, int] = field(default_factory=dict)
+    trace_ids: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+class Scorer(Protocol):
+    """Scores pairs of query and chunk.
+
+    The contract, which every scorer keeps:
+
+    - as many values as pairs, in the pairs' order, whatever their queries;
+    - plain finite floats, higher is better; None only for pairs beyond `keep` (the number of best
+      ones wanted) that a service did not return;
+    - with `info.scope` "pair", a value depends on its own query and chunk and on nothing else;
+    - no sorting, no printing, nothing cut; raises only `ScorerError`.
+    """
+
+    @property
+    def info(self) -> ScorerInfo: ...
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document in its place: rank from 1, `index` its place in the input from 0.
+
+    `score` is the raw score it is ranked by, `relevance` the same in 0..1 where the scale is known
+    and equal to `score` where it is not. `passage` is the window that decided, with the raw score
+    `passage_score`. `tokens` counts the document's tokens, `chunks` the windows scored,
+    `dropped` the tokens that lay in none.
+    """
+
+    rank: int
+    index: int
+    score: float
+    relevance: float
+    document: Document
+    passage: Chunk
+    passage_score: float
+    tokens: int
+    chunks: int
+    dropped: int
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some of the document was not scored."""
+        return self.dropped > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Sequence[Ranked]):
+    """The results of one query, best first, and what it took to get them.
+
+    A sequence of `Ranked`. `documents` counts the input, `empty` the blank documents set aside,
+    `cut` the documents of which `dropped` tokens in all were not scored.
+    """
+
+    query: str
+    info: ScorerInfo
+    results: Sequence[Ranked]
+    documents: int
+    empty: int
+    cut: int
+    dropped: int
+    usage: Mapping[str, int]
+    notes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @overload
+    def __getitem__(self, place: int) -> Ranked: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Ranked]: ...
+
+    def __getitem__(self, place: int | slice) -> Ranked | Sequence[Ranked]:
+        return self.results[place]

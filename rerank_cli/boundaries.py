@@ -1,0 +1,94 @@
+"""Where a reader would cut a text: how good a cut is, at a place between two tokens.
+
+Judges single places; which of them to take is `chunking`'s business. Words are separated by
+space or punctuation, or are single CJK characters. No language model, no dictionary.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from enum import IntEnum
+
+Span = tuple[int, int]
+
+_SENTENCE_END = frozenset(".!?…。！？｡؟।")  # noqa: RUF001
+_CLOSING = frozenset("\"'”’»)]}」』）】")  # noqa: RUF001
+_WIDE_SENTENCE_END = frozenset("。！？｡")  # noqa: RUF001
+_ZWJ = "\u200d"
+_GAP = 64  # how far white space is followed: enough to tell a blank line from a space
+
+
+class Cut(IntEnum):
+    """How good a place is to cut at, worst first."""
+
+    IN_CHARACTER = 0  # between tokens of one code point: never, if there is any other way
+    IN_GRAPHEME = 1  # between code points that a reader sees as one character
+    CHARACTER = 2
+    WORD = 3
+    LINE = 4
+    SENTENCE = 5
+    PARAGRAPH = 6
+
+
+def cut_before(text: str, spans: Sequence[Span], index: int) -> Cut:
+    """Judge a cut before token `index`, which must be neither the first nor past the last."""
+    place = spans[index][0]
+    if place < spans[index - 1][1] or place >= len(text):
+        return Cut.IN_CHARACTER
+    start, end = place, place
+    while start > 0 and place - start < _GAP and text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and end - place < _GAP and text[end].isspace():
+        end += 1
+    gap = text[start:end]
+    lines = gap.count("\n") or gap.count("\r")
+    if lines > 1:
+        return Cut.PARAGRAPH
+    if _ends_sentence(text, start, spaced=bool(gap)):
+        return Cut.SENTENCE
+    if lines:
+        return Cut.LINE
+    if gap:
+        return Cut.WORD
+    if joins(text, place):
+        return Cut.IN_GRAPHEME
+    before, after = text[place - 1], text[place]
+    if not (before.isalnum() and after.isalnum()) or _is_wide(before) or _is_wide(after):
+        return Cut.WORD
+    return Cut.CHARACTER
+
+
+def joins(text: str, place: int) -> bool:
+    """Whether the code points on both sides of `place` belong to one visible character.
+
+    Marks, joiners, emoji modifiers and flags, after Unicode's rules for extended grapheme
+    clusters (UAX #29); conjoining Hangul is left out, as text holds it composed.
+    """
+    before, after = text[place - 1], text[place]
+    if unicodedata.category(after).startswith("M") or _ZWJ in (before, after):
+        return True
+    if (before, after) == ("\r", "\n") or "\U0001f3fb" <= after <= "\U0001f3ff":
+        return True
+    return _is_flag(before) and _is_flag(after) and _flags_before(text, place) % 2 == 1
+
+
+def _ends_sentence(text: str, end: int, *, spaced: bool) -> bool:
+    while end > 0 and text[end - 1] in _CLOSING:
+        end -= 1
+    if end == 0:
+        return False
+    return text[end - 1] in (_SENTENCE_END if spaced else _WIDE_SENTENCE_END)
+
+
+def _is_wide(char: str) -> bool:
+    return unicodedata.east_asian_width(char) in "WF"
+
+
+def _is_flag(char: str) -> bool:
+    return "\U0001f1e6" <= char <= "\U0001f1ff"
+
+
+def _flags_before(text: str, place: int) -> int:
+    start = place
+    while start > 0 and _is_flag(text[start - 1]):
+        start -= 1
+    return place - start

@@ -1,0 +1,209 @@
+"""Cuts documents into windows of a scorer's tokens, with overlap, at places a reader would choose.
+
+Knows how much fits beside a query (`plan`) and where the windows of one document lie (`split`).
+Scores nothing and joins nothing back together.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from rerank_cli.boundaries import Cut, Span, cut_before, joins
+from rerank_cli.errors import QueryTooLong, UsageError
+from rerank_cli.types import Chunk, Document, ScorerInfo, Tokenizer, Tokens
+
+MIN_CHUNK_TOKENS = 8
+DEFAULT_MAX_CHUNKS = 1024
+# The window of passages where the scorer itself knows none (BM25, in words).
+PASSAGE_TOKENS = 128
+# A text is encoded in pieces of this many characters, so that one of 50 MB needs neither the
+# memory of all its tokens nor a minute in which nothing can interrupt it.
+SEGMENT = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How documents are cut for one query: the query as it will be scored, and the windows' sizes.
+
+    `room` is the largest window and `overlap` what neighbours share, both in tokens; a `room` of
+    None means that documents are scored whole.
+    """
+
+    query: str
+    room: int | None
+    overlap: int
+    max_chunks: int
+    notes: tuple[str, ...] = ()
+
+
+class Split(NamedTuple):
+    """A document's windows; of its `tokens`, `dropped` lie in none of them."""
+
+    document: Document
+    chunks: Sequence[Chunk]
+    tokens: int
+    dropped: int
+
+
+def plan(
+    query: str,
+    info: ScorerInfo,
+    *,
+    chunk_tokens: int | None = None,
+    overlap_tokens: int | None = None,
+    max_chunks: int = DEFAULT_MAX_CHUNKS,
+    truncate_query: bool = False,
+    passages: bool = False,
+) -> Plan:
+    """Fit windows beside `query`.
+
+    Raises `QueryTooLong` where the query leaves less than a quarter of the model's window, and
+    `UsageError` for sizes that make no sense.
+    """
+    if chunk_tokens is not None and chunk_tokens < MIN_CHUNK_TOKENS:
+        raise UsageError(f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {chunk_tokens}")
+    if overlap_tokens is not None and overlap_tokens < 0:
+        raise UsageError(f"overlap cannot be {overlap_tokens} tokens")
+    if max_chunks < 1:
+        raise UsageError(f"at least one chunk must be scored, not {max_chunks}")
+
+    notes: list[str] = []
+    wanted = chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)
+    if info.tokenizer is not None and info.length is not None:
+        limit = info.length - info.specials - max(1, (info.window or info.length) // 4)
+        taken = len(info.tokenizer.encode(query).ids)
+        if taken > limit and not truncate_query:
+            raise QueryTooLong(taken, limit, info.model)
+        if taken > limit:
+            query, kept = _cut_query(query, info.tokenizer, limit)
+            notes.append(f"the query was cut to its first {kept} of {taken} tokens")
+            taken = kept
+        fits = info.length - info.specials - taken
+        if chunk_tokens is not None and chunk_tokens > fits:
+            notes.append(
+                f"chunks have {fits} tokens, not {chunk_tokens}: "
+                f"{info.model} takes {info.length} with the query"
+            )
+        wanted = min(wanted or fits, fits)
+    if wanted is None or info.tokenizer is None:
+        return Plan(query, None, 0, max_chunks, tuple(notes))
+
+    most = wanted // 4
+    overlap = most if overlap_tokens is None else min(overlap_tokens, most)
+    if overlap_tokens is not None and overlap_tokens > most:
+        notes.append(f"chunks overlap by {most} tokens, not {overlap_tokens}: a quarter at most")
+    return Plan(query, wanted, overlap, max_chunks, tuple(notes))
+
+
+def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
+    """Cut a document into windows; none for one that has nothing to score."""
+    text = document.text
+    if not text or text.isspace():
+        return Split(document, (), 0, 0)
+    if tokenizer is None:
+        return Split(document, (Chunk(document, 0, len(text), text, 0),), 0, 0)
+    if plan.room is None:
+        total = sum(len(tokenizer.encode(text[a:b]).ids) for a, b in segments(text))
+        return Split(document, (Chunk(document, 0, len(text), text, total),), total, 0)
+
+    kept, total = _encode(text, tokenizer, plan.max_chunks * plan.room)
+    ranges = list(islice(windows(text, kept.spans, plan.room, plan.overlap), plan.max_chunks))
+    covered = ranges[-1][1] if ranges else 0
+    chunks = [_chunk(document, kept, a, b) for a, b in ranges]
+    return Split(document, chunks, total, total - covered)
+
+
+def windows(text: str, spans: Sequence[Span], room: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Lay windows of at most `room` tokens over a text, as half-open ranges of tokens.
+
+    What is left is always shared out evenly over as many windows as it needs, so that none ends
+    up as a stub. Each ends at the best boundary near its share, and the next begins at one within
+    the `overlap` before that end.
+    """
+    count, start = len(spans), 0
+    while count - start > room:
+        left = count - start
+        shares = -(-(left - overlap) // (room - overlap))
+        share = start + -(-(left + (shares - 1) * overlap) // shares)
+        reach = room // 4
+        lowest, highest = max(start + 1, share - reach), min(start + room, share + reach)
+        end = _best_cut(text, spans, lowest, highest, share)
+        if end is None:  # one character of more tokens than the search spans: look further back
+            end = _best_cut(text, spans, start + 1, highest, share) or share
+        yield start, end
+        start = _next_start(text, spans, start, end, overlap)
+    if count:
+        yield start, count
+
+
+def segments(text: str) -> Iterator[Span]:
+    """Cut a long text into pieces to encode, at white space where there is some."""
+    start = 0
+    while len(text) - start > SEGMENT:
+        end = start + SEGMENT
+        for space in ("\n", " "):
+            found = text.rfind(space, start + SEGMENT // 2, end)
+            if found > 0:
+                end = found
+                break
+        else:
+            while end > start + 1 and joins(text, end):
+                end -= 1
+        yield start, end
+        start = end
+    yield start, len(text)
+
+
+def _cut_query(query: str, tokenizer: Tokenizer, limit: int) -> tuple[str, int]:
+    """Cut a query to at most `limit` tokens, and say how many it has then."""
+    spans = tokenizer.encode(query).spans
+    keep, count = limit, limit + 1
+    while count > limit:  # what is left of a cut word can have more tokens than it had
+        query = query[: spans[keep - 1][1]]
+        count = len(tokenizer.encode(query).ids)
+        keep -= 1
+    return query, count
+
+
+def _encode(text: str, tokenizer: Tokenizer, enough: int) -> tuple[Tokens, int]:
+    """Encode a text and count its tokens; those far beyond `enough` are counted and not kept."""
+    ids: list[int] = []
+    spans: list[Span] = []
+    total = 0
+    for start, end in segments(text):
+        piece = tokenizer.encode(text[start:end])
+        total += len(piece.ids)
+        if len(ids) <= enough:
+            ids.extend(piece.ids)
+            spans.extend((a + start, b + start) for a, b in piece.spans)
+    return Tokens(ids, spans), total
+
+
+def _best_cut(text: str, spans: Sequence[Span], lowest: int, highest: int, near: int) -> int | None:
+    """Find the best place in `lowest` to `highest`, the nearest to `near` among equals."""
+    best, place = (Cut.IN_CHARACTER, 0), None
+    for index in range(lowest, highest + 1):
+        quality = (cut_before(text, spans, index), -abs(index - near))
+        if quality[0] is not Cut.IN_CHARACTER and (place is None or quality > best):
+            best, place = quality, index
+    return place
+
+
+def _next_start(text: str, spans: Sequence[Span], start: int, end: int, overlap: int) -> int:
+    if overlap == 0:
+        return end
+    lowest = max(start + 1, end - overlap)
+    return _best_cut(text, spans, lowest, max(lowest, end - overlap // 2), lowest) or end
+
+
+def _chunk(document: Document, tokens: Tokens, first: int, last: int) -> Chunk:
+    """Make the chunk of a range of tokens, with what no token covers but belongs to its text."""
+    text, spans = document.text, tokens.spans
+    start = 0 if first == 0 else spans[first][0]
+    end = len(text) if last == len(spans) else max(spans[last][0], spans[last - 1][1])
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return Chunk(document, start, end, text[start:end], last - first, tokens.ids[first:last])

@@ -1,0 +1,50 @@
+"""Test doubles with behaviour: a scorer whose scores follow from the text alone."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from rerank_cli.types import Pair, Scored, ScorerInfo, Tokens
+
+WORD = re.compile(r"\S+")
+
+
+class Words:
+    """Every run of non-space is a token; its id is its length."""
+
+    def encode(self, text: str) -> Tokens:
+        spans = [match.span() for match in WORD.finditer(text)]
+        return Tokens([end - start for start, end in spans], spans)
+
+
+WORDS_INFO = ScorerInfo("words", "1", scale="unbounded", tokenizer=Words())
+
+
+class OverlapScorer:
+    """Scores by how many of the passage's words are in the query; never looks at other pairs."""
+
+    def __init__(
+        self, info: ScorerInfo = WORDS_INFO, score: Callable[[str, str], float] | None = None
+    ) -> None:
+        self.info = info
+        self.batches: list[int] = []
+        self._score = score or shared_words
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        self.batches.append(len(pairs))
+        values = [self._score(pair.query, pair.chunk.text) for pair in pairs]
+        return Scored(values, usage={"total_tokens": sum(pair.chunk.tokens for pair in pairs)})
+
+
+def shared_words(query: str, passage: str) -> float:
+    wanted = set(query.split())
+    return float(sum(word in wanted for word in passage.split()))
+
+
+def number_in(_query: str, passage: str) -> float:
+    """The passage is a number, and that is its score."""
+    return float(passage)
+
+
+def windowed(window: int, **changes: object) -> ScorerInfo:
+    return replace(WORDS_INFO, window=window, **changes)  # type: ignore[arg-type]

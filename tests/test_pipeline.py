@@ -1,0 +1,190 @@
+"""The flow from documents to a ranking, with a scorer whose scores can be read off."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli import Document, RerankError, rank
+from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.pipeline import BATCH_DOCUMENTS, relevance
+from rerank_cli.types import Pair, Scored
+from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
+
+NUMBERS = OverlapScorer(score=number_in)
+
+
+def order(query: str, documents: list[str], **options: object) -> list[int]:
+    ranking = rank(query, documents, OverlapScorer(score=number_in), **options)  # type: ignore[arg-type]
+    assert [result.rank for result in ranking] == list(range(1, len(ranking) + 1))
+    return [result.index for result in ranking]
+
+
+def test_best_first_and_ties_in_input_order() -> None:
+    assert order("q", ["1", "3", "2", "3", "1"]) == [1, 3, 2, 0, 4]
+    assert order("q", ["1", "3", "2", "3", "1"], n=3) == [1, 3, 2]
+    assert order("q", ["1", "3", "2", "3", "1"], n=1) == [1]
+
+
+@given(st.lists(st.integers(-3, 3), max_size=40), st.integers(1, 50))
+def test_the_best_n_are_the_head_of_the_whole_ranking(scores: list[int], n: int) -> None:
+    documents = [str(score) for score in scores]
+    expected = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+    assert order("q", documents) == expected
+    assert order("q", documents, n=n) == expected[:n]
+
+
+def test_min_score_applies_to_relevance() -> None:
+    logits = OverlapScorer(windowed(8, scale="logit"), number_in)
+    ranking = rank("q", ["0", "-1", "2"], logits, min_score=0.5)
+    assert [(r.index, round(r.relevance, 4)) for r in ranking] == [(2, 0.8808), (0, 0.5)]
+    assert order("q", ["0", "-1", "2"], min_score=0.5) == [2]
+
+
+def test_relevance_is_a_sigmoid_of_logits_and_nothing_else() -> None:
+    assert relevance(0.0, "logit") == 0.5
+    assert relevance(1000.0, "logit") == 1.0
+    assert relevance(-1000.0, "logit") == 0.0
+    assert relevance(-2.0, "logit") == pytest.approx(1 - relevance(2.0, "logit"))
+    assert relevance(7.25, "unbounded") == 7.25
+
+
+def test_blank_documents_are_set_aside_and_keep_their_index() -> None:
+    ranking = rank("q", ["1", " ", "", "2"], OverlapScorer(score=number_in))
+    assert [result.index for result in ranking] == [3, 0]
+    assert (ranking.documents, ranking.empty) == (4, 2)
+
+
+def test_a_long_document_is_ranked_by_its_best_window() -> None:
+    scorer = OverlapScorer(windowed(10))
+    text = " ".join(["no"] * 30 + ["fox", "fox"] + ["no"] * 30)
+    ranking = rank("fox", ["fox no", text], scorer)
+    first = ranking[0]
+    assert (first.index, first.score, first.tokens) == (1, 2.0, 62)
+    assert first.chunks > 6
+    assert "fox fox" in first.passage.text
+    assert text[first.passage.start : first.passage.end] == first.passage.text
+    assert first.passage_score == 2.0
+    assert not first.truncated
+
+
+def test_what_is_not_scored_is_counted() -> None:
+    scorer = OverlapScorer(windowed(10))
+    text = " ".join(["no"] * 60 + ["fox"])
+    ranking = rank("fox", ["a b", text], scorer, max_chunks=2, overlap_tokens=0)
+    cut = next(result for result in ranking if result.index == 1)
+    assert cut.truncated
+    assert cut.dropped == ranking.dropped == 61 - sum([10, 10]) or cut.dropped > 41
+    assert (ranking.cut, cut.chunks) == (1, 2)
+    first = rank("fox", [text], scorer, aggregate="first")
+    assert first[0].chunks == 1
+    assert first.dropped == first[0].dropped > 0
+
+
+def test_mean_of_the_best_three_points_at_the_best() -> None:
+    scorer = OverlapScorer(windowed(8))
+    text = " ".join(["fox"] * 8 + ["no"] * 20)
+    result = rank("fox", [text], scorer, aggregate="mean-top-3", overlap_tokens=0)[0]
+    assert result.score < result.passage_score
+    assert result.passage.start == 0
+
+
+def test_passages_of_one_document_are_ranked_by_themselves() -> None:
+    scorer = OverlapScorer(windowed(8))
+    text = "no no no no no no.\nno no no no no no.\nfox no no no no no."
+    ranking = rank("fox", [Document(text, source="f", line=1)], scorer, passages=True)
+    assert len(ranking) > 2
+    first = ranking[0].passage
+    assert (first.text, first.line) == ("no no.\nfox no no no no no.", 2)
+    assert sorted(result.index for result in ranking) == list(range(len(ranking)))
+    assert all(result.chunks == 1 for result in ranking)
+
+
+def test_a_stream_is_scored_in_batches_and_never_held() -> None:
+    alive: list[int] = []
+
+    def documents() -> Iterator[str]:
+        for place in range(5 * BATCH_DOCUMENTS):
+            alive.append(place)
+            yield str(place)
+
+    scorer = OverlapScorer(score=number_in)
+    ranking = rank("q", documents(), scorer, n=2)
+    assert [result.index for result in ranking] == [
+        5 * BATCH_DOCUMENTS - 1,
+        5 * BATCH_DOCUMENTS - 2,
+    ]
+    assert scorer.batches == [BATCH_DOCUMENTS] * 5
+
+
+def test_a_scorer_of_sets_gets_everything_at_once() -> None:
+    scorer = OverlapScorer(windowed(8, scope="set"), number_in)
+    rank("q", [str(number) for number in range(3 * BATCH_DOCUMENTS)], scorer)
+    assert scorer.batches == [3 * BATCH_DOCUMENTS]
+
+
+class Broken:
+    """Breaks the contract in the way it is told."""
+
+    info = WORDS_INFO
+
+    def __init__(self, values: list[float | None]) -> None:
+        self.values = values
+
+    def score(self, pairs: object, keep: int | None = None) -> Scored:
+        return Scored(self.values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, math.nan], "no number for 1 of its pairs"),
+        ([1.0, None], "no number for 1 of its pairs"),
+        ([math.inf, -math.inf], "no number for 2 of its pairs"),
+        ([1.0], "gave 1 scores for 2 pairs"),
+    ],
+)
+def test_what_is_no_number_is_an_error_and_never_a_rank(
+    values: list[float | None], message: str
+) -> None:
+    with pytest.raises(ScorerError, match=message):
+        rank("q", ["a", "b"], Broken(values))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query": "  "}, "the query is empty"),
+        ({"n": 0}, "at least one result"),
+        ({"aggregate": "median"}, "called 'median'"),
+        ({"documents": "one text"}, "documents must be several"),
+        ({"chunk_tokens": 2}, "at least 8 tokens"),
+    ],
+)
+def test_senseless_arguments_are_errors(arguments: dict[str, object], message: str) -> None:
+    call: dict[str, object] = {"query": "q", "documents": ["a"], "scorer": OverlapScorer()}
+    with pytest.raises(UsageError, match=message) as raised:
+        rank(**{**call, **arguments})  # type: ignore[arg-type]
+    assert isinstance(raised.value, RerankError)
+
+
+def test_no_documents_give_an_empty_ranking() -> None:
+    ranking = rank("q", [], OverlapScorer())
+    assert list(ranking) == []
+    assert (ranking.documents, ranking.usage) == (0, {})
+
+
+def test_pairs_carry_the_query_and_the_chunk() -> None:
+    seen: list[Pair] = []
+
+    class Watching(OverlapScorer):
+        def score(self, pairs: object, keep: int | None = None) -> Scored:
+            seen.extend(pairs)  # type: ignore[arg-type]
+            return super().score(pairs, keep)  # type: ignore[arg-type]
+
+    rank("the query", ["a b c"], Watching(windowed(8)))
+    assert [(pair.query, pair.chunk.text, pair.chunk.ids) for pair in seen] == [
+        ("the query", "a b c", [1, 1, 1])
+    ]

@@ -1,0 +1,35 @@
+"""Scorers, and the one way to open them: `open_scorer`.
+
+What a name means is written here and nowhere else; nothing is guessed from parts of names.
+"""
+
+import re
+from pathlib import Path
+
+from rerank_cli.errors import UsageError
+from rerank_cli.types import Scorer
+
+_PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
+
+
+def open_scorer(model: str | None = None, *, threads: int | None = None) -> Scorer:
+    """Open a scorer by name, by default the model that ships with the package.
+
+    `model` is `bm25`, a name of the catalogue (`mini@1`), or the path of a folder with an ONNX
+    cross-encoder, which begins with `./`, `../`, `/` or `~`. `threads` is the number of cores to
+    use, by default all that this process may. Raises `UsageError` for a name that means nothing
+    and `ModelError` for a model that cannot be opened.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"at least one thread is needed, not {threads}")
+    if model == "bm25":
+        from rerank_cli.scorers.lexical import LexicalScorer
+
+        return LexicalScorer()
+
+    from rerank_cli.models import catalogue, describe, shipped
+    from rerank_cli.scorers.local import open_local
+
+    name = model or str(catalogue()["default"])
+    folder = describe(Path(name).expanduser(), name) if _PATH.match(name) else shipped(name)
+    return open_local(folder, threads=threads)

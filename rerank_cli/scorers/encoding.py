@@ -1,0 +1,95 @@
+"""Text to a cross-encoder's tokens: a wrapped tokenizer, and how a pair is put together.
+
+Adds nothing to what the model's own tokenizer.json says.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+
+from rerank_cli.errors import ModelError
+from rerank_cli.types import Tokens
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class ModelTokenizer:
+    """A tokenizer.json, with the truncation and padding that it may carry switched off."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing more precise
+            raise ModelError(f"{path}: not a tokenizer: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, text: str) -> Tokens:
+        encoding = self._tokenizer.encode(_encodable(text), add_special_tokens=False)
+        return Tokens(encoding.ids, encoding.offsets)
+
+    def template(self) -> "PairTemplate":
+        """Learn how a pair is joined, from a pair that the tokenizer joins."""
+        joined = self._tokenizer.encode("a", "b")
+        sequences = joined.sequence_ids
+        if 0 not in sequences or 1 not in sequences or len(sequences) == sequences.count(None):
+            raise ModelError("the tokenizer cannot encode a pair of texts")
+        query = sequences.index(0)
+        query_end = len(sequences) - sequences[::-1].index(0)
+        passage = sequences.index(1)
+        passage_end = len(sequences) - sequences[::-1].index(1)
+        if not query < query_end < passage:
+            raise ModelError(
+                "the tokenizer puts nothing between a query and a passage",
+                hint="its tokenizer.json needs a post_processor with a template for pairs",
+            )
+        ids, types = joined.ids, joined.type_ids
+        return PairTemplate(
+            before=ids[:query],
+            between=ids[query_end:passage],
+            after=ids[passage_end:],
+            query_type=types[query],
+            passage_type=types[passage],
+            types_before=types[:query],
+            types_between=types[query_end:passage],
+            types_after=types[passage_end:],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PairTemplate:
+    """The special tokens around a query and a passage, and the token types of each part."""
+
+    before: Sequence[int]
+    between: Sequence[int]
+    after: Sequence[int]
+    query_type: int
+    passage_type: int
+    types_before: Sequence[int]
+    types_between: Sequence[int]
+    types_after: Sequence[int]
+
+    @property
+    def specials(self) -> int:
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def ids(self, query: Sequence[int], passage: Sequence[int]) -> list[int]:
+        return [*self.before, *query, *self.between, *passage, *self.after]
+
+    def types(self, query: int, passage: int) -> list[int]:
+        """The token types of a pair of `query` and `passage` tokens."""
+        return [
+            *self.types_before,
+            *[self.query_type] * query,
+            *self.types_between,
+            *[self.passage_type] * passage,
+            *self.types_after,
+        ]
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which no encoder takes, one for one: offsets stay true."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

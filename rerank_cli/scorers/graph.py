@@ -1,0 +1,105 @@
+"""An ONNX cross-encoder in onnxruntime: token ids of one pair in, its logit out.
+
+Knows onnxruntime and the shapes that exporters give cross-encoders; knows no text.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+from rerank_cli.errors import ModelError, ScorerError
+
+_KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_DTYPES: dict[str, type[np.integer[Any]]] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+_SILENT = 4  # what goes wrong is raised: onnxruntime's own log would only say it twice
+_ORT_ERRORS = (
+    ort.EPFail,
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.NoModel,
+    ort.NoSuchFile,
+    ort.NotImplemented,
+    ort.RuntimeException,
+)
+
+
+class Graph:
+    """A loaded graph; safe to run from several threads at once, each run on one."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a graph, and check that it is a cross-encoder's; raises `ModelError`."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # a pattern a length would pile up: lengths differ
+        options.log_severity_level = _SILENT
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except _ORT_ERRORS as error:
+            raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
+        self._path = path
+        self._inputs = {spec.name: self._dtype(spec) for spec in self._session.get_inputs()}
+        if "input_ids" not in self._inputs:
+            raise ModelError(f"{path}: not a cross-encoder: it has no input called input_ids")
+        self._output = self._logits_output()
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _SILENT
+
+    def logit(self, ids: Sequence[int], types: Sequence[int]) -> float:
+        """Score one pair. Of two classes, the logit is the second's less the first's.
+
+        `ids` and `types` are its token ids and token types, of one length. Raises `ScorerError`.
+        """
+        rows = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
+        feed = {name: np.array([rows[name]], dtype) for name, dtype in self._inputs.items()}
+        try:
+            output = self._session.run([self._output], feed, self._options)[0]
+        except _ORT_ERRORS as error:
+            raise ScorerError(
+                f"{self._path}: failed on a pair of {len(ids)} tokens: {_reason(error)}"
+            ) from error
+        values = np.asarray(output, np.float64).ravel().tolist()
+        if len(values) not in (1, 2):
+            raise ModelError(f"{self._path}: not a cross-encoder: {len(values)} outputs a pair")
+        value = values[0] if len(values) == 1 else values[1] - values[0]
+        if not math.isfinite(value):
+            raise ScorerError(f"{self._path}: gave {value} for a pair of {len(ids)} tokens")
+        return value
+
+    def _dtype(self, spec: Any) -> type[np.integer[Any]]:
+        if spec.name not in _KNOWN_INPUTS or spec.type not in _DTYPES:
+            known = ", ".join(_KNOWN_INPUTS)
+            raise ModelError(
+                f"{self._path}: not a cross-encoder that can be run here: "
+                f"its input {spec.name} is a {spec.type}",
+                hint=f"known inputs are {known}, of whole numbers",
+            )
+        return _DTYPES[spec.type]
+
+    def _logits_output(self) -> str:
+        outputs = self._session.get_outputs()
+        output = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
+        classes = output.shape[-1] if len(output.shape) == 2 else 1
+        if len(output.shape) > 2 or (isinstance(classes, int) and classes > 2):
+            raise ModelError(
+                f"{self._path}: not a reranker: its output {output.name} has shape {output.shape}",
+                hint="a cross-encoder gives one logit a pair, or two classes",
+            )
+        return str(output.name)
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime said, without its own prefix, in one line."""
+    return " ".join(str(error).rpartition(" : ")[2].split())

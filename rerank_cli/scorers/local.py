@@ -1,0 +1,78 @@
+"""Scores pairs with an ONNX cross-encoder on this machine's cores.
+
+One pair a run, one thread a run, as many runs at once as there are cores. Nothing is padded and
+nothing shares a run, so that a pair's score cannot depend on its neighbours: dynamic int8 takes
+one scale from a whole batch of activations, and a batch would move every score in it.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from rerank_cli import machine
+from rerank_cli.errors import ScorerError
+from rerank_cli.models import ModelFolder
+from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
+from rerank_cli.scorers.graph import Graph
+from rerank_cli.types import Chunk, Pair, Scored, ScorerInfo
+
+
+def open_local(folder: ModelFolder, *, threads: int | None = None) -> "LocalScorer":
+    """Open the model in a folder. Raises `ModelError` for one that is not a cross-encoder."""
+    with ThreadPoolExecutor(1) as aside:  # neither the graph nor the tokenizer waits for the other
+        graph = aside.submit(Graph, folder.graph)
+        tokenizer = ModelTokenizer(folder.tokenizer)
+        template = tokenizer.template()
+        return LocalScorer(folder, graph.result(), tokenizer, template, threads or machine.cores())
+
+
+class LocalScorer:
+    """A cross-encoder, its tokenizer, and the threads it runs on; `open_local` makes one."""
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        graph: Graph,
+        tokenizer: ModelTokenizer,
+        template: PairTemplate,
+        threads: int,
+    ) -> None:
+        self.info = ScorerInfo(
+            name=folder.name,
+            revision=folder.revision,
+            scale="logit",
+            window=folder.window,
+            length=folder.length,
+            specials=template.specials,
+            tokenizer=tokenizer,
+        )
+        self._length = folder.length
+        self._graph = graph
+        self._tokenizer = tokenizer
+        self._template = template
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        """Score every pair, as none costs extra to return; usage is the tokens of all sequences."""
+        queries = {query: self._tokenizer.encode(query).ids for query in {p.query for p in pairs}}
+        encoded = [(queries[pair.query], self._passage(pair.chunk)) for pair in pairs]
+        lengths = [self._template.specials + len(q) + len(p) for q, p in encoded]
+        if (longest := max(lengths, default=0)) > self._length:
+            raise ScorerError(
+                f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
+            )
+        # Longest first, so that the cores finish together.
+        order = sorted(range(len(pairs)), key=lengths.__getitem__, reverse=True)
+        values = [0.0] * len(pairs)
+        logits = self._pool.map(self._logit, (encoded[place] for place in order))
+        for place, value in zip(order, logits, strict=True):
+            values[place] = value
+        return Scored(values, usage={"total_tokens": sum(lengths)})
+
+    def _passage(self, chunk: Chunk) -> Sequence[int]:
+        return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.text).ids
+
+    def _logit(self, pair: tuple[Sequence[int], Sequence[int]]) -> float:
+        query, passage = pair
+        return self._graph.logit(
+            self._template.ids(query, passage), self._template.types(len(query), len(passage))
+        )

@@ -1,0 +1,60 @@
+"""The model that ships: whole, as it was exported, and right on processors of both kinds."""
+
+import hashlib
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from rerank_cli import Chunk, Document, Pair, Scorer, rank
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "models" / "mini"
+
+
+def test_files_are_those_of_the_checksums() -> None:
+    lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
+    sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    assert set(sums) == {"model.onnx", "tokenizer.json", "config.json"}
+    for name, expected in sums.items():
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == expected
+
+
+def test_no_product_of_weights_can_overflow_16_bits() -> None:
+    """Without VNNI two products of 8 bits are added in 16: weights must leave room for that."""
+    graph = onnx.load(FOLDER / "model.onnx").graph
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    products = [n for n in graph.node if n.op_type in ("MatMulInteger", "QAttention")]
+    assert len(products) == 24  # query-key-value, output and two of the feed-forward, six times
+    for node in products:
+        matrix = weights[node.input[1]].astype(np.int32)
+        pairs = np.abs(matrix[0::2]) + np.abs(matrix[1::2])
+        assert pairs.max() * 255 <= 2**15 - 1 + 255
+
+
+def test_scores_stay_near_the_checkpoints(mini: Scorer) -> None:
+    """Against the logits of the fp32 checkpoint in PyTorch, by scripts/make_mini_references.py."""
+    rows = json.loads((ROOT / "tests" / "mini_references.json").read_text(encoding="utf-8"))
+    pairs = [
+        Pair(row["query"], Chunk(Document(p), 0, len(p), p, 0))
+        for row in rows
+        for p in [row["passage"]]
+    ]
+    moved = np.array(mini.score(pairs).values) - np.array([row["logit"] for row in rows])
+    assert np.abs(moved).mean() < 0.3
+    assert np.abs(moved).max() < 1.2
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("how do I get a refund", "If you are not happy"),
+        ("forgot my password", "Passwords can be reset"),
+        ("how can I track my parcel", "You can follow your parcel"),
+        ("do you sell shoes without animal products", "Vegan shoes"),
+    ],
+)
+def test_the_right_line_is_first(query: str, answer: str, mini: Scorer) -> None:
+    lines = (ROOT / "examples" / "faq.txt").read_text(encoding="utf-8").splitlines()
+    assert rank(query, lines, mini)[0].document.text.startswith(answer)

@@ -1,0 +1,143 @@
+"""Reading: what one document is, where it came from, and its bytes kept for giving back."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import Document
+from rerank_cli.errors import InputError
+from rerank_cli.inputs import Inputs, Unit
+
+
+def read(path: Path, content: bytes, unit: Unit = Unit.AUTO, *fields: str) -> list[Document]:
+    path.write_bytes(content)
+    inputs = Inputs(paths=[str(path)], unit=unit, fields=fields)
+    inputs.check()
+    return list(inputs)
+
+
+def test_lines_have_numbers_and_keep_their_bytes(tmp_path: Path) -> None:
+    documents = read(tmp_path / "a.txt", b"one\n\n  two \nthree")
+    assert [(d.text, d.line, d.raw) for d in documents] == [
+        ("one", 1, b"one\n"),
+        ("", 2, b"\n"),
+        ("  two ", 3, b"  two \n"),
+        ("three", 4, b"three\n"),
+    ]
+    assert {d.source for d in documents} == {str(tmp_path / "a.txt")}
+
+
+def test_a_missing_last_terminator_is_added_as_the_others_are(tmp_path: Path) -> None:
+    documents = read(tmp_path / "a.log", b"one\r\ntwo")
+    assert [(d.text, d.raw) for d in documents] == [("one", b"one\r\n"), ("two", b"two\r\n")]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    assert [d.text for d in read(tmp_path / "a.txt", b"\xef\xbb\xbfone\ntwo\n")] == ["one", "two"]
+    assert read(tmp_path / "a.md", b"\xef\xbb\xbf# One")[0].text == "# One"
+    assert read(tmp_path / "b.txt", b"\xef\xbb\xbf") == []
+
+
+def test_undecodable_bytes_are_counted_and_given_back(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\nok\n")
+    inputs = Inputs(paths=[str(tmp_path / "a.txt")])
+    first = next(iter(inputs))
+    assert (first.text, first.raw) == ("caf\ufffd", b"caf\xe9\n")
+    assert inputs.undecodable == 1
+
+
+def test_a_file_is_one_document_unless_lines_are_asked_for(tmp_path: Path) -> None:
+    whole = read(tmp_path / "a.md", b"# One\n\ntext")
+    assert [(d.text, d.line, d.raw) for d in whole] == [("# One\n\ntext", 1, b"# One\n\ntext\n")]
+    assert len(read(tmp_path / "a.md", b"one\ntwo\n", Unit.LINE)) == 2
+    assert len(read(tmp_path / "a.txt", b"one\ntwo\n", Unit.FILE)) == 1
+
+
+def test_only_a_single_whole_file_is_ranked_by_passages() -> None:
+    assert Inputs(paths=["a.md"]).single_file
+    assert Inputs(paths=["a.txt"], unit=Unit.FILE).single_file
+    assert not Inputs(paths=["a.txt"]).single_file
+    assert not Inputs(paths=["a.md", "b.md"]).single_file
+    assert not Inputs(paths=["a.md"], texts=["x"]).single_file
+    assert not Inputs(paths=["a.md"], unit=Unit.LINE).single_file
+
+
+def test_arguments_come_first_then_files_then_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("from a file\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from stdin\n")))
+    inputs = Inputs(texts=["given"], paths=[str(tmp_path / "a.txt"), "-"])
+    assert [(d.text, d.source and Path(d.source).name, d.line) for d in inputs] == [
+        ("given", None, None),
+        ("from a file", "a.txt", 1),
+        ("from stdin", "-", 1),
+    ]
+
+
+def test_records(tmp_path: Path) -> None:
+    rows = [{"id": 7, "text": "one", "year": 1999}, {"text": None, "body": "two"}, "three"]
+    content = "\n\n".join(json.dumps(row) for row in rows).encode()
+    documents = read(tmp_path / "a.jsonl", content)
+    assert [(d.text, d.id, d.line, d.fields) for d in documents] == [
+        ("one", "7", 1, {"id": 7, "year": 1999}),
+        ("two", None, 3, {"text": None}),
+        ("three", None, 5, {}),
+    ]
+    assert documents[2].raw == b'"three"\n'
+
+
+def test_fields_by_name_nested_and_joined(tmp_path: Path) -> None:
+    row = {"title": "T", "meta": {"abstract": "A", "n": 3}, "a.b": "dotted", "none": None}
+    path, content = tmp_path / "a.jsonl", json.dumps(row).encode()
+    assert read(path, content, Unit.AUTO, "title", "meta.abstract")[0].text == "T\nA"
+    assert read(path, content, Unit.AUTO, "a.b")[0].text == "dotted"
+    assert read(path, content, Unit.AUTO, "meta.n", "none")[0].text == "3"
+    assert "title" not in (read(path, content, Unit.AUTO, "title")[0].fields or {})
+
+
+def test_lone_surrogates_of_a_record_are_replaced(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.jsonl", rb'{"text": "a \ud83d b"}')[0].text == "a \ufffd b"
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "message"),
+    [
+        (b'{"text": "a"}\n{"text": \n', (), ":2: not a JSON record"),
+        (b"[1, 2]\n", (), ":1: a record must be"),
+        (b"{}\n", (), ":1: no field called text, content"),
+        (b'{"title": "x"}\n', ("body",), ":1: no field called body"),
+        (b'{"meta": "x"}\n', ("meta.body",), ":1: no field called meta.body"),
+        (b'{"text": ["x"]}\n', (), ":1: the field text holds no text but a list"),
+        (b"[" * 100_000, (), ":1: not a JSON record"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(
+    content: bytes, fields: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "a.jsonl", content, Unit.AUTO, *fields)
+
+
+def test_unreadable_sources(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing\.txt: no such file"):
+        Inputs(paths=["missing.txt"]).check()
+    with pytest.raises(InputError, match="is a directory"):
+        Inputs(paths=[str(tmp_path)]).check()
+    with pytest.raises(InputError, match="only once"):
+        Inputs(paths=["-", "-"]).check()
+    with pytest.raises(InputError, match=r"not from \.csv"):
+        Inputs(paths=["a.csv"]).check()
+
+
+def test_what_json_does_not_have_is_no_value(tmp_path: Path) -> None:
+    (document,) = read(tmp_path / "a.jsonl", b'{"text": "a", "score": NaN, "low": -Infinity}')
+    assert document.fields == {"score": None, "low": None}
+
+
+def test_a_source_that_fails_while_it_is_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{tmp_path}: Is a directory"):
+        list(Inputs(paths=[str(tmp_path)]))

@@ -1,0 +1,95 @@
+"""The streams of one run and what they are: terminals or not, how wide, coloured or not.
+
+Made once at the edge and passed in; nothing here is global. stdout is for data, stderr for people.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO, TextIO
+
+from rerank_cli.errors import OutputError
+
+
+class PipeClosed(Exception):
+    """Whoever read stdout wants no more: the end of a run, not a failure."""
+
+
+class Color(StrEnum):
+    """When to use colour."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """Where output goes; `interactive` says that a person reads stdout."""
+
+    stdout: BinaryIO
+    stderr: TextIO
+    interactive: bool
+    color: bool
+    width: int
+
+    @classmethod
+    def current(
+        cls, color: Color = Color.AUTO, environ: Mapping[str, str] = os.environ
+    ) -> "Terminal":
+        """Describe this process's own streams; output is UTF-8 whatever the locale."""
+        interactive = sys.stdout.isatty()
+        plain = not interactive or environ.get("TERM") == "dumb" or bool(environ.get("NO_COLOR"))
+        return cls(
+            stdout=sys.stdout.buffer,
+            stderr=sys.stderr,
+            interactive=interactive,
+            color=color is Color.ALWAYS or (color is Color.AUTO and not plain),
+            width=shutil.get_terminal_size().columns,
+        )
+
+    def write(self, pieces: Iterable[bytes]) -> None:
+        """Write data to stdout, all of it or an error: `PipeClosed` or `OutputError`."""
+        try:
+            for piece in pieces:
+                self.stdout.write(piece)
+            self.stdout.flush()
+        except BrokenPipeError as error:
+            raise PipeClosed from error
+        except OSError as error:
+            raise OutputError(f"cannot write the results: {error.strerror}") from error
+
+    def warn(self, message: str, hint: str | None = None) -> None:
+        """Say something that the user should know, on stderr."""
+        warn(self.stderr, message, hint)
+
+
+def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
+    """Write a message as every message is written: what, a blank line, and what to do now."""
+    lines = f"rerank: {printable(message)}\n"
+    if hint:
+        lines += f"\nhint: {printable(hint)}\n"
+    with suppress(BrokenPipeError):  # nobody is left to tell
+        stderr.write(lines)
+        stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Make control characters visible, so that no text can move the cursor or set a title.
+
+    C0 and DEL become Unicode's control pictures; C1, bidirectional controls and lone surrogates
+    become U+FFFD.
+    """
+    return text.translate(_VISIBLE)
+
+
+_BIDIRECTIONAL = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE = (
+    {code: 0x2400 + code for code in range(0x20) if code != 0x0A}
+    | {0x7F: 0x2421}
+    | dict.fromkeys((*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000)), 0xFFFD)
+)

@@ -1,0 +1,1 @@
+"""One module a command: each thin, from options to `pipeline` to output."""

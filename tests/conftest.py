@@ -1,0 +1,81 @@
+"""What tests share: the shipped model, the small ones, and a command line to run."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import Scorer, cli, open_scorer
+
+ROOT = Path(__file__).parent.parent
+MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: its exit code, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+class _Stream(io.TextIOWrapper):
+    """Standard input, output or error of a run in this process; a terminal if it is said to be."""
+
+    def __init__(self, content: bytes = b"", *, terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(content), encoding="utf-8", newline="")
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def text(self) -> str:
+        self.flush()
+        return bytes(self.buffer.getvalue()).decode()  # type: ignore[attr-defined]
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line in this process, from the repository's root."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: str, stdin: bytes | None = None, terminal: int | None = None) -> Outcome:
+        out, err = _Stream(terminal=terminal is not None), _Stream(terminal=terminal is not None)
+        monkeypatch.setattr(sys, "stdin", _Stream(stdin or b"", terminal=stdin is None))
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        monkeypatch.setenv("COLUMNS", str(terminal or 80))
+        code = cli.run(list(arguments))
+        return Outcome(code, out.text(), err.text())
+
+    return run
+
+
+def process(
+    *arguments: str, stdin: bytes | None = b"", cwd: Path = ROOT
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "rerank_cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="session")
+def mini() -> Scorer:
+    """The model that ships, opened once."""
+    return open_scorer("mini@1")

@@ -1,0 +1,231 @@
+"""Windows: nothing is lost, no character is cut, and cuts fall where readers pause."""
+
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rerank_cli import chunking
+from rerank_cli.boundaries import joins
+from rerank_cli.chunking import Plan, plan, split, windows
+from rerank_cli.errors import QueryTooLong, UsageError
+from rerank_cli.scorers.encoding import ModelTokenizer
+from rerank_cli.types import Document, Tokenizer, Tokens
+from tests.conftest import MODELS, ROOT
+from tests.fakes import WORDS_INFO, Words, windowed
+
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "words": lambda: Words(),
+    "wordpiece": lambda: ModelTokenizer(ROOT / "models" / "mini" / "tokenizer.json"),
+    "unigram": lambda: ModelTokenizer(MODELS / "xlmr" / "tokenizer.json"),
+    "bytes": lambda: BytePieces(),
+}
+
+
+class BytePieces:
+    """Tokens of two bytes at most, as byte-level vocabularies have: several to one character."""
+
+    def encode(self, text: str) -> Tokens:
+        spans = [
+            (place, place + 1)
+            for place, char in enumerate(text)
+            if not char.isspace()
+            for _ in range((len(char.encode("utf-8", "surrogatepass")) + 1) // 2)
+        ]
+        return Tokens(list(range(len(spans))), spans)
+
+
+class Numbered:
+    """A tokenizer whose tokens' ids are their places, so that none is taken for another."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> Tokens:
+        spans = self._tokenizer.encode(text).spans
+        return Tokens(range(len(spans)), spans)
+
+
+@cache
+def tokenizer_called(name: str) -> Tokenizer:
+    return TOKENIZERS[name]()
+
+
+# Prose in several scripts, with what breaks naive cutting: marks, joiners, flags, long words.
+pieces = st.sampled_from(
+    ["The cat sat. ", "on\n", "\n\n", "a ", "naïve ", "e\u0301\u0323", "👩‍👩‍👧 ", "🇫🇷🇩🇪",
+     "日本語。", "नमस्ते ", "word" * 30, "ﷺ", "\t", "\r\n", "…", "👍🏽", "\u200b", "ﬃ",
+     "한국어 ", "\u202e", "9.5 ", "x-y"]
+)  # fmt: skip
+texts = st.one_of(st.text(max_size=300), st.lists(pieces, max_size=120).map("".join))
+names = st.sampled_from(sorted(TOKENIZERS))
+
+
+@given(texts, names, st.integers(8, 60), st.integers(0, 40), st.integers(1, 12))
+@example("word " * 100, "words", 8, 2, 3)
+@example("日" * 50, "bytes", 8, 2, 1024)
+def test_every_token_is_in_a_window_or_counted_as_dropped(
+    text: str, name: str, room: int, overlap: int, max_chunks: int
+) -> None:
+    tokenizer = Numbered(tokenizer_called(name))
+    plan = Plan("q", room, min(overlap, room // 4), max_chunks)
+    done = split(Document(text), tokenizer, plan)
+    spans = tokenizer.encode(text).spans if text.strip() else []
+
+    assert done.tokens == len(spans)
+    assert len(done.chunks) <= max_chunks
+    covered: set[int] = set()
+    for chunk in done.chunks:
+        assert chunk.ids is not None
+        assert chunk.tokens == len(chunk.ids) <= room
+        assert list(chunk.ids) == list(range(chunk.ids[0], chunk.ids[-1] + 1))
+        assert chunk.text == text[chunk.start : chunk.end]
+        for first, last in (spans[place] for place in chunk.ids):
+            assert text[first:last].strip() in text[chunk.start : chunk.end]
+        covered |= set(chunk.ids)
+    assert covered == set(range(len(spans) - done.dropped))
+    if done.chunks and not done.dropped:
+        assert text[: done.chunks[0].start].strip() == text[done.chunks[-1].end :].strip() == ""
+
+
+@given(texts, names, st.integers(16, 60), st.integers(0, 15))
+def test_no_window_begins_or_ends_inside_a_character(
+    text: str, name: str, room: int, overlap: int
+) -> None:
+    spans = tokenizer_called(name).encode(text).spans
+    for first, last in windows(text, spans, room, min(overlap, room // 4)):
+        for place in {first, last} - {0, len(spans)}:
+            inside = spans[place][0] < spans[place - 1][1]
+            assert not inside or len(set(spans[max(0, place - room) : place + 1])) <= 2
+
+
+@given(texts, st.integers(16, 60))
+def test_no_visible_character_is_cut_where_a_better_place_is_near(text: str, room: int) -> None:
+    words = [word for word in text.split() if len(word) < 5]
+    text = " ".join(words)
+    spans = tokenizer_called("bytes").encode(text).spans
+    for _, last in windows(text, spans, room, room // 4):
+        if last < len(spans):
+            assert not joins(text, spans[last][0])
+
+
+@given(st.integers(1, 3000), st.integers(8, 200), st.integers(0, 50))
+def test_no_window_is_a_stub(count: int, room: int, overlap: int) -> None:
+    overlap = min(overlap, room // 4)
+    text = "w " * count
+    ranges = list(windows(text, Words().encode(text).spans, room, overlap))
+    if len(ranges) > 1:
+        assert min(last - first for first, last in ranges) >= room // 4
+        assert all(b[0] <= a[1] for a, b in pairwise(ranges))
+        assert all(a[1] - b[0] <= overlap for a, b in pairwise(ranges))
+    # No more windows than the sizes call for, but for what boundaries cost.
+    assert len(ranges) <= max(1, -(-(count - overlap) // max(1, room - overlap)))
+
+
+def test_windows_end_with_sentences_where_one_is_near() -> None:
+    text = "One two three four five. Six seven eight nine ten. Eleven twelve thirteen fourteen."
+    spans = Words().encode(text).spans
+    cut = [text[spans[a][0] : spans[b - 1][1]] for a, b in windows(text, spans, 8, 0)]
+    assert cut == [
+        "One two three four five.",
+        "Six seven eight nine ten.",
+        "Eleven twelve thirteen fourteen.",
+    ]
+
+
+def test_lines_and_blank_lines_are_preferred_to_words() -> None:
+    lines = "\n".join(["one two three"] * 8)
+    spans = Words().encode(lines).spans
+    assert all(b % 3 == 0 for _, b in windows(lines, spans, 8, 0))
+
+
+def test_offsets_are_into_the_original_text() -> None:
+    text = "  Größe\u0301 matters.  \n\nNaïve cafés — really 日本 do.  "
+    mini = tokenizer_called("wordpiece")
+    done = split(Document(text), mini, Plan("q", 8, 2, 100))
+    assert len(done.chunks) > 1
+    assert [text[c.start : c.end] for c in done.chunks] == [c.text for c in done.chunks]
+    assert done.chunks[0].text.startswith("Größe\u0301 matters.")
+    assert done.chunks[-1].text.endswith("do.")
+
+
+def test_a_long_text_is_encoded_in_pieces_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "".join(f"word{n} is here. " for n in range(400))
+    whole = split(Document(text), Words(), Plan("q", 50, 12, 1000))
+    monkeypatch.setattr(chunking, "SEGMENT", 100)
+    assert split(Document(text), Words(), Plan("q", 50, 12, 1000)) == whole
+
+
+def test_what_is_beyond_the_last_chunk_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunking, "SEGMENT", 100)
+    done = split(Document("word " * 1000), Words(), Plan("q", 20, 5, 3))
+    assert (len(done.chunks), done.tokens) == (3, 1000)
+    covered = [place for chunk in done.chunks for place in range(chunk.start, chunk.end, 5)]
+    assert done.dropped == 1000 - len(set(covered))
+    assert 45 <= len(set(covered)) <= 50
+
+
+def test_segments_of_text_without_spaces_do_not_split_characters() -> None:
+    text = ("e\u0301" * chunking.SEGMENT)[: 2 * chunking.SEGMENT + 5]
+    pieces = [text[a:b] for a, b in chunking.segments(text)]
+    assert "".join(pieces) == text
+    assert not any(unicodedata.combining(piece[0]) for piece in pieces)
+
+
+def test_blank_documents_have_nothing_to_score() -> None:
+    for blank in ("", " \n\t", "\u2003"):
+        assert split(Document(blank), Words(), Plan("q", 8, 0, 1)).chunks == ()
+    control = split(Document("\x00\x01"), tokenizer_called("wordpiece"), Plan("q", 8, 0, 1))
+    assert not control.chunks
+
+
+def test_the_window_is_the_models_and_the_overlap_a_quarter() -> None:
+    info = windowed(128, length=512, specials=3)
+    assert plan("a short query", info) == Plan("a short query", 128, 32, 1024)
+    assert plan("q " * 400, info).room == 109  # 512 - 3 - 400
+    assert plan("q", info, chunk_tokens=64, overlap_tokens=5).overlap == 5
+
+
+def test_sizes_that_do_not_fit_are_made_to_and_said() -> None:
+    info = windowed(128, length=512, specials=3)
+    made = plan("a b", info, chunk_tokens=512, overlap_tokens=400)
+    assert (made.room, made.overlap) == (507, 126)
+    assert "507 tokens, not 512" in made.notes[0]
+    assert "126 tokens, not 400" in made.notes[1]
+
+
+def test_a_query_that_leaves_no_room_is_an_error_with_figures() -> None:
+    info = windowed(128, length=512, specials=3)
+    assert plan("q " * 477, info).room == 32
+    with pytest.raises(QueryTooLong, match="478 tokens and 477 fit") as raised:
+        plan("q " * 478, info)
+    assert "--truncate-query" in str(raised.value.hint)
+    cut = plan("q " * 900, info, truncate_query=True)
+    assert cut.query.split() == ["q"] * 477
+    assert cut.notes == ("the query was cut to its first 477 of 900 tokens",)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"chunk_tokens": 7}, "at least 8 tokens, not 7"),
+        ({"overlap_tokens": -1}, "overlap cannot be -1"),
+        ({"max_chunks": 0}, "at least one chunk"),
+    ],
+)
+def test_senseless_sizes_are_errors(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan("q", WORDS_INFO, **sizes)  # type: ignore[arg-type]
+
+
+def test_a_scorer_without_a_window_gets_whole_documents() -> None:
+    assert plan("q", WORDS_INFO).room is None
+    assert plan("q", WORDS_INFO, passages=True).room == chunking.PASSAGE_TOKENS
+    done = split(Document("one two three"), Words(), plan("q", WORDS_INFO))
+    assert [(c.text, c.tokens) for c in done.chunks] == [("one two three", 3)]

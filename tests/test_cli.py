@@ -1,0 +1,229 @@
+"""The command line as its user meets it: what is printed where, and the exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Run, process
+
+THREE = b"cats purr\nstocks fell\ndogs bark\n"
+
+
+def test_lines_from_a_pipe(rerank: Run) -> None:
+    ran = rerank("financial markets", stdin=THREE)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[0] == "stocks fell"
+    assert sorted(ran.out.splitlines()) == sorted(THREE.decode().splitlines())
+
+
+def test_json(rerank: Run) -> None:
+    ran = rerank("financial markets", "--json", stdin=THREE)
+    assert json.loads(ran.out)["results"][0]["index"] == 1
+    assert rerank("financial markets", "-f", "json", stdin=THREE).out == ran.out
+
+
+def test_the_same_input_gives_the_same_bytes(rerank: Run) -> None:
+    arguments = ["how to keep slugs away", "examples/garden.md", "--json"]
+    assert rerank(*arguments).out == rerank(*arguments, "--threads", "1").out
+
+
+def test_files_and_lines_are_named(rerank: Run) -> None:
+    ran = rerank("how do I get a refund", "examples/faq.txt", "--json")
+    first = json.loads(ran.out)["results"][0]
+    assert (first["document"]["source"], first["document"]["line"]) == ("examples/faq.txt", 4)
+
+
+def test_one_long_document_is_ranked_by_passages(rerank: Run) -> None:
+    ran = rerank("how to keep slugs away", "examples/garden.md", "--json", "-n", "2")
+    results = json.loads(ran.out)["results"]
+    text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8")
+    for result in results:
+        passage = result["passage"]
+        assert text[passage["start"] : passage["end"]] == passage["text"]
+        assert passage["line"] == text.count("\n", 0, passage["start"]) + 1
+    assert "Slugs" in results[0]["passage"]["text"]
+    piped = rerank("how to keep slugs away", "examples/garden.md", "-n", "1")
+    assert piped.out == results[0]["passage"]["text"] + "\n"
+
+
+def test_several_whole_files_are_ranked_and_given_back_whole(rerank: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes(b"# Cats\r\n\r\nCats purr.")
+    (tmp_path / "b.md").write_bytes(b"# Markets\n\nStocks fell.\n")
+    ran = rerank("financial markets", str(tmp_path / "a.md"), str(tmp_path / "b.md"))
+    assert ran.out == "# Markets\n\nStocks fell.\n# Cats\r\n\r\nCats purr.\n"
+
+
+def test_records_are_given_back_as_they_were(rerank: Run, tmp_path: Path) -> None:
+    lines = ['{"body":"cats purr",  "n":1}\n', '{"body": "stocks fell", "n": 2}\n']
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    ran = rerank("-q", "financial markets", str(tmp_path / "a.jsonl"), "--field", "body")
+    assert ran.out == lines[1] + lines[0]
+
+
+def test_documents_as_arguments(rerank: Run) -> None:
+    ran = rerank("financial markets", "-d", "cats purr", "-d", "stocks fell", stdin=b"not read\n")
+    assert ran.out == "stocks fell\ncats purr\n"
+
+
+def test_the_best_and_the_good(rerank: Run) -> None:
+    assert rerank("financial markets", "-n", "1", stdin=THREE).out == "stocks fell\n"
+    assert rerank("financial markets", "--min-score", "0.3", stdin=THREE).out == "stocks fell\n"
+
+
+def test_nothing_left(rerank: Run) -> None:
+    for stdin, message in [(b"", "the input is empty"), (b"\n \n", "2 documents, all blank")]:
+        ran = rerank("x", stdin=stdin)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err == f"rerank: nothing to rank: {message}\n"
+    ran = rerank("x", "--min-score", "2", "--json", stdin=THREE)
+    assert ran.code == 1
+    assert json.loads(ran.out)["results"] == []
+    assert "none of 3 documents reached a score of 2" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x", "missing.txt"], "missing.txt: no such file"),
+        (["x", "examples"], "examples: is a directory"),
+        ([""], "the query is empty"),
+        (["-q", "  ", "examples/faq.txt"], "the query is empty"),
+        (["x", "examples/faq.txt", "-m", "minni"], "no model is called 'minni'"),
+        (["x", "examples/faq.txt", "--chunk-tokens", "3"], "at least 8 tokens, not 3"),
+        (["x", "examples/faq.txt", "-n", "0"], "'-n' / '--top-n'"),
+        (["x", "examples/faq.txt", "--unit", "page"], "'--unit'"),
+        (["x", "--nonsense"], "No such option"),
+        (["batch", "examples/faq.txt"], "batch is kept for a command"),
+        (["w " * 500, "examples/faq.txt"], "it has 500 tokens and 477 fit"),
+    ],
+)
+def test_usage_errors(arguments: list[str], message: str, rerank: Run) -> None:
+    ran = rerank(*arguments, stdin=THREE)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("rerank: ")
+    assert message in ran.err.splitlines()[0]
+
+
+def test_no_arguments_show_concise_help(rerank: Run) -> None:
+    for stdin in (None, b"piped\n"):
+        ran = rerank(stdin=stdin)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith("usage: rerank [OPTIONS] QUERY [FILE]...")
+
+
+def test_no_documents_at_a_terminal(rerank: Run) -> None:
+    ran = rerank("refund")
+    assert ran.code == 2
+    assert "no documents to rank" in ran.err
+    forgotten = rerank("examples/faq.txt")
+    assert "examples/faq.txt is a file" in forgotten.err
+    assert rerank("-d", "text only").code == 2
+
+
+def test_help_shows_every_option_in_its_group(rerank: Run) -> None:
+    text = rerank("--help").out
+    groups = ["Input:", "Model:", "Chunking:", "Output:", "Other:"]
+    assert sorted(map(text.index, groups)) == [text.index(group) for group in groups]
+    assert "Exit codes:" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert rerank("help").out == rerank("rank", "--help").out == text
+
+
+def test_the_default_command_can_be_named(rerank: Run) -> None:
+    assert rerank("rank", "financial markets", stdin=THREE).out.startswith("stocks fell")
+    assert rerank("-q", "rank", "-d", "rank", "-m", "bm25").out == "rank\n"
+
+
+def test_a_query_that_is_too_long_can_be_cut(rerank: Run) -> None:
+    ran = rerank("markets " * 500, "--truncate-query", "-n", "1", stdin=THREE)
+    assert ran.code == 0
+    assert "the query was cut to its first 477 of 500 tokens" in ran.err
+
+
+def test_what_was_cut_is_said_and_strict_makes_it_an_exit_code(rerank: Run) -> None:
+    long = ("word " * 1000).encode()
+    ran = rerank("x", "--max-chunks", "2", stdin=long)
+    assert ran.code == 0
+    assert ran.out == long.decode() + "\n"
+    assert "1 document of 1 not scored whole" in ran.err
+    assert rerank("x", "--max-chunks", "2", "--strict", stdin=long).code == 4
+    assert rerank("x", "--strict", stdin=long).code == 0
+
+
+def test_undecodable_bytes_are_said_and_given_back() -> None:
+    ran = process("x", "-m", "bm25", stdin=b"caf\xe9\n")
+    assert ran.stdout == b"caf\xe9\n"
+    assert b"1 document had bytes that are not UTF-8" in ran.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_output_is_utf_8_whatever_the_locale(locale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    ran = process("größe", "-m", "bm25", "--json", stdin="größe 日本\n".encode())
+    assert json.loads(ran.stdout)["results"][0]["document"]["text"] == "größe 日本"
+    assert json.loads(ran.stdout)["query"] == "größe"
+
+
+def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("word and more\n" * 30_000)
+    ran = subprocess.run(
+        f"{sys.executable} -m rerank_cli word many.txt -m bm25 | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (ran.stdout, ran.stderr) == ("word and more\n0\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error() -> None:
+    command = f"{sys.executable} -m rerank_cli word -d word -m bm25 > /dev/full"
+    ran = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "rerank: cannot write the results: No space left on device\n",
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+def test_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").replace("\n", " ")
+    (tmp_path / "many.txt").write_text((text + "\n") * 3000)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "rerank_cli", "slugs", str(tmp_path / "many.txt")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    time.sleep(1.5)
+    assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=5)
+    assert (running.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_bug_is_called_one(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("rerank_cli.pipeline.rank", fail)
+    ran = rerank("x", "-d", "y", "-m", "bm25")
+    assert ran.code == 70
+    assert "this is a bug in rerank" in ran.err
+
+
+def test_a_broken_model_exits_with_3(rerank: Run, tmp_path: Path) -> None:
+    ran = rerank("x", "-d", "y", "-m", str(tmp_path))
+    assert ran.code == 3
+    assert "holds no ONNX model" in ran.err

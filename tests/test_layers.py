@@ -1,0 +1,94 @@
+"""Imports point one way, files stay small, and nothing slow is imported to show help."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "rerank_cli"
+# Each layer may import those before it and, where it is a package, itself.
+LAYERS = [
+    {"types", "errors"},
+    {"boundaries", "machine", "aggregate"},
+    {"chunking", "terminal", "query_words"},
+    {"models", "records", "table"},
+    {"inputs", "render"},
+    {"scorers", "pipeline"},
+    {"commands"},
+    {"usage"},
+    {"cli"},
+]
+HEAVY = {"httpx", "onnxruntime", "tokenizers", "numpy", "rich", "bm25s", "Stemmer"}
+
+
+def module_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "rerank_cli":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rerank_cli."):
+            names.add(str(node.module).split(".")[1])
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
+    return names
+
+
+def layer_of(module: str) -> int:
+    return next(place for place, layer in enumerate(LAYERS) if module in layer)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted(PACKAGE.rglob("*.py")) if module_of(p) not in ("__init__", "__main__")],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_a_module_imports_only_lower_layers(path: Path) -> None:
+    module = module_of(path)
+    for name in imports_of(path) - {module, "__version__"}:
+        assert layer_of(name) < layer_of(module), f"{module} imports {name}"
+
+
+def test_no_file_is_long() -> None:
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    files += (ROOT / "scripts").rglob("*.py")
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path: count for path, count in lengths.items() if count > 300} == {}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["no such option", "--wrong"]])
+def test_help_imports_nothing_slow(arguments: list[str]) -> None:
+    code = (
+        "import sys; from rerank_cli import cli; cli.run(sys.argv[1:]);"
+        "print('LOADED', *sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    loaded = set(ran.stdout.rpartition("LOADED")[2].split())
+    assert "typer" in loaded
+    assert loaded & HEAVY == set()
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = "import sys; import rerank_cli; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    loaded = set(ran.stdout.split())
+    assert {name for name in loaded if name.startswith("rerank_cli")} == {"rerank_cli"}
+    assert loaded & (HEAVY | {"typer", "pydantic"}) == set()
+
+
+def test_every_public_name_can_be_imported() -> None:
+    import rerank_cli
+
+    assert set(rerank_cli.__all__) == set(rerank_cli._HOMES)
+    for name in rerank_cli.__all__:
+        assert getattr(rerank_cli, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = rerank_cli.nothing

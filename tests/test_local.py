@@ -1,0 +1,160 @@
+"""Local models of every layout against transformers' own scores, and folders that are no model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import Chunk, Document, Pair, open_scorer, rank
+from rerank_cli.errors import ModelError, ScorerError, UsageError
+from rerank_cli.models import catalogue, describe
+from tests.conftest import MODELS
+from tests.folders import copied, graph_of, in_onnx_folder, with_external_data, with_narrow_inputs
+
+NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
+LAYOUTS = [copied, in_onnx_folder, with_external_data, with_narrow_inputs]
+
+
+def references(name: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads((MODELS / name / "references.json").read_text())
+    return rows
+
+
+def pair(query: str, passage: str) -> Pair:
+    return Pair(query, Chunk(Document(passage), 0, len(passage), passage, 0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_are_those_of_transformers(
+    name: str, layout: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
+    scorer = open_scorer(str(layout(name, tmp_path)))
+    rows = references(name)
+    scored = scorer.score([pair(str(row["query"]), str(row["passage"])) for row in rows])
+    assert scored.values == pytest.approx([row["logit"] for row in rows], abs=1e-4)
+    assert scored.usage == {"total_tokens": sum(int(str(row["tokens"])) for row in rows)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_length_is_what_the_model_takes(name: str) -> None:
+    scorer = open_scorer(str(MODELS / name))
+    assert scorer.info.length == 64
+    longest = references(name)[-1]
+    assert longest["tokens"] == 64
+    with pytest.raises(ScorerError, match=r"a pair has 65 tokens, and .* takes 64"):
+        scorer.score([pair(str(longest["query"]), f"{longest['passage']} a")])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_long_documents_fill_windows_to_the_length(name: str) -> None:
+    scorer = open_scorer(str(MODELS / name))
+    text = "Water in the early morning, at the roots and not over the leaves. " * 30
+    result = rank("water the roots", [text], scorer)[0]
+    assert result.chunks > 5
+    assert result.dropped == 0
+
+
+def test_the_file_itself_can_be_named(tmp_path: Path) -> None:
+    folder = in_onnx_folder("bert", tmp_path)
+    named = open_scorer(str(folder / "onnx" / "model.onnx"))
+    assert named.info.length == 64
+    (folder / "onnx" / "model.onnx").rename(folder / "onnx" / "model_int8.onnx")
+    assert open_scorer(str(folder)).info.length == 64
+
+
+def test_a_config_is_not_needed_and_a_tokenizers_length_is_used(tmp_path: Path) -> None:
+    folder = copied("bert", tmp_path)
+    (folder / "config.json").unlink()
+    assert describe(folder, "x").length == 512
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 64}')
+    assert describe(folder, "x").length == 64
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 1e30}')
+    assert describe(folder, "x").length == 512
+
+
+def broken(tmp_path: Path, name: str, content: bytes | None) -> Path:
+    folder = copied("bert", tmp_path)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", None, "no tokenizer.json beside the model"),
+        ("tokenizer.json", b"{}", "not a tokenizer"),
+        ("model.onnx", None, "holds no ONNX model"),
+        ("model.onnx", b"\x00not a graph", "cannot be opened"),
+        ("config.json", b"{", "not JSON"),
+        ("config.json", b"[]", "not a JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(
+    name: str, content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message) as raised:
+        open_scorer(str(broken(tmp_path, name, content)))
+    assert str(tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_external_data_is_an_error_that_names_it(tmp_path: Path) -> None:
+    folder = with_external_data("xlmr", tmp_path)
+    (folder / "onnx" / "model.onnx_data").unlink()
+    with pytest.raises(ModelError, match=r"model\.onnx_data"):
+        open_scorer(str(folder))
+
+
+def test_several_graphs_and_none_called_model(tmp_path: Path) -> None:
+    folder = copied("bert", tmp_path)
+    (folder / "a.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    (folder / "model.onnx").rename(folder / "b.onnx")
+    with pytest.raises(ModelError, match="holds 2 models") as raised:
+        open_scorer(str(folder))
+    assert "a.onnx, b.onnx" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs", "message"),
+    [
+        (["batch", "sequence", 384], ("input_ids", "attention_mask"), "not a reranker"),
+        (["batch", 3], ("input_ids",), "not a reranker"),
+        (["batch", 1], ("input_ids", "pixel_values"), "its input pixel_values"),
+        (["batch", 1], ("attention_mask",), "no input called input_ids"),
+    ],
+)
+def test_graphs_that_are_no_cross_encoder(
+    shape: list[int | str], inputs: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        open_scorer(str(graph_of(shape, tmp_path, inputs=inputs)))
+
+
+def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) -> None:
+    folder = copied("bert", tmp_path)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="nothing between a query and a passage"):
+        open_scorer(str(folder))
+
+
+@pytest.mark.parametrize("name", ["mini@2", "minni", "bert", "models/mini", "hf:owner/name"])
+def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str) -> None:
+    with pytest.raises(UsageError, match=f"no model is called '{name}'") as raised:
+        open_scorer(name)
+    assert "mini@1" in str(raised.value.hint)
+
+
+def test_names_of_the_catalogue() -> None:
+    assert catalogue()["default"] == "mini@1"
+    assert open_scorer().info.model == open_scorer("mini").info.model == "mini@1"
+    with pytest.raises(ModelError, match="no such model"):
+        open_scorer("./nowhere")
+    with pytest.raises(UsageError, match="at least one thread"):
+        open_scorer(threads=0)

@@ -1,7 +1,7 @@
 """Where a reader would cut a text: how good a cut is, at a place between two tokens.
 
 Judges single places; which of them to take is `chunking`'s business. Words are separated by
-space or punctuation, or are single CJK characters. No language model, no dictionary.
+space, or are single CJK characters. No language model, no dictionary.
 """
 
 import unicodedata
@@ -14,7 +14,7 @@ _SENTENCE_END = frozenset(".!?…。！？｡؟।")  # noqa: RUF001
 _CLOSING = frozenset("\"'”’»)]}」』）】")  # noqa: RUF001
 _WIDE_SENTENCE_END = frozenset("。！？｡")  # noqa: RUF001
 _ZWJ = "\u200d"
-_GAP = 64  # how far white space is followed: enough to tell a blank line from a space
+_REACH = 64  # how far a run of one kind is followed: no text that is read has longer ones
 
 
 class Cut(IntEnum):
@@ -23,10 +23,11 @@ class Cut(IntEnum):
     IN_CHARACTER = 0  # between tokens of one code point: never, if there is any other way
     IN_GRAPHEME = 1  # between code points that a reader sees as one character
     CHARACTER = 2
-    WORD = 3
-    LINE = 4
-    SENTENCE = 5
-    PARAGRAPH = 6
+    PUNCTUATION = 3  # inside 3.14 and x-y, but better than inside a word
+    WORD = 4
+    LINE = 5
+    SENTENCE = 6
+    PARAGRAPH = 7
 
 
 def cut_before(text: str, spans: Sequence[Span], index: int) -> Cut:
@@ -35,9 +36,9 @@ def cut_before(text: str, spans: Sequence[Span], index: int) -> Cut:
     if place < spans[index - 1][1] or place >= len(text):
         return Cut.IN_CHARACTER
     start, end = place, place
-    while start > 0 and place - start < _GAP and text[start - 1].isspace():
+    while start > 0 and place - start < _REACH and text[start - 1].isspace():
         start -= 1
-    while end < len(text) and end - place < _GAP and text[end].isspace():
+    while end < len(text) and end - place < _REACH and text[end].isspace():
         end += 1
     gap = text[start:end]
     lines = gap.count("\n") or gap.count("\r")
@@ -52,9 +53,9 @@ def cut_before(text: str, spans: Sequence[Span], index: int) -> Cut:
     if joins(text, place):
         return Cut.IN_GRAPHEME
     before, after = text[place - 1], text[place]
-    if not (before.isalnum() and after.isalnum()) or _is_wide(before) or _is_wide(after):
+    if _is_ideograph(before) or _is_ideograph(after):
         return Cut.WORD
-    return Cut.CHARACTER
+    return Cut.CHARACTER if before.isalnum() and after.isalnum() else Cut.PUNCTUATION
 
 
 def joins(text: str, place: int) -> bool:
@@ -72,15 +73,17 @@ def joins(text: str, place: int) -> bool:
 
 
 def _ends_sentence(text: str, end: int, *, spaced: bool) -> bool:
-    while end > 0 and text[end - 1] in _CLOSING:
+    lowest = max(0, end - _REACH)
+    while end > lowest and text[end - 1] in _CLOSING:
         end -= 1
     if end == 0:
         return False
     return text[end - 1] in (_SENTENCE_END if spaced else _WIDE_SENTENCE_END)
 
 
-def _is_wide(char: str) -> bool:
-    return unicodedata.east_asian_width(char) in "WF"
+def _is_ideograph(char: str) -> bool:
+    """Whether a character is of a script without spaces: wide, but not Hangul, which has them."""
+    return unicodedata.east_asian_width(char) in "WF" and not "\uac00" <= char <= "\ud7a3"
 
 
 def _is_flag(char: str) -> bool:
@@ -89,6 +92,6 @@ def _is_flag(char: str) -> bool:
 
 def _flags_before(text: str, place: int) -> int:
     start = place
-    while start > 0 and _is_flag(text[start - 1]):
+    while start > 0 and place - start < _REACH and _is_flag(text[start - 1]):
         start -= 1
     return place - start

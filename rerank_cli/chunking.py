@@ -20,6 +20,7 @@ PASSAGE_TOKENS = 128
 # A text is encoded in pieces of this many characters, so that one of 50 MB needs neither the
 # memory of all its tokens nor a minute in which nothing can interrupt it.
 SEGMENT = 1 << 18
+_REACH = 64  # characters back for a place between two visible ones, where there is no space
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +62,19 @@ def plan(
     Raises `QueryTooLong` where the query leaves less than a quarter of the model's window, and
     `UsageError` for sizes that make no sense.
     """
-    if chunk_tokens is not None and chunk_tokens < MIN_CHUNK_TOKENS:
-        raise UsageError(f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {chunk_tokens}")
-    if overlap_tokens is not None and overlap_tokens < 0:
-        raise UsageError(f"overlap cannot be {overlap_tokens} tokens")
-    if max_chunks < 1:
-        raise UsageError(f"at least one chunk must be scored, not {max_chunks}")
-
+    _check_sizes(chunk_tokens, overlap_tokens, max_chunks)
     notes: list[str] = []
     wanted = chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)
     if info.tokenizer is not None and info.length is not None:
         limit = info.length - info.specials - max(1, (info.window or info.length) // 4)
-        taken = len(info.tokenizer.encode(query).ids)
+        count = taken = len(info.tokenizer.encode(query).ids)
+        if not count:
+            raise UsageError(f"the query is empty: it has no token that {info.model} knows")
         if taken > limit and not truncate_query:
             raise QueryTooLong(taken, limit, info.model)
         if taken > limit:
-            query, kept = _cut_query(query, info.tokenizer, limit)
-            notes.append(f"the query was cut to its first {kept} of {taken} tokens")
-            taken = kept
+            query, taken = _cut_query(query, info.tokenizer, limit)
+            notes.append(f"the query was cut to its first {taken} of {count} tokens")
         fits = info.length - info.specials - taken
         if chunk_tokens is not None and chunk_tokens > fits:
             notes.append(
@@ -96,20 +92,31 @@ def plan(
     return Plan(query, wanted, overlap, max_chunks, tuple(notes))
 
 
+def _check_sizes(chunk_tokens: int | None, overlap_tokens: int | None, max_chunks: int) -> None:
+    if chunk_tokens is not None and chunk_tokens < MIN_CHUNK_TOKENS:
+        raise UsageError(f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {chunk_tokens}")
+    if overlap_tokens is not None and overlap_tokens < 0:
+        raise UsageError(f"overlap cannot be {overlap_tokens} tokens")
+    if max_chunks < 1:
+        raise UsageError(f"at least one chunk must be scored, not {max_chunks}")
+
+
 def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
-    """Cut a document into windows; none for one that has nothing to score."""
+    """Cut a document into windows; a blank one has none."""
     text = document.text
     if not text or text.isspace():
         return Split(document, (), 0, 0)
     if tokenizer is None:
-        return Split(document, (Chunk(document, 0, len(text), text, 0),), 0, 0)
+        return Split(document, (_whole(document, 0),), 0, 0)
     if plan.room is None:
         total = sum(len(tokenizer.encode(text[a:b]).ids) for a, b in segments(text))
-        return Split(document, (Chunk(document, 0, len(text), text, total),), total, 0)
+        return Split(document, (_whole(document, total),), total, 0)
 
     kept, total = _encode(text, tokenizer, plan.max_chunks * plan.room)
     ranges = list(islice(windows(text, kept.spans, plan.room, plan.overlap), plan.max_chunks))
-    covered = ranges[-1][1] if ranges else 0
+    if not ranges:  # a text of which the tokenizer leaves nothing, as of control characters
+        return Split(document, (_whole(document, 0),), 0, 0)
+    covered = ranges[-1][1]
     chunks = [_chunk(document, kept, a, b) for a, b in ranges]
     return Split(document, chunks, total, total - covered)
 
@@ -148,8 +155,7 @@ def segments(text: str) -> Iterator[Span]:
                 end = found
                 break
         else:
-            while end > start + 1 and joins(text, end):
-                end -= 1
+            end = next((e for e in range(end, end - _REACH, -1) if not joins(text, e)), end)
         yield start, end
         start = end
     yield start, len(text)
@@ -197,13 +203,23 @@ def _next_start(text: str, spans: Sequence[Span], start: int, end: int, overlap:
     return _best_cut(text, spans, lowest, max(lowest, end - overlap // 2), lowest) or end
 
 
+def _whole(document: Document, tokens: int) -> Chunk:
+    start, end = _stripped(document.text, 0, len(document.text))
+    return Chunk(document, start, end, document.text[start:end], tokens)
+
+
 def _chunk(document: Document, tokens: Tokens, first: int, last: int) -> Chunk:
     """Make the chunk of a range of tokens, with what no token covers but belongs to its text."""
     text, spans = document.text, tokens.spans
     start = 0 if first == 0 else spans[first][0]
     end = len(text) if last == len(spans) else max(spans[last][0], spans[last - 1][1])
+    start, end = _stripped(text, start, end)
+    return Chunk(document, start, end, text[start:end], last - first, tokens.ids[first:last])
+
+
+def _stripped(text: str, start: int, end: int) -> Span:
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():
         end -= 1
-    return Chunk(document, start, end, text[start:end], last - first, tokens.ids[first:last])
+    return start, end

@@ -14,7 +14,7 @@ import typer
 from rerank_cli import __version__
 from rerank_cli.aggregate import Aggregation
 from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
-from rerank_cli.errors import ExitCode, RerankError
+from rerank_cli.errors import ExitCode, RerankError, UsageError
 from rerank_cli.inputs import Inputs, Unit
 from rerank_cli.render import Format
 from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
@@ -229,9 +229,11 @@ def rank(
     rerank "vector index" notes/*.md -n 3        whole files, by best passage
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
     """
-    from rerank_cli.commands.rank import Output, rank_documents, sources
+    from rerank_cli.commands.rank import Output, argument_text, rank_documents, sources
 
-    texts = document or []
+    if as_json and form not in (None, Format.JSON):
+        raise UsageError(f"--json and --format {form} ask for different things")
+    texts = [argument_text(text) for text in document or []]
     wanted, paths = sources(query, arguments or [], texts)
     return rank_documents(
         wanted,
@@ -261,20 +263,24 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line, say on stderr what went wrong, and return the exit code."""
+    # Closed by whoever started us: what would go there goes nowhere.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if not arguments:
         sys.stderr.write(CONCISE_HELP)
         return ExitCode.USAGE
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
-    except PipeClosed:
+    except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe
         # What is still buffered would fail again when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as error:
+        warn(sys.stderr, str(error))
+        return ExitCode.USAGE
     except RerankError as error:
         warn(sys.stderr, str(error), error.hint)
         return error.exit_code

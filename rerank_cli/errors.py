@@ -5,7 +5,6 @@
     │   └── QueryTooLong    the query leaves the model no room for a passage
     ├── InputError      2   a file or record that cannot be read
     ├── OutputError     2   results that cannot be written
-    ├── NothingLeft     1   the input was empty, or nothing passed --min-score
     └── ScorerError     3   scoring failed
         └── ModelError      a model cannot be found, opened or run
 
@@ -60,10 +59,6 @@ class InputError(RerankError):
 
 class OutputError(RerankError):
     exit_code = ExitCode.USAGE
-
-
-class NothingLeft(RerankError):
-    exit_code = ExitCode.NOTHING
 
 
 class ScorerError(RerankError):

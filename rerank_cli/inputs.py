@@ -3,6 +3,8 @@
 Decides what one document is and keeps its bytes for giving back. Scores and drops nothing.
 """
 
+import codecs
+import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,12 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
+from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError
 from rerank_cli.records import read_record
 from rerank_cli.types import Document
 
 STDIN = "-"
-_BOM = b"\xef\xbb\xbf"
 _RECORDS = {".jsonl", ".ndjson"}
 _TABLES = {".json", ".csv", ".tsv"}
 _LINES = {".txt", ".log"}
@@ -56,10 +58,14 @@ class Inputs:
             self._unit_of(path)
             if path == STDIN:
                 continue
+            if not path:
+                raise InputError("a file's name is empty", hint="is a shell variable not set?")
             try:
                 mode = Path(path).stat().st_mode
             except OSError as error:
                 raise _unreadable(path, error) from error
+            if not os.access(path, os.R_OK):
+                raise InputError(f"{path}: Permission denied")
             if stat.S_ISDIR(mode):
                 raise InputError(
                     f"{path}: is a directory", hint=f"name the files in it, as in {path}/*"
@@ -69,8 +75,7 @@ class Inputs:
 
     def __iter__(self) -> Iterator[Document]:
         for text in self.texts:
-            raw = text.encode("utf-8", "surrogateescape")
-            yield Document(self._decode(raw), raw=raw + b"\n")
+            yield Document(text, raw=text.encode("utf-8", "replace") + b"\n")
         for path in self.paths:
             try:
                 if path == STDIN:
@@ -99,11 +104,12 @@ class Inputs:
     def _read(self, stream: BinaryIO, path: str) -> Iterator[Document]:
         unit = self._unit_of(path)
         if unit is Unit.FILE:
-            raw = stream.read()
-            text = self._decode(raw.removeprefix(_BOM))
-            yield Document(text, source=path, line=1, raw=_terminated(raw, b"\n"))
+            raw = _without_mark(stream.read(), path)
+            terminator = b"\r\n" if b"\r\n" in raw else b"\n"
+            text = self._decode(raw)
+            yield Document(text, source=path, line=1, raw=_terminated(raw, terminator))
             return
-        for number, raw in enumerate(_lines(stream), 1):
+        for number, raw in enumerate(_lines(stream, path), 1):
             text = self._decode(raw.rstrip(b"\r\n"))
             if unit is Unit.LINE:
                 yield Document(text, source=path, line=number, raw=raw)
@@ -115,7 +121,8 @@ class Inputs:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             self.undecodable += 1
-            return raw.decode("utf-8", "replace")
+            # Byte by byte, so that a place in the text is one in the bytes decoded this way.
+            return encodable(raw.decode("utf-8", "surrogateescape"))
 
 
 def _unreadable(path: str, error: OSError) -> InputError:
@@ -124,12 +131,22 @@ def _unreadable(path: str, error: OSError) -> InputError:
     return InputError(f"{name}: {reason}")
 
 
-def _lines(stream: BinaryIO) -> Iterator[bytes]:
+def _without_mark(raw: bytes, path: str) -> bytes:
+    """Take a byte-order mark off the beginning of a source."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(
+            f"{path}: is UTF-16, and only UTF-8 is read",
+            hint=f"iconv -f UTF-16 -t UTF-8 {path} | rerank …",
+        )
+    return raw.removeprefix(codecs.BOM_UTF8)
+
+
+def _lines(stream: BinaryIO, path: str) -> Iterator[bytes]:
     """Yield lines with their terminators, the last one's as the others' where it has none."""
     terminator = b"\n"
     for number, line in enumerate(stream):
         if number == 0:
-            line = line.removeprefix(_BOM)
+            line = _without_mark(line, path)
         if line.endswith(b"\n"):
             terminator = b"\r\n" if line.endswith(b"\r\n") else b"\n"
         if line:

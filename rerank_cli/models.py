@@ -4,6 +4,7 @@ Finds and describes; opening and running is `scorers.local`'s business.
 """
 
 import json
+import os
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,14 +21,12 @@ _SHIPPED = (_PACKAGE / "data" / "models", _PACKAGE.parent / "models")
 # These number positions from the padding token on, which costs them pad_token_id + 1 of the
 # length (transformers, create_position_ids_from_input_ids).
 _OFFSET_POSITIONS = {
-    "camembert",
-    "roberta",
-    "roberta-prelayernorm",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-}
+    "camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 # The window of a model of which no better is known: what most cross-encoders are trained at.
 _USUAL_WINDOW = 512
+_LEAST_LENGTH = 16  # below it there is no room for a query and a passage
 _UNLIMITED = 1_000_000  # tokenizers state a length of 1e30 where they know none
 
 
@@ -84,10 +83,11 @@ def describe(
 ) -> ModelFolder:
     """Look into a folder (or at the ONNX file in one) and say what a scorer needs to know.
 
-    Raises `ModelError` where the folder, its graph or its tokenizer is missing.
+    Raises `UsageError` where there is no such folder, and `ModelError` where its graph or its
+    tokenizer is missing or cannot be read.
     """
-    if not path.exists():
-        raise ModelError(f"{path}: no such model", hint="-m takes a folder with an ONNX model")
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        raise UsageError(f"{path}: no such model", hint="-m takes a folder with an ONNX model")
     graph = path if path.is_file() else _find_graph(path)
     folder = _holding("tokenizer.json", graph)
     if folder is None:
@@ -97,7 +97,7 @@ def describe(
         )
     config = _read_json(_holding("config.json", graph), "config.json")
     limits = _read_json(folder, "tokenizer_config.json")
-    length = _length(config, limits)
+    length = _length(config, limits, path)
     return ModelFolder(
         name=name,
         revision=revision,
@@ -139,6 +139,8 @@ def _read_json(folder: Path | None, name: str) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise ModelError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -146,13 +148,16 @@ def _read_json(folder: Path | None, name: str) -> dict[str, Any]:
     return content
 
 
-def _length(config: dict[str, Any], tokenizer_config: dict[str, Any]) -> int:
+def _length(config: dict[str, Any], tokenizer_config: dict[str, Any], path: Path) -> int:
+    """The most tokens of one sequence: the model's positions, or fewer if its tokenizer says so."""
+    stated = tokenizer_config.get("model_max_length")
+    lengths = [int(stated)] if isinstance(stated, int | float) and stated < _UNLIMITED else []
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int):
-        if config.get("model_type") in _OFFSET_POSITIONS:
-            positions -= int(config.get("pad_token_id") or 0) + 1
-        return positions
-    stated = tokenizer_config.get("model_max_length")
-    if isinstance(stated, int | float) and 0 < stated < _UNLIMITED:
-        return int(stated)
-    return _USUAL_WINDOW
+        padding = config.get("pad_token_id")
+        offset = config.get("model_type") in _OFFSET_POSITIONS
+        lengths.append(positions - (padding if isinstance(padding, int) else 1) * offset - offset)
+    length = min(lengths, default=_USUAL_WINDOW)
+    if length < _LEAST_LENGTH:
+        raise ModelError(f"{path}: its configuration says that it takes {length} tokens")
+    return length

@@ -42,7 +42,7 @@ def rank(
     each window is ranked by itself, and `index` counts windows. Raises `UsageError` for arguments
     that make no sense, `QueryTooLong`, and `ScorerError` where scoring fails.
     """
-    _check(query, documents, n, aggregate)
+    _check(query, documents, n, min_score, aggregate)
     plan = chunking.plan(
         query,
         scorer.info,
@@ -69,6 +69,7 @@ def rank(
         cut=tally.cut,
         dropped=tally.dropped,
         usage=dict(tally.usage),
+        query_cut=plan.query != query,
         notes=tuple(tally.notes),
     )
 
@@ -117,13 +118,17 @@ class _Best:
         return tuple(replace(entry[2], rank=place) for place, entry in enumerate(best_first, 1))
 
 
-def _check(query: str, documents: object, n: int | None, aggregate: str) -> None:
+def _check(
+    query: str, documents: object, n: int | None, min_score: float | None, aggregate: str
+) -> None:
     if not query.strip():
         raise UsageError("the query is empty", hint="say what to look for")
     if isinstance(documents, str | bytes | Document):
         raise UsageError("documents must be several, as in a list, not one by itself")
     if n is not None and n < 1:
         raise UsageError(f"at least one result must be kept, not {n}")
+    if min_score is not None and math.isnan(min_score):
+        raise UsageError("the least score to keep must be a number")
     if aggregate not in AGGREGATES:
         known = ", ".join(AGGREGATES)
         raise UsageError(f"no way to aggregate is called {aggregate!r}", hint=f"one of {known}")

@@ -4,17 +4,17 @@ Reads no files; `inputs` does.
 """
 
 import json
-import re
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError
 from rerank_cli.types import Document
 
 # Where the text is, if it is not said: the first of these that the record has.
 TEXT_FIELDS = ("text", "content", "body", "passage", "document")
 ID_FIELDS = ("id", "_id")
-_SURROGATE = re.compile("[\ud800-\udfff]")  # what "\ud83d" alone decodes to; no encoder takes it
 
 
 def read_record(text: str, names: Sequence[str], *, source: str, line: int, raw: bytes) -> Document:
@@ -25,8 +25,7 @@ def read_record(text: str, names: Sequence[str], *, source: str, line: int, raw:
     """
     where = f"{source}:{line}"
     try:
-        # NaN and Infinity, which Python writes and JSON does not have, are read as no value.
-        record = json.loads(text, parse_constant=lambda _: None)
+        record = json.loads(text, parse_constant=_no_value, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise InputError(
@@ -34,7 +33,7 @@ def read_record(text: str, names: Sequence[str], *, source: str, line: int, raw:
             hint="--unit line ranks plain lines",
         ) from error
     if isinstance(record, str):
-        return Document(_clean(record), source=source, line=line, fields={}, raw=raw)
+        return Document(encodable(record), source=source, line=line, fields={}, raw=raw)
     if not isinstance(record, dict):
         raise InputError(f"{where}: a record must be a JSON object or string, not {text[:40]}")
     chosen = names or [name for name in TEXT_FIELDS if record.get(name) is not None][:1]
@@ -46,8 +45,8 @@ def read_record(text: str, names: Sequence[str], *, source: str, line: int, raw:
     parts = [_text_of(record, name, where) for name in chosen]
     name = next((record[key] for key in ID_FIELDS if isinstance(record.get(key), str | int)), None)
     return Document(
-        text=_clean("\n".join(part for part in parts if part)),
-        id=None if name is None else _clean(str(name)),
+        text=encodable("\n".join(part for part in parts if part)),
+        id=None if name is None else encodable(str(name)),
         source=source,
         line=line,
         fields={key: value for key, value in record.items() if key not in chosen},
@@ -71,5 +70,10 @@ def _text_of(record: dict[str, Any], name: str, where: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _clean(text: str) -> str:
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+def _no_value(_constant: str) -> None:
+    """Read NaN and Infinity, which Python writes and JSON does not have."""
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None

@@ -26,29 +26,40 @@ class Format(StrEnum):
 def text(ranking: Ranking, *, passages: bool) -> Iterator[bytes]:
     """The records' own bytes in their new order; of a ranking of passages, their texts."""
     for result in ranking.results:
-        raw = None if passages else result.document.raw
-        yield (result.passage.text + "\n").encode() if raw is None else raw
+        if passages or result.document.raw is None:
+            yield _passage_bytes(result) + b"\n"
+        else:
+            yield result.document.raw
 
 
-def as_json(ranking: Ranking) -> Iterator[bytes]:
+def _passage_bytes(result: Ranked) -> bytes:
+    """A passage's own bytes: where some were not UTF-8, one by one replaced in the text."""
+    passage, raw = result.passage, result.document.raw
+    if raw is None or "\ufffd" not in passage.text:
+        return passage.text.encode("utf-8", "replace")
+    original = raw.decode("utf-8", "surrogateescape")
+    return original[passage.start : passage.end].encode("utf-8", "surrogateescape")
+
+
+def as_json(ranking: Ranking, *, passages: bool) -> Iterator[bytes]:
     """One JSON object, the same for the same input."""
-    body = json.dumps(payload(ranking), ensure_ascii=False, indent=2)
+    body = json.dumps(payload(ranking, passages=passages), ensure_ascii=False, indent=2)
     # A lone surrogate, which UTF-8 cannot hold, becomes the escape that JSON has for it.
     yield body.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def payload(ranking: Ranking) -> dict[str, Any]:
+def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
     """A ranking in the shape of the rerank APIs: `id, model, results, usage` and what we add.
 
-    Numbers have seven significant digits, which is what a model's float32 holds. `id` is a hash
-    of all the rest.
+    In a ranking of passages, each is a document of its own. Numbers have seven significant digits,
+    which is what a model's float32 holds. `id` is a hash of all the rest.
     """
     body = {
         "schema": SCHEMA,
         "model": ranking.info.model,
         "scale": ranking.info.scale,
         "query": ranking.query,
-        "results": [_result(result) for result in ranking.results],
+        "results": [_result(result, passages=passages) for result in ranking.results],
         "counts": {
             "documents": ranking.documents,
             "empty": ranking.empty,
@@ -61,10 +72,15 @@ def payload(ranking: Ranking) -> dict[str, Any]:
     return {"id": f"rerank-{digest[:16]}", **body}
 
 
-def _result(result: Ranked) -> dict[str, Any]:
+def _result(result: Ranked, *, passages: bool) -> dict[str, Any]:
     document, passage = result.document, result.passage
-    place = {"source": document.source, "line": document.line}
-    described = {"id": document.id, "text": document.text, **place, "fields": document.fields}
+    described = {
+        "id": document.id,
+        "text": passage.text if passages else document.text,
+        "source": document.source,
+        "line": passage.line if passages else document.line,
+        "fields": document.fields,
+    }
     return {
         "index": result.index,
         "relevance_score": _number(result.relevance),
@@ -95,4 +111,4 @@ def render(
         from rerank_cli.table import table  # rich is slow to import, and a pipe needs none of it
 
         return table(ranking, terminal, full=full)
-    return as_json(ranking) if form is Format.JSON else text(ranking, passages=passages)
+    return (as_json if form is Format.JSON else text)(ranking, passages=passages)

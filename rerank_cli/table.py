@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rerank_cli.characters import printable
 from rerank_cli.query_words import QueryWords
-from rerank_cli.terminal import Terminal, printable
+from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranked, Ranking
 
 _BAR = 8  # cells
@@ -111,9 +112,9 @@ def _passage(
     """Lay out a passage, its query words marked: all of it, or the lines that say most."""
     content = result.passage.text
     if full:
-        return _marked(printable(content.expandtabs(4)), words)
+        return _marked(printable(content.replace("\r\n", "\n").expandtabs(4)), words)
     if len(content) > _EXTRACT:
-        first = words.spans(content)[0][0] if words.spans(content) else 0
+        first = next(iter(words.spans(content)), (0, 0))[0]
         start = max(0, min(first - _EXTRACT // 4, len(content) - _EXTRACT))
         content = content[start : start + _EXTRACT]
     content = printable(" ".join(content.split()))

@@ -3,6 +3,7 @@
 Made once at the edge and passed in; nothing here is global. stdout is for data, stderr for people.
 """
 
+import errno
 import os
 import shutil
 import sys
@@ -12,7 +13,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, TextIO
 
+from rerank_cli.characters import printable
 from rerank_cli.errors import OutputError
+
+# What a write to a pipe without a reader fails with; Windows has its own.
+_CLOSED_PIPE = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
 
 
 class PipeClosed(Exception):
@@ -58,9 +63,9 @@ class Terminal:
             for piece in pieces:
                 self.stdout.write(piece)
             self.stdout.flush()
-        except BrokenPipeError as error:
-            raise PipeClosed from error
         except OSError as error:
+            if error.errno in _CLOSED_PIPE:
+                raise PipeClosed from error
             raise OutputError(f"cannot write the results: {error.strerror}") from error
 
     def warn(self, message: str, hint: str | None = None) -> None:
@@ -73,23 +78,6 @@ def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
     lines = f"rerank: {printable(message)}\n"
     if hint:
         lines += f"\nhint: {printable(hint)}\n"
-    with suppress(BrokenPipeError):  # nobody is left to tell
+    with suppress(OSError):  # there is nobody left to tell
         stderr.write(lines)
         stderr.flush()
-
-
-def printable(text: str) -> str:
-    """Make control characters visible, so that no text can move the cursor or set a title.
-
-    C0 and DEL become Unicode's control pictures; C1, bidirectional controls and lone surrogates
-    become U+FFFD.
-    """
-    return text.translate(_VISIBLE)
-
-
-_BIDIRECTIONAL = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_VISIBLE = (
-    {code: 0x2400 + code for code in range(0x20) if code != 0x0A}
-    | {0x7F: 0x2421}
-    | dict.fromkeys((*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000)), 0xFFFD)
-)

@@ -45,8 +45,8 @@ class Tokenizer(Protocol):
 class Chunk:
     """A window of a document: characters `start` to `end`, `tokens` of the scorer's tokens.
 
-    `ids` are the tokens themselves, made once from the whole document and carried here: encoding
-    `text` again could give others. None for a scorer that reads text.
+    `ids` are the tokens themselves, made once from the document and carried here: encoding `text`
+    again could give others. None for a scorer that reads text.
     """
 
     document: Document
@@ -62,8 +62,7 @@ class Chunk:
         first = self.document.line
         if first is None or self.document.fields is not None:
             return first
-        indent = len(self.text) - len(self.text.lstrip())
-        return first + self.document.text.count("\n", 0, self.start + indent)
+        return first + self.document.text.count("\n", 0, self.start)
 
 
 class Pair(NamedTuple):
@@ -161,8 +160,9 @@ class Ranked:
 class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what it took to get them.
 
-    A sequence of `Ranked`. `documents` counts the input, `empty` the blank documents set aside,
-    `cut` the documents of which `dropped` tokens in all were not scored.
+    A sequence of `Ranked`. `query` is as it was scored, and `query_cut` says that some of it was
+    not. `documents` counts the input, `empty` the blank documents set aside, `cut` the documents
+    of which `dropped` tokens in all were not scored.
     """
 
     query: str
@@ -173,7 +173,13 @@ class Ranking(Sequence[Ranked]):
     cut: int
     dropped: int
     usage: Mapping[str, int]
+    query_cut: bool = False
     notes: Sequence[str] = ()
+
+    @property
+    def truncated(self) -> bool:
+        """Whether anything, of the query or of a document, was not scored."""
+        return self.query_cut or self.cut > 0
 
     def __len__(self) -> int:
         return len(self.results)

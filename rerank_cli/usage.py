@@ -37,7 +37,8 @@ class DefaultGroup(TyperGroup):
         first = args[0] if args else None
         if first == "help":
             args = [*(args[1:2] or [DEFAULT]), "--help"]
-        elif first not in RESERVED:
+            first = args[0]
+        if first not in RESERVED:
             args = [DEFAULT, *args]
         elif first not in self.commands:
             raise UsageError(

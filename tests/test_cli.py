@@ -1,7 +1,6 @@
 """The command line as its user meets it: what is printed where, and the exit code."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -43,6 +42,7 @@ def test_one_long_document_is_ranked_by_passages(rerank: Run) -> None:
     ran = rerank("how to keep slugs away", "examples/garden.md", "--json", "-n", "2")
     results = json.loads(ran.out)["results"]
     text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8")
+    assert results[0]["document"]["text"] == results[0]["passage"]["text"] != text
     for result in results:
         passage = result["passage"]
         assert text[passage["start"] : passage["end"]] == passage["text"]
@@ -56,7 +56,7 @@ def test_several_whole_files_are_ranked_and_given_back_whole(rerank: Run, tmp_pa
     (tmp_path / "a.md").write_bytes(b"# Cats\r\n\r\nCats purr.")
     (tmp_path / "b.md").write_bytes(b"# Markets\n\nStocks fell.\n")
     ran = rerank("financial markets", str(tmp_path / "a.md"), str(tmp_path / "b.md"))
-    assert ran.out == "# Markets\n\nStocks fell.\n# Cats\r\n\r\nCats purr.\n"
+    assert ran.out == "# Markets\n\nStocks fell.\n# Cats\r\n\r\nCats purr.\r\n"
 
 
 def test_records_are_given_back_as_they_were(rerank: Run, tmp_path: Path) -> None:
@@ -83,6 +83,7 @@ def test_nothing_left(rerank: Run) -> None:
         assert ran.err == f"rerank: nothing to rank: {message}\n"
     ran = rerank("x", "--min-score", "2", "--json", stdin=THREE)
     assert ran.code == 1
+    assert rerank("x", "--min-score", "2", "--strict", "--max-chunks", "1", stdin=THREE).code == 1
     assert json.loads(ran.out)["results"] == []
     assert "none of 3 documents reached a score of 2" in ran.err
 
@@ -99,6 +100,12 @@ def test_nothing_left(rerank: Run) -> None:
         (["x", "examples/faq.txt", "-n", "0"], "'-n' / '--top-n'"),
         (["x", "examples/faq.txt", "--unit", "page"], "'--unit'"),
         (["x", "--nonsense"], "No such option"),
+        (["x", ""], "a file's name is empty"),
+        (["x", "-d", "x", "--json", "-f", "table"], "--json and --format table"),
+        (["x", "-d", "x", "--min-score", "nan"], "must be a number"),
+        (["x", "-d", "x", "-m", "./" + "m" * 300], "no such model"),
+        (["x", "-d", "x", "-m", "~nosuchuser/m"], "no such model"),
+        (["help", "batch"], "batch is kept for a command"),
         (["batch", "examples/faq.txt"], "batch is kept for a command"),
         (["w " * 500, "examples/faq.txt"], "it has 500 tokens and 477 fit"),
     ],
@@ -124,6 +131,7 @@ def test_no_documents_at_a_terminal(rerank: Run) -> None:
     forgotten = rerank("examples/faq.txt")
     assert "examples/faq.txt is a file" in forgotten.err
     assert rerank("-d", "text only").code == 2
+    assert "no documents to rank" in rerank("long " * 400).err
 
 
 def test_help_shows_every_option_in_its_group(rerank: Run) -> None:
@@ -153,7 +161,10 @@ def test_what_was_cut_is_said_and_strict_makes_it_an_exit_code(rerank: Run) -> N
     assert ran.out == long.decode() + "\n"
     assert "1 document of 1 not scored whole" in ran.err
     assert rerank("x", "--max-chunks", "2", "--strict", stdin=long).code == 4
+    assert rerank("x", "--max-chunks", "2", "--strict", "--min-score", "2", stdin=long).code == 4
     assert rerank("x", "--strict", stdin=long).code == 0
+    query = "markets " * 500
+    assert rerank(query, "--strict", "--truncate-query", stdin=THREE).code == 4
 
 
 def test_undecodable_bytes_are_said_and_given_back() -> None:
@@ -172,28 +183,49 @@ def test_output_is_utf_8_whatever_the_locale(locale: str, monkeypatch: pytest.Mo
     assert json.loads(ran.stdout)["query"] == "größe"
 
 
-def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "many.txt").write_text("word and more\n" * 30_000)
+def shell(command: str) -> tuple[int, str, str]:
+    """Run the command line in bash, from the repository's root: exit code, output, errors."""
     ran = subprocess.run(
-        f"{sys.executable} -m rerank_cli word many.txt -m bm25 | head -1; echo ${{PIPESTATUS[0]}}",
-        shell=True,
-        executable="/bin/bash",
+        ["/bin/bash", "-c", f"{sys.executable} -m rerank_cli {command}"],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
     )
-    assert (ran.stdout, ran.stderr) == ("word and more\n0\n", "")
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("word and more\n" * 30_000)
+    ran = shell(f"word {tmp_path}/many.txt -m bm25 | head -1; exit ${{PIPESTATUS[0]}}")
+    assert ran == (0, "word and more\n", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_an_error() -> None:
-    command = f"{sys.executable} -m rerank_cli word -d word -m bm25 > /dev/full"
-    ran = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
-    assert (ran.returncode, ran.stderr) == (
-        2,
-        "rerank: cannot write the results: No space left on device\n",
-    )
+    full = "rerank: cannot write the results: No space left on device\n"
+    assert shell("word -d word -m bm25 > /dev/full") == (2, "", full)
+    code, out, err = shell("--version > /dev/full")
+    assert (code, out) == (2, "")
+    assert "No space left on device" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_closed_streams() -> None:
+    assert shell("word -d word -m bm25 2>&-") == (0, "word\n", "")
+    assert shell("word missing.txt 2>&-") == (2, "", "")
+    assert shell("2>&-") == (2, "", "")
+    assert shell("word -d word -m bm25 >&-") == (0, "", "")
+    assert shell("word - -m bm25 <&-") == (2, "", "rerank: standard input is closed\n")
+    assert shell("--help | true; exit ${PIPESTATUS[0]}") == (0, "", "")
+
+
+def test_warnings_survive_a_closed_pipe(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("word " * 20_000)
+    options = f"word {tmp_path}/long.txt -m bm25 --chunk-tokens 20 --max-chunks 2"
+    code, out, err = shell(f"{options} | head -c 0; exit ${{PIPESTATUS[0]}}")
+    assert (code, out) == (0, "")
+    assert "1 document of 1 not scored whole" in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")

@@ -134,10 +134,21 @@ def test_unreadable_sources(tmp_path: Path) -> None:
 
 
 def test_what_json_does_not_have_is_no_value(tmp_path: Path) -> None:
-    (document,) = read(tmp_path / "a.jsonl", b'{"text": "a", "score": NaN, "low": -Infinity}')
-    assert document.fields == {"score": None, "low": None}
+    (document,) = read(
+        tmp_path / "a.jsonl", b'{"text": "a", "score": NaN, "low": -Infinity, "big": 1e999}'
+    )
+    assert document.fields == {"score": None, "low": None, "big": None}
 
 
 def test_a_source_that_fails_while_it_is_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"{tmp_path}: Is a directory"):
         list(Inputs(paths=[str(tmp_path)]))
+
+
+def test_utf_16_is_refused_rather_than_misread(tmp_path: Path) -> None:
+    for encoding in ("utf-16-le", "utf-16-be"):
+        content = "\ufeffone\ntwo\n".encode(encoding)
+        with pytest.raises(InputError, match="is UTF-16"):
+            read(tmp_path / "a.txt", content)
+        with pytest.raises(InputError, match="is UTF-16"):
+            read(tmp_path / "a.md", content)

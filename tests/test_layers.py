@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rerank_cli"
 # Each layer may import those before it and, where it is a package, itself.
 LAYERS = [
     {"types", "errors"},
-    {"boundaries", "machine", "aggregate"},
+    {"boundaries", "characters", "machine", "aggregate"},
     {"chunking", "terminal", "query_words"},
     {"models", "records", "table"},
     {"inputs", "render"},
@@ -36,6 +36,9 @@ def imports_of(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rerank_cli."):
             names.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            dotted = [alias.name.split(".") for alias in node.names]
+            names |= {name[1] for name in dotted if name[0] == "rerank_cli" and name[1:]}
         assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
     return names
 

@@ -154,7 +154,7 @@ def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str) -> None:
 def test_names_of_the_catalogue() -> None:
     assert catalogue()["default"] == "mini@1"
     assert open_scorer().info.model == open_scorer("mini").info.model == "mini@1"
-    with pytest.raises(ModelError, match="no such model"):
+    with pytest.raises(UsageError, match="no such model"):
         open_scorer("./nowhere")
     with pytest.raises(UsageError, match="at least one thread"):
         open_scorer(threads=0)

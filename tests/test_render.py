@@ -7,9 +7,10 @@ import pytest
 from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
+from rerank_cli.characters import encodable, printable
 from rerank_cli.query_words import QueryWords
 from rerank_cli.render import Format, render
-from rerank_cli.terminal import Terminal, printable
+from rerank_cli.terminal import Terminal
 from tests.conftest import Run
 from tests.fakes import OverlapScorer, windowed
 
@@ -97,6 +98,14 @@ def test_a_lone_surrogate_stays_valid_json() -> None:
     ranking = rank("fox", documents, OverlapScorer())
     (piece,) = render(ranking, Format.JSON, None, passages=False, full=False)  # type: ignore[arg-type]
     assert json.loads(piece)["results"][0]["document"]["fields"] == {"name": "\ud83d"}
+
+
+def test_a_passage_that_was_not_utf_8_is_given_back_as_it_was() -> None:
+    raw = b"caf\xe9 one two.\nfox \xff\xe2\x82 \xe2\x82\xac end.\n"
+    text = encodable(raw.decode("utf-8", "surrogateescape"))
+    document = Document(text, source="a.md", line=1, raw=raw)
+    ranking = rank("fox", [document], OverlapScorer(windowed(8)), passages=True, chunk_tokens=8)
+    assert b"".join(render(ranking, Format.TEXT, None, passages=True, full=False)) == raw  # type: ignore[arg-type]
 
 
 def test_the_id_is_of_the_content() -> None:

@@ -53,7 +53,9 @@ def test_the_same_again(scorer: Scorer) -> None:
 
 @pytest.mark.parametrize("text", ["", "\x00", "the of and", "\ud800", "日本", "🥕" * 20])
 def test_odd_texts_get_a_number(scorer: Scorer, text: str) -> None:
-    assert math.isfinite(scorer.score(pairs([text])).values[0] or 0.0)
+    assert all(
+        value is not None and math.isfinite(value) for value in scorer.score(pairs([text])).values
+    )
 
 
 def test_what_is_known_beforehand(scorer: Scorer) -> None:

@@ -3,10 +3,9 @@
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rerank_cli.errors import ExitCode, NothingLeft, UsageError
+from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.inputs import STDIN, Inputs
 from rerank_cli.render import Format, render
 from rerank_cli.terminal import Terminal
@@ -34,10 +33,8 @@ def rank_documents(
 ) -> ExitCode:
     """Rank `inputs` and write the results; `options` are those of `pipeline.rank`.
 
-    Raises the errors of reading and scoring, and `NothingLeft` where no result is left to show.
+    Raises the errors of reading and scoring.
     """
-    if not query.strip():
-        raise UsageError("the query is empty", hint="say what to look for")
     inputs.check()
 
     from rerank_cli.pipeline import rank
@@ -46,11 +43,17 @@ def rank_documents(
     scorer = open_scorer(model, threads=threads)
     ranking = rank(query, inputs, scorer, passages=inputs.single_file, **options)
     form = output.form or (Format.TABLE if terminal.interactive else Format.TEXT)
-    terminal.write(render(ranking, form, terminal, passages=inputs.single_file, full=output.full))
-    _say_what_happened(ranking, inputs, terminal)
+    try:
+        terminal.write(
+            render(ranking, form, terminal, passages=inputs.single_file, full=output.full)
+        )
+    finally:  # whoever closed the pipe is told all the same
+        _say_what_happened(ranking, inputs, terminal)
     if not ranking.results:
-        raise _nothing_left(ranking, options.get("min_score"))
-    return ExitCode.TRUNCATED if output.strict and ranking.cut else ExitCode.OK
+        terminal.warn(_why_nothing(ranking, options["min_score"]))
+    if output.strict and ranking.truncated:
+        return ExitCode.TRUNCATED
+    return ExitCode.OK if ranking.results else ExitCode.NOTHING
 
 
 def sources(query: str | None, arguments: list[str], texts: list[str]) -> tuple[str, list[str]]:
@@ -65,14 +68,18 @@ def sources(query: str | None, arguments: list[str], texts: list[str]) -> tuple[
         query, arguments = arguments[0], arguments[1:]
     if not arguments and not texts:
         if sys.stdin is None or sys.stdin.isatty():
-            is_file = f", and {query} is a file" if Path(query).is_file() else ""
+            is_file = f", and {query} is a file" if os.path.isfile(query) else ""  # noqa: PTH113
             raise UsageError(
                 f"there are no documents to rank{is_file}",
                 hint=f'rerank "your query" {query if is_file else "FILE"}, or pipe lines into it',
             )
         arguments = [STDIN]
-    # Arguments are decoded as the locale has it; a query is UTF-8, as all text here.
-    return os.fsencode(query).decode("utf-8", "replace"), arguments
+    return argument_text(query), arguments
+
+
+def argument_text(argument: str) -> str:
+    """Read an argument as UTF-8, as all text here; the locale decoded it, whatever it may be."""
+    return os.fsencode(argument).decode("utf-8", "replace")
 
 
 def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> None:
@@ -89,13 +96,13 @@ def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> 
         )
 
 
-def _nothing_left(ranking: Ranking, min_score: float | None) -> NothingLeft:
+def _why_nothing(ranking: Ranking, min_score: float | None) -> str:
     scored = ranking.documents - ranking.empty
     if not ranking.documents:
-        return NothingLeft("nothing to rank: the input is empty")
+        return "nothing to rank: the input is empty"
     if not scored:
-        return NothingLeft(f"nothing to rank: {_count(ranking.empty, 'document')}, all blank")
-    return NothingLeft(f"none of {_count(scored, 'document')} reached a score of {min_score}")
+        return f"nothing to rank: {_count(ranking.empty, 'document')}, all blank"
+    return f"none of {_count(scored, 'document')} reached a score of {min_score}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 What a name means is written here and nowhere else; nothing is guessed from parts of names.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -31,5 +32,7 @@ def open_scorer(model: str | None = None, *, threads: int | None = None) -> Scor
     from rerank_cli.scorers.local import open_local
 
     name = model or str(catalogue()["default"])
-    folder = describe(Path(name).expanduser(), name) if _PATH.match(name) else shipped(name)
-    return open_local(folder, threads=threads)
+    if not _PATH.match(name):
+        return open_local(shipped(name), threads=threads)
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for an unknown user
+    return open_local(describe(path, name), threads=threads)

@@ -3,17 +3,15 @@
 Adds nothing to what the model's own tokenizer.json says.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
 
+from rerank_cli.characters import encodable
 from rerank_cli.errors import ModelError
 from rerank_cli.types import Tokens
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ModelTokenizer:
@@ -26,16 +24,18 @@ class ModelTokenizer:
             raise ModelError(f"{path}: not a tokenizer: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        # A document that says [SEP] or </s> says so, and ends nothing.
+        self._tokenizer.encode_special_tokens = True
 
     def encode(self, text: str) -> Tokens:
-        encoding = self._tokenizer.encode(_encodable(text), add_special_tokens=False)
+        encoding = self._tokenizer.encode(encodable(text), add_special_tokens=False)
         return Tokens(encoding.ids, encoding.offsets)
 
     def template(self) -> "PairTemplate":
         """Learn how a pair is joined, from a pair that the tokenizer joins."""
         joined = self._tokenizer.encode("a", "b")
         sequences = joined.sequence_ids
-        if 0 not in sequences or 1 not in sequences or len(sequences) == sequences.count(None):
+        if 0 not in sequences or 1 not in sequences:
             raise ModelError("the tokenizer cannot encode a pair of texts")
         query = sequences.index(0)
         query_end = len(sequences) - sequences[::-1].index(0)
@@ -88,8 +88,3 @@ class PairTemplate:
             *[self.passage_type] * passage,
             *self.types_after,
         ]
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which no encoder takes, one for one: offsets stay true."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -18,11 +18,12 @@ from rerank_cli.types import Chunk, Pair, Scored, ScorerInfo
 
 def open_local(folder: ModelFolder, *, threads: int | None = None) -> "LocalScorer":
     """Open the model in a folder. Raises `ModelError` for one that is not a cross-encoder."""
-    with ThreadPoolExecutor(1) as aside:  # neither the graph nor the tokenizer waits for the other
-        graph = aside.submit(Graph, folder.graph)
-        tokenizer = ModelTokenizer(folder.tokenizer)
-        template = tokenizer.template()
-        return LocalScorer(folder, graph.result(), tokenizer, template, threads or machine.cores())
+    aside = ThreadPoolExecutor(1)  # neither the graph nor the tokenizer waits for the other
+    graph = aside.submit(Graph, folder.graph)
+    aside.shutdown(wait=False)
+    tokenizer = ModelTokenizer(folder.tokenizer)
+    template = tokenizer.template()
+    return LocalScorer(folder, graph.result(), tokenizer, template, threads or machine.cores())
 
 
 class LocalScorer:

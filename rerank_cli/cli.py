@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -27,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
+    add_help_option=False,  # help is the default command's
 )
 
 
@@ -255,10 +257,12 @@ def rank(
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
     code = run(sys.argv[1:])
-    if code == ExitCode.INTERRUPTED:
-        # Leaving in the usual way would wait for the runs that other threads are in.
-        os._exit(code)
-    sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whatever could not be written has been said
+            stream.flush()
+    # Leaving in the usual way would wait for the runs that other threads are in, after Ctrl-C, and
+    # take numpy and onnxruntime down piece by piece: a tenth of a short run, for nothing.
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -275,8 +279,6 @@ def run(arguments: list[str]) -> int:
     try:
         return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
     except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe
-        # What is still buffered would fail again when the interpreter flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except OSError as error:
         warn(sys.stderr, str(error))

@@ -3,7 +3,6 @@
 Decides nothing about order or content, and knows no stream: `terminal` does.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from enum import StrEnum
@@ -68,6 +67,8 @@ def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
         },
         "usage": dict(ranking.usage),
     }
+    import hashlib  # which loads all of OpenSSL
+
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     return {"id": f"rerank-{digest[:16]}", **body}
 

@@ -51,6 +51,12 @@ class DefaultGroup(TyperGroup):
 class RankCommand(TyperCommand):
     """The default command: its help is the program's, with its options in groups."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters: list[Any] = super().get_params(ctx)
+        for parameter in parameters:
+            parameter.get_runtime_param = _Plain
+        return parameters
+
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage("rerank", "[OPTIONS] QUERY [FILE]...")
 
@@ -64,3 +70,23 @@ class RankCommand(TyperCommand):
         for name in sorted(groups, key=lambda group: group == OTHER):
             with formatter.section(name):
                 formatter.write_dl(groups[name])
+
+
+class _Plain:
+    """Reads the values that need no validator, and leaves all others to typer.
+
+    Typer builds a pydantic validator for every option of a command at each start, given or not:
+    more time than all else that `rerank --help` does.
+    """
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        kind = param.type_descriptor.annotation
+        if (
+            value is None
+            or kind in (str, list[str])
+            or (isinstance(kind, type) and type(value) is kind)
+        ):
+            return value
+        if kind is int and value.isdecimal() and int(value) >= (param.min or 0):
+            return int(value)
+        return type(param).get_runtime_param(param).coerce(value, param=param, ctx=ctx)

@@ -3,7 +3,7 @@
     python scripts/scifact_quality.py ../shared/data/eval/scifact
 
 The test queries are sampled with a seed. First stage: bm25s with the English Snowball stemmer and
-stop words, k1 1.2, b 0.75, over title and abstract. Every further MODEL is one more column pair.
+stop words, k1 1.2, b 0.75, over title and abstract. `--model` and `--chunk-tokens` may be repeated.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--chunk-tokens", type=int, action="append", help="default: and 512")
+    parser.add_argument("--chunk-tokens", type=int, action="append", help="default: the model's, and 512")
     arguments = parser.parse_args()
 
     qrels = read_qrels(arguments.folder / "qrels" / "test.tsv")
@@ -42,7 +42,7 @@ def main() -> None:
     print(f"  {'BM25 order':40} {mean(baseline):.4f}", flush=True)
     for name in arguments.model or [None]:
         scorer = open_scorer(name)
-        for size in [None, *(arguments.chunk_tokens or [512])]:
+        for size in arguments.chunk_tokens or [None, 512]:
             gained = [
                 ndcg([r.document.id for r in reranked(q["text"], docs, scorer, size)], j)
                 for q, docs, j in zip(sample, first_stage, judged, strict=True)

@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--chunk-tokens", type=int, action="append", help="default: the model's, and 512")
+    parser.add_argument(
+        "--chunk-tokens", type=int, action="append", help="default: the model's own, and 512"
+    )
     arguments = parser.parse_args()
 
     qrels = read_qrels(arguments.folder / "qrels" / "test.tsv")

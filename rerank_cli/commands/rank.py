@@ -43,12 +43,12 @@ def rank_documents(
     scorer = open_scorer(model, threads=threads)
     ranking = rank(query, inputs, scorer, passages=inputs.single_file, **options)
     form = output.form or (Format.TABLE if terminal.interactive else Format.TEXT)
+    pieces = render(ranking, form, terminal, passages=inputs.single_file, full=output.full)
+    first_only = options["aggregate"] == "first" and not inputs.single_file
     try:
-        terminal.write(
-            render(ranking, form, terminal, passages=inputs.single_file, full=output.full)
-        )
+        terminal.write(pieces)
     finally:  # whoever closed the pipe is told all the same
-        _say_what_happened(ranking, inputs, terminal)
+        _say_what_happened(ranking, inputs, terminal, first_only=first_only)
     if not ranking.results:
         terminal.warn(_why_nothing(ranking, options["min_score"]))
     if output.strict and ranking.truncated:
@@ -82,7 +82,9 @@ def argument_text(argument: str) -> str:
     return os.fsencode(argument).decode("utf-8", "replace")
 
 
-def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> None:
+def _say_what_happened(
+    ranking: Ranking, inputs: Inputs, terminal: Terminal, *, first_only: bool
+) -> None:
     """Tell on stderr of everything that the results do not show by themselves."""
     for note in ranking.notes:
         terminal.warn(note)
@@ -92,7 +94,7 @@ def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> 
         terminal.warn(
             f"{_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
             f"{_count(ranking.dropped, 'token')} beyond the last chunk dropped",
-            hint="raise --max-chunks to score all, or use --aggregate max instead of first",
+            hint="--aggregate max scores all chunks" if first_only else "raise --max-chunks",
         )
 
 

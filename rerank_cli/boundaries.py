@@ -55,7 +55,7 @@ def cut_before(text: str, spans: Sequence[Span], index: int) -> Cut:
     before, after = text[place - 1], text[place]
     if _is_ideograph(before) or _is_ideograph(after):
         return Cut.WORD
-    return Cut.CHARACTER if before.isalnum() and after.isalnum() else Cut.PUNCTUATION
+    return Cut.CHARACTER if _in_word(before) and _in_word(after) else Cut.PUNCTUATION
 
 
 def joins(text: str, place: int) -> bool:
@@ -65,7 +65,7 @@ def joins(text: str, place: int) -> bool:
     clusters (UAX #29); conjoining Hangul is left out, as text holds it composed.
     """
     before, after = text[place - 1], text[place]
-    if unicodedata.category(after).startswith("M") or _ZWJ in (before, after):
+    if _is_mark(after) or _ZWJ in (before, after):
         return True
     if (before, after) == ("\r", "\n") or "\U0001f3fb" <= after <= "\U0001f3ff":
         return True
@@ -84,6 +84,14 @@ def _ends_sentence(text: str, end: int, *, spaced: bool) -> bool:
 def _is_ideograph(char: str) -> bool:
     """Whether a character is of a script without spaces: wide, but not Hangul, which has them."""
     return unicodedata.east_asian_width(char) in "WF" and not "\uac00" <= char <= "\ud7a3"
+
+
+def _in_word(char: str) -> bool:
+    return char.isalnum() or _is_mark(char)
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char).startswith("M")
 
 
 def _is_flag(char: str) -> bool:

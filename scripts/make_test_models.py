@@ -4,7 +4,8 @@
     python scripts/make_test_models.py tests/models
 
 Each folder holds a graph of one layout, its tokenizer and config, and `references.json`: pairs of
-texts and the logits of the PyTorch model (of two classes, the second's less the first's).
+texts and the logits of the PyTorch model (of two classes, the second's less the first's). Weights are
+seeded; the tokenizers' training is not, so that a new run gives other tokens and other references.
 """
 
 import json
@@ -41,38 +42,18 @@ def main() -> None:
     bert = {"max_position_embeddings": LENGTH, "intermediate_size": 64, **SIZES}
     xlmr = {"max_position_embeddings": LENGTH + 2, "intermediate_size": 64, **SIZES}
     xlmr |= {"type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-    make(
-        out / "bert",
-        BertForSequenceClassification(
-            BertConfig(vocab_size=wordpiece.get_vocab_size(), num_labels=1, **bert)
-        ),
-        wordpiece,
-        ["input_ids", "attention_mask", "token_type_ids"],
-    )
-    make(
-        out / "bert-classes",
-        BertForSequenceClassification(
-            BertConfig(vocab_size=wordpiece.get_vocab_size(), num_labels=2, **bert)
-        ),
-        wordpiece,
-        ["input_ids", "attention_mask", "token_type_ids"],
-    )
-    make(
-        out / "xlmr",
-        XLMRobertaForSequenceClassification(
-            XLMRobertaConfig(vocab_size=unigram.get_vocab_size(), num_labels=1, **xlmr)
-        ),
-        unigram,
-        ["input_ids", "attention_mask"],
-    )
-    make(
-        out / "xlmr-ids",
-        XLMRobertaForSequenceClassification(
-            XLMRobertaConfig(vocab_size=unigram.get_vocab_size(), num_labels=1, **xlmr)
-        ),
-        unigram,
-        ["input_ids"],
-    )
+    size = wordpiece.get_vocab_size()
+    for name, labels in (("bert", 1), ("bert-classes", 2)):
+        model = BertForSequenceClassification(
+            BertConfig(vocab_size=size, num_labels=labels, **bert)
+        )
+        make(out / name, model, wordpiece, ["input_ids", "attention_mask", "token_type_ids"])
+    size = unigram.get_vocab_size()
+    for name, inputs in (("xlmr", ["input_ids", "attention_mask"]), ("xlmr-ids", ["input_ids"])):
+        model = XLMRobertaForSequenceClassification(
+            XLMRobertaConfig(vocab_size=size, num_labels=1, **xlmr)
+        )
+        make(out / name, model, unigram, inputs)
 
 
 class Logits(torch.nn.Module):

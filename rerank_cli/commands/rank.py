@@ -29,9 +29,10 @@ def rank_documents(
     *,
     model: str | None,
     threads: int | None,
+    min_score: float | None,
     **options: Any,
 ) -> ExitCode:
-    """Rank `inputs` and write the results; `options` are those of `pipeline.rank`.
+    """Rank `inputs` and write the results; `min_score` and `options` are `pipeline.rank`'s.
 
     Raises the errors of reading and scoring.
     """
@@ -41,16 +42,15 @@ def rank_documents(
     from rerank_cli.scorers import open_scorer
 
     scorer = open_scorer(model, threads=threads)
-    ranking = rank(query, inputs, scorer, passages=inputs.single_file, **options)
+    passages = inputs.single_file
+    ranking = rank(query, inputs, scorer, passages=passages, min_score=min_score, **options)
     form = output.form or (Format.TABLE if terminal.interactive else Format.TEXT)
-    pieces = render(ranking, form, terminal, passages=inputs.single_file, full=output.full)
-    first_only = options["aggregate"] == "first" and not inputs.single_file
     try:
-        terminal.write(pieces)
+        terminal.write(render(ranking, form, terminal, passages=passages, full=output.full))
     finally:  # whoever closed the pipe is told all the same
-        _say_what_happened(ranking, inputs, terminal, first_only=first_only)
+        _say_what_happened(ranking, inputs, terminal)
     if not ranking.results:
-        terminal.warn(_why_nothing(ranking, options["min_score"]))
+        terminal.warn(_why_nothing(ranking, min_score))
     if output.strict and ranking.truncated:
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
@@ -82,9 +82,7 @@ def argument_text(argument: str) -> str:
     return os.fsencode(argument).decode("utf-8", "replace")
 
 
-def _say_what_happened(
-    ranking: Ranking, inputs: Inputs, terminal: Terminal, *, first_only: bool
-) -> None:
+def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> None:
     """Tell on stderr of everything that the results do not show by themselves."""
     for note in ranking.notes:
         terminal.warn(note)
@@ -94,7 +92,7 @@ def _say_what_happened(
         terminal.warn(
             f"{_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
             f"{_count(ranking.dropped, 'token')} beyond the last chunk dropped",
-            hint="--aggregate max scores all chunks" if first_only else "raise --max-chunks",
+            hint="--max-chunks and --aggregate say how much of a document is scored",
         )
 
 

@@ -4,8 +4,8 @@
     python scripts/make_test_models.py tests/models
 
 Each folder holds a graph of one layout, its tokenizer and config, and `references.json`: pairs of
-texts and the logits of the PyTorch model (of two classes, the second's less the first's). Weights are
-seeded; the tokenizers' training is not, so that a new run gives other tokens and other references.
+texts and the logits of the PyTorch model (of two classes, the second's less the first's). Weights
+are seeded; the training of tokenizers is not, so that a new run gives other tokens and references.
 """
 
 import json

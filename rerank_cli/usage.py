@@ -3,6 +3,7 @@
 Extends typer where it has no setting for it; knows no option by name.
 """
 
+from enum import StrEnum
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -81,12 +82,13 @@ class _Plain:
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         kind = param.type_descriptor.annotation
-        if (
-            value is None
-            or kind in (str, list[str])
-            or (isinstance(kind, type) and type(value) is kind)
-        ):
+        if value is None or kind in (str, list[str]):
             return value
+        if isinstance(kind, type):
+            if type(value) is kind:
+                return value
+            if issubclass(kind, StrEnum) and value in {member.value for member in kind}:
+                return kind(value)
         if kind is int and value.isdecimal() and int(value) >= (param.min or 0):
             return int(value)
         return type(param).get_runtime_param(param).coerce(value, param=param, ctx=ctx)

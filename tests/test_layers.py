@@ -22,7 +22,9 @@ LAYERS = [
     {"usage"},
     {"cli"},
 ]
-HEAVY = {"httpx", "onnxruntime", "tokenizers", "numpy", "rich", "bm25s", "Stemmer"}
+HEAVY = {
+    "bm25s", "httpx", "numpy", "onnxruntime", "pydantic", "rich", "Stemmer", "tokenizers",
+}  # fmt: skip
 
 
 def module_of(path: Path) -> str:
@@ -65,8 +67,8 @@ def test_no_file_is_long() -> None:
     assert {path: count for path, count in lengths.items() if count > 300} == {}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["no such option", "--wrong"]])
-def test_help_imports_nothing_slow(arguments: list[str]) -> None:
+def modules_after(*arguments: str) -> set[str]:
+    """What a process has loaded when it has run a command line."""
     code = (
         "import sys; from rerank_cli import cli; cli.run(sys.argv[1:]);"
         "print('LOADED', *sys.modules)"
@@ -74,9 +76,19 @@ def test_help_imports_nothing_slow(arguments: list[str]) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT
     )
-    loaded = set(ran.stdout.rpartition("LOADED")[2].split())
+    return set(ran.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["no such option", "--wrong"]])
+def test_help_imports_nothing_slow(arguments: list[str]) -> None:
+    loaded = modules_after(*arguments)
     assert "typer" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_ranking_in_a_pipe_imports_what_scores_and_no_more() -> None:
+    loaded = modules_after("refund", "examples/faq.txt", "-n", "5", "--unit", "line")
+    assert loaded & HEAVY == {"numpy", "onnxruntime", "tokenizers"}
 
 
 def test_importing_the_package_imports_nothing_else() -> None:

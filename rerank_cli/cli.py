@@ -45,7 +45,7 @@ def _version(wanted: bool) -> None:
 
 EPILOG = """\
 Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model failed;
-4 something was cut (--strict); 130 interrupted.
+4 something was cut (--strict); 70 a bug; 130 interrupted.
 """
 
 
@@ -79,8 +79,8 @@ def rank(
         Unit,
         typer.Option(
             "--unit",
-            help="What one document is. auto: a record of .jsonl, a line of .txt, .log and "
-            "standard input, otherwise the file; a single file's passages are ranked.",
+            help="What one document is. auto: a record of .jsonl and .ndjson, a line of .txt, "
+            ".log and standard input, otherwise the file (.json, .csv and .tsv must be told).",
             rich_help_panel=INPUT,
         ),
     ] = Unit.AUTO,
@@ -148,7 +148,7 @@ def rank(
         Aggregation,
         typer.Option(
             "--aggregate",
-            help="How chunks make a document's score.",
+            help="How chunks make a document's score; passages of one file have their own.",
             rich_help_panel=CHUNKING,
         ),
     ] = Aggregation.MAX,
@@ -164,7 +164,7 @@ def rank(
         bool,
         typer.Option(
             "--strict",
-            help="Exit with 4 if any document was not scored whole.",
+            help="Exit with 4 if a document or the query was not scored whole.",
             rich_help_panel=CHUNKING,
         ),
     ] = False,
@@ -221,8 +221,9 @@ def rank(
     """Rank documents by their relevance to a query, best first.
 
     Documents are lines, records or whole files, from FILEs, from --document, or from standard
-    input where neither is given (or FILE is -). On a terminal the results are a table; in a pipe
-    they are the documents as they came, in their new order.
+    input where neither is given (or FILE is -). Where they are one whole file, its passages are
+    ranked. On a terminal the results are a table; in a pipe they are the documents as they came, in
+    their new order. Blank documents are left out.
 
     \b
     rerank "how do I get a refund" faq.txt       the lines of a file
@@ -260,8 +261,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # whatever could not be written has been said
             stream.flush()
-    # Leaving in the usual way would wait for the runs that other threads are in, after Ctrl-C, and
-    # take numpy and onnxruntime down piece by piece: a tenth of a short run, for nothing.
+    # Leaving in the usual way would take numpy and onnxruntime down piece by piece: a tenth of a
+    # short run, for nothing.
     os._exit(code)
 
 

@@ -1,12 +1,12 @@
 """Everything that can go wrong and be said in a sentence.
 
     RerankError             never raised itself
-    ├── UsageError      2   the command line or a call's arguments
+    ├── UsageError      2   the command line or a call's arguments, a model's name among them
     │   └── QueryTooLong    the query leaves the model no room for a passage
     ├── InputError      2   a file or record that cannot be read
     ├── OutputError     2   results that cannot be written
     └── ScorerError     3   scoring failed
-        └── ModelError      a model cannot be found, opened or run
+        └── ModelError      a model's files are missing, damaged or of another kind
 
 A message says what, which and why in one line; a hint says what to do now. What is not in this
 tree is a bug, and ends in `ExitCode.BUG`.

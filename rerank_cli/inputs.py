@@ -127,8 +127,10 @@ class Inputs:
 
 def _unreadable(path: str, error: OSError) -> InputError:
     name = "standard input" if path == STDIN else path
-    reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-    return InputError(f"{name}: {reason}")
+    if not isinstance(error, FileNotFoundError):
+        return InputError(f"{name}: {error.strerror}")
+    hint = "a query of several words goes in quotes" if path.isalnum() else None
+    return InputError(f"{name}: no such file", hint=hint)
 
 
 def _without_mark(raw: bytes, path: str) -> bytes:

@@ -57,6 +57,8 @@ def shipped(name: str) -> ModelFolder:
     if entry is None or revision not in ("", entry["revision"]):
         known = [f"{key}@{value['revision']}" for key, value in models.items()] + ["bm25"]
         near = get_close_matches(name, known, cutoff=0.4) or known
+        if os.path.exists(name):  # noqa: PTH110 - as in `describe`
+            near = [f"./{name}"]
         raise UsageError(
             f"no model is called {name!r}",
             hint=f"did you mean {' or '.join(near)}? A folder's path begins with ./ or /",

@@ -1,6 +1,7 @@
 """A query and documents in, a ranking out: the one flow that every command goes through.
 
-Reads nothing, prints nothing, and holds no more documents than it is asked to keep.
+Reads nothing and prints nothing. Holds the documents that it is asked to keep and the batch at
+hand, which is all of them for a scorer whose scores depend on the whole set.
 """
 
 import math

@@ -22,7 +22,7 @@ _LINES = 3  # of a passage, unless it is to be shown in full
 _EXTRACT = 4000  # characters of a passage that are looked at for those lines
 _GAP = 2
 # The least that a passage needs beside it, before a column is left out: the bar, then the place.
-_ROOM = 40
+_ROOM = 36
 
 
 def table(ranking: Ranking, terminal: Terminal, *, full: bool) -> Iterator[bytes]:

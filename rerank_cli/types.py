@@ -136,7 +136,8 @@ class Ranked:
     `score` is the raw score it is ranked by, `relevance` the same in 0..1 where the scale is known
     and equal to `score` where it is not. `passage` is the window that decided, with the raw score
     `passage_score`. `tokens` counts the document's tokens, `chunks` the windows scored,
-    `dropped` the tokens that lay in none.
+    `dropped` the tokens that lay in none. In a ranking of passages `index`, `tokens` and `chunks`
+    are the passage's own.
     """
 
     rank: int

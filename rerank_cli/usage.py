@@ -6,6 +6,7 @@ Extends typer where it has no setting for it; knows no option by name.
 from enum import StrEnum
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rerank_cli.errors import UsageError
@@ -74,21 +75,27 @@ class RankCommand(TyperCommand):
 
 
 class _Plain:
-    """Reads the values that need no validator, and leaves all others to typer.
+    """Reads the values of options: text, numbers in their range, and choices.
 
-    Typer builds a pydantic validator for every option of a command at each start, given or not:
-    more time than all else that `rerank --help` does.
+    Typer would build a pydantic validator for every option of a command at each start, given or
+    not: more time than all else that `rerank --help` does.
     """
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Read a value as its option's type; raises typer's error for one that is none."""
         kind = param.type_descriptor.annotation
-        if value is None or kind in (str, list[str]):
+        if value is None or kind in (str, list[str]) or type(value) is kind:
             return value
-        if isinstance(kind, type):
-            if type(value) is kind:
-                return value
-            if issubclass(kind, StrEnum) and value in {member.value for member in kind}:
-                return kind(value)
-        if kind is int and value.isdecimal() and int(value) >= (param.min or 0):
-            return int(value)
-        return type(param).get_runtime_param(param).coerce(value, param=param, ctx=ctx)
+        try:
+            read = kind(value)
+        except ValueError as error:
+            raise typer.BadParameter(_expected(kind, value), ctx=ctx, param=param) from error
+        if param.min is not None and read < param.min:
+            raise typer.BadParameter(f"{value} is less than {param.min}", ctx=ctx, param=param)
+        return read
+
+
+def _expected(kind: type, value: str) -> str:
+    if issubclass(kind, StrEnum):
+        return f"{value!r} is none of {', '.join(kind)}"
+    return f"{value!r} is not a {'whole number' if kind is int else 'number'}"

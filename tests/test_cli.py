@@ -1,15 +1,11 @@
 """The command line as its user meets it: what is printed where, and the exit code."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Run, process
+from tests.conftest import ROOT, Run
 
 THREE = b"cats purr\nstocks fell\ndogs bark\n"
 
@@ -76,6 +72,62 @@ def test_the_best_and_the_good(rerank: Run) -> None:
     assert rerank("financial markets", "--min-score", "0.3", stdin=THREE).out == "stocks fell\n"
 
 
+def test_a_message_is_what_and_a_hint_is_what_now(rerank: Run) -> None:
+    ran = rerank("how", "do", "I", "get", "a", "refund", "examples/faq.txt")
+    assert ran.code == 2
+    assert ran.err == "rerank: do: no such file\n\nhint: a query of several words goes in quotes\n"
+
+
+LONG = ("no words here at all " * 60 + "slugs eat lettuce " + "none of it there " * 60).encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"chunks": 6}),
+        (["--chunk-tokens", "64"], {"chunks": 12}),
+        (["--chunk-tokens", "64", "--overlap-tokens", "0"], {"chunks": 9}),
+        (["--max-chunks", "2"], {"chunks": 2, "truncated": True}),
+        (["--aggregate", "first"], {"chunks": 1, "truncated": True}),
+        (["-m", "bm25"], {"chunks": 1, "tokens": 543}),
+    ],
+)
+def test_chunking_options(options: list[str], expected: dict[str, object], rerank: Run) -> None:
+    ran = rerank("slugs", "--json", *options, stdin=LONG + b"\n")
+    result = json.loads(ran.out)["results"][0]
+    assert {name: result[name] for name in expected} == expected
+
+
+def test_aggregation_changes_the_score_and_not_the_passage(rerank: Run) -> None:
+    ways = {
+        way: json.loads(rerank("slugs", "--json", "--aggregate", way, stdin=LONG).out)
+        for way in ("max", "mean-top-3")
+    }
+    best, mean = (body["results"][0] for body in ways.values())
+    assert mean["raw_score"] < best["raw_score"]
+    assert mean["passage"] == best["passage"]
+    assert "slugs" in best["passage"]["text"]
+
+
+def test_units_by_option(rerank: Run) -> None:
+    def count(*options: str) -> int:
+        ran = rerank("x", "-m", "bm25", "--json", *options)
+        return int(json.loads(ran.out)["counts"]["documents"])
+
+    assert count("examples/faq.txt") == 15
+    assert count("examples/faq.txt", "--unit", "file") == 1
+    assert count("examples/garden.md", "--unit", "line") > 40
+    assert rerank("x", "-m", "bm25", "--unit", "record", stdin=b'{"text": "x"}\n').code == 0
+
+
+def test_full_passages_by_option(rerank: Run) -> None:
+    arguments = ("slugs", "examples/garden.md", "-n", "1")
+    short = rerank(*arguments, terminal=70).out.splitlines()
+    whole = rerank(*arguments, "--full", terminal=70).out.splitlines()
+    assert len(short) == 3
+    assert len(whole) > 8
+
+
 def test_nothing_left(rerank: Run) -> None:
     for stdin, message in [(b"", "the input is empty"), (b"\n \n", "2 documents, all blank")]:
         ran = rerank("x", stdin=stdin)
@@ -97,8 +149,10 @@ def test_nothing_left(rerank: Run) -> None:
         (["-q", "  ", "examples/faq.txt"], "the query is empty"),
         (["x", "examples/faq.txt", "-m", "minni"], "no model is called 'minni'"),
         (["x", "examples/faq.txt", "--chunk-tokens", "3"], "at least 8 tokens, not 3"),
-        (["x", "examples/faq.txt", "-n", "0"], "'-n' / '--top-n'"),
-        (["x", "examples/faq.txt", "--unit", "page"], "'--unit'"),
+        (["x", "examples/faq.txt", "-n", "0"], "'-n' / '--top-n': 0 is less than 1"),
+        (["x", "examples/faq.txt", "-n", "all"], "'-n' / '--top-n': 'all' is not a whole number"),
+        (["x", "examples/faq.txt", "--min-score", "high"], "'high' is not a number"),
+        (["x", "examples/faq.txt", "--unit", "page"], "'page' is none of auto, line"),
         (["x", "--nonsense"], "No such option"),
         (["x", ""], "a file's name is empty"),
         (["x", "-d", "x", "--json", "-f", "table"], "--json and --format table"),
@@ -165,84 +219,6 @@ def test_what_was_cut_is_said_and_strict_makes_it_an_exit_code(rerank: Run) -> N
     assert rerank("x", "--strict", stdin=long).code == 0
     query = "markets " * 500
     assert rerank(query, "--strict", "--truncate-query", stdin=THREE).code == 4
-
-
-def test_undecodable_bytes_are_said_and_given_back() -> None:
-    ran = process("x", "-m", "bm25", stdin=b"caf\xe9\n")
-    assert ran.stdout == b"caf\xe9\n"
-    assert b"1 document had bytes that are not UTF-8" in ran.stderr
-
-
-@pytest.mark.parametrize("locale", ["C", "POSIX"])
-def test_output_is_utf_8_whatever_the_locale(locale: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LC_ALL", locale)
-    monkeypatch.setenv("PYTHONUTF8", "0")
-    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
-    ran = process("größe", "-m", "bm25", "--json", stdin="größe 日本\n".encode())
-    assert json.loads(ran.stdout)["results"][0]["document"]["text"] == "größe 日本"
-    assert json.loads(ran.stdout)["query"] == "größe"
-
-
-def shell(command: str) -> tuple[int, str, str]:
-    """Run the command line in bash, from the repository's root: exit code, output, errors."""
-    ran = subprocess.run(
-        ["/bin/bash", "-c", f"{sys.executable} -m rerank_cli {command}"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-    )
-    return ran.returncode, ran.stdout, ran.stderr
-
-
-def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "many.txt").write_text("word and more\n" * 30_000)
-    ran = shell(f"word {tmp_path}/many.txt -m bm25 | head -1; exit ${{PIPESTATUS[0]}}")
-    assert ran == (0, "word and more\n", "")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_error() -> None:
-    full = "rerank: cannot write the results: No space left on device\n"
-    assert shell("word -d word -m bm25 > /dev/full") == (2, "", full)
-    code, out, err = shell("--version > /dev/full")
-    assert (code, out) == (2, "")
-    assert "No space left on device" in err
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-def test_closed_streams() -> None:
-    assert shell("word -d word -m bm25 2>&-") == (0, "word\n", "")
-    assert shell("word missing.txt 2>&-") == (2, "", "")
-    assert shell("2>&-") == (2, "", "")
-    assert shell("word -d word -m bm25 >&-") == (0, "", "")
-    assert shell("word - -m bm25 <&-") == (2, "", "rerank: standard input is closed\n")
-    assert shell("--help | true; exit ${PIPESTATUS[0]}") == (0, "", "")
-
-
-def test_warnings_survive_a_closed_pipe(tmp_path: Path) -> None:
-    (tmp_path / "long.txt").write_text("word " * 20_000)
-    options = f"word {tmp_path}/long.txt -m bm25 --chunk-tokens 20 --max-chunks 2"
-    code, out, err = shell(f"{options} | head -c 0; exit ${{PIPESTATUS[0]}}")
-    assert (code, out) == (0, "")
-    assert "1 document of 1 not scored whole" in err
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
-def test_ctrl_c_stops_at_once(tmp_path: Path) -> None:
-    text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").replace("\n", " ")
-    (tmp_path / "many.txt").write_text((text + "\n") * 3000)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "rerank_cli", "slugs", str(tmp_path / "many.txt")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-    )
-    time.sleep(1.5)
-    assert running.poll() is None
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=5)
-    assert (running.returncode, out, err) == (130, b"", b"")
 
 
 def test_a_bug_is_called_one(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Local models of every layout against transformers' own scores, and folders that are no model."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,7 +146,7 @@ def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) ->
         open_scorer(str(folder))
 
 
-@pytest.mark.parametrize("name", ["mini@2", "minni", "bert", "models/mini", "hf:owner/name"])
+@pytest.mark.parametrize("name", ["mini@2", "minni", "bert", "no/folder", "hf:owner/name"])
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str) -> None:
     with pytest.raises(UsageError, match=f"no model is called '{name}'") as raised:
         open_scorer(name)
@@ -158,3 +160,64 @@ def test_names_of_the_catalogue() -> None:
         open_scorer("./nowhere")
     with pytest.raises(UsageError, match="at least one thread"):
         open_scorer(threads=0)
+
+
+def test_a_document_cannot_forge_special_tokens() -> None:
+    tokenizer = open_scorer(str(MODELS / "bert")).info.tokenizer
+    assert tokenizer is not None
+    ids = tokenizer.encode("a [SEP] b [CLS]").ids
+    assert {2, 3} & set(ids) == set()
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied("bert", tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert open_scorer("~/bert").info.length == 64
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as raised:
+        open_scorer("bert")
+    assert "did you mean ./bert?" in str(raised.value.hint)
+
+
+class SlowGraph:
+    """Counts how many runs are under way at once, and remembers the lengths in order."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.running = self.most = 0
+        self._lock = threading.Lock()
+
+    def logit(self, ids: list[int], types: list[int]) -> float:
+        with self._lock:
+            self.lengths.append(len(ids))
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(0.01)
+        with self._lock:
+            self.running -= 1
+        return float(len(types))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -> None:
+    graph = SlowGraph()
+    scorer = open_scorer(str(MODELS / "bert"), threads=threads)
+    scorer._graph = graph  # type: ignore[attr-defined]
+    pairs = [pair("q", "a " * length) for length in (1, 9, 4, 7, 2, 8, 3)]
+    values = scorer.score(pairs).values
+    assert graph.most == threads
+    lengths = graph.lengths if threads == 1 else graph.lengths[:1]
+    assert lengths == sorted((int(value or 0) for value in values), reverse=True)[: len(lengths)]
+
+
+def test_all_cores_are_used_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rerank_cli.machine.cores", lambda: 5)
+    scorer = open_scorer(str(MODELS / "bert"))
+    assert scorer._pool._max_workers == 5  # type: ignore[attr-defined]
+
+
+def test_a_run_has_one_thread() -> None:
+    scorer = open_scorer(str(MODELS / "bert"))
+    options = scorer._graph._session.get_session_options()  # type: ignore[attr-defined]
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)

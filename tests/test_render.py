@@ -57,6 +57,11 @@ def test_columns_go_as_it_gets_narrow() -> None:
     assert "a fox" in narrow
 
 
+def test_there_is_a_bar_at_80_columns(rerank: Run) -> None:
+    ran = rerank("how do I get a refund", "examples/faq.txt", "--color", "never", terminal=80)
+    assert "█" in ran.out.splitlines()[0]
+
+
 def test_an_extract_is_of_the_lines_with_the_querys_words() -> None:
     text = "filler " * 60 + "the red fox jumps " + "filler " * 60
     lines = drawn(ranked([text]), 60)
@@ -89,6 +94,7 @@ def test_json_has_the_shape_of_the_rerank_apis() -> None:
         "chunks": 1,
         "truncated": False,
     }
+    assert (body["schema"], body["model"], body["scale"]) == (1, "words@1", "logit")
     assert body["counts"] == {"documents": 2, "empty": 0, "truncated": 0, "dropped_tokens": 0}
     assert body["usage"] == {"total_tokens": 3}
 

@@ -92,7 +92,7 @@ def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> 
         terminal.warn(
             f"{_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
             f"{_count(ranking.dropped, 'token')} beyond the last chunk dropped",
-            hint="--max-chunks and --aggregate say how much of a document is scored",
+            hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
 
 

@@ -24,7 +24,7 @@ class ModelTokenizer:
             raise ModelError(f"{path}: not a tokenizer: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # A document that says [SEP] or </s> says so, and ends nothing.
+        # A document that says [SEP] says so, and ends nothing.
         self._tokenizer.encode_special_tokens = True
 
     def encode(self, text: str) -> Tokens:

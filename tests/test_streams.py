@@ -1,0 +1,94 @@
+"""The process and its streams: what is closed, full, broken off or in another encoding."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, process
+
+
+def test_undecodable_bytes_are_said_and_given_back() -> None:
+    ran = process("x", "-m", "bm25", stdin=b"caf\xe9\n")
+    assert ran.stdout == b"caf\xe9\n"
+    assert b"1 document had bytes that are not UTF-8" in ran.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_output_is_utf_8_whatever_the_locale(locale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    monkeypatch.setenv("PYTHONCOERCECLOCALE", "0")
+    ran = process("größe", "-m", "bm25", "--json", stdin="größe 日本\n".encode())
+    assert json.loads(ran.stdout)["results"][0]["document"]["text"] == "größe 日本"
+    assert json.loads(ran.stdout)["query"] == "größe"
+
+
+def shell(command: str) -> tuple[int, str, str]:
+    """Run the command line in bash, from the repository's root: exit code, output, errors."""
+    ran = subprocess.run(
+        ["/bin/bash", "-c", f"{sys.executable} -m rerank_cli {command}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("word and more\n" * 30_000)
+    ran = shell(f"word {tmp_path}/many.txt -m bm25 | head -1; exit ${{PIPESTATUS[0]}}")
+    assert ran == (0, "word and more\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error() -> None:
+    full = "rerank: cannot write the results: No space left on device\n"
+    assert shell("word -d word -m bm25 > /dev/full") == (2, "", full)
+    code, out, err = shell("--version > /dev/full")
+    assert (code, out) == (2, "")
+    assert "No space left on device" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_closed_streams() -> None:
+    assert shell("word -d word -m bm25 2>&-") == (0, "word\n", "")
+    assert shell("word missing.txt 2>&-") == (2, "", "")
+    assert shell("2>&-") == (2, "", "")
+    assert shell("word -d word -m bm25 >&-") == (0, "", "")
+    assert shell("word - -m bm25 <&-") == (2, "", "rerank: standard input is closed\n")
+    assert shell("--help | true; exit ${PIPESTATUS[0]}") == (0, "", "")
+
+
+def test_warnings_survive_a_closed_pipe(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("word " * 20_000)
+    options = f"word {tmp_path}/long.txt -m bm25 --chunk-tokens 20 --max-chunks 2"
+    code, out, err = shell(f"{options} | head -c 0; exit ${{PIPESTATUS[0]}}")
+    assert (code, out) == (0, "")
+    assert "1 document of 1 not scored whole" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+@pytest.mark.parametrize("seconds", [0.02, 0.05, 0.1, 0.15, 0.2, 1.0])
+def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:
+    """At any moment from the command's first line on: during imports too."""
+    text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").replace("\n", " ")
+    (tmp_path / "many.txt").write_text((text + "\n") * 3000)
+    start = "from rerank_cli.__main__ import main; print('begun', flush=True); main()"
+    running = subprocess.Popen(
+        [sys.executable, "-c", start, "slugs", str(tmp_path / "many.txt")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"begun\n"
+    time.sleep(seconds)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=5)
+    assert (running.returncode, out, err) == (130, b"", b"")

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,20 +179,24 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "did you mean ./bert?" in str(raised.value.hint)
 
 
-class SlowGraph:
-    """Counts how many runs are under way at once, and remembers the lengths in order."""
+class MeetingGraph:
+    """Runs that wait until `expected` are under way at once; counts them, and notes their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int) -> None:
         self.lengths: list[int] = []
         self.running = self.most = 0
+        self._expected = expected
+        self._meeting = threading.Barrier(expected)
         self._lock = threading.Lock()
 
     def logit(self, ids: list[int], types: list[int]) -> float:
         with self._lock:
             self.lengths.append(len(ids))
+            place = len(self.lengths)
             self.running += 1
             self.most = max(self.most, self.running)
-        time.sleep(0.01)
+        if place <= self._expected:
+            self._meeting.wait(timeout=30)
         with self._lock:
             self.running -= 1
         return float(len(types))
@@ -201,7 +204,7 @@ class SlowGraph:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -> None:
-    graph = SlowGraph()
+    graph = MeetingGraph(threads)
     scorer = open_scorer(str(MODELS / "bert"), threads=threads)
     scorer._graph = graph  # type: ignore[attr-defined]
     pairs = [pair("q", "a " * length) for length in (1, 9, 4, 7, 2, 8, 3)]

@@ -7,7 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT, process
@@ -36,9 +36,7 @@ def scored(query: str, texts: list[str], threads: int) -> list[float]:
     return [by_index[place] for place in range(len(texts))]
 
 
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+@settings(max_examples=6, derandomize=True)
 @given(
     query=st.sampled_from(["how do I get a refund", "slugs", "when to water, and how much?"]),
     chosen=st.lists(places, min_size=2, max_size=8, unique=True),

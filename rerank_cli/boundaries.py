@@ -10,9 +10,9 @@ from enum import IntEnum
 
 Span = tuple[int, int]
 
-_SENTENCE_END = frozenset(".!?…。！？｡؟।")  # noqa: RUF001
-_CLOSING = frozenset("\"'”’»)]}」』）】")  # noqa: RUF001
-_WIDE_SENTENCE_END = frozenset("。！？｡")  # noqa: RUF001
+_SENTENCE_END = frozenset(".!?…。！？｡؟।")
+_CLOSING = frozenset("\"'”’»)]}」』）】")
+_WIDE_SENTENCE_END = frozenset("。！？｡")
 _ZWJ = "\u200d"
 _REACH = 64  # how far a run of one kind is followed: no text that is read has longer ones
 
@@ -33,8 +33,8 @@ class Cut(IntEnum):
 def cut_before(text: str, spans: Sequence[Span], index: int) -> Cut:
     """Judge a cut before token `index`, which must be neither the first nor past the last."""
     place = spans[index][0]
-    if place < spans[index - 1][1] or place >= len(text):
-        return Cut.IN_CHARACTER
+    if place < spans[index - 1][1] or not 0 < place < len(text):
+        return Cut.IN_CHARACTER  # also beside a token that stands for no text at an end
     start, end = place, place
     while start > 0 and place - start < _REACH and text[start - 1].isspace():
         start -= 1

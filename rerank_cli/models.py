@@ -57,7 +57,7 @@ def shipped(name: str) -> ModelFolder:
     if entry is None or revision not in ("", entry["revision"]):
         known = [f"{key}@{value['revision']}" for key, value in models.items()] + ["bm25"]
         near = get_close_matches(name, known, cutoff=0.4) or known
-        if os.path.exists(name):  # noqa: PTH110 - as in `describe`
+        if os.path.exists(name):
             near = [f"./{name}"]
         raise UsageError(
             f"no model is called {name!r}",
@@ -88,7 +88,7 @@ def describe(
     Raises `UsageError` where there is no such folder, and `ModelError` where its graph or its
     tokenizer is missing or cannot be read.
     """
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
+    if not os.path.exists(path):
         raise UsageError(f"{path}: no such model", hint="-m takes a folder with an ONNX model")
     graph = path if path.is_file() else _find_graph(path)
     folder = _holding("tokenizer.json", graph)

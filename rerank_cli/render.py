@@ -1,4 +1,4 @@
-"""Turns a ranking into bytes: one writer a format, by name in FORMATS.
+"""Turns a ranking into bytes: one writer for each `Format`.
 
 Decides nothing about order or content, and knows no stream: `terminal` does.
 """

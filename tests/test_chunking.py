@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli import chunking
-from rerank_cli.boundaries import joins
+from rerank_cli.boundaries import Cut, cut_before, joins
 from rerank_cli.chunking import Plan, plan, split, windows
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.scorers.encoding import ModelTokenizer
@@ -146,6 +146,12 @@ def test_windows_end_with_sentences_where_one_is_near() -> None:
         "Six seven eight nine ten.",
         "Eleven twelve thirteen fourteen.",
     ]
+
+
+def test_tokens_that_stand_for_no_text_are_no_place_to_cut() -> None:
+    text = "e" + "\u0301" * 3
+    assert cut_before(text, [(0, 0), (0, 1)], 1) is Cut.IN_CHARACTER
+    assert cut_before(text, [(0, 4), (4, 4)], 1) is Cut.IN_CHARACTER
 
 
 def test_lines_and_blank_lines_are_preferred_to_words() -> None:

@@ -68,7 +68,7 @@ def sources(query: str | None, arguments: list[str], texts: list[str]) -> tuple[
         query, arguments = arguments[0], arguments[1:]
     if not arguments and not texts:
         if sys.stdin is None or sys.stdin.isatty():
-            is_file = f", and {query} is a file" if os.path.isfile(query) else ""  # noqa: PTH113
+            is_file = f", and {query} is a file" if os.path.isfile(query) else ""
             raise UsageError(
                 f"there are no documents to rank{is_file}",
                 hint=f'rerank "your query" {query if is_file else "FILE"}, or pipe lines into it',

@@ -34,5 +34,4 @@ def open_scorer(model: str | None = None, *, threads: int | None = None) -> Scor
     name = model or str(catalogue()["default"])
     if not _PATH.match(name):
         return open_local(shipped(name), threads=threads)
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for an unknown user
-    return open_local(describe(path, name), threads=threads)
+    return open_local(describe(Path(os.path.expanduser(name)), name), threads=threads)

@@ -36,8 +36,10 @@ class LexicalScorer:
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score each query's chunks as one collection."""
         values = [0.0] * len(pairs)
-        for query in dict.fromkeys(pair.query for pair in pairs):
-            places = [place for place, pair in enumerate(pairs) if pair.query == query]
+        collections: dict[str, list[int]] = {}
+        for place, pair in enumerate(pairs):
+            collections.setdefault(pair.query, []).append(place)
+        for query, places in collections.items():
             scores = self._collection(query, [pairs[place].chunk.text for place in places])
             for place, value in zip(places, scores, strict=True):
                 values[place] = value

@@ -14,12 +14,11 @@ PACKAGE = ROOT / "rerank_cli"
 LAYERS = [
     {"types", "errors"},
     {"boundaries", "characters", "machine", "aggregate"},
-    {"chunking", "terminal", "query_words"},
-    {"models", "records", "table"},
-    {"inputs", "render"},
+    {"chunking", "terminal"},
+    {"models", "inputs", "render"},
     {"scorers", "pipeline"},
     {"commands"},
-    {"usage"},
+    {"usage", "options"},
     {"cli"},
 ]
 HEAVY = {

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.characters import encodable, printable
-from rerank_cli.query_words import QueryWords
 from rerank_cli.render import Format, render
+from rerank_cli.render.query_words import QueryWords
 from rerank_cli.terminal import Terminal
 from tests.conftest import Run
 from tests.fakes import OverlapScorer, windowed

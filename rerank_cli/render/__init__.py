@@ -109,7 +109,9 @@ def render(
 ) -> Iterator[bytes]:
     """Render in a format; `full` shows whole passages in a table rather than extracts."""
     if form is Format.TABLE:
-        from rerank_cli.table import table  # rich is slow to import, and a pipe needs none of it
+        from rerank_cli.render.table import (
+            table,  # rich is slow to import, and a pipe needs none of it
+        )
 
         return table(ranking, terminal, full=full)
     return (as_json if form is Format.JSON else text)(ranking, passages=passages)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError
-from rerank_cli.records import read_record
+from rerank_cli.inputs.records import read_record
 from rerank_cli.types import Document
 
 STDIN = "-"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rerank_cli.characters import printable
-from rerank_cli.query_words import QueryWords
+from rerank_cli.render.query_words import QueryWords
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranked, Ranking
 

@@ -102,8 +102,11 @@ def _check_sizes(chunk_tokens: int | None, overlap_tokens: int | None, max_chunk
 
 
 def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
-    """Cut a document into windows; a blank one has none."""
-    text = document.text
+    """Cut a document into windows; a blank one has none.
+
+    Its title takes its tokens from each window, a quarter of them at most.
+    """
+    text, title = document.text, document.title
     if not text or text.isspace():
         return Split(document, (), 0, 0)
     if tokenizer is None:
@@ -112,13 +115,16 @@ def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
         total = sum(len(tokenizer.encode(text[a:b]).ids) for a, b in segments(text))
         return Split(document, (_whole(document, total),), total, 0)
 
-    kept, total = _encode(text, tokenizer, plan.max_chunks * plan.room)
-    ranges = list(islice(windows(text, kept.spans, plan.room, plan.overlap), plan.max_chunks))
+    head, title_dropped = _head(title, tokenizer, plan.room // 4)
+    room = plan.room - len(head.ids)
+    kept, total = _encode(text, tokenizer, plan.max_chunks * room)
+    overlap = min(plan.overlap, room // 4)
+    ranges = list(islice(windows(text, kept.spans, room, overlap), plan.max_chunks))
     if not ranges:  # a text of which the tokenizer leaves nothing, as of control characters
         return Split(document, (_whole(document, 0),), 0, 0)
     covered = ranges[-1][1]
-    chunks = [_chunk(document, kept, a, b) for a, b in ranges]
-    return Split(document, chunks, total, total - covered)
+    chunks = [_chunk(document, head, kept, a, b) for a, b in ranges]
+    return Split(document, chunks, total, total - covered + title_dropped)
 
 
 def windows(text: str, spans: Sequence[Span], room: int, overlap: int) -> Iterator[tuple[int, int]]:
@@ -203,18 +209,36 @@ def _next_start(text: str, spans: Sequence[Span], start: int, end: int, overlap:
     return _best_cut(text, spans, lowest, max(lowest, end - overlap // 2), lowest) or end
 
 
+class _Head(NamedTuple):
+    """What is put before each chunk of a document: a title, and the tokens it is."""
+
+    text: str
+    ids: Sequence[int]
+
+
+def _head(title: str, tokenizer: Tokenizer, limit: int) -> tuple[_Head, int]:
+    """Cut a title to `limit` tokens, and say how many that drops."""
+    if not title:
+        return _Head("", ()), 0
+    ids, spans = tokenizer.encode(title)
+    if len(ids) <= limit:
+        return _Head(title, ids), 0
+    return _Head(title[: spans[limit - 1][1]], ids[:limit]), len(ids) - limit
+
+
 def _whole(document: Document, tokens: int) -> Chunk:
     start, end = _stripped(document.text, 0, len(document.text))
-    return Chunk(document, start, end, document.text[start:end], tokens)
+    return Chunk(document, start, end, document.text[start:end], tokens, title=document.title)
 
 
-def _chunk(document: Document, tokens: Tokens, first: int, last: int) -> Chunk:
+def _chunk(document: Document, head: _Head, tokens: Tokens, first: int, last: int) -> Chunk:
     """Make the chunk of a range of tokens, with what no token covers but belongs to its text."""
     text, spans = document.text, tokens.spans
     start = 0 if first == 0 else spans[first][0]
     end = len(text) if last == len(spans) else max(spans[last][0], spans[last - 1][1])
     start, end = _stripped(text, start, end)
-    return Chunk(document, start, end, text[start:end], last - first, tokens.ids[first:last])
+    ids = (*head.ids, *tokens.ids[first:last]) if head.ids else tokens.ids[first:last]
+    return Chunk(document, start, end, text[start:end], last - first, ids, head.text)
 
 
 def _stripped(text: str, start: int, end: int) -> Span:

@@ -5,20 +5,30 @@ hand, which is all of them for a scorer whose scores depend on the whole set.
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from heapq import heappush, heappushpop
-from itertools import islice
+from dataclasses import dataclass
 
 from rerank_cli import chunking
 from rerank_cli.aggregate import AGGREGATES
+from rerank_cli.best import Best
 from rerank_cli.chunking import Split
-from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.types import Document, Pair, Ranked, Ranking, Scale, Scored, Scorer
+from rerank_cli.errors import UsageError
+from rerank_cli.scoring import Scoring, Watch
+from rerank_cli.types import (
+    Blank,
+    Chunk,
+    Document,
+    Pair,
+    Ranked,
+    Ranking,
+    Scale,
+    ScoredChunk,
+    Scorer,
+    SurveyingScorer,
+)
 
-# Documents are scored in batches: large enough that every core is busy to the end of nearly all
-# of one, small enough that a stream of any length fits in memory.
+# Documents are read and cut in batches: large enough for every core, small enough that a stream
+# of any length fits in memory.
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1 << 20
 
@@ -30,48 +40,86 @@ def rank(
     *,
     n: int | None = None,
     min_score: float | None = None,
+    within: float | None = None,
+    keep_empty: bool = False,
     aggregate: str = "max",
     chunk_tokens: int | None = None,
     overlap_tokens: int | None = None,
     max_chunks: int = chunking.DEFAULT_MAX_CHUNKS,
     truncate_query: bool = False,
     passages: bool = False,
+    explain: bool = False,
+    watch: Watch | None = None,
 ) -> Ranking:
     """Rank documents by their relevance to a query, best first; equal scores keep input order.
 
-    Keeps the best `n` (all by default) whose relevance is at least `min_score`. With `passages`
-    each window is ranked by itself, and `index` counts windows. Raises `UsageError` for arguments
-    that make no sense, `QueryTooLong`, and `ScorerError` where scoring fails.
+    Keeps the best `n` (all by default) whose relevance is at least `min_score` and no more than
+    `within` below that of the best. With `keep_empty` blank documents, which have no score, make
+    up what is missing of `n`. With `passages` each window is ranked by itself, and `index` counts
+    windows. With `explain` each result has all its chunks with their scores. `watch` is told how
+    far it has come.
+
+    A scorer that has to survey the collection goes through `documents` twice; those that can be
+    gone through only once are held in memory. Raises `UsageError` for arguments that make no
+    sense, `QueryTooLong`, and `ScorerError` where scoring fails.
     """
-    _check(query, documents, n, min_score, aggregate)
+    _check(query, documents, n, min_score, within, aggregate)
+    info = scorer.info
     plan = chunking.plan(
         query,
-        scorer.info,
+        info,
         chunk_tokens=chunk_tokens,
         overlap_tokens=overlap_tokens,
         max_chunks=1 if aggregate == "first" and not passages else max_chunks,
         truncate_query=truncate_query,
         passages=passages,
     )
-    tally = _Tally(notes=dict.fromkeys(plan.notes))
-    best = _Best(n, min_score)
-    for batch in _batches(documents, everything=scorer.info.scope == "set"):
-        splits = [chunking.split(document, scorer.info.tokenizer, plan) for document in batch]
-        pairs = [Pair(plan.query, chunk) for split in splits for chunk in split.chunks]
-        scored = scorer.score(pairs)
-        for result in _results(splits, scored, scorer.info.scale, aggregate, tally, passages):
-            best.offer(result)
+    together = info.scope == "set"
+    if isinstance(scorer, SurveyingScorer):
+        documents = list(documents) if iter(documents) is documents else documents
+        splits = (chunking.split(document, info.tokenizer, plan) for document in _all(documents))
+        scorer = scorer.over(Pair(plan.query, chunk) for s in splits for chunk in s.chunks)
+        together = False
+
+    scoring = Scoring(plan.query, scorer, together=together, watch=watch)
+    tally, best = _Tally(), Best(n, min_score)
+    for batch in _batches(documents, everything=together):
+        cut = [chunking.split(document, info.tokenizer, plan) for document in batch]
+        for split, scores in zip(cut, scoring.of(cut), strict=True):
+            if keep_empty and not split.chunks:
+                best.offer_blank(Blank(tally.documents, split.document))
+            for chunks, values in _groups(split, scores, passages=passages):
+                index = tally.results if passages else tally.documents
+                result = _result(
+                    split,
+                    chunks,
+                    values,
+                    index,
+                    info.scale,
+                    aggregate,
+                    passages=passages,
+                    explain=explain,
+                )
+                best.offer(result)
+                tally.results += 1
+            tally.add(split)
+
+    results = best.results(within)
     return Ranking(
         query=plan.query,
-        info=scorer.info,
-        results=best.in_order(),
+        info=info,
+        results=results,
         documents=tally.documents,
         empty=tally.empty,
+        duplicates=scoring.duplicates,
+        chunks=tally.chunks,
+        tokens=tally.tokens,
         cut=tally.cut,
         dropped=tally.dropped,
-        usage=dict(tally.usage),
+        usage=dict(scoring.usage),
         query_cut=plan.query != query,
-        notes=tuple(tally.notes),
+        notes=tuple(dict.fromkeys((*plan.notes, *scoring.notes))),
+        blanks=best.blanks(len(results)),
     )
 
 
@@ -91,36 +139,27 @@ class _Tally:
     documents: int = 0
     results: int = 0
     empty: int = 0
+    chunks: int = 0
+    tokens: int = 0
     cut: int = 0
     dropped: int = 0
-    usage: Counter[str] = field(default_factory=Counter)
-    notes: dict[str, None] = field(default_factory=dict)
 
-
-class _Best:
-    """The best `n` results so far, in memory that does not grow with what it is offered."""
-
-    def __init__(self, n: int | None, min_score: float | None) -> None:
-        self._n = n
-        self._min_score = -math.inf if min_score is None else min_score
-        self._heap: list[tuple[float, int, Ranked]] = []
-
-    def offer(self, result: Ranked) -> None:
-        if result.relevance < self._min_score:
-            return
-        entry = (result.score, -result.index, result)  # of equal scores the earlier is better
-        if self._n is None or len(self._heap) < self._n:
-            heappush(self._heap, entry)
-        else:
-            heappushpop(self._heap, entry)
-
-    def in_order(self) -> tuple[Ranked, ...]:
-        best_first = sorted(self._heap, reverse=True)
-        return tuple(replace(entry[2], rank=place) for place, entry in enumerate(best_first, 1))
+    def add(self, split: Split) -> None:
+        self.documents += 1
+        self.empty += not split.chunks
+        self.chunks += len(split.chunks)
+        self.tokens += split.tokens
+        self.cut += split.dropped > 0
+        self.dropped += split.dropped
 
 
 def _check(
-    query: str, documents: object, n: int | None, min_score: float | None, aggregate: str
+    query: str,
+    documents: object,
+    n: int | None,
+    min_score: float | None,
+    within: float | None,
+    aggregate: str,
 ) -> None:
     if not query.strip():
         raise UsageError("the query is empty", hint="say what to look for")
@@ -130,17 +169,22 @@ def _check(
         raise UsageError(f"at least one result must be kept, not {n}")
     if min_score is not None and math.isnan(min_score):
         raise UsageError("the least score to keep must be a number")
+    if within is not None and not within >= 0:
+        raise UsageError(f"results cannot be within {within} of the best")
     if aggregate not in AGGREGATES:
         known = ", ".join(AGGREGATES)
         raise UsageError(f"no way to aggregate is called {aggregate!r}", hint=f"one of {known}")
+
+
+def _all(documents: Iterable[str | Document]) -> Iterator[Document]:
+    return (Document(item) if isinstance(item, str) else item for item in documents)
 
 
 def _batches(documents: Iterable[str | Document], *, everything: bool) -> Iterator[list[Document]]:
     """Group a stream of documents for scoring: all of it where scores depend on the whole set."""
     batch: list[Document] = []
     characters = 0
-    for item in documents:
-        document = Document(item) if isinstance(item, str) else item
+    for document in _all(documents):
         batch.append(document)
         characters += len(document.text)
         full = len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS
@@ -151,47 +195,40 @@ def _batches(documents: Iterable[str | Document], *, everything: bool) -> Iterat
         yield batch
 
 
-def _results(
-    splits: Sequence[Split],
-    scored: Scored,
+def _groups(
+    split: Split, scores: Sequence[float], *, passages: bool
+) -> Iterator[tuple[Sequence[Chunk], Sequence[float]]]:
+    """The chunks that make one result, and their scores: each by itself, or all of a document."""
+    if passages:
+        yield from (((chunk,), (score,)) for chunk, score in zip(split.chunks, scores, strict=True))
+    elif split.chunks:
+        yield split.chunks, scores
+
+
+def _result(
+    split: Split,
+    chunks: Sequence[Chunk],
+    scores: Sequence[float],
+    index: int,
     scale: Scale,
     aggregate: str,
-    tally: _Tally,
+    *,
     passages: bool,
-) -> Iterator[Ranked]:
-    """Join the chunks' scores to the results they belong to, not yet ranked."""
-    values = iter(_finite(scored, sum(len(split.chunks) for split in splits)))
-    tally.usage.update(scored.usage)
-    tally.notes.update(dict.fromkeys(scored.notes))
-    for split in splits:
-        groups = [(chunk,) for chunk in split.chunks] if passages else [tuple(split.chunks)]
-        for chunks in filter(None, groups):
-            scores = list(islice(values, len(chunks)))
-            score, deciding = AGGREGATES[aggregate](scores)
-            yield Ranked(
-                rank=0,
-                index=tally.results if passages else tally.documents,
-                score=score,
-                relevance=relevance(score, scale),
-                document=split.document,
-                passage=chunks[deciding],
-                passage_score=scores[deciding],
-                tokens=chunks[0].tokens if passages else split.tokens,
-                chunks=len(chunks),
-                dropped=0 if passages else split.dropped,
-            )
-            tally.results += 1
-        tally.documents += 1
-        tally.empty += not split.chunks
-        tally.cut += split.dropped > 0
-        tally.dropped += split.dropped
-
-
-def _finite(scored: Scored, expected: int) -> list[float]:
-    """Hold a scorer to its contract: a number for every pair, and never NaN made into a rank."""
-    if len(scored.values) != expected:
-        raise ScorerError(f"the scorer gave {len(scored.values)} scores for {expected} pairs")
-    values = [value for value in scored.values if value is not None and math.isfinite(value)]
-    if len(values) != expected:
-        raise ScorerError(f"the scorer gave no number for {expected - len(values)} of its pairs")
-    return values
+    explain: bool,
+) -> Ranked:
+    """Join scores to the document, or the passage of one, that they belong to; not yet ranked."""
+    score, deciding = AGGREGATES[aggregate](scores)
+    scored = zip(chunks, scores, strict=True) if explain else ()
+    return Ranked(
+        rank=0,
+        index=index,
+        score=score,
+        relevance=relevance(score, scale),
+        document=split.document,
+        passage=chunks[deciding],
+        passage_score=scores[deciding],
+        tokens=chunks[0].tokens if passages else split.tokens,
+        chunks=len(chunks),
+        dropped=0 if passages else split.dropped,
+        explanation=tuple(ScoredChunk(c, value, relevance(value, scale)) for c, value in scored),
+    )

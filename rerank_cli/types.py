@@ -3,12 +3,26 @@
 Frozen dataclasses and two protocols. Imports nothing of ours and does nothing by itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, overload
+from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the records of a source share and none of them holds.
+
+    `encoding` is that of their bytes, `mark` the byte-order mark before them, `header` the first
+    record of a table (its terminator included) and `delimiter` what stands between its fields.
+    """
+
+    encoding: str = "utf-8"
+    mark: bytes = b""
+    header: bytes = b""
+    delimiter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +31,8 @@ class Document:
 
     `raw` holds the record's own bytes with their terminator, so that a pipe gives back what it
     was given; `line` counts from 1; `fields` holds the record's other fields, and is None where
-    the text is the source's own (a line, a file).
+    the text is the source's own (a line, a file). A `title` is put before each of its chunks when
+    they are scored.
     """
 
     text: str
@@ -26,6 +41,8 @@ class Document:
     line: int | None = None
     fields: Mapping[str, Any] | None = None
     raw: bytes | None = None
+    title: str = ""
+    envelope: Envelope = Envelope()
 
 
 class Tokens(NamedTuple):
@@ -45,8 +62,10 @@ class Tokenizer(Protocol):
 class Chunk:
     """A window of a document: characters `start` to `end`, `tokens` of the scorer's tokens.
 
-    `ids` are the tokens themselves, made once from the document and carried here: encoding `text`
-    again could give others. None for a scorer that reads text.
+    `ids` are the tokens to score, made once from the document and carried here: encoding `text`
+    again could give others. Those of the `title` (the document's, or as much of it as there is
+    room for) come first and are not in `tokens`. None for a scorer that reads text: it scores
+    `scored_text`.
     """
 
     document: Document
@@ -55,6 +74,12 @@ class Chunk:
     text: str
     tokens: int
     ids: Sequence[int] | None = None
+    title: str = ""
+
+    @property
+    def scored_text(self) -> str:
+        """The text as it is scored: with the title before it."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
 
     @property
     def line(self) -> int | None:
@@ -129,6 +154,33 @@ class Scorer(Protocol):
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored: ...
 
 
+@runtime_checkable
+class SurveyingScorer(Scorer, Protocol):
+    """A scorer that must have seen a whole collection before it can score any of it.
+
+    `over` goes through the pairs once, holds figures about them and not themselves, and gives a
+    scorer of which each value depends on its own pair and those figures.
+    """
+
+    def over(self, pairs: Iterable[Pair]) -> Scorer: ...
+
+
+class ScoredChunk(NamedTuple):
+    """A chunk, its raw score, and the relevance that this is."""
+
+    chunk: Chunk
+    score: float
+    relevance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """A document with nothing to score, and its place in the input from 0."""
+
+    index: int
+    document: Document
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """A document in its place: rank from 1, `index` its place in the input from 0.
@@ -137,7 +189,8 @@ class Ranked:
     and equal to `score` where it is not. `passage` is the window that decided, with the raw score
     `passage_score`. `tokens` counts the document's tokens, `chunks` the windows scored,
     `dropped` the tokens that lay in none. In a ranking of passages `index`, `tokens` and `chunks`
-    are the passage's own.
+    are the passage's own. `explanation` has every chunk, in the document's order, where one was
+    asked for.
     """
 
     rank: int
@@ -150,6 +203,7 @@ class Ranked:
     tokens: int
     chunks: int
     dropped: int
+    explanation: Sequence[ScoredChunk] = ()
 
     @property
     def truncated(self) -> bool:
@@ -162,8 +216,10 @@ class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what it took to get them.
 
     A sequence of `Ranked`. `query` is as it was scored, and `query_cut` says that some of it was
-    not. `documents` counts the input, `empty` the blank documents set aside, `cut` the documents
-    of which `dropped` tokens in all were not scored.
+    not. `documents` counts the input, `empty` the blank documents set aside, `duplicates` those
+    that had the score of an equal one before them, `cut` the documents of which `dropped` tokens in
+    all were not scored. `chunks` and `tokens` are those of all documents. `blanks` are the blank
+    documents, where they were to be kept.
     """
 
     query: str
@@ -171,11 +227,15 @@ class Ranking(Sequence[Ranked]):
     results: Sequence[Ranked]
     documents: int
     empty: int
+    duplicates: int
+    chunks: int
+    tokens: int
     cut: int
     dropped: int
     usage: Mapping[str, int]
     query_cut: bool = False
     notes: Sequence[str] = ()
+    blanks: Sequence[Blank] = ()
 
     @property
     def truncated(self) -> bool:

@@ -13,8 +13,9 @@ PACKAGE = ROOT / "rerank_cli"
 # Each layer may import those before it and, where it is a package, itself.
 LAYERS = [
     {"types", "errors"},
-    {"boundaries", "characters", "machine", "aggregate"},
+    {"boundaries", "characters", "machine", "aggregate", "duplicates", "best"},
     {"chunking", "terminal"},
+    {"scoring"},
     {"models", "inputs", "render"},
     {"scorers", "pipeline"},
     {"commands"},

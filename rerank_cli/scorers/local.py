@@ -70,7 +70,7 @@ class LocalScorer:
         return Scored(values, usage={"total_tokens": sum(lengths)})
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:
-        return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.text).ids
+        return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.scored_text).ids
 
     def _logit(self, pair: tuple[Sequence[int], Sequence[int]]) -> float:
         query, passage = pair

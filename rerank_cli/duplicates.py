@@ -1,0 +1,43 @@
+"""Remembers the scores of the texts that went by last, so that an equal one is not scored again.
+
+Compares whole texts and holds no more of them than a fixed number of characters.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+DOCUMENTS = 1 << 15
+CHARACTERS = 1 << 22
+
+
+class Key(NamedTuple):
+    """What a document's scores depend on."""
+
+    title: str
+    text: str
+
+
+class Recent:
+    """The scores of the chunks of recent documents; the oldest are forgotten first."""
+
+    def __init__(self, documents: int = DOCUMENTS, characters: int = CHARACTERS) -> None:
+        self._most_documents = documents
+        self._most_characters = characters
+        self._characters = 0
+        self._scores: dict[Key, Sequence[float]] = {}
+
+    def get(self, key: Key) -> Sequence[float] | None:
+        """The scores of an equal document's chunks, if it is remembered."""
+        return self._scores.get(key)
+
+    def put(self, key: Key, scores: Sequence[float]) -> None:
+        """Remember a document's scores, unless it is longer than all that may be remembered."""
+        size = len(key.title) + len(key.text)
+        if size > self._most_characters or key in self._scores:
+            return
+        self._scores[key] = scores
+        self._characters += size
+        while len(self._scores) > self._most_documents or self._characters > self._most_characters:
+            oldest = next(iter(self._scores))
+            del self._scores[oldest]
+            self._characters -= len(oldest.title) + len(oldest.text)

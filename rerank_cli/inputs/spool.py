@@ -1,0 +1,33 @@
+"""Makes standard input readable more than once: a pipe is copied to disk when it is first read.
+
+The copy has no name and is gone with the process, however that ends.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+
+class Replayed:
+    """A stream that can be gone through again: one with a place to go back to, or a copy of it.
+
+    `spooled` is the size of the copy in bytes, and 0 where none was needed.
+    """
+
+    def __init__(self, stream: BinaryIO, directory: Path) -> None:
+        self.spooled = 0
+        self._stream = stream
+        if stream.seekable():
+            self._start = stream.tell()
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as we do
+        shutil.copyfileobj(stream, copy, 1 << 20)
+        self.spooled = copy.tell()
+        self._stream, self._start = copy, 0
+
+    def again(self) -> BinaryIO:
+        """The stream, at its beginning."""
+        self._stream.seek(self._start)
+        return self._stream

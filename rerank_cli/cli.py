@@ -14,7 +14,7 @@ import typer
 from rerank_cli.aggregate import Aggregation
 from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.errors import ExitCode, RerankError, UsageError
-from rerank_cli.inputs import Inputs, Unit
+from rerank_cli.inputs.kinds import Unit
 from rerank_cli.options import reading, scoring, showing
 from rerank_cli.render import Format
 from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
@@ -44,9 +44,17 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
 def rank(
     arguments: reading.Arguments = None,
     query: reading.Query = None,
+    query_file: reading.QueryFile = None,
     document: reading.Documents = None,
+    recursive: reading.Recursive = False,
+    files_from: reading.FilesFrom = None,
     unit: reading.UnitOption = Unit.AUTO,
+    input_format: reading.InputFormatOption = None,
     field: reading.Fields = None,
+    id_field: reading.IdField = None,
+    prepend: reading.PrependOption = None,
+    grep: reading.Grep = False,
+    null: reading.Null = False,
     model: scoring.Model = None,
     threads: scoring.Threads = None,
     chunk_tokens: scoring.ChunkTokens = None,
@@ -77,15 +85,32 @@ def rank(
     rerank "vector index" notes/*.md -n 3        whole files, by best passage
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
     """
-    from rerank_cli.commands.rank import Output, argument_text, rank_documents, sources
+    from rerank_cli.commands.gather import gather
+    from rerank_cli.commands.rank import Output, rank_documents
+    from rerank_cli.inputs.records import Fields
+    from rerank_cli.inputs.sources import Reading
 
     if as_json and form not in (None, Format.JSON):
         raise UsageError(f"--json and --format {form} ask for different things")
-    texts = [argument_text(text) for text in document or []]
-    wanted, paths = sources(query, arguments or [], texts)
+    wanted, inputs = gather(
+        arguments or [],
+        Reading(
+            unit=unit,
+            form=input_format,
+            fields=Fields(field or [], id_field),
+            null=null,
+            grep=grep,
+            prepend=prepend,
+        ),
+        query=query,
+        query_file=query_file,
+        documents=document or [],
+        files_from=files_from,
+        recursive=recursive,
+    )
     return rank_documents(
         wanted,
-        Inputs(texts=texts, paths=paths, unit=unit, fields=field or []),
+        inputs,
         Output(form=Format.JSON if as_json else form, full=full, strict=strict),
         Terminal.current(color),
         model=model,

@@ -3,7 +3,9 @@
     RerankError             never raised itself
     ├── UsageError      2   the command line or a call's arguments, a model's name among them
     │   └── QueryTooLong    the query leaves the model no room for a passage
+    ├── ConfigError     2   a setting in config.toml or the environment, or a file of keys
     ├── InputError      2   a file or record that cannot be read
+    │   └── MissingExtra    it needs a library that is not installed
     ├── OutputError     2   results that cannot be written
     └── ScorerError     3   scoring failed
         └── ModelError      a model's files are missing, damaged or of another kind
@@ -53,8 +55,16 @@ class QueryTooLong(UsageError):
         self.limit = limit
 
 
+class ConfigError(RerankError):
+    exit_code = ExitCode.USAGE
+
+
 class InputError(RerankError):
     exit_code = ExitCode.USAGE
+
+
+class MissingExtra(InputError):
+    pass
 
 
 class OutputError(RerankError):

@@ -1,15 +1,14 @@
 """`rerank QUERY [FILE]...`: documents in, the same documents out, best first."""
 
-import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_cli.errors import ExitCode, UsageError
-from rerank_cli.inputs import STDIN, Inputs
+from rerank_cli.directories import cache_directory
+from rerank_cli.errors import ExitCode
+from rerank_cli.inputs.documents import Inputs
 from rerank_cli.render import Format, render
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Ranking
+from rerank_cli.types import Ranking, SurveyingScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,8 @@ def rank_documents(
     from rerank_cli.scorers import open_scorer
 
     scorer = open_scorer(model, threads=threads)
+    if isinstance(scorer, SurveyingScorer):
+        inputs.spool = cache_directory()
     passages = inputs.single_file
     ranking = rank(query, inputs, scorer, passages=passages, min_score=min_score, **options)
     form = output.form or (Format.TABLE if terminal.interactive else Format.TEXT)
@@ -56,38 +57,14 @@ def rank_documents(
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
 
 
-def sources(query: str | None, arguments: list[str], texts: list[str]) -> tuple[str, list[str]]:
-    """Tell the query from the files: with `-q` every argument is a file, else the first is not.
-
-    Standard input is read where nothing else is named and it is not a terminal; raises
-    `UsageError` where there is no query or nothing to rank.
-    """
-    if query is None:
-        if not arguments:
-            raise UsageError("there is no query", hint="rerank QUERY [FILE]...")
-        query, arguments = arguments[0], arguments[1:]
-    if not arguments and not texts:
-        if sys.stdin is None or sys.stdin.isatty():
-            is_file = f", and {query} is a file" if os.path.isfile(query) else ""
-            raise UsageError(
-                f"there are no documents to rank{is_file}",
-                hint=f'rerank "your query" {query if is_file else "FILE"}, or pipe lines into it',
-            )
-        arguments = [STDIN]
-    return argument_text(query), arguments
-
-
-def argument_text(argument: str) -> str:
-    """Read an argument as UTF-8, as all text here; the locale decoded it, whatever it may be."""
-    return os.fsencode(argument).decode("utf-8", "replace")
-
-
 def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> None:
     """Tell on stderr of everything that the results do not show by themselves."""
     for note in ranking.notes:
         terminal.warn(note)
-    if inputs.undecodable:
-        terminal.warn(f"{_count(inputs.undecodable, 'document')} had bytes that are not UTF-8")
+    if inputs.report.undecodable:
+        terminal.warn(
+            f"{_count(inputs.report.undecodable, 'document')} had bytes that are not UTF-8"
+        )
     if ranking.cut:
         terminal.warn(
             f"{_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "

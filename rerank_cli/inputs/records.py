@@ -1,73 +1,130 @@
-"""Turns one JSON record into a document: which of its fields are the text, and which its name.
+"""Turns a record into a document: which of its fields are the text, its name and its title.
 
-Reads no files; `inputs` does.
+A record is what JSON or a table's row gave. Reads no files.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError
-from rerank_cli.types import Document
+from rerank_cli.inputs.blocks import Block
+from rerank_cli.types import Document, Envelope
 
 # Where the text is, if it is not said: the first of these that the record has.
 TEXT_FIELDS = ("text", "content", "body", "passage", "document")
 ID_FIELDS = ("id", "_id")
+TITLE_FIELD = "title"
 
 
-def read_record(text: str, names: Sequence[str], *, source: str, line: int, raw: bytes) -> Document:
-    """Read a JSON object, or a string that is the text itself.
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Which fields of a record are what; dotted names are nested ones.
 
-    `names` are the fields to rank by, dotted for nested ones, joined by newlines. Raises
-    `InputError` naming the place where the text is not to be had.
+    `text` are joined by newlines; `id` names the field that identifies the record. Where they are
+    not given, the usual names are looked for.
     """
-    where = f"{source}:{line}"
+
+    text: Sequence[str] = ()
+    id: str | None = None
+
+
+def parsed(text: str, where: str) -> Any:
+    """Read a JSON value; raises `InputError` naming the place."""
     try:
-        record = json.loads(text, parse_constant=_no_value, parse_float=_finite)
+        return DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(
-            f"{where}: not a JSON record: {reason}",
-            hint="--unit line ranks plain lines",
-        ) from error
+        raise not_json(where, error) from error
+
+
+def not_json(where: str, error: Exception) -> InputError:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    hint = "--unit line ranks plain lines; --input-format says what it holds"
+    return InputError(f"{where}: not a JSON record: {reason}", hint=hint)
+
+
+def document_of(
+    record: Any, fields: Fields, block: Block, source: str, envelope: Envelope
+) -> Document:
+    """Make the document of an object, or of a string that is the text itself.
+
+    Raises `InputError` naming the place where the text is not to be had.
+    """
+    where = f"{source}:{block.line}"
     if isinstance(record, str):
-        return Document(encodable(record), source=source, line=line, fields={}, raw=raw)
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: a record must be a JSON object or string, not {text[:40]}")
-    chosen = names or [name for name in TEXT_FIELDS if record.get(name) is not None][:1]
-    if not chosen:
-        raise InputError(
-            f"{where}: no field called {', '.join(TEXT_FIELDS)}",
-            hint=f"name one with --field: the record has {', '.join(record) or 'none'}",
+        return Document(
+            encodable(record),
+            source=source,
+            line=block.line,
+            fields={},
+            raw=block.raw,
+            envelope=envelope,
         )
+    if not isinstance(record, dict):
+        shown = block.text.strip()[:40]
+        raise InputError(f"{where}: a record must be a JSON object or string, not {shown}")
+    chosen = text_fields(record, fields, where)
     parts = [_text_of(record, name, where) for name in chosen]
-    name = next((record[key] for key in ID_FIELDS if isinstance(record.get(key), str | int)), None)
+    title = record.get(TITLE_FIELD) if TITLE_FIELD not in chosen else None
     return Document(
         text=encodable("\n".join(part for part in parts if part)),
-        id=None if name is None else encodable(str(name)),
+        id=_id_of(record, fields, where),
         source=source,
-        line=line,
+        line=block.line,
         fields={key: value for key, value in record.items() if key not in chosen},
-        raw=raw,
+        raw=block.raw,
+        title=encodable(title) if isinstance(title, str) else "",
+        envelope=envelope,
     )
 
 
+def text_fields(record: Mapping[str, Any], fields: Fields, where: str) -> Sequence[str]:
+    """The names of the fields that hold a record's text; raises `InputError` where none does."""
+    chosen = fields.text or [name for name in TEXT_FIELDS if record.get(name) is not None][:1]
+    if not chosen:
+        raise InputError(
+            f"{where}: no field called {', '.join(TEXT_FIELDS)}",
+            hint=f"name one with --field: the record has {_names(record)}",
+        )
+    return chosen
+
+
+def _id_of(record: dict[str, Any], fields: Fields, where: str) -> str | None:
+    if fields.id is not None:
+        value = _value_of(record, fields.id, where)
+    else:
+        usual = (record.get(name) for name in ID_FIELDS)
+        value = next((value for value in usual if isinstance(value, str | int)), None)
+    if isinstance(value, dict | list):
+        raise InputError(f"{where}: the field {fields.id} is no name but a {type(value).__name__}")
+    return None if value is None else encodable(str(value))
+
+
 def _text_of(record: dict[str, Any], name: str, where: str) -> str:
-    value: Any = record
-    for step in [name] if name in record else name.split("."):
-        if not isinstance(value, dict) or step not in value:
-            raise InputError(
-                f"{where}: no field called {name}",
-                hint=f"the record has {', '.join(record) or 'none'}",
-            )
-        value = value[step]
+    value = _value_of(record, name, where)
     if value is None:
         return ""
     if isinstance(value, dict | list):
         raise InputError(f"{where}: the field {name} holds no text but a {type(value).__name__}")
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _value_of(record: dict[str, Any], name: str, where: str) -> Any:
+    value: Any = record
+    for step in [name] if name in record else name.split("."):
+        if not isinstance(value, dict) or step not in value:
+            raise InputError(
+                f"{where}: no field called {name}", hint=f"the record has {_names(record)}"
+            )
+        value = value[step]
+    return value
+
+
+def _names(record: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, record)) or "none"
 
 
 def _no_value(_constant: str) -> None:
@@ -77,3 +134,6 @@ def _no_value(_constant: str) -> None:
 def _finite(digits: str) -> float | None:
     number = float(digits)
     return number if math.isfinite(number) else None
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_value, parse_float=_finite)

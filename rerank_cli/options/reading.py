@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.inputs import Unit
+from rerank_cli.inputs.kinds import InputFormat, Prepend, Unit
 
 _option = partial(typer.Option, rich_help_panel="Input")
 
@@ -16,17 +16,42 @@ Query = Annotated[
     str | None,
     _option("-q", "--query", metavar="TEXT", help="The query; every argument is then a file."),
 ]
+QueryFile = Annotated[
+    str | None,
+    _option("--query-file", metavar="FILE", help="Read the query from a file (- for a pipe)."),
+]
 Documents = Annotated[
     list[str] | None,
     _option("-d", "--document", metavar="TEXT", help="A document; may be repeated."),
+]
+Recursive = Annotated[
+    bool,
+    _option(
+        "-r",
+        "--recursive",
+        help="Read the files in folders: none that is hidden, binary or in .gitignore. "
+        "Without a FILE, those of this folder.",
+    ),
+]
+FilesFrom = Annotated[
+    str | None,
+    _option(
+        "--files-from",
+        metavar="LIST",
+        help="Read the files that are named in a file, one a line (- for a pipe).",
+    ),
 ]
 UnitOption = Annotated[
     Unit,
     _option(
         "--unit",
-        help="What one document is. auto: a record of .jsonl and .ndjson, a line of .txt, "
-        ".log and standard input, otherwise the file (.json, .csv and .tsv must be told).",
+        help="What one document is. auto: a record of .jsonl, .ndjson, .json, .csv and .tsv; "
+        "a line of .txt, .log and standard input; otherwise the file.",
     ),
+]
+InputFormatOption = Annotated[
+    InputFormat | None,
+    _option("--input-format", help="What the input holds, where no file's name says it."),
 ]
 Fields = Annotated[
     list[str] | None,
@@ -35,5 +60,31 @@ Fields = Annotated[
         metavar="NAME",
         help="The field of a record that holds its text, as in text or meta.title; several "
         "are joined. Default: text, content, body, passage or document.",
+    ),
+]
+IdField = Annotated[
+    str | None,
+    _option(
+        "--id-field", metavar="NAME", help="The field that names a record. Default: id or _id."
+    ),
+]
+PrependOption = Annotated[
+    Prepend | None,
+    _option(
+        "--prepend",
+        help="Score each chunk with this before it: the record's title, the first heading of "
+        "Markdown, the title of HTML and PDF; or the file's path.",
+    ),
+]
+Grep = Annotated[
+    bool,
+    _option("--grep", help="Lines are what rg -n, grep -n or rg --json found: rank their text."),
+]
+Null = Annotated[
+    bool,
+    _option(
+        "-0",
+        "--null",
+        help="Lines end with NUL, read and written; with --files-from, its names do.",
     ),
 ]

@@ -1,0 +1,168 @@
+"""Reads documents from arguments, files, folders and standard input, one source after the other.
+
+Opens the sources and answers for those that cannot be read; `finding` finds them and `sources`
+reads one. Scores and drops nothing.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from rerank_cli.errors import InputError, MissingExtra
+from rerank_cli.inputs.finding import Found, Place, find, unreadable
+from rerank_cli.inputs.kinds import STDIN, InputFormat, Unit
+from rerank_cli.inputs.sources import BinarySource, Reading, Source
+from rerank_cli.inputs.spool import Replayed
+from rerank_cli.types import Document, Envelope
+
+BINARY = "binary"
+NEEDS_EXTRA = "in need of the extra docs"
+
+
+@dataclass(slots=True)
+class Report:
+    """What there is to say of what was read; begun anew each time the inputs are gone through.
+
+    `undecodable` counts the documents with bytes that are not of their encoding, which were
+    replaced in the text and are kept in `raw`. `binary` names the sources that are no text and
+    were named, `skipped` counts what was left out of folders and lists, by reason, and `problems`
+    are those of them that could not be read. `envelopes` are the different ones met.
+    """
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    problems: list[InputError] = field(default_factory=list)
+    undecodable: int = 0
+    binary: list[str] = field(default_factory=list)
+    envelopes: dict[Envelope, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Inputs:
+    """The documents of one run, in order: `texts` as they are, then those in `paths` and `listed`.
+
+    A path of `-` is standard input. With `recursive` a folder stands for the files in it. What is
+    wrong with one of `paths` is an error, with one of `listed` or of a folder a problem that is
+    reported. `check` comes first; then the documents can be gone through, and more than once if
+    there is a `spool`, a folder for copies of what comes through pipes.
+    """
+
+    texts: Sequence[str] = ()
+    paths: Sequence[str] = ()
+    listed: Sequence[str] = ()
+    recursive: bool = False
+    reading: Reading = field(default_factory=Reading)
+    spool: Path | None = None
+    report: Report = field(default_factory=Report, init=False)
+    _found: Found = field(default_factory=Found, init=False)
+    _replayed: dict[str, Replayed] = field(default_factory=dict, init=False)
+    _done: int = field(default=0, init=False)
+    _tell: Callable[[], int] | None = field(default=None, init=False)
+
+    def check(self) -> None:
+        """Find the sources before anything is scored; raises `InputError`."""
+        self._found = find(self.paths, self.listed, recursive=self.recursive)
+
+    @property
+    def single_file(self) -> bool:
+        """Whether this is exactly one document, a whole file: then its passages are ranked."""
+        if len(self._found.places) != 1 or self.texts:
+            return False
+        path = self._found.places[0].path
+        return self.reading.kinds(path, stream=_is_stream(path))[1] is Unit.FILE
+
+    @property
+    def share(self) -> float | None:
+        """How much has been read, of what can be known beforehand: 0 to 1, or None."""
+        if not self._found.size:
+            return None
+        return min(1.0, (self._done + (self._tell() if self._tell else 0)) / self._found.size)
+
+    @property
+    def spooled(self) -> int:
+        """How many bytes of pipes were copied to disk."""
+        return sum(replayed.spooled for replayed in self._replayed.values())
+
+    def __iter__(self) -> Iterator[Document]:
+        self.report = Report(self._found.skipped.copy(), self._found.problems.copy())
+        self._done = 0
+        for text in self.texts:
+            yield Document(text, raw=text.encode("utf-8", "replace") + b"\n")
+        for place in self._found.places:
+            try:
+                yield from self._documents(place)
+            except BinarySource:
+                if place.named:
+                    self.report.binary.append(place.path)
+                else:
+                    self.report.skipped[BINARY] += 1
+            except (OSError, InputError) as error:
+                problem = error if isinstance(error, InputError) else unreadable(place.path, error)
+                if place.named:
+                    raise problem from error
+                if isinstance(error, MissingExtra):
+                    self.report.skipped[NEEDS_EXTRA] += 1
+                else:
+                    self.report.problems.append(problem)
+
+    def _documents(self, place: Place) -> Iterator[Document]:
+        with self._opened(place.path) as stream:
+            source = Source(place.path, self._reading_of(place), stream, _is_stream(place.path))
+            try:
+                yield from source.documents()
+            finally:
+                self.report.undecodable += source.undecodable
+                self.report.envelopes[source.envelope] = None
+
+    def _reading_of(self, place: Place) -> Reading:
+        """Read a file that was found as records only if it has some.
+
+        Folders have JSON and tables that hold no documents: they are files like any other.
+        """
+        reading, path = self.reading, place.path
+        if place.named or reading.unit is not Unit.AUTO:
+            return reading
+        if reading.kinds(path, stream=_is_stream(path))[1] is Unit.RECORD:
+            try:
+                with self._opened(path) as stream:
+                    next(Source(path, reading, stream, stream=False).documents(), None)
+            except InputError:
+                return replace(reading, form=InputFormat.TEXT, unit=Unit.FILE)
+        return reading
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[BinaryIO]:
+        if self.spool is not None and _is_stream(path):
+            if path not in self._replayed:
+                with _plainly(path) as stream:
+                    self._replayed[path] = Replayed(stream, self.spool)
+            yield self._replayed[path].again()
+            return
+        with _plainly(path) as stream:
+            raw = getattr(stream, "raw", None)
+            self._tell = raw.tell if raw is not None and raw.seekable() else None
+            try:
+                yield stream
+            finally:
+                self._done += self._tell() if self._tell else 0
+                self._tell = None
+
+
+@contextmanager
+def _plainly(path: str) -> Iterator[BinaryIO]:
+    if path != STDIN:
+        with open(path, "rb") as stream:
+            yield stream
+    elif sys.stdin is None:
+        raise InputError("standard input is closed")
+    else:
+        yield sys.stdin.buffer
+
+
+def _is_stream(path: str) -> bool:
+    """Whether a path is a pipe or a device rather than a file on disk."""
+    return path == STDIN or not os.path.isfile(path)

@@ -1,0 +1,167 @@
+"""The documents of one source: an open stream, and what its name and the user say of it.
+
+Takes off what the source is wrapped in (compression, a byte-order mark, a document format) and
+hands the rest to the reader of its kind.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
+
+from rerank_cli.inputs.blocks import Block, line_blocks, paragraph_blocks, whole_block
+from rerank_cli.inputs.compression import opened
+from rerank_cli.inputs.encodings import Decoder, envelope_of, is_binary
+from rerank_cli.inputs.json_values import json_values
+from rerank_cli.inputs.kinds import (
+    CONVERTED,
+    STDIN,
+    InputFormat,
+    Prepend,
+    Unit,
+    format_of,
+    suffix_of,
+    unit_of,
+)
+from rerank_cli.inputs.records import Fields, document_of, parsed
+from rerank_cli.types import Document, Envelope
+
+_HEADING = re.compile(r"^#{1,6}[ \t]+(\S[^\n]*?)[ \t#]*$", re.MULTILINE)
+_MARKDOWN = {".md", ".markdown", ".mdx"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How sources are read; what is None or auto is told from their names.
+
+    `null` says that lines end with NUL, `grep` that they are what grep or rg printed.
+    """
+
+    unit: Unit = Unit.AUTO
+    form: InputFormat | None = None
+    fields: Fields = field(default_factory=Fields)
+    null: bool = False
+    grep: bool = False
+    prepend: Prepend | None = None
+
+    def kinds(self, path: str, *, stream: bool) -> tuple[InputFormat, Unit]:
+        """What a source holds, and what one document of it is."""
+        form = self.form
+        if form is None:
+            form = InputFormat.TEXT if self.grep else format_of(path)
+            named = bool(self.fields.text or self.fields.id)
+            if form is InputFormat.TEXT and (self.unit is Unit.RECORD or (stream and named)):
+                form = InputFormat.JSONL
+        if self.grep:
+            return form, Unit.LINE
+        return form, self.unit if self.unit is not Unit.AUTO else unit_of(path, form, stream=stream)
+
+
+class BinarySource(Exception):
+    """A source is no text."""
+
+
+@dataclass(slots=True)
+class Source:
+    """An open source: `path` is its name, and a `stream` is one whose name says nothing."""
+
+    path: str
+    reading: Reading
+    content: BinaryIO
+    stream: bool
+    title: str = ""
+    undecodable: int = 0
+    envelope: Envelope = field(default_factory=Envelope)
+
+    def documents(self) -> Iterator[Document]:
+        """Read the source's documents, once.
+
+        Raises `BinarySource`, and `InputError` naming the place of what cannot be read.
+        """
+        form, unit = self.reading.kinds(self.path, stream=self.stream)
+        head, content = opened(self.content, self.path)
+        if form in CONVERTED and not self.reading.grep:
+            from rerank_cli.inputs.converted import converted
+
+            text, self.title = converted(content.read(), form, self.path)
+            content = io.BytesIO(text.encode())
+        else:
+            self.envelope = envelope_of(head)
+            if is_binary(head, self.envelope) and not (self.reading.null or self.reading.grep):
+                raise BinarySource
+            content.read(len(self.envelope.mark))
+        decoder = Decoder(self.envelope.encoding)
+        for document in self._read(content, form, unit, decoder):
+            self.undecodable += decoder.undecodable > 0
+            decoder.undecodable = 0
+            yield self._titled(document)
+
+    def _read(
+        self, content: BinaryIO, form: InputFormat, unit: Unit, decoder: Decoder
+    ) -> Iterator[Document]:
+        envelope = self.envelope
+        if self.reading.grep:
+            from rerank_cli.inputs.grep import found_lines
+
+            blocks = line_blocks(content, envelope, decoder, self._terminator)
+            for found in found_lines(blocks):
+                yield Document(
+                    found.text,
+                    source=self.path if found.path is None else found.path,
+                    line=found.line,
+                    raw=found.raw,
+                    envelope=envelope,
+                )
+        elif unit is Unit.RECORD:
+            for record, block in self._records(content, form, decoder):
+                yield document_of(record, self.reading.fields, block, self.path, self.envelope)
+        else:
+            for block in self._blocks(content, unit, decoder):
+                yield Document(
+                    block.text, source=self.path, line=block.line, raw=block.raw, envelope=envelope
+                )
+
+    def _blocks(self, content: BinaryIO, unit: Unit, decoder: Decoder) -> Iterator[Block]:
+        if unit is Unit.FILE:
+            return iter([whole_block(content, self.envelope, decoder)])
+        if unit is Unit.PARAGRAPH:
+            return paragraph_blocks(content, self.envelope, decoder)
+        return line_blocks(content, self.envelope, decoder, self._terminator)
+
+    def _records(
+        self, content: BinaryIO, form: InputFormat, decoder: Decoder
+    ) -> Iterator[tuple[Any, Block]]:
+        if form in (InputFormat.CSV, InputFormat.TSV):
+            from rerank_cli.inputs.tables import rows
+
+            self.envelope, records = rows(content, self.envelope, decoder, form, self.path)
+            return records
+        if form is InputFormat.JSON:
+            return json_values(content, self.envelope, decoder, self.path)
+        lines = line_blocks(content, self.envelope, decoder, self._terminator)
+        return (
+            (parsed(line.text, f"{self.path}:{line.line}"), line)
+            for line in lines
+            if line.text.strip()
+        )
+
+    @property
+    def _terminator(self) -> str:
+        return "\0" if self.reading.null else "\n"
+
+    def _titled(self, document: Document) -> Document:
+        """Keep as the title what is to be put before the document's chunks.
+
+        Of Markdown that is the file's first heading, from where it stands.
+        """
+        prepend = self.reading.prepend
+        if prepend is None:
+            return replace(document, title="") if document.title else document
+        if prepend is Prepend.PATH:
+            named = document.source not in (None, STDIN)
+            return replace(document, title=str(document.source) if named else "")
+        if not self.title and suffix_of(self.path) in _MARKDOWN:
+            heading = _HEADING.search(document.text)
+            self.title = heading[1] if heading else ""
+        return replace(document, title=document.title or self.title)

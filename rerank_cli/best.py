@@ -24,9 +24,14 @@ class Best:
         self._heap: list[tuple[float, int, Ranked]] = []
         self._blanks: list[Blank] = []
 
+    def wants(self, score: float, relevance: float) -> bool:
+        """Whether the next result would be kept, if it had this score."""
+        if relevance < self._min_score:
+            return False
+        return self._n is None or len(self._heap) < self._n or score > self._heap[0][0]
+
     def offer(self, result: Ranked) -> None:
-        if result.relevance < self._min_score:
-            return
+        """Keep a result that is wanted; they come in the order of their places."""
         entry = (result.score, -result.index, result)
         if self._n is None or len(self._heap) < self._n:
             heappush(self._heap, entry)

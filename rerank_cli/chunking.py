@@ -67,7 +67,7 @@ def plan(
     wanted = chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)
     if info.tokenizer is not None and info.length is not None:
         limit = info.length - info.specials - max(1, (info.window or info.length) // 4)
-        count = taken = len(info.tokenizer.encode(query).ids)
+        count = taken = info.tokenizer.count(query)
         if not count:
             raise UsageError(f"the query is empty: it has no token that {info.model} knows")
         if taken > limit and not truncate_query:
@@ -112,7 +112,7 @@ def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
     if tokenizer is None:
         return Split(document, (_whole(document, 0),), 0, 0)
     if plan.room is None:
-        total = sum(len(tokenizer.encode(text[a:b]).ids) for a, b in segments(text))
+        total = sum(tokenizer.count(text[a:b]) for a, b in segments(text))
         return Split(document, (_whole(document, total),), total, 0)
 
     head, title_dropped = _head(title, tokenizer, plan.room // 4)
@@ -173,7 +173,7 @@ def _cut_query(query: str, tokenizer: Tokenizer, limit: int) -> tuple[str, int]:
     keep, count = limit, limit + 1
     while count > limit:  # what is left of a cut word can have more tokens than it had
         query = query[: spans[keep - 1][1]]
-        count = len(tokenizer.encode(query).ids)
+        count = tokenizer.count(query)
         keep -= 1
     return query, count
 

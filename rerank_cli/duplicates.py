@@ -3,6 +3,7 @@
 Compares whole texts and holds no more of them than a fixed number of characters.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class Recent:
         self._most_documents = documents
         self._most_characters = characters
         self._characters = 0
-        self._scores: dict[Key, Sequence[float]] = {}
+        self._scores: OrderedDict[Key, Sequence[float]] = OrderedDict()
 
     def get(self, key: Key) -> Sequence[float] | None:
         """The scores of an equal document's chunks, if it is remembered."""
@@ -38,6 +39,5 @@ class Recent:
         self._scores[key] = scores
         self._characters += size
         while len(self._scores) > self._most_documents or self._characters > self._most_characters:
-            oldest = next(iter(self._scores))
-            del self._scores[oldest]
+            oldest, _ = self._scores.popitem(last=False)
             self._characters -= len(oldest.title) + len(oldest.text)

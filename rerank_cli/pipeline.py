@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from rerank_cli import chunking
 from rerank_cli.aggregate import AGGREGATES
 from rerank_cli.best import Best
-from rerank_cli.chunking import Split
+from rerank_cli.chunking import Plan, Split
 from rerank_cli.errors import UsageError
-from rerank_cli.scoring import Scoring, Watch
+from rerank_cli.scoring import Progress, Scoring, Watch
 from rerank_cli.types import (
     Blank,
     Chunk,
@@ -25,12 +25,14 @@ from rerank_cli.types import (
     ScoredChunk,
     Scorer,
     SurveyingScorer,
+    Tokenizer,
 )
 
 # Documents are read and cut in batches: large enough for every core, small enough that a stream
 # of any length fits in memory.
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1 << 20
+_SURVEYED = 1000  # documents after which whoever watches a survey is told of it
 
 
 def rank(
@@ -77,8 +79,7 @@ def rank(
     together = info.scope == "set"
     if isinstance(scorer, SurveyingScorer):
         documents = list(documents) if iter(documents) is documents else documents
-        splits = (chunking.split(document, info.tokenizer, plan) for document in _all(documents))
-        scorer = scorer.over(Pair(plan.query, chunk) for s in splits for chunk in s.chunks)
+        scorer = scorer.over(_pairs(documents, info.tokenizer, plan, watch))
         together = False
 
     scoring = Scoring(plan.query, scorer, together=together, watch=watch)
@@ -89,18 +90,24 @@ def rank(
             if keep_empty and not split.chunks:
                 best.offer_blank(Blank(tally.documents, split.document))
             for chunks, values in _groups(split, scores, passages=passages):
-                index = tally.results if passages else tally.documents
-                result = _result(
-                    split,
-                    chunks,
-                    values,
-                    index,
-                    info.scale,
-                    aggregate,
-                    passages=passages,
-                    explain=explain,
-                )
-                best.offer(result)
+                score, deciding = AGGREGATES[aggregate](values)
+                relevant = relevance(score, info.scale)
+                if best.wants(score, relevant):
+                    best.offer(
+                        Ranked(
+                            rank=0,
+                            index=tally.results if passages else tally.documents,
+                            score=score,
+                            relevance=relevant,
+                            document=split.document,
+                            passage=chunks[deciding],
+                            passage_score=values[deciding],
+                            tokens=chunks[0].tokens if passages else split.tokens,
+                            chunks=len(chunks),
+                            dropped=0 if passages else split.dropped,
+                            explanation=_explained(chunks, values, info.scale) if explain else (),
+                        )
+                    )
                 tally.results += 1
             tally.add(split)
 
@@ -176,6 +183,20 @@ def _check(
         raise UsageError(f"no way to aggregate is called {aggregate!r}", hint=f"one of {known}")
 
 
+def _pairs(
+    documents: Iterable[str | Document],
+    tokenizer: Tokenizer | None,
+    plan: Plan,
+    watch: Watch | None,
+) -> Iterator[Pair]:
+    """All pairs of the query and a chunk, one after the other."""
+    for number, document in enumerate(_all(documents)):
+        if watch is not None and number % _SURVEYED == 0:
+            watch(Progress(number, 0, 0.0, surveying=True))
+        for chunk in chunking.split(document, tokenizer, plan).chunks:
+            yield Pair(plan.query, chunk)
+
+
 def _all(documents: Iterable[str | Document]) -> Iterator[Document]:
     return (Document(item) if isinstance(item, str) else item for item in documents)
 
@@ -205,30 +226,8 @@ def _groups(
         yield split.chunks, scores
 
 
-def _result(
-    split: Split,
-    chunks: Sequence[Chunk],
-    scores: Sequence[float],
-    index: int,
-    scale: Scale,
-    aggregate: str,
-    *,
-    passages: bool,
-    explain: bool,
-) -> Ranked:
-    """Join scores to the document, or the passage of one, that they belong to; not yet ranked."""
-    score, deciding = AGGREGATES[aggregate](scores)
-    scored = zip(chunks, scores, strict=True) if explain else ()
-    return Ranked(
-        rank=0,
-        index=index,
-        score=score,
-        relevance=relevance(score, scale),
-        document=split.document,
-        passage=chunks[deciding],
-        passage_score=scores[deciding],
-        tokens=chunks[0].tokens if passages else split.tokens,
-        chunks=len(chunks),
-        dropped=0 if passages else split.dropped,
-        explanation=tuple(ScoredChunk(c, value, relevance(value, scale)) for c, value in scored),
-    )
+def _explained(
+    chunks: Sequence[Chunk], values: Sequence[float], scale: Scale
+) -> Sequence[ScoredChunk]:
+    pairs = zip(chunks, values, strict=True)
+    return tuple(ScoredChunk(chunk, value, relevance(value, scale)) for chunk, value in pairs)

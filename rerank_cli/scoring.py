@@ -22,12 +22,14 @@ SLICE = 256
 class Progress(NamedTuple):
     """How far a ranking has come: documents and pairs scored, and the share of the batch at hand.
 
-    `share` is 0 when a batch has been read, and 1 when all of it is scored.
+    `share` is 0 when a batch has been read, and 1 when all of it is scored. While the collection
+    is surveyed, before anything is scored, `documents` counts those read.
     """
 
     documents: int
     pairs: int
     share: float
+    surveying: bool = False
 
 
 Watch = Callable[[Progress], None]

@@ -34,13 +34,14 @@ class Color(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Where output goes; `interactive` says that a person reads stdout."""
+    """Where output goes; `interactive` says that a person reads stdout, `watched` stderr."""
 
     stdout: BinaryIO
     stderr: TextIO
     interactive: bool
     color: bool
     width: int
+    watched: bool = False
 
     @classmethod
     def current(
@@ -55,6 +56,7 @@ class Terminal:
             interactive=interactive,
             color=color is Color.ALWAYS or (color is Color.AUTO and not plain),
             width=shutil.get_terminal_size().columns,
+            watched=sys.stderr.isatty() and environ.get("TERM") != "dumb",
         )
 
     def write(self, pieces: Iterable[bytes]) -> None:

@@ -57,6 +57,10 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> Tokens: ...
 
+    def count(self, text: str) -> int:
+        """How many tokens `encode` gives."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

@@ -16,6 +16,9 @@ class Words:
         spans = [match.span() for match in WORD.finditer(text)]
         return Tokens([end - start for start, end in spans], spans)
 
+    def count(self, text: str) -> int:
+        return len(text.split())
+
 
 WORDS_INFO = ScorerInfo("words", "1", scale="unbounded", tokenizer=Words())
 

@@ -38,6 +38,9 @@ class BytePieces:
         ]
         return Tokens(list(range(len(spans))), spans)
 
+    def count(self, text: str) -> int:
+        return len(self.encode(text).ids)
+
 
 class Numbered:
     """A tokenizer whose tokens' ids are their places, so that none is taken for another."""
@@ -48,6 +51,9 @@ class Numbered:
     def encode(self, text: str) -> Tokens:
         spans = self._tokenizer.encode(text).spans
         return Tokens(range(len(spans)), spans)
+
+    def count(self, text: str) -> int:
+        return self._tokenizer.count(text)
 
 
 @cache

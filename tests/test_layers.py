@@ -17,7 +17,7 @@ LAYERS = [
     {"chunking", "terminal"},
     {"scoring"},
     {"models", "inputs", "render"},
-    {"scorers", "pipeline"},
+    {"scorers", "pipeline", "progress"},
     {"commands"},
     {"usage", "options"},
     {"cli"},

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_cli.commands.notices import counted, left_out, tell_of_inputs
 from rerank_cli.directories import cache_directory
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.documents import Inputs
@@ -38,49 +39,55 @@ def rank_documents(
     inputs.check()
 
     from rerank_cli.pipeline import rank
+    from rerank_cli.progress import ProgressLine
     from rerank_cli.scorers import open_scorer
 
     scorer = open_scorer(model, threads=threads)
     if isinstance(scorer, SurveyingScorer):
         inputs.spool = cache_directory()
     passages = inputs.single_file
-    ranking = rank(query, inputs, scorer, passages=passages, min_score=min_score, **options)
+    with ProgressLine(terminal.stderr, lambda: inputs.share) as line:
+        ranking = rank(
+            query,
+            inputs,
+            scorer,
+            passages=passages,
+            min_score=min_score,
+            watch=line if terminal.watched else None,
+            **options,
+        )
     form = output.form or (Format.TABLE if terminal.interactive else Format.TEXT)
     try:
         terminal.write(render(ranking, form, terminal, passages=passages, full=output.full))
     finally:  # whoever closed the pipe is told all the same
-        _say_what_happened(ranking, inputs, terminal)
+        tell_of_inputs(inputs, terminal)
+        _say_what_happened(ranking, terminal)
     if not ranking.results:
-        terminal.warn(_why_nothing(ranking, min_score))
+        terminal.warn(_why_nothing(ranking, inputs, min_score))
+    if inputs.report.problems or (inputs.report.skipped and not ranking.documents):
+        return ExitCode.USAGE
     if output.strict and ranking.truncated:
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
 
 
-def _say_what_happened(ranking: Ranking, inputs: Inputs, terminal: Terminal) -> None:
+def _say_what_happened(ranking: Ranking, terminal: Terminal) -> None:
     """Tell on stderr of everything that the results do not show by themselves."""
     for note in ranking.notes:
         terminal.warn(note)
-    if inputs.report.undecodable:
-        terminal.warn(
-            f"{_count(inputs.report.undecodable, 'document')} had bytes that are not UTF-8"
-        )
     if ranking.cut:
         terminal.warn(
-            f"{_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
-            f"{_count(ranking.dropped, 'token')} beyond the last chunk dropped",
+            f"{counted(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
+            f"{counted(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
 
 
-def _why_nothing(ranking: Ranking, min_score: float | None) -> str:
+def _why_nothing(ranking: Ranking, inputs: Inputs, min_score: float | None) -> str:
     scored = ranking.documents - ranking.empty
     if not ranking.documents:
-        return "nothing to rank: the input is empty"
+        reason = left_out(inputs)
+        return f"nothing to rank: {f'left out {reason}' if reason else 'the input is empty'}"
     if not scored:
-        return f"nothing to rank: {_count(ranking.empty, 'document')}, all blank"
-    return f"none of {_count(scored, 'document')} reached a score of {min_score}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+        return f"nothing to rank: {counted(ranking.empty, 'document')}, all blank"
+    return f"none of {counted(scored, 'document')} reached a score of {min_score}"

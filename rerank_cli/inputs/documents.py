@@ -96,10 +96,9 @@ class Inputs:
             try:
                 yield from self._documents(place)
             except BinarySource:
+                self.report.skipped[BINARY] += 1
                 if place.named:
                     self.report.binary.append(place.path)
-                else:
-                    self.report.skipped[BINARY] += 1
             except (OSError, InputError) as error:
                 problem = error if isinstance(error, InputError) else unreadable(place.path, error)
                 if place.named:

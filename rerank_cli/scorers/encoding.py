@@ -31,6 +31,9 @@ class ModelTokenizer:
         encoding = self._tokenizer.encode(encodable(text), add_special_tokens=False)
         return Tokens(encoding.ids, encoding.offsets)
 
+    def count(self, text: str) -> int:
+        return len(self._tokenizer.encode(encodable(text), add_special_tokens=False).ids)
+
     def template(self) -> "PairTemplate":
         """Learn how a pair is joined, from a pair that the tokenizer joins."""
         joined = self._tokenizer.encode("a", "b")

@@ -37,6 +37,9 @@ class WordTokenizer:
         spans = [match.span() for match in _WORD.finditer(text)]
         return Tokens(range(len(spans)), spans)
 
+    def count(self, text: str) -> int:
+        return len(_WORD.findall(text))
+
 
 class LexicalScorer:
     """BM25 (Robertson and Zaragoza 2009) in the form that Lucene uses.

@@ -1,0 +1,81 @@
+"""The line on a terminal's stderr that says how far a ranking has come, and how long it will take.
+
+Comes up only for what takes a while, and leaves nothing behind.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from rerank_cli.scoring import Progress
+
+DELAY = 0.3  # seconds
+_KNOWN = "{desc}  {percentage:3.0f}% |{bar:20}| {remaining} left"
+_UNKNOWN = "{desc}  {elapsed}"
+
+
+class ProgressLine:
+    """Watches a ranking; `share` tells how much of the input has been read, 0 to 1 or None.
+
+    The input is read in batches, and gone through twice where it is surveyed first.
+    """
+
+    def __init__(self, stderr: TextIO, share: Callable[[], float | None]) -> None:
+        self._stderr = stderr
+        self._share = share
+        self._begun = time.monotonic()
+        self._bar: Any = None
+        self._surveyed = False
+        self._batch = (0.0, 0.0)  # how much had been read before the batch at hand, and after
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show where a ranking is."""
+        share = self._share()
+        if progress.surveying:
+            self._surveyed = True
+        elif progress.share == 0:
+            self._batch = (self._batch[1], share or 0.0)
+        if time.monotonic() - self._begun < DELAY:
+            return
+        if self._bar is None:
+            self._bar = _bar(self._stderr, known=share is not None)
+        if share is not None:
+            before, after = self._batch
+            done = share if progress.surveying else before + (after - before) * progress.share
+            if self._surveyed:
+                done = done / 2 if progress.surveying else 0.5 + done / 2
+            self._bar.n = min(done, 1.0)
+        self._bar.set_description_str(self._described(progress), refresh=False)
+        self._bar.update(0)
+
+    def _described(self, progress: Progress) -> str:
+        if progress.surveying:
+            return f"{progress.documents:,} documents read"
+        rate = progress.pairs / (time.monotonic() - self._begun)
+        return f"{progress.documents:,} documents  {rate:,.0f} pairs/s"
+
+
+def _bar(stderr: TextIO, *, known: bool) -> Any:
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread of its own
+    return tqdm(
+        total=1.0 if known else None,
+        bar_format=_KNOWN if known else _UNKNOWN,
+        file=stderr,
+        leave=False,
+        dynamic_ncols=True,
+    )

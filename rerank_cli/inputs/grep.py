@@ -21,7 +21,7 @@ _MATCH = re.compile(
 )
 _AROUND = re.compile(r"(?:(?P<path>[^\0]+?)[-\0])?(?P<line>\d+)-(?P<text>.*)", re.DOTALL)
 _SEPARATOR = "--"
-_MESSAGE = '{"type":"'
+_MESSAGES = {"begin", "match", "context", "end", "summary"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class Found:
 def found_lines(blocks: Iterator[Block]) -> Iterator[Found]:
     """Read what was found out of lines; what stands between groups of them is left out."""
     for block in blocks:
-        if block.text.startswith(_MESSAGE):
-            message = _message(block)
-            if message is not None:
-                yield message
+        message = _message(block.text)
+        if message is not None:
+            if message["type"] in ("match", "context"):
+                yield _matched(message["data"], block)
             continue
         text = _ESCAPE.sub("", block.text)
         if text == _SEPARATOR:
@@ -52,16 +52,25 @@ def found_lines(blocks: Iterator[Block]) -> Iterator[Found]:
             yield Found(match["text"], match["path"], int(match["line"]), block.raw)
 
 
-def _message(block: Block) -> Found | None:
-    """Read one of rg's messages; None for those that begin and end a file."""
+def _message(line: str) -> dict[str, Any] | None:
+    """Read one of the messages that rg --json prints; None for what is none."""
+    if not line.startswith("{"):
+        return None
     try:
-        message: Any = DECODER.decode(block.text)
-        if message["type"] not in ("match", "context"):
-            return None
-        data = message["data"]
-        text = _said(data["lines"])
-        return Found(text.rstrip("\r\n"), _said(data["path"]), data["line_number"], block.raw)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        message = DECODER.decode(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(message, dict) and str(message.get("type")) in _MESSAGES
+    return message if known and isinstance(message.get("data"), dict) else None
+
+
+def _matched(data: dict[str, Any], block: Block) -> Found:
+    try:
+        text = _said(data["lines"]).rstrip("\r\n")
+        number = data.get("line_number")
+        line = number if isinstance(number, int) else None
+        return Found(text, _said(data["path"]), line, block.raw)
+    except (KeyError, TypeError, ValueError):  # not rg's, whatever it says
         return Found(block.text, None, block.line, block.raw)
 
 

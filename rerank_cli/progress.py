@@ -24,7 +24,7 @@ class ProgressLine:
     def __init__(self, stderr: TextIO, share: Callable[[], float | None]) -> None:
         self._stderr = stderr
         self._share = share
-        self._begun = time.monotonic()
+        self._begun = self._scoring = time.monotonic()
         self._bar: Any = None
         self._surveyed = False
         self._batch = (0.0, 0.0)  # how much had been read before the batch at hand, and after
@@ -46,6 +46,7 @@ class ProgressLine:
         share = self._share()
         if progress.surveying:
             self._surveyed = True
+            self._scoring = time.monotonic()
         elif progress.share == 0:
             self._batch = (self._batch[1], share or 0.0)
         if time.monotonic() - self._begun < DELAY:
@@ -64,7 +65,7 @@ class ProgressLine:
     def _described(self, progress: Progress) -> str:
         if progress.surveying:
             return f"{progress.documents:,} documents read"
-        rate = progress.pairs / (time.monotonic() - self._begun)
+        rate = progress.pairs / (time.monotonic() - self._scoring)
         return f"{progress.documents:,} documents  {rate:,.0f} pairs/s"
 
 

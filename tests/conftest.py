@@ -23,14 +23,18 @@ MODELS = Path(__file__).parent / "models"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: its exit code, and what it wrote."""
+    """What a run left: its exit code, and what it wrote, as bytes and as text."""
 
     code: int
-    out: str
+    raw: bytes
     err: str
 
+    @property
+    def out(self) -> str:
+        return self.raw.decode()
 
-class _Stream(io.TextIOWrapper):
+
+class Stream(io.TextIOWrapper):
     """Standard input, output or error of a run in this process; a terminal if it is said to be."""
 
     def __init__(self, content: bytes = b"", *, terminal: bool = False) -> None:
@@ -40,9 +44,9 @@ class _Stream(io.TextIOWrapper):
     def isatty(self) -> bool:
         return self._terminal
 
-    def text(self) -> str:
+    def written(self) -> bytes:
         self.flush()
-        return bytes(self.buffer.getvalue()).decode()  # type: ignore[attr-defined]
+        return bytes(self.buffer.getvalue())  # type: ignore[attr-defined]
 
 
 Run = Callable[..., Outcome]
@@ -54,13 +58,13 @@ def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(ROOT)
 
     def run(*arguments: str, stdin: bytes | None = None, terminal: int | None = None) -> Outcome:
-        out, err = _Stream(terminal=terminal is not None), _Stream(terminal=terminal is not None)
-        monkeypatch.setattr(sys, "stdin", _Stream(stdin or b"", terminal=stdin is None))
+        out, err = Stream(terminal=terminal is not None), Stream(terminal=terminal is not None)
+        monkeypatch.setattr(sys, "stdin", Stream(stdin or b"", terminal=stdin is None))
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", err)
         monkeypatch.setenv("COLUMNS", str(terminal or 80))
         code = cli.run(list(arguments))
-        return Outcome(code, out.text(), err.text())
+        return Outcome(code, out.written(), err.written().decode())
 
     return run
 

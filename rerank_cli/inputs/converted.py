@@ -60,8 +60,12 @@ def _decoded(data: bytes) -> str:
 
 
 def _pdf(data: bytes) -> Converted:
+    import logging
+
     from pypdf import PdfReader
 
+    # It tells of every blemish of a file that it then reads all the same.
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     reader = PdfReader(io.BytesIO(data))
     pages = [page.extract_text() for page in reader.pages]
     title = reader.metadata.title if reader.metadata else None

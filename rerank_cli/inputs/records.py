@@ -47,11 +47,12 @@ def not_json(where: str, error: Exception) -> InputError:
 
 
 def document_of(
-    record: Any, fields: Fields, block: Block, source: str, envelope: Envelope
+    record: Any, fields: Fields, block: Block, source: str, envelope: Envelope, *, titled: bool
 ) -> Document:
     """Make the document of an object, or of a string that is the text itself.
 
-    Raises `InputError` naming the place where the text is not to be had.
+    If it is to be `titled`, it has the object's title. Raises `InputError` naming the place where
+    the text is not to be had.
     """
     where = f"{source}:{block.line}"
     if isinstance(record, str):
@@ -68,7 +69,7 @@ def document_of(
         raise InputError(f"{where}: a record must be a JSON object or string, not {shown}")
     chosen = text_fields(record, fields, where)
     parts = [_text_of(record, name, where) for name in chosen]
-    title = record.get(TITLE_FIELD) if TITLE_FIELD not in chosen else None
+    title = record.get(TITLE_FIELD) if titled and TITLE_FIELD not in chosen else None
     return Document(
         text=encodable("\n".join(part for part in parts if part)),
         id=_id_of(record, fields, where),

@@ -50,12 +50,18 @@ class Reading:
         form = self.form
         if form is None:
             form = InputFormat.TEXT if self.grep else format_of(path)
-            named = bool(self.fields.text or self.fields.id)
-            if form is InputFormat.TEXT and (self.unit is Unit.RECORD or (stream and named)):
+            if form is InputFormat.TEXT and self._holds_records(path, stream=stream):
                 form = InputFormat.JSONL
         if self.grep:
             return form, Unit.LINE
         return form, self.unit if self.unit is not Unit.AUTO else unit_of(path, form, stream=stream)
+
+    def _holds_records(self, path: str, *, stream: bool) -> bool:
+        """Whether lines are JSON: it is said, or fields of what would be lines are asked for."""
+        if self.unit is not Unit.AUTO:
+            return self.unit is Unit.RECORD
+        named = bool(self.fields.text or self.fields.id)
+        return named and unit_of(path, InputFormat.TEXT, stream=stream) is Unit.LINE
 
 
 class BinarySource(Exception):
@@ -114,8 +120,9 @@ class Source:
                     envelope=envelope,
                 )
         elif unit is Unit.RECORD:
+            fields, titled = self.reading.fields, self.reading.prepend is Prepend.TITLE
             for record, block in self._records(content, form, decoder):
-                yield document_of(record, self.reading.fields, block, self.path, self.envelope)
+                yield document_of(record, fields, block, self.path, self.envelope, titled=titled)
         else:
             for block in self._blocks(content, unit, decoder):
                 yield Document(
@@ -155,10 +162,9 @@ class Source:
 
         Of Markdown that is the file's first heading, from where it stands.
         """
-        prepend = self.reading.prepend
-        if prepend is None:
-            return replace(document, title="") if document.title else document
-        if prepend is Prepend.PATH:
+        if self.reading.prepend is None:
+            return document
+        if self.reading.prepend is Prepend.PATH:
             named = document.source not in (None, STDIN)
             return replace(document, title=str(document.source) if named else "")
         if not self.title and suffix_of(self.path) in _MARKDOWN:

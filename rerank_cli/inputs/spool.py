@@ -8,11 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
+from rerank_cli.errors import OutputError
+
 
 class Replayed:
     """A stream that can be gone through again: one with a place to go back to, or a copy of it.
 
-    `spooled` is the size of the copy in bytes, and 0 where none was needed.
+    `spooled` is the size of the copy in bytes, and 0 where none was needed. Raises `OutputError`
+    where there is no room for it.
     """
 
     def __init__(self, stream: BinaryIO, directory: Path) -> None:
@@ -21,9 +24,17 @@ class Replayed:
         if stream.seekable():
             self._start = stream.tell()
             return
-        directory.mkdir(parents=True, exist_ok=True)
-        copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as we do
-        shutil.copyfileobj(stream, copy, 1 << 20)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as we do
+            shutil.copyfileobj(stream, copy, 1 << 20)
+            copy.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot keep a copy of the input in {directory}: {error.strerror}",
+                hint="BM25 goes through it twice: give it a file, or set RERANK_HOME to a directory"
+                " with room",
+            ) from error
         self.spooled = copy.tell()
         self._stream, self._start = copy, 0
 

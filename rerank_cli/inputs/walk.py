@@ -32,7 +32,8 @@ def walk(root: str, skipped: Counter[str], unread: Callable[[OSError], None]) ->
 
     Symbolic links are not followed. `unread` is told of folders that cannot be read.
     """
-    yield from _walk(root, _above(root), skipped, unread)
+    for path in _walk(root, _above(root), skipped, unread):
+        yield path.removeprefix(f"{os.curdir}{os.sep}") if root == os.curdir else path
 
 
 def _walk(

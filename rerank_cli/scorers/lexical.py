@@ -8,11 +8,13 @@ is learnt and nothing understood.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import Stemmer
 
+from rerank_cli.chunking import segments
 from rerank_cli.types import Pair, Scored, ScorerInfo, Tokens
 
 K1, B = 1.2, 0.75
@@ -65,8 +67,9 @@ class LexicalScorer:
         for query, chunk in pairs:
             collection = collections.get(query)
             if collection is None:
-                collection = collections[query] = _Collection(self._stems.of(query))
-            collection.count(self._stems.of(chunk.scored_text))
+                weights = Counter(self._stems.of(query))
+                collection = collections[query] = _Collection(tuple(weights), weights)
+            collection.count(*self._stems.counted(chunk.scored_text, collection.query))
         return CollectionScorer(self.info, self._stems, collections)
 
 
@@ -81,41 +84,38 @@ class CollectionScorer:
         self._collections = collections
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        return Scored(
-            [
-                self._collections[query].score(self._stems.of(chunk.scored_text))
-                for query, chunk in pairs
-            ]
-        )
+        return Scored([self._score(query, chunk.scored_text) for query, chunk in pairs])
+
+    def _score(self, query: str, text: str) -> float:
+        collection = self._collections[query]
+        return collection.score(*self._stems.counted(text, collection.query))
 
 
 @dataclass(slots=True)
 class _Collection:
     """One query's terms, and in how many of the documents that went by each of them stood."""
 
-    query: list[str]
+    query: Sequence[str]
+    weights: Mapping[str, int]  # how often each stands in the query
     documents: int = 0
     length: int = 0
-    frequencies: dict[str, int] = field(init=False)
+    frequencies: Counter[str] = field(default_factory=Counter)
 
-    def __post_init__(self) -> None:
-        self.frequencies = dict.fromkeys(self.query, 0)
-
-    def count(self, terms: list[str]) -> None:
+    def count(self, length: int, counts: Sequence[int]) -> None:
+        """Add a document of so many terms, with so many of each of the query's."""
         self.documents += 1
-        self.length += len(terms)
-        for term in self.frequencies:
-            if term in terms:
-                self.frequencies[term] += 1
+        self.length += length
+        for term, count in zip(self.query, counts, strict=True):
+            self.frequencies[term] += count > 0
 
-    def score(self, terms: list[str]) -> float:
+    def score(self, length: int, counts: Sequence[int]) -> float:
         score = 0.0
-        for term in self.query:  # one that stands twice in it counts twice
-            if frequency := terms.count(term):
-                share = len(terms) * self.documents / self.length  # of the mean length
+        for term, count in zip(self.query, counts, strict=True):
+            if count:
+                share = length * self.documents / self.length  # of the mean length
                 known = self.frequencies[term]
                 idf = math.log(1 + (self.documents - known + 0.5) / (known + 0.5))
-                score += idf * frequency / (frequency + K1 * (1 - B + B * share))
+                score += self.weights[term] * idf * count / (count + K1 * (1 - B + B * share))
         return score
 
 
@@ -129,6 +129,15 @@ class _Stems(dict[str, str]):
     def of(self, text: str) -> list[str]:
         """The stems of a text's words, in order, without stop words."""
         return list(filter(None, [self[word] for word in _TERM.findall(text.lower())]))
+
+    def counted(self, text: str, terms: Sequence[str]) -> tuple[int, list[int]]:
+        """How many terms a text has, and how many of each of `terms`; piece by piece."""
+        length, counts = 0, [0] * len(terms)
+        for start, end in segments(text):
+            stems = self.of(text[start:end])
+            length += len(stems)
+            counts = [count + stems.count(term) for count, term in zip(counts, terms, strict=True)]
+        return length, counts
 
     def __missing__(self, word: str) -> str:
         if len(self) >= _VOCABULARY:

@@ -12,6 +12,7 @@ _VISIBLE = (
     | {0x7F: 0x2421}
     | dict.fromkeys((*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000)), 0xFFFD)
 )
+_VISIBLE_BUT_TABS = {code: shown for code, shown in _VISIBLE.items() if code != 0x09}
 
 
 def encodable(text: str) -> str:
@@ -26,3 +27,8 @@ def printable(text: str) -> str:
     and lone surrogates become U+FFFD.
     """
     return text.translate(_VISIBLE)
+
+
+def readable(text: str) -> str:
+    """Make control characters visible but for tabs and line ends, which move no further than on."""
+    return text.replace("\r\n", "\n").translate(_VISIBLE_BUT_TABS)

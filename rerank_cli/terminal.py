@@ -74,12 +74,20 @@ class Terminal:
         """Say something that the user should know, on stderr."""
         warn(self.stderr, message, hint)
 
+    def say(self, lines: str) -> None:
+        """Tell the user on stderr what was asked for."""
+        _tell(self.stderr, f"{printable(lines)}\n")
+
 
 def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
     """Write a message as every message is written: what, a blank line, and what to do now."""
     lines = f"rerank: {printable(message)}\n"
     if hint:
         lines += f"\nhint: {printable(hint)}\n"
+    _tell(stderr, lines)
+
+
+def _tell(stderr: TextIO, lines: str) -> None:
     with suppress(OSError):  # there is nobody left to tell
         stderr.write(lines)
         stderr.flush()

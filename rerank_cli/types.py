@@ -31,8 +31,8 @@ class Document:
 
     `raw` holds the record's own bytes with their terminator, so that a pipe gives back what it
     was given; `line` counts from 1; `fields` holds the record's other fields, and is None where
-    the text is the source's own (a line, a file). A `title` is put before each of its chunks when
-    they are scored.
+    the text is the source's own (a line, a file). `whole` says that it is all of its source. A
+    `title` is put before each of its chunks when they are scored.
     """
 
     text: str
@@ -43,6 +43,7 @@ class Document:
     raw: bytes | None = None
     title: str = ""
     envelope: Envelope = Envelope()
+    whole: bool = False
 
 
 class Tokens(NamedTuple):

@@ -91,6 +91,15 @@ def test_ranking_in_a_pipe_imports_what_scores_and_no_more() -> None:
     assert loaded & HEAVY == {"numpy", "onnxruntime", "tokenizers"}
 
 
+@pytest.mark.parametrize(
+    ("form", "needs"),
+    [("text", set()), ("json", {"hashlib"}), ("jsonl", set()), ("csv", {"csv"}), ("md", set())],
+)
+def test_a_format_imports_what_it_needs_and_no_more(form: str, needs: set[str]) -> None:
+    loaded = modules_after("refund", "-d", "refund", "-f", form)
+    assert loaded & {"csv", "hashlib", "rich"} == needs
+
+
 def test_importing_the_package_imports_nothing_else() -> None:
     code = "import sys; import rerank_cli; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.errors import ExitCode
+from rerank_cli.render import EXPLAINING, Format
+from rerank_cli.render.columns import HEADER
 from tests.conftest import ROOT, Run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +37,13 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_exit_code_is_in_the_table() -> None:
     rows = re.findall(r"^\| (\d+) \|", README, re.MULTILINE)
     assert [int(row) for row in rows] == list(ExitCode)
+
+
+def test_every_format_is_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", README, re.MULTILINE)
+    assert [name for name, _ in rows] == list(Format)
+    assert [name for name, explains in rows if explains.strip() == "yes"] == list(EXPLAINING)
+    assert f"`{','.join(HEADER)}`" in README
 
 
 def test_every_option_that_is_named_exists(rerank: Run) -> None:

@@ -1,16 +1,14 @@
-"""What is written in each format, and what is drawn on terminals of every width."""
+"""What is drawn on terminals of every width, and when it is coloured."""
 
-import json
 import re
 
 import pytest
 from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
-from rerank_cli.characters import encodable, printable
-from rerank_cli.render import Format, render
+from rerank_cli.characters import printable, readable
+from rerank_cli.render import Format, Style, render
 from rerank_cli.render.query_words import QueryWords
-from rerank_cli.terminal import Terminal
 from tests.conftest import Run
 from tests.fakes import OverlapScorer, windowed
 
@@ -19,9 +17,15 @@ ODD = [
     "fox and 日本語のとても長い文書です。" * 4,
     "a fox 👩‍👩‍👧 e\u0301\u0302 שלום عربي " * 5,
     "\x1b]0;title\x07\x1b[2Jfox\x9b31m \u202e reversed \x00\x7f",
+    "a fox 👍🏽🇩🇪❤️1️⃣ 👩‍👩‍👧\u2028" * 9,
+    "שלום עולם " * 30,
     "plain text of a fox that is long enough to need more than a single line of the table " * 3,
     "fox",
 ]
+
+
+# What a terminal may act on. The table's own mark for direction is not among them.
+ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def ranked(texts: list[str], query: str = "fox", **options: object) -> Ranking:
@@ -31,9 +35,8 @@ def ranked(texts: list[str], query: str = "fox", **options: object) -> Ranking:
 
 
 def drawn(ranking: Ranking, width: int, *, color: bool = False, full: bool = False) -> list[str]:
-    terminal = Terminal(None, None, interactive=True, color=color, width=width)  # type: ignore[arg-type]
-    pieces = render(ranking, Format.TABLE, terminal, passages=False, full=full)
-    return b"".join(pieces).decode().splitlines()
+    style = Style(Format.TABLE, interactive=True, color=color, width=width, full=full)
+    return b"".join(render(ranking, style)).decode().split("\n")[:-1]
 
 
 @pytest.mark.parametrize("width", [20, 30, 60, 80, 200])
@@ -43,7 +46,7 @@ def test_the_table_fits_and_lets_no_control_character_through(width: int, color:
     plain = [ESCAPE.sub("", line) for line in lines]
     assert all(cell_len(line) <= width for line in plain)
     assert (lines != plain) is color
-    assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e]", "".join(plain))
+    assert not ACTIVE.search("".join(plain))
     assert sum(line.strip()[:1].isdigit() and "." in line[:10] for line in plain) >= len(ODD)
 
 
@@ -72,6 +75,59 @@ def test_an_extract_is_of_the_lines_with_the_querys_words() -> None:
     assert len(drawn(ranked([text]), 60, full=True)) > 10
 
 
+def test_no_line_is_too_wide_where_emoji_are_not_joined() -> None:
+    texts = ["fox 👩‍👩‍👧 👍🏽 🇩🇪 ❤️ " * 9, "👩‍👩‍👧" * 50]
+    for width in (30, 60, 80, 200):
+        for full in (False, True):
+            lines = drawn(ranked(texts), width, full=full)
+            assert max(sum(max(0, wide(c)) for c in line) for line in lines) <= width
+
+
+def wide(character: str) -> int:
+    """Cells of one code point by itself, as terminals have it that know of no sequences."""
+    return 2 if character in "🏻🏼🏽🏾🏿" else cell_len(character)
+
+
+def test_right_to_left_text_stays_in_its_cell() -> None:
+    name = "\N{HEBREW LETTER ALEF}.txt"
+    documents = [Document("שלום עולם fox " * 9, source=name, line=1), Document("fox")]
+    ranking = rank("fox", documents, OverlapScorer(windowed(200, scale="logit")))
+    *hebrew, english = drawn(ranking, 80)
+    assert len(hebrew) == 3
+    assert re.search(f"\u200e{name}:1\u200e +\u200e", hebrew[0])
+    assert all(re.match(" +\u200e", line) for line in hebrew[1:])
+    assert "\u200e" not in english
+
+
+def test_a_name_with_a_line_end_stays_in_its_row() -> None:
+    ranking = rank("fox", [Document("fox", source="a\nb\x1b.txt", line=1)], OverlapScorer())
+    (line,) = drawn(ranking, 80)
+    assert "a␊b␛.txt:1" in line
+
+
+def test_an_explained_result_has_a_row_for_each_of_its_chunks() -> None:
+    document = Document("none of it\n" * 3 + "a fox here\n", source="a.md", line=1)
+    scorer = OverlapScorer(windowed(4, scale="logit"))
+    ranking = rank("fox", [document], scorer, explain=True, chunk_tokens=8, overlap_tokens=0)
+    first, *chunks = drawn(ranking, 80)
+    assert first.startswith("1  0.731  █████▉    a.md:3")
+    assert len(chunks) == len(ranking[0].explanation) == 2
+    assert [line.split()[:2] for line in chunks] == [["·", "0.500"], ["·", "0.731"]]
+    assert chunks[1].endswith("none of it a fox here")
+
+
+def test_empty_documents_have_no_score() -> None:
+    lines = drawn(ranked(["a fox", " ", ""], keep_empty=True), 80)
+    assert [line.split() for line in lines[1:]] == [
+        ["\N{EN DASH}", "notes/a.txt:2", "(empty)"],
+        ["\N{EN DASH}", "notes/a.txt:3", "(empty)"],
+    ]
+    assert [line.split() for line in drawn(ranked([""], keep_empty=True), 20)] == [
+        ["\N{EN DASH}", "(empty)"]
+    ]
+    assert drawn(ranked([""]), 80) == []
+
+
 def test_the_querys_words_are_marked() -> None:
     (line,) = drawn(ranked(["the foxes run"], query="fox run"), 80, color=True)
     assert re.search(r"\x1b\[[0-9;]+mfoxes\x1b\[0m", line)
@@ -80,51 +136,9 @@ def test_the_querys_words_are_marked() -> None:
     assert len(QueryWords("how is it").spans("How it is")) == 3
 
 
-def test_json_has_the_shape_of_the_rerank_apis() -> None:
-    (piece,) = render(ranked(["no", "a fox"]), Format.JSON, None, passages=False, full=False)  # type: ignore[arg-type]
-    body = json.loads(piece)
-    assert list(body) == ["id", "schema", "model", "scale", "query", "results", "counts", "usage"]
-    assert body["results"][0] == {
-        "index": 1,
-        "relevance_score": 0.7310586,
-        "raw_score": 1.0,
-        "document": {"text": "a fox", "source": "notes/a.txt", "line": 2},
-        "passage": {"text": "a fox", "start": 0, "end": 5, "line": 2, "raw_score": 1.0},
-        "tokens": 2,
-        "chunks": 1,
-        "truncated": False,
-    }
-    assert (body["schema"], body["model"], body["scale"]) == (1, "words@1", "logit")
-    assert body["counts"] == {"documents": 2, "empty": 0, "truncated": 0, "dropped_tokens": 0}
-    assert body["usage"] == {"total_tokens": 3}
-
-
-def test_a_lone_surrogate_stays_valid_json() -> None:
-    documents = [Document("fox", fields={"name": "\ud83d"})]
-    ranking = rank("fox", documents, OverlapScorer())
-    (piece,) = render(ranking, Format.JSON, None, passages=False, full=False)  # type: ignore[arg-type]
-    assert json.loads(piece)["results"][0]["document"]["fields"] == {"name": "\ud83d"}
-
-
-def test_a_passage_that_was_not_utf_8_is_given_back_as_it_was() -> None:
-    raw = b"caf\xe9 one two.\nfox \xff\xe2\x82 \xe2\x82\xac end.\n"
-    text = encodable(raw.decode("utf-8", "surrogateescape"))
-    document = Document(text, source="a.md", line=1, raw=raw)
-    ranking = rank("fox", [document], OverlapScorer(windowed(8)), passages=True, chunk_tokens=8)
-    assert b"".join(render(ranking, Format.TEXT, None, passages=True, full=False)) == raw  # type: ignore[arg-type]
-
-
-def test_the_id_is_of_the_content() -> None:
-    def identity(texts: list[str]) -> str:
-        (piece,) = render(ranked(texts), Format.JSON, None, passages=False, full=False)  # type: ignore[arg-type]
-        return str(json.loads(piece)["id"])
-
-    assert identity(["a fox"]) == identity(["a fox"])
-    assert identity(["a fox"]) != identity(["a box"])
-
-
 def test_printable_shows_every_control_character() -> None:
     assert printable("a\tb\x1b\x7f\x85\u202e\ud800\n") == "a␉b␛␡\ufffd\ufffd\ufffd\n"
+    assert readable("a\tb\r\nc\rd\x1b") == "a\tb\nc␍d␛"
 
 
 def test_a_terminal_gets_a_table_and_a_pipe_the_records(rerank: Run) -> None:

@@ -1,5 +1,6 @@
 """What a run says on stderr of its input: what could not be read, and what was left out."""
 
+from rerank_cli.commands.summary import counted
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
 from rerank_cli.terminal import Terminal
 
@@ -31,11 +32,6 @@ def left_out(inputs: Inputs) -> str:
     """What was left out of folders and lists, in words; empty where nothing was."""
     skipped = inputs.report.skipped
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()) if count)
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things, in words."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _binary_hint(inputs: Inputs) -> str | None:

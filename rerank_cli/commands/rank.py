@@ -1,24 +1,50 @@
 """`rerank QUERY [FILE]...`: documents in, the same documents out, best first."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_cli.commands.notices import counted, left_out, tell_of_inputs
+from rerank_cli.commands.notices import left_out, tell_of_inputs
+from rerank_cli.commands.summary import counted, summary
 from rerank_cli.directories import cache_directory
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.render import Format, render
+from rerank_cli.render import Format, Style, render
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranking, SurveyingScorer
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How results are shown; a `form` of None is a table on a terminal and text in a pipe."""
+    """What is shown, and how.
 
-    form: Format | None
-    full: bool
-    strict: bool
+    A `form` of None is a table on a terminal and text elsewhere. `passages` ranks
+    the passages of documents that are not one file's.
+    """
+
+    form: Format | None = None
+    passages: bool = False
+    scores: bool = False
+    null: bool = False
+    full: bool = False
+    explain: bool = False
+    strict: bool = False
+    verbose: bool = False
+
+    def style(self, terminal: Terminal, *, passages: bool) -> Style:
+        """What the writer is told; raises `UsageError` for what the format has no place for."""
+        style = Style(
+            form=self.form or (Format.TABLE if terminal.interactive else Format.TEXT),
+            passages=passages,
+            scores=self.scores,
+            null=self.null,
+            full=self.full,
+            interactive=terminal.interactive,
+            color=terminal.color,
+            width=terminal.width,
+        )
+        style.check(explain=self.explain)
+        return style
 
 
 def rank_documents(
@@ -36,7 +62,10 @@ def rank_documents(
 
     Raises the errors of reading and scoring.
     """
+    started = time.monotonic()
     inputs.check()
+    passages = output.passages or inputs.single_file
+    style = output.style(terminal, passages=passages)
 
     from rerank_cli.pipeline import rank
     from rerank_cli.progress import ProgressLine
@@ -45,23 +74,24 @@ def rank_documents(
     scorer = open_scorer(model, threads=threads)
     if isinstance(scorer, SurveyingScorer):
         inputs.spool = cache_directory()
-    passages = inputs.single_file
     with ProgressLine(terminal.stderr, lambda: inputs.share) as line:
         ranking = rank(
             query,
             inputs,
             scorer,
             passages=passages,
+            explain=output.explain,
             min_score=min_score,
             watch=line if terminal.watched else None,
             **options,
         )
-    form = output.form or (Format.TABLE if terminal.interactive else Format.TEXT)
     try:
-        terminal.write(render(ranking, form, terminal, passages=passages, full=output.full))
+        terminal.write(render(ranking, style, tuple(inputs.report.envelopes)))
     finally:  # whoever closed the pipe is told all the same
         tell_of_inputs(inputs, terminal)
         _say_what_happened(ranking, terminal)
+        if output.verbose:
+            terminal.say(summary(ranking, time.monotonic() - started))
     if not ranking.results:
         terminal.warn(_why_nothing(ranking, inputs, min_score))
     if inputs.report.problems or (inputs.report.skipped and not ranking.documents):

@@ -126,7 +126,12 @@ class Source:
         else:
             for block in self._blocks(content, unit, decoder):
                 yield Document(
-                    block.text, source=self.path, line=block.line, raw=block.raw, envelope=envelope
+                    block.text,
+                    source=self.path,
+                    line=block.line,
+                    raw=block.raw,
+                    whole=unit is Unit.FILE,
+                    envelope=envelope,
                 )
 
     def _blocks(self, content: BinaryIO, unit: Unit, decoder: Decoder) -> Iterator[Block]:

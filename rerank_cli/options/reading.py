@@ -85,6 +85,7 @@ Null = Annotated[
     _option(
         "-0",
         "--null",
-        help="Lines end with NUL, read and written; with --files-from, its names do.",
+        help="NUL ends each line that is read, or each name of --files-from; and each record or "
+        "path that is written.",
     ),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rerank_cli import __version__
-from rerank_cli.render import Format
+from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.terminal import Color
 
 _option = partial(typer.Option, rich_help_panel="Output")
@@ -25,17 +25,45 @@ MinScore = Annotated[
     float | None,
     _option("--min-score", metavar="X", help="Show what has a relevance score of X or more."),
 ]
+Within = Annotated[
+    float | None,
+    _option("--within", metavar="X", help="Show what scores no more than X below the best."),
+]
+KeepEmpty = Annotated[
+    bool, _option("--keep-empty", help="Show empty documents too, after all that have a score.")
+]
+Passages = Annotated[
+    bool, _option("--passages", help="Rank the passages of documents, each by itself.")
+]
+Explain = Annotated[
+    bool,
+    _option(
+        "--explain",
+        help=f"Show the score of each chunk of a result: in {', '.join(EXPLAINING[:-1])} "
+        f"and {EXPLAINING[-1]}.",
+    ),
+]
 FormatOption = Annotated[
     Format | None,
     _option(
         "-f",
         "--format",
-        help="Default: a table on a terminal; in a pipe text, the records as they came.",
+        help="Default: a table on a terminal; elsewhere text, the records as they came.",
     ),
 ]
 AsJson = Annotated[bool, _option("--json", help="The same as --format json.")]
+Scores = Annotated[
+    bool,
+    _option(
+        "--scores",
+        help="Put its score before each record of text: of CSV and TSV rows, a first column.",
+    ),
+]
 Full = Annotated[bool, _option("--full", help="Show passages whole in a table, not in extracts.")]
 ColorOption = Annotated[Color, _option("--color", help="When to use colour.")]
+Verbose = Annotated[
+    bool, _option("-v", "--verbose", help="Say on stderr what was ranked and how long it took.")
+]
 Version = Annotated[
     bool,
     typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),

@@ -1,117 +1,60 @@
-"""Turns a ranking into bytes: one writer for each `Format`.
+"""Turns a ranking into bytes: one writer for each `Format`, a module each.
 
-Decides nothing about order or content, and knows no stream: `terminal` does.
+Decides nothing about order or content, and knows no stream: `terminal` and `destination` do.
 """
 
-import json
-from collections.abc import Iterator
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-from rerank_cli.terminal import Terminal
-from rerank_cli.types import Ranked, Ranking
+from rerank_cli.characters import readable
+from rerank_cli.render.style import EXPLAINING, Format, Style
+from rerank_cli.types import Envelope, Ranking
 
-SCHEMA = 1
+__all__ = ["EXPLAINING", "Format", "Style", "render"]
 
-
-class Format(StrEnum):
-    """How results are written."""
-
-    TABLE = "table"
-    TEXT = "text"
-    JSON = "json"
+Writer = Callable[[Ranking, Style], Iterator[bytes]]
 
 
-def text(ranking: Ranking, *, passages: bool) -> Iterator[bytes]:
-    """The records' own bytes in their new order; of a ranking of passages, their texts."""
-    for result in ranking.results:
-        if passages or result.document.raw is None:
-            yield _passage_bytes(result) + b"\n"
-        else:
-            yield result.document.raw
+def render(ranking: Ranking, style: Style, envelopes: Sequence[Envelope] = ()) -> Iterator[bytes]:
+    """Write a ranking in a style: bytes in a pipe, and what cannot do a terminal harm on one.
 
-
-def _passage_bytes(result: Ranked) -> bytes:
-    """A passage's own bytes: where some were not UTF-8, one by one replaced in the text."""
-    passage, raw = result.passage, result.document.raw
-    if raw is None or "\ufffd" not in passage.text:
-        return passage.text.encode("utf-8", "replace")
-    original = raw.decode("utf-8", "surrogateescape")
-    return original[passage.start : passage.end].encode("utf-8", "surrogateescape")
-
-
-def as_json(ranking: Ranking, *, passages: bool) -> Iterator[bytes]:
-    """One JSON object, the same for the same input."""
-    body = json.dumps(payload(ranking, passages=passages), ensure_ascii=False, indent=2)
-    # A lone surrogate, which UTF-8 cannot hold, becomes the escape that JSON has for it.
-    yield body.encode("utf-8", "backslashreplace") + b"\n"
-
-
-def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
-    """A ranking in the shape of the rerank APIs: `id, model, results, usage` and what we add.
-
-    In a ranking of passages, each is a document of its own. Numbers have seven significant digits,
-    which is what a model's float32 holds. `id` is a hash of all the rest.
+    `envelopes` are those of every source that was read, whether or not any of it is in the
+    ranking. Errors are raised before the first piece.
     """
-    body = {
-        "schema": SCHEMA,
-        "model": ranking.info.model,
-        "scale": ranking.info.scale,
-        "query": ranking.query,
-        "results": [_result(result, passages=passages) for result in ranking.results],
-        "counts": {
-            "documents": ranking.documents,
-            "empty": ranking.empty,
-            "truncated": ranking.cut,
-            "dropped_tokens": ranking.dropped,
-        },
-        "usage": dict(ranking.usage),
-    }
-    import hashlib  # which loads all of OpenSSL
+    if style.form is Format.TEXT:
+        from rerank_cli.render.text import text
 
-    digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
-    return {"id": f"rerank-{digest[:16]}", **body}
+        pieces = text(ranking, style, envelopes)
+    else:
+        pieces = _writer(style.form)(ranking, style)
+    if style.interactive and style.form is not Format.TABLE:  # which has colours of its own
+        return (readable(piece.decode("utf-8", "replace")).encode() for piece in pieces)
+    return pieces
 
 
-def _result(result: Ranked, *, passages: bool) -> dict[str, Any]:
-    document, passage = result.document, result.passage
-    described = {
-        "id": document.id,
-        "text": passage.text if passages else document.text,
-        "source": document.source,
-        "line": passage.line if passages else document.line,
-        "fields": document.fields,
-    }
-    return {
-        "index": result.index,
-        "relevance_score": _number(result.relevance),
-        "raw_score": _number(result.score),
-        "document": {key: value for key, value in described.items() if value is not None},
-        "passage": {
-            "text": passage.text,
-            "start": passage.start,
-            "end": passage.end,
-            **({} if passage.line is None else {"line": passage.line}),
-            "raw_score": _number(result.passage_score),
-        },
-        "tokens": result.tokens,
-        "chunks": result.chunks,
-        "truncated": result.truncated,
-    }
+def _writer(form: Format) -> Writer:
+    """Import a format's writer: none is worth its time where it is not used, rich least of all."""
+    match form:
+        case Format.TABLE:
+            from rerank_cli.render.table import table
 
+            return table
+        case Format.TSV | Format.CSV:
+            from rerank_cli.render.columns import as_csv, as_tsv
 
-def _number(value: float) -> float:
-    return float(f"{value:.7g}")
+            return as_csv if form is Format.CSV else as_tsv
+        case Format.JSON | Format.JSONL:
+            from rerank_cli.render.objects import as_json, as_jsonl
 
+            return as_json if form is Format.JSON else as_jsonl
+        case Format.TREC:
+            from rerank_cli.render.trec import trec
 
-def render(
-    ranking: Ranking, form: Format, terminal: Terminal, *, passages: bool, full: bool
-) -> Iterator[bytes]:
-    """Render in a format; `full` shows whole passages in a table rather than extracts."""
-    if form is Format.TABLE:
-        from rerank_cli.render.table import (
-            table,  # rich is slow to import, and a pipe needs none of it
-        )
+            return trec
+        case Format.PATHS:
+            from rerank_cli.render.paths import paths
 
-        return table(ranking, terminal, full=full)
-    return (as_json if form is Format.JSON else text)(ranking, passages=passages)
+            return paths
+        case _:
+            from rerank_cli.render.markdown import markdown
+
+            return markdown

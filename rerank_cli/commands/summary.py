@@ -1,0 +1,23 @@
+"""What a ranking came to, in two lines for a person: what was read, and what it took.
+
+Says nothing that needs doing something about: such things are warnings, asked for or not.
+"""
+
+from rerank_cli.types import Ranking
+
+
+def summary(ranking: Ranking, seconds: float) -> str:
+    """The lines of --verbose."""
+    read = [
+        counted(ranking.documents, "document"),
+        f"{ranking.empty:,} empty",
+        counted(ranking.duplicates, "duplicate"),
+        f"{ranking.cut:,} cut",
+    ]
+    took = [counted(ranking.chunks, "chunk"), counted(ranking.tokens, "token")]
+    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words: `1 document`, `1,204 documents`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,70 @@
+"""Markdown to paste into an issue or a prompt: a numbered list of places, scores and passages.
+
+Passages are fenced, so that nothing in them is read as Markdown.
+"""
+
+import re
+from collections.abc import Iterator
+
+from rerank_cli.characters import encodable
+from rerank_cli.render.style import Style
+from rerank_cli.render.values import document_place, place
+from rerank_cli.types import Blank, Chunk, Ranked, Ranking
+
+_BACKTICKS = re.compile("`+")
+# Every one of them ends a line in Markdown.
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def markdown(ranking: Ranking, _style: Style) -> Iterator[bytes]:
+    """An item a result; with an explanation all its chunks, in the document's order."""
+    between = ""
+    for result in ranking.results:
+        yield encodable(between + _item(result)).encode()
+        between = "\n"
+    if ranking.blanks:
+        lines = [f"{between}Empty, and not scored:\n\n", *map(_blank, ranking.blanks)]
+        yield encodable("".join(lines)).encode()
+
+
+def _item(result: Ranked) -> str:
+    marker = f"{result.rank}. "
+    indent = " " * len(marker)
+    document, passage = result.document, result.passage
+    if not result.explanation:
+        where = place(document.source, passage.line) or document.id or ""
+        return marker + _heading(result.relevance, where) + _fenced(passage, indent)
+    where = document_place(document) or document.id or ""
+    chunks = [
+        f"\n{indent}- {_heading(relevance, place(document.source, chunk.line))}"
+        f"{_fenced(chunk, indent + '  ')}"
+        for chunk, _, relevance in result.explanation
+    ]
+    return marker + _heading(result.relevance, where) + "".join(chunks)
+
+
+def _blank(blank: Blank) -> str:
+    where = document_place(blank.document) or blank.document.id
+    return f"- {_code(where) if where else f'document {blank.index + 1}'}\n"
+
+
+def _heading(relevance: float, where: str) -> str:
+    return f"**{relevance:.3f}**{' ' + _code(where) if where else ''}\n"
+
+
+def _fenced(chunk: Chunk, indent: str) -> str:
+    fence = "`" * max(3, _longest_run(chunk.text) + 1)
+    lines = [fence, *_LINE_END.split(chunk.text.rstrip("\r\n")), fence]
+    return "\n" + "".join(f"{indent if line else ''}{line}\n" for line in lines)
+
+
+def _code(text: str) -> str:
+    """A code span, which shows any name as it is."""
+    text = _LINE_END.sub(" ", text)
+    run = "`" * (_longest_run(text) + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{run}{space}{text}{space}{run}"
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, _BACKTICKS.findall(text)), default=0)

@@ -1,0 +1,230 @@
+"""What is written in each format, to pipes and files."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from rerank_cli import Document, Ranking, rank
+from rerank_cli.errors import UsageError
+from rerank_cli.render import EXPLAINING, Format, Style, render
+from tests.conftest import Run
+from tests.fakes import OverlapScorer, windowed
+
+
+def ranked(*documents: Document | str, query: str = "fox", **options: object) -> Ranking:
+    scorer = OverlapScorer(windowed(200, scale="logit"))
+    return rank(query, documents, scorer, **options)  # type: ignore[arg-type]
+
+
+def written(ranking: Ranking, form: Format, **options: bool) -> str:
+    return b"".join(render(ranking, Style(form, **options))).decode()
+
+
+TWO = (
+    Document("no\tneed,\r\nto \\ it", source="a b.txt", line=1),
+    Document('a "fox"\nfox', id="x 7", source="c.jsonl", line=3, fields={"n": 1}),
+)
+
+
+def test_json_has_the_shape_of_the_rerank_apis() -> None:
+    documents = [Document(text, source="a.txt", line=n) for n, text in enumerate(["no", "a fox"])]
+    body = json.loads(written(ranked(*documents), Format.JSON))
+    assert list(body) == ["id", "schema", "model", "scale", "query", "results", "counts", "usage"]
+    assert body["results"][0] == {
+        "index": 1,
+        "relevance_score": 0.7310586,
+        "raw_score": 1.0,
+        "document": {"text": "a fox", "source": "a.txt", "line": 1},
+        "passage": {"text": "a fox", "start": 0, "end": 5, "line": 1, "raw_score": 1.0},
+        "tokens": 2,
+        "chunks": 1,
+        "truncated": False,
+    }
+    assert (body["schema"], body["model"], body["scale"]) == (1, "words@1", "logit")
+    assert body["counts"] == {
+        "documents": 2,
+        "empty": 0,
+        "duplicates": 0,
+        "chunks": 2,
+        "tokens": 3,
+        "truncated": 0,
+        "dropped_tokens": 0,
+    }
+    assert body["usage"] == {"total_tokens": 3}
+
+
+def test_json_has_chunks_titles_and_empty_documents_where_there_are_any() -> None:
+    document = Document("one two\nfox four", title="T", line=1, source="a.md")
+    ranking = ranked(document, " ", explain=True, keep_empty=True)
+    body = json.loads(written(ranking, Format.JSON))
+    chunk = {"title": "T", "text": document.text, "start": 0, "end": 16, "line": 1}
+    assert body["results"][0]["passage"] == {**chunk, "raw_score": 1.0}
+    assert body["results"][0]["passages"] == [
+        {**chunk, "raw_score": 1.0, "relevance_score": 0.7310586}
+    ]
+    assert body["empty"] == [{"index": 1, "document": {"text": " "}}]
+    assert body["counts"]["empty"] == 1
+
+
+def test_jsonl_has_what_json_has_a_line_each() -> None:
+    ranking = ranked(*TWO, "", keep_empty=True, explain=True)
+    body = json.loads(written(ranking, Format.JSON))
+    *lines, blank = map(json.loads, written(ranking, Format.JSONL).splitlines())
+    assert lines == [{"rank": n, **result} for n, result in enumerate(body["results"], 1)]
+    assert blank == {"rank": None, "relevance_score": None, **body["empty"][0]}
+
+
+def test_a_lone_surrogate_stays_valid_json() -> None:
+    ranking = ranked(Document("fox", fields={"name": "\ud83d"}))
+    for form in (Format.JSON, Format.JSONL):
+        assert r'"name": "\ud83d"' in written(ranking, form)
+
+
+def test_the_id_is_of_the_content() -> None:
+    def identity(text: str) -> str:
+        return str(json.loads(written(ranked(text), Format.JSON))["id"])
+
+    assert identity("a fox") == identity("a fox") != identity("a box")
+
+
+def test_csv_is_read_back_as_it_was() -> None:
+    text = written(ranked(*TWO, " ", keep_empty=True), Format.CSV)
+    assert text.startswith("rank,relevance_score,raw_score,index,id,source,line,text\n")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["text"] for row in rows] == ['a "fox"\nfox', TWO[0].text, " "]
+    assert list(rows[0].values())[:7] == ["1", "0.7310586", "1", "1", "x 7", "c.jsonl", "3"]
+    assert list(rows[2].values())[:7] == ["", "", "", "2", "", "", ""]
+    assert text.endswith("\n")
+    assert not text.endswith("\r\n")
+
+
+def test_a_carriage_return_is_quoted_on_every_python() -> None:
+    rows = csv.reader(io.StringIO(written(ranked("fox\rrun"), Format.CSV), newline=""))
+    assert list(rows)[1][-1] == "fox\rrun"
+
+
+def test_tsv_is_a_line_a_result() -> None:
+    lines = written(ranked(*TWO), Format.TSV).split("\n")
+    assert lines[0] == "rank\trelevance_score\traw_score\tindex\tid\tsource\tline\ttext"
+    assert lines[1] == '1\t0.7310586\t1\t1\tx 7\tc.jsonl\t3\ta "fox"\\nfox'
+    assert lines[2] == r"2	0.5	0	0		a b.txt	1	no\tneed,\r\nto \\ it"
+    assert lines[3:] == [""]
+
+
+def test_trec_names_documents_by_id_place_or_index() -> None:
+    whole = Document("fox one", source="d/e.md", line=1, whole=True)
+    odd = Document("fox", source="\udcff\n.txt", line=2)
+    ranking = ranked(*TWO, whole, odd, "fox two", "", keep_empty=True)
+    assert written(ranking, Format.TREC).splitlines() == [
+        "1 Q0 x%207 1 1 words@1",
+        "1 Q0 d/e.md 2 1 words@1",
+        "1 Q0 %ED%B3%BF%0A.txt:2 3 1 words@1",
+        "1 Q0 4 4 1 words@1",
+        "1 Q0 a%20b.txt:1 5 0 words@1",
+        "1 Q0 5 6 -inf words@1",
+    ]
+
+
+def test_trec_names_passages_by_their_span() -> None:
+    document = Document("fox " * 30, source="a.md", line=1, whole=True)
+    ranking = ranked(document, passages=True, chunk_tokens=8, overlap_tokens=0)
+    names = [line.split()[2] for line in written(ranking, Format.TREC, passages=True).splitlines()]
+    assert names[:2] == ["a.md#0-31", "a.md#32-63"]
+    assert len(set(names)) == len(names) == len(ranking)
+
+
+def test_paths_are_named_once_best_first() -> None:
+    texts = {"b.txt": "fox fox", "a.txt": "fox", "\udcffc\n.txt": "", "d.txt": "fox fox fox"}
+    documents = [Document(text, source=name, line=1) for name, text in texts.items()]
+    ranking = ranked(*documents, *documents, keep_empty=True)
+    style = Style(Format.PATHS, null=True)
+    assert b"".join(render(ranking, style)) == b"d.txt\0b.txt\0a.txt\0\xffc\n.txt\0"
+    assert written(ranked(*documents), Format.PATHS) == "d.txt\nb.txt\na.txt\n"
+
+
+@pytest.mark.parametrize(("source", "origin"), [(None, "command line"), ("-", "standard input")])
+def test_what_comes_from_no_file_has_no_path(source: str | None, origin: str) -> None:
+    documents = [Document("fox", source="a.txt", line=1), Document("fox", source=source)]
+    pieces = render(ranked(*documents), Style(Format.PATHS))
+    with pytest.raises(UsageError, match=origin):
+        next(pieces)
+
+
+MARKDOWN = """\
+1. **0.731** `c.jsonl:3`
+
+   ```
+   a "fox"
+   fox
+   ```
+
+2. **0.731** `` `odd` ``
+
+   `````
+   ````
+   fox
+
+   ````
+   `````
+
+Empty, and not scored:
+
+- `a.txt:9`
+- document 4
+"""
+
+
+def test_markdown_is_fenced_whatever_it_holds() -> None:
+    odd = Document("````\r\nfox\r\n\r\n````\r\n", id="`odd`")
+    blank = Document("", source="a.txt", line=9)
+    ranking = ranked(TWO[1], odd, blank, " ", keep_empty=True)
+    assert written(ranking, Format.MD) == MARKDOWN
+
+
+def test_markdown_has_every_chunk_of_an_explained_result() -> None:
+    document = Document("one\ntwo\nthree fox", source="a.md", line=1, whole=True)
+    ranking = ranked(document, explain=True)
+    assert written(ranking, Format.MD) == (
+        "1. **0.731** `a.md`\n\n"
+        "   - **0.731** `a.md:1`\n\n"
+        "     ```\n     one\n     two\n     three fox\n     ```\n"
+    )
+
+
+def test_in_a_ranking_of_passages_the_passage_is_the_document() -> None:
+    document = Document("none here\nsome fox\n", source="a.md", line=1)
+    ranking = ranked(document, passages=True, chunk_tokens=8, n=1)
+    assert json.loads(written(ranking, Format.JSONL, passages=True))["document"]["line"] == 1
+    row = written(ranking, Format.TSV, passages=True).splitlines()[1].split("\t")
+    assert row[5:] == ["a.md", "1", r"none here\nsome fox"]
+
+
+@pytest.mark.parametrize("form", [form for form in Format if form not in EXPLAINING])
+def test_what_has_no_place_for_chunks_says_so_before_scoring(form: Format, rerank: Run) -> None:
+    ran = rerank("x", "-d", "x", "-m", "./no such model", "--explain", "-f", form)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{form} has none" in ran.err
+    assert "-f table, json, jsonl or md" in ran.err
+
+
+@pytest.mark.parametrize("form", EXPLAINING)
+def test_explain_shows_every_chunk(form: Format, rerank: Run) -> None:
+    arguments = ["slugs", "examples/garden.md", "examples/faq.txt", "--unit", "file", "-n", "1"]
+    ran = rerank(*arguments, "--explain", "-f", form)
+    assert ran.code == 0
+    chunks = len(re.findall(r"^ +- \*\*|^· |\"start\"", ran.out, re.MULTILINE))
+    assert chunks > 2
+
+
+def test_explain_wants_a_format_in_a_pipe_and_none_on_a_terminal(rerank: Run) -> None:
+    assert rerank("x", "-d", "x", "--explain").code == 2
+    assert rerank("x", "-d", "x", "--explain", terminal=80).code == 0
+
+
+def test_scores_go_before_records_and_paths_have_none(rerank: Run) -> None:
+    ran = rerank("x", "examples/faq.txt", "-f", "paths", "--scores")
+    assert ran.code == 2
+    assert "paths has none" in ran.err

@@ -71,6 +71,7 @@ def rank(
     explain: showing.Explain = False,
     form: showing.FormatOption = None,
     as_json: showing.AsJson = False,
+    output: showing.OutputFile = None,
     scores: showing.Scores = False,
     full: showing.Full = False,
     color: showing.ColorOption = Color.AUTO,
@@ -93,6 +94,7 @@ def rank(
     """
     from rerank_cli.commands.gather import gather
     from rerank_cli.commands.rank import Output, rank_documents
+    from rerank_cli.destination import Destination
     from rerank_cli.inputs.records import Fields
     from rerank_cli.inputs.sources import Reading
 
@@ -119,6 +121,7 @@ def rank(
         inputs,
         Output(
             form=Format.JSON if as_json else form,
+            destination=None if output in (None, "-") else Destination(output),
             passages=passages,
             scores=scores,
             null=null,
@@ -127,7 +130,7 @@ def rank(
             strict=strict,
             verbose=verbose,
         ),
-        Terminal.current(color),
+        Terminal.current(color, to_file=output not in (None, "-")),
         model=model,
         threads=threads,
         n=top_n,

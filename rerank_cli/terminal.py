@@ -45,30 +45,30 @@ class Terminal:
 
     @classmethod
     def current(
-        cls, color: Color = Color.AUTO, environ: Mapping[str, str] = os.environ
+        cls,
+        color: Color = Color.AUTO,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        to_file: bool = False,
     ) -> "Terminal":
-        """Describe this process's own streams; output is UTF-8 whatever the locale."""
-        interactive = sys.stdout.isatty()
+        """Describe this process's own streams; output is UTF-8 whatever the locale.
+
+        With `to_file` results go elsewhere than to stdout, and nobody reads them there.
+        """
+        interactive = sys.stdout.isatty() and not to_file
         plain = not interactive or environ.get("TERM") == "dumb" or bool(environ.get("NO_COLOR"))
         return cls(
             stdout=sys.stdout.buffer,
             stderr=sys.stderr,
             interactive=interactive,
             color=color is Color.ALWAYS or (color is Color.AUTO and not plain),
-            width=shutil.get_terminal_size().columns,
+            width=shutil.get_terminal_size().columns if interactive else _told_width(environ),
             watched=sys.stderr.isatty() and environ.get("TERM") != "dumb",
         )
 
     def write(self, pieces: Iterable[bytes]) -> None:
         """Write data to stdout, all of it or an error: `PipeClosed` or `OutputError`."""
-        try:
-            for piece in pieces:
-                self.stdout.write(piece)
-            self.stdout.flush()
-        except OSError as error:
-            if error.errno in _CLOSED_PIPE:
-                raise PipeClosed from error
-            raise OutputError(f"cannot write the results: {error.strerror}") from error
+        write_all(self.stdout, pieces, "the results")
 
     def warn(self, message: str, hint: str | None = None) -> None:
         """Say something that the user should know, on stderr."""
@@ -77,6 +77,23 @@ class Terminal:
     def say(self, lines: str) -> None:
         """Tell the user on stderr what was asked for."""
         _tell(self.stderr, f"{printable(lines)}\n")
+
+
+def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str) -> None:
+    """Write all of `what` to a stream, or raise: `PipeClosed` or `OutputError`."""
+    try:
+        stream.writelines(pieces)
+        stream.flush()
+    except OSError as error:
+        if error.errno in _CLOSED_PIPE:
+            raise PipeClosed from error
+        raise OutputError(f"cannot write {what}: {error.strerror}") from error
+
+
+def _told_width(environ: Mapping[str, str]) -> int:
+    """The width of what is drawn for no terminal, so that it is the same wherever it is drawn."""
+    columns = environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else 80
 
 
 def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:

@@ -15,7 +15,7 @@ LAYERS = [
     {"types", "errors"},
     {"boundaries", "characters", "machine", "aggregate", "duplicates", "best", "directories"},
     {"chunking", "terminal"},
-    {"scoring"},
+    {"scoring", "destination"},
     {"models", "inputs", "render"},
     {"scorers", "pipeline", "progress"},
     {"commands"},

@@ -6,6 +6,7 @@ from typing import Any
 
 from rerank_cli.commands.notices import left_out, tell_of_inputs
 from rerank_cli.commands.summary import counted, summary
+from rerank_cli.destination import Destination
 from rerank_cli.directories import cache_directory
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.documents import Inputs
@@ -16,13 +17,14 @@ from rerank_cli.types import Ranking, SurveyingScorer
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What is shown, and how.
+    """What is shown, how and where.
 
-    A `form` of None is a table on a terminal and text elsewhere. `passages` ranks
-    the passages of documents that are not one file's.
+    A `form` of None is a table on a terminal and text elsewhere, a `destination` of None stdout.
+    `passages` ranks the passages of documents that are not one file's.
     """
 
     form: Format | None = None
+    destination: Destination | None = None
     passages: bool = False
     scores: bool = False
     null: bool = False
@@ -66,6 +68,8 @@ def rank_documents(
     inputs.check()
     passages = output.passages or inputs.single_file
     style = output.style(terminal, passages=passages)
+    if output.destination:
+        output.destination.check()
 
     from rerank_cli.pipeline import rank
     from rerank_cli.progress import ProgressLine
@@ -86,7 +90,8 @@ def rank_documents(
             **options,
         )
     try:
-        terminal.write(render(ranking, style, tuple(inputs.report.envelopes)))
+        written = render(ranking, style, tuple(inputs.report.envelopes))
+        (output.destination or terminal).write(written)
     finally:  # whoever closed the pipe is told all the same
         tell_of_inputs(inputs, terminal)
         _say_what_happened(ranking, terminal)

@@ -52,6 +52,15 @@ FormatOption = Annotated[
     ),
 ]
 AsJson = Annotated[bool, _option("--json", help="The same as --format json.")]
+OutputFile = Annotated[
+    str | None,
+    _option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write to FILE, all or nothing. It may be one of those that are ranked.",
+    ),
+]
 Scores = Annotated[
     bool,
     _option(

@@ -1,5 +1,6 @@
 """README's claims: its examples run, and its tables are those of the code."""
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -11,21 +12,38 @@ from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.columns import HEADER
 from tests.conftest import ROOT, Run
 
+SCRIPT = ROOT / "scripts" / "make_picture.py"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_first_command_ranks_as_shown(rerank: Run) -> None:
+def test_the_picture_is_what_the_first_command_draws(rerank: Run) -> None:
     command = next(line for line in README.splitlines() if "pip install ." in line)
     arguments = shlex.split(command.rpartition("&& rerank ")[2])
-    table = README.split("the passage that decided.\n\n")[1].split("\n\n")[0]
-    drawn = rerank(*arguments, "--color", "never", terminal=98).out
+    width = re.search(r"^WIDTH = (\d+)$", SCRIPT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert width
+    drawn = rerank(*arguments, "-n", "4", "--color", "never", terminal=int(width[1])).out
 
-    def without_scores(text: str) -> list[list[str]]:  # their last digit is the processor's
-        return [re.sub(r"0\.\d+ +[█▉▊▋▌▍▎▏]*", "", line).split() for line in text.splitlines()]
+    picture = (ROOT / "examples" / "table.svg").read_text(encoding="utf-8")
+    title, *lines = drawn_lines(picture)
+    assert shlex.split(title) == ["rerank", *arguments, "-n", "4"]
+    assert without_scores(lines) == without_scores(drawn.splitlines())
+    assert "url(http" not in picture
 
-    shown = without_scores(table)
-    assert len(shown) == 4
-    assert without_scores(drawn)[:4] == shown
+
+def drawn_lines(picture: str) -> list[str]:
+    """The texts of an SVG, top to bottom; those at one height are a line."""
+    lines: dict[float, list[str]] = {}
+    for attributes, text in re.findall(r"<text([^>]*)>([^<]*)</text>", picture):
+        height = re.search(r' y="([\d.]+)"', attributes)
+        assert height
+        inside = 1000.0 if "clip-path" in attributes else 0.0  # the title is outside
+        lines.setdefault(inside + float(height[1]), []).append(html.unescape(text))
+    return ["".join(lines[height]).replace("\xa0", " ") for height in sorted(lines)]
+
+
+def without_scores(lines: list[str]) -> list[str]:
+    """The text of a table without its spaces; a score's last digit is the processor's."""
+    return ["".join(re.sub(r"0\.\d{3}\s*[█▉▊▋▌▍▎▏]*", "", line).split()) for line in lines]
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,54 @@
+"""Draw README's picture of the table: `examples/table.svg`, from a run of the model that ships.
+
+    python scripts/make_picture.py
+
+The picture names no font that would have to be fetched.
+"""
+
+import io
+import re
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+
+from rerank_cli import Document, open_scorer, rank
+from rerank_cli.render.table import draw
+
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "examples" / "table.svg"
+SOURCE = "examples/faq.txt"
+QUERY = "how do I get a refund"
+RESULTS = 4
+WIDTH = 92
+
+_FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace"
+
+
+def main() -> None:
+    """Write the picture."""
+    lines = (ROOT / SOURCE).read_text(encoding="utf-8").splitlines()
+    documents = [Document(line, source=SOURCE, line=n) for n, line in enumerate(lines, 1)]
+    ranking = rank(QUERY, documents, open_scorer(), n=RESULTS)
+    console = Console(
+        record=True,
+        width=WIDTH,
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="standard",
+        legacy_windows=False,
+    )
+    draw(ranking, console)
+    title = f'rerank "{QUERY}" {SOURCE} -n {RESULTS}'
+    picture = console.export_svg(title=title, code_format=_template(), unique_id="table")
+    PICTURE.write_text(picture, encoding="utf-8", newline="\n")
+
+
+def _template() -> str:
+    """Rich's own template, without the fonts that it links to."""
+    linked = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    return linked.replace("Fira Code, monospace", _FONTS).replace("arial", _FONTS)
+
+
+if __name__ == "__main__":
+    main()

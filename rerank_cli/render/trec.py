@@ -1,6 +1,7 @@
 """A run as trec_eval and its kin read it: `qid Q0 docid rank score tag`.
 
-A docid has no white space and is no other document's, so long as the documents' own are so.
+A docid has no white space in it, and is made of the document's id, place or index, so that it is
+the same in every run over the same documents.
 """
 
 import re

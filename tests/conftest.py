@@ -52,6 +52,16 @@ class Stream(io.TextIOWrapper):
 Run = Callable[..., Outcome]
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the developer's own settings, keys and variables out of every test."""
+    for name in [name for name in os.environ if name.startswith("RERANK_")]:
+        monkeypatch.delenv(name)
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("RERANK_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line in this process, from the repository's root."""

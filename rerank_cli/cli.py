@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from typing import ClassVar
 
 import typer
 
@@ -16,12 +17,21 @@ from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.errors import ExitCode, RerankError, UsageError
 from rerank_cli.inputs.kinds import Unit
 from rerank_cli.options import reading, scoring, showing
+from rerank_cli.parsing import given
 from rerank_cli.render import Format
 from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
 from rerank_cli.usage import CONCISE_HELP, DEFAULT, DefaultGroup, RankCommand
 
+
+class Commands(DefaultGroup):
+    """All commands; those of other modules cost nothing until they are named."""
+
+    elsewhere: ClassVar[dict[str, tuple[str, str]]] = {
+    }
+
+
 app = typer.Typer(
-    cls=DefaultGroup,
+    cls=Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -31,7 +41,7 @@ app = typer.Typer(
 
 @app.callback()
 def _commands() -> None:
-    """Keep the commands a group while there is only one: its name may be left out or given."""
+    """Make the commands a group, though only one is declared here."""
 
 
 EPILOG = """\
@@ -42,6 +52,7 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
 
 @app.command(DEFAULT, cls=RankCommand, epilog=EPILOG)
 def rank(
+    ctx: typer.Context,
     arguments: reading.Arguments = None,
     query: reading.Query = None,
     query_file: reading.QueryFile = None,
@@ -98,7 +109,7 @@ def rank(
     from rerank_cli.inputs.records import Fields
     from rerank_cli.inputs.sources import Reading
 
-    if as_json and form not in (None, Format.JSON):
+    if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
         raise UsageError(f"--json and --format {form} ask for different things")
     wanted, inputs = gather(
         arguments or [],
@@ -178,7 +189,9 @@ def run(arguments: list[str]) -> int:
         warn(sys.stderr, str(error), error.hint)
         return error.exit_code
     except typer.TyperException as error:
-        warn(sys.stderr, error.format_message(), "rerank --help shows every option")
+        context = getattr(error, "ctx", None)
+        command = context.command_path.removesuffix(f" {DEFAULT}") if context else "rerank"
+        warn(sys.stderr, error.format_message(), f"{command} --help shows every option")
         return ExitCode.USAGE
     except Exception:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is said so
         traceback.print_exc()

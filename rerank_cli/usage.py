@@ -3,13 +3,14 @@
 Extends typer where it has no setting for it; knows no option by name.
 """
 
-from enum import StrEnum
-from typing import Any
+import textwrap
+from importlib import import_module
+from typing import Any, ClassVar
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from rerank_cli.errors import UsageError
+from rerank_cli.parsing import PlainCommand, PlainGroup, settings_in
 
 DEFAULT = "rank"
 OTHER = "Other"
@@ -31,8 +32,22 @@ rerank --help shows every option.
 """
 
 
-class DefaultGroup(TyperGroup):
-    """Commands, of which `rank` need not be named."""
+class DefaultGroup(PlainGroup):
+    """Commands, of which `rank` need not be named, and others are loaded when they are."""
+
+    # Name: the module whose `app` it is, and what help and completion say of it.
+    elsewhere: ClassVar[dict[str, tuple[str, str]]] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *self.elsewhere]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.elsewhere and cmd_name not in self.commands:
+            module = import_module(self.elsewhere[cmd_name][0])
+            command = get_command(module.app)
+            command.name = cmd_name
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command before whatever does not begin with a command."""
@@ -42,7 +57,7 @@ class DefaultGroup(TyperGroup):
             first = args[0]
         if first not in RESERVED:
             args = [DEFAULT, *args]
-        elif first not in self.commands:
+        elif first not in self.list_commands(ctx):
             raise UsageError(
                 f"{first} is kept for a command that this version does not have",
                 hint=f"to search for the word itself: rerank -q {first} FILE",
@@ -50,14 +65,8 @@ class DefaultGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-class RankCommand(TyperCommand):
+class RankCommand(PlainCommand):
     """The default command: its help is the program's, with its options in groups."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        parameters: list[Any] = super().get_params(ctx)
-        for parameter in parameters:
-            parameter.get_runtime_param = _Plain
-        return parameters
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage("rerank", "[OPTIONS] QUERY [FILE]...")
@@ -68,34 +77,35 @@ class RankCommand(TyperCommand):
             record = option.get_help_record(ctx)
             if record is not None and option.param_type_name == "option":
                 panel = getattr(option, "rich_help_panel", None)
-                groups.setdefault(panel or OTHER, []).append(record)
+                name, text = record  # of --strict / --no-strict, the first is enough
+                groups.setdefault(panel or OTHER, []).append((name.partition(" / ")[0], text))
         for name in sorted(groups, key=lambda group: group == OTHER):
             with formatter.section(name):
                 formatter.write_dl(groups[name])
+        commands = {name: text for name, (_, text) in elsewhere(ctx).items()}
+        if commands:
+            with formatter.section("Commands"):
+                formatter.write_dl([*commands.items()])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(settings_sentence(self))
+        super().format_epilog(ctx, formatter)
 
 
-class _Plain:
-    """Reads the values of options: text, numbers in their range, and choices.
-
-    Typer would build a pydantic validator for every option of a command at each start, given or
-    not: more time than all else that `rerank --help` does.
-    """
-
-    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Read a value as its option's type; raises typer's error for one that is none."""
-        kind = param.type_descriptor.annotation
-        if value is None or kind in (str, list[str]) or type(value) is kind:
-            return value
-        try:
-            read = kind(value)
-        except ValueError as error:
-            raise typer.BadParameter(_expected(kind, value), ctx=ctx, param=param) from error
-        if param.min is not None and read < param.min:
-            raise typer.BadParameter(f"{value} is less than {param.min}", ctx=ctx, param=param)
-        return read
+def elsewhere(ctx: Any) -> dict[str, tuple[str, str]]:
+    """The commands beside the default one: where they are and what is said of them."""
+    return getattr(ctx.find_root().command, "elsewhere", {})
 
 
-def _expected(kind: type, value: str) -> str:
-    if issubclass(kind, StrEnum):
-        return f"{value!r} is none of {', '.join(kind)}"
-    return f"{value!r} is not a {'whole number' if kind is int else 'number'}"
+def settings_sentence(command: Any) -> str:
+    """Say which options can be set for every run, and how."""
+    settings = settings_in([command])
+    names = ", ".join(settings)
+    some = next(iter(settings.values()))
+    switch = next(key for key, one in settings.items() if one.kind.type is bool)
+    return textwrap.dedent(f"""\
+        Settings: {names}. Set one for every run with `rerank config set`, or in the
+        environment: {some.key} is {some.variable}. An option given beats both;
+        --no-{switch} undoes {switch}.""").replace("\n", " ")

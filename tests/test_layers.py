@@ -13,13 +13,14 @@ PACKAGE = ROOT / "rerank_cli"
 # Each layer may import those before it and, where it is a package, itself.
 LAYERS = [
     {"types", "errors"},
-    {"boundaries", "characters", "machine", "aggregate", "duplicates", "best", "directories"},
+    {"boundaries", "characters", "machine", "aggregate", "duplicates", "best"},
+    {"directories", "values"},
     {"chunking", "terminal"},
     {"scoring", "destination"},
-    {"models", "inputs", "render"},
-    {"scorers", "pipeline", "progress"},
+    {"models", "inputs", "render", "settings"},
+    {"scorers", "pipeline", "progress", "parsing", "options"},
+    {"usage"},
     {"commands"},
-    {"usage", "options"},
     {"cli"},
 ]
 HEAVY = {

@@ -3,12 +3,11 @@
 from functools import partial
 from typing import Annotated
 
-import typer
-
 from rerank_cli.aggregate import Aggregation
+from rerank_cli.options import setting
 
-_model = partial(typer.Option, rich_help_panel="Model")
-_chunking = partial(typer.Option, rich_help_panel="Chunking")
+_model = partial(setting, rich_help_panel="Model")
+_chunking = partial(setting, rich_help_panel="Chunking")
 
 Model = Annotated[
     str | None,
@@ -61,9 +60,15 @@ Aggregate = Annotated[
 ]
 TruncateQuery = Annotated[
     bool,
-    _chunking("--truncate-query", help="Cut a query that is too long for the model, and say so."),
+    _chunking(
+        "--truncate-query/--no-truncate-query",
+        help="Cut a query that is too long for the model, and say so.",
+    ),
 ]
 Strict = Annotated[
     bool,
-    _chunking("--strict", help="Exit with 4 if a document or the query was not scored whole."),
+    _chunking(
+        "--strict/--no-strict",
+        help="Exit with 4 if a document or the query was not scored whole.",
+    ),
 ]

@@ -6,24 +6,26 @@ from typing import Annotated
 import typer
 
 from rerank_cli import __version__
+from rerank_cli.options import setting
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.terminal import Color
 
 _option = partial(typer.Option, rich_help_panel="Output")
+_setting = partial(setting, rich_help_panel="Output")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:  # which is how completion reads a line
         typer.echo(f"rerank {__version__}")
         raise typer.Exit
 
 
 TopN = Annotated[
-    int | None, _option("-n", "--top-n", min=1, metavar="N", help="Show the best N only.")
+    int | None, _setting("-n", "--top-n", min=1, metavar="N", help="Show the best N only.")
 ]
 MinScore = Annotated[
     float | None,
-    _option("--min-score", metavar="X", help="Show what has a relevance score of X or more."),
+    _setting("--min-score", metavar="X", help="Show what has a relevance score of X or more."),
 ]
 Within = Annotated[
     float | None,
@@ -45,7 +47,7 @@ Explain = Annotated[
 ]
 FormatOption = Annotated[
     Format | None,
-    _option(
+    _setting(
         "-f",
         "--format",
         help="Default: a table on a terminal; elsewhere text, the records as they came.",
@@ -68,8 +70,11 @@ Scores = Annotated[
         help="Put its score before each record of text: of CSV and TSV rows, a first column.",
     ),
 ]
-Full = Annotated[bool, _option("--full", help="Show passages whole in a table, not in extracts.")]
-ColorOption = Annotated[Color, _option("--color", help="When to use colour.")]
+Full = Annotated[
+    bool,
+    _setting("--full/--no-full", help="Show passages whole in a table, not in extracts."),
+]
+ColorOption = Annotated[Color, _setting("--color", help="When to use colour.")]
 Verbose = Annotated[
     bool, _option("-v", "--verbose", help="Say on stderr what was ranked and how long it took.")
 ]

@@ -1,0 +1,177 @@
+"""How a command reads its options: values of their kind, and settings where no flag is given.
+
+Extends typer, which itself puts flags before the environment and that before `default_map`; here
+is what `default_map` holds (config.toml, read when the first default is asked for) and how a
+value is read. Knows no option by name.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from rerank_cli.directories import config_file
+from rerank_cli.errors import ConfigError
+from rerank_cli.settings import Setting, check_config, read_config
+from rerank_cli.values import Kind
+
+
+class PlainCommand(TyperCommand):
+    """A command whose options are read plainly and, where they are settings, from config.toml."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _read_plainly(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Completion reads a line resiliently, and shall work whatever config.toml holds.
+        if not ctx.resilient_parsing and settings_in([self]):
+            ctx.default_map = _Defaults(ctx)
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [str(one.metavar) for one in self.params if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *arguments] if len(self.params) > len(arguments) else arguments
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Options"):
+            formatter.write_dl(
+                [
+                    option.get_help_record(ctx)
+                    for option in self.get_params(ctx)
+                    if option.param_type_name == "option" and not option.hidden
+                ]
+            )
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        ctx.default_map = None  # help is the same for all, and there when config.toml is broken
+        super().format_help(ctx, formatter)
+
+
+class PlainGroup(TyperGroup):
+    """A group whose own options are read plainly."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _read_plainly(super().get_params(ctx))
+
+
+def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
+    """Find the options of commands that are settings, by key."""
+    return {
+        _key(parameter): Setting(
+            key=_key(parameter),
+            parameter=parameter.name,
+            kind=_kind(parameter),
+            help=parameter.help or "",
+        )
+        for command in commands
+        for parameter in command.params
+        if parameter.envvar
+    }
+
+
+def given(ctx: Any, parameter: str) -> bool:
+    """Whether an option was given on the command line, and is not merely a setting."""
+    return str(ctx.get_parameter_source(parameter).name) == "COMMANDLINE"
+
+
+def every_command(ctx: Any) -> list[Any]:
+    """Load all commands of the program."""
+    root = ctx.find_root()
+    return [root.command.get_command(root, name) for name in root.command.list_commands(root)]
+
+
+def effective(ctx: Any) -> dict[str, tuple[Any, str]]:
+    """Find the value of every setting and what it comes from: a variable, a file or nowhere.
+
+    Asks each command that has settings, as if it were run without flags. Raises `ConfigError`.
+    """
+    found = {}
+    for command in every_command(ctx):
+        settings = settings_in([command])
+        if not settings:
+            continue
+        run = command.make_context(command.name, [], parent=ctx, resilient_parsing=True)
+        run.resilient_parsing = False
+        run.default_map = _Defaults(run)
+        for parameter in command.get_params(run):
+            if not parameter.envvar:
+                continue
+            parameter.handle_parse_result(run, {}, [])
+            origin = {
+                "ENVIRONMENT": parameter.envvar,
+                "DEFAULT_MAP": str(config_file()),
+            }.get(run.get_parameter_source(parameter.name).name, "default")
+            found[_key(parameter)] = (run.params[parameter.name], origin)
+    return found
+
+
+class _Defaults:
+    """The values of config.toml by the names that options have in Python; read when first asked.
+
+    Typer asks nothing of a `default_map` but `get`.
+    """
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+        self._values: dict[str, Any] | None = None
+
+    def get(self, parameter: str) -> Any:
+        if self._values is None:
+            self._values = self._load()
+        return self._values.get(parameter)
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            path = config_file()
+        except ConfigError:  # nowhere to keep one: then there is none
+            return {}
+        content = read_config(path)
+        if not content:
+            return {}
+        return self._checked(content, path)
+
+    def _checked(self, content: dict[str, Any], path: Path) -> dict[str, Any]:
+        own = settings_in([self._ctx.command])
+        known = own if content.keys() <= own.keys() else settings_in(every_command(self._ctx))
+        values = check_config(content, path, known)
+        return {own[key].parameter: value for key, value in values.items() if key in own}
+
+
+class _Plain:
+    """Reads the values of options: text, truths, numbers in their range, and choices.
+
+    Typer would build a pydantic validator for every option of a command at each start, given or
+    not: more time than all else that `rerank --help` does.
+    """
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Read a value as its option's type; raises an error that names the option or variable."""
+        kind = param.type_descriptor.annotation
+        if value is None or kind in (str, list[str]) or type(value) is kind:
+            return value
+        try:
+            return _kind(param).from_text(value)
+        except ValueError as error:
+            if ctx.get_parameter_source(param.name).name == "ENVIRONMENT":
+                raise ConfigError(
+                    f"{param.envvar}: {error}",
+                    hint=f"{param.envvar} is {_kind(param).allowed}; to be rid of it: "
+                    f"unset {param.envvar}",
+                ) from error
+            raise typer.BadParameter(str(error), ctx=ctx, param=param) from error
+
+
+def _read_plainly(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        parameter.get_runtime_param = _Plain
+    return parameters
+
+
+def _key(parameter: Any) -> str:
+    return str(next(name for name in parameter.opts if name.startswith("--"))[2:])
+
+
+def _kind(parameter: Any) -> Kind:
+    return Kind(parameter.type_descriptor.annotation, parameter.min, parameter.max)

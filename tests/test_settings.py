@@ -1,0 +1,194 @@
+"""Flags over the environment over config.toml over defaults; and what a bad setting is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from rerank_cli import cli
+from rerank_cli.parsing import settings_in
+from rerank_cli.settings import Setting, variable_of
+from rerank_cli.values import Kind
+from tests.conftest import Run
+from tests.test_layers import modules_after
+
+LINES = b"cats purr\nstocks fell\ndogs bark\n"
+COMMAND: Any = typer.main.get_command(cli.app)
+SETTINGS = settings_in(COMMAND.commands.values())
+
+
+def test_the_settings_are_the_options_that_are_preferences() -> None:
+    assert {
+        "model", "threads", "chunk-tokens", "overlap-tokens", "max-chunks", "aggregate",
+        "truncate-query", "strict", "top-n", "min-score", "format", "full", "color",
+    } <= SETTINGS.keys()  # fmt: skip
+    assert not {"query", "document", "unit", "field", "json", "version"} & SETTINGS.keys()
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=list(SETTINGS))
+def test_a_setting_can_be_written_and_undone(setting: Setting) -> None:
+    assert issubclass(setting.kind.type, str | bool | int | float)
+    if setting.kind.type is bool:
+        options = [name for one in COMMAND.commands["rank"].params for name in one.secondary_opts]
+        assert f"--no-{setting.key}" in options
+
+
+def test_variables_are_named_after_keys() -> None:
+    assert variable_of("chunk-tokens") == "RERANK_CHUNK_TOKENS"
+    for parameter in COMMAND.commands["rank"].params:
+        if parameter.envvar:
+            assert f"--{parameter.envvar[7:].lower().replace('_', '-')}" in parameter.opts
+
+
+def test_flags_beat_the_environment_which_beats_the_file(
+    rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(*options: str) -> int:
+        return len(rerank("x", "-m", "bm25", *options, stdin=LINES).out.splitlines())
+
+    assert count() == 3
+    (home / "config.toml").write_text("top-n = 1\n")
+    assert count() == 1
+    monkeypatch.setenv("RERANK_TOP_N", "2")
+    assert count() == 2
+    assert count("-n", "3") == 3
+    monkeypatch.setenv("RERANK_TOP_N", "")
+    assert count() == 1
+
+
+def test_every_kind_of_setting_is_read_from_both(
+    rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = ("word " * 400).encode()
+    cut = ("x", "-m", "bm25", "--chunk-tokens", "20", "--max-chunks", "1")
+    assert rerank(*cut, stdin=long).code == 0
+    for value, code in [("1", 4), ("TRUE", 4), ("yes", 4), ("0", 0), ("false", 0), ("no", 0)]:
+        monkeypatch.setenv("RERANK_STRICT", value)
+        assert rerank(*cut, stdin=long).code == code
+    monkeypatch.delenv("RERANK_STRICT")
+    (home / "config.toml").write_text(
+        'model = "bm25"\nstrict = true\nmax-chunks = 1\nchunk-tokens = 20\nformat = "json"\n'
+        "min-score = 0\n"
+    )
+    assert rerank("x", stdin=long).code == 4
+    assert rerank("x", "--no-strict", stdin=long).code == 0
+    assert rerank("x", "--no-strict", stdin=long).out.startswith("{")
+    assert rerank("x", "-f", "text", "--no-strict", stdin=long).out == long.decode() + "\n"
+
+
+def test_json_by_option_beats_another_format_by_setting(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANK_FORMAT", "text")
+    assert rerank("x", "-d", "x", "-m", "bm25", "--json").out.startswith("{")
+    assert rerank("x", "-d", "x", "-m", "bm25", "--json", "-f", "text").code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        ("top-n", "not TOML: Expected '='", None),
+        ("a = 1\na = 2", "not TOML: Cannot overwrite", None),
+        ("topn = 1", "no setting is called topn", "did you mean top-n?"),
+        ("top_n = 1", "no setting is called top_n", "did you mean top-n?"),
+        ("nonsense = 1", "no setting is called nonsense", "settings: aggregate, chunk-tokens,"),
+        ('top-n = "5"', "top-n: '5' is not a whole number", "top-n is a whole number of 1 or more"),
+        ("top-n = 5.5", "top-n: 5.5 is not a whole number", None),
+        ("top-n = true", "top-n: true is not a whole number", None),
+        ("top-n = 0", "top-n: 0 is less than 1", None),
+        ('min-score = "high"', "min-score: 'high' is not a number", None),
+        ("strict = 1", "strict: 1 is neither true nor false", None),
+        ("model = 1", "model: 1 is not text", None),
+        ("[model]", "model: {} is not text", None),
+        ('format = "tabel"', "format: 'tabel' is none of table, text, json", "one of table, text"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_key_and_what_is_allowed(
+    content: str, message: str, hint: str | None, rerank: Run, home: Path
+) -> None:
+    path = home / "config.toml"
+    path.write_text(content)
+    ran = rerank("x", "-m", "bm25", stdin=LINES)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"rerank: {path}: {message}")
+    assert (hint or "") in ran.err.partition("hint: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("RERANK_TOP_N", "all", "'all' is not a whole number"),
+        ("RERANK_TOP_N", "0", "0 is less than 1"),
+        ("RERANK_STRICT", "maybe", "'maybe' is neither true nor false"),
+        ("RERANK_FORMAT", "xml", "'xml' is none of table, text, json"),
+        ("RERANK_MIN_SCORE", "high", "'high' is not a number"),
+        ("RERANK_MODEL", "minni", "no model is called 'minni'"),
+    ],
+)
+def test_a_bad_variable_is_named(
+    variable: str, value: str, message: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    ran = rerank("x", stdin=LINES)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err.splitlines()[0]
+    if variable != "RERANK_MODEL":  # which only opening can judge
+        assert ran.err.startswith(f"rerank: {variable}: ")
+
+
+def test_a_byte_order_mark_and_an_empty_file(rerank: Run, home: Path) -> None:
+    (home / "config.toml").write_bytes(b"\xef\xbb\xbftop-n = 1\r\n")
+    assert rerank("x", "-m", "bm25", stdin=LINES).out == "cats purr\n"
+    (home / "config.toml").write_bytes(b"")
+    assert rerank("x", "-m", "bm25", stdin=LINES).code == 0
+
+
+def test_a_file_that_cannot_be_read(rerank: Run, home: Path) -> None:
+    (home / "config.toml").mkdir()
+    ran = rerank("x", stdin=LINES)
+    assert ran.code == 2
+    assert ran.err.startswith(f"rerank: {home / 'config.toml'}: ")
+
+
+def test_help_is_there_when_settings_are_broken(rerank: Run, home: Path) -> None:
+    before = rerank("--help")
+    (home / "config.toml").write_text("max-chunks = 7")
+    assert rerank("--help") == before
+    (home / "config.toml").write_text("not TOML")
+    assert rerank("--help") == before
+    assert rerank("--version").code == 0
+
+
+def test_help_says_which_options_are_settings(rerank: Run) -> None:
+    text = " ".join(rerank("--help").out.split())
+    assert f"Settings: {', '.join(SETTINGS)}." in text
+    assert "model is RERANK_MODEL" in text
+
+
+def test_a_run_without_a_file_reads_no_toml() -> None:
+    assert "tomllib" not in modules_after("--help")
+    assert "tomllib" not in modules_after("x", "-d", "x", "-m", "bm25")
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed"),
+    [
+        (Kind(str), "text"),
+        (Kind(bool), "true or false"),
+        (Kind(int), "a whole number"),
+        (Kind(int, 1), "a whole number of 1 or more"),
+        (Kind(float, 0, 1), "a number of 0 or more, at most 1"),
+    ],
+)
+def test_what_is_allowed_is_said(kind: Kind, allowed: str) -> None:
+    assert kind.allowed == allowed
+
+
+def test_a_range_has_two_ends() -> None:
+    kind = Kind(float, 0, 1)
+    assert (kind.from_text("0.5"), kind.from_toml(1)) == (0.5, 1.0)
+    with pytest.raises(ValueError, match="2 is more than 1"):
+        kind.from_text("2")
+    with pytest.raises(ValueError, match="2 is more than 1"):
+        kind.from_toml(2)

@@ -27,6 +27,7 @@ class Commands(DefaultGroup):
     """All commands; those of other modules cost nothing until they are named."""
 
     elsewhere: ClassVar[dict[str, tuple[str, str]]] = {
+        "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
     }
 
 

@@ -1,0 +1,246 @@
+"""`rerank config …`: shows and changes settings and the keys of providers.
+
+Thin: what a setting is, is in `settings` and `parsing`; files are written by `editing`.
+"""
+
+import json
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from rerank_cli.directories import config_file, keys_file
+from rerank_cli.errors import ConfigError, ExitCode, UsageError
+from rerank_cli.keys import (
+    check_provider,
+    forget_key,
+    how_to_set,
+    providers_with_keys,
+    store_key,
+)
+from rerank_cli.parsing import PlainCommand, PlainGroup, effective, every_command, settings_in
+from rerank_cli.settings import Setting, find_setting
+from rerank_cli.terminal import Terminal
+from rerank_cli.values import shown_value
+
+
+class ConfigGroup(PlainGroup):
+    """The commands of `rerank config`; alone, it lists."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] != "--help"):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=ConfigGroup, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+def _settings(ctx: typer.Context) -> dict[str, Setting]:
+    return settings_in(every_command(ctx))
+
+
+def _complete_key(ctx: typer.Context) -> list[tuple[str, str]]:
+    return [(key, setting.help) for key, setting in _settings(ctx).items()]
+
+
+def _complete_value(ctx: typer.Context) -> list[str]:
+    setting = _settings(ctx).get(ctx.params.get("key") or "")
+    return setting.kind.words if setting else []
+
+
+def _complete_provider() -> list[str]:
+    return providers_with_keys()
+
+
+Key = Annotated[str, typer.Argument(metavar="KEY", autocompletion=_complete_key)]
+Value = Annotated[str, typer.Argument(metavar="VALUE", autocompletion=_complete_value)]
+Provider = Annotated[str, typer.Argument(metavar="PROVIDER", autocompletion=_complete_provider)]
+
+
+@app.callback()
+def _config() -> None:
+    """Show and change settings and keys.
+
+    A setting is an option that holds for every run. An option that is given beats the
+    environment, which beats the settings in config.toml, which beat the defaults. A key is a
+    provider's; it is kept in a file of its own, and never shown.
+
+    \b
+    rerank config                  every setting, and where its value comes from
+    rerank config set model bm25   for every run from now on
+    rerank config get model        what a run would use
+    rerank config unset model      the default again
+    rerank config set-key cohere   asks for the key, or reads it from a pipe
+    """
+
+
+@app.command("list", cls=PlainCommand)
+def list_(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+) -> int:
+    """Show every setting, its value and where it comes from.
+
+    Last come the providers for which there is a key.
+
+    \b
+    rerank config list
+    rerank config list --json | jq '.settings[] | select(.origin != "default")'
+    """
+    terminal = Terminal.current()
+    values = effective(ctx)
+    keys: list[str] = []
+    try:
+        keys = providers_with_keys()
+    except ConfigError as error:
+        terminal.warn(str(error), error.hint)
+    if as_json:
+        listing = {
+            "path": str(config_file()),
+            "settings": [
+                {"key": key, "value": value, "origin": origin}
+                for key, (value, origin) in values.items()
+            ],
+            "keys": [{"provider": name, "origin": str(keys_file())} for name in keys],
+        }
+        text = json.dumps(listing, ensure_ascii=False, indent=2) + "\n"
+    else:
+        rows = [(key, shown_value(value), origin) for key, (value, origin) in values.items()]
+        rows += [(f"key for {name}", "set", str(keys_file())) for name in keys]
+        text = _table(rows, aligned=terminal.interactive)
+    terminal.write([text.encode("utf-8", "surrogateescape")])
+    return ExitCode.OK
+
+
+@app.command("get", cls=PlainCommand)
+def get(ctx: typer.Context, key: Key) -> int:
+    """Print the value that a run would use.
+
+    Where there is none, nothing is printed and the exit code is 1.
+
+    \b
+    rerank config get top-n
+    """
+    find_setting(key, _settings(ctx))
+    value, _ = effective(ctx)[key]
+    terminal = Terminal.current()
+    if value is None:
+        terminal.warn(f"{key} is not set", f"rerank config set {key} VALUE")
+        return ExitCode.NOTHING
+    terminal.write([shown_value(value).encode("utf-8", "surrogateescape") + b"\n"])
+    return ExitCode.OK
+
+
+@app.command("set", cls=PlainCommand, context_settings={"ignore_unknown_options": True})
+def set_(ctx: typer.Context, key: Key, value: Value) -> int:
+    """Set a value for every run, in config.toml.
+
+    \b
+    rerank config set model bm25
+    rerank config set chunk-tokens 256
+    rerank config set strict true
+    rerank config set min-score -2
+    """
+    setting = find_setting(key, _settings(ctx))
+    try:
+        read = setting.kind.from_text(value)
+    except ValueError as error:
+        raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.allowed}") from error
+
+    from rerank_cli.editing import put  # tomlkit, which nothing else needs
+
+    put(config_file(), key, str(read) if isinstance(read, str) else read)
+    if os.environ.get(setting.variable):
+        Terminal.current().warn(f"{setting.variable} is set too, and comes first")
+    return ExitCode.OK
+
+
+@app.command("unset", cls=PlainCommand)
+def unset(ctx: typer.Context, key: Key) -> int:
+    """Take a setting out of config.toml.
+
+    Also what is in the file and is not a setting, or not any more.
+
+    \b
+    rerank config unset model
+    """
+    from rerank_cli.editing import drop
+
+    if not drop(config_file(), key):
+        find_setting(key, _settings(ctx))
+        Terminal.current().warn(f"{key} is not set in {config_file()}")
+    return ExitCode.OK
+
+
+@app.command("path", cls=PlainCommand)
+def path() -> int:
+    """Print where config.toml is, or would be.
+
+    \b
+    $EDITOR "$(rerank config path)"
+    """
+    Terminal.current().write([os.fsencode(config_file()) + b"\n"])
+    return ExitCode.OK
+
+
+# What is too much could be a key, which typer's message would repeat.
+@app.command(
+    "set-key",
+    cls=PlainCommand,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def set_key(ctx: typer.Context, provider: Provider) -> int:
+    """Keep a provider's key in a file that only you can read.
+
+    It is asked for, and not shown, or read from standard input; never is it an argument, which
+    others on this machine could see.
+
+    \b
+    rerank config set-key cohere
+    pass show cohere | rerank config set-key cohere
+    """
+    check_provider(provider)
+    if ctx.args:
+        raise UsageError("a key is never an argument", hint=how_to_set(provider))
+    store_key(provider, _read_key(provider))
+    return ExitCode.OK
+
+
+@app.command("unset-key", cls=PlainCommand)
+def unset_key(provider: Provider) -> int:
+    """Forget a provider's key.
+
+    \b
+    rerank config unset-key cohere
+    """
+    if not forget_key(provider):
+        Terminal.current().warn(f"there is no key for {provider} in {keys_file()}")
+    return ExitCode.OK
+
+
+def _read_key(provider: str) -> str:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", hint=how_to_set(provider))
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+    import getpass
+
+    # Ctrl-C would end the process at once (`__main__`), and leave a terminal that shows nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return getpass.getpass(f"Key for {provider}: ")
+    except EOFError:
+        return ""
+
+
+def _table(rows: list[tuple[str, str, str]], *, aligned: bool) -> str:
+    """Rows as lines: in columns for a person, tabs between for a program."""
+    if not aligned:
+        return "".join("\t".join(row) + "\n" for row in rows)
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}\n" for a, b, c in rows)

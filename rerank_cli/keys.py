@@ -1,0 +1,102 @@
+"""Keys of providers: in a file that only its owner may read, and never in a message.
+
+A provider's own environment variable comes first; which one that is, the caller says.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from rerank_cli.directories import keys_file
+from rerank_cli.errors import ConfigError, UsageError
+
+_OWNER_ONLY = 0o600
+_PROVIDER = re.compile(r"[a-z0-9-]+")
+
+
+def find_key(
+    provider: str, variable: str | None = None, environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """Find a provider's key in its environment variable, or else in the user's file.
+
+    Raises `ConfigError` where others can read the file, or it is damaged.
+    """
+    if variable and (key := environ.get(variable, "").strip()):
+        return key
+    return _stored().get(provider)
+
+
+def store_key(provider: str, key: str) -> None:
+    """Keep a provider's key; raises `UsageError` for what cannot be a name or a key."""
+    check_provider(provider)
+    key = key.strip()
+    if not key:
+        raise UsageError(f"the key for {provider} is empty", hint=how_to_set(provider))
+    # It is going to be a line of an HTTP header.
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(
+            f"the key for {provider} has spaces, line breaks or characters that no key has",
+            hint="copy it again, alone on one line",
+        )
+
+    from rerank_cli.editing import put  # tomlkit, which reading does not need
+
+    put(keys_file(), provider, key, mode=_OWNER_ONLY)
+
+
+def forget_key(provider: str) -> bool:
+    """Remove a provider's key from the user's file and say whether it was there."""
+    check_provider(provider)
+    from rerank_cli.editing import drop
+
+    return drop(keys_file(), provider, mode=_OWNER_ONLY)
+
+
+def providers_with_keys() -> list[str]:
+    """The providers that have a key in the user's file; raises as `find_key` does."""
+    return sorted(_stored())
+
+
+def check_provider(name: str) -> None:
+    """Raise `UsageError` for what cannot be a provider's name."""
+    if not _PROVIDER.fullmatch(name):
+        raise UsageError(
+            "a provider's name has small letters, digits and hyphens only",
+            hint="rerank config set-key PROVIDER; the key itself is never an argument",
+        )
+
+
+def how_to_set(provider: str) -> str:
+    """Say how a key is set."""
+    return f"rerank config set-key {provider}, and paste it; or pipe it in"
+
+
+def _stored() -> dict[str, str]:
+    path = keys_file()
+    try:
+        with open(path, "rb") as stream:
+            _check_mode(path, os.fstat(stream.fileno()).st_mode)
+            content = stream.read()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    import tomllib
+
+    try:
+        keys = tomllib.loads(content.decode("utf-8-sig"))
+    except ValueError:  # of which the message may quote the file
+        raise ConfigError(f"{path}: not TOML", hint="mend it, or move it away") from None
+    if not all(isinstance(key, str) and key for key in keys.values()):
+        raise ConfigError(f"{path}: holds something that is not a key", hint='provider = "key"')
+    return keys
+
+
+def _check_mode(path: Path, mode: int) -> None:
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise ConfigError(
+            f"{path}: others can read or write it, so its keys are not used",
+            hint=f"chmod 600 {path}",
+        )

@@ -1,0 +1,203 @@
+"""`rerank config`: what it shows, what it writes, and what it leaves alone."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from tests.test_layers import HEAVY, modules_after
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for row in (line.split("\t") for line in text.splitlines())}
+
+
+def test_alone_it_lists(rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "config.toml").write_text('model = "bm25"\nstrict = true\ntop-n = 5\n')
+    monkeypatch.setenv("RERANK_TOP_N", "3")
+    ran = rerank("config")
+    assert (ran.code, ran.err) == (0, "")
+    assert rerank("config", "list").out == ran.out
+    listed = rows(ran.out)
+    assert listed["model"] == ["bm25", str(home / "config.toml")]
+    assert listed["strict"] == ["true", str(home / "config.toml")]
+    assert listed["top-n"] == ["3", "RERANK_TOP_N"]
+    assert listed["max-chunks"] == ["1024", "default"]
+    assert listed["threads"] == ["", "default"]
+
+
+def test_a_person_gets_columns(rerank: Run) -> None:
+    lines = rerank("config", terminal=80).out.splitlines()
+    assert len({line.index("default") for line in lines}) == 1
+    assert "\t" not in "".join(lines)
+
+
+def test_the_list_as_json(rerank: Run, home: Path) -> None:
+    (home / "config.toml").write_text("strict = true\n")
+    rerank("config", "set-key", "cohere", stdin=b"sk-1\n")
+    ran = rerank("config", "list", "--json")
+    assert rerank("config", "--json").out == ran.out
+    body = json.loads(ran.out)
+    assert body["path"] == str(home / "config.toml")
+    found = {row["key"]: row for row in body["settings"]}
+    assert found["strict"] == {"key": "strict", "value": True, "origin": body["path"]}
+    assert found["model"] == {"key": "model", "value": None, "origin": "default"}
+    assert body["keys"] == [{"provider": "cohere", "origin": str(home / "keys.toml")}]
+
+
+def test_set_get_unset(rerank: Run, home: Path) -> None:
+    assert rerank("config", "get", "aggregate").out == "max\n"
+    for key, value, stored, shown in [
+        ("model", "bm25", 'model = "bm25"', "bm25"),
+        ("top-n", "5", "top-n = 5", "5"),
+        ("min-score", "-2", "min-score = -2.0", "-2.0"),
+        ("strict", "yes", "strict = true", "true"),
+        ("aggregate", "mean-top-3", 'aggregate = "mean-top-3"', "mean-top-3"),
+    ]:
+        assert rerank("config", "set", key, value) == (ran := rerank("config", "set", key, value))
+        assert (ran.code, ran.out, ran.err) == (0, "", "")
+        assert stored in (home / "config.toml").read_text().splitlines()
+        assert rerank("config", "get", key).out == shown + "\n"
+        assert rerank("config", "unset", key).code == 0
+    assert (home / "config.toml").read_text() == ""
+    assert rerank("config", "get", "aggregate").out == "max\n"
+
+
+def test_what_is_set_holds_for_a_run(rerank: Run) -> None:
+    rerank("config", "set", "model", "bm25")
+    rerank("config", "set", "top-n", "1")
+    assert rerank("dogs", stdin=b"cats\ndogs\n").out == "dogs\n"
+
+
+def test_a_setting_without_a_value(rerank: Run) -> None:
+    ran = rerank("config", "get", "threads")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("rerank: threads is not set")
+
+
+def test_a_file_keeps_what_is_not_changed(rerank: Run, home: Path) -> None:
+    path = home / "config.toml"
+    path.write_text('# mine\n\nmodel = "bm25"  # quick\ntop-n = 5\n')
+    rerank("config", "set", "top-n", "7")
+    rerank("config", "set", "strict", "1")
+    assert path.read_text() == '# mine\n\nmodel = "bm25"  # quick\ntop-n = 7\nstrict = true\n'
+    rerank("config", "unset", "top-n")
+    assert path.read_text() == '# mine\n\nmodel = "bm25"  # quick\nstrict = true\n'
+
+
+@posix
+def test_a_link_is_followed_and_a_mode_kept(rerank: Run, home: Path, tmp_path: Path) -> None:
+    real = tmp_path / "dotfiles" / "rerank.toml"
+    (home / "config.toml").symlink_to(real)
+    rerank("config", "set", "top-n", "1")  # to where nothing is yet
+    assert real.read_text() == "top-n = 1\n"
+    real.chmod(0o640)
+    rerank("config", "set", "top-n", "2")
+    assert (home / "config.toml").is_symlink()
+    assert real.read_text() == "top-n = 2\n"
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert [*real.parent.iterdir()] == [real]
+
+
+@posix
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(rerank: Run, home: Path) -> None:
+    home.chmod(0o500)
+    ran = rerank("config", "set", "top-n", "1")
+    home.chmod(0o700)
+    assert ran.code == 2
+    assert f"{home / 'config.toml'}: cannot be written: Permission denied" in ran.err
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "config.toml").write_text("top-n = 1\n")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    ran = rerank("config", "set", "top-n", "2")
+    assert ran.code == 2
+    assert "cannot be written: No space left on device" in ran.err
+    assert [*home.iterdir()] == [home / "config.toml"]
+    assert (home / "config.toml").read_text() == "top-n = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["set", "top-n", "0"], "top-n: 0 is less than 1"),
+        (["set", "top-n", "many"], "top-n: 'many' is not a whole number"),
+        (["set", "strict", "maybe"], "strict: 'maybe' is neither true nor false"),
+        (["set", "format", "xml"], "format: 'xml' is none of table"),
+        (["set", "top_n", "1"], "no setting is called top_n"),
+        (["get", "query"], "no setting is called query"),
+        (["unset", "modle"], "no setting is called modle"),
+        (["set", "top-n"], "Missing argument 'VALUE'"),
+        (["frob"], "No such command 'frob'"),
+        (["list", "--nonsense"], "No such option"),
+    ],
+)
+def test_usage_errors(arguments: list[str], message: str, rerank: Run, home: Path) -> None:
+    ran = rerank("config", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("rerank: ")
+    assert message in ran.err.splitlines()[0]
+    assert "\nhint: " in ran.err
+    assert [*home.iterdir()] == []
+
+
+def test_a_broken_file_can_be_mended(rerank: Run, home: Path) -> None:
+    path = home / "config.toml"
+    path.write_text("top-n = 0\nmodle = 1\n")
+    assert rerank("config").code == 2
+    assert rerank("config", "path").out == f"{path}\n"
+    assert rerank("config", "unset", "modle").code == 0
+    assert rerank("config", "set", "top-n", "1").code == 0
+    assert rows(rerank("config").out)["top-n"] == ["1", str(path)]
+    path.write_text("not TOML")
+    ran = rerank("config", "set", "top-n", "1")
+    assert (ran.code, path.read_text()) == (2, "not TOML")
+    assert f"{path}: not TOML" in ran.err
+
+
+def test_unset_says_if_there_was_nothing(rerank: Run, home: Path) -> None:
+    ran = rerank("config", "unset", "model")
+    assert ran.code == 0
+    assert "model is not set in" in ran.err
+    assert [*home.iterdir()] == []
+
+
+def test_set_says_if_the_environment_comes_first(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANK_MODEL", "mini@1")
+    assert "RERANK_MODEL is set too, and comes first" in rerank("config", "set", "model", "x").err
+
+
+def test_help_has_examples(rerank: Run) -> None:
+    text = rerank("config", "--help").out
+    assert rerank("help", "config").out == text
+    names = [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines()]
+    assert names == ["list", "get", "set", "unset", "path", "set-key", "unset-key"]
+    assert max(map(len, text.splitlines())) <= 80
+    for name in names:
+        ran = rerank("config", name, "--help")
+        assert ran.code == 0
+        assert "rerank config" in ran.out.partition("Usage: ")[2].partition("\n")[2] or (
+            name == "path" and "rerank config path" in ran.out
+        )
+        assert max(map(len, ran.out.splitlines())) <= 80
+    assert "config  Show and change" in rerank("--help").out
+
+
+def test_config_imports_nothing_slow() -> None:
+    assert modules_after("config") & HEAVY == set()

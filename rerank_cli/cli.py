@@ -16,7 +16,7 @@ from rerank_cli.aggregate import Aggregation
 from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.errors import ExitCode, RerankError, UsageError
 from rerank_cli.inputs.kinds import Unit
-from rerank_cli.options import reading, scoring, showing
+from rerank_cli.options import reading, scoring, shell, showing
 from rerank_cli.parsing import given
 from rerank_cli.render import Format
 from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
@@ -88,6 +88,8 @@ def rank(
     full: showing.Full = False,
     color: showing.ColorOption = Color.AUTO,
     verbose: showing.Verbose = False,
+    show_completion: shell.ShowCompletion = None,
+    install_completion: shell.InstallCompletion = None,
     version: showing.Version = False,
 ) -> int:
     """Rank documents by their relevance to a query, best first.
@@ -173,12 +175,17 @@ def run(arguments: list[str]) -> int:
     # Closed by whoever started us: what would go there goes nowhere.
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if not arguments:
-        sys.stderr.write(CONCISE_HELP)
-        return ExitCode.USAGE
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if "_RERANK_COMPLETE" in os.environ:  # a shell asks, by the scripts of `shells`
+        from rerank_cli.completion import answer
+
+        sys.stdout.write(answer(typer.main.get_command(app), arguments))
+        return ExitCode.OK
+    if not arguments:
+        sys.stderr.write(CONCISE_HELP)
+        return ExitCode.USAGE
     try:
         return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
     except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe

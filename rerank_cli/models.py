@@ -55,8 +55,7 @@ def shipped(name: str) -> ModelFolder:
     plain, _, revision = name.partition("@")
     entry = models.get(plain)
     if entry is None or revision not in ("", entry["revision"]):
-        known = [f"{key}@{value['revision']}" for key, value in models.items()] + ["bm25"]
-        near = get_close_matches(name, known, cutoff=0.4) or known
+        near = get_close_matches(name, names(), cutoff=0.4) or names()
         if os.path.exists(name):
             near = [f"./{name}"]
         raise UsageError(
@@ -72,6 +71,12 @@ def shipped(name: str) -> ModelFolder:
         f"the files of {plain}@{entry['revision']} are missing from this installation",
         hint="install rerank-cli again",
     )
+
+
+def names() -> list[str]:
+    """The names that a model can be asked for by."""
+    models = catalogue()["models"].items()
+    return [*(f"{name}@{entry['revision']}" for name, entry in models), "bm25"]
 
 
 @cache

@@ -16,12 +16,12 @@ LAYERS = [
     {"boundaries", "characters", "machine", "aggregate", "duplicates", "best"},
     {"directories", "values"},
     {"chunking", "terminal", "replacing"},
-    {"scoring", "destination"},
+    {"scoring", "destination", "shells"},
     {"models", "inputs", "render", "settings", "editing"},
     {"keys"},
     {"scorers", "pipeline", "progress", "parsing", "options"},
     {"usage"},
-    {"commands"},
+    {"commands", "completion"},
     {"cli"},
 ]
 HEAVY = {

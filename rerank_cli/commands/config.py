@@ -48,9 +48,13 @@ def _complete_key(ctx: typer.Context) -> list[tuple[str, str]]:
     return [(key, setting.help) for key, setting in _settings(ctx).items()]
 
 
-def _complete_value(ctx: typer.Context) -> list[str]:
+def _complete_value(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     setting = _settings(ctx).get(ctx.params.get("key") or "")
-    return setting.kind.words if setting else []
+    if setting is None or setting.kind.type is bool:
+        return [(word, "") for word in (setting.kind.words if setting else [])]
+    options = [one for command in every_command(ctx) for one in command.params]
+    option = next(one for one in options if one.envvar == setting.variable)
+    return [(item.value, "") for item in option.shell_complete(ctx, incomplete)]
 
 
 def _complete_provider() -> list[str]:

@@ -9,12 +9,20 @@ from rerank_cli.options import setting
 _model = partial(setting, rich_help_panel="Model")
 _chunking = partial(setting, rich_help_panel="Chunking")
 
+
+def _complete_model() -> list[str]:
+    from rerank_cli.models import names
+
+    return names()
+
+
 Model = Annotated[
     str | None,
     _model(
         "-m",
         "--model",
         metavar="MODEL",
+        autocompletion=_complete_model,
         help="mini@1 (the default), bm25, or ./FOLDER with an ONNX cross-encoder.",
     ),
 ]

@@ -1,0 +1,256 @@
+"""Completion: what a shell that asks is told, and what the scripts of the shells make of it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rerank_cli.shells import Shell, script
+from tests.conftest import ROOT, Run
+from tests.test_layers import HEAVY
+
+BREAKS = " \t\n\"'@><=;|&(:"
+FILES = ["files"]
+
+
+def asked(environment: dict[str, str], *arguments: str) -> list[str]:
+    """What a process answers to a shell's question."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "rerank_cli", *arguments],
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=True,
+    )
+    assert ran.stderr == b""
+    return ran.stdout.decode().splitlines()
+
+
+def bash(line: str) -> dict[str, str]:
+    return {"_RERANK_COMPLETE": "bash", "COMP_LINE": line, "_RERANK_BREAKS": BREAKS}
+
+
+CASES = {
+    "-f": ("values", "table", "text", "json"),
+    "-f j": ("values", "json"),
+    "-f x": ("values",),
+    "--format=t": ("values", "--format=table", "--format=text"),
+    "-m": ("values", "mini@1", "bm25"),
+    "-m b": ("values", "bm25"),
+    "-m ./m": ("files",),
+    "-n": ("values",),
+    "--color a": ("values", "auto", "always"),
+    "--ch": ("values", "--chunk-tokens"),
+    "--chunk-tokens 20 --ch": ("values",),
+    "--no": ("values", "--no-truncate-query", "--no-strict", "--no-full"),
+    "con": ("values", "config"),
+    "fa": ("files",),
+    "query fa": ("files",),
+    "-q query fa": ("files",),
+    "-n 5 con": ("files",),
+    "query -- --ch": ("files",),
+    "rank -f j": ("values", "json"),
+    "help c": ("values", "config"),
+    "config s": ("values", "set", "set-key"),
+    "config get to": ("values", "top-n"),
+    "config get nothing": ("values",),
+    "config set strict": ("values", "true", "false"),
+    "config set format j": ("values", "json"),
+    "config set model b": ("values", "bm25"),
+    "config set top-n": ("values",),
+    "config get top-n": ("values",),
+    "config unset-key": ("values", "cohere"),
+    "config list --j": ("values", "--json"),
+    "config --h": ("values", "--help"),
+    "--version -f j": ("values", "json"),
+    "--show-completion": ("values", "bash", "zsh", "fish"),
+}  # fmt: skip
+# Where the line shown ends with a word that is complete, the next one is asked for.
+WHOLE = {
+    "-f", "-m", "-n", "config set strict", "config set top-n", "config get top-n",
+    "config unset-key", "--show-completion",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_what_may_follow(line: str, rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rerank("config", "set-key", "cohere", stdin=b"key")
+    words = [*line.split(), ""] if line in WHOLE else line.split()
+    for shell in ("zsh", "fish"):
+        monkeypatch.setenv("_RERANK_COMPLETE", shell)
+        ran = rerank(*words)
+        assert ran.code == 0
+        assert tuple(row.partition("\t")[0] for row in ran.out.splitlines()) == CASES[line]
+    for name, value in bash("rerank " + " ".join(words)).items():
+        monkeypatch.setenv(name, value)
+    given = tuple(row.removeprefix("--format=") for row in CASES[line])
+    assert tuple(rerank("rerank").out.splitlines()) == given
+
+
+def test_the_first_word_may_be_a_command() -> None:
+    rows = asked({"_RERANK_COMPLETE": "zsh"}, "")
+    assert rows[0] == "values"
+    assert "config\tShow and change settings and keys." in rows
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('rerank "how do I" -f j', ["values", "json"]),
+        ("rerank 'how do", FILES),
+        ("rerank -m mini@", ["values", "@1"]),
+        ("rerank --model=mini@", ["values", "@1"]),
+        ("rerank --format=j", ["values", "json"]),
+        ("LC_ALL=C rerank -f j", ["values", "json"]),
+        ("rerank", ["values", "rank", "config"]),
+        ("", ["values", "rank", "config"]),
+    ],
+)
+def test_bash_gives_a_line(line: str, expected: list[str]) -> None:
+    assert asked(bash(line), "rerank") == expected
+
+
+def test_options_come_with_what_they_mean() -> None:
+    rows = asked({"_RERANK_COMPLETE": "fish"}, "--top")
+    assert rows == ["values", "--top-n\tShow the best N only"]
+
+
+def test_a_broken_file_does_not_matter(home: Path) -> None:
+    (home / "config.toml").write_text("not TOML")
+    (home / "keys.toml").write_text("not TOML")
+    assert asked({"_RERANK_COMPLETE": "zsh"}, "-f", "j") == ["values", "json\t"]
+    assert asked({"_RERANK_COMPLETE": "zsh"}, "config", "unset-key", "") == ["values"]
+
+
+def test_completing_imports_nothing_slow() -> None:
+    code = (
+        "import sys; from rerank_cli import cli; cli.run(sys.argv[1:]);"
+        "print('LOADED', *sys.modules)"
+    )
+    for words in (["-m", ""], ["--"], ["config", "get", ""]):
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "_RERANK_COMPLETE": "zsh"},
+            check=True,
+        )
+        loaded = set(ran.stdout.rpartition("LOADED")[2].split())
+        assert "rerank_cli.completion" in loaded
+        assert loaded & (HEAVY | {"typer.rich_utils", "tomlkit"}) == set()
+
+
+@pytest.mark.parametrize("shell", Shell)
+def test_a_script_is_shown(shell: Shell, rerank: Run) -> None:
+    assert rerank("--show-completion", shell).out == script(shell)
+    assert rerank("--show-completion", "tcsh").code == 2
+
+
+def test_installing(rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.delenv("ZDOTDIR", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    (tmp_path / ".bashrc").write_bytes(b"alias l=ls")
+    for shell in Shell:
+        for _ in range(2):  # the second time, nothing more is added
+            ran = rerank("--install-completion", shell)
+            assert (ran.code, ran.out) == (0, "")
+            assert f"with the next {shell}" in ran.err
+    fish = tmp_path / ".config" / "fish" / "completions" / "rerank.fish"
+    assert fish.read_text() == script(Shell.FISH)
+    for shell in (Shell.BASH, Shell.ZSH):
+        *before, line = (tmp_path / f".{shell}rc").read_text().splitlines()
+        assert before == (["alias l=ls"] if shell is Shell.BASH else [])
+        place = Path(line.removeprefix("source ").partition("  #")[0].strip("'"))
+        assert place.read_text() == script(shell)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> str:
+    """A folder with a `rerank` to be found by a shell."""
+    path = tmp_path / "bin" / "rerank"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m rerank_cli "$@"\n')
+    path.chmod(0o755)
+    return str(path.parent)
+
+
+def in_shell(command: list[str], code: str, program: str, tmp_path: Path) -> list[str]:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{program}:{os.environ['PATH']}"}
+    ran = subprocess.run(
+        [*command, code], capture_output=True, text=True, cwd=ROOT / "examples", env=environment
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.splitlines()
+
+
+def test_in_bash(program: str, tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.write_text(script(Shell.BASH))
+    code = f"""
+        compopt() {{ echo "$@"; }}
+        source {path}
+        for COMP_LINE in 'rerank -f ' 'rerank -m mini@' 'rerank "a b" fa'; do
+            COMP_POINT=${{#COMP_LINE}}
+            _rerank rerank
+            echo "${{COMPREPLY[*]}}"
+        done
+        complete -p rerank
+    """
+    assert in_shell(["bash", "--norc", "-c"], code, program, tmp_path) == [
+        "+o default",
+        "table text json",
+        "+o default",
+        "@1",
+        "",
+        "complete -o default -F _rerank rerank",
+    ]
+
+
+def test_in_zsh(program: str, tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.write_text(script(Shell.ZSH))
+    code = f"""
+        compdef() {{ echo "$@" }}
+        compset() {{ return 1 }}
+        _files() {{ echo files }}
+        _describe() {{ print -rl -- "${{values[@]}}" }}
+        source {path}
+        words=(rerank -f '') CURRENT=3; _rerank
+        words=(rerank --top) CURRENT=2; _rerank
+        words=(rerank '"a b"' fa) CURRENT=3; _rerank
+    """
+    rows = in_shell(["zsh", "-f", "-c"], code, program, tmp_path)
+    assert rows == [
+        "_rerank rerank",
+        "table",
+        "text",
+        "json",
+        "--top-n:Show the best N only",
+        "files",
+    ]
+
+
+def test_in_fish(program: str, tmp_path: Path) -> None:
+    path = tmp_path / "script"
+    path.write_text(script(Shell.FISH))
+    code = f"""
+        source {path}
+        complete -C 'rerank -f '
+        complete -C 'rerank --top'
+        complete -C 'rerank "a b" fa'
+    """
+    assert in_shell(["fish", "--no-config", "-c"], code, program, tmp_path) == [
+        "table",
+        "text",
+        "json",
+        "--top-n\tShow the best N only",
+        "faq.txt",
+    ]

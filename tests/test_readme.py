@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.directories import HOME_VARIABLE
 from rerank_cli.errors import ExitCode
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.columns import HEADER
 from tests.conftest import ROOT, Run
+from tests.test_settings import SETTINGS
 
 SCRIPT = ROOT / "scripts" / "make_picture.py"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,9 +66,28 @@ def test_every_format_is_in_the_table() -> None:
     assert f"`{','.join(HEADER)}`" in README
 
 
+def test_every_variable_is_in_the_table() -> None:
+    table = README.split("| variable | meaning |")[1].split("\n\n")[0]
+    named = re.findall(r"RERANK_[A-Z_]+", table)
+    assert sorted(named) == sorted([HOME_VARIABLE, *(one.variable for one in SETTINGS.values())])
+    for variable in ("NO_COLOR", "TERM", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        assert f"`{variable}`" in table
+
+
+def test_the_examples_of_settings_run(rerank: Run, home: Path) -> None:
+    section = README.split("## Settings")[1].split("## ")[0]
+    commands = re.findall(r"^    rerank (.*?) +#", section, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        assert rerank(*shlex.split(command), stdin=b"key").code == 0
+    assert (home / "config.toml").read_text() == "top-n = 5\n"
+
+
 def test_every_option_that_is_named_exists(rerank: Run) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    known = set(re.findall(r"--[a-z-]+", rerank("--help").out))
+    known = set(re.findall(r"--[a-z-]+", rerank("--help").out)) | {
+        f"--no-{setting.key}" for setting in SETTINGS.values() if setting.kind.type is bool
+    }
     assert named <= known
 
 

@@ -1,0 +1,182 @@
+"""Write the man page from the commands' own help: rerank_cli/data/rerank.1.
+
+    python scripts/make_man.py           write it
+    python scripts/make_man.py --check   exit with 1 if it is not what would be written
+
+The same on every machine: no date, no width, no directory and no setting of whoever runs it.
+"""
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from rerank_cli import cli
+from rerank_cli.parsing import settings_in
+from rerank_cli.usage import OTHER
+
+PAGE = Path(__file__).resolve().parent.parent / "rerank_cli" / "data" / "rerank.1"
+# The rest of ENVIRONMENT and FILES, which no option declares.
+VARIABLES = {
+    "RERANK_HOME": "The directory of config.toml, keys.toml, cache and data, instead of those that "
+    "XDG_CONFIG_HOME, XDG_CACHE_HOME and XDG_DATA_HOME name.",
+    "NO_COLOR": "If it is not empty, nothing is coloured unless --color says so.",
+    "TERM": "If it is dumb, the same.",
+}
+FILES = {
+    "~/.config/rerank/config.toml": "Settings; on macOS and Windows where these keep theirs. "
+    "rerank config path says where.",
+    "~/.config/rerank/keys.toml": "Keys of providers, which nobody else may read.",
+}
+_SPECIAL = {
+    "\\": r"\e",
+    "-": r"\-",
+    "'": r"\(aq",
+    '"': r"\(dq",
+    "`": r"\(ga",
+    "^": r"\(ha",
+    "~": r"\(ti",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    page = "\n".join(lines()) + "\n"
+    if not parser.parse_args().check:
+        PAGE.write_text(page, encoding="ascii", newline="\n")
+    elif PAGE.read_text(encoding="ascii") != page:
+        sys.exit(f"{PAGE.name} is not what scripts/make_man.py writes now")
+
+
+def lines() -> Iterator[str]:
+    """Yield the lines of the page."""
+    program: Any = typer.main.get_command(cli.app)
+    root = program.make_context("rerank", [], resilient_parsing=True)
+    rank = program.get_command(root, "rank")
+    ctx = rank.make_context("rank", [], parent=root, resilient_parsing=True)
+    summary, *description = prose(rank)
+    yield '.\\" Made by scripts/make_man.py from the help of the commands; not to be edited.'
+    yield '.TH RERANK 1 "" rerank "User Commands"'
+    yield from [".SH NAME", rf"rerank \- {roff(summary[:1].lower() + summary[1:].rstrip('.'))}"]
+    yield from [".SH SYNOPSIS", r"\fBrerank\fR [\fIOPTIONS\fR] \fIQUERY\fR [\fIFILE\fR]..."]
+    others = {name: program.get_command(root, name) for name in program.list_commands(root)}
+    del others[rank.name]
+    for name, command in others.items():
+        words = [r"\fICOMMAND\fR [\fIARGUMENT\fR]..."]
+        if not isinstance(command, TyperGroup):
+            words = parameters(command)
+        yield from [".br", " ".join([bold(f"rerank {name}"), *words])]
+    yield ".SH DESCRIPTION"
+    yield from paragraphs(description)
+    yield ".SH OPTIONS"
+    yield from options(rank, ctx)
+    yield ".SH COMMANDS"
+    for name, command in others.items():
+        yield from other(command, root, name)
+    yield ".SH ENVIRONMENT"
+    for setting in settings_in([rank]).values():
+        yield from entry(bold(setting.variable), f"The default of --{setting.key}.")
+    for variable, meaning in VARIABLES.items():
+        yield from entry(bold(variable), meaning)
+    yield ".SH FILES"
+    for path, meaning in FILES.items():
+        yield from entry(rf"\fI{roff(path)}\fR", meaning)
+    yield ".SH EXIT STATUS"
+    for code, meaning in re.findall(r"(\d+) ([^;]+)[;.]", " ".join(rank.epilog.split())):
+        yield from entry(bold(code), meaning)
+    yield ".SH EXAMPLES"
+    yield from examples(rank)
+
+
+def options(command: Any, ctx: Any) -> Iterator[str]:
+    """Yield a subsection for each group of options, as in the help."""
+    groups: dict[str, list[Any]] = {}
+    for option in command.get_params(ctx):
+        if option.param_type_name == "option" and not option.hidden:
+            panel = getattr(option, "rich_help_panel", None) or OTHER
+            groups.setdefault(panel, []).append(option)
+    for name in sorted(groups, key=lambda group: group == OTHER):
+        yield f".SS {roff(name)}"
+        for option in groups[name]:
+            tag = ", ".join(bold(one) for one in [*option.opts, *option.secondary_opts])
+            if not option.is_flag:
+                tag += rf" \fI{roff(option.display_type_rich(ctx).strip('<>'))}\fR"
+            yield from entry(tag, option.get_help_record(ctx)[1])
+
+
+def other(command: Any, root: Any, name: str) -> Iterator[str]:
+    """Yield a subsection for a command beside the default one, or for a group of such."""
+    yield f".SS rerank {roff(name)}"
+    yield from paragraphs(prose(command))
+    ctx = command.make_context(name, [], parent=root, resilient_parsing=True)
+    if isinstance(command, TyperGroup):
+        for inner in command.list_commands(ctx):
+            one = command.get_command(ctx, inner)
+            first, *rest = prose(one)
+            yield from entry(" ".join([bold(inner), *parameters(one)]), first)
+            for text in rest:
+                yield from [".IP", line(text)]
+    else:
+        for option in command.params:
+            if option.param_type_name == "option":
+                yield from entry(", ".join(map(bold, option.opts)), option.help or "")
+    yield ".P"
+    yield from examples(command)
+
+
+def parameters(command: Any) -> list[str]:
+    """The arguments and options of a command, as in a synopsis."""
+    return [
+        rf"\fI{roff(one.metavar or one.name)}\fR"
+        if one.param_type_name == "argument"
+        else rf"[\fB{roff(one.opts[0])}\fR]"
+        for one in command.params
+    ]
+
+
+def prose(command: Any) -> list[str]:
+    """The paragraphs of a command's help, each on one line, without its examples."""
+    text = inspect.cleandoc(command.help)
+    return [" ".join(one.split()) for one in text.split("\n\n") if not one.startswith("\b")]
+
+
+def examples(command: Any) -> Iterator[str]:
+    """Yield the examples of a command's help, as they stand there."""
+    for paragraph in inspect.cleandoc(command.help).split("\n\n"):
+        if paragraph.startswith("\b"):
+            yield from [".nf", *(line(one) for one in paragraph.splitlines()[1:]), ".fi"]
+
+
+def paragraphs(texts: list[str]) -> Iterator[str]:
+    for text in texts:
+        yield from [".P", line(text)]
+
+
+def entry(tag: str, text: str) -> Iterator[str]:
+    yield from [".TP", tag, line(" ".join(text.split()))]
+
+
+def bold(text: str) -> str:
+    return rf"\fB{roff(text)}\fR"
+
+
+def line(text: str) -> str:
+    """Escape a line of text; one that begins as a request does is none."""
+    return (r"\&" if text.startswith((".", "'")) else "") + roff(text)
+
+
+def roff(text: str) -> str:
+    """Escape what means something to roff, and what is not ASCII."""
+    escaped = (_SPECIAL.get(one, one) for one in text)
+    return "".join(one if one.isascii() else rf"\[u{ord(one):04X}]" for one in escaped)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,6 +31,8 @@ class Kind:
             if text.lower() not in WORDS:
                 raise ValueError(self._refusal(text))
             return WORDS[text.lower()]
+        if not text:
+            raise ValueError("the value is empty")
         try:
             value = self.type(text)
         except ValueError as error:
@@ -44,6 +46,8 @@ class Kind:
             fits = (float, int)
         if type(value) not in fits:
             raise ValueError(self._refusal(value))
+        if value == "":
+            raise ValueError("the value is empty")
         try:
             return self._in_range(self.type(value), value)
         except ValueError as error:

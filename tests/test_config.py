@@ -38,6 +38,13 @@ def test_a_person_gets_columns(rerank: Run) -> None:
     assert "\t" not in "".join(lines)
 
 
+def test_a_value_cannot_move_the_cursor(rerank: Run, home: Path) -> None:
+    (home / "config.toml").write_text('model = "a\\u001b[2Jb\\tc\\n"\n')
+    for width in (None, 80):
+        assert "\x1b" not in rerank("config", terminal=width).out
+    assert {line.count("\t") for line in rerank("config").out.splitlines()} == {2}
+
+
 def test_the_list_as_json(rerank: Run, home: Path) -> None:
     (home / "config.toml").write_text("strict = true\n")
     rerank("config", "set-key", "cohere", stdin=b"sk-1\n")
@@ -137,6 +144,7 @@ def test_a_write_that_fails_leaves_the_old_file(
         (["set", "top-n", "0"], "top-n: 0 is less than 1"),
         (["set", "top-n", "many"], "top-n: 'many' is not a whole number"),
         (["set", "strict", "maybe"], "strict: 'maybe' is neither true nor false"),
+        (["set", "model", ""], "model: the value is empty"),
         (["set", "format", "xml"], "format: 'xml' is none of table"),
         (["set", "top_n", "1"], "no setting is called top_n"),
         (["get", "query"], "no setting is called query"),

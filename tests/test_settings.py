@@ -100,6 +100,7 @@ def test_json_by_option_beats_another_format_by_setting(
         ('min-score = "high"', "min-score: 'high' is not a number", None),
         ("strict = 1", "strict: 1 is neither true nor false", None),
         ("model = 1", "model: 1 is not text", None),
+        ('model = ""', "model: the value is empty", "rerank config unset model"),
         ("[model]", "model: {} is not text", None),
         ('format = "tabel"', "format: 'tabel' is none of table, text, json", "one of table, text"),
     ],

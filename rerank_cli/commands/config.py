@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.characters import printable
 from rerank_cli.directories import config_file, keys_file
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
 from rerank_cli.keys import (
@@ -114,7 +115,9 @@ def list_(
         }
         text = json.dumps(listing, ensure_ascii=False, indent=2) + "\n"
     else:
-        rows = [(key, shown_value(value), origin) for key, (value, origin) in values.items()]
+        rows: list[tuple[str, ...]] = [
+            (key, shown_value(value), origin) for key, (value, origin) in values.items()
+        ]
         rows += [(f"key for {name}", "set", str(keys_file())) for name in keys]
         text = _table(rows, aligned=terminal.interactive)
     terminal.write([text.encode("utf-8", "surrogateescape")])
@@ -242,8 +245,9 @@ def _read_key(provider: str) -> str:
         return ""
 
 
-def _table(rows: list[tuple[str, str, str]], *, aligned: bool) -> str:
+def _table(rows: list[tuple[str, ...]], *, aligned: bool) -> str:
     """Rows as lines: in columns for a person, tabs between for a program."""
+    rows = [tuple(printable(cell).replace("\n", "␊") for cell in row) for row in rows]
     if not aligned:
         return "".join("\t".join(row) + "\n" for row in rows)
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]

@@ -4,16 +4,13 @@ Devices, pipes and what else is no file are written as results come.
 """
 
 import os
-import signal
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import BinaryIO
 
 from rerank_cli.errors import OutputError
+from rerank_cli.replacing import replaced
 from rerank_cli.terminal import write_all
 
 # Names of streams that are open already. Where one is a file, it may be neither replaced, which
@@ -38,7 +35,7 @@ class Destination:
             raise OutputError(f"{self.path}: Permission denied")
         if self._is_special(mode):
             return
-        folder = self._target().parent
+        folder = Path(os.path.realpath(self.path)).parent
         if not folder.is_dir():
             raise OutputError(f"{self.path}: there is no directory {folder}")
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -52,20 +49,10 @@ class Destination:
                 with open(self.path, "ab") as stream:
                     write_all(stream, pieces, self.path)
                 return
-            target = self._target()
-            with _beside(target) as (temporary, stream):
-                if mode is not None:
-                    temporary.chmod(stat.S_IMODE(mode))
+            with replaced(Path(self.path)) as stream:
                 write_all(stream, pieces, self.path)
-                os.fsync(stream.fileno())
-                stream.close()
-                temporary.replace(target)
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
-
-    def _target(self) -> Path:
-        """The file itself, at the end of any links."""
-        return Path(os.path.realpath(self.path))
 
     def _mode(self) -> int | None:
         """What is there, and what may be done with it; None for nothing."""
@@ -78,31 +65,3 @@ class Destination:
 
     def _is_special(self, mode: int | None) -> bool:
         return mode is not None and (not stat.S_ISREG(mode) or self.path.startswith(_OPEN))
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file in the folder of `target`, for as long as it takes to fill and rename it."""
-    temporary = target.parent / f".rerank-{os.urandom(8).hex()}"
-    before = signal.getsignal(signal.SIGINT)
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        _remove(temporary)
-        if callable(before):
-            before(number, frame)
-
-    # Ctrl-C ends the process without any more of its code.
-    if callable(before):
-        signal.signal(signal.SIGINT, leave)
-    try:
-        with open(temporary, "xb") as stream:
-            yield temporary, stream
-    finally:
-        _remove(temporary)
-        if callable(before):
-            signal.signal(signal.SIGINT, before)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()

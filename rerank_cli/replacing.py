@@ -1,11 +1,16 @@
 """Writes a file whole or not at all: whoever reads it sees the old content or the new.
 
-Follows links, makes the folder that is missing, and keeps the mode of what it replaces.
+Follows links and keeps the mode of what it replaces.
 """
 
 import os
-from contextlib import suppress
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
 
 from rerank_cli.errors import OutputError
 
@@ -14,29 +19,60 @@ _FOLDER = 0o700  # as the XDG specification says
 
 
 def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Write a file by way of one beside it; raises `OutputError`.
+    """Write a file, in a folder that is made if need be; raises `OutputError`.
 
-    With a `mode` the file has exactly that from its first moment on, whatever the old one's was.
+    `mode` is that of `replaced`.
     """
-    target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{os.urandom(6).hex()}")
     try:
-        target.parent.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
-        try:
-            _write(beside, content, _NEW if mode is None else mode)
-            if mode is None and target.exists():
-                beside.chmod(target.stat().st_mode & 0o7777)
-            beside.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                beside.unlink()
-            raise
+        Path(os.path.realpath(path)).parent.mkdir(mode=_FOLDER, parents=True, exist_ok=True)
+        with replaced(path, mode=mode) as stream:
+            stream.write(content)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+@contextmanager
+def replaced(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
+    """A new file to fill, which takes a path's place when that has been done without an error.
+
+    What cannot be written is an `OSError`. With a `mode` it has exactly that from its first moment
+    on, whatever the old one's was.
+    """
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".rerank-{os.urandom(8).hex()}")
+    with _removed_on_ctrl_c(beside):
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode or _NEW)
+            with open(descriptor, "wb") as stream:
+                if mode is None and target.exists():
+                    beside.chmod(stat.S_IMODE(target.stat().st_mode))
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            beside.replace(target)
+        finally:
+            _remove(beside)
+
+
+@contextmanager
+def _removed_on_ctrl_c(path: Path) -> Iterator[None]:
+    """Remove a file on Ctrl-C, which ends the process without any more of its code."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        _remove(path)
+        if callable(before):
+            before(number, frame)
+
+    if callable(before):
+        signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

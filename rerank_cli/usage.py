@@ -103,7 +103,7 @@ def settings_sentence(command: Any) -> str:
     """Say which options can be set for every run, and how."""
     settings = settings_in([command])
     names = ", ".join(settings)
-    some = next(iter(settings.values()))
+    some = next(one for key, one in settings.items() if "-" in key)
     switch = next(key for key, one in settings.items() if one.kind.type is bool)
     return textwrap.dedent(f"""\
         Settings: {names}. Set one for every run with `rerank config set`, or in the

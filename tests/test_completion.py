@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.render import Format
 from rerank_cli.shells import Shell, script
 from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
@@ -34,10 +35,10 @@ def bash(line: str) -> dict[str, str]:
 
 
 CASES = {
-    "-f": ("values", "table", "text", "json"),
-    "-f j": ("values", "json"),
+    "-f": ("values", *Format),
+    "-f j": ("values", "json", "jsonl"),
     "-f x": ("values",),
-    "--format=t": ("values", "--format=table", "--format=text"),
+    "--format=t": ("values", "--format=table", "--format=text", "--format=tsv", "--format=trec"),
     "-m": ("values", "mini@1", "bm25"),
     "-m b": ("values", "bm25"),
     "-m ./m": ("files",),
@@ -45,27 +46,28 @@ CASES = {
     "--color a": ("values", "auto", "always"),
     "--ch": ("values", "--chunk-tokens"),
     "--chunk-tokens 20 --ch": ("values",),
-    "--no": ("values", "--no-truncate-query", "--no-strict", "--no-full"),
+    "--no": ("values", "--no-truncate-query", "--no-strict", "--no-keep-empty",
+             "--no-full", "--no-verbose"),
     "con": ("values", "config"),
     "fa": ("files",),
     "query fa": ("files",),
     "-q query fa": ("files",),
     "-n 5 con": ("files",),
     "query -- --ch": ("files",),
-    "rank -f j": ("values", "json"),
+    "rank -f j": ("values", "json", "jsonl"),
     "help c": ("values", "config"),
     "config s": ("values", "set", "set-key"),
     "config get to": ("values", "top-n"),
     "config get nothing": ("values",),
     "config set strict": ("values", "true", "false"),
-    "config set format j": ("values", "json"),
+    "config set format j": ("values", "json", "jsonl"),
     "config set model b": ("values", "bm25"),
     "config set top-n": ("values",),
     "config get top-n": ("values",),
     "config unset-key": ("values", "cohere"),
     "config list --j": ("values", "--json"),
     "config --h": ("values", "--help"),
-    "--version -f j": ("values", "json"),
+    "--version -f j": ("values", "json", "jsonl"),
     "--show-completion": ("values", "bash", "zsh", "fish"),
 }  # fmt: skip
 # Where the line shown ends with a word that is complete, the next one is asked for.
@@ -99,12 +101,12 @@ def test_the_first_word_may_be_a_command() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('rerank "how do I" -f j', ["values", "json"]),
+        ('rerank "how do I" -f m', ["values", "md"]),
         ("rerank 'how do", FILES),
         ("rerank -m mini@", ["values", "@1"]),
         ("rerank --model=mini@", ["values", "@1"]),
-        ("rerank --format=j", ["values", "json"]),
-        ("LC_ALL=C rerank -f j", ["values", "json"]),
+        ("rerank --format=m", ["values", "md"]),
+        ("LC_ALL=C rerank -f m", ["values", "md"]),
         ("rerank", ["values", "rank", "config"]),
         ("", ["values", "rank", "config"]),
     ],
@@ -121,7 +123,7 @@ def test_options_come_with_what_they_mean() -> None:
 def test_a_broken_file_does_not_matter(home: Path) -> None:
     (home / "config.toml").write_text("not TOML")
     (home / "keys.toml").write_text("not TOML")
-    assert asked({"_RERANK_COMPLETE": "zsh"}, "-f", "j") == ["values", "json\t"]
+    assert asked({"_RERANK_COMPLETE": "zsh"}, "-f", "m") == ["values", "md\t"]
     assert asked({"_RERANK_COMPLETE": "zsh"}, "config", "unset-key", "") == ["values"]
 
 
@@ -206,7 +208,7 @@ def test_in_bash(program: str, tmp_path: Path) -> None:
     """
     assert in_shell(["bash", "--norc", "-c"], code, program, tmp_path) == [
         "+o default",
-        "table text json",
+        " ".join(Format),
         "+o default",
         "@1",
         "",
@@ -230,9 +232,7 @@ def test_in_zsh(program: str, tmp_path: Path) -> None:
     rows = in_shell(["zsh", "-f", "-c"], code, program, tmp_path)
     assert rows == [
         "_rerank rerank",
-        "table",
-        "text",
-        "json",
+        *Format,
         "--top-n:Show the best N only",
         "files",
     ]
@@ -248,9 +248,7 @@ def test_in_fish(program: str, tmp_path: Path) -> None:
         complete -C 'rerank "a b" fa'
     """
     assert in_shell(["fish", "--no-config", "-c"], code, program, tmp_path) == [
-        "table",
-        "text",
-        "json",
+        *Format,
         "--top-n\tShow the best N only",
         "faq.txt",
     ]

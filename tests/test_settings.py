@@ -102,7 +102,11 @@ def test_json_by_option_beats_another_format_by_setting(
         ("model = 1", "model: 1 is not text", None),
         ('model = ""', "model: the value is empty", "rerank config unset model"),
         ("[model]", "model: {} is not text", None),
-        ('format = "tabel"', "format: 'tabel' is none of table, text, json", "one of table, text"),
+        (
+            'format = "tabel"',
+            "format: 'tabel' is none of table, text, tsv",
+            "one of table, text",
+        ),
     ],
 )
 def test_a_bad_file_is_named_with_its_key_and_what_is_allowed(
@@ -122,7 +126,7 @@ def test_a_bad_file_is_named_with_its_key_and_what_is_allowed(
         ("RERANK_TOP_N", "all", "'all' is not a whole number"),
         ("RERANK_TOP_N", "0", "0 is less than 1"),
         ("RERANK_STRICT", "maybe", "'maybe' is neither true nor false"),
-        ("RERANK_FORMAT", "xml", "'xml' is none of table, text, json"),
+        ("RERANK_FORMAT", "xml", "'xml' is none of table, text, tsv, csv, json, jsonl"),
         ("RERANK_MIN_SCORE", "high", "'high' is not a number"),
         ("RERANK_MODEL", "minni", "no model is called 'minni'"),
     ],
@@ -164,7 +168,7 @@ def test_help_is_there_when_settings_are_broken(rerank: Run, home: Path) -> None
 def test_help_says_which_options_are_settings(rerank: Run) -> None:
     text = " ".join(rerank("--help").out.split())
     assert f"Settings: {', '.join(SETTINGS)}." in text
-    assert "model is RERANK_MODEL" in text
+    assert "chunk-tokens is RERANK_CHUNK_TOKENS" in text
 
 
 def test_a_run_without_a_file_reads_no_toml() -> None:

@@ -13,7 +13,7 @@ NASTY = (
     "fox \x1b]0;title\x07 \x1b[2J \x1b]8;;http://x\x1b\\ \x9b31m \x9d0;t\x9c \x85 "
     "\u202e\u2066\u200f\u061c \x08\x7f\ttab \rover"
 )
-ACTIVE = re.compile("[-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @pytest.fixture

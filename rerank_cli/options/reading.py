@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rerank_cli.inputs.kinds import InputFormat, Prepend, Unit
+from rerank_cli.options import setting
 
 _option = partial(typer.Option, rich_help_panel="Input")
 
@@ -70,8 +71,9 @@ IdField = Annotated[
 ]
 PrependOption = Annotated[
     Prepend | None,
-    _option(
+    setting(
         "--prepend",
+        rich_help_panel="Input",
         help="Score each chunk with this before it: the record's title, the first heading of "
         "Markdown, the title of HTML and PDF; or the file's path.",
     ),

@@ -29,10 +29,14 @@ MinScore = Annotated[
 ]
 Within = Annotated[
     float | None,
-    _option("--within", metavar="X", help="Show what scores no more than X below the best."),
+    _setting("--within", metavar="X", help="Show what scores no more than X below the best."),
 ]
 KeepEmpty = Annotated[
-    bool, _option("--keep-empty", help="Show empty documents too, after all that have a score.")
+    bool,
+    _setting(
+        "--keep-empty/--no-keep-empty",
+        help="Show blank documents too, after all that have a score.",
+    ),
 ]
 Passages = Annotated[
     bool, _option("--passages", help="Rank the passages of documents, each by itself.")
@@ -76,7 +80,10 @@ Full = Annotated[
 ]
 ColorOption = Annotated[Color, _setting("--color", help="When to use colour.")]
 Verbose = Annotated[
-    bool, _option("-v", "--verbose", help="Say on stderr what was ranked and how long it took.")
+    bool,
+    _setting(
+        "-v", "--verbose/--no-verbose", help="Say on stderr what was ranked and how long it took."
+    ),
 ]
 Version = Annotated[
     bool,

@@ -1,0 +1,84 @@
+"""Any bytes, read in any way and written in any way, end in a ranking or in a message."""
+
+import bz2
+import gzip
+import io
+import json
+import re
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rerank_cli import cli
+from rerank_cli.inputs.kinds import InputFormat, Prepend, Unit
+from rerank_cli.render import Format
+from tests.conftest import Outcome, Stream
+
+# Pieces that readers look for, so that bytes at random come near to what they take.
+PIECES = [
+    b"\n", b"\r\n", b"\0", b",", b"\t", b'"', b'""', b"{", b"}", b"[", b"]", b":", b"\\", b"text",
+    b'{"text": "a fox"}', b'{"text": ', b"null", b"1e999", b"NaN", b'"\\ud800"', b"\\u0000",
+    b"id,text\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff\xfe\0\0", b"\x1f\x8b\x08",
+    b"BZh91AY&SY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"%PDF-1.4\n", b"PK\x03\x04", b"<html>",
+    b"<title>", b"src/a.py:12:", b"src/a.py-12-", b"--\n", b'{"type":"match","data":',
+    b"# Heading\n", b"\n\n", "日本語".encode(), "👩‍👩‍👧".encode(), b"\xe2\x82", b"\x1b]0;t\x07",
+    b"\x1b[2J", "\x9b31m\u202e".encode(), gzip.compress(b"a fox\n", mtime=0), bz2.compress(b"fox"),
+]  # fmt: skip
+CONTENT = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=8)), max_size=20).map(b"".join),
+    st.text(max_size=60).map(lambda text: text.encode("utf-16", "surrogatepass")),
+    st.text(max_size=60).map(lambda text: gzip.compress(text.encode("utf-8", "surrogatepass"))),
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+FLAGS = ["--grep", "-0", "--passages", "--keep-empty", "--scores", "--explain", "-v", "--strict"]
+OPTIONS = st.tuples(
+    st.sampled_from([[], *([f"--unit={unit}"] for unit in Unit)]),
+    st.sampled_from([[], *([f"--input-format={form}"] for form in InputFormat)]),
+    st.sampled_from([[], *([f"--prepend={choice}"] for choice in Prepend)]),
+    st.sampled_from([[], *(["-f", form] for form in Format)]),
+    st.sampled_from([[], ["--field", "text"], ["--field", "a.b", "--id-field", "id"]]),
+    st.lists(st.sampled_from(FLAGS), max_size=3),
+    st.sampled_from([[], ["-n", "1"], ["--within", "0.5"], ["--chunk-tokens", "8"]]),
+).map(lambda chosen: [option for group in chosen for option in group])
+
+
+def run(content: bytes, options: list[str], *, terminal: bool) -> Outcome:
+    out, err = Stream(terminal=terminal), Stream(terminal=terminal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", Stream(content))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setenv("COLUMNS", "60")
+        code = cli.run(["a fox", "-m", "bm25", "--color=never", *options, "-"])
+    return Outcome(code, out.written(), err.written().decode())
+
+
+@settings(max_examples=1500)
+@given(CONTENT, OPTIONS)
+def test_any_input_ends_in_a_ranking_or_a_message(content: bytes, options: list[str]) -> None:
+    ran = run(content, options, terminal=False)
+    assert ran.code in (0, 1, 2, 4), ran.err
+    assert "Traceback" not in ran.err
+    assert "rerank: " in ran.err or ran.code == 0
+
+
+@settings(max_examples=500)
+@given(CONTENT, OPTIONS)
+def test_no_document_moves_the_cursor(content: bytes, options: list[str]) -> None:
+    ran = run(content, options, terminal=True)
+    seen = ran.raw.decode() + ran.err
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", seen)
+
+
+def test_a_stream_in_memory_is_like_a_pipe() -> None:
+    assert run(b"a fox\nno\n", ["-n", "1"], terminal=False) == Outcome(0, b"a fox\n", "")
+    assert isinstance(Stream(b"").buffer, io.BytesIO)

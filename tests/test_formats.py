@@ -145,11 +145,11 @@ def test_paths_are_named_once_best_first() -> None:
     assert written(ranked(*documents), Format.PATHS) == "d.txt\nb.txt\na.txt\n"
 
 
-@pytest.mark.parametrize(("source", "origin"), [(None, "command line"), ("-", "standard input")])
-def test_what_comes_from_no_file_has_no_path(source: str | None, origin: str) -> None:
+@pytest.mark.parametrize("source", [None, "-"])
+def test_what_comes_from_no_file_has_no_path(source: str | None) -> None:
     documents = [Document("fox", source="a.txt", line=1), Document("fox", source=source)]
     pieces = render(ranked(*documents), Style(Format.PATHS))
-    with pytest.raises(UsageError, match=origin):
+    with pytest.raises(UsageError, match="from none"):
         next(pieces)
 
 

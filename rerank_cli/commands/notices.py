@@ -28,6 +28,16 @@ def tell_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
         terminal.warn(f"{documents} had bytes that are not text in the input's encoding")
 
 
+def tell_of_reading(inputs: Inputs, terminal: Terminal) -> None:
+    """Say for --verbose what the input took, and what there was that is not in it."""
+    if skipped := left_out(inputs):
+        terminal.say(f"left out of folders and lists: {skipped}")
+    if inputs.spooled:
+        size = inputs.spooled
+        shown = f"{size / 1e6:,.1f} MB" if size >= 100_000 else counted(size, "byte")
+        terminal.say(f"{shown} copied to disk, to be gone through twice")
+
+
 def left_out(inputs: Inputs) -> str:
     """What was left out of folders and lists, in words; empty where nothing was."""
     skipped = inputs.report.skipped

@@ -4,13 +4,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_cli.commands.notices import left_out, tell_of_inputs
+from rerank_cli.commands.notices import left_out, tell_of_inputs, tell_of_reading
 from rerank_cli.commands.summary import counted, summary
 from rerank_cli.destination import Destination
 from rerank_cli.directories import cache_directory
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.render import Format, Style, render
+from rerank_cli.render.paths import no_path
+from rerank_cli.render.text import one_table
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranking, SurveyingScorer
 
@@ -68,6 +70,7 @@ def rank_documents(
     inputs.check()
     passages = output.passages or inputs.single_file
     style = output.style(terminal, passages=passages)
+    _check_output(inputs, style)
     if output.destination:
         output.destination.check()
 
@@ -97,13 +100,22 @@ def rank_documents(
         _say_what_happened(ranking, terminal)
         if output.verbose:
             terminal.say(summary(ranking, time.monotonic() - started))
+            tell_of_reading(inputs, terminal)
     if not ranking.results:
         terminal.warn(_why_nothing(ranking, inputs, min_score))
-    if inputs.report.problems or (inputs.report.skipped and not ranking.documents):
+    if inputs.report.problems or (inputs.report.unreadable and not ranking.documents):
         return ExitCode.USAGE
     if output.strict and ranking.truncated:
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
+
+
+def _check_output(inputs: Inputs, style: Style) -> None:
+    """Find what the format could not write of these inputs before anything is scored."""
+    if style.form is Format.PATHS and inputs.nameless:
+        raise no_path()
+    if style.form is Format.TEXT and not style.passages:
+        one_table(inputs.envelopes())
 
 
 def _say_what_happened(ranking: Ranking, terminal: Terminal) -> None:

@@ -40,6 +40,11 @@ class Report:
     binary: list[str] = field(default_factory=list)
     envelopes: dict[Envelope, None] = field(default_factory=dict)
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether something was left out because of what it holds, and not of what it is called."""
+        return bool(self.skipped[BINARY] or self.skipped[NEEDS_EXTRA])
+
 
 @dataclass(slots=True)
 class Inputs:
@@ -74,6 +79,34 @@ class Inputs:
             return False
         path = self._found.places[0].path
         return self.reading.kinds(path, stream=_is_stream(path))[1] is Unit.FILE
+
+    @property
+    def nameless(self) -> bool:
+        """Whether some documents are from no file whose name is known."""
+        piped = any(place.path == STDIN for place in self._found.places)
+        return bool(self.texts) or (piped and not self.reading.grep)
+
+    def envelopes(self) -> list[tuple[str, Envelope]]:
+        """Each file's name and envelope, read before anything else is if one of them is a table.
+
+        Raises `InputError` for a named one of which not even the first record can be read.
+        """
+        places = [place for place in self._found.places if not _is_stream(place.path)]
+        if not any(self.reading.is_table(place.path) for place in places):
+            return []
+        return [(place.path, self._envelope_of(place)) for place in places]
+
+    def _envelope_of(self, place: Place) -> Envelope:
+        if not self.reading.is_table(place.path):
+            return Envelope()
+        with self._opened(place.path) as stream:
+            source = Source(place.path, self.reading, stream, stream=False)
+            try:
+                next(source.documents(), None)
+            except InputError:
+                if place.named:
+                    raise
+            return source.envelope
 
     @property
     def share(self) -> float | None:

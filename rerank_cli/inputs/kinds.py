@@ -39,7 +39,8 @@ class Prepend(StrEnum):
     PATH = "path"
 
 
-RECORDS = {InputFormat.JSONL, InputFormat.JSON, InputFormat.CSV, InputFormat.TSV}
+TABLES = {InputFormat.CSV, InputFormat.TSV}
+RECORDS = {InputFormat.JSONL, InputFormat.JSON, *TABLES}
 # Held as text in a form of its own: what is read, and given back, is that text.
 CONVERTED = {InputFormat.HTML, InputFormat.PDF, InputFormat.DOCX}
 _FORMATS = {

@@ -17,6 +17,7 @@ from rerank_cli.inputs.json_values import json_values
 from rerank_cli.inputs.kinds import (
     CONVERTED,
     STDIN,
+    TABLES,
     InputFormat,
     Prepend,
     Unit,
@@ -55,6 +56,11 @@ class Reading:
         if self.grep:
             return form, Unit.LINE
         return form, self.unit if self.unit is not Unit.AUTO else unit_of(path, form, stream=stream)
+
+    def is_table(self, path: str) -> bool:
+        """Whether a file has rows under a header."""
+        form, unit = self.kinds(path, stream=False)
+        return unit is Unit.RECORD and form in TABLES
 
     def _holds_records(self, path: str, *, stream: bool) -> bool:
         """Whether lines are JSON: it is said, or fields of what would be lines are asked for."""
@@ -144,7 +150,7 @@ class Source:
     def _records(
         self, content: BinaryIO, form: InputFormat, decoder: Decoder
     ) -> Iterator[tuple[Any, Block]]:
-        if form in (InputFormat.CSV, InputFormat.TSV):
+        if form in TABLES:
             from rerank_cli.inputs.tables import rows
 
             self.envelope, records = rows(content, self.envelope, decoder, form, self.path)

@@ -15,16 +15,19 @@ def paths(ranking: Ranking, style: Style) -> Iterator[bytes]:
     documents = [result.document for result in ranking.results]
     documents += [blank.document for blank in ranking.blanks]
     sources = dict.fromkeys(document.source for document in documents)
-    for source in (None, _STDIN):
-        if source in sources:
-            origin = "standard input" if source else "the command line"
-            raise UsageError(
-                f"paths are of files, and some of these documents are from {origin}",
-                hint="leave out -f paths, or name files to rank; --files-from reads such names",
-            )
+    if None in sources or _STDIN in sources:
+        raise no_path()
     end = b"\0" if style.null and not style.interactive else b"\n"
     for source in sources:
         yield _bytes(source or "") + end
+
+
+def no_path() -> UsageError:
+    """The error of documents that are from no file."""
+    return UsageError(
+        "paths are of files, and some of these documents are from none",
+        hint="name files to rank; --files-from - reads such names from a pipe",
+    )
 
 
 def _bytes(path: str) -> bytes:

@@ -3,7 +3,7 @@
 Bytes stay as they are, unless the records are of several encodings or a person reads them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rerank_cli.characters import encodable
 from rerank_cli.errors import OutputError
@@ -26,7 +26,8 @@ def text(ranking: Ranking, style: Style, envelopes: Sequence[Envelope]) -> Itera
     documents += [blank.document for blank in ranking.blanks]
     writer = _Records([document.envelope for document in documents] or envelopes, style)
     if not style.passages:
-        writer.header = _common_header(documents) if documents else _only_header(envelopes)
+        sources = [(document.source, document.envelope) for document in documents]
+        writer.header = one_table(sources) if documents else _only_header(envelopes)
     yield writer.mark
     if writer.header.header:
         yield writer.line(writer.header.header, writer.header, SCORE)
@@ -67,23 +68,23 @@ class _Records:
         return raw.removesuffix(end) + wanted.encode(self._encoding)
 
 
-def _common_header(documents: Sequence[Document]) -> Envelope:
-    """The envelope of the first document, if the others have the same header and delimiter."""
-    first = documents[0]
-    header, delimiter = _table(first.envelope)
-    for document in documents:
-        if document.envelope is not first.envelope and _table(document.envelope) != (
-            header,
-            delimiter,
-        ):
-            names = f"{first.source or 'a document'} and {document.source or 'a document'}"
-            same = _table(document.envelope)[0] == header
+def one_table(sources: Iterable[tuple[str | None, Envelope]]) -> Envelope:
+    """The envelope of the first source, if the others have the same header and delimiter.
+
+    Raises `OutputError` for two, by their names, of which the records cannot be mixed.
+    """
+    first_name, first = None, None
+    for name, envelope in sources:
+        if first is None:
+            first_name, first = name, envelope
+        elif envelope is not first and _table(envelope) != _table(first):
+            same = _table(envelope)[0] == _table(first)[0]
             raise OutputError(
-                f"{names} do not make one table: their {'delimiters' if same else 'headers'} "
-                "are not the same",
+                f"{first_name or 'a document'} and {name or 'a document'} do not make one table: "
+                f"their {'delimiters' if same else 'headers'} are not the same",
                 hint="-f csv and --json take records of any kind",
             )
-    return first.envelope
+    return first or Envelope()
 
 
 def _only_header(envelopes: Sequence[Envelope]) -> Envelope:

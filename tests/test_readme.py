@@ -1,14 +1,20 @@
 """README's claims: its examples run, and its tables are those of the code."""
 
+import gzip
 import html
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rerank_cli.directories import HOME_VARIABLE
 from rerank_cli.errors import ExitCode
+from rerank_cli.inputs.kinds import COMPRESSED, FORMATS, LINES, Unit
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.columns import HEADER
 from tests.conftest import ROOT, Run
@@ -95,3 +101,61 @@ def test_files_that_are_linked_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert links
     assert all(Path(ROOT / link).is_file() for link in links)
+
+
+def pipelines() -> list[str]:
+    section = README.split("## Eight pipelines\n\n")[1].split("\n\n")[0]
+    return [line.strip() for line in section.splitlines()]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder in which README's pipelines have something to work on, and a `rerank` in PATH."""
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "rerank"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rerank_cli "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "net.py").write_text("timeout = 3  # then try again\nleak = None\n")
+    (tmp_path / "notes.md").write_text("# Install\n\npip install it\n")
+    (tmp_path / "docs.jsonl").write_text('{"body": "a vector database"}\n{"body": "cats"}\n')
+    (tmp_path / "mail.csv").write_text("subject,body\nhello,fine\nlate,the parcel is late\n")
+    (tmp_path / "tickets.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a refund"}\n'))
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost"]
+    subprocess.run([*git, "init", "-q", tmp_path], check=True)
+    subprocess.run(
+        [*git, "-C", tmp_path, "commit", "-q", "--allow-empty", "-m", "Fix a race"], check=True
+    )
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("pipeline", pipelines())
+def test_the_pipelines_run(pipeline: str, project: Path) -> None:
+    tools = [part.split()[0] for part in pipeline.split(" | ")]
+    missing = [tool for tool in tools if tool != "rerank" and shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"needs {missing[0]}")
+    path = f"{project / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["/bin/bash", "-o", "pipefail", "-c", pipeline],
+        capture_output=True,
+        text=True,
+        cwd=project,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    written = (project / "sorted.csv").read_text() if "sorted.csv" in pipeline else ran.stdout
+    assert written.strip()
+
+
+def test_there_are_eight_pipelines() -> None:
+    assert len(pipelines()) == 8
+
+
+def test_every_kind_of_file_is_in_the_table() -> None:
+    table = README.split("| input | one document is |")[1].split("\n\n## ")[0]
+    for suffix in {*FORMATS, *LINES, *COMPRESSED} - {".htm", ".xhtml"}:
+        assert f"`{suffix}`" in table
+    for unit in set(Unit) - {Unit.AUTO}:
+        assert f"`{unit}`" in table

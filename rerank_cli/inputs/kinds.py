@@ -43,7 +43,7 @@ TABLES = {InputFormat.CSV, InputFormat.TSV}
 RECORDS = {InputFormat.JSONL, InputFormat.JSON, *TABLES}
 # Held as text in a form of its own: what is read, and given back, is that text.
 CONVERTED = {InputFormat.HTML, InputFormat.PDF, InputFormat.DOCX}
-_FORMATS = {
+FORMATS = {
     ".jsonl": InputFormat.JSONL,
     ".ndjson": InputFormat.JSONL,
     ".json": InputFormat.JSON,
@@ -55,7 +55,7 @@ _FORMATS = {
     ".pdf": InputFormat.PDF,
     ".docx": InputFormat.DOCX,
 }
-_LINES = {".txt", ".log"}
+LINES = {".txt", ".log"}
 COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 
 
@@ -69,7 +69,7 @@ def suffix_of(path: str) -> str:
 
 def format_of(path: str) -> InputFormat:
     """What a source's name says that it holds."""
-    return _FORMATS.get(suffix_of(path), InputFormat.TEXT)
+    return FORMATS.get(suffix_of(path), InputFormat.TEXT)
 
 
 def unit_of(path: str, form: InputFormat, *, stream: bool) -> Unit:
@@ -78,4 +78,4 @@ def unit_of(path: str, form: InputFormat, *, stream: bool) -> Unit:
         return Unit.RECORD
     if form in CONVERTED:
         return Unit.FILE
-    return Unit.LINE if stream or suffix_of(path) in _LINES else Unit.FILE
+    return Unit.LINE if stream or suffix_of(path) in LINES else Unit.FILE

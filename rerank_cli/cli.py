@@ -106,14 +106,19 @@ def rank(
     rerank "vector index" notes/*.md -n 3        whole files, by best passage
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
     """
+    if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
+        raise UsageError(f"--json and --format {form} ask for different things")
+
+    from rerank_cli.scorers import opening
+
+    scorer = opening(model, threads=threads)  # while the rest is imported
+
     from rerank_cli.commands.gather import gather
     from rerank_cli.commands.rank import Output, rank_documents
     from rerank_cli.destination import Destination
     from rerank_cli.inputs.records import Fields
     from rerank_cli.inputs.sources import Reading
 
-    if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
-        raise UsageError(f"--json and --format {form} ask for different things")
     wanted, inputs = gather(
         arguments or [],
         Reading(
@@ -133,6 +138,7 @@ def rank(
     return rank_documents(
         wanted,
         inputs,
+        scorer,
         Output(
             form=Format.JSON if as_json else form,
             destination=None if output in (None, "-") else Destination(output),
@@ -145,8 +151,6 @@ def rank(
             verbose=verbose,
         ),
         Terminal.current(color, to_file=output not in (None, "-")),
-        model=model,
-        threads=threads,
         n=top_n,
         min_score=min_score,
         within=within,

@@ -1,6 +1,7 @@
 """`rerank QUERY [FILE]...`: documents in, the same documents out, best first."""
 
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from rerank_cli.render import Format, Style, render
 from rerank_cli.render.paths import no_path
 from rerank_cli.render.text import one_table
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Ranking, SurveyingScorer
+from rerank_cli.types import Ranking, Scorer, SurveyingScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,16 @@ class Output:
 def rank_documents(
     query: str,
     inputs: Inputs,
+    opening: Future[Scorer],
     output: Output,
     terminal: Terminal,
     *,
-    model: str | None,
-    threads: int | None,
     min_score: float | None,
     **options: Any,
 ) -> ExitCode:
-    """Rank `inputs` and write the results; `min_score` and `options` are `pipeline.rank`'s.
+    """Rank `inputs` by the scorer that is being opened, and write the results.
+
+    `min_score` and `options` are `pipeline.rank`'s.
 
     Raises the errors of reading and scoring.
     """
@@ -76,9 +78,8 @@ def rank_documents(
 
     from rerank_cli.pipeline import rank
     from rerank_cli.progress import ProgressLine
-    from rerank_cli.scorers import open_scorer
 
-    scorer = open_scorer(model, threads=threads)
+    scorer = opening.result()
     if isinstance(scorer, SurveyingScorer):
         inputs.spool = cache_directory()
     with ProgressLine(terminal.stderr, lambda: inputs.share) as line:

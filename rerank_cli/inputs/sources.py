@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 from rerank_cli.inputs.blocks import Block, line_blocks, paragraph_blocks, whole_block
 from rerank_cli.inputs.compression import opened
 from rerank_cli.inputs.encodings import Decoder, envelope_of, is_binary
-from rerank_cli.inputs.json_values import json_values
 from rerank_cli.inputs.kinds import (
     CONVERTED,
     STDIN,
@@ -156,6 +155,8 @@ class Source:
             self.envelope, records = rows(content, self.envelope, decoder, form, self.path)
             return records
         if form is InputFormat.JSON:
+            from rerank_cli.inputs.json_values import json_values
+
             return json_values(content, self.envelope, decoder, self.path)
         lines = line_blocks(content, self.envelope, decoder, self._terminator)
         return (

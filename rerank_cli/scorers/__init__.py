@@ -5,12 +5,28 @@ What a name means is written here and nowhere else; nothing is guessed from part
 
 import os
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rerank_cli.errors import UsageError
 from rerank_cli.types import Scorer
 
+_LEXICAL = "bm25"
 _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
+
+
+def opening(model: str | None, *, threads: int | None) -> Future[Scorer]:
+    """Begin to open a scorer, as `open_scorer` does, while something else is done.
+
+    What a model's graph takes to load is spent outside of Python: what is imported meanwhile costs
+    nothing. Two threads that both import would only take turns.
+    """
+    if model != _LEXICAL:
+        import rerank_cli.scorers.local  # noqa: F401
+    aside = ThreadPoolExecutor(1, thread_name_prefix="open")
+    future = aside.submit(open_scorer, model, threads=threads)
+    aside.shutdown(wait=False)
+    return future
 
 
 def open_scorer(model: str | None = None, *, threads: int | None = None) -> Scorer:
@@ -23,7 +39,7 @@ def open_scorer(model: str | None = None, *, threads: int | None = None) -> Scor
     """
     if threads is not None and threads < 1:
         raise UsageError(f"at least one thread is needed, not {threads}")
-    if model == "bm25":
+    if model == _LEXICAL:
         from rerank_cli.scorers.lexical import LexicalScorer
 
         return LexicalScorer()

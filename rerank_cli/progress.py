@@ -4,10 +4,11 @@ Comes up only for what takes a while, and leaves nothing behind.
 """
 
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
+from rerank_cli.leaving import on_ctrl_c
 from rerank_cli.scoring import Progress
 
 DELAY = 0.3  # seconds
@@ -29,15 +30,16 @@ class ProgressLine:
         self._surveyed = False
         self._batch = (0.0, 0.0)  # how much had been read before the batch at hand, and after
 
-    def __enter__(self) -> Self:
-        return self
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show it while the block runs, and leave the terminal as it was."""
+        with on_ctrl_c(self._clear):
+            try:
+                yield
+            finally:
+                self._clear()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _clear(self) -> None:
         if self._bar is not None:
             self._bar.close()
 

@@ -4,15 +4,14 @@ Follows links and keeps the mode of what it replaces.
 """
 
 import os
-import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import BinaryIO
 
 from rerank_cli.errors import OutputError
+from rerank_cli.leaving import on_ctrl_c
 
 _NEW = 0o666  # less the umask, as for every file
 _FOLDER = 0o700  # as the XDG specification says
@@ -40,7 +39,7 @@ def replaced(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".rerank-{os.urandom(8).hex()}")
-    with _removed_on_ctrl_c(beside):
+    with on_ctrl_c(lambda: _remove(beside)):
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode or _NEW)
             with open(descriptor, "wb") as stream:
@@ -52,25 +51,6 @@ def replaced(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
             beside.replace(target)
         finally:
             _remove(beside)
-
-
-@contextmanager
-def _removed_on_ctrl_c(path: Path) -> Iterator[None]:
-    """Remove a file on Ctrl-C, which ends the process without any more of its code."""
-    before = signal.getsignal(signal.SIGINT)
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        _remove(path)
-        if callable(before):
-            before(number, frame)
-
-    if callable(before):
-        signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        if callable(before):
-            signal.signal(signal.SIGINT, before)
 
 
 def _remove(path: Path) -> None:

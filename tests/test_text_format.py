@@ -9,6 +9,7 @@ from rerank_cli import Document, Ranking, rank
 from rerank_cli.characters import encodable
 from rerank_cli.errors import OutputError
 from rerank_cli.render import Format, Style, render
+from rerank_cli.render.text import are_mixed, one_table
 from rerank_cli.types import Envelope
 from tests.fakes import OverlapScorer, windowed
 
@@ -83,17 +84,20 @@ def test_tables_that_differ_only_in_their_line_ends_are_one() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (PLAIN, "a and a do not make one table: their headers are not"),
+        (PLAIN, "a and b do not make one table: their headers are not"),
         (replace(TABLE, header=b"text\n"), "their headers"),
         (replace(TABLE, delimiter=";"), "their delimiters"),
     ],
 )
-def test_records_of_different_tables_are_not_mixed(other: Envelope, message: str) -> None:
-    ranking = ranked(document("fox", TABLE), document("no", other))
-    pieces = render(ranking, Style(Format.TEXT))
+def test_records_of_different_tables_have_no_header(other: Envelope, message: str) -> None:
+    ranking = ranked(document("fox", TABLE, b"1,fox\n"), document("no", other, b"no\n"))
+    assert written(ranking, scores=True) == b"1\t1,fox\n0\tno\n"
+    assert are_mixed(ranking)
+    assert not are_mixed(ranked(document("fox", other), document("no", other)))
     with pytest.raises(OutputError, match=message) as raised:
-        next(pieces)
+        one_table([("a", TABLE), ("b", other)])
     assert "-f csv and --json" in str(raised.value.hint)
+    one_table([("a", TABLE), ("b", TABLE)])
 
 
 def test_scores_are_in_the_records_encoding() -> None:

@@ -13,7 +13,7 @@ from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.render import Format, Style, render
 from rerank_cli.render.paths import no_path
-from rerank_cli.render.text import one_table
+from rerank_cli.render.text import are_mixed, one_table
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranking, Scorer, SurveyingScorer
 
@@ -82,7 +82,8 @@ def rank_documents(
     scorer = opening.result()
     if isinstance(scorer, SurveyingScorer):
         inputs.spool = cache_directory()
-    with ProgressLine(terminal.stderr, lambda: inputs.share) as line:
+    line = ProgressLine(terminal.stderr, lambda: inputs.share)
+    with line.shown():
         ranking = rank(
             query,
             inputs,
@@ -98,6 +99,11 @@ def rank_documents(
         (output.destination or terminal).write(written)
     finally:  # whoever closed the pipe is told all the same
         tell_of_inputs(inputs, terminal)
+        if style.form is Format.TEXT and not passages and are_mixed(ranking):
+            terminal.warn(
+                "records of different tables are mixed, and have no header",
+                hint="-f csv and --json take records of any kind",
+            )
         _say_what_happened(ranking, terminal)
         if output.verbose:
             terminal.say(summary(ranking, time.monotonic() - started))

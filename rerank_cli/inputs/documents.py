@@ -65,7 +65,8 @@ class Inputs:
     report: Report = field(default_factory=Report, init=False)
     _found: Found = field(default_factory=Found, init=False)
     _replayed: dict[str, Replayed] = field(default_factory=dict, init=False)
-    _done: int = field(default=0, init=False)
+    _done: int = field(default=0, init=False)  # bytes of the files before the one being read
+    _given: int = field(default=0, init=False)  # of that one, what its documents came to
     _tell: Callable[[], int] | None = field(default=None, init=False)
 
     def check(self) -> None:
@@ -87,25 +88,21 @@ class Inputs:
         return bool(self.texts) or (piped and not self.reading.grep)
 
     def envelopes(self) -> list[tuple[str, Envelope]]:
-        """Each file's name and envelope, read before anything else is if one of them is a table.
+        """The name and envelope of each file that was named, where one of them is a table.
 
-        Raises `InputError` for a named one of which not even the first record can be read.
+        Reads no more of them than their first records; raises `InputError` for those it cannot.
         """
-        places = [place for place in self._found.places if not _is_stream(place.path)]
+        places = [p for p in self._found.places if p.named and not _is_stream(p.path)]
         if not any(self.reading.is_table(place.path) for place in places):
             return []
-        return [(place.path, self._envelope_of(place)) for place in places]
+        return [(place.path, self._envelope_of(place.path)) for place in places]
 
-    def _envelope_of(self, place: Place) -> Envelope:
-        if not self.reading.is_table(place.path):
+    def _envelope_of(self, path: str) -> Envelope:
+        if not self.reading.is_table(path):
             return Envelope()
-        with self._opened(place.path) as stream:
-            source = Source(place.path, self.reading, stream, stream=False)
-            try:
-                next(source.documents(), None)
-            except InputError:
-                if place.named:
-                    raise
+        with self._opened(path) as stream:
+            source = Source(path, self.reading, stream, stream=False)
+            next(source.documents(), None)
             return source.envelope
 
     @property
@@ -113,7 +110,9 @@ class Inputs:
         """How much has been read, of what can be known beforehand: 0 to 1, or None."""
         if not self._found.size:
             return None
-        return min(1.0, (self._done + (self._tell() if self._tell else 0)) / self._found.size)
+        # What has been read is a buffer ahead of the documents; compressed, it is less than they.
+        current = min(self._tell(), self._given) if self._tell else 0
+        return min(1.0, (self._done + current) / self._found.size)
 
     @property
     def spooled(self) -> int:
@@ -145,7 +144,9 @@ class Inputs:
         with self._opened(place.path) as stream:
             source = Source(place.path, self._reading_of(place), stream, _is_stream(place.path))
             try:
-                yield from source.documents()
+                for document in source.documents():
+                    self._given += len(document.raw or b"")
+                    yield document
             finally:
                 self.report.undecodable += source.undecodable
                 self.report.envelopes[source.envelope] = None
@@ -177,6 +178,7 @@ class Inputs:
         with _plainly(path) as stream:
             raw = getattr(stream, "raw", None)
             self._tell = raw.tell if raw is not None and raw.seekable() else None
+            self._given = 0
             try:
                 yield stream
             finally:

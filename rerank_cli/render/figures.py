@@ -3,6 +3,8 @@
 Decides which of them there is room for. On a narrow terminal the bar goes first, then the place.
 """
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 from rich.text import Text
 
@@ -20,12 +22,17 @@ _NO_SCORE = "\N{EN DASH}"
 _CHUNK = "·"
 
 
+def chunks_of(result: Ranked) -> Sequence[ScoredChunk]:
+    """The chunks that a result is explained by: one alone would be the result again."""
+    return result.explanation if len(result.explanation) > 1 else ()
+
+
 class Figures:
     """The cells before the passage, `widths` wide; `passage` is what is left beside them."""
 
     def __init__(self, ranking: Ranking, width: int) -> None:
         results = ranking.results
-        chunks = [scored for result in results for scored in result.explanation]
+        chunks = [scored for result in results for scored in chunks_of(result)]
         known = ranking.info.scale == "logit"
         highest = max((result.relevance for result in results), default=0.0)
         self._full_bar = 1.0 if known else max(highest, 1e-9)

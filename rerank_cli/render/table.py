@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rerank_cli.render.extracts import Extracts
-from rerank_cli.render.figures import GAP, Figures
+from rerank_cli.render.figures import GAP, Figures, chunks_of
 from rerank_cli.render.style import Style
 from rerank_cli.types import Ranking
 
@@ -44,7 +44,7 @@ def draw(ranking: Ranking, console: Console, *, full: bool = False) -> None:
     for result in ranking.results:
         text = result.passage.text
         grid.add_row(*figures.of(result), extracts.whole(text) if full else extracts.of(text))
-        for scored in result.explanation:
+        for scored in chunks_of(result):
             text = scored.chunk.text
             shown = extracts.whole(text) if full else extracts.of(text, lines=1)
             grid.add_row(*figures.of_chunk(scored), shown)

@@ -20,14 +20,13 @@ def text(ranking: Ranking, style: Style, envelopes: Sequence[Envelope]) -> Itera
     """Each record as it came; of a ranking of passages, their own bytes.
 
     `envelopes` are those of all sources that were read: a table of which no record is left still
-    has its header. Raises `OutputError` where records of different tables would be mixed.
+    has its header. Records of different tables have none.
     """
     documents = [result.document for result in ranking.results]
     documents += [blank.document for blank in ranking.blanks]
     writer = _Records([document.envelope for document in documents] or envelopes, style)
     if not style.passages:
-        sources = [(document.source, document.envelope) for document in documents]
-        writer.header = one_table(sources) if documents else _only_header(envelopes)
+        writer.header = _only_header([d.envelope for d in documents] or envelopes)
     yield writer.mark
     if writer.header.header:
         yield writer.line(writer.header.header, writer.header, SCORE)
@@ -68,27 +67,34 @@ class _Records:
         return raw.removesuffix(end) + wanted.encode(self._encoding)
 
 
-def one_table(sources: Iterable[tuple[str | None, Envelope]]) -> Envelope:
-    """The envelope of the first source, if the others have the same header and delimiter.
+def one_table(sources: Iterable[tuple[str, Envelope]]) -> None:
+    """Make sure that sources have the same header, if any has one, and the same delimiter.
 
     Raises `OutputError` for two, by their names, of which the records cannot be mixed.
     """
-    first_name, first = None, None
+    first_name, first = "", None
     for name, envelope in sources:
         if first is None:
             first_name, first = name, envelope
-        elif envelope is not first and _table(envelope) != _table(first):
+        elif _table(envelope) != _table(first):
             same = _table(envelope)[0] == _table(first)[0]
             raise OutputError(
-                f"{first_name or 'a document'} and {name or 'a document'} do not make one table: "
+                f"{first_name} and {name} do not make one table: "
                 f"their {'delimiters' if same else 'headers'} are not the same",
                 hint="-f csv and --json take records of any kind",
             )
-    return first or Envelope()
+
+
+def are_mixed(ranking: Ranking) -> bool:
+    """Whether there are rows of a table among the results, and of another or of none."""
+    documents = [result.document for result in ranking.results]
+    documents += [blank.document for blank in ranking.blanks]
+    return len(set(map(_table, {document.envelope for document in documents}))) > 1
 
 
 def _only_header(envelopes: Sequence[Envelope]) -> Envelope:
-    return envelopes[0] if len(set(map(_table, envelopes))) == 1 else Envelope()
+    """The envelope of all, as far as a header goes; an empty one where they differ."""
+    return envelopes[0] if len(set(map(_table, set(envelopes)))) == 1 else Envelope()
 
 
 def _table(envelope: Envelope) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from rerank_cli.scoring import Progress
 
 DELAY = 0.3  # seconds
 _KNOWN = "{desc}  {percentage:3.0f}% |{bar:20}| {remaining} left"
+_WIPED = "\r\x1b[K"
 _UNKNOWN = "{desc}  {elapsed}"
 
 
@@ -33,7 +34,7 @@ class ProgressLine:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Show it while the block runs, and leave the terminal as it was."""
-        with on_ctrl_c(self._clear):
+        with on_ctrl_c(self._wipe):
             try:
                 yield
             finally:
@@ -42,6 +43,13 @@ class ProgressLine:
     def _clear(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def _wipe(self) -> None:
+        """Clear the line of what the terminal has put there for Ctrl-C, too."""
+        self._clear()
+        if self._bar is not None:
+            self._stderr.write(_WIPED)
+            self._stderr.flush()
 
     def __call__(self, progress: Progress) -> None:
         """Show where a ranking is."""

@@ -4,27 +4,44 @@ Says what it leaves out and opens none of the files it finds.
 """
 
 import os
+import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 IGNORED, HIDDEN, LINKED = "ignored", "hidden", "symbolic links"
+_FOLDER = "ps_d"  # the group of pathspec's expressions in which the slash after a folder is
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """The rules of one .gitignore, which count from its folder on."""
+    """The rules of one .gitignore, which count from its folder on; the last one comes first."""
 
     folder: str
-    spec: Any
+    patterns: Sequence[Any]
 
     def ignores(self, path: str, *, folder: bool) -> bool | None:
         """Whether they name a path, or except it; None where they say nothing of it."""
-        inside = os.path.relpath(path, self.folder).replace(os.sep, "/")
-        include: bool | None = self.spec.check_file(inside + "/" * folder).include
-        return include
+        inside = os.path.relpath(path, self.folder).replace(os.sep, "/") + "/" * folder
+        return next((p.include for p in self.patterns if _names(p, inside)), None)
+
+
+def _names(pattern: Any, path: str) -> bool:
+    """Whether a pattern names a path itself; that of a folder ends with a slash.
+
+    For pathspec what names a folder names all that is in it, and a/** names a: that is so where
+    one list decides of whole paths. Here, as in git, each level is asked for by itself, so that
+    another list can except what is in a folder.
+    """
+    for match in pattern.regex.finditer(path):
+        at_end = match.end() == len(path) and path.endswith("/")
+        if at_end == (match.groupdict().get(_FOLDER) is not None):
+            return True
+    return False
 
 
 def walk(root: str, skipped: Counter[str], unread: Callable[[OSError], None]) -> Iterator[str]:
@@ -32,16 +49,30 @@ def walk(root: str, skipped: Counter[str], unread: Callable[[OSError], None]) ->
 
     Symbolic links are not followed. `unread` is told of folders that cannot be read.
     """
-    for path in _walk(root, _above(root), skipped, unread):
-        yield path.removeprefix(f"{os.curdir}{os.sep}") if root == os.curdir else path
+    levels = [_entries(root, _above(root), skipped, unread)]
+    while levels:
+        entry = next(levels[-1], None)
+        if entry is None:
+            levels.pop()
+        elif entry.rules is None:
+            yield entry.path
+        else:
+            levels.append(_entries(entry.path, entry.rules, skipped, unread))
 
 
-def _walk(
+class _Entry(NamedTuple):
+    """A file, or a folder and the rules of those it is in."""
+
+    path: str
+    rules: Sequence[_Rules] | None
+
+
+def _entries(
     folder: str,
     above: Sequence[_Rules],
     skipped: Counter[str],
     unread: Callable[[OSError], None],
-) -> Iterator[str]:
+) -> Iterator[_Entry]:
     rules = [*above, *_rules_in(folder)]
     try:
         with os.scandir(folder) as scanned:
@@ -57,9 +88,9 @@ def _walk(
         elif _ignored(entry.path, rules, folder=entry.is_dir()):
             skipped[IGNORED] += 1
         elif entry.is_dir():
-            yield from _walk(entry.path, rules, skipped, unread)
+            yield _Entry(entry.path, rules)
         elif entry.is_file():
-            yield entry.path
+            yield _Entry(entry.path, None)
 
 
 def _ignored(path: str, rules: Sequence[_Rules], *, folder: bool) -> bool:
@@ -73,7 +104,7 @@ def _ignored(path: str, rules: Sequence[_Rules], *, folder: bool) -> bool:
 
 def _above(root: str) -> list[_Rules]:
     """The rules of the folders above, up to that of the repository, and the repository's own."""
-    place = Path(root).absolute()
+    place = Path(os.path.normpath(Path(root).absolute()))
     if (place / ".git").exists():
         return _rules_of(place / ".git" / "info" / "exclude", str(place))
     rules: list[_Rules] = []
@@ -90,9 +121,15 @@ def _rules_in(folder: str) -> list[_Rules]:
 
 def _rules_of(path: Path, folder: str) -> list[_Rules]:
     try:
-        lines = path.read_text("utf-8", "replace").splitlines()
+        lines = path.read_text("utf-8-sig", "replace").split("\n")
     except OSError:
         return []
     from pathspec import GitIgnoreSpec
 
-    return [_Rules(folder, GitIgnoreSpec.from_lines(lines))]
+    patterns: list[Any] = []
+    for line in lines:
+        # What is no pattern names nothing, for git and here. Python warns of "[[", as git has it.
+        with suppress(ValueError, re.error), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            patterns += GitIgnoreSpec.from_lines([line.removesuffix("\r")]).patterns
+    return [_Rules(folder, [p for p in reversed(patterns) if p.include is not None])]

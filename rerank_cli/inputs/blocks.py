@@ -29,24 +29,26 @@ def paragraph_blocks(stream: BinaryIO, envelope: Envelope, decoder: Decoder) -> 
 
     The last one is given a blank line too, so that paragraphs in a new order stay apart.
     """
-    first, raw, end = 1, b"", b""
+    first, text, end = 1, list[bytes](), list[bytes]()
     for number, line in enumerate(lines(stream, envelope), 1):
         if not line.decode(envelope.encoding, "replace").strip():
-            end += line if raw else b""
+            if text:
+                end.append(line)
             continue
         if end:
-            yield _paragraph(first, raw, end, decoder)
-            raw, end = b"", b""
-        if not raw:
+            yield _paragraph(first, text, end, decoder)
+            text, end = [], []
+        if not text:
             first = number
-        raw += line
-    if raw:
-        newline = "\r\n" if raw.endswith("\r\n".encode(envelope.encoding)) else "\n"
-        yield _paragraph(first, raw, end or newline.encode(envelope.encoding), decoder)
+        text.append(line)
+    if text:
+        newline = "\r\n" if text[-1].endswith("\r\n".encode(envelope.encoding)) else "\n"
+        yield _paragraph(first, text, end or [newline.encode(envelope.encoding)], decoder)
 
 
-def _paragraph(line: int, raw: bytes, end: bytes, decoder: Decoder) -> Block:
-    return Block(decoder.decode(raw).rstrip("\r\n"), line, raw + end)
+def _paragraph(line: int, text: list[bytes], end: list[bytes], decoder: Decoder) -> Block:
+    raw = b"".join(text)
+    return Block(decoder.decode(raw).rstrip("\r\n"), line, raw + b"".join(end))
 
 
 def whole_block(stream: BinaryIO, envelope: Envelope, decoder: Decoder) -> Block:

@@ -73,22 +73,22 @@ def lines(stream: BinaryIO, envelope: Envelope, terminator: str = "\n") -> Itera
 
 def _split(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
     """Split a stream after each `end`, which stands at a multiple of its own length."""
-    width, left, searched = len(end), b"", 0
+    width, left, searched = len(end), bytearray(), 0
     while block := stream.read(_BLOCK):
         left += block
         start = 0
         place = _find(left, end, searched)
         while place >= 0:
-            yield left[start : place + width]
+            yield bytes(left[start : place + width])
             start = place + width
             place = _find(left, end, start)
-        left = left[start:]
+        del left[:start]
         searched = max(0, len(left) - len(left) % width - width)
     if left:
-        yield left
+        yield bytes(left)
 
 
-def _find(data: bytes, end: bytes, start: int) -> int:
+def _find(data: bytearray, end: bytes, start: int) -> int:
     place = data.find(end, start)
     while place % len(end) and place >= 0:
         place = data.find(end, place + 1)

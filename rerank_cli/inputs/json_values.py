@@ -18,7 +18,8 @@ from rerank_cli.types import Envelope
 
 _BLOCK = 1 << 16  # characters
 _SPACE = re.compile(r"[ \t\n\r]*")
-_LINE_BREAK = re.compile(r"[ \t]*[\r\n]\s*")
+# Looked for only where white space begins: a long run of it is gone through once.
+_LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
 # An error this near to the end of what was read may be for want of the rest.
 _NEAR = 32
 
@@ -93,7 +94,8 @@ class _Text:
             except (ValueError, RecursionError) as error:
                 raise not_json(f"{self._source}:{self.line}", error) from error
             else:
-                if end < len(self._text) or self._ended:  # or a number may go on
+                # A number may go on, and of what goes on as "e+" does the digits come last.
+                if end + len("e+") < len(self._text) or self._ended:
                     own = self._text[self._place : end]
                     self._advance(end)
                     return value, own

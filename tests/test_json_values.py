@@ -1,0 +1,144 @@
+"""JSON arrays and series, however they are laid out: the same values, and their own text."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rerank_cli.errors import InputError
+from rerank_cli.inputs import json_values as module
+from rerank_cli.inputs.blocks import Block
+from rerank_cli.inputs.encodings import Decoder
+from rerank_cli.inputs.json_values import json_values
+from rerank_cli.types import Envelope
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=12), st.sampled_from(["\u2028\n\t  \r x", '"\\', "\ud83d", "😀", " " * 50]),
+)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=12,
+)
+space = st.text(" \t\r\n", max_size=3) | st.just("\n" + " " * 45)
+
+
+@pytest.fixture(autouse=True)
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BLOCK", 3)
+
+
+def elements(content: bytes, encoding: str = "utf-8") -> list[tuple[Any, Block]]:
+    stream = io.BytesIO(content)
+    return list(json_values(stream, Envelope(encoding), Decoder(encoding), "x.json"))
+
+
+def laid_out(text: str, data: st.DataObject) -> str:
+    """Put white space wherever JSON allows it between the tokens of compact JSON."""
+    out, quoted, escaped = "", False, False
+    for character in text:
+        between = not quoted and character in "[]{},:"
+        out += data.draw(space) + character + data.draw(space) if between else character
+        if quoted:
+            quoted = character != '"' or escaped
+            escaped = character == "\\" and not escaped
+        else:
+            quoted = character == '"'
+    return out
+
+
+@given(st.lists(values, max_size=4), st.booleans(), st.data())
+@example([1.5, -2e-7, 1e300], True, None)
+def test_an_array_in_any_layout(rows: list[Any], ascii_only: bool, data: Any) -> None:
+    text = json.dumps(rows, ensure_ascii=ascii_only, separators=(",", ":"))
+    content = (laid_out(text, data) if data else text).encode("utf-8", "backslashreplace")
+    rows = json.loads(content)
+    found = elements(content)
+    assert [value for value, _ in found] == rows
+    for value, block in found:
+        assert block.raw.count(b"\n") == 1
+        assert b"\r" not in block.raw
+        assert block.raw.endswith(b"\n")
+        assert json.loads(block.raw) == value
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@given(rows=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=3))
+def test_an_array_of_wide_characters(encoding: str, rows: list[str]) -> None:
+    found = elements(json.dumps(rows, ensure_ascii=False, indent=1).encode(encoding), encoding)
+    assert [value for value, _ in found] == rows
+    assert [json.loads(block.raw.decode(encoding)) for _, block in found] == rows
+
+
+@given(st.lists(values.filter(lambda value: not isinstance(value, list)), max_size=4))
+def test_a_series_of_values(rows: list[Any]) -> None:
+    content = "\n\n ".join(json.dumps(row, indent=2) for row in rows).encode()
+    assert [value for value, _ in elements(content)] == rows
+
+
+def test_lines_are_those_on_which_values_begin() -> None:
+    content = b'[\n\n{"a":\n 1}, 2,\r\n"x"\n]\n'
+    assert [(block.line, block.raw) for _, block in elements(content)] == [
+        (3, b'{"a": 1}\n'),
+        (4, b"2\n"),
+        (5, b'"x"\n'),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"[]", b" [ \n ] \n"])
+def test_there_may_be_no_value(content: bytes) -> None:
+    assert elements(content) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1, 2", "x.json:1: a , is missing before the end"),
+        (b"[", "x.json:1: a ] is missing before the end"),
+        (b"[1\n2]", "x.json:2: a , is missing before '2'"),
+        (b"[1]\n\n3", "x.json:3: there is more after the array's end"),
+        (b'[\n{"a":\n\n tru}]', "x.json:4: not a JSON record: Expecting value"),
+        (b'["a', "x.json:1: not a JSON record: Unterminated string"),
+        (b'{"a": "b\nc"}', "x.json:1: not a JSON record: Invalid control character"),
+        (b"]", "x.json:1: not a JSON record"),
+        (b"[1.]", "x.json:1: a , is missing before '.'"),
+        (b"[" * 100_000, "x.json:1: not a JSON record"),
+        (b"[" + b"9" * 5000 + b"]", "x.json:1: not a JSON record"),
+    ],
+)
+def test_what_is_no_json_is_named_with_its_line(content: bytes, message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        elements(content)
+    assert str(raised.value).startswith(message)
+
+
+@given(st.binary(max_size=30) | st.text('[]{},:"\\ 1.eE-+tfn\n', max_size=20).map(str.encode))
+def test_any_bytes_are_values_or_an_error(content: bytes) -> None:
+    message, found = "", []
+    try:
+        found = elements(content)
+    except InputError as error:
+        message = str(error)
+    assert message == "" or message.startswith("x.json:")
+    assert all(block.raw.endswith(b"\n") for _, block in found)
+
+
+def test_undecodable_bytes_are_counted_and_given_back() -> None:
+    decoder = Decoder("utf-8")
+    found = json_values(io.BytesIO(b'["caf\xe9", "ok"]'), Envelope(), decoder, "x")
+    value, block = next(found)
+    assert (value, block.text, block.raw) == ("caf\udce9", '"caf\ufffd"', b'"caf\xe9"\n')
+    assert decoder.undecodable == 1
+    assert next(found)[1].raw == b'"ok"\n'
+    assert decoder.undecodable == 1
+
+
+def test_long_elements_and_long_white_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    rows = [{"text": "word \u2028" * 400_000}, {"text": " " * 1_000_000}, {"text": "short"}]
+    content = json.dumps(rows, indent=4).encode()
+    assert [value for value, _ in elements(content)] == rows

@@ -17,9 +17,12 @@ from rerank_cli.inputs.records import DECODER
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 # With rg --null a NUL ends the path. A line around a match (-C) has hyphens for colons.
 _MATCH = re.compile(
-    r"(?:(?P<path>(?:[A-Za-z]:)?[^:\0]+)[:\0])?(?P<line>\d+):(?P<text>.*)", re.DOTALL
+    r"(?:(?P<path>[^\0]+(?=\0)|(?:[A-Za-z]:)?[^:\0]+)[:\0])?(?P<line>\d{1,18}):(?P<text>.*)",
+    re.DOTALL,
 )
-_AROUND = re.compile(r"(?:(?P<path>[^\0]+?)[-\0])?(?P<line>\d+)-(?P<text>.*)", re.DOTALL)
+_AROUND = re.compile(
+    r"(?:(?P<path>[^\0]+(?=\0)|[^\0]+?)[-\0])?(?P<line>\d{1,18})-(?P<text>.*)", re.DOTALL
+)
 _SEPARATOR = "--"
 _MESSAGES = {"begin", "match", "context", "end", "summary"}
 

@@ -149,19 +149,21 @@ class Inputs:
                     yield document
             finally:
                 self.report.undecodable += source.undecodable
-                self.report.envelopes[source.envelope] = None
+                if source.begun:
+                    self.report.envelopes[source.envelope] = None
 
     def _reading_of(self, place: Place) -> Reading:
         """Read a file that was found as records only if it has some.
 
         Folders have JSON and tables that hold no documents: they are files like any other.
+        A stream, which a list may name, cannot be looked into beforehand.
         """
         reading, path = self.reading, place.path
-        if place.named or reading.unit is not Unit.AUTO:
+        if place.named or reading.unit is not Unit.AUTO or _is_stream(path):
             return reading
-        if reading.kinds(path, stream=_is_stream(path))[1] is Unit.RECORD:
+        if reading.kinds(path, stream=False)[1] is Unit.RECORD:
             try:
-                with self._opened(path) as stream:
+                with _plainly(path) as stream:
                     next(Source(path, reading, stream, stream=False).documents(), None)
             except InputError:
                 return replace(reading, form=InputFormat.TEXT, unit=Unit.FILE)
@@ -169,21 +171,27 @@ class Inputs:
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[BinaryIO]:
-        if self.spool is not None and _is_stream(path):
-            if path not in self._replayed:
-                with _plainly(path) as stream:
-                    self._replayed[path] = Replayed(stream, self.spool)
-            yield self._replayed[path].again()
-            return
-        with _plainly(path) as stream:
-            raw = getattr(stream, "raw", None)
-            self._tell = raw.tell if raw is not None and raw.seekable() else None
-            self._given = 0
-            try:
-                yield stream
-            finally:
-                self._done += self._tell() if self._tell else 0
-                self._tell = None
+        if path not in self._replayed:
+            with _plainly(path) as stream:
+                if self.spool is None or (path != STDIN and stream.seekable()):
+                    with self._told(stream):
+                        yield stream
+                    return
+                self._replayed[path] = Replayed(stream, self.spool)
+        with self._told(self._replayed[path].again()) as stream:
+            yield stream
+
+    @contextmanager
+    def _told(self, stream: BinaryIO) -> Iterator[BinaryIO]:
+        """Know how far a stream has been read, for `share`."""
+        raw = getattr(stream, "raw", None)
+        self._tell = raw.tell if raw is not None and raw.seekable() else None
+        self._given = 0
+        try:
+            yield stream
+        finally:
+            self._done += self._tell() if self._tell else 0
+            self._tell = None
 
 
 @contextmanager

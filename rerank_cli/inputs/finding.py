@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rerank_cli.errors import InputError
+from rerank_cli.inputs.encodings import envelope_of
 from rerank_cli.inputs.kinds import STDIN
 from rerank_cli.inputs.walk import walk
 
@@ -74,6 +75,9 @@ def names_in(path: str, *, null: bool) -> list[str]:
                 content = stream.read()
     except OSError as error:
         raise unreadable(path, error) from error
+    if not null and (envelope := envelope_of(content)).mark:  # as PowerShell writes lists
+        text = content[len(envelope.mark) :].decode(envelope.encoding, "replace")
+        content = text.encode("utf-8", "replace")
     names = content.split(b"\0") if null else content.splitlines()
     if not null and b"\0" in content:
         raise InputError(

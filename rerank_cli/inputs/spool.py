@@ -5,6 +5,7 @@ The copy has no name and is gone with the process, however that ends.
 
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,7 @@ class Replayed:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as we do
+            weakref.finalize(self, copy.close)
             shutil.copyfileobj(stream, copy, 1 << 20)
             copy.flush()
         except OSError as error:

@@ -5,6 +5,7 @@ Gives text and a title; how it is cut into documents is as for any other text.
 
 import html
 import io
+import logging
 import re
 from contextlib import suppress
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.inputs.encodings import envelope_of
 from rerank_cli.inputs.kinds import InputFormat
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+# Bounded, so that a page of nothing but beginnings is not gone through once for each of them.
+_TITLE = re.compile(r"<title[^>]{0,256}>(.{0,1024}?)</title>", re.DOTALL | re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 
 
@@ -60,12 +62,11 @@ def _decoded(data: bytes) -> str:
 
 
 def _pdf(data: bytes) -> Converted:
-    import logging
-
     from pypdf import PdfReader
 
-    # It tells of every blemish of a file that it then reads all the same.
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    log = logging.getLogger("pypdf")
+    if not log.handlers:  # what it finds odd, it would print
+        log.addHandler(logging.NullHandler())
     reader = PdfReader(io.BytesIO(data))
     pages = [page.extract_text() for page in reader.pages]
     title = reader.metadata.title if reader.metadata else None

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
+from rerank_cli.characters import encodable
 from rerank_cli.inputs.blocks import Block, line_blocks, paragraph_blocks, whole_block
 from rerank_cli.inputs.compression import opened
 from rerank_cli.inputs.encodings import Decoder, envelope_of, is_binary
@@ -27,7 +28,7 @@ from rerank_cli.inputs.kinds import (
 from rerank_cli.inputs.records import Fields, document_of, parsed
 from rerank_cli.types import Document, Envelope
 
-_HEADING = re.compile(r"^#{1,6}[ \t]+(\S[^\n]*?)[ \t#]*$", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)
 _MARKDOWN = {".md", ".markdown", ".mdx"}
 
 
@@ -75,7 +76,10 @@ class BinarySource(Exception):
 
 @dataclass(slots=True)
 class Source:
-    """An open source: `path` is its name, and a `stream` is one whose name says nothing."""
+    """An open source: `path` is its name, and a `stream` is one whose name says nothing.
+
+    It has `begun` when it is known to be text, and its `envelope` what that is in.
+    """
 
     path: str
     reading: Reading
@@ -83,6 +87,7 @@ class Source:
     stream: bool
     title: str = ""
     undecodable: int = 0
+    begun: bool = False
     envelope: Envelope = field(default_factory=Envelope)
 
     def documents(self) -> Iterator[Document]:
@@ -102,6 +107,7 @@ class Source:
             if is_binary(head, self.envelope) and not (self.reading.null or self.reading.grep):
                 raise BinarySource
             content.read(len(self.envelope.mark))
+        self.begun = True
         decoder = Decoder(self.envelope.encoding)
         for document in self._read(content, form, unit, decoder):
             self.undecodable += decoder.undecodable > 0
@@ -178,8 +184,15 @@ class Source:
             return document
         if self.reading.prepend is Prepend.PATH:
             named = document.source not in (None, STDIN)
-            return replace(document, title=str(document.source) if named else "")
+            return replace(document, title=encodable(str(document.source)) if named else "")
         if not self.title and suffix_of(self.path) in _MARKDOWN:
             heading = _HEADING.search(document.text)
-            self.title = heading[1] if heading else ""
+            self.title = _without_closing(heading[1]) if heading else ""
         return replace(document, title=document.title or self.title)
+
+
+def _without_closing(heading: str) -> str:
+    """Take off the number signs that may close a heading, but not those of a word such as C#."""
+    heading = heading.strip()
+    bare = heading.rstrip("#")
+    return bare.strip() if bare[-1:].isspace() else heading

@@ -58,6 +58,7 @@ class _Table:
                 self.delimiter = next((d for d in _OTHER_DELIMITERS if d in text), ",")
             self._reader = csv.reader(self._texts(first), delimiter=self.delimiter)
         self._names, block = next(self._rows(), ([], Block("", 1, b"")))
+        self._decoder.undecodable = 0  # which counts documents
         return block.raw
 
     def rows(self) -> Iterator[tuple[dict[str, str], Block]]:

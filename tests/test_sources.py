@@ -1,0 +1,184 @@
+"""One source: what its name and the options say it holds, and what is put before its chunks."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.errors import InputError
+from rerank_cli.inputs.kinds import InputFormat, Prepend, Unit, format_of, suffix_of
+from rerank_cli.inputs.records import Fields
+from rerank_cli.inputs.sources import Reading
+from tests.reading import give_stdin, inputs_of, names, read
+
+T, R = InputFormat.TEXT, InputFormat.JSONL
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "stream", "expected"),
+    [
+        ({}, "a.txt", False, (T, Unit.LINE)),
+        ({}, "a.LOG.gz", False, (T, Unit.LINE)),
+        ({}, "a.md", False, (T, Unit.FILE)),
+        ({}, "-", True, (T, Unit.LINE)),
+        ({}, "a.jsonl.zst", False, (R, Unit.RECORD)),
+        ({}, "a.NDJSON", False, (R, Unit.RECORD)),
+        ({}, "a.json", False, (InputFormat.JSON, Unit.RECORD)),
+        ({}, "a.csv.xz", False, (InputFormat.CSV, Unit.RECORD)),
+        ({}, "a.htm", False, (InputFormat.HTML, Unit.FILE)),
+        ({"form": InputFormat.TSV}, "-", True, (InputFormat.TSV, Unit.RECORD)),
+        ({"form": T}, "a.jsonl", False, (T, Unit.FILE)),
+        ({"unit": Unit.LINE}, "a.jsonl", False, (R, Unit.LINE)),
+        ({"unit": Unit.RECORD}, "a.txt", False, (R, Unit.RECORD)),
+        ({"unit": Unit.RECORD}, "a.csv", False, (InputFormat.CSV, Unit.RECORD)),
+        ({"fields": Fields(["x"])}, "-", True, (R, Unit.RECORD)),
+        ({"fields": Fields(id="x")}, "-", True, (R, Unit.RECORD)),
+        ({"fields": Fields(["x"])}, "a.txt", False, (T, Unit.LINE)),
+        ({"grep": True}, "a.jsonl", False, (T, Unit.LINE)),
+        ({"form": InputFormat.PDF, "unit": Unit.PARAGRAPH}, "-", True, ("pdf", Unit.PARAGRAPH)),
+    ],
+)
+def test_what_a_source_holds(
+    options: dict[str, Any], path: str, stream: bool, expected: tuple[InputFormat, Unit]
+) -> None:
+    assert Reading(**options).kinds(path, stream=stream) == expected
+
+
+def test_suffixes() -> None:
+    assert [suffix_of(p) for p in ("a", ".gz", "a.gz", "a.b.c.BZ2", "x.gz/a")] == [
+        "", "", "", ".c", "",
+    ]  # fmt: skip
+    assert format_of("a.unknown") is InputFormat.TEXT
+
+
+RECORDS = {
+    InputFormat.JSONL: b'{"text": "one"}\n\n{"text": "two"}\n',
+    InputFormat.JSON: b'[{"text": "one"},\n {"text": "two"}]',
+    InputFormat.CSV: b'text,n\none,1\n"two",2\n',
+    InputFormat.TSV: b"text\tn\none\t1\ntwo\t2\n",
+    InputFormat.TEXT: b"one\ntwo\n",
+}
+
+
+@pytest.mark.parametrize("form", RECORDS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_stream_holds_what_is_said(
+    form: InputFormat, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_stdin(monkeypatch, RECORDS[form].decode().encode(encoding))
+    assert [document.text for document in read("-", form=form)] == ["one", "two"]
+
+
+def test_records_that_end_with_nul(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_stdin(monkeypatch, b'{"text":\n"one"}\0{"text": "two"}')
+    documents = read("-", form=InputFormat.JSONL, null=True)
+    assert [(d.text, d.raw) for d in documents] == [
+        ("one", b'{"text":\n"one"}\0'),
+        ("two", b'{"text": "two"}\0'),
+    ]
+
+
+def test_binary_is_left_out_unless_nul_is_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"PNG\0\1\2")
+    inputs = inputs_of(tmp_path / "a.bin")
+    assert list(inputs) == []
+    assert inputs.report.binary == [str(tmp_path / "a.bin")]
+    assert inputs.report.envelopes == {}
+    for options in ({"null": True}, {"grep": True}):
+        give_stdin(monkeypatch, b"one\0two\0")
+        assert read("-", **options)
+
+
+def test_json_in_a_folder_that_holds_no_documents_is_a_file_like_any_other(tmp_path: Path) -> None:
+    contents = {
+        "a.json": '{"name": "package", "version": 1}',
+        "b.json": "[1, 2, 3]",
+        "c.csv": "x,y\n1,2\n",
+        "d.jsonl": '{"text": "one"}\n{"text": "two"}\n',
+        "e.json": "not JSON at all",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    inputs = inputs_of(tmp_path, recursive=True)
+    documents = list(inputs)
+    assert names(documents, tmp_path) == [
+        "a.json",
+        "b.json",
+        "c.csv",
+        "d.jsonl",
+        "d.jsonl",
+        "e.json",
+    ]
+    assert [d.text for d in documents if d.source and not d.source.endswith("d.jsonl")] == [
+        contents[name] for name in ("a.json", "b.json", "c.csv", "e.json")
+    ]
+    assert inputs.report.problems == []
+    for name in ("a.json", "b.json", "c.csv", "e.json"):
+        with pytest.raises(InputError, match=name):
+            read(tmp_path / name)
+
+
+def test_no_title_is_put_before_chunks_unless_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "T"}\n')
+    assert read(tmp_path / "a.jsonl")[0].title == ""
+    (titled,) = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE)
+    assert (titled.title, titled.text) == ("T", "one")
+    joined = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE, fields=Fields(["title", "text"]))
+    assert (joined[0].title, joined[0].text) == ("", "T\none")
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("# Title\n\ntext", "Title"),
+        ("text\n\n## Later ##\n", "Later"),
+        ("# C#\n", "C#"),
+        ("# Windows\r\n\r\ntext\r\n", "Windows"),
+        ("#no\n####### no\n#\n# #\n### Yes  \n", "Yes"),
+        ("no heading", ""),
+        ("# a" + " " * 200_000 + "b", "a" + " " * 200_000 + "b"),
+    ],
+)
+def test_the_title_of_markdown_is_its_first_heading(text: str, title: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_bytes(text.encode())
+    assert read(tmp_path / "a.md", prepend=Prepend.TITLE)[0].title == title
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    assert read(tmp_path / "a.txt", prepend=Prepend.TITLE, unit=Unit.FILE)[0].title == ""
+
+
+def test_a_heading_is_the_title_of_what_comes_after_it(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("before\n\n# One\n\ntext\n\n# Two\n\nmore\n")
+    paragraphs = read(tmp_path / "a.md", prepend=Prepend.TITLE, unit=Unit.PARAGRAPH)
+    assert [d.title for d in paragraphs] == ["", "One", "One", "One", "One"]
+
+
+def test_the_path_as_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    (document,) = read(tmp_path / "a.txt", prepend=Prepend.PATH)
+    assert document.title == str(tmp_path / "a.txt")
+    give_stdin(monkeypatch, b"one\n")
+    assert read("-", prepend=Prepend.PATH)[0].title == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs names that are no text")
+def test_a_path_that_is_no_text_is_a_title_that_is(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    try:
+        path.write_text("one\n")
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    (document,) = read(path, prepend=Prepend.PATH)
+    assert document.source == str(path)
+    assert document.title == str(tmp_path / "caf\ufffd.txt")
+
+
+def test_undecodable_bytes_are_counted_once_a_document(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(
+        b'{"text": "\xff\xfe"}\n{"text": "ok", "x": "\xff"}\n"\xff"\n"y"\n'
+    )
+    inputs = inputs_of(tmp_path / "a.jsonl")
+    assert len(list(inputs)) == 4
+    assert inputs.report.undecodable == 3

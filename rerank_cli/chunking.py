@@ -223,7 +223,8 @@ def _head(title: str, tokenizer: Tokenizer, limit: int) -> tuple[_Head, int]:
     ids, spans = tokenizer.encode(title)
     if len(ids) <= limit:
         return _Head(title, ids), 0
-    return _Head(title[: spans[limit - 1][1]], ids[:limit]), len(ids) - limit
+    end = spans[limit - 1][1] if limit else 0
+    return _Head(title[:end], ids[:limit]), len(ids) - limit
 
 
 def _whole(document: Document, tokens: int) -> Chunk:

@@ -1,0 +1,83 @@
+"""Titles: put before each chunk, in its tokens, and taken from each window's room."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli import Document, rank
+from rerank_cli.chunking import Plan, split
+from rerank_cli.types import Pair, Scored
+from tests.fakes import OverlapScorer, Words, windowed
+
+words = st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=40).map(" ".join)
+
+
+def plan_of(room: int | None) -> Plan:
+    return Plan("q", room, (room or 0) // 4, 100)
+
+
+@given(words, words, st.integers(1, 20))
+def test_a_title_is_in_every_chunk_and_every_chunk_in_its_window(
+    title: str, text: str, room: int
+) -> None:
+    found = split(Document(text, title=title), Words(), plan_of(room))
+    wanted = Words().encode(title).ids[: room // 4]
+    for chunk in found.chunks:
+        assert chunk.ids is not None
+        assert list(chunk.ids) == [*wanted, *Words().encode(chunk.text).ids]
+        assert len(chunk.ids) <= room
+        assert chunk.tokens == len(chunk.ids) - len(wanted)
+        assert Words().encode(chunk.title).ids == wanted
+        assert chunk.scored_text.split() == [*chunk.title.split(), *chunk.text.split()]
+        assert text[chunk.start : chunk.end] == chunk.text
+    assert found.tokens == len(text.split())
+    if found.chunks:
+        assert found.dropped == max(0, len(title.split()) - room // 4)
+        covered = " ".join(chunk.text for chunk in found.chunks).split()
+        assert set(covered) == set(text.split())
+
+
+def test_a_title_makes_windows_smaller() -> None:
+    text = " ".join(["word"] * 12)
+    assert len(split(Document(text), Words(), plan_of(12)).chunks) == 1
+    titled = split(Document(text, title="A title here"), Words(), plan_of(12))
+    assert len(titled.chunks) > 1
+    assert {chunk.title for chunk in titled.chunks} == {"A title here"}
+
+
+def test_a_title_too_long_is_cut_at_a_quarter_and_said() -> None:
+    (chunk,) = split(Document("text", title="one two three four"), Words(), plan_of(8)).chunks
+    assert chunk.title == "one two"
+    scorer = OverlapScorer(windowed(8))
+    ranking = rank("q", [Document("text", title="one two three four")], scorer)
+    assert (ranking.cut, ranking.dropped, ranking[0].dropped) == (1, 2, 2)
+    assert ranking.truncated
+
+
+@pytest.mark.parametrize("tokenizer", [None, Words()])
+def test_a_document_that_is_scored_whole_has_its_whole_title(tokenizer: Words | None) -> None:
+    (chunk,) = split(Document("text", title="one two"), tokenizer, plan_of(None)).chunks
+    assert chunk.scored_text == "one two\ntext"
+    assert chunk.tokens == (1 if tokenizer else 0)
+
+
+def test_a_blank_document_has_no_chunk_whatever_its_title() -> None:
+    assert split(Document(" \n", title="T"), Words(), plan_of(8)).chunks == ()
+
+
+class Titled(OverlapScorer):
+    """Looks for a fox in all of the text that is to be scored."""
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        return Scored([float("fox" in pair.chunk.scored_text) for pair in pairs])
+
+
+def test_a_title_counts_in_scores_and_not_in_passages() -> None:
+    ranking = rank("fox", [Document("text"), Document("text", title="the fox")], Titled())
+    assert [(r.index, r.score, r.passage.text) for r in ranking] == [
+        (1, 1.0, "text"),
+        (0, 0.0, "text"),
+    ]
+    assert ranking.duplicates == 0

@@ -61,16 +61,21 @@ class ProgressLine:
             self._batch = (self._batch[1], share or 0.0)
         if time.monotonic() - self._begun < DELAY:
             return
+        done = 0.0 if share is None else min(self._done(progress, share), 1.0)
         if self._bar is None:
-            self._bar = _bar(self._stderr, known=share is not None)
-        if share is not None:
-            before, after = self._batch
-            done = share if progress.surveying else before + (after - before) * progress.share
-            if self._surveyed:
-                done = done / 2 if progress.surveying else 0.5 + done / 2
-            self._bar.n = min(done, 1.0)
-        self._bar.set_description_str(self._described(progress), refresh=False)
-        self._bar.update(0)
+            known = share is not None
+            self._bar = _bar(self._stderr, self._described(progress), done, known=known)
+        else:
+            self._bar.n = done
+            self._bar.set_description_str(self._described(progress), refresh=False)
+            self._bar.update(0)
+
+    def _done(self, progress: Progress, share: float) -> float:
+        before, after = self._batch
+        done = share if progress.surveying else before + (after - before) * progress.share
+        if self._surveyed:
+            return done / 2 if progress.surveying else 0.5 + done / 2
+        return done
 
     def _described(self, progress: Progress) -> str:
         if progress.surveying:
@@ -79,12 +84,15 @@ class ProgressLine:
         return f"{progress.documents:,} documents  {rate:,.0f} pairs/s"
 
 
-def _bar(stderr: TextIO, *, known: bool) -> Any:
+def _bar(stderr: TextIO, described: str, done: float, *, known: bool) -> Any:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # no thread of its own
     return tqdm(
+        desc=described,  # shown at once: it may be long before there is more to say
+        initial=done,
         total=1.0 if known else None,
+        miniters=0,
         bar_format=_KNOWN if known else _UNKNOWN,
         file=stderr,
         leave=False,

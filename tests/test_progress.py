@@ -1,0 +1,122 @@
+"""The line of progress on a terminal: when it comes up, what it says, and that it goes away."""
+
+import io
+import re
+
+import pytest
+
+from rerank_cli import progress as module
+from rerank_cli.progress import ProgressLine
+from rerank_cli.scoring import Progress
+
+
+class FakeTerminal(io.StringIO):
+    """A terminal: keeps what is written, and shows the line that it leaves."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def line(self) -> str:
+        """What stands on the last line: each carriage return begins to write over it."""
+        shown = ""
+        for part in self.getvalue().rpartition("\n")[2].split("\r"):
+            shown = part + shown[len(part) :]
+        return shown.rstrip()
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr("tqdm.std.time", clock.monotonic)
+    return clock
+
+
+def percent(terminal: FakeTerminal) -> int:
+    found = re.search(r"(\d+)%", terminal.line)
+    assert found, terminal.getvalue()
+    return int(found[1])
+
+
+def test_nothing_is_shown_of_what_is_soon_done(clock: Clock) -> None:
+    terminal = FakeTerminal()
+    with ProgressLine(terminal, lambda: 0.5) as line:
+        for _ in range(10):
+            clock.now += module.DELAY / 20
+            line(Progress(5, 5, 0.5))
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("share", [0.5, None])
+def test_it_comes_up_after_a_while_and_leaves_nothing(clock: Clock, share: float | None) -> None:
+    terminal = FakeTerminal()
+    with ProgressLine(terminal, lambda: share) as line:
+        line(Progress(0, 0, 0.0))
+        clock.now += 2
+        line(Progress(1234, 4000, 1.0))
+        assert "1,234 documents  2,000 pairs/s" in terminal.line
+        assert ("%" in terminal.line) == (share is not None)
+        clock.now += 2
+        line(Progress(1300, 8000, 1.0))
+        assert "1,300 documents  2,000 pairs/s" in terminal.line
+    assert terminal.line == ""
+    assert "\n" not in terminal.getvalue()
+
+
+def test_it_goes_away_when_something_fails(clock: Clock) -> None:
+    terminal = FakeTerminal()
+
+    def fail() -> None:
+        with ProgressLine(terminal, lambda: 0.5) as line:
+            clock.now += 1
+            line(Progress(1, 1, 0.5))
+            raise KeyError(terminal.line)
+
+    with pytest.raises(KeyError, match="1 documents"):
+        fail()
+    assert terminal.line == ""
+
+
+def shown(clock: Clock, steps: list[tuple[float, Progress]]) -> list[int]:
+    """The percentages after each step: how much of the input was read, and what was told."""
+    terminal, read = FakeTerminal(), [0.0]
+    with ProgressLine(terminal, lambda: read[0]) as line:
+        seen = []
+        for share, progress in steps:
+            clock.now += 1
+            read[0] = share
+            line(progress)
+            seen.append(percent(terminal))
+    return seen
+
+
+def test_a_batch_that_was_read_is_done_as_it_is_scored(clock: Clock) -> None:
+    batches = [(read, Progress(1, 1, share)) for read in (0.4, 1.0) for share in (0.0, 0.5, 1.0)]
+    assert shown(clock, batches) == [0, 20, 40, 40, 70, 100]
+
+
+def test_a_survey_is_half_of_it(clock: Clock) -> None:
+    survey = [(read, Progress(9, 0, 0.0, surveying=True)) for read in (0.0, 0.5, 1.0)]
+    batches = [(read, Progress(1, 1, share)) for read in (0.5, 1.0) for share in (0.0, 1.0)]
+    assert shown(clock, survey + batches) == [0, 25, 50, 50, 75, 75, 100]
+
+
+def test_a_survey_counts_documents(clock: Clock) -> None:
+    terminal = FakeTerminal()
+    with ProgressLine(terminal, lambda: None) as line:
+        clock.now += 1
+        line(Progress(12_000, 0, 0.0, surveying=True))
+        assert terminal.line == "12,000 documents read  00:00"

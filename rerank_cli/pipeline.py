@@ -78,7 +78,7 @@ def rank(
     )
     together = info.scope == "set"
     if isinstance(scorer, SurveyingScorer):
-        documents = list(documents) if iter(documents) is documents else documents
+        documents = list(documents) if isinstance(documents, Iterator) else documents
         scorer = scorer.over(_pairs(documents, info.tokenizer, plan, watch))
         together = False
 

@@ -1,0 +1,179 @@
+"""What a ranking can be asked for beyond an order, and collections that are surveyed first."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli import Document, Scorer, duplicates, rank
+from rerank_cli.errors import UsageError
+from rerank_cli.pipeline import BATCH_DOCUMENTS
+from rerank_cli.scorers.lexical import LexicalScorer
+from rerank_cli.scoring import Progress
+from rerank_cli.types import Pair, Scored
+from tests.fakes import OverlapScorer, number_in, windowed
+
+numbers = st.lists(st.sampled_from(["", " ", "0", "1", "2", "3", "4.5"]), max_size=30)
+
+
+def numbered() -> OverlapScorer:
+    return OverlapScorer(score=number_in)
+
+
+@given(numbers, st.sampled_from([0.0, 1.0, 2.5]), st.none() | st.integers(1, 6))
+def test_within_keeps_what_is_near_the_best(texts: list[str], within: float, n: int | None) -> None:
+    scores = {place: float(text) for place, text in enumerate(texts) if text.strip()}
+    order = sorted(scores, key=lambda place: (-scores[place], place))
+    expected = [place for place in order if scores[place] >= scores[order[0]] - within]
+    found = rank("q", texts, numbered(), within=within, n=n)
+    assert [result.index for result in found] == expected[:n]
+
+
+def test_within_is_of_relevance_and_beside_min_score() -> None:
+    logits = OverlapScorer(windowed(8, scale="logit"), number_in)
+    assert [r.index for r in rank("q", ["9", "5", "0"], logits, within=0.01)] == [0, 1]
+    assert [r.index for r in rank("q", ["3", "2", "1"], numbered(), within=2, min_score=2)] == [
+        0,
+        1,
+    ]
+    assert list(rank("q", ["1"], numbered(), within=2, min_score=2)) == []
+
+
+@pytest.mark.parametrize("within", [-0.1, math.nan])
+def test_within_is_a_distance(within: float) -> None:
+    with pytest.raises(UsageError, match="within"):
+        rank("q", ["1"], numbered(), within=within)
+
+
+@given(numbers, st.none() | st.integers(1, 6), st.none() | st.just(2.0))
+def test_blank_documents_are_kept_last_in_their_order(
+    texts: list[str], n: int | None, least: float | None
+) -> None:
+    ranking = rank("q", texts, numbered(), n=n, min_score=least, keep_empty=True)
+    blank = [place for place, text in enumerate(texts) if not text.strip()]
+    room = len(blank) if n is None else max(0, n - len(ranking))
+    assert [kept.index for kept in ranking.blanks] == blank[:room]
+    assert [kept.document.text for kept in ranking.blanks] == [texts[p] for p in blank[:room]]
+    assert ranking.empty == len(blank)
+    assert rank("q", texts, numbered(), n=n).blanks in ((), [])
+
+
+def test_explained_results_have_all_their_chunks() -> None:
+    scorer = OverlapScorer(windowed(8, scale="logit"))
+    text = " ".join(["no"] * 20 + ["fox"] + ["no"] * 20)
+    ranking = rank("fox", ["fox", text], scorer, explain=True, overlap_tokens=0)
+    for result in ranking:
+        assert len(result.explanation) == result.chunks
+        assert max(part.score for part in result.explanation) == result.score
+        assert [part.chunk.start for part in result.explanation] == sorted(
+            part.chunk.start for part in result.explanation
+        )
+        assert result.passage in [part.chunk for part in result.explanation]
+        assert {part.relevance for part in result.explanation} <= {0.5, 1 / (1 + math.exp(-1.0))}
+    words = " ".join(part.chunk.text for part in ranking[1].explanation).split()
+    assert words == text.split()
+    assert rank("fox", ["fox", text], scorer)[0].explanation == ()
+
+
+pools = st.lists(st.sampled_from(["1", "2", "3 3", " ", "4"]), max_size=20)
+
+
+class Sums(OverlapScorer):
+    """Scores by the sum of the numbers in a text, and keeps the texts that it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(score=lambda _query, passage: sum(map(float, passage.split())))
+        self.asked: list[str] = []
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        self.asked += [pair.chunk.text for pair in pairs]
+        return super().score(pairs, keep)
+
+
+@given(pools, st.integers(1, 5), st.integers(1, 3))
+def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
+    texts: list[str], batch: int, window: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rerank_cli.pipeline.BATCH_DOCUMENTS", batch)
+        scorer = Sums()
+        ranking = rank("q", texts, scorer)
+        scores = {r.index: r.score for r in ranking}
+        filled = [text for text in texts if text.strip()]
+        expected = {p: sum(map(float, t.split())) for p, t in enumerate(texts) if t.strip()}
+        assert scores == expected
+        assert all(result.document.text == texts[result.index] for result in ranking)
+        assert all(result.passage.document is result.document for result in ranking)
+        assert ranking.duplicates == len(filled) - len(set(filled))
+        assert sorted(scorer.asked) == sorted(set(filled))
+
+        patch.setattr(duplicates.Recent.__init__, "__defaults__", (window, 1000))
+        few = Sums()
+        assert {r.index: r.score for r in rank("q", texts, few)} == expected
+        assert len(set(filled)) <= len(few.asked) <= len(filled)
+
+
+def test_equal_documents_in_other_batches() -> None:
+    scorer = Sums()
+    ranking = rank("q", ["1", "2"] * BATCH_DOCUMENTS * 2, scorer)
+    assert scorer.asked == ["1", "2"]
+    assert (ranking.duplicates, ranking.documents) == (4 * BATCH_DOCUMENTS - 2, 4 * BATCH_DOCUMENTS)
+    assert len(ranking) == 4 * BATCH_DOCUMENTS
+
+
+def test_an_equal_document_has_its_own_source_and_place() -> None:
+    documents = [Document("1", source="a", line=1), Document("1", source="b", line=9)]
+    assert [(r.document.source, r.passage.line) for r in rank("q", documents, Sums())] == [
+        ("a", 1),
+        ("b", 9),
+    ]
+
+
+def test_a_model_gives_equal_documents_equal_scores(mini: Scorer) -> None:
+    texts = ["how to get a refund", "slugs eat lettuce", "how to get a refund"]
+    ranking = rank("refund", texts, mini)
+    scores = {result.index: result.score for result in ranking}
+    assert scores[0] == scores[2]
+    assert ranking.duplicates == 1
+    alone = rank("refund", texts[:1], mini)[0].score
+    assert scores[0] == pytest.approx(alone, abs=1e-6)
+
+
+class Pass(Iterable[str]):
+    """Documents that count how often they are gone through."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.begun = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.begun += 1
+        return iter(self.texts)
+
+
+def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be() -> None:
+    texts = ["cats", "dogs", "cats and dogs", "birds"] * BATCH_DOCUMENTS
+    expected = [(r.index, r.score) for r in rank("cats", texts, LexicalScorer(), n=5)]
+    passes = Pass(texts)
+    assert [(r.index, r.score) for r in rank("cats", passes, LexicalScorer(), n=5)] == expected
+    assert passes.begun == 2
+    once = (text for text in texts)
+    assert [(r.index, r.score) for r in rank("cats", once, LexicalScorer(), n=5)] == expected
+    assert expected[0][1] > 0
+
+
+def test_others_go_through_a_collection_once() -> None:
+    passes = Pass(["1", "2"])
+    assert [r.index for r in rank("q", passes, numbered())] == [1, 0]
+    assert passes.begun == 1
+
+
+def test_a_watch_sees_the_survey_first() -> None:
+    told: list[Progress] = []
+    rank("cats", ["cats"] * 2500, LexicalScorer(), watch=told.append)
+    surveyed = [progress.documents for progress in told if progress.surveying]
+    assert surveyed == [0, 1000, 2000]
+    assert not any(progress.surveying for progress in told[3:])
+    assert told[-1].documents <= 2500

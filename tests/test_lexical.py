@@ -1,10 +1,26 @@
 """BM25: the formula on a collection small enough to work out by hand."""
 
 import math
+from typing import Any
 
+import bm25s
 import pytest
+import Stemmer
+from bm25s.stopwords import STOPWORDS_EN
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rerank_cli import open_scorer, rank
+from rerank_cli import Document, open_scorer, rank
+from rerank_cli.scorers.lexical import STOP_WORDS, LexicalScorer
+from rerank_cli.types import Chunk, Pair
+
+words = st.sampled_from(
+    ["cat", "cats", "Cats'", "running", "runs", "the", "a", "x", "I",
+     "of", "naïve", "naive", "42", "7", "_id_", "don't", "state-of-the-art", "Straße",
+     "İstanbul", "日本語", "日本", "généralement", "general", "generally", "generous", "skies",
+     "dying", "news"]
+)  # fmt: skip
+texts = st.lists(words, min_size=1, max_size=12).map(" ".join)
 
 
 def test_scores_follow_the_formula() -> None:
@@ -41,3 +57,59 @@ def test_documents_are_whole_unless_chunks_are_asked_for() -> None:
     chunked = rank("word", [text], open_scorer("bm25"), chunk_tokens=100)[0]
     assert chunked.chunks > 4
     assert chunked.tokens == 500
+
+
+def test_stop_words_are_those_of_bm25s() -> None:
+    assert frozenset(STOPWORDS_EN) == STOP_WORDS
+
+
+def scores_of_bm25s(query: str, collection: list[str]) -> list[float]:
+    options: dict[str, Any] = {
+        "stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False,
+    }  # fmt: skip
+    corpus = bm25s.tokenize(collection, **options)
+    model = bm25s.BM25(k1=1.2, b=0.75)
+    model.index(corpus, show_progress=False)
+    (terms,) = bm25s.tokenize([query], return_ids=False, **options)
+    return [float(score) for score in model.get_scores(terms)] if terms else [0.0] * len(collection)
+
+
+@given(texts, st.lists(texts, min_size=1, max_size=12))
+def test_scores_are_those_of_bm25s(query: str, collection: list[str]) -> None:
+    if not any(LexicalScorer()._stems.of(text) for text in collection):
+        return  # of which bm25s makes no index
+    ranking = rank(query, collection, LexicalScorer())
+    found = [result.score for result in sorted(ranking, key=lambda result: result.index)]
+    assert found == pytest.approx(scores_of_bm25s(query, collection), abs=1e-4)
+
+
+@given(
+    st.lists(texts, min_size=1, max_size=8), st.lists(texts, min_size=1, max_size=3, unique=True)
+)
+def test_each_query_has_a_collection_of_its_own(collection: list[str], queries: list[str]) -> None:
+    chunks = [Chunk(Document(text), 0, len(text), text, 1) for text in collection]
+    pairs = [Pair(query, chunk) for chunk in chunks for query in queries]
+    mixed = LexicalScorer().score(pairs).values
+    for place, query in enumerate(queries):
+        alone = LexicalScorer().score([Pair(query, chunk) for chunk in chunks]).values
+        assert mixed[place :: len(queries)] == alone
+
+
+def test_a_document_that_stands_there_twice_counts_twice() -> None:
+    once = rank("cats", ["cats", "dogs", "birds"], LexicalScorer())
+    twice = rank("cats", ["cats", "cats", "dogs", "birds"], LexicalScorer())
+    assert twice[0].score == twice[1].score < once[0].score
+    assert twice.duplicates == 1  # which says no more than that it is there
+
+
+def test_a_title_is_part_of_what_is_scored() -> None:
+    ranking = rank("cats", [Document("purr"), Document("purr", title="Cats")], LexicalScorer())
+    assert ranking[0].index == 1
+    assert ranking[0].score > ranking[1].score == 0.0
+
+
+def test_more_words_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [f"word{number} cats" for number in range(50)] + ["cats cats"]
+    expected = [result.index for result in rank("cats word7", documents, LexicalScorer())]
+    monkeypatch.setattr("rerank_cli.scorers.lexical._VOCABULARY", 3)
+    assert [r.index for r in rank("cats word7", documents, LexicalScorer())] == expected

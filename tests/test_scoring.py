@@ -1,0 +1,120 @@
+"""Scores: each to its chunk, equal documents once, and the scorer held to its word."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli import scoring as module
+from rerank_cli.chunking import Plan, Split, split
+from rerank_cli.errors import ScorerError
+from rerank_cli.scoring import Progress, Scoring
+from rerank_cli.types import Document, Pair, Scored
+from tests.fakes import OverlapScorer, Words
+
+
+class Recorder(OverlapScorer):
+    """Scores a chunk by its title and text, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(score=lambda _query, passage: float(len(passage)))
+        self.asked: list[str] = []
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        self.asked += [pair.chunk.scored_text for pair in pairs]
+        return super().score(pairs, keep)
+
+
+def splits_of(texts: Sequence[str], title: str = "") -> list[Split]:
+    plan = Plan("q", 4, 0, 100)
+    return [split(Document(text, title=title), Words(), plan) for text in texts]
+
+
+texts = st.lists(
+    st.sampled_from(["", " ", "a", "bb", "a b c d e f g h i", "long words in several chunks here"]),
+    max_size=12,
+)
+
+
+@given(st.lists(texts, max_size=4), st.integers(1, 5))
+def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
+    batches: list[list[str]], step: int
+) -> None:
+    scorer = Recorder()
+    scoring = Scoring("q", scorer)
+    seen: set[str] = set()
+    repeated = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SLICE", step)
+        for batch in batches:
+            splits = splits_of(batch)
+            scores = scoring.of(splits)
+            assert [list(values) for values in scores] == [
+                [float(len(chunk.text)) for chunk in one.chunks] for one in splits
+            ]
+            for text in filter(str.strip, batch):
+                repeated += text in seen
+                seen.add(text)
+    assert scoring.duplicates == repeated
+    assert scorer.asked == [
+        chunk.text
+        for one in splits_of(list(dict.fromkeys(t for b in batches for t in b)))
+        for chunk in one.chunks
+    ]
+    assert scoring.pairs == len(scorer.asked)
+    assert scoring.documents == sum(map(len, batches))
+
+
+def test_the_same_text_under_another_title_is_another() -> None:
+    scorer = Recorder()
+    scoring = Scoring("q", scorer)
+    scoring.of([*splits_of(["a"]), *splits_of(["a"], "T"), *splits_of(["a"], "T")])
+    assert scorer.asked == ["a", "T\na"]
+    assert scoring.duplicates == 1
+
+
+def test_where_scores_depend_on_the_whole_set_everything_is_in_one_call() -> None:
+    scorer = Recorder()
+    scoring = Scoring("q", scorer, together=True)
+    assert scoring.of(splits_of(["a", "a", "", "bb"] * 200)) == [[1.0], [1.0], [], [2.0]] * 200
+    assert scorer.batches == [600]
+    assert scoring.duplicates == 0
+
+
+def test_usage_and_notes_are_gathered() -> None:
+    class Noting(OverlapScorer):
+        def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+            return Scored(
+                [0.0] * len(pairs), {"pairs": len(pairs)}, notes=["twice", pairs[0].query]
+            )
+
+    scoring = Scoring("q", Noting())
+    scoring.of(splits_of([str(number) for number in range(300)]))
+    scoring.of(splits_of(["x"]))
+    assert scoring.usage == {"pairs": 301}
+    assert list(scoring.notes) == ["twice", "q"]
+
+
+def test_a_watch_is_told_of_beginnings_slices_and_ends() -> None:
+    told: list[Progress] = []
+    scoring = Scoring("q", OverlapScorer(), watch=told.append)
+    for _ in range(2):
+        scoring.of(splits_of([str(number) for number in range(512)]))
+    assert told == [
+        Progress(0, 0, 0.0),
+        Progress(256, 256, 0.5),
+        Progress(512, 512, 1.0),
+        Progress(512, 512, 0.0),  # all were known
+    ]
+    assert scoring.documents == 1024
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_what_is_no_number_is_an_error_in_any_slice(value: float | None) -> None:
+    class Late(OverlapScorer):
+        def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+            return Scored([value if pair.chunk.text == "299" else 1.0 for pair in pairs])
+
+    with pytest.raises(ScorerError, match="no number for 1 of its pairs"):
+        Scoring("q", Late()).of(splits_of([str(number) for number in range(300)]))

@@ -124,12 +124,12 @@ def _rules_of(path: Path, folder: str) -> list[_Rules]:
         lines = path.read_text("utf-8-sig", "replace").split("\n")
     except OSError:
         return []
-    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     patterns: list[Any] = []
-    for line in lines:
-        # What is no pattern names nothing, for git and here. Python warns of "[[", as git has it.
-        with suppress(ValueError, re.error), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            patterns += GitIgnoreSpec.from_lines([line.removesuffix("\r")]).patterns
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of "[[", which is no class in Python
+        for line in filter(None, lines):
+            with suppress(ValueError, re.error):  # what is no rule names nothing, for git and here
+                patterns.append(GitIgnoreSpecPattern(line.removesuffix("\r")))
     return [_Rules(folder, [p for p in reversed(patterns) if p.include is not None])]

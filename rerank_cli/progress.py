@@ -6,7 +6,7 @@ Comes up only for what takes a while, and leaves nothing behind.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from rerank_cli.leaving import on_ctrl_c
 from rerank_cli.scoring import Progress
@@ -32,11 +32,11 @@ class ProgressLine:
         self._batch = (0.0, 0.0)  # how much had been read before the batch at hand, and after
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def shown(self) -> Iterator[Self]:
         """Show it while the block runs, and leave the terminal as it was."""
         with on_ctrl_c(self._wipe):
             try:
-                yield
+                yield self
             finally:
                 self._clear()
 
@@ -80,7 +80,8 @@ class ProgressLine:
     def _described(self, progress: Progress) -> str:
         if progress.surveying:
             return f"{progress.documents:,} documents read"
-        rate = progress.pairs / (time.monotonic() - self._scoring)
+        elapsed = time.monotonic() - self._scoring
+        rate = progress.pairs / elapsed if elapsed else 0
         return f"{progress.documents:,} documents  {rate:,.0f} pairs/s"
 
 

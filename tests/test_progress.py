@@ -53,7 +53,7 @@ def percent(terminal: FakeTerminal) -> int:
 
 def test_nothing_is_shown_of_what_is_soon_done(clock: Clock) -> None:
     terminal = FakeTerminal()
-    with ProgressLine(terminal, lambda: 0.5) as line:
+    with ProgressLine(terminal, lambda: 0.5).shown() as line:
         for _ in range(10):
             clock.now += module.DELAY / 20
             line(Progress(5, 5, 0.5))
@@ -63,7 +63,7 @@ def test_nothing_is_shown_of_what_is_soon_done(clock: Clock) -> None:
 @pytest.mark.parametrize("share", [0.5, None])
 def test_it_comes_up_after_a_while_and_leaves_nothing(clock: Clock, share: float | None) -> None:
     terminal = FakeTerminal()
-    with ProgressLine(terminal, lambda: share) as line:
+    with ProgressLine(terminal, lambda: share).shown() as line:
         line(Progress(0, 0, 0.0))
         clock.now += 2
         line(Progress(1234, 4000, 1.0))
@@ -80,7 +80,7 @@ def test_it_goes_away_when_something_fails(clock: Clock) -> None:
     terminal = FakeTerminal()
 
     def fail() -> None:
-        with ProgressLine(terminal, lambda: 0.5) as line:
+        with ProgressLine(terminal, lambda: 0.5).shown() as line:
             clock.now += 1
             line(Progress(1, 1, 0.5))
             raise KeyError(terminal.line)
@@ -93,7 +93,7 @@ def test_it_goes_away_when_something_fails(clock: Clock) -> None:
 def shown(clock: Clock, steps: list[tuple[float, Progress]]) -> list[int]:
     """The percentages after each step: how much of the input was read, and what was told."""
     terminal, read = FakeTerminal(), [0.0]
-    with ProgressLine(terminal, lambda: read[0]) as line:
+    with ProgressLine(terminal, lambda: read[0]).shown() as line:
         seen = []
         for share, progress in steps:
             clock.now += 1
@@ -116,7 +116,7 @@ def test_a_survey_is_half_of_it(clock: Clock) -> None:
 
 def test_a_survey_counts_documents(clock: Clock) -> None:
     terminal = FakeTerminal()
-    with ProgressLine(terminal, lambda: None) as line:
+    with ProgressLine(terminal, lambda: None).shown() as line:
         clock.now += 1
         line(Progress(12_000, 0, 0.0, surveying=True))
         assert terminal.line == "12,000 documents read  00:00"

@@ -100,7 +100,7 @@ def test_a_file_on_standard_input_tells_how_much_of_it_was_read(
             stdin.seek(0)
             inputs = Inputs(paths=["-"], spool=spool)
             inputs.check()
-            assert [inputs.share for _ in inputs] == [1.0, 1.0]
+            assert [inputs.share for _ in inputs] == [0.5, 1.0]
 
 
 def test_a_pipe_is_ranked_by_bm25() -> None:

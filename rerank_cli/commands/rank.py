@@ -82,8 +82,7 @@ def rank_documents(
     scorer = opening.result()
     if isinstance(scorer, SurveyingScorer):
         inputs.spool = cache_directory()
-    line = ProgressLine(terminal.stderr, lambda: inputs.share)
-    with line.shown():
+    with ProgressLine(terminal.stderr, lambda: inputs.share).shown() as line:
         ranking = rank(
             query,
             inputs,

@@ -89,10 +89,8 @@ def names_in(path: str, *, null: bool) -> list[str]:
 def unreadable(path: str, error: OSError) -> InputError:
     """Say why a source cannot be read."""
     name = "standard input" if path == STDIN else path
-    if not isinstance(error, FileNotFoundError):
-        return InputError(f"{name}: {error.strerror or error}")
-    hint = "a query of several words goes in quotes" if path.isalnum() else None
-    return InputError(f"{name}: no such file", hint=hint)
+    missing = isinstance(error, FileNotFoundError)
+    return InputError(f"{name}: {'no such file' if missing else error.strerror or error}")
 
 
 def _find(path: str, found: Found, *, named: bool, recursive: bool) -> None:
@@ -103,6 +101,9 @@ def _find(path: str, found: Found, *, named: bool, recursive: bool) -> None:
         raise InputError("a file's name is empty", hint="is a shell variable not set?")
     try:
         status = Path(path).stat()
+    except FileNotFoundError as error:
+        hint = "a query of several words goes in quotes" if named and path.isalnum() else None
+        raise InputError(str(unreadable(path, error)), hint=hint) from error
     except (OSError, ValueError) as error:  # a name with a NUL in it is none
         raise unreadable(path, error if isinstance(error, OSError) else OSError(error)) from error
     if not os.access(path, os.R_OK):

@@ -139,8 +139,10 @@ def _say_what_happened(ranking: Ranking, terminal: Terminal) -> None:
 def _why_nothing(ranking: Ranking, inputs: Inputs, min_score: float | None) -> str:
     scored = ranking.documents - ranking.empty
     if not ranking.documents:
-        reason = left_out(inputs)
-        return f"nothing to rank: {f'left out {reason}' if reason else 'the input is empty'}"
+        reasons = [f"left out {reason}"] if (reason := left_out(inputs)) else []
+        if problems := len(inputs.report.problems):
+            reasons.append(f"{counted(problems, 'file')} could not be read")
+        return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"
     if not scored:
         return f"nothing to rank: {counted(ranking.empty, 'document')}, all blank"
-    return f"none of {counted(scored, 'document')} reached a score of {min_score}"
+    return f"none of {counted(scored, 'document')} reached a score of {min_score:g}"

@@ -21,7 +21,9 @@ def table(ranking: Ranking, style: Style) -> Iterator[bytes]:
     console = Console(
         file=io.StringIO(),
         width=style.width,
+        height=25,  # of no account; without it rich takes TERM=dumb to be 80 wide
         force_terminal=style.color,
+        no_color=not style.color,  # NO_COLOR has been heard, and --color always is stronger
         color_system="standard" if style.color else None,
         legacy_windows=False,
     )

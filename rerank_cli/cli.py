@@ -203,7 +203,8 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path.removesuffix(f" {DEFAULT}") if context else "rerank"
-        warn(sys.stderr, error.format_message(), f"{command} --help shows every option")
+        message = error.format_message().removesuffix(".")
+        warn(sys.stderr, message, f"{command} --help shows every option")
         return ExitCode.USAGE
     except Exception:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is said so
         traceback.print_exc()

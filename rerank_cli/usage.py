@@ -53,8 +53,12 @@ class DefaultGroup(PlainGroup):
         """Put the default command before whatever does not begin with a command."""
         first = args[0] if args else None
         if first == "help":
-            args = [*(args[1:2] or [DEFAULT]), "--help"]
-            first = args[0]
+            first = args[1] if len(args) > 1 else DEFAULT
+            if first not in RESERVED:
+                raise UsageError(
+                    f"no command is called {first}", hint="rerank --help shows all of them"
+                )
+            args = [first, "--help"]
         if first not in RESERVED:
             args = [DEFAULT, *args]
         elif first not in self.list_commands(ctx):

@@ -119,13 +119,15 @@ def rank(
     from rerank_cli.inputs.records import Fields
     from rerank_cli.inputs.sources import Reading
 
+    # Where files are looked for or paths are written NUL ends those, and lines are lines.
+    of_names = recursive or files_from is not None or (form is Format.PATHS and not as_json)
     wanted, inputs = gather(
         arguments or [],
         Reading(
             unit=unit,
             form=input_format,
             fields=Fields(field or [], id_field),
-            null=null,
+            null=null and not of_names,
             grep=grep,
             prepend=prepend,
         ),
@@ -133,6 +135,7 @@ def rank(
         query_file=query_file,
         documents=document or [],
         files_from=files_from,
+        null=null,
         recursive=recursive,
     )
     return rank_documents(

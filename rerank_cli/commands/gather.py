@@ -6,7 +6,6 @@ Reads the query and lists of names; the documents themselves are read when they 
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.inputs.documents import Inputs
@@ -24,13 +23,14 @@ def gather(
     query_file: str | None = None,
     documents: Sequence[str] = (),
     files_from: str | None = None,
+    null: bool = False,
     recursive: bool = False,
 ) -> tuple[str, Inputs]:
     """Tell the query from the files: where it is given by an option every argument is a file.
 
-    Standard input is read where nothing else is named and it is not a terminal. Raises
-    `UsageError` where there is no query or nothing to rank, and `InputError` for a file of either
-    that cannot be read.
+    `null` says that NUL ends the names of a list. Standard input is read where nothing else is
+    named and it is not a terminal. Raises `UsageError` where there is no query or nothing to rank,
+    and `InputError` for a file of either that cannot be read.
     """
     if query is not None and query_file is not None:
         raise UsageError("--query and --query-file both give a query", hint="give one of them")
@@ -48,10 +48,9 @@ def gather(
         Inputs(
             texts=[_text(document) for document in documents],
             paths=paths,
-            listed=[] if files_from is None else names_in(files_from, null=reading.null),
+            listed=[] if files_from is None else names_in(files_from, null=null),
             recursive=recursive,
-            # With a list NUL ends its names, and the lines of the files are lines.
-            reading=reading if files_from is None else replace(reading, null=False),
+            reading=reading,
         ),
     )
 

@@ -87,7 +87,7 @@ Null = Annotated[
     _option(
         "-0",
         "--null",
-        help="NUL ends each line that is read, or each name of --files-from; and each record or "
-        "path that is written.",
+        help="NUL ends each record or path that is written, and each line that is read: with "
+        "--files-from each name instead, with -r and -f paths neither.",
     ),
 ]

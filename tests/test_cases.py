@@ -5,12 +5,14 @@ what must come of it: `out` exactly, `err` as a pattern for all of stderr (nothi
 given) and `code`. Its input is read from a file called `file`, whose path stands for {file} in
 `args`, or at their end; and then from standard input, with the options in
 `stdin` besides. In `out` and `err` {file} is the file's path, or - for standard input. `files` are
-others that lie beside it, `env` are variables, and `terminal` is the width of one. `ways` may
-leave one of the two out.
+others that lie beside it (`files_hex` those that are no text), `config` is what config.toml says,
+`env` are variables, and `terminal` is the width of one. `written` are files that must be there
+afterwards, and what they hold. `ways` may leave one of the two out.
 """
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ class Case:
     stdin: list[str] = field(default_factory=list)
     ways: list[str] = field(default_factory=lambda: ["file", "stdin"])
     files: dict[str, str] = field(default_factory=dict)
+    files_hex: dict[str, str] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
+    config: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     terminal: int | None = None
     err: str = ""
@@ -47,33 +52,44 @@ class Case:
             return bytes.fromhex(self.input_hex)
         return None if self.input is None else self.input.encode()
 
+    @property
+    def others(self) -> dict[str, bytes]:
+        """What lies beside the input, by name."""
+        texts = {name: text.encode() for name, text in self.files.items()}
+        return texts | {name: bytes.fromhex(text) for name, text in self.files_hex.items()}
+
     def expected(self, place: str) -> bytes:
         if self.out_hex is not None:
             return bytes.fromhex(self.out_hex)
         return (self.out or "").replace("{file}", place).encode()
 
 
-def cases() -> list[Any]:
-    """Every case as often as it can be run."""
-    found = []
+def cases() -> Iterator[tuple[str, Case]]:
+    """Every case, with its subject."""
     for path in sorted(FOLDER.glob("*.toml")):
         for table in tomllib.loads(path.read_text(encoding="utf-8"))["case"]:
-            case = Case(**table)
-            ways = ["file"] if case.content is None else case.ways
-            found += [
-                pytest.param(case, way, id=f"{path.stem}: {case.name} ({way})") for way in ways
-            ]
-    return found
+            yield path.stem, Case(**table)
 
 
-@pytest.mark.parametrize(("case", "way"), cases())
+def runs() -> Iterator[Any]:
+    """Every case as often as it can be run."""
+    for subject, case in cases():
+        for way in ["file"] if case.content is None else case.ways:
+            yield pytest.param(case, way, id=f"{subject}: {case.name} ({way})")
+
+
+@pytest.mark.parametrize(("case", "way"), [*runs()])
 def test_case(
-    case: Case, way: str, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: Case, way: str, rerank: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, text in case.files.items():
+    for name, content in case.others.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        (tmp_path / name).write_bytes(content)
+    if case.config is not None:
+        (home / "config.toml").write_text(case.config, encoding="utf-8")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     for variable, value in case.env.items():
         monkeypatch.setenv(variable, value)
     place, arguments, stdin = case.file, list(case.args), None
@@ -89,3 +105,11 @@ def test_case(
     assert ran.raw == case.expected(place)
     assert re.fullmatch(case.err.replace("{file}", re.escape(place)), ran.err), ran.err
     assert ran.code == case.code
+    for name, text in case.written.items():
+        assert (tmp_path / name).read_bytes() == text.encode()
+
+
+def test_there_are_enough_cases_and_no_two_have_one_name() -> None:
+    names = [case.name for _, case in cases()]
+    assert len(names) >= 80
+    assert len(names) == len(set(names))

@@ -94,7 +94,7 @@ def describe(
     tokenizer is missing or cannot be read.
     """
     if not os.path.exists(path):
-        raise UsageError(f"{path}: no such model", hint="-m takes a folder with an ONNX model")
+        raise UsageError(f"{name}: no such model", hint="-m takes a folder with an ONNX model")
     graph = path if path.is_file() else _find_graph(path)
     folder = _holding("tokenizer.json", graph)
     if folder is None:

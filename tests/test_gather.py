@@ -16,7 +16,7 @@ from tests.reading import give_stdin
 
 def gathered(*arguments: str, null: bool = False, **options: Any) -> tuple[str, list[str]]:
     """The query, and the texts of the documents."""
-    query, inputs = gather(arguments, Reading(null=null), **options)
+    query, inputs = gather(arguments, Reading(), null=null, **options)
     inputs.check()
     return query, [document.text for document in inputs]
 

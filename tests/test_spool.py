@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.inputs import spool
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.spool import Replayed
 from tests.conftest import process
@@ -24,6 +25,13 @@ def test_a_pipe_is_copied_and_its_copy_has_no_name(tmp_path: Path) -> None:
         assert list(folder.iterdir()) == []
 
 
+def test_a_small_pipe_is_held_in_memory(tmp_path: Path) -> None:
+    replayed = Replayed(io.BufferedReader(Once(b"one\n")), tmp_path / "none")
+    assert [replayed.again().read() for _ in range(2)] == [b"one\n", b"one\n"]
+    assert replayed.spooled == 0
+    assert not (tmp_path / "none").exists()
+
+
 def test_what_has_a_way_back_is_not_copied(tmp_path: Path) -> None:
     stream = io.BytesIO(b"before after")
     stream.read(7)
@@ -39,6 +47,7 @@ def twice(inputs: Inputs) -> list[list[str]]:
 
 
 def test_standard_input_and_files_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "MEMORY", 4)
     give_stdin(monkeypatch, b"\xef\xbb\xbfone\ntwo\n")
     (tmp_path / "a.txt").write_text("three\n")
     inputs = Inputs(paths=["-", str(tmp_path / "a.txt")], spool=tmp_path / "spool")
@@ -60,7 +69,8 @@ def test_a_device_that_can_be_opened_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
-def test_a_named_pipe_is_copied(tmp_path: Path) -> None:
+def test_a_named_pipe_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "MEMORY", 4)
     reading, writing = os.pipe()
     os.write(writing, b"one\ntwo\n")
     os.close(writing)
@@ -73,8 +83,8 @@ def test_a_named_pipe_is_copied(tmp_path: Path) -> None:
 def test_how_much_has_been_read_of_files(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("line\n")
-    for spool in (None, tmp_path):
-        inputs = Inputs(paths=[str(tmp_path / name) for name in ("a.txt", "b.txt")], spool=spool)
+    for copies in (None, tmp_path):
+        inputs = Inputs(paths=[str(tmp_path / name) for name in ("a.txt", "b.txt")], spool=copies)
         inputs.check()
         assert inputs.share == 0.0
         for _ in range(2):
@@ -96,9 +106,9 @@ def test_a_file_on_standard_input_tells_how_much_of_it_was_read(
     (tmp_path / "a").write_text("one\ntwo\n")
     with open(tmp_path / "a", encoding="utf-8") as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        for spool in (None, tmp_path):
+        for copies in (None, tmp_path):
             stdin.seek(0)
-            inputs = Inputs(paths=["-"], spool=spool)
+            inputs = Inputs(paths=["-"], spool=copies)
             inputs.check()
             assert [inputs.share for _ in inputs] == [0.5, 1.0]
 

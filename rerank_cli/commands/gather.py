@@ -32,6 +32,7 @@ def gather(
     named and it is not a terminal. Raises `UsageError` where there is no query or nothing to rank,
     and `InputError` for a file of either that cannot be read.
     """
+    reading.check()
     if query is not None and query_file is not None:
         raise UsageError("--query and --query-file both give a query", hint="give one of them")
     wanted, paths = query, list(arguments)

@@ -159,7 +159,8 @@ class Inputs:
         A stream, which a list may name, cannot be looked into beforehand.
         """
         reading, path = self.reading, place.path
-        if place.named or reading.unit is not Unit.AUTO or _is_stream(path):
+        said = reading.unit is not Unit.AUTO or reading.form is not None
+        if place.named or said or _is_stream(path):
             return reading
         if reading.kinds(path, stream=False)[1] is Unit.RECORD:
             try:

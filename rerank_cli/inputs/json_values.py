@@ -45,6 +45,8 @@ def json_values(
         yield value, Block(decoded, line, raw + "\n".encode(envelope.encoding))
         if array and text.next() != "]":
             text.take(",")
+            if text.next() == "]":
+                raise InputError(f"{source}:{text.line}: a value is missing before ']'")
     if array:
         text.take("]")
         if text.next():

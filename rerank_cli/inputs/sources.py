@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from rerank_cli.characters import encodable
+from rerank_cli.errors import UsageError
 from rerank_cli.inputs.blocks import Block, line_blocks, paragraph_blocks, whole_block
 from rerank_cli.inputs.compression import opened
 from rerank_cli.inputs.encodings import Decoder, envelope_of, is_binary
@@ -45,6 +46,15 @@ class Reading:
     null: bool = False
     grep: bool = False
     prepend: Prepend | None = None
+
+    def check(self) -> None:
+        """Find what makes no sense together; raises `UsageError`."""
+        if self.grep and self.unit not in (Unit.AUTO, Unit.LINE):
+            raise UsageError(f"--grep reads lines, and --unit {self.unit} something else")
+        if self.grep and self.form not in (None, InputFormat.TEXT):
+            raise UsageError(f"--grep reads lines, and --input-format {self.form} something else")
+        if self.grep and (self.fields.text or self.fields.id):
+            raise UsageError("--grep reads lines, and lines have no fields")
 
     def kinds(self, path: str, *, stream: bool) -> tuple[InputFormat, Unit]:
         """What a source holds, and what one document of it is."""

@@ -1,8 +1,10 @@
-"""Makes standard input readable more than once: a pipe is copied to disk when it is first read.
+"""Makes standard input readable more than once: a pipe is copied when it is first read.
 
-The copy has no name and is gone with the process, however that ends.
+A small copy is held in memory; a larger one is on disk, has no name, and is gone with the process,
+however that ends.
 """
 
+import io
 import shutil
 import tempfile
 import weakref
@@ -11,12 +13,14 @@ from typing import BinaryIO
 
 from rerank_cli.errors import OutputError
 
+MEMORY = 1 << 20  # bytes
+
 
 class Replayed:
     """A stream that can be gone through again: one with a place to go back to, or a copy of it.
 
-    `spooled` is the size of the copy in bytes, and 0 where none was needed. Raises `OutputError`
-    where there is no room for it.
+    `spooled` is the size of the copy on disk in bytes, and 0 where none was needed. Raises
+    `OutputError` where there is no room for it.
     """
 
     def __init__(self, stream: BinaryIO, directory: Path) -> None:
@@ -25,11 +29,17 @@ class Replayed:
         if stream.seekable():
             self._start = stream.tell()
             return
+        self._start = 0
+        first = stream.read(MEMORY)
+        if len(first) < MEMORY:
+            self._stream = io.BytesIO(first)
+            return
         try:
             directory.mkdir(parents=True, exist_ok=True)
             copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as we do
             weakref.finalize(self, copy.close)
-            shutil.copyfileobj(stream, copy, 1 << 20)
+            copy.write(first)
+            shutil.copyfileobj(stream, copy, MEMORY)
             copy.flush()
         except OSError as error:
             raise OutputError(
@@ -38,7 +48,7 @@ class Replayed:
                 " with room",
             ) from error
         self.spooled = copy.tell()
-        self._stream, self._start = copy, 0
+        self._stream = copy
 
     def again(self) -> BinaryIO:
         """The stream, at its beginning."""

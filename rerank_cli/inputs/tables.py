@@ -44,6 +44,7 @@ class _Table:
         self._source = source
         self._raw: list[bytes] = []
         self._line = 0
+        self._ended = False
 
     def begin(self, form: InputFormat) -> bytes:
         """Read the header: its names, and the bytes that it is."""
@@ -77,6 +78,11 @@ class _Table:
                 raise InputError(f"{self._source}:{line}: not a row of a table: {error}") from error
             if values is None:
                 return
+            if self._ended:  # no other row asks for a line more
+                raise InputError(
+                    f"{self._source}:{line}: a quotation mark is never closed",
+                    hint="in TSV it is text like any other: --input-format tsv",
+                )
             if values:
                 yield values, Block("", line, b"".join(self._raw))
 
@@ -85,3 +91,4 @@ class _Table:
             self._raw.append(raw)
             self._line += 1
             yield self._decoder.decode(raw)
+        self._ended = True

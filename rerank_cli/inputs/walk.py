@@ -49,13 +49,14 @@ def walk(root: str, skipped: Counter[str], unread: Callable[[OSError], None]) ->
 
     Symbolic links are not followed. `unread` is told of folders that cannot be read.
     """
+    here = f"{os.curdir}{os.sep}" if root == os.curdir else ""
     levels = [_entries(root, _above(root), skipped, unread)]
     while levels:
         entry = next(levels[-1], None)
         if entry is None:
             levels.pop()
         elif entry.rules is None:
-            yield entry.path
+            yield entry.path.removeprefix(here)
         else:
             levels.append(_entries(entry.path, entry.rules, skipped, unread))
 

@@ -87,7 +87,9 @@ class CollectionScorer:
         return Scored([self._score(query, chunk.scored_text) for query, chunk in pairs])
 
     def _score(self, query: str, text: str) -> float:
-        collection = self._collections[query]
+        collection = self._collections.get(query)
+        if collection is None or not collection.length:  # nothing was there when it was counted
+            return 0.0
         return collection.score(*self._stems.counted(text, collection.query))
 
 

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import UsageError
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.encodings import envelope_of
-from rerank_cli.inputs.finding import names_in, unreadable
+from rerank_cli.inputs.finding import content_of, names_in
 from rerank_cli.inputs.kinds import STDIN
 from rerank_cli.inputs.sources import Reading
 
@@ -70,16 +70,7 @@ def _unnamed(query: str | None, *, recursive: bool) -> str:
 
 
 def _query_in(path: str) -> str:
-    try:
-        if path == STDIN:
-            if sys.stdin is None:
-                raise InputError("standard input is closed")
-            content = sys.stdin.buffer.read()
-        else:
-            with open(path, "rb") as stream:
-                content = stream.read()
-    except OSError as error:
-        raise unreadable(path, error) from error
+    content = content_of(path)
     envelope = envelope_of(content)
     return content[len(envelope.mark) :].decode(envelope.encoding, "replace").strip()
 

@@ -65,16 +65,7 @@ def find(paths: Sequence[str], listed: Sequence[str], *, recursive: bool) -> Fou
 
 def names_in(path: str, *, null: bool) -> list[str]:
     """Read a list of files' names, one a line, or ended by NUL. Raises `InputError`."""
-    try:
-        if path == STDIN:
-            if sys.stdin is None:
-                raise InputError("standard input is closed")
-            content = sys.stdin.buffer.read()
-        else:
-            with open(path, "rb") as stream:
-                content = stream.read()
-    except OSError as error:
-        raise unreadable(path, error) from error
+    content = content_of(path)
     if not null and (envelope := envelope_of(content)).mark:  # as PowerShell writes lists
         text = content[len(envelope.mark) :].decode(envelope.encoding, "replace")
         content = text.encode("utf-8", "replace")
@@ -84,6 +75,18 @@ def names_in(path: str, *, null: bool) -> list[str]:
             "the list of files has NUL bytes in it", hint="-0 reads names that end with NUL"
         )
     return [os.fsdecode(name) for name in names if name]
+
+
+def content_of(path: str) -> bytes:
+    """Read all of a file, or of standard input; raises `InputError`."""
+    try:
+        if path != STDIN:
+            return Path(path).read_bytes()
+        if sys.stdin is None:
+            raise InputError("standard input is closed")
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: str, error: OSError) -> InputError:

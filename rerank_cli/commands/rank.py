@@ -64,9 +64,7 @@ def rank_documents(
 ) -> ExitCode:
     """Rank `inputs` by the scorer that is being opened, and write the results.
 
-    `min_score` and `options` are `pipeline.rank`'s.
-
-    Raises the errors of reading and scoring.
+    `min_score` and `options` are `pipeline.rank`'s. Raises the errors of reading and scoring.
     """
     started = time.monotonic()
     inputs.check()

@@ -109,7 +109,7 @@ def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
     text, title = document.text, document.title
     if not text or text.isspace():
         return Split(document, (), 0, 0)
-    if tokenizer is None:
+    if tokenizer is None or document.media is not None:
         return Split(document, (_whole(document, 0),), 0, 0)
     if plan.room is None:
         total = sum(tokenizer.count(text[a:b]) for a, b in segments(text))

@@ -5,7 +5,9 @@ Compares whole texts and holds no more of them than a fixed number of characters
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+from rerank_cli.types import Document, Media
 
 DOCUMENTS = 1 << 15
 CHARACTERS = 1 << 22
@@ -16,6 +18,11 @@ class Key(NamedTuple):
 
     title: str
     text: str
+    media: Media | None = None
+
+    @classmethod
+    def of(cls, document: Document) -> Self:
+        return cls(document.title, document.text, document.media)
 
 
 class Recent:
@@ -25,13 +32,13 @@ class Recent:
         self._most_documents = documents
         self._most_characters = characters
         self._characters = 0
-        self._scores: OrderedDict[Key, Sequence[float]] = OrderedDict()
+        self._scores: OrderedDict[Key, Sequence[float | None]] = OrderedDict()
 
-    def get(self, key: Key) -> Sequence[float] | None:
+    def get(self, key: Key) -> Sequence[float | None] | None:
         """The scores of an equal document's chunks, if it is remembered."""
         return self._scores.get(key)
 
-    def put(self, key: Key, scores: Sequence[float]) -> None:
+    def put(self, key: Key, scores: Sequence[float | None]) -> None:
         """Remember a document's scores, unless it is longer than all that may be remembered."""
         size = len(key.title) + len(key.text)
         if size > self._most_characters or key in self._scores:

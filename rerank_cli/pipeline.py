@@ -12,7 +12,7 @@ from rerank_cli import chunking
 from rerank_cli.aggregate import AGGREGATES
 from rerank_cli.best import Best
 from rerank_cli.chunking import Plan, Split
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import InputError, UsageError
 from rerank_cli.scoring import Progress, Scoring, Watch
 from rerank_cli.types import (
     Blank,
@@ -24,6 +24,7 @@ from rerank_cli.types import (
     Scale,
     ScoredChunk,
     Scorer,
+    ScorerInfo,
     SurveyingScorer,
     Tokenizer,
 )
@@ -32,6 +33,9 @@ from rerank_cli.types import (
 # of any length fits in memory.
 BATCH_DOCUMENTS = 256
 BATCH_CHARACTERS = 1 << 20
+# A scorer that wants more at once is given this many characters for each 256 documents, up to
+# a limit that bounds memory.
+MOST_CHARACTERS = 1 << 24
 _SURVEYED = 1000  # documents after which whoever watches a survey is told of it
 
 
@@ -82,21 +86,28 @@ def rank(
         scorer = scorer.over(_pairs(documents, info.tokenizer, plan, watch))
         together = False
 
-    scoring = Scoring(plan.query, scorer, together=together, watch=watch)
+    scoring = Scoring(
+        plan.query,
+        scorer,
+        together=together,
+        keep=None if keep_empty else n,
+        passages=passages,
+        watch=watch,
+    )
     tally, best = _Tally(), Best(n, min_score)
-    for batch in _batches(documents, everything=together):
+    for batch in _batches(_scorable(documents, info), info.ahead, everything=together):
         cut = [chunking.split(document, info.tokenizer, plan) for document in batch]
         for split, scores in zip(cut, scoring.of(cut), strict=True):
-            if keep_empty and not split.chunks:
+            if keep_empty and all(score is None for score in scores):
                 best.offer_blank(Blank(tally.documents, split.document))
-            for chunks, values in _groups(split, scores, passages=passages):
+            for place, chunks, values in _groups(split, scores, passages=passages):
                 score, deciding = AGGREGATES[aggregate](values)
                 relevant = relevance(score, info.scale)
                 if best.wants(score, relevant):
                     best.offer(
                         Ranked(
                             rank=0,
-                            index=tally.results if passages else tally.documents,
+                            index=tally.chunks + place if passages else tally.documents,
                             score=score,
                             relevance=relevant,
                             document=split.document,
@@ -108,7 +119,6 @@ def rank(
                             explanation=_explained(chunks, values, info.scale) if explain else (),
                         )
                     )
-                tally.results += 1
             tally.add(split)
 
     results = best.results(within)
@@ -127,6 +137,7 @@ def rank(
         query_cut=plan.query != query,
         notes=tuple(dict.fromkeys((*plan.notes, *scoring.notes))),
         blanks=best.blanks(len(results)),
+        missing=scoring.missing,
     )
 
 
@@ -144,7 +155,6 @@ class _Tally:
     """What has gone by so far."""
 
     documents: int = 0
-    results: int = 0
     empty: int = 0
     chunks: int = 0
     tokens: int = 0
@@ -201,15 +211,30 @@ def _all(documents: Iterable[str | Document]) -> Iterator[Document]:
     return (Document(item) if isinstance(item, str) else item for item in documents)
 
 
-def _batches(documents: Iterable[str | Document], *, everything: bool) -> Iterator[list[Document]]:
+def _scorable(documents: Iterable[str | Document], info: ScorerInfo) -> Iterator[Document]:
+    """Let documents through that the scorer can read; raises `InputError` for another."""
+    for document in _all(documents):
+        if document.media is not None and document.media.kind not in info.media:
+            where = ":".join(str(part) for part in (document.source, document.line) if part)
+            raise InputError(
+                f"{where or document.media.place}: {info.model} reads no {document.media.kind}s",
+                hint="-m takes models that do: rerank providers --media",
+            )
+        yield document
+
+
+def _batches(
+    documents: Iterable[Document], ahead: int | None, *, everything: bool
+) -> Iterator[list[Document]]:
     """Group a stream of documents for scoring: all of it where scores depend on the whole set."""
     batch: list[Document] = []
     characters = 0
-    for document in _all(documents):
+    most = max(BATCH_DOCUMENTS, ahead or 0)
+    room = min(BATCH_CHARACTERS * most // BATCH_DOCUMENTS, MOST_CHARACTERS)
+    for document in documents:
         batch.append(document)
         characters += len(document.text)
-        full = len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS
-        if full and not everything:
+        if (len(batch) >= most or characters >= room) and not everything:
             yield batch
             batch, characters = [], 0
     if batch:
@@ -217,13 +242,19 @@ def _batches(documents: Iterable[str | Document], *, everything: bool) -> Iterat
 
 
 def _groups(
-    split: Split, scores: Sequence[float], *, passages: bool
-) -> Iterator[tuple[Sequence[Chunk], Sequence[float]]]:
-    """The chunks that make one result, and their scores: each by itself, or all of a document."""
+    split: Split, scores: Sequence[float | None], *, passages: bool
+) -> Iterator[tuple[int, Sequence[Chunk], Sequence[float]]]:
+    """The chunks that make one result, and their scores: each by itself, or all of a document.
+
+    Before them the place of the first in the document. What was given no score is in none.
+    """
+    pairs = zip(split.chunks, scores, strict=True)
+    scored = [(place, c, v) for place, (c, v) in enumerate(pairs) if v is not None]
     if passages:
-        yield from (((chunk,), (score,)) for chunk, score in zip(split.chunks, scores, strict=True))
-    elif split.chunks:
-        yield split.chunks, scores
+        yield from ((place, (chunk,), (score,)) for place, chunk, score in scored)
+    elif scored:
+        places, chunks, values = zip(*scored, strict=True)
+        yield places[0], chunks, values
 
 
 def _explained(

@@ -3,7 +3,7 @@
 Frozen dataclasses and two protocols. Imports nothing of ours and does nothing by itself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
@@ -26,13 +26,22 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """An image or a video: its `place` is a URL (a data URL too) or the path of a file."""
+
+    kind: Literal["image", "video"]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One thing to be ranked, and where it came from.
 
     `raw` holds the record's own bytes with their terminator, so that a pipe gives back what it
     was given; `line` counts from 1; `fields` holds the record's other fields, and is None where
     the text is the source's own (a line, a file). `whole` says that it is all of its source. A
-    `title` is put before each of its chunks when they are scored.
+    `title` is put before each of its chunks when they are scored. One that is an image or a video
+    has `media`, and no text but what a person is shown in its place.
     """
 
     text: str
@@ -44,6 +53,7 @@ class Document:
     title: str = ""
     envelope: Envelope = Envelope()
     whole: bool = False
+    media: Media | None = None
 
 
 class Tokens(NamedTuple):
@@ -108,7 +118,9 @@ class ScorerInfo:
 
     `window` is the number of passage tokens it reads well at once, `length` the most it takes in
     one sequence, query and `specials` (special tokens of a pair) included; None where there is no
-    such limit. `scope` is "set" where a score depends on the other documents.
+    such limit. `scope` is "set" where a score depends on the other documents. `estimated` says that
+    its tokenizer counts more tokens than there are rather than fewer, and `media` which kinds of
+    it are scored. `ahead` is how many documents it is best given at once.
     """
 
     name: str
@@ -120,6 +132,9 @@ class ScorerInfo:
     specials: int = 0
     tokenizer: Tokenizer | None = None
     remote: bool = False
+    estimated: bool = False
+    media: frozenset[str] = frozenset()
+    ahead: int | None = None
 
     @property
     def model(self) -> str:
@@ -147,8 +162,9 @@ class Scorer(Protocol):
     The contract, which every scorer keeps:
 
     - as many values as pairs, in the pairs' order, whatever their queries;
-    - plain finite floats, higher is better; None only for pairs beyond `keep` (the number of best
-      ones wanted) that a service did not return;
+    - plain finite floats, higher is better; None only for pairs that a service did not return:
+      those beyond `keep` (the number of best ones wanted), or, with a note, fewer than it was asked
+      for;
     - with `info.scope` "pair", a value depends on its own query and chunk and on nothing else;
     - no sorting, no printing, nothing cut; raises only `ScorerError`.
     """
@@ -170,6 +186,26 @@ class SurveyingScorer(Scorer, Protocol):
     def over(self, pairs: Iterable[Pair]) -> Scorer: ...
 
 
+class Part(NamedTuple):
+    """The scores of some of the pairs that were asked for, and the places of these."""
+
+    places: Sequence[int]
+    scored: Scored
+
+
+@runtime_checkable
+class StreamingScorer(Scorer, Protocol):
+    """A scorer that works on many pairs at once and has their scores in an order of its own.
+
+    `stream` keeps the contract of `score`, a part of the pairs at a time: each place comes once.
+    `account` says in words, for a person, what all that was scored has taken.
+    """
+
+    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Iterator[Part]: ...
+
+    def account(self) -> str: ...
+
+
 class ScoredChunk(NamedTuple):
     """A chunk, its raw score, and the relevance that this is."""
 
@@ -180,7 +216,7 @@ class ScoredChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A document with nothing to score, and its place in the input from 0."""
+    """A document without a score, and its place in the input from 0."""
 
     index: int
     document: Document
@@ -223,8 +259,10 @@ class Ranking(Sequence[Ranked]):
     A sequence of `Ranked`. `query` is as it was scored, and `query_cut` says that some of it was
     not. `documents` counts the input, `empty` the blank documents set aside, `duplicates` those
     that had the score of an equal one before them, `cut` the documents of which `dropped` tokens in
-    all were not scored. `chunks` and `tokens` are those of all documents. `blanks` are the blank
-    documents, where they were to be kept.
+    all were not scored, and `missing` those that a service gave no score though all of them were
+    wanted. `chunks` and `tokens` are those of all documents. `blanks` are documents without a
+    score, where they were to be kept: blank ones or, where `reranked` is False because scoring
+    failed, the first ones in the order of the input.
     """
 
     query: str
@@ -241,11 +279,13 @@ class Ranking(Sequence[Ranked]):
     query_cut: bool = False
     notes: Sequence[str] = ()
     blanks: Sequence[Blank] = ()
+    missing: int = 0
+    reranked: bool = True
 
     @property
     def truncated(self) -> bool:
         """Whether anything, of the query or of a document, was not scored."""
-        return self.query_cut or self.cut > 0
+        return self.query_cut or self.cut > 0 or self.missing > 0
 
     def __len__(self) -> int:
         return len(self.results)

@@ -1,0 +1,96 @@
+"""A scorer that answers in parts, in an order of its own, and leaves out what is not wanted."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.errors import InputError
+from rerank_cli.pipeline import rank
+from rerank_cli.scoring import Progress
+from rerank_cli.types import Document, Media, Pair, Part, Scored
+from tests.fakes import OverlapScorer, number_in, shared_words, windowed
+
+
+class Service(OverlapScorer):
+    """Answers in parts of `step`, shuffled, each with its best `keep` only, or with `gives`."""
+
+    def __init__(self, step: int = 3, gives: int | None = None, window: int | None = None) -> None:
+        info = windowed(window or 100, remote=True, media=frozenset({"image"}))
+        super().__init__(info, number_in if window is None else shared_words)
+        self.kept: list[int | None] = []
+        self._step = step
+        self._gives = gives
+
+    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Iterator[Part]:
+        self.kept.append(keep)
+        places = [*range(len(pairs))]
+        starts = [*places[:: self._step]]
+        random.Random(len(pairs)).shuffle(starts)
+        for start in starts:
+            part = places[start : start + self._step]
+            values = super().score([pairs[place] for place in part]).values
+            wanted = self._gives if self._gives is not None else keep
+            best = sorted(part, key=lambda place: -(values[place - start] or 0))[:wanted]
+            yield Part(part, Scored([values[p - start] if p in best else None for p in part]))
+
+    def account(self) -> str:
+        return ""
+
+
+numbers = st.lists(st.integers(0, 9), min_size=1, max_size=40)
+
+
+@given(numbers, st.integers(1, 6), st.integers(1, 12))
+def test_the_best_n_of_parts_are_the_best_n_of_all(scores: list[int], step: int, n: int) -> None:
+    documents = [str(score) for score in scores]
+    ranking = rank("q", documents, Service(step), n=n)
+    whole = rank("q", documents, OverlapScorer(score=number_in), n=n)
+    assert [result.index for result in ranking] == [result.index for result in whole]
+    assert ranking.missing == 0
+
+
+def test_all_are_asked_for_where_documents_have_several_chunks() -> None:
+    scorer = Service(window=8)
+    long = " ".join(["word"] * 30)
+    ranking = rank("term", ["term", f"{long} term"], scorer, n=1)
+    assert scorer.kept == [None]
+    assert ranking.missing == 0
+    rank("term", [f"{long} term"], scorer, n=1, passages=True)
+    assert scorer.kept[-1] == 1
+
+
+def test_a_passage_keeps_its_index_though_others_have_no_score() -> None:
+    text = " ".join([*["word"] * 20, "term"])
+    every = rank("term", [text, text], Service(window=8), passages=True)
+    best = rank("term", [text, text], Service(window=8), passages=True, n=1)
+    assert best[0].index == every[0].index == every.chunks // 2 - 1
+
+
+def test_what_a_service_gave_no_score_is_counted_and_kept_if_asked() -> None:
+    ranking = rank("q", ["1", "2", "3", "4"], Service(step=4, gives=1))
+    assert [result.index for result in ranking] == [3]
+    assert ranking.missing == 3
+    assert ranking.truncated
+    ranking = rank("q", ["1", " ", "3", "4"], Service(step=4, gives=1), keep_empty=True)
+    assert [blank.index for blank in ranking.blanks] == [0, 1, 2]
+    assert ranking.empty == 1
+
+
+def test_whoever_watches_sees_every_part() -> None:
+    seen: list[Progress] = []
+    rank("q", [str(number) for number in range(25)], Service(step=5), watch=seen.append)
+    assert [progress.pairs for progress in seen] == [0, 5, 10, 15, 20, 25]
+
+
+def test_pictures_are_for_scorers_that_read_them() -> None:
+    picture = Document("cat.png", source="cats.jsonl", line=3, media=Media("image", "cat.png"))
+    service = Service()
+    service._score = lambda _query, passage: float(passage == "cat.png")
+    (result,) = rank("q", [picture, Document("cat.png")], service, n=1)
+    assert result.document is picture
+    assert service.batches == [2]  # a text that reads the same is another document
+    with pytest.raises(InputError, match=r"^cats.jsonl:3: words@1 reads no images$"):
+        rank("q", [picture], OverlapScorer())

@@ -188,7 +188,8 @@ def run(arguments: list[str]) -> int:
     if "_RERANK_COMPLETE" in os.environ:  # a shell asks, by the scripts of `shells`
         from rerank_cli.completion import answer
 
-        sys.stdout.write(answer(typer.main.get_command(app), arguments))
+        with suppress(OSError):  # a line that is being typed is no place for a traceback
+            sys.stdout.write(answer(typer.main.get_command(app), arguments))
         return ExitCode.OK
     if not arguments:
         sys.stderr.write(CONCISE_HELP)

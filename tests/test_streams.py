@@ -55,6 +55,12 @@ def test_a_full_disk_is_an_error() -> None:
     assert "No space left on device" in err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_answer_that_cannot_be_written_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_RERANK_COMPLETE", "zsh")
+    assert shell("--for > /dev/full") == (0, "", "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 def test_closed_streams() -> None:
     assert shell("word -d word -m bm25 2>&-") == (0, "word\n", "")

@@ -84,7 +84,9 @@ def document_of(
 
 def text_fields(record: Mapping[str, Any], fields: Fields, where: str) -> Sequence[str]:
     """The names of the fields that hold a record's text; raises `InputError` where none does."""
-    chosen = fields.text or [name for name in TEXT_FIELDS if record.get(name) is not None][:1]
+    there = [name for name in TEXT_FIELDS if name in record]
+    # A null gives way to another field; where there is nothing else, the record is blank.
+    chosen = fields.text or [name for name in there if record[name] is not None][:1] or there[:1]
     if not chosen:
         raise InputError(
             f"{where}: no field called {', '.join(TEXT_FIELDS)}",

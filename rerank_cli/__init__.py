@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rerank_cli.scorers import open_scorer as open_scorer
     from rerank_cli.types import Chunk as Chunk
     from rerank_cli.types import Document as Document
+    from rerank_cli.types import Media as Media
     from rerank_cli.types import Pair as Pair
     from rerank_cli.types import Ranked as Ranked
     from rerank_cli.types import Ranking as Ranking
@@ -30,6 +31,7 @@ _HOMES = {
     "open_scorer": "scorers",
     "Chunk": "types",
     "Document": "types",
+    "Media": "types",
     "Pair": "types",
     "Ranked": "types",
     "Ranking": "types",
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Chunk",
     "Document",
+    "Media",
     "Pair",
     "Ranked",
     "Ranking",

@@ -24,6 +24,12 @@ class Key(NamedTuple):
     def of(cls, document: Document) -> Self:
         return cls(document.title, document.text, document.media)
 
+    @property
+    def size(self) -> int:
+        """How many characters it holds; a place may be all of an image, as a data URL."""
+        place = self.media.place if self.media else ""
+        return len(self.title) + len(self.text) + len(place)
+
 
 class Recent:
     """The scores of the chunks of recent documents; the oldest are forgotten first."""
@@ -40,11 +46,10 @@ class Recent:
 
     def put(self, key: Key, scores: Sequence[float | None]) -> None:
         """Remember a document's scores, unless it is longer than all that may be remembered."""
-        size = len(key.title) + len(key.text)
-        if size > self._most_characters or key in self._scores:
+        if key.size > self._most_characters or key in self._scores:
             return
         self._scores[key] = scores
-        self._characters += size
+        self._characters += key.size
         while len(self._scores) > self._most_documents or self._characters > self._most_characters:
             oldest, _ = self._scores.popitem(last=False)
-            self._characters -= len(oldest.title) + len(oldest.text)
+            self._characters -= oldest.size

@@ -83,7 +83,7 @@ def rank(
     together = info.scope == "set"
     if isinstance(scorer, SurveyingScorer):
         documents = list(documents) if isinstance(documents, Iterator) else documents
-        scorer = scorer.over(_pairs(documents, info.tokenizer, plan, watch))
+        scorer = scorer.over(_pairs(_scorable(documents, info), info.tokenizer, plan, watch))
         together = False
 
     scoring = Scoring(
@@ -194,13 +194,13 @@ def _check(
 
 
 def _pairs(
-    documents: Iterable[str | Document],
+    documents: Iterable[Document],
     tokenizer: Tokenizer | None,
     plan: Plan,
     watch: Watch | None,
 ) -> Iterator[Pair]:
     """All pairs of the query and a chunk, one after the other."""
-    for number, document in enumerate(_all(documents)):
+    for number, document in enumerate(documents):
         if watch is not None and number % _SURVEYED == 0:
             watch(Progress(number, 0, 0.0, surveying=True))
         for chunk in chunking.split(document, tokenizer, plan).chunks:
@@ -218,7 +218,8 @@ def _scorable(documents: Iterable[str | Document], info: ScorerInfo) -> Iterator
             where = ":".join(str(part) for part in (document.source, document.line) if part)
             raise InputError(
                 f"{where or document.media.place}: {info.model} reads no {document.media.kind}s",
-                hint="-m takes models that do: rerank providers --media",
+                hint="rerank providers show NAME says which models do; of a record --field names"
+                " one with text",
             )
         yield document
 
@@ -233,7 +234,7 @@ def _batches(
     room = min(BATCH_CHARACTERS * most // BATCH_DOCUMENTS, MOST_CHARACTERS)
     for document in documents:
         batch.append(document)
-        characters += len(document.text)
+        characters += len(document.text) + (len(document.media.place) if document.media else 0)
         if (len(batch) >= most or characters >= room) and not everything:
             yield batch
             batch, characters = [], 0

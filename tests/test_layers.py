@@ -15,7 +15,7 @@ LAYERS = [
     {"types", "errors"},
     {"boundaries", "characters", "machine", "aggregate", "duplicates", "best", "leaving"},
     {"directories", "values"},
-    {"chunking", "terminal", "replacing"},
+    {"chunking", "terminal", "replacing", "media"},
     {"scoring", "destination", "shells"},
     {"models", "inputs", "render", "settings", "editing"},
     {"keys"},

@@ -78,6 +78,7 @@ def rank_documents(
     from rerank_cli.progress import ProgressLine
 
     scorer = opening.result()
+    inputs.read_for(scorer.info)
     if isinstance(scorer, SurveyingScorer):
         inputs.spool = cache_directory()
     with ProgressLine(terminal.stderr, lambda: inputs.share).shown() as line:

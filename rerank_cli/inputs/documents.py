@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.inputs.finding import Found, Place, find, unreadable
 from rerank_cli.inputs.kinds import STDIN, InputFormat, Unit
 from rerank_cli.inputs.sources import BinarySource, Reading, Source
 from rerank_cli.inputs.spool import Replayed
-from rerank_cli.types import Document, Envelope
+from rerank_cli.media import HEAD, is_image
+from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
 BINARY = "binary"
 NEEDS_EXTRA = "in need of the extra docs"
@@ -72,6 +74,10 @@ class Inputs:
     def check(self) -> None:
         """Find the sources before anything is scored; raises `InputError`."""
         self._found = find(self.paths, self.listed, recursive=self.recursive)
+
+    def read_for(self, scorer: ScorerInfo) -> None:
+        """Read what a scorer can read: images are documents for one that reads images."""
+        self.reading = replace(self.reading, scorer=scorer)
 
     @property
     def single_file(self) -> bool:
@@ -142,6 +148,11 @@ class Inputs:
 
     def _documents(self, place: Place) -> Iterator[Document]:
         with self._opened(place.path) as stream:
+            if self.reading.may_be_image(place.path) and _begins_an_image(stream):
+                self.report.envelopes[Envelope()] = None
+                stream.seek(0, os.SEEK_END)  # that is all of it, for `share`
+                yield _image(place.path)
+                return
             source = Source(place.path, self._reading_of(place), stream, _is_stream(place.path))
             try:
                 for document in source.documents():
@@ -204,6 +215,27 @@ def _plainly(path: str) -> Iterator[BinaryIO]:
         raise InputError("standard input is closed")
     else:
         yield sys.stdin.buffer
+
+
+def _image(path: str) -> Document:
+    """The document that an image is: what stands for it in a pipe is its path."""
+    return Document(
+        encodable(path),
+        source=path,
+        raw=os.fsencode(path) + b"\n",
+        whole=True,
+        media=Media("image", path),
+    )
+
+
+def _begins_an_image(stream: BinaryIO) -> bool:
+    """Whether a file is an image; a stream, which could not be read again, is not looked into."""
+    if not stream.seekable():
+        return False
+    start = stream.tell()
+    head = stream.read(HEAD)
+    stream.seek(start)
+    return is_image(head)
 
 
 def _is_stream(path: str) -> bool:

@@ -56,6 +56,7 @@ FORMATS = {
     ".docx": InputFormat.DOCX,
 }
 LINES = {".txt", ".log"}
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 
 

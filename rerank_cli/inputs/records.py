@@ -1,23 +1,26 @@
 """Turns a record into a document: which of its fields are the text, its name and its title.
 
-A record is what JSON or a table's row gave. Reads no files.
+A record is what JSON or a table's row gave. Reads no files, though one may be what a record is.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.blocks import Block
-from rerank_cli.types import Document, Envelope
+from rerank_cli.media import Kind, label, located, one
+from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
 # Where the text is, if it is not said: the first of these that the record has.
 TEXT_FIELDS = ("text", "content", "body", "passage", "document")
 ID_FIELDS = ("id", "_id")
 TITLE_FIELD = "title"
+# A record without a text is one of these if it has a field of that name.
+MEDIA_FIELDS: Sequence[Kind] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,21 @@ def not_json(where: str, error: Exception) -> InputError:
 
 
 def document_of(
-    record: Any, fields: Fields, block: Block, source: str, envelope: Envelope, *, titled: bool
+    record: Any,
+    fields: Fields,
+    block: Block,
+    source: str,
+    envelope: Envelope,
+    *,
+    titled: bool,
+    folder: str = "",
+    scorer: ScorerInfo | None = None,
 ) -> Document:
     """Make the document of an object, or of a string that is the text itself.
 
-    If it is to be `titled`, it has the object's title. Raises `InputError` naming the place where
-    the text is not to be had.
+    An object without a text may be an image or a video, of which a relative path begins in
+    `folder`, if `scorer` reads such. If it is to be `titled`, it has the object's title. Raises
+    `InputError` naming the place where there is nothing to rank.
     """
     where = f"{source}:{block.line}"
     if isinstance(record, str):
@@ -67,11 +79,13 @@ def document_of(
     if not isinstance(record, dict):
         shown = block.text.strip()[:40]
         raise InputError(f"{where}: a record must be a JSON object or string, not {shown}")
-    chosen = text_fields(record, fields, where)
+    media = None if fields.text else _media_in(record, where, folder, scorer)
+    chosen = [media.kind] if media else text_fields(record, fields, where)
     parts = [_text_of(record, name, where) for name in chosen]
+    text = "\n".join(part for part in parts if part)
     title = record.get(TITLE_FIELD) if titled and TITLE_FIELD not in chosen else None
     return Document(
-        text=encodable("\n".join(part for part in parts if part)),
+        text=encodable(label(text) if media else text),
         id=_id_of(record, fields, where),
         source=source,
         line=block.line,
@@ -79,20 +93,55 @@ def document_of(
         raw=block.raw,
         title=encodable(title) if isinstance(title, str) else "",
         envelope=envelope,
+        media=media,
     )
 
 
 def text_fields(record: Mapping[str, Any], fields: Fields, where: str) -> Sequence[str]:
     """The names of the fields that hold a record's text; raises `InputError` where none does."""
-    there = [name for name in TEXT_FIELDS if name in record]
     # A null gives way to another field; where there is nothing else, the record is blank.
-    chosen = fields.text or [name for name in there if record[name] is not None][:1] or there[:1]
+    there = [name for name in TEXT_FIELDS if name in record]
+    chosen = fields.text or _usual_text(record) or there[:1]
     if not chosen:
-        raise InputError(
-            f"{where}: no field called {', '.join(TEXT_FIELDS)}",
-            hint=f"name one with --field: the record has {_names(record)}",
-        )
+        raise _no_text(record, where)
     return chosen
+
+
+def _usual_text(record: Mapping[str, Any]) -> Sequence[str]:
+    return [name for name in TEXT_FIELDS if record.get(name) is not None][:1]
+
+
+def _no_text(record: Mapping[str, Any], where: str, but: str = "", also: str = "") -> InputError:
+    return InputError(
+        f"{where}: no field called {', '.join(TEXT_FIELDS)}{but}",
+        hint=f"name one with --field: the record has {_names(record)}{also}",
+    )
+
+
+def _media_in(
+    record: Mapping[str, Any], where: str, folder: str, scorer: ScorerInfo | None
+) -> Media | None:
+    """The image or video that a record is; None where it has a text, or neither."""
+    values = {kind: record.get(kind) for kind in MEDIA_FIELDS}
+    kinds = [kind for kind, value in values.items() if isinstance(value, str) and value.strip()]
+    if not kinds or _usual_text(record):
+        return None
+    if len(kinds) > 1:
+        raise InputError(
+            f"{where}: a record is {' or '.join(map(one, kinds))}, and this one is both",
+            hint="make two records of it",
+        )
+    kind = kinds[0]
+    if scorer is not None and kind not in scorer.media:
+        if any(name in record for name in TEXT_FIELDS):
+            return None
+        but = f", but {one(kind)}, which {scorer.model} does not read"
+        also = f"; rerank providers show NAME says which models read {kind}s"
+        raise _no_text(record, where, but, also)
+    try:
+        return located(encodable(str(values[kind])), kind, folder)
+    except InputError as error:
+        raise InputError(f"{where}: {error}", hint=error.hint) from error
 
 
 def _id_of(record: dict[str, Any], fields: Fields, where: str) -> str | None:

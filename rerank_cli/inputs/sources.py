@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from rerank_cli.characters import encodable
@@ -17,6 +18,7 @@ from rerank_cli.inputs.compression import opened
 from rerank_cli.inputs.encodings import Decoder, envelope_of, is_binary
 from rerank_cli.inputs.kinds import (
     CONVERTED,
+    IMAGES,
     STDIN,
     TABLES,
     InputFormat,
@@ -27,7 +29,7 @@ from rerank_cli.inputs.kinds import (
     unit_of,
 )
 from rerank_cli.inputs.records import Fields, document_of, parsed
-from rerank_cli.types import Document, Envelope
+from rerank_cli.types import Document, Envelope, ScorerInfo
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)
 _MARKDOWN = {".md", ".markdown", ".mdx"}
@@ -37,7 +39,8 @@ _MARKDOWN = {".md", ".markdown", ".mdx"}
 class Reading:
     """How sources are read; what is None or auto is told from their names.
 
-    `null` says that lines end with NUL, `grep` that they are what grep or rg printed.
+    `null` says that lines end with NUL, `grep` that they are what grep or rg printed. `scorer` is
+    what they are read for, as soon as it is known: an image is a document if it reads images.
     """
 
     unit: Unit = Unit.AUTO
@@ -46,6 +49,7 @@ class Reading:
     null: bool = False
     grep: bool = False
     prepend: Prepend | None = None
+    scorer: ScorerInfo | None = None
 
     def check(self) -> None:
         """Find what makes no sense together; raises `UsageError`."""
@@ -66,6 +70,12 @@ class Reading:
         if self.grep:
             return form, Unit.LINE
         return form, self.unit if self.unit is not Unit.AUTO else unit_of(path, form, stream=stream)
+
+    def may_be_image(self, path: str) -> bool:
+        """Whether a file's name says that it is an image, and the scorer reads such."""
+        wanted = self.scorer is not None and "image" in self.scorer.media
+        said = self.form is not None or self.grep
+        return wanted and not said and PurePath(path).suffix.lower() in IMAGES
 
     def is_table(self, path: str) -> bool:
         """Whether a file has rows under a header."""
@@ -143,7 +153,16 @@ class Source:
         elif unit is Unit.RECORD:
             fields, titled = self.reading.fields, self.reading.prepend is Prepend.TITLE
             for record, block in self._records(content, form, decoder):
-                yield document_of(record, fields, block, self.path, self.envelope, titled=titled)
+                yield document_of(
+                    record,
+                    fields,
+                    block,
+                    self.path,
+                    self.envelope,
+                    titled=titled,
+                    folder="" if self.stream else str(PurePath(self.path).parent),
+                    scorer=self.reading.scorer,
+                )
         else:
             for block in self._blocks(content, unit, decoder):
                 yield Document(

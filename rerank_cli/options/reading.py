@@ -60,7 +60,8 @@ Fields = Annotated[
         "--field",
         metavar="NAME",
         help="The field of a record that holds its text, as in text or meta.title; several "
-        "are joined. Default: text, content, body, passage or document.",
+        "are joined. Default: text, content, body, passage or document; then, for models that "
+        "read them, image or video.",
     ),
 ]
 IdField = Annotated[

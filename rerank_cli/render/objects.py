@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.characters import printable
+from rerank_cli.media import is_url
 from rerank_cli.render.style import Style
 from rerank_cli.render.values import number, shown
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
@@ -106,7 +107,7 @@ def _blank(blank: Blank) -> dict[str, Any]:
 def _document(document: Document, text: str, line: int | None) -> dict[str, Any]:
     described = {
         "id": document.id,
-        "text": text,
+        **_content(document, text),
         "source": document.source,
         "line": line,
         "fields": document.fields,
@@ -114,11 +115,23 @@ def _document(document: Document, text: str, line: int | None) -> dict[str, Any]
     return {key: value for key, value in described.items() if value is not None}
 
 
+def _content(document: Document, text: str) -> dict[str, Any]:
+    """What a document is, as a record has it: its text, or its image or video.
+
+    That is the URL or path as it came; only of a data URL the text is not all.
+    """
+    if document.media is None:
+        return {"text": text}
+    kind, place = document.media.kind, document.media.place
+    return {kind: place if is_url(place) else document.text}
+
+
 def _chunk(chunk: Chunk) -> dict[str, Any]:
+    media = chunk.document.media
+    span = {"start": chunk.start, "end": chunk.end} if media is None else {}
     return {
         **({"title": chunk.title} if chunk.title else {}),
-        "text": chunk.text,
-        "start": chunk.start,
-        "end": chunk.end,
+        "text" if media is None else media.kind: chunk.text,
+        **span,
         **({} if chunk.line is None else {"line": chunk.line}),
     }

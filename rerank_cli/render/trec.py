@@ -24,7 +24,7 @@ def trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
     tag = _one_word(ranking.info.model)
     for result in ranking.results:
         name = _name(result.document, result.index)
-        if style.passages:
+        if style.passages and result.document.media is None:
             name = f"{name}#{result.passage.start}-{result.passage.end}"
         yield _line(name, result.rank, decimal(result.score), tag)
     for place, blank in enumerate(ranking.blanks, len(ranking.results) + 1):

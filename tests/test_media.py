@@ -1,0 +1,192 @@
+"""Images and videos: their content, how they are scored, and what comes out."""
+
+import base64
+import json
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import Document, Media, rank
+from rerank_cli.duplicates import Key, Recent
+from rerank_cli.errors import InputError
+from rerank_cli.media import content, label, media_of
+from rerank_cli.render import Format
+from tests.conftest import Run
+from tests.fakes import OverlapScorer
+from tests.pictures import DATA, URL, Viewer, draw, png
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures in a folder of the current one."""
+    monkeypatch.chdir(tmp_path)
+    return draw(tmp_path / "pics")
+
+
+@pytest.fixture
+def look(rerank: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line with a model that reads images, in the folder above the pictures."""
+    monkeypatch.chdir(pictures.parent)
+
+    def opening(*_args: object, **_options: object) -> Future[OverlapScorer]:
+        future: Future[OverlapScorer] = Future()
+        future.set_result(Viewer())
+        return future
+
+    monkeypatch.setattr("rerank_cli.scorers.opening", opening)
+    return rerank
+
+
+# Content.
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "kind"),
+    [
+        ("a.png", png(), "image/png"),
+        ("no suffix", b"\xff\xd8\xff\xe0", "image/jpeg"),
+        ("a.jpg", b"GIF89a..", "image/gif"),
+        ("a", b"RIFF\n\0\0\0WEBPVP8 ", "image/webp"),
+        ("a", b"BM\x46\0\0\0\0\0\0\0", "image/bmp"),
+        ("a.tiff", b"II*\0", "image/tiff"),
+        ("a.mp4", b"\0\0\0\x20ftypisom", "video/mp4"),
+        ("a.mov", b"\0\0\0\x14ftypqt  ", "video/quicktime"),
+    ],
+)
+def test_a_file_is_told_by_its_bytes_then_by_its_name(
+    name: str, first: bytes, kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(first)
+    media = Media("video" if kind.startswith("video") else "image", str(tmp_path / name))
+    head, _, data = content(media).partition(",")
+    assert head == f"data:{kind};base64"
+    assert base64.b64decode(data, validate=True) == first
+
+
+@pytest.mark.parametrize("place", [URL, "HTTP://example.org/a", DATA])
+def test_a_url_is_its_own_content(place: str) -> None:
+    assert content(Media("image", place)) == place
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "message"),
+    [
+        ("a.png", b"secret", r"a\.png: not an image$"),
+        ("id_rsa", b"-----BEGIN", r"id_rsa: not an image$"),
+        ("a.png", b"", r"a\.png: not an image$"),
+        ("a.png", b"\0\0\0\x20ftypisom", r"a\.png: not an image but video/mp4$"),
+        ("a.txt", b"BMW is a car", r"a\.txt: not an image but text/plain$"),
+        ("a.png", b"x" * 1501, r"a\.png: 1\.6 kB is more than is sent, which is 1\.5 kB at most$"),
+    ],
+)
+def test_what_is_no_image_is_not_sent(
+    name: str, first: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(first)
+    with pytest.raises(InputError, match=message):
+        content(Media("image", str(tmp_path / name)), limit=1500)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.png: no such file$"):
+        content(Media("image", str(tmp_path / "none.png")))
+    with pytest.raises(InputError, match=tmp_path.name):
+        content(Media("image", str(tmp_path)))
+
+
+@pytest.mark.usefixtures("pictures")
+def test_an_argument_is_a_url_or_a_file() -> None:
+    assert media_of(URL) == Media("image", URL)
+    assert media_of("pics/dog.png") == Media("image", str(Path("pics", "dog.png")))
+    with pytest.raises(InputError, match=r"^none\.png: no such file$") as error:
+        media_of("none.png")
+    assert "http" in str(error.value.hint)
+
+
+def test_a_data_url_is_shown_without_its_data() -> None:
+    assert label("data:image/png;base64," + "A" * 16_000) == "data:image/png;base64,… (12 kB)"
+    assert label("data:image/svg+xml,<svg/>") == "data:image/svg+xml,… (6 bytes)"
+    assert len(label("data:" + "x" * 1000 + ",")) < 120
+    assert label("data:none") == "data:none"
+
+
+# The pipeline.
+
+
+def test_an_image_is_one_chunk_and_equal_ones_are_scored_once() -> None:
+    viewer = Viewer()
+    long = "fox " * 300
+    documents = [Document(long, media=Media("image", URL)), Document(long)] * 2
+    ranking = rank("fox", documents, viewer, chunk_tokens=8, explain=True)
+    assert viewer.seen.count(Media("image", URL)) == 1
+    assert {result.chunks for result in ranking if result.document.media} == {1}
+    assert ranking.duplicates == 2
+
+
+def test_images_that_are_held_are_counted_in_full() -> None:
+    large = "data:image/png;base64," + "A" * 1000
+    recent = Recent(characters=1500)
+    keys = [Key("", "x", Media("image", f"{large}{number}")) for number in range(3)]
+    for key in keys:
+        recent.put(key, (1.0,))
+    assert [recent.get(key) for key in keys] == [None, None, (1.0,)]
+    viewer = Viewer()
+    rank("fox", [Document("x", media=key.media) for key in keys for _ in range(700)], viewer)
+    assert len(viewer.batches) > 1
+
+
+# The command.
+
+
+def test_text_is_the_path_and_never_the_picture(look: Run) -> None:
+    ran = look("fox", "pics/dog.png", "pics/fox.JPG")
+    assert (ran.out, ran.err, ran.code) == ("pics/fox.JPG\npics/dog.png\n", "", 0)
+    assert look("fox", "pics/dog.png", "-0").raw == b"pics/dog.png\0"
+    assert look("fox", "pics/dog.png").out == "pics/dog.png\n"
+
+
+def test_records_come_back_as_they_were(look: Run) -> None:
+    Path("a.jsonl").write_text('{"image":"pics/dog.png"}\n{"text": "a fox"}\n')
+    ran = look("fox", "a.jsonl")
+    assert ran.out == '{"text": "a fox"}\n{"image":"pics/dog.png"}\n'
+    Path("a.csv").write_text("id,image\n1,pics/dog.png\n2,pics/fox.JPG\n")
+    assert look("fox", "a.csv").out == "id,image\n2,pics/fox.JPG\n1,pics/dog.png\n"
+
+
+def test_json_has_the_image_where_a_text_would_be(look: Run) -> None:
+    Path("a.jsonl").write_text(json.dumps({"id": 7, "image": DATA, "size": 1}))
+    (record,) = json.loads(look("fox", "a.jsonl", "--json").out)["results"]
+    assert record["document"] == {
+        "id": "7", "image": DATA, "source": "a.jsonl", "line": 1, "fields": {"id": 7, "size": 1},
+    }  # fmt: skip
+    assert record["passage"] == {"image": label(DATA), "line": 1, "raw_score": 0}
+    (file,) = json.loads(look("fox", "pics/fox.JPG", "--json").out)["results"]
+    assert file["document"] == {"image": "pics/fox.JPG", "source": "pics/fox.JPG"}
+    assert file["passage"] == {"image": "pics/fox.JPG", "raw_score": 1}
+
+
+@pytest.mark.parametrize("form", list(Format))
+@pytest.mark.parametrize("more", [[], ["--passages"], ["--chunk-tokens", "8", "--explain"]])
+def test_every_format_writes_them(form: Format, more: list[str], look: Run) -> None:
+    if "--explain" in more and form not in (Format.TABLE, Format.JSON, Format.JSONL, Format.MD):
+        more = more[:2]
+    Path("a.jsonl").write_text(json.dumps({"image": URL}) + "\n" + json.dumps({"video": DATA}))
+    paths = ["a.jsonl", "pics/dog.png", "pics/note.md"]
+    ran = look("fox", "-f", form.value, *more, *paths)
+    assert (ran.code, ran.err) == (0, "")
+    expected = ["pics/dog.png", "a.jsonl" if form in (Format.PATHS, Format.TREC) else URL]
+    assert all(word in ran.out for word in expected)
+    assert "iVBOR" not in ran.out or form in (Format.JSON, Format.JSONL, Format.TEXT)
+    assert look("fox", *more[:2], *paths, terminal=100).code == 0
+
+
+def test_the_name_of_one_image_in_a_run_is_its_path(look: Run) -> None:
+    assert look("fox", "pics/dog.png", "-f", "trec").out == "1 Q0 pics/dog.png 1 0 words@1\n"
+
+
+def test_a_record_that_a_model_does_not_read_is_bad_input(rerank: Run, pictures: Path) -> None:
+    (pictures / "a.jsonl").write_text(json.dumps({"image": "dog.png"}))
+    ran = rerank("fox", str(pictures / "a.jsonl"))
+    assert ran.code == 2
+    assert "but an image, which mini@1 does not read" in ran.err

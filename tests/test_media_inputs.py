@@ -1,0 +1,160 @@
+"""Images and videos among what is read: records that are one, and files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import Document, Media, rank
+from rerank_cli.errors import InputError
+from rerank_cli.inputs.documents import Inputs
+from rerank_cli.inputs.kinds import IMAGES, InputFormat
+from rerank_cli.inputs.records import Fields
+from rerank_cli.scorers import open_scorer
+from tests.conftest import ROOT
+from tests.fakes import OverlapScorer
+from tests.pictures import DATA, URL, Viewer, draw
+from tests.reading import give_stdin, inputs_of
+
+
+def inputs_for(viewer: OverlapScorer, *paths: Path | str, recursive: bool = False) -> Inputs:
+    inputs = inputs_of(*paths, recursive=recursive)
+    inputs.read_for(viewer.info)
+    return inputs
+
+
+def records(path: Path, *rows: object) -> list[Document]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return list(inputs_of(path))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures in a folder of the current one."""
+    monkeypatch.chdir(tmp_path)
+    return draw(tmp_path / "pics")
+
+
+# Records.
+
+
+def test_a_record_without_a_text_is_an_image_or_a_video(pictures: Path) -> None:
+    rows = [
+        {"id": 1, "image": URL, "size": 3},
+        {"image": "dog.png"},
+        {"video": "https://example.org/fox.mp4", "image": " ", "text": None},
+        {"image": DATA},
+        {"image": str(pictures / "fox.JPG")},
+    ]
+    first, *others = records(pictures / "a.jsonl", *rows)
+    assert (first.text, first.media, first.id) == (URL, Media("image", URL), "1")
+    assert (first.fields, first.line) == ({"id": 1, "size": 3}, 1)
+    assert [(other.text, other.media) for other in others] == [
+        ("dog.png", Media("image", str(pictures / "dog.png"))),
+        ("https://example.org/fox.mp4", Media("video", "https://example.org/fox.mp4")),
+        ("data:image/png;base64,… (9 bytes)", Media("image", DATA)),
+        (str(pictures / "fox.JPG"), Media("image", str(pictures / "fox.JPG"))),
+    ]
+    assert json.loads(others[2].raw or b"") == {"image": DATA}
+
+
+def test_paths_begin_in_the_folder_of_their_file_or_here(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pictures / "a.csv").write_text("id,image\nx,dog.png\n")
+    (document,) = inputs_of("pics/a.csv")
+    assert document.media == Media("image", str(Path("pics", "dog.png")))
+    give_stdin(monkeypatch, b'{"image": "pics/dog.png"}\n')
+    (document,) = inputs_of("-", form=InputFormat.JSONL)
+    assert document.media == Media("image", str(Path("pics", "dog.png")))
+
+
+def test_a_text_is_a_text_whatever_else_there_is(pictures: Path) -> None:
+    rows = [{"text": "a", "image": URL}, {"body": "", "video": URL}]
+    assert [d.media for d in records(pictures / "a.jsonl", *rows)] == [None, None]
+    named = inputs_of(pictures / "a.jsonl", fields=Fields(["video"]))
+    (pictures / "a.jsonl").write_text(json.dumps({"video": URL}))
+    assert [(d.text, d.media) for d in named] == [(URL, None)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": URL, "video": URL}, ":1: a record is an image or a video, and this one is both"),
+        ({"image": "none.png"}, r":1: .*none\.png: no such file"),
+        ({"image": "."}, ":1: .*: no such file"),
+        ({"image": "A" * 100_000}, r":1: .{1,200}…: no such file"),
+        ({"image": "a\0b"}, ":1: .*: no such file"),
+        ({"image": 3}, ":1: no field called text, content"),
+        ({"image": " "}, ":1: no field called text, content"),
+        ({"image": ["dog.png"]}, ":1: no field called text, content"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(
+    row: dict[str, object], message: str, pictures: Path
+) -> None:
+    with pytest.raises(InputError, match=rf"a\.jsonl{message}"):
+        records(pictures / "a.jsonl", row)
+
+
+def test_a_scorer_is_given_what_it_reads_and_no_more(pictures: Path) -> None:
+    (pictures / "a.jsonl").write_text(json.dumps({"video": URL, "id": 1}))
+    assert len(list(inputs_for(Viewer("video"), pictures / "a.jsonl"))) == 1
+    with pytest.raises(InputError, match=r"but a video, which words@1 does not read$") as error:
+        list(inputs_for(Viewer("image"), pictures / "a.jsonl"))
+    assert "the record has video, id; rerank providers show" in str(error.value.hint)
+
+
+def test_a_model_of_texts_refuses_images_before_it_surveys_them() -> None:
+    picture = Document("fox.png", media=Media("image", "fox.png"))
+    for scorer in (OverlapScorer(), open_scorer("bm25")):
+        with pytest.raises(InputError, match=r"^fox\.png: .* reads no images$"):
+            rank("fox", [picture], scorer)
+
+
+# Files.
+
+
+def test_files_that_are_images_are_documents(pictures: Path) -> None:
+    names = ["dog.png", "fox.JPG", "note.md"]
+    inputs = inputs_for(Viewer(), *(pictures / name for name in names))
+    dog, fox, note = inputs
+    assert (dog.media, note.media) == (Media("image", str(pictures / "dog.png")), None)
+    assert (fox.text, fox.source, fox.line) == (str(pictures / "fox.JPG"),) * 2 + (None,)
+    assert dog.raw == f"{pictures / 'dog.png'}\n".encode()
+    assert inputs.report.binary == []
+    assert inputs.share == 1
+
+
+def test_for_a_model_of_texts_they_are_what_they_were(pictures: Path) -> None:
+    for inputs in (inputs_of(pictures / "dog.png"), inputs_for(Viewer("video"), "pics/dog.png")):
+        assert list(inputs) == []
+        assert len(inputs.report.binary) == 1
+
+
+def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) -> None:
+    (pictures / "compose.json").write_text('{"image": "fox:latest"}')
+    inputs = inputs_for(Viewer(), pictures, recursive=True)
+    found = {Path(d.source or "").name: d.media is not None for d in inputs}
+    assert found == {
+        "compose.json": False,
+        "dog.png": True,
+        "fox.JPG": True,
+        "note.md": False,
+        "pointer.png": False,
+    }
+    assert inputs.report.skipped["binary"] == 1
+    plain = inputs_of(pictures, recursive=True)
+    assert not any(document.media for document in plain)
+    assert plain.report.skipped["binary"] == 3
+
+
+def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
+    inputs = inputs_of(pictures / "dog.png", form=InputFormat.TEXT)
+    inputs.read_for(Viewer().info)
+    assert list(inputs) == []
+
+
+def test_every_suffix_is_in_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{suffix}`" in readme for suffix in IMAGES)

@@ -8,7 +8,8 @@
     │   └── MissingExtra    it needs a library that is not installed
     ├── OutputError     2   results that cannot be written
     └── ScorerError     3   scoring failed
-        └── ModelError      a model's files are missing, damaged or of another kind
+        ├── ModelError      a model's files are missing, damaged or of another kind
+        └── AnswerError     a server's answer is not a ranking of what it was sent
 
 A message says what, which and why in one line; a hint says what to do now. What is not in this
 tree is a bug, and ends in `ExitCode.BUG`.
@@ -76,4 +77,8 @@ class ScorerError(RerankError):
 
 
 class ModelError(ScorerError):
+    pass
+
+
+class AnswerError(ScorerError):
     pass

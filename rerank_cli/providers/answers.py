@@ -1,0 +1,249 @@
+"""Reads the answer of any rerank API: one tolerant reader for all of them.
+
+Finds the list of results whatever it is called, and in each result an index and a score. It is
+tolerant of names and places only: what is not a ranking of the documents that were sent is an
+error, never a guess. Sorts nothing, and leaves it to its caller whether there are results enough.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rerank_cli.errors import AnswerError
+from rerank_cli.providers.bodies import (
+    as_number,
+    at,
+    from_bytes,
+    from_json,
+    is_web_page,
+    one_line,
+    page_title,
+    shown,
+)
+from rerank_cli.providers.failures import words_of
+from rerank_cli.providers.usage import usage_of
+
+_RESULTS = (
+    "results", "data", "output.results", "rankings", "records", "predictions", "scores", "rerank",
+    "data.results", "result", "result.results", "result.response",
+)  # fmt: skip
+_INDICES = ("index", "document_index")
+_SCORES = ("relevance_score", "score", "logit", "relevanceScore", "similarity")
+_IDS = ("id", "request_id")
+_NOTES = ("meta.warnings", "warnings", "warning")
+_EXCERPT = 120
+_WRONG_PLACE = "check that the URL is the API's rerank endpoint; many need /v1 in it"
+_WRONG_MODEL = "check that the model is a reranker, and that the URL is that of reranking"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A document's place in the request, from 0, and its raw score."""
+
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered: results in its own order, each of another document.
+
+    `usage` counts what was spent, `id` is the server's name for the request, and `notes` are its
+    warnings, which the user should read.
+    """
+
+    results: Sequence[Result]
+    usage: Mapping[str, int] = field(default_factory=dict)
+    id: str | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where an API is known to put things, as dotted paths; None is wherever they are found.
+
+    Where there is no list at `results` it is looked for all the same; an index and a score are
+    taken from where they are said to be and from nowhere else, since another number may mean
+    another thing. `first_index` is the index of the first document.
+    """
+
+    results: str | None = None
+    index: str | None = None
+    score: str | None = None
+    first_index: int = 0
+
+
+_ANY = Shape()
+
+
+def parse(content: bytes, content_type: str = "") -> Any:
+    """Read the JSON of an answer; raises `AnswerError` that says what came in its place."""
+    if not content.strip():
+        raise AnswerError("the server's answer is empty", hint=_WRONG_PLACE)
+    try:
+        return from_json(content)
+    except RecursionError:
+        raise AnswerError("the server's answer is nested too deeply to be a ranking") from None
+    except ValueError as error:
+        if is_web_page(content, content_type):
+            title = page_title(content)
+            named = f" ('{title}')" if title else ""
+            raise AnswerError(
+                f"the server answered with a web page{named}, not with a ranking", hint=_WRONG_PLACE
+            ) from None
+        excerpt = one_line(from_bytes(content), _EXCERPT)
+        if _is_cut_off(error):
+            raise AnswerError(
+                f"the server's answer is cut off: {len(content)} bytes that begin '{excerpt}'"
+            ) from None
+        raise AnswerError(
+            f"the server's answer is not JSON: '{excerpt}'", hint=_WRONG_PLACE
+        ) from None
+
+
+def read(body: Any, documents: int, *, shape: Shape = _ANY) -> Answer:
+    """Read a ranking of so many documents; raises only `AnswerError`, for any JSON value."""
+    items = _items(body, shape.results)
+    if not items and documents:
+        raise _no_results(body, empty=items is not None)
+    items = items or []
+    indices = _indices(items, documents, shape)
+    scores = [_score(item, place, shape.score) for place, item in _counted(items)]
+    return Answer(
+        results=tuple(map(Result, indices, scores)),
+        usage=usage_of(body),
+        id=next(_lines(body, _IDS), None),
+        notes=tuple(dict.fromkeys(_lines(body, _NOTES))),
+    )
+
+
+def _is_cut_off(error: ValueError) -> bool:
+    """Whether JSON ended too early, and not only went wrong."""
+    if not isinstance(error, json.JSONDecodeError) or not error.doc.lstrip().startswith(("{", "[")):
+        return False
+    return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+
+
+def _items(body: Any, path: str | None) -> list[Any] | None:
+    """The first list that is where results may be."""
+    paths = _RESULTS if path is None else (path, *_RESULTS)
+    places = (*(at(body, name) for name in paths), body)
+    items: list[Any] | None = next((found for found in places if isinstance(found, list)), None)
+    if items is not None and len(items) == 1 and isinstance(items[0], list):
+        return items[0]  # TEI behind Vertex AI answers each of several requests with a list
+    return items
+
+
+def _no_results(body: Any, *, empty: bool) -> AnswerError:
+    """Say what a body without results is."""
+    if not isinstance(body, dict):
+        what = "an empty list" if empty else shown(body, _EXCERPT)
+        return AnswerError(f"the server answered with {what}, not with a ranking")
+    if isinstance(body.get("choices"), list):
+        return _another("a chat completion")
+    if "embedding" in body or "embeddings" in body:
+        return _another("embeddings")
+    if words := words_of(body):
+        return AnswerError(f"the server gave no results: {words}")
+    if empty:
+        return AnswerError("the server's list of results is empty", hint=_WRONG_MODEL)
+    if "results" in body:
+        what = shown(body["results"])
+        return AnswerError(f"the server gave {what} for a list of results", hint=_WRONG_MODEL)
+    names = one_line(", ".join(body), _EXCERPT) or "nothing"
+    return AnswerError(
+        f"the server's answer has no list of results; it has {names}", hint=_WRONG_MODEL
+    )
+
+
+def _another(kind: str) -> AnswerError:
+    return AnswerError(f"the server answered with {kind}, not with a ranking", hint=_WRONG_MODEL)
+
+
+def _counted(items: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Each item, and which it is as a message says it."""
+    return ((f"result {place} of {len(items)}", item) for place, item in enumerate(items, 1))
+
+
+def _indices(items: Sequence[Any], documents: int, shape: Shape) -> Sequence[int]:
+    stated = [_stated_index(item, shape.index) for item in items]
+    if all(index is None for index in stated):
+        if len(items) != documents:
+            raise AnswerError(
+                "the server's results have no indices, and are not one for each document: "
+                f"results {len(items)}, documents {documents}"
+            )
+        return range(documents)
+    first = shape.first_index
+    seen: dict[int, str] = {}
+    for place, value in _counted(stated):
+        if value is None:
+            raise AnswerError(f"{place} has no index, and others have one")
+        index = _whole(value)
+        if index is None:
+            raise AnswerError(f"{place} has {shown(value)} for an index, not a whole number")
+        if not first <= index < first + documents:
+            raise AnswerError(
+                f"{place} has index {shown(value)}, and documents have {_range(first, documents)}",
+                hint=_counting_hint(stated, documents) if not first else None,
+            )
+        if index in seen:
+            raise AnswerError(f"{seen[index]} and {place} have the same index {shown(value)}")
+        seen[index] = place
+    return [index - first for index in seen]
+
+
+def _stated_index(item: Any, path: str | None) -> Any:
+    """What a result says of its document's place, or None."""
+    if path is not None:
+        return at(item, path)
+    if not isinstance(item, dict):
+        return None
+    stated = next((item[name] for name in _INDICES if item.get(name) is not None), None)
+    # Google's results have only the ids that documents were sent with; others' ids are names.
+    return item["id"] if stated is None and _whole(item.get("id")) is not None else stated
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, be it as 2.0 or "2"."""
+    if isinstance(value, str) and not value.strip().removeprefix("-").isdecimal():
+        return None
+    number = as_number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _range(first: int, documents: int) -> str:
+    return f"{first} to {first + documents - 1}" if documents else "none"
+
+
+def _counting_hint(stated: Sequence[Any], documents: int) -> str | None:
+    indices = {_whole(value) for value in stated}
+    if indices <= set(range(1, documents + 1)):
+        return "the server seems to count from 1; its provider's entry can say first_index = 1"
+    return None
+
+
+def _score(item: Any, place: str, path: str | None) -> float:
+    stated = item
+    if isinstance(item, dict):
+        paths = _SCORES if path is None else (path,)
+        found = (at(item, name) for name in paths)
+        stated = next((value for value in found if value is not None), None)
+        if stated is None and "embedding" in item:
+            raise _another("embeddings")
+    if stated is None:
+        raise AnswerError(f"{place} has no score")
+    score = as_number(stated)
+    if score is None:
+        raise AnswerError(f"{place} has {shown(stated)} for a score, not a finite number")
+    return score
+
+
+def _lines(body: Any, paths: Sequence[str]) -> Iterator[str]:
+    """The texts at some paths, and in lists at them, each in one line."""
+    for path in paths:
+        found = at(body, path)
+        for value in found if isinstance(found, list) else [found]:
+            if words := words_of(value):
+                yield words

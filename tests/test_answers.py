@@ -1,0 +1,298 @@
+"""The answers of rerank APIs: every dialect is read, and what is no ranking is named."""
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rerank_cli.errors import AnswerError, ExitCode
+from rerank_cli.providers.answers import Answer, Shape, parse, read
+
+TWO = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.2}]
+# What ends a line, moves a cursor or cannot be written; the rest that Unicode has may be shown.
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def pairs(answer: Answer) -> list[tuple[int, float]]:
+    return [(result.index, result.score) for result in answer.results]
+
+
+def refusal(body: Any, documents: int = 3, shape: Shape | None = None) -> str:
+    with pytest.raises(AnswerError) as raised:
+        read(body, documents, shape=shape or Shape())
+    assert raised.value.exit_code is ExitCode.SCORER
+    message = str(raised.value)
+    assert message.isprintable()
+    assert not message.endswith(".")
+    return message
+
+
+def with_document(document: Any) -> dict[str, Any]:
+    return {"results": [{**result, "document": document} for result in TWO]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": "r-1", "results": TWO, "usage": {"total_tokens": 41}},
+        {"object": "list", "data": TWO, "model": "rerank-2.5"},
+        {"object": "list", "data": [{"index": 1, "score": 0.9}, {"index": 0, "score": 0.2}]},
+        [{"index": 1, "score": 0.9}, {"index": 0, "score": 0.2, "text": "a"}],
+        [{"score": 0.9, "document": "b", "index": 1, "meta_info": {}}, {"score": 0.2, "index": 0}],
+        {"request_id": "b0-1", "output": {"results": TWO}, "usage": {"total_tokens": 79}},
+        {"rankings": [{"index": 1, "logit": 0.9}, {"index": 0, "logit": 0.2}]},
+        {"results": [{"index": 1, "relevanceScore": 0.9}, {"index": 0, "relevanceScore": 0.2}]},
+        {"records": [{"id": "1", "score": 0.9}, {"id": "0", "score": 0.2}]},
+        {"predictions": [[{"index": 1, "score": 0.9}, {"index": 0, "score": 0.2}]]},
+        {"result": {"response": [{"id": 1, "score": 0.9}, {"id": 0, "score": 0.2}]}},
+        {"code": 0, "msg": "ok", "data": {"results": TWO}},
+        {"rerank": [{"document_index": 1, "similarity": 0.9}, {"document_index": 0, "score": 0.2}]},
+        {"error": None, "results": TWO},
+        {"results": None, "data": TWO},
+        with_document("text"),
+        with_document({"text": "text"}),
+        with_document({"id": "doc_1", "text": "text", "metadata": {"page": 3}}),
+        with_document(None),
+        with_document('{"title": "t", "text": "text"}'),
+        with_document({"text": None, "multi_modal": [{"type": "image_url"}]}),
+    ],
+    ids=[
+        "standard", "voyage", "mixedbread", "tei", "sglang", "dashscope", "nvidia", "bedrock",
+        "vertex", "tei-vertex", "cloudflare", "wrapped", "other-names", "null-error",
+        "null-results", "text", "object", "whole-object", "null", "encoded", "multimodal",
+    ],
+)  # fmt: skip
+def test_every_dialect_is_read_in_its_own_order(body: Any) -> None:
+    assert pairs(read(body, 2)) == [(1, 0.9), (0, 0.2)]
+    assert pairs(read(parse(json.dumps(body).encode("utf-8-sig")), 2)) == [(1, 0.9), (0, 0.2)]
+
+
+@pytest.mark.parametrize("field", ["scores", "results", "data"])
+def test_scores_alone_are_in_the_documents_order(field: str) -> None:
+    assert pairs(read({field: [0.1, "0.8", -3]}, 3)) == [(0, 0.1), (1, 0.8), (2, -3.0)]
+    assert pairs(read([{"score": 0.1}, {"score": 0.8, "id": "doc-b"}], 2)) == [(0, 0.1), (1, 0.8)]
+
+
+@pytest.mark.parametrize("index", [2, 2.0, "2", " 2 "])
+def test_an_index_is_a_whole_number_of_any_spelling(index: Any) -> None:
+    assert pairs(read([{"index": index, "score": 1}], 3)) == [(2, 1.0)]
+
+
+@pytest.mark.parametrize("score", [-8.25, "-8.25", "-825e-2"])
+def test_a_score_of_any_scale_is_left_alone(score: Any) -> None:
+    assert pairs(read([{"index": 0, "score": score}], 1)) == [(0, -8.25)]
+
+
+def test_fewer_results_and_ties_are_not_its_business() -> None:
+    tied = [{"index": 4, "score": 0.5}, {"index": 2, "score": 0.5}]
+    assert pairs(read({"results": tied}, 9)) == [(4, 0.5), (2, 0.5)]
+    assert pairs(read({"results": []}, 0)) == []
+
+
+def test_a_shape_says_where_things_are() -> None:
+    body = {
+        "data": [{"index": 9, "score": 9}],
+        "answer": [{"list": [{"at": {"n": "2"}, "raw": 1.5, "score": 0.8}]}],
+    }
+    shape = Shape(results="answer.0.list", index="at.n", score="raw", first_index=1)
+    assert pairs(read(body, 2, shape=shape)) == [(1, 1.5)]
+    assert pairs(read({"results": TWO}, 2, shape=Shape(results="no.such"))) == [(1, 0.9), (0, 0.2)]
+    assert pairs(read([0.5, 0.25], 2, shape=Shape(score="raw"))) == [(0, 0.5), (1, 0.25)]
+    assert refusal([{"index": 0, "score": 1}], 1, Shape(score="raw")) == (
+        "result 1 of 1 has no score"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"results": None, "usage": {}}, "the server gave null for a list of results"),
+        ({"results": []}, "the server's list of results is empty"),
+        ({"results": {"a": 1}}, "the server gave an object for a list of results"),
+        ([], "the server answered with an empty list, not with a ranking"),
+        ({"id": "1", "model": "m"}, "the server's answer has no list of results; it has id, model"),
+        ({}, "the server's answer has no list of results; it has nothing"),
+        ({"a\x1b\n": 1}, "the server's answer has no list of results; it has a␛"),
+        (None, "the server answered with null, not with a ranking"),
+        (math.nan, "the server answered with NaN, not with a ranking"),
+        (
+            "Invalid token\r\n",
+            "the server answered with 'Invalid token', not with a ranking",
+        ),
+        (
+            {"choices": [{"message": {"content": "Hello"}}], "usage": {"total_tokens": 21}},
+            "the server answered with a chat completion, not with a ranking",
+        ),
+        (
+            {"data": [{"object": "embedding", "index": i, "embedding": [0.1]} for i in range(3)]},
+            "the server answered with embeddings, not with a ranking",
+        ),
+        ({"embeddings": [[0.1]]}, "the server answered with embeddings, not with a ranking"),
+        (
+            {"code": "InvalidParameter", "message": "batch size is invalid", "request_id": "1"},
+            "the server gave no results: batch size is invalid (InvalidParameter)",
+        ),
+        (
+            {"error": {"message": "no\nsuch model"}, "results": None},
+            "the server gave no results: no such model",
+        ),
+        ({"detail": "not today", "data": []}, "the server gave no results: not today"),
+    ],
+)
+def test_what_is_no_ranking_is_named(body: Any, message: str) -> None:
+    assert refusal(body) == message
+
+
+NOT_ONE_EACH = (
+    "the server's results have no indices, and are not one for each document: "
+    "results 1, documents 3"
+)
+RANGE = ", and documents have 0 to 2"
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0, 3], f"result 2 of 2 has index 3{RANGE}"),
+        ([-1], f"result 1 of 1 has index -1{RANGE}"),
+        (["-1"], f"result 1 of 1 has index '-1'{RANGE}"),
+        ([10**300], f"result 1 of 1 has index a number of many digits{RANGE}"),
+        ([10**400], "result 1 of 1 has a number of many digits for an index, not a whole number"),
+        ([True], "result 1 of 1 has true for an index, not a whole number"),
+        ([0.5], "result 1 of 1 has 0.5 for an index, not a whole number"),
+        ([math.inf], "result 1 of 1 has Infinity for an index, not a whole number"),
+        (["b"], "result 1 of 1 has 'b' for an index, not a whole number"),
+        (["1e0"], "result 1 of 1 has '1e0' for an index, not a whole number"),
+        ([[0]], "result 1 of 1 has a list for an index, not a whole number"),
+        ([1, 0, "1"], "result 1 of 3 and result 3 of 3 have the same index '1'"),
+        ([0, None], "result 2 of 2 has no index, and others have one"),
+        ([None], NOT_ONE_EACH),
+    ],
+)  # fmt: skip
+def test_an_index_that_is_no_documents(indices: list[Any], message: str) -> None:
+    assert refusal({"results": [{"index": index, "score": 1} for index in indices]}) == message
+
+
+def test_counting_from_one_is_noticed() -> None:
+    counted = [{"index": str(index), "score": 1} for index in (3, 1, 2)]
+    with pytest.raises(AnswerError, match="has index '3', and documents have 0 to 2") as raised:
+        read(counted, 3)
+    assert "first_index = 1" in str(raised.value.hint)
+    assert [index for index, _ in pairs(read(counted, 3, shape=Shape(first_index=1)))] == [2, 0, 1]
+    with pytest.raises(AnswerError) as raised:
+        read([{"index": 0, "score": 1}, {"index": 3, "score": 1}], 3)
+    assert raised.value.hint is None
+    assert refusal([{"index": 0, "score": 1}], 3, Shape(first_index=1)) == (
+        "result 1 of 1 has index 0, and documents have 1 to 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (None, "result 2 of 2 has no score"),
+        ([], "result 2 of 2 has a list for a score, not a finite number"),
+        (math.nan, "result 2 of 2 has NaN for a score, not a finite number"),
+        (-math.inf, "result 2 of 2 has -Infinity for a score, not a finite number"),
+        ("nan", "result 2 of 2 has 'nan' for a score, not a finite number"),
+        ("high", "result 2 of 2 has 'high' for a score, not a finite number"),
+        (False, "result 2 of 2 has false for a score, not a finite number"),
+        (10**399, "result 2 of 2 has a number of many digits for a score, not a finite number"),
+        ("1e400", "result 2 of 2 has '1e400' for a score, not a finite number"),
+    ],
+)
+def test_a_score_that_is_no_finite_number(score: Any, message: str) -> None:
+    assert refusal([{"index": 0, "score": 1}, {"index": 1, "score": score}]) == message
+    assert refusal([0.5, score], 2) == message
+
+
+def test_scores_that_only_json_text_can_hold() -> None:
+    for text in (b"1e400", b"NaN", b"-Infinity", b"9" * 400):
+        body = parse(b'{"results": [{"index": 0, "relevance_score": %s}]}' % text)
+        assert "not a finite number" in refusal(body, 1)
+
+
+def test_a_null_score_leaves_room_for_another_name() -> None:
+    assert pairs(read([{"index": 0, "relevance_score": None, "score": 0.5}], 1)) == [(0, 0.5)]
+    assert "NaN" in refusal([{"index": 0, "relevance_score": math.nan, "score": 0.5}], 1)
+
+
+def test_numbers_and_objects_do_not_mix() -> None:
+    assert refusal([0.5, {"index": 1, "score": 1}], 2) == (
+        "result 1 of 2 has no index, and others have one"
+    )
+    assert refusal(["b", "a"], 2) == "result 1 of 2 has 'b' for a score, not a finite number"
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 4),
+    st.integers(),
+    st.floats(),
+    st.sampled_from([10**400, -(10**400), "", "1", "-1", "0.5", "nan", "inf", "1e999", "²", "٣"]),
+    st.text(max_size=5),
+)
+NAMES = st.text(max_size=3) | st.sampled_from([
+    "results", "data", "output", "rankings", "records", "predictions", "scores", "result", "usage",
+    "index", "document_index", "id", "relevance_score", "score", "logit", "embedding", "choices",
+    "error", "message", "detail", "code", "loc", "msg", "meta", "tokens", "warnings", "errors",
+])  # fmt: skip
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+ITEMS = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "index": st.integers(0, 3) | LEAVES,
+            "score": st.floats(0, 1) | LEAVES,
+            "id": LEAVES,
+            "document": VALUES,
+        },
+    )
+    | LEAVES,
+    max_size=4,
+)
+BODIES = st.one_of(
+    VALUES,
+    ITEMS,
+    st.builds(
+        lambda name, items, rest: {**rest, name: items},
+        NAMES,
+        ITEMS,
+        st.dictionaries(NAMES, VALUES),
+    ),
+)
+PATHS = st.none() | st.sampled_from(["results", "data.0", "index", "id", "score", "", ".", "0"])
+SHAPES = st.builds(Shape, PATHS, PATHS, PATHS, st.integers(-1, 2))
+
+
+@settings(max_examples=1000)
+@given(BODIES, st.integers(0, 5), st.just(Shape()) | SHAPES)
+def test_any_value_is_a_ranking_or_an_error(body: Any, documents: int, shape: Shape) -> None:
+    try:
+        answer = read(body, documents, shape=shape)
+    except AnswerError as raised:
+        message = str(raised)
+    else:
+        message = ""
+        check(answer, documents)
+    assert not UNSAFE.search(message)
+    assert len(message) < 500
+
+
+def check(answer: Answer, documents: int) -> None:
+    indices = [result.index for result in answer.results]
+    assert len({*indices}) == len(indices) <= documents
+    assert all(0 <= index < documents for index in indices)
+    assert all(type(result.score) is float for result in answer.results)
+    assert all(math.isfinite(result.score) for result in answer.results)
+    assert all(type(count) is int and count >= 0 for count in answer.usage.values())
+    assert bool(answer.results) or documents == 0

@@ -1,0 +1,60 @@
+"""A rerank server on this machine that speaks every dialect, misbehaves on demand and remembers.
+
+with serve("siliconflow", faults=first(1, Status(429))) as server:
+    ...  # a client of server.url
+    assert server.requests[0].json["top_n"] == 3
+"""
+
+from tests.loopback.dialects import DIALECTS
+from tests.loopback.faults import (
+    Body,
+    Both,
+    Chunked,
+    Close,
+    CloseAfter,
+    CloseHalfway,
+    ContentType,
+    Delay,
+    Drip,
+    Fault,
+    Html200,
+    Huge,
+    Redirect,
+    Status,
+    TruncatedJson,
+    later,
+)
+from tests.loopback.plans import Plan, any_of, every, first, share
+from tests.loopback.scores import logit_of, score_of
+from tests.loopback.server import Server, serve
+from tests.loopback.wire import Request
+
+__all__ = [
+    "DIALECTS",
+    "Body",
+    "Both",
+    "Chunked",
+    "Close",
+    "CloseAfter",
+    "CloseHalfway",
+    "ContentType",
+    "Delay",
+    "Drip",
+    "Fault",
+    "Html200",
+    "Huge",
+    "Plan",
+    "Redirect",
+    "Request",
+    "Server",
+    "Status",
+    "TruncatedJson",
+    "any_of",
+    "every",
+    "first",
+    "later",
+    "logit_of",
+    "score_of",
+    "serve",
+    "share",
+]

@@ -1,0 +1,176 @@
+"""The server: a thread with an event loop of its own, on a port that nobody else has.
+
+It answers from a dialect's description, spoils what a plan says to spoil, and remembers every
+request. A permit is given back before its answer is written: a client that never has more requests
+under way than there are permits is never told that there are too many.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+from tests.loopback.dialect import Dialect, Route, Shape
+from tests.loopback.dialects import DIALECTS
+from tests.loopback.faults import Manner
+from tests.loopback.plans import Faults, plan_of
+from tests.loopback.refusals import Refusal
+from tests.loopback.scores import logit, score_of
+from tests.loopback.wire import Reply, Request, read_request, write_reply
+
+COUNTS = "/-/counts"  # what a process of its own tells of itself; no dialect has this path
+PATIENCE = 10.0  # seconds for a thread to start or stop
+
+
+class Server:
+    """A server that can be started once; as a context it starts and stops by itself."""
+
+    def __init__(
+        self,
+        dialect: str | Dialect,
+        *,
+        faults: Faults = None,
+        latency: float | Callable[[Request], float] = 0.0,
+        permits: int | None = None,
+        key: str | None = None,
+        limit: int | None = None,
+        score: Callable[[str, str], float] = score_of,
+        strict: bool = True,
+        record: bool = True,
+        port: int = 0,
+    ) -> None:
+        self.dialect = DIALECTS[dialect] if isinstance(dialect, str) else dialect
+        self.requests: list[Request] = []
+        self.url = ""
+        self.peak = self.count = self.busy = self.connections = 0
+        self._plan = plan_of(faults)
+        self._latency = latency
+        self._permits = permits
+        self._key = key
+        self._limit = limit
+        self._score = score
+        self._strict = strict
+        self._record = record
+        self._port = port
+        self._under_way = 0
+        self._names = count(1)
+        self._pending: dict[str, tuple[int, Reply]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def start(self) -> Self:
+        self._thread.start()
+        if not self._ready.wait(PATIENCE):
+            raise RuntimeError("the server did not start")
+        return self
+
+    def stop(self) -> None:
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        # asyncio turns Nagle's algorithm off by itself.
+        listening = await asyncio.start_server(
+            self._converse, "127.0.0.1", self._port, limit=1 << 20, backlog=1024
+        )
+        self.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        await self._stop.wait()
+        listening.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await listening.wait_closed()
+        await asyncio.sleep(0)  # aborted connections close their sockets in the next round
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        connection = self.connections
+        try:
+            with suppress(ConnectionError):
+                while request := await read_request(reader, writer, connection):
+                    reply = await self._reply(request)
+                    keep = request.headers.get("connection", "").lower() != "close"
+                    if not await write_reply(writer, reply, keep=keep):
+                        break
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+
+    async def _reply(self, request: Request) -> Reply:
+        """The reply to a request, once its time has come."""
+        if request.path == COUNTS:
+            names = ("count", "peak", "busy", "connections")
+            return Reply(200, {name: getattr(self, name) for name in names})
+        number, self.count = self.count, self.count + 1
+        if self._record:
+            self.requests.append(request)
+        self._under_way += 1
+        self.peak = max(self.peak, self._under_way)
+        try:
+            if self._permits is not None and self._under_way > self._permits:
+                self.busy += 1
+                return self.dialect.errors(Refusal("busy", "Too many requests at once"))
+            reply = self._answer(request, number)
+            wait = self._latency(request) if callable(self._latency) else self._latency
+            if wait + reply.delay > 0:
+                await asyncio.sleep(wait + reply.delay)
+            return reply
+        finally:
+            self._under_way -= 1
+
+    def _answer(self, request: Request, number: int) -> Reply:
+        shape = Shape()
+        try:
+            self.dialect.admit(request, self._key)
+            if self.dialect.largest is not None and len(request.body) > self.dialect.largest:
+                raise Refusal("size", "The body is too large")
+            route = self.dialect.route(request)
+            shape = route.shape
+            reply = self._ranked(route, request)
+        except Refusal as refusal:
+            reply = self.dialect.errors(refusal)
+        if fault := self._plan(request, number):
+            fault.spoil(reply, Manner(shape, self.dialect.errors))
+        return reply
+
+    def _ranked(self, route: Route, request: Request) -> Reply:
+        ask = route.read(request, strict=self._strict)
+        self.dialect.check(ask, self._limit)
+        scores = [self._score(ask.query, text) for text in ask.texts]
+        if route.logits(ask.body):
+            scores = [logit(score) for score in scores]
+        name = f"rerank-{next(self._names):08x}"
+        body = route.envelope(ask, route.items(ask, scores), name)
+        return Reply(200, body, self.dialect.trace(ask, name), ask.texts)
+
+
+def serve(dialect: str | Dialect, **options: Any) -> Server:
+    """A server to use as a context; its options are those of `Server`."""
+    return Server(dialect, **options)

@@ -25,12 +25,24 @@ from tests.loopback.faults import (
     later,
 )
 from tests.loopback.plans import Plan, any_of, every, first, share
+from tests.loopback.results import (
+    BadScore,
+    BareArray,
+    DocumentAs,
+    Fewer,
+    Nothing,
+    Rename,
+    ScoresOnly,
+    WrongIndex,
+)
 from tests.loopback.scores import logit_of, score_of
 from tests.loopback.server import Server, serve
 from tests.loopback.wire import Request
 
 __all__ = [
     "DIALECTS",
+    "BadScore",
+    "BareArray",
     "Body",
     "Both",
     "Chunked",
@@ -39,16 +51,22 @@ __all__ = [
     "CloseHalfway",
     "ContentType",
     "Delay",
+    "DocumentAs",
     "Drip",
     "Fault",
+    "Fewer",
     "Html200",
     "Huge",
+    "Nothing",
     "Plan",
     "Redirect",
+    "Rename",
     "Request",
+    "ScoresOnly",
     "Server",
     "Status",
     "TruncatedJson",
+    "WrongIndex",
     "any_of",
     "every",
     "first",

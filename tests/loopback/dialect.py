@@ -24,6 +24,15 @@ class Shape:
     at: tuple[str, ...] = ("results",)
     index: str = "index"
     score: str | None = "relevance_score"
+    base: int = 0  # the index of the first document
+    quoted: bool = False  # an index is a string of digits
+
+    def written(self, place: int) -> int | str:
+        return str(place + self.base) if self.quoted else place + self.base
+
+    def place(self, item: Any) -> int:
+        """The place of the document that a result is about."""
+        return int(item[self.index]) - self.base
 
 
 @dataclass(slots=True)
@@ -146,7 +155,10 @@ class Route:
     def _item(self, ask: Ask, place: int, score: float) -> Any:
         if self.shape.score is None:
             return score
-        item: dict[str, Any] = {self.shape.index: place, self.shape.score: score}
+        item: dict[str, Any] = {
+            self.shape.index: self.shape.written(place),
+            self.shape.score: score,
+        }
         if ask.echo:
             item[self.echo_at] = self.echo_as(ask.documents[place])
         elif self.null:
@@ -172,14 +184,13 @@ class Dialect:
     auth: str = "authorization"
     scheme: str = "Bearer "
     trace: Callable[[Ask, str], dict[str, str]] = lambda _ask, _name: {}
-    lost: Callable[[Request], None] = lambda _request: None  # a wrong path, before it is refused
-    polled: str = ""  # where results that are not ready are asked for
+    polled: str = ""  # where results are asked for that are never ready at once
 
     def route(self, request: Request) -> Route:
         """The route of a request; refuses what is at none and what is no JSON object."""
         found = [route for route in self.routes if route.serves(request.path)]
         if not found:
-            raise Refusal("path", "Not Found")
+            raise Refusal("path", f"Invalid URL ({request.method} {request.path})", request.path)
         if request.method != "POST":
             raise Refusal("method", "Method Not Allowed")
         if not request.headers.get("content-type", "").startswith("application/json"):
@@ -196,11 +207,12 @@ class Dialect:
         if wrong and (self.scheme or key is not None):
             raise Refusal("auth", "Invalid API key")
 
-    def check(self, ask: Ask, limit: int | None) -> None:
+    def check(self, ask: Ask, path: str, limit: int | None) -> None:
         """Refuse more documents than it takes, and a model that there is not."""
-        limit = limit if limit is not None else self.limit
-        count = self.weight(ask)
-        if limit is not None and count > limit:
-            raise self.over(count, limit)
-        if MISSING_MODEL in ask.model:
-            raise Refusal("model", f"The model `{ask.model}` does not exist", "model")
+        count, most = self.weight(ask), self.limit
+        if limit is not None:
+            count, most = len(ask.documents), limit
+        if most is not None and count > most:
+            raise self.over(count, most)
+        if MISSING_MODEL in ask.model + path:
+            raise Refusal("model", f"The model `{MISSING_MODEL}` does not exist", "model")

@@ -63,7 +63,7 @@ TYPES = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_l
 
 def openai(refusal: Refusal, code: int) -> Any:
     kind = TYPES.get(code, "invalid_request_error" if code < 500 else "server_error")
-    param = refusal.field or None
+    param = None if refusal.kind == "path" else refusal.field or None
     return {"error": {"message": refusal.message, "type": kind, "param": param, "code": None}}
 
 

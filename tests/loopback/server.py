@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,15 @@ from tests.loopback.wire import Reply, Request, read_request, write_reply
 
 COUNTS = "/-/counts"  # what a process of its own tells of itself; no dialect has this path
 PATIENCE = 10.0  # seconds for a thread to start or stop
+
+
+@dataclass(slots=True)
+class Pending:
+    """A result that is asked for again until it is ready."""
+
+    reply: Reply
+    shape: Shape
+    polls: int = 1  # that are answered with "not yet"
 
 
 class Server:
@@ -57,7 +67,8 @@ class Server:
         self._port = port
         self._under_way = 0
         self._names = count(1)
-        self._pending: dict[str, tuple[int, Reply]] = {}
+        self._pending: dict[str, Pending] = {}
+        self._failure: Exception | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -74,6 +85,8 @@ class Server:
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(PATIENCE)
+        if self._failure is not None:
+            raise RuntimeError("the server itself is wrong") from self._failure
 
     def __enter__(self) -> Self:
         return self.start()
@@ -120,6 +133,9 @@ class Server:
                 await writer.wait_closed()
         except asyncio.CancelledError:
             writer.transport.abort()
+        except Exception as error:  # noqa: BLE001 - whoever stops the server hears of it
+            self._failure = error
+            writer.transport.abort()
         finally:
             self._tasks.discard(task)
 
@@ -151,24 +167,46 @@ class Server:
             self.dialect.admit(request, self._key)
             if self.dialect.largest is not None and len(request.body) > self.dialect.largest:
                 raise Refusal("size", "The body is too large")
-            route = self.dialect.route(request)
-            shape = route.shape
-            reply = self._ranked(route, request)
+            if self.dialect.polled and request.path.startswith(self.dialect.polled):
+                reply, shape = self._polled(request)
+            else:
+                route = self.dialect.route(request)
+                shape = route.shape
+                reply = self._ranked(route, request)
         except Refusal as refusal:
             reply = self.dialect.errors(refusal)
         if fault := self._plan(request, number):
             fault.spoil(reply, Manner(shape, self.dialect.errors))
         return reply
 
+    def _polled(self, request: Request) -> tuple[Reply, Shape]:
+        name = request.path.removeprefix(self.dialect.polled)
+        if request.method != "GET" or name not in self._pending:
+            raise Refusal("path", "Not Found", request.path)
+        pending = self._pending[name]
+        if pending.polls:
+            pending.polls -= 1
+            return not_yet(name), Shape()
+        del self._pending[name]
+        return pending.reply, pending.shape
+
     def _ranked(self, route: Route, request: Request) -> Reply:
         ask = route.read(request, strict=self._strict)
-        self.dialect.check(ask, self._limit)
+        self.dialect.check(ask, request.path, self._limit)
         scores = [self._score(ask.query, text) for text in ask.texts]
         if route.logits(ask.body):
             scores = [logit(score) for score in scores]
         name = f"rerank-{next(self._names):08x}"
         body = route.envelope(ask, route.items(ask, scores), name)
-        return Reply(200, body, self.dialect.trace(ask, name), ask.texts)
+        reply = Reply(200, body, self.dialect.trace(ask, name), ask.texts)
+        if not self.dialect.polled:
+            return reply
+        self._pending[name] = Pending(reply, route.shape)
+        return not_yet(name)
+
+
+def not_yet(name: str) -> Reply:
+    return Reply(202, b"", {"NVCF-REQID": name, "NVCF-STATUS": "pending-evaluation"})
 
 
 def serve(dialect: str | Dialect, **options: Any) -> Server:

@@ -97,10 +97,14 @@ async def read_chunks(reader: asyncio.StreamReader) -> bytes:
 
 
 def decoded(body: bytes) -> Any:
+    """Half a surrogate pair is no text, and a body that has one is no JSON to most servers."""
     try:
-        return json.loads(body) if body else None
+        value = json.loads(body) if body else None
+        if b"\\ud" in body or b"\\uD" in body:
+            ENCODE(value).encode()
     except ValueError:
         return None
+    return value
 
 
 async def write_reply(writer: asyncio.StreamWriter, reply: Reply, *, keep: bool) -> bool:
@@ -110,11 +114,13 @@ async def write_reply(writer: asyncio.StreamWriter, reply: Reply, *, keep: bool)
             reset(writer)
         return False
     content = reply.content()
+    if reply.chunked:
+        content, reply.padding = content + b" " * reply.padding, 0
     length = len(content) + reply.padding
     sent = content[: int(len(content) * reply.share)]
     writer.write(head_of(reply, length, keep=keep))
     if reply.chunked:
-        sent = in_chunks(sent, reply.chunked)
+        sent = in_chunks(sent, reply.chunked, end=reply.share == 1.0)
     if reply.drip:
         await dripped(writer, sent, *reply.drip)
     else:
@@ -142,9 +148,9 @@ def phrase(code: int) -> str:
         return "Unknown"
 
 
-def in_chunks(content: bytes, size: int) -> bytes:
+def in_chunks(content: bytes, size: int, *, end: bool) -> bytes:
     pieces = [content[start : start + size] for start in range(0, len(content), size)]
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, *[b""] * end])
 
 
 async def dripped(writer: asyncio.StreamWriter, content: bytes, size: int, seconds: float) -> None:

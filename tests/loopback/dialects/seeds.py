@@ -1,41 +1,14 @@
-"""The gateways that speak the common dialect, each as its own page describes it."""
+"""Gateways that speak the common dialect, each just as its own page describes it."""
 
 from typing import Any
 
 from tests.loopback import checks
 from tests.loopback.dialect import Ask, Dialect, Route, as_sent
-from tests.loopback.refusals import Refusal, shape, text
+from tests.loopback.dialects.common import COMMON, ECHO, GATEWAY, NEEDS, STANDARD, usage
+from tests.loopback.refusals import Refusal, text
 from tests.loopback.wire import Reply
 
-COMMON = {
-    "model": checks.text,
-    "query": checks.text,
-    "documents": checks.strings,
-    "top_n": checks.positive,
-}
-ECHO = {"return_documents": checks.boolean}
-NEEDS = ("model", "query", "documents")
 PATH = ("/v1/rerank",)
-
-
-def gateway_error(refusal: Refusal, _code: int) -> Any:
-    """A relay's error: its own request id stands at the end of the message."""
-    kinds = {"model": "model_not_found", "path": "", "auth": "invalid_api_key"}
-    return {
-        "error": {
-            "message": f"{refusal.message} (request id: 20261121000000000000000)",
-            "type": "new_api_error",
-            "param": refusal.field,
-            "code": kinds.get(refusal.kind, "invalid_request"),
-        }
-    }
-
-
-GATEWAY = shape(gateway_error, model=503)
-
-
-def usage(ask: Ask) -> dict[str, int]:
-    return {"prompt_tokens": ask.tokens, "total_tokens": ask.tokens}
 
 
 def kkiai_answer(ask: Ask, items: list[Any], _name: str) -> Any:
@@ -183,21 +156,6 @@ SEALINK = Dialect(
     GATEWAY,
 )
 
-OPENAI_LIKE = Dialect(
-    "openai-like",
-    (
-        Route(
-            PATH,
-            {**COMMON, **ECHO},
-            lambda ask, items, name: {
-                "id": name,
-                "model": ask.model,
-                "results": items,
-                "usage": usage(ask),
-            },
-            needs=NEEDS,
-        ),
-    ),
-)
+OPENAI_LIKE = Dialect("openai-like", (Route(PATH, {**COMMON, **ECHO}, STANDARD, needs=NEEDS),))
 
 SEEDS = [KKIAI, SILICONFLOW, CRAZYROUTER, LLMINGO, SEALINK, OPENAI_LIKE]

@@ -222,9 +222,12 @@ def test_a_connection_is_kept_and_chunks_are_read() -> None:
 def at_once(server: Server, count: int, rounds: int = 1) -> list[int]:
     """Statuses of requests from so many threads, each with one request at a time."""
     codes: list[int] = []
+    together = threading.Barrier(count)
 
     def work() -> None:
         kept = connect(server)
+        kept.connect()
+        together.wait()
         codes.extend(ask(server, "/rerank", TEI, kept=kept).code for _ in range(rounds))
         kept.close()
 
@@ -237,7 +240,7 @@ def at_once(server: Server, count: int, rounds: int = 1) -> list[int]:
 
 
 def test_more_than_there_are_permits_is_refused() -> None:
-    with serve("tei", permits=2, latency=0.05) as server:
+    with serve("tei", permits=2, latency=0.2) as server:
         codes = at_once(server, 4)
         assert set(codes) == {200, 429}
         assert (server.peak > 2, server.busy) == (True, codes.count(429))

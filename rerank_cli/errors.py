@@ -9,7 +9,8 @@
     ├── OutputError     2   results that cannot be written
     └── ScorerError     3   scoring failed
         ├── ModelError      a model's files are missing, damaged or of another kind
-        └── AnswerError     a server's answer is not a ranking of what it was sent
+        └── ProviderError   a service could not be reached, or it refused
+            └── AnswerError a server's answer is not a ranking of what it was sent
 
 A message says what, which and why in one line; a hint says what to do now. What is not in this
 tree is a bug, and ends in `ExitCode.BUG`.
@@ -80,5 +81,9 @@ class ModelError(ScorerError):
     pass
 
 
-class AnswerError(ScorerError):
+class ProviderError(ScorerError):
+    pass
+
+
+class AnswerError(ProviderError):
     pass

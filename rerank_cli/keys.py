@@ -1,12 +1,12 @@
 """Keys of providers: in a file that only its owner may read, and never in a message.
 
-A provider's own environment variable comes first; which one that is, the caller says.
+A provider's own environment variables come first; which they are, the caller says.
 """
 
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rerank_cli.directories import keys_file
@@ -17,15 +17,14 @@ _PROVIDER = re.compile(r"[a-z0-9-]+")
 
 
 def find_key(
-    provider: str, variable: str | None = None, environ: Mapping[str, str] = os.environ
+    provider: str, variables: Sequence[str] = (), environ: Mapping[str, str] = os.environ
 ) -> str | None:
-    """Find a provider's key in its environment variable, or else in the user's file.
+    """Find a provider's key in one of its environment variables, or else in the user's file.
 
     Raises `ConfigError` where others can read the file, or it is damaged.
     """
-    if variable and (key := environ.get(variable, "").strip()):
-        return key
-    return _stored().get(provider)
+    set_ = (environ.get(variable, "").strip() for variable in variables)
+    return next(filter(None, set_), None) or _stored().get(provider)
 
 
 def store_key(provider: str, key: str) -> None:

@@ -30,9 +30,9 @@ def test_a_key_from_a_pipe(rerank: Run) -> None:
 
 def test_the_environment_comes_first() -> None:
     store_key("cohere", "stored")
-    assert find_key("cohere", "CO_API_KEY", {"CO_API_KEY": " own\n"}) == "own"
-    assert find_key("cohere", "CO_API_KEY", {"CO_API_KEY": ""}) == "stored"
-    assert find_key("cohere", "CO_API_KEY", {}) == "stored"
+    assert find_key("cohere", ["CO_API_KEY"], {"CO_API_KEY": " own\n"}) == "own"
+    assert find_key("cohere", ["X", "CO_API_KEY"], {"CO_API_KEY": ""}) == "stored"
+    assert find_key("cohere", ["CO_API_KEY"], {}) == "stored"
 
 
 @posix

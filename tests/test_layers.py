@@ -17,7 +17,7 @@ LAYERS = [
     {"directories", "values"},
     {"chunking", "terminal", "replacing", "media"},
     {"scoring", "destination", "shells"},
-    {"models", "inputs", "providers", "render", "settings", "editing"},
+    {"models", "inputs", "render", "settings", "editing", "providers"},
     {"keys"},
     {"scorers", "pipeline", "progress", "parsing", "options"},
     {"usage"},

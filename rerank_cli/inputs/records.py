@@ -141,7 +141,8 @@ def _media_in(
     try:
         return located(encodable(str(values[kind])), kind, folder)
     except InputError as error:
-        raise InputError(f"{where}: {error}", hint=error.hint) from error
+        but, also = f", but {one(kind)}: {error}", f"; {error.hint}"
+        raise _no_text(record, where, but, also) from error
 
 
 def _id_of(record: dict[str, Any], fields: Fields, where: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Rerank APIs as data and words: what they answer, and what they say when they fail."""
+"""Rerank APIs as data: where they are, how they are asked, and how what they answer is read."""

@@ -128,6 +128,11 @@ def failure(status: int, headers: Mapping[str, str], content: bytes) -> Failure:
     return Failure(status, _with_code(message, kind), _id_of(named, body, text))
 
 
+def trace_id(headers: Mapping[str, str]) -> str | None:
+    """What a server's operators can find a request by, if a header of its answer says so."""
+    return _id_of({name.lower(): value for name, value in headers.items()}, None, "")
+
+
 def words_of(body: Any) -> str:
     """The message in the body of an error, in one line with its code; empty if there is none."""
     return _words(body, _DEPTH)

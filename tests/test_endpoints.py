@@ -1,0 +1,82 @@
+"""Base URLs: with and without what follows, and nothing ever twice."""
+
+import pytest
+
+from rerank_cli.errors import UsageError
+from rerank_cli.providers.endpoints import endpoint, is_loopback, origin, shown
+
+STANDARD = "/v1/rerank"
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "expected"),
+    [
+        ("https://h", STANDARD, "https://h/v1/rerank"),
+        ("https://h/", STANDARD, "https://h/v1/rerank"),
+        ("https://h/v1", STANDARD, "https://h/v1/rerank"),
+        ("https://h/v1/", STANDARD, "https://h/v1/rerank"),
+        ("https://h/v1/rerank", STANDARD, "https://h/v1/rerank"),
+        ("https://h/v1/rerank/", STANDARD, "https://h/v1/rerank"),
+        ("https://h/v2", STANDARD, "https://h/v2/rerank"),
+        ("https://h/v2/rerank", STANDARD, "https://h/v2/rerank"),
+        ("https://h/openai/v1", STANDARD, "https://h/openai/v1/rerank"),
+        ("https://h/gateway", STANDARD, "https://h/gateway/v1/rerank"),
+        ("https://h/gateway/rerank", STANDARD, "https://h/gateway/rerank"),
+        ("https://h/v1", "/rerank", "https://h/v1/rerank"),
+        ("https://h/rerank", "/rerank", "https://h/rerank"),
+        ("https://h/v1", "/v2/rerank", "https://h/v1/rerank"),
+        ("https://h/compatible-api", "/compatible-api/v1/reranks", "https://h/compatible-api/v1/reranks"),
+        ("https://h/v1", "/v1/inference/$model", "https://h/v1/inference/a/b.c"),
+        ("https://h", "/v1/$slug/reranking", "https://h/v1/b_c/reranking"),
+        ("https://h/v1/rerank", "/v1/rerank/multimodal", "https://h/v1/rerank/multimodal"),
+        ("http://[::1]:80/v1?key=x", STANDARD, "http://[::1]:80/v1/rerank?key=x"),
+    ],
+)  # fmt: skip
+def test_a_base_is_completed(base: str, path: str, expected: str) -> None:
+    assert endpoint(base, path, "a/b.c") == expected
+    assert endpoint(expected, path, "a/b.c") == expected
+
+
+def test_a_server_without_versions_has_none() -> None:
+    for base in ("http://h", "http://h/v1", "http://h/rerank"):
+        assert endpoint(base, "/rerank", "m", versionless=True) == "http://h/rerank"
+
+
+def test_a_model_cannot_lead_elsewhere() -> None:
+    assert endpoint("https://h", "/v1/$model", "../a b?c#d") == "https://h/v1/%2E%2E/a%20b%3Fc%23d"
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("localhost:8080", "not the URL of a server: localhost:8080"),
+        ("h", "not the URL of a server: h"),
+        ("ftp://h", "not the URL of a server"),
+        ("http://", "not the URL of a server"),
+        ("http://h:x", "not a URL"),
+        ("http://[h", "not a URL"),
+        ("https://me:secret@h", "a URL with a password in it: https://h"),
+    ],
+)
+def test_what_is_no_url_is_said(base: str, message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        endpoint(base, STANDARD, "m")
+    assert str(raised.value).startswith(message)
+    assert "secret" not in f"{raised.value}{raised.value.hint}"
+
+
+def test_what_may_be_secret_is_not_shown() -> None:
+    assert shown("https://me:secret@h:1/v1/rerank?key=secret#x") == "https://h:1/v1/rerank"
+
+
+def test_servers_are_told_apart_by_scheme_host_and_port() -> None:
+    assert origin("https://H/a") == origin("https://h:443/b")
+    assert origin("https://h") != origin("http://h")
+    assert origin("https://h") != origin("https://h.evil")
+
+
+def test_this_machine_is_known() -> None:
+    for url in ("http://localhost:1", "https://127.0.0.9", "http://[::1]/", "http://a.localhost"):
+        assert is_loopback(url)
+    for url in ("http://localhost.evil", "http://127.0.0.1.evil", "http://10.0.0.1"):
+        assert not is_loopback(url)

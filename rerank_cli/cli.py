@@ -16,8 +16,19 @@ from rerank_cli.aggregate import Aggregation
 from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.errors import ExitCode, RerankError, UsageError
 from rerank_cli.inputs.kinds import Unit
-from rerank_cli.options import reading, scoring, shell, showing
-from rerank_cli.parsing import given
+from rerank_cli.options import reading, remote, scoring, shell, showing
+from rerank_cli.parsing import chosen, given
+from rerank_cli.providers.asked import (
+    CONCURRENCY,
+    CONNECT_TIMEOUT,
+    RETRIES,
+    TIMEOUT,
+    Asked,
+    Calling,
+    Cutting,
+    OnError,
+    Remote,
+)
 from rerank_cli.render import Format
 from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
 from rerank_cli.usage import CONCISE_HELP, DEFAULT, DefaultGroup, RankCommand
@@ -27,6 +38,7 @@ class Commands(DefaultGroup):
     """All commands; those of other modules cost nothing until they are named."""
 
     elsewhere: ClassVar[dict[str, tuple[str, str]]] = {
+        "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
     }
 
@@ -46,7 +58,7 @@ def _commands() -> None:
 
 
 EPILOG = """\
-Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model failed;
+Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model or provider failed;
 4 something was cut (--strict); 70 a bug; 130 interrupted.
 """
 
@@ -69,12 +81,33 @@ def rank(
     null: reading.Null = False,
     model: scoring.Model = None,
     threads: scoring.Threads = None,
+    chunk: scoring.Chunk = Cutting.AUTO,
+    tokenizer: scoring.TokenizerOption = None,
     chunk_tokens: scoring.ChunkTokens = None,
     overlap_tokens: scoring.OverlapTokens = None,
     max_chunks: scoring.MaxChunks = DEFAULT_MAX_CHUNKS,
     aggregate: scoring.Aggregate = Aggregation.MAX,
     truncate_query: scoring.TruncateQuery = False,
     strict: scoring.Strict = False,
+    base_url: remote.BaseUrl = None,
+    instruction: remote.Instruction = None,
+    image: remote.Image = None,
+    truncate: remote.TruncateOption = None,
+    user: remote.User = None,
+    metadata: remote.Metadata = None,
+    set_: remote.Set = None,
+    header: remote.Header = None,
+    lenient: remote.Lenient = False,
+    sigmoid: remote.Sigmoid = False,
+    on_error: remote.OnErrorOption = OnError.FAIL,
+    dry_run: remote.DryRun = False,
+    concurrency: remote.Concurrency = CONCURRENCY,
+    retries: remote.Retries = RETRIES,
+    timeout: remote.Timeout = TIMEOUT,
+    connect_timeout: remote.ConnectTimeout = CONNECT_TIMEOUT,
+    rpm: remote.Rpm = None,
+    tpm: remote.Tpm = None,
+    insecure: remote.Insecure = False,
     top_n: showing.TopN = None,
     min_score: showing.MinScore = None,
     within: showing.Within = None,
@@ -105,13 +138,50 @@ def rank(
     rerank "installation" README.md              the passages of a document
     rerank "vector index" notes/*.md -n 3        whole files, by best passage
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
+    rerank -m cohere/rerank-v3.5 "fox" *.txt     by a provider's model
     """
     if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
         raise UsageError(f"--json and --format {form} ask for different things")
 
+    from rerank_cli.commands.asking import fields_of, headers_of, image_of, metadata_of, options_of
     from rerank_cli.scorers import opening
 
-    scorer = opening(model, threads=threads)  # while the rest is imported
+    scorer = opening(  # while the rest is imported
+        model,
+        threads=threads,
+        remote=Remote(
+            base_url=base_url,
+            asked=Asked(
+                options=options_of(
+                    instruction=instruction,
+                    truncate=truncate,
+                    user=user,
+                    metadata=metadata_of(metadata or []),
+                ),
+                fields=fields_of(set_ or []),
+                headers=headers_of(header or []),
+                image=image_of(image),
+                image_only=image is not None and query is None and query_file is None,
+            ),
+            calling=Calling(
+                concurrency=concurrency,
+                retries=retries,
+                timeout=timeout,
+                connect_timeout=connect_timeout,
+                requests_per_minute=rpm,
+                tokens_per_minute=tpm,
+                insecure=insecure,
+            ),
+            cutting=chunk,
+            cuts=chunk_tokens is not None or aggregate is not Aggregation.MAX,
+            max_chunks=max_chunks if chosen(ctx, "max_chunks") else None,
+            overlap_tokens=overlap_tokens,
+            tokenizer=tokenizer,
+            lenient=lenient,
+            sigmoid=sigmoid,
+            rehearsed=dry_run,
+        ),
+    )
 
     from rerank_cli.commands.gather import gather
     from rerank_cli.commands.rank import Output, rank_documents
@@ -131,7 +201,7 @@ def rank(
             grep=grep,
             prepend=prepend,
         ),
-        query=query,
+        query=image if image is not None and query is None and query_file is None else query,
         query_file=query_file,
         documents=document or [],
         files_from=files_from,
@@ -152,6 +222,8 @@ def rank(
             explain=explain,
             strict=strict,
             verbose=verbose,
+            on_error=on_error,
+            rehearsed=dry_run,
         ),
         Terminal.current(color, to_file=output not in (None, "-")),
         n=top_n,

@@ -73,6 +73,11 @@ def shipped(name: str) -> ModelFolder:
     )
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a model of the catalogue is called so, whatever its revision."""
+    return name.partition("@")[0] in catalogue()["models"]
+
+
 def names() -> list[str]:
     """The names that a model can be asked for by."""
     models = catalogue()["models"].items()

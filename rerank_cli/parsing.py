@@ -76,6 +76,11 @@ def given(ctx: Any, parameter: str) -> bool:
     return str(ctx.get_parameter_source(parameter).name) == "COMMANDLINE"
 
 
+def chosen(ctx: Any, parameter: str) -> bool:
+    """Whether an option has a value that somebody gave it, on the command line or as a setting."""
+    return str(ctx.get_parameter_source(parameter).name) not in ("DEFAULT", "NONE")
+
+
 def every_command(ctx: Any) -> list[Any]:
     """Load all commands of the program."""
     root = ctx.find_root()

@@ -141,6 +141,33 @@ def rank(
     )
 
 
+def unranked(
+    query: str, documents: Iterable[str | Document], info: ScorerInfo, *, n: int | None = None
+) -> Ranking:
+    """The first `n` documents in the order they came, without scores, where scoring has failed."""
+    kept: list[Blank] = []
+    count = 0
+    for document in _all(documents):
+        if n is None or count < n:
+            kept.append(Blank(count, document))
+        count += 1
+    return Ranking(
+        query=query,
+        info=info,
+        results=(),
+        documents=count,
+        empty=0,
+        duplicates=0,
+        chunks=0,
+        tokens=0,
+        cut=0,
+        dropped=0,
+        usage={},
+        blanks=kept,
+        reranked=False,
+    )
+
+
 def relevance(score: float, scale: Scale) -> float:
     """The score in 0..1 where the scale is known, by a sigmoid in float64; unchanged elsewhere."""
     if scale != "logit":

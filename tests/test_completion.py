@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.providers.catalogue import examples
 from rerank_cli.render import Format
 from rerank_cli.shells import Shell, script
 from tests.conftest import ROOT, Run
@@ -39,15 +40,16 @@ CASES = {
     "-f j": ("values", "json", "jsonl"),
     "-f x": ("values",),
     "--format=t": ("values", "--format=table", "--format=text", "--format=tsv", "--format=trec"),
-    "-m": ("values", "mini@1", "bm25"),
+    "-m": ("values", "mini@1", "bm25", *examples()),
     "-m b": ("values", "bm25"),
     "-m ./m": ("files",),
     "-n": ("values",),
     "--color a": ("values", "auto", "always"),
-    "--ch": ("values", "--chunk-tokens"),
-    "--chunk-tokens 20 --ch": ("values",),
-    "--no": ("values", "--no-truncate-query", "--no-strict", "--no-keep-empty",
-             "--no-full", "--no-verbose"),
+    "-m coh": ("values", *(name for name in examples() if name.startswith("coh"))),
+    "--ch": ("values", "--chunk", "--chunk-tokens"),
+    "--chunk-tokens 20 --ch": ("values", "--chunk"),
+    "--no": ("values", "--no-truncate-query", "--no-strict", "--no-lenient",
+             "--no-keep-empty", "--no-full", "--no-verbose"),
     "con": ("values", "config"),
     "fa": ("files",),
     "query fa": ("files",),
@@ -64,7 +66,10 @@ CASES = {
     "config set model b": ("values", "bm25"),
     "config set top-n": ("values",),
     "config get top-n": ("values",),
+    "config set-key cohere-": ("values", "cohere-v1"),
     "config unset-key": ("values", "cohere"),
+    "providers sh": ("values", "show"),
+    "providers show sea": ("values", "sealink/qwen3-rerank"),
     "config list --j": ("values", "--json"),
     "config --h": ("values", "--help"),
     "--version -f j": ("values", "json", "jsonl"),
@@ -107,8 +112,8 @@ def test_the_first_word_may_be_a_command() -> None:
         ("rerank --model=mini@", ["values", "@1"]),
         ("rerank --format=m", ["values", "md"]),
         ("LC_ALL=C rerank -f m", ["values", "md"]),
-        ("rerank", ["values", "rank", "config"]),
-        ("", ["values", "rank", "config"]),
+        ("rerank", ["values", "rank", "providers", "config"]),
+        ("", ["values", "rank", "providers", "config"]),
     ],
 )
 def test_bash_gives_a_line(line: str, expected: list[str]) -> None:

@@ -204,7 +204,7 @@ def test_help_has_examples(rerank: Run) -> None:
             name == "path" and "rerank config path" in ran.out
         )
         assert max(map(len, ran.out.splitlines())) <= 80
-    assert "config  Show and change" in rerank("--help").out
+    assert "config     Show and change" in rerank("--help").out
 
 
 def test_config_imports_nothing_slow() -> None:

@@ -32,7 +32,9 @@ TWO = (
 def test_json_has_the_shape_of_the_rerank_apis() -> None:
     documents = [Document(text, source="a.txt", line=n) for n, text in enumerate(["no", "a fox"])]
     body = json.loads(written(ranked(*documents), Format.JSON))
-    assert list(body) == ["id", "schema", "model", "scale", "query", "results", "counts", "usage"]
+    assert list(body) == [
+        *("id", "schema", "model", "scale", "query", "reranked", "results", "counts", "usage")
+    ]
     assert body["results"][0] == {
         "index": 1,
         "relevance_score": 0.7310586,

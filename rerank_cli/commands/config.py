@@ -58,8 +58,13 @@ def _complete_value(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]
     return [(item.value, "") for item in option.shell_complete(ctx, incomplete)]
 
 
-def _complete_provider() -> list[str]:
-    return providers_with_keys()
+def _complete_provider(ctx: typer.Context) -> list[str]:
+    if ctx.info_name == "unset-key":
+        return providers_with_keys()
+
+    from rerank_cli.providers.catalogue import names
+
+    return names()
 
 
 Key = Annotated[str, typer.Argument(metavar="KEY", autocompletion=_complete_key)]

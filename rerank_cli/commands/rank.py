@@ -9,13 +9,14 @@ from rerank_cli.commands.notices import left_out, tell_of_inputs, tell_of_readin
 from rerank_cli.commands.summary import counted, summary
 from rerank_cli.destination import Destination
 from rerank_cli.directories import cache_directory
-from rerank_cli.errors import ExitCode
+from rerank_cli.errors import ExitCode, ScorerError
 from rerank_cli.inputs.documents import Inputs
+from rerank_cli.providers.asked import OnError
 from rerank_cli.render import Format, Style, render
 from rerank_cli.render.paths import no_path
 from rerank_cli.render.text import are_mixed, one_table
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Ranking, Scorer, SurveyingScorer
+from rerank_cli.types import Ranking, Scorer, StreamingScorer, SurveyingScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Output:
     """What is shown, how and where.
 
     A `form` of None is a table on a terminal and text elsewhere, a `destination` of None stdout.
-    `passages` ranks the passages of documents that are not one file's.
+    `passages` ranks the passages of documents that are not one file's. Where scoring is `rehearsed`
+    what would be sent is written.
     """
 
     form: Format | None = None
@@ -35,6 +37,8 @@ class Output:
     explain: bool = False
     strict: bool = False
     verbose: bool = False
+    on_error: OnError = OnError.FAIL
+    rehearsed: bool = False
 
     def style(self, terminal: Terminal, *, passages: bool) -> Style:
         """What the writer is told; raises `UsageError` for what the format has no place for."""
@@ -74,24 +78,18 @@ def rank_documents(
     if output.destination:
         output.destination.check()
 
-    from rerank_cli.pipeline import rank
-    from rerank_cli.progress import ProgressLine
-
     scorer = opening.result()
     inputs.read_for(scorer.info)
-    if isinstance(scorer, SurveyingScorer):
+    if isinstance(scorer, SurveyingScorer) or output.on_error is OnError.KEEP:
         inputs.spool = cache_directory()
-    with ProgressLine(terminal.stderr, lambda: inputs.share).shown() as line:
-        ranking = rank(
-            query,
-            inputs,
-            scorer,
-            passages=passages,
-            explain=output.explain,
-            min_score=min_score,
-            watch=line if terminal.watched else None,
-            **options,
-        )
+    options |= {"min_score": min_score, "passages": passages, "explain": output.explain}
+    ranking, failure = _ranked(query, inputs, scorer, output.on_error, terminal, options)
+    if output.rehearsed:
+        from rerank_cli.commands.rehearsed import plan_of
+
+        as_json = output.form in (Format.JSON, Format.JSONL)
+        terminal.write([plan_of(scorer, ranking, as_json=as_json, verbose=output.verbose)])
+        return ExitCode.OK
     try:
         written = render(ranking, style, tuple(inputs.report.envelopes))
         (output.destination or terminal).write(written)
@@ -104,13 +102,41 @@ def rank_documents(
             )
         _say_what_happened(ranking, terminal)
         if output.verbose:
-            terminal.say(summary(ranking, time.monotonic() - started))
-            tell_of_reading(inputs, terminal)
+            _account(ranking, scorer, inputs, terminal, time.monotonic() - started)
+    if failure is not None:
+        terminal.warn(f"not reranked, in the order they came: {failure}", failure.hint)
+        return failure.exit_code
     if not ranking.results:
         terminal.warn(_why_nothing(ranking, inputs, min_score))
+    return _exit_code(ranking, inputs, strict=output.strict)
+
+
+def _ranked(
+    query: str,
+    inputs: Inputs,
+    scorer: Scorer,
+    on_error: OnError,
+    terminal: Terminal,
+    options: dict[str, Any],
+) -> tuple[Ranking, ScorerError | None]:
+    """Rank, or keep the order of the input if scoring fails and that is wanted."""
+    from rerank_cli.pipeline import rank, unranked
+    from rerank_cli.progress import ProgressLine
+
+    with ProgressLine(terminal.stderr, lambda: inputs.share).shown() as line:
+        try:
+            watch = line if terminal.watched else None
+            return rank(query, inputs, scorer, watch=watch, **options), None
+        except ScorerError as error:
+            if on_error is OnError.FAIL:
+                raise
+            return unranked(query, inputs, scorer.info, n=options["n"]), error
+
+
+def _exit_code(ranking: Ranking, inputs: Inputs, *, strict: bool) -> ExitCode:
     if inputs.report.problems or (inputs.report.unreadable and not ranking.documents):
         return ExitCode.USAGE
-    if output.strict and ranking.truncated:
+    if strict and ranking.truncated:
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
 
@@ -127,12 +153,29 @@ def _say_what_happened(ranking: Ranking, terminal: Terminal) -> None:
     """Tell on stderr of everything that the results do not show by themselves."""
     for note in ranking.notes:
         terminal.warn(note)
+    if ranking.missing:
+        given = ranking.chunks - ranking.missing
+        terminal.warn(
+            f"{ranking.info.model} gave {counted(max(given, len(ranking.results)), 'score')}, "
+            f"{ranking.missing:,} fewer than it was asked for",
+            hint="what has no score is left out; --keep-empty shows it, --strict fails",
+        )
     if ranking.cut:
         terminal.warn(
             f"{counted(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
             f"{counted(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
+
+
+def _account(
+    ranking: Ranking, scorer: Scorer, inputs: Inputs, terminal: Terminal, seconds: float
+) -> None:
+    """Tell for --verbose what it took."""
+    terminal.say(summary(ranking, seconds))
+    if isinstance(scorer, StreamingScorer):
+        terminal.say(scorer.account())
+    tell_of_reading(inputs, terminal)
 
 
 def _why_nothing(ranking: Ranking, inputs: Inputs, min_score: float | None) -> str:

@@ -14,7 +14,11 @@ def summary(ranking: Ranking, seconds: float) -> str:
         counted(ranking.duplicates, "duplicate"),
         f"{ranking.cut:,} cut",
     ]
-    took = [counted(ranking.chunks, "chunk"), counted(ranking.tokens, "token")]
+    tokens = counted(ranking.tokens, "token")
+    took = [
+        counted(ranking.chunks, "chunk"),
+        f"about {tokens}" if ranking.info.estimated else tokens,
+    ]
     return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
 
 

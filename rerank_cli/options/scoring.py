@@ -3,8 +3,11 @@
 from functools import partial
 from typing import Annotated
 
+import typer
+
 from rerank_cli.aggregate import Aggregation
 from rerank_cli.options import setting
+from rerank_cli.providers.asked import Cutting
 
 _model = partial(setting, rich_help_panel="Model")
 _chunking = partial(setting, rich_help_panel="Chunking")
@@ -12,8 +15,9 @@ _chunking = partial(setting, rich_help_panel="Chunking")
 
 def _complete_model() -> list[str]:
     from rerank_cli.models import names
+    from rerank_cli.providers.catalogue import examples
 
-    return names()
+    return [*names(), *examples()]
 
 
 Model = Annotated[
@@ -23,13 +27,33 @@ Model = Annotated[
         "--model",
         metavar="MODEL",
         autocompletion=_complete_model,
-        help="mini@1 (the default), bm25, or ./FOLDER with an ONNX cross-encoder.",
+        help="mini@1 (the default), bm25, ./FOLDER with an ONNX cross-encoder, or "
+        "PROVIDER/MODEL, to which documents are then sent.",
     ),
 ]
 Threads = Annotated[
     int | None,
     _model(
         "--threads", min=1, metavar="N", help="Cores to use. Default: all that this process may."
+    ),
+]
+Chunk = Annotated[
+    Cutting,
+    typer.Option(
+        "--chunk",
+        rich_help_panel="Chunking",
+        help="Who cuts long documents: this machine, or the provider if it can. auto: neither "
+        "where it takes them whole.",
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="FILE",
+        rich_help_panel="Chunking",
+        help="The tokenizer.json of a provider's model, to count with. Default: an estimate "
+        "that is rather too high.",
     ),
 ]
 ChunkTokens = Annotated[

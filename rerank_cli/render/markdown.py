@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rerank_cli.characters import encodable
 from rerank_cli.render.style import Style
 from rerank_cli.render.values import document_place, place
-from rerank_cli.types import Blank, Chunk, Ranked, Ranking
+from rerank_cli.types import Blank, Ranked, Ranking
 
 _BACKTICKS = re.compile("`+")
 # Every one of them ends a line in Markdown.
@@ -23,7 +23,9 @@ def markdown(ranking: Ranking, _style: Style) -> Iterator[bytes]:
         yield encodable(between + _item(result)).encode()
         between = "\n"
     if ranking.blanks:
-        lines = [f"{between}Empty, and not scored:\n\n", *map(_blank, ranking.blanks)]
+        empty = not any(blank.document.text.strip() for blank in ranking.blanks)
+        title = "Empty, and not scored" if empty else "Not scored, in the order they came"
+        lines = [f"{between}{title}:\n\n", *map(_blank, ranking.blanks)]
         yield encodable("".join(lines)).encode()
 
 
@@ -33,11 +35,11 @@ def _item(result: Ranked) -> str:
     document, passage = result.document, result.passage
     if not result.explanation:
         where = place(document.source, passage.line) or document.id or ""
-        return marker + _heading(result.relevance, where) + _fenced(passage, indent)
+        return marker + _heading(result.relevance, where) + _fenced(passage.text, indent)
     where = document_place(document) or document.id or ""
     chunks = [
         f"\n{indent}- {_heading(relevance, place(document.source, chunk.line))}"
-        f"{_fenced(chunk, indent + '  ')}"
+        f"{_fenced(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
     return marker + _heading(result.relevance, where) + "".join(chunks)
@@ -45,16 +47,18 @@ def _item(result: Ranked) -> str:
 
 def _blank(blank: Blank) -> str:
     where = document_place(blank.document) or blank.document.id
-    return f"- {_code(where) if where else f'document {blank.index + 1}'}\n"
+    name = _code(where) if where else f"document {blank.index + 1}"
+    text = blank.document.text
+    return f"- {name}\n{_fenced(text, '  ') if text.strip() else ''}"
 
 
 def _heading(relevance: float, where: str) -> str:
     return f"**{relevance:.3f}**{' ' + _code(where) if where else ''}\n"
 
 
-def _fenced(chunk: Chunk, indent: str) -> str:
-    fence = "`" * max(3, _longest_run(chunk.text) + 1)
-    lines = [fence, *_LINE_END.split(chunk.text.rstrip("\r\n")), fence]
+def _fenced(text: str, indent: str) -> str:
+    fence = "`" * max(3, _longest_run(text) + 1)
+    lines = [fence, *_LINE_END.split(text.rstrip("\r\n")), fence]
     return "\n" + "".join(f"{indent if line else ''}{line}\n" for line in lines)
 
 

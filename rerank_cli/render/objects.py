@@ -28,8 +28,11 @@ def as_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """One JSON object a line: a result with its rank, or a blank document without."""
     for result in ranking.results:
         yield _encoded({"rank": result.rank, **_result(result, style.passages)}, style)
+    unscored: dict[str, Any] = {"rank": None, "relevance_score": None}
+    if not ranking.reranked:
+        unscored["reranked"] = False
     for blank in ranking.blanks:
-        yield _encoded({"rank": None, "relevance_score": None, **_blank(blank)}, style)
+        yield _encoded({**unscored, **_blank(blank)}, style)
 
 
 def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
@@ -43,8 +46,8 @@ def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
         "model": ranking.info.model,
         "scale": ranking.info.scale,
         "query": ranking.query,
-        "results": [_result(result, passages) for result in ranking.results],
-        **({"empty": [_blank(blank) for blank in ranking.blanks]} if ranking.blanks else {}),
+        "reranked": ranking.reranked,
+        **_listed(ranking, passages=passages),
         "counts": {
             "documents": ranking.documents,
             "empty": ranking.empty,
@@ -53,6 +56,7 @@ def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
             "tokens": ranking.tokens,
             "truncated": ranking.cut,
             "dropped_tokens": ranking.dropped,
+            **({"missing": ranking.missing} if ranking.missing else {}),
         },
         "usage": dict(ranking.usage),
     }
@@ -60,6 +64,15 @@ def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
 
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     return {"id": f"rerank-{digest[:16]}", **body}
+
+
+def _listed(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
+    """The results, and those without a score: all of them, where nothing was reranked."""
+    unscored = [_blank(blank) for blank in ranking.blanks]
+    if not ranking.reranked:
+        return {"results": [{"relevance_score": None, **blank} for blank in unscored]}
+    results = [_result(result, passages) for result in ranking.results]
+    return {"results": results, **({"empty": unscored} if unscored else {})}
 
 
 def _encoded(value: Any, style: Style, indent: int | None = None) -> bytes:

@@ -51,5 +51,7 @@ def draw(ranking: Ranking, console: Console, *, full: bool = False) -> None:
             shown = extracts.whole(text) if full else extracts.of(text, lines=1)
             grid.add_row(*figures.of_chunk(scored), shown)
     for blank in ranking.blanks:
-        grid.add_row(*figures.of_blank(blank), Text("(empty)", style="dim italic"))
+        text = blank.document.text
+        shown = Text("(empty)", style="dim italic") if not text.strip() else extracts.of(text)
+        grid.add_row(*figures.of_blank(blank), shown)
     console.print(grid)

@@ -9,36 +9,55 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rerank_cli.errors import UsageError
+from rerank_cli.providers.asked import Remote
 from rerank_cli.types import Scorer
 
 _LEXICAL = "bm25"
 _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 
 
-def opening(model: str | None, *, threads: int | None) -> Future[Scorer]:
+def opening(
+    model: str | None, *, threads: int | None = None, remote: Remote | None = None
+) -> Future[Scorer]:
     """Begin to open a scorer, as `open_scorer` does, while something else is done.
 
     What a model's graph takes to load is spent outside of Python: what is imported meanwhile costs
     nothing. Two threads that both import would only take turns.
     """
-    if model != _LEXICAL:
+    if model != _LEXICAL and not _is_remote(model):
         import rerank_cli.scorers.local  # noqa: F401
     aside = ThreadPoolExecutor(1, thread_name_prefix="open")
-    future = aside.submit(open_scorer, model, threads=threads)
+    future = aside.submit(open_scorer, model, threads=threads, remote=remote)
     aside.shutdown(wait=False)
     return future
 
 
-def open_scorer(model: str | None = None, *, threads: int | None = None) -> Scorer:
+def open_scorer(
+    model: str | None = None, *, threads: int | None = None, remote: Remote | None = None
+) -> Scorer:
     """Open a scorer by name, by default the model that ships with the package.
 
-    `model` is `bm25`, a name of the catalogue (`mini@1`), or the path of a folder with an ONNX
-    cross-encoder, which begins with `./`, `../`, `/` or `~`. `threads` is the number of cores to
-    use, by default all that this process may. Raises `UsageError` for a name that means nothing
-    and `ModelError` for a model that cannot be opened.
+    `model` is `bm25`, a name of the catalogue (`mini@1`), the path of a folder with an ONNX
+    cross-encoder, which begins with `./`, `../`, `/` or `~`, or a provider and its model's name
+    (`siliconflow/BAAI/bge-reranker-v2-m3`), of which `remote` says how it is asked. `threads` is
+    the number of cores to use, by default all that this process may. Raises `UsageError` for a name
+    that means nothing, `ModelError` for a model that cannot be opened, and `ConfigError` for a
+    provider whose key is not to be found.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"at least one thread is needed, not {threads}")
+    if _is_remote(model):
+        from rerank_cli.scorers.connecting import open_remote, rehearse
+
+        provider, _, name = str(model).partition("/")
+        remote = remote or Remote()
+        return (rehearse if remote.rehearsed else open_remote)(provider, name, remote)
+    if remote is not None and remote.asks_for:
+        raise UsageError(
+            f"{', '.join(remote.asks_for)}: for a provider's models, and "
+            f"{model or 'the default model'} is none",
+            hint="-m PROVIDER/MODEL; rerank providers lists them",
+        )
     if model == _LEXICAL:
         from rerank_cli.scorers.lexical import LexicalScorer
 
@@ -48,6 +67,28 @@ def open_scorer(model: str | None = None, *, threads: int | None = None) -> Scor
     from rerank_cli.scorers.local import open_local
 
     name = model or str(catalogue()["default"])
-    if not _PATH.match(name):
-        return open_local(shipped(name), threads=threads)
-    return open_local(describe(Path(os.path.expanduser(name)), name), threads=threads)
+    if _PATH.match(name):
+        return open_local(describe(Path(os.path.expanduser(name)), name), threads=threads)
+    return open_local(shipped(name), threads=threads)
+
+
+def _is_remote(model: str | None) -> bool:
+    """Whether a name is a provider's: what is before the first slash, or the whole of it.
+
+    Raises `UsageError` for what is nearly one, and nothing else.
+    """
+    if model is None or model == _LEXICAL or _PATH.match(model):
+        return False
+
+    from rerank_cli.models import is_shipped
+
+    if is_shipped(model):
+        return False
+
+    from rerank_cli.providers.catalogue import is_provider, near
+
+    provider, slash, name = model.partition("/")
+    if not is_provider(provider) and not os.path.exists(model) and (alike := near(provider)):
+        meant = " or ".join(f"{one}{slash}{name}" for one in alike)
+        raise UsageError(f"no model is called {model!r}", hint=f"did you mean {meant}?")
+    return is_provider(provider)

@@ -1,0 +1,65 @@
+"""Reads what a command line asks of a remote model, before anything of it is known.
+
+What the provider can honour of it, the scorer says.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rerank_cli.errors import UsageError
+from rerank_cli.media import media_of
+from rerank_cli.types import Media
+
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
+
+
+def options_of(**given: Any) -> Mapping[str, Any]:
+    """Those of the options that were given, by their names on the command line."""
+    return {
+        name.replace("_", "-"): value for name, value in given.items() if value not in (None, {})
+    }
+
+
+def headers_of(arguments: Sequence[str]) -> Mapping[str, str]:
+    """Read headers, each as in `Name: value`; raises `UsageError`, which repeats no value."""
+    headers = {}
+    for argument in arguments:
+        match = _HEADER.fullmatch(argument)
+        if match is None:
+            name = argument.partition(":")[0] if ":" in argument else "…"
+            raise UsageError(
+                f"--header {name}: not a header", hint="as in --header 'X-Team: search'"
+            )
+        headers[match[1]] = match[2].strip()
+    return headers
+
+
+def image_of(argument: str | None) -> Media | None:
+    """Find the image that is asked by; raises `InputError`."""
+    return None if argument is None else media_of(argument)
+
+
+def fields_of(arguments: Sequence[str]) -> Mapping[str, Any]:
+    """Read `--set` fields: a dotted path and a value, as JSON or else as text."""
+    return {path: _value(text) for path, text in (_split(one, "--set") for one in arguments)}
+
+
+def metadata_of(arguments: Sequence[str]) -> Mapping[str, str]:
+    """Read `--metadata`: names and values, which are text."""
+    return dict(_split(argument, "--metadata") for argument in arguments)
+
+
+def _split(argument: str, option: str) -> tuple[str, str]:
+    key, given, value = argument.partition("=")
+    if not given or not all(key.split(".")):
+        raise UsageError(f"{option} {argument}: not KEY=VALUE", hint=f"as in {option} team=search")
+    return key, value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,295 @@
+"""Sends requests to one provider over HTTP, and sends those again that may yet succeed.
+
+Knows connections, retries, waiting and redirects, and nothing of rankings. What the server said is
+in its errors; keys never are.
+"""
+
+import random
+import ssl
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+from urllib.parse import urljoin
+from urllib.request import getproxies
+
+import httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+from rerank_cli import __version__
+from rerank_cli.errors import ProviderError
+from rerank_cli.providers.asked import Calling
+from rerank_cli.providers.endpoints import origin, shown
+from rerank_cli.providers.failures import Failure, Remedy, failure, retry_after, trace_id
+from rerank_cli.providers.hints import hint
+from rerank_cli.scorers.pacing import Pace
+
+MOST_ANSWER = 1 << 26  # bytes: no ranking is longer, and memory has an end
+LONGEST_WAIT = 120.0  # seconds: whoever asks for more is told to the user instead
+_FIRST_WAIT, _MOST_WAIT = 0.25, 30.0
+_FIRST_POLL, _MOST_POLL = 0.1, 2.0
+_REDIRECTS = 3
+# Some failures are tried again no more than once, whatever --retries says: a timeout, since more of
+# the same fills a queue that is full already (stargate/data-api#2533); a 500, which mostly is the
+# request's own fault; and a server that has never been reached.
+_ONCE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a provider's requests go, and what goes with all of them.
+
+    `headers` may hold the key; `secrets` are the texts that must not be shown. `variable` is where
+    a key belongs, `poll` where an answer that is not ready is fetched.
+    """
+
+    provider: str
+    url: str
+    headers: Mapping[str, str]
+    secrets: Sequence[str] = ()
+    variable: str | None = None
+    poll: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The endpoint as it may be shown."""
+        return shown(self.url)
+
+
+class Reply(NamedTuple):
+    """A successful answer; `tries` is how many requests it took, `seconds` the last of them."""
+
+    content: bytes
+    headers: Mapping[str, str]
+    tries: int
+    seconds: float
+
+    @property
+    def trace_id(self) -> str | None:
+        """What the provider calls the request, if a header says so."""
+        return trace_id(self.headers)
+
+
+class TooLarge(ProviderError):
+    """The server says that a request is too large; a smaller one may not be."""
+
+
+class Client:
+    """The connections to one address, for any number of threads."""
+
+    def __init__(
+        self, address: Address, calling: Calling, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.address = address
+        self._calling = calling
+        self._sleep = sleep
+        self._pace = Pace(calling.requests_per_minute, calling.tokens_per_minute)
+        self._reached = False
+        self._http = httpx.Client(
+            headers={
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+                "User-Agent": f"rerank/{__version__}",
+                **address.headers,
+            },
+            timeout=httpx.Timeout(calling.timeout, connect=calling.connect_timeout),
+            limits=httpx.Limits(max_connections=calling.concurrency),
+            verify=_verification(address.url, calling),
+            http2=_speaks_http2(address.url),
+        )
+        weakref.finalize(self, self._http.close)  # whenever it is no longer needed
+
+    def send(self, body: bytes, tokens: int = 0) -> Reply:
+        """Post a request of so many tokens and return the answer.
+
+        Raises `TooLarge` and `ProviderError`, after as many tries as are worth it.
+        """
+        tries = 0
+
+        def attempt() -> Reply:
+            nonlocal tries
+            tries += 1
+            self._pace.wait(tokens)
+            return self._once(body)._replace(tries=tries)
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(_MayYetSucceed),
+            stop=self._is_enough,
+            wait=_pause,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(attempt)
+        except _MayYetSucceed as error:
+            raise self._error(error.message, error.hint, tries) from error.__cause__
+
+    def _is_enough(self, state: RetryCallState) -> bool:
+        error = state.outcome and state.outcome.exception()
+        if not isinstance(error, _MayYetSucceed) or (error.after or 0) > LONGEST_WAIT:
+            return True
+        if error.after:  # the others would only be told the same
+            self._pace.hold(error.after)
+        most = _ONCE if error.once else self._calling.retries
+        return state.attempt_number > min(most, self._calling.retries)
+
+    def _once(self, body: bytes) -> Reply:
+        started = time.monotonic()
+        try:
+            answer, content = self._followed(body, started + self._calling.timeout)
+        except httpx.TimeoutException as error:
+            waited = f"{time.monotonic() - started:.1f} s ({type(error).__name__})"
+            raise _MayYetSucceed(
+                f"no answer from {self.address.shown} in {waited}",
+                "--timeout waits longer, --connect-timeout for a connection",
+                once=True,
+            ) from error
+        except httpx.TransportError as error:
+            raise self._unreached(error) from error
+        except (httpx.InvalidURL, httpx.DecodingError) as error:
+            raise self._error(f"{self.address.shown}: {error}") from error
+        self._reached = True
+        if not answer.is_success:
+            raise self._refusal(failure(answer.status_code, answer.headers, content), answer)
+        return Reply(content, answer.headers, 1, time.monotonic() - started)
+
+    def _followed(self, body: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
+        """Send a request, to where it is redirected and until its answer is ready."""
+        method, url, content = "POST", self.address.url, body
+        redirects, pause = 0, _FIRST_POLL
+        while True:
+            answer, received = self._exchange(method, url, content, deadline)
+            if answer.status_code == httpx.codes.ACCEPTED and self.address.poll is not None:
+                number = answer.headers.get("nvcf-reqid", "")
+                method, url, content = "GET", self.address.poll.replace("$request_id", number), b""
+                if time.monotonic() + pause > deadline:
+                    raise httpx.ReadTimeout("the answer was not ready")
+                self._sleep(pause)
+                pause = min(pause * 2, _MOST_POLL)
+            elif answer.has_redirect_location:
+                target = urljoin(url, answer.headers["location"])
+                redirects += 1
+                self._check_redirect(answer.status_code, url, target, redirects)
+                url = target
+            else:
+                return answer, received
+
+    def _exchange(
+        self, method: str, url: str, content: bytes, deadline: float
+    ) -> tuple[httpx.Response, bytes]:
+        with self._http.stream(method, url, content=content) as answer:
+            received = bytearray()
+            for piece in answer.iter_bytes():
+                received += piece
+                if len(received) > MOST_ANSWER:
+                    raise self._error(f"the answer is longer than {MOST_ANSWER >> 20} MB")
+                # The timeout of httpx is one between two pieces, which may come for ever.
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer came too slowly")
+            return answer, bytes(received)
+
+    def _check_redirect(self, status: int, url: str, target: str, redirects: int) -> None:
+        """Follow a redirect to the same server only: no other one is to see the key or the text."""
+        if origin(target) != origin(url):
+            raise self._error(
+                f"{shown(url)} redirects to another server, {shown(target)}",
+                f"if that is right: --base-url {shown(target)}",
+            )
+        if status not in (httpx.codes.TEMPORARY_REDIRECT, httpx.codes.PERMANENT_REDIRECT):
+            raise self._error(
+                f"{shown(url)} redirects to {shown(target)} ({status}), which drops the request",
+                f"if that is the endpoint: --base-url {shown(target)}",
+            )
+        if redirects > _REDIRECTS:
+            raise self._error(f"{shown(url)} redirects again and again")
+
+    def _refusal(self, failed: Failure, answer: httpx.Response) -> Exception:
+        """What an answer that is no success comes to."""
+        words = f": {self.cleaned(failed.message)}" if failed.message else ""
+        message = f"answered {failed.status}{words}"
+        if failed.request_id:
+            message += f" (request {self.cleaned(failed.request_id)})"
+        advice = hint(failed, self.address)
+        after = retry_after(answer.headers, datetime.now(UTC))
+        if after is not None and after > LONGEST_WAIT:
+            advice = f"it asks to wait {after:.0f} s; {advice or 'try again then'}"
+        match failed.remedy:
+            case Remedy.SMALLER:
+                return TooLarge(self._named(message), hint=advice)
+            case Remedy.LATER | Remedy.ONCE:
+                once = failed.remedy is Remedy.ONCE
+                return _MayYetSucceed(message, advice, after=after, once=once)
+            case _:
+                return self._error(message, advice)
+
+    def _unreached(self, error: httpx.TransportError) -> Exception:
+        """What a broken connection comes to."""
+        url, said = self.address.shown, self.cleaned(str(error))
+        reason = f"{said} ({type(error).__name__})" if said else type(error).__name__
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return self._error(
+                    f"{url}: its certificate is not trusted: {cause.verify_message}",
+                    "SSL_CERT_FILE names a file with the certificates to trust",
+                )
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, httpx.ProxyError | httpx.UnsupportedProtocol):
+            return self._error(f"{url}: {reason}", "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how")
+        never = isinstance(error, httpx.ConnectError) and not self._reached
+        advice = "is the server running there? --base-url says where" if never else None
+        return _MayYetSucceed(f"{url}: {reason}", advice, once=never)
+
+    def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:
+        again = f", {tries} times" if tries > 1 else ""
+        return ProviderError(self._named(message + again), hint=advice)
+
+    def _named(self, message: str) -> str:
+        return f"{self.address.provider}: {self.cleaned(message)}"
+
+    def cleaned(self, text: str) -> str:
+        """A text without the secrets that a server may repeat."""
+        for secret in self.address.secrets:
+            text = text.replace(secret, "[secret]")
+        return text
+
+
+class _MayYetSucceed(Exception):
+    """A failure after which the same request may succeed, `after` some seconds if that is known."""
+
+    def __init__(
+        self, message: str, advice: str | None, *, after: float | None = None, once: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = advice
+        self.after = after
+        self.once = once
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds to wait: those that the server asked for, or twice as many each time, with jitter.
+
+    Half of it is chance, so that those who failed together do not come back together.
+    """
+    error = state.outcome and state.outcome.exception()
+    if isinstance(error, _MayYetSucceed) and error.after is not None:
+        return error.after
+    wait = min(_FIRST_WAIT * 2.0 ** (state.attempt_number - 1), _MOST_WAIT)
+    return wait * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+
+
+def _verification(url: str, calling: Calling) -> ssl.SSLContext | bool:
+    """How certificates are verified; where there are none, 20 ms of reading them are saved."""
+    plain = url.startswith("http:") and "http" not in getproxies()
+    if plain or calling.insecure:
+        return False
+    return httpx.create_ssl_context()
+
+
+def _speaks_http2(url: str) -> bool:
+    from importlib.util import find_spec
+
+    return url.startswith("https:") and find_spec("h2") is not None

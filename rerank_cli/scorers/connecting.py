@@ -1,0 +1,199 @@
+"""Opens a remote model: finds its provider's entry, its key, and who cuts long documents.
+
+Everything that can be wrong is found here, before anything is sent.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+from rerank_cli.errors import ConfigError, UsageError
+from rerank_cli.keys import find_key, how_to_set
+from rerank_cli.providers import requests
+from rerank_cli.providers.asked import Asked, Cutting, Remote
+from rerank_cli.providers.catalogue import find_provider
+from rerank_cli.providers.endpoints import endpoint, is_loopback, shown
+from rerank_cli.providers.entries import Provider
+from rerank_cli.scorers.client import Address
+from rerank_cli.scorers.estimating import CharacterTokenizer, EstimatedTokenizer
+from rerank_cli.scorers.rehearsal import Rehearsal
+from rerank_cli.scorers.remote import USUAL_DOCUMENTS, RemoteScorer
+from rerank_cli.types import Scorer, ScorerInfo, Tokenizer
+
+# The window of a model of which no limit is known, where we are to cut: most rerankers read well
+# what they were trained at.
+USUAL_WINDOW = 512
+_SPECIALS = 4  # special tokens of a pair, in the models that have most
+# A batch of documents is this many requests for each that is sent at once: between two batches
+# some connections are idle, for at most a part in so many.
+_REQUESTS_AHEAD = 32
+_MOST_AHEAD = 1 << 15
+# Headers of which the value is nobody else's business.
+_SECRET = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
+
+
+def open_remote(name: str, model: str, remote: Remote) -> RemoteScorer:
+    """Open a provider's model.
+
+    Raises `UsageError` for what the provider cannot honour, and `ConfigError` where its key is not
+    to be found.
+    """
+    provider = find_provider(name, model)
+    if not model:
+        raise UsageError(
+            f"{name} needs the name of a model", hint=f"-m {name}/{provider.example}, for example"
+        )
+    cutting = who_cuts(provider, remote)
+    asked = _with_cutting(remote, cutting)
+    problems = requests.check(provider, asked, model)
+    if remote.cutting is Cutting.REMOTE and not provider.limits.chunks:
+        problems.append(f"{name} does not cut documents into chunks")
+    if remote.sigmoid and provider.scale == "probability":
+        raise UsageError(
+            f"--sigmoid: the scores of {name} are in 0 to 1 already", hint="leave it out"
+        )
+    if problems and not remote.lenient:
+        raise UsageError(
+            "; ".join(problems), hint="leave it out, or let --lenient make it a warning"
+        )
+    address = _address(provider, model, remote)
+    info = _info(provider, model, remote, cutting)
+    remarks = [
+        f"--{option} is not given: sent {value!r}, as {name} needs one"
+        for option, value in provider.defaults.items()
+        if option not in asked.options
+    ]
+    scorer = RemoteScorer(provider, model, asked, info, address, remote.calling)
+    scorer.notes, scorer.remarks = problems, remarks
+    return scorer
+
+
+def rehearse(name: str, model: str, remote: Remote) -> Scorer:
+    """Open a model that only says what it would send; raises what `open_remote` does."""
+    return Rehearsal(open_remote(name, model, replace(remote, rehearsed=True)))
+
+
+def who_cuts(provider: Provider, remote: Remote) -> Cutting:
+    """Decide who cuts long documents: never is one left to be cut silently, if that is known."""
+    limits = provider.limits
+    if remote.cutting is not Cutting.AUTO:
+        return remote.cutting
+    sizes = _sizes(remote)
+    if limits.chunks and not remote.cuts and sizes.keys() <= provider.options.keys():
+        return Cutting.REMOTE
+    known = limits.pair or limits.document or limits.characters
+    return Cutting.LOCAL if known or remote.cuts or sizes else Cutting.REMOTE
+
+
+def _with_cutting(remote: Remote, cutting: Cutting) -> Asked:
+    """What is asked of the provider, with the sizes of chunks if it is to cut them."""
+    if cutting is Cutting.LOCAL:
+        return remote.asked
+    return replace(remote.asked, options={**remote.asked.options, **_sizes(remote)})
+
+
+def _sizes(remote: Remote) -> Mapping[str, int]:
+    """The sizes of chunks that were given."""
+    sizes = {"max-chunks": remote.max_chunks, "overlap-tokens": remote.overlap_tokens}
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _address(provider: Provider, model: str, remote: Remote) -> Address:
+    base = remote.base_url or provider.url
+    if base is None:
+        raise UsageError(
+            f"{provider.name} is wherever you say, and no URL was given",
+            hint="--base-url https://…, as its documentation has it",
+        )
+    url = endpoint(base, provider.path, model, versionless=provider.versionless)
+    if remote.calling.insecure and not is_loopback(url):
+        raise UsageError(
+            f"--insecure is for servers on this machine, and not for {shown(url)}",
+            hint="SSL_CERT_FILE names a file with the certificates to trust",
+        )
+    given = remote.asked.headers
+    headers = {**provider.headers}
+    secrets = [part for name, value in given.items() for part in _secret(name, value)]
+    if provider.authorization.lower() not in {name.lower() for name in given}:
+        key = None if remote.rehearsed else _key(provider)
+        if key is not None:
+            headers[provider.authorization] = f"{provider.scheme} {key}".strip()
+            secrets.append(key)
+    poll = provider.poll
+    if poll is not None and remote.base_url is not None:  # never to another host than was typed
+        poll = urljoin(url, urlsplit(poll).path)
+    return Address(
+        provider=provider.name,
+        url=url,
+        headers={**headers, **given},
+        secrets=secrets,
+        variable=provider.key[0] if provider.key else None,
+        poll=poll,
+    )
+
+
+def _key(provider: Provider) -> str | None:
+    key = find_key(provider.account, provider.key)
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(
+            f"the key for {provider.name} has characters that no key has",
+            hint=how_to_set(provider.account),
+        )
+    if key is None and not provider.keyless:
+        variables = " or ".join(provider.key)
+        raise ConfigError(
+            f"{provider.name} needs a key" + (f": {variables} is not set" if variables else ""),
+            hint=(f"export {provider.key[0]}=…, or " if variables else "")
+            + how_to_set(provider.account),
+        )
+    return key
+
+
+def _secret(name: str, value: str) -> list[str]:
+    """What must not be shown of a header: of one that lets somebody in, all or its last word."""
+    if not _SECRET.search(name):
+        return []
+    return [value, value.split()[-1]]
+
+
+def _info(provider: Provider, model: str, remote: Remote, cutting: Cutting) -> ScorerInfo:
+    limits = provider.limits
+    tokenizer: Tokenizer = EstimatedTokenizer()
+    if remote.tokenizer is not None:
+        tokenizer = _own_tokenizer(remote.tokenizer)
+    elif limits.characters is not None and cutting is Cutting.LOCAL:
+        tokenizer = CharacterTokenizer()
+    window = length = None
+    if cutting is Cutting.LOCAL:
+        length = limits.pair
+        window = limits.characters or limits.document
+        if window is None and length is None:
+            window = USUAL_WINDOW
+    kinds = {"image": provider.request.image, "video": provider.request.video}
+    documents = limits.documents or USUAL_DOCUMENTS
+    return ScorerInfo(
+        name=f"{provider.name}/{model}",
+        revision="",
+        scale="logit" if remote.sigmoid else provider.scale,
+        scope="set" if provider.listwise else "pair",
+        window=window,
+        length=length,
+        specials=_SPECIALS,
+        tokenizer=tokenizer,
+        remote=True,
+        estimated=remote.tokenizer is None,
+        media=frozenset(kind for kind, template in kinds.items() if template is not None),
+        ahead=min(_MOST_AHEAD, remote.calling.concurrency * documents * _REQUESTS_AHEAD),
+    )
+
+
+def _own_tokenizer(path: str) -> Tokenizer:
+    from rerank_cli.scorers.encoding import ModelTokenizer
+
+    place = Path(path).expanduser()
+    file = place / "tokenizer.json" if place.is_dir() else place
+    if not file.is_file():
+        raise UsageError(f"{path}: no such tokenizer", hint="--tokenizer takes a tokenizer.json")
+    return ModelTokenizer(file)

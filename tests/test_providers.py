@@ -1,0 +1,161 @@
+"""Every provider that is known, by one test body, against a server that speaks its dialect."""
+
+import json
+import tomllib
+
+import pytest
+
+from rerank_cli.providers.catalogue import find_provider, names, own_file
+from tests.conftest import Run
+from tests.loopback import DIALECTS, logit_of, score_of, serve
+from tests.loopback.samples import QUERY, TEXTS
+
+# What the server calls a provider's dialect, where it is not the provider's name.
+DIALECT = {
+    "cohere": "cohere-v2",
+    "dashscope": "dashscope-compat",
+    "nvidia": "nvidia-hosted",
+    "new-api": "newapi",
+    "gitee-multimodal": "gitee",
+}
+KEY = "sk-0123456789abcdef"
+BEST = sorted(range(len(TEXTS)), key=lambda place: -score_of(QUERY, TEXTS[place]))
+
+
+def arguments(provider: str, url: str) -> list[str]:
+    model = f"{provider}/{find_provider(provider).example}"
+    documents = [word for text in TEXTS for word in ("-d", text)]
+    return ["-m", model, "--base-url", url, QUERY, *documents]
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in names():
+        for variable in find_provider(name).key:
+            monkeypatch.setenv(variable, KEY)
+
+
+def test_every_dialect_is_spoken_by_a_provider() -> None:
+    spoken = {DIALECT.get(name, name) for name in names()}
+    assert spoken == set(DIALECTS)
+
+
+@pytest.mark.parametrize("provider", names())
+def test_the_ranking_is_right(provider: str, rerank: Run) -> None:
+    with serve(DIALECT.get(provider, provider), key=KEY) as server:
+        ran = rerank(*arguments(provider, server.url), "--json")
+    assert (ran.code, ran.err) == (0, "")
+    body = json.loads(ran.out)
+    assert body["model"] == f"{provider}/{find_provider(provider).example}"
+    assert [result["index"] for result in body["results"]] == BEST
+    of = logit_of if provider in ("nvidia", "nim", "llamacpp") else score_of
+    for result in body["results"]:
+        text = TEXTS[result["index"]]
+        assert result["document"] == {"text": text}
+        assert result["raw_score"] == pytest.approx(of(QUERY, text), abs=1e-5)
+        if body["scale"] == "logit":
+            assert result["relevance_score"] == pytest.approx(score_of(QUERY, text), abs=1e-5)
+        else:
+            assert result["relevance_score"] == result["raw_score"]
+
+
+@pytest.mark.parametrize("provider", names())
+def test_only_the_best_are_asked_for(provider: str, rerank: Run) -> None:
+    with serve(DIALECT.get(provider, provider), key=KEY) as server:
+        ran = rerank(*arguments(provider, server.url), "-n", "2")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == [TEXTS[place] for place in BEST[:2]]
+    body = server.requests[0].json
+    asked = [body.get("top_n"), body.get("top_k"), body.get("parameters", {}).get("top_n")]
+    if any(name in str(find_provider(provider).request.body) for name in ("$top_n",)):
+        assert 2 in asked
+
+
+@pytest.mark.parametrize("provider", names())
+def test_a_wrong_key_is_told_in_the_servers_words_and_never_shown(
+    provider: str, rerank: Run
+) -> None:
+    with serve(DIALECT.get(provider, provider), key="another") as server:
+        for more in ([], ["-v"], ["--json"]):
+            ran = rerank(*arguments(provider, server.url), *more)
+            assert (ran.code, ran.out) == (3, "")
+            assert ran.err.startswith(f"rerank: {provider}: answered 401")
+            assert KEY not in ran.err
+            assert "check the key" in ran.err
+    assert all(KEY in str(request.headers) for request in server.requests)
+
+
+@pytest.mark.parametrize("provider", names())
+def test_where_there_is_no_key_nothing_is_sent(
+    provider: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = find_provider(provider)
+    for variable in entry.key:
+        monkeypatch.delenv(variable)
+    with serve(DIALECT.get(provider, provider)) as server:
+        ran = rerank(*arguments(provider, server.url))
+    if entry.keyless:
+        assert ran.code == 0
+        assert all("authorization" not in request.headers for request in server.requests)
+    else:
+        assert (ran.code, ran.out) == (2, "")
+        assert server.count == 0
+        assert entry.key[0] in ran.err
+        assert f"rerank config set-key {entry.account}" in ran.err
+
+
+@pytest.mark.parametrize("provider", names())
+def test_the_endpoint_is_found_from_any_part_of_it(provider: str, rerank: Run) -> None:
+    entry = find_provider(provider)
+    path = entry.path.replace("$model", entry.example)
+    path = path.replace("$slug", entry.example.rpartition("/")[2].replace(".", "_"))
+    steps = [step for step in path.split("/") if step]
+    with serve(DIALECT.get(provider, provider)) as server:
+        for count in range(len(steps) + 1):
+            base = "/".join([server.url, *steps[:count]])
+            for end in ("", "/"):
+                assert rerank(*arguments(provider, base + end)).code == 0
+    paths = {request.path for request in server.requests if request.method == "POST"}
+    assert paths == {path}
+
+
+def test_tei_has_no_version(rerank: Run) -> None:
+    with serve("tei") as server:
+        assert rerank(*arguments("tei", f"{server.url}/v1")).code == 0
+    assert server.requests[0].path == "/rerank"
+
+
+@pytest.mark.parametrize("provider", names())
+def test_check_says_what_came_back(provider: str, rerank: Run) -> None:
+    with serve(DIALECT.get(provider, provider), key=KEY) as server:
+        ran = rerank("providers", "check", provider, "--base-url", server.url, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    found = json.loads(ran.out)
+    assert found["endpoint"].startswith(server.url)
+    assert found["order"] == "right"
+    assert len(found["scores"]) == 2
+
+
+@pytest.mark.parametrize("provider", names())
+def test_what_is_shown_as_toml_is_the_entry_again(provider: str, rerank: Run) -> None:
+    written = rerank("providers", "show", provider, "--toml").out
+    table = tomllib.loads(written)[provider]
+    own_file().write_text(written.replace(f"[{provider}", "[mine"), encoding="utf-8")
+    mine = find_provider("mine").model_dump(exclude={"name", "aliases"})
+    assert mine == find_provider(provider).model_dump(exclude={"name", "aliases"})
+    assert table["docs"].startswith("https://")
+    assert json.loads(rerank("providers", "show", provider, "--json").out) == table
+
+
+def test_the_list_says_which_have_a_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JINA_API_KEY")
+    monkeypatch.delenv("TEI_API_KEY")
+    rows = {row.split("\t")[0]: row.split("\t") for row in rerank("providers").out.splitlines()}
+    assert list(rows) == names()
+    assert rows["jina"][1:5] == ["not set", "", "standard", "unknown"]
+    assert rows["tei"][1:5] == ["not needed", "32", "tei", "probability"]
+    assert rows["cohere"][1:5] == ["set", "1000", "standard", "probability"]
+    assert rerank("config", "set-key", "jina", stdin=b"key").code == 0
+    listed = {row["name"]: row for row in json.loads(rerank("providers", "--json").out)}
+    assert listed["jina"]["key"] == "set"
+    assert rerank("providers", terminal=100).out.startswith("NAME ")

@@ -124,6 +124,8 @@ def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
         return Split(document, (_whole(document, 0),), 0, 0)
     covered = ranges[-1][1]
     chunks = [_chunk(document, head, kept, a, b) for a, b in ranges]
+    # Where white space is tokens too, as where characters are, a window may hold nothing else.
+    chunks = [chunk for chunk in chunks if chunk.text] or [_whole(document, total)]
     return Split(document, chunks, total, total - covered + title_dropped)
 
 

@@ -14,6 +14,7 @@ from rerank_cli.boundaries import Cut, cut_before, joins
 from rerank_cli.chunking import Plan, plan, split, windows
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.scorers.encoding import ModelTokenizer
+from rerank_cli.scorers.estimating import CharacterTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT
 from tests.fakes import WORDS_INFO, Words, windowed
@@ -257,3 +258,10 @@ def test_a_scorer_without_a_window_gets_whole_documents() -> None:
     assert plan("q", WORDS_INFO, passages=True).room == chunking.PASSAGE_TOKENS
     done = split(Document("one two three"), Words(), plan("q", WORDS_INFO))
     assert [(c.text, c.tokens) for c in done.chunks] == [("one two three", 3)]
+
+
+def test_no_chunk_is_blank_where_white_space_counts() -> None:
+    text = f"one{' ' * 90}two"
+    cut = split(Document(text), CharacterTokenizer(), Plan("q", 10, 0, 100))
+    assert [chunk.text for chunk in cut.chunks] == ["one", "two"]
+    assert (cut.tokens, cut.dropped) == (len(text), 0)

@@ -1,91 +1,92 @@
-"""Keeps to a rate of requests and of tokens a minute, and waits where a server asks to.
+"""Keeps requests within what a service takes a minute, and lets it ask for a pause.
 
-Shared by all threads that send; a sliding window of the last minute, so that in no minute more is
-sent than may be. Counts what it is told; what a provider counts may differ.
+Knows only what this process has sent. Sends nothing and repeats nothing.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Lock
+from typing import NamedTuple
 
-MINUTE = 60.0
+# A minute, and a second more: a request can take longer to arrive than one that was sent later, and
+# it is the service's clock that counts.
+SPAN = 61.0
 
 
 class Pace:
-    """When the next request may be sent; None for either rate is no limit."""
+    """Limits on requests and tokens in any 60 seconds, for threads that share them.
+
+    Requests go at once until a limit is reached, and then as earlier ones come to be a minute old.
+    One that waits for its turn is not overtaken, so that a large one is sent too.
+    """
 
     def __init__(
         self,
-        requests_per_minute: int | None,
-        tokens_per_minute: int | None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._windows = [
-            (weigh, _Window(most))
-            for weigh, most in ((_one, requests_per_minute), (_tokens, tokens_per_minute))
-            if most is not None
-        ]
-        self._not_before = 0.0
+        limits = (requests_per_minute, tokens_per_minute)
+        if any(limit is not None and limit < 1 for limit in limits):
+            raise ValueError("a limit a minute is at least 1")
+        self._requests = requests_per_minute
+        self._tokens = tokens_per_minute
         self._clock = clock
         self._sleep = sleep
-        self._lock = Lock()
+        self._turn = threading.Lock()  # held by the one thread that goes next, also as it sleeps
+        self._held_until = float("-inf")
+        self._hold = threading.Lock()
+        self._sent: deque[_Sent] = deque()  # what counts still, oldest first
+        self._spent = 0  # the tokens of all of these
 
-    def wait(self, tokens: int) -> float:
-        """Wait until a request of so many tokens may be sent, and say for how many seconds.
+    def wait(self, tokens: int = 0) -> float:
+        """Wait until a request of so many tokens may be sent, and give the seconds that took.
 
-        Whoever comes first goes first. One of more tokens than a minute has waits for a whole one.
+        One of more than the tokens of a minute waits for a minute without any, and goes.
         """
-        with self._lock:
+        began = self._clock()
+        if self._tokens is not None:
+            tokens = min(tokens, self._tokens)
+        with self._turn:
+            while (delay := self._delay(tokens)) > 0:
+                self._sleep(delay)
             now = self._clock()
-            at = max(
-                [now, self._not_before, *(w.earliest(now, of(tokens)) for of, w in self._windows)]
-            )
-            for of, window in self._windows:
-                window.take(at, of(tokens))
-            if self._windows:  # the next one may not overtake it
-                self._not_before = at
-        if at > now:
-            self._sleep(at - now)
-        return at - now
+            if self._requests is not None or self._tokens is not None:
+                self._sent.append(_Sent(now + SPAN, tokens))
+                self._spent += tokens
+        return now - began
 
     def hold(self, seconds: float) -> None:
-        """Have every request that is not yet waiting wait for some seconds from now."""
-        with self._lock:
-            self._not_before = max(self._not_before, self._clock() + seconds)
+        """Send nothing for so long, also where a thread is waiting already."""
+        with self._hold:
+            self._held_until = max(self._held_until, self._clock() + seconds)
 
+    def _delay(self, tokens: int) -> float:
+        """How long from now a request of so many tokens must wait, as far as is known now."""
+        now = self._clock()
+        while self._sent and self._sent[0].until <= now:
+            self._spent -= self._sent.popleft().tokens
+        return max(self._held_until, self._free(tokens)) - now
 
-class _Window:
-    """What was taken in the minute before any moment, `most` at most."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: deque[tuple[float, int]] = deque()
-        self._sum = 0
-
-    def earliest(self, now: float, amount: int) -> float:
-        """The first moment from now at which there is room for an amount."""
-        while self._taken and self._taken[0][0] <= now - MINUTE:
-            self._sum -= self._taken.popleft()[1]
-        left = self._sum + min(amount, self._most) - self._most
-        for moment, taken in self._taken:
-            if left <= 0:
+    def _free(self, tokens: int) -> float:
+        """When enough of what was sent will be a minute old."""
+        over_requests = 0 if self._requests is None else len(self._sent) + 1 - self._requests
+        over_tokens = 0 if self._tokens is None else self._spent + tokens - self._tokens
+        free = float("-inf")
+        for sent in self._sent:
+            if over_requests <= 0 and over_tokens <= 0:
                 break
-            left -= taken
-            now = max(now, moment + MINUTE)
-        return now
-
-    def take(self, moment: float, amount: int) -> None:
-        amount = min(amount, self._most)
-        self._taken.append((moment, amount))
-        self._sum += amount
+            free = sent.until
+            over_requests -= 1
+            over_tokens -= sent.tokens
+        return free
 
 
-def _one(_tokens: int) -> int:
-    return 1
+class _Sent(NamedTuple):
+    """A request that was sent: until when it counts, and the tokens it counts for."""
 
-
-def _tokens(tokens: int) -> int:
-    return tokens
+    until: float
+    tokens: int

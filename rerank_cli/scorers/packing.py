@@ -1,4 +1,7 @@
-"""Packs documents into requests, in their order, as many into each as a provider takes."""
+"""Packs documents into requests that a service takes: by count, by tokens and by bytes.
+
+Keeps their order and knows no texts. Reckons with what it is told; cuts and drops nothing.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from typing import NamedTuple
 
 
 class Size(NamedTuple):
-    """How large a text is, as it is sent."""
+    """How large a text is as it will be sent."""
 
     tokens: int
     bytes: int
@@ -14,44 +17,48 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The most that a request may hold; None where there is no such limit."""
+    """The most that one request holds, the query included; None where there is no such limit."""
 
     documents: int | None = None
     tokens: int | None = None
     bytes: int | None = None
 
 
-def pack(
-    sizes: Sequence[Size], room: Room, query: Size, *, query_each: bool = False
-) -> Iterator[range]:
-    """Share out documents of some sizes into requests, as ranges of their places.
+NOTHING = Size(0, 0)
 
-    The query takes its room once, or once for each document (`query_each`). A document that is too
-    large by itself has a request of its own: what comes of it, the provider says.
+
+def pack(
+    sizes: Sequence[Size],
+    room: Room,
+    *,
+    query: Size = NOTHING,
+    query_each: bool = False,
+    overhead: int = 0,
+) -> Iterator[range]:
+    """Fill one request after the other, as ranges of places that cover `sizes` once, in order.
+
+    The query counts once a request or, with `query_each`, once a document, and `overhead` bytes
+    come with each document. One that alone is too large has a request of its own, as it is for the
+    service to say what becomes of it.
     """
-    each, start = (query if query_each else Size(0, 0)), 0
-    taken = first = Size(0, 0) if query_each else query
-    for place, size in enumerate(sizes):
-        grown = Size(
-            taken.tokens + size.tokens + each.tokens, taken.bytes + size.bytes + each.bytes
+    shared, own = (NOTHING, query) if query_each else (query, NOTHING)
+    start, tokens, size = 0, shared.tokens, shared.bytes
+    for place, document in enumerate(sizes):
+        more_tokens = document.tokens + own.tokens
+        more_bytes = document.bytes + own.bytes + overhead
+        fits = (
+            _within(place - start + 1, room.documents)
+            and _within(tokens + more_tokens, room.tokens)
+            and _within(size + more_bytes, room.bytes)
         )
-        if place > start and not _fits(room, place - start + 1, grown):
+        if place > start and not fits:
             yield range(start, place)
-            start = place
-            grown = Size(
-                first.tokens + size.tokens + each.tokens, first.bytes + size.bytes + each.bytes
-            )
-        taken = grown
+            start, tokens, size = place, shared.tokens, shared.bytes
+        tokens += more_tokens
+        size += more_bytes
     if sizes:
         yield range(start, len(sizes))
 
 
-def _fits(room: Room, documents: int, size: Size) -> bool:
-    return all(
-        most is None or count <= most
-        for count, most in (
-            (documents, room.documents),
-            (size.tokens, room.tokens),
-            (size.bytes, room.bytes),
-        )
-    )
+def _within(amount: int, limit: int | None) -> bool:
+    return limit is None or amount <= limit

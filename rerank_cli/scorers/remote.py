@@ -116,7 +116,10 @@ class RemoteScorer:
             chunks = [pairs[place].chunk for place in own]
             sizes = [self._size(chunk) for chunk in chunks]
             asking = Size(self._count(query), len(query.encode("utf-8", "replace")))
-            for packed in pack(sizes, room, asking, query_each=limits.query_each):
+            packing = pack(
+                sizes, room, query=asking, query_each=limits.query_each, overhead=limits.overhead
+            )
+            for packed in packing:
                 tokens = sum(sizes[i].tokens + asking.tokens for i in packed)
                 made.append(
                     Request(query, [own[i] for i in packed], [chunks[i] for i in packed], tokens)
@@ -226,10 +229,8 @@ class RemoteScorer:
         return (note,)
 
     def _size(self, chunk: Chunk) -> Size:
-        """A chunk's size as it is sent; what a template puts around it is in the overhead."""
-        text = chunk.scored_text
-        size = len(text.encode("utf-8", "replace")) + self.provider.limits.overhead
-        return Size(chunk.tokens + (self._count(chunk.title) if chunk.title else 0), size)
+        tokens = chunk.tokens + (self._count(chunk.title) if chunk.title else 0)
+        return Size(tokens, len(chunk.scored_text.encode("utf-8", "replace")))
 
     def _count(self, text: str) -> int:
         return self.info.tokenizer.count(text) if self.info.tokenizer is not None else 0

@@ -1,0 +1,150 @@
+"""Whatever is asked of it, no minute has more requests or tokens than the limit."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.scorers.pacing import SPAN, Pace
+
+
+class Clock:
+    """Time that passes only while somebody sleeps; each thread can ask when it last looked."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+        self.seen = threading.local()
+
+    def __call__(self) -> float:
+        self.seen.time = self.now
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def paced(clock: Clock, requests: int | None = None, tokens: int | None = None) -> Pace:
+    return Pace(requests, tokens, clock=clock, sleep=clock.sleep)
+
+
+def most_in_a_minute(sent: Sequence[tuple[float, int]]) -> tuple[int, int]:
+    """The most requests, and the most tokens, in any 60 seconds, both ends of which count."""
+    minutes = [[n for then, n in sent if start <= then <= start + 60] for start, _ in sent]
+    return max(map(len, minutes), default=0), max(map(sum, minutes), default=0)
+
+
+limits = st.one_of(st.none(), st.integers(1, 12))
+asked = st.lists(st.tuples(st.floats(0, 40), st.integers(0, 15)), max_size=60)
+
+
+@given(limits, limits, asked)
+def test_no_minute_has_more_than_the_limits(
+    requests: int | None, tokens: int | None, asked: list[tuple[float, int]]
+) -> None:
+    clock = Clock()
+    pace = paced(clock, requests, tokens)
+    sent = []
+    for gap, size in asked:
+        clock.now += gap
+        before = clock.now
+        waited = pace.wait(size)
+        assert waited == clock.now - before <= SPAN + 1e-6
+        sent.append((clock.now, min(size, tokens or size)))
+    most_requests, most_tokens = most_in_a_minute(sent)
+    assert requests is None or most_requests <= requests
+    assert tokens is None or most_tokens <= tokens
+
+
+@pytest.mark.parametrize(("requests", "tokens"), [(10, None), (None, 60), (10, 60)])
+def test_threads_share_the_limits(requests: int | None, tokens: int | None) -> None:
+    clock = Clock()
+    pace = paced(clock, requests, tokens)
+
+    def send(place: int) -> tuple[float, int]:
+        pace.wait(place % 13)
+        return clock.seen.time, place % 13
+
+    with ThreadPoolExecutor(8) as pool:
+        sent = sorted(pool.map(send, range(200)))
+    most_requests, most_tokens = most_in_a_minute(sent)
+    assert requests is None or most_requests <= requests
+    assert tokens is None or most_tokens <= tokens
+    # Nor are they held back more than the limits call for.
+    assert requests is None or tokens or sent[-1][0] - sent[0][0] == pytest.approx(19 * SPAN)
+
+
+def test_requests_go_at_once_until_the_limit_and_then_as_room_comes() -> None:
+    clock = Clock()
+    pace = paced(clock, requests=3)
+    waits = []
+    for _ in range(6):
+        waits.append(pace.wait())
+        clock.now += 1
+    assert waits == [0, 0, 0, SPAN - 3, 0, 0]
+
+
+def test_a_request_of_more_tokens_than_a_minutes_waits_for_all_of_them() -> None:
+    clock = Clock()
+    pace = paced(clock, tokens=100)
+    assert pace.wait(10_000) == 0
+    assert pace.wait(1) == SPAN
+    assert pace.wait(10_000) == SPAN
+    assert pace.wait(100) == SPAN
+
+
+def test_a_hold_makes_everybody_wait_and_the_longest_counts() -> None:
+    clock = Clock()
+    pace = paced(clock)
+    pace.hold(20)
+    pace.hold(5)
+    clock.now += 4
+    assert pace.wait() == 16
+    assert pace.wait() == 0
+
+
+def test_a_hold_reaches_who_waits_already() -> None:
+    clock = Clock()
+    pace: Pace
+
+    def sleep(seconds: float) -> None:
+        if not clock.slept:
+            pace.hold(100)  # as if another thread had been told to retry after 100 seconds
+        clock.sleep(seconds)
+
+    pace = Pace(1, clock=clock, sleep=sleep)
+    pace.wait()
+    assert pace.wait() == pytest.approx(100)
+    assert clock.slept == [SPAN, 100 - SPAN]
+
+
+def test_an_interrupted_wait_leaves_the_turn_to_others() -> None:
+    clock = Clock()
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    pace = Pace(1, clock=clock, sleep=interrupt)
+    pace.wait()
+    with pytest.raises(KeyboardInterrupt):
+        pace.wait()
+    clock.now += SPAN
+    assert pace.wait() == 0
+
+
+@pytest.mark.parametrize("limits", [(0, None), (None, 0), (-1, 5)])
+def test_a_limit_of_nothing_makes_no_sense(limits: tuple[int | None, int | None]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Pace(*limits)
+
+
+def test_without_limits_nobody_waits() -> None:
+    clock = Clock()
+    pace = paced(clock)
+    assert [pace.wait(10**9) for _ in range(100)] == [0] * 100
+    assert clock.slept == []

@@ -29,13 +29,9 @@ from rerank_cli.types import (
     Tokenizer,
 )
 
-# Documents are read and cut in batches: large enough for every core, small enough that a stream
-# of any length fits in memory.
-BATCH_DOCUMENTS = 256
+# Documents are read and cut in batches, of as many as the scorer is best given at once, but small
+# enough that a stream of any length fits in memory.
 BATCH_CHARACTERS = 1 << 20
-# A scorer that wants more at once is given this many characters for each 256 documents, up to
-# a limit that bounds memory.
-MOST_CHARACTERS = 1 << 24
 _SURVEYED = 1000  # documents after which whoever watches a survey is told of it
 
 
@@ -95,31 +91,31 @@ def rank(
         watch=watch,
     )
     tally, best = _Tally(), Best(n, min_score)
-    for batch in _batches(_scorable(documents, info), info.ahead, everything=together):
-        cut = [chunking.split(document, info.tokenizer, plan) for document in batch]
-        for split, scores in zip(cut, scoring.of(cut), strict=True):
-            if keep_empty and all(score is None for score in scores):
-                best.offer_blank(Blank(tally.documents, split.document))
-            for place, chunks, values in _groups(split, scores, passages=passages):
-                score, deciding = AGGREGATES[aggregate](values)
-                relevant = relevance(score, info.scale)
-                if best.wants(score, relevant):
-                    best.offer(
-                        Ranked(
-                            rank=0,
-                            index=tally.chunks + place if passages else tally.documents,
-                            score=score,
-                            relevance=relevant,
-                            document=split.document,
-                            passage=chunks[deciding],
-                            passage_score=values[deciding],
-                            tokens=chunks[0].tokens if passages else split.tokens,
-                            chunks=len(chunks),
-                            dropped=0 if passages else split.dropped,
-                            explanation=_explained(chunks, values, info.scale) if explain else (),
-                        )
+    batches = _batches(_scorable(documents, info), info.batch, everything=together)
+    splits = ([chunking.split(one, info.tokenizer, plan) for one in batch] for batch in batches)
+    for split, scores in scoring.through(splits):
+        if keep_empty and all(score is None for score in scores):
+            best.offer_blank(Blank(tally.documents, split.document))
+        for place, chunks, values in _groups(split, scores, passages=passages):
+            score, deciding = AGGREGATES[aggregate](values)
+            relevant = relevance(score, info.scale)
+            if best.wants(score, relevant):
+                best.offer(
+                    Ranked(
+                        rank=0,
+                        index=tally.chunks + place if passages else tally.documents,
+                        score=score,
+                        relevance=relevant,
+                        document=split.document,
+                        passage=chunks[deciding],
+                        passage_score=values[deciding],
+                        tokens=chunks[0].tokens if passages else split.tokens,
+                        chunks=len(chunks),
+                        dropped=0 if passages else split.dropped,
+                        explanation=_explained(chunks, values, info.scale) if explain else (),
                     )
-            tally.add(split)
+                )
+        tally.add(split)
 
     results = best.results(within)
     return Ranking(
@@ -229,7 +225,7 @@ def _pairs(
     """All pairs of the query and a chunk, one after the other."""
     for number, document in enumerate(documents):
         if watch is not None and number % _SURVEYED == 0:
-            watch(Progress(number, 0, 0.0, surveying=True))
+            watch(Progress(0, 0, number, surveying=True))
         for chunk in chunking.split(document, tokenizer, plan).chunks:
             yield Pair(plan.query, chunk)
 
@@ -252,17 +248,16 @@ def _scorable(documents: Iterable[str | Document], info: ScorerInfo) -> Iterator
 
 
 def _batches(
-    documents: Iterable[Document], ahead: int | None, *, everything: bool
+    documents: Iterable[Document], most: int, *, everything: bool
 ) -> Iterator[list[Document]]:
     """Group a stream of documents for scoring: all of it where scores depend on the whole set."""
     batch: list[Document] = []
     characters = 0
-    most = max(BATCH_DOCUMENTS, ahead or 0)
-    room = min(BATCH_CHARACTERS * most // BATCH_DOCUMENTS, MOST_CHARACTERS)
     for document in documents:
         batch.append(document)
-        characters += len(document.text) + (len(document.media.place) if document.media else 0)
-        if (len(batch) >= most or characters >= room) and not everything:
+        # Of an image or a video the text is what is shown of it, and not what is held.
+        characters += len(document.media.place if document.media else document.text)
+        if (len(batch) >= most or characters >= BATCH_CHARACTERS) and not everything:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -4,6 +4,7 @@ Comes up only for what takes a while, and leaves nothing behind.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, TextIO
@@ -29,7 +30,8 @@ class ProgressLine:
         self._begun = self._scoring = time.monotonic()
         self._bar: Any = None
         self._surveyed = False
-        self._batch = (0.0, 0.0)  # how much had been read before the batch at hand, and after
+        # At how many documents how much had been read; the first two are not yet all scored.
+        self._marks: deque[tuple[float, float]] = deque([(0.0, 0.0)])
 
     @contextmanager
     def shown(self) -> Iterator[Self]:
@@ -57,8 +59,8 @@ class ProgressLine:
         if progress.surveying:
             self._surveyed = True
             self._scoring = time.monotonic()
-        elif progress.share == 0:
-            self._batch = (self._batch[1], share or 0.0)
+        elif progress.read > self._marks[-1][0]:
+            self._marks.append((progress.read, share or 0.0))
         if time.monotonic() - self._begun < DELAY:
             return
         done = 0.0 if share is None else min(self._done(progress, share), 1.0)
@@ -71,18 +73,26 @@ class ProgressLine:
             self._bar.update(0)
 
     def _done(self, progress: Progress, share: float) -> float:
-        before, after = self._batch
-        done = share if progress.surveying else before + (after - before) * progress.share
+        done = share if progress.surveying else self._scored(progress.documents)
         if self._surveyed:
             return done / 2 if progress.surveying else 0.5 + done / 2
         return done
 
+    def _scored(self, documents: float) -> float:
+        """How much of the input so many documents are."""
+        while len(self._marks) > 2 and self._marks[1][0] <= documents:
+            self._marks.popleft()
+        (before, read), (after, more) = self._marks[0], self._marks[min(1, len(self._marks) - 1)]
+        if documents <= before:
+            return read
+        return read + (more - read) * min(1.0, (documents - before) / (after - before))
+
     def _described(self, progress: Progress) -> str:
         if progress.surveying:
-            return f"{progress.documents:,} documents read"
+            return f"{progress.read:,} documents read"
         elapsed = time.monotonic() - self._scoring
         rate = progress.pairs / elapsed if elapsed else 0
-        return f"{progress.documents:,} documents  {rate:,.0f} pairs/s"
+        return f"{int(progress.documents):,} documents  {rate:,.0f} pairs/s"
 
 
 def _bar(stderr: TextIO, described: str, done: float, *, known: bool) -> Any:

@@ -4,8 +4,8 @@ Equal documents are scored once, within a window. Splits nothing and ranks nothi
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,18 +17,20 @@ from rerank_cli.types import Pair, Part, Scored, Scorer, StreamingScorer
 # Pairs are scored in slices: enough that every core is busy to the end of nearly all of one, few
 # enough that whoever watches sees it move.
 SLICE = 256
+# The texts of pairs that are under way are held, and those of this many characters at most.
+AHEAD_CHARACTERS = 1 << 24
 
 
 class Progress(NamedTuple):
-    """How far a ranking has come: documents and pairs scored, and the share of the batch at hand.
+    """How far a ranking has come: documents and pairs scored, of as many documents as were read.
 
-    `share` is 0 when a batch has been read, and 1 when all of it is scored. While the collection
-    is surveyed, before anything is scored, `documents` counts those read.
+    Of a document that is scored in part, that part counts. While the collection is surveyed, before
+    anything is scored, `read` alone counts.
     """
 
-    documents: int
+    documents: float
     pairs: int
-    share: float
+    read: int
     surveying: bool = False
 
 
@@ -66,41 +68,87 @@ class Scoring:
         self._keep = keep
         self._passages = passages
         self._recent = Recent()
+        self._under_way: deque[_Batch] = deque()
+        self._begun = 0  # documents, of which `documents` are done
         self._watch = watch
 
-    def of(self, splits: Sequence[Split]) -> list[Sequence[float | None]]:
-        """Score each document's chunks: as many raw scores as chunks, for each of `splits`."""
-        if self._together:
-            values = iter(self._scored(splits, splits))
-            return [list(islice(values, len(split.chunks))) for split in splits]
-        known: dict[Key, Sequence[float | None]] = {}
-        fresh: dict[Key, Split] = {}
-        keys = [Key.of(split.document) for split in splits]
-        for key, split in zip(keys, splits, strict=True):
+    def through(
+        self, batches: Iterable[Sequence[Split]]
+    ) -> Iterator[tuple[Split, Sequence[float | None]]]:
+        """Score each document's chunks: every split, in order, with as many raw scores as chunks.
+
+        Of a scorer that works on many pairs at once, batches that follow are begun meanwhile.
+        """
+        try:
+            for splits in batches:
+                self._begin(splits)
+                while self._under_way and self._is_enough():
+                    yield from self._finish()
+            while self._under_way:
+                yield from self._finish()
+        finally:  # where one failed, the others need not go on
+            for batch in self._under_way:
+                batch.parts.close()
+
+    def _is_enough(self) -> bool:
+        pairs = sum(len(batch.pairs) for batch in self._under_way)
+        characters = sum(batch.characters for batch in self._under_way)
+        return pairs >= self._scorer.info.ahead or characters >= AHEAD_CHARACTERS
+
+    def _begin(self, splits: Sequence[Split]) -> None:
+        """Ask for the scores of what has none yet."""
+        batch = _Batch(splits)
+        for split in splits:
+            key: object = Key.of(split.document)
+            if self._together:
+                key = object()  # like no other
+            batch.keys.append(key)
             if not split.chunks:
-                known[key] = ()
-            elif key in fresh or key in known:
-                self.duplicates += 1
-            elif (remembered := self._recent.get(key)) is not None:
-                known[key] = remembered
+                batch.known[key] = ()
+            elif (known := self._known(key, batch)) is not None:
+                batch.known[key] = known
                 self.duplicates += 1
             else:
-                fresh[key] = split
-        values = iter(self._scored(splits, [*fresh.values()]))
-        for key, split in fresh.items():
-            known[key] = tuple(islice(values, len(split.chunks)))
-            self._recent.put(key, known[key])
-        return [known[key] for key in keys]
-
-    def _scored(self, splits: Sequence[Split], fresh: Sequence[Split]) -> list[float | None]:
-        pairs = [Pair(self._query, chunk) for split in fresh for chunk in split.chunks]
-        values: list[float | None] = [None] * len(pairs)
+                batch.fresh[key] = split
+                batch.known[key] = []  # to be filled
+        self._begun += len(splits)
+        self._tell(0)
+        batch.pairs = [Pair(self._query, c) for split in batch.fresh.values() for c in split.chunks]
+        batch.characters = sum(len(pair.chunk.text) for pair in batch.pairs)
         # Of a document with several chunks the best may be any: they all need a score.
-        single = self._passages or all(len(split.chunks) <= 1 for split in fresh)
-        keep = min(self._keep, len(pairs)) if self._keep is not None and single else None
+        single = self._passages or all(len(split.chunks) <= 1 for split in batch.fresh.values())
+        if self._keep is not None and single:
+            batch.keep = min(self._keep, len(batch.pairs))
+        batch.parts = self._parts(batch.pairs, batch.keep)
+        self._under_way.append(batch)
+
+    def _known(self, key: object, batch: "_Batch") -> Sequence[float | None] | None:
+        """The scores of an equal document: remembered, or such as are being asked for."""
+        for other in (batch, *self._under_way):
+            if key in other.fresh:
+                return other.known[key]
+        return self._recent.get(key) if isinstance(key, Key) else None
+
+    def _finish(self) -> Iterator[tuple[Split, Sequence[float | None]]]:
+        """Wait for the scores of the batch that was begun first."""
+        batch = self._under_way[0]
+        values = iter(self._scored(batch))
+        for key, split in batch.fresh.items():
+            scores = batch.known[key]
+            assert isinstance(scores, list)  # noqa: S101 - made by `_begin`
+            scores += islice(values, len(split.chunks))
+            if isinstance(key, Key):
+                self._recent.put(key, scores)
+        self._under_way.popleft()
+        self.documents += len(batch.splits)
+        for key, split in zip(batch.keys, batch.splits, strict=True):
+            yield split, batch.known[key]
+
+    def _scored(self, batch: "_Batch") -> list[float | None]:
+        expected = len(batch.pairs)
+        values: list[float | None] = [None] * expected
         done = given = 0
-        self._tell(0, 0)
-        for places, scored in self._parts(pairs, keep):
+        for places, scored in batch.parts:
             for place, value in zip(places, self._checked(scored, len(places)), strict=True):
                 values[place] = value
                 given += value is not None
@@ -108,19 +156,19 @@ class Scoring:
             self.notes.update(dict.fromkeys(scored.notes))
             self.pairs += len(places)
             done += len(places)
-            self._tell(int(len(splits) * done / len(pairs)), done / len(pairs))
-        self.documents += len(splits)
-        self.missing += max(0, (len(pairs) if keep is None else keep) - given)
+            self._tell(len(batch.splits) * done / expected)
+        self.missing += max(0, (expected if batch.keep is None else batch.keep) - given)
         return values
 
-    def _parts(self, pairs: Sequence[Pair], keep: int | None) -> Iterator[Part]:
-        if not pairs:
-            return
-        if isinstance(self._scorer, StreamingScorer):
-            yield from self._scorer.stream(pairs, keep)
-            return
+    def _parts(self, pairs: Sequence[Pair], keep: int | None) -> Generator[Part]:
+        """The scores of pairs, which a scorer that works on many at once begins to make now."""
+        if isinstance(self._scorer, StreamingScorer) and pairs:
+            return self._scorer.stream(pairs, keep)
+        return self._slices(pairs, keep)
+
+    def _slices(self, pairs: Sequence[Pair], keep: int | None) -> Generator[Part]:
         step = len(pairs) if self._together else SLICE
-        for start in range(0, len(pairs), step):
+        for start in range(0, len(pairs), step or 1):
             part = pairs[start : start + step]
             yield Part(range(start, start + len(part)), self._scorer.score(part, keep))
 
@@ -137,6 +185,25 @@ class Scoring:
             raise ScorerError(f"the scorer gave no number for {expected - numbers} of its pairs")
         return scored.values
 
-    def _tell(self, documents: int, share: float) -> None:
+    def _tell(self, documents: float) -> None:
+        """Tell whoever watches, with so many documents of the first batch under way scored."""
         if self._watch is not None:
-            self._watch(Progress(self.documents + documents, self.pairs, share))
+            self._watch(Progress(self.documents + documents, self.pairs, self._begun))
+
+
+class _Batch:
+    """Documents whose scores are being made.
+
+    `fresh` are those of which no equal one has scores, each by its key; `known` the scores of all,
+    by the same keys, and empty for fresh ones until these have been made.
+    """
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self.splits = splits
+        self.keys: list[object] = []
+        self.fresh: dict[object, Split] = {}
+        self.known: dict[object, Sequence[float | None]] = {}
+        self.pairs: Sequence[Pair] = ()
+        self.characters = 0
+        self.keep: int | None = None
+        self.parts: Generator[Part]

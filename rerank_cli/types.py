@@ -3,7 +3,7 @@
 Frozen dataclasses and two protocols. Imports nothing of ours and does nothing by itself.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
@@ -120,7 +120,7 @@ class ScorerInfo:
     one sequence, query and `specials` (special tokens of a pair) included; None where there is no
     such limit. `scope` is "set" where a score depends on the other documents. `estimated` says that
     its tokenizer counts more tokens than there are rather than fewer, and `media` which kinds of
-    it are scored. `ahead` is how many documents it is best given at once.
+    it are scored. It is best given `batch` documents at once, with `ahead` pairs under way.
     """
 
     name: str
@@ -134,7 +134,8 @@ class ScorerInfo:
     remote: bool = False
     estimated: bool = False
     media: frozenset[str] = frozenset()
-    ahead: int | None = None
+    batch: int = 256
+    ahead: int = 0
 
     @property
     def model(self) -> str:
@@ -162,9 +163,8 @@ class Scorer(Protocol):
     The contract, which every scorer keeps:
 
     - as many values as pairs, in the pairs' order, whatever their queries;
-    - plain finite floats, higher is better; None only for pairs that a service did not return:
-      those beyond `keep` (the number of best ones wanted), or, with a note, fewer than it was asked
-      for;
+    - plain finite floats, higher is better; None only for pairs that a service gave none: those
+      beyond the best `keep`, where so many are wanted, or more of them;
     - with `info.scope` "pair", a value depends on its own query and chunk and on nothing else;
     - no sorting, no printing, nothing cut; raises only `ScorerError`.
     """
@@ -197,11 +197,11 @@ class Part(NamedTuple):
 class StreamingScorer(Scorer, Protocol):
     """A scorer that works on many pairs at once and has their scores in an order of its own.
 
-    `stream` keeps the contract of `score`, a part of the pairs at a time: each place comes once.
-    `account` says in words, for a person, what all that was scored has taken.
+    `stream` keeps the contract of `score`, a part at a time, each place once; it has begun when it
+    returns, and is over when closed. `account` says for a person what all scoring has taken.
     """
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Iterator[Part]: ...
+    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]: ...
 
     def account(self) -> str: ...
 

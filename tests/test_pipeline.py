@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rerank_cli import Document, RerankError, rank
 from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.pipeline import BATCH_DOCUMENTS, relevance
+from rerank_cli.pipeline import relevance
 from rerank_cli.types import Pair, Scored
 from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 
@@ -109,21 +109,21 @@ def test_a_stream_is_scored_in_batches_and_never_held() -> None:
     waiting: list[int] = []
 
     def documents() -> Iterator[str]:
-        for place in range(5 * BATCH_DOCUMENTS):
+        for place in range(5 * WORDS_INFO.batch):
             waiting.append(place - sum(scorer.batches))
             yield str(place)
 
     ranking = rank("q", documents(), scorer, n=2)
-    last = 5 * BATCH_DOCUMENTS - 1
+    last = 5 * WORDS_INFO.batch - 1
     assert [result.index for result in ranking] == [last, last - 1]
-    assert scorer.batches == [BATCH_DOCUMENTS] * 5
-    assert max(waiting) < BATCH_DOCUMENTS
+    assert scorer.batches == [WORDS_INFO.batch] * 5
+    assert max(waiting) < WORDS_INFO.batch
 
 
 def test_a_scorer_of_sets_gets_everything_at_once() -> None:
     scorer = OverlapScorer(windowed(8, scope="set"), number_in)
-    rank("q", [str(number) for number in range(3 * BATCH_DOCUMENTS)], scorer)
-    assert scorer.batches == [3 * BATCH_DOCUMENTS]
+    rank("q", [str(number) for number in range(3 * WORDS_INFO.batch)], scorer)
+    assert scorer.batches == [3 * WORDS_INFO.batch]
 
 
 class Broken:

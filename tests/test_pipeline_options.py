@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,11 +10,10 @@ from hypothesis import strategies as st
 
 from rerank_cli import Document, Scorer, duplicates, rank
 from rerank_cli.errors import UsageError
-from rerank_cli.pipeline import BATCH_DOCUMENTS
 from rerank_cli.scorers.lexical import LexicalScorer
 from rerank_cli.scoring import Progress
 from rerank_cli.types import Pair, Scored
-from tests.fakes import OverlapScorer, number_in, windowed
+from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 
 numbers = st.lists(st.sampled_from(["", " ", "0", "1", "2", "3", "4.5"]), max_size=30)
 
@@ -83,8 +83,9 @@ pools = st.lists(st.sampled_from(["1", "2", "3 3", " ", "4"]), max_size=20)
 class Sums(OverlapScorer):
     """Scores by the sum of the numbers in a text, and keeps the texts that it was asked for."""
 
-    def __init__(self) -> None:
-        super().__init__(score=lambda _query, passage: sum(map(float, passage.split())))
+    def __init__(self, batch: int = 256) -> None:
+        info = replace(WORDS_INFO, batch=batch)
+        super().__init__(info, lambda _query, passage: sum(map(float, passage.split())))
         self.asked: list[str] = []
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -96,31 +97,33 @@ class Sums(OverlapScorer):
 def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
     texts: list[str], batch: int, window: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rerank_cli.pipeline.BATCH_DOCUMENTS", batch)
-        scorer = Sums()
-        ranking = rank("q", texts, scorer)
-        scores = {r.index: r.score for r in ranking}
-        filled = [text for text in texts if text.strip()]
-        expected = {p: sum(map(float, t.split())) for p, t in enumerate(texts) if t.strip()}
-        assert scores == expected
-        assert all(result.document.text == texts[result.index] for result in ranking)
-        assert all(result.passage.document is result.document for result in ranking)
-        assert ranking.duplicates == len(filled) - len(set(filled))
-        assert sorted(scorer.asked) == sorted(set(filled))
+    scorer = Sums(batch)
+    ranking = rank("q", texts, scorer)
+    scores = {r.index: r.score for r in ranking}
+    filled = [text for text in texts if text.strip()]
+    expected = {p: sum(map(float, t.split())) for p, t in enumerate(texts) if t.strip()}
+    assert scores == expected
+    assert all(result.document.text == texts[result.index] for result in ranking)
+    assert all(result.passage.document is result.document for result in ranking)
+    assert ranking.duplicates == len(filled) - len(set(filled))
+    assert sorted(scorer.asked) == sorted(set(filled))
 
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates.Recent.__init__, "__defaults__", (window, 1000))
-        few = Sums()
+        few = Sums(batch)
         assert {r.index: r.score for r in rank("q", texts, few)} == expected
         assert len(set(filled)) <= len(few.asked) <= len(filled)
 
 
 def test_equal_documents_in_other_batches() -> None:
     scorer = Sums()
-    ranking = rank("q", ["1", "2"] * BATCH_DOCUMENTS * 2, scorer)
+    ranking = rank("q", ["1", "2"] * WORDS_INFO.batch * 2, scorer)
     assert scorer.asked == ["1", "2"]
-    assert (ranking.duplicates, ranking.documents) == (4 * BATCH_DOCUMENTS - 2, 4 * BATCH_DOCUMENTS)
-    assert len(ranking) == 4 * BATCH_DOCUMENTS
+    assert (ranking.duplicates, ranking.documents) == (
+        4 * WORDS_INFO.batch - 2,
+        4 * WORDS_INFO.batch,
+    )
+    assert len(ranking) == 4 * WORDS_INFO.batch
 
 
 def test_an_equal_document_has_its_own_source_and_place() -> None:
@@ -154,7 +157,7 @@ class Pass(Iterable[str]):
 
 
 def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be() -> None:
-    texts = ["cats", "dogs", "cats and dogs", "birds"] * BATCH_DOCUMENTS
+    texts = ["cats", "dogs", "cats and dogs", "birds"] * WORDS_INFO.batch
     expected = [(r.index, r.score) for r in rank("cats", texts, LexicalScorer(), n=5)]
     passes = Pass(texts)
     assert [(r.index, r.score) for r in rank("cats", passes, LexicalScorer(), n=5)] == expected
@@ -173,7 +176,7 @@ def test_others_go_through_a_collection_once() -> None:
 def test_a_watch_sees_the_survey_first() -> None:
     told: list[Progress] = []
     rank("cats", ["cats"] * 2500, LexicalScorer(), watch=told.append)
-    surveyed = [progress.documents for progress in told if progress.surveying]
+    surveyed = [progress.read for progress in told if progress.surveying]
     assert surveyed == [0, 1000, 2000]
     assert not any(progress.surveying for progress in told[3:])
     assert told[-1].documents <= 2500

@@ -56,7 +56,7 @@ def test_nothing_is_shown_of_what_is_soon_done(clock: Clock) -> None:
     with ProgressLine(terminal, lambda: 0.5).shown() as line:
         for _ in range(10):
             clock.now += module.DELAY / 20
-            line(Progress(5, 5, 0.5))
+            line(Progress(5, 5, 10))
     assert terminal.getvalue() == ""
 
 
@@ -64,13 +64,13 @@ def test_nothing_is_shown_of_what_is_soon_done(clock: Clock) -> None:
 def test_it_comes_up_after_a_while_and_leaves_nothing(clock: Clock, share: float | None) -> None:
     terminal = FakeTerminal()
     with ProgressLine(terminal, lambda: share).shown() as line:
-        line(Progress(0, 0, 0.0))
+        line(Progress(0, 0, 1234))
         clock.now += 2
-        line(Progress(1234, 4000, 1.0))
+        line(Progress(1234.5, 4000, 1300))
         assert "1,234 documents  2,000 pairs/s" in terminal.line
         assert ("%" in terminal.line) == (share is not None)
         clock.now += 2
-        line(Progress(1300, 8000, 1.0))
+        line(Progress(1300, 8000, 1300))
         assert "1,300 documents  2,000 pairs/s" in terminal.line
     assert terminal.line == ""
     assert "\n" not in terminal.getvalue()
@@ -82,7 +82,7 @@ def test_it_goes_away_when_something_fails(clock: Clock) -> None:
     def fail() -> None:
         with ProgressLine(terminal, lambda: 0.5).shown() as line:
             clock.now += 1
-            line(Progress(1, 1, 0.5))
+            line(Progress(1, 1, 2))
             raise KeyError(terminal.line)
 
     with pytest.raises(KeyError, match="1 documents"):
@@ -104,19 +104,27 @@ def shown(clock: Clock, steps: list[tuple[float, Progress]]) -> list[int]:
 
 
 def test_a_batch_that_was_read_is_done_as_it_is_scored(clock: Clock) -> None:
-    batches = [(read, Progress(1, 1, share)) for read in (0.4, 1.0) for share in (0.0, 0.5, 1.0)]
-    assert shown(clock, batches) == [0, 20, 40, 40, 70, 100]
+    first = [(0.4, Progress(documents, 1, 2)) for documents in (0, 1, 2)]
+    second = [(1.0, Progress(documents, 1, 10)) for documents in (2, 6, 10)]
+    assert shown(clock, first + second) == [0, 20, 40, 40, 70, 100]
+
+
+def test_what_is_read_ahead_is_not_done(clock: Clock) -> None:
+    ahead = [(read / 10, Progress(0, 0, read)) for read in (2, 6, 10)]
+    scored = [(1.0, Progress(documents, 1, 10)) for documents in (1, 2, 4, 6, 8, 10)]
+    assert shown(clock, ahead + scored) == [0, 0, 0, 10, 20, 40, 60, 80, 100]
 
 
 def test_a_survey_is_half_of_it(clock: Clock) -> None:
-    survey = [(read, Progress(9, 0, 0.0, surveying=True)) for read in (0.0, 0.5, 1.0)]
-    batches = [(read, Progress(1, 1, share)) for read in (0.5, 1.0) for share in (0.0, 1.0)]
-    assert shown(clock, survey + batches) == [0, 25, 50, 50, 75, 75, 100]
+    survey = [(read, Progress(0, 0, 9, surveying=True)) for read in (0.0, 0.5, 1.0)]
+    first = [(0.5, Progress(documents, 1, 4)) for documents in (0, 4)]
+    second = [(1.0, Progress(documents, 1, 8)) for documents in (4, 8)]
+    assert shown(clock, survey + first + second) == [0, 25, 50, 50, 75, 75, 100]
 
 
 def test_a_survey_counts_documents(clock: Clock) -> None:
     terminal = FakeTerminal()
     with ProgressLine(terminal, lambda: None).shown() as line:
         clock.now += 1
-        line(Progress(12_000, 0, 0.0, surveying=True))
+        line(Progress(0, 0, 12_000, surveying=True))
         assert terminal.line == "12,000 documents read  00:00"

@@ -31,6 +31,11 @@ def splits_of(texts: Sequence[str], title: str = "") -> list[Split]:
     return [split(Document(text, title=title), Words(), plan) for text in texts]
 
 
+def scored(scoring: Scoring, splits: Sequence[Split]) -> list[tuple[float | None, ...]]:
+    """Score one batch."""
+    return [tuple(values) for _, values in scoring.through([splits])]
+
+
 texts = st.lists(
     st.sampled_from(["", " ", "a", "bb", "a b c d e f g h i", "long words in several chunks here"]),
     max_size=12,
@@ -49,7 +54,7 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
         patch.setattr(module, "SLICE", step)
         for batch in batches:
             splits = splits_of(batch)
-            scores = scoring.of(splits)
+            scores = scored(scoring, splits)
             assert [list(values) for values in scores] == [
                 [float(len(chunk.text)) for chunk in one.chunks] for one in splits
             ]
@@ -69,7 +74,7 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
 def test_the_same_text_under_another_title_is_another() -> None:
     scorer = Recorder()
     scoring = Scoring("q", scorer)
-    scoring.of([*splits_of(["a"]), *splits_of(["a"], "T"), *splits_of(["a"], "T")])
+    scored(scoring, [*splits_of(["a"]), *splits_of(["a"], "T"), *splits_of(["a"], "T")])
     assert scorer.asked == ["a", "T\na"]
     assert scoring.duplicates == 1
 
@@ -77,7 +82,9 @@ def test_the_same_text_under_another_title_is_another() -> None:
 def test_where_scores_depend_on_the_whole_set_everything_is_in_one_call() -> None:
     scorer = Recorder()
     scoring = Scoring("q", scorer, together=True)
-    assert scoring.of(splits_of(["a", "a", "", "bb"] * 200)) == [[1.0], [1.0], [], [2.0]] * 200
+    assert (
+        scored(scoring, splits_of(["a", "a", "", "bb"] * 200)) == [(1.0,), (1.0,), (), (2.0,)] * 200
+    )
     assert scorer.batches == [600]
     assert scoring.duplicates == 0
 
@@ -90,8 +97,8 @@ def test_usage_and_notes_are_gathered() -> None:
             )
 
     scoring = Scoring("q", Noting())
-    scoring.of(splits_of([str(number) for number in range(300)]))
-    scoring.of(splits_of(["x"]))
+    scored(scoring, splits_of([str(number) for number in range(300)]))
+    scored(scoring, splits_of(["x"]))
     assert scoring.usage == {"pairs": 301}
     assert list(scoring.notes) == ["twice", "q"]
 
@@ -100,12 +107,12 @@ def test_a_watch_is_told_of_beginnings_slices_and_ends() -> None:
     told: list[Progress] = []
     scoring = Scoring("q", OverlapScorer(), watch=told.append)
     for _ in range(2):
-        scoring.of(splits_of([str(number) for number in range(512)]))
+        scored(scoring, splits_of([str(number) for number in range(512)]))
     assert told == [
-        Progress(0, 0, 0.0),
-        Progress(256, 256, 0.5),
-        Progress(512, 512, 1.0),
-        Progress(512, 512, 0.0),  # all were known
+        Progress(0, 0, 512),
+        Progress(256, 256, 512),
+        Progress(512, 512, 512),
+        Progress(512, 512, 1024),  # all were known
     ]
     assert scoring.documents == 1024
 
@@ -117,4 +124,4 @@ def test_what_is_no_number_is_an_error_in_any_slice(value: float | None) -> None
             return Scored([value if pair.chunk.text == "299" else 1.0 for pair in pairs])
 
     with pytest.raises(ScorerError, match="no number for 1 of its pairs"):
-        Scoring("q", Late()).of(splits_of([str(number) for number in range(300)]))
+        scored(Scoring("q", Late()), splits_of([str(number) for number in range(300)]))

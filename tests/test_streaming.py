@@ -1,7 +1,7 @@
 """A scorer that answers in parts, in an order of its own, and leaves out what is not wanted."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -17,21 +17,40 @@ from tests.fakes import OverlapScorer, number_in, shared_words, windowed
 class Service(OverlapScorer):
     """Answers in parts of `step`, shuffled, each with its best `keep` only, or with `gives`."""
 
-    def __init__(self, step: int = 3, gives: int | None = None, window: int | None = None) -> None:
-        info = windowed(window or 100, remote=True, media=frozenset({"image"}))
-        super().__init__(info, number_in if window is None else shared_words)
+    def __init__(
+        self, step: int = 3, gives: int | None = None, window: int | None = None, **info: int
+    ) -> None:
+        about = windowed(window or 100, remote=True, media=frozenset({"image"}), **info)
+        super().__init__(about, number_in if window is None else shared_words)
         self.kept: list[int | None] = []
+        self.asked: list[str] = []
+        self.under_way = self.most = 0
         self._step = step
         self._gives = gives
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Iterator[Part]:
+    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
         self.kept.append(keep)
+        self.asked += [pair.chunk.text for pair in pairs]
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        answers = self._answers(pairs, keep)
+        next(answers)
+        return answers
+
+    def _answers(self, pairs: Sequence[Pair], keep: int | None) -> Generator[Part]:
+        try:
+            yield Part((), Scored(()))
+            yield from self._parts(pairs, keep)
+        finally:
+            self.under_way -= 1
+
+    def _parts(self, pairs: Sequence[Pair], keep: int | None) -> Iterator[Part]:
         places = [*range(len(pairs))]
         starts = [*places[:: self._step]]
         random.Random(len(pairs)).shuffle(starts)
         for start in starts:
             part = places[start : start + self._step]
-            values = super().score([pairs[place] for place in part]).values
+            values = self.score([pairs[place] for place in part]).values
             wanted = self._gives if self._gives is not None else keep
             best = sorted(part, key=lambda place: -(values[place - start] or 0))[:wanted]
             yield Part(part, Scored([values[p - start] if p in best else None for p in part]))
@@ -50,6 +69,34 @@ def test_the_best_n_of_parts_are_the_best_n_of_all(scores: list[int], step: int,
     whole = rank("q", documents, OverlapScorer(score=number_in), n=n)
     assert [result.index for result in ranking] == [result.index for result in whole]
     assert ranking.missing == 0
+
+
+@given(numbers, st.integers(1, 9), st.integers(0, 30))
+def test_batches_under_way_together_give_what_one_gives(
+    scores: list[int], batch: int, ahead: int
+) -> None:
+    documents = [str(score) for score in scores]
+    service = Service(2, batch=batch, ahead=ahead)
+    ranking = rank("q", documents, service)
+    whole = rank("q", documents, OverlapScorer(score=number_in))
+    assert [result.index for result in ranking] == [result.index for result in whole]
+    assert sorted(service.asked) == sorted(set(documents))  # also where an equal one is under way
+    assert ranking.duplicates == len(documents) - len(set(documents))
+    assert service.under_way == 0
+
+
+def test_as_many_batches_are_under_way_as_are_wanted() -> None:
+    for ahead, most in [(0, 1), (10, 1), (11, 2), (100, 10)]:
+        service = Service(batch=10, ahead=ahead)
+        rank("q", [str(number) for number in range(200)], service)
+        assert service.most == most
+
+
+def test_where_one_fails_the_others_are_over() -> None:
+    service = Service(batch=10, ahead=1000)
+    with pytest.raises(ValueError, match="no number"):
+        rank("q", [*map(str, range(95)), "no number"], service)
+    assert service.under_way == 0
 
 
 def test_all_are_asked_for_where_documents_have_several_chunks() -> None:

@@ -1,5 +1,6 @@
 """`rerank QUERY [FILE]...`: documents in, the same documents out, best first."""
 
+import sys
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from rerank_cli.render.paths import no_path
 from rerank_cli.render.text import are_mixed, one_table
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranking, Scorer, StreamingScorer, SurveyingScorer
+
+_SWITCH = 0.0002  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,9 @@ def rank_documents(
 
     scorer = opening.result()
     inputs.read_for(scorer.info)
+    if isinstance(scorer, StreamingScorer):
+        # Answers are taken by threads that wait for this one, 5 ms each time unless told otherwise.
+        sys.setswitchinterval(_SWITCH)
     if isinstance(scorer, SurveyingScorer) or output.on_error is OnError.KEEP:
         inputs.spool = cache_directory()
     options |= {"min_score": min_score, "passages": passages, "explain": output.explain}

@@ -26,9 +26,9 @@ from rerank_cli.types import Scorer, ScorerInfo, Tokenizer
 # what they were trained at.
 USUAL_WINDOW = 512
 _SPECIALS = 4  # special tokens of a pair, in the models that have most
-# A batch of documents is this many requests for each that is sent at once: between two batches
-# some connections are idle, for at most a part in so many.
-_REQUESTS_AHEAD = 32
+_LEAST_BATCH = 256
+# So many requests wait for each that is sent at once, that no connection has to wait for us.
+_REQUESTS_AHEAD = 4
 _MOST_AHEAD = 1 << 15
 # Headers of which the value is nobody else's business.
 _SECRET = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
@@ -185,6 +185,7 @@ def _info(provider: Provider, model: str, remote: Remote, cutting: Cutting) -> S
         remote=True,
         estimated=remote.tokenizer is None,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
+        batch=documents * -(-_LEAST_BATCH // documents),  # requests that are full
         ahead=min(_MOST_AHEAD, remote.calling.concurrency * documents * _REQUESTS_AHEAD),
     )
 

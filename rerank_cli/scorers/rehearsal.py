@@ -1,6 +1,6 @@
 """A remote scorer that sends nothing, and remembers what it would have sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from rerank_cli.scorers.remote import RemoteScorer
@@ -30,7 +30,7 @@ class Rehearsal:
             pass
         return Scored([0.0] * len(pairs), notes=self.scorer.notes)
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Iterator[Part]:
+    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
         """Plan the requests for some pairs, one after the other."""
         for request in self.scorer.requests(pairs):
             body = self.scorer.body(request, keep)

@@ -5,9 +5,8 @@ provider's entry's business, and how they get there the client's.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from typing import NamedTuple
 
 from rerank_cli.errors import AnswerError, ProviderError
@@ -31,6 +30,21 @@ class Request(NamedTuple):
     places: Sequence[int]
     chunks: Sequence[Chunk]
     tokens: int
+
+    def halves(self) -> Iterator["Request"]:
+        """Two requests of about half as many chunks."""
+        middle = -(-len(self.chunks) // 2)
+        for part in (slice(0, middle), slice(middle, None)):
+            yield self._replace(
+                places=self.places[part], chunks=self.chunks[part], tokens=self.tokens // 2
+            )
+
+
+class Answered(NamedTuple):
+    """A request and its answer."""
+
+    request: Request
+    reply: Reply
 
 
 class Exchange(NamedTuple):
@@ -86,20 +100,26 @@ class RemoteScorer:
             trace_ids += scored.trace_ids
         return Scored(values, usage, trace_ids, (*notes,))
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Iterator[Part]:
-        """Score pairs in requests, several at once, and give each one's when it is answered.
+    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
+        """Send pairs in requests, several at once, and give the scores of each that is answered.
 
-        Where one fails for good, those not yet sent never are.
+        Those not yet sent never are, once it is closed or one of them fails for good.
         """
         wanted = self.requests(pairs)
-        notes = (*self.notes, *self._comparability(wanted))
-        futures: dict[Future[Scored], Request] = {
-            self._pool.submit(self._ask, request, keep): request for request in wanted
-        }
+        futures = [self._pool.submit(self._ask, one, keep, self.body(one, keep)) for one in wanted]
+        answers = self._answers(futures, (*self.notes, *self._comparability(wanted)))
+        next(answers)  # from now on it can be closed
+        return answers
+
+    def _answers(
+        self, futures: Sequence[Future[list[Answered]]], notes: Sequence[str]
+    ) -> Generator[Part]:
+        # Answers are read here, and bodies made above, so that threads that send do nothing else.
         try:
+            yield Part((), Scored(()))
             for future in as_completed(futures):
-                scored = future.result()
-                yield Part(futures[future].places, replace(scored, notes=(*notes, *scored.notes)))
+                for request, reply in future.result():
+                    yield Part(request.places, self._scored(request, reply, notes))
         finally:
             for future in futures:
                 future.cancel()
@@ -156,38 +176,24 @@ class RemoteScorer:
             said += f"; trace {', '.join(self._trace_ids[-_TRACED:])}"
         return "\n".join([said, *self.remarks])
 
-    def _ask(self, request: Request, keep: int | None) -> Scored:
-        if len(request.chunks) > self._most:  # which others have found out meanwhile
-            return self._ask_halves(request, keep)
-        try:
-            reply = self._client.send(self.body(request, keep), request.tokens)
-        except TooLarge as error:
-            if len(request.chunks) == 1:
-                raise _about(error, request.chunks[0]) from error
-            self._most = min(self._most, len(request.chunks) // 2)
-            self._counts["halved"] += 1
-            return self._ask_halves(request, keep)
-        return self._scored(request, reply)
+    def _ask(self, request: Request, keep: int | None, body: bytes) -> list[Answered]:
+        """Send a request or, where that is too large, each half of it by itself."""
+        if len(request.chunks) <= self._most:  # which others may have found out meanwhile
+            try:
+                return [Answered(request, self._client.send(body, request.tokens))]
+            except TooLarge as error:
+                if len(request.chunks) == 1:
+                    raise _about(error, request.chunks[0]) from error
+                self._most = min(self._most, len(request.chunks) // 2)
+                self._counts["halved"] += 1
+        # The best of both are the best of all.
+        return [
+            answered
+            for half in request.halves()
+            for answered in self._ask(half, keep, self.body(half, keep))
+        ]
 
-    def _ask_halves(self, request: Request, keep: int | None) -> Scored:
-        """Ask for each half of a request by itself; the best of both are the best of all."""
-        half = -(-len(request.chunks) // 2)
-        share = request.tokens // 2
-        first, second = (
-            self._ask(request._replace(places=p, chunks=c, tokens=share), keep)
-            for p, c in (
-                (request.places[:half], request.chunks[:half]),
-                (request.places[half:], request.chunks[half:]),
-            )
-        )
-        return Scored(
-            [*first.values, *second.values],
-            Counter(first.usage) + Counter(second.usage),
-            (*first.trace_ids, *second.trace_ids),
-            (*first.notes, *second.notes),
-        )
-
-    def _scored(self, request: Request, reply: Reply) -> Scored:
+    def _scored(self, request: Request, reply: Reply, notes: Sequence[str] = ()) -> Scored:
         try:
             content = parse(reply.content, reply.headers.get("content-type", ""))
             answer = read(content, len(request.chunks), shape=self.provider.answer.shape)
@@ -204,7 +210,7 @@ class RemoteScorer:
         self._counts["again"] += reply.tries - 1
         trace_ids = [trace] if (trace := reply.trace_id or answer.id) else []
         self._trace_ids += trace_ids
-        return Scored(values, answer.usage, trace_ids, self._notes(answer))
+        return Scored(values, answer.usage, trace_ids, (*notes, *self._notes(answer)))
 
     def _notes(self, answer: Answer) -> Sequence[str]:
         notes = [f"{self.provider.name}: {self._client.cleaned(note)}" for note in answer.notes]

@@ -6,6 +6,7 @@ under way than there are permits is never told that there are too many.
 """
 
 import asyncio
+import selectors
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -71,7 +72,7 @@ class Server:
         self._failure: Exception | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
 
@@ -98,6 +99,12 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _serve(self) -> None:
+        # select() keeps time to the microsecond; others round a latency up to a millisecond.
+        selector = selectors.SelectSelector()
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+            runner.run(self._run())
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()

@@ -49,8 +49,10 @@ class _Table:
     def begin(self, form: InputFormat) -> bytes:
         """Read the header: its names, and the bytes that it is."""
         csv.field_size_limit(_LONGEST_FIELD)
-        first = next(self._lines, b"")
-        text = first.decode(self._decoder.encoding, "replace")
+        first, text = [], ""  # with blank lines before it
+        while not text.strip("\r\n") and (raw := next(self._lines, b"")):
+            first.append(raw)
+            text = raw.decode(self._decoder.encoding, "replace")
         if form is InputFormat.TSV:
             self.delimiter = "\t"
             self._reader = csv.reader(self._texts(first), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -58,7 +60,8 @@ class _Table:
             if "," not in text:
                 self.delimiter = next((d for d in _OTHER_DELIMITERS if d in text), ",")
             self._reader = csv.reader(self._texts(first), delimiter=self.delimiter)
-        self._names, block = next(self._rows(), ([], Block("", 1, b"")))
+        names, block = next(self._rows(), ([], Block("", 1, b"")))
+        self._names = _told_apart(names)
         self._decoder.undecodable = 0  # which counts documents
         return block.raw
 
@@ -86,9 +89,20 @@ class _Table:
             if values:
                 yield values, Block("", line, b"".join(self._raw))
 
-    def _texts(self, first: bytes) -> Iterator[str]:
-        for raw in chain([first], self._lines) if first else ():
+    def _texts(self, first: list[bytes]) -> Iterator[str]:
+        for raw in chain(first, self._lines):
             self._raw.append(raw)
             self._line += 1
             yield self._decoder.decode(raw)
         self._ended = True
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """The names of columns, of which equal ones are numbered: `text`, `text.2`."""
+    apart: list[str] = []
+    for name in names:
+        number, own = 2, name
+        while own in apart:
+            own, number = f"{name}.{number}", number + 1
+        apart.append(own)
+    return apart

@@ -121,17 +121,20 @@ def check(
     from rerank_cli.commands.asking import headers_of
     from rerank_cli.commands.provider_facts import tried
     from rerank_cli.scorers.connecting import open_remote
+    from rerank_cli.scorers.credentials import credentials
 
     provider, _, model = name.partition("/")
     entry = catalogue.find_provider(provider, model)
+    headers = headers_of(header or [])
     scorer = open_remote(
         provider,
         model or entry.example,
         Remote(
             base_url=base_url,
-            asked=Asked(headers=headers_of(header or [])),
+            asked=Asked(headers=headers),
             calling=Calling(retries=1, insecure=insecure),
         ),
+        credentials(catalogue.table_of(provider, model), headers),
     )
     found = tried(scorer)
     terminal = Terminal.current()

@@ -37,7 +37,7 @@ def names() -> list[str]:
 
 def examples() -> list[str]:
     """A model of each provider, as `-m` takes it."""
-    return [f"{name}/{_inherited(name).get('example', 'MODEL')}" for name in names()]
+    return [f"{name}/{_inherited(name)['example']}" for name in names()]
 
 
 def is_provider(name: str) -> bool:
@@ -53,8 +53,16 @@ def near(name: str) -> list[str]:
 def find_provider(name: str, model: str = "") -> "Provider":
     """Put together what is known of a provider, and of a model of it.
 
-    Raises `UsageError` where there is none of this name, and `ConfigError` for an entry of the
-    user's that makes no sense.
+    Raises what `table_of` does.
+    """
+    return _checked(table_of(name, model))
+
+
+def table_of(name: str, model: str = "") -> Table:
+    """Put together the entry of a provider and of a model of it, as they are written.
+
+    Raises `UsageError` where there is none of this name, with the nearest ones, and `ConfigError`
+    for an entry of the user's that makes no sense.
     """
     known = _named(name)
     if known is None:
@@ -66,7 +74,11 @@ def find_provider(name: str, model: str = "") -> "Provider":
     for special in table.pop("models", ()):
         if any(fnmatchcase(model, pattern) for pattern in special["names"]):
             table = _merged(table, {k: v for k, v in special.items() if k != "names"})
-    return _checked(known, {"account": known, **table, "name": known})
+    table.pop("like", None)
+    table = {"account": known, "title": known, **table, "name": known}
+    if known in _read_own():  # what ships is checked by its tests, and at once
+        _checked(table)
+    return table
 
 
 def entries() -> Mapping[str, Table]:
@@ -110,19 +122,18 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
     return merged
 
 
-def _checked(name: str, table: Table) -> "Provider":
+def _checked(table: Table) -> "Provider":
     from pydantic import ValidationError
 
     from rerank_cli.providers.entries import Provider
 
-    table.pop("like", None)
     try:
         return Provider.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
         raise ConfigError(
-            f"{own_file()}: {name}: {place}: {first['msg'].lower()}",
+            f"{own_file()}: {table['name']}: {place}: {first['msg'].lower()}",
             hint="rerank providers show NAME --toml writes an entry to begin with",
         ) from error
 

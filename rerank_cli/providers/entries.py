@@ -110,14 +110,14 @@ class Provider(Entry):
     title: str
     dialect: str = "standard"
     url: str | None = None
-    path: str = "/v1/rerank"
+    path: str
     versionless: bool = False
     poll: str | None = None
     account: str
     key: Sequence[str] = ()
     keyless: bool = False
-    authorization: str = "Authorization"
-    scheme: str = "Bearer"
+    authorization: str
+    scheme: str
     headers: Mapping[str, str] = {}
     docs: str
     source: str

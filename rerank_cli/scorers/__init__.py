@@ -47,11 +47,7 @@ def open_scorer(
     if threads is not None and threads < 1:
         raise UsageError(f"at least one thread is needed, not {threads}")
     if _is_remote(model):
-        from rerank_cli.scorers.connecting import open_remote, rehearse
-
-        provider, _, name = str(model).partition("/")
-        remote = remote or Remote()
-        return (rehearse if remote.rehearsed else open_remote)(provider, name, remote)
+        return _open_remote(str(model), remote or Remote())
     if remote is not None and remote.asks_for:
         raise UsageError(
             f"{', '.join(remote.asks_for)}: for a provider's models, and "
@@ -70,6 +66,31 @@ def open_scorer(
     if _PATH.match(name):
         return open_local(describe(Path(os.path.expanduser(name)), name), threads=threads)
     return open_local(shipped(name), threads=threads)
+
+
+def _open_remote(model: str, remote: Remote) -> Scorer:
+    """Open a provider's model by `PROVIDER/MODEL`; one that is rehearsed sends nothing."""
+    from rerank_cli.providers.catalogue import table_of
+    from rerank_cli.scorers.credentials import credentials
+
+    provider, _, name = model.partition("/")
+    table = table_of(provider, name)
+    if not name:
+        raise UsageError(
+            f"{provider} needs the name of a model",
+            hint=f"-m {provider}/{table['example']}, for example",
+        )
+    allowed = credentials(table, remote.asked.headers, rehearsed=remote.rehearsed)
+
+    from rerank_cli.scorers.connecting import open_remote  # and all that sends
+
+    scorer = open_remote(provider, name, remote, allowed)
+    if not remote.rehearsed:
+        return scorer
+
+    from rerank_cli.scorers.rehearsal import Rehearsal
+
+    return Rehearsal(scorer)
 
 
 def _is_remote(model: str | None) -> bool:

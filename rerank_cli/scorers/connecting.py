@@ -1,26 +1,24 @@
-"""Opens a remote model: finds its provider's entry, its key, and who cuts long documents.
+"""Opens a remote model: finds its endpoint, what its provider can honour, and who cuts documents.
 
 Everything that can be wrong is found here, before anything is sent.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-from rerank_cli.errors import ConfigError, UsageError
-from rerank_cli.keys import find_key, how_to_set
+from rerank_cli.errors import UsageError
 from rerank_cli.providers import requests
 from rerank_cli.providers.asked import Asked, Cutting, Remote
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.endpoints import endpoint, is_loopback, shown
 from rerank_cli.providers.entries import Provider
 from rerank_cli.scorers.client import Address
+from rerank_cli.scorers.credentials import Credentials
 from rerank_cli.scorers.estimating import CharacterTokenizer, EstimatedTokenizer
-from rerank_cli.scorers.rehearsal import Rehearsal
 from rerank_cli.scorers.remote import USUAL_DOCUMENTS, RemoteScorer
-from rerank_cli.types import Scorer, ScorerInfo, Tokenizer
+from rerank_cli.types import ScorerInfo, Tokenizer
 
 # The window of a model of which no limit is known, where we are to cut: most rerankers read well
 # what they were trained at.
@@ -30,21 +28,11 @@ _LEAST_BATCH = 256
 # So many requests wait for each that is sent at once, that no connection has to wait for us.
 _REQUESTS_AHEAD = 4
 _MOST_AHEAD = 1 << 15
-# Headers of which the value is nobody else's business.
-_SECRET = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
 
 
-def open_remote(name: str, model: str, remote: Remote) -> RemoteScorer:
-    """Open a provider's model.
-
-    Raises `UsageError` for what the provider cannot honour, and `ConfigError` where its key is not
-    to be found.
-    """
+def open_remote(name: str, model: str, remote: Remote, allowed: Credentials) -> RemoteScorer:
+    """Open a provider's model; raises `UsageError` for what the provider cannot honour."""
     provider = find_provider(name, model)
-    if not model:
-        raise UsageError(
-            f"{name} needs the name of a model", hint=f"-m {name}/{provider.example}, for example"
-        )
     cutting = who_cuts(provider, remote)
     asked = _with_cutting(remote, cutting)
     problems = requests.check(provider, asked, model)
@@ -58,7 +46,7 @@ def open_remote(name: str, model: str, remote: Remote) -> RemoteScorer:
         raise UsageError(
             "; ".join(problems), hint="leave it out, or let --lenient make it a warning"
         )
-    address = _address(provider, model, remote)
+    address = _address(provider, model, remote, allowed)
     info = _info(provider, model, remote, cutting)
     remarks = [
         f"--{option} is not given: sent {value!r}, as {name} needs one"
@@ -68,11 +56,6 @@ def open_remote(name: str, model: str, remote: Remote) -> RemoteScorer:
     scorer = RemoteScorer(provider, model, asked, info, address, remote.calling)
     scorer.notes, scorer.remarks = problems, remarks
     return scorer
-
-
-def rehearse(name: str, model: str, remote: Remote) -> Scorer:
-    """Open a model that only says what it would send; raises what `open_remote` does."""
-    return Rehearsal(open_remote(name, model, replace(remote, rehearsed=True)))
 
 
 def who_cuts(provider: Provider, remote: Remote) -> Cutting:
@@ -100,7 +83,7 @@ def _sizes(remote: Remote) -> Mapping[str, int]:
     return {name: size for name, size in sizes.items() if size is not None}
 
 
-def _address(provider: Provider, model: str, remote: Remote) -> Address:
+def _address(provider: Provider, model: str, remote: Remote, allowed: Credentials) -> Address:
     base = remote.base_url or provider.url
     if base is None:
         raise UsageError(
@@ -113,49 +96,17 @@ def _address(provider: Provider, model: str, remote: Remote) -> Address:
             f"--insecure is for servers on this machine, and not for {shown(url)}",
             hint="SSL_CERT_FILE names a file with the certificates to trust",
         )
-    given = remote.asked.headers
-    headers = {**provider.headers}
-    secrets = [part for name, value in given.items() for part in _secret(name, value)]
-    if provider.authorization.lower() not in {name.lower() for name in given}:
-        key = None if remote.rehearsed else _key(provider)
-        if key is not None:
-            headers[provider.authorization] = f"{provider.scheme} {key}".strip()
-            secrets.append(key)
     poll = provider.poll
     if poll is not None and remote.base_url is not None:  # never to another host than was typed
         poll = urljoin(url, urlsplit(poll).path)
     return Address(
         provider=provider.name,
         url=url,
-        headers={**headers, **given},
-        secrets=secrets,
+        headers={**provider.headers, **allowed.headers, **remote.asked.headers},
+        secrets=allowed.secrets,
         variable=provider.key[0] if provider.key else None,
         poll=poll,
     )
-
-
-def _key(provider: Provider) -> str | None:
-    key = find_key(provider.account, provider.key)
-    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigError(
-            f"the key for {provider.name} has characters that no key has",
-            hint=how_to_set(provider.account),
-        )
-    if key is None and not provider.keyless:
-        variables = " or ".join(provider.key)
-        raise ConfigError(
-            f"{provider.name} needs a key" + (f": {variables} is not set" if variables else ""),
-            hint=(f"export {provider.key[0]}=…, or " if variables else "")
-            + how_to_set(provider.account),
-        )
-    return key
-
-
-def _secret(name: str, value: str) -> list[str]:
-    """What must not be shown of a header: of one that lets somebody in, all or its last word."""
-    if not _SECRET.search(name):
-        return []
-    return [value, value.split()[-1]]
 
 
 def _info(provider: Provider, model: str, remote: Remote, cutting: Cutting) -> ScorerInfo:

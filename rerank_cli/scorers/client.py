@@ -80,12 +80,19 @@ class Client:
     """The connections to one address, for any number of threads."""
 
     def __init__(
-        self, address: Address, calling: Calling, *, sleep: Callable[[float], None] = time.sleep
+        self,
+        address: Address,
+        calling: Calling,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.address = address
         self._calling = calling
         self._sleep = sleep
-        self._pace = Pace(calling.requests_per_minute, calling.tokens_per_minute)
+        self._pace = Pace(
+            calling.requests_per_minute, calling.tokens_per_minute, clock=clock, sleep=sleep
+        )
         self._reached = False
         self._http = httpx.Client(
             headers={

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urljoin
-from urllib.request import getproxies
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
@@ -25,6 +24,7 @@ from rerank_cli.providers.endpoints import origin, shown
 from rerank_cli.providers.failures import Failure, Remedy, failure, retry_after, trace_id
 from rerank_cli.providers.hints import hint
 from rerank_cli.scorers.pacing import Pace
+from rerank_cli.scorers.transport import speaks_http2, verification
 
 MOST_ANSWER = 1 << 26  # bytes: no ranking is longer, and memory has an end
 LONGEST_WAIT = 120.0  # seconds: whoever asks for more is told to the user instead
@@ -103,8 +103,8 @@ class Client:
             },
             timeout=httpx.Timeout(calling.timeout, connect=calling.connect_timeout),
             limits=httpx.Limits(max_connections=calling.concurrency),
-            verify=_verification(address.url, calling),
-            http2=_speaks_http2(address.url),
+            verify=verification(address.url, insecure=calling.insecure),
+            http2=speaks_http2(address.url),
         )
         weakref.finalize(self, self._http.close)  # whenever it is no longer needed
 
@@ -286,17 +286,3 @@ def _pause(state: RetryCallState) -> float:
         return error.after
     wait = min(_FIRST_WAIT * 2.0 ** (state.attempt_number - 1), _MOST_WAIT)
     return wait * (0.5 + random.random() / 2)  # noqa: S311 - no secret
-
-
-def _verification(url: str, calling: Calling) -> ssl.SSLContext | bool:
-    """How certificates are verified; where there are none, 20 ms of reading them are saved."""
-    plain = url.startswith("http:") and "http" not in getproxies()
-    if plain or calling.insecure:
-        return False
-    return httpx.create_ssl_context()
-
-
-def _speaks_http2(url: str) -> bool:
-    from importlib.util import find_spec
-
-    return url.startswith("https:") and find_spec("h2") is not None

@@ -13,6 +13,9 @@ from rerank_cli.providers.answers import Shape
 from rerank_cli.types import Scale
 
 
+Count = Annotated[int, Field(gt=0)]
+
+
 class Entry(BaseModel):
     """A table in which every key must be one that is known."""
 
@@ -74,14 +77,14 @@ class Limits(Entry):
     `chunks` says that longer documents are cut into chunks there, of which the best counts.
     """
 
-    documents: int | None = None
-    tokens: int | None = None
-    bytes: int | None = None
+    documents: Count | None = None
+    tokens: Count | None = None
+    bytes: Count | None = None
     query_each: bool = False
     overhead: int = 0
-    pair: int | None = None
-    document: int | None = None
-    characters: int | None = None
+    pair: Count | None = None
+    document: Count | None = None
+    characters: Count | None = None
     chunks: bool = False
 
 

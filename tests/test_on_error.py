@@ -63,7 +63,7 @@ def test_a_table_shows_their_texts(rerank: Run) -> None:
         documents = ["-d", "one", "-d", "two"]
         arguments = ["-m", "tei/m", "--base-url", server.url, "q", "--on-error", "keep"]
         ran = rerank(*arguments, *documents, "--color", "never", terminal=80)
-    assert [line.split() for line in ran.out.splitlines()] == [["–", "one"], ["–", "two"]]
+    assert [line.split() for line in ran.out.splitlines()] == [["\u2013", "one"], ["\u2013", "two"]]
 
 
 def test_some_scores_are_never_mixed_with_none(rerank: Run) -> None:

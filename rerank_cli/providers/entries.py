@@ -12,7 +12,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from rerank_cli.providers.answers import Shape
 from rerank_cli.types import Scale
 
-
 Count = Annotated[int, Field(gt=0)]
 
 

@@ -31,6 +31,7 @@ LONGEST_WAIT = 120.0  # seconds: whoever asks for more is told to the user inste
 _FIRST_WAIT, _MOST_WAIT = 0.25, 30.0
 _FIRST_POLL, _MOST_POLL = 0.1, 2.0
 _REDIRECTS = 3
+_CHANCE = random.Random()  # noqa: S311 - no secret, and nobody's seed
 # Some failures are tried again no more than once, whatever --retries says: a timeout, since more of
 # the same fills a queue that is full already (stargate/data-api#2533); a 500, which mostly is the
 # request's own fault; and a server that has never been reached.
@@ -285,4 +286,4 @@ def _pause(state: RetryCallState) -> float:
     if isinstance(error, _MayYetSucceed) and error.after is not None:
         return error.after
     wait = min(_FIRST_WAIT * 2.0 ** (state.attempt_number - 1), _MOST_WAIT)
-    return wait * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+    return wait * _CHANCE.uniform(0.5, 1)

@@ -66,7 +66,8 @@ def test_every_exit_code_is_in_the_table() -> None:
 
 
 def test_every_format_is_in_the_table() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", README, re.MULTILINE)
+    section = README.split("## What comes out")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", section, re.MULTILINE)
     assert [name for name, _ in rows] == list(Format)
     assert [name for name, explains in rows if explains.strip() == "yes"] == list(EXPLAINING)
     assert f"`{','.join(HEADER)}`" in README
@@ -99,8 +100,9 @@ def test_every_option_that_is_named_exists(rerank: Run) -> None:
 
 def test_files_that_are_linked_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
-    assert links
-    assert all(Path(ROOT / link).is_file() for link in links)
+    here = [link for link in links if not link.startswith("https://")]
+    assert here
+    assert all(Path(ROOT / link).is_file() for link in here)
 
 
 def pipelines() -> list[str]:

@@ -1,0 +1,67 @@
+"""Write README's table of providers, from what is known of them.
+
+python scripts/make_provider_table.py
+"""
+
+from pathlib import Path
+
+from rerank_cli.providers.catalogue import entries, find_provider, names
+from rerank_cli.providers.entries import Provider
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- providers -->\n", "<!-- /providers -->\n"
+HEADER = "| `-m` | service | key | documents | scores | |\n|---|---|---|---|---|---|\n"
+
+
+def main() -> None:
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    README.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
+
+
+def table() -> str:
+    """A row a provider: its documents in a request, what its scores are, and what is special."""
+    return HEADER + "".join(map(row, map(find_provider, names())))
+
+
+def row(provider: Provider) -> str:
+    most = provider.limits.documents
+    cells = [
+        ", ".join(f"`{name}`" for name in (provider.name, *provider.aliases)),
+        f"[{provider.title}]({provider.docs})",
+        ", ".join(f"`{variable}`" for variable in provider.key),
+        f"{most:,}" if most else "",
+        "" if provider.scale == "unknown" else provider.scale,
+        "; ".join(notes(provider)),
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def notes(provider: Provider) -> list[str]:
+    """What is special about a provider or, where they say so, about some of its models."""
+    specials = entries()[provider.name].get("models", ())
+    limits = provider.limits
+    sizes = {
+        "tokens with the query": limits.pair,
+        "tokens a document": limits.document,
+        "characters a text": limits.characters,
+        "tokens a request": limits.tokens,
+        "bytes a request": limits.bytes,
+    }
+    told = [f"{most:,} {what}" for what, most in sizes.items() if most]
+    if provider.url is None:
+        told.append("needs `--base-url`")
+    elif provider.keyless:
+        told.append(f"`{provider.url.removeprefix('http://')}`, key if it has one")
+    if limits.chunks or any("chunks" in special.get("limits", {}) for special in specials):
+        told.append("cuts long documents itself")
+    if provider.listwise or any(special.get("listwise") for special in specials):
+        told.append("some models score a set")
+    pictures = [special.get("request", {}).get("image") for special in specials]
+    if provider.request.image is not None or any(pictures):
+        told.append("images")
+    return told
+
+
+if __name__ == "__main__":
+    main()

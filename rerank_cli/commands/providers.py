@@ -70,7 +70,8 @@ def list_(as_json: AsJson = False) -> int:
     cells = [[str(value) for value in asdict(one).values()] for one in rows]
     if terminal.interactive:
         cells.insert(0, [name.replace("_", " ").upper() for name in asdict(rows[0])])
-    terminal.write([_lines(cells, aligned=terminal.interactive)])
+    width = terminal.width if terminal.interactive else None
+    terminal.write([_lines(cells, aligned=terminal.interactive, width=width)])
     return ExitCode.OK
 
 
@@ -149,8 +150,8 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def _lines(rows: list[list[str]], *, aligned: bool) -> bytes:
-    """Rows as lines: in columns for a person, tabs between for a program."""
+def _lines(rows: list[list[str]], *, aligned: bool, width: int | None = None) -> bytes:
+    """Rows as lines: in columns for a person, of a terminal's width; tabs between for a program."""
     rows = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
     if not aligned:
         return "".join("\t".join(row) + "\n" for row in rows).encode()
@@ -161,4 +162,8 @@ def _lines(rows: list[list[str]], *, aligned: bool) -> bytes:
         )
         for row in rows
     )
-    return "".join(line.rstrip() + "\n" for line in lines).encode()
+    return "".join(_cut(line.rstrip(), width) + "\n" for line in lines).encode()
+
+
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else line[: width - 1] + "…"

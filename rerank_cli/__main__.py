@@ -3,14 +3,19 @@
 Sets what Ctrl-C does, and imports the command line only then.
 """
 
+import gc
 import os
 import signal
 from types import FrameType
+
+_OBJECTS = 50_000  # made since the garbage was last looked for
 
 
 def main() -> None:
     """Run the command line; Ctrl-C leaves at once, whatever is being imported, read or scored."""
     signal.signal(signal.SIGINT, _leave)
+    # What is imported stays: to look for garbage in it is a fiftieth of a short run.
+    gc.set_threshold(_OBJECTS)
 
     from rerank_cli.cli import main as run_command_line
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rerank_cli.errors import UsageError
-from rerank_cli.media import media_of
 from rerank_cli.types import Media
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
@@ -38,7 +37,11 @@ def headers_of(arguments: Sequence[str]) -> Mapping[str, str]:
 
 def image_of(argument: str | None) -> Media | None:
     """Find the image that is asked by; raises `InputError`."""
-    return None if argument is None else media_of(argument)
+    if argument is None:
+        return None
+    from rerank_cli.media import media_of
+
+    return media_of(argument)
 
 
 def fields_of(arguments: Sequence[str]) -> Mapping[str, Any]:

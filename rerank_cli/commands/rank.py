@@ -81,6 +81,9 @@ def rank_documents(
     if output.destination:
         output.destination.check()
 
+    # Imported while the scorer is opened.
+    from rerank_cli import pipeline, progress  # noqa: F401
+
     scorer = opening.result()
     inputs.read_for(scorer.info)
     if isinstance(scorer, StreamingScorer):

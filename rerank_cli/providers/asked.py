@@ -4,9 +4,9 @@ Plain values with their defaults, which cost nothing to import.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from rerank_cli.types import Media
 
@@ -14,6 +14,7 @@ CONCURRENCY = 4
 RETRIES = 5
 TIMEOUT = 60.0
 CONNECT_TIMEOUT = 10.0
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Cutting(StrEnum):
@@ -39,8 +40,7 @@ class Truncate(StrEnum):
     END = "end"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What goes into a request beyond the query and the documents.
 
     `options` are those of ours, each by its name as in `overlap-tokens`; `fields` are put into the
@@ -48,15 +48,14 @@ class Asked:
     `image_only` its text is not sent.
     """
 
-    options: Mapping[str, Any] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = _NOTHING
+    fields: Mapping[str, Any] = _NOTHING
+    headers: Mapping[str, str] = _NOTHING
     image: Media | None = None
     image_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Calling:
+class Calling(NamedTuple):
     """How requests are sent.
 
     At most `concurrency` at once, `requests_per_minute` and `tokens_per_minute`; each is tried
@@ -73,8 +72,7 @@ class Calling:
     insecure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(NamedTuple):
     """All that is asked of a remote model.
 
     `base_url` is where it is, if not where its provider's entry says, and `tokenizer` the file of

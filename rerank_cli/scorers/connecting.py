@@ -4,7 +4,6 @@ Everything that can be wrong is found here, before anything is sent.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -74,7 +73,7 @@ def _with_cutting(remote: Remote, cutting: Cutting) -> Asked:
     """What is asked of the provider, with the sizes of chunks if it is to cut them."""
     if cutting is Cutting.LOCAL:
         return remote.asked
-    return replace(remote.asked, options={**remote.asked.options, **_sizes(remote)})
+    return remote.asked._replace(options={**remote.asked.options, **_sizes(remote)})
 
 
 def _sizes(remote: Remote) -> Mapping[str, int]:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rerank_cli.errors import RerankError as RerankError
     from rerank_cli.pipeline import rank as rank
+    from rerank_cli.providers.asked import Asked as Asked
+    from rerank_cli.providers.asked import Calling as Calling
+    from rerank_cli.providers.asked import Remote as Remote
     from rerank_cli.scorers import open_scorer as open_scorer
     from rerank_cli.types import Chunk as Chunk
     from rerank_cli.types import Document as Document
@@ -29,6 +32,9 @@ _HOMES = {
     "RerankError": "errors",
     "rank": "pipeline",
     "open_scorer": "scorers",
+    "Asked": "providers.asked",
+    "Calling": "providers.asked",
+    "Remote": "providers.asked",
     "Chunk": "types",
     "Document": "types",
     "Media": "types",
@@ -42,12 +48,15 @@ _HOMES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "Asked",
+    "Calling",
     "Chunk",
     "Document",
     "Media",
     "Pair",
     "Ranked",
     "Ranking",
+    "Remote",
     "RerankError",
     "Scored",
     "Scorer",

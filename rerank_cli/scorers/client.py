@@ -247,7 +247,11 @@ class Client:
         if isinstance(error, httpx.ProxyError | httpx.UnsupportedProtocol):
             return self._error(f"{url}: {reason}", "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how")
         never = isinstance(error, httpx.ConnectError) and not self._reached
-        advice = "is the server running there? --base-url says where" if never else None
+        advice = (
+            "is the server running, and this machine online? --base-url says where it is"
+            if never
+            else None
+        )
         return _MayYetSucceed(f"{url}: {reason}", advice, once=never)
 
     def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:

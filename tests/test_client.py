@@ -8,12 +8,11 @@ import pytest
 from rerank_cli.errors import ProviderError
 from rerank_cli.providers.asked import Calling
 from rerank_cli.scorers import client as module
-from rerank_cli.scorers.client import Address, Client, TooLarge
+from rerank_cli.scorers.addresses import Address
+from rerank_cli.scorers.client import Client, TooLarge
 from tests.loopback import (
     Chunked,
     Close,
-    CloseHalfway,
-    Delay,
     Drip,
     Huge,
     Redirect,
@@ -22,7 +21,6 @@ from tests.loopback import (
     any_of,
     every,
     first,
-    later,
     serve,
 )
 
@@ -55,20 +53,6 @@ def tries(fault: Any, **calling: Any) -> tuple[int, str]:
         return server.count, str(raised.value)
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504, 529])
-def test_what_may_pass_is_tried_again(status: int) -> None:
-    for retries in (0, 1, 4):
-        count, said = tries(Status(status, {"error": {"message": "later"}}), retries=retries)
-        assert count == retries + 1
-        again = f", {count} times" if retries else ""
-        assert said == f"p: answered {status}: later{again}"
-
-
-def test_a_500_is_tried_again_once() -> None:
-    assert tries(Status(500))[0] == 2
-    assert tries(Status(500), retries=0)[0] == 1
-
-
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 422, 424, 498, 501])
 def test_what_will_not_pass_is_not(status: int) -> None:
     assert tries(Status(status, {"message": "no"})) == (1, f"p: answered {status}: no")
@@ -97,79 +81,6 @@ def test_what_is_too_large_is_told_apart() -> None:
         with serve("openai-like", faults=fault) as server, pytest.raises(TooLarge):
             client(server).send(BODY)
         assert server.count == 1
-
-
-@pytest.mark.parametrize("fault", [Close(), CloseHalfway()])
-def test_a_broken_connection_is_tried_again(fault: Any) -> None:
-    with serve("openai-like", faults=first(2, fault)) as server:
-        reply = client(server).send(BODY)
-    assert b"results" in reply.content
-    assert (reply.tries, server.count) == (3, 3)
-
-
-def test_a_server_that_is_not_there_is_tried_again_once() -> None:
-    with serve("openai-like") as server:
-        pass
-    waits = Waits()
-    with pytest.raises(ProviderError, match=r"/v1/rerank: .*, 2 times$") as raised:
-        client(server, waits).send(BODY)
-    assert len(waits) == 1
-    assert "is the server running" in str(raised.value.hint)
-
-
-def waited(headers: dict[str, str], **calling: Any) -> list[float]:
-    waits = Waits()
-    with serve("openai-like", faults=first(1, Status(429, headers=headers))) as server:
-        client(server, waits, **calling).send(BODY)
-    return waits
-
-
-def test_a_server_says_how_long_to_wait() -> None:
-    assert waited({"Retry-After": "7"}) == [7]
-    assert waited({"Retry-After": "0.25"}) == [0.25]
-    assert waited({"Retry-After": "7", "retry-after-ms": "40"}) == [0.04]
-    (seconds,) = waited({"Retry-After": later(30)})
-    assert 28 < seconds <= 30
-    (seconds,) = waited({"Retry-After": "soon"})
-    assert 0.1 < seconds <= 0.25
-
-
-def test_nobody_waits_for_an_hour() -> None:
-    fault = Status(429, headers={"Retry-After": "3600"})
-    with serve("openai-like", faults=fault) as server, pytest.raises(ProviderError) as raised:
-        client(server).send(BODY)
-    assert server.count == 1
-    assert "it asks to wait 3600 s" in str(raised.value.hint)
-
-
-def test_waits_grow_are_bounded_and_are_never_the_same() -> None:
-    runs = []
-    for _ in range(3):
-        waits = Waits()
-        with serve("openai-like", faults=Status(503)) as server, pytest.raises(ProviderError):
-            client(server, waits, retries=10).send(BODY)
-        longest = [min(0.25 * 2**n, 30) for n in range(10)]
-        assert all(most / 2 <= wait <= most for wait, most in zip(waits, longest, strict=True))
-        runs.append(waits)
-    assert runs[0] != runs[1] != runs[2]
-
-
-def test_others_wait_too_where_one_is_told_to() -> None:
-    waits = Waits()
-    with serve("openai-like", faults=first(1, Status(429, headers={"Retry-After": "5"}))) as server:
-        sender = client(server, waits)
-        sender.send(BODY)
-        waits.clear()  # as if none had been for those who ask only now
-        sender.send(BODY)
-    (held,) = waits
-    assert 4 < held <= 5
-
-
-def test_a_timeout_is_tried_again_once() -> None:
-    count, said = tries(Delay(5), timeout=0.05)
-    assert count == 2
-    assert said.startswith("p: no answer from http://127.0.0.1:")
-    assert "(ReadTimeout), 2 times" in said
 
 
 @pytest.mark.parametrize("fault", [Drip(1, 0.03), Chunked(), None])

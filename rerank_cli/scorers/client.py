@@ -8,8 +8,7 @@ import random
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urljoin
@@ -17,14 +16,14 @@ from urllib.parse import urljoin
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from rerank_cli import __version__
 from rerank_cli.errors import ProviderError
 from rerank_cli.providers.asked import Calling
 from rerank_cli.providers.endpoints import origin, shown
 from rerank_cli.providers.failures import Failure, Remedy, failure, retry_after, trace_id
 from rerank_cli.providers.hints import hint
+from rerank_cli.scorers.addresses import Address
 from rerank_cli.scorers.pacing import Pace
-from rerank_cli.scorers.transport import speaks_http2, verification
+from rerank_cli.scorers.transport import connections
 
 MOST_ANSWER = 1 << 26  # bytes: no ranking is longer, and memory has an end
 LONGEST_WAIT = 120.0  # seconds: whoever asks for more is told to the user instead
@@ -36,27 +35,6 @@ _CHANCE = random.Random()  # noqa: S311 - no secret, and nobody's seed
 # the same fills a queue that is full already (stargate/data-api#2533); a 500, which mostly is the
 # request's own fault; and a server that has never been reached.
 _ONCE = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a provider's requests go, and what goes with all of them.
-
-    `headers` may hold the key; `secrets` are the texts that must not be shown. `variable` is where
-    a key belongs, `poll` where an answer that is not ready is fetched.
-    """
-
-    provider: str
-    url: str
-    headers: Mapping[str, str]
-    secrets: Sequence[str] = ()
-    variable: str | None = None
-    poll: str | None = None
-
-    @property
-    def shown(self) -> str:
-        """The endpoint as it may be shown."""
-        return shown(self.url)
 
 
 class Reply(NamedTuple):
@@ -95,18 +73,7 @@ class Client:
             calling.requests_per_minute, calling.tokens_per_minute, clock=clock, sleep=sleep
         )
         self._reached = False
-        self._http = httpx.Client(
-            headers={
-                "Accept": "application/json",
-                "Content-Type": "application/json",
-                "User-Agent": f"rerank/{__version__}",
-                **address.headers,
-            },
-            timeout=httpx.Timeout(calling.timeout, connect=calling.connect_timeout),
-            limits=httpx.Limits(max_connections=calling.concurrency),
-            verify=verification(address.url, insecure=calling.insecure),
-            http2=speaks_http2(address.url),
-        )
+        self._http = connections(address, calling)
         weakref.finalize(self, self._http.close)  # whenever it is no longer needed
 
     def send(self, body: bytes, tokens: int = 0) -> Reply:
@@ -114,18 +81,23 @@ class Client:
 
         Raises `TooLarge` and `ProviderError`, after as many tries as are worth it.
         """
-        tries = 0
+        tries = once = 0
 
         def attempt() -> Reply:
-            nonlocal tries
+            nonlocal tries, once
             tries += 1
             self._pace.wait(tokens)
-            return self._once(body)._replace(tries=tries)
+            try:
+                return self._once(body)._replace(tries=tries)
+            except _MayYetSucceed as error:
+                once += error.once
+                raise
 
         retrying = Retrying(
             retry=retry_if_exception_type(_MayYetSucceed),
-            stop=self._is_enough,
+            stop=lambda state: once > _ONCE or self._is_enough(state),
             wait=_pause,
+            before_sleep=self._hold,
             sleep=self._sleep,
             reraise=True,
         )
@@ -135,13 +107,12 @@ class Client:
             raise self._error(error.message, error.hint, tries) from error.__cause__
 
     def _is_enough(self, state: RetryCallState) -> bool:
-        error = state.outcome and state.outcome.exception()
-        if not isinstance(error, _MayYetSucceed) or (error.after or 0) > LONGEST_WAIT:
-            return True
-        if error.after:  # the others would only be told the same
-            self._pace.hold(error.after)
-        most = _ONCE if error.once else self._calling.retries
-        return state.attempt_number > min(most, self._calling.retries)
+        after = _asked_to_wait(state)
+        return after > LONGEST_WAIT or state.attempt_number > self._calling.retries
+
+    def _hold(self, state: RetryCallState) -> None:
+        """Have all wait as long as one is asked to: they would only be told the same."""
+        self._pace.hold(_asked_to_wait(state))
 
     def _once(self, body: bytes) -> Reply:
         started = time.monotonic()
@@ -215,10 +186,10 @@ class Client:
 
     def _refusal(self, failed: Failure, answer: httpx.Response) -> Exception:
         """What an answer that is no success comes to."""
-        words = f": {self.cleaned(failed.message)}" if failed.message else ""
+        words = f": {failed.message}" if failed.message else ""
         message = f"answered {failed.status}{words}"
         if failed.request_id:
-            message += f" (request {self.cleaned(failed.request_id)})"
+            message += f" (request {failed.request_id})"
         advice = hint(failed, self.address)
         after = retry_after(answer.headers, datetime.now(UTC))
         if after is not None and after > LONGEST_WAIT:
@@ -234,7 +205,7 @@ class Client:
 
     def _unreached(self, error: httpx.TransportError) -> Exception:
         """What a broken connection comes to."""
-        url, said = self.address.shown, self.cleaned(str(error))
+        url, said = self.address.shown, str(error)
         reason = f"{said} ({type(error).__name__})" if said else type(error).__name__
         cause: BaseException | None = error
         while cause is not None:
@@ -256,16 +227,12 @@ class Client:
 
     def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:
         again = f", {tries} times" if tries > 1 else ""
-        return ProviderError(self._named(message + again), hint=advice)
+        return ProviderError(
+            self._named(message + again), hint=advice and self.address.cleaned(advice)
+        )
 
     def _named(self, message: str) -> str:
-        return f"{self.address.provider}: {self.cleaned(message)}"
-
-    def cleaned(self, text: str) -> str:
-        """A text without the secrets that a server may repeat."""
-        for secret in self.address.secrets:
-            text = text.replace(secret, "[secret]")
-        return text
+        return f"{self.address.provider}: {self.address.cleaned(message)}"
 
 
 class _MayYetSucceed(Exception):
@@ -281,13 +248,18 @@ class _MayYetSucceed(Exception):
         self.once = once
 
 
+def _asked_to_wait(state: RetryCallState) -> float:
+    """The seconds that the server asked to wait, if it did."""
+    error = state.outcome and state.outcome.exception()
+    return error.after or 0.0 if isinstance(error, _MayYetSucceed) else 0.0
+
+
 def _pause(state: RetryCallState) -> float:
-    """Seconds to wait: those that the server asked for, or twice as many each time, with jitter.
+    """Seconds to wait: twice as many each time, with jitter; none where the server says how many.
 
     Half of it is chance, so that those who failed together do not come back together.
     """
-    error = state.outcome and state.outcome.exception()
-    if isinstance(error, _MayYetSucceed) and error.after is not None:
-        return error.after
+    if _asked_to_wait(state):
+        return 0.0
     wait = min(_FIRST_WAIT * 2.0 ** (state.attempt_number - 1), _MOST_WAIT)
     return wait * _CHANCE.uniform(0.5, 1)

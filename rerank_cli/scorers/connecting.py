@@ -5,6 +5,7 @@ Everything that can be wrong is found here, before anything is sent.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from rerank_cli.errors import UsageError
@@ -13,11 +14,14 @@ from rerank_cli.providers.asked import Asked, Cutting, Remote
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.endpoints import endpoint, is_loopback, shown
 from rerank_cli.providers.entries import Provider
-from rerank_cli.scorers.client import Address
+from rerank_cli.scorers.addresses import Address
 from rerank_cli.scorers.credentials import Credentials
 from rerank_cli.scorers.estimating import CharacterTokenizer, EstimatedTokenizer
-from rerank_cli.scorers.remote import USUAL_DOCUMENTS, RemoteScorer
+from rerank_cli.scorers.packing import USUAL_DOCUMENTS
 from rerank_cli.types import ScorerInfo, Tokenizer
+
+if TYPE_CHECKING:
+    from rerank_cli.scorers.remote import RemoteScorer
 
 # The window of a model of which no limit is known, where we are to cut: most rerankers read well
 # what they were trained at.
@@ -29,7 +33,7 @@ _REQUESTS_AHEAD = 4
 _MOST_AHEAD = 1 << 15
 
 
-def open_remote(name: str, model: str, remote: Remote, allowed: Credentials) -> RemoteScorer:
+def open_remote(name: str, model: str, remote: Remote, allowed: Credentials) -> "RemoteScorer":
     """Open a provider's model; raises `UsageError` for what the provider cannot honour."""
     provider = find_provider(name, model)
     cutting = who_cuts(provider, remote)
@@ -52,6 +56,9 @@ def open_remote(name: str, model: str, remote: Remote, allowed: Credentials) -> 
         for option, value in provider.defaults.items()
         if option not in asked.options
     ]
+
+    from rerank_cli.scorers.remote import RemoteScorer  # what sends, now that there is what to send
+
     scorer = RemoteScorer(provider, model, asked, info, address, remote.calling)
     scorer.notes, scorer.remarks = problems, remarks
     return scorer

@@ -53,4 +53,6 @@ def credentials(
 
 def _secret(name: str, value: str) -> list[str]:
     """What must not be shown of a header: of one that lets somebody in, all or its last word."""
-    return [value, value.split()[-1]] if _SECRET.search(name) and value else []
+    if not _SECRET.search(name):
+        return []
+    return [part for part in (value, *value.split()[-1:]) if part]

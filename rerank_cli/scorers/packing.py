@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# The most documents of a request to a provider that states no limit.
+USUAL_DOCUMENTS = 500
+
 
 class Size(NamedTuple):
     """How large a text is as it will be sent."""

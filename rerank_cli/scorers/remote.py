@@ -14,12 +14,11 @@ from rerank_cli.providers import requests
 from rerank_cli.providers.answers import Answer, parse, read
 from rerank_cli.providers.asked import Asked, Calling
 from rerank_cli.providers.entries import Provider
-from rerank_cli.scorers.client import Address, Client, Reply, TooLarge
-from rerank_cli.scorers.packing import Room, Size, pack
+from rerank_cli.scorers.addresses import Address
+from rerank_cli.scorers.client import Client, Reply, TooLarge
+from rerank_cli.scorers.packing import USUAL_DOCUMENTS, Room, Size, pack
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
-# The most documents of a request to a provider that states no limit.
-USUAL_DOCUMENTS = 500
 _TRACED = 5  # requests whose ids are named to the user
 
 
@@ -201,7 +200,7 @@ class RemoteScorer:
             trace = reply.trace_id
             told = f" (request {trace})" if trace else ""
             raise ProviderError(
-                self._client.cleaned(f"{self.provider.name}: {error}{told}"), hint=error.hint
+                self.address.cleaned(f"{self.provider.name}: {error}{told}"), hint=error.hint
             ) from error
         values: list[float | None] = [None] * len(request.chunks)
         for result in answer.results:
@@ -213,7 +212,7 @@ class RemoteScorer:
         return Scored(values, answer.usage, trace_ids, (*notes, *self._notes(answer)))
 
     def _notes(self, answer: Answer) -> Sequence[str]:
-        notes = [f"{self.provider.name}: {self._client.cleaned(note)}" for note in answer.notes]
+        notes = [f"{self.provider.name}: {self.address.cleaned(note)}" for note in answer.notes]
         if self.info.scale == "probability" and any(
             not 0 <= result.score <= 1 for result in answer.results
         ):

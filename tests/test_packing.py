@@ -11,11 +11,11 @@ rooms = st.builds(Room, st.one_of(st.none(), st.integers(1, 20)), limits, limits
 queries = st.builds(Size, st.integers(0, 20), st.integers(0, 60))
 
 
-def fits(part: list[Size], room: Room, query: Size, query_each: bool, overhead: int) -> bool:
+def fits(part: list[Size], room: Room, query: Size, query_each: bool) -> bool:
     """The formulas as the services state them."""
     queries = len(part) if query_each else 1
     tokens = query.tokens * queries + sum(size.tokens for size in part)
-    size = query.bytes * queries + sum(size.bytes + overhead for size in part)
+    size = query.bytes * queries + sum(size.bytes for size in part)
     return (
         (room.documents is None or len(part) <= room.documents)
         and (room.tokens is None or tokens <= room.tokens)
@@ -23,17 +23,17 @@ def fits(part: list[Size], room: Room, query: Size, query_each: bool, overhead: 
     )
 
 
-@given(sizes_of, rooms, queries, st.booleans(), st.sampled_from([0, 7, 150]))
+@given(sizes_of, rooms, queries, st.booleans())
 def test_requests_cover_all_and_are_as_full_as_they_may_be(
     sizes: list[Size], room: Room, query: Size, query_each: bool, overhead: int
 ) -> None:
-    ranges = list(pack(sizes, room, query=query, query_each=query_each, overhead=overhead))
+    ranges = list(pack(sizes, room, query=query, query_each=query_each))
     assert [place for places in ranges for place in places] == list(range(len(sizes)))
     for places in ranges:
         part = sizes[places.start : places.stop]
-        assert len(part) == 1 or fits(part, room, query, query_each, overhead)
+        assert len(part) == 1 or fits(part, room, query, query_each)
         more = sizes[places.start : places.stop + 1]
-        assert places.stop == len(sizes) or not fits(more, room, query, query_each, overhead)
+        assert places.stop == len(sizes) or not fits(more, room, query, query_each)
 
 
 def test_where_only_the_count_matters_all_are_full_but_the_last() -> None:
@@ -51,14 +51,6 @@ def test_a_query_counts_once_a_request_or_once_a_document() -> None:
     sizes, room, query = [Size(10, 40)] * 6, Room(tokens=60), Size(10, 40)
     assert list(pack(sizes, room, query=query)) == [range(5), range(5, 6)]
     assert list(pack(sizes, room, query=query, query_each=True)) == [range(3), range(3, 6)]
-
-
-def test_each_document_has_its_overhead() -> None:
-    # ZeroEntropy counts 150 + the query + the document.
-    ranges = pack(
-        [Size(1, 30)] * 4, Room(bytes=400), query=Size(1, 20), query_each=True, overhead=150
-    )
-    assert list(ranges) == [range(2), range(2, 4)]
 
 
 def test_what_is_too_large_goes_alone() -> None:

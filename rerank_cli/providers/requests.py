@@ -108,8 +108,8 @@ def put(target: dict[str, Any], path: str, value: Any) -> None:
     target[last] = value
 
 
-def encoded(content: Mapping[str, Any]) -> bytes:
-    """A body as it is sent: UTF-8, and a lone surrogate as the escape that JSON has for it."""
+def encoded(content: Any) -> bytes:
+    """A body or a part of one as it is sent, a lone surrogate as the escape JSON has for it."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace")
 

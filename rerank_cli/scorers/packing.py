@@ -36,19 +36,17 @@ def pack(
     *,
     query: Size = NOTHING,
     query_each: bool = False,
-    overhead: int = 0,
 ) -> Iterator[range]:
     """Fill one request after the other, as ranges of places that cover `sizes` once, in order.
 
-    The query counts once a request or, with `query_each`, once a document, and `overhead` bytes
-    come with each document. One that alone is too large has a request of its own, as it is for the
-    service to say what becomes of it.
+    The query counts once a request or, with `query_each`, once a document. A document that alone is
+    too large has a request of its own, as it is for the service to say what becomes of it.
     """
     shared, own = (NOTHING, query) if query_each else (query, NOTHING)
     start, tokens, size = 0, shared.tokens, shared.bytes
     for place, document in enumerate(sizes):
         more_tokens = document.tokens + own.tokens
-        more_bytes = document.bytes + own.bytes + overhead
+        more_bytes = document.bytes + own.bytes
         fits = (
             _within(place - start + 1, room.documents)
             and _within(tokens + more_tokens, room.tokens)

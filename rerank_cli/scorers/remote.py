@@ -134,11 +134,8 @@ class RemoteScorer:
         for query, own in places.items():
             chunks = [pairs[place].chunk for place in own]
             sizes = [self._size(chunk) for chunk in chunks]
-            asking = Size(self._count(query), len(query.encode("utf-8", "replace")))
-            packing = pack(
-                sizes, room, query=asking, query_each=limits.query_each, overhead=limits.overhead
-            )
-            for packed in packing:
+            asking = self._asking(query)
+            for packed in pack(sizes, room, query=asking, query_each=limits.query_each):
                 tokens = sum(sizes[i].tokens + asking.tokens for i in packed)
                 made.append(
                     Request(query, [own[i] for i in packed], [chunks[i] for i in packed], tokens)
@@ -149,11 +146,7 @@ class RemoteScorer:
         """What a request sends; it asks for the best `keep`, or for all."""
         count = len(request.chunks)
         top_n = count if keep is None else min(keep, count)
-        return requests.encoded(
-            requests.body(
-                self.provider, self._asked, self._model, request.query, request.chunks, top_n
-            )
-        )
+        return self._body(request.query, request.chunks, top_n)
 
     def exchange(self, pairs: Sequence[Pair]) -> Exchange:
         """Send a few pairs in one request, and tell all about the answer."""
@@ -233,9 +226,24 @@ class RemoteScorer:
         )
         return (note,)
 
+    def _body(self, query: str, chunks: Sequence[Chunk], top_n: int) -> bytes:
+        return requests.encoded(
+            requests.body(self.provider, self._asked, self._model, query, chunks, top_n)
+        )
+
     def _size(self, chunk: Chunk) -> Size:
+        """A chunk's size as it is sent, in bytes where these are limited."""
         tokens = chunk.tokens + (self._count(chunk.title) if chunk.title else 0)
-        return Size(tokens, len(chunk.scored_text.encode("utf-8", "replace")))
+        if self.provider.limits.bytes is None:
+            return Size(tokens, 0)
+        sent = requests.document(self.provider, chunk)
+        return Size(tokens, len(requests.encoded(sent)) + 1 + self.provider.limits.overhead)
+
+    def _asking(self, query: str) -> Size:
+        """A query as it is sent: alone if it counts with each document, else with all around."""
+        each = self.provider.limits.query_each
+        sent = requests.encoded(query) if each else self._body(query, (), self._most)
+        return Size(self._count(query), len(sent))
 
     def _count(self, text: str) -> int:
         return self.info.tokenizer.count(text) if self.info.tokenizer is not None else 0

@@ -1,0 +1,248 @@
+"""What a provider takes at most: requests are packed, halved and merged so that nothing shows."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.scorers import client as client_module
+from rerank_cli.scorers.estimating import EstimatedTokenizer
+from tests.asking import at, lines, sent
+from tests.conftest import Run
+from tests.loopback import (
+    Close,
+    CloseHalfway,
+    Fault,
+    Plan,
+    Request,
+    Server,
+    Status,
+    any_of,
+    score_of,
+    serve,
+    share,
+)
+
+QUERY = "topic 42"
+SEED = 1
+MANY = [f"document {number} on topic {number % 97}" for number in range(5000)]
+
+
+def best(texts: Sequence[str], query: str = QUERY) -> list[int]:
+    return sorted(range(len(texts)), key=lambda place: -score_of(query, texts[place]))
+
+
+def indices(out: str) -> list[int]:
+    return [result["index"] for result in json.loads(out)["results"]]
+
+
+def sizes(server: Server, name: str = "documents") -> list[int]:
+    return [len(request.json[name]) for request in server.requests]
+
+
+def beyond(documents: int, fault: Fault, name: str = "documents") -> Plan:
+    """A fault for every request of more documents than some."""
+
+    def plan(request: Request, _number: int) -> Fault | None:
+        return fault if len(request.json[name]) > documents else None
+
+    return plan
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CRAZYROUTER", "DASHSCOPE", "JINA", "ZEROENTROPY"):
+        monkeypatch.setenv(f"{name}_API_KEY", "key")
+
+
+def test_many_documents_are_one_ranking(rerank: Run) -> None:
+    with serve("tei") as server, serve("openai-like") as whole:
+        split = rerank(*at(server, "tei/local"), QUERY, "--json", stdin=lines(MANY))
+        other = rerank(*at(whole), QUERY, "--json", "--concurrency", "1", stdin=lines(MANY[:500]))
+        ten = rerank(*at(server, "tei/local"), QUERY, "-n", "10", stdin=lines(MANY))
+    assert (split.code, split.err, other.code) == (0, "", 0)
+    assert indices(split.out) == best(MANY)
+    assert indices(other.out) == [place for place in best(MANY) if place < 500]
+    assert ten.out.splitlines() == [MANY[place] for place in best(MANY)[:10]]
+    counted = sizes(server, "texts")
+    assert len(counted) == 2 * 157
+    assert max(counted) == 32
+    assert whole.count == 1
+
+
+def test_a_fifth_of_requests_fails_and_nothing_is_lost_or_doubled(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_WAIT", 0.001)
+    busy = Status(429, headers={"retry-after-ms": "5"})
+    failing: list[Fault] = [busy, Status(503), Close(), CloseHalfway(), Status(500)]
+    # Chance as it comes of these seeds answers no request twice with 500, which would be final.
+    plan = any_of(*(share(0.05, fault, seed) for seed, fault in enumerate(failing, SEED)))
+    with serve("tei", faults=plan) as server:
+        ran = rerank(*at(server, "tei/local"), QUERY, "--json", "-v", stdin=lines(MANY))
+    assert ran.code == 0
+    assert indices(ran.out) == best(MANY)
+    assert server.count > 1.15 * 157
+    assert f"{server.count} requests to tei, {server.count - 157} of them tried again" in ran.err
+
+
+@pytest.mark.parametrize("n", [10, 70])
+def test_no_more_are_asked_for_than_are_sent(n: int, rerank: Run) -> None:
+    with serve("crazyrouter") as server:
+        ran = rerank(
+            *at(server, "crazyrouter/m"), QUERY, "-n", str(n), "--json", stdin=lines(MANY[:250])
+        )
+    assert indices(ran.out) == best(MANY[:250])[:n]
+    asked = {(len(one.json["documents"]), one.json["top_n"]) for one in server.requests}
+    assert asked == {(100, n), (50, min(n, 50))}
+
+
+def test_each_size_is_tried_once_and_what_is_learned_is_kept(rerank: Run) -> None:
+    with serve("tei", limit=8) as server:
+        ran = rerank(
+            *at(server, "tei/local"), QUERY, "--json", "-v", "--concurrency", "1",
+            stdin=lines(MANY[:4200]),
+        )  # fmt: skip
+    assert ran.code == 0
+    assert indices(ran.out) == best(MANY[:4200])
+    counted = Counter(sizes(server, "texts"))
+    assert (counted[32], counted[16], counted[8]) == (1, 1, 4200 // 8)
+    assert "2 halved" in ran.err
+
+
+def test_of_requests_under_way_together_each_learns_for_itself(rerank: Run) -> None:
+    with serve("tei", limit=8, latency=0.01) as server:
+        ran = rerank(
+            *at(server, "tei/local"), QUERY, "--json", "--concurrency", "4", stdin=lines(MANY[:999])
+        )
+    assert indices(ran.out) == best(MANY[:999])
+    counted = Counter(sizes(server, "texts"))
+    assert 1 <= counted[32] <= 4
+    assert 1 <= counted[16] <= 8
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Status(413),
+        Status(413, b"<html><title>413 Request Entity Too Large</title></html>"),
+        Status(422, {"error": "batch size 64 > maximum allowed batch size 20"}),
+        Status(400, {"message": "batch size of documents is invalid, it should not be larger"}),
+        Status(400, {"error": {"message": "total tokens exceed the maximum of 1000"}}),
+    ],
+    ids=str,
+)
+def test_what_is_too_large_is_halved(fault: Fault, rerank: Run) -> None:
+    with serve("openai-like", faults=beyond(20, fault)) as server:
+        ran = rerank(*at(server), QUERY, "-n", "30", "--json", stdin=lines(MANY[:64]))
+    assert (ran.code, ran.err) == (0, "")
+    assert indices(ran.out) == best(MANY[:64])[:30]
+    assert sizes(server) == [64, 32, 16, 16, 16, 16]
+    assert [one.json["top_n"] for one in server.requests] == [30, 30, 16, 16, 16, 16]
+
+
+def test_a_bad_request_that_is_not_about_size_is_not_halved(rerank: Run) -> None:
+    fault = Status(400, {"error": {"message": "top_n must not be larger than 1000"}})
+    with serve("openai-like", faults=fault) as server:
+        assert rerank(*at(server), QUERY, stdin=lines(MANY[:64])).code == 3
+    assert server.count == 1
+
+
+def test_a_document_that_is_too_large_by_itself_is_named(rerank: Run, tmp_path: Path) -> None:
+    path = tmp_path / "many.txt"
+    path.write_text("".join(f"{text}{' long' * (n == 20)}\n" for n, text in enumerate(MANY[:32])))
+
+    def plan(request: Request, _number: int) -> Fault | None:
+        return Status(413) if b" long" in request.body else None
+
+    with serve("openai-like", faults=plan) as server:
+        ran = rerank(*at(server), QUERY, str(path))
+    assert (ran.code, ran.out) == (3, "")
+    assert f"the document is {path}:21\n" in ran.err
+    assert "hint: --chunk local cuts long documents here" in ran.err
+    assert sizes(server)[:3] == [32, 16, 16]
+    assert sizes(server)[-1] == 1
+    assert server.count <= 8
+
+
+def test_a_server_error_for_one_long_document_is_traced_to_it(rerank: Run) -> None:
+    long = "a" + " " * 4000 + "b"
+    with serve("llamacpp") as server:
+        ran = rerank(*at(server, "llamacpp/m"), QUERY, stdin=lines([*MANY[:5], long, *MANY[5:9]]))
+    assert (ran.code, ran.out) == (3, "")
+    assert "answered 500: input is too large" in ran.err
+    assert "the document is -:6\n" in ran.err
+    assert server.count <= 8
+
+
+@pytest.mark.parametrize(("count", "requests"), [(400, 1), (600, 2)])
+def test_scores_of_several_requests_of_a_listwise_model_do_not_compare(
+    count: int, requests: int, rerank: Run
+) -> None:
+    with serve("jina") as server:
+        ran = rerank(
+            *at(server, "jina/jina-reranker-v3"), QUERY, "--json", stdin=lines(MANY[:count])
+        )
+    assert (ran.code, server.count) == (0, requests)
+    assert ("scores of different ones do not compare" in ran.err) == (requests > 1)
+    assert indices(ran.out) == best(MANY[:count])
+
+
+def test_a_request_has_no_more_tokens_than_it_may(rerank: Run) -> None:
+    texts = [f"{number} " + "word " * (500 + number * 11) for number in range(120)]
+    with serve("dashscope-compat") as server:
+        ran = rerank(*at(server, "dashscope/qwen3-rerank"), QUERY, "--json", stdin=lines(texts))
+    assert (ran.code, ran.err) == (0, "")
+    count = EstimatedTokenizer().count
+    totals = []
+    for request in server.requests:
+        own = request.json["documents"]
+        totals.append(len(own) * count(QUERY) + sum(map(count, own)))
+    assert max(totals) <= 120_000
+    assert min(sum(pair) for pair in pairwise(totals)) > 120_000
+    assert [text.rstrip() for text in texts] == sorted(sent(server), key=number_of)
+
+
+def number_of(text: str) -> int:
+    return int(text.split()[0])
+
+
+@pytest.mark.parametrize("content", ["words, words, ", 'said "no", ', "\x01\\", "日本語"])
+def test_a_request_has_no_more_bytes_than_it_may(content: str, rerank: Run, tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    texts = [f"{number} {content * (150_000 // len(content))}".strip() for number in range(20)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with serve("tei") as server:
+        ran = rerank(*at(server, "tei/local"), QUERY, str(path), "--json", "-v")
+    assert ran.code == 0
+    assert "halved" not in ran.err
+    assert max(len(request.body) for request in server.requests) <= 2_000_000
+    assert sorted(sent(server, "texts"), key=number_of) == texts
+
+
+def test_the_bytes_of_a_request_are_counted_as_the_provider_does(rerank: Run) -> None:
+    query, texts = "a fairly long query " * 50, [f"{number} " + "x" * 900 for number in range(4000)]
+    with serve("zeroentropy") as server:
+        ran = rerank(*at(server, "zeroentropy/zerank-2"), query, "-n", "3", stdin=lines(texts))
+    assert (ran.code, ran.err) == (0, "")
+    for request in server.requests:
+        own: list[Any] = request.json["documents"]
+        assert sum(150 + len(query) + len(text) for text in own) <= 5_000_000
+    assert sorted(sent(server), key=number_of) == texts
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 8])
+def test_no_more_are_under_way_than_may_be(concurrency: int, rerank: Run) -> None:
+    with serve("tei", latency=0.005, permits=concurrency) as server:
+        ran = rerank(
+            *at(server, "tei/local"), QUERY, "-v", "--concurrency", str(concurrency),
+            stdin=lines(MANY[:1600]),
+        )  # fmt: skip
+    assert ran.code == 0
+    assert "50 requests to tei" in ran.err
+    assert (server.peak, server.busy, server.count) == (concurrency, 0, 50)
+    assert server.connections <= concurrency

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +80,14 @@ def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def process(
-    *arguments: str, stdin: bytes | None = b"", cwd: Path = ROOT
+    *arguments: str,
+    stdin: bytes | None = b"",
+    cwd: Path = ROOT,
+    python: Sequence[str] = ("-m", "rerank_cli"),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "rerank_cli", *arguments],
+        [sys.executable, *python, *arguments],
         input=stdin,
         capture_output=True,
         cwd=cwd,

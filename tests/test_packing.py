@@ -25,7 +25,7 @@ def fits(part: list[Size], room: Room, query: Size, query_each: bool) -> bool:
 
 @given(sizes_of, rooms, queries, st.booleans())
 def test_requests_cover_all_and_are_as_full_as_they_may_be(
-    sizes: list[Size], room: Room, query: Size, query_each: bool, overhead: int
+    sizes: list[Size], room: Room, query: Size, query_each: bool
 ) -> None:
     ranges = list(pack(sizes, room, query=query, query_each=query_each))
     assert [place for places in ranges for place in places] == list(range(len(sizes)))

@@ -1,152 +1,257 @@
-"""Keys: where they are looked for, whom they are sent to, and that nobody sees them."""
+"""Keys: where each one goes and where not, and that nothing ever shows one."""
 
 import json
-import ssl
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
-import trustme
 
-from tests.conftest import Run, process
-from tests.loopback import Status, serve
+from rerank_cli.keys import store_key
+from rerank_cli.scorers.addresses import Address
+from rerank_cli.scorers.client import Client
+from tests.asking import KEY, at, documents
+from tests.conftest import Outcome, Run, process
+from tests.loopback import Body, Fault, Redirect, Server, Status, first, serve
 
-KEY = "sk-abcdefghij0123456789"
-
-
-def test_the_variable_comes_before_the_file(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    rerank("config", "set-key", "cohere", stdin=b"stored")
-    with serve("cohere-v2") as server:
-        arguments = ["-m", "cohere/m", "--base-url", server.url, "q", "-d", "a"]
-        assert rerank(*arguments).code == 0
-        monkeypatch.setenv("COHERE_API_KEY", "second")
-        assert rerank(*arguments).code == 0
-        monkeypatch.setenv("CO_API_KEY", "first")
-        assert rerank(*arguments).code == 0
-    sent = [request.headers["authorization"] for request in server.requests]
-    assert sent == ["Bearer stored", "Bearer second", "Bearer first"]
+HEAVY = {"httpx", "httpcore", "tenacity", "h2", "ssl"}
 
 
-def test_those_of_one_account_are_shared(rerank: Run) -> None:
-    rerank("config", "set-key", "dashscope", stdin=b"stored")
-    with serve("dashscope-native", key="stored") as server:
-        url = server.url
-        assert rerank("-m", "dashscope-native/m", "--base-url", url, "q", "-d", "a").code == 0
+@pytest.fixture(autouse=True)
+def variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COHERE_API_KEY", "CO_API_KEY", "SILICONFLOW_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("more", [[], ["-v"], ["--json"], ["--on-error", "keep", "--json", "-v"]])
-def test_a_key_that_the_server_repeats_is_not_shown(
-    more: list[str], rerank: Run, monkeypatch: pytest.MonkeyPatch
+def asked(rerank: Run, server: Server, *more: str, model: str = "siliconflow/m") -> Outcome:
+    return rerank(*at(server, model), "refund", *documents(), *more)
+
+
+def authorizations(server: Server) -> list[str | None]:
+    return [request.headers.get("authorization") for request in server.requests]
+
+
+def test_the_variable_comes_before_what_is_stored(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CO_API_KEY", KEY)
-    for fault in (
-        Status(401, {"message": f"invalid api token {KEY}"}, {"x-debug-trace-id": KEY}),
-        Status(200, {"message": f"hello {KEY}", "code": 5}),
-        Status(200, f"<html><title>{KEY}</title></html>".encode()),
-    ):
-        with serve("cohere-v2", faults=fault) as server:
-            url = server.url
-            ran = rerank("-m", "cohere/m", "--base-url", url, "q", "-d", "a", *more)
-        assert ran.code == 3
-        assert KEY not in ran.out + ran.err
+    with serve("siliconflow") as server:
+        assert asked(rerank, server).code == 2
+        assert rerank("config", "set-key", "siliconflow", stdin=b"stored\n").code == 0
+        asked(rerank, server)
+        monkeypatch.setenv("SILICONFLOW_API_KEY", " typed \n")
+        asked(rerank, server)
+    assert authorizations(server) == ["Bearer stored", "Bearer typed"]
 
 
-def test_a_key_is_nowhere_in_a_dry_run(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CO_API_KEY", KEY)
-    ran = rerank("-m", "cohere/m", "q", "-d", "a", "--dry-run", "-v", "--json")
-    assert ran.code == 0
-    assert KEY not in ran.out + ran.err
-    for command in (["providers"], ["providers", "show", "cohere"], ["config"]):
-        assert KEY not in rerank(*command).out
+def test_of_two_variables_the_first_that_is_set_counts(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve("cohere-v2") as server:
+        monkeypatch.setenv("COHERE_API_KEY", "second")
+        asked(rerank, server, model="cohere/m")
+        monkeypatch.setenv("CO_API_KEY", "first")
+        asked(rerank, server, model="cohere/m")
+    assert authorizations(server) == ["Bearer second", "Bearer first"]
 
 
-def test_a_key_that_is_none_is_said(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("a b", "schlüssel", "a\tb"):
-        monkeypatch.setenv("CO_API_KEY", key)
-        ran = rerank("-m", "cohere/m", "q", "-d", "a")
-        assert (ran.code, ran.out) == (2, "")
-        assert "the key for cohere has characters that no key has" in ran.err
+def test_those_of_one_account_share_a_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DASHSCOPE_API_KEY", raising=False)
+    store_key("dashscope", "stored")
+    with serve("dashscope-native") as server:
+        assert asked(rerank, server, model="dashscope-native/m").code == 0
+    assert authorizations(server) == ["Bearer stored"]
+
+
+def test_a_header_that_is_typed_takes_the_place_of_the_key(rerank: Run) -> None:
+    with serve("siliconflow") as server:
+        ran = asked(rerank, server, "--header", "authorization: Basic abc", "--header", "ACCEPT: x")
+    assert (ran.code, ran.err) == (0, "")
+    (request,) = server.requests
+    assert request.headers["authorization"] == "Basic abc"
+    assert request.headers["accept"] == "x"
+
+
+def test_a_key_that_cannot_be_one_is_not_sent_and_not_shown(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("two words", "line\nbreak", "schlüssel", "\x7f"):
+        monkeypatch.setenv("SILICONFLOW_API_KEY", key)
+        with serve("siliconflow") as server:
+            ran = asked(rerank, server)
+        assert (ran.code, server.count) == (2, 0)
+        assert "the key for siliconflow has characters that no key has" in ran.err
         assert key not in ran.err
 
 
-def test_without_a_key_nothing_that_sends_is_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("CO_API_KEY", "COHERE_API_KEY"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-    ran = process("-m", "cohere/rerank-v3.5", "q", "-d", "a")
-    assert ran.returncode == 2
-    assert b"CO_API_KEY or COHERE_API_KEY is not set" in ran.stderr
-    loaded = {line.split(b"|")[-1].strip() for line in ran.stderr.splitlines() if b"|" in line}
-    assert b"typer" in loaded
-    assert not loaded & {b"httpx", b"pydantic", b"onnxruntime", b"numpy", b"tokenizers"}
+ECHOES = [
+    Status(401, {"message": f"invalid token {KEY}"}),
+    Status(400, {"error": {"message": "x" * 279 + f" {KEY}"}}),
+    Status(400, {"error": {"message": "x" * 215 + f" {KEY}", "code": "key"}}),
+    Status(403, f"<html><title>{KEY}</title></html>".encode()),
+    Status(503, {"detail": [{"loc": [KEY], "msg": KEY}]}, {"Retry-After": "999"}),
+    Status(500, f"Bearer {KEY}".encode(), {"x-request-id": KEY}),
+    Status(413, KEY.encode()),
+    Body({"error": KEY}),
+    Body({KEY: 1}),
+    Body("x" * 100 + KEY),
+    Body(b"x" * 108 + KEY.encode()),
+    Body({"results": [{"index": KEY, "relevance_score": 1}]}),
+    Body({"results": [{"index": 0, "relevance_score": KEY}]}),
+    Body({"results": [{"index": 0, "relevance_score": 1}], "warnings": [KEY], "id": KEY}),
+    Redirect(f"http://127.0.0.1:1/{KEY}?k={KEY}"),
+    Redirect(f"/{KEY}", code=302),
+    Redirect(f"http://[{KEY}/"),
+]
 
 
-class Answering(BaseHTTPRequestHandler):
-    """Answers every request, whatever it asks and wherever it was to go."""
-
-    seen: list[tuple[str, str | None]]
-
-    def do_POST(self) -> None:
-        self.seen.append((self.path, self.headers["Authorization"]))
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.dumps({"results": [{"index": 0, "relevance_score": 0.5}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_request(self, *_arguments: object) -> None:
-        return
-
-
-@pytest.fixture
-def plain() -> Iterator[ThreadingHTTPServer]:
-    Answering.seen = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def test_a_proxy_is_used(
-    plain: ThreadingHTTPServer, rerank: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ECHOES, ids=lambda fault: str(fault)[:60])
+def test_what_a_server_repeats_is_not_shown(
+    fault: Fault, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{plain.server_port}")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    arguments = ["-m", "openai-like/m", "--base-url", "http://rerank.example", "q", "-d", "a"]
-    assert rerank(*arguments).code == 0
-    assert Answering.seen == [("http://rerank.example/v1/rerank", None)]
+    monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
+    with serve("siliconflow", faults=fault) as server:
+        ran = asked(rerank, server, "-v", "--json", "--retries", "0")
+    assert server.count
+    assert ran.code in (0, 3)
+    for end in range(6, len(KEY) + 1):
+        assert KEY[:end] not in ran.out + ran.err
 
 
-def test_certificates_are_verified(
-    plain: ThreadingHTTPServer, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "header",
+    [f"Authorization: Token {KEY}", f"X-Api-Key: {KEY}", f"cookie:{KEY}", f"my-secret: a {KEY}"],
+)
+def test_secrets_of_typed_headers_are_not_shown(
+    header: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    plain.socket = context.wrap_socket(plain.socket, server_side=True)
+    monkeypatch.setenv("SILICONFLOW_API_KEY", "other")
+    with serve("siliconflow", faults=Status(400, {"message": f"what is {KEY}?"})) as server:
+        ran = asked(rerank, server, "--header", header, "-v")
+    assert "what is [secret]?" in ran.err
+    assert KEY not in ran.err
+    assert rerank("-m", "tei/x", "--header", f"Authorization {KEY}", "q", "-d", "x").code == 2
+    ran = rerank("-m", "tei/x", "--header", f"Authorization\x07: {KEY}", "q", "-d", "x")
+    assert ran.code == 2
+    assert KEY not in ran.err
+
+
+@pytest.mark.parametrize("header", ["Authorization:", "X-Key: ", "X-Team:"])
+def test_a_header_may_be_empty(header: str, rerank: Run) -> None:
+    with serve("openai-like", faults=first(1, Status(400, {"message": "no"}))) as server:
+        ran = asked(rerank, server, "--header", header, model="openai-like/m")
+        assert ran.err == "rerank: openai-like: answered 400: no\n"
+        assert asked(rerank, server, "--header", header, model="openai-like/m").code == 0
+
+
+def test_a_secret_in_a_url_is_sent_and_not_shown(rerank: Run) -> None:
+    with serve("openai-like", faults=first(1, Status(404))) as server:
+        url = f"{server.url}/v1/rerank?api_key={KEY}"
+        for more in ([], ["-v"], ["--dry-run", "-v"]):
+            ran = rerank("-m", "openai-like/m", "--base-url", url, "q", "-d", "x", *more)
+            assert KEY not in ran.out + ran.err
+    assert [request.query for request in server.requests] == [{"api_key": KEY}] * 2
+    ran = rerank("-m", "tei/m", "--base-url", f"http://me:{KEY}@127.0.0.1:1", "q", "-d", "x")
+    assert ran.code == 2
+    assert KEY not in ran.err
+
+
+def test_a_bug_shows_no_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*arguments: object) -> None:
+        raise RuntimeError(f"with {arguments}")
+
+    monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
+    monkeypatch.setattr(Client, "_exchange", wrong)
+    ran = rerank("-m", "siliconflow/m", "q", "-d", "x", "--base-url", "http://127.0.0.1:1")
+    assert ran.code == 70
+    assert "Traceback" in ran.err
+    assert KEY not in ran.err
+    assert KEY not in repr(Address("some", "http://host", {"Authorization": KEY}, [KEY]))
+
+
+def test_a_rehearsal_needs_no_key_and_shows_none(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve("siliconflow") as server:
+        assert asked(rerank, server, "--dry-run").code == 0
+        monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
+        for more in (["-v"], ["--json"], ["--json", "-v"]):
+            ran = asked(rerank, server, "--dry-run", *more)
+            assert (ran.code, ran.err) == (0, "")
+            assert KEY not in ran.out
+    assert server.count == 0
+
+
+def test_a_key_is_for_its_own_host_and_not_for_one_that_only_speaks_alike(
+    rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CO_API_KEY", KEY)
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    url = f"https://localhost:{plain.server_port}"
-    arguments = ["-m", "cohere/m", "--base-url", url, "q", "-d", "a"]
+    store_key("cohere", KEY)
+    with serve("cohere-v2") as server:
+        own = home / "providers.toml"
+        own.write_text(f'[mine]\nlike = "cohere"\nurl = "{server.url}"\n')
+        ran = rerank("-m", "mine/m", "refund", *documents())
+        assert (ran.code, server.count) == (2, 0)
+        assert "mine needs a key" in ran.err
+        assert "rerank config set-key mine" in ran.err
+        store_key("mine", "own")
+        assert rerank("-m", "mine/m", "refund", *documents()).code == 0
+        own.write_text(f'[mine]\nlike = "cohere"\nurl = "{server.url}"\nkeyless = true\n')
+        assert rerank("-m", "mine/m", "refund", *documents()).code == 0
+        own.write_text(f'[mine]\nlike = "cohere"\nurl = "{server.url}"\nkey = ["CO_API_KEY"]\n')
+        assert rerank("-m", "mine/m", "refund", *documents()).code == 0
+    assert authorizations(server) == ["Bearer own", "Bearer own", f"Bearer {KEY}"]
 
-    ran = rerank(*arguments)
-    assert (ran.code, Answering.seen) == (3, [])
-    assert "its certificate is not trusted" in ran.err
-    assert "hint: SSL_CERT_FILE" in ran.err
-    assert ", 2 times" not in ran.err
 
-    assert rerank(*arguments, "--insecure").code == 0
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    assert rerank(*arguments).code == 0
-    assert Answering.seen == [("/v2/rerank", f"Bearer {KEY}")] * 2
-    ran = rerank("-m", "cohere/m", "--base-url", "https://h", "q", "-d", "a", "--insecure")
-    assert (ran.code, ran.err.split(",")[0]) == (
-        2,
-        "rerank: --insecure is for servers on this machine",
+def test_where_there_is_no_key_nothing_is_imported_that_sends() -> None:
+    code = (
+        "import sys; from rerank_cli import cli; code = cli.run(sys.argv[1:]);"
+        "print(code, *sys.modules)"
     )
+    ran = process("-m", "cohere/rerank-v3.5", "q", "-d", "x", python=["-c", code])
+    left, *loaded = ran.stdout.decode().split()
+    assert left == "2"
+    assert b"CO_API_KEY" in ran.stderr
+    assert HEAVY & set(loaded) == set()
+
+
+@pytest.mark.parametrize("code", [307, 308])
+def test_a_redirect_on_the_same_server_is_followed(code: int, rerank: Run) -> None:
+    with serve("openai-like", faults=first(1, Redirect("/v1/rerank?again=1", code))) as server:
+        ran = asked(rerank, server, model="openai-like/m")
+    assert (ran.code, ran.err) == (0, "")
+    assert [one.body for one in server.requests] == [server.requests[0].body] * 2
+    assert json.loads(server.requests[1].body)["query"] == "refund"
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_another_server_sees_neither_the_key_nor_the_text(
+    code: int, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
+    with serve("siliconflow") as other:
+        with serve("siliconflow", faults=Redirect(f"{other.url}/v1/rerank", code)) as server:
+            ran = asked(rerank, server)
+        assert (ran.code, ran.out) == (3, "")
+        assert f"redirects to another server, {other.url}/v1/rerank" in ran.err
+        assert f"--base-url {other.url}/v1/rerank" in ran.err
+        assert (other.count, other.connections, server.count) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303])
+def test_a_redirect_that_drops_the_request_is_an_error(code: int, rerank: Run) -> None:
+    with serve("openai-like", faults=Redirect("/v1/rerank/", code)) as server:
+        ran = asked(rerank, server, model="openai-like/m")
+    assert (ran.code, server.count) == (3, 1)
+    assert f"({code}), which drops the request" in ran.err
+
+
+def test_redirects_have_an_end(rerank: Run) -> None:
+    with serve("openai-like", faults=Redirect("/v1/rerank")) as server:
+        ran = asked(rerank, server, model="openai-like/m")
+    assert (ran.code, server.count) == (3, 4)
+    assert "redirects again and again" in ran.err
+
+
+@pytest.mark.parametrize("target", ["http://[", "http://host:port/", "//:0", "\x00", "javascript:"])
+def test_a_redirect_to_nowhere_is_an_error(target: str, rerank: Run) -> None:
+    with serve("openai-like", faults=Redirect(target)) as server:
+        ran = asked(rerank, server, "--retries", "0", model="openai-like/m")
+    assert (ran.code, ran.out, server.count) == (3, "", 1)

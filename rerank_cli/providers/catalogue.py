@@ -21,6 +21,8 @@ _SHIPPED = Path(__file__).parent.parent / "data" / "providers.toml"
 DEFAULT = "default"
 # What a provider does not inherit: it is about the other one alone.
 _OWN = ("aliases", "like")
+# Nor this where it has an address of its own: no key goes to another host than it is for.
+_KEY = ("account", "key")
 
 Table = dict[str, Any]
 
@@ -106,7 +108,8 @@ def _inherited(name: str, heirs: tuple[str, ...] = ()) -> Table:
     if name == DEFAULT:
         return dict(entry)
     parent = _inherited(entry.get("like", DEFAULT), (*heirs, name))
-    return _merged({k: v for k, v in parent.items() if k not in _OWN}, entry)
+    others = (*_OWN, *_KEY) if "url" in entry else _OWN
+    return _merged({k: v for k, v in parent.items() if k not in others}, entry)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:

@@ -1,7 +1,7 @@
 """Where a provider's requests go. Costs nothing to import, as what sends them does."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rerank_cli.providers.endpoints import shown
 
@@ -18,8 +18,8 @@ class Address:
 
     provider: str
     url: str
-    headers: Mapping[str, str]
-    secrets: Sequence[str] = ()
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: Sequence[str] = field(default=(), repr=False)
     variable: str | None = None
     poll: str | None = None
 

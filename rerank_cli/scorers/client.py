@@ -148,10 +148,8 @@ class Client:
                 self._sleep(pause)
                 pause = min(pause * 2, _MOST_POLL)
             elif answer.has_redirect_location:
-                target = urljoin(url, answer.headers["location"])
                 redirects += 1
-                self._check_redirect(answer.status_code, url, target, redirects)
-                url = target
+                url = self._redirected(answer, url, redirects)
             else:
                 return answer, received
 
@@ -169,9 +167,15 @@ class Client:
                     raise httpx.ReadTimeout("the answer came too slowly")
             return answer, bytes(received)
 
-    def _check_redirect(self, status: int, url: str, target: str, redirects: int) -> None:
+    def _redirected(self, answer: httpx.Response, url: str, redirects: int) -> str:
         """Follow a redirect to the same server only: no other one is to see the key or the text."""
-        if origin(target) != origin(url):
+        status, location = answer.status_code, answer.headers["location"]
+        try:
+            target = urljoin(url, location)
+            elsewhere = origin(target) != origin(url)
+        except ValueError as error:
+            raise self._error(f"{shown(url)} redirects to {location}, which is no URL") from error
+        if elsewhere:
             raise self._error(
                 f"{shown(url)} redirects to another server, {shown(target)}",
                 f"if that is right: --base-url {shown(target)}",
@@ -183,6 +187,7 @@ class Client:
             )
         if redirects > _REDIRECTS:
             raise self._error(f"{shown(url)} redirects again and again")
+        return target
 
     def _refusal(self, failed: Failure, answer: httpx.Response) -> Exception:
         """What an answer that is no success comes to."""

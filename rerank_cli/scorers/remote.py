@@ -200,7 +200,8 @@ class RemoteScorer:
             values[result.index] = result.score
         self._counts["requests"] += reply.tries
         self._counts["again"] += reply.tries - 1
-        trace_ids = [trace] if (trace := reply.trace_id or answer.id) else []
+        trace = self.address.cleaned(reply.trace_id or answer.id or "")
+        trace_ids = [trace] if trace else []
         self._trace_ids += trace_ids
         return Scored(values, answer.usage, trace_ids, (*notes, *self._notes(answer)))
 

@@ -7,6 +7,7 @@ under way than there are permits is never told that there are too many.
 
 import asyncio
 import selectors
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,6 +53,7 @@ class Server:
         strict: bool = True,
         record: bool = True,
         port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.dialect = DIALECTS[dialect] if isinstance(dialect, str) else dialect
         self.requests: list[Request] = []
@@ -66,6 +68,7 @@ class Server:
         self._strict = strict
         self._record = record
         self._port = port
+        self._tls = tls
         self._under_way = 0
         self._names = count(1)
         self._pending: dict[str, Pending] = {}
@@ -110,9 +113,10 @@ class Server:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         # asyncio turns Nagle's algorithm off by itself.
         listening = await asyncio.start_server(
-            self._converse, "127.0.0.1", self._port, limit=1 << 20, backlog=1024
+            self._converse, "127.0.0.1", self._port, limit=1 << 20, backlog=1024, ssl=self._tls
         )
-        self.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._stop.wait()
         listening.close()

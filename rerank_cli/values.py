@@ -72,6 +72,8 @@ class Kind:
         return ["true", "false"] if self.type is bool else []
 
     def _in_range(self, value: Any, given: Any) -> Any:
+        if value != value:
+            raise ValueError(self._refusal(given))
         if self.least is not None and value < self.least:
             raise ValueError(f"{given} is less than {self.least}")
         if self.most is not None and value > self.most:

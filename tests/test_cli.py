@@ -156,7 +156,7 @@ def test_nothing_left(rerank: Run) -> None:
         (["x", "--nonsense"], "No such option"),
         (["x", ""], "a file's name is empty"),
         (["x", "-d", "x", "--json", "-f", "table"], "--json and --format table"),
-        (["x", "-d", "x", "--min-score", "nan"], "must be a number"),
+        (["x", "-d", "x", "--min-score", "nan"], "not a number"),
         (["x", "-d", "x", "-m", "./" + "m" * 300], "no such model"),
         (["x", "-d", "x", "-m", "~nosuchuser/m"], "no such model"),
         (["help", "batch"], "batch is kept for a command"),

@@ -63,6 +63,8 @@ def _split(argument: str, option: str) -> tuple[str, str]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)  # which Python reads, and JSON has not
     except (ValueError, RecursionError):
         return text
+    return value

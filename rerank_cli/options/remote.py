@@ -95,6 +95,7 @@ Timeout = Annotated[
     _setting(
         "--timeout",
         min=0.001,
+        max=86_400,
         metavar="SECONDS",
         show_default=True,
         help="How long to wait for an answer.",
@@ -105,6 +106,7 @@ ConnectTimeout = Annotated[
     _setting(
         "--connect-timeout",
         min=0.001,
+        max=86_400,
         metavar="SECONDS",
         show_default=True,
         help="How long to wait for a connection.",

@@ -107,5 +107,6 @@ class Remote(NamedTuple):
             "--tokenizer": self.tokenizer is not None,
             "--sigmoid": self.sigmoid,
             "--dry-run": self.rehearsed,
+            "--insecure": self.calling.insecure,
         }
         return [f"--{name}" for name in asked.options] + [name for name in given if given[name]]

@@ -1,11 +1,16 @@
-"""Where scoring fails and the order of the input is to be kept: said, marked, and exit 3."""
+"""--on-error keep: where scoring fails the input comes out as it came, and is marked as that."""
 
+import csv
+import io
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome, Run
-from tests.loopback import Status, every, serve
+from tests.asking import at, documents, lines
+from tests.conftest import Outcome, Run, process
+from tests.loopback import Fault, Html200, Plan, Request, Server, Status, serve
+from tests.loopback.samples import TEXTS
 
 LINES = b"one\ntwo\n\nthree\n"
 FAILS = Status(503, {"message": "no available channel for model m"})
@@ -15,10 +20,14 @@ SAID = (
 )
 
 
-def kept(rerank: Run, *more: str, stdin: bytes = LINES) -> Outcome:
+def piped(rerank: Run, *more: str, stdin: bytes = LINES) -> Outcome:
     with serve("tei", faults=FAILS) as server:
         arguments = ["-m", "tei/m", "--base-url", server.url, "two", "--on-error", "keep"]
         return rerank(*arguments, *more, stdin=stdin)
+
+
+def kept(rerank: Run, server: Server, *more: str, stdin: bytes | None = None) -> Outcome:
+    return rerank(*at(server), "refund", "--on-error", "keep", *more, stdin=stdin)
 
 
 def test_nothing_comes_out_unless_that_is_asked(rerank: Run) -> None:
@@ -29,13 +38,13 @@ def test_nothing_comes_out_unless_that_is_asked(rerank: Run) -> None:
 
 
 def test_records_come_as_they_came_from_a_pipe_too(rerank: Run) -> None:
-    ran = kept(rerank)
+    ran = piped(rerank)
     assert (ran.code, ran.raw, ran.err) == (3, LINES, SAID)
-    assert kept(rerank, "-n", "2").raw == b"one\ntwo\n"
+    assert piped(rerank, "-n", "2").raw == b"one\ntwo\n"
 
 
 def test_json_says_that_it_was_not_reranked(rerank: Run) -> None:
-    ran = kept(rerank, "--json", "-n", "2")
+    ran = piped(rerank, "--json", "-n", "2")
     assert ran.code == 3
     body = json.loads(ran.out)
     assert body["reranked"] is False
@@ -44,18 +53,8 @@ def test_json_says_that_it_was_not_reranked(rerank: Run) -> None:
         (1, None),
     ]
     assert body["results"][1]["document"] == {"text": "two", "source": "-", "line": 2}
-    rows = [json.loads(row) for row in kept(rerank, "-f", "jsonl").out.splitlines()]
+    rows = [json.loads(row) for row in piped(rerank, "-f", "jsonl").out.splitlines()]
     assert [row["reranked"] for row in rows] == [False] * 4
-
-
-@pytest.mark.parametrize("form", ["csv", "tsv", "trec", "md"])
-def test_every_format_has_all_of_them(form: str, rerank: Run) -> None:
-    ran = kept(rerank, "-f", form)
-    assert ran.code == 3
-    if form == "md":
-        assert ran.out.startswith("Not scored, in the order they came:\n")
-    if form != "trec":
-        assert ran.out.index("one") < ran.out.index("two") < ran.out.index("three")
 
 
 def test_a_table_shows_their_texts(rerank: Run) -> None:
@@ -66,12 +65,82 @@ def test_a_table_shows_their_texts(rerank: Run) -> None:
     assert [line.split() for line in ran.out.splitlines()] == [["\u2013", "one"], ["\u2013", "two"]]
 
 
-def test_some_scores_are_never_mixed_with_none(rerank: Run) -> None:
-    lines = "".join(f"{number}\n" for number in range(200)).encode()
-    with serve("tei", faults=every(3, FAILS)) as server:
-        arguments = ["-m", "tei/m", "--base-url", server.url, "7", "--on-error", "keep"]
-        ran = rerank(*arguments, stdin=lines)
-    assert (ran.code, ran.raw) == (3, lines)
+@pytest.mark.parametrize("form", ["text", "table", "md", "csv", "trec", "json", "jsonl", "paths"])
+@pytest.mark.parametrize("more", [[], ["--scores"], ["-n", "2"], ["--explain"], ["--full"], ["-v"]])
+def test_every_format_has_a_way_to_show_it(
+    form: str, more: list[str], rerank: Run, tmp_path: Path
+) -> None:
+    for name, text in zip("abc", TEXTS, strict=True):
+        (tmp_path / f"{name}.md").write_text(text)
+    files = [str(tmp_path / f"{name}.md") for name in "abc"]
+    with serve("openai-like", faults=FAILS) as server:
+        ran = kept(rerank, server, "-f", form, *more, *files)
+        if ran.code == 2:  # the format has no place for it, whether scoring fails or not
+            assert rerank("refund", "-f", form, *more, *files).code == 2
+            return
+    assert ran.code == 3
+    assert "Traceback" not in ran.err
+    assert "not reranked" in ran.err
+    own = [text for text in TEXTS if text in ran.out] if form != "paths" else []
+    named = [name for name in "abc" if f"{name}.md" in ran.out]
+    assert max(len(own), len(named)) == (2 if "-n" in more else 3)
+    if form == "csv":
+        rows = list(csv.reader(io.StringIO(ran.out)))
+        assert len({len(row) for row in rows}) == 1
+
+
+def test_a_pipe_gives_back_what_went_in() -> None:
+    raw = b"one\r\n\n  two\xff\nrefund\nlast"
+    with serve("openai-like", faults=FAILS) as server:
+        ran = process(*at(server), "refund", "--on-error", "keep", stdin=raw)
+        assert (ran.returncode, ran.stdout) == (3, raw + b"\n")
+        assert ran.stderr.count(b"bytes that are not text") == 1
+        first = process(*at(server), "refund", "--on-error", "keep", "-n", "2", stdin=raw)
+    assert first.stdout == b"one\r\n\n"
+
+
+def test_nothing_is_half_reranked(rerank: Run, tmp_path: Path) -> None:
+    """The last of many requests fails, from a file and from a pipe."""
+    texts = [f"document {number}" for number in range(5000)]
+    path = tmp_path / "many.txt"
+    path.write_bytes(lines(texts))
+
+    def late(_request: Request, number: int) -> Fault | None:
+        return Html200() if number == 150 else None
+
+    plans: list[Plan] = [late, late]
+    for plan, source in zip(plans, ([str(path)], []), strict=True):
+        with serve("tei", faults=plan) as server:
+            ran = rerank(
+                *at(server, "tei/m"), "document", "--on-error", "keep", *source,
+                stdin=None if source else lines(texts),
+            )  # fmt: skip
+        assert ran.code == 3
+        assert ran.raw == path.read_bytes()
+
+
+def test_a_table_keeps_its_header(rerank: Run, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text('id,text\n2,"b ""quoted"""\n1,a\n')
+    with serve("openai-like", faults=FAILS) as server:
+        ran = kept(rerank, server, str(path))
+        assert (ran.code, ran.out) == (3, path.read_text())
+
+
+def test_the_passages_of_a_file_are_not_taken_apart(rerank: Run, tmp_path: Path) -> None:
+    path = tmp_path / "long.md"
+    path.write_text("word " * 900)
+    with serve("openai-like", faults=FAILS) as server:
+        for form in ("text", "json", "table", "csv", "md"):
+            ran = kept(rerank, server, str(path), "-f", form)
+            assert (ran.code, "Traceback" in ran.err) == (3, False)
+
+
+def test_what_is_wrong_before_anything_is_sent_is_no_reason_to_go_on(rerank: Run) -> None:
+    with serve("openai-like") as server:
+        for more in (["--set", "x"], ["--insecure", "--base-url", "https://example.org"]):
+            ran = rerank(*at(server), "refund", "--on-error", "keep", *documents(), *more)
+            assert (ran.code, ran.out) == (2, "")
 
 
 def test_a_local_model_ranks_as_ever(rerank: Run) -> None:

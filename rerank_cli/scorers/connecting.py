@@ -36,6 +36,11 @@ _MOST_AHEAD = 1 << 15
 def open_remote(name: str, model: str, remote: Remote, allowed: Credentials) -> "RemoteScorer":
     """Open a provider's model; raises `UsageError` for what the provider cannot honour."""
     provider = find_provider(name, model)
+    if remote.cutting is Cutting.REMOTE and remote.cuts:
+        raise UsageError(
+            "--chunk remote: --chunk-tokens and --aggregate are for chunks that are cut here",
+            hint="leave it out, or let --chunk local cut them",
+        )
     cutting = who_cuts(provider, remote)
     asked = _with_cutting(remote, cutting)
     problems = requests.check(provider, asked, model)
@@ -118,14 +123,15 @@ def _address(provider: Provider, model: str, remote: Remote, allowed: Credential
 def _info(provider: Provider, model: str, remote: Remote, cutting: Cutting) -> ScorerInfo:
     limits = provider.limits
     tokenizer: Tokenizer = EstimatedTokenizer()
-    if remote.tokenizer is not None:
-        tokenizer = _own_tokenizer(remote.tokenizer)
-    elif limits.characters is not None and cutting is Cutting.LOCAL:
+    if limits.characters is not None and cutting is Cutting.LOCAL:
         tokenizer = CharacterTokenizer()
+    elif remote.tokenizer is not None:
+        tokenizer = _own_tokenizer(remote.tokenizer)
     window = length = None
     if cutting is Cutting.LOCAL:
         length = limits.pair
-        window = limits.characters or limits.document
+        # One character is the line break after a title.
+        window = limits.characters - 1 if limits.characters else limits.document
         if window is None and length is None:
             window = USUAL_WINDOW
     kinds = {"image": provider.request.image, "video": provider.request.video}

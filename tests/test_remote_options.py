@@ -258,7 +258,9 @@ def test_logits_become_relevance_where_that_is_asked_for(rerank: Run) -> None:
         assert 0 < other["relevance_score"] < 1
     kept = [one for one in plain["results"] if one["raw_score"] >= 0]
     assert len(most.splitlines()) == len(kept) > 0
-    assert "are in 0 to 1 already" in refused(rerank, "cohere/m", "--sigmoid")
+    ran = rerank("-m", "cohere/m", "--sigmoid", "refund", *documents())
+    assert ran.code == 2
+    assert "--sigmoid: the scores of cohere are in 0 to 1 already" in ran.err
 
 
 def test_scores_beyond_a_scale_are_shown_and_said(rerank: Run) -> None:

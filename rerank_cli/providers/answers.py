@@ -32,6 +32,7 @@ _INDICES = ("index", "document_index")
 _SCORES = ("relevance_score", "score", "logit", "relevanceScore", "similarity")
 _IDS = ("id", "request_id")
 _NOTES = ("meta.warnings", "warnings", "warning")
+_NOTE_HEADERS = ("x-api-warning",)
 _EXCERPT = 120
 _WRONG_PLACE = "check that the URL is the API's rerank endpoint; many need /v1 in it"
 _WRONG_MODEL = "check that the model is a reranker, and that the URL is that of reranking"
@@ -102,8 +103,11 @@ def parse(content: bytes, content_type: str = "") -> Any:
         ) from None
 
 
-def read(body: Any, documents: int, *, shape: Shape = _ANY) -> Answer:
+def read(
+    body: Any, documents: int, *, shape: Shape = _ANY, headers: Mapping[str, str] | None = None
+) -> Answer:
     """Read a ranking of so many documents; raises only `AnswerError`, for any JSON value."""
+    named = {name.lower(): value for name, value in (headers or {}).items()}
     items = _items(body, shape.results)
     if not items and documents:
         raise _no_results(body, empty=items is not None)
@@ -112,9 +116,9 @@ def read(body: Any, documents: int, *, shape: Shape = _ANY) -> Answer:
     scores = [_score(item, place, shape.score) for place, item in _counted(items)]
     return Answer(
         results=tuple(map(Result, indices, scores)),
-        usage=usage_of(body),
+        usage=usage_of(body, named),
         id=next(_lines(body, _IDS), None),
-        notes=tuple(dict.fromkeys(_lines(body, _NOTES))),
+        notes=tuple(dict.fromkeys((*_lines(body, _NOTES), *_lines(named, _NOTE_HEADERS)))),
     )
 
 

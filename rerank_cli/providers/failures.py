@@ -51,6 +51,7 @@ _COUNTED = r"(documents|texts|inputs|passages|items|chunks|records|tokens|charac
 _SIZE = re.compile(
     r"(?i)batch.?size|too (large|long|big)|total max chunks|\(1214\)"
     rf"|too many (\w+ )?{_COUNTED}|(at most|(more|less|fewer|larger|longer) than) \d+ {_COUNTED}"
+    rf"|{_COUNTED}\b.{{0,40}} (more|greater|larger|longer) than\b.{{0,20}} \d"
     r"|length less than or equal|max\w* allowed|max\w* (context|model|sequence|input) ?length"
     rf"|\bmax(imum)? (number of )?{_COUNTED}"
     rf"|exceed\w*\b.{{0,80}}\b(max\w*|limit\w*|length|context|size|{_COUNTED}|\d+)"

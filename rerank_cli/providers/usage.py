@@ -14,15 +14,20 @@ _ALONE = ("total_tokens", "total_bytes", "input_tokens", "prompt_tokens")
 _TOTAL = "total_tokens"
 _READ = ("input_tokens", "prompt_tokens")
 _WRITTEN = ("output_tokens", "completion_tokens")
+# Of a server with no place for it in the body, which is a bare list.
+_HEADER = "x-compute-tokens"
 # No request costs as much: such a number is a mistake.
 _MOST = 2**53
 
 
-def usage_of(body: Any) -> dict[str, int]:
-    """Collect the counts of an answer; those that are zero are left out, but for the total."""
+def usage_of(body: Any, headers: Mapping[str, str]) -> dict[str, int]:
+    """Collect the counts of an answer; those that are zero are left out, but for the total.
+
+    `headers` have names in lower case.
+    """
     counts: dict[str, int] = {}
     zeros = set()
-    for name, value in _stated(body):
+    for name, value in (*_stated(body), (_TOTAL, headers.get(_HEADER))):
         count = as_number(value) if name.isidentifier() else None
         if count is None or not count.is_integer() or not 0 <= count <= _MOST:
             continue

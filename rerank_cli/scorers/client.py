@@ -193,7 +193,7 @@ class Client:
         """What an answer that is no success comes to."""
         words = f": {failed.message}" if failed.message else ""
         message = f"answered {failed.status}{words}"
-        if failed.request_id:
+        if failed.request_id and failed.request_id not in failed.message:
             message += f" (request {failed.request_id})"
         advice = hint(failed, self.address)
         after = retry_after(answer.headers, datetime.now(UTC))

@@ -46,7 +46,9 @@ def open_remote(name: str, model: str, remote: Remote, allowed: Credentials) -> 
     problems = requests.check(provider, asked, model)
     if remote.cutting is Cutting.REMOTE and not provider.limits.chunks:
         problems.append(f"{name} does not cut documents into chunks")
-    if remote.sigmoid and provider.scale == "probability":
+    # A server of one's own, or one that is asked for more, may send logits all the same.
+    may_differ = provider.keyless or remote.base_url is not None or remote.asked.fields
+    if remote.sigmoid and provider.scale == "probability" and not may_differ:
         raise UsageError(
             f"--sigmoid: the scores of {name} are in 0 to 1 already", hint="leave it out"
         )

@@ -117,8 +117,10 @@ class RemoteScorer:
         try:
             yield Part((), Scored(()))
             for future in as_completed(futures):
-                for request, reply in future.result():
-                    yield Part(request.places, self._scored(request, reply, notes))
+                answered = future.result()
+                told = (*notes, *self._comparability([request for request, _ in answered]))
+                for request, reply in answered:
+                    yield Part(request.places, self._scored(request, reply, told))
         finally:
             for future in futures:
                 future.cancel()
@@ -188,7 +190,8 @@ class RemoteScorer:
     def _scored(self, request: Request, reply: Reply, notes: Sequence[str] = ()) -> Scored:
         try:
             content = parse(reply.content, reply.headers.get("content-type", ""))
-            answer = read(content, len(request.chunks), shape=self.provider.answer.shape)
+            shape = self.provider.answer.shape
+            answer = read(content, len(request.chunks), shape=shape, headers=reply.headers)
         except AnswerError as error:
             trace = reply.trace_id
             told = f" (request {trace})" if trace else ""
@@ -223,7 +226,7 @@ class RemoteScorer:
             return ()
         note = (
             f"{self.info.name} scores the documents of a request against each other: "
-            f"there were {len(wanted)} requests, and scores of different ones do not compare"
+            "it took several requests, and scores of different ones do not compare"
         )
         return (note,)
 

@@ -32,11 +32,16 @@ class Request(NamedTuple):
 
     def halves(self) -> Iterator["Request"]:
         """Two requests of about half as many chunks."""
-        middle = -(-len(self.chunks) // 2)
+        middle = half(len(self.chunks))
         for part in (slice(0, middle), slice(middle, None)):
             yield self._replace(
                 places=self.places[part], chunks=self.chunks[part], tokens=self.tokens // 2
             )
+
+
+def half(count: int) -> int:
+    """How many are in the larger half of so many."""
+    return -(-count // 2)
 
 
 class Answered(NamedTuple):
@@ -178,13 +183,13 @@ class RemoteScorer:
             except TooLarge as error:
                 if len(request.chunks) == 1:
                     raise _about(error, request.chunks[0]) from error
-                self._most = min(self._most, len(request.chunks) // 2)
+                self._most = min(self._most, half(len(request.chunks)))
                 self._counts["halved"] += 1
         # The best of both are the best of all.
         return [
             answered
-            for half in request.halves()
-            for answered in self._ask(half, keep, self.body(half, keep))
+            for part in request.halves()
+            for answered in self._ask(part, keep, self.body(part, keep))
         ]
 
     def _scored(self, request: Request, reply: Reply, notes: Sequence[str] = ()) -> Scored:

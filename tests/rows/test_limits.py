@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import Run
-from tests.loopback import Fault, Plan, Request, Status, score_of, serve
+from tests.loopback import Fault, Plan, Request, Status, first, score_of, serve
 from tests.loopback.samples import QUERY, TEXTS
 from tests.rows.asking import answered, ask, ask_model, complaint
 from tests.test_providers import DIALECT
@@ -83,9 +83,10 @@ def test_requests_that_are_too_large_after_all_are_halved(
 
 def test_a_server_that_is_overloaded_is_asked_again(rerank: Run) -> None:
     body = {"error": "Model is overloaded", "error_type": "Overloaded"}
-    with serve("tei", permits=1, latency=0.002) as server:
-        ran = ask_model(rerank, "tei/m", server, "--concurrency", "4", "-n", "2", texts=MANY[:320])
+    with serve("tei", faults=first(3, Status(429, body))) as server:
+        ran = ask_model(rerank, "tei/m", server, "-n", "2", texts=MANY[:320])
     assert (ran.code, ran.out.splitlines()) == (0, [MANY[319], MANY[318]])
+    assert server.count == 13
     message, hint = complaint(answered(rerank, "tei", Status(429, body)))
     assert message == "tei: answered 429: Model is overloaded, 6 times"
     assert "--concurrency 1" in hint

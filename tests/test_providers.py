@@ -149,6 +149,7 @@ def test_what_is_shown_as_toml_is_the_entry_again(provider: str, rerank: Run) ->
 
 def test_the_list_says_which_have_a_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JINA_API_KEY")
+    monkeypatch.delenv("JINA_AI_API_KEY")
     monkeypatch.delenv("TEI_API_KEY")
     rows = {row.split("\t")[0]: row.split("\t") for row in rerank("providers").out.splitlines()}
     assert list(rows) == names()

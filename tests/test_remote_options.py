@@ -59,7 +59,7 @@ CUT = [
     ("voyage", "voyage/rerank-2.5", "end", {"truncation": True}),
     ("pinecone", "pinecone/m", "end", {"parameters.truncate": "END"}),
     ("nvidia-hosted", "nvidia/nvidia/m", "none", {"truncate": "NONE"}),
-    ("tei", "tei/m", "start", {"truncate": True, "truncation_direction": "left"}),
+    ("tei", "tei/m", "start", {"truncate": True, "truncation_direction": "Left"}),
     ("vllm", "vllm/m", "none", {"truncate_prompt_tokens": None}),
     ("vllm", "vllm/m", "end", {"truncate_prompt_tokens": -1, "truncation_side": "right"}),
 ]

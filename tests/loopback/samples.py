@@ -31,6 +31,7 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("cohere-v1", "/v1/rerank", A, "results", RELEVANCE),
     ("azure", "/v2/rerank", A, "", RELEVANCE),
     ("azure", "/v1/rerank", A, "", RELEVANCE),
+    ("azure-foundry", "/providers/cohere/v2/rerank", A, "results", RELEVANCE),
     ("jina", "/v1/rerank", A, "results", RELEVANCE),
     ("together", "/v1/rerank", A, "results", RELEVANCE),
     ("zhipu", "/api/paas/v4/rerank", A, "results", RELEVANCE),

@@ -87,6 +87,24 @@ COHERE = [
         MESSAGE,
         limit=COHERE_CHUNKS,
     ),
+    Dialect(
+        "azure-foundry",
+        (
+            Route(
+                ("/providers/cohere/v2/rerank",),
+                COHERE_V2,
+                cohere_answer("2"),
+                NEEDS,
+                echo=None,
+                further=NOT_EMPTY,
+            ),
+        ),
+        MESSAGE,
+        auth="api-key",
+        scheme="",
+        limit=COHERE_CHUNKS,
+        over=too_many_chunks,
+    ),
 ]
 
 

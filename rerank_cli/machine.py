@@ -1,13 +1,16 @@
-"""What this process may use of the machine it runs on: the number of cores.
+"""What this process may use of the machine it runs on: how many cores, and what these can do.
 
 Counts what the scheduler and the container allow, not the processors that are there.
 """
 
 import os
+import platform
+import re
 from math import ceil
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PROCESSORS = Path("/proc/cpuinfo")
 
 
 def cores() -> int:
@@ -18,6 +21,29 @@ def cores() -> int:
         available = os.cpu_count() or 1
     quota = _quota(_CGROUP, Path("/proc/self/cgroup"))
     return max(1, available if quota is None else min(available, ceil(quota)))
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    return _stated("model name") or platform.processor() or platform.machine()
+
+
+def features() -> frozenset[str]:
+    """What the processor's instruction set has beyond the least; empty where that is not told.
+
+    As Linux lists it: `flags` of x86, `Features` of ARM.
+    """
+    return frozenset((_stated("flags") or _stated("Features") or "").split())
+
+
+def _stated(name: str) -> str | None:
+    """What /proc/cpuinfo says of the first processor, where there is one."""
+    try:
+        told = _PROCESSORS.read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{name}\s*:[^\S\n]*(.*)$", told, re.MULTILINE)
+    return found[1] if found else None
 
 
 def _quota(root: Path, membership: Path) -> float | None:

@@ -59,6 +59,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name)
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("RERANK_HOME", str(folder))
+    # Nearly every test may as well find what another has had made.
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path_factory.getbasetemp() / "prepared"))
     return folder
 
 

@@ -15,7 +15,7 @@ LAYERS = [
     {"types", "errors"},
     {"boundaries", "characters", "machine", "aggregate", "duplicates", "best", "leaving"},
     {"directories", "values"},
-    {"chunking", "terminal", "replacing", "media"},
+    {"chunking", "terminal", "replacing", "media", "prepared"},
     {"scoring", "destination", "shells"},
     {"models", "inputs", "render", "settings", "editing", "providers"},
     {"keys"},

@@ -15,6 +15,7 @@ import pytest
 from rerank_cli.directories import HOME_VARIABLE
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.kinds import COMPRESSED, FORMATS, LINES, Unit
+from rerank_cli.prepared import VARIABLE as PREPARED_VARIABLE
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.columns import HEADER
 from tests.conftest import ROOT, Run
@@ -76,7 +77,9 @@ def test_every_format_is_in_the_table() -> None:
 def test_every_variable_is_in_the_table() -> None:
     table = README.split("| variable | meaning |")[1].split("\n\n")[0]
     named = re.findall(r"RERANK_[A-Z_]+", table)
-    assert sorted(named) == sorted([HOME_VARIABLE, *(one.variable for one in SETTINGS.values())])
+    assert sorted(named) == sorted(
+        [HOME_VARIABLE, PREPARED_VARIABLE, *(one.variable for one in SETTINGS.values())]
+    )
     for variable in ("NO_COLOR", "TERM", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
         assert f"`{variable}`" in table
 

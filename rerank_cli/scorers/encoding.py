@@ -3,40 +3,66 @@
 Adds nothing to what the model's own tokenizer.json says.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
 
 from rerank_cli.characters import encodable
 from rerank_cli.errors import ModelError
+from rerank_cli.scorers.vocabulary import MOST_PARTS, Vocabulary
 from rerank_cli.types import Tokens
 
 
 class ModelTokenizer:
-    """A tokenizer.json, with the truncation and padding that it may carry switched off."""
+    """A tokenizer.json, with the truncation and padding that it may carry switched off.
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing more precise
-            raise ModelError(f"{path}: not a tokenizer: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        # A document that says [SEP] says so, and ends nothing.
-        self._tokenizer.encode_special_tokens = True
+    With a `vocabulary`, all of the file is read only when there is much to tokenise.
+    """
+
+    def __init__(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
+        self._path = path
+        self._vocabulary = vocabulary
+        self._reading = threading.Lock()
+        if vocabulary is None:
+            _ = self._whole
 
     def encode(self, text: str) -> Tokens:
-        encoding = self._tokenizer.encode(encodable(text), add_special_tokens=False)
+        text = encodable(text)
+        if self._vocabulary is not None:
+            if self._vocabulary.looked_up < MOST_PARTS:
+                return self._vocabulary.encode(text)
+            with self._reading:
+                _ = self._whole
+            self._vocabulary = None
+        encoding = self._whole.encode(text, add_special_tokens=False)
         return Tokens(encoding.ids, encoding.offsets)
 
     def count(self, text: str) -> int:
-        return len(self._tokenizer.encode(encodable(text), add_special_tokens=False).ids)
+        return len(self.encode(text).ids)
+
+    @cached_property
+    def _whole(self) -> tokenizers.Tokenizer:
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(self._path))
+        except Exception as error:  # the library raises nothing more precise
+            raise ModelError(f"{self._path}: not a tokenizer: {error}") from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        # A document that says [SEP] says so, and ends nothing.
+        tokenizer.encode_special_tokens = True
+        return tokenizer
 
     def template(self) -> "PairTemplate":
         """Learn how a pair is joined, from a pair that the tokenizer joins."""
-        joined = self._tokenizer.encode("a", "b")
+        # Special tokens are the post-processor's business, whatever pieces there are.
+        tokenizer = (
+            self._whole if self._vocabulary is None else self._vocabulary.tokenizer_for("a b")[0]
+        )
+        joined = tokenizer.encode("a", "b")
         sequences = joined.sequence_ids
         if 0 not in sequences or 1 not in sequences:
             raise ModelError("the tokenizer cannot encode a pair of texts")

@@ -1,6 +1,7 @@
 """An ONNX cross-encoder in onnxruntime: token ids of one pair in, its logit out.
 
-Knows onnxruntime and the shapes that exporters give cross-encoders; knows no text.
+Knows onnxruntime and the shapes that exporters give cross-encoders; knows no text. A graph is
+optimised once for this machine and this onnxruntime, and mapped into memory from then on.
 """
 
 import math
@@ -20,7 +21,7 @@ _DTYPES: dict[str, type[np.integer[Any]]] = {
     "tensor(int32)": np.int32,
 }
 _SILENT = 4  # what goes wrong is raised: onnxruntime's own log would only say it twice
-_ORT_ERRORS = (
+ORT_ERRORS = (
     ort.EPFail,
     ort.Fail,
     ort.InvalidArgument,
@@ -36,20 +37,22 @@ _ORT_ERRORS = (
 class Graph:
     """A loaded graph; safe to run from several threads at once, each run on one."""
 
-    def __init__(self, path: Path) -> None:
-        """Load a graph, and check that it is a cross-encoder's; raises `ModelError`."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # a pattern a length would pile up: lengths differ
-        options.log_severity_level = _SILENT
+    def __init__(self, path: Path, *, of: Path | None = None) -> None:
+        """Load a graph, and check that it is a cross-encoder's; raises `ModelError`.
+
+        One that is a model's prepared copy is taken as it is, and the model is that `of` a path.
+        """
+        options = session_options()
+        if of is not None:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
-        self._path = path
+        self._path = of or path
+        self.prepared = path if of else None
         self._inputs = {spec.name: self._dtype(spec) for spec in self._session.get_inputs()}
         if "input_ids" not in self._inputs:
             raise ModelError(f"{path}: not a cross-encoder: it has no input called input_ids")
@@ -66,7 +69,7 @@ class Graph:
         feed = {name: np.array([rows[name]], dtype) for name, dtype in self._inputs.items()}
         try:
             output = self._session.run([self._output], feed, self._options)[0]
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise ScorerError(
                 f"{self._path}: failed on a pair of {len(ids)} tokens: {_reason(error)}"
             ) from error
@@ -98,6 +101,16 @@ class Graph:
                 hint="a cross-encoder gives one logit a pair, or two classes",
             )
         return str(output.name)
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """How every graph is loaded: to be run on one thread a run, by lengths that differ."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # a pattern a length would pile up
+    options.log_severity_level = _SILENT
+    return options
 
 
 def _reason(error: Exception) -> str:

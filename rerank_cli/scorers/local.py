@@ -11,23 +11,34 @@ from concurrent.futures import ThreadPoolExecutor
 from rerank_cli import machine
 from rerank_cli.errors import ScorerError
 from rerank_cli.models import ModelFolder
+from rerank_cli.prepared import Prepared
 from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
 from rerank_cli.scorers.graph import Graph
+from rerank_cli.scorers.optimised import open_graph
+from rerank_cli.scorers.vocabulary import open_vocabulary
 from rerank_cli.types import Chunk, Pair, Scored, ScorerInfo
 
 
 def open_local(folder: ModelFolder, *, threads: int | None = None) -> "LocalScorer":
     """Open the model in a folder. Raises `ModelError` for one that is not a cross-encoder."""
     aside = ThreadPoolExecutor(1)  # neither the graph nor the tokenizer waits for the other
-    graph = aside.submit(Graph, folder.graph)
+    store = Prepared.usual()
+    graph = aside.submit(open_graph, folder.graph, store)
     aside.shutdown(wait=False)
-    tokenizer = ModelTokenizer(folder.tokenizer)
+    tokenizer = ModelTokenizer(folder.tokenizer, open_vocabulary(folder.tokenizer, store))
     template = tokenizer.template()
-    return LocalScorer(folder, graph.result(), tokenizer, template, threads or machine.cores())
+    scorer = LocalScorer(folder, graph.result(), tokenizer, template, threads or machine.cores())
+    scorer.notes = store.notes if store else ()
+    return scorer
 
 
 class LocalScorer:
-    """A cross-encoder, its tokenizer, and the threads it runs on; `open_local` makes one."""
+    """A cross-encoder, its tokenizer, and the threads it runs on; `open_local` makes one.
+
+    `notes` are sentences that every user of it should read.
+    """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -67,7 +78,7 @@ class LocalScorer:
         logits = self._pool.map(self._logit, (encoded[place] for place in order))
         for place, value in zip(order, logits, strict=True):
             values[place] = value
-        return Scored(values, usage={"total_tokens": sum(lengths)})
+        return Scored(values, usage={"total_tokens": sum(lengths)}, notes=self.notes)
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:
         return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.scored_text).ids

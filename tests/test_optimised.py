@@ -1,0 +1,153 @@
+"""A graph's prepared copy: the same scores, made anew for another machine, and never in the way."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from rerank_cli import machine
+from rerank_cli.prepared import Prepared
+from rerank_cli.scorers import open_scorer, optimised
+from rerank_cli.scorers.optimised import needs, open_graph
+from rerank_cli.types import Chunk, Document, Pair, Scorer
+from tests.conftest import MODELS, ROOT, Run
+from tests.folders import copied, with_external_data
+
+TEXTS = ["Send it back within thirty days.", "番茄 tomates à l'étouffée", "refund " * 5, "a"]
+NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place of the test's own, with nothing in it."""
+    place = tmp_path / "prepared"
+    monkeypatch.setenv("RERANK_PREPARED", str(place))
+    return place
+
+
+def scores(scorer: Scorer) -> list[float | None]:
+    pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0)) for text in TEXTS]
+    return list(scorer.score(pairs).values)
+
+
+def made(root: Path) -> list[Path]:
+    return sorted(path.parent for path in root.glob("*/model.onnx"))
+
+
+@pytest.mark.parametrize("model", [*(str(MODELS / name) for name in NAMES), None])
+def test_scores_are_those_of_the_models_own_file(
+    model: str | None, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = scores(open_scorer(model)), scores(open_scorer(model))
+    assert len(made(root)) == 1
+    monkeypatch.setenv("RERANK_PREPARED", "off")
+    assert first == second == scores(open_scorer(model))
+
+
+def test_another_machine_or_onnxruntime_has_its_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(MODELS / "bert")
+    expected = scores(open_scorer(model))
+    changes: list[tuple[object, str, object]] = [
+        (machine, "features", lambda: frozenset({"avx2"})),
+        (machine, "features", frozenset),
+        (machine, "processor", lambda: "Another"),
+        (onnxruntime, "__version__", "9.9.9"),
+    ]
+    for number, change in enumerate(changes, start=2):
+        monkeypatch.setattr(*change)
+        assert scores(open_scorer(model)) == expected
+        assert len(made(root)) == number
+        assert scores(open_scorer(model)) == expected
+        assert len(made(root)) == number
+
+
+def test_weights_beside_the_graph_are_its_own(root: Path, tmp_path: Path) -> None:
+    folder = with_external_data("bert", tmp_path)
+    graph = folder / "onnx" / "model.onnx"
+    assert needs(graph) == ["model.onnx_data"]
+    before = scores(open_scorer(str(folder)))
+    weights = folder / "onnx" / "model.onnx_data"
+    content = bytearray(weights.read_bytes())
+    weights.write_bytes(bytes(len(content)))
+    zeros = scores(open_scorer(str(folder)))
+    assert zeros != before
+    weights.write_bytes(content)
+    assert scores(open_scorer(str(folder))) == before
+    assert len(made(root)) == 2
+
+
+def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path, rerank: Run) -> None:
+    arguments = ["-m", str(MODELS / "bert"), "refund", "-d", "a", "-d", "b", "--scores"]
+    expected = rerank(*arguments)
+    assert expected.err == ""
+    (folder,) = made(root)
+    for name in ("model.onnx", "weights.bin"):
+        (folder / name).write_bytes(b"nothing of the kind")
+        ran = rerank(*arguments)
+        assert (ran.code, ran.out) == (0, expected.out)
+        assert ran.err.startswith(f"rerank: the prepared copy in {folder} was damaged (")
+        assert rerank(*arguments).err == ""
+    # One that is as it was written, and still of no use to this onnxruntime.
+    store = Prepared(root)
+    graph = MODELS / "xlmr" / "model.onnx"
+    store.folder(graph, optimised.recipe(), lambda making: (making / "model.onnx").touch())
+    open_graph(graph, store)
+    (note,) = store.notes
+    assert "was damaged" in note
+
+
+def test_a_place_that_cannot_be_written_is_done_without(
+    tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "file" / "prepared"))
+    ran = rerank("-m", str(MODELS / "bert"), "refund", "-d", "a")
+    assert (ran.code, ran.out, ran.err) == (0, "a\n", "")
+
+
+def test_a_file_that_is_no_graph_is_told_of_as_ever(
+    root: Path, tmp_path: Path, rerank: Run
+) -> None:
+    folder = copied("bert", tmp_path)
+    for content in (b"", b"no graph"):
+        (folder / "model.onnx").write_bytes(content)
+        ran = rerank("-m", str(folder), "refund", "-d", "a")
+        assert ran.code == 3
+        assert f"{folder / 'model.onnx'}: " in ran.err
+    assert made(root) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_first_use_that_is_killed_is_no_trouble_later(root: Path) -> None:
+    command = [sys.executable, "-m", "rerank_cli", "refund", "-d", "b", "-d", "a refund"]
+    for number in range(8):
+        shutil.rmtree(root, ignore_errors=True)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 20
+        while not (root / ".making").exists() and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(number * 0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"a refund\nb\n", b"")
+        assert len(made(root)) == 1
+        assert not (root / ".making").exists()
+
+
+def test_two_first_uses_at_once_are_safe(root: Path) -> None:
+    command = [sys.executable, "-m", "rerank_cli", "refund", "-d", "b", "-d", "a refund"]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    assert [process.communicate() for process in running] == [(b"a refund\nb\n", b"")] * 3
+    assert len(made(root)) == 1

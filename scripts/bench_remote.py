@@ -1,23 +1,29 @@
-"""Hold a remote ranking against the least time that its server allows.
+"""Hold a remote ranking against the least time in which its server can be asked.
 
-    python scripts/bench_remote.py [--runs 7] [--lines 5000]
+    python scripts/bench_remote.py [--runs 11] [--lines 5000]
 
 A server in a process of its own takes 32 documents a request and 20 ms for each, and answers 429
-to more than 8 requests at once: the least time is that of as many rounds of 8 as the documents
-need. `cat LINES | rerank -m tei/local "q" -n 10 --concurrency 8` is timed as a whole process, and
-from that is taken what the same command needs for one document, beyond the 20 ms of its request.
-Prints the ratio, and exits with 1 where the median of it is over 1.1.
+to more than 8 requests at once. What the least client does, 8 threads with a socket each that have
+all requests ready and read nothing of the answers, is the least time. In turn with it
+`cat LINES | rerank -m tei/local "q" -n 10 --concurrency 8` is timed as a whole process, and from
+that is taken what the same command needs for one document, beyond the 20 ms of its request. Prints
+the ratio of the medians, also to the 20 ms for each round of 8 alone, and exits with 1 where it is
+over 1.1.
 """
 
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,11 +34,11 @@ QUERY = "the quick brown fox"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=11)
     parser.add_argument("--lines", type=int, default=5000)
     arguments = parser.parse_args()
     requests = -(-arguments.lines // BATCH)
-    least = -(-requests // PERMITS) * LATENCY
+    rounds = -(-requests // PERMITS) * LATENCY
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.loopback", "--dialect", "tei"),
@@ -45,29 +51,62 @@ def main() -> None:
     try:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        ratios = []
+        wholes, starts, leasts = list[float](), list[float](), list[float]()
         with tempfile.TemporaryDirectory() as folder:
             many, one = Path(folder) / "many.txt", Path(folder) / "one.txt"
             lines = [f"line {n} about a fox and {n * 7919 % 1000} dogs\n" for n in range(10**6)]
             many.write_text("".join(lines[: arguments.lines]), encoding="utf-8")
             one.write_text(lines[0], encoding="utf-8")
             for _ in range(arguments.runs):
-                start = seconds(one, url, folder) - LATENCY
-                ratios.append((seconds(many, url, folder) - start) / least)
+                leasts.append(bare_sockets(url, lines[: arguments.lines]))
+                starts.append(seconds(one, url, folder) - LATENCY)
+                wholes.append(seconds(many, url, folder))
         with urlopen(f"{url}/-/counts") as answer:
             counts = json.load(answer)
     finally:
         server.terminate()
         server.wait()
-    ratio = statistics.median(ratios)
+    whole, start, least = map(statistics.median, (wholes, starts, leasts))
+    ratio = (whole - start) / least
     met = ratio <= ALLOWED and not counts["busy"]
     print(
         f"{arguments.lines:,} documents in {requests} requests of {BATCH}, {PERMITS} at once, "
-        f"{LATENCY * 1000:.0f} ms each: {ratio:.3f} of the least time, {least:.2f} s "
-        f"({', '.join(f'{one:.3f}' for one in ratios)}); {counts['busy']} refused: "
+        f"{LATENCY * 1000:.0f} ms each: {whole:.3f} s less {start:.3f} s to start, "
+        f"{ratio:.3f} of the least time, {least:.3f} s, and {ratio * least / rounds:.3f} of "
+        f"{rounds:.2f} s; {counts['busy']} refused: "
         f"{'met' if met else 'MISSED'}"
     )
     sys.exit(0 if met else 1)
+
+
+def bare_sockets(url: str, lines: list[str]) -> float:
+    """How long it takes to send the same requests, and nothing else."""
+    place = urlsplit(url)
+    head = "POST /rerank HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+    waiting: SimpleQueue[bytes] = SimpleQueue()
+    for start in range(0, len(lines), BATCH):
+        texts = [line.rstrip() for line in lines[start : start + BATCH]]
+        body = json.dumps({"query": QUERY, "texts": texts})
+        waiting.put(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+
+    def send(_number: int) -> None:
+        with socket.create_connection((place.hostname or "", place.port or 0)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                try:
+                    connection.sendall(waiting.get_nowait())
+                except Empty:
+                    return
+                received = connection.recv(1 << 16)
+                header, _, content = received.partition(b"\r\n\r\n")
+                length = int(header.lower().partition(b"content-length:")[2].split()[0])
+                while len(content) < length:
+                    content += connection.recv(1 << 16)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(PERMITS) as pool:
+        list(pool.map(send, range(PERMITS)))
+    return time.perf_counter() - began
 
 
 def seconds(path: Path, url: str, home: str) -> float:

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import AnswerError
-from rerank_cli.providers.answers import parse, read
+from rerank_cli.providers import answers
+from rerank_cli.providers.answers import Answer, parse, read
 from tests.test_answers import TWO, UNSAFE
 
 
@@ -124,3 +125,29 @@ def test_a_deep_value_is_an_error(opening: str) -> None:
         closing = "".join({"[": "]", "{": "}"}.get(char, "") for char in opening)[::-1]
         with pytest.raises(AnswerError):
             read(parse(f"{opening * depth}1{closing * depth}".encode()), 2)
+
+
+SCORES = st.floats() | st.integers(0, 1) | st.none() | st.just("0.5")
+RESULTS = st.lists(
+    st.fixed_dictionaries(
+        {"index": st.integers(-1, 4) | st.just("1") | st.booleans()},
+        optional={"relevance_score": SCORES, "score": SCORES, "document_index": st.integers(0, 3)},
+    ),
+    max_size=4,
+)
+
+
+def outcome(body: Any) -> Answer | str:
+    try:
+        return read(body, 4)
+    except AnswerError as error:
+        return str(error)
+
+
+@settings(max_examples=1000)
+@given(st.builds(lambda items: {"results": items}, RESULTS) | RESULTS)
+def test_results_as_most_are_read_as_all_are(body: Any) -> None:
+    quickly = outcome(body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "_plain", lambda *_: None)
+        assert outcome(body) == quickly

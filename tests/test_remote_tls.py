@@ -160,6 +160,6 @@ def test_a_proxy_that_cannot_be_used_is_an_error(
     name: str, proxy: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, proxy)
-    ran = rerank("-m", "openai-like/m", "--base-url", "http://127.0.0.1:1", "q", "-d", "x")
+    ran = rerank("-m", "openai-like/m", "--base-url", "https://127.0.0.1:1", "q", "-d", "x")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("rerank: a proxy that cannot be used: ")

@@ -80,6 +80,8 @@ def document(provider: Provider, chunk: Chunk) -> Any:
     if whole.media is not None:
         template = templates.image if whole.media.kind == "image" else templates.video
         return filled(template, {"$url": media.content(whole.media)})
+    if templates.document == "$text" and not templates.record:
+        return chunk.scored_text  # as nearly all are
     fields = whole.fields or {}
     title, described = fields.get("title"), fields.get("metadata")
     known = {

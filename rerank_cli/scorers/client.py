@@ -23,7 +23,7 @@ from rerank_cli.providers.failures import Failure, Remedy, failure, retry_after,
 from rerank_cli.providers.hints import hint
 from rerank_cli.scorers.addresses import Address
 from rerank_cli.scorers.pacing import Pace
-from rerank_cli.scorers.transport import connections
+from rerank_cli.scorers.transport import Connections
 
 MOST_ANSWER = 1 << 26  # bytes: no ranking is longer, and memory has an end
 LONGEST_WAIT = 120.0  # seconds: whoever asks for more is told to the user instead
@@ -73,8 +73,8 @@ class Client:
             calling.requests_per_minute, calling.tokens_per_minute, clock=clock, sleep=sleep
         )
         self._reached = False
-        self._http = connections(address, calling)
-        weakref.finalize(self, self._http.close)  # whenever it is no longer needed
+        self._connections = Connections(address, calling)
+        weakref.finalize(self, self._connections.close)  # whenever it is no longer needed
 
     def send(self, body: bytes, tokens: int = 0) -> Reply:
         """Post a request of so many tokens and return the answer.
@@ -156,7 +156,7 @@ class Client:
     def _exchange(
         self, method: str, url: str, content: bytes, deadline: float
     ) -> tuple[httpx.Response, bytes]:
-        with self._http.stream(method, url, content=content) as answer:
+        with self._connections.exchange(method, url, content) as answer:
             received = bytearray()
             for piece in answer.iter_bytes():
                 received += piece

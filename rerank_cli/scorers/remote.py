@@ -20,6 +20,8 @@ from rerank_cli.scorers.packing import USUAL_DOCUMENTS, Room, Size, pack
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
 _TRACED = 5  # requests whose ids are named to the user
+_MOST_ESCAPED = 6  # bytes of a character in JSON, as \u0000 is
+_AROUND = 200  # bytes at most of what a template puts around a text
 
 
 class Request(NamedTuple):
@@ -241,12 +243,20 @@ class RemoteScorer:
         )
 
     def _size(self, chunk: Chunk) -> Size:
-        """A chunk's size as it is sent, in bytes where these are limited."""
+        """A chunk's size as it is sent, in bytes where these are limited.
+
+        A short text alone is taken for as large as it may be: to encode each twice would cost as
+        much as all else that is done for it.
+        """
+        limits, whole = self.provider.limits, chunk.document
         tokens = chunk.tokens + (self._count(chunk.title) if chunk.title else 0)
-        if self.provider.limits.bytes is None:
+        if limits.bytes is None:
             return Size(tokens, 0)
+        most = _MOST_ESCAPED * len(chunk.scored_text) + _AROUND + limits.overhead
+        if whole.fields is None and whole.media is None and most * self._most < limits.bytes // 2:
+            return Size(tokens, most)
         sent = requests.document(self.provider, chunk)
-        return Size(tokens, len(requests.encoded(sent)) + 1 + self.provider.limits.overhead)
+        return Size(tokens, len(requests.encoded(sent)) + 1 + limits.overhead)
 
     def _asking(self, query: str) -> Size:
         """A query as it is sent: alone if it counts with each document, else with all around."""

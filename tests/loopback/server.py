@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -164,10 +165,12 @@ class Server:
             if self._permits is not None and self._under_way > self._permits:
                 self.busy += 1
                 return self.dialect.errors(Refusal("busy", "Too many requests at once"))
+            began = monotonic()
             reply = self._answer(request, number)
-            wait = self._latency(request) if callable(self._latency) else self._latency
-            if wait + reply.delay > 0:
-                await asyncio.sleep(wait + reply.delay)
+            latency = self._latency(request) if callable(self._latency) else self._latency
+            # The answer is made within the latency, not after it.
+            if (wait := began + latency + reply.delay - monotonic()) > 0:
+                await asyncio.sleep(wait)
             return reply
         finally:
             self._under_way -= 1

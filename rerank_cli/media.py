@@ -72,6 +72,16 @@ def label(value: str) -> str:
     return f"{head[:_LONGEST_DATA_HEAD]}… ({_size(size)})"
 
 
+def size_of(media: Media) -> int:
+    """About how many bytes something is as it is sent: of a file, those of its data URL."""
+    if is_url(media.place):
+        return len(media.place)
+    try:
+        return Path(media.place).stat().st_size * 4 // 3
+    except OSError:  # which is told when it is read
+        return 0
+
+
 def is_image(head: bytes) -> bool:
     """Whether a file that begins so is an image."""
     return _type_by(head).startswith("image/")

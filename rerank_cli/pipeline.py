@@ -13,6 +13,7 @@ from rerank_cli.aggregate import AGGREGATES
 from rerank_cli.best import Best
 from rerank_cli.chunking import Plan, Split
 from rerank_cli.errors import InputError, UsageError
+from rerank_cli.media import size_of
 from rerank_cli.scoring import Progress, Scoring, Watch
 from rerank_cli.types import (
     Blank,
@@ -256,7 +257,7 @@ def _batches(
     for document in documents:
         batch.append(document)
         # Of an image or a video the text is what is shown of it, and not what is held.
-        characters += len(document.media.place if document.media else document.text)
+        characters += size_of(document.media) if document.media else len(document.text)
         if (len(batch) >= most or characters >= BATCH_CHARACTERS) and not everything:
             yield batch
             batch, characters = [], 0

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from rerank_cli.chunking import Split
 from rerank_cli.duplicates import Key, Recent
 from rerank_cli.errors import ScorerError
-from rerank_cli.types import Pair, Part, Scored, Scorer, StreamingScorer
+from rerank_cli.media import size_of
+from rerank_cli.types import Chunk, Pair, Part, Scored, Scorer, StreamingScorer
 
 # Pairs are scored in slices: enough that every core is busy to the end of nearly all of one, few
 # enough that whoever watches sees it move.
@@ -114,7 +115,7 @@ class Scoring:
         self._begun += len(splits)
         self._tell(0)
         batch.pairs = [Pair(self._query, c) for split in batch.fresh.values() for c in split.chunks]
-        batch.characters = sum(len(pair.chunk.text) for pair in batch.pairs)
+        batch.characters = sum(_held(pair.chunk) for pair in batch.pairs)
         # Of a document with several chunks the best may be any: they all need a score.
         single = self._passages or all(len(split.chunks) <= 1 for split in batch.fresh.values())
         if self._keep is not None and single:
@@ -147,17 +148,16 @@ class Scoring:
     def _scored(self, batch: "_Batch") -> list[float | None]:
         expected = len(batch.pairs)
         values: list[float | None] = [None] * expected
-        done = given = 0
+        done = 0
         for places, scored in batch.parts:
             for place, value in zip(places, self._checked(scored, len(places)), strict=True):
                 values[place] = value
-                given += value is not None
+            self.missing += scored.missing
             self.usage.update(scored.usage)
             self.notes.update(dict.fromkeys(scored.notes))
             self.pairs += len(places)
             done += len(places)
             self._tell(len(batch.splits) * done / expected)
-        self.missing += max(0, (expected if batch.keep is None else batch.keep) - given)
         return values
 
     def _parts(self, pairs: Sequence[Pair], keep: int | None) -> Generator[Part]:
@@ -189,6 +189,12 @@ class Scoring:
         """Tell whoever watches, with so many documents of the first batch under way scored."""
         if self._watch is not None:
             self._watch(Progress(self.documents + documents, self.pairs, self._begun))
+
+
+def _held(chunk: Chunk) -> int:
+    """The characters of a chunk as it is scored."""
+    media = chunk.document.media
+    return size_of(media) if media is not None else len(chunk.text)
 
 
 class _Batch:

@@ -1,6 +1,6 @@
 """The values that flow through a ranking: what every other module speaks in.
 
-Frozen dataclasses and two protocols. Imports nothing of ours and does nothing by itself.
+Frozen dataclasses and protocols. Imports nothing of ours and does nothing by itself.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -78,9 +78,8 @@ class Chunk:
     """A window of a document: characters `start` to `end`, `tokens` of the scorer's tokens.
 
     `ids` are the tokens to score, made once from the document and carried here: encoding `text`
-    again could give others. Those of the `title` (the document's, or as much of it as there is
-    room for) come first and are not in `tokens`. None for a scorer that reads text: it scores
-    `scored_text`.
+    again could give others. Those of the `title` (the document's, or what there is room for) come
+    first and are not in `tokens`. None for a scorer that reads text: it scores `scored_text`.
     """
 
     document: Document
@@ -117,10 +116,10 @@ class ScorerInfo:
     """What is known of a scorer before it scores.
 
     `window` is the number of passage tokens it reads well at once, `length` the most it takes in
-    one sequence, query and `specials` (special tokens of a pair) included; None where there is no
-    such limit. `scope` is "set" where a score depends on the other documents. `estimated` says that
-    its tokenizer counts more tokens than there are rather than fewer, and `media` which kinds of
-    it are scored. It is best given `batch` documents at once, with `ahead` pairs under way.
+    one sequence, query and `specials` (special tokens of a pair) included; None where none is set.
+    `scope` is "set" where a score depends on the other documents. `estimated` says that its
+    tokenizer rather counts too many tokens than too few, and `media` which kinds of it are scored.
+    It is best given `batch` documents at once, with `ahead` pairs under way.
     """
 
     name: str
@@ -147,14 +146,15 @@ class ScorerInfo:
 class Scored:
     """A scorer's answer: one raw score a pair, in the order of the pairs.
 
-    `usage` counts what was spent (`total_tokens`, …); `trace_ids` name a service's requests;
-    `notes` are sentences that the user should read.
+    `usage` counts what was spent (`total_tokens`, …), `trace_ids` name a service's requests,
+    `notes` are for the user to read; `missing` scores were asked for and not given.
     """
 
     values: Sequence[float | None]
     usage: Mapping[str, int] = field(default_factory=dict)
     trace_ids: Sequence[str] = ()
     notes: Sequence[str] = ()
+    missing: int = 0
 
 
 class Scorer(Protocol):

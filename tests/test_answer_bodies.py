@@ -127,6 +127,36 @@ def test_a_deep_value_is_an_error(opening: str) -> None:
             read(parse(f"{opening * depth}1{closing * depth}".encode()), 2)
 
 
+ECHOED = [
+    {"document": {"text": "gamma"}, "relevance_score": 1.0},
+    {"document": {"text": "beta"}, "relevance_score": 0.9},
+    {"document": {"text": "alpha"}, "relevance_score": 0.8},
+]
+
+
+def test_results_without_an_index_are_told_by_their_texts() -> None:
+    texts = ["alpha", "beta", "gamma"]
+    for results in (
+        ECHOED,
+        [{**one, "document": one["document"]["text"]} for one in ECHOED],  # type: ignore[index]
+        [{"text": one["document"]["text"], "score": one["relevance_score"]} for one in ECHOED],  # type: ignore[index]
+    ):
+        answer = read({"results": results}, 3, texts=texts)
+        assert [(one.index, one.score) for one in answer.results] == [(2, 1.0), (1, 0.9), (0, 0.8)]
+    twice = read([{"text": "a", "score": 2}, {"text": "a", "score": 1}], 3, texts=["a", "b", "a"])
+    assert [one.index for one in twice.results] == [0, 2]
+    with pytest.raises(AnswerError, match="texts that were not sent"):
+        read(ECHOED, 3, texts=["alpha", "beta", "delta"])
+    # Texts that the server changed tell nothing, and then results are one for each in order.
+    assert [one.index for one in read(ECHOED, 3, texts=["x", "y", "z"]).results] == [0, 1, 2]
+
+
+def test_an_id_is_no_index_where_documents_have_ids() -> None:
+    results = [{"id": "2", "score": 0.9}, {"id": "0", "score": 0.5}, {"id": "1", "score": 0.1}]
+    assert [one.index for one in read(results, 3).results] == [2, 0, 1]
+    assert [one.index for one in read(results, 3, own_ids=True).results] == [0, 1, 2]
+
+
 SCORES = st.floats() | st.integers(0, 1) | st.none() | st.just("0.5")
 RESULTS = st.lists(
     st.fixed_dictionaries(

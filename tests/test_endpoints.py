@@ -29,6 +29,11 @@ STANDARD = "/v1/rerank"
         ("https://h/v1", "/v1/inference/$model", "https://h/v1/inference/a/b.c"),
         ("https://h", "/v1/$slug/reranking", "https://h/v1/b_c/reranking"),
         ("https://h/v1/rerank", "/v1/rerank/multimodal", "https://h/v1/rerank/multimodal"),
+        ("https://h/v1", "/api/v1/rerank", "https://h/v1/rerank"),
+        ("https://h/v1", "/openai/v1/rerank", "https://h/v1/rerank"),
+        ("https://h/compatible-mode/v1", "/compatible-api/v1/reranks",
+         "https://h/compatible-mode/v1/reranks"),
+        ("https://h/v1", "/providers/cohere/v2/rerank", "https://h/v1/rerank"),
         ("http://[::1]:80/v1?key=x", STANDARD, "http://[::1]:80/v1/rerank?key=x"),
     ],
 )  # fmt: skip
@@ -55,6 +60,9 @@ def test_a_model_cannot_lead_elsewhere() -> None:
         ("http://", "not the URL of a server"),
         ("http://h:x", "not a URL"),
         ("http://[h", "not a URL"),
+        ("http://me:secret@h:x", "not a URL: http://h:x"),
+        ("http://a..b", "not the name of a host: a..b"),
+        (f"http://{'a' * 64}.b", "not the name of a host"),
         ("https://me:secret@h", "a URL with a password in it: https://h"),
     ],
 )

@@ -1,5 +1,6 @@
 """Providers of the user's own, in providers.toml, and what can be wrong with them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,51 @@ def test_what_is_wrong_is_said_with_its_place(
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith(f"rerank: {file}: {message}")
     assert rerank("a", "-d", "a").code == 0  # a local model needs none of it
+
+
+def test_what_is_for_one_host_is_not_for_another(rerank: Run, home: Path) -> None:
+    own = home / "providers.toml"
+    own.write_text(
+        '[base]\nlike = "openai-like"\nurl = "http://b"\npoll = "http://b/s/$request_id"\n'
+        'headers = { X-Api-Key = "secretive", X-Version = "1" }\nkey = ["BASE_KEY"]\n'
+        '[child]\nlike = "base"\nurl = "http://a"\n[alias]\nlike = "base"\n'
+    )
+    child = json.loads(rerank("providers", "show", "child", "--json").out)
+    assert child["headers"] == {"X-Version": "1"}
+    assert not {"poll", "key"} & child.keys()
+    alias = json.loads(rerank("providers", "show", "alias", "--json").out)
+    assert alias["poll"] == "http://b/s/$request_id"
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("models = 5", "models are tables"),
+        ("models = [5]", "a table of models needs names"),
+        ('[[mine.models]]\nnames = [1]', "a table of models needs names"),
+        ('[[mine.models]]\nnames = ["a"]\nurl = "http://c"', "url is the same for all models"),
+        ('like = ["tei"]', "like is the name of a provider"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_makes_no_sense_is_said(
+    entry: str, said: str, rerank: Run, home: Path
+) -> None:
+    (home / "providers.toml").write_text(f"[mine]\n{entry}\n")
+    ran = rerank("-m", "mine/a", "q", "-d", "x")
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+
+
+def test_rules_for_models_of_ones_own_are_besides_those_that_ship(rerank: Run, home: Path) -> None:
+    (home / "providers.toml").write_text('[[siliconflow.models]]\nnames = ["x"]\nlistwise = true\n')
+    model = "siliconflow/BAAI/bge-reranker-v2-m3"
+    ran = rerank("-m", model, "q", "-d", "x", "--max-chunks", "3", "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_one_document_a_request_can_be_checked_too(rerank: Run, home: Path) -> None:
+    (home / "providers.toml").write_text('[mine]\nlike = "openai-like"\nlimits.documents = 1\n')
+    with serve("openai-like") as server:
+        ran = rerank("providers", "check", "mine/m", "--base-url", server.url)
+    assert ran.code in (0, 3)
+    assert "Traceback" not in ran.err

@@ -153,6 +153,34 @@ def test_a_secret_in_a_url_is_sent_and_not_shown(rerank: Run) -> None:
     assert KEY not in ran.err
 
 
+def test_secrets_are_not_shown_however_they_are_written(
+    rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "abcDEF/ghi+JKL"
+    monkeypatch.setenv("SILICONFLOW_API_KEY", key)
+    echo = b'{"odd": "bad key abcDEF\\/ghi+JKL"}'
+    with serve("siliconflow", faults=Status(401, echo)) as server:
+        assert "ghi+JKL" not in asked(rerank, server).err
+    (home / "providers.toml").write_text(
+        f'[mine]\nlike = "openai-like"\nheaders = {{ X-Api-Key = "{KEY}" }}\n'
+    )
+    with serve("openai-like", faults=Status(401, {"message": f"bad {KEY}"})) as server:
+        assert KEY not in asked(rerank, server, model="mine/m").err
+        ran = rerank("-m", "openai-like/m", "--base-url", f"{server.url}?k={KEY}", "q", "-d", "x")
+        assert ran.code == 3
+        assert KEY not in ran.err
+    ran = rerank("-m", "tei/m", "--header", f"Authorization Bearer {KEY}:abc", "q", "-d", "x")
+    assert ran.code == 2
+    assert KEY not in ran.err
+
+
+def test_what_is_short_or_no_secret_is_left_as_it_is(rerank: Run) -> None:
+    with serve("openai-like", faults=Status(401, {"message": "limit 1 of 401"})) as server:
+        for header in ("X-Max-Tokens: 1", "X-Token: 1", "X-Author: limit 1 of 401"):
+            ran = asked(rerank, server, "--header", header, model="openai-like/m")
+            assert "answered 401: limit 1 of 401" in ran.err
+
+
 def test_a_bug_shows_no_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*arguments: object) -> None:
         raise RuntimeError(f"with {arguments}")

@@ -17,6 +17,7 @@ from tests.loopback import (
     Close,
     CloseHalfway,
     Fault,
+    Fewer,
     Plan,
     Request,
     Server,
@@ -55,7 +56,7 @@ def beyond(documents: int, fault: Fault, name: str = "documents") -> Plan:
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CRAZYROUTER", "DASHSCOPE", "JINA", "ZEROENTROPY"):
+    for name in ("CRAZYROUTER", "DASHSCOPE", "JINA", "SILICONFLOW", "ZEROENTROPY"):
         monkeypatch.setenv(f"{name}_API_KEY", "key")
 
 
@@ -233,6 +234,50 @@ def test_the_bytes_of_a_request_are_counted_as_the_provider_does(rerank: Run) ->
         own: list[Any] = request.json["documents"]
         assert sum(150 + len(query) + len(text) for text in own) <= 5_000_000
     assert sorted(sent(server), key=number_of) == texts
+
+
+@pytest.mark.parametrize("concurrency", ["1", "4"])
+def test_two_large_documents_do_not_make_all_requests_small(
+    concurrency: str, rerank: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "mixed.txt"
+    path.write_text("".join(f"{number} {'x' * 60_000}\n" for number in range(2)), encoding="utf-8")
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(f"{text}\n" for text in MANY[:3000])
+
+    def plan(request: Request, _number: int) -> Fault | None:
+        return Status(413) if len(request.body) > 100_000 else None
+
+    with serve("openai-like", faults=plan) as server:
+        ran = rerank(*at(server), QUERY, str(path), "-n", "3", "--concurrency", concurrency)
+    assert ran.code == 0
+    assert ran.out.splitlines() == [MANY[place] for place in best(MANY[:3000])[:3]]
+    assert server.count <= 24
+
+
+def test_scores_that_a_request_lacks_are_told_though_others_make_up_the_number(
+    rerank: Run,
+) -> None:
+    with serve("tei", faults=Fewer(5)) as server:
+        ran = rerank(*at(server, "tei/m"), QUERY, "-n", "10", stdin=lines(MANY[:64]))
+        strict = rerank(*at(server, "tei/m"), QUERY, "-n", "10", "--strict", stdin=lines(MANY[:64]))
+    assert (ran.code, len(ran.out.splitlines()), strict.code) == (0, 10, 4)
+    assert "tei/m gave 10 scores fewer than it was asked for" in ran.err
+
+
+def test_images_are_sent_a_few_at_a_time(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerank_cli.scorers.outgoing._USUAL_MEDIA", 30_000)
+    for number in range(10):
+        (tmp_path / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(6000))
+    records = lines([json.dumps({"image": str(tmp_path / f"{n}.png")}) for n in range(10)])
+    with serve("siliconflow") as server:
+        model = "siliconflow/Qwen/Qwen3-VL-Reranker-8B"
+        ran = rerank(*at(server, model), QUERY, "--input-format", "jsonl", "--json", stdin=records)
+    assert (ran.code, ran.err) == (0, "")
+    assert sorted(sizes(server)) == [1, 3, 3, 3]
+    assert max(len(request.body) for request in server.requests) < 30_000
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 8])

@@ -111,7 +111,7 @@ def test_a_single_result_has_our_own_text_and_a_warning(rerank: Run, tmp_path: P
     ran = answered("siliconflow", rerank, tmp_path)
     assert (ran.code, ran.out) == (0, "banana\n")
     assert CHINESE in document("siliconflow")
-    assert "gave 1 score, 3 fewer than it was asked for" in ran.err
+    assert "gave 3 scores fewer than it was asked for" in ran.err
     assert answered("siliconflow", rerank, tmp_path, "--strict").code == 4
     body = json.loads(answered("siliconflow", rerank, tmp_path, "--json").out)
     assert body["usage"] == {"total_tokens": 160, "input_tokens": 150, "output_tokens": 10,

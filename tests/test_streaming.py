@@ -53,7 +53,9 @@ class Service(OverlapScorer):
             values = self.score([pairs[place] for place in part]).values
             wanted = self._gives if self._gives is not None else keep
             best = sorted(part, key=lambda place: -(values[place - start] or 0))[:wanted]
-            yield Part(part, Scored([values[p - start] if p in best else None for p in part]))
+            missing = min(len(part), len(part) if keep is None else keep) - len(best)
+            given = [values[p - start] if p in best else None for p in part]
+            yield Part(part, Scored(given, missing=missing))
 
     def account(self) -> str:
         return ""

@@ -13,6 +13,8 @@ from rerank_cli.types import Media
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 
+_NOT_OURS = frozenset({"content-length", "transfer-encoding", "connection"})
+
 
 def options_of(**given: Any) -> Mapping[str, Any]:
     """Those of the options that were given, by their names on the command line."""
@@ -27,10 +29,13 @@ def headers_of(arguments: Sequence[str]) -> Mapping[str, str]:
     for argument in arguments:
         match = _HEADER.fullmatch(argument)
         if match is None:
-            name = argument.partition(":")[0] if ":" in argument else "…"
+            # What is before a colon is no name if it has a space in it, and may be a key.
+            name = argument.partition(":")[0] if re.match(r"[^\s:]+:", argument) else "…"
             raise UsageError(
                 f"--header {name}: not a header", hint="as in --header 'X-Team: search'"
             )
+        if match[1].lower() in _NOT_OURS:
+            raise UsageError(f"--header {match[1]}: what is sent decides it")
         headers[match[1]] = match[2].strip()
     return headers
 

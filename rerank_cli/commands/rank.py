@@ -163,10 +163,9 @@ def _say_what_happened(ranking: Ranking, terminal: Terminal) -> None:
     for note in ranking.notes:
         terminal.warn(note)
     if ranking.missing:
-        given = ranking.chunks - ranking.missing
         terminal.warn(
-            f"{ranking.info.model} gave {counted(max(given, len(ranking.results)), 'score')}, "
-            f"{ranking.missing:,} fewer than it was asked for",
+            f"{ranking.info.model} gave {counted(ranking.missing, 'score')} fewer than it was "
+            "asked for",
             hint="what has no score is left out; --keep-empty shows it, --strict fails",
         )
     if ranking.cut:

@@ -23,13 +23,13 @@ from rerank_cli.providers.bodies import (
     shown,
 )
 from rerank_cli.providers.failures import words_of
+from rerank_cli.providers.indices import counted, indices_of
 from rerank_cli.providers.usage import usage_of
 
 _RESULTS = (
     "results", "data", "output.results", "rankings", "records", "predictions", "scores", "rerank",
     "data.results", "result", "result.results", "result.response",
 )  # fmt: skip
-_INDICES = ("index", "document_index")
 _SCORES = ("relevance_score", "score", "logit", "relevanceScore", "similarity")
 _IDS = ("id", "request_id")
 _NOTES = ("meta.warnings", "warnings", "warning")
@@ -105,17 +105,34 @@ def parse(content: bytes, content_type: str = "") -> Any:
 
 
 def read(
-    body: Any, documents: int, *, shape: Shape = _ANY, headers: Mapping[str, str] | None = None
+    body: Any,
+    documents: int,
+    *,
+    shape: Shape = _ANY,
+    headers: Mapping[str, str] | None = None,
+    texts: Sequence[str] = (),
+    own_ids: bool = False,
 ) -> Answer:
-    """Read a ranking of so many documents; raises only `AnswerError`, for any JSON value."""
+    """Read a ranking of so many documents; raises only `AnswerError`, for any JSON value.
+
+    `texts` are those of the documents, by which results without an index may be told; with
+    `own_ids` documents were sent with ids, and an id is no index.
+    """
     named = {name.lower(): value for name, value in (headers or {}).items()}
     items = _items(body, shape.results)
     if not items and documents:
         raise _no_results(body, empty=items is not None)
     items = items or []
     indices, scores = _plain(items, documents, shape) or (
-        _indices(items, documents, shape),
-        [_score(item, place, shape.score) for place, item in _counted(items)],
+        indices_of(
+            items,
+            documents,
+            texts,
+            path=shape.index,
+            first=shape.first_index,
+            own_ids=own_ids,
+        ),
+        [_score(item, place, shape.score) for place, item in counted(items)],
     )
     return Answer(
         results=tuple(map(Result, indices, scores)),
@@ -182,69 +199,6 @@ def _no_results(body: Any, *, empty: bool) -> AnswerError:
 
 def _another(kind: str) -> AnswerError:
     return AnswerError(f"the server answered with {kind}, not with a ranking", hint=_WRONG_MODEL)
-
-
-def _counted(items: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Each item, and which it is as a message says it."""
-    return ((f"result {place} of {len(items)}", item) for place, item in enumerate(items, 1))
-
-
-def _indices(items: Sequence[Any], documents: int, shape: Shape) -> Sequence[int]:
-    stated = [_stated_index(item, shape.index) for item in items]
-    if all(index is None for index in stated):
-        if len(items) != documents:
-            raise AnswerError(
-                "the server's results have no indices, and are not one for each document: "
-                f"results {len(items)}, documents {documents}"
-            )
-        return range(documents)
-    first = shape.first_index
-    seen: dict[int, str] = {}
-    for place, value in _counted(stated):
-        if value is None:
-            raise AnswerError(f"{place} has no index, and others have one")
-        index = _whole(value)
-        if index is None:
-            raise AnswerError(f"{place} has {shown(value)} for an index, not a whole number")
-        if not first <= index < first + documents:
-            raise AnswerError(
-                f"{place} has index {shown(value)}, and documents have {_range(first, documents)}",
-                hint=_counting_hint(stated, documents) if not first else None,
-            )
-        if index in seen:
-            raise AnswerError(f"{seen[index]} and {place} have the same index {shown(value)}")
-        seen[index] = place
-    return [index - first for index in seen]
-
-
-def _stated_index(item: Any, path: str | None) -> Any:
-    """What a result says of its document's place, or None."""
-    if path is not None:
-        return at(item, path)
-    if not isinstance(item, dict):
-        return None
-    stated = next((item[name] for name in _INDICES if item.get(name) is not None), None)
-    # Google's results have only the ids that documents were sent with; others' ids are names.
-    return item["id"] if stated is None and _whole(item.get("id")) is not None else stated
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number, be it as 2.0 or "2"."""
-    if isinstance(value, str) and not value.strip().removeprefix("-").isdecimal():
-        return None
-    number = as_number(value)
-    return int(number) if number is not None and number.is_integer() else None
-
-
-def _range(first: int, documents: int) -> str:
-    return f"{first} to {first + documents - 1}" if documents else "none"
-
-
-def _counting_hint(stated: Sequence[Any], documents: int) -> str | None:
-    indices = {_whole(value) for value in stated}
-    if indices <= set(range(1, documents + 1)):
-        return "the server seems to count from 1; its provider's entry can say first_index = 1"
-    return None
 
 
 def _score(item: Any, place: str, path: str | None) -> float:

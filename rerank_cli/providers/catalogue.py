@@ -3,6 +3,7 @@
 Puts an entry together from what it is like, itself, and what it says of the model asked for.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -22,7 +23,14 @@ DEFAULT = "default"
 # What a provider does not inherit: it is about the other one alone.
 _OWN = ("aliases", "like")
 # Nor this where it has an address of its own: no key goes to another host than it is for.
-_KEY = ("account", "key")
+_HOST = ("account", "key", "poll")
+# What the rules for some models cannot say, for the same reason.
+_NOT_BY_MODEL = ("url", "poll", "account", "key", "aliases", "like", "models")
+
+_SECRET = re.compile(
+    r"authori[sz]ation|(auth|api-?key|key|token|secret|cookie|password|credentials?)$",
+    re.IGNORECASE,
+)
 
 Table = dict[str, Any]
 
@@ -108,8 +116,17 @@ def _inherited(name: str, heirs: tuple[str, ...] = ()) -> Table:
     if name == DEFAULT:
         return dict(entry)
     parent = _inherited(entry.get("like", DEFAULT), (*heirs, name))
-    others = (*_OWN, *_KEY) if "url" in entry else _OWN
-    return _merged({k: v for k, v in parent.items() if k not in others}, entry)
+    others = (*_OWN, *_HOST) if "url" in entry else _OWN
+    inherited = {k: v for k, v in parent.items() if k not in others}
+    if "url" in entry and "headers" in inherited:
+        headers = inherited["headers"].items()
+        inherited["headers"] = {k: v for k, v in headers if not is_secret(k)}
+    return _merged(inherited, entry)
+
+
+def is_secret(header: str) -> bool:
+    """Whether the value of a header is nobody else's business, by its name."""
+    return _SECRET.search(header) is not None
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
@@ -120,6 +137,8 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
             merged.pop(key, None)
         elif isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "body":
             merged[key] = _merged(merged[key], value)
+        elif key == "models" and isinstance(value, list):
+            merged[key] = [*merged.get(key, ()), *value]  # the last that fits a model decides
         else:
             merged[key] = value
     return merged
@@ -167,7 +186,18 @@ def _parsed(content: str, path: Path) -> Mapping[str, Table]:
             raise ConfigError(
                 f"{path}: {name} is no table of a provider", hint=f"[{name}] and below it url = …"
             )
-        for special in table.get("models", ()):
-            if not isinstance(special, dict) or not isinstance(special.get("names"), list):
+        if not isinstance(table.get("like", DEFAULT), str):
+            raise ConfigError(f"{path}: {name}: like is the name of a provider")
+        rules = table.get("models", [])
+        if rules is not False and not isinstance(rules, list):
+            raise ConfigError(f"{path}: {name}: models are tables, [[{name}.models]]")
+        for rule in rules or ():
+            patterns = rule.get("names") if isinstance(rule, dict) else None
+            if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
                 raise ConfigError(f"{path}: {name}: a table of models needs names")
+            if wrong := next((key for key in _NOT_BY_MODEL if key in rule), None):
+                raise ConfigError(
+                    f"{path}: {name}: {wrong} is the same for all models",
+                    hint="another provider, with like, can have another",
+                )
     return tables

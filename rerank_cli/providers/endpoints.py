@@ -14,15 +14,16 @@ _ENDPOINTS = {
     "rerank", "reranks", "reranking", "rerankings", "ranking", "rerankers", "score",
     "text-rerank", "multimodal",
 }  # fmt: skip
+_LONGEST_LABEL = 64  # characters, less one, of a part of a host's name
 _LOOPBACK = re.compile(r"localhost|.+\.localhost|127(\.\d+){3}|::1", re.IGNORECASE)
 
 
 def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> str:
     """Complete a base URL by what is missing of a provider's own path.
 
-    A version in the base (`/v1`) takes the place of the path's. With `versionless` there is none
-    in the endpoint, and one that ends the base is taken off. Raises `UsageError` for what is no
-    URL.
+    A version that ends the base (`/v1`) takes the place of the path's and of what is before it.
+    With `versionless` there is none in the endpoint, and one that ends the base is taken off.
+    Raises `UsageError` for what is no URL.
     """
     url = checked(base)
     own = [part for segment in _segments(path) for part in _filled(segment, model)]
@@ -31,8 +32,9 @@ def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> 
     if not shared and not (given and given[-1] in _ENDPOINTS):
         if versionless and given and _VERSION.fullmatch(given[-1]):
             given.pop()
-        if given and _VERSION.fullmatch(given[-1]) and _VERSION.fullmatch(own[0]):
-            own = own[1:]
+        if given and _VERSION.fullmatch(given[-1]):
+            versions = [place for place, part in enumerate(own) if _VERSION.fullmatch(part)]
+            own = own[max(versions) + 1 if versions else 0 :]
         given += own
     elif shared:
         given += own[shared:]
@@ -45,7 +47,9 @@ def checked(base: str) -> SplitResult:
         url = urlsplit(base)
         url.port  # noqa: B018 - raises for a port that is none
     except ValueError as error:
-        raise UsageError(f"not a URL: {base}: {error}") from error
+        raise UsageError(f"not a URL: {_userless(base)}: {error}") from error
+    if any(not 0 < len(label) < _LONGEST_LABEL for label in (url.hostname or "-").split(".")[:-1]):
+        raise UsageError(f"not the name of a host: {url.hostname}")
     if url.scheme not in ("http", "https") or not url.hostname:
         guess = base if "//" in base else f"http://{base}"
         raise UsageError(f"not the URL of a server: {base}", hint=f"--base-url {guess}")
@@ -55,6 +59,11 @@ def checked(base: str) -> SplitResult:
             hint="--header 'Authorization: …', or the provider's variable",
         )
     return url
+
+
+def _userless(text: str) -> str:
+    """What was to be a URL, without what may be a password."""
+    return re.sub(r"//[^/]*@", "//", text)
 
 
 def shown(url: str) -> str:

@@ -57,6 +57,9 @@ _SIZE = re.compile(
     rf"|exceed\w*\b.{{0,80}}\b(max\w*|limit\w*|length|context|size|{_COUNTED}|\d+)"
     r"|超过|超出|过长|过大"
 )
+_OF_COUNT = re.compile(
+    r"(?i)batch.?size|(documents|texts|inputs|passages|items|chunks|records)\b|\(1214\)"
+)
 # Limits in time, which fewer documents a request only reach sooner, and a wrong number of results.
 _NO_SIZE = re.compile(
     r"(?i)rate.?limit|per (second|minute|hour|day)|quota|too many requests|top_?[nk]\b"
@@ -95,6 +98,11 @@ class Failure:
     message: str
     request_id: str | None = None
     web_page: bool = False
+
+    @property
+    def is_of_count(self) -> bool:
+        """Whether what is too large is said to be the number of documents."""
+        return _OF_COUNT.search(self.message) is not None
 
     @property
     def remedy(self) -> Remedy:

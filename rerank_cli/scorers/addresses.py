@@ -1,5 +1,6 @@
 """Where a provider's requests go. Costs nothing to import, as what sends them does."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,8 +31,14 @@ class Address:
 
     def cleaned(self, text: str) -> str:
         """A text without the secrets that a server may repeat, be it cut within one."""
-        for secret in self.secrets:
+        for secret in {form for one in self.secrets for form in (one, *_escaped(one))}:
             text = text.replace(secret, "[secret]")
             for end in range(len(secret) - 1, _LEAST_TOLD, -1):
                 text = text.replace(f"{secret[:end]}…", "[secret]…")
         return text
+
+
+def _escaped(secret: str) -> Sequence[str]:
+    """The forms that a secret has within JSON, which some write with every slash escaped."""
+    escaped = json.dumps(secret)[1:-1]
+    return (escaped, escaped.replace("/", "\\/"))

@@ -52,7 +52,12 @@ class Reply(NamedTuple):
 
 
 class TooLarge(ProviderError):
-    """The server says that a request is too large; a smaller one may not be."""
+    """The server says that a request is too large; a smaller one may not be.
+
+    `by_count` tells whether it is the number of documents that it speaks of.
+    """
+
+    by_count = False
 
 
 class Client:
@@ -201,7 +206,9 @@ class Client:
             advice = f"it asks to wait {after:.0f} s; {advice or 'try again then'}"
         match failed.remedy:
             case Remedy.SMALLER:
-                return TooLarge(self._named(message), hint=advice)
+                too_large = TooLarge(self._named(message), hint=advice)
+                too_large.by_count = failed.is_of_count
+                return too_large
             case Remedy.LATER | Remedy.ONCE:
                 once = failed.remedy is Remedy.ONCE
                 return _MayYetSucceed(message, advice, after=after, once=once)

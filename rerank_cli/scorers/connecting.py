@@ -6,7 +6,7 @@ Everything that can be wrong is found here, before anything is sent.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from rerank_cli.errors import UsageError
 from rerank_cli.providers import requests
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 USUAL_WINDOW = 512
 _SPECIALS = 4  # special tokens of a pair, in the models that have most
 _LEAST_BATCH = 256
+_LEAST_SECRET = 6  # characters
 # So many requests wait for each that is sent at once, that no connection has to wait for us.
 _REQUESTS_AHEAD = 4
 _MOST_AHEAD = 1 << 15
@@ -116,10 +117,15 @@ def _address(provider: Provider, model: str, remote: Remote, allowed: Credential
         provider=provider.name,
         url=url,
         headers={**provider.headers, **allowed.headers, **remote.asked.headers},
-        secrets=allowed.secrets,
+        secrets=[*allowed.secrets, *_values(urlsplit(base).query)],
         variable=provider.key[0] if provider.key else None,
         poll=poll,
     )
+
+
+def _values(query: str) -> list[str]:
+    """The values in a URL's query, any of which may be a key."""
+    return [value for _, value in parse_qsl(query) if len(value) >= _LEAST_SECRET]
 
 
 def _info(provider: Provider, model: str, remote: Remote, cutting: Cutting) -> ScorerInfo:

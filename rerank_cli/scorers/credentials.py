@@ -3,15 +3,14 @@
 Imports nothing that takes time: that there is no key is said at once.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rerank_cli.errors import ConfigError
 from rerank_cli.keys import find_key, how_to_set
+from rerank_cli.providers.catalogue import is_secret
 
-# Headers of which the value is nobody else's business.
-_SECRET = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
+_LEAST = 6  # characters: to hide what is shorter would hide much else
 
 
 class Credentials(NamedTuple):
@@ -29,17 +28,18 @@ def credentials(
     Raises `ConfigError` where there is none and one is needed, which it is not if requests are only
     `rehearsed`.
     """
-    secrets = [part for name, value in given.items() for part in _secret(name, value)]
+    stated = {**table.get("headers", {}), **given}
+    secrets = [part for name, value in stated.items() for part in _secret(name, str(value))]
     header = table["authorization"]
     if rehearsed or header.lower() in {name.lower() for name in given}:
         return Credentials({}, secrets)
     variables = table.get("key", ())
     key = find_key(table["account"], variables)
     if key is None and not table.get("keyless"):
-        stated = " or ".join(variables)
+        named = " or ".join(variables)
         raise ConfigError(
-            f"{table['name']} needs a key" + (f": {stated} is not set" if stated else ""),
-            hint=(f"export {variables[0]}=…, or " if stated else "") + how_to_set(table["account"]),
+            f"{table['name']} needs a key" + (f": {named} is not set" if named else ""),
+            hint=(f"export {variables[0]}=…, or " if named else "") + how_to_set(table["account"]),
         )
     if key is None:
         return Credentials({}, secrets)
@@ -53,6 +53,6 @@ def credentials(
 
 def _secret(name: str, value: str) -> list[str]:
     """What must not be shown of a header: of one that lets somebody in, all or its last word."""
-    if not _SECRET.search(name):
+    if not is_secret(name):
         return []
-    return [part for part in (value, *value.split()[-1:]) if part]
+    return [part for part in (value, *value.split()[-1:]) if len(part) >= _LEAST]

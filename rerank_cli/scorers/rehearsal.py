@@ -32,8 +32,8 @@ class Rehearsal:
 
     def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
         """Plan the requests for some pairs, one after the other."""
-        for request in self.scorer.requests(pairs):
-            body = self.scorer.body(request, keep)
+        for request in self.scorer.outgoing.requests(pairs):
+            body = self.scorer.outgoing.body(request, keep)
             self.first = self.first or body
             count = len(request.chunks)
             self.planned.append(Planned(count, request.tokens, len(body)))

@@ -41,7 +41,8 @@ class Connections:
         self._parsed = lru_cache(maxsize=8)(httpx.URL)
         # This machine, as a proxy understands it, may be another.
         proxy = None if calling.insecure else _proxy(address.url)
-        verify = _verification(address.url, calling, proxied=proxy is not None)
+        encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
+        verify = _verification(calling, needed=encrypted or proxy is not None)
         try:
             self._transport = httpx.HTTPTransport(
                 limits=httpx.Limits(max_connections=calling.concurrency),
@@ -80,14 +81,15 @@ def _proxy(url: str) -> str | None:
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(parts.hostname or ""):
+    host = parts.hostname or ""
+    if not proxy or proxy_bypass(host) or proxy_bypass(f"{host}:{parts.port}"):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _verification(url: str, calling: Calling, *, proxied: bool) -> ssl.SSLContext | bool:
+def _verification(calling: Calling, *, needed: bool) -> ssl.SSLContext | bool:
     """How certificates are verified; where there are none, 20 ms of reading them are saved."""
-    if calling.insecure or (url.startswith("http:") and not proxied):
+    if calling.insecure or not needed:
         return False
     try:
         return httpx.create_ssl_context()

@@ -173,7 +173,7 @@ def test_fewer_results_than_asked_for_are_shown_and_told_of(provider: str, reran
     ran = answered(rerank, provider, Fewer(1), "--json")
     assert [place for place, _ in pairs(ran)] == ORDER[:1]
     assert ran.code == 0
-    assert "gave 1 score, 2 fewer than it was asked for" in ran.err
+    assert "gave 2 scores fewer than it was asked for" in ran.err
     assert answered(rerank, provider, Fewer(1), "--strict").code == 4
 
 

@@ -1,8 +1,8 @@
 """Make a model of bge-reranker's shape and size with random weights, for measuring what it costs.
 
     pip install torch transformers onnx onnxruntime onnxscript sentencepiece blingfire
-    python scripts/make_lookalike.py /tmp/base
-    python scripts/make_lookalike.py /tmp/large --large
+    python scripts/make_lookalike.py build/base
+    python scripts/make_lookalike.py build/large --large
 
 The folder is laid out as on a model hub: config, `tokenizer.json`, `model.safetensors`, and in
 `onnx/` the graph in float32 (`model.onnx`) and in dynamic int8 (`model_quantized.onnx`), quantised

@@ -44,11 +44,12 @@ def test_a_passages_score_and_bytes(rerank: Run) -> None:
     assert re.fullmatch(r"0\ta fox", line)
 
 
-def test_a_summary_is_two_lines_on_stderr(rerank: Run) -> None:
+def test_a_summary_is_three_lines_on_stderr(rerank: Run) -> None:
     ran = rerank("markets", "-v", stdin=b"stocks\n\nstocks\n" + b"word " * 600)
-    first, second = ran.err.splitlines()
+    first, second, third = ran.err.splitlines()
     assert first == "4 documents, 1 empty, 1 duplicate, 0 cut"
     assert re.fullmatch(r"\d+ chunks, \d{3} tokens in \d+\.\d\d s by mini@1", second)
+    assert re.fullmatch(r"\d+ runs on \d+ threads? took \d+\.\d\d s in all; .*", third)
     assert rerank(*FAQ).err == ""
 
 

@@ -5,8 +5,9 @@ nothing shares a run, so that a pair's score cannot depend on its neighbours: dy
 one scale from a whole batch of activations, and a batch would move every score in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from rerank_cli import machine
 from rerank_cli.errors import ScorerError
@@ -15,8 +16,12 @@ from rerank_cli.prepared import Prepared
 from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
 from rerank_cli.scorers.graph import Graph
 from rerank_cli.scorers.optimised import open_graph
+from rerank_cli.scorers.scheduler import Done, Scheduler
 from rerank_cli.scorers.vocabulary import open_vocabulary
-from rerank_cli.types import Chunk, Pair, Scored, ScorerInfo
+from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
+
+# Pairs that are tokenised while others run: more than are in a batch, so that one always waits.
+_AHEAD = 512
 
 
 def open_local(folder: ModelFolder, *, threads: int | None = None) -> "LocalScorer":
@@ -56,15 +61,27 @@ class LocalScorer:
             length=folder.length,
             specials=template.specials,
             tokenizer=tokenizer,
+            ahead=_AHEAD,
         )
         self._length = folder.length
         self._graph = graph
         self._tokenizer = tokenizer
         self._template = template
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self._scheduler = Scheduler(self._logit, threads)
+        self._pairs = 0
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score every pair, as none costs extra to return; usage is the tokens of all sequences."""
+        values: list[float | None] = [None] * len(pairs)
+        tokens = 0
+        for places, scored in self.stream(pairs, keep):
+            for place, value in zip(places, scored.values, strict=True):
+                values[place] = value
+            tokens += scored.usage.get("total_tokens", 0)
+        return Scored(values, usage={"total_tokens": tokens}, notes=self.notes)
+
+    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
+        """Begin to score pairs, and give the scores as they come; all are tokenised by now."""
         queries = {query: self._tokenizer.encode(query).ids for query in {p.query for p in pairs}}
         encoded = [(queries[pair.query], self._passage(pair.chunk)) for pair in pairs]
         lengths = [self._template.specials + len(q) + len(p) for q, p in encoded]
@@ -72,13 +89,28 @@ class LocalScorer:
             raise ScorerError(
                 f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
             )
-        # Longest first, so that the cores finish together.
-        order = sorted(range(len(pairs)), key=lengths.__getitem__, reverse=True)
-        values = [0.0] * len(pairs)
-        logits = self._pool.map(self._logit, (encoded[place] for place in order))
-        for place, value in zip(order, logits, strict=True):
-            values[place] = value
-        return Scored(values, usage={"total_tokens": sum(lengths)}, notes=self.notes)
+        self._pairs += len(pairs)
+        parts = self._parts(self._scheduler.submit(encoded, lengths), lengths)
+        next(parts)  # from now on it can be closed
+        return parts
+
+    def _parts(self, done: Generator[Sequence[Done]], lengths: Sequence[int]) -> Generator[Part]:
+        with closing(done):
+            yield Part((), Scored(()))
+            for results in done:
+                places = [result.place for result in results]
+                usage = {"total_tokens": sum(lengths[place] for place in places)}
+                values = [result.value for result in results]
+                yield Part(places, Scored(values, usage=usage, notes=self.notes))
+
+    def account(self) -> str:
+        """What runs have taken, and whether the model was prepared for this machine."""
+        threads = f"{self._scheduler.threads} thread{'' if self._scheduler.threads == 1 else 's'}"
+        prepared = "prepared" if self._graph.prepared else "not prepared"
+        return (
+            f"{self._pairs:,} runs on {threads} took {self._scheduler.seconds:.2f} s in all; "
+            f"the model is {prepared} for this machine"
+        )
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:
         return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.scored_text).ids

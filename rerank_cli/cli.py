@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import typer
 
+from rerank_cli import timing
 from rerank_cli.aggregate import Aggregation
 from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.errors import ExitCode, RerankError, UsageError
@@ -123,6 +124,7 @@ def rank(
     verbose: showing.Verbose = False,
     show_completion: shell.ShowCompletion = None,
     install_completion: shell.InstallCompletion = None,
+    timing_: showing.Timing = False,
     version: showing.Version = False,
 ) -> int:
     """Rank documents by their relevance to a query, best first.
@@ -140,6 +142,7 @@ def rank(
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
     rerank -m cohere/rerank-v3.5 "fox" *.txt     by a provider's model
     """
+    timing.lap(timing.STARTING)
     if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
         raise UsageError(f"--json and --format {form} ask for different things")
 
@@ -240,7 +243,11 @@ def rank(
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
-    code = run(sys.argv[1:])
+    arguments, timed = timing.asked(sys.argv[1:])
+    code = run(arguments)
+    if timed:
+        with suppress(OSError):
+            sys.stderr.write(f"{timing.told()}\n")
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # whatever could not be written has been said
             stream.flush()

@@ -109,3 +109,20 @@ def _bar(stderr: TextIO, described: str, done: float, *, known: bool) -> Any:
         leave=False,
         dynamic_ncols=True,
     )
+
+
+@contextmanager
+def noted(stderr: TextIO, text: str) -> Iterator[None]:
+    """Have a line on a terminal while the block runs, and nothing left of it afterwards."""
+
+    def wipe() -> None:
+        stderr.write(_WIPED)
+        stderr.flush()
+
+    with on_ctrl_c(wipe):
+        stderr.write(f"{text} …")
+        stderr.flush()
+        try:
+            yield
+        finally:
+            wipe()

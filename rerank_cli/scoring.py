@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from rerank_cli import timing
 from rerank_cli.chunking import Split
 from rerank_cli.duplicates import Key, Recent
 from rerank_cli.errors import ScorerError
@@ -149,7 +150,9 @@ class Scoring:
         expected = len(batch.pairs)
         values: list[float | None] = [None] * expected
         done = 0
+        timing.lap(timing.READING)
         for places, scored in batch.parts:
+            timing.lap(timing.SCORING)
             for place, value in zip(places, self._checked(scored, len(places)), strict=True):
                 values[place] = value
             self.missing += scored.missing

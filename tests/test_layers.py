@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rerank_cli"
 # Each layer may import those before it and, where it is a package, itself.
 LAYERS = [
     {"types", "errors"},
-    {"boundaries", "characters", "machine", "aggregate", "duplicates", "best", "leaving"},
+    {"timing", "boundaries", "characters", "machine", "aggregate", "duplicates", "best", "leaving"},
     {"directories", "values"},
     {"chunking", "terminal", "replacing", "media", "prepared"},
     {"scoring", "destination", "shells"},

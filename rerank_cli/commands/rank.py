@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_cli import timing
 from rerank_cli.commands.notices import left_out, tell_of_inputs, tell_of_reading
 from rerank_cli.commands.summary import counted, summary
 from rerank_cli.destination import Destination
@@ -20,6 +21,7 @@ from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranking, Scorer, StreamingScorer, SurveyingScorer
 
 _SWITCH = 0.0002  # seconds
+_SOON = 0.7  # seconds that a model may take to open without a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,9 @@ def rank_documents(
     # Imported while the scorer is opened.
     from rerank_cli import pipeline, progress  # noqa: F401
 
-    scorer = opening.result()
+    timing.lap(timing.STARTING)
+    scorer = _opened(opening, terminal)
+    timing.lap(timing.OPENING)
     inputs.read_for(scorer.info)
     if isinstance(scorer, StreamingScorer):
         # Answers are taken by threads that wait for this one, 5 ms each time unless told otherwise.
@@ -93,6 +97,7 @@ def rank_documents(
         inputs.spool = cache_directory()
     options |= {"min_score": min_score, "passages": passages, "explain": output.explain}
     ranking, failure = _ranked(query, inputs, scorer, output.on_error, terminal, options)
+    timing.lap(timing.READING)
     if output.rehearsed:
         from rerank_cli.commands.rehearsed import plan_of
 
@@ -112,12 +117,27 @@ def rank_documents(
         _say_what_happened(ranking, terminal)
         if output.verbose:
             _account(ranking, scorer, inputs, terminal, time.monotonic() - started)
+    timing.lap(timing.WRITING)
     if failure is not None:
         terminal.warn(f"not reranked, in the order they came: {failure}", failure.hint)
         return failure.exit_code
     if not ranking.results:
         terminal.warn(_why_nothing(ranking, inputs, min_score))
     return _exit_code(ranking, inputs, strict=output.strict)
+
+
+def _opened(opening: Future[Scorer], terminal: Terminal) -> Scorer:
+    """The scorer, once it is open; a terminal is told where that takes a while."""
+    try:
+        return opening.result(_SOON if terminal.watched else None)
+    except TimeoutError:
+        if opening.done():  # it is what opening came to
+            raise
+
+        from rerank_cli.progress import noted
+
+        with noted(terminal.stderr, "opening the model, which its first use prepares for this CPU"):
+            return opening.result()
 
 
 def _ranked(

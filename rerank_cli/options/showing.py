@@ -85,6 +85,10 @@ Verbose = Annotated[
         "-v", "--verbose/--no-verbose", help="Say on stderr what was ranked and how long it took."
     ),
 ]
+Timing = Annotated[
+    bool,
+    typer.Option("--timing", help="Say on stderr where the time went; of any command."),
+]
 Version = Annotated[
     bool,
     typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),

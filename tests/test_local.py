@@ -182,6 +182,8 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 class MeetingGraph:
     """Runs that wait until `expected` are under way at once; counts them, and notes their order."""
 
+    prepared = None
+
     def __init__(self, expected: int) -> None:
         self.lengths: list[int] = []
         self.running = self.most = 0

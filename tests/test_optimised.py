@@ -151,3 +151,15 @@ def test_two_first_uses_at_once_are_safe(root: Path) -> None:
     ]
     assert [process.communicate() for process in running] == [(b"a refund\nb\n", b"")] * 3
     assert len(made(root)) == 1
+
+
+def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> None:
+    text = "word " * 400
+    pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0))]
+    one, several = open_scorer(threads=1), open_scorer(threads=3)
+    assert several.score(pairs).values == one.score(pairs).values
+    wide = several._wide  # type: ignore[attr-defined]
+    assert wide._session.get_session_options().intra_op_num_threads == 3
+    assert one._wide is None  # type: ignore[attr-defined]
+    assert scores(several) == scores(one)
+    assert len(made(root)) == 1

@@ -25,7 +25,7 @@ def values(scheduler: Scheduler, works: Sequence[float], costs: Sequence[int]) -
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9)), max_size=60), st.integers(1, 4))
 def test_everything_is_done_once(asked: list[tuple[float, int]], threads: int) -> None:
-    scheduler = Scheduler(lambda work: -work, threads)
+    scheduler = Scheduler(lambda work, _alone: -work, threads)
     works, costs = [work for work, _ in asked], [cost for _, cost in asked]
     assert values(scheduler, works, costs) == [-work for work in works]
 
@@ -35,11 +35,13 @@ class Gate:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
+        self.alone: list[bool] = []
         self.opened = threading.Event()
         self.first = threading.Event()
 
-    def __call__(self, work: str) -> float:
+    def __call__(self, work: str, alone: bool = False) -> float:
         self.begun.append(work)
+        self.alone.append(alone)
         self.first.set()
         self.opened.wait(10)
         return 0.0
@@ -50,6 +52,15 @@ def test_the_longest_goes_first() -> None:
     gate.opened.set()
     values(Scheduler(gate, 1), ["a", "b", "c", "d"], [2, 9, 5, 9])  # type: ignore[list-item]
     assert gate.begun == ["b", "d", "c", "a"]
+
+
+def test_what_is_alone_is_told_so() -> None:
+    gate = Gate()
+    gate.opened.set()
+    scheduler = Scheduler(gate, 1)
+    values(scheduler, ["a", "b", "c"], [3, 2, 1])  # type: ignore[list-item]
+    values(scheduler, ["d"], [1])  # type: ignore[list-item]
+    assert gate.alone == [False, False, True, True]
 
 
 def in_thread(action: Callable[[], object]) -> threading.Thread:
@@ -91,10 +102,10 @@ def test_what_is_given_up_is_not_begun(read: int) -> None:
     scheduler = Scheduler(gate, 1)
     blocking = threading.Event()
 
-    def run(work: str) -> float:
+    def run(work: str, alone: bool) -> float:
         if work == "block":
             blocking.wait(10)
-        return gate(work)
+        return gate(work, alone)
 
     scheduler = Scheduler(run, 1)
     with closing(scheduler.submit(["1", "block", *"3456789"], [9, 8, *[1] * 7])) as results:
@@ -109,7 +120,7 @@ def test_what_is_given_up_is_not_begun(read: int) -> None:
 def test_what_fails_is_raised_and_the_rest_is_not_begun() -> None:
     begun: list[int] = []
 
-    def run(work: int) -> float:
+    def run(work: int, _alone: bool) -> float:
         begun.append(work)
         if work == 2:
             raise ValueError("no")
@@ -123,7 +134,7 @@ def test_what_fails_is_raised_and_the_rest_is_not_begun() -> None:
 
 
 def test_idle_threads_take_no_time() -> None:
-    scheduler = Scheduler(lambda work: work, 4)
+    scheduler = Scheduler(lambda work, _alone: work, 4)
     values(scheduler, [1.0] * 100, [1] * 100)
     before = time.process_time()
     time.sleep(0.3)

@@ -35,14 +35,14 @@ ORT_ERRORS = (
 
 
 class Graph:
-    """A loaded graph; safe to run from several threads at once, each run on one."""
+    """A loaded graph; safe to run from several threads at once, each run on so many `threads`."""
 
-    def __init__(self, path: Path, *, of: Path | None = None) -> None:
+    def __init__(self, path: Path, *, of: Path | None = None, threads: int = 1) -> None:
         """Load a graph, and check that it is a cross-encoder's; raises `ModelError`.
 
         One that is a model's prepared copy is taken as it is, and the model is that `of` a path.
         """
-        options = session_options()
+        options = session_options(threads)
         if of is not None:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
@@ -51,7 +51,7 @@ class Graph:
             )
         except ORT_ERRORS as error:
             raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
-        self._path = of or path
+        self.path = of or path
         self.prepared = path if of else None
         self._inputs = {spec.name: self._dtype(spec) for spec in self._session.get_inputs()}
         if "input_ids" not in self._inputs:
@@ -71,21 +71,21 @@ class Graph:
             output = self._session.run([self._output], feed, self._options)[0]
         except ORT_ERRORS as error:
             raise ScorerError(
-                f"{self._path}: failed on a pair of {len(ids)} tokens: {_reason(error)}"
+                f"{self.path}: failed on a pair of {len(ids)} tokens: {_reason(error)}"
             ) from error
         values = np.asarray(output, np.float64).ravel().tolist()
         if len(values) not in (1, 2):
-            raise ModelError(f"{self._path}: not a cross-encoder: {len(values)} outputs a pair")
+            raise ModelError(f"{self.path}: not a cross-encoder: {len(values)} outputs a pair")
         value = values[0] if len(values) == 1 else values[1] - values[0]
         if not math.isfinite(value):
-            raise ScorerError(f"{self._path}: gave {value} for a pair of {len(ids)} tokens")
+            raise ScorerError(f"{self.path}: gave {value} for a pair of {len(ids)} tokens")
         return value
 
     def _dtype(self, spec: Any) -> type[np.integer[Any]]:
         if spec.name not in _KNOWN_INPUTS or spec.type not in _DTYPES:
             known = ", ".join(_KNOWN_INPUTS)
             raise ModelError(
-                f"{self._path}: not a cross-encoder that can be run here: "
+                f"{self.path}: not a cross-encoder that can be run here: "
                 f"its input {spec.name} is a {spec.type}",
                 hint=f"known inputs are {known}, of whole numbers",
             )
@@ -97,16 +97,18 @@ class Graph:
         classes = output.shape[-1] if len(output.shape) == 2 else 1
         if len(output.shape) > 2 or (isinstance(classes, int) and classes > 2):
             raise ModelError(
-                f"{self._path}: not a reranker: its output {output.name} has shape {output.shape}",
+                f"{self.path}: not a reranker: its output {output.name} has shape {output.shape}",
                 hint="a cross-encoder gives one logit a pair, or two classes",
             )
         return str(output.name)
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """How every graph is loaded: to be run on one thread a run, by lengths that differ."""
+def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
+    """How every graph is loaded: for lengths that differ, and so many threads a run."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
+    # Several threads wait for each other busily, but not for the next run.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # a pattern a length would pile up
     options.log_severity_level = _SILENT

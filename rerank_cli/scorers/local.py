@@ -1,13 +1,15 @@
 """Scores pairs with an ONNX cross-encoder on this machine's cores.
 
-One pair a run, one thread a run, as many runs at once as there are cores. Nothing is padded and
-nothing shares a run, so that a pair's score cannot depend on its neighbours: dynamic int8 takes
-one scale from a whole batch of activations, and a batch would move every score in it.
+One pair a run, one thread a run, as many runs at once as there are cores; a pair that is alone has
+all of them. Nothing is padded and nothing shares a run, so that a pair's score cannot depend on its
+neighbours: dynamic int8 takes one scale from a whole batch of activations, and a batch would move
+every score in it.
 """
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Lock
 
 from rerank_cli import machine
 from rerank_cli.errors import ScorerError
@@ -22,6 +24,8 @@ from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
 # Pairs that are tokenised while others run: more than are in a batch, so that one always waits.
 _AHEAD = 512
+# Tokens of a pair for which it pays to open the graph once more.
+_LONG = 256
 
 
 def open_local(folder: ModelFolder, *, threads: int | None = None) -> "LocalScorer":
@@ -67,6 +71,8 @@ class LocalScorer:
         self._graph = graph
         self._tokenizer = tokenizer
         self._template = template
+        self._wide: Graph | None = None
+        self._widening = Lock()
         self._scheduler = Scheduler(self._logit, threads)
         self._pairs = 0
 
@@ -115,8 +121,22 @@ class LocalScorer:
     def _passage(self, chunk: Chunk) -> Sequence[int]:
         return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.scored_text).ids
 
-    def _logit(self, pair: tuple[Sequence[int], Sequence[int]]) -> float:
+    def _logit(self, pair: tuple[Sequence[int], Sequence[int]], alone: bool) -> float:
         query, passage = pair
-        return self._graph.logit(
-            self._template.ids(query, passage), self._template.types(len(query), len(passage))
-        )
+        ids = self._template.ids(query, passage)
+        graph = self._widened(len(ids)) if alone else self._graph
+        return graph.logit(ids, self._template.types(len(query), len(passage)))
+
+    def _widened(self, length: int) -> Graph:
+        """The graph for a pair that nothing else runs beside: one that uses all cores, if there is.
+
+        It is opened for the first long pair, from the prepared copy, whose weights are in memory
+        already. Scores are the same to the last bit.
+        """
+        prepared = self._graph.prepared
+        if self._scheduler.threads == 1 or prepared is None:
+            return self._graph
+        with self._widening:
+            if self._wide is None and length >= _LONG:
+                self._wide = Graph(prepared, of=self._graph.path, threads=self._scheduler.threads)
+        return self._wide or self._graph

@@ -1,8 +1,9 @@
 """Runs many small pieces of work on a few threads, for several who ask at once.
 
 Of one asker's jobs the first is done first, and of a job the longest piece, so that all threads
-finish together; between askers whoever was given least goes next. Idle threads wait and cost
-nothing. Knows nothing of what the work is, and bounds nothing: whoever submits does.
+finish together; between askers whoever was given least goes next. A piece that is alone is told
+so: it may have all threads' cores. Idle threads wait and cost nothing. Knows nothing of what the
+work is, and bounds nothing: whoever submits does.
 """
 
 import threading
@@ -22,6 +23,9 @@ class Piece(NamedTuple):
     work: Any
 
 
+Run = Callable[[Any, bool], float]
+
+
 class Done(NamedTuple):
     """A piece that was run, and what came of it."""
 
@@ -30,15 +34,19 @@ class Done(NamedTuple):
 
 
 class Scheduler:
-    """Threads that share the work of all who ask. `seconds` is what they have spent on it."""
+    """Threads that share the work of all who ask. `seconds` is what they have spent on it.
 
-    def __init__(self, run: Callable[[Any], float], threads: int) -> None:
+    `run` is given a work, and whether nothing else runs or waits just then.
+    """
+
+    def __init__(self, run: Run, threads: int) -> None:
         self.threads = threads
         self.seconds = 0.0
         self._run = run
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._choosing = threading.Lock()
         self._askers: dict[int, _Asker] = {}
+        self._running = 0
 
     def submit(self, works: Sequence[Any], costs: Sequence[int]) -> Generator[Sequence[Done]]:
         """Begin to run some works, and give what is done, each work once, as it comes.
@@ -83,20 +91,26 @@ class Scheduler:
         """Run the piece whose turn it is, if what this step was for has not been given up."""
         with self._choosing:
             chosen = self._next()
-        if chosen is None:
-            return
-        job, piece = chosen
+            if chosen is None:
+                return
+            job, piece = chosen
+            alone = not self._running and not self._is_any_waiting()
+            self._running += 1
         began = time.perf_counter()
         try:
-            result: Done | BaseException = Done(piece.place, self._run(piece.work))
+            result: Done | BaseException = Done(piece.place, self._run(piece.work, alone))
         except BaseException as error:  # noqa: BLE001 - whoever waits for the result is told
             result = error
         spent = time.perf_counter() - began
         with self._choosing:
+            self._running -= 1
             self.seconds += spent
             if isinstance(result, BaseException):
                 job.waiting.clear()
         job.results.put(result)
+
+    def _is_any_waiting(self) -> bool:
+        return any(job.waiting for asker in self._askers.values() for job in asker.jobs)
 
     def _next(self) -> "tuple[_Job, Piece] | None":
         for key, asker in list(self._askers.items()):

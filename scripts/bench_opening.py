@@ -1,0 +1,168 @@
+"""Time how models open: prepared copies against plain sessions, and whole processes to a score.
+
+    python scripts/bench_opening.py MODEL.onnx... [--runs 7]
+
+Each MODEL is an ONNX file with its tokenizer.json beside it or a folder above. For each, side by
+side in processes of their own, with the files in the page cache:
+
+1. opening the prepared copy against a plain `InferenceSession`: seconds, and resident memory after
+   a run, less that of the process before;
+2. `rerank` from its start to the scores of ten short documents, against the least that can do it
+   at all: the same imports, the opened copy, ten runs, and no reading, ranking or writing;
+3. its first use, which prepares the model;
+4. what two processes that have both run it hold together, of which pages that they share count
+   once, against twice one.
+
+Prints ratios of medians, and exits with 1 where a bound is missed. The bounds are for models of
+bge's sizes: where one is small, what is measured is mostly not the model.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = [f"a short document about subject number {number}" for number in range(10)]
+LARGE = 100_000_000  # bytes
+BOUNDS = {"open": 0.35, "memory": 0.4, "process": 1.2}
+
+# What each process does: it prints seconds and megabytes as JSON.
+COMMON = """
+import json, sys, time
+began = time.perf_counter()
+import numpy as np, onnxruntime
+from pathlib import Path
+
+def memory(kind="Rss"):
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind + ":")) / 1024
+
+path = sys.argv[1]
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+options.enable_mem_pattern = False
+
+def run(session, count=1):
+    ids = np.array([[0, *range(100, 118), 2]])
+    others = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    feed = {i.name: others.get(i.name, ids) for i in session.get_inputs()}
+    for _ in range(count):
+        session.run(None, feed)
+"""
+OPEN = """
+if len(sys.argv) > 2:
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+before, started = memory(), time.perf_counter()
+session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+opened = time.perf_counter() - started
+run(session)
+print(json.dumps({"open": opened, "memory": memory() - before, "pss": memory("Pss")}), flush=True)
+sys.stdin.read()
+"""
+LEAST = """
+import tokenizers
+options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+run(session, 10)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--runs", type=int, default=7)
+    arguments = parser.parse_args()
+    ok = True
+    for model in arguments.models:
+        with tempfile.TemporaryDirectory() as home:
+            print(f"{model.name}, {model.stat().st_size / 1e6:.0f} MB")
+            ok &= measure(model.resolve(), home, arguments.runs)
+    sys.exit(0 if ok else 1)
+
+
+def measure(model: Path, home: str, runs: int) -> bool:
+    first = rerank(model, home)
+    prepared = next(Path(home).glob("cache/prepared/*/model.onnx"))
+    plains, copies, wholes, leasts = [], [], [], []
+    for _ in range(runs):
+        plains.append(opening(model))
+        copies.append(opening(prepared, "prepared"))
+        wholes.append(rerank(model, home))
+        leasts.append(seconds([sys.executable, "-c", COMMON + LEAST, str(prepared)], home))
+    met = True
+    bounds = BOUNDS if model.stat().st_size >= LARGE else {}
+    for name in ("open", "memory"):
+        ours, theirs = median(copies, name), median(plains, name)
+        met &= told(f"{name}: prepared / plain session", ours, theirs, bounds.get(name))
+    whole, least = statistics.median(wholes), statistics.median(leasts)
+    bound = bounds.get("process")
+    met &= told("ten short documents, the whole process / the least", whole, least, bound)
+    told("its first use, which prepares it / later ones", first, whole, None)
+    alone, both = together(prepared, 1), together(prepared, 2)
+    told("memory of two processes / twice that of one", both, 2 * alone, None)
+    return met
+
+
+def told(what: str, ours: float, theirs: float, bound: float | None) -> bool:
+    ratio = ours / theirs
+    met = bound is None or ratio <= bound
+    verdict = "" if bound is None else f"{'met' if met else 'MISSED':7} at most {bound}"
+    print(f"  {ratio:5.2f}  {verdict:20}  {what}  ({ours:.3f} / {theirs:.3f})")
+    return met
+
+
+def median(results: list[dict[str, float]], name: str) -> float:
+    return statistics.median(result[name] for result in results)
+
+
+def opening(path: Path, *more: str) -> dict[str, float]:
+    ran = subprocess.run(
+        [sys.executable, "-c", COMMON + OPEN, str(path), *more],
+        capture_output=True, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    result: dict[str, float] = json.loads(ran.stdout)
+    return result
+
+
+def together(path: Path, count: int) -> float:
+    """Megabytes that so many processes hold, when the last of them has run."""
+    running = []
+    try:
+        for _ in range(count):
+            command = [sys.executable, "-c", COMMON + OPEN, str(path), "prepared"]
+            running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            assert running[-1].stdout is not None
+            running[-1].stdout.readline()
+        return sum(proportional(process.pid) for process in running) / 1024
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def proportional(process: int) -> int:
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def rerank(model: Path, home: str) -> float:
+    documents = [word for text in TEXTS for word in ("-d", text)]
+    command = [sys.executable, "-m", "rerank_cli", "-m", str(model), "subject 7", *documents]
+    return seconds(command, home)
+
+
+def seconds(command: list[str], home: str) -> float:
+    environment = {**os.environ, "RERANK_HOME": home}
+    began = time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+r"""Hold the local engine against other rerankers that score the same passages with the same model.
+
+    python3.11 -m venv build/peers
+    build/peers/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
+    build/peers/bin/pip install flashrank fastembed 'sentence-transformers[onnx]' FlagEmbedding
+    python scripts/make_lookalike.py build/base
+    PYTHONPATH=. python scripts/bench_local.py --data ../shared/data/eval --lookalike build/base \
+        --peers build/peers/bin/python
+
+300 passages of real text, whose pair with the query is at most 512 tokens, are scored by the model
+that ships and by one of bge-reranker-base's shape: here on its int8 file by `rank`, FlashRank,
+fastembed and sentence-transformers, and on its float32 checkpoint by FlagEmbedding. Each peer runs
+in its defaults and in its best setting: all cores, where it lets one say so, and the batch size of
+1, 4, 16 and 64 that takes the least time for the first passages.
+
+Every engine scores in a process of its own, here, peer, peer at its best, in turn; the scoring
+alone is timed, after a warm-up pass. Ratios are those of medians. Also measured here: one thread
+against two, the peak of resident memory, and the CPU time that goes by while nothing is done.
+Exits with 1 where a bound is missed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from peers.passages import LENGTH, QUERY, sample
+from peers.table import Row, print_table
+
+from rerank_cli import machine
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCHES = (1, 4, 16, 64)
+AGREEMENT = 0.95
+SCALING = 1.8
+IDLE = 0.02  # CPU seconds in two
+SPECIALS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """How many times faster we must be; `checkpoint` reads float32 weights and not the graph."""
+
+    name: str
+    module: str
+    bound: float
+    checkpoint: bool = False
+    sets_threads: bool = True
+
+
+ALL = (
+    Peer("FlashRank", "with_flashrank", 2.0, sets_threads=False),
+    Peer("fastembed", "with_fastembed", 1.5),
+    Peer("sentence-transformers, ONNX", "with_sentence_transformers", 1.2),
+    Peer("FlagEmbedding, float32", "with_flagembedding", 2.5, checkpoint=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A folder as a model hub has it, and the int8 file in it."""
+
+    name: str
+    folder: Path
+    graph: str
+
+
+class Failed(Exception):
+    """A process that did not score, and why."""
+
+
+class Bench:
+    """Runs engines on the passages; `versions` are those of each one's packages."""
+
+    def __init__(self, work: Path, passages: list[str], runs: int, warm: int) -> None:
+        self.work, self.passages, self.runs, self.warm = work, passages, runs, warm
+        self.versions: dict[str, dict[str, str]] = {}
+
+    def score(self, python: str, module: str, model: Model, **more: Any) -> dict[str, Any]:
+        """Let one process score; raises `Failed`."""
+        job = {
+            "folder": str(model.folder),
+            "graph": str(model.folder / model.graph),
+            "query": QUERY,
+            "passages": self.passages,
+            "warm": self.warm,
+            "idle": False,
+            **more,
+        }
+        path = self.work / "job.json"
+        path.write_text(json.dumps(job), encoding="utf-8")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "scripts"))),
+            "RERANK_HOME": str(self.work),
+            "HF_HOME": str(self.work),
+            "HF_HUB_OFFLINE": "1",
+        }
+        done = subprocess.run(
+            [python, "-m", f"peers.{module}", str(path)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+            raise Failed(said[-1])
+        report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        self.versions[module] = report["versions"]
+        return report
+
+    def ours(self, model: Model, threads: int, **more: Any) -> dict[str, Any]:
+        try:
+            return self.score(sys.executable, "with_rerank", model, threads=threads, **more)
+        except Failed as error:
+            raise SystemExit(f"rerank: {error}") from error
+
+    def in_turn(self, *engines: Callable[[], dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """The reports of each engine's runs, made A B A B."""
+        rounds = [[engine() for engine in engines] for _ in range(self.runs)]
+        return [list(reports) for reports in zip(*rounds, strict=True)]
+
+
+def main() -> None:
+    arguments = arguments_of()
+    python = str(arguments.peers.absolute())  # not resolved: a venv's is a link
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        models = [prepared(Model("mini", ROOT / "models" / "mini", "model.onnx"), work)]
+        if arguments.lookalike:
+            graph = "onnx/model_quantized.onnx"
+            models.append(prepared(Model("lookalike", arguments.lookalike, graph), work))
+        passages = sample(arguments.data, arguments.count, [model.folder for model in models])
+        bench = Bench(work, passages, arguments.runs, arguments.warm or len(passages))
+        rows: list[Row] = []
+        left_out: list[str] = []
+        for model in models:
+            bench.ours(model, machine.cores(), passages=passages[:1])  # what is made once
+            rows += alone(bench, model)
+            for peer in ALL:
+                if peer.checkpoint and not (model.folder / "model.safetensors").exists():
+                    continue
+                try:
+                    rows += against(bench, model, peer, python, arguments.tuning)
+                except Failed as error:
+                    left_out.append(f"{model.name}: {peer.name} left out: {error}")
+    print_table(rows, markdown=arguments.markdown)
+    for line in left_out:
+        print(line)
+    words = sum(len(text.split()) for text in passages)
+    print(
+        f"{len(passages)} passages of {words / len(passages):.0f} words in the mean, medians of "
+        f"{bench.runs}; {machine.processor()}, {machine.cores()} cores, "
+        f"Python {platform.python_version()}"
+    )
+    for who, versions in bench.versions.items():
+        print(f"{who}: " + ", ".join(f"{name} {number}" for name, number in versions.items()))
+    sys.exit(0 if all(row.met for row in rows) else 1)
+
+
+def arguments_of() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of */corpus.jsonl.gz")
+    parser.add_argument("--peers", type=Path, required=True, help="Python that has the peers")
+    parser.add_argument("--lookalike", type=Path, help="what make_lookalike.py made")
+    parser.add_argument("--count", type=int, default=300, help="passages")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--tuning", type=int, default=40, help="passages to choose a batch size by")
+    parser.add_argument("--warm", type=int, help="passages of the warm-up pass, by default all")
+    parser.add_argument("--markdown", action="store_true")
+    return parser.parse_args()
+
+
+def alone(bench: Bench, model: Model) -> list[Row]:
+    """What is measured of our engine by itself: a second core, memory, and rest."""
+    one, two = bench.in_turn(lambda: bench.ours(model, 1), lambda: bench.ours(model, 2, idle=True))
+    rows: list[Row] = []
+    if machine.cores() > 1:
+        ratio, detail = seconds(one) / seconds(two), f"{seconds(two):.3f} / {seconds(one):.3f} s"
+        rows.append(Row(model.name, "two threads for one", ratio, SCALING, detail))
+    idle = max(report["idle"] for report in two)
+    rows.append(Row(model.name, "CPU while idle for 2 s", idle, IDLE, at_most=True, unit="s"))
+    peak = median(report["peak"] for report in two)
+    rows.append(Row(model.name, "peak memory", peak, unit="MB"))
+    return rows
+
+
+def against(bench: Bench, model: Model, peer: Peer, python: str, tuning: int) -> list[Row]:
+    """Time a peer in its defaults and at its best; raises `Failed` where it does not run."""
+    threads = machine.cores() if peer.sets_threads else None
+    best = best_batch(bench, model, peer, python, tuning)
+    ours, default, tuned = bench.in_turn(
+        lambda: bench.ours(model, machine.cores()),
+        lambda: bench.score(python, peer.module, model),
+        lambda: bench.score(python, peer.module, model, batch=best, threads=threads),
+    )
+    setting = f"batch {best}" + (f", {threads} threads" if threads else "")
+    rows: list[Row] = []
+    for what, theirs in (("defaults", default), (setting, tuned)):
+        name = f"{peer.name}, {what}"
+        times = [seconds(reports) for reports in (ours, theirs)]
+        peaks = [median(report["peak"] for report in reports) for reports in (ours, theirs)]
+        detail = f"{times[0]:.3f} / {times[1]:.3f} s, {peaks[0]:.0f} / {peaks[1]:.0f} MB"
+        rows.append(Row(model.name, name, times[1] / times[0], peer.bound, detail))
+        alike = spearman(ours[0]["scores"], theirs[0]["scores"])
+        bound = None if peer.checkpoint else AGREEMENT  # other weights, other scores
+        rows.append(Row(model.name, f"{name}: Spearman", alike, bound, unit=""))
+    return rows
+
+
+def best_batch(bench: Bench, model: Model, peer: Peer, python: str, tuning: int) -> int:
+    """The batch size in which a peer scores the first passages soonest."""
+    few = bench.passages[:tuning]
+    job = {
+        "passages": few,
+        "warm": len(few),
+        "threads": machine.cores() if peer.sets_threads else None,
+    }
+
+    def taken(size: int) -> float:
+        return seconds([bench.score(python, peer.module, model, batch=size, **job)])
+
+    return min(BATCHES, key=taken)
+
+
+def seconds(reports: Sequence[dict[str, Any]]) -> float:
+    taken: list[float] = [report["seconds"] for report in reports]
+    return median(taken)
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """The correlation of ranks, where equal scores share the mean of theirs."""
+    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
+
+
+def ranks(scores: Sequence[float]) -> Any:
+    _, places, counts = np.unique(np.array(scores), return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+
+
+def prepared(model: Model, work: Path) -> Model:
+    """The model's folder with what the peers ask of one: a tokenizer's configuration."""
+    folder = work / model.name
+    folder.mkdir()
+    for path in model.folder.absolute().iterdir():
+        (folder / path.name).symlink_to(path)
+    for name, content in (
+        ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "model_max_length": LENGTH}),
+        ("special_tokens_map.json", {}),
+    ):
+        if not (folder / name).exists():
+            (folder / name).write_text(json.dumps(content | SPECIALS))
+    return Model(model.name, folder, model.graph)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ in its defaults and in its best setting: all cores, where it lets one say so, an
 Every engine scores in a process of its own, here, peer, peer at its best, in turn; the scoring
 alone is timed, after a warm-up pass. Ratios are those of medians. Also measured here: one thread
 against two, the peak of resident memory, and the CPU time that goes by while nothing is done.
-Exits with 1 where a bound is missed.
+What a peer that does not run says is printed in its place. Exits with 1 where a bound is missed.
 """
 
 import argparse
@@ -114,7 +114,7 @@ class Bench:
         )
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-            raise Failed(said[-1])
+            raise Failed(said[-1][:200])
         report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         self.versions[module] = report["versions"]
         return report
@@ -150,6 +150,7 @@ def main() -> None:
             for peer in ALL:
                 if peer.checkpoint and not (model.folder / "model.safetensors").exists():
                     continue
+                print(f"{model.name}: {peer.name} …", file=sys.stderr, flush=True)
                 try:
                     rows += against(bench, model, peer, python, arguments.tuning)
                 except Failed as error:
@@ -260,7 +261,10 @@ def prepared(model: Model, work: Path) -> Model:
     ):
         if not (folder / name).exists():
             (folder / name).write_text(json.dumps(content | SPECIALS))
-    return Model(model.name, folder, model.graph)
+    graph = Path(model.graph)
+    if graph.parent.name:  # sentence-transformers seeks the configuration beside the graph
+        (folder / graph.name).symlink_to(model.folder.absolute() / graph)
+    return Model(model.name, folder, graph.name)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ in its defaults and in its best setting: all cores, where it lets one say so, an
 Every engine scores in a process of its own, here, peer, peer at its best, in turn; the scoring
 alone is timed, after a warm-up pass. Ratios are those of medians. Also measured here: one thread
 against two, the peak of resident memory, and the CPU time that goes by while nothing is done.
-What a peer that does not run says is printed in its place. Exits with 1 where a bound is missed.
+What a peer that does not run says is printed in its place. Bounds are those of a peer's defaults.
+Exits with 1 where one is missed.
 """
 
 import argparse

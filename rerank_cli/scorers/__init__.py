@@ -7,10 +7,14 @@ import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rerank_cli.errors import UsageError
 from rerank_cli.providers.asked import Remote
 from rerank_cli.types import Scorer
+
+if TYPE_CHECKING:
+    from rerank_cli.models import ModelFolder
 
 _LEXICAL = "bm25"
 _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
@@ -59,13 +63,26 @@ def open_scorer(
 
         return LexicalScorer()
 
-    from rerank_cli.models import catalogue, describe, shipped
     from rerank_cli.scorers.local import open_local
+
+    return open_local(_folder(model), threads=threads)
+
+
+def local_folder(model: str | None) -> "ModelFolder | None":
+    """Find the files of a model that is scored here; None for one that has none.
+
+    Raises `UsageError` and `ModelError` as `open_scorer` does.
+    """
+    return None if model == _LEXICAL or _is_remote(model) else _folder(model)
+
+
+def _folder(model: str | None) -> "ModelFolder":
+    from rerank_cli.models import catalogue, describe, shipped
 
     name = model or str(catalogue()["default"])
     if _PATH.match(name):
-        return open_local(describe(Path(os.path.expanduser(name)), name), threads=threads)
-    return open_local(shipped(name), threads=threads)
+        return describe(Path(os.path.expanduser(name)), name)
+    return shipped(name)
 
 
 def _open_remote(model: str, remote: Remote) -> Scorer:

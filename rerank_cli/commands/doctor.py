@@ -1,0 +1,67 @@
+"""`rerank doctor`: what this machine, this installation and a model come to.
+
+Thin: the facts are found by `doctor_facts`.
+"""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from rerank_cli.characters import printable
+from rerank_cli.errors import ExitCode
+from rerank_cli.options import scoring
+from rerank_cli.parsing import PlainCommand
+from rerank_cli.terminal import Terminal
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
+_WIDTH = 24  # columns of names
+
+
+@app.command("doctor", cls=PlainCommand)
+def doctor(
+    model: scoring.Model = None,
+    threads: scoring.Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+) -> int:
+    """Tell what a model runs on here, whether it is prepared, and how long it takes to open.
+
+    Says what a report of a bug needs. Keys are not among it.
+
+    \b
+    rerank doctor
+    rerank doctor -m ./my-model --json
+    """
+    from rerank_cli.commands.doctor_facts import facts
+
+    found = facts(model, threads)
+    if as_json:
+        text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = "".join(f"{line}\n" for line in _lines(found))
+    Terminal.current().write([text.encode("utf-8", "surrogateescape")])
+    return ExitCode.SCORER if found["model"].get("error") else ExitCode.OK
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """The facts, a section for each group of them."""
+    lines: list[str] = []
+    for section, entries in found.items():
+        lines += ["", section.upper()] if lines else [section.upper()]
+        for name, value in entries.items():
+            shown = [_shown(one) for one in value] if isinstance(value, list) else [_shown(value)]
+            label = name.replace("_", " ")
+            for number, text in enumerate(shown):
+                lines.append(f"  {label if number == 0 else '':{_WIDTH}}{printable(text)}".rstrip())
+    return lines
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['hash']}  {value['bytes']:>12,}  {value['path']}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,130 @@
+"""The facts that `rerank doctor` tells, group by group, by names that its JSON has too."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rerank_cli import __version__, machine
+from rerank_cli.directories import cache_directory, config_file, data_directory, keys_file
+from rerank_cli.errors import RerankError
+from rerank_cli.prepared import VARIABLE, Prepared
+from rerank_cli.types import Chunk, Document, Pair, Scorer
+
+# Of what a processor can do, what decides how fast its integer and 16-bit products are.
+_MATTERS = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+    "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+_PACKAGES = ("onnxruntime", "tokenizers", "numpy", "httpx", "pydantic", "typer")
+_PASSAGE = "The parcel comes back within thirty days."
+
+
+def facts(model: str | None, threads: int | None) -> dict[str, dict[str, Any]]:
+    """Find all of them; what is wrong with the model is one of them, its `error`."""
+    found: dict[str, dict[str, Any]] = {
+        "versions": {
+            "rerank": __version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        "processor": {
+            "name": machine.processor(),
+            "features": " ".join(one for one in _MATTERS if one in machine.features()),
+            **_cores(threads),
+        },
+        "places": {
+            "settings": str(config_file()),
+            "keys": str(keys_file()),
+            "cache": str(cache_directory()),
+            "data": str(data_directory()),
+        },
+        "model": {},
+    }
+    try:
+        found["model"] = _model(model, threads)
+    except RerankError as error:
+        hint = {"hint": error.hint} if error.hint else {}
+        found["model"] = {"name": model or "the default", "error": str(error), **hint}
+    return found
+
+
+def _cores(threads: int | None) -> dict[str, Any]:
+    """How many runs are made at once, and why so many."""
+    cores = machine.cores()
+    if threads is not None:
+        return {"cores": cores, "threads": threads, "why": "--threads, or its setting, says so"}
+    total = os.cpu_count() or 1
+    why = "all cores" if cores == total else f"of {total}, by affinity or the container's quota"
+    return {"cores": cores, "threads": cores, "why": why}
+
+
+def _model(model: str | None, threads: int | None) -> dict[str, Any]:
+    from rerank_cli.scorers import open_scorer
+
+    files = _files(model)
+    if files:
+        import rerank_cli.scorers.local  # noqa: F401 - to import is not to open
+
+    began = time.perf_counter()
+    scorer = open_scorer(model, threads=threads)
+    opened = time.perf_counter() - began
+    about: dict[str, Any] = {"name": scorer.info.model}
+    if scorer.info.remote:
+        return {**about, "opened": "nothing: it is a provider's", "scale": scorer.info.scale}
+    about |= {
+        "window": scorer.info.window or "no limit",
+        "length": scorer.info.length or "no limit",
+        "files": files,
+        **_prepared(files),
+        "seconds_to_open": opened,
+        "seconds_to_first_score": _first_score(scorer),
+    }
+    return {name: value for name, value in about.items() if value not in ([], None)}
+
+
+def _first_score(scorer: Scorer) -> float:
+    began = time.perf_counter()
+    scorer.score([Pair("refund", Chunk(Document(_PASSAGE), 0, len(_PASSAGE), _PASSAGE, 0))])
+    return time.perf_counter() - began
+
+
+def _files(model: str | None) -> list[dict[str, Any]]:
+    """The files of a local model: its graph, with the weights beside it, and its tokenizer."""
+    from rerank_cli.scorers import local_folder
+
+    folder = local_folder(model)
+    if folder is None:
+        return []
+
+    from rerank_cli.scorers.optimised import needs
+
+    weights = [folder.graph.parent / name for name in needs(folder.graph)]
+    return [_file(path) for path in (folder.graph, *weights, folder.tokenizer)]
+
+
+def _file(path: Path) -> dict[str, Any]:
+    import hashlib
+
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
+    return {"path": str(path), "bytes": path.stat().st_size, "hash": digest}
+
+
+def _prepared(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether the model's graph is prepared for this machine, and where that is."""
+    if not files:
+        return {}
+    store = Prepared.usual()
+    if store is None:
+        return {"prepared": False, "because": f"{VARIABLE} is off"}
+
+    from rerank_cli.scorers.optimised import needs, recipe
+
+    folder = store.find(Path(files[0]["path"]), recipe(), needs)
+    size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
+    place = {"prepared_in": str(folder)} if folder else {"because": f"{store.root} is of no use"}
+    return {"prepared": folder is not None, **place, "bytes_of_all_prepared": size}

@@ -1,0 +1,102 @@
+"""`rerank doctor`: true facts of the machine and the model, whatever is wrong with the model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from rerank_cli import __version__, machine
+from tests.conftest import MODELS, ROOT, Run
+from tests.folders import copied
+
+
+def told(rerank: Run, *arguments: str, code: int = 0) -> dict[str, Any]:
+    ran = rerank("doctor", "--json", *arguments)
+    assert (ran.code, ran.err) == (code, "")
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
+
+
+def test_the_shipped_model(rerank: Run, home: Path) -> None:
+    found = told(rerank)
+    assert list(found) == ["versions", "processor", "places", "model"]
+    assert found["versions"]["rerank"] == __version__
+    assert found["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert found["places"]["settings"] == str(home / "config.toml")
+    model = found["model"]
+    assert (model["name"], model["window"], model["length"]) == ("mini@1", 128, 512)
+    graph, tokenizer = model["files"]
+    assert graph["path"] == str(ROOT / "models" / "mini" / "model.onnx")
+    assert graph["bytes"] == (ROOT / "models" / "mini" / "model.onnx").stat().st_size
+    assert len(graph["hash"]) == 16
+    assert tokenizer["path"].endswith("tokenizer.json")
+    assert model["prepared"] is True
+    assert (Path(model["prepared_in"]) / "model.onnx").is_file()
+    assert model["bytes_of_all_prepared"] > graph["bytes"]
+    assert 0 < model["seconds_to_open"] < 20
+    assert 0 < model["seconds_to_first_score"] < 20
+
+
+def test_a_person_is_told_the_same_in_lines(rerank: Run) -> None:
+    ran = rerank("doctor", "-m", str(MODELS / "bert"), terminal=80)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert [line for line in lines if line.isupper()] == [
+        "VERSIONS",
+        "PROCESSOR",
+        "PLACES",
+        "MODEL",
+    ]
+    assert any(line.split() == ["prepared", "yes"] for line in lines)
+
+
+def test_why_a_model_is_not_prepared(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANK_PREPARED", "off")
+    assert told(rerank)["model"]["because"] == "RERANK_PREPARED is off"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "file" / "prepared"))
+    model = told(rerank)["model"]
+    assert model["prepared"] is False
+    assert str(tmp_path / "file") in model["because"]
+
+
+def test_threads_and_why(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told(rerank)["processor"]["threads"] == machine.cores()
+    monkeypatch.setenv("RERANK_THREADS", "3")
+    processor = told(rerank)["processor"]
+    assert (processor["threads"], processor["cores"]) == (3, machine.cores())
+    assert "--threads" in processor["why"]
+    monkeypatch.delenv("RERANK_THREADS")
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert told(rerank)["processor"]["why"] == "of 8, by affinity or the container's quota"
+
+
+def test_a_model_that_does_not_open_is_said_among_the_rest(rerank: Run, tmp_path: Path) -> None:
+    folder = copied("bert", tmp_path)
+    (folder / "model.onnx").write_bytes(b"no graph")
+    found = told(rerank, "-m", str(folder), code=3)
+    assert str(folder / "model.onnx") in found["model"]["error"]
+    assert found["versions"]["rerank"] == __version__
+    found = told(rerank, "-m", "minni", code=3)
+    assert "did you mean" in found["model"]["hint"]
+
+
+def test_a_providers_model_is_not_opened(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CO_API_KEY", "sk-0123456789")
+    ran = rerank("doctor", "-m", "cohere/rerank-v3.5")
+    assert ran.code == 0
+    assert "nothing: it is a provider's" in ran.out
+    assert "sk-0123456789" not in ran.out
+    monkeypatch.delenv("CO_API_KEY")
+    assert "CO_API_KEY" in told(rerank, "-m", "cohere/rerank-v3.5", code=3)["model"]["error"]
+
+
+def test_words_need_no_file(rerank: Run) -> None:
+    model = told(rerank, "-m", "bm25")["model"]
+    assert model["name"].startswith("bm25")
+    assert "files" not in model

@@ -86,6 +86,18 @@ def test_a_model_that_does_not_open_is_said_among_the_rest(rerank: Run, tmp_path
     assert "did you mean" in found["model"]["hint"]
 
 
+def test_a_file_that_cannot_be_read_is_said_among_the_rest(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_path: Path) -> None:
+        raise PermissionError(13, "Permission denied", "model.onnx")
+
+    monkeypatch.setattr("rerank_cli.commands.doctor_facts._file", refused)
+    found = told(rerank, code=3)
+    assert "Permission denied" in found["model"]["error"]
+    assert found["versions"]["rerank"] == __version__
+
+
 def test_a_providers_model_is_not_opened(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CO_API_KEY", "sk-0123456789")
     ran = rerank("doctor", "-m", "cohere/rerank-v3.5")

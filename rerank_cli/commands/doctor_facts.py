@@ -49,6 +49,8 @@ def facts(model: str | None, threads: int | None) -> dict[str, dict[str, Any]]:
     except RerankError as error:
         hint = {"hint": error.hint} if error.hint else {}
         found["model"] = {"name": model or "the default", "error": str(error), **hint}
+    except OSError as error:
+        found["model"] = {"name": model or "the default", "error": str(error)}
     return found
 
 
@@ -126,5 +128,12 @@ def _prepared(files: list[dict[str, Any]]) -> dict[str, Any]:
 
     folder = store.find(Path(files[0]["path"]), recipe(), needs)
     size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
-    place = {"prepared_in": str(folder)} if folder else {"because": f"{store.root} is of no use"}
+    place = {"prepared_in": str(folder)} if folder else {"because": _why_not(store)}
     return {"prepared": folder is not None, **place, "bytes_of_all_prepared": size}
+
+
+def _why_not(store: Prepared) -> str:
+    """Why opening a model has prepared nothing."""
+    if not os.access(store.root, os.W_OK):
+        return f"{store.root} cannot be written"
+    return f"another process is preparing a model in {store.root}, or onnxruntime cannot save it"

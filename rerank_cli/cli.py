@@ -15,6 +15,7 @@ import typer
 from rerank_cli import timing
 from rerank_cli.aggregate import Aggregation
 from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
+from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import ExitCode, RerankError, UsageError
 from rerank_cli.inputs.kinds import Unit
 from rerank_cli.options import reading, remote, scoring, shell, showing
@@ -83,6 +84,8 @@ def rank(
     null: reading.Null = False,
     model: scoring.Model = None,
     threads: scoring.Threads = None,
+    runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
+    device: scoring.DeviceOption = Device.AUTO,
     chunk: scoring.Chunk = Cutting.AUTO,
     tokenizer: scoring.TokenizerOption = None,
     chunk_tokens: scoring.ChunkTokens = None,
@@ -152,7 +155,7 @@ def rank(
 
     scorer = opening(  # while the rest is imported
         model,
-        threads=threads,
+        engine=Engine(runtime, device, threads),
         remote=Remote(
             base_url=base_url,
             asked=Asked(

@@ -36,6 +36,11 @@ def features() -> frozenset[str]:
     return frozenset((_stated("flags") or _stated("Features") or "").split())
 
 
+def signature() -> str:
+    """What a thing that is made for this processor depends on."""
+    return f"{platform.machine()}; {' '.join(sorted(features())) or processor()}"
+
+
 def _stated(name: str) -> str | None:
     """What /proc/cpuinfo says of the first processor, where there is one."""
     try:

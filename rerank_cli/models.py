@@ -35,7 +35,7 @@ class ModelFolder:
     """A model on disk: its ONNX graph and tokenizer, and the figures that scoring needs.
 
     `length` is the most tokens it takes in one sequence, `window` the passage tokens it reads
-    well at once.
+    well at once, `padding` the token that fills a sequence up.
     """
 
     name: str
@@ -44,6 +44,7 @@ class ModelFolder:
     tokenizer: Path
     length: int
     window: int
+    padding: int = 0
 
 
 def shipped(name: str) -> ModelFolder:
@@ -117,6 +118,7 @@ def describe(
         tokenizer=folder / "tokenizer.json",
         length=length,
         window=min(window, length),
+        padding=_padding(config),
     )
 
 
@@ -140,8 +142,10 @@ def _find_graph(folder: Path) -> Path:
 
 
 def _holding(name: str, graph: Path) -> Path | None:
-    """Find which folder has a file: the graph's own or, for one in `onnx/`, the one above."""
-    places = [graph.parent, graph.parent.parent] if graph.parent.name == "onnx" else [graph.parent]
+    """Find which folder has a file: the graph's own or the one above `onnx/`."""
+    places = [graph.parent]
+    if graph.parent.name in ("onnx", "openvino"):
+        places.append(graph.parent.parent)
     return next((place for place in places if (place / name).is_file()), None)
 
 
@@ -166,10 +170,15 @@ def _length(config: dict[str, Any], tokenizer_config: dict[str, Any], path: Path
     lengths = [int(stated)] if isinstance(stated, int | float) and stated < _UNLIMITED else []
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int):
-        padding = config.get("pad_token_id")
         offset = config.get("model_type") in _OFFSET_POSITIONS
-        lengths.append(positions - (padding if isinstance(padding, int) else 1) * offset - offset)
+        lengths.append(positions - (_padding(config) + 1) * offset)
     length = min(lengths, default=_USUAL_WINDOW)
     if length < _LEAST_LENGTH:
         raise ModelError(f"{path}: its configuration says that it takes {length} tokens")
     return length
+
+
+def _padding(config: dict[str, Any]) -> int:
+    """The id of the padding token: RoBERTa and its kin have 1 where they do not say."""
+    stated = config.get("pad_token_id")
+    return stated if isinstance(stated, int) else int(config.get("model_type") in _OFFSET_POSITIONS)

@@ -94,7 +94,15 @@ class RankCommand(PlainCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_text(settings_sentence(self))
+            indent = " " * formatter.current_indent
+            lines = textwrap.wrap(  # write_text would break names at their hyphens
+                settings_sentence(self),
+                formatter.width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+            )
+            formatter.write("\n".join(lines) + "\n")
         super().format_epilog(ctx, formatter)
 
 

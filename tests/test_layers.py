@@ -13,7 +13,8 @@ PACKAGE = ROOT / "rerank_cli"
 # Each layer may import those before it and, where it is a package, itself.
 LAYERS = [
     {"types", "errors"},
-    {"timing", "boundaries", "characters", "machine", "aggregate", "duplicates", "best", "leaving"},
+    {"engine", "timing", "boundaries", "characters", "machine", "leaving"},
+    {"aggregate", "duplicates", "best"},
     {"directories", "values"},
     {"chunking", "terminal", "replacing", "media", "prepared"},
     {"scoring", "destination", "shells"},

@@ -2,14 +2,17 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from rerank_cli import Chunk, Document, Pair, open_scorer, rank
+from rerank_cli.engine import Engine
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models import catalogue, describe
+from rerank_cli.scorers.batches import ALONE
+from rerank_cli.scorers.network import Row
 from tests.conftest import MODELS
 from tests.folders import copied, graph_of, in_onnx_folder, with_external_data, with_narrow_inputs
 
@@ -158,7 +161,7 @@ def test_names_of_the_catalogue() -> None:
     with pytest.raises(UsageError, match="no such model"):
         open_scorer("./nowhere")
     with pytest.raises(UsageError, match="at least one thread"):
-        open_scorer(threads=0)
+        open_scorer(engine=Engine(threads=0))
 
 
 def test_a_document_cannot_forge_special_tokens() -> None:
@@ -182,7 +185,8 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 class MeetingGraph:
     """Runs that wait until `expected` are under way at once; counts them, and notes their order."""
 
-    prepared = None
+    batching = ALONE
+    workers = 1
 
     def __init__(self, expected: int) -> None:
         self.lengths: list[int] = []
@@ -191,7 +195,8 @@ class MeetingGraph:
         self._meeting = threading.Barrier(expected)
         self._lock = threading.Lock()
 
-    def logit(self, ids: list[int], types: list[int]) -> float:
+    def logits(self, rows: Sequence[Row]) -> list[float]:
+        ((ids, types),) = rows
         with self._lock:
             self.lengths.append(len(ids))
             place = len(self.lengths)
@@ -201,14 +206,14 @@ class MeetingGraph:
             self._meeting.wait(timeout=30)
         with self._lock:
             self.running -= 1
-        return float(len(types))
+        return [float(len(types))]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -> None:
     graph = MeetingGraph(threads)
-    scorer = open_scorer(str(MODELS / "bert"), threads=threads)
-    scorer._graph = graph  # type: ignore[attr-defined]
+    scorer = open_scorer(str(MODELS / "bert"), engine=Engine(threads=threads))
+    scorer._network = graph  # type: ignore[attr-defined]
     pairs = [pair("q", "a " * length) for length in (1, 9, 4, 7, 2, 8, 3)]
     values = scorer.score(pairs).values
     assert graph.most == threads
@@ -224,5 +229,5 @@ def test_all_cores_are_used_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_run_has_one_thread() -> None:
     scorer = open_scorer(str(MODELS / "bert"))
-    options = scorer._graph._session.get_session_options()  # type: ignore[attr-defined]
+    options = scorer._network._session.get_session_options()  # type: ignore[attr-defined]
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)

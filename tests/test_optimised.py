@@ -12,9 +12,12 @@ import onnxruntime
 import pytest
 
 from rerank_cli import machine
+from rerank_cli.engine import Engine
+from rerank_cli.models import describe
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers import open_scorer, optimised
-from rerank_cli.scorers.optimised import needs, open_graph
+from rerank_cli.scorers.operators import needs
+from rerank_cli.scorers.optimised import open_graph
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
 from tests.folders import copied, with_external_data
@@ -99,7 +102,7 @@ def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path, rerank: Ru
     store = Prepared(root)
     graph = MODELS / "xlmr" / "model.onnx"
     store.folder(graph, optimised.recipe(), lambda making: (making / "model.onnx").touch())
-    open_graph(graph, store)
+    open_graph(describe(graph, "xlmr"), store, 1)
     (note,) = store.notes
     assert "was damaged" in note
 
@@ -156,7 +159,7 @@ def test_two_first_uses_at_once_are_safe(root: Path) -> None:
 def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> None:
     text = "word " * 400
     pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0))]
-    one, several = open_scorer(threads=1), open_scorer(threads=3)
+    one, several = (open_scorer(engine=Engine(threads=count)) for count in (1, 3))
     assert several.score(pairs).values == one.score(pairs).values
     wide = several._wide  # type: ignore[attr-defined]
     assert wide._session.get_session_options().intra_op_num_threads == 3

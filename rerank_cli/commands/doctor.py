@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rerank_cli.characters import printable
+from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import ExitCode
 from rerank_cli.options import scoring
 from rerank_cli.parsing import PlainCommand
@@ -23,6 +24,8 @@ _WIDTH = 24  # columns of names
 def doctor(
     model: scoring.Model = None,
     threads: scoring.Threads = None,
+    runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
+    device: scoring.DeviceOption = Device.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
     """Tell what a model runs on here, whether it is prepared, and how long it takes to open.
@@ -35,7 +38,7 @@ def doctor(
     """
     from rerank_cli.commands.doctor_facts import facts
 
-    found = facts(model, threads)
+    found = facts(model, Engine(runtime, device, threads))
     if as_json:
         text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rerank_cli import __version__, machine
 from rerank_cli.directories import cache_directory, config_file, data_directory, keys_file
+from rerank_cli.engine import Engine
 from rerank_cli.errors import RerankError
 from rerank_cli.prepared import VARIABLE, Prepared
 from rerank_cli.types import Chunk, Document, Pair, Scorer
@@ -22,7 +23,7 @@ _PACKAGES = ("onnxruntime", "tokenizers", "numpy", "httpx", "pydantic", "typer")
 _PASSAGE = "The parcel comes back within thirty days."
 
 
-def facts(model: str | None, threads: int | None) -> dict[str, dict[str, Any]]:
+def facts(model: str | None, engine: Engine) -> dict[str, dict[str, Any]]:
     """Find all of them; what is wrong with the model is one of them, its `error`."""
     found: dict[str, dict[str, Any]] = {
         "versions": {
@@ -34,7 +35,7 @@ def facts(model: str | None, threads: int | None) -> dict[str, dict[str, Any]]:
         "processor": {
             "name": machine.processor(),
             "features": " ".join(one for one in _MATTERS if one in machine.features()),
-            **_cores(threads),
+            **_cores(engine.threads),
         },
         "places": {
             "settings": str(config_file()),
@@ -45,7 +46,7 @@ def facts(model: str | None, threads: int | None) -> dict[str, dict[str, Any]]:
         "model": {},
     }
     try:
-        found["model"] = _model(model, threads)
+        found["model"] = _model(model, engine)
     except RerankError as error:
         hint = {"hint": error.hint} if error.hint else {}
         found["model"] = {"name": model or "the default", "error": str(error), **hint}
@@ -64,7 +65,7 @@ def _cores(threads: int | None) -> dict[str, Any]:
     return {"cores": cores, "threads": cores, "why": why}
 
 
-def _model(model: str | None, threads: int | None) -> dict[str, Any]:
+def _model(model: str | None, engine: Engine) -> dict[str, Any]:
     from rerank_cli.scorers import open_scorer
 
     files = _files(model)
@@ -72,7 +73,7 @@ def _model(model: str | None, threads: int | None) -> dict[str, Any]:
         import rerank_cli.scorers.local  # noqa: F401 - to import is not to open
 
     began = time.perf_counter()
-    scorer = open_scorer(model, threads=threads)
+    scorer = open_scorer(model, engine=engine)
     opened = time.perf_counter() - began
     about: dict[str, Any] = {"name": scorer.info.model}
     if scorer.info.remote:
@@ -81,7 +82,7 @@ def _model(model: str | None, threads: int | None) -> dict[str, Any]:
         "window": scorer.info.window or "no limit",
         "length": scorer.info.length or "no limit",
         "files": files,
-        **_prepared(files),
+        **(_running(scorer) if files else {}),
         "seconds_to_open": opened,
         "seconds_to_first_score": _first_score(scorer),
     }
@@ -102,7 +103,7 @@ def _files(model: str | None) -> list[dict[str, Any]]:
     if folder is None:
         return []
 
-    from rerank_cli.scorers.optimised import needs
+    from rerank_cli.scorers.operators import needs
 
     weights = [folder.graph.parent / name for name in needs(folder.graph)]
     return [_file(path) for path in (folder.graph, *weights, folder.tokenizer)]
@@ -116,24 +117,28 @@ def _file(path: Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "hash": digest}
 
 
-def _prepared(files: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether the model's graph is prepared for this machine, and where that is."""
-    if not files:
+def _running(scorer: Scorer) -> dict[str, Any]:
+    """What runs the model, whether it is prepared for this machine, and where that is."""
+    from rerank_cli.scorers.local import LocalScorer
+
+    if not isinstance(scorer, LocalScorer):
         return {}
+    about: dict[str, Any] = {"run_by": scorer.run_by, "prepared": scorer.prepared is not None}
     store = Prepared.usual()
-    if store is None:
-        return {"prepared": False, "because": f"{VARIABLE} is off"}
+    if scorer.prepared is not None and store is not None:
+        size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
+        return {
+            **about,
+            "prepared_in": str(scorer.prepared.parent),
+            "bytes_of_all_prepared": size,
+        }
+    return {**about, "because": _why_not(store)}
 
-    from rerank_cli.scorers.optimised import needs, recipe
 
-    folder = store.find(Path(files[0]["path"]), recipe(), needs)
-    size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
-    place = {"prepared_in": str(folder)} if folder else {"because": _why_not(store)}
-    return {"prepared": folder is not None, **place, "bytes_of_all_prepared": size}
-
-
-def _why_not(store: Prepared) -> str:
+def _why_not(store: Prepared | None) -> str:
     """Why opening a model has prepared nothing."""
+    if store is None:
+        return f"{VARIABLE} is off"
     if not os.access(store.root, os.W_OK):
         return f"{store.root} cannot be written"
     return f"another process is preparing a model in {store.root}, or onnxruntime cannot save it"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rerank_cli.aggregate import Aggregation
+from rerank_cli.engine import Device, Runtime
 from rerank_cli.options import setting
 from rerank_cli.providers.asked import Cutting
 
@@ -36,6 +37,14 @@ Threads = Annotated[
     _model(
         "--threads", min=1, metavar="N", help="Cores to use. Default: all that this process may."
     ),
+]
+RuntimeOption = Annotated[
+    Runtime,
+    _model("--runtime", help="What runs a local model. openvino: float32 ones, sooner."),
+]
+DeviceOption = Annotated[
+    Device,
+    _model("--device", help="Where it runs. auto: a GPU, if onnxruntime-gpu can use one."),
 ]
 Chunk = Annotated[
     Cutting,

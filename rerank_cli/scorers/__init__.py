@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rerank_cli.engine import Engine
 from rerank_cli.errors import UsageError
 from rerank_cli.providers.asked import Remote
 from rerank_cli.types import Scorer
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from rerank_cli.models import ModelFolder
 
 _LEXICAL = "bm25"
+_USUAL = Engine()
 _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 
 
 def opening(
-    model: str | None, *, threads: int | None = None, remote: Remote | None = None
+    model: str | None, *, engine: Engine = _USUAL, remote: Remote | None = None
 ) -> Future[Scorer]:
     """Begin to open a scorer, as `open_scorer` does, while something else is done.
 
@@ -31,25 +33,24 @@ def opening(
     if model != _LEXICAL and not _is_remote(model):
         import rerank_cli.scorers.local  # noqa: F401
     aside = ThreadPoolExecutor(1, thread_name_prefix="open")
-    future = aside.submit(open_scorer, model, threads=threads, remote=remote)
+    future = aside.submit(open_scorer, model, engine=engine, remote=remote)
     aside.shutdown(wait=False)
     return future
 
 
 def open_scorer(
-    model: str | None = None, *, threads: int | None = None, remote: Remote | None = None
+    model: str | None = None, *, engine: Engine = _USUAL, remote: Remote | None = None
 ) -> Scorer:
     """Open a scorer by name, by default the model that ships with the package.
 
     `model` is `bm25`, a name of the catalogue (`mini@1`), the path of a folder with an ONNX
     cross-encoder, which begins with `./`, `../`, `/` or `~`, or a provider and its model's name
-    (`siliconflow/BAAI/bge-reranker-v2-m3`), of which `remote` says how it is asked. `threads` is
-    the number of cores to use, by default all that this process may. Raises `UsageError` for a name
-    that means nothing, `ModelError` for a model that cannot be opened, and `ConfigError` for a
-    provider whose key is not to be found.
+    (`siliconflow/BAAI/bge-reranker-v2-m3`), of which `remote` says how it is asked. `engine`
+    says what runs a model here. Raises `UsageError` for a name that means nothing, `ModelError` for
+    a model that cannot be opened, and `ConfigError` for a provider whose key is not to be found.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"at least one thread is needed, not {threads}")
+    if engine.threads is not None and engine.threads < 1:
+        raise UsageError(f"at least one thread is needed, not {engine.threads}")
     if _is_remote(model):
         return _open_remote(str(model), remote or Remote())
     if remote is not None and remote.asks_for:
@@ -65,7 +66,7 @@ def open_scorer(
 
     from rerank_cli.scorers.local import open_local
 
-    return open_local(_folder(model), threads=threads)
+    return open_local(_folder(model), engine)
 
 
 def local_folder(model: str | None) -> "ModelFolder | None":

@@ -1,25 +1,27 @@
-"""An ONNX cross-encoder in onnxruntime: token ids of one pair in, its logit out.
+"""An ONNX cross-encoder in onnxruntime: token ids of pairs in, their logits out.
 
 Knows onnxruntime and the shapes that exporters give cross-encoders; knows no text. A graph is
 optimised once for this machine and this onnxruntime, and mapped into memory from then on.
 """
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
 from rerank_cli.errors import ModelError, ScorerError
+from rerank_cli.scorers.batches import ALONE, Batching
+from rerank_cli.scorers.network import Row
+from rerank_cli.scorers.tensors import Integer, check_inputs, check_output, feed_of, logits_of
 
-_KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_DTYPES: dict[str, type[np.integer[Any]]] = {
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-}
+_DTYPES: dict[str, Integer] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+_MASK = "attention_mask"
+_OTHERS = [_CPU]  # what runs the operators that a provider has no kernel for
 _SILENT = 4  # what goes wrong is raised: onnxruntime's own log would only say it twice
 ORT_ERRORS = (
     ort.EPFail,
@@ -34,73 +36,89 @@ ORT_ERRORS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a graph is loaded.
+
+    One that is a model's `prepared` copy is taken as it is. Each run has so many `threads`, and it
+    is worth making so many at once as there are `workers`. `provider` is onnxruntime's own name of
+    what else than the CPU runs it, with its options. Pairs are filled up with the token `padding`.
+    """
+
+    prepared: Path | None = None
+    threads: int = 1
+    workers: int = 1
+    batching: Batching = ALONE
+    provider: tuple[str, dict[str, str]] | None = None
+    padding: int = 0
+
+
 class Graph:
-    """A loaded graph; safe to run from several threads at once, each run on so many `threads`."""
+    """A loaded graph; safe to run from several threads at once."""
 
-    def __init__(self, path: Path, *, of: Path | None = None, threads: int = 1) -> None:
-        """Load a graph, and check that it is a cross-encoder's; raises `ModelError`.
+    notes: Sequence[str] = ()
 
-        One that is a model's prepared copy is taken as it is, and the model is that `of` a path.
-        """
-        options = session_options(threads)
-        if of is not None:
+    def __init__(self, path: Path, loading: Loading) -> None:
+        """Load a graph, and check that it is a cross-encoder's; raises `ModelError`."""
+        options = session_options(loading.threads)
+        if loading.prepared is not None:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(loading.prepared or path),
+                options,
+                providers=[loading.provider, *_OTHERS] if loading.provider else [_CPU],
             )
         except ORT_ERRORS as error:
             raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
-        self.path = of or path
-        self.prepared = path if of else None
-        self._inputs = {spec.name: self._dtype(spec) for spec in self._session.get_inputs()}
-        if "input_ids" not in self._inputs:
-            raise ModelError(f"{path}: not a cross-encoder: it has no input called input_ids")
+        self.path = path
+        self.prepared = loading.prepared
+        self.workers = loading.workers
+        self.run_by = f"onnxruntime on the {'GPU' if loading.provider else 'CPU'}"
+        self._loading = loading
+        self._inputs = check_inputs(
+            {spec.name: (spec.type, _DTYPES.get(spec.type)) for spec in self._session.get_inputs()},
+            path,
+        )
+        self.batching = loading.batching
+        if _MASK not in self._inputs:  # what is filled up would be read
+            self.batching = replace(self.batching, padded=False)
         self._output = self._logits_output()
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = _SILENT
 
-    def logit(self, ids: Sequence[int], types: Sequence[int]) -> float:
-        """Score one pair. Of two classes, the logit is the second's less the first's.
+    def runs_by(self, provider: str) -> bool:
+        """Whether onnxruntime did load what else than the CPU was asked for."""
+        return provider in self._session.get_providers()
 
-        `ids` and `types` are its token ids and token types, of one length. Raises `ScorerError`.
-        """
-        rows = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
-        feed = {name: np.array([rows[name]], dtype) for name, dtype in self._inputs.items()}
+    def logits(self, rows: Sequence[Row]) -> list[float]:
+        """Score pairs in one run, as `Network` says; raises `ScorerError`."""
+        feed = feed_of(rows, self._inputs, self._loading.padding)
         try:
             output = self._session.run([self._output], feed, self._options)[0]
         except ORT_ERRORS as error:
+            longest = max(len(ids) for ids, _ in rows)
             raise ScorerError(
-                f"{self.path}: failed on a pair of {len(ids)} tokens: {_reason(error)}"
+                f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
             ) from error
-        values = np.asarray(output, np.float64).ravel().tolist()
-        if len(values) not in (1, 2):
-            raise ModelError(f"{self.path}: not a cross-encoder: {len(values)} outputs a pair")
-        value = values[0] if len(values) == 1 else values[1] - values[0]
-        if not math.isfinite(value):
-            raise ScorerError(f"{self.path}: gave {value} for a pair of {len(ids)} tokens")
-        return value
+        return logits_of(output, rows, self.path)
 
-    def _dtype(self, spec: Any) -> type[np.integer[Any]]:
-        if spec.name not in _KNOWN_INPUTS or spec.type not in _DTYPES:
-            known = ", ".join(_KNOWN_INPUTS)
-            raise ModelError(
-                f"{self.path}: not a cross-encoder that can be run here: "
-                f"its input {spec.name} is a {spec.type}",
-                hint=f"known inputs are {known}, of whole numbers",
-            )
-        return _DTYPES[spec.type]
+    def widened(self) -> "Graph | None":
+        """The graph with all cores for each run, from the copy whose weights are in memory."""
+        if self.workers == 1 or self.prepared is None:
+            return None
+        return Graph(self.path, replace(self._loading, threads=self.workers))
 
     def _logits_output(self) -> str:
         outputs = self._session.get_outputs()
         output = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
-        classes = output.shape[-1] if len(output.shape) == 2 else 1
-        if len(output.shape) > 2 or (isinstance(classes, int) and classes > 2):
-            raise ModelError(
-                f"{self.path}: not a reranker: its output {output.name} has shape {output.shape}",
-                hint="a cross-encoder gives one logit a pair, or two classes",
-            )
+        check_output(output.name, output.shape, self.path)
         return str(output.name)
+
+
+def may_be_gpu() -> bool:
+    """Whether the onnxruntime that is installed is one that could use a GPU."""
+    return CUDA in onnxruntime.get_available_providers()
 
 
 def session_options(threads: int = 1) -> onnxruntime.SessionOptions:

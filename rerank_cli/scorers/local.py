@@ -1,23 +1,25 @@
-"""Scores pairs with an ONNX cross-encoder on this machine's cores.
+"""Scores pairs with a cross-encoder on this machine.
 
-One pair a run, one thread a run, as many runs at once as there are cores; a pair that is alone has
-all of them. Nothing is padded and nothing shares a run, so that a pair's score cannot depend on its
-neighbours: dynamic int8 takes one scale from a whole batch of activations, and a batch would move
-every score in it.
+One thread a run, as many runs at once as there are cores; a pair that is alone has all of them. A
+score cannot depend on a pair's neighbours: dynamic int8 takes one scale from a whole batch of
+activations, and a batch would move every score in it, so that each pair has a run of its own.
+Where batches are seen to have the very scores of their pairs, short pairs of one length share one.
 """
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from threading import Lock
 
-from rerank_cli import machine
+from rerank_cli.engine import Engine
 from rerank_cli.errors import ScorerError
 from rerank_cli.models import ModelFolder
 from rerank_cli.prepared import Prepared
+from rerank_cli.scorers.batches import cut
 from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
-from rerank_cli.scorers.graph import Graph
-from rerank_cli.scorers.optimised import open_graph
+from rerank_cli.scorers.network import Network, Row
+from rerank_cli.scorers.networks import open_network
 from rerank_cli.scorers.scheduler import Done, Scheduler
 from rerank_cli.scorers.vocabulary import open_vocabulary
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
@@ -28,16 +30,17 @@ _AHEAD = 512
 _LONG = 256
 
 
-def open_local(folder: ModelFolder, *, threads: int | None = None) -> "LocalScorer":
+def open_local(folder: ModelFolder, engine: Engine) -> "LocalScorer":
     """Open the model in a folder. Raises `ModelError` for one that is not a cross-encoder."""
     aside = ThreadPoolExecutor(1)  # neither the graph nor the tokenizer waits for the other
     store = Prepared.usual()
-    graph = aside.submit(open_graph, folder.graph, store)
+    opening = aside.submit(open_network, folder, engine, store)
     aside.shutdown(wait=False)
     tokenizer = ModelTokenizer(folder.tokenizer, open_vocabulary(folder.tokenizer, store))
     template = tokenizer.template()
-    scorer = LocalScorer(folder, graph.result(), tokenizer, template, threads or machine.cores())
-    scorer.notes = store.notes if store else ()
+    network = opening.result()
+    scorer = LocalScorer(folder, network, tokenizer, template)
+    scorer.notes = (*network.notes, *(store.notes if store else ()))
     return scorer
 
 
@@ -52,10 +55,9 @@ class LocalScorer:
     def __init__(
         self,
         folder: ModelFolder,
-        graph: Graph,
+        network: Network,
         tokenizer: ModelTokenizer,
         template: PairTemplate,
-        threads: int,
     ) -> None:
         self.info = ScorerInfo(
             name=folder.name,
@@ -68,12 +70,12 @@ class LocalScorer:
             ahead=_AHEAD,
         )
         self._length = folder.length
-        self._graph = graph
+        self._network = network
         self._tokenizer = tokenizer
         self._template = template
-        self._wide: Graph | None = None
+        self._wide: Network | None = None
         self._widening = Lock()
-        self._scheduler = Scheduler(self._logit, threads)
+        self._scheduler = Scheduler(self._logits, network.workers)
         self._pairs = 0
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -96,47 +98,67 @@ class LocalScorer:
                 f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
             )
         self._pairs += len(pairs)
-        parts = self._parts(self._scheduler.submit(encoded, lengths), lengths)
+        batches = cut(lengths, self._network.batching, self._network.workers)
+        done = self._scheduler.submit(
+            [[encoded[place] for place in batch] for batch in batches],
+            [sum(lengths[place] for place in batch) for batch in batches],
+        )
+        parts = self._parts(done, batches, lengths)
         next(parts)  # from now on it can be closed
         return parts
 
-    def _parts(self, done: Generator[Sequence[Done]], lengths: Sequence[int]) -> Generator[Part]:
+    def _parts(
+        self,
+        done: Generator[Sequence[Done]],
+        batches: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+    ) -> Generator[Part]:
         with closing(done):
             yield Part((), Scored(()))
             for results in done:
-                places = [result.place for result in results]
+                places = [place for result in results for place in batches[result.place]]
                 usage = {"total_tokens": sum(lengths[place] for place in places)}
-                values = [result.value for result in results]
+                values = [value for result in results for value in result.value]
                 yield Part(places, Scored(values, usage=usage, notes=self.notes))
+
+    @property
+    def run_by(self) -> str:
+        """The runtime and what it runs on, in words."""
+        return self._network.run_by
+
+    @property
+    def prepared(self) -> Path | None:
+        """The copy of the model that was made for this machine, if that is what is run."""
+        return self._network.prepared
 
     def account(self) -> str:
         """What runs have taken, and whether the model was prepared for this machine."""
         threads = f"{self._scheduler.threads} thread{'' if self._scheduler.threads == 1 else 's'}"
-        prepared = "prepared" if self._graph.prepared else "not prepared"
+        prepared = "prepared" if self._network.prepared else "not prepared"
         return (
-            f"{self._pairs:,} runs on {threads} took {self._scheduler.seconds:.2f} s in all; "
+            f"{self._pairs:,} pairs on {threads} took {self._scheduler.seconds:.2f} s in all; "
             f"the model is {prepared} for this machine"
         )
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:
         return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.scored_text).ids
 
-    def _logit(self, pair: tuple[Sequence[int], Sequence[int]], alone: bool) -> float:
-        query, passage = pair
-        ids = self._template.ids(query, passage)
-        graph = self._widened(len(ids)) if alone else self._graph
-        return graph.logit(ids, self._template.types(len(query), len(passage)))
+    def _logits(
+        self, batch: Sequence[tuple[Sequence[int], Sequence[int]]], alone: bool
+    ) -> list[float]:
+        rows: list[Row] = [
+            (self._template.ids(query, passage), self._template.types(len(query), len(passage)))
+            for query, passage in batch
+        ]
+        alone = alone and len(rows) == 1
+        return (self._widened(len(rows[0][0])) if alone else self._network).logits(rows)
 
-    def _widened(self, length: int) -> Graph:
-        """The graph for a pair that nothing else runs beside: one that uses all cores, if there is.
+    def _widened(self, length: int) -> Network:
+        """The model for a pair that nothing else runs beside: all cores for it, if there is one.
 
-        It is opened for the first long pair, from the prepared copy, whose weights are in memory
-        already. Scores are the same to the last bit.
+        It is opened for the first long pair. Scores are the same to the last bit.
         """
-        prepared = self._graph.prepared
-        if self._scheduler.threads == 1 or prepared is None:
-            return self._graph
         with self._widening:
             if self._wide is None and length >= _LONG:
-                self._wide = Graph(prepared, of=self._graph.path, threads=self._scheduler.threads)
-        return self._wide or self._graph
+                self._wide = self._network.widened()
+        return self._wide or self._network

@@ -2,71 +2,63 @@
 
 What onnxruntime does to a graph when it loads one (fusing operators, laying out weights as this
 processor's kernels want them) is done once and saved; weights are then mapped into memory, where
-processes share them. The scores are those of the model's own file.
+processes share them. The scores are those of the model's own file, to the last bit: what else is
+made faster is kept only where that was seen.
 """
 
-import platform
-import re
-from collections.abc import Sequence
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import onnxruntime
 
 from rerank_cli import machine
 from rerank_cli.errors import ModelError
+from rerank_cli.models import ModelFolder
 from rerank_cli.prepared import Prepared, Unprepared
-from rerank_cli.scorers.graph import ORT_ERRORS, Graph, session_options
+from rerank_cli.scorers.batches import ALIKE, ALONE
+from rerank_cli.scorers.graph import ORT_ERRORS, Graph, Loading, session_options
+from rerank_cli.scorers.operators import needs
 
 _GRAPH = "model.onnx"
 _WEIGHTS = "weights.bin"
-_FORMAT = 1
+_UNMASKED = "unmasked.onnx"  # while it is made
+_ALIKE = "alike"  # is there if pairs of one length may share a run
+_FORMAT = 2
 _LEAST_WEIGHT = "1024"  # bytes: smaller ones stay within the graph
-# In protobuf's form, a string entry whose key is "location": where a weight's bytes are.
-_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 
 
-def open_graph(path: Path, store: Prepared | None) -> Graph:
-    """Open a graph, prepared if that can be; raises `ModelError`."""
+def open_graph(folder: ModelFolder, store: Prepared | None, threads: int) -> Graph:
+    """Open a model's graph for so many runs at once, prepared if it can be; raises `ModelError`."""
+    plain = Loading(workers=threads)
+    path = folder.graph
     if store is None:
-        return Graph(path)
+        return Graph(path, plain)
+
+    def make(making: Path) -> None:
+        _optimise(path, making, folder.length)
+
     try:
-        folder = store.folder(path, recipe(), lambda making: _optimise(path, making), needs)
+        made = store.folder(path, recipe(), make, needs)
     except (Unprepared, *ORT_ERRORS):  # a graph that is itself the trouble will say so
-        return Graph(path)
+        return Graph(path, plain)
     try:
-        return Graph(folder / _GRAPH, of=path)
+        alike = (made / _ALIKE).exists()
+        batching = ALIKE if alike else ALONE
+        return Graph(path, Loading(made / _GRAPH, workers=threads, batching=batching))
     except ModelError as error:
-        store.discard(folder, str(error))
-        return open_graph(path, None)
+        store.discard(made, str(error))
+        return Graph(path, plain)
 
 
 def recipe() -> str:
     """What a prepared graph depends on besides its file: it changes with any of it."""
-    features = " ".join(sorted(machine.features())) or machine.processor()
-    return (
-        f"graph {_FORMAT}; onnxruntime {onnxruntime.__version__}; {platform.machine()}; {features}"
-    )
+    return f"graph {_FORMAT}; onnxruntime {onnxruntime.__version__}; {machine.signature()}"
 
 
-def needs(path: Path) -> Sequence[str]:
-    """The files beside a graph that hold weights of its own, by their names in it."""
-    with path.open("rb") as stream:
-        try:
-            content = mmap(stream.fileno(), 0, access=ACCESS_READ)
-        except ValueError:  # it is empty
-            return ()
-        with content:
-            names = {
-                bytes(content[found.end() : found.end() + found[1][0]])
-                for found in _LOCATION.finditer(content)
-            }
-    texts = sorted(name.decode("utf-8", "replace") for name in names)
-    return [text for text in texts if "\0" not in text and (path.parent / text).is_file()]
+def _optimise(path: Path, folder: Path, longest: int) -> None:
+    """Have onnxruntime load a graph and save what it then has, and see what runs can be made."""
+    from rerank_cli.scorers.probing import are_batches_alike, are_equal
+    from rerank_cli.scorers.unmasking import unmask
 
-
-def _optimise(path: Path, folder: Path) -> None:
-    """Have onnxruntime load a graph and save what it then has."""
     options = session_options()
     options.optimized_model_filepath = str(folder / _GRAPH)
     entries = {
@@ -78,3 +70,16 @@ def _optimise(path: Path, folder: Path) -> None:
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        graph = Graph(path, Loading(folder / _GRAPH))
+    except ModelError:  # it is no cross-encoder, and whoever opens it will say so
+        return
+    unmasked = folder / _UNMASKED
+    if unmask(folder / _GRAPH, unmasked):
+        without = Graph(path, Loading(unmasked))
+        if are_equal(graph, without, longest):
+            unmasked.replace(folder / _GRAPH)
+            graph = without
+    unmasked.unlink(missing_ok=True)
+    if are_batches_alike(graph, longest):
+        (folder / _ALIKE).touch()

@@ -23,14 +23,14 @@ class Piece(NamedTuple):
     work: Any
 
 
-Run = Callable[[Any, bool], float]
+Run = Callable[[Any, bool], Any]
 
 
 class Done(NamedTuple):
     """A piece that was run, and what came of it."""
 
     place: int
-    value: float
+    value: Any
 
 
 class Scheduler:

@@ -1,0 +1,147 @@
+"""A cross-encoder in OpenVINO, which computes float32 graphs in bfloat16 where the CPU can.
+
+Compiled once for this machine, and mapped into memory from then on.
+"""
+
+import threading
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rerank_cli import machine
+from rerank_cli.errors import MissingExtra, ModelError, ScorerError
+from rerank_cli.models import ModelFolder
+from rerank_cli.prepared import Prepared, Unprepared
+from rerank_cli.scorers.batches import ALIKE, ALONE, Batching
+from rerank_cli.scorers.network import Row
+from rerank_cli.scorers.operators import needs
+from rerank_cli.scorers.probing import are_batches_alike
+from rerank_cli.scorers.tensors import Integer, check_inputs, check_output, feed_of, logits_of
+
+_COMPILED = "compiled.blob"
+_ALIKE = "alike"  # is there if pairs of one length may share a run
+_FORMAT = 1
+_DTYPES: dict[str, Integer] = {"i64": np.int64, "i32": np.int32}
+
+
+def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> "OpenVinoNetwork":
+    """Compile a model's graph or open what was compiled of it; raises `ModelError`."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtra(
+            "--runtime openvino needs the extra openvino, and it is not installed",
+            hint="pip install 'rerank-cli[openvino]'",
+        ) from error
+    core = openvino.Core()
+    path = folder.graph
+    # One stream a thread: runs side by side, and each on a core of its own.
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": _precision(core),
+    }
+
+    def compiled() -> Any:
+        try:
+            return core.compile_model(str(path), "CPU", settings)
+        except RuntimeError as error:
+            raise ModelError(f"{path}: cannot be opened by OpenVINO: {_reason(error)}") from error
+
+    def make(making: Path) -> None:
+        model = compiled()
+        exported = BytesIO()
+        model.export_model(exported)
+        (making / _COMPILED).write_bytes(exported.getbuffer())
+        if are_batches_alike(OpenVinoNetwork(path, model, 1), folder.length):
+            (making / _ALIKE).touch()
+
+    if store is None:
+        return OpenVinoNetwork(path, compiled(), threads)
+    try:
+        made = store.folder(path, _recipe(openvino, settings), make, needs)
+    except Unprepared:
+        return OpenVinoNetwork(path, compiled(), threads)
+    try:
+        content = openvino.Tensor(np.memmap(made / _COMPILED, np.uint8, "c"), shared_memory=True)
+        model = core.import_model(content, "CPU", settings)
+    except (RuntimeError, ValueError, OSError) as error:
+        store.discard(made, _reason(error))
+        return OpenVinoNetwork(path, compiled(), threads)
+    network = OpenVinoNetwork(path, model, threads)
+    network.prepared = made / _COMPILED
+    network.mapped = content
+    if (made / _ALIKE).exists():
+        network.batching = ALIKE
+    return network
+
+
+class OpenVinoNetwork:
+    """A compiled model with as many streams as `workers`; each thread has a request of its own."""
+
+    notes: Sequence[str] = ()
+    prepared: Path | None = None
+    batching: Batching = ALONE
+    mapped: Any = None  # the weights, which OpenVINO does not keep from being unmapped
+
+    def __init__(self, path: Path, model: Any, workers: int) -> None:
+        precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.run_by = f"openvino on the CPU, in {precision}"
+        self.path = path
+        self.workers = workers
+        self._model = model
+        self._own = threading.local()
+        self._inputs = check_inputs(
+            {
+                port.any_name: (
+                    port.get_element_type().get_type_name(),
+                    _DTYPES.get(port.get_element_type().get_type_name()),
+                )
+                for port in model.inputs
+            },
+            path,
+        )
+        outputs = model.outputs
+        self._output = next((port for port in outputs if "logits" in port.names), outputs[0])
+        shape = [
+            size.get_length() if size.is_static else str(size)
+            for size in self._output.get_partial_shape()
+        ]
+        check_output(", ".join(sorted(self._output.names)), shape, path)
+
+    def logits(self, rows: Sequence[Row]) -> list[float]:
+        """Score pairs in one run, as `Network` says; raises `ScorerError`."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._model.create_infer_request()
+        feed = feed_of(rows, self._inputs, padding=0)
+        try:
+            output = self._own.request.infer(feed)[self._output]
+        except RuntimeError as error:
+            longest = max(len(ids) for ids, _ in rows)
+            raise ScorerError(
+                f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
+            ) from error
+        return logits_of(output, rows, self.path)
+
+    def widened(self) -> None:
+        """There is none: another copy of the weights would be needed."""
+
+
+def _precision(core: Any) -> str:
+    """The one that products are computed in: the fastest that rounds factors and not sums."""
+    return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def _recipe(openvino: Any, settings: dict[str, Any]) -> str:
+    precision = settings["INFERENCE_PRECISION_HINT"]
+    return f"graph {_FORMAT}; openvino {openvino.__version__} {precision}; {machine.signature()}"
+
+
+def _reason(error: Exception) -> str:
+    """What OpenVINO said last: lines before it are where in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

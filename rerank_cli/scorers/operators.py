@@ -1,0 +1,44 @@
+"""What a graph's file says of itself, without a library that reads it."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+# In protobuf's form, a string entry whose key is "location": where a weight's bytes are.
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+# The operators of onnxruntime's dynamic quantisation, which scale each run's own activations.
+_DYNAMIC = (b"MatMulInteger", b"DynamicQuantize", b"QAttention")
+# Operators come before weights, as protobuf writes fields in the order of their numbers.
+_OPERATORS = 64_000_000  # bytes
+
+
+def needs(path: Path) -> Sequence[str]:
+    """The files beside a graph that hold weights of its own, by their names in it."""
+    if path.suffix == ".xml":  # OpenVINO's own format
+        return [weights.name] if (weights := path.with_suffix(".bin")).is_file() else []
+    with _mapped(path) as content:
+        names = {
+            bytes(content[found.end() : found.end() + found[1][0]])
+            for found in _LOCATION.finditer(content)
+        }
+    texts = sorted(name.decode("utf-8", "replace") for name in names)
+    return [text for text in texts if "\0" not in text and (path.parent / text).is_file()]
+
+
+def is_dynamic(path: Path) -> bool:
+    """Whether a graph's products are quantised in the form that onnxruntime has for CPUs."""
+    with _mapped(path) as content:
+        return any(content.find(name, 0, _OPERATORS) >= 0 for name in _DYNAMIC)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap | bytes]:
+    with path.open("rb") as stream:
+        if not os.fstat(stream.fileno()).st_size:  # an empty file cannot be mapped
+            yield b""
+            return
+        with mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            yield content

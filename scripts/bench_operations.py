@@ -1,0 +1,181 @@
+r"""Report how near a model's runs come to this machine's own int8 products, by length.
+
+    python scripts/make_lookalike.py build/base
+    PYTHONPATH=. python scripts/bench_operations.py build/base
+
+For pairs of 32 to 512 tokens, on one thread: a bare graph of MatMulInteger, with the shapes of the
+model's weights and nothing else in it; then a pair of the int8 model, in this project's engine; in
+turn, best of several. Both are counted by the same operations: two for each weight and token.
+What stands between is told by onnxruntime's own profile, in shares of a run. The float32 model,
+where the folder has one, is timed by onnxruntime and, where that is installed, by OpenVINO, alone
+and in batches of pairs of the same length. Needs onnx.
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from rerank_cli import machine
+from rerank_cli.engine import Device, Engine, Runtime
+from rerank_cli.models import describe
+from rerank_cli.prepared import Prepared
+from rerank_cli.scorers.graph import session_options
+from rerank_cli.scorers.network import Network, Row
+from rerank_cli.scorers.networks import open_network
+
+LENGTHS = (32, 64, 128, 256, 512)
+SECONDS = 2.0  # that each is timed for
+# What onnxruntime's operators come to.
+GROUPS = {
+    "int8 products": ("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLinear"),
+    "attention": ("MatMul", "FusedMatMul", "Softmax", "Transpose", "Add"),
+    "normalisation": ("SkipLayerNormalization", "LayerNormalization"),
+    "activation": ("Gelu", "BiasGelu", "FastGelu", "Erf"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="a model with onnx/model_quantized.onnx")
+    folder: Path = parser.parse_args().folder
+    config = json.loads((folder / "config.json").read_text())
+    sizes = [config[f"{name}_size"] for name in ("hidden", "intermediate")]
+    layers = config["num_hidden_layers"]
+    weights = layers * (4 * sizes[0] ** 2 + 2 * sizes[0] * sizes[1])
+    bare = bare_session(layers, *sizes)
+    quantised = opened(folder / "onnx" / "model_quantized.onnx", Runtime.ONNXRUNTIME)
+    print(f"{machine.processor()}, one thread, onnxruntime {onnxruntime.__version__}")
+    print("tokens  bare GOP/s  model GOP/s  share  where a run's time goes")
+    for length in LENGTHS:
+        row = pair_of(length)
+        feed = {
+            "x": np.random.default_rng(0).integers(0, 255, (length, sizes[0]), np.uint8),
+            "y": np.random.default_rng(1).integers(0, 255, (length, sizes[1]), np.uint8),
+        }
+        products, whole = in_turn(partial(bare.run, None, feed), partial(quantised.logits, [row]))
+        rates = [2 * weights * length / taken / 1e9 for taken in (products, whole)]
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in profile(quantised, row))
+        share = f"{rates[1] / rates[0]:5.0%}"
+        print(f"{length:6}  {rates[0]:10.0f}  {rates[1]:11.0f}  {share}  {shares}", flush=True)
+    others(folder, quantised)
+
+
+def others(folder: Path, quantised: Network) -> None:
+    """Time the float32 model beside the int8 one: milliseconds a pair, alone and in a batch."""
+    path = folder / "onnx" / "model.onnx"
+    if not path.exists():
+        return
+    networks = {"int8": quantised, "float32": opened(path, Runtime.ONNXRUNTIME)}
+    if find_spec("openvino"):
+        networks["float32 by OpenVINO"] = opened(path, Runtime.OPENVINO)
+    print("\nmilliseconds a pair, one thread (in batches of one length, where scores allow)")
+    print("tokens  " + "  ".join(f"{name:>20}" for name in networks))
+    for length in LENGTHS:
+        cells = []
+        rows = [pair_of(length, number) for number in range(LENGTHS[-1] // LENGTHS[0])]
+        alone = in_turn(*(partial(network.logits, rows[:1]) for network in networks.values()))
+        for network, taken in zip(networks.values(), alone, strict=True):
+            cell = f"{taken * 1e3:.1f}"
+            count = min(network.batching.pairs, network.batching.tokens // length)
+            if count > 1:
+                (together,) = in_turn(partial(network.logits, rows[:count]))
+                cell += f" ({together / count * 1e3:.1f})"
+            cells.append(cell)
+        print(f"{length:6}  " + "  ".join(f"{cell:>20}" for cell in cells), flush=True)
+
+
+def opened(path: Path, runtime: Runtime) -> Network:
+    engine = Engine(runtime, Device.CPU, threads=1)
+    return open_network(describe(path, path.name), engine, Prepared.usual())
+
+
+def pair_of(length: int, number: int = 0) -> Row:
+    ids = np.random.default_rng(number).integers(5, 20_000, length)
+    return ids.tolist(), [0] * length
+
+
+def bare_session(layers: int, hidden: int, inner: int) -> Any:
+    """A session of the model's int8 products alone: bytes in, 32-bit sums out."""
+    numbers = np.random.default_rng(0)
+    nodes, weights, outputs = [], [numpy_helper.from_array(np.uint8(128), "zero")], []
+    for layer in range(layers):
+        for place, (rows, columns) in enumerate(
+            [(hidden, hidden)] * 4 + [(hidden, inner), (inner, hidden)]
+        ):
+            name = f"w{layer}.{place}"
+            values = numbers.integers(-127, 128, (rows, columns), np.int8)
+            weights.append(numpy_helper.from_array(values, name))
+            zeros = np.zeros(columns, np.int8)
+            weights.append(numpy_helper.from_array(zeros, f"{name}.zero"))
+            taken = "x" if rows == hidden else "y"
+            inputs = [taken, name, "zero", f"{name}.zero"]
+            nodes.append(helper.make_node("MatMulInteger", inputs, [f"{name}.out"]))
+            shape = [None, columns]
+            outputs.append(helper.make_tensor_value_info(f"{name}.out", TensorProto.INT32, shape))
+    taken_in = [
+        helper.make_tensor_value_info(name, TensorProto.UINT8, [None, size])
+        for name, size in (("x", hidden), ("y", inner))
+    ]
+    graph = helper.make_graph(nodes, "products", taken_in, outputs, weights)
+    opsets = [helper.make_opsetid("", 17)]
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
+
+
+def in_turn(*works: Callable[[], object]) -> list[float]:
+    """The least seconds that each work takes, all of them tried in turn."""
+    best = [float("inf")] * len(works)
+    for work in works:
+        work()
+    until = time.perf_counter() + SECONDS * len(works)
+    while time.perf_counter() < until:
+        for place, work in enumerate(works):
+            began = time.perf_counter()
+            work()
+            best[place] = min(best[place], time.perf_counter() - began)
+    return best
+
+
+def profile(network: Network, row: Row) -> list[tuple[str, float]]:
+    """The shares of a run's time that groups of operators take, the largest first."""
+    options = session_options()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(gettempdir()) / "operations")
+    if network.prepared:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    path = str(network.prepared or network.path)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    ids = np.array([row[0]])
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    names = {spec.name for spec in session.get_inputs()}
+    feed = {name: feed.get(name, np.zeros_like(ids)) for name in names}
+    for _ in range(10):
+        session.run(None, feed)
+    report = Path(session.end_profiling())
+    events = json.loads(report.read_text())
+    report.unlink()
+    taken: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            operator = event["args"]["op_name"]
+            group = next((name for name, of in GROUPS.items() if operator in of), "the rest")
+            taken[group] += event["dur"]
+    return [(name, count / taken.total()) for name, count in taken.most_common()]
+
+
+if __name__ == "__main__":
+    main()

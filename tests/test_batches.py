@@ -1,0 +1,140 @@
+"""Which pairs share a run: of one length, few enough, and only where that changes no score."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.engine import Engine
+from rerank_cli.models import describe
+from rerank_cli.prepared import Prepared
+from rerank_cli.scorers import open_scorer
+from rerank_cli.scorers.batches import ALIKE, ALONE, Batching, cut
+from rerank_cli.scorers.graph import Graph, Loading
+from rerank_cli.scorers.network import Row
+from rerank_cli.scorers.optimised import open_graph
+from rerank_cli.scorers.probing import are_batches_alike
+from rerank_cli.types import Chunk, Document, Pair
+from tests.conftest import MODELS, ROOT
+from tests.folders import copied
+
+MINI = ROOT / "models" / "mini" / "model.onnx"
+BERT = MODELS / "bert" / "model.onnx"
+
+
+@given(
+    lengths=st.lists(st.integers(1, 64), max_size=60),
+    tokens=st.integers(0, 600),
+    most=st.integers(1, 20),
+    padded=st.booleans(),
+    workers=st.integers(1, 4),
+)
+def test_every_pair_is_in_one_batch_longest_first(
+    lengths: list[int], tokens: int, most: int, padded: bool, workers: int
+) -> None:
+    batches = cut(lengths, Batching(tokens, most, padded), workers)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
+    longest = [max(lengths[place] for place in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+    for batch, tallest in zip(batches, longest, strict=True):
+        assert len(batch) == 1 or len(batch) * tallest <= tokens
+        assert len(batch) <= most
+        assert padded or {lengths[place] for place in batch} == {tallest}
+
+
+def test_few_pairs_are_shared_out_before_they_share_a_run() -> None:
+    assert cut([20] * 4, ALIKE, workers=2) == [[0], [1], [2], [3]]
+    assert [len(batch) for batch in cut([20] * 64, ALIKE, workers=2)] == [8] * 8
+    assert [len(batch) for batch in cut([20] * 40, ALIKE, workers=1)] == [16, 16, 8]
+    assert [len(batch) for batch in cut([200] * 5, ALIKE, workers=1)] == [2, 2, 1]
+    assert cut([20] * 64, ALONE, workers=1) == [[place] for place in range(64)]
+
+
+def test_a_run_may_be_shared_where_that_changes_no_score_and_nowhere_else(tmp_path: Path) -> None:
+    """Float32 products are each row's own; those of dynamic int8 take one scale of them all."""
+    store = Prepared(tmp_path)
+    assert open_graph(describe(BERT, "bert"), store, 1).batching == ALIKE
+    assert open_graph(describe(MINI, "mini"), store, 1).batching == ALONE
+    assert open_graph(describe(BERT, "bert"), None, 1).batching == ALONE
+    assert not are_batches_alike(Graph(MINI, Loading()), 512)
+
+
+@pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr", "xlmr-ids"])
+def test_scores_of_a_shared_run_are_those_of_runs_apart(name: str) -> None:
+    scorer = open_scorer(str(MODELS / name), engine=Engine(threads=1))
+    words = ("soil", "leaf", "water", "worm")
+    texts = [f"{a} {b} {c}" for a in words for b in words for c in words]
+    pairs = [Pair("garden", Chunk(Document(text), 0, len(text), text, 0)) for text in texts]
+    runs: list[int] = []
+    network = scorer._network  # type: ignore[attr-defined]
+    logits = network.logits
+
+    def counted(rows: list[Row]) -> list[float]:
+        runs.append(len(rows))
+        return list(logits(rows))
+
+    network.logits = counted
+    together = scorer.score(pairs).values
+    assert max(runs) > 4
+    assert [scorer.score([pair]).values[0] for pair in pairs] == together
+
+
+def test_what_is_filled_up_is_masked() -> None:
+    for name in ("bert", "xlmr"):
+        folder = describe(MODELS / name, name)
+        graph = Graph(folder.graph, Loading(padding=folder.padding))
+        rows: list[Row] = [(list(range(4, 4 + length)), [0] * length) for length in (30, 9, 17)]
+        apart = [logit for row in rows for logit in graph.logits([row])]
+        assert graph.logits(rows) == pytest.approx(apart, abs=1e-5)
+    assert (describe(MODELS / "bert", "").padding, describe(MODELS / "xlmr", "").padding) == (0, 1)
+
+
+def softmax_inputs(path: Path) -> list[str]:
+    """The operators whose results the softmaxes of attention take."""
+    graph = onnx.load(path, load_external_data=False).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    return [made_by[node.input[0]] for node in graph.node if node.op_type == "Softmax"]
+
+
+@pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr"])
+def test_the_mask_that_masks_nothing_is_left_out(name: str, tmp_path: Path) -> None:
+    folder = describe(MODELS / name, name)
+    graph = open_graph(folder, Prepared(tmp_path), 1)
+    assert set(softmax_inputs(folder.graph)) == {"Add"}
+    assert graph.prepared is not None
+    assert "Add" not in softmax_inputs(graph.prepared)
+    plain = Graph(folder.graph, Loading())
+    for length in (5, 23, 64):
+        row = (list(range(4, 4 + length)), [0] * length)
+        assert graph.logits([row]) == plain.logits([row])
+
+
+def test_a_mask_that_does_more_than_mask_stays(tmp_path: Path) -> None:
+    """As one would that also tells where a token is."""
+    folder = copied("bert", tmp_path)
+    path = folder / "model.onnx"
+    model = onnx.load(path)
+    make = onnx.helper.make_node
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    add = made_by[softmax.input[0]]
+    axis = onnx.numpy_helper.from_array(np.int64(1), "places.axis")
+    model.graph.initializer.append(axis)
+    new = [
+        make("CumSum", ["attention_mask", "places.axis"], ["places.whole"]),
+        make("Cast", ["places.whole"], ["places"], to=onnx.TensorProto.FLOAT),
+        make("Add", [add.output[0], "places"], ["placed"]),
+    ]
+    place = list(model.graph.node).index(softmax)
+    for node in reversed(new):
+        model.graph.node.insert(place, node)
+    softmax.input[0] = "placed"
+    onnx.save(model, path)
+    graph = open_graph(describe(folder, "bert"), Prepared(tmp_path / "prepared"), 1)
+    assert graph.prepared is not None
+    assert "Add" in softmax_inputs(graph.prepared)
+    row = (list(range(4, 44)), [0] * 40)
+    assert graph.logits([row]) == Graph(path, Loading()).logits([row])

@@ -1,0 +1,126 @@
+"""--device: a GPU that is not there is told of, or never mentioned. What runs on one, runs here."""
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from rerank_cli.engine import Device, Engine
+from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.scorers import cuda, graph, networks, open_scorer
+from rerank_cli.scorers.batches import Batching
+from rerank_cli.types import Chunk, Document, Pair, Scorer
+from tests.conftest import MODELS, Run
+
+BERT = str(MODELS / "bert")
+TEXTS = ["Send it back within thirty days.", "refund " * 5, "a", "b c", "d " * 20]
+
+
+def scores(scorer: Scorer) -> list[float | None]:
+    pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0)) for text in TEXTS]
+    return list(scorer.score(pairs).values)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a GPU and the onnxruntime for it, which is the CPU in truth."""
+    for module in (networks, cuda):
+        monkeypatch.setattr(module, "may_be_gpu", lambda: True)
+    monkeypatch.setattr(cuda, "_gpus", lambda: 1)
+    monkeypatch.setattr(cuda, "CUDA", "CPUExecutionProvider")
+    monkeypatch.setattr(graph, "_OTHERS", [])
+    monkeypatch.setattr(cuda, "_OPTIONS", {})
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", lambda _: None)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr", "xlmr-ids"])
+@pytest.mark.parametrize("tokens", [20, 100, 32_768])
+def test_pairs_are_filled_up_to_the_longest_of_a_batch(
+    name: str, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "_BATCHING", Batching(tokens, pairs=64, padded=True))
+    on_cpu = open_scorer(str(MODELS / name), engine=Engine(device=Device.CPU))
+    for device in (Device.CUDA, Device.AUTO):
+        scorer = open_scorer(str(MODELS / name), engine=Engine(device=device))
+        assert scorer.run_by == "onnxruntime on the GPU"  # type: ignore[attr-defined]
+        assert scores(scorer) == pytest.approx(scores(on_cpu), abs=1e-5)
+
+
+def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["-m", BERT, "refund", "-d", "a", "-d", "b", "--scores"]
+    expected = rerank(*arguments, "--device", "cpu")
+    auto = rerank(*arguments, "--device", "auto")
+    assert (auto.code, auto.out, auto.err) == (0, expected.out, "")
+    ran = rerank(*arguments, "--device", "cuda")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--device cuda: the onnxruntime that is installed is one for CPUs" in ran.err
+    assert "onnxruntime-gpu" in ran.err
+
+    for module in (networks, cuda):
+        monkeypatch.setattr(module, "may_be_gpu", lambda: True)
+    monkeypatch.setattr(cuda, "_gpus", lambda: 0)
+    auto = rerank(*arguments)
+    assert (auto.code, auto.out, auto.err) == (0, expected.out, "")
+    ran = rerank(*arguments, "--device", "cuda")
+    assert (ran.code, ran.out) == (2, "")
+    assert "the driver finds no NVIDIA GPU" in ran.err
+
+
+@pytest.mark.usefixtures("gpu")
+def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graph.Graph, "runs_by", lambda *_: False)
+    with pytest.raises(UsageError, match="cannot load its CUDA provider"):
+        open_scorer(BERT, engine=Engine(device=Device.CUDA))
+    auto = open_scorer(BERT, engine=Engine(device=Device.AUTO))
+    assert auto.run_by == "onnxruntime on the CPU"  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_is_quantised_for_cpus_stays_there() -> None:
+    auto = open_scorer("mini@1", engine=Engine(device=Device.AUTO))
+    assert auto.run_by == "onnxruntime on the CPU"  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="is quantised for CPUs"):
+        open_scorer("mini@1", engine=Engine(device=Device.CUDA))
+
+
+def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    assert cuda._gpus() == 0
+
+
+def test_the_driver_is_asked_for_what_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Driver:
+        def __init__(self, answer: int) -> None:
+            self.answer = answer
+
+        def cuInit(self, flags: int) -> int:  # noqa: N802
+            return self.answer
+
+        def cuDeviceGetCount(self, count: object) -> int:  # noqa: N802
+            count._obj.value = 2  # type: ignore[attr-defined]
+            return 0
+
+    for answer, found in ((0, 2), (100, 0)):  # 100 is CUDA_ERROR_NO_DEVICE
+        monkeypatch.setattr("ctypes.CDLL", lambda _, answer=answer: Driver(answer))
+        assert cuda._gpus() == found
+
+
+def test_a_folder_is_found_from_its_own_formats_folder(tmp_path: Path) -> None:
+    from rerank_cli.models import describe
+
+    folder = tmp_path / "model"
+    (folder / "openvino").mkdir(parents=True)
+    (folder / "openvino" / "openvino_model.xml").write_text("<net/>")
+    for name in ("tokenizer.json", "config.json"):
+        (folder / name).write_bytes((MODELS / "bert" / name).read_bytes())
+    assert describe(folder / "openvino" / "openvino_model.xml", "x").tokenizer.parent == folder

@@ -1,0 +1,159 @@
+"""OpenVINO behind the same scorer: its scores, its prepared copies, and what it is no help for."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rerank_cli.engine import Engine, Runtime
+from rerank_cli.errors import MissingExtra, ModelError
+from rerank_cli.models import describe
+from rerank_cli.prepared import Prepared
+from rerank_cli.scorers import open_scorer
+from rerank_cli.types import Chunk, Document, Pair, Scorer
+from tests.conftest import MODELS, ROOT, Run
+from tests.folders import copied, graph_of, with_external_data
+
+openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+
+from rerank_cli.scorers import openvino_network  # noqa: E402
+from rerank_cli.scorers.openvino_network import open_openvino  # noqa: E402
+
+NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
+OPENVINO = Engine(Runtime.OPENVINO)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "prepared"
+    monkeypatch.setenv("RERANK_PREPARED", str(place))
+    return place
+
+
+def pairs_of(texts: list[str], query: str = "refund") -> list[Pair]:
+    return [Pair(query, Chunk(Document(text), 0, len(text), text, 0)) for text in texts]
+
+
+def scores(scorer: Scorer) -> list[float | None]:
+    texts = ["Send it back within thirty days.", "refund " * 5, "a", "b", "c d", "e f"]
+    return list(scorer.score(pairs_of(texts)).values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = json.loads((MODELS / name / "references.json").read_text())
+    pairs = [pair for row in rows for pair in pairs_of([row["passage"]], row["query"])]
+    logits = [row["logit"] for row in rows]
+    rounded = open_scorer(str(MODELS / name), engine=OPENVINO).score(pairs).values
+    monkeypatch.setattr(openvino_network, "_precision", lambda _: "f32")
+    exact = open_scorer(str(MODELS / name), engine=OPENVINO).score(pairs).values
+    assert exact == pytest.approx(logits, abs=1e-4)
+    # A factor in bfloat16 has 8 bits, and these models few dimensions to even that out in.
+    assert np.corrcoef(np.array(rounded, float), np.array(logits))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_compiled_once_has_the_same_scores_in_any_company(name: str, root: Path) -> None:
+    model = str(MODELS / name)
+    first = open_scorer(model, engine=OPENVINO)
+    second = open_scorer(model, engine=OPENVINO)
+    assert second.prepared is not None  # type: ignore[attr-defined]
+    assert len(list(root.glob("*/compiled.blob"))) == 1
+    one = open_scorer(model, engine=Engine(Runtime.OPENVINO, threads=1))
+    assert scores(first) == scores(second) == scores(one)
+    words = ("soil", "leaf", "water", "worm")
+    pairs = pairs_of([f"{a} {b} {c}" for a in words for b in words for c in words])
+    together = one.score(pairs).values
+    assert [one.score([pair]).values[0] for pair in pairs] == together
+
+
+def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path) -> None:
+    folder = describe(MODELS / "bert", "bert")
+    expected = open_openvino(folder, 1, Prepared(root)).logits([([5, 6, 7], [0, 0, 0])])
+    (blob,) = root.glob("*/compiled.blob")
+    blob.write_bytes(b"nothing of the kind")
+    store = Prepared(root)
+    assert open_openvino(folder, 1, store).logits([([5, 6, 7], [0, 0, 0])]) == expected
+    (note,) = store.notes
+    assert "was damaged" in note
+
+
+def test_another_openvino_has_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = describe(MODELS / "bert", "bert")
+    for number, version in enumerate(("1", "2", "1"), start=1):
+        monkeypatch.setattr(openvino, "__version__", version)
+        open_openvino(folder, 1, Prepared(root))
+        assert len(list(root.glob("*/compiled.blob"))) == min(number, 2)
+
+
+def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_path: Path) -> None:
+    folder = copied("xlmr", tmp_path)
+    expected = scores(open_scorer(str(folder), engine=OPENVINO))
+    (folder / "openvino").mkdir()
+    target = folder / "openvino" / "openvino_model.xml"
+    openvino.save_model(openvino.Core().read_model(folder / "model.onnx"), target, False)
+    found = scores(open_scorer(str(target), engine=OPENVINO))
+    assert found == pytest.approx(expected, abs=1e-4)
+    weights = target.with_suffix(".bin")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    open_scorer(str(target), engine=OPENVINO)
+    assert len(list(root.glob("*/compiled.blob"))) == 3
+    shutil.rmtree(folder)
+    beside = with_external_data("bert", tmp_path)
+    plain = scores(open_scorer(str(MODELS / "bert"), engine=OPENVINO))
+    assert scores(open_scorer(str(beside), engine=OPENVINO)) == plain
+
+
+def test_what_is_quantised_for_onnxruntime_is_run_by_it_and_that_is_said(rerank: Run) -> None:
+    arguments = ["refund", "-d", "a refund", "-d", "b", "--scores"]
+    expected = rerank(*arguments)
+    ran = rerank(*arguments, "--runtime", "openvino")
+    assert (ran.code, ran.out) == (0, expected.out)
+    path = ROOT / "models" / "mini" / "model.onnx"
+    assert ran.err == f"rerank: {path}: is quantised for onnxruntime, which runs it\n"
+
+
+def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:
+    folder = graph_of(["batch", 7], tmp_path, inputs=("input_ids",))
+    with pytest.raises(ModelError, match="not a reranker: its output"):
+        open_scorer(str(folder), engine=OPENVINO)
+    (folder / "model.onnx").write_bytes(b"no graph")
+    ran = rerank("-m", str(folder), "--runtime", "openvino", "x", "-d", "x")
+    assert (ran.code, ran.out) == (3, "")
+    assert "cannot be opened by OpenVINO: " in ran.err
+
+
+def test_it_runs_on_the_cpu(rerank: Run) -> None:
+    ran = rerank("x", "-d", "x", "--runtime", "openvino", "--device", "cuda")
+    assert ran.code == 2
+    assert "--runtime openvino runs on the CPU" in ran.err
+
+
+def test_where_it_is_not_installed_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, rerank: Run
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtra, match="needs the extra openvino"):
+        open_scorer(str(MODELS / "bert"), engine=OPENVINO)
+    ran = rerank("-m", str(MODELS / "bert"), "x", "-d", "x", "--runtime", "openvino")
+    assert ran.code == 2
+    assert "hint: pip install 'rerank-cli[openvino]'" in ran.err
+
+
+def test_a_run_leaves_no_word_and_no_trace() -> None:
+    """Such as what libraries print when they load, or where they count who uses them."""
+    command = [sys.executable, "-m", "rerank_cli", "-m", str(MODELS / "bert")]
+    ran = subprocess.run(
+        [*command, "--runtime", "openvino", "refund", "-d", "a", "-d", "b", "--json"],
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert len(json.loads(ran.stdout)["results"]) == 2

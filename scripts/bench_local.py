@@ -14,8 +14,9 @@ in its defaults and in its best setting: all cores, where it lets one say so, an
 1, 4, 16 and 64 that takes the least time for the first passages.
 
 Every engine scores in a process of its own, here, peer, peer at its best, in turn; the scoring
-alone is timed, after a warm-up pass. Ratios are those of medians. Also measured here: one thread
-against two, the peak of resident memory, and the CPU time that goes by while nothing is done.
+alone is timed, after a warm-up pass. A ratio is the worst of all runs, beside the medians. Also
+measured here: one thread against two, float32 by OpenVINO against float32 by onnxruntime, the peak
+of resident memory, and the CPU time that goes by while nothing is done.
 What a peer that does not run says is printed in its place. Bounds are those of a peer's defaults.
 Exits with 1 where one is missed.
 """
@@ -28,7 +29,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -164,8 +166,8 @@ def main() -> None:
         print(line)
     words = sum(len(text.split()) for text in passages)
     print(
-        f"{len(passages)} passages of {words / len(passages):.0f} words in the mean, medians of "
-        f"{bench.runs}; {machine.processor()}, {machine.cores()} cores, "
+        f"{len(passages)} passages of {words / len(passages):.0f} words in the mean, the worst of "
+        f"{bench.runs} runs; {machine.processor()}, {machine.cores()} cores, "
         f"Python {platform.python_version()}"
     )
     for who, versions in bench.versions.items():
@@ -191,13 +193,26 @@ def alone(bench: Bench, model: Model) -> list[Row]:
     one, two = bench.in_turn(lambda: bench.ours(model, 1), lambda: bench.ours(model, 2, idle=True))
     rows: list[Row] = []
     if machine.cores() > 1:
-        ratio, detail = seconds(one) / seconds(two), f"{seconds(two):.3f} / {seconds(one):.3f} s"
-        rows.append(Row(model.name, "two threads for one", ratio, SCALING, detail))
+        detail = f"{seconds(two):.3f} / {seconds(one):.3f} s"
+        rows.append(Row(model.name, "two threads for one", worst(two, one), SCALING, detail))
     idle = max(report["idle"] for report in two)
     rows.append(Row(model.name, "CPU while idle for 2 s", idle, IDLE, at_most=True, unit="s"))
     peak = median(report["peak"] for report in two)
     rows.append(Row(model.name, "peak memory", peak, unit="MB"))
+    whole = model.folder / "onnx" / "model.onnx"
+    if whole.exists() and find_spec("openvino"):
+        rows.append(by_openvino(bench, replace(model, graph=str(whole.relative_to(model.folder)))))
     return rows
+
+
+def by_openvino(bench: Bench, model: Model) -> Row:
+    """How much sooner OpenVINO scores by a float32 graph than onnxruntime does."""
+    other, usual = bench.in_turn(
+        lambda: bench.ours(model, machine.cores(), runtime="openvino"),
+        lambda: bench.ours(model, machine.cores()),
+    )
+    detail = f"{seconds(other):.3f} / {seconds(usual):.3f} s"
+    return Row(model.name, "float32, by OpenVINO", worst(other, usual), None, detail)
 
 
 def against(bench: Bench, model: Model, peer: Peer, python: str, tuning: int) -> list[Row]:
@@ -216,7 +231,7 @@ def against(bench: Bench, model: Model, peer: Peer, python: str, tuning: int) ->
         times = [seconds(reports) for reports in (ours, theirs)]
         peaks = [median(report["peak"] for report in reports) for reports in (ours, theirs)]
         detail = f"{times[0]:.3f} / {times[1]:.3f} s, {peaks[0]:.0f} / {peaks[1]:.0f} MB"
-        rows.append(Row(model.name, name, times[1] / times[0], least, detail))
+        rows.append(Row(model.name, name, worst(ours, theirs), least, detail))
         alike = spearman(ours[0]["scores"], theirs[0]["scores"])
         # Padded batches move int8 scores, and other weights give others.
         bound = None if peer.checkpoint or what == "defaults" else AGREEMENT
@@ -242,6 +257,12 @@ def best_batch(bench: Bench, model: Model, peer: Peer, python: str, tuning: int)
 def seconds(reports: Sequence[dict[str, Any]]) -> float:
     taken: list[float] = [report["seconds"] for report in reports]
     return median(taken)
+
+
+def worst(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> float:
+    """The least of the runs' ratios, each of neighbours in time."""
+    ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)]
+    return float(min(ratios))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:

@@ -35,6 +35,7 @@ class Job:
     idle: bool
     threads: int | None = None
     batch: int | None = None
+    runtime: str = "onnxruntime"
 
 
 def main(open_engine: Callable[[Job], Score], packages: Sequence[str]) -> None:

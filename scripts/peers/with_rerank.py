@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from peers.measured import Job, Score, main
 from peers.passages import LENGTH
 from rerank_cli import open_scorer, rank
-from rerank_cli.engine import Engine
+from rerank_cli.engine import Engine, Runtime
 
 
 def opened(job: Job) -> Score:
-    scorer = open_scorer(job.graph, engine=Engine(threads=job.threads))
+    scorer = open_scorer(job.graph, engine=Engine(Runtime(job.runtime), threads=job.threads))
 
     def score(query: str, passages: Sequence[str]) -> list[float]:
         ranking = rank(query, passages, scorer, chunk_tokens=LENGTH)

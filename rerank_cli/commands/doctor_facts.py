@@ -3,7 +3,8 @@
 import os
 import platform
 import time
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ _MATTERS = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
-_PACKAGES = ("onnxruntime", "tokenizers", "numpy", "httpx", "pydantic", "typer")
+_PACKAGES = (
+    "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "httpx", "pydantic",
+    "typer",
+)  # fmt: skip
 _PASSAGE = "The parcel comes back within thirty days."
 
 
@@ -30,7 +34,7 @@ def facts(model: str | None, engine: Engine) -> dict[str, dict[str, Any]]:
             "rerank": __version__,
             "python": platform.python_version(),
             "system": platform.platform(),
-            **{name: version(name) for name in _PACKAGES},
+            **_installed(),
         },
         "processor": {
             "name": machine.processor(),
@@ -52,6 +56,15 @@ def facts(model: str | None, engine: Engine) -> dict[str, dict[str, Any]]:
         found["model"] = {"name": model or "the default", "error": str(error), **hint}
     except OSError as error:
         found["model"] = {"name": model or "the default", "error": str(error)}
+    return found
+
+
+def _installed() -> dict[str, str]:
+    """The versions of packages; of those that may stand for each other, the ones there are."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
     return found
 
 
@@ -132,7 +145,8 @@ def _running(scorer: Scorer) -> dict[str, Any]:
             "prepared_in": str(scorer.prepared.parent),
             "bytes_of_all_prepared": size,
         }
-    return {**about, "because": _why_not(store)}
+    gpu = scorer.run_by.endswith("GPU")
+    return {**about, "because": "a GPU needs no copy" if gpu else _why_not(store)}
 
 
 def _why_not(store: Prepared | None) -> str:

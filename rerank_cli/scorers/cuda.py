@@ -2,8 +2,6 @@
 
 import ctypes
 import os
-import sys
-from contextlib import redirect_stdout
 
 import onnxruntime
 
@@ -32,7 +30,12 @@ def open_on_gpu(folder: ModelFolder, *, required: bool) -> Graph | None:
             hint="use the model's float32 or float16 graph, or --device cpu",
         )
     if trouble is None and not is_dynamic(folder.graph):
-        graph = _opened(folder)
+        try:
+            graph = _opened(folder)
+        except ModelError:  # as where its memory is taken
+            if required:
+                raise
+            return None
         if graph is not None:
             return graph
         trouble = "onnxruntime cannot load its CUDA provider"
@@ -67,11 +70,16 @@ def _gpus() -> int:
 def _opened(folder: ModelFolder) -> Graph | None:
     """The graph, if onnxruntime then runs it on the GPU and not, as it may, on the CPU."""
     onnxruntime.set_default_logger_severity(4)  # what fails to load is told of by us
-    with redirect_stdout(sys.stderr):  # it prints what it cannot load
-        if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
-        graph = Graph(
-            folder.graph,
-            Loading(batching=_BATCHING, provider=(CUDA, _OPTIONS), padding=folder.padding),
-        )
+    if hasattr(onnxruntime, "preload_dlls"):
+        # It prints what it cannot load, to where results go. Its module's own name comes first.
+        vars(onnxruntime)["print"] = _say_nothing
+        onnxruntime.preload_dlls()
+    graph = Graph(
+        folder.graph,
+        Loading(batching=_BATCHING, provider=(CUDA, _OPTIONS), padding=folder.padding),
+    )
     return graph if graph.runs_by(CUDA) else None
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    pass

@@ -68,6 +68,7 @@ class Graph:
                 str(loading.prepared or path),
                 options,
                 providers=[loading.provider, *_OTHERS] if loading.provider else [_CPU],
+                enable_fallback=0,  # which would print, and go on by another provider
             )
         except ORT_ERRORS as error:
             raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
@@ -83,6 +84,8 @@ class Graph:
         self.batching = loading.batching
         if _MASK not in self._inputs:  # what is filled up would be read
             self.batching = replace(self.batching, padded=False)
+        if any(isinstance(spec.shape[0], int) for spec in self._session.get_inputs()):
+            self.batching = ALONE  # the graph was exported for so many pairs
         self._output = self._logits_output()
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = _SILENT

@@ -54,29 +54,28 @@ def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> 
 
     def make(making: Path) -> None:
         model = compiled()
-        exported = BytesIO()
-        model.export_model(exported)
-        (making / _COMPILED).write_bytes(exported.getbuffer())
+        (making / _COMPILED).write_bytes(_exported(model))
         if are_batches_alike(OpenVinoNetwork(path, model, 1), folder.length):
             (making / _ALIKE).touch()
 
-    if store is None:
-        return OpenVinoNetwork(path, compiled(), threads)
     try:
-        made = store.folder(path, _recipe(openvino, settings), make, needs)
+        recipe = _recipe(openvino, settings)
+        made = None if store is None else store.folder(path, recipe, make, needs)
     except Unprepared:
+        made = None
+    if store is None or made is None:
         return OpenVinoNetwork(path, compiled(), threads)
+    content = openvino.Tensor(np.memmap(made / _COMPILED, np.uint8, "c"), shared_memory=True)
     try:
-        content = openvino.Tensor(np.memmap(made / _COMPILED, np.uint8, "c"), shared_memory=True)
         model = core.import_model(content, "CPU", settings)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, TypeError) as error:
+        del content  # which would keep the file
         store.discard(made, _reason(error))
         return OpenVinoNetwork(path, compiled(), threads)
     network = OpenVinoNetwork(path, model, threads)
     network.prepared = made / _COMPILED
     network.mapped = content
-    if (made / _ALIKE).exists():
-        network.batching = ALIKE
+    network.batching = ALIKE if (made / _ALIKE).exists() else ALONE
     return network
 
 
@@ -115,10 +114,10 @@ class OpenVinoNetwork:
 
     def logits(self, rows: Sequence[Row]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
-        if not hasattr(self._own, "request"):
-            self._own.request = self._model.create_infer_request()
         feed = feed_of(rows, self._inputs, padding=0)
         try:
+            if not hasattr(self._own, "request"):
+                self._own.request = self._model.create_infer_request()
             output = self._own.request.infer(feed)[self._output]
         except RuntimeError as error:
             longest = max(len(ids) for ids, _ in rows)
@@ -129,6 +128,16 @@ class OpenVinoNetwork:
 
     def widened(self) -> None:
         """There is none: another copy of the weights would be needed."""
+
+
+def _exported(model: Any) -> memoryview:
+    """A compiled model's bytes; raises `Unprepared`."""
+    stream = BytesIO()
+    try:
+        model.export_model(stream)
+    except RuntimeError as error:
+        raise Unprepared(_reason(error)) from error
+    return stream.getbuffer()
 
 
 def _precision(core: Any) -> str:

@@ -6,6 +6,7 @@ processes share them. The scores are those of the model's own file, to the last 
 made faster is kept only where that was seen.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import onnxruntime
@@ -56,6 +57,8 @@ def recipe() -> str:
 
 def _optimise(path: Path, folder: Path, longest: int) -> None:
     """Have onnxruntime load a graph and save what it then has, and see what runs can be made."""
+    from google.protobuf.message import DecodeError
+
     from rerank_cli.scorers.probing import are_batches_alike, are_equal
     from rerank_cli.scorers.unmasking import unmask
 
@@ -75,11 +78,12 @@ def _optimise(path: Path, folder: Path, longest: int) -> None:
     except ModelError:  # it is no cross-encoder, and whoever opens it will say so
         return
     unmasked = folder / _UNMASKED
-    if unmask(folder / _GRAPH, unmasked):
-        without = Graph(path, Loading(unmasked))
-        if are_equal(graph, without, longest):
-            unmasked.replace(folder / _GRAPH)
-            graph = without
+    with suppress(ModelError, DecodeError):  # what cannot be made without it is as good with it
+        if unmask(folder / _GRAPH, unmasked):
+            without = Graph(path, Loading(unmasked))
+            if are_equal(graph, without, longest):
+                unmasked.replace(folder / _GRAPH)
+                graph = without
     unmasked.unlink(missing_ok=True)
     if are_batches_alike(graph, longest):
         (folder / _ALIKE).touch()

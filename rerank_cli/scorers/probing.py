@@ -8,7 +8,7 @@ from rerank_cli.errors import ScorerError
 from rerank_cli.scorers.batches import ALIKE
 from rerank_cli.scorers.network import Network, Row
 
-_LENGTHS = (9, 33, 96)  # tokens
+_LENGTHS = (5, 9, 33, 96, 128, 256)  # tokens
 _LONG = 257  # of a pair that has a run of its own in any case
 _COUNTS = (2, 3, 7, 16)  # pairs
 # Every vocabulary has these, and what they mean matters to nobody here.
@@ -34,7 +34,7 @@ def are_batches_alike(network: Network, longest: int) -> bool:
 
 def are_equal(first: Network, second: Network, longest: int) -> bool:
     """Whether two networks score pairs alike, each in a run of its own."""
-    lengths = [min(length, longest) for length in (*_LENGTHS, _LONG)]
+    lengths = [min(length, longest) for length in (*_LENGTHS[:-1], _LONG)]
     rows = [_row(length, number) for length in lengths for number in (1, 2)]
     try:
         return all(first.logits([row]) == second.logits([row]) for row in rows)

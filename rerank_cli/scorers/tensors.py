@@ -61,7 +61,10 @@ def feed_of(rows: Sequence[Row], inputs: Mapping[str, Integer], padding: int) ->
 
 def logits_of(output: Any, rows: Sequence[Row], path: Path) -> list[float]:
     """One logit a pair: of two classes, the second's less the first's."""
-    values = np.asarray(output, np.float64).reshape(len(rows), -1)
+    values = np.asarray(output, np.float64)
+    if values.size % len(rows):
+        raise ScorerError(f"{path}: gave {values.size} values for {len(rows)} pairs")
+    values = values.reshape(len(rows), -1)
     if values.shape[1] not in (1, 2):
         raise ModelError(f"{path}: not a cross-encoder: {values.shape[1]} outputs a pair")
     logits = values[:, 0] if values.shape[1] == 1 else values[:, 1] - values[:, 0]

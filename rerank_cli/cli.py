@@ -42,6 +42,7 @@ class Commands(DefaultGroup):
     elsewhere: ClassVar[dict[str, tuple[str, str]]] = {
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
+        "eval": ("rerank_cli.commands.evaluate", "Measure whether reranking helps on your data."),
         "doctor": ("rerank_cli.commands.doctor", "Tell what a model runs on here."),
     }
 

@@ -144,6 +144,10 @@ class _Defaults:
         return {own[key].parameter: value for key, value in values.items() if key in own}
 
 
+# What the parser gives is what an option of this type has.
+_AS_THEY_ARE = (str, list[str], tuple[str, str])
+
+
 class _Plain:
     """Reads the values of options: text, truths, numbers in their range, and choices.
 
@@ -154,7 +158,7 @@ class _Plain:
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """Read a value as its option's type; raises an error that names the option or variable."""
         kind = param.type_descriptor.annotation
-        if value is None or kind in (str, list[str]) or type(value) is kind:
+        if value is None or kind in _AS_THEY_ARE or type(value) is kind:
             return value
         try:
             return _kind(param).from_text(value)

@@ -112,8 +112,8 @@ def test_the_first_word_may_be_a_command() -> None:
         ("rerank --model=mini@", ["values", "@1"]),
         ("rerank --format=m", ["values", "md"]),
         ("LC_ALL=C rerank -f m", ["values", "md"]),
-        ("rerank", ["values", "rank", "providers", "config", "doctor"]),
-        ("", ["values", "rank", "providers", "config", "doctor"]),
+        ("rerank", ["values", "rank", "providers", "config", "eval", "doctor"]),
+        ("", ["values", "rank", "providers", "config", "eval", "doctor"]),
     ],
 )
 def test_bash_gives_a_line(line: str, expected: list[str]) -> None:

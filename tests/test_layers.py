@@ -21,12 +21,13 @@ LAYERS = [
     {"models", "inputs", "render", "settings", "editing", "providers"},
     {"keys"},
     {"scorers", "pipeline", "progress", "parsing", "options"},
-    {"usage"},
+    {"usage", "evaluation"},
     {"commands", "completion"},
     {"cli"},
 ]
 HEAVY = {
-    "bm25s", "httpx", "numpy", "onnxruntime", "pydantic", "rich", "Stemmer", "tokenizers",
+    "bm25s", "httpx", "ir_measures", "numpy", "onnxruntime", "pydantic", "rich", "scipy",
+    "Stemmer", "tokenizers",
 }  # fmt: skip
 
 

@@ -96,7 +96,8 @@ def test_the_examples_of_settings_run(rerank: Run, home: Path) -> None:
 
 def test_every_option_that_is_named_exists(rerank: Run) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    known = set(re.findall(r"--[a-z-]+", rerank("--help").out)) | {
+    helps = rerank("--help").out + rerank("eval", "--help").out
+    known = set(re.findall(r"--[a-z-]+", helps)) | {
         f"--no-{setting.key}" for setting in SETTINGS.values() if setting.kind.type is bool
     }
     assert named <= known

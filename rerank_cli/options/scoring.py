@@ -14,7 +14,8 @@ _model = partial(setting, rich_help_panel="Model")
 _chunking = partial(setting, rich_help_panel="Chunking")
 
 
-def _complete_model() -> list[str]:
+def complete_model() -> list[str]:
+    """The names that a model can be asked for by, for a shell's completion."""
     from rerank_cli.models import names
     from rerank_cli.providers.catalogue import examples
 
@@ -27,7 +28,7 @@ Model = Annotated[
         "-m",
         "--model",
         metavar="MODEL",
-        autocompletion=_complete_model,
+        autocompletion=complete_model,
         help="mini@1 (the default), bm25, ./FOLDER with an ONNX cross-encoder, or "
         "PROVIDER/MODEL, to which documents are then sent.",
     ),

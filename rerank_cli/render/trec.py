@@ -21,7 +21,7 @@ _NO_WORD = re.compile("[\\s\ud800-\udfff]")
 
 def trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """A line a result; the score is the raw one, the tag the model's name."""
-    tag = _one_word(ranking.info.model)
+    tag = one_word(ranking.info.model)
     for result in ranking.results:
         name = _name(result.document, result.index)
         if style.passages and result.document.media is None:
@@ -32,7 +32,7 @@ def trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
 
 
 def _line(name: str, rank: int, score: str, tag: str) -> bytes:
-    line = f"{_QUERY} Q0 {_one_word(name)} {rank} {score} {tag}\n"
+    line = f"{_QUERY} Q0 {one_word(name)} {rank} {score} {tag}\n"
     return line.encode()
 
 
@@ -40,5 +40,6 @@ def _name(document: Document, index: int) -> str:
     return document.id or document_place(document) or str(index)
 
 
-def _one_word(name: str) -> str:
+def one_word(name: str) -> str:
+    """A name without the white space that would end it in a run."""
     return _NO_WORD.sub(lambda match: quote(match.group(), errors="surrogatepass"), name)

@@ -1,0 +1,196 @@
+"""`rerank eval DATASET…`: whether reranking helps on a user's own queries, and how sure that is.
+
+Thin: what is measured is `evaluation`'s business, and how it is drawn `eval_table`'s.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rerank_cli.engine import Device, Engine, Runtime
+from rerank_cli.errors import ExitCode, UsageError
+from rerank_cli.options import remote, scoring
+from rerank_cli.parsing import PlainCommand
+from rerank_cli.providers.asked import (
+    CONCURRENCY,
+    CONNECT_TIMEOUT,
+    RETRIES,
+    TIMEOUT,
+    Calling,
+    Remote,
+)
+from rerank_cli.terminal import Terminal
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
+DEPTH = 100
+
+Datasets = Annotated[
+    list[str] | None, typer.Argument(metavar="[FILE|FOLDER]...", show_default=False)
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        autocompletion=scoring.complete_model,
+        help="A model to measure, with options of its own if need be: 'mini@1 --max-chunks 1'; "
+        "repeatable.",
+    ),
+]
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--compare", metavar="A B", help="Say how alike two models order documents."),
+]
+Depth = Annotated[
+    str,
+    typer.Option(
+        "--depth", metavar="N,…", show_default=True, help="How many candidates are reranked."
+    ),
+]
+Measures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--measure",
+        metavar="NAME",
+        help="What is measured, as ir-measures names it; repeatable, the first decides. "
+        "Default: nDCG@10, RR@10, AP.",
+    ),
+]
+Sample = Annotated[
+    int | None, typer.Option("--sample", min=2, metavar="N", help="Take N queries of each set.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Which queries, and which draws of them.")
+]
+
+
+def _file(name: str, text: str) -> Any:
+    return typer.Option(f"--{name}", metavar="FILE", help=text)
+
+
+@app.command("eval", cls=PlainCommand)
+def evaluate(
+    ctx: typer.Context,
+    datasets: Datasets = None,
+    model: Models = None,
+    compare: Compare = None,
+    depth: Depth = str(DEPTH),
+    measure: Measures = None,
+    condensed: Annotated[
+        bool, typer.Option("--condensed", help="Leave out documents that were not judged.")
+    ] = False,
+    sample: Sample = None,
+    seed: Seed = 0,
+    queries: Annotated[Path | None, _file("queries", "Queries: TSV or JSONL.")] = None,
+    corpus: Annotated[Path | None, _file("corpus", "Documents: TSV or JSONL.")] = None,
+    qrels: Annotated[Path | None, _file("qrels", "Judgements, as TREC or BEIR has them.")] = None,
+    run: Annotated[Path | None, _file("run", "Candidates, as TREC has them.")] = None,
+    per_query: Annotated[
+        Path | None, _file("per-query", "Write every query's figures, as TSV.")
+    ] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option("--runs", metavar="DIR", help="Write each system's run, for trec_eval."),
+    ] = None,
+    threads: scoring.Threads = None,
+    runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
+    device: scoring.DeviceOption = Device.AUTO,
+    base_url: remote.BaseUrl = None,
+    concurrency: remote.Concurrency = CONCURRENCY,
+    retries: remote.Retries = RETRIES,
+    timeout: remote.Timeout = TIMEOUT,
+    connect_timeout: remote.ConnectTimeout = CONNECT_TIMEOUT,
+    rpm: remote.Rpm = None,
+    tpm: remote.Tpm = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+) -> int:
+    """Measure whether reranking helps on your own queries, and how sure that is.
+
+    A DATASET is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a JSONL file of
+    {"query": …, "documents": […], "relevant": […]}: places from 0, ids, a grade for each, or an
+    object of ids and grades. Parts that lie elsewhere are named by --queries, --corpus, --qrels and
+    --run. Without candidates BM25 finds them. Beside each model stand the order the data came in,
+    BM25, and the best order that the candidates allow.
+
+    \b
+    rerank eval beir/scifact                             the default model against BM25
+    rerank eval mine.jsonl -m mini@1 -m cohere/rerank-v3.5
+    rerank eval nq squad --depth 10,50,100               quality against cost
+    rerank eval nq --compare ./fp32 ./int8 --sample 100  do two models agree?
+    """
+    from rerank_cli.commands.eval_flow import Asked, evaluated
+    from rerank_cli.evaluation.beir import Parts
+
+    engine = Engine(runtime, device, threads)
+    asked = Remote(
+        base_url=base_url,
+        calling=Calling(
+            concurrency=concurrency,
+            retries=retries,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+        ),
+    )
+    parts = None
+    if queries is not None or corpus is not None:
+        if datasets or queries is None or corpus is None or qrels is None:
+            raise UsageError(
+                "--queries, --corpus and --qrels make up a set of their own",
+                hint="all three are needed, and --run if there are candidates; no DATASET",
+            )
+        parts = Parts(queries.name.partition(".")[0], queries, corpus, qrels, run)
+    elif not datasets:
+        raise UsageError("eval needs a DATASET", hint="rerank eval --help shows what one is")
+    return (
+        evaluated(
+            Asked(
+                datasets=[Path(one) for one in datasets or []],
+                parts=parts,
+                qrels=qrels,
+                run=run,
+                models=models_of(ctx, model, compare),
+                compare=compare,
+                depths=depths_of(depth),
+                measures=measure or [],
+                condensed=condensed,
+                sample=sample,
+                seed=seed,
+                per_query=per_query,
+                runs=runs,
+                as_json=as_json,
+            ),
+            engine,
+            asked,
+            Terminal.current(),
+        )
+        or ExitCode.OK
+    )
+
+
+def models_of(
+    ctx: typer.Context, given: list[str] | None, compare: tuple[str, str] | None
+) -> list[str]:
+    """The models to measure: those given and those compared, else the one that is set."""
+    models = [*(given or []), *(compare or ())]
+    if not models:
+        from rerank_cli.models import catalogue
+        from rerank_cli.parsing import effective
+
+        models = [effective(ctx)["model"][0] or str(catalogue()["default"])]
+    return list(dict.fromkeys(models))
+
+
+def depths_of(text: str) -> list[int]:
+    """Read depths, smallest first; raises `UsageError`."""
+    try:
+        depths = sorted({int(one) for one in text.split(",")})
+    except ValueError as error:
+        raise UsageError(f"--depth {text}: not a number", hint="as in --depth 10,50,100") from error
+    if depths[0] < 1:
+        raise UsageError(f"--depth {text}: at least one candidate is needed")
+    return depths

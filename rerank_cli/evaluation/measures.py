@@ -1,0 +1,133 @@
+"""Figures of runs by ir-measures, query by query, with ties broken as trec_eval breaks them.
+
+A run is measured by its scores alone, in the 32 bits that trec_eval has for them; equal ones are
+ordered by id, downwards. What is written as a TREC run has the same figures there.
+"""
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rerank_cli.errors import UsageError
+from rerank_cli.evaluation.agreement import ordered
+from rerank_cli.evaluation.collection import Candidate, Qrels, Task
+from rerank_cli.evaluation.first_stage import extra_missing
+
+DEFAULT = ("nDCG@10", "RR@10", "AP")
+_NAME = re.compile(r"(\w+)(?:\((.*)\))?(?:@(\d+))?")
+Run = Mapping[str, Mapping[str, float]]  # scores by ids of query and document
+Figures = dict[str, dict[str, float]]  # by measure and query
+
+
+def parsed(names: Sequence[str]) -> dict[str, Any]:
+    """Measures by their names; raises `UsageError` for what cannot be computed, `MissingExtra`."""
+    try:
+        import ir_measures
+    except ImportError as error:
+        raise extra_missing() from error
+    found = {}
+    for name in names:
+        try:
+            measure = _measure(name, ir_measures.measures.registry)
+            if not ir_measures.DefaultPipeline.supports(measure):
+                raise ValueError("nothing that is installed computes it")
+        except (AssertionError, KeyError, SyntaxError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"--measure {name}: not a measure that can be computed: {error}",
+                hint="as in nDCG@10, RR@10, AP, R@100, P@5, P(rel=2)@5 (https://ir-measur.es)",
+            ) from error
+        found[str(measure)] = measure
+    return found
+
+
+def _measure(name: str, registry: Mapping[str, Any]) -> Any:
+    """Read a measure: its name, its parameters in brackets, and its cutoff after @.
+
+    ir-measures' own reader needs `ast.Num`, which Python 3.14 does not have
+    (https://github.com/terrierteam/ir_measures/issues/80).
+    """
+    parts = _NAME.fullmatch(name.strip())
+    if parts is None or parts[1] not in registry:
+        raise ValueError("ir-measures has none of that name")
+    kind = registry[parts[1]]
+    call = ast.parse(f"f({parts[2] or ''})", mode="eval").body
+    assert isinstance(call, ast.Call)  # noqa: S101 - for the type checker
+    given = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+    if parts[3]:
+        given[kind.AT_PARAM] = int(parts[3])
+    measure = kind(**given)
+    measure.validate_params()
+    return measure
+
+
+def figures_of(
+    run: Run, qrels: Qrels, measures: Mapping[str, Any], *, condensed: bool = False
+) -> Figures:
+    """A figure for each measure and each query that is judged; 0 where a query has no documents.
+
+    Where they are `condensed`, documents that were not judged are left out of the run first.
+    """
+    import ir_measures
+
+    values: Figures = {name: dict.fromkeys(qrels, 0.0) for name in measures}
+    judged = {name: dict(of) for name, of in qrels.items()}
+    orders = {
+        query: [name for name in ordered(scores) if not condensed or name in qrels[query]]
+        for query, scores in run.items()
+        if query in qrels
+    }
+    # Whole numbers, none twice: what computes some of the measures breaks ties in its own way.
+    descending = {
+        query: {name: float(len(order) - place) for place, name in enumerate(order)}
+        for query, order in orders.items()
+        if order
+    }
+    for metric in ir_measures.iter_calc(list(measures.values()), judged, descending):
+        if metric.query_id in qrels:
+            values[str(metric.measure)][metric.query_id] = float(metric.value)
+    return values
+
+
+def reranked(
+    task: Task, scores: Mapping[str, Mapping[str, float]], depth: int
+) -> dict[str, dict[str, float]]:
+    """A run in which the best `depth` candidates are in the order of their scores.
+
+    Candidates without a score, and those beyond `depth`, come after them in the order they had.
+    """
+    run = {}
+    for query, candidates in task.candidates.items():
+        own = scores.get(query, {})
+        head = {one.id: own[one.id] for one in candidates[:depth] if one.id in own}
+        rest = [one.id for one in candidates if one.id not in head]
+        least = min(head.values(), default=0.0)
+        run[query] = head | {name: least - place for place, name in enumerate(rest, 1)}
+    return run
+
+
+def first_order(task: Task) -> dict[str, dict[str, float]]:
+    """The run of the order in which candidates came."""
+    return {query: _descending(candidates) for query, candidates in task.candidates.items()}
+
+
+def oracle(task: Task) -> dict[str, dict[str, float]]:
+    """The best run that these candidates allow: by grade, and else in the order they had."""
+    return {
+        query: _descending(sorted(candidates, key=lambda one: -task.qrels[query].get(one.id, 0)))
+        for query, candidates in task.candidates.items()
+    }
+
+
+def unjudged(task: Task, run: Run, depth: int = 10) -> float:
+    """The share of all queries' best `depth` documents that was not judged."""
+    found = [
+        name in task.qrels[query]
+        for query, scores in run.items()
+        for name in ordered(scores)[:depth]
+    ]
+    return 1 - sum(found) / len(found) if found else 0.0
+
+
+def _descending(candidates: Sequence[Candidate]) -> dict[str, float]:
+    return {one.id: float(len(candidates) - place) for place, one in enumerate(candidates)}

@@ -1,0 +1,267 @@
+"""Evaluation sets of every form: read whole, and what is amiss in them is said."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ir_measures", reason="the extra eval is not installed")
+
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.evaluation import beir, lists
+from rerank_cli.evaluation.collection import Collection
+from rerank_cli.evaluation.first_stage import task_of
+from rerank_cli.evaluation.measures import (
+    DEFAULT,
+    figures_of,
+    first_order,
+    oracle,
+    parsed,
+    reranked,
+    unjudged,
+)
+
+CORPUS = [
+    {"_id": "d1", "title": "Soil", "text": "Worms turn the soil over."},
+    {"_id": "d2", "title": "", "text": "Water the roots, and not the leaves."},
+    {"_id": "d3", "title": "Slugs", "text": "Slugs eat leaves at night."},
+    {"_id": "d4", "title": "", "text": "Frost kills young leaves."},
+]
+QUERIES = [
+    {"_id": "q1", "text": "what eats leaves"},
+    {"_id": "q2", "text": "how to water"},
+    {"_id": "q3", "text": "nobody judged this"},
+]
+# Its only number is the first one's id and the second one's place.
+IDS = json.dumps(
+    {
+        "query": "q",
+        "documents": [{"id": name, "text": "a"} for name in (1, 2, 3)],
+        "relevant": [1],
+    }
+)
+QRELS = [("q1", "d3", 2), ("q1", "d4", 0), ("q2", "d2", 1)]
+
+
+def jsonl(records: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def beir_folder(to: Path, qrels: list[tuple[str, str, int]] | None = None) -> Path:
+    folder = to / "garden"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(jsonl(CORPUS)))
+    (folder / "queries.jsonl").write_bytes(b"\xef\xbb\xbf" + jsonl(QUERIES))
+    lines = "".join(f"{q}\t{d}\t{grade}\n" for q, d, grade in qrels or QRELS)
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
+    return folder
+
+
+def read(folder: Path, run: Path | None = None) -> Collection:
+    return beir.read(beir.parts_of(folder, run=run))
+
+
+def test_a_beir_folder_is_read_and_bm25_finds_candidates(tmp_path: Path) -> None:
+    collection = read(beir_folder(tmp_path))
+    assert collection.name == "garden"
+    assert collection.notes == []
+    task = task_of(collection, 100, None, 0)
+    assert list(task.queries) == ["q1", "q2"]
+    assert task.first == "bm25"
+    assert task.candidates["q1"][0].id == "d3"
+    assert "d1" not in {one.id for one in task.candidates["q1"]}  # no word of the query is in it
+    assert [note for note in task.notes if "no judgements" in note] == [
+        "1 queries have no judgements: they are left out"
+    ]
+
+
+def test_what_is_amiss_is_said(tmp_path: Path) -> None:
+    folder = beir_folder(
+        tmp_path, [*QRELS, ("q1", "d3", 1), ("q1", "d9", 1), ("q2", "d1", -1), ("q9", "d1", 1)]
+    )
+    (folder / "corpus.jsonl.gz").unlink()
+    (folder / "corpus.jsonl").write_bytes(jsonl([*CORPUS, {"_id": "d1", "text": "another"}]))
+    collection = read(folder)
+    assert collection.corpus["d1"].text == "Worms turn the soil over."
+    assert collection.qrels["q1"]["d3"] == 2
+    notes = "\n".join(task_of(collection, 10, None, 0).notes)
+    for said in (
+        "1 judgements have an id that was there before",
+        "1 documents have an id that was there before",
+        "1 grades are below zero",
+        "1 relevant documents are not in the corpus",
+        "1 queries of the judgements have no text",
+    ):
+        assert said in notes
+
+
+def test_a_trec_set_takes_its_candidates_from_the_run(tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("q1\twhat eats leaves\nq2\thow to water\n")
+    (tmp_path / "corpus.jsonl").write_bytes(jsonl(CORPUS))
+    (tmp_path / "qrels.txt").write_text("q1 0 d3 2\nq1 0 d4 0\nq2 0 d2 1\n")
+    (tmp_path / "run.trec").write_text(
+        "q1 Q0 d1 1 0.5 x\nq1 Q0 d3 2 0.5 x\nq1 Q0 d4 3 0.7 x\nq1 Q0 d8 4 0.1 x\n"
+    )
+    parts = beir.Parts(
+        "garden", *(tmp_path / name for name in ("q.tsv", "corpus.jsonl", "qrels.txt", "run.trec"))
+    )
+    collection = beir.read(parts)
+    assert set(collection.corpus) == {"d1", "d3", "d4"}
+    task = task_of(collection, 2, None, 0)
+    # As trec_eval reads it: by score whatever the ranks say, and equal ones by id, downwards.
+    assert [one.id for one in task.candidates["q1"]] == ["d4", "d3"]
+    assert task.candidates["q2"] == []
+    assert task.first == "input"
+    notes = "\n".join(task.notes)
+    assert "1 documents of the run are not in the corpus" in notes
+    assert "1 queries have no candidates: their figures are 0" in notes
+
+
+@pytest.mark.parametrize(
+    ("relevant", "grades"),
+    [
+        ([1], {"0": 0, "1": 1, "2": 0}),
+        ([0, 2], {"0": 1, "1": 0, "2": 1}),
+        ([0, 2, 1], {"0": 0, "1": 2, "2": 1}),
+        ([True, False, False], {"0": 1, "1": 0, "2": 0}),
+        (["1"], {"0": 0, "1": 1, "2": 0}),
+        ({"2": 3, "0": -1}, {"2": 3, "0": -1}),
+        ([], {"0": 0, "1": 0, "2": 0}),
+    ],
+)
+def test_relevant_documents_are_places_ids_or_grades(
+    relevant: object, grades: dict[str, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(jsonl([{"query": "q", "documents": ["a", "b", "c"], "relevant": relevant}]))
+    assert lists.read(path).qrels == {"1": grades}
+
+
+def test_records_have_ids_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl.gz"
+    documents = [{"id": 7, "text": "a"}, {"id": "x", "text": "b", "title": "B"}]
+    record = {"id": "first", "query": "q", "documents": documents, "relevant": ["x"]}
+    path.write_bytes(gzip.compress(jsonl([record])))
+    collection = lists.read(path)
+    assert collection.qrels == {"first": {"7": 0, "x": 1}}
+    assert collection.candidates is not None
+    assert [one.document.title for one in collection.candidates["first"]] == ["", "B"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", ":2: not JSON: "),
+        ("[]", ":2: not a JSON object"),
+        ('{"query": "q"}', ":2: needs a query and its documents"),
+        ('{"query": "q", "documents": [3]}', ":2: document 0 has no text"),
+        ('{"query": "q", "documents": ["a"], "relevant": [5, 6]}', ":2: relevant has a place"),
+        ('{"query": "q", "documents": ["a"], "relevant": ["z"]}', ":2: relevant has 'z'"),
+        ('{"query": "q", "documents": ["a"], "relevant": "all"}', ":2: relevant is neither"),
+        ('{"query": "q", "documents": ["a", "b"], "relevant": [true]}', "1 truths for 2"),
+        ('{"query": "q", "documents": ["a"], "relevant": {"0": Infinity}}', ":2: relevant "),
+        (IDS, "could be places or ids"),
+        ('{"query": "q", "documents": ["a", "b"], "relevant": [0.5, 1]}', "no grade"),
+        ('{"id": "1", "query": "q", "documents": ["a"]}', "id 1 was there before"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named(line: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"query": "q", "documents": ["a"], "relevant": [1]}\n' + line + "\n")
+    with pytest.raises(InputError, match=f".*{message}".replace("'", ".")):
+        lists.read(path)
+
+
+def test_parts_that_are_missing_or_wrong_are_named(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path)
+    (folder / "queries.jsonl").write_text('{"text": "no id"}\n')
+    with pytest.raises(InputError, match=r"queries\.jsonl:1: no query"):
+        read(folder)
+    (folder / "queries.jsonl").write_bytes(jsonl(QUERIES))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\tmuch\n")
+    with pytest.raises(InputError, match=r"test\.tsv:2: not a judgement"):
+        read(folder)
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "a.tsv")
+    (folder / "qrels" / "b.tsv").touch()
+    with pytest.raises(UsageError, match="has 2 files of judgements"):
+        read(folder)
+    (folder / "corpus.jsonl.gz").unlink()
+    with pytest.raises(InputError, match=r"holds no corpus\.jsonl"):
+        read(folder)
+    (tmp_path / "run").write_text("q1 d1 0.5\n")
+    with pytest.raises(InputError, match=r"run:1: not a line of a run"):
+        beir._run(tmp_path / "run")
+
+
+def test_a_sample_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    record = {"documents": ["a", "b"], "relevant": [1, 0]}
+    path.write_bytes(jsonl([{"query": f"q {number}", **record} for number in range(30)]))
+    collection = lists.read(path)
+    first, again, other = (task_of(collection, 9, 5, seed) for seed in (1, 1, 2))
+    assert list(first.queries) == list(again.queries) != list(other.queries)
+    assert len(first.queries) == 5
+
+
+def test_a_set_without_judgements_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(jsonl([{"query": "q", "documents": ["a"]}]))
+    with pytest.raises(InputError, match="no query has judgements"):
+        task_of(lists.read(path), 9, None, 0)
+
+
+def test_figures_are_trec_evals() -> None:
+    """On an example whose figures pytrec_eval's authors published, and on ties."""
+    qrels = {"q1": {"d1": 0, "d2": 1, "d3": 0}, "q2": {"d2": 1, "d3": 1}}
+    run = {"q1": {"d1": 1.0, "d2": 0.0, "d3": 1.5}, "q2": {"d1": 1.5, "d2": 0.2, "d3": 0.5}}
+    measures = parsed(["AP", "nDCG", "RR", "RR@10"])
+    found = figures_of(run, qrels, measures)
+    assert found["AP"] == pytest.approx({"q1": 1 / 3, "q2": 7 / 12})
+    assert found["nDCG"] == pytest.approx({"q1": 0.5, "q2": 0.693426}, abs=1e-5)
+    # Equal scores are ordered by id, downwards, whatever order they came in.
+    tied = {"q1": {"d1": 1.0, "d2": 1.0, "d3": 1.0}, "q2": {"d3": 1.0, "d1": 1.0, "d2": 1.0}}
+    for name in ("RR", "RR@10"):
+        assert figures_of(tied, qrels, measures)[name] == {"q1": 0.5, "q2": 1.0}
+    # trec_eval has 32 bits for a score, in which these are equal.
+    close = {"q1": {"d1": 1.0 + 1e-12, "d2": 1.0}}
+    assert figures_of(close, qrels, measures)["RR"]["q1"] == 1.0
+    # Below zero is not relevant, and a query without documents has nothing.
+    below = {"q1": {"d1": -1, "d2": 1}, "q2": {"d2": 1}}
+    found = figures_of({"q1": {"d1": 2.0, "d2": 1.0}}, below, measures)
+    assert found["RR"] == {"q1": 0.5, "q2": 0.0}
+
+
+def test_condensed_measures_leave_out_what_was_not_judged() -> None:
+    qrels = {"q": {"d2": 1}}
+    run = {"q": {"d1": 2.0, "d2": 1.0}}
+    for name in DEFAULT:
+        (plain,) = figures_of(run, qrels, parsed([name])).values()
+        (condensed,) = figures_of(run, qrels, parsed([name]), condensed=True).values()
+        assert plain["q"] < condensed["q"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "name", ["nDCG@", "nothing", "nDCG@ten", "", "P", "P@1.5", "P(rel=)@5", "alpha_nDCG@10"]
+)
+def test_a_measure_that_there_is_not_is_named(name: str) -> None:
+    with pytest.raises(UsageError, match="--measure"):
+        parsed([name])
+
+
+def test_a_run_reranks_the_best_and_keeps_the_rest_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    documents = ["a", "b", "c", "d"]
+    path.write_bytes(jsonl([{"query": "q", "documents": documents, "relevant": {"1": 1, "3": 2}}]))
+    task = task_of(lists.read(path), 100, None, 0)
+
+    def order(run: dict[str, dict[str, float]]) -> list[str]:
+        return sorted(run["1"], key=lambda name: -run["1"][name])
+
+    assert order(first_order(task)) == ["0", "1", "2", "3"]
+    assert order(oracle(task)) == ["3", "1", "0", "2"]
+    scores = {"1": {"0": -3.0, "1": -1.0, "2": 5.0}}
+    assert order(reranked(task, scores, 2)) == ["1", "0", "2", "3"]
+    assert order(reranked(task, scores, 4)) == ["2", "1", "0", "3"]  # one has no score
+    assert unjudged(task, first_order(task)) == 0.5

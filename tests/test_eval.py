@@ -243,3 +243,11 @@ def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Pa
     assert b"going on where this was cut off: " in again.stderr
     assert figures(again) == undisturbed
     assert list(journals.glob("*.jsonl")) == []
+
+
+def test_models_that_cut_documents_differently_are_told_of(tmp_path: Path, rerank: Run) -> None:
+    path, bert = str(a_set(tmp_path)), str(MODELS / "bert")
+    ran = rerank("eval", path, "--compare", bert, "mini@1")
+    assert f"the two cut documents differently: into windows of their own, {bert} of 64" in ran.err
+    same = [f"{bert} --chunk-tokens 40", "mini@1 --chunk-tokens 40"]
+    assert "differently" not in rerank("eval", path, "--compare", *same).err

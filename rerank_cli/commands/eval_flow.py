@@ -1,13 +1,12 @@
 """The steps of `rerank eval`: read, find candidates, score, measure, write."""
 
-import math
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rerank_cli.commands.eval_table import drawn, foretold
+from rerank_cli.commands.eval_scoring import score, tell
+from rerank_cli.commands.eval_table import drawn
 from rerank_cli.directories import cache_directory
 from rerank_cli.engine import Engine
 from rerank_cli.errors import ExitCode, InputError, UsageError
@@ -21,15 +20,12 @@ from rerank_cli.evaluation.output import as_json, dumped, write_per_query, write
 from rerank_cli.evaluation.report import Rows, Set, overall
 from rerank_cli.evaluation.runner import Job
 from rerank_cli.evaluation.systems import System, system_of
-from rerank_cli.leaving import on_ctrl_c
-from rerank_cli.progress import noted
 from rerank_cli.providers.asked import Remote
 from rerank_cli.scorers import local_folder, open_scorer
 from rerank_cli.terminal import PipeClosed, Terminal
 from rerank_cli.types import Scorer
 
 _BM25 = "bm25"
-_DIGITS = re.compile(r"[\d,]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +55,7 @@ def evaluated(asked: Asked, engine: Engine, remote: Remote, terminal: Terminal) 
     if remote.base_url and not any(map(_is_remote, systems)):
         raise UsageError("--base-url is for a provider's model, and none is measured")
     scorers = [_opened(system, remote) for system in systems]
+    _check_windows(asked, systems, scorers, terminal)
     tasks = [
         task_of(one, asked.depths[-1], asked.sample, asked.seed) for one in _collections(asked)
     ]
@@ -73,7 +70,7 @@ def evaluated(asked: Asked, engine: Engine, remote: Remote, terminal: Terminal) 
         for task in tasks
     ]
     jobs = [job for of in work for one in of for job in one.jobs.values()]
-    _score(jobs, terminal)
+    score(jobs, terminal)
     sets = []
     for task, of in zip(tasks, work, strict=True):
         rows = Rows(task, measures, asked.seed, condensed=asked.condensed)
@@ -94,7 +91,7 @@ def evaluated(asked: Asked, engine: Engine, remote: Remote, terminal: Terminal) 
             terminal.write([dumped(as_json(sets, means, comparison, asked.seed))])
         else:
             terminal.write(drawn(sets, means, comparison, list(measures), terminal))
-    _tell(jobs, terminal)
+    tell(jobs, terminal)
     for job in jobs:
         job.close()
     return ExitCode.OK
@@ -165,6 +162,24 @@ def _opened(system: System, remote: Remote) -> Scorer:
     return open_scorer(system.model, engine=system.engine, remote=own)
 
 
+def _check_windows(
+    asked: Asked, systems: Sequence[System], scorers: Sequence[Scorer], terminal: Terminal
+) -> None:
+    """Say where two models that are compared cut documents differently, and nobody asked for it."""
+    windows = {
+        system.name: scorer.info.window
+        for system, scorer in zip(systems, scorers, strict=True)
+        if system.name in map(str.strip, asked.compare or ())
+        and "chunk_tokens" not in dict(system.options)
+    }
+    if len(set(windows.values())) > 1:
+        told = " and ".join(f"{name} of {size or 'any'}" for name, size in windows.items())
+        terminal.warn(
+            f"the two cut documents differently: into windows of their own, {told} tokens",
+            hint="to compare the models alone: --compare 'A --chunk-tokens N' 'B --chunk-tokens N'",
+        )
+
+
 def _is_remote(system: System) -> bool:
     return system.model != _BM25 and local_folder(system.model) is None
 
@@ -179,55 +194,6 @@ def _stamp(system: System, remote: Remote) -> str:
     beside = [folder.graph.parent / name for name in needs(folder.graph)]
     found = [path.stat() for path in (folder.graph, folder.tokenizer, *beside)]
     return " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in found)
-
-
-def _score(jobs: Sequence[Job], terminal: Terminal) -> None:
-    """Score everything, once it is known and said how long that takes."""
-    resumed = sum(job.resumed for job in jobs)
-    if resumed:
-        terminal.say(f"going on where this was cut off: {resumed:,} queries were scored before")
-    with noted(terminal.stderr, "trying a few queries") if terminal.watched else nullcontext():
-        for job in jobs:
-            job.pilot()
-    left = sum(job.left() for job in jobs)
-    if left > 1:
-        terminal.say(foretold(jobs, left))
-    with _progress(jobs, left, terminal) as show:
-        for job in jobs:
-            for _ in job.run():
-                show()
-
-
-@contextmanager
-def _progress(
-    jobs: Sequence[Job], whole: float, terminal: Terminal
-) -> Iterator[Callable[[], None]]:
-    """A line on a terminal that tells how long it still takes."""
-    if not terminal.watched or whole < 1:
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # no thread of its own
-    bar = tqdm(
-        total=1.0,
-        file=terminal.stderr,
-        leave=False,
-        bar_format="{desc}  {percentage:3.0f}% |{bar:20}|",
-    )
-
-    def show() -> None:
-        left = sum(job.left() for job in jobs)
-        bar.n = max(0.0, min(1.0, 1 - left / whole))
-        bar.set_description_str(f"about {_clock(left)} left")
-
-    with on_ctrl_c(bar.close), bar:
-        yield show
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _by_words(task: Task) -> dict[str, dict[str, float]]:
@@ -257,24 +223,3 @@ def _comparison(asked: Asked, sets: Sequence[Set], measure: str) -> Comparison |
         for one in sets
     ]
     return compared([one.task for one in sets], [(a, b) for a, b in pairs], measure, asked.seed)
-
-
-def _tell(jobs: Sequence[Job], terminal: Terminal) -> None:
-    """Say what scoring had to say, each thing once for a model, however many queries it was of."""
-    for name in dict.fromkeys(job.system.name for job in jobs):
-        entries = [
-            entry for job in jobs if job.system.name == name for entry in job.entries.values()
-        ]
-        alike: dict[str, list[str]] = {}
-        for note in (note for entry in entries for note in entry.notes):
-            alike.setdefault(_DIGITS.sub("0", note), []).append(note)
-        for notes in alike.values():
-            more = f" (and {len(notes) - 1:,} like it)" if len(notes) > 1 else ""
-            terminal.warn(f"{name}: {notes[0]}{more}")
-        if missing := sum(entry.missing for entry in entries):
-            terminal.warn(f"{name} gave no score for {missing:,} documents: they come last")
-        if cut := sum(entry.truncated for entry in entries):
-            terminal.warn(
-                f"{name}: {cut:,} documents or queries were not scored whole",
-                hint="more chunks: -m 'MODEL --max-chunks N'",
-            )

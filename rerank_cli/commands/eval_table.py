@@ -78,6 +78,7 @@ def _table(
     widths = [
         max(len(heads[place]), *(len(row[place]) for row in rows)) for place in range(len(heads))
     ]
+    widths[1] = min(widths[1], max(16, width // 3))
     shown: list[int] = []
     for place in order:
         if sum(widths[one] + _GAP for one in [*shown, place]) - _GAP <= width or len(shown) < 3:
@@ -88,6 +89,7 @@ def _table(
         table.add_column(
             Text(heads[place]),
             justify="left" if left else "right",
+            max_width=widths[place],
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -10,7 +10,7 @@ from rerank_cli.evaluation.report import Row
 from rerank_cli.evaluation.statistics import Difference, combined
 
 SHOWN = 3  # queries on which two systems differ most, and documents of each
-_WORDS = 200  # characters of a text
+_WORDS = 120  # characters of a text
 
 
 @dataclass(frozen=True, slots=True)

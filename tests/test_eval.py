@@ -18,6 +18,7 @@ from rerank_cli.engine import Engine
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.systems import system_of
 from tests.conftest import MODELS, ROOT, Run
+from tests.loopback import Status, serve
 
 WORDS = ["soil", "leaf", "water", "worm", "frost", "slug", "seed", "root"]
 
@@ -251,3 +252,29 @@ def test_models_that_cut_documents_differently_are_told_of(tmp_path: Path, reran
     assert f"the two cut documents differently: into windows of their own, {bert} of 64" in ran.err
     same = [f"{bert} --chunk-tokens 40", "mini@1 --chunk-tokens 40"]
     assert "differently" not in rerank("eval", path, "--compare", *same).err
+
+
+def test_a_provider_stands_beside_a_model_and_goes_on_where_it_failed(
+    tmp_path: Path, rerank: Run
+) -> None:
+    path = str(a_set(tmp_path))
+    with serve("tei") as server:
+        models = ["-m", "tei/m", "-m", str(MODELS / "bert"), "--base-url", server.url]
+        content = evaluated(rerank, path, *models)
+    rows = {row["system"]: row for row in content["sets"][0]["systems"]}
+    assert rows["tei/m"]["cost"]["chunks"] == 96
+    assert rows["tei/m"]["measures"]["nDCG@10"]["difference"]["wins"] > 0
+    with serve("tei", faults=[*[None] * 5, Status(503)]) as server:
+        models = ["-m", "tei/m", "--base-url", server.url, "--retries", "0"]
+        ran = rerank("eval", path, *models)
+        assert (ran.code, ran.out) == (3, "")
+        again = rerank("eval", path, *models, "--json")
+    assert again.err == "going on where this was cut off: 5 queries were scored before\n"
+    found = {row["system"]: row for row in json.loads(again.out)["sets"][0]["systems"]}
+    assert found["tei/m"]["measures"] == rows["tei/m"]["measures"]
+
+
+def test_an_address_is_for_a_provider(tmp_path: Path, rerank: Run) -> None:
+    ran = rerank("eval", str(a_set(tmp_path)), "-m", "bm25", "--base-url", "http://127.0.0.1:9")
+    assert ran.code == 2
+    assert "--base-url is for a provider's model, and none is measured" in ran.err

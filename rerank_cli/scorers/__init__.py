@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _LEXICAL = "bm25"
 _USUAL = Engine()
+# onnxruntime reports its use to its makers, unless this is set before it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 
 

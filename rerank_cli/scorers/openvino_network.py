@@ -3,6 +3,7 @@
 Compiled once for this machine, and mapped into memory from then on.
 """
 
+import sys
 import threading
 from collections.abc import Sequence
 from io import BytesIO
@@ -29,6 +30,8 @@ _DTYPES: dict[str, Integer] = {"i64": np.int64, "i32": np.int32}
 
 def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> "OpenVinoNetwork":
     """Compile a model's graph or open what was compiled of it; raises `ModelError`."""
+    # OpenVINO reports its use through this package, and does without where it cannot be imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError as error:

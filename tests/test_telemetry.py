@@ -1,0 +1,29 @@
+"""Nothing leaves the machine: what runs the models is kept from reporting its use."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MODELS, ROOT
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_runtimes_leave_no_identifiers_and_no_reports(runtime: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    home = tmp_path / "home"
+    home.mkdir()
+    # Without what a CI sets: there the runtimes are silent of themselves.
+    environment = {
+        "HOME": str(home), "PYTHONPATH": str(ROOT), "RERANK_PREPARED": str(tmp_path / "prepared"),
+    }  # fmt: skip
+    command = [
+        *(sys.executable, "-m", "rerank_cli", "--runtime", runtime, "-m", str(MODELS / "bert")),
+        *("refund", "-d", "one", "-d", "another"),
+    ]
+    ran = subprocess.run(command, env=environment, capture_output=True, cwd=tmp_path, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert [path for path in home.rglob("*") if path.is_file()] == []

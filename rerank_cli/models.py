@@ -6,7 +6,8 @@ Finds and describes; opening and running is `scorers.local`'s business.
 import json
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,8 @@ class ModelFolder:
     """A model on disk: its ONNX graph and tokenizer, and the figures that scoring needs.
 
     `length` is the most tokens it takes in one sequence, `window` the passage tokens it reads
-    well at once, `padding` the token that fills a sequence up.
+    well at once, `padding` the token that fills a sequence up. `languages` are those that it is
+    known to read (ISO 639-1); none where that is not known.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelFolder:
     length: int
     window: int
     padding: int = 0
+    languages: Sequence[str] = ()
 
 
 def shipped(name: str) -> ModelFolder:
@@ -65,9 +68,10 @@ def shipped(name: str) -> ModelFolder:
         )
     for root in _SHIPPED:
         if (root / entry["folder"]).is_dir():
-            return describe(
+            found = describe(
                 root / entry["folder"], plain, entry["revision"], window=entry["window"]
             )
+            return replace(found, languages=entry["languages"])
     raise ModelError(
         f"the files of {plain}@{entry['revision']} are missing from this installation",
         hint="install rerank-cli again",

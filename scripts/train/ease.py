@@ -1,0 +1,48 @@
+"""Finds the channels of the bi-encoder's activations that would take most of the 8 bits."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from encoder import Tower
+from torch import Tensor, nn
+
+POWER = 0.7  # how much of what a channel is larger than the others moves to the factors
+
+
+def eased(
+    tower: Tower, rows: Iterable[Sequence[int]], power: float = POWER
+) -> dict[str, np.ndarray]:
+    """For each product, what to divide the channels of its input by, from some texts' token ids.
+
+    Channels that are no larger than most are left as they are.
+    """
+    most: dict[str, Tensor] = {}
+    hooks = [
+        module.register_forward_pre_hook(_watch(most, name)) for name, module in _products(tower)
+    ]
+    with torch.no_grad():
+        for row in rows:
+            tower.encoder(input_ids=torch.tensor([row], device=tower.device))
+    for hook in hooks:
+        hook.remove()
+    return {
+        name: (largest / largest.median()).clamp(min=1).pow(power).cpu().numpy()
+        for name, largest in most.items()
+    }
+
+
+def _products(tower: Tower) -> Iterable[tuple[str, nn.Module]]:
+    for place, layer in enumerate(tower.encoder.encoder.layer):
+        at = f"encoder.layer.{place}."
+        yield f"{at}qkv", layer.attention.self.query
+        yield f"{at}intermediate.dense", layer.intermediate.dense
+        yield f"{at}output.dense", layer.output.dense
+
+
+def _watch(most: dict[str, Tensor], name: str):  # type: ignore[no-untyped-def]
+    def see(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        largest = inputs[0].detach().float().abs().amax((0, 1))
+        most[name] = torch.maximum(most[name], largest) if name in most else largest
+
+    return see

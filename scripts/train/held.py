@@ -1,0 +1,95 @@
+"""Held-out questions: how well a reader ranks their candidates, and what its logits mean."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from network import Reader
+from pools import RELEVANT, UNKNOWN, Pool, Source
+
+QUESTIONS = 150  # of each set
+BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One question's candidates: their logits, and which of them are relevant."""
+
+    logits: np.ndarray
+    relevant: np.ndarray
+
+
+def pools_of(sources: Sequence[Source], seed: int) -> list[Pool]:
+    """The candidates of held-out questions, as BM25 and the bi-encoder find them."""
+    made = []
+    for source in sources:
+        draw = random.Random(f"{seed}-{source.name}")
+        for place in draw.sample(source.held_out, min(QUESTIONS, len(source.held_out))):
+            made += [source.plain(place, source.near(place, hidden=True))]
+    return made
+
+
+def judged(pools: Sequence[Pool], score: Callable[[Pool], torch.Tensor]) -> list[Judged]:
+    found = []
+    for pool in pools:
+        known = pool.labels[0] != UNKNOWN
+        with torch.no_grad():
+            logits = score(pool)[0].cpu().numpy()
+        found.append(Judged(logits[known], pool.labels[0][known] == RELEVANT))
+    return found
+
+
+def ndcg(lists: Sequence[Judged], depth: int = 10) -> float:
+    """Mean nDCG of lists that have something relevant."""
+    gains = 1 / np.log2(np.arange(2, depth + 2))
+    values = []
+    for one in lists:
+        if one.relevant.any():
+            ranked = one.relevant[np.argsort(-one.logits, kind="stable")][:depth]
+            ideal = gains[: min(depth, int(one.relevant.sum()))].sum()
+            values.append(float((gains[: len(ranked)] * ranked).sum() / ideal))
+    return sum(values) / len(values)
+
+
+def fit(lists: Sequence[Judged], rounds: int = 100) -> tuple[float, float]:
+    """The factor and the bias that make the sigmoid of a logit a probability (Platt 1999)."""
+    logits = np.concatenate([one.logits for one in lists]).astype(float)
+    truth = np.concatenate([one.relevant for one in lists]).astype(float)
+    beta = np.array([1.0, 0.0])
+    inputs = np.stack([logits, np.ones_like(logits)], 1)
+    for _ in range(rounds):  # Newton's method on the log-likelihood
+        found = 1 / (1 + np.exp(-inputs @ beta))
+        slope = inputs.T @ (truth - found)
+        bend = (inputs * (found * (1 - found))[:, None]).T @ inputs + 1e-6 * np.eye(2)
+        step = np.linalg.solve(bend, slope)
+        beta += np.clip(step, -1, 1)
+        if np.abs(step).max() < 1e-9:
+            break
+    if beta[0] <= 0 or not math.isfinite(beta[1]):
+        raise SystemExit("the logits have nothing to do with what is relevant: not calibrated")
+    return float(beta[0]), float(beta[1])
+
+
+def fold(reader: Reader, factor: float, bias: float) -> None:
+    """Put a factor and a bias into the reader's last layer."""
+    last = reader.judge[2]
+    with torch.no_grad():
+        reader.linear *= factor
+        last.weight *= factor
+        last.bias.mul_(factor).add_(bias)
+
+
+def reliability(lists: Sequence[Judged]) -> list[tuple[float, float, int, float]]:
+    """For each tenth of scores its bounds, its pairs, and the share of them that is relevant."""
+    scores = 1 / (1 + np.exp(-np.concatenate([one.logits for one in lists]).astype(float)))
+    truth = np.concatenate([one.relevant for one in lists])
+    rows = []
+    for place in range(BINS):
+        low, high = place / BINS, (place + 1) / BINS
+        inside = (scores >= low) & ((scores < high) | (place == BINS - 1))
+        if inside.any():
+            rows.append((low, high, int(inside.sum()), float(truth[inside].mean())))
+    return rows

@@ -1,0 +1,129 @@
+"""Trains the reader: pools of queries and documents in, checkpoints out; goes on where it was."""
+
+import copy
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from encoder import Tower
+from held import fold
+from network import Reader
+from pools import NOT, RELEVANT, Pool, Source
+from torch import Tensor
+from torch.nn import functional
+
+RATE, WARM, DECAY = 1e-3, 100, 0.01
+KEEPING = 0.998  # of the running mean of the weights
+MOST_QUERY, MOST_PASSAGE = 46, 254  # tokens
+SHARES = {"squad": 30, "nq": 30, "bioasq": 28, "qamr": 12}
+EVERY = 100  # steps between checkpoints
+
+
+class Learner:
+    """A reader, its optimiser, and the running mean of its weights, which is what is kept."""
+
+    def __init__(
+        self, tower: Tower, weights: Tensor, sources: dict[str, Source], seed: int
+    ) -> None:
+        torch.manual_seed(seed)
+        self.seed, self.step = seed, 0
+        self.calibration: tuple[float, float] | None = None
+        self._tower, self._sources = tower, sources
+        hidden = tower.encoder.config.hidden_size
+        self.reader = Reader(hidden, weights).to(tower.device)
+        self.mean = {name: value.clone() for name, value in self.reader.state_dict().items()}
+        plain = [
+            p for name, p in self.reader.named_parameters() if p.ndim < 2 or name == "weight.weight"
+        ]
+        rest = [p for name, p in self.reader.named_parameters() if not any(p is q for q in plain)]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": rest, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}],
+            lr=RATE,
+        )
+
+    def run(
+        self, stop: int, steps: int, path: Path, until: float, said: Callable[[str], None]
+    ) -> None:
+        """Learn until step `stop` of `steps`, or until the clock (monotonic) shows `until`."""
+        losses: list[float] = []
+        started, first = time.monotonic(), self.step
+        while self.step < stop and time.monotonic() < until:
+            for group in self.optimiser.param_groups:
+                group["lr"] = RATE * _pace(self.step, steps)
+            losses.append(self._learn())
+            self.step += 1
+            if self.step % EVERY == 0:
+                self.save(path)
+                pace = (self.step - first) / (time.monotonic() - started)
+                said(f"step {self.step}: loss {np.mean(losses):.4f}, {pace:.2f} steps/s")
+                losses.clear()
+        self.save(path)
+
+    def _learn(self) -> float:
+        # One generator a step: what is drawn does not depend on where it was taken up again.
+        draw = random.Random(f"{self.seed}-{self.step}")
+        name = draw.choices(list(SHARES), list(SHARES.values()))[0]
+        pool = self._sources[name].pool(draw)
+        if (pool.labels == RELEVANT).sum() == 0:
+            return 0.0
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = loss_of(self.logits(pool), torch.from_numpy(pool.labels).to(self._tower.device))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        self.optimiser.step()
+        keeping = min(KEEPING, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            for key, value in self.reader.state_dict().items():
+                self.mean[key].lerp_(value, 1 - keeping)
+        return float(loss.detach())
+
+    def averaged(self) -> Reader:
+        """The reader of the mean weights, calibrated if it was said how."""
+        reader: Reader = copy.deepcopy(self.reader).eval()
+        reader.load_state_dict(self.mean)
+        if self.calibration:
+            fold(reader, *self.calibration)
+        return reader
+
+    def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:
+        """Logits (queries, documents), of the reader that learns or of another."""
+        queries = self._tower.sides(self._tower.ids(pool.queries, MOST_QUERY))
+        documents = self._tower.sides(self._tower.ids(pool.documents, MOST_PASSAGE))
+        with torch.autocast(self._tower.device.type, torch.bfloat16):
+            return (reader or self.reader)(queries.asked(), documents).float().T
+
+    def save(self, path: Path) -> None:
+        kept = {
+            "step": self.step, "reader": self.reader.state_dict(), "mean": self.mean,
+            "optimiser": self.optimiser.state_dict(),
+        }  # fmt: skip
+        making = path.with_suffix(".making")
+        torch.save(kept, making)
+        making.rename(path)
+
+    def load(self, path: Path) -> None:
+        kept = torch.load(path, map_location=self._tower.device)
+        self.step, self.mean = kept["step"], kept["mean"]
+        self.reader.load_state_dict(kept["reader"])
+        self.optimiser.load_state_dict(kept["optimiser"])
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each relevant document against all that are not, mean over the queries."""
+    asked = (labels == RELEVANT).any(-1)
+    logits, labels = logits[asked], labels[asked]
+    relevant = labels == RELEVANT
+    against = logits.masked_fill(labels != NOT, -math.inf).logsumexp(-1, keepdim=True)
+    each = functional.softplus(against - logits).masked_fill(~relevant, 0.0)
+    return (each.sum(-1) / relevant.sum(-1)).mean()
+
+
+def _pace(step: int, steps: int) -> float:
+    """Warm up in a line, then down along a cosine."""
+    if step < WARM:
+        return (step + 1) / WARM
+    return 0.5 + 0.5 * math.cos(math.pi * (step - WARM) / max(1, steps - WARM))

@@ -1,0 +1,238 @@
+"""Makes what one step learns from: a pool of queries and documents near each other, and labels.
+
+Every query is compared with every document of its pool. The pool gathers what BM25 and the
+bi-encoder find for a few questions, so that what is not relevant looks as if it were; other
+questions that its passages answer join it.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from forms import as_query, without_answer, wrong_number
+from texts import Corpus, Passage, Question, sentences
+
+QUERIES, DOCUMENTS, TRAPS = 16, 36, 6
+FROM_MODEL = 0.5  # of the questions that a pool begins with, where a model has mined some
+RELEVANT, NOT, UNKNOWN = 1, 0, -1
+
+
+@dataclass(slots=True)
+class Pool:
+    """`labels` (queries, documents): RELEVANT, NOT or UNKNOWN, which nothing is learned from."""
+
+    queries: list[str]
+    documents: list[str]
+    labels: np.ndarray
+
+
+class Source:
+    """Draws pools from one corpus."""
+
+    def __init__(self, corpus: Corpus, words: np.ndarray, meaning: np.ndarray) -> None:
+        self.name, self._corpus = corpus.name, corpus
+        self._words, self._meaning = words, meaning
+        self.mined: dict[int, list[int]] = {}  # what a model takes for answers, of some questions
+        self.held_out = [
+            place
+            for place, question in enumerate(corpus.questions)
+            if question.held_out and place not in corpus.barred_questions
+        ]
+        self._asked: dict[int, list[int]] = {}
+        self.kept = [
+            place
+            for place, question in enumerate(corpus.questions)
+            if not question.held_out and place not in corpus.barred_questions
+        ]
+        for place in self.kept:
+            for passage in corpus.questions[place].relevant:
+                self._asked.setdefault(passage, []).append(place)
+        held = {p for q in corpus.questions if q.held_out for p in q.relevant}
+        self._hidden = (held - self._asked.keys()) | corpus.barred
+
+    def near(self, place: int, *, hidden: bool = False) -> list[int]:
+        """The passages that BM25 or the bi-encoder finds for a question.
+
+        Those of held-out articles are among them only if `hidden` ones are wanted.
+        """
+        both = [*self._words[place], *self._meaning[place]]
+        return [one for one in dict.fromkeys(map(int, both)) if hidden or one not in self._hidden]
+
+    def plain(self, place: int, passages: list[int]) -> Pool:
+        """One question and some passages, as they stand."""
+        texts = [_shown(self._corpus.passages[one], titled=False) for one in passages]
+        question = self._corpus.questions[place].text
+        return Pool([question], texts, self._labels([place], passages))
+
+    def pool(self, draw: random.Random) -> Pool:
+        """A pool of one of the forms that suit the corpus."""
+        forms: dict[str, list[tuple[Callable[[random.Random], Pool], int]]] = {
+            "squad": [
+                (self.paragraphs, 45),
+                (self.sentences, 25),
+                (self.joined, 15),
+                (self.cloze, 15),
+            ],
+            "nq": [(self.paragraphs, 65), (self.joined, 15), (self.cloze, 20)],
+            "bioasq": [(self.paragraphs, 65), (self.joined, 10), (self.cloze, 25)],
+            "qamr": [(self.paragraphs, 100)],
+        }
+        makers, weights = zip(*forms[self._corpus.name], strict=True)
+        made: Pool = draw.choices(makers, weights)[0](draw)
+        return made
+
+    def paragraphs(self, draw: random.Random) -> Pool:
+        """Whole passages, with copies that an answer was taken out of or a number changed in."""
+        places, asked = self._gather(draw, DOCUMENTS)
+        titled = draw.random() < 0.4
+        texts = [_shown(self._corpus.passages[place], titled=titled) for place in places]
+        labels = self._labels(asked, places)
+        traps: list[tuple[int, str]] = []
+        for row, one in enumerate(asked):
+            if len(traps) == TRAPS:
+                break
+            changed = self._trap(self._corpus.questions[one], draw)
+            if changed is not None:
+                traps.append((row, _shown(changed, titled=titled)))
+        labels = np.pad(labels, ((0, 0), (0, len(traps))), constant_values=UNKNOWN)
+        for column, (row, text) in enumerate(traps, len(texts)):
+            texts.append(text)
+            labels[row, column] = NOT
+        return Pool(self._queries(asked, draw), texts, labels)
+
+    def sentences(self, draw: random.Random) -> Pool:
+        """The sentences of a few paragraphs: those beside the answer's are what misleads."""
+        places, asked = self._gather(draw, 10)
+        titled = draw.random() < 0.25
+        parts = [
+            (place, sentence)
+            for place in places
+            for sentence in sentences(self._corpus.passages[place].text)
+        ][: DOCUMENTS + 12]
+        labels = np.zeros((len(asked), len(parts)), np.int8)
+        for row, one in enumerate(asked):
+            question = self._corpus.questions[one]
+            holding = [
+                column for column, (_, part) in enumerate(parts) if _answers(part, question.answers)
+            ]
+            labels[row, holding] = UNKNOWN
+            own = [column for column in holding if parts[column][0] in question.relevant]
+            if own:
+                said = set(question.text.lower().split())
+                best = max(own, key=lambda c: len(said & set(parts[c][1].lower().split())))
+                labels[row, best] = RELEVANT
+        texts = [
+            _shown(Passage(self._corpus.passages[place].title, part), titled=titled)
+            for place, part in parts
+        ]
+        return Pool(self._queries(asked, draw), texts, labels)
+
+    def joined(self, draw: random.Random) -> Pool:
+        """Long chunks of two passages, of which one at most is what is asked for."""
+        places, asked = self._gather(draw, DOCUMENTS)
+        labels = self._labels(asked, places)
+        order = list(range(len(places)))
+        draw.shuffle(order)
+        pairs = list(zip(order[::2], order[1::2], strict=False))
+        texts = [
+            "\n".join(_shown(self._corpus.passages[places[one]], titled=True) for one in pair)
+            for pair in pairs
+        ]
+        both = np.stack([labels[:, list(pair)] for pair in pairs], 1)
+        merged = np.where((both == RELEVANT).any(-1), RELEVANT, both.min(-1))
+        return Pool(self._queries(asked, draw), texts, merged)
+
+    def cloze(self, draw: random.Random) -> Pool:
+        """A sentence asks for the passage that it was taken out of: statements, titles, claims."""
+        found, _ = self._gather(draw, 3 * DOCUMENTS)
+        found.sort(key=lambda place: len(sentences(self._corpus.passages[place].text)) < 3)
+        places = found[:DOCUMENTS]
+        queries, texts, own = [], [], []
+        for place in places:
+            passage = self._corpus.passages[place]
+            parts = sentences(passage.text)
+            chosen = draw.randrange(len(parts)) if parts else 0
+            texts.append(passage.text)
+            if passage.title and draw.random() < 0.2:
+                queries.append(passage.title)
+            elif len(parts) > 2 and 5 < len(parts[chosen].split()) < 50:
+                queries.append(as_query(parts[chosen], draw))
+                if draw.random() < 0.85:
+                    texts[-1] = " ".join(parts[:chosen] + parts[chosen + 1 :])
+            else:
+                continue
+            own.append(place)
+        labels = np.array(
+            [[self._cloze_label(one, place) for place in places] for one in own], np.int8
+        ).reshape(len(own), len(places))
+        return Pool(queries[:QUERIES], texts, labels[:QUERIES])
+
+    def _cloze_label(self, one: int, other: int) -> int:
+        if one == other:
+            return RELEVANT
+        title = self._corpus.passages[one].title
+        return UNKNOWN if title and title == self._corpus.passages[other].title else NOT
+
+    def _gather(self, draw: random.Random, size: int) -> tuple[list[int], list[int]]:
+        """Places of passages, and the questions that some of them answer."""
+        places: dict[int, None] = {}
+        asked: dict[int, None] = {}
+        for _ in range(size):  # each brings four passages or more, of which some are there
+            if len(places) >= size:
+                break
+            mined = bool(self.mined) and draw.random() < FROM_MODEL
+            seed = draw.choice(list(self.mined) if mined else self.kept)
+            question = self._corpus.questions[seed]
+            asked[seed] = None
+            near = self.mined[seed] if mined else [*self._words[seed][:8], *self._meaning[seed][:8]]
+            some = [int(one) for one in draw.sample(near, min(len(near), max(4, size // 4)))]
+            relevant = draw.sample(question.relevant, min(3, len(question.relevant)))
+            for place in [*relevant, *some]:
+                if place not in self._hidden and len(places) < size:
+                    places[place] = None
+        others = [one for place in places for one in self._asked.get(place, ()) if one not in asked]
+        draw.shuffle(others)
+        chosen = [*asked, *others][:QUERIES]
+        order = list(places)
+        draw.shuffle(order)
+        return order, chosen
+
+    def _labels(self, asked: list[int], places: list[int]) -> np.ndarray:
+        labels = np.zeros((len(asked), len(places)), np.int8)
+        for row, one in enumerate(asked):
+            question = self._corpus.questions[one]
+            relevant = set(question.relevant)
+            # Snippets of one subject answer many a question that they were not judged for.
+            alike = set(self._meaning[one][:4]) if self._corpus.name == "bioasq" else set()
+            for column, place in enumerate(places):
+                if place in relevant:
+                    labels[row, column] = RELEVANT
+                elif place in alike or _answers(
+                    self._corpus.passages[place].text, question.answers
+                ):
+                    labels[row, column] = UNKNOWN
+        return labels
+
+    def _queries(self, asked: list[int], draw: random.Random) -> list[str]:
+        return [as_query(self._corpus.questions[one].text, draw) for one in asked]
+
+    def _trap(self, question: Question, draw: random.Random) -> Passage | None:
+        passage = self._corpus.passages[question.relevant[0]]
+        if draw.random() < 0.5:
+            text = wrong_number(question.text, passage.text, draw)
+        else:
+            text = without_answer(passage.text, question.answers)
+        return None if text is None else Passage(passage.title, text)
+
+
+def _answers(text: str, answers: list[str]) -> bool:
+    lowered = text.lower()
+    return any(
+        re.search(rf"\b{re.escape(answer.lower())}\b", lowered) for answer in answers if answer
+    )
+
+
+def _shown(passage: Passage, *, titled: bool) -> str:
+    return f"{passage.title}\n{passage.text}" if titled and passage.title else passage.text

@@ -1,0 +1,95 @@
+"""The texts that `mini` learns from: passages, and questions with the passages that answer them."""
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SETS = ("squad", "nq", "bioasq", "qamr")
+HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
+_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])")
+
+
+@dataclass(slots=True)
+class Passage:
+    title: str
+    text: str
+
+
+@dataclass(slots=True)
+class Question:
+    """A question, the places of the passages that answer it, and short answers where known."""
+
+    text: str
+    relevant: list[int]
+    answers: list[str] = field(default_factory=list)
+    held_out: bool = False
+
+
+@dataclass(slots=True)
+class Corpus:
+    """Passages and questions; nothing is learned from the `barred` ones (places of each)."""
+
+    name: str
+    passages: list[Passage]
+    questions: list[Question]
+    barred: set[int] = field(default_factory=set)
+    barred_questions: set[int] = field(default_factory=set)
+
+
+def read(folder: Path, name: str) -> Corpus:
+    """Read one training set, in BEIR's layout or as pairs."""
+    if name == "qamr":
+        return _pairs(folder / name / "pairs.jsonl.gz", name)
+    places: dict[str, int] = {}
+    passages: list[Passage] = []
+    for record in _records(folder / name / "corpus.jsonl.gz"):
+        places[record["_id"]] = len(passages)
+        passages.append(Passage(record.get("title", ""), record["text"]))
+    relevant: dict[str, list[int]] = {}
+    with (folder / name / "qrels" / "train.tsv").open(encoding="utf-8") as lines:
+        next(lines)
+        for line in lines:
+            query, passage, grade = line.split()
+            if int(grade) > 0:
+                relevant.setdefault(query, []).append(places[passage])
+    questions = [
+        Question(record["text"], relevant[record["_id"]], list(record.get("answers", ())))
+        for record in _records(folder / name / "queries.jsonl.gz")
+        if record["_id"] in relevant
+    ]
+    return _split(Corpus(name, passages, questions))
+
+
+def sentences(text: str) -> list[str]:
+    return [part for part in _SENTENCE.split(text) if part.strip()]
+
+
+def _pairs(path: Path, name: str) -> Corpus:
+    places: dict[str, int] = {}
+    questions = []
+    for record in _records(path):
+        place = places.setdefault(record["passage"], len(places))
+        questions.append(Question(record["query"], [place]))
+    return _split(Corpus(name, [Passage("", text) for text in places], questions))
+
+
+def _split(corpus: Corpus) -> Corpus:
+    """Hold out whole articles: the questions of a passage's title, or of its text, go together."""
+    for question in corpus.questions:
+        passage = corpus.passages[question.relevant[0]]
+        # A question about several passages is its own article.
+        article = passage.title or (question.text if corpus.name == "bioasq" else passage.text)
+        digest = hashlib.sha256(article.encode()).digest()
+        question.held_out = int.from_bytes(digest[:4], "big") % HELD_OUT == 0
+    return corpus
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)

@@ -1,0 +1,139 @@
+"""The bi-encoder as an ONNX graph in onnxruntime's own operators, once for each side of a pair."""
+
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+import numpy as np
+from network import LEVELS
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+OWN = "com.microsoft"
+HEADS = 12
+EPSILON = 1e-12
+POSITIONS = "positions"
+
+
+class Nodes:
+    """Nodes and initializers of a graph in the making."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.values: dict[str, TensorProto] = {}
+        self._numbers = count()
+
+    def add(
+        self,
+        kind: str,
+        inputs: Iterable[str],
+        *,
+        out: str = "",
+        domain: str = "",
+        **attributes: object,
+    ) -> str:
+        """Add a node of one output, and give the output's name."""
+        name = f"{kind}_{next(self._numbers)}"
+        made = out or f"{name}_out"
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), [made], name, domain=domain or None, **attributes)
+        )
+        return made
+
+    def value(self, name: str, array: np.ndarray | int | list[int]) -> str:
+        """Add an initializer, unless one of this name is there already; integers are int64."""
+        if name not in self.values:
+            if not isinstance(array, np.ndarray):
+                array = np.array(array, np.int64)
+            self.values[name] = numpy_helper.from_array(array, name)
+        return name
+
+
+def split(made: Nodes, ids: str, mask: str, types: str) -> dict[str, tuple[str, str]]:
+    """Take the two sides of pairs apart: names of their ids and masks, each (pairs, tokens).
+
+    The passage is what has token type 1. Pairs are filled up behind it.
+    """
+    add, value = made.add, made.value
+    one, axis, zero = value("ones", [1]), value("axis", [1]), value("zeros", [0])
+    theirs = add("Mul", [mask, types])
+    own = add("Sub", [mask, theirs])
+    own_length = add("ReduceSum", [own, axis], keepdims=1)
+    most_own = add("ReduceMax", [own_length], keepdims=0)
+    end = add("Reshape", [most_own, one])
+    query = add("Slice", [ids, zero, end, axis]), add("Slice", [own, zero, end, axis])
+
+    length = add("ReduceSum", [theirs, axis], keepdims=1)
+    most = add("ReduceMax", [length], keepdims=0)
+    scalars = [value(f"int64 {number}", np.array(number, np.int64)) for number in (0, 1)]
+    places = add("Range", [scalars[0], most, scalars[1]])
+    last = add("Sub", [add("Shape", [ids], start=1, end=2), one])
+    wanted = add("Min", [add("Add", [own_length, places]), last])
+    there = add("Cast", [add("Less", [places, length])], to=TensorProto.INT64)
+    return {"query": query, "passage": (add("GatherElements", [ids, wanted], axis=1), there)}
+
+
+class Tower:
+    """The layers, their weights shared by the two sides.
+
+    `eased` names, for products of a layer, what each channel of their input is divided by (and the
+    factors multiplied by): a few channels that are far larger than the others would otherwise take
+    most of the 8 bits (Xiao et al. 2023, SmoothQuant).
+    """
+
+    def __init__(
+        self, made: Nodes, weights: Mapping[str, np.ndarray], eased: Mapping[str, np.ndarray]
+    ) -> None:
+        self._made, self._weights, self._eased = made, weights, eased
+
+    def run(self, ids: str, mask: str) -> dict[str, str]:
+        """One side's way through: names of its ids, mask, embedded words and LEVELS."""
+        add, value = self._made.add, self._made.value
+        embedded = add("Gather", [self._value("embeddings.word_embeddings.weight"), ids])
+        # Both sides are texts of their own to the bi-encoder: token type 0.
+        positions = self._weights["embeddings.position_embeddings.weight"]
+        positions = positions + self._weights["embeddings.token_type_embeddings.weight"][0]
+        tokens = add("Squeeze", [add("Shape", [ids], start=1, end=2)])
+        scalars = [value(f"int64 {number}", np.array(number, np.int64)) for number in (0, 1)]
+        places = add("Range", [scalars[0], tokens, scalars[1]])
+        placed = add("Gather", [value(POSITIONS, positions), places])
+        x = add("Add", [embedded, placed])
+        norm = [self._value(f"embeddings.LayerNorm.{part}") for part in ("weight", "bias")]
+        x = add("LayerNormalization", [x, *norm], axis=-1, epsilon=EPSILON)
+        there = add("Cast", [mask], to=TensorProto.INT32)
+        found = {"ids": ids, "mask": mask, "embedded": embedded}
+        for layer in range(max(LEVELS)):
+            x = self._layer(x, there, f"encoder.layer.{layer}.")
+            if layer + 1 in LEVELS:
+                found[f"level{layer + 1}"] = x
+        return found
+
+    def _layer(self, x: str, mask: str, at: str) -> str:
+        add = self._made.add
+        parts = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
+        joined = np.concatenate([self._weights[f"{part}.weight"].T for part in parts], 1)
+        biases = np.concatenate([self._weights[f"{part}.bias"] for part in parts])
+        inputs = [*self._factors(f"{at}qkv", x, joined), self._made.value(f"{at}qkv.bias", biases)]
+        attended = add("Attention", [*inputs, mask], domain=OWN, num_heads=HEADS)
+        attended = self._product(f"{at}attention.output.dense", attended)
+        x = self._normal(f"{at}attention.output", attended, x)
+        inner = self._product(f"{at}intermediate.dense", x)
+        inner = add("BiasGelu", [inner, self._value(f"{at}intermediate.dense.bias")], domain=OWN)
+        return self._normal(f"{at}output", self._product(f"{at}output.dense", inner), x)
+
+    def _product(self, name: str, x: str) -> str:
+        return self._made.add("MatMul", self._factors(name, x, self._weights[f"{name}.weight"].T))
+
+    def _factors(self, name: str, x: str, weight: np.ndarray) -> tuple[str, str]:
+        """The input and the weight of a product, both eased."""
+        eased = self._eased.get(name)
+        if eased is not None:
+            x = self._made.add("Mul", [x, self._made.value(f"{name}.eased", 1 / eased)])
+            weight = weight * eased[:, None]
+        return x, self._made.value(f"{name}.weight", weight)
+
+    def _normal(self, name: str, outer: str, inner: str) -> str:
+        norm = [self._value(f"{name}.LayerNorm.{part}") for part in ("weight", "bias")]
+        inputs = [outer, inner, *norm, self._value(f"{name}.dense.bias")]
+        return self._made.add("SkipLayerNormalization", inputs, domain=OWN, epsilon=EPSILON)
+
+    def _value(self, name: str) -> str:
+        return self._made.value(name, self._weights[name])

@@ -15,6 +15,7 @@ from rerank_cli.chunking import Plan, Split
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.media import size_of
 from rerank_cli.scoring import Progress, Scoring, Watch
+from rerank_cli.scripts import Scripts
 from rerank_cli.types import (
     Blank,
     Chunk,
@@ -91,7 +92,7 @@ def rank(
         passages=passages,
         watch=watch,
     )
-    tally, best = _Tally(), Best(n, min_score)
+    tally, best, scripts = _Tally(), Best(n, min_score), Scripts(info.languages)
     batches = _batches(_scorable(documents, info), info.batch, everything=together)
     splits = ([chunking.split(one, info.tokenizer, plan) for one in batch] for batch in batches)
     for split, scores in scoring.through(splits):
@@ -117,6 +118,8 @@ def rank(
                     )
                 )
         tally.add(split)
+        if split.chunks:
+            scripts.see(split.document.text)
 
     results = best.results(within)
     return Ranking(
@@ -132,7 +135,9 @@ def rank(
         dropped=tally.dropped,
         usage=dict(scoring.usage),
         query_cut=plan.query != query,
-        notes=tuple(dict.fromkeys((*plan.notes, *scoring.notes))),
+        notes=tuple(
+            dict.fromkeys((*plan.notes, *scoring.notes, *scripts.notes(query, info.model)))
+        ),
         blanks=best.blanks(len(results)),
         missing=scoring.missing,
     )

@@ -70,7 +70,6 @@ class Tokenizer(Protocol):
 
     def count(self, text: str) -> int:
         """How many tokens `encode` gives."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ class ScorerInfo:
     one sequence, query and `specials` (special tokens of a pair) included; None where none is set.
     `scope` is "set" where a score depends on the other documents. `estimated` says that its
     tokenizer rather counts too many tokens than too few, and `media` which kinds of it are scored.
-    It is best given `batch` documents at once, with `ahead` pairs under way.
+    It reads `languages`, and is best given `batch` documents at once, `ahead` pairs under way.
     """
 
     name: str
@@ -133,6 +132,7 @@ class ScorerInfo:
     remote: bool = False
     estimated: bool = False
     media: frozenset[str] = frozenset()
+    languages: Sequence[str] = ()
     batch: int = 256
     ahead: int = 0
 

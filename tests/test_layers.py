@@ -13,7 +13,7 @@ PACKAGE = ROOT / "rerank_cli"
 # Each layer may import those before it and, where it is a package, itself.
 LAYERS = [
     {"types", "errors"},
-    {"engine", "timing", "boundaries", "characters", "machine", "leaving"},
+    {"engine", "timing", "boundaries", "characters", "machine", "leaving", "scripts"},
     {"aggregate", "duplicates", "best"},
     {"directories", "values"},
     {"chunking", "terminal", "replacing", "media", "prepared"},

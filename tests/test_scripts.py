@@ -1,8 +1,10 @@
 """A model that reads English says so, once, where it is given something else."""
 
+from pathlib import Path
+
 import pytest
 
-from rerank_cli.scorers.scripts import is_latin
+from rerank_cli.scripts import is_latin
 from tests.conftest import Run
 
 NOTE = "reads English"
@@ -41,6 +43,19 @@ def test_most_documents_in_another_script_are_said_once(rerank: Run) -> None:
     assert ran.err.count(NOTE) == 1
     assert "most documents are not in Latin script" in ran.err
     assert NOTE not in rerank("refund", "-d", "one", "-d", "two", *others).err
+
+
+def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_path: Path) -> None:
+    lines = [
+        "Верните деньги",
+        *["one", "two"] * 300,
+    ]  # more than are scored at once, the first alone
+    path = tmp_path / "first.txt"
+    path.write_text("\n".join(lines[:1] * 290 + lines[1:]), encoding="utf-8")
+    assert NOTE not in rerank("refund", str(path), "-n", "1").err
+    long = tmp_path / "long.md"
+    long.write_text("Верните деньги за тридцать дней. " * 100, encoding="utf-8")
+    assert NOTE not in rerank("refund", str(long), "-d", "one", "-d", "two", "-n", "1").err
 
 
 def test_other_models_say_nothing_of_it(rerank: Run) -> None:

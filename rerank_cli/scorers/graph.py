@@ -17,6 +17,9 @@ from rerank_cli.scorers.batches import ALONE, Batching
 from rerank_cli.scorers.network import Row
 from rerank_cli.scorers.tensors import Integer, check_inputs, check_output, feed_of, logits_of
 
+# The variable that `scorers` sets is for other systems than Windows, where this is for.
+onnxruntime.disable_telemetry_events()
+
 _DTYPES: dict[str, Integer] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -21,7 +21,6 @@ from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
 from rerank_cli.scorers.network import Network, Row
 from rerank_cli.scorers.networks import open_network
 from rerank_cli.scorers.scheduler import Done, Scheduler
-from rerank_cli.scorers.scripts import Scripts
 from rerank_cli.scorers.vocabulary import open_vocabulary
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
@@ -67,6 +66,7 @@ class LocalScorer:
             window=folder.window,
             length=folder.length,
             specials=template.specials,
+            languages=folder.languages,
             tokenizer=tokenizer,
             ahead=_AHEAD,
         )
@@ -78,19 +78,16 @@ class LocalScorer:
         self._widening = Lock()
         self._scheduler = Scheduler(self._logits, network.workers)
         self._pairs = 0
-        self._scripts = Scripts(self.info.model) if list(folder.languages) == ["en"] else None
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score every pair, as none costs extra to return; usage is the tokens of all sequences."""
         values: list[float | None] = [None] * len(pairs)
         tokens = 0
-        notes = dict.fromkeys(self.notes)
         for places, scored in self.stream(pairs, keep):
-            notes.update(dict.fromkeys(scored.notes))
             for place, value in zip(places, scored.values, strict=True):
                 values[place] = value
             tokens += scored.usage.get("total_tokens", 0)
-        return Scored(values, usage={"total_tokens": tokens}, notes=tuple(notes))
+        return Scored(values, usage={"total_tokens": tokens}, notes=self.notes)
 
     def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
         """Begin to score pairs, and give the scores as they come; all are tokenised by now."""
@@ -102,15 +99,12 @@ class LocalScorer:
                 f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
             )
         self._pairs += len(pairs)
-        notes = self.notes
-        if self._scripts is not None:
-            notes = (*notes, *self._scripts.see(queries, (pair.chunk.text for pair in pairs)))
         batches = cut(lengths, self._network.batching, self._network.workers)
         done = self._scheduler.submit(
             [[encoded[place] for place in batch] for batch in batches],
             [sum(lengths[place] for place in batch) for batch in batches],
         )
-        parts = self._parts(done, batches, lengths, notes)
+        parts = self._parts(done, batches, lengths)
         next(parts)  # from now on it can be closed
         return parts
 
@@ -119,7 +113,6 @@ class LocalScorer:
         done: Generator[Sequence[Done]],
         batches: Sequence[Sequence[int]],
         lengths: Sequence[int],
-        notes: Sequence[str],
     ) -> Generator[Part]:
         with closing(done):
             yield Part((), Scored(()))
@@ -127,7 +120,7 @@ class LocalScorer:
                 places = [place for result in results for place in batches[result.place]]
                 usage = {"total_tokens": sum(lengths[place] for place in places)}
                 values = [value for result in results for value in result.value]
-                yield Part(places, Scored(values, usage=usage, notes=notes))
+                yield Part(places, Scored(values, usage=usage, notes=self.notes))
 
     @property
     def run_by(self) -> str:

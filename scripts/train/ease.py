@@ -1,6 +1,6 @@
 """Finds the channels of the bi-encoder's activations that would take most of the 8 bits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -40,8 +40,8 @@ def _products(tower: Tower) -> Iterable[tuple[str, nn.Module]]:
         yield f"{at}output.dense", layer.output.dense
 
 
-def _watch(most: dict[str, Tensor], name: str):  # type: ignore[no-untyped-def]
-    def see(_: nn.Module, inputs: tuple[Tensor]) -> None:
+def _watch(most: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         largest = inputs[0].detach().float().abs().amax((0, 1))
         most[name] = torch.maximum(most[name], largest) if name in most else largest
 

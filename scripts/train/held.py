@@ -12,6 +12,7 @@ from pools import RELEVANT, UNKNOWN, Pool, Source
 
 QUESTIONS = 150  # of each set
 BINS = 10
+RIDGE = 1e-3  # without it labels that a threshold can part have no finite fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +59,20 @@ def fit(lists: Sequence[Judged], rounds: int = 100) -> tuple[float, float]:
     """The factor and the bias that make the sigmoid of a logit a probability (Platt 1999)."""
     logits = np.concatenate([one.logits for one in lists]).astype(float)
     truth = np.concatenate([one.relevant for one in lists]).astype(float)
-    beta = np.array([1.0, 0.0])
-    inputs = np.stack([logits, np.ones_like(logits)], 1)
-    for _ in range(rounds):  # Newton's method on the log-likelihood
+    # Newton's method goes astray where the columns differ in size.
+    middle, spread = logits.mean(), logits.std()
+    inputs = np.stack([(logits - middle) / spread, np.ones_like(logits)], 1)
+    beta = np.zeros(2)
+    for _ in range(rounds):
         found = 1 / (1 + np.exp(-inputs @ beta))
-        slope = inputs.T @ (truth - found)
-        bend = (inputs * (found * (1 - found))[:, None]).T @ inputs + 1e-6 * np.eye(2)
-        step = np.linalg.solve(bend, slope)
-        beta += np.clip(step, -1, 1)
+        bend = (inputs * (found * (1 - found))[:, None]).T @ inputs + RIDGE * np.eye(2)
+        step = np.linalg.solve(bend, inputs.T @ (truth - found) - RIDGE * beta)
+        beta = beta + step
         if np.abs(step).max() < 1e-9:
             break
+    else:
+        raise SystemExit("no calibration was found")
+    beta = np.array([beta[0] / spread, beta[1] - beta[0] * middle / spread])
     if beta[0] <= 0 or not math.isfinite(beta[1]):
         raise SystemExit("the logits have nothing to do with what is relevant: not calibrated")
     return float(beta[0]), float(beta[1])

@@ -3,9 +3,9 @@
     pip install -r scripts/train/requirements.txt
     python scripts/train/make.py ../shared/data/train ../shared/data/eval WORK models/mini
 
-Two CPU cores take about two hours; a GPU is used where there is one. What is done is kept in WORK:
-a run that ended, by --minutes or otherwise, goes on where it was. The evaluation sets are read for
-one thing only: to leave their text out of training.
+Runs on CPU cores, or on a GPU where there is one. What is done is kept in WORK: a run that ended,
+by --minutes or otherwise, goes on where it was. The evaluation sets are read for one thing only: to
+leave their text out of training.
 """
 
 import argparse

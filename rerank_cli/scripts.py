@@ -1,6 +1,6 @@
 """Notices texts in scripts that a model was never shown: their scores mean nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 _SEEN = 400  # characters of a text that are looked at
 _ENDS_LATIN = 0x370  # from Greek on other scripts follow, but for two blocks of Latin
@@ -9,22 +9,26 @@ _ELSE = "for other languages take a multilingual model, as -m siliconflow/BAAI/b
 
 
 class Scripts:
-    """Counts the queries and passages that a model of Latin script is given."""
+    """Counts the documents of one ranking that a scorer of Latin script cannot read."""
 
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._passages = self._others = 0
+    def __init__(self, languages: Sequence[str]) -> None:
+        self._counts = list(languages) == ["en"]
+        self._documents = self._others = 0
 
-    def see(self, queries: Iterable[str], passages: Iterable[str]) -> Sequence[str]:
-        """What to tell of these and of the passages before them: a sentence, or nothing."""
-        for passage in passages:
-            self._passages += 1
-            self._others += not is_latin(passage)
-        query = not all(map(is_latin, queries))
-        if not query and 2 * self._others <= self._passages:
+    def see(self, text: str) -> None:
+        if self._counts:
+            self._documents += 1
+            self._others += not is_latin(text)
+
+    def notes(self, query: str, model: str) -> Sequence[str]:
+        """What to tell of the query and of all documents: a sentence, or nothing."""
+        if not self._counts:
             return ()
-        what = "the query is" if query else "most documents are"
-        return (f"{self._model} reads English, and {what} not in Latin script: {_ELSE}",)
+        known = is_latin(query)
+        if known and 2 * self._others <= self._documents:
+            return ()
+        what = "most documents are" if known else "the query is"
+        return (f"{model} reads English, and {what} not in Latin script: {_ELSE}",)
 
 
 def is_latin(text: str) -> bool:

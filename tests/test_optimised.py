@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -16,7 +18,7 @@ from rerank_cli.engine import Engine
 from rerank_cli.models import describe
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers import open_scorer, optimised
-from rerank_cli.scorers.operators import needs
+from rerank_cli.scorers.operators import lengths_beside, needs
 from rerank_cli.scorers.optimised import open_graph
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
@@ -49,6 +51,40 @@ def test_scores_are_those_of_the_models_own_file(
 ) -> None:
     first, second = scores(open_scorer(model)), scores(open_scorer(model))
     assert len(made(root)) == 1
+    monkeypatch.setenv("RERANK_PREPARED", "off")
+    assert first == second == scores(open_scorer(model))
+
+
+def with_uneven_weight(target: Path) -> Path:
+    """A model with a weight for each token, whose bytes are no multiple of 64."""
+    folder = copied("bert", target)
+    model = onnx.load(folder / "model.onnx")
+    output = model.graph.output[0].name
+    weights = np.linspace(-1, 1, 401, dtype=np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "uneven"))
+    make = onnx.helper.make_node
+    for node in model.graph.node:
+        node.output[:] = ["plain" if name == output else name for name in node.output]
+    model.graph.node.extend(
+        [
+            make("Gather", ["uneven", "input_ids"], ["each"]),
+            make("ReduceMean", ["each"], ["all"], axes=[1], keepdims=1),
+            make("Add", ["plain", "all"], [output]),
+        ]
+    )
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def test_weights_are_saved_where_kernels_can_load_them(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(with_uneven_weight(tmp_path))
+    first, second = scores(open_scorer(model)), scores(open_scorer(model))
+    [folder] = made(root)
+    lengths = lengths_beside(folder / "model.onnx")
+    assert len(lengths) > 10
+    assert [length for length in lengths if length % 64] == []
     monkeypatch.setenv("RERANK_PREPARED", "off")
     assert first == second == scores(open_scorer(model))
 

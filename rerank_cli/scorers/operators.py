@@ -9,6 +9,8 @@ from pathlib import Path
 
 # In protobuf's form, a string entry whose key is "location": where a weight's bytes are.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+# In the same form, how many bytes a weight has that lies elsewhere.
+_LENGTH = re.compile(rb"\x0a\x06length\x12[\x01-\x13](\d+)")
 # The operators of onnxruntime's dynamic quantisation, which scale each run's own activations.
 _DYNAMIC = (b"MatMulInteger", b"DynamicQuantize", b"QAttention")
 # Operators come before weights, as protobuf writes fields in the order of their numbers.
@@ -26,6 +28,12 @@ def needs(path: Path) -> Sequence[str]:
         }
     texts = sorted(name.decode("utf-8", "replace") for name in names)
     return [text for text in texts if "\0" not in text and (path.parent / text).is_file()]
+
+
+def lengths_beside(path: Path) -> Sequence[int]:
+    """How many bytes each of a graph's weights has, of those that lie in other files."""
+    with _mapped(path) as content:
+        return [int(found[1]) for found in _LENGTH.finditer(content)]
 
 
 def is_dynamic(path: Path) -> bool:

@@ -17,14 +17,18 @@ from rerank_cli.models import ModelFolder
 from rerank_cli.prepared import Prepared, Unprepared
 from rerank_cli.scorers.batches import ALIKE, ALONE
 from rerank_cli.scorers.graph import ORT_ERRORS, Graph, Loading, session_options
-from rerank_cli.scorers.operators import needs
+from rerank_cli.scorers.operators import lengths_beside, needs
 
 _GRAPH = "model.onnx"
 _WEIGHTS = "weights.bin"
 _UNMASKED = "unmasked.onnx"  # while it is made
 _ALIKE = "alike"  # is there if pairs of one length may share a run
-_FORMAT = 2
-_LEAST_WEIGHT = "1024"  # bytes: smaller ones stay within the graph
+_FORMAT = 3
+_LEAST_WEIGHT = 1024  # bytes: smaller ones stay within the graph
+_MOST_WITHIN = 1 << 24  # bytes
+# Kernels load packed weights from places that are multiples of this, and onnxruntime 1.31 writes
+# them one behind the other: after one of another length they would end the process.
+_ALIGNED = 64  # bytes
 
 
 def open_graph(folder: ModelFolder, store: Prepared | None, threads: int) -> Graph:
@@ -62,17 +66,7 @@ def _optimise(path: Path, folder: Path, longest: int) -> None:
     from rerank_cli.scorers.probing import are_batches_alike, are_equal
     from rerank_cli.scorers.unmasking import unmask
 
-    options = session_options()
-    options.optimized_model_filepath = str(folder / _GRAPH)
-    entries = {
-        "session.optimized_model_external_initializers_file_name": _WEIGHTS,
-        "session.optimized_model_external_initializers_min_size_in_bytes": _LEAST_WEIGHT,
-    }
-    if machine.features():  # else a copy could be mistaken for one of the same machine
-        entries["session.save_external_prepacked_constant_initializers"] = "1"
-    for name, value in entries.items():
-        options.add_session_config_entry(name, value)
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    _save(path, folder)
     try:
         graph = Graph(path, Loading(folder / _GRAPH))
     except ModelError:  # it is no cross-encoder, and whoever opens it will say so
@@ -87,3 +81,26 @@ def _optimise(path: Path, folder: Path, longest: int) -> None:
     unmasked.unlink(missing_ok=True)
     if are_batches_alike(graph, longest):
         (folder / _ALIKE).touch()
+
+
+def _save(path: Path, folder: Path) -> None:
+    """Save the optimised graph, and its weights beside it, as kernels want them if that can be."""
+    # Without features a copy could be mistaken for one of the same machine.
+    packed, least = bool(machine.features()), _LEAST_WEIGHT
+    while True:
+        options = session_options()
+        options.optimized_model_filepath = str(folder / _GRAPH)
+        for name, value in {
+            "optimized_model_external_initializers_file_name": _WEIGHTS,
+            "optimized_model_external_initializers_min_size_in_bytes": str(least),
+            "save_external_prepacked_constant_initializers": str(int(packed)),
+        }.items():
+            options.add_session_config_entry(f"session.{name}", value)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        uneven = [one for one in lengths_beside(folder / _GRAPH) if one % _ALIGNED]
+        if not packed or not uneven:
+            return
+        # Those of uneven length stay within the graph, unless that would make it large.
+        least = max(uneven) + 1
+        packed = least <= _MOST_WITHIN
+        least = least if packed else _LEAST_WEIGHT

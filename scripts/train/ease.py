@@ -7,6 +7,14 @@ import torch
 from encoder import Tower
 from torch import Tensor, nn
 
+# What the training sets have nothing of, and documents do: marks in it are large in channels that
+# words are small in.
+UNUSUAL = (
+    "## Sowing and planting", "# Title", "### Notes", "- [ ] to do", "| a | b |", "===", "***",
+    "```python\ndef f(x):\n    return x ** 2\n```", "{'key': [1, 2]}", '<div class="x">',
+    "/usr/local/bin/env", "https://example.com/?q=1&p=2", "$5.00 (10%)", "§ 12", "@user #tag",
+    "foo_bar(baz) -> int:",
+)  # fmt: skip
 POWER = 0.7  # how much of what a channel is larger than the others moves to the factors
 
 

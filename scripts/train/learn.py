@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from encoder import Tower
 from held import fold
-from network import Reader
+from network import Reader, Side
 from pools import NOT, RELEVANT, Pool, Source
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +20,7 @@ RATE, WARM, DECAY = 1e-3, 100, 0.01
 KEEPING = 0.998  # of the running mean of the weights
 MOST_QUERY, MOST_PASSAGE = 46, 254  # tokens
 SHARES = {"squad": 30, "nq": 30, "bioasq": 28, "qamr": 12}
+TEACHING = 20.0  # what the bi-encoder's cosine is multiplied by
 EVERY = 100  # steps between checkpoints
 
 
@@ -68,10 +69,15 @@ class Learner:
         draw = random.Random(f"{self.seed}-{self.step}")
         name = draw.choices(list(SHARES), list(SHARES.values()))[0]
         pool = self._sources[name].pool(draw)
-        if (pool.labels == RELEVANT).sum() == 0:
+        if pool.labels is not None and (pool.labels == RELEVANT).sum() == 0:
             return 0.0
         self.optimiser.zero_grad(set_to_none=True)
-        loss = loss_of(self.logits(pool), torch.from_numpy(pool.labels).to(self._tower.device))
+        queries, documents = self._sides(pool)
+        logits = self._read(self.reader, queries, documents)
+        if pool.labels is None:
+            loss = taught(logits, queries.pooled @ documents.pooled.T)
+        else:
+            loss = loss_of(logits, torch.from_numpy(pool.labels).to(self._tower.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         self.optimiser.step()
@@ -91,10 +97,17 @@ class Learner:
 
     def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:
         """Logits (queries, documents), of the reader that learns or of another."""
-        queries = self._tower.sides(self._tower.ids(pool.queries, MOST_QUERY))
-        documents = self._tower.sides(self._tower.ids(pool.documents, MOST_PASSAGE))
+        return self._read(reader or self.reader, *self._sides(pool))
+
+    def _sides(self, pool: Pool) -> tuple[Side, Side]:
+        return (
+            self._tower.sides(self._tower.ids(pool.queries, MOST_QUERY)),
+            self._tower.sides(self._tower.ids(pool.documents, MOST_PASSAGE)),
+        )
+
+    def _read(self, reader: Reader, queries: Side, documents: Side) -> Tensor:
         with torch.autocast(self._tower.device.type, torch.bfloat16):
-            return (reader or self.reader)(queries.asked(), documents).float().T
+            return reader(queries.asked(), documents).float().T
 
     def save(self, path: Path) -> None:
         kept = {
@@ -120,6 +133,15 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     against = logits.masked_fill(labels != NOT, -math.inf).logsumexp(-1, keepdim=True)
     each = functional.softplus(against - logits).masked_fill(~relevant, 0.0)
     return (each.sum(-1) / relevant.sum(-1)).mean()
+
+
+def taught(logits: Tensor, cosines: Tensor) -> Tensor:
+    """Divergence from what the bi-encoder thinks of the documents, mean over the queries.
+
+    It was trained with a scale of 20 itself.
+    """
+    wanted, learned = (TEACHING * cosines).log_softmax(-1), logits.log_softmax(-1)
+    return functional.kl_div(learned, wanted, reduction="batchmean", log_target=True)
 
 
 def _pace(step: int, steps: int) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 import held
 import overlap
 import torch
-from ease import eased
+from ease import UNUSUAL, eased
 from encoder import END, START, Tower, folder
 from export import quantise, tokens_of_pairs, write
 from learn import Learner
@@ -30,7 +30,7 @@ from weights import weights_of
 
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
-STEPS = 3000
+STEPS = 5000
 ROUNDS = 2  # before each but the first, passages are mined by the model of the one before
 QUESTIONS = 500  # of each set, for which passages are mined
 EASING = 200  # every so many passages, to see which channels are large
@@ -68,7 +68,7 @@ def main() -> None:
     plain = arguments.work / "mini.onnx"
     tower = Tower(torch.device("cpu"))
     texts = [one.text for corpus in corpora for one in corpus.passages[::EASING]]
-    channels = eased(tower, tower.ids(texts, 254))
+    channels = eased(tower, tower.ids([*texts, *UNUSUAL], 254))
     reader = learner.averaged().cpu()
     torch.save(reader.state_dict(), arguments.work / READER)
     write(tower.encoder.float(), reader, [START, END], channels, plain)

@@ -15,17 +15,21 @@ from forms import as_query, without_answer, wrong_number
 from texts import Corpus, Passage, Question, sentences
 
 QUERIES, DOCUMENTS, TRAPS = 16, 36, 6
+WORDY = 0.3  # of the questions among answered ones, which tell a story before they ask
 FROM_MODEL = 0.5  # of the questions that a pool begins with, where a model has mined some
 RELEVANT, NOT, UNKNOWN = 1, 0, -1
 
 
 @dataclass(slots=True)
 class Pool:
-    """`labels` (queries, documents): RELEVANT, NOT or UNKNOWN, which nothing is learned from."""
+    """`labels` (queries, documents): RELEVANT, NOT or UNKNOWN, which nothing is learned from.
+
+    Without any, what the bi-encoder thinks of the documents is what is learned.
+    """
 
     queries: list[str]
     documents: list[str]
-    labels: np.ndarray
+    labels: np.ndarray | None
 
 
 class Source:
@@ -70,12 +74,18 @@ class Source:
         """A pool of one of the forms that suit the corpus."""
         forms: dict[str, list[tuple[Callable[[random.Random], Pool], int]]] = {
             "squad": [
-                (self.paragraphs, 45),
-                (self.sentences, 25),
-                (self.joined, 15),
-                (self.cloze, 15),
+                (self.paragraphs, 33),
+                (self.sentences, 18),
+                (self.joined, 10),
+                (self.cloze, 12),
+                (self.answered, 27),
             ],
-            "nq": [(self.paragraphs, 65), (self.joined, 15), (self.cloze, 20)],
+            "nq": [
+                (self.paragraphs, 45),
+                (self.joined, 11),
+                (self.cloze, 15),
+                (self.answered, 29),
+            ],
             "bioasq": [(self.paragraphs, 65), (self.joined, 10), (self.cloze, 25)],
             "qamr": [(self.paragraphs, 100)],
         }
@@ -168,6 +178,33 @@ class Source:
             [[self._cloze_label(one, place) for place in places] for one in own], np.int8
         ).reshape(len(own), len(places))
         return Pool(queries[:QUERIES], texts, labels[:QUERIES])
+
+    def answered(self, draw: random.Random) -> Pool:
+        """Questions with what was answered, as in lists of frequent ones, and questions like them.
+
+        Which of them ask for the same, nobody judged, but telling that is what the bi-encoder was
+        made for.
+        """
+        places, asked = self._gather(draw, DOCUMENTS)
+        texts = []
+        for place in places:
+            told = sentences(self._corpus.passages[place].text)
+            start = draw.randrange(len(told)) if told else 0
+            some = told[start : start + draw.choice([0, 1, 2, 4, 8])]
+            others = [one for one in self._asked.get(place, ()) if one not in asked]
+            known = others or [
+                one for one in asked if place in self._corpus.questions[one].relevant
+            ]
+            if not known:
+                continue
+            question = self._corpus.questions[draw.choice(known)].text
+            texts.append(draw.choice([" ", "\n"]).join([question, *some]))
+        queries = self._queries(asked, draw)
+        for row, one in enumerate(asked):
+            told = sentences(self._corpus.passages[self._corpus.questions[one].relevant[0]].text)
+            if told and draw.random() < WORDY:
+                queries[row] = f"{draw.choice(told)} {queries[row]}"
+        return Pool(queries, texts, None)
 
     def _cloze_label(self, one: int, other: int) -> int:
         if one == other:

@@ -36,6 +36,8 @@ def pools_of(sources: Sequence[Source], seed: int) -> list[Pool]:
 def judged(pools: Sequence[Pool], score: Callable[[Pool], torch.Tensor]) -> list[Judged]:
     found = []
     for pool in pools:
+        if pool.labels is None:
+            raise ValueError("a pool without labels cannot be judged")
         known = pool.labels[0] != UNKNOWN
         with torch.no_grad():
             logits = score(pool)[0].cpu().numpy()

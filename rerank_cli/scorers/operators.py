@@ -11,6 +11,8 @@ from pathlib import Path
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 # In the same form, how many bytes a weight has that lies elsewhere.
 _LENGTH = re.compile(rb"\x0a\x06length\x12[\x01-\x13](\d+)")
+# Of what onnxruntime notes of a weight packed for a kernel: `|place;bytes;`, for each of its parts.
+_PACKED = re.compile(rb"\|(\d+);\d+;")
 # The operators of onnxruntime's dynamic quantisation, which scale each run's own activations.
 _DYNAMIC = (b"MatMulInteger", b"DynamicQuantize", b"QAttention")
 # Operators come before weights, as protobuf writes fields in the order of their numbers.
@@ -34,6 +36,12 @@ def lengths_beside(path: Path) -> Sequence[int]:
     """How many bytes each of a graph's weights has, of those that lie in other files."""
     with _mapped(path) as content:
         return [int(found[1]) for found in _LENGTH.finditer(content)]
+
+
+def packed_beside(path: Path) -> Sequence[int]:
+    """Where in their file the weights begin that are packed for a kernel, in bytes."""
+    with _mapped(path) as content:
+        return [int(found[1]) for found in _PACKED.finditer(content)]
 
 
 def is_dynamic(path: Path) -> bool:

@@ -17,7 +17,7 @@ from rerank_cli.models import ModelFolder
 from rerank_cli.prepared import Prepared, Unprepared
 from rerank_cli.scorers.batches import ALIKE, ALONE
 from rerank_cli.scorers.graph import ORT_ERRORS, Graph, Loading, session_options
-from rerank_cli.scorers.operators import lengths_beside, needs
+from rerank_cli.scorers.operators import lengths_beside, needs, packed_beside
 
 _GRAPH = "model.onnx"
 _WEIGHTS = "weights.bin"
@@ -85,22 +85,32 @@ def _optimise(path: Path, folder: Path, longest: int) -> None:
 
 def _save(path: Path, folder: Path) -> None:
     """Save the optimised graph, and its weights beside it, as kernels want them if that can be."""
-    # Without features a copy could be mistaken for one of the same machine.
-    packed, least = bool(machine.features()), _LEAST_WEIGHT
-    while True:
-        options = session_options()
-        options.optimized_model_filepath = str(folder / _GRAPH)
-        for name, value in {
-            "optimized_model_external_initializers_file_name": _WEIGHTS,
-            "optimized_model_external_initializers_min_size_in_bytes": str(least),
-            "save_external_prepacked_constant_initializers": str(int(packed)),
-        }.items():
-            options.add_session_config_entry(f"session.{name}", value)
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        uneven = [one for one in lengths_beside(folder / _GRAPH) if one % _ALIGNED]
-        if not packed or not uneven:
+    if machine.features():  # else a copy could be mistaken for one of the same machine
+        if _saved_packed(path, folder, _LEAST_WEIGHT):
             return
-        # Those of uneven length stay within the graph, unless that would make it large.
-        least = max(uneven) + 1
-        packed = least <= _MOST_WITHIN
-        least = least if packed else _LEAST_WEIGHT
+        # What puts the others out of place stays within the graph, unless that makes it large.
+        uneven = [one for one in lengths_beside(folder / _GRAPH) if one % _ALIGNED]
+        least = max(uneven, default=_MOST_WITHIN) + 1
+        if least <= _MOST_WITHIN and _saved_packed(path, folder, least):
+            return
+    _optimised(path, folder, _LEAST_WEIGHT, packed=False)
+
+
+def _saved_packed(path: Path, folder: Path, least: int) -> bool:
+    """Save a graph with packed weights, and tell whether kernels can load them."""
+    _optimised(path, folder, least, packed=True)
+    return all(place % _ALIGNED == 0 for place in packed_beside(folder / _GRAPH))
+
+
+def _optimised(path: Path, folder: Path, least: int, *, packed: bool) -> None:
+    """Have onnxruntime save what it makes of a graph, weights of `least` bytes on beside it."""
+    options = session_options()
+    options.optimized_model_filepath = str(folder / _GRAPH)
+    entries = {
+        "optimized_model_external_initializers_file_name": _WEIGHTS,
+        "optimized_model_external_initializers_min_size_in_bytes": str(least),
+        "save_external_prepacked_constant_initializers": str(int(packed)),
+    }
+    for name, value in entries.items():
+        options.add_session_config_entry(f"session.{name}", value)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

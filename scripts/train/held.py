@@ -58,17 +58,23 @@ def ndcg(lists: Sequence[Judged], depth: int = 10) -> float:
 
 
 def fit(lists: Sequence[Judged], rounds: int = 100) -> tuple[float, float]:
-    """The factor and the bias that make the sigmoid of a logit a probability (Platt 1999)."""
+    """The factor and the bias that make the sigmoid of a logit a probability (Platt 1999).
+
+    That of a pair among as many relevant as wrong ones: how many of a list are wrong is nothing
+    that the two texts of a pair tell.
+    """
     logits = np.concatenate([one.logits for one in lists]).astype(float)
     truth = np.concatenate([one.relevant for one in lists]).astype(float)
+    weights = balanced(truth)
     # Newton's method goes astray where the columns differ in size.
     middle, spread = logits.mean(), logits.std()
     inputs = np.stack([(logits - middle) / spread, np.ones_like(logits)], 1)
     beta = np.zeros(2)
     for _ in range(rounds):
         found = 1 / (1 + np.exp(-inputs @ beta))
-        bend = (inputs * (found * (1 - found))[:, None]).T @ inputs + RIDGE * np.eye(2)
-        step = np.linalg.solve(bend, inputs.T @ (truth - found) - RIDGE * beta)
+        slope = weights * found * (1 - found)
+        bend = (inputs * slope[:, None]).T @ inputs + RIDGE * np.eye(2)
+        step = np.linalg.solve(bend, inputs.T @ (weights * (truth - found)) - RIDGE * beta)
         beta = beta + step
         if np.abs(step).max() < 1e-9:
             break
@@ -80,6 +86,11 @@ def fit(lists: Sequence[Judged], rounds: int = 100) -> tuple[float, float]:
     return float(beta[0]), float(beta[1])
 
 
+def balanced(truth: np.ndarray) -> np.ndarray:
+    """Weights of pairs, by which the wrong ones weigh as much as the relevant ones."""
+    return np.where(truth, 1.0, truth.sum() / (len(truth) - truth.sum()))
+
+
 def fold(reader: Reader, factor: float, bias: float) -> None:
     """Put a factor and a bias into the reader's last layer."""
     last = reader.judge[2]
@@ -89,14 +100,19 @@ def fold(reader: Reader, factor: float, bias: float) -> None:
         last.bias.mul_(factor).add_(bias)
 
 
-def reliability(lists: Sequence[Judged]) -> list[tuple[float, float, int, float]]:
-    """For each tenth of scores its bounds, its pairs, and the share of them that is relevant."""
+def reliability(lists: Sequence[Judged]) -> list[tuple[float, float, int, float, float]]:
+    """For each tenth of scores its bounds, its pairs, and the share of them that is relevant.
+
+    The share comes twice: among as many relevant as wrong pairs, and as the lists are.
+    """
     scores = 1 / (1 + np.exp(-np.concatenate([one.logits for one in lists]).astype(float)))
     truth = np.concatenate([one.relevant for one in lists])
+    weights = balanced(truth)
     rows = []
     for place in range(BINS):
         low, high = place / BINS, (place + 1) / BINS
         inside = (scores >= low) & ((scores < high) | (place == BINS - 1))
         if inside.any():
-            rows.append((low, high, int(inside.sum()), float(truth[inside].mean())))
+            shares = np.average(truth[inside], weights=weights[inside]), truth[inside].mean()
+            rows.append((low, high, int(inside.sum()), float(shares[0]), float(shares[1])))
     return rows

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from encoder import Tower
-from held import fold
 from network import Reader, Side
 from pools import NOT, RELEVANT, Pool, Source
 from torch import Tensor
@@ -32,7 +31,6 @@ class Learner:
     ) -> None:
         torch.manual_seed(seed)
         self.seed, self.step = seed, 0
-        self.calibration: tuple[float, float] | None = None
         self._tower, self._sources = tower, sources
         hidden = tower.encoder.config.hidden_size
         self.reader = Reader(hidden, weights).to(tower.device)
@@ -88,11 +86,9 @@ class Learner:
         return float(loss.detach())
 
     def averaged(self) -> Reader:
-        """The reader of the mean weights, calibrated if it was said how."""
+        """The reader of the mean weights."""
         reader: Reader = copy.deepcopy(self.reader).eval()
         reader.load_state_dict(self.mean)
-        if self.calibration:
-            fold(reader, *self.calibration)
         return reader
 
     def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:

@@ -58,6 +58,12 @@ def shipped(name: str) -> ModelFolder:
     models = catalogue()["models"]
     plain, _, revision = name.partition("@")
     entry = models.get(plain)
+    if entry is not None and revision in entry["former"]:
+        raise UsageError(
+            f"{name} no longer ships: {plain}@{entry['revision']} took its place",
+            hint=f"-m {plain}, for whose scores an old --min-score has to be chosen again; the old "
+            "files are in the history of models/, and work as any folder does: -m ./FOLDER",
+        )
     if entry is None or revision not in ("", entry["revision"]):
         near = get_close_matches(name, names(), cutoff=0.4) or names()
         if os.path.exists(name):

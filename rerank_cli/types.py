@@ -138,7 +138,7 @@ class ScorerInfo:
 
     @property
     def model(self) -> str:
-        """The name by which a result says what scored it, as in `mini@1`."""
+        """The name by which a result says what scored it, as in `mini@2`."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 

@@ -18,7 +18,7 @@ from rerank_cli.render.table import draw
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "examples" / "table.svg"
 SOURCE = "examples/faq.txt"
-QUERY = "how do I get a refund"
+QUERY = "can I return something I bought"
 RESULTS = 4
 WIDTH = 92
 

@@ -22,7 +22,7 @@ def main() -> None:
 
 def logit(session: onnxruntime.InferenceSession, seed: int) -> float:
     ids = np.random.default_rng(seed).integers(1000, 30000, (1, 48))
-    ids[0, [0, 8, 47]] = 101, 102, 102  # [CLS], [SEP], [SEP]
+    ids[0, [0, 8, 9, 47]] = 101, 102, 101, 102  # [CLS] query [SEP] [CLS] passage [SEP]
     types = np.zeros_like(ids)
     types[:, 9:] = 1
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}

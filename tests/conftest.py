@@ -102,4 +102,4 @@ def process(
 @pytest.fixture(scope="session")
 def mini() -> Scorer:
     """The model that ships, opened once."""
-    return open_scorer("mini@1")
+    return open_scorer("mini@2")

@@ -69,7 +69,7 @@ def test_documents_as_arguments(rerank: Run) -> None:
 
 def test_the_best_and_the_good(rerank: Run) -> None:
     assert rerank("financial markets", "-n", "1", stdin=THREE).out == "stocks fell\n"
-    assert rerank("financial markets", "--min-score", "0.3", stdin=THREE).out == "stocks fell\n"
+    assert rerank("financial markets", "--min-score", "0.03", stdin=THREE).out == "stocks fell\n"
 
 
 def test_a_message_is_what_and_a_hint_is_what_now(rerank: Run) -> None:
@@ -84,7 +84,7 @@ LONG = ("no words here at all " * 60 + "slugs eat lettuce " + "none of it there 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ([], {"chunks": 6}),
+        ([], {"chunks": 4}),
         (["--chunk-tokens", "64"], {"chunks": 12}),
         (["--chunk-tokens", "64", "--overlap-tokens", "0"], {"chunks": 9}),
         (["--max-chunks", "2"], {"chunks": 2, "truncated": True}),
@@ -161,7 +161,7 @@ def test_nothing_left(rerank: Run) -> None:
         (["x", "-d", "x", "-m", "~nosuchuser/m"], "no such model"),
         (["help", "batch"], "batch is kept for a command"),
         (["batch", "examples/faq.txt"], "batch is kept for a command"),
-        (["w " * 500, "examples/faq.txt"], "it has 500 tokens and 477 fit"),
+        (["w " * 500, "examples/faq.txt"], "it has 500 tokens and 460 fit"),
     ],
 )
 def test_usage_errors(arguments: list[str], message: str, rerank: Run) -> None:
@@ -205,7 +205,7 @@ def test_the_default_command_can_be_named(rerank: Run) -> None:
 def test_a_query_that_is_too_long_can_be_cut(rerank: Run) -> None:
     ran = rerank("markets " * 500, "--truncate-query", "-n", "1", stdin=THREE)
     assert ran.code == 0
-    assert "the query was cut to its first 477 of 500 tokens" in ran.err
+    assert "the query was cut to its first 460 of 500 tokens" in ran.err
 
 
 def test_what_was_cut_is_said_and_strict_makes_it_an_exit_code(rerank: Run) -> None:

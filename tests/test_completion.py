@@ -40,7 +40,7 @@ CASES = {
     "-f j": ("values", "json", "jsonl"),
     "-f x": ("values",),
     "--format=t": ("values", "--format=table", "--format=text", "--format=tsv", "--format=trec"),
-    "-m": ("values", "mini@1", "bm25", *examples()),
+    "-m": ("values", "mini@2", "bm25", *examples()),
     "-m b": ("values", "bm25"),
     "-m ./m": ("files",),
     "-n": ("values",),
@@ -108,8 +108,8 @@ def test_the_first_word_may_be_a_command() -> None:
     [
         ('rerank "how do I" -f m', ["values", "md"]),
         ("rerank 'how do", FILES),
-        ("rerank -m mini@", ["values", "@1"]),
-        ("rerank --model=mini@", ["values", "@1"]),
+        ("rerank -m mini@", ["values", "@2"]),
+        ("rerank --model=mini@", ["values", "@2"]),
         ("rerank --format=m", ["values", "md"]),
         ("LC_ALL=C rerank -f m", ["values", "md"]),
         ("rerank", ["values", "rank", "providers", "config", "eval", "doctor"]),
@@ -215,7 +215,7 @@ def test_in_bash(program: str, tmp_path: Path) -> None:
         "+o default",
         " ".join(Format),
         "+o default",
-        "@1",
+        "@2",
         "",
         "complete -o default -F _rerank rerank",
     ]

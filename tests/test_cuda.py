@@ -82,10 +82,10 @@ def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
 
 @pytest.mark.usefixtures("gpu")
 def test_what_is_quantised_for_cpus_stays_there() -> None:
-    auto = open_scorer("mini@1", engine=Engine(device=Device.AUTO))
+    auto = open_scorer("mini@2", engine=Engine(device=Device.AUTO))
     assert auto.run_by == "onnxruntime on the CPU"  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="is quantised for CPUs"):
-        open_scorer("mini@1", engine=Engine(device=Device.CUDA))
+        open_scorer("mini@2", engine=Engine(device=Device.CUDA))
 
 
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_the_shipped_model(rerank: Run, home: Path) -> None:
     assert found["versions"]["onnxruntime"] == onnxruntime.__version__
     assert found["places"]["settings"] == str(home / "config.toml")
     model = found["model"]
-    assert (model["name"], model["window"], model["length"]) == ("mini@1", 128, 512)
+    assert (model["name"], model["window"], model["length"]) == ("mini@2", 192, 512)
     graph, tokenizer = model["files"]
     assert graph["path"] == str(ROOT / "models" / "mini" / "model.onnx")
     assert graph["bytes"] == (ROOT / "models" / "mini" / "model.onnx").stat().st_size

@@ -148,16 +148,19 @@ def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) ->
         open_scorer(str(folder))
 
 
-@pytest.mark.parametrize("name", ["mini@2", "minni", "bert", "no/folder", "hf:owner/name"])
+@pytest.mark.parametrize("name", ["mini@3", "minni", "bert", "no/folder", "hf:owner/name"])
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str) -> None:
     with pytest.raises(UsageError, match=f"no model is called '{name}'") as raised:
         open_scorer(name)
-    assert "mini@1" in str(raised.value.hint)
+    assert "mini@2" in str(raised.value.hint)
 
 
 def test_names_of_the_catalogue() -> None:
-    assert catalogue()["default"] == "mini@1"
-    assert open_scorer().info.model == open_scorer("mini").info.model == "mini@1"
+    assert catalogue()["default"] == "mini@2"
+    assert open_scorer().info.model == open_scorer("mini").info.model == "mini@2"
+    with pytest.raises(UsageError, match="mini@1 no longer ships: mini@2") as raised:
+        open_scorer("mini@1")
+    assert "-m mini" in str(raised.value.hint)
     with pytest.raises(UsageError, match="no such model"):
         open_scorer("./nowhere")
     with pytest.raises(UsageError, match="at least one thread"):

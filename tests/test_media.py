@@ -189,4 +189,4 @@ def test_a_record_that_a_model_does_not_read_is_bad_input(rerank: Run, pictures:
     (pictures / "a.jsonl").write_text(json.dumps({"image": "dog.png"}))
     ran = rerank("fox", str(pictures / "a.jsonl"))
     assert ran.code == 2
-    assert "but an image, which mini@1 does not read" in ran.err
+    assert "but an image, which mini@2 does not read" in ran.err

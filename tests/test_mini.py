@@ -26,7 +26,9 @@ def test_no_product_of_weights_can_overflow_16_bits() -> None:
     graph = onnx.load(FOLDER / "model.onnx").graph
     weights = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
     products = [n for n in graph.node if n.op_type in ("MatMulInteger", "QAttention")]
-    assert len(products) == 24  # query-key-value, output and two of the feed-forward, six times
+    # Query-key-value, output and two of the feed-forward, six times, for each of two towers; and
+    # nine in each of the reader's two blocks, of which the query's tokens go into.
+    assert len(products) >= 2 * 24
     for node in products:
         matrix = weights[node.input[1]].astype(np.int32)
         pairs = np.abs(matrix[0::2]) + np.abs(matrix[1::2])
@@ -34,7 +36,7 @@ def test_no_product_of_weights_can_overflow_16_bits() -> None:
 
 
 def test_scores_stay_near_the_checkpoints(mini: Scorer) -> None:
-    """Against the logits of the fp32 checkpoint in PyTorch, by scripts/make_mini_references.py."""
+    """Against the logits of the fp32 checkpoint in PyTorch, by scripts/train/references.py."""
     rows = json.loads((ROOT / "tests" / "mini_references.json").read_text(encoding="utf-8"))
     pairs = [
         Pair(row["query"], Chunk(Document(p), 0, len(p), p, 0))
@@ -50,6 +52,7 @@ def test_scores_stay_near_the_checkpoints(mini: Scorer) -> None:
     ("query", "answer"),
     [
         ("how do I get a refund", "If you are not happy"),
+        ("can I return something I bought", "If you are not happy"),
         ("forgot my password", "Passwords can be reset"),
         ("how can I track my parcel", "You can follow your parcel"),
         ("do you sell shoes without animal products", "Vegan shoes"),

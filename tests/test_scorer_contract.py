@@ -10,7 +10,7 @@ from rerank_cli.engine import Engine
 from tests.conftest import MODELS, ROOT
 
 SCORERS = {
-    "mini": lambda: open_scorer("mini@1"),
+    "mini": lambda: open_scorer("mini@2"),
     "bert": lambda: open_scorer(str(MODELS / "bert")),
     "xlmr": lambda: open_scorer(str(MODELS / "xlmr"), engine=Engine(threads=1)),
     "bm25": lambda: open_scorer("bm25"),

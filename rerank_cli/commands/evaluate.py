@@ -36,7 +36,7 @@ Models = Annotated[
         "--model",
         metavar="MODEL",
         autocompletion=scoring.complete_model,
-        help="A model to measure, with options of its own if need be: 'mini@1 --max-chunks 1'; "
+        help="A model to measure, with options of its own if need be: 'mini@2 --max-chunks 1'; "
         "repeatable.",
     ),
 ]
@@ -117,7 +117,7 @@ def evaluate(
 
     \b
     rerank eval beir/scifact                             the default model against BM25
-    rerank eval mine.jsonl -m mini@1 -m cohere/rerank-v3.5
+    rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5
     rerank eval nq squad --depth 10,50,100               quality against cost
     rerank eval nq --compare ./fp32 ./int8 --sample 100  do two models agree?
     """

@@ -41,7 +41,7 @@ def _positive(text: str) -> int:
 
 
 def system_of(text: str, engine: Engine) -> System:
-    """Read a model and options of its own, as in `mini@1 --max-chunks 1`; raises `UsageError`."""
+    """Read a model and options of its own, as in `mini@2 --max-chunks 1`; raises `UsageError`."""
     model, options_begin, rest = text.strip().partition(" --")
     parser = _Parser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for name in ("chunk-tokens", "overlap-tokens", "max-chunks", "threads"):
@@ -55,7 +55,7 @@ def system_of(text: str, engine: Engine) -> System:
     except (ValueError, argparse.ArgumentError) as error:
         raise UsageError(
             f"-m {text!r}: {error}",
-            hint="a model, and options of its own in the same argument: -m 'mini@1 --max-chunks 1'",
+            hint="a model, and options of its own in the same argument: -m 'mini@2 --max-chunks 1'",
         ) from error
     options = {
         name: given[name]

@@ -29,7 +29,7 @@ Model = Annotated[
         "--model",
         metavar="MODEL",
         autocompletion=complete_model,
-        help="mini@1 (the default), bm25, ./FOLDER with an ONNX cross-encoder, or "
+        help="mini@2 (the default), bm25, ./FOLDER with an ONNX cross-encoder, or "
         "PROVIDER/MODEL, to which documents are then sent.",
     ),
 ]

@@ -46,7 +46,7 @@ def open_scorer(
 ) -> Scorer:
     """Open a scorer by name, by default the model that ships with the package.
 
-    `model` is `bm25`, a name of the catalogue (`mini@1`), the path of a folder with an ONNX
+    `model` is `bm25`, a name of the catalogue (`mini@2`), the path of a folder with an ONNX
     cross-encoder, which begins with `./`, `../`, `/` or `~`, or a provider and its model's name
     (`siliconflow/BAAI/bge-reranker-v2-m3`), of which `remote` says how it is asked. `engine`
     says what runs a model here. Raises `UsageError` for a name that means nothing, `ModelError` for

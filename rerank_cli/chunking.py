@@ -4,8 +4,9 @@ Knows how much fits beside a query (`plan`) and where the windows of one documen
 Scores nothing and joins nothing back together.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,12 +24,20 @@ SEGMENT = 1 << 18
 _REACH = 64  # characters back for a place between two visible ones, where there is no space
 
 
+class Encoding(StrEnum):
+    """How a query and a document become sequences of tokens."""
+
+    AUTO = "auto"  # windows beside the whole query
+    FLAG = "flag"  # as FlagEmbedding does it: one sequence, whose end is cut
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How documents are cut for one query: the query as it will be scored, and the windows' sizes.
 
     `room` is the largest window and `overlap` what neighbours share, both in tokens; a `room` of
-    None means that documents are scored whole.
+    None means that documents are scored whole. With `first_only` the first `room` tokens are all
+    that is scored of one.
     """
 
     query: str
@@ -36,6 +45,7 @@ class Plan:
     overlap: int
     max_chunks: int
     notes: tuple[str, ...] = ()
+    first_only: bool = False
 
 
 class Split(NamedTuple):
@@ -56,6 +66,7 @@ def plan(
     max_chunks: int = DEFAULT_MAX_CHUNKS,
     truncate_query: bool = False,
     passages: bool = False,
+    encoding: Encoding = Encoding.AUTO,
 ) -> Plan:
     """Fit windows beside `query`.
 
@@ -63,17 +74,20 @@ def plan(
     `UsageError` for sizes that make no sense.
     """
     _check_sizes(chunk_tokens, overlap_tokens, max_chunks)
+    if encoding is Encoding.FLAG:
+        return _flag_plan(query, info, chunk_tokens)
     notes: list[str] = []
     wanted = chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)
     if info.tokenizer is not None and info.length is not None:
         limit = info.length - info.specials - max(1, (info.window or info.length) // 4)
-        count = taken = info.tokenizer.count(query)
-        if not count:
+        measure = info.query_tokens or info.tokenizer.count
+        count = taken = measure(query)
+        if not info.tokenizer.count(query):
             raise UsageError(f"the query is empty: it has no token that {info.model} knows")
         if taken > limit and not truncate_query:
             raise QueryTooLong(taken, limit, info.model)
         if taken > limit:
-            query, taken = _cut_query(query, info.tokenizer, limit)
+            query, taken = _cut_query(query, info.tokenizer, measure, limit)
             notes.append(f"the query was cut to its first {taken} of {count} tokens")
         fits = info.length - info.specials - taken
         if chunk_tokens is not None and chunk_tokens > fits:
@@ -90,6 +104,27 @@ def plan(
     if overlap_tokens is not None and overlap_tokens > most:
         notes.append(f"chunks overlap by {most} tokens, not {overlap_tokens}: a quarter at most")
     return Plan(query, wanted, overlap, max_chunks, tuple(notes))
+
+
+def _flag_plan(query: str, info: ScorerInfo, length: int | None) -> Plan:
+    """Fit one sequence of `length` tokens as FlagEmbedding does.
+
+    The query may have three quarters of it, and what a passage has beyond the rest is dropped
+    (FlagEmbedding/inference/reranker/encoder_only/base.py: truncation "only_second").
+    """
+    if info.tokenizer is None or info.length is None or info.remote:
+        raise UsageError(f"--encoding flag is for models that are run here, not for {info.model}")
+    most = min(length or info.window or info.length, info.length)
+    measure = info.query_tokens or info.tokenizer.count
+    count = taken = measure(query)
+    notes: tuple[str, ...] = ()
+    if taken > most * 3 // 4:
+        query, taken = _cut_query(query, info.tokenizer, measure, most * 3 // 4)
+        notes = (f"the query was cut to its first {taken} of {count} tokens",)
+    room = most - info.specials - taken
+    if room < 1:
+        raise QueryTooLong(count, most - info.specials - 1, info.model)
+    return Plan(query, room, 0, 1, notes, first_only=True)
 
 
 def _check_sizes(chunk_tokens: int | None, overlap_tokens: int | None, max_chunks: int) -> None:
@@ -119,7 +154,10 @@ def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
     room = plan.room - len(head.ids)
     kept, total = _encode(text, tokenizer, plan.max_chunks * room)
     overlap = min(plan.overlap, room // 4)
-    ranges = list(islice(windows(text, kept.spans, room, overlap), plan.max_chunks))
+    if plan.first_only:
+        ranges = [(0, min(room, len(kept.ids)))] if kept.ids else []
+    else:
+        ranges = list(islice(windows(text, kept.spans, room, overlap), plan.max_chunks))
     if not ranges:  # a text of which the tokenizer leaves nothing, as of control characters
         return Split(document, (_whole(document, 0),), 0, 0)
     covered = ranges[-1][1]
@@ -169,13 +207,15 @@ def segments(text: str) -> Iterator[Span]:
     yield start, len(text)
 
 
-def _cut_query(query: str, tokenizer: Tokenizer, limit: int) -> tuple[str, int]:
-    """Cut a query to at most `limit` tokens, and say how many it has then."""
+def _cut_query(
+    query: str, tokenizer: Tokenizer, measure: Callable[[str], int], limit: int
+) -> tuple[str, int]:
+    """Cut a query to at most `limit` tokens, as measured, and say how many it has then."""
     spans = tokenizer.encode(query).spans
-    keep, count = limit, limit + 1
-    while count > limit:  # what is left of a cut word can have more tokens than it had
+    keep, count = min(limit, len(spans)), limit + 1
+    while count > limit and keep > 0:  # what is left of a cut word can have more tokens than it had
         query = query[: spans[keep - 1][1]]
-        count = tokenizer.count(query)
+        count = measure(query)
         keep -= 1
     return query, count
 

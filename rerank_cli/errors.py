@@ -9,6 +9,7 @@
     ├── OutputError     2   results that cannot be written
     └── ScorerError     3   scoring failed
         ├── ModelError      a model's files are missing, damaged or of another kind
+        │   └── NotInstalled    a model that is known was not pulled yet
         └── ProviderError   a service could not be reached, or it refused
             └── AnswerError a server's answer is not a ranking of what it was sent
 
@@ -79,6 +80,17 @@ class ScorerError(RerankError):
 
 class ModelError(ScorerError):
     pass
+
+
+class NotInstalled(ModelError):
+    """A model that could be pulled was not, so that `place` is not there."""
+
+    def __init__(self, model: str, place: str) -> None:
+        super().__init__(
+            f"{model} is not installed: there is no {place}",
+            hint=f"rerank models pull {model}, or give --pull",
+        )
+        self.model = model
 
 
 class ProviderError(ScorerError):

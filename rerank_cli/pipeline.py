@@ -51,6 +51,7 @@ def rank(
     overlap_tokens: int | None = None,
     max_chunks: int = chunking.DEFAULT_MAX_CHUNKS,
     truncate_query: bool = False,
+    encoding: chunking.Encoding = chunking.Encoding.AUTO,
     passages: bool = False,
     explain: bool = False,
     watch: Watch | None = None,
@@ -77,6 +78,7 @@ def rank(
         max_chunks=1 if aggregate == "first" and not passages else max_chunks,
         truncate_query=truncate_query,
         passages=passages,
+        encoding=encoding,
     )
     together = info.scope == "set"
     if isinstance(scorer, SurveyingScorer):

@@ -21,6 +21,7 @@ from typing import Any
 from zlib import adler32, crc32
 
 from rerank_cli.directories import cache_directory
+from rerank_cli.replacing import sync
 
 VARIABLE = "RERANK_PREPARED"
 _MANIFEST = "manifest.json"
@@ -163,7 +164,7 @@ class Prepared:
                 make(making)
                 _write(making / _MANIFEST, {"made_of": made_of, "files": _inventory(making)})
                 making.rename(target)
-                _sync(self.root)
+                sync(self.root)
             finally:
                 shutil.rmtree(making, ignore_errors=True)
             self._clear()
@@ -200,7 +201,7 @@ def _inventory(folder: Path) -> Mapping[str, Any]:
     """Every file of a folder, each of them on the disk by then."""
     files = {}
     for path in sorted(folder.iterdir()):
-        _sync(path)
+        sync(path)
         files[path.name] = {"stamp": _stamp(path), "digest": _digest_of(path)}
     return files
 
@@ -237,21 +238,10 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     beside = path.with_name(f".{os.urandom(8).hex()}")
     try:
         beside.write_text(json.dumps(content), encoding="utf-8")
-        _sync(beside)
+        sync(beside)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Have a file or folder on the disk, where the system can do that."""
-    if (is_folder := path.is_dir()) and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_writable(root: Path) -> bool:

@@ -53,6 +53,17 @@ def replaced(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
             _remove(beside)
 
 
+def sync(path: Path) -> None:
+    """Have a file or folder on the disk, where the system can do that."""
+    if (is_folder := path.is_dir()) and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):
         path.unlink()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 _SEEN = 400  # characters of a text that are looked at
 _ENDS_LATIN = 0x370  # from Greek on other scripts follow, but for two blocks of Latin
 _MORE_LATIN = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
-_ELSE = "for other languages take a multilingual model, as -m siliconflow/BAAI/bge-reranker-v2-m3"
+_ELSE = "for other languages take a multilingual model: rerank models pull bge-reranker-v2-m3"
 
 
 class Scripts:

@@ -3,7 +3,7 @@
 Frozen dataclasses and protocols. Imports nothing of ours and does nothing by itself.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
@@ -40,8 +40,7 @@ class Document:
     `raw` holds the record's own bytes with their terminator, so that a pipe gives back what it
     was given; `line` counts from 1; `fields` holds the record's other fields, and is None where
     the text is the source's own (a line, a file). `whole` says that it is all of its source. A
-    `title` is put before each of its chunks when they are scored. One that is an image or a video
-    has `media`, and no text but what a person is shown in its place.
+    `title` is put before each chunk that is scored. `media` has what people are shown as its text.
     """
 
     text: str
@@ -116,9 +115,9 @@ class ScorerInfo:
 
     `window` is the number of passage tokens it reads well at once, `length` the most it takes in
     one sequence, query and `specials` (special tokens of a pair) included; None where none is set.
-    `scope` is "set" where a score depends on the other documents. `estimated` says that its
-    tokenizer rather counts too many tokens than too few, and `media` which kinds of it are scored.
-    It reads `languages`, and is best given `batch` documents at once, `ahead` pairs under way.
+    `scope` is "set" where a score depends on the other documents. An `estimated` tokenizer counts
+    rather too many tokens; `query_tokens` counts those of a query, where not just its own count. It
+    scores `media`, reads `languages`, and likes `batch` documents at once, `ahead` pairs under way.
     """
 
     name: str
@@ -133,6 +132,7 @@ class ScorerInfo:
     estimated: bool = False
     media: frozenset[str] = frozenset()
     languages: Sequence[str] = ()
+    query_tokens: Callable[[str], int] | None = None
     batch: int = 256
     ahead: int = 0
 

@@ -9,8 +9,9 @@ import pytest
 
 from rerank_cli import Chunk, Document, Pair, open_scorer, rank
 from rerank_cli.engine import Engine
-from rerank_cli.errors import ModelError, ScorerError, UsageError
-from rerank_cli.models import catalogue, describe
+from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
+from rerank_cli.models.catalogue import default
+from rerank_cli.models.folders import describe
 from rerank_cli.scorers.batches import ALONE
 from rerank_cli.scorers.network import Row
 from tests.conftest import MODELS
@@ -148,15 +149,22 @@ def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) ->
         open_scorer(str(folder))
 
 
-@pytest.mark.parametrize("name", ["mini@3", "minni", "bert", "no/folder", "hf:owner/name"])
+@pytest.mark.parametrize("name", ["mini@3", "minni", "bert", "no/folder"])
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str) -> None:
     with pytest.raises(UsageError, match=f"no model is called '{name}'") as raised:
         open_scorer(name)
     assert "mini@2" in str(raised.value.hint)
 
 
+@pytest.mark.parametrize("name", ["hf:owner/name", "bge-reranker-base", "bge-reranker-base:fp32"])
+def test_a_model_that_could_be_pulled_is_not_installed(name: str) -> None:
+    with pytest.raises(NotInstalled, match=f"{name} is not installed") as raised:
+        open_scorer(name)
+    assert f"rerank models pull {name}" in str(raised.value.hint)
+
+
 def test_names_of_the_catalogue() -> None:
-    assert catalogue()["default"] == "mini@2"
+    assert default() == "mini@2"
     assert open_scorer().info.model == open_scorer("mini").info.model == "mini@2"
     with pytest.raises(UsageError, match="mini@1 no longer ships: mini@2") as raised:
         open_scorer("mini@1")

@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli.engine import Engine, Runtime
 from rerank_cli.errors import MissingExtra, ModelError
-from rerank_cli.models import describe
+from rerank_cli.models.folders import describe
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
@@ -116,7 +116,7 @@ def test_what_is_quantised_for_onnxruntime_is_run_by_it_and_that_is_said(rerank:
     ran = rerank(*arguments, "--runtime", "openvino")
     assert (ran.code, ran.out) == (0, expected.out)
     path = ROOT / "models" / "mini" / "model.onnx"
-    assert ran.err == f"rerank: {path}: is quantised for onnxruntime, which runs it\n"
+    assert ran.err == f"rerank: {path}: is quantised for onnxruntime, and onnxruntime runs it\n"
 
 
 def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:

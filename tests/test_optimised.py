@@ -15,10 +15,10 @@ import pytest
 
 from rerank_cli import machine
 from rerank_cli.engine import Engine
-from rerank_cli.models import describe
+from rerank_cli.models.folders import describe
+from rerank_cli.models.operators import needs, packed_beside
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers import open_scorer, optimised
-from rerank_cli.scorers.operators import needs, packed_beside
 from rerank_cli.scorers.optimised import open_graph
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run

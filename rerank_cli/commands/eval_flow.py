@@ -189,7 +189,7 @@ def _stamp(system: System, remote: Remote) -> str:
     folder = None if system.model == _BM25 else local_folder(system.model)
     if folder is None:
         return remote.base_url or ""
-    from rerank_cli.scorers.operators import needs
+    from rerank_cli.models.operators import needs
 
     beside = [folder.graph.parent / name for name in needs(folder.graph)]
     found = [path.stat() for path in (folder.graph, folder.tokenizer, *beside)]

@@ -178,10 +178,10 @@ def models_of(
     """The models to measure: those given and those compared, else the one that is set."""
     models = [*(given or []), *(compare or ())]
     if not models:
-        from rerank_cli.models import catalogue
+        from rerank_cli.models.catalogue import default
         from rerank_cli.parsing import effective
 
-        models = [effective(ctx)["model"][0] or str(catalogue()["default"])]
+        models = [effective(ctx)["model"][0] or default()]
     return list(dict.fromkeys(models))
 
 

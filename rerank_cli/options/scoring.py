@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rerank_cli.aggregate import Aggregation
+from rerank_cli.chunking import Encoding
 from rerank_cli.engine import Device, Runtime
 from rerank_cli.options import setting
 from rerank_cli.providers.asked import Cutting
@@ -46,6 +47,26 @@ RuntimeOption = Annotated[
 DeviceOption = Annotated[
     Device,
     _model("--device", help="Where it runs. auto: a GPU, if onnxruntime-gpu can use one."),
+]
+Pull = Annotated[
+    bool,
+    typer.Option(
+        "--pull", rich_help_panel="Model", help="Fetch the model first, if it is not here."
+    ),
+]
+Offline = Annotated[
+    bool,
+    _model(
+        "--offline/--no-offline",
+        help="Never touch the network: neither to fetch a model nor to ask a provider.",
+    ),
+]
+EncodingOption = Annotated[
+    Encoding,
+    _chunking(
+        "--encoding",
+        help="flag: one sequence a document, cut where FlagEmbedding cuts, to compare scores.",
+    ),
 ]
 Chunk = Annotated[
     Cutting,

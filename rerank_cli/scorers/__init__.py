@@ -4,9 +4,7 @@ What a name means is written here and nowhere else; nothing is guessed from part
 """
 
 import os
-import re
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rerank_cli.engine import Engine
@@ -15,14 +13,12 @@ from rerank_cli.providers.asked import Remote
 from rerank_cli.types import Scorer
 
 if TYPE_CHECKING:
-    from rerank_cli.models import ModelFolder
+    from rerank_cli.models.folders import ModelFolder
 
-_LEXICAL = "bm25"
+LEXICAL = "bm25"
 _USUAL = Engine()
 # onnxruntime reports its use to its makers, unless this is set before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-_PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 
 
 def opening(
@@ -33,7 +29,7 @@ def opening(
     What a model's graph takes to load is spent outside of Python: what is imported meanwhile costs
     nothing. Two threads that both import would only take turns.
     """
-    if model != _LEXICAL and not _is_remote(model):
+    if model != LEXICAL and not is_remote(model):
         import rerank_cli.scorers.local  # noqa: F401
     aside = ThreadPoolExecutor(1, thread_name_prefix="open")
     future = aside.submit(open_scorer, model, engine=engine, remote=remote)
@@ -46,30 +42,36 @@ def open_scorer(
 ) -> Scorer:
     """Open a scorer by name, by default the model that ships with the package.
 
-    `model` is `bm25`, a name of the catalogue (`mini@2`), the path of a folder with an ONNX
-    cross-encoder, which begins with `./`, `../`, `/` or `~`, or a provider and its model's name
-    (`siliconflow/BAAI/bge-reranker-v2-m3`), of which `remote` says how it is asked. `engine`
-    says what runs a model here. Raises `UsageError` for a name that means nothing, `ModelError` for
-    a model that cannot be opened, and `ConfigError` for a provider whose key is not to be found.
+    `model` is `bm25`, a name of the catalogue (`mini@2`) or of the Hub (`hf:OWNER/REPOSITORY`) that
+    is installed, the path of a folder with an ONNX reranker, which begins with `./`, `../`, `/` or
+    `~`, or a provider and its model's name (`siliconflow/BAAI/bge-reranker-v2-m3`), of which
+    `remote` says how it is asked. `engine` says what runs a model here. Raises `UsageError` for a
+    name that means nothing, `NotInstalled` for one that was not pulled, `ModelError` for a model
+    that cannot be opened, and `ConfigError` for a provider whose key is not to be found.
     """
     if engine.threads is not None and engine.threads < 1:
         raise UsageError(f"at least one thread is needed, not {engine.threads}")
-    if _is_remote(model):
+    if is_remote(model):
         return _open_remote(str(model), remote or Remote())
-    if remote is not None and remote.asks_for:
+    instruction = None if remote is None else remote.asked.options.get("instruction")
+    asked = [] if remote is None else remote.asks_for
+    if model != LEXICAL and instruction is not None:
+        asked = [one for one in asked if one != "--instruction"]  # some models here take it too
+    if asked:
         raise UsageError(
-            f"{', '.join(remote.asks_for)}: for a provider's models, and "
+            f"{', '.join(asked)}: for a provider's models, and "
             f"{model or 'the default model'} is none",
             hint="-m PROVIDER/MODEL; rerank providers lists them",
         )
-    if model == _LEXICAL:
+    if model == LEXICAL:
         from rerank_cli.scorers.lexical import LexicalScorer
 
         return LexicalScorer()
 
+    from rerank_cli.models import find
     from rerank_cli.scorers.local import open_local
 
-    return open_local(_folder(model), engine)
+    return open_local(find(model), engine, instruction)
 
 
 def local_folder(model: str | None) -> "ModelFolder | None":
@@ -77,16 +79,11 @@ def local_folder(model: str | None) -> "ModelFolder | None":
 
     Raises `UsageError` and `ModelError` as `open_scorer` does.
     """
-    return None if model == _LEXICAL or _is_remote(model) else _folder(model)
+    if model == LEXICAL or is_remote(model):
+        return None
+    from rerank_cli.models import find
 
-
-def _folder(model: str | None) -> "ModelFolder":
-    from rerank_cli.models import catalogue, describe, shipped
-
-    name = model or str(catalogue()["default"])
-    if _PATH.match(name):
-        return describe(Path(os.path.expanduser(name)), name)
-    return shipped(name)
+    return find(model)
 
 
 def _open_remote(model: str, remote: Remote) -> Scorer:
@@ -114,17 +111,17 @@ def _open_remote(model: str, remote: Remote) -> Scorer:
     return Rehearsal(scorer)
 
 
-def _is_remote(model: str | None) -> bool:
+def is_remote(model: str | None) -> bool:
     """Whether a name is a provider's: what is before the first slash, or the whole of it.
 
     Raises `UsageError` for what is nearly one, and nothing else.
     """
-    if model is None or model == _LEXICAL or _PATH.match(model):
+    if model is None or model == LEXICAL:
         return False
 
-    from rerank_cli.models import is_shipped
+    from rerank_cli.models import is_local, is_path
 
-    if is_shipped(model):
+    if is_path(model) or is_local(model):
         return False
 
     from rerank_cli.providers.catalogue import is_provider, near

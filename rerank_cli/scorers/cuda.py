@@ -6,10 +6,11 @@ import os
 import onnxruntime
 
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models import ModelFolder
+from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.operators import is_dynamic
 from rerank_cli.scorers.batches import Batching
 from rerank_cli.scorers.graph import CUDA, Graph, Loading, may_be_gpu
-from rerank_cli.scorers.operators import is_dynamic
+from rerank_cli.scorers.tensors import Answers
 
 # TF32 would round each factor to 10 bits.
 _OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
@@ -17,7 +18,9 @@ _OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
 _BATCHING = Batching(32_768, pairs=1024, padded=True)
 
 
-def open_on_gpu(folder: ModelFolder, *, required: bool) -> Graph | None:
+def open_on_gpu(
+    folder: ModelFolder, *, required: bool, answers: Answers | None = None
+) -> Graph | None:
     """Open a graph on the first GPU, or say with `UsageError` or `ModelError` why it cannot be.
 
     One that is not `required` is None if there is no GPU, if CUDA's libraries cannot be loaded, or
@@ -31,7 +34,7 @@ def open_on_gpu(folder: ModelFolder, *, required: bool) -> Graph | None:
         )
     if trouble is None and not is_dynamic(folder.graph):
         try:
-            graph = _opened(folder)
+            graph = _opened(folder, answers)
         except ModelError:  # as where its memory is taken
             if required:
                 raise
@@ -67,7 +70,7 @@ def _gpus() -> int:
     return count.value
 
 
-def _opened(folder: ModelFolder) -> Graph | None:
+def _opened(folder: ModelFolder, answers: Answers | None) -> Graph | None:
     """The graph, if onnxruntime then runs it on the GPU and not, as it may, on the CPU."""
     onnxruntime.set_default_logger_severity(4)  # what fails to load is told of by us
     if hasattr(onnxruntime, "preload_dlls"):
@@ -76,7 +79,12 @@ def _opened(folder: ModelFolder) -> Graph | None:
         onnxruntime.preload_dlls()
     graph = Graph(
         folder.graph,
-        Loading(batching=_BATCHING, provider=(CUDA, _OPTIONS), padding=folder.padding),
+        Loading(
+            batching=_BATCHING,
+            provider=(CUDA, _OPTIONS),
+            padding=folder.padding,
+            answers=answers,
+        ),
     )
     return graph if graph.runs_by(CUDA) else None
 

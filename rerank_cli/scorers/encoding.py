@@ -44,6 +44,20 @@ class ModelTokenizer:
     def count(self, text: str) -> int:
         return len(self.encode(text).ids)
 
+    def query(self, text: str) -> Sequence[int]:
+        """The tokens of a query, as they stand before a passage."""
+        return self.encode(text).ids
+
+    def with_specials(self, text: str) -> Sequence[int]:
+        """The tokens of a text of ours, whose special tokens are such."""
+        whole = self._whole
+        with self._reading:
+            whole.encode_special_tokens = False
+            try:
+                return whole.encode(text, add_special_tokens=False).ids
+            finally:
+                whole.encode_special_tokens = True
+
     @cached_property
     def _whole(self) -> tokenizers.Tokenizer:
         try:
@@ -100,6 +114,14 @@ class PairTemplate:
     types_before: Sequence[int]
     types_between: Sequence[int]
     types_after: Sequence[int]
+
+    @classmethod
+    def of_types(
+        cls, before: Sequence[int], between: Sequence[int], after: Sequence[int]
+    ) -> "PairTemplate":
+        """The template of a model that has no token types."""
+        zeros = [[0] * len(part) for part in (before, between, after)]
+        return cls(before, between, after, 0, 0, *zeros)
 
     @property
     def specials(self) -> int:

@@ -15,12 +15,26 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.scorers.batches import ALONE, Batching
 from rerank_cli.scorers.network import Row
-from rerank_cli.scorers.tensors import Integer, check_inputs, check_output, feed_of, logits_of
+from rerank_cli.scorers.tensors import (
+    Answers,
+    Number,
+    Spec,
+    check_inputs,
+    check_output,
+    feed_of,
+    logits_of,
+)
 
 # The variable that `scorers` sets is for other systems than Windows, where this is for.
 onnxruntime.disable_telemetry_events()
 
-_DTYPES: dict[str, Integer] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_DTYPES: dict[str, Number] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+}
 _CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 _MASK = "attention_mask"
@@ -46,6 +60,7 @@ class Loading:
     One that is a model's `prepared` copy is taken as it is. Each run has so many `threads`, and it
     is worth making so many at once as there are `workers`. `provider` is onnxruntime's own name of
     what else than the CPU runs it, with its options. Pairs are filled up with the token `padding`.
+    A causal model is read by its `answers`.
     """
 
     prepared: Path | None = None
@@ -54,6 +69,7 @@ class Loading:
     batching: Batching = ALONE
     provider: tuple[str, dict[str, str]] | None = None
     padding: int = 0
+    answers: Answers | None = None
 
 
 class Graph:
@@ -81,13 +97,18 @@ class Graph:
         self.run_by = f"onnxruntime on the {'GPU' if loading.provider else 'CPU'}"
         self._loading = loading
         self._inputs = check_inputs(
-            {spec.name: (spec.type, _DTYPES.get(spec.type)) for spec in self._session.get_inputs()},
+            {
+                spec.name: Spec(spec.type, _DTYPES.get(spec.type), spec.shape)
+                for spec in self._session.get_inputs()
+            },
             path,
+            loading.answers,
         )
         self.batching = loading.batching
         if _MASK not in self._inputs:  # what is filled up would be read
             self.batching = replace(self.batching, padded=False)
-        if any(isinstance(spec.shape[0], int) for spec in self._session.get_inputs()):
+        ids = next(spec for spec in self._session.get_inputs() if spec.name == "input_ids")
+        if isinstance(ids.shape[0], int):
             self.batching = ALONE  # the graph was exported for so many pairs
         self._output = self._logits_output()
         self._options = onnxruntime.RunOptions()
@@ -99,7 +120,8 @@ class Graph:
 
     def logits(self, rows: Sequence[Row]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
-        feed = feed_of(rows, self._inputs, self._loading.padding)
+        answers = self._loading.answers
+        feed = feed_of(rows, self._inputs, self._loading.padding, answers)
         try:
             output = self._session.run([self._output], feed, self._options)[0]
         except ORT_ERRORS as error:
@@ -107,7 +129,7 @@ class Graph:
             raise ScorerError(
                 f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
             ) from error
-        return logits_of(output, rows, self.path)
+        return logits_of(output, rows, self.path, answers)
 
     def widened(self) -> "Graph | None":
         """The graph with all cores for each run, from the copy whose weights are in memory."""
@@ -118,7 +140,7 @@ class Graph:
     def _logits_output(self) -> str:
         outputs = self._session.get_outputs()
         output = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
-        check_output(output.name, output.shape, self.path)
+        check_output(output.name, output.shape, self.path, self._loading.answers)
         return str(output.name)
 
 

@@ -6,20 +6,22 @@ activations, and a batch would move every score in it, so that each pair has a r
 Where batches are seen to have the very scores of their pairs, short pairs of one length share one.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
 
 from rerank_cli.engine import Engine
-from rerank_cli.errors import ScorerError
-from rerank_cli.models import ModelFolder
+from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.models.catalogue import Prompt
+from rerank_cli.models.folders import ModelFolder
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers.batches import cut
 from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
 from rerank_cli.scorers.network import Network, Row
 from rerank_cli.scorers.networks import open_network
+from rerank_cli.scorers.prompting import PromptTokenizer
 from rerank_cli.scorers.scheduler import Done, Scheduler
 from rerank_cli.scorers.vocabulary import open_vocabulary
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
@@ -30,16 +32,43 @@ _AHEAD = 512
 _LONG = 256
 
 
-def open_local(folder: ModelFolder, engine: Engine) -> "LocalScorer":
-    """Open the model in a folder. Raises `ModelError` for one that is not a cross-encoder."""
-    aside = ThreadPoolExecutor(1)  # neither the graph nor the tokenizer waits for the other
+def open_local(
+    folder: ModelFolder, engine: Engine, instruction: str | None = None
+) -> "LocalScorer":
+    """Open the model in a folder. Raises `ModelError` for one that is not a reranker.
+
+    A model that is asked by a prompt takes an `instruction`; of others that is a `UsageError`.
+    """
     store = Prepared.usual()
+    if folder.prompt is not None:
+        return _open_causal(folder, engine, store, folder.prompt, instruction)
+    if instruction is not None:
+        raise UsageError(
+            f"--instruction: {folder.name} takes none",
+            hint="Qwen3-Reranker and its kin do, and some providers' models",
+        )
+    aside = ThreadPoolExecutor(1)  # neither the graph nor the tokenizer waits for the other
     opening = aside.submit(open_network, folder, engine, store)
     aside.shutdown(wait=False)
     tokenizer = ModelTokenizer(folder.tokenizer, open_vocabulary(folder.tokenizer, store))
     template = tokenizer.template()
     network = opening.result()
     scorer = LocalScorer(folder, network, tokenizer, template)
+    scorer.notes = (*network.notes, *(store.notes if store else ()))
+    return scorer
+
+
+def _open_causal(
+    folder: ModelFolder,
+    engine: Engine,
+    store: Prepared | None,
+    prompt: Prompt,
+    instruction: str | None,
+) -> "LocalScorer":
+    """Open a model that answers yes or no; what these are in tokens its tokenizer says."""
+    tokenizer = PromptTokenizer(ModelTokenizer(folder.tokenizer), prompt, instruction)
+    network = open_network(folder, engine, store, tokenizer.answers())
+    scorer = LocalScorer(folder, network, tokenizer, tokenizer.template(), tokenizer.query_tokens)
     scorer.notes = (*network.notes, *(store.notes if store else ()))
     return scorer
 
@@ -56,8 +85,9 @@ class LocalScorer:
         self,
         folder: ModelFolder,
         network: Network,
-        tokenizer: ModelTokenizer,
+        tokenizer: ModelTokenizer | PromptTokenizer,
         template: PairTemplate,
+        query_tokens: Callable[[str], int] | None = None,
     ) -> None:
         self.info = ScorerInfo(
             name=folder.name,
@@ -66,6 +96,7 @@ class LocalScorer:
             window=folder.window,
             length=folder.length,
             specials=template.specials,
+            query_tokens=query_tokens,
             languages=folder.languages,
             tokenizer=tokenizer,
             ahead=_AHEAD,
@@ -91,7 +122,7 @@ class LocalScorer:
 
     def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
         """Begin to score pairs, and give the scores as they come; all are tokenised by now."""
-        queries = {query: self._tokenizer.encode(query).ids for query in {p.query for p in pairs}}
+        queries = {query: self._tokenizer.query(query) for query in {p.query for p in pairs}}
         encoded = [(queries[pair.query], self._passage(pair.chunk)) for pair in pairs]
         lengths = [self._template.specials + len(q) + len(p) for q, p in encoded]
         if (longest := max(lengths, default=0)) > self._length:

@@ -14,18 +14,18 @@ import numpy as np
 
 from rerank_cli import machine
 from rerank_cli.errors import MissingExtra, ModelError, ScorerError
-from rerank_cli.models import ModelFolder
+from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.operators import needs
 from rerank_cli.prepared import Prepared, Unprepared
 from rerank_cli.scorers.batches import ALIKE, ALONE, Batching
 from rerank_cli.scorers.network import Row
-from rerank_cli.scorers.operators import needs
 from rerank_cli.scorers.probing import are_batches_alike
-from rerank_cli.scorers.tensors import Integer, check_inputs, check_output, feed_of, logits_of
+from rerank_cli.scorers.tensors import Number, Spec, check_inputs, check_output, feed_of, logits_of
 
 _COMPILED = "compiled.blob"
 _ALIKE = "alike"  # is there if pairs of one length may share a run
 _FORMAT = 1
-_DTYPES: dict[str, Integer] = {"i64": np.int64, "i32": np.int32}
+_DTYPES: dict[str, Number] = {"i64": np.int64, "i32": np.int32}
 
 
 def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> "OpenVinoNetwork":
@@ -99,9 +99,10 @@ class OpenVinoNetwork:
         self._own = threading.local()
         self._inputs = check_inputs(
             {
-                port.any_name: (
+                port.any_name: Spec(
                     port.get_element_type().get_type_name(),
                     _DTYPES.get(port.get_element_type().get_type_name()),
+                    (),
                 )
                 for port in model.inputs
             },

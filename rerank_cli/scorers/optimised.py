@@ -7,17 +7,19 @@ made faster is kept only where that was seen.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
 
 from rerank_cli import machine
 from rerank_cli.errors import ModelError
-from rerank_cli.models import ModelFolder
+from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.operators import lengths_beside, needs, packed_beside
 from rerank_cli.prepared import Prepared, Unprepared
 from rerank_cli.scorers.batches import ALIKE, ALONE
 from rerank_cli.scorers.graph import ORT_ERRORS, Graph, Loading, session_options
-from rerank_cli.scorers.operators import lengths_beside, needs, packed_beside
+from rerank_cli.scorers.tensors import Answers
 
 _GRAPH = "model.onnx"
 _WEIGHTS = "weights.bin"
@@ -31,15 +33,17 @@ _MOST_WITHIN = 1 << 24  # bytes
 _ALIGNED = 64  # bytes
 
 
-def open_graph(folder: ModelFolder, store: Prepared | None, threads: int) -> Graph:
+def open_graph(
+    folder: ModelFolder, store: Prepared | None, threads: int, answers: Answers | None = None
+) -> Graph:
     """Open a model's graph for so many runs at once, prepared if it can be; raises `ModelError`."""
-    plain = Loading(workers=threads)
+    plain = Loading(workers=threads, answers=answers)
     path = folder.graph
     if store is None:
         return Graph(path, plain)
 
     def make(making: Path) -> None:
-        _optimise(path, making, folder.length)
+        _optimise(path, making, folder.length, answers)
 
     try:
         made = store.folder(path, recipe(), make, needs)
@@ -48,7 +52,7 @@ def open_graph(folder: ModelFolder, store: Prepared | None, threads: int) -> Gra
     try:
         alike = (made / _ALIKE).exists()
         batching = ALIKE if alike else ALONE
-        return Graph(path, Loading(made / _GRAPH, workers=threads, batching=batching))
+        return Graph(path, replace(plain, prepared=made / _GRAPH, batching=batching))
     except ModelError as error:
         store.discard(made, str(error))
         return Graph(path, plain)
@@ -59,7 +63,7 @@ def recipe() -> str:
     return f"graph {_FORMAT}; onnxruntime {onnxruntime.__version__}; {machine.signature()}"
 
 
-def _optimise(path: Path, folder: Path, longest: int) -> None:
+def _optimise(path: Path, folder: Path, longest: int, answers: Answers | None) -> None:
     """Have onnxruntime load a graph and save what it then has, and see what runs can be made."""
     from google.protobuf.message import DecodeError
 
@@ -68,13 +72,13 @@ def _optimise(path: Path, folder: Path, longest: int) -> None:
 
     _save(path, folder)
     try:
-        graph = Graph(path, Loading(folder / _GRAPH))
+        graph = Graph(path, Loading(folder / _GRAPH, answers=answers))
     except ModelError:  # it is no cross-encoder, and whoever opens it will say so
         return
     unmasked = folder / _UNMASKED
     with suppress(ModelError, DecodeError):  # what cannot be made without it is as good with it
         if unmask(folder / _GRAPH, unmasked):
-            without = Graph(path, Loading(unmasked))
+            without = Graph(path, Loading(unmasked, answers=answers))
             if are_equal(graph, without, longest):
                 unmasked.replace(folder / _GRAPH)
                 graph = without

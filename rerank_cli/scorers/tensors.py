@@ -1,41 +1,75 @@
-"""Pairs as the arrays that a cross-encoder's graph takes, and logits from those that it gives."""
+"""Pairs as the arrays that a reranker's graph takes, and logits from those that it gives.
+
+A cross-encoder gives one logit a pair, or two classes. A causal model gives a logit for each token
+of its vocabulary at each place: then those of two `Answers` after the last token are what counts.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.scorers.network import Row
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-Integer = type[np.integer[Any]]
-Declared = tuple[str, Integer | None]  # an input's type in words, and in numpy if that has it
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+# What exporters give causal models besides: the states of tokens before, of which there are none,
+# and after how many places logits are wanted.
+_STATES = ("past_key_values.", "past.")
+_PLACES = ("num_logits_to_keep", "logits_to_keep")
+_BRANCH = "use_cache_branch"
+_MOST_AXES = 3  # pairs, places, tokens of the vocabulary
+Number = type[np.generic]
 
 
-def check_inputs(inputs: Mapping[str, Declared], path: Path) -> dict[str, Integer]:
-    """The type of each input by its name.
+class Answers(NamedTuple):
+    """The tokens by which a causal model says that a passage is relevant, or that it is not."""
 
-    Raises `ModelError` for a graph that is not a cross-encoder's.
-    """
-    for name, (said, dtype) in inputs.items():
-        if name not in INPUTS or dtype is None:
-            raise ModelError(
-                f"{path}: not a cross-encoder that can be run here: its input {name} is a {said}",
-                hint=f"known inputs are {', '.join(INPUTS)}, of whole numbers",
-            )
-    if "input_ids" not in inputs:
-        raise ModelError(f"{path}: not a cross-encoder: it has no input called input_ids")
-    return {name: dtype for name, (_, dtype) in inputs.items() if dtype is not None}
+    yes: int
+    no: int
 
 
-def check_output(name: str, shape: Sequence[Any], path: Path) -> None:
-    """Raise `ModelError` for an output that is not one logit a pair, or two classes.
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """An input that a graph declares: its type in words, and in numpy if that has it.
 
     Sizes of `shape` that are not whole numbers are not known.
     """
+
+    said: str
+    dtype: Number | None
+    shape: Sequence[Any]
+
+
+def check_inputs(
+    inputs: Mapping[str, Spec], path: Path, answers: Answers | None = None
+) -> Mapping[str, Spec]:
+    """Raise `ModelError` for a graph whose inputs are not a reranker's; gives them back."""
+    for name, spec in inputs.items():
+        whole = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
+        known = whole and name in INPUTS
+        if not known and not (answers is not None and _is_causal(name, spec)):
+            raise ModelError(
+                f"{path}: not a reranker that can be run here: its input {name} is a {spec.said}",
+                hint=f"known inputs are {', '.join(INPUTS)}, of whole numbers",
+            )
+    if "input_ids" not in inputs:
+        raise ModelError(f"{path}: not a reranker: it has no input called input_ids")
+    return inputs
+
+
+def check_output(
+    name: str, shape: Sequence[Any], path: Path, answers: Answers | None = None
+) -> None:
+    """Raise `ModelError` for an output that is not logits of pairs or, with answers, of tokens.
+
+    Sizes of `shape` that are not whole numbers are not known.
+    """
+    if answers is not None and len(shape) <= _MOST_AXES:
+        return
     classes = shape[-1] if len(shape) == 2 else 1
     if len(shape) > 2 or (isinstance(classes, int) and classes > 2):
         raise ModelError(
@@ -44,31 +78,67 @@ def check_output(name: str, shape: Sequence[Any], path: Path) -> None:
         )
 
 
-def feed_of(rows: Sequence[Row], inputs: Mapping[str, Integer], padding: int) -> dict[str, Any]:
-    """Arrays of shape (pairs, tokens of the longest); shorter pairs are filled up and masked."""
+def feed_of(
+    rows: Sequence[Row], inputs: Mapping[str, Spec], padding: int, answers: Answers | None = None
+) -> dict[str, Any]:
+    """Arrays of shape (pairs, tokens of the longest); shorter pairs are filled up and masked.
+
+    Those of causal models are filled up before their first token, as what counts is after the last.
+    """
     longest = max(len(ids) for ids, _ in rows)
     arrays = {
         "input_ids": np.full((len(rows), longest), padding, np.int64),
-        "attention_mask": np.zeros((len(rows), longest), np.int64),
-        "token_type_ids": np.zeros((len(rows), longest), np.int64),
+        **{name: np.zeros((len(rows), longest), np.int64) for name in INPUTS[1:]},
     }
     for place, (ids, types) in enumerate(rows):
-        arrays["input_ids"][place, : len(ids)] = ids
-        arrays["attention_mask"][place, : len(ids)] = 1
-        arrays["token_type_ids"][place, : len(ids)] = types
-    return {name: arrays[name].astype(dtype, copy=False) for name, dtype in inputs.items()}
+        start = 0 if answers is None else longest - len(ids)
+        where = slice(start, start + len(ids))
+        arrays["input_ids"][place, where] = ids
+        arrays["attention_mask"][place, where] = 1
+        arrays["token_type_ids"][place, where] = types
+        arrays["position_ids"][place, where] = np.arange(len(ids))
+    return {
+        name: arrays[name].astype(spec.dtype, copy=False)
+        if name in arrays
+        else _beside(name, spec, len(rows))
+        for name, spec in inputs.items()
+    }
 
 
-def logits_of(output: Any, rows: Sequence[Row], path: Path) -> list[float]:
-    """One logit a pair: of two classes, the second's less the first's."""
-    values = np.asarray(output, np.float64)
+def logits_of(
+    output: Any, rows: Sequence[Row], path: Path, answers: Answers | None = None
+) -> list[float]:
+    """One logit a pair: of two classes, the second's less the first's; of answers, yes less no."""
+    values = np.asarray(output)
+    if answers is not None and values.ndim == _MOST_AXES:
+        values = values[:, -1]
+    values = values.astype(np.float64)
     if values.size % len(rows):
         raise ScorerError(f"{path}: gave {values.size} values for {len(rows)} pairs")
     values = values.reshape(len(rows), -1)
+    if answers is not None and values.shape[1] > max(answers):
+        values = values[:, [answers.no, answers.yes]]
     if values.shape[1] not in (1, 2):
-        raise ModelError(f"{path}: not a cross-encoder: {values.shape[1]} outputs a pair")
+        raise ModelError(f"{path}: not a reranker: {values.shape[1]} outputs a pair")
     logits = values[:, 0] if values.shape[1] == 1 else values[:, 1] - values[:, 0]
     for (ids, _), logit in zip(rows, logits, strict=True):
         if not math.isfinite(logit):
             raise ScorerError(f"{path}: gave {logit} for a pair of {len(ids)} tokens")
     return [float(logit) for logit in logits]
+
+
+def _is_causal(name: str, spec: Spec) -> bool:
+    """Whether an input is one that exporters give causal models besides the usual ones."""
+    if name.startswith(_STATES):
+        sized = len(spec.shape) == 4 and all(isinstance(spec.shape[one], int) for one in (1, 3))
+        return sized and spec.dtype is not None
+    return name in _PLACES or name == _BRANCH
+
+
+def _beside(name: str, spec: Spec, pairs: int) -> Any:
+    """What such an input gets: no states, logits after the last token, and no branch."""
+    if name.startswith(_STATES):
+        _, heads, _, width = spec.shape
+        return np.zeros((pairs, heads, 0, width), spec.dtype)
+    value = np.asarray(name in _PLACES, spec.dtype)
+    return value.reshape([1] * len(spec.shape))

@@ -1,23 +1,17 @@
-"""Local models: the catalogue of named ones, and what is in a folder that holds one.
+"""What is in a folder that holds a model, and what scoring needs to know of it.
 
-Finds and describes; opening and running is `scorers.local`'s business.
+Describes; opening and running is `scorers.local`'s business.
 """
 
 import json
 import os
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import ModelError, UsageError
-
-_PACKAGE = Path(__file__).parent
-# An installed wheel carries the shipped models as package data; a checkout has them at its top.
-_SHIPPED = (_PACKAGE / "data" / "models", _PACKAGE.parent / "models")
+from rerank_cli.models.catalogue import Prompt, prompts
 
 # These number positions from the padding token on, which costs them pad_token_id + 1 of the
 # length (transformers, create_position_ids_from_input_ids).
@@ -27,6 +21,8 @@ _OFFSET_POSITIONS = {
 }  # fmt: skip
 # The window of a model of which no better is known: what most cross-encoders are trained at.
 _USUAL_WINDOW = 512
+# What may lie in a folder for `rerank doctor`: pairs and their logits, and hashes of all files.
+SELF_TEST, CHECKSUMS = "self_test.json", "SHA256SUMS"
 _LEAST_LENGTH = 16  # below it there is no room for a query and a passage
 _UNLIMITED = 1_000_000  # tokenizers state a length of 1e30 where they know none
 
@@ -37,7 +33,7 @@ class ModelFolder:
 
     `length` is the most tokens it takes in one sequence, `window` the passage tokens it reads
     well at once, `padding` the token that fills a sequence up. `languages` are those that it is
-    known to read (ISO 639-1); none where that is not known.
+    known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`.
     """
 
     name: str
@@ -48,57 +44,7 @@ class ModelFolder:
     window: int
     padding: int = 0
     languages: Sequence[str] = ()
-
-
-def shipped(name: str) -> ModelFolder:
-    """Find a model of the catalogue by `name` or `name@revision`.
-
-    Raises `UsageError` with the nearest names where there is none.
-    """
-    models = catalogue()["models"]
-    plain, _, revision = name.partition("@")
-    entry = models.get(plain)
-    if entry is not None and revision in entry["former"]:
-        raise UsageError(
-            f"{name} no longer ships: {plain}@{entry['revision']} took its place",
-            hint=f"-m {plain}, for whose scores an old --min-score has to be chosen again; the old "
-            "files are in the history of models/, and work as any folder does: -m ./FOLDER",
-        )
-    if entry is None or revision not in ("", entry["revision"]):
-        near = get_close_matches(name, names(), cutoff=0.4) or names()
-        if os.path.exists(name):
-            near = [f"./{name}"]
-        raise UsageError(
-            f"no model is called {name!r}",
-            hint=f"did you mean {' or '.join(near)}? A folder's path begins with ./ or /",
-        )
-    for root in _SHIPPED:
-        if (root / entry["folder"]).is_dir():
-            found = describe(
-                root / entry["folder"], plain, entry["revision"], window=entry["window"]
-            )
-            return replace(found, languages=entry["languages"])
-    raise ModelError(
-        f"the files of {plain}@{entry['revision']} are missing from this installation",
-        hint="install rerank-cli again",
-    )
-
-
-def is_shipped(name: str) -> bool:
-    """Whether a model of the catalogue is called so, whatever its revision."""
-    return name.partition("@")[0] in catalogue()["models"]
-
-
-def names() -> list[str]:
-    """The names that a model can be asked for by."""
-    models = catalogue()["models"].items()
-    return [*(f"{name}@{entry['revision']}" for name, entry in models), "bm25"]
-
-
-@cache
-def catalogue() -> dict[str, Any]:
-    """Read the catalogue: `default`, the model's name, and `models`, a table by name."""
-    return tomllib.loads((_PACKAGE / "data" / "models.toml").read_text(encoding="utf-8"))
+    prompt: Prompt | None = None
 
 
 def describe(
@@ -119,8 +65,7 @@ def describe(
             hint="copy it from where the model came from; transformers writes one on save",
         )
     config = _read_json(_holding("config.json", graph), "config.json")
-    limits = _read_json(folder, "tokenizer_config.json")
-    length = _length(config, limits, path)
+    length = _length(config, _read_json(folder, "tokenizer_config.json"), path)
     return ModelFolder(
         name=name,
         revision=revision,
@@ -129,7 +74,14 @@ def describe(
         length=length,
         window=min(window, length),
         padding=_padding(config),
+        prompt=prompts().get(str(config.get("model_type"))),
     )
+
+
+def length_in(folder: Path) -> int:
+    """The most tokens that the model takes whose configuration is in a folder."""
+    config = _read_json(folder, "config.json")
+    return _length(config, _read_json(folder, "tokenizer_config.json"), folder)
 
 
 def _find_graph(folder: Path) -> Path:

@@ -13,6 +13,7 @@ _LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 _LENGTH = re.compile(rb"\x0a\x06length\x12[\x01-\x13](\d+)")
 # Of what onnxruntime notes of a weight packed for a kernel: `|place;bytes;`, for each of its parts.
 _PACKED = re.compile(rb"\|(\d+);\d+;")
+_FILE = re.compile(r"[\w. /+-]+")
 # The operators of onnxruntime's dynamic quantisation, which scale each run's own activations.
 _DYNAMIC = (b"MatMulInteger", b"DynamicQuantize", b"QAttention")
 # Operators come before weights, as protobuf writes fields in the order of their numbers.
@@ -23,13 +24,25 @@ def needs(path: Path) -> Sequence[str]:
     """The files beside a graph that hold weights of its own, by their names in it."""
     if path.suffix == ".xml":  # OpenVINO's own format
         return [weights.name] if (weights := path.with_suffix(".bin")).is_file() else []
+    return [name for name in _names(path) if (path.parent / name).is_file()]
+
+
+def named(path: Path) -> Sequence[str]:
+    """The files that a graph says its weights are in, whether they are there or not.
+
+    Bytes of a weight may look like such a name: what no file could be called is left out.
+    """
+    return [name for name in _names(path) if _FILE.fullmatch(name)]
+
+
+def _names(path: Path) -> Sequence[str]:
     with _mapped(path) as content:
         names = {
             bytes(content[found.end() : found.end() + found[1][0]])
             for found in _LOCATION.finditer(content)
         }
     texts = sorted(name.decode("utf-8", "replace") for name in names)
-    return [text for text in texts if "\0" not in text and (path.parent / text).is_file()]
+    return [text for text in texts if "\0" not in text]
 
 
 def lengths_beside(path: Path) -> Sequence[int]:

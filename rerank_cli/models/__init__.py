@@ -1,0 +1,166 @@
+"""Local models: what a name means, and the folder where the model is that it means.
+
+`find` is the one way from a name to a folder. Opening and running a model is `scorers.local`'s
+business, and fetching one `hub`'s.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from rerank_cli.errors import ModelError, NotInstalled, UsageError
+from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
+from rerank_cli.models.folders import ModelFolder, describe
+from rerank_cli.store import Installed, Store
+
+HUB = "hf:"
+
+_PACKAGE = Path(__file__).parent.parent
+# An installed wheel carries the shipped models as package data; a checkout has them at its top.
+_SHIPPED = (_PACKAGE / "data" / "models", _PACKAGE.parent / "models")
+_PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
+# NAME[:PRECISION][@REVISION], where a name may be hf:OWNER/REPOSITORY.
+_NAME = re.compile(r"(?P<name>(?:hf:)?[^:@]+)(?::(?P<precision>[^:@]*))?(?:@(?P<revision>.*))?")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model by name: of the catalogue, or `hf:OWNER/REPOSITORY`. Empty is whatever is there."""
+
+    name: str
+    precision: str = ""
+    revision: str = ""
+
+    @property
+    def entry(self) -> Entry | None:
+        return entries().get(self.name)
+
+    @property
+    def repository(self) -> str | None:
+        """The Hub's repository, where it is one that was named by its owner."""
+        return self.name.removeprefix(HUB) if self.name.startswith(HUB) else None
+
+    def __str__(self) -> str:
+        precision = f":{self.precision}" if self.precision else ""
+        return f"{self.name}{precision}" + (f"@{self.revision}" if self.revision else "")
+
+
+def find(model: str | None) -> ModelFolder:
+    """Find the folder of a model by its path or its name, by default the model that ships.
+
+    Raises `UsageError` for a name that means nothing, with the nearest ones, `NotInstalled` for one
+    that could be pulled, and `ModelError` for one that is damaged.
+    """
+    name = model or default()
+    if is_path(name):
+        return describe(Path(os.path.expanduser(name)), name)
+    reference = read(name)
+    if reference.entry is not None and reference.entry.folder:
+        return _shipped(reference.entry)
+    return folder_of(installed(reference), reference.entry)
+
+
+def is_path(model: str) -> bool:
+    """Whether a model is named by its path."""
+    return bool(_PATH.match(model))
+
+
+def is_local(model: str) -> bool:
+    """Whether a name is of the catalogue or of the Hub, whatever its precision and revision."""
+    plain = re.split("[:@]", model, maxsplit=1)[0]
+    return plain in entries() or model.startswith(HUB)
+
+
+def names() -> list[str]:
+    """The names that a model can be asked for by."""
+    shipped = [f"{one.name}@{one.revision}" for one in entries().values() if one.folder]
+    return [*shipped, "bm25", *(one.name for one in entries().values() if not one.folder)]
+
+
+def read(model: str) -> Reference:
+    """Read a name. Raises `UsageError` where it means nothing, with the nearest ones."""
+    match = _NAME.fullmatch(model)
+    reference = (
+        Reference(match["name"], match["precision"] or "", match["revision"] or "")
+        if match
+        else Reference(model)
+    )
+    if reference.precision and reference.precision not in PRECISIONS:
+        raise UsageError(
+            f"{model}: no precision is called {reference.precision!r}",
+            hint=f"{' or '.join(f'{reference.name}:{one}' for one in PRECISIONS)}",
+        )
+    if reference.repository is not None:
+        if not _REPOSITORY.fullmatch(reference.repository):
+            raise UsageError(f"{model}: not a repository of the Hub", hint="hf:OWNER/REPOSITORY")
+        return reference
+    entry = reference.entry
+    if entry is None:
+        raise _unknown(model)
+    if entry.folder and (reference.precision or reference.revision not in ("", entry.revision)):
+        if reference.revision in entry.former:
+            raise UsageError(
+                f"{model} no longer ships: {entry.name}@{entry.revision} took its place",
+                hint=f"-m {entry.name}, for whose scores an old --min-score has to be chosen "
+                "again; the old files are in the history of models/, and work as any folder does: "
+                "-m ./FOLDER",
+            )
+        raise _unknown(model)
+    return reference
+
+
+def installed(reference: Reference) -> Installed:
+    """Find what was pulled under a name; raises `NotInstalled` and `ModelError`."""
+    store = Store.usual()
+    found = [
+        one
+        for one in store.installed(reference.name)
+        if reference.precision in ("", one.precision)
+        and one.revision.startswith(reference.revision)
+    ]
+    if not found:
+        place = store.place(reference.name, reference.precision)
+        raise NotInstalled(str(reference), str(place))
+    one = min(found, key=lambda one: PRECISIONS.index(one.precision))
+    if (damage := one.damage()) is not None:
+        raise ModelError(
+            f"{one.name}: {damage}",
+            hint=f"fetch it again: rerank models pull {one.name}:{one.precision}",
+        )
+    return one
+
+
+def folder_of(one: Installed, entry: Entry | None) -> ModelFolder:
+    """Describe what was pulled, by its files and by what the catalogue knows."""
+    window = {} if entry is None else {"window": entry.window}
+    name = f"{one.name}:{one.precision}"
+    found = describe(one.folder / one.graph, name, one.revision[:8], **window)
+    if entry is None:
+        return found
+    return replace(found, length=min(found.length, entry.length), languages=entry.languages)
+
+
+def _shipped(entry: Entry) -> ModelFolder:
+    for root in _SHIPPED:
+        if (root / entry.folder).is_dir():
+            found = describe(root / entry.folder, entry.name, entry.revision, window=entry.window)
+            return replace(found, languages=entry.languages)
+    raise ModelError(
+        f"the files of {entry.name}@{entry.revision} are missing from this installation",
+        hint="install rerank-cli again",
+    )
+
+
+def _unknown(model: str) -> UsageError:
+    near: Sequence[str] = get_close_matches(model, names(), cutoff=0.4) or names()[:2]
+    if os.path.exists(model):
+        near = [f"./{model}"]
+    return UsageError(
+        f"no model is called {model!r}",
+        hint=f"did you mean {' or '.join(near)}? A folder's path begins with ./ or /, and "
+        "rerank models lists the names",
+    )

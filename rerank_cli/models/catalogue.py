@@ -1,0 +1,141 @@
+"""The catalogue: models by name, where their files are, and what is known of them.
+
+Data, read from `data/models.toml`; knows nothing of what is on this machine.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PRECISIONS = ("int8", "fp32")  # in the order in which they are preferred on a CPU
+
+_PATH = Path(__file__).parent.parent / "data" / "models.toml"
+_NON_COMMERCIAL = "-NC"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A graph in a repository; what of a processor it `needs` is named as in /proc/cpuinfo."""
+
+    file: str
+    needs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the files of one precision are: a repository on the Hub, and graphs to choose from."""
+
+    repository: str
+    graphs: Sequence[GraphFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """A published figure, and who published it."""
+
+    measure: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A pair, and its published logit."""
+
+    query: str
+    passage: str
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a causal model is asked: the text before and after, and the tokens of its answers.
+
+    `query` has places for `{instruction}` and `{query}`, and the passage follows it.
+    """
+
+    before: str
+    query: str
+    after: str
+    instruction: str
+    yes: str
+    no: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model that has a name. One that ships has a `folder` and a `revision`.
+
+    `parameters` are millions; `length` and `window` are tokens, as in `ModelFolder`. `seconds` are
+    what 100 passages of 140 tokens take a model of this shape in int8 on two cores.
+    """
+
+    name: str
+    page: str
+    encoding: str
+    licence: str
+    languages: Sequence[str]
+    parameters: int
+    length: int
+    window: int
+    seconds: float
+    folder: str = ""
+    revision: str = ""
+    former: Sequence[str] = ()
+    quality: Sequence[Quality] = ()
+    self_test: Sequence[Sample] = ()
+    int8: Origin | None = None
+    fp32: Origin | None = None
+
+    @property
+    def origins(self) -> Mapping[str, Origin]:
+        """Where it can be had in which precision, the preferred one first."""
+        both = {"int8": self.int8, "fp32": self.fp32}
+        return {name: origin for name, origin in both.items() if origin is not None}
+
+    @property
+    def is_commercial(self) -> bool:
+        """Whether its licence lets it be used for profit."""
+        return _NON_COMMERCIAL not in self.licence
+
+
+def default() -> str:
+    """The model that is used where none is named."""
+    return str(_content()["default"])
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """All models by name."""
+    return {name: _entry(name, table) for name, table in _content()["models"].items()}
+
+
+@cache
+def prompts() -> Mapping[str, Prompt]:
+    """What causal models are asked, by the `model_type` of their configuration."""
+    return {kind: Prompt(**table) for kind, table in _content()["prompts"].items()}
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return tomllib.loads(_PATH.read_text(encoding="utf-8"))
+
+
+def _entry(name: str, table: Mapping[str, Any]) -> Entry:
+    origins = {
+        precision: Origin(
+            table[precision]["repository"],
+            [GraphFile(**graph) for graph in table[precision]["graphs"]],
+        )
+        for precision in PRECISIONS
+        if precision in table
+    }
+    lists = {
+        "quality": [Quality(**one) for one in table.get("quality", ())],
+        "self_test": [Sample(**one) for one in table.get("self_test", ())],
+    }
+    return Entry(**{"name": name, **table, **lists, **origins})

@@ -1,0 +1,267 @@
+"""The models that were pulled: plain files below one directory, each model whole or not there.
+
+    NAME/PRECISION/             a model's files as its repository has them, and manifest.json
+    .pulling/NAME-PRECISION/    what is being fetched, kept when that is cut off
+    .locks/                     one file a model, held by whoever changes it
+    revisions.json              the commit that each was pulled at first, and is from then on
+
+A model takes its place by one rename, after all of it is on the disk and its hashes are right.
+Knows neither the Hub nor the catalogue.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rerank_cli.directories import data_directory
+from rerank_cli.errors import ModelError
+from rerank_cli.replacing import replace_file, sync
+
+MANIFEST = "manifest.json"
+_SCHEMA = 1
+_PULLING, _LOCKS, _REMOVING = ".pulling", ".locks", ".removing"
+_REVISIONS = "revisions.json"
+_POLL = 0.1  # seconds between looks at a lock that another process holds
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was when it was fetched: bytes, and their SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was pulled, whence, and what each file has to be.
+
+    `revision` is the commit, `asked` what was asked for; `graph` and the names of `files` are paths
+    in the repository; `pulled` is a date.
+    """
+
+    name: str
+    precision: str
+    repository: str
+    revision: str
+    asked: str
+    endpoint: str
+    licence: str
+    graph: str
+    pulled: str
+    files: Mapping[str, File]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A model that is in the store: its folder, and what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def precision(self) -> str:
+        return self.manifest.precision
+
+    @property
+    def revision(self) -> str:
+        return self.manifest.revision
+
+    @property
+    def graph(self) -> str:
+        return self.manifest.graph
+
+    def damage(self) -> str | None:
+        """What is wrong with its files at first sight, without reading them; None if nothing."""
+        for name, file in self.manifest.files.items():
+            path = self.folder / name
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                return f"{path}: {error.strerror}"
+            if size != file.size:
+                return f"{path} has {size:,} bytes and not {file.size:,}"
+        return None
+
+    def verify(self) -> Iterator[tuple[str, str | None]]:
+        """Read every file again: its name, and what is wrong with it or None."""
+        for name, file in self.manifest.files.items():
+            path = self.folder / name
+            try:
+                size, digest = path.stat().st_size, sha256_of(path)
+            except OSError as error:
+                yield name, str(error.strerror)
+                continue
+            if size != file.size:
+                yield name, f"{size:,} bytes and not {file.size:,}"
+            elif digest != file.sha256:
+                yield name, f"its SHA-256 is {digest} and not {file.sha256}"
+            else:
+                yield name, None
+
+
+class Store:
+    """The models in a directory, which need not be there yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def usual(cls) -> "Store":
+        """The user's own."""
+        return cls(data_directory() / "models")
+
+    def place(self, name: str, precision: str) -> Path:
+        """Where a model's manifest is, if it is there; of no precision, the model's folder."""
+        folder = self.root / _slug(name)
+        return folder / precision / MANIFEST if precision else folder
+
+    def installed(self, name: str | None = None) -> list[Installed]:
+        """What is in the store, or what of one model is, by name and precision."""
+        pattern = f"{_slug(name) if name else '[!.]*'}/*/{MANIFEST}"
+        return [_read(path) for path in sorted(self.root.glob(pattern))]
+
+    @contextmanager
+    def alone(self, name: str, precision: str, waiting: Callable[[], None]) -> Iterator[Path]:
+        """Be the only one to change a model; gives the folder for what is being fetched.
+
+        `waiting` is called once if another process is at it.
+        """
+        from filelock import FileLock, Timeout
+
+        key = f"{_slug(name)}-{precision}"
+        with _told(self.root):
+            (self.root / _LOCKS).mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / _LOCKS / f"{key}.lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                waiting()
+                lock.acquire(poll_interval=_POLL)
+            try:
+                self._clear()
+                staging = self.root / _PULLING / key
+                staging.mkdir(parents=True, exist_ok=True)
+                yield staging
+            finally:
+                lock.release()
+
+    def adopt(self, staging: Path, manifest: Manifest) -> Installed:
+        """Have what was fetched take its place, and whatever had it gone."""
+        target = self.place(manifest.name, manifest.precision).parent
+        wanted = {staging / name for name in manifest.files}
+        with _told(self.root):
+            for path in [one for one in staging.rglob("*") if one.is_file()]:
+                if path in wanted:
+                    sync(path)
+                else:
+                    path.unlink()
+            content = {"schema": _SCHEMA, **asdict(manifest)}
+            replace_file(staging / MANIFEST, _json(content))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._put_away(target)
+            staging.rename(target)
+            sync(target.parent)
+        self._clear()
+        return Installed(target, manifest)
+
+    def remove(self, one: Installed) -> None:
+        """Take a model out of the store; what its commit was stays known."""
+        with _told(self.root):
+            self._put_away(one.folder)
+            with suppress(OSError):
+                one.folder.parent.rmdir()  # if that was its only precision
+        self._clear()
+
+    def locked(self, name: str, precision: str) -> Mapping[str, Any] | None:
+        """What was noted of a model when it was first pulled: repository, revision, hashes."""
+        noted = _load(self.root / _REVISIONS).get(f"{name}:{precision}")
+        return noted if isinstance(noted, dict) else None
+
+    def lock(self, manifest: Manifest) -> None:
+        """Note what a model's commit and hashes are, from now on."""
+        path = self.root / _REVISIONS
+        hashes = {name: file.sha256 for name, file in manifest.files.items()}
+        noted = {"repository": manifest.repository, "revision": manifest.revision, "files": hashes}
+        key = f"{manifest.name}:{manifest.precision}"
+        replace_file(path, _json({**_load(path), key: noted}))
+
+    def _put_away(self, folder: Path) -> None:
+        """Rename a folder to where nobody looks, as removing takes longer than a moment."""
+        if folder.exists():
+            folder.rename(self.root / f"{_REMOVING}-{os.urandom(8).hex()}")
+
+    def _clear(self) -> None:
+        for path in self.root.glob(f"{_REMOVING}-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal; raises `OSError`."""
+    import hashlib  # 2 ms that only who hashes pays
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read(path: Path) -> Installed:
+    try:
+        content = json.loads(path.read_bytes())
+        files = {_inside(name): File(**file) for name, file in content.pop("files").items()}
+        if content.pop("schema") != _SCHEMA:
+            raise ValueError("of another version of rerank")
+        return Installed(path.parent, Manifest(**content, files=files))
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: cannot be read: {error}",
+            hint=f"remove {path.parent} and pull the model again",
+        ) from error
+
+
+def _inside(name: str) -> str:
+    """A path that stays in its folder, or `ValueError`."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"{name!r} is not a path within a model's folder")
+    return name
+
+
+@contextmanager
+def _told(root: Path) -> Iterator[None]:
+    """Say in our own words what the system says of the store's files."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{error.filename or root}: {error.strerror or error}") from error
+
+
+def _slug(name: str) -> str:
+    """A model's name as that of a folder."""
+    return name.removeprefix("hf:").replace("/", "--")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

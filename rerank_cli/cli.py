@@ -1,22 +1,17 @@
-"""The command line: its commands, and the one place where errors become messages and exit codes.
+"""The command line: its commands, and the options of the default one.
 
 Starts fast: what only scoring or drawing needs is imported by the commands, when they run.
 """
 
-import io
-import os
-import sys
-import traceback
-from contextlib import suppress
 from typing import ClassVar
 
 import typer
 
-from rerank_cli import timing
+from rerank_cli import boundary, timing
 from rerank_cli.aggregate import Aggregation
-from rerank_cli.chunking import DEFAULT_MAX_CHUNKS
+from rerank_cli.chunking import DEFAULT_MAX_CHUNKS, Encoding
 from rerank_cli.engine import Device, Engine, Runtime
-from rerank_cli.errors import ExitCode, RerankError, UsageError
+from rerank_cli.errors import UsageError
 from rerank_cli.inputs.kinds import Unit
 from rerank_cli.options import reading, remote, scoring, shell, showing
 from rerank_cli.parsing import chosen, given
@@ -32,8 +27,8 @@ from rerank_cli.providers.asked import (
     Remote,
 )
 from rerank_cli.render import Format
-from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
-from rerank_cli.usage import CONCISE_HELP, DEFAULT, DefaultGroup, RankCommand
+from rerank_cli.terminal import Color, Terminal
+from rerank_cli.usage import DEFAULT, DefaultGroup, RankCommand
 
 
 class Commands(DefaultGroup):
@@ -43,6 +38,7 @@ class Commands(DefaultGroup):
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "eval": ("rerank_cli.commands.evaluate", "Measure whether reranking helps on your data."),
+        "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
         "doctor": ("rerank_cli.commands.doctor", "Tell what a model runs on here."),
     }
 
@@ -87,8 +83,11 @@ def rank(
     threads: scoring.Threads = None,
     runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
     device: scoring.DeviceOption = Device.AUTO,
+    pull: scoring.Pull = False,
+    offline: scoring.Offline = False,
     chunk: scoring.Chunk = Cutting.AUTO,
     tokenizer: scoring.TokenizerOption = None,
+    encoding: scoring.EncodingOption = Encoding.AUTO,
     chunk_tokens: scoring.ChunkTokens = None,
     overlap_tokens: scoring.OverlapTokens = None,
     max_chunks: scoring.MaxChunks = DEFAULT_MAX_CHUNKS,
@@ -152,7 +151,12 @@ def rank(
         raise UsageError(f"--json and --format {form} ask for different things")
 
     from rerank_cli.commands.asking import fields_of, headers_of, image_of, metadata_of, options_of
-    from rerank_cli.scorers import opening
+    from rerank_cli.scorers import LEXICAL, opening
+
+    if model not in (None, LEXICAL):
+        from rerank_cli.commands.pulling import ready
+
+        ready(model, pull=pull, keep_off=offline)
 
     scorer = opening(  # while the rest is imported
         model,
@@ -243,58 +247,15 @@ def rank(
         overlap_tokens=overlap_tokens,
         max_chunks=max_chunks,
         truncate_query=truncate_query,
+        encoding=encoding,
     )
 
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
-    arguments, timed = timing.asked(sys.argv[1:])
-    code = run(arguments)
-    if timed:
-        with suppress(OSError):
-            sys.stderr.write(f"{timing.told()}\n")
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # whatever could not be written has been said
-            stream.flush()
-    # Leaving in the usual way would take numpy and onnxruntime down piece by piece: a tenth of a
-    # short run, for nothing.
-    os._exit(code)
+    boundary.leave(run)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line, say on stderr what went wrong, and return the exit code."""
-    # Closed by whoever started us: what would go there goes nowhere.
-    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    if "_RERANK_COMPLETE" in os.environ:  # a shell asks, by the scripts of `shells`
-        from rerank_cli.completion import answer
-
-        with suppress(OSError):  # a line that is being typed is no place for a traceback
-            sys.stdout.write(answer(typer.main.get_command(app), arguments))
-        return ExitCode.OK
-    if not arguments:
-        sys.stderr.write(CONCISE_HELP)
-        return ExitCode.USAGE
-    try:
-        return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
-    except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe
-        return ExitCode.OK
-    except OSError as error:
-        warn(sys.stderr, str(error))
-        return ExitCode.USAGE
-    except RerankError as error:
-        warn(sys.stderr, str(error), error.hint)
-        return error.exit_code
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path.removesuffix(f" {DEFAULT}") if context else "rerank"
-        message = error.format_message().removesuffix(".")
-        warn(sys.stderr, message, f"{command} --help shows every option")
-        return ExitCode.USAGE
-    except Exception:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is said so
-        traceback.print_exc()
-        warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")
-        return ExitCode.BUG
+    return boundary.run(app, arguments)

@@ -112,6 +112,25 @@ def _bar(stderr: TextIO, described: str, done: float, *, known: bool) -> Any:
 
 
 @contextmanager
+def fetching(stderr: TextIO, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` bytes are there, as what is given is told."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread of its own
+    bar = tqdm(total=total, unit="B", unit_scale=True, file=stderr, leave=False, dynamic_ncols=True)
+
+    def show(there: int) -> None:
+        bar.total = max(total, there)
+        bar.update(there - bar.n)
+
+    with on_ctrl_c(bar.close):
+        try:
+            yield show
+        finally:
+            bar.close()
+
+
+@contextmanager
 def noted(stderr: TextIO, text: str) -> Iterator[None]:
     """Have a line on a terminal while the block runs, and nothing left of it afterwards."""
 

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rerank_cli import Scorer, cli, open_scorer
+from tests.hub import REPOSITORY, Hub, Repository, files_of
 
 # Nothing here is a benchmark: a slow machine fails no test.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -97,6 +98,22 @@ def process(
         check=False,
         timeout=60,
     )
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on loopback, which is the one that is asked."""
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HTTPS_PROXY", "HTTP_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub
+
+
+@pytest.fixture
+def served(hub: Hub) -> Repository:
+    """A model of the catalogue on that Hub, in int8."""
+    return hub.add(REPOSITORY, files_of())
 
 
 @pytest.fixture(scope="session")

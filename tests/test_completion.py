@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.models import names
 from rerank_cli.providers.catalogue import examples
 from rerank_cli.render import Format
 from rerank_cli.shells import Shell, script
@@ -40,15 +41,15 @@ CASES = {
     "-f j": ("values", "json", "jsonl"),
     "-f x": ("values",),
     "--format=t": ("values", "--format=table", "--format=text", "--format=tsv", "--format=trec"),
-    "-m": ("values", "mini@2", "bm25", *examples()),
-    "-m b": ("values", "bm25"),
+    "-m": ("values", *names(), *examples()),
+    "-m b": ("values", *(name for name in names() if name.startswith("b"))),
     "-m ./m": ("files",),
     "-n": ("values",),
     "--color a": ("values", "auto", "always"),
     "-m coh": ("values", *(name for name in examples() if name.startswith("coh"))),
     "--ch": ("values", "--chunk", "--chunk-tokens"),
     "--chunk-tokens 20 --ch": ("values", "--chunk"),
-    "--no": ("values", "--no-truncate-query", "--no-strict", "--no-lenient",
+    "--no": ("values", "--no-offline", "--no-truncate-query", "--no-strict", "--no-lenient",
              "--no-keep-empty", "--no-full", "--no-verbose"),
     "con": ("values", "config"),
     "fa": ("files",),
@@ -63,7 +64,7 @@ CASES = {
     "config get nothing": ("values",),
     "config set strict": ("values", "true", "false"),
     "config set format j": ("values", "json", "jsonl"),
-    "config set model b": ("values", "bm25"),
+    "config set model b": ("values", *(name for name in names() if name.startswith("b"))),
     "config set top-n": ("values",),
     "config get top-n": ("values",),
     "config set-key cohere-": ("values", "cohere-v1"),
@@ -112,8 +113,8 @@ def test_the_first_word_may_be_a_command() -> None:
         ("rerank --model=mini@", ["values", "@2"]),
         ("rerank --format=m", ["values", "md"]),
         ("LC_ALL=C rerank -f m", ["values", "md"]),
-        ("rerank", ["values", "rank", "providers", "config", "eval", "doctor"]),
-        ("", ["values", "rank", "providers", "config", "eval", "doctor"]),
+        ("rerank", ["values", "rank", "providers", "config", "eval", "models", "doctor"]),
+        ("", ["values", "rank", "providers", "config", "eval", "models", "doctor"]),
     ],
 )
 def test_bash_gives_a_line(line: str, expected: list[str]) -> None:

@@ -3,13 +3,12 @@
 Thin: entries are `providers.catalogue`'s business, and requests the scorer's.
 """
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.characters import printable
+from rerank_cli.commands.columns import as_bytes, lines
 from rerank_cli.errors import ExitCode
 from rerank_cli.options import remote
 from rerank_cli.parsing import PlainCommand, PlainGroup
@@ -65,13 +64,13 @@ def list_(as_json: AsJson = False) -> int:
     terminal = Terminal.current()
     rows = [row(catalogue.find_provider(name)) for name in catalogue.names()]
     if as_json:
-        terminal.write([_json([asdict(one) for one in rows])])
+        terminal.write([as_bytes([asdict(one) for one in rows])])
         return ExitCode.OK
     cells = [[str(value) for value in asdict(one).values()] for one in rows]
     if terminal.interactive:
         cells.insert(0, [name.replace("_", " ").upper() for name in asdict(rows[0])])
     width = terminal.width if terminal.interactive else None
-    terminal.write([_lines(cells, aligned=terminal.interactive, width=width)])
+    terminal.write([lines(cells, aligned=terminal.interactive, width=width)])
     return ExitCode.OK
 
 
@@ -95,13 +94,13 @@ def show(
     entry = catalogue.find_provider(provider, model)
     terminal = Terminal.current()
     if as_json:
-        terminal.write([_json(table(entry))])
+        terminal.write([as_bytes(table(entry))])
     elif as_toml:
         import tomlkit
 
         terminal.write([tomlkit.dumps({entry.name: table(entry)}).encode()])
     else:
-        terminal.write([_lines([list(fact) for fact in facts(entry, model)], aligned=True)])
+        terminal.write([lines([list(fact) for fact in facts(entry, model)], aligned=True)])
     return ExitCode.OK
 
 
@@ -140,30 +139,7 @@ def check(
     found = tried(scorer)
     terminal = Terminal.current()
     if as_json:
-        terminal.write([_json(found)])
+        terminal.write([as_bytes(found)])
     else:
-        terminal.write([_lines([[key, str(value)] for key, value in found.items()], aligned=True)])
+        terminal.write([lines([[key, str(value)] for key, value in found.items()], aligned=True)])
     return ExitCode.OK
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
-
-
-def _lines(rows: list[list[str]], *, aligned: bool, width: int | None = None) -> bytes:
-    """Rows as lines: in columns for a person, of a terminal's width; tabs between for a program."""
-    rows = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-    if not aligned:
-        return "".join("\t".join(row) + "\n" for row in rows).encode()
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    lines = (
-        "  ".join(
-            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]
-        )
-        for row in rows
-    )
-    return "".join(_cut(line.rstrip(), width) + "\n" for line in lines).encode()
-
-
-def _cut(line: str, width: int | None) -> str:
-    return line if width is None or len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,238 @@
+"""Models by name, from a Hub on loopback: pulled, listed, used, verified and removed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import open_scorer
+from tests.conftest import MODELS, Outcome, Run, process
+from tests.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, left_over
+
+
+def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
+    hub: Hub, served: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulled = rerank("models", "pull", NAME)
+    assert pulled.code == 0
+    size = sum(len(served.files[name]) for name in served.files if name != "pytorch_model.bin")
+    assert f"{NAME}:int8: {size / 1e6:,.1f} MB from {REPOSITORY}@{served.commit[:8]}" in pulled.err
+    assert "licence MIT" in pulled.err
+    folder = Path(pulled.out.strip())
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+    assert (folder / GRAPH).read_bytes() == served.files[GRAPH]
+    assert not (folder / "pytorch_model.bin").exists()
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked = len(hub.requests)
+    listed = json.loads(rerank("models", "list", "--json").out)
+    assert [one["state"] for one in listed if one["name"] == f"{NAME}:int8"] == ["installed"]
+    ranked = rerank("refund", "-d", "a", "-d", "refund", "-m", NAME, "--json")
+    assert ranked.code == 0, ranked.err
+    assert json.loads(ranked.out)["model"] == f"{NAME}:int8@{served.commit[:8]}"
+    same = rerank("refund", "-d", "a", "-d", "refund", "-m", str(MODELS / "xlmr"), "--json")
+    scores = [
+        [one["raw_score"] for one in json.loads(ran.out)["results"]] for ran in (ranked, same)
+    ]
+    assert scores[0] == scores[1]
+
+    verified = rerank("models", "verify")
+    assert (verified.code, verified.err) == (0, "")
+    assert [line.split("\t")[0] for line in verified.out.splitlines()] == ["ok"] * 4
+    assert rerank("models", "use", NAME).code == 0
+    assert rerank("config", "get", "model").out == f"{NAME}\n"
+    assert json.loads(rerank("refund", "-d", "a", "--json").out)["model"].startswith(NAME)
+    assert rerank("models", "path", NAME).out == f"{folder / 'onnx'}\n"
+    removed = rerank("models", "rm", NAME)
+    assert removed.code == 0
+    assert f"{NAME} is still what runs use, and is not here now" in removed.err
+    assert left_over() == ["revisions.json"]
+    assert rerank("refund", "-d", "a", "-m", NAME).code == 3
+    assert len(hub.requests) == asked
+
+
+@pytest.mark.usefixtures("served")
+def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
+    first = rerank("models", "pull", NAME)
+    asked = hub.fetched(GRAPH)
+    again = rerank("models", "pull", NAME)
+    assert (again.code, again.out) == (0, first.out)
+    assert hub.fetched(GRAPH) == asked == 1
+
+
+def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, served: Repository, rerank: Run) -> None:
+    assert rerank("models", "pull", NAME).code == 0
+    shown = rerank("models", "show", NAME)
+    assert f"{REPOSITORY}@{served.commit}, locked" in shown.out
+    assert "fp32: BAAI/bge-reranker-base, unverified" in shown.out
+    newer = hub.add(REPOSITORY, {**files_of(), "README.md": b"newer"})
+    assert rerank("models", "rm", NAME).code == 0
+    gone = rerank("models", "pull", NAME)  # this Hub has no history
+    assert (gone.code, f"has no revision {served.commit}" in gone.err) == (3, True)
+    assert rerank("models", "pull", NAME, "--revision", "main").code == 0
+    assert newer.commit in rerank("models", "show", NAME).out
+
+
+def test_content_that_changed_within_a_commit_is_refused(
+    hub: Hub, served: Repository, rerank: Run
+) -> None:
+    assert rerank("models", "pull", NAME).code == 0
+    assert rerank("models", "rm", NAME).code == 0
+    hub.add(REPOSITORY, {**files_of(), "README.md": b"other"}, commit=served.commit)
+    ran = rerank("models", "pull", NAME)
+    assert (ran.code, "other content than when this commit was pulled" in ran.err) == (3, True)
+    assert left_over() == ["revisions.json"]
+
+
+def test_any_repository_can_be_pulled_by_its_owner(hub: Hub, rerank: Run) -> None:
+    hub.add("someone/reranker", files_of("bert", "model_int8.onnx"), licence="cc-by-nc-4.0")
+    ran = rerank("models", "pull", "hf:someone/reranker")
+    assert ran.code == 0, ran.err
+    assert "licence cc-by-nc-4.0, which allows no commercial use" in ran.err
+    ranked = rerank("refund", "-d", "refund", "-m", "hf:someone/reranker", "--json")
+    assert json.loads(ranked.out)["model"].startswith("hf:someone/reranker:int8@")
+    assert "hf:someone/reranker:int8" in rerank("models").out
+
+
+def test_weights_are_found_where_the_graph_says_they_are(
+    hub: Hub, rerank: Run, tmp_path: Path
+) -> None:
+    import onnx
+
+    model = onnx.load(MODELS / "xlmr" / "model.onnx")
+    onnx.save(
+        model, tmp_path / "model.onnx", save_as_external_data=True, location="some-weights.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    files = {**files_of(graph="onnx/other.onnx")}
+    files["onnx/model.onnx"] = (tmp_path / "model.onnx").read_bytes()
+    files["onnx/some-weights.bin"] = (tmp_path / "some-weights.bin").read_bytes()
+    files["onnx/model.onnx_data"] = b"guessed and not named"
+    hub.add("BAAI/bge-reranker-base", files)
+    ran = rerank("models", "pull", f"{NAME}:fp32")
+    assert ran.code == 0, ran.err
+    folder = Path(ran.out.strip())
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert "onnx/some-weights.bin" in names
+    assert "onnx/model.onnx_data" not in names
+    assert rerank("refund", "-d", "refund", "-m", f"{NAME}:fp32").code == 0
+
+
+@pytest.mark.parametrize(
+    ("features", "file"),
+    [
+        ({"avx2", "avx512f", "avx512_vnni"}, "onnx/model_qint8_avx512_vnni.onnx"),
+        ({"avx2"}, "onnx/model_quint8_avx2.onnx"),
+        ({"asimddp"}, "onnx/model_qint8_arm64.onnx"),
+        (set(), "onnx/model_quint8_avx2.onnx"),
+    ],
+)
+def test_the_graph_suits_the_processor(
+    hub: Hub, rerank: Run, monkeypatch: pytest.MonkeyPatch, features: set[str], file: str
+) -> None:
+    monkeypatch.setattr("rerank_cli.machine.features", lambda: features)
+    graph = files_of("bert")[GRAPH]
+    variants = ("qint8_avx512_vnni", "qint8_avx512", "qint8_arm64", "quint8_avx2", "O3", "O4")
+    files = {f"onnx/model_{variant}.onnx": graph for variant in variants}
+    hub.add("cross-encoder/ms-marco-MiniLM-L6-v2", {**files_of("bert", "onnx/model.onnx"), **files})
+    ran = rerank("models", "pull", "ms-marco-MiniLM-L-6-v2")
+    assert ran.code == 0, ran.err
+    assert (Path(ran.out.strip()) / file).is_file()
+
+
+def test_who_may_not_read_is_told_how_to(hub: Hub, rerank: Run) -> None:
+    hub.add("a/gated", files_of(), gated=True)
+    hub.add("a/private", files_of(), private=True)
+    gated = rerank("models", "pull", "hf:a/gated")
+    assert (gated.code, "agreed to its terms" in gated.err) == (3, True)
+    for name in ("hf:a/private", "hf:a/nothing"):
+        ran = rerank("models", "pull", name)
+        assert (ran.code, "no such model, or does not show it to you" in ran.err) == (3, True)
+
+
+def test_a_token_opens_what_is_private_and_is_not_shown(
+    hub: Hub, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", Hub.token)
+    hub.add("a/private", files_of(), private=True)
+    ran = rerank("models", "pull", "hf:a/private")
+    assert ran.code == 0, ran.err
+    assert Hub.token not in ran.err + ran.out
+
+
+def test_a_repository_without_a_graph_says_how_to_export(hub: Hub, rerank: Run) -> None:
+    hub.add("a/torch", {"config.json": b"{}", "model.safetensors": b"1"})
+    ran = rerank("models", "pull", "hf:a/torch")
+    assert ran.code == 3
+    assert "a/torch has no int8 graph, but no ONNX graph at all" in ran.err
+    assert "rerank models export hf:a/torch ./FOLDER" in ran.err
+
+
+def test_a_repository_without_a_tokenizer_is_refused(hub: Hub, rerank: Run) -> None:
+    files = files_of(graph="model.onnx")
+    del files["tokenizer.json"]
+    hub.add("a/half", files)
+    ran = rerank("models", "pull", "hf:a/half")
+    assert (ran.code, "has no tokenizer.json" in ran.err) == (3, True)
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "RERANK_OFFLINE", ""])
+def test_offline_nothing_is_asked_for(
+    hub: Hub, rerank: Run, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option = [] if variable else ["--offline"]
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    for command in (["models", "pull", NAME], ["refund", "-d", "a", "-m", NAME, "--pull"]):
+        ran = rerank(*command, *option)
+        assert ran.code == 3
+        assert "bge-reranker-base/" in ran.err or "bge-reranker-base is not" in ran.err
+        assert (variable or "--offline") in ran.err or variable == "RERANK_OFFLINE"
+    assert hub.requests == []
+
+
+@pytest.mark.usefixtures("served")
+def test_a_name_that_is_not_there_says_what_to_run(rerank: Run) -> None:
+    ran = rerank("refund", "-d", "a", "-m", NAME, stdin=b"")
+    assert ran.code == 3
+    assert f"{NAME} is not installed" in ran.err
+    assert f"rerank models pull {NAME}, or give --pull" in ran.err
+
+
+@pytest.mark.usefixtures("served")
+def test_with_pull_it_is_fetched_and_used(rerank: Run) -> None:
+    ran = rerank("refund", "-m", NAME, "--pull", "--json", stdin=b"refund\n")
+    assert ran.code == 0, ran.err
+    assert "licence MIT" in ran.err
+    assert json.loads(ran.out)["model"].startswith(NAME)
+
+
+def asked(rerank: Run, monkeypatch: pytest.MonkeyPatch, answer: str) -> Outcome:
+    monkeypatch.setattr("tests.conftest.Stream.readline", lambda _: answer)
+    return rerank("refund", "-d", "refund", "-m", NAME, terminal=80)
+
+
+@pytest.mark.usefixtures("served")
+def test_at_a_terminal_it_is_asked_for(
+    hub: Hub, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no = asked(rerank, monkeypatch, "\n")
+    assert (no.code, "fetch it? [y/N]" in no.err) == (3, True)
+    assert hub.fetched(GRAPH) == 0
+    yes = asked(rerank, monkeypatch, "y\n")
+    assert (yes.code, hub.fetched(GRAPH)) == (0, 1)
+
+
+def test_from_python_a_model_that_is_there_is_opened(served: Repository, rerank: Run) -> None:
+    rerank("models", "pull", NAME)
+    assert open_scorer(NAME).info.model == f"{NAME}:int8@{served.commit[:8]}"
+
+
+def test_the_usual_start_touches_no_hub() -> None:
+    code = (
+        "import sys; from rerank_cli import cli; cli.run(['refund', '-d', 'a']);print(*sys.modules)"
+    )
+    ran = process(python=("-c", code))
+    assert b"huggingface_hub" not in ran.stdout
+    assert b"rerank_cli.hub" not in ran.stdout

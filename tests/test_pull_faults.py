@@ -1,0 +1,150 @@
+"""A Hub, a disk or a process that fails while a model is pulled: no half of one is ever used."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.store import Store
+from tests.conftest import ROOT, Run
+from tests.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, left_over
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({GRAPH: Fault(changed=True)}, "came with other content than the Hub says"),
+    ({GRAPH: Fault(short=True)}, "model_quantized.onnx"),
+    ({"tokenizer.json": Fault(status=404, code="EntryNotFound")}, "is not in the repository"),
+    ({"api": Fault(status=500)}, "answered 500"),
+    ({"api": Fault(status=403)}, "answered 403"),
+]
+
+
+@pytest.mark.parametrize(("faults", "said"), FAULTS)
+def test_what_cannot_be_had_is_said_and_leaves_no_model(
+    served: Repository, rerank: Run, faults: dict[str, Any], said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("rerank_cli.hub.fetching._PAUSE", 0)
+    served.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
+    ran = rerank("models", "pull", NAME)
+    assert ran.code == 3
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+    assert left_over() == []
+    served.faults = {}
+    assert rerank("models", "pull", NAME).code == 0
+    assert rerank("models", "verify").code == 0
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(times=2, cut=5000),
+        Fault(times=2, status=503),
+        Fault(times=1, status=429),
+        Fault(times=1, cut=3000, rangeless=True),
+    ],
+    ids=["cut", "503", "429", "no ranges"],
+)
+def test_what_passes_is_waited_for(
+    served: Repository, rerank: Run, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    served.faults = {GRAPH: fault}
+    assert len(served.files[GRAPH]) > 5000
+    ran = rerank("models", "pull", NAME)
+    assert ran.code == 0, ran.err
+    assert rerank("models", "verify").code == 0
+
+
+def pulling(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rerank_cli", "models", "pull", NAME, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_two_pulls_at_once_end_in_one_good_copy(hub: Hub, served: Repository, rerank: Run) -> None:
+    served.faults = {GRAPH: Fault(slow=0.005)}
+    both = [pulling(), pulling()]
+    ran = [one.communicate(timeout=60) for one in both]
+    assert [one.returncode for one in both] == [0, 0], ran
+    assert ran[0][0] == ran[1][0]
+    assert hub.fetched(GRAPH) == 1
+    assert rerank("models", "verify").code == 0
+
+
+def has_part(root: Path) -> bool:
+    """Whether some bytes of a file are there, and not all."""
+    return any(path.stat().st_size for path in root.rglob("*.part"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such signal")
+@pytest.mark.parametrize("path", [GRAPH, "tokenizer.json", "config.json"])
+def test_a_pull_that_is_killed_goes_on(
+    hub: Hub, served: Repository, rerank: Run, path: str
+) -> None:
+    served = hub.add(REPOSITORY, {**served.files, GRAPH: bytes(range(256)) * 4096})
+    served.faults = {path: Fault(slow=0.002 if path == GRAPH else 5)}
+    running = pulling()
+    deadline = time.monotonic() + 30
+    while not hub.fetched(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    root = Store.usual().root
+    while path == GRAPH and time.monotonic() < deadline and not has_part(root):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert Store.usual().installed() == []
+    assert left_over() == []
+    served.faults = {}
+    assert rerank("models", "pull", NAME).code == 0
+    assert rerank("models", "verify").code == 0
+    if path == GRAPH:  # from where it was
+        ranges = [
+            about.get("Range") for _, asked, about in hub.requests if asked.startswith("/cdn")
+        ]
+        assert any(wanted and wanted != "bytes=0-" for wanted in ranges)
+
+
+@pytest.mark.usefixtures("hub", "served")
+@pytest.mark.skipif(not shutil.which("unshare") or os.name == "nt", reason="no way to fill a disk")
+def test_a_full_disk_is_said_and_nothing_is_installed() -> None:
+    script = (
+        "mkdir -p full && mount -t tmpfs -o size=64k tmpfs full && "
+        f"RERANK_HOME=$PWD/full {sys.executable} -m rerank_cli models pull {NAME}"
+    )
+    ran = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"cd $(mktemp -d) && export PYTHONPATH={ROOT} && {script}"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    if "unshare" in ran.stderr or "mount" in ran.stderr:
+        pytest.skip("no mounts are allowed here")
+    assert ran.returncode == 3
+    assert "free, and" in ran.stderr or "no space is left" in ran.stderr
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_what_was_damaged_is_found(rerank: Run, damage: str) -> None:
+    folder = Path(rerank("models", "pull", NAME).out.strip())
+    path = folder / "tokenizer.json"
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if damage == "cut" else content[:-1] + b"?")
+    verified = rerank("models", "verify", NAME)
+    assert (verified.code, "1 file is not as pulled" in verified.err) == (3, True)
+    ranked = rerank("refund", "-d", "a", "-m", NAME)
+    assert ranked.code == 3
+    if damage != "flip":  # which only reading all of it can see
+        assert "tokenizer.json" in ranked.err
+        assert f"rerank models pull {NAME}:int8" in ranked.err
+    assert rerank("models", "pull", NAME).code == 0 or damage == "flip"

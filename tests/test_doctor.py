@@ -21,7 +21,9 @@ def told(rerank: Run, *arguments: str, code: int = 0) -> dict[str, Any]:
 
 def test_the_shipped_model(rerank: Run, home: Path) -> None:
     found = told(rerank)
-    assert list(found) == ["versions", "processor", "places", "model"]
+    names = [name for name in found if name != "advice"]
+    assert names == ["versions", "processor", "places", "keys", "model", "checks"]
+    assert found["checks"]["files"] == "ok: 3 files are as they were made"
     assert found["versions"]["rerank"] == __version__
     assert found["versions"]["onnxruntime"] == onnxruntime.__version__
     assert found["places"]["settings"] == str(home / "config.toml")
@@ -47,6 +49,7 @@ def test_a_person_is_told_the_same_in_lines(rerank: Run) -> None:
         "VERSIONS",
         "PROCESSOR",
         "PLACES",
+        "KEYS",
         "MODEL",
     ]
     assert any(line.split() == ["prepared", "yes"] for line in lines)

@@ -28,12 +28,14 @@ def doctor(
     device: scoring.DeviceOption = Device.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
-    """Tell what a model runs on here, whether it is prepared, and how long it takes to open.
+    """Tell what a model runs on here, and check that it is what it should be.
 
-    Says what a report of a bug needs. Keys are not among it.
+    Its files are read and their hashes compared, and pairs are scored whose logits are known: if
+    one is wrong the exit code is 3. Says what a report of a bug needs, and never a key.
 
     \b
     rerank doctor
+    rerank doctor -m bge-reranker-base
     rerank doctor -m ./my-model --json
     """
     from rerank_cli.commands.doctor_facts import facts
@@ -44,7 +46,8 @@ def doctor(
     else:
         text = "".join(f"{line}\n" for line in _lines(found))
     Terminal.current().write([text.encode("utf-8", "surrogateescape")])
-    return ExitCode.SCORER if found["model"].get("error") else ExitCode.OK
+    failed = [one for one in found.get("checks", {}).values() if not one.startswith("ok")]
+    return ExitCode.SCORER if failed or found["model"].get("error") else ExitCode.OK
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -3,16 +3,22 @@
 import os
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rerank_cli import __version__, machine
+from rerank_cli.commands.self_test import Check, checks
 from rerank_cli.directories import cache_directory, config_file, data_directory, keys_file
 from rerank_cli.engine import Engine
-from rerank_cli.errors import RerankError
+from rerank_cli.errors import ConfigError, RerankError
+from rerank_cli.hub import offline
+from rerank_cli.keys import find_key
+from rerank_cli.models.folders import ModelFolder
 from rerank_cli.prepared import VARIABLE, Prepared
+from rerank_cli.providers import catalogue
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 
 # Of what a processor can do, what decides how fast its integer and 16-bit products are.
@@ -22,8 +28,9 @@ _MATTERS = (
 )  # fmt: skip
 _PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "httpx", "pydantic",
-    "typer",
+    "typer", "huggingface-hub",
 )  # fmt: skip
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _PASSAGE = "The parcel comes back within thirty days."
 
 
@@ -47,16 +54,51 @@ def facts(model: str | None, engine: Engine) -> dict[str, dict[str, Any]]:
             "cache": str(cache_directory()),
             "data": str(data_directory()),
         },
+        "keys": _keys(),
         "model": {},
     }
+    checked: list[Check] = []
     try:
-        found["model"] = _model(model, engine)
+        found["model"], checked = _model(model, engine)
     except RerankError as error:
         hint = {"hint": error.hint} if error.hint else {}
         found["model"] = {"name": model or "the default", "error": str(error), **hint}
     except OSError as error:
         found["model"] = {"name": model or "the default", "error": str(error)}
+    if checked:
+        found["checks"] = {
+            one.name: ("ok: " if one.ok else "FAILED: ") + one.found for one in checked
+        }
+    if advice := _advice(found, checked):
+        found["advice"] = advice
     return found
+
+
+def _keys() -> dict[str, Any]:
+    """Of whom there are keys, and never one of them."""
+    try:
+        known = [catalogue.find_provider(name) for name in catalogue.names()]
+        have = [one.name for one in known if find_key(one.account, one.key)]
+    except ConfigError as error:
+        return {"providers": str(error)}
+    token = next((name for name in _TOKENS if os.environ.get(name)), None)
+    return {
+        "providers": ", ".join(have) or "none",
+        "hugging_face": f"{token} is set" if token else "no HF_TOKEN, which only some models need",
+    }
+
+
+def _advice(found: Mapping[str, Any], checked: Sequence[Check]) -> dict[str, str]:
+    """What to do about what was found, by the name of what it is about."""
+    advice = {one.name: one.advice for one in checked if not one.ok}
+    features, model = found["processor"]["features"].split(), found["model"]
+    if "avx2" in features and not {"avx512_vnni", "avx_vnni"} & set(features):
+        advice["processor"] = "it has no VNNI, without which int8 gains less: try fp32 beside it"
+    if model.get("prepared") is False and "GPU" not in model.get("because", ""):
+        advice["prepared"] = f"each start opens the model anew: {model['because']}"
+    if (variable := offline()) is not None:
+        advice["network"] = f"{variable} is set: nothing is fetched"
+    return advice
 
 
 def _installed() -> dict[str, str]:
@@ -78,10 +120,11 @@ def _cores(threads: int | None) -> dict[str, Any]:
     return {"cores": cores, "threads": cores, "why": why}
 
 
-def _model(model: str | None, engine: Engine) -> dict[str, Any]:
-    from rerank_cli.scorers import open_scorer
+def _model(model: str | None, engine: Engine) -> tuple[dict[str, Any], list[Check]]:
+    from rerank_cli.scorers import local_folder, open_scorer
 
-    files = _files(model)
+    folder = local_folder(model)
+    files = [] if folder is None else _files(folder)
     if files:
         import rerank_cli.scorers.local  # noqa: F401 - to import is not to open
 
@@ -90,7 +133,7 @@ def _model(model: str | None, engine: Engine) -> dict[str, Any]:
     opened = time.perf_counter() - began
     about: dict[str, Any] = {"name": scorer.info.model}
     if scorer.info.remote:
-        return {**about, "opened": "nothing: it is a provider's", "scale": scorer.info.scale}
+        return {**about, "opened": "nothing: it is a provider's", "scale": scorer.info.scale}, []
     about |= {
         "window": scorer.info.window or "no limit",
         "length": scorer.info.length or "no limit",
@@ -99,7 +142,8 @@ def _model(model: str | None, engine: Engine) -> dict[str, Any]:
         "seconds_to_open": opened,
         "seconds_to_first_score": _first_score(scorer),
     }
-    return {name: value for name, value in about.items() if value not in ([], None)}
+    told = {name: value for name, value in about.items() if value not in ([], None)}
+    return told, [] if folder is None else checks(folder, scorer)
 
 
 def _first_score(scorer: Scorer) -> float:
@@ -108,15 +152,9 @@ def _first_score(scorer: Scorer) -> float:
     return time.perf_counter() - began
 
 
-def _files(model: str | None) -> list[dict[str, Any]]:
+def _files(folder: ModelFolder) -> list[dict[str, Any]]:
     """The files of a local model: its graph, with the weights beside it, and its tokenizer."""
-    from rerank_cli.scorers import local_folder
-
-    folder = local_folder(model)
-    if folder is None:
-        return []
-
-    from rerank_cli.scorers.operators import needs
+    from rerank_cli.models.operators import needs
 
     weights = [folder.graph.parent / name for name in needs(folder.graph)]
     return [_file(path) for path in (folder.graph, *weights, folder.tokenizer)]

@@ -1,8 +1,9 @@
 """Write PyTorch's fp32 logits, which the shipped int8 model is held against in tests.
 
-    python scripts/train/references.py WORK tests/mini_references.json
+    python scripts/train/references.py WORK tests/mini_references.json models/mini/self_test.json
 
-WORK is where scripts/train/make.py left what it made.
+WORK is where scripts/train/make.py left what it made. The last file has the first few of them, by
+which `rerank doctor` checks an installed model.
 """
 
 import json
@@ -14,11 +15,12 @@ from encoder import Tower
 from make import READER
 from network import Reader
 
+CHECKED = 12
 QUERIES = ["how do I get a refund", "keeping slugs away from lettuce"]
 
 
 def main() -> None:
-    work, out = Path(sys.argv[1]), Path(sys.argv[2])
+    work, out, checked = map(Path, sys.argv[1:])
     tower = Tower(torch.device("cpu"))
     tower.encoder.float()
     reader = Reader(tower.encoder.config.hidden_size, torch.ones(tower.tokenizer.get_vocab_size()))
@@ -33,7 +35,8 @@ def main() -> None:
             with torch.no_grad():
                 logit = reader(asked, tower.sides(tower.ids([passage]))).item()
             rows.append({"query": query, "passage": passage, "logit": round(logit, 6)})
-    out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for path, some in ((out, rows), (checked, rows[:CHECKED])):
+        path.write_text(json.dumps(some, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

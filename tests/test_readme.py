@@ -15,6 +15,7 @@ import pytest
 from rerank_cli.directories import HOME_VARIABLE
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.kinds import COMPRESSED, FORMATS, LINES, Unit
+from rerank_cli.models.catalogue import entries
 from rerank_cli.prepared import VARIABLE as PREPARED_VARIABLE
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.columns import HEADER
@@ -59,6 +60,19 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(code, {})
     assert re.fullmatch(r"1 0\.\d+ stocks fell\n", capsys.readouterr().out)
+
+
+def test_the_table_of_models_is_what_the_script_writes() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import make_models_table as m; print(m.table(), end='')"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"},
+        check=True,
+    )
+    assert README.split("<!-- models -->\n")[1].split("<!-- /models -->")[0] == ran.stdout
+    assert re.findall(r"^\| `([\w.-]+)` \|", ran.stdout, re.MULTILINE)[1:] == list(entries())
 
 
 def test_every_exit_code_is_in_the_table() -> None:

@@ -1,0 +1,46 @@
+"""Write README's table of local models, from the catalogue.
+
+python scripts/make_models_table.py
+"""
+
+from pathlib import Path
+
+from rerank_cli.models.catalogue import Entry, entries
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- models -->\n", "<!-- /models -->\n"
+HEADER = (
+    "| `-m` | parameters | languages | BEIR | 17 of its sets | TREC DL 2019 | seconds | licence |\n"
+    "|---|---|---|---|---|---|---|---|\n"
+)
+# One figure of each, of first stages that are alike: those that several models have.
+COLUMNS = ("nDCG@10, BEIR", "nDCG@10, 17 sets of BEIR", "nDCG@10, TREC DL 2019")
+
+
+def main() -> None:
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    README.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
+
+
+def table() -> str:
+    """A row a model, those that ship first."""
+    return HEADER + "".join(map(row, entries().values()))
+
+
+def row(entry: Entry) -> str:
+    quality = {one.measure: f"{one.value:g}" for one in entry.quality}
+    commercial = "" if entry.is_commercial else ", not for profit"
+    cells = [
+        f"`{entry.name}`",
+        f"{entry.parameters} M",
+        "many" if list(entry.languages) == ["mul"] else ", ".join(entry.languages),
+        *(quality.get(column, "") for column in COLUMNS),
+        f"{entry.seconds:g}",
+        f"{entry.licence}{commercial}",
+    ]
+    return f"| {' | '.join(cells)} |\n"
+
+
+if __name__ == "__main__":
+    main()

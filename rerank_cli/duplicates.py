@@ -19,16 +19,17 @@ class Key(NamedTuple):
     title: str
     text: str
     media: Media | None = None
+    query: str = ""
 
     @classmethod
-    def of(cls, document: Document) -> Self:
-        return cls(document.title, document.text, document.media)
+    def of(cls, document: Document, query: str = "") -> Self:
+        return cls(document.title, document.text, document.media, query)
 
     @property
     def size(self) -> int:
         """How many characters it holds; a place may be all of an image, as a data URL."""
         place = self.media.place if self.media else ""
-        return len(self.title) + len(self.text) + len(place)
+        return len(self.title) + len(self.text) + len(place) + len(self.query)
 
 
 class Recent:

@@ -4,27 +4,19 @@ Reads nothing and prints nothing. Holds the documents that it is asked to keep a
 hand, which is all of them for a scorer whose scores depend on the whole set.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from rerank_cli import chunking
-from rerank_cli.aggregate import AGGREGATES
-from rerank_cli.best import Best
-from rerank_cli.chunking import Plan, Split
+from rerank_cli.chunking import Plan
 from rerank_cli.errors import InputError, UsageError
+from rerank_cli.gathering import Gathering, Selection
 from rerank_cli.media import size_of
 from rerank_cli.scoring import Progress, Scoring, Watch
-from rerank_cli.scripts import Scripts
 from rerank_cli.types import (
     Blank,
-    Chunk,
     Document,
     Pair,
-    Ranked,
     Ranking,
-    Scale,
-    ScoredChunk,
     Scorer,
     ScorerInfo,
     SurveyingScorer,
@@ -68,14 +60,16 @@ def rank(
     gone through only once are held in memory. Raises `UsageError` for arguments that make no
     sense, `QueryTooLong`, and `ScorerError` where scoring fails.
     """
-    _check(query, documents, n, min_score, within, aggregate)
+    selection = Selection(n, min_score, within, keep_empty, aggregate, passages, explain)
+    _check(query, documents)
+    selection.check()
     info = scorer.info
     plan = chunking.plan(
         query,
         info,
         chunk_tokens=chunk_tokens,
         overlap_tokens=overlap_tokens,
-        max_chunks=1 if aggregate == "first" and not passages else max_chunks,
+        max_chunks=selection.most_chunks(max_chunks),
         truncate_query=truncate_query,
         passages=passages,
         encoding=encoding,
@@ -83,64 +77,19 @@ def rank(
     together = info.scope == "set"
     if isinstance(scorer, SurveyingScorer):
         documents = list(documents) if isinstance(documents, Iterator) else documents
-        scorer = scorer.over(_pairs(_scorable(documents, info), info.tokenizer, plan, watch))
+        scorer = scorer.over(_pairs(scorable(documents, info), info.tokenizer, plan, watch))
         together = False
 
-    scoring = Scoring(
-        plan.query,
-        scorer,
-        together=together,
-        keep=None if keep_empty else n,
-        passages=passages,
-        watch=watch,
-    )
-    tally, best, scripts = _Tally(), Best(n, min_score), Scripts(info.languages)
-    batches = _batches(_scorable(documents, info), info.batch, everything=together)
+    scoring = Scoring(scorer, together=together, passages=passages, watch=watch)
+    gathering = Gathering(query, plan, info, selection)
+    batches = _batches(scorable(documents, info), info.batch, everything=together)
     splits = ([chunking.split(one, info.tokenizer, plan) for one in batch] for batch in batches)
-    for split, scores in scoring.through(splits):
-        if keep_empty and all(score is None for score in scores):
-            best.offer_blank(Blank(tally.documents, split.document))
-        for place, chunks, values in _groups(split, scores, passages=passages):
-            score, deciding = AGGREGATES[aggregate](values)
-            relevant = relevance(score, info.scale)
-            if best.wants(score, relevant):
-                best.offer(
-                    Ranked(
-                        rank=0,
-                        index=tally.chunks + place if passages else tally.documents,
-                        score=score,
-                        relevance=relevant,
-                        document=split.document,
-                        passage=chunks[deciding],
-                        passage_score=values[deciding],
-                        tokens=chunks[0].tokens if passages else split.tokens,
-                        chunks=len(chunks),
-                        dropped=0 if passages else split.dropped,
-                        explanation=_explained(chunks, values, info.scale) if explain else (),
-                    )
-                )
-        tally.add(split)
-        if split.chunks:
-            scripts.see(split.document.text)
-
-    results = best.results(within)
-    return Ranking(
-        query=plan.query,
-        info=info,
-        results=results,
-        documents=tally.documents,
-        empty=tally.empty,
+    for split, scores in scoring.through(plan.query, splits, selection.wanted):
+        gathering.add(split, scores)
+    return gathering.ranking(
         duplicates=scoring.duplicates,
-        chunks=tally.chunks,
-        tokens=tally.tokens,
-        cut=tally.cut,
-        dropped=tally.dropped,
-        usage=dict(scoring.usage),
-        query_cut=plan.query != query,
-        notes=tuple(
-            dict.fromkeys((*plan.notes, *scoring.notes, *scripts.notes(query, info.model)))
-        ),
-        blanks=best.blanks(len(results)),
+        usage=scoring.usage,
+        notes=scoring.notes,
         missing=scoring.missing,
     )
 
@@ -172,56 +121,11 @@ def unranked(
     )
 
 
-def relevance(score: float, scale: Scale) -> float:
-    """The score in 0..1 where the scale is known, by a sigmoid in float64; unchanged elsewhere."""
-    if scale != "logit":
-        return score
-    if score >= 0:
-        return 1 / (1 + math.exp(-score))
-    return math.exp(score) / (1 + math.exp(score))
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What has gone by so far."""
-
-    documents: int = 0
-    empty: int = 0
-    chunks: int = 0
-    tokens: int = 0
-    cut: int = 0
-    dropped: int = 0
-
-    def add(self, split: Split) -> None:
-        self.documents += 1
-        self.empty += not split.chunks
-        self.chunks += len(split.chunks)
-        self.tokens += split.tokens
-        self.cut += split.dropped > 0
-        self.dropped += split.dropped
-
-
-def _check(
-    query: str,
-    documents: object,
-    n: int | None,
-    min_score: float | None,
-    within: float | None,
-    aggregate: str,
-) -> None:
+def _check(query: str, documents: object) -> None:
     if not query.strip():
         raise UsageError("the query is empty", hint="say what to look for")
     if isinstance(documents, str | bytes | Document):
         raise UsageError("documents must be several, as in a list, not one by itself")
-    if n is not None and n < 1:
-        raise UsageError(f"at least one result must be kept, not {n}")
-    if min_score is not None and math.isnan(min_score):
-        raise UsageError("the least score to keep must be a number")
-    if within is not None and not within >= 0:
-        raise UsageError(f"results cannot be within {within} of the best")
-    if aggregate not in AGGREGATES:
-        known = ", ".join(AGGREGATES)
-        raise UsageError(f"no way to aggregate is called {aggregate!r}", hint=f"one of {known}")
 
 
 def _pairs(
@@ -242,7 +146,7 @@ def _all(documents: Iterable[str | Document]) -> Iterator[Document]:
     return (Document(item) if isinstance(item, str) else item for item in documents)
 
 
-def _scorable(documents: Iterable[str | Document], info: ScorerInfo) -> Iterator[Document]:
+def scorable(documents: Iterable[str | Document], info: ScorerInfo) -> Iterator[Document]:
     """Let documents through that the scorer can read; raises `InputError` for another."""
     for document in _all(documents):
         if document.media is not None and document.media.kind not in info.media:
@@ -270,26 +174,3 @@ def _batches(
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _groups(
-    split: Split, scores: Sequence[float | None], *, passages: bool
-) -> Iterator[tuple[int, Sequence[Chunk], Sequence[float]]]:
-    """The chunks that make one result, and their scores: each by itself, or all of a document.
-
-    Before them the place of the first in the document. What was given no score is in none.
-    """
-    pairs = zip(split.chunks, scores, strict=True)
-    scored = [(place, c, v) for place, (c, v) in enumerate(pairs) if v is not None]
-    if passages:
-        yield from ((place, (chunk,), (score,)) for place, chunk, score in scored)
-    elif scored:
-        places, chunks, values = zip(*scored, strict=True)
-        yield places[0], chunks, values
-
-
-def _explained(
-    chunks: Sequence[Chunk], values: Sequence[float], scale: Scale
-) -> Sequence[ScoredChunk]:
-    pairs = zip(chunks, values, strict=True)
-    return tuple(ScoredChunk(chunk, value, relevance(value, scale)) for chunk, value in pairs)

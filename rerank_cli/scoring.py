@@ -1,6 +1,6 @@
 """Gets the scores of documents' chunks from a scorer, and holds it to its contract.
 
-Equal documents are scored once, within a window. Splits nothing and ranks nothing.
+Equal documents of a query are scored once, within a window. Splits nothing and ranks nothing.
 """
 
 import math
@@ -40,21 +40,18 @@ Watch = Callable[[Progress], None]
 
 
 class Scoring:
-    """One ranking's dealings with its scorer, and what they came to.
+    """Dealings with one scorer, of one query or of many, and what they came to.
 
     `together` says that scores depend on the whole set: then it is scored in one call, and equal
-    documents as often as they are there. Where every result is one chunk (`passages`, or none was
-    cut), the best `keep` need a score. `missing` counts the chunks that should have had one and
-    were given none.
+    documents as often as they are there. With `passages` every result is one chunk. `missing`
+    counts the chunks that should have had a score and were given none.
     """
 
     def __init__(
         self,
-        query: str,
         scorer: Scorer,
         *,
         together: bool = False,
-        keep: int | None = None,
         passages: bool = False,
         watch: Watch | None = None,
     ) -> None:
@@ -64,18 +61,16 @@ class Scoring:
         self.missing = 0
         self.usage: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
-        self._query = query
-        self._scorer = scorer
+        self.scorer = scorer
         self._together = together
-        self._keep = keep
         self._passages = passages
         self._recent = Recent()
-        self._under_way: deque[_Batch] = deque()
+        self._under_way: deque[Batch] = deque()
         self._begun = 0  # documents, of which `documents` are done
         self._watch = watch
 
     def through(
-        self, batches: Iterable[Sequence[Split]]
+        self, query: str, batches: Iterable[Sequence[Split]], keep: int | None = None
     ) -> Iterator[tuple[Split, Sequence[float | None]]]:
         """Score each document's chunks: every split, in order, with as many raw scores as chunks.
 
@@ -83,70 +78,101 @@ class Scoring:
         """
         try:
             for splits in batches:
-                self._begin(splits)
-                while self._under_way and self._is_enough():
-                    yield from self._finish()
+                self.begin(query, splits, keep)
+                while self._under_way and self.is_enough():
+                    yield from self.finish()
             while self._under_way:
-                yield from self._finish()
+                yield from self.finish()
         finally:  # where one failed, the others need not go on
-            for batch in self._under_way:
-                batch.parts.close()
+            self.close()
 
-    def _is_enough(self) -> bool:
+    def is_enough(self) -> bool:
+        """Whether as many pairs are under way as the scorer is well kept busy with."""
         pairs = sum(len(batch.pairs) for batch in self._under_way)
         characters = sum(batch.characters for batch in self._under_way)
-        return pairs >= self._scorer.info.ahead or characters >= AHEAD_CHARACTERS
+        return pairs >= self.scorer.info.ahead or characters >= AHEAD_CHARACTERS
 
-    def _begin(self, splits: Sequence[Split]) -> None:
-        """Ask for the scores of what has none yet."""
-        batch = _Batch(splits)
+    def begin(self, query: str, splits: Sequence[Split], keep: int | None = None) -> "Batch":
+        """Ask for the scores of what has none yet; where every result is one chunk, of the best."""
+        batch = Batch(query, splits)
         for split in splits:
-            key: object = Key.of(split.document)
-            if self._together:
-                key = object()  # like no other
-            batch.keys.append(key)
+            key = object() if self._together else Key.of(split.document, query)
+            batch.keys.append(key)  # an object is like no other
             if not split.chunks:
                 batch.known[key] = ()
             elif (known := self._known(key, batch)) is not None:
                 batch.known[key] = known
                 self.duplicates += 1
+                batch.duplicates += 1
             else:
                 batch.fresh[key] = split
                 batch.known[key] = []  # to be filled
         self._begun += len(splits)
         self._tell(0)
-        batch.pairs = [Pair(self._query, c) for split in batch.fresh.values() for c in split.chunks]
+        batch.pairs = [Pair(query, c) for split in batch.fresh.values() for c in split.chunks]
         batch.characters = sum(_held(pair.chunk) for pair in batch.pairs)
         # Of a document with several chunks the best may be any: they all need a score.
         single = self._passages or all(len(split.chunks) <= 1 for split in batch.fresh.values())
-        if self._keep is not None and single:
-            batch.keep = min(self._keep, len(batch.pairs))
+        if keep is not None and single:
+            batch.keep = min(keep, len(batch.pairs))
         batch.parts = self._parts(batch.pairs, batch.keep)
         self._under_way.append(batch)
+        return batch
 
-    def _known(self, key: object, batch: "_Batch") -> Sequence[float | None] | None:
+    def finish(self) -> Iterator[tuple[Split, Sequence[float | None]]]:
+        """Wait for the scores of the batch that was begun first; it is over also if that fails."""
+        batch = self._under_way[0]
+        try:
+            self._fill(batch.fresh, batch.known, iter(self._scored(batch)))
+            self._score_orphans(batch)
+        finally:
+            batch.parts.close()
+            self._under_way.popleft()
+            self.documents += len(batch.splits)
+        return iter(
+            [(split, batch.known[key]) for key, split in zip(batch.keys, batch.splits, strict=True)]
+        )
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        for batch in self._under_way:
+            batch.parts.close()
+        self._under_way.clear()
+
+    def _known(self, key: object, batch: "Batch") -> Sequence[float | None] | None:
         """The scores of an equal document: remembered, or such as are being asked for."""
         for other in (batch, *self._under_way):
             if key in other.fresh:
                 return other.known[key]
         return self._recent.get(key) if isinstance(key, Key) else None
 
-    def _finish(self) -> Iterator[tuple[Split, Sequence[float | None]]]:
-        """Wait for the scores of the batch that was begun first."""
-        batch = self._under_way[0]
-        values = iter(self._scored(batch))
-        for key, split in batch.fresh.items():
-            scores = batch.known[key]
-            assert isinstance(scores, list)  # noqa: S101 - made by `_begin`
+    def _fill(
+        self,
+        fresh: dict[object, Split],
+        known: dict[object, Sequence[float | None]],
+        values: Iterator[float | None],
+    ) -> None:
+        for key, split in fresh.items():
+            scores = known[key]
+            assert isinstance(scores, list)  # noqa: S101 - made by `begin`
             scores += islice(values, len(split.chunks))
             if isinstance(key, Key):
                 self._recent.put(key, scores)
-        self._under_way.popleft()
-        self.documents += len(batch.splits)
-        for key, split in zip(batch.keys, batch.splits, strict=True):
-            yield split, batch.known[key]
 
-    def _scored(self, batch: "_Batch") -> list[float | None]:
+    def _score_orphans(self, batch: "Batch") -> None:
+        """Score what waited for an equal document of a batch before it, which failed."""
+        orphans = {
+            key: split
+            for key, split in zip(batch.keys, batch.splits, strict=True)
+            if split.chunks and not batch.known[key]
+        }
+        if orphans:
+            again = Batch(batch.query, tuple(orphans.values()))
+            again.pairs = [Pair(batch.query, c) for one in orphans.values() for c in one.chunks]
+            again.parts = self._parts(again.pairs, None)
+            self._fill(orphans, batch.known, iter(self._scored(again)))
+
+    def _scored(self, batch: "Batch") -> list[float | None]:
         expected = len(batch.pairs)
         values: list[float | None] = [None] * expected
         done = 0
@@ -155,9 +181,10 @@ class Scoring:
             timing.lap(timing.SCORING)
             for place, value in zip(places, self._checked(scored, len(places)), strict=True):
                 values[place] = value
-            self.missing += scored.missing
-            self.usage.update(scored.usage)
-            self.notes.update(dict.fromkeys(scored.notes))
+            for one in (self, batch):
+                one.missing += scored.missing
+                one.usage.update(scored.usage)
+                one.notes.update(dict.fromkeys(scored.notes))
             self.pairs += len(places)
             done += len(places)
             self._tell(len(batch.splits) * done / expected)
@@ -165,15 +192,15 @@ class Scoring:
 
     def _parts(self, pairs: Sequence[Pair], keep: int | None) -> Generator[Part]:
         """The scores of pairs, which a scorer that works on many at once begins to make now."""
-        if isinstance(self._scorer, StreamingScorer) and pairs:
-            return self._scorer.stream(pairs, keep)
+        if isinstance(self.scorer, StreamingScorer) and pairs:
+            return self.scorer.stream(pairs, keep)
         return self._slices(pairs, keep)
 
     def _slices(self, pairs: Sequence[Pair], keep: int | None) -> Generator[Part]:
         step = len(pairs) if self._together else SLICE
         for start in range(0, len(pairs), step or 1):
             part = pairs[start : start + step]
-            yield Part(range(start, start + len(part)), self._scorer.score(part, keep))
+            yield Part(range(start, start + len(part)), self.scorer.score(part, keep))
 
     def _checked(self, scored: Scored, expected: int) -> Sequence[float | None]:
         """Hold a scorer to its contract: a number for every pair, and NaN is never made a rank.
@@ -183,7 +210,7 @@ class Scoring:
         if len(scored.values) != expected:
             raise ScorerError(f"the scorer gave {len(scored.values)} scores for {expected} pairs")
         numbers = sum(value is not None and math.isfinite(value) for value in scored.values)
-        nothing = scored.values.count(None) if self._scorer.info.remote else 0
+        nothing = scored.values.count(None) if self.scorer.info.remote else 0
         if numbers + nothing != expected:
             raise ScorerError(f"the scorer gave no number for {expected - numbers} of its pairs")
         return scored.values
@@ -200,15 +227,19 @@ def _held(chunk: Chunk) -> int:
     return size_of(media) if media is not None else len(chunk.text)
 
 
-class _Batch:
-    """Documents whose scores are being made.
+class Batch:
+    """Documents of one query whose scores are being made, and what that came to.
 
     `fresh` are those of which no equal one has scores, each by its key; `known` the scores of all,
     by the same keys, and empty for fresh ones until these have been made.
     """
 
-    def __init__(self, splits: Sequence[Split]) -> None:
+    def __init__(self, query: str, splits: Sequence[Split]) -> None:
+        self.query = query
         self.splits = splits
+        self.duplicates = self.missing = 0
+        self.usage: Counter[str] = Counter()
+        self.notes: dict[str, None] = {}
         self.keys: list[object] = []
         self.fresh: dict[object, Split] = {}
         self.known: dict[object, Sequence[float | None]] = {}
@@ -216,3 +247,8 @@ class _Batch:
         self.characters = 0
         self.keep: int | None = None
         self.parts: Generator[Part]
+
+    @property
+    def scored(self) -> int:
+        """How many pairs are scored for it: those of documents that no equal one has a score of."""
+        return len(self.pairs)

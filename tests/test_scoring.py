@@ -33,7 +33,7 @@ def splits_of(texts: Sequence[str], title: str = "") -> list[Split]:
 
 def scored(scoring: Scoring, splits: Sequence[Split]) -> list[tuple[float | None, ...]]:
     """Score one batch."""
-    return [tuple(values) for _, values in scoring.through([splits])]
+    return [tuple(values) for _, values in scoring.through("q", [splits])]
 
 
 texts = st.lists(
@@ -47,7 +47,7 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
     batches: list[list[str]], step: int
 ) -> None:
     scorer = Recorder()
-    scoring = Scoring("q", scorer)
+    scoring = Scoring(scorer)
     seen: set[str] = set()
     repeated = 0
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +73,7 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
 
 def test_the_same_text_under_another_title_is_another() -> None:
     scorer = Recorder()
-    scoring = Scoring("q", scorer)
+    scoring = Scoring(scorer)
     scored(scoring, [*splits_of(["a"]), *splits_of(["a"], "T"), *splits_of(["a"], "T")])
     assert scorer.asked == ["a", "T\na"]
     assert scoring.duplicates == 1
@@ -81,7 +81,7 @@ def test_the_same_text_under_another_title_is_another() -> None:
 
 def test_where_scores_depend_on_the_whole_set_everything_is_in_one_call() -> None:
     scorer = Recorder()
-    scoring = Scoring("q", scorer, together=True)
+    scoring = Scoring(scorer, together=True)
     assert (
         scored(scoring, splits_of(["a", "a", "", "bb"] * 200)) == [(1.0,), (1.0,), (), (2.0,)] * 200
     )
@@ -96,7 +96,7 @@ def test_usage_and_notes_are_gathered() -> None:
                 [0.0] * len(pairs), {"pairs": len(pairs)}, notes=["twice", pairs[0].query]
             )
 
-    scoring = Scoring("q", Noting())
+    scoring = Scoring(Noting())
     scored(scoring, splits_of([str(number) for number in range(300)]))
     scored(scoring, splits_of(["x"]))
     assert scoring.usage == {"pairs": 301}
@@ -105,7 +105,7 @@ def test_usage_and_notes_are_gathered() -> None:
 
 def test_a_watch_is_told_of_beginnings_slices_and_ends() -> None:
     told: list[Progress] = []
-    scoring = Scoring("q", OverlapScorer(), watch=told.append)
+    scoring = Scoring(OverlapScorer(), watch=told.append)
     for _ in range(2):
         scored(scoring, splits_of([str(number) for number in range(512)]))
     assert told == [
@@ -124,4 +124,4 @@ def test_what_is_no_number_is_an_error_in_any_slice(value: float | None) -> None
             return Scored([value if pair.chunk.text == "299" else 1.0 for pair in pairs])
 
     with pytest.raises(ScorerError, match="no number for 1 of its pairs"):
-        scored(Scoring("q", Late()), splits_of([str(number) for number in range(300)]))
+        scored(Scoring(Late()), splits_of([str(number) for number in range(300)]))

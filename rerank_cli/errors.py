@@ -94,7 +94,13 @@ class NotInstalled(ModelError):
 
 
 class ProviderError(ScorerError):
-    pass
+    """`lasting` says that any other request would fail like it: the key, the model, the address.
+
+    `passing` says that the same request may succeed another time.
+    """
+
+    lasting = False
+    passing = False
 
 
 class AnswerError(ProviderError):

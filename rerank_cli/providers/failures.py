@@ -46,6 +46,8 @@ _ID_IN_WORDS = re.compile(r"(?i)\(request[ _-]?id:? *([^()\s\"\\]{1,200})\)")
 
 # 520 to 524 are Cloudflare's words for what the server behind it did not do.
 _LATER = frozenset({408, 425, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+# The key, the account, or the address.
+_LASTING = frozenset({401, 402, 403, 404, 405, 410})
 _SIZED = frozenset({400, 413, 422, 500})
 _COUNTED = r"(documents|texts|inputs|passages|items|chunks|records|tokens|characters)"
 _SIZE = re.compile(
@@ -103,6 +105,11 @@ class Failure:
     def is_of_count(self) -> bool:
         """Whether what is too large is said to be the number of documents."""
         return _OF_COUNT.search(self.message) is not None
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is nothing about the request that is wrong, so that others fail like it."""
+        return self.status in _LASTING or _FINAL.search(self.message) is not None
 
     @property
     def remedy(self) -> Remedy:

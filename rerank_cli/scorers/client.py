@@ -109,7 +109,9 @@ class Client:
         try:
             return retrying(attempt)
         except _MayYetSucceed as error:
-            raise self._error(error.message, error.hint, tries) from error.__cause__
+            failed = self._error(error.message, error.hint, tries)
+            failed.lasting, failed.passing = not self._reached, True
+            raise failed from error.__cause__
 
     def _is_enough(self, state: RetryCallState) -> bool:
         after = _asked_to_wait(state)
@@ -213,7 +215,9 @@ class Client:
                 once = failed.remedy is Remedy.ONCE
                 return _MayYetSucceed(message, advice, after=after, once=once)
             case _:
-                return self._error(message, advice)
+                refused = self._error(message, advice)
+                refused.lasting = failed.is_lasting
+                return refused
 
     def _unreached(self, error: httpx.TransportError) -> Exception:
         """What a broken connection comes to."""
@@ -222,10 +226,12 @@ class Client:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
-                return self._error(
+                untrusted = self._error(
                     f"{url}: its certificate is not trusted: {cause.verify_message}",
                     "SSL_CERT_FILE names a file with the certificates to trust",
                 )
+                untrusted.lasting = True
+                return untrusted
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, httpx.ProxyError | httpx.UnsupportedProtocol):
             return self._error(f"{url}: {reason}", "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how")

@@ -9,6 +9,8 @@ Where batches are seen to have the very scores of their pairs, short pairs of on
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -109,6 +111,17 @@ class LocalScorer:
         self._widening = Lock()
         self._scheduler = Scheduler(self._logits, network.workers)
         self._pairs = 0
+
+    def asking(self, instruction: str) -> "LocalScorer":
+        """The same model with another instruction; raises `UsageError` where it takes none."""
+        if not isinstance(self._tokenizer, PromptTokenizer):
+            raise UsageError(f"{self.info.name} takes no instruction")
+        other = copy(self)
+        other._tokenizer = self._tokenizer.asking(instruction)
+        other.info = replace(
+            self.info, tokenizer=other._tokenizer, query_tokens=other._tokenizer.query_tokens
+        )
+        return other
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score every pair, as none costs extra to return; usage is the tokens of all sequences."""

@@ -23,6 +23,10 @@ class PromptTokenizer:
         self._prompt = prompt
         self._instruction = instruction or prompt.instruction
 
+    def asking(self, instruction: str) -> "PromptTokenizer":
+        """The same with another instruction."""
+        return PromptTokenizer(self._plain, self._prompt, instruction)
+
     def encode(self, text: str) -> Tokens:
         ids, spans = self._plain.encode(_SPACE + text)
         return Tokens(ids, [(max(0, start - 1), max(0, end - 1)) for start, end in spans])

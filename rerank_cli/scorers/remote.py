@@ -5,17 +5,20 @@ there the client's.
 """
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from copy import copy
 from typing import NamedTuple
 
-from rerank_cli.errors import AnswerError, ProviderError
+from rerank_cli.errors import AnswerError, ProviderError, UsageError
+from rerank_cli.providers import requests
 from rerank_cli.providers.answers import Answer, parse, read
 from rerank_cli.providers.asked import Asked, Calling
 from rerank_cli.providers.entries import Provider
 from rerank_cli.scorers.addresses import Address
 from rerank_cli.scorers.client import Client, Reply, TooLarge
 from rerank_cli.scorers.outgoing import Outgoing, Request
+from rerank_cli.scorers.priced import Price
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
 _TRACED = 5  # requests whose ids are named to the user
@@ -59,11 +62,26 @@ class RemoteScorer:
         self.address = address
         self.provider = provider
         self._names_documents = "$id" in provider.request.record.values()
+        self._model = model
+        self._asked = asked
         self.outgoing = Outgoing(provider, model, asked, info.tokenizer)
         self._client = Client(address, calling)
         self._pool = ThreadPoolExecutor(calling.concurrency, thread_name_prefix="ask")
         self._counts: Counter[str] = Counter()
         self._trace_ids: list[str] = []
+
+    def asking(self, instruction: str) -> "RemoteScorer":
+        """The same model with another instruction, by the same connections and rates.
+
+        Raises `UsageError` where the provider has none.
+        """
+        options = {**self._asked.options, "instruction": instruction}
+        asked = self._asked._replace(options=options)
+        if problems := requests.check(self.provider, asked, self._model):
+            raise UsageError("; ".join(problems))
+        other = copy(self)
+        other.outgoing = Outgoing(self.provider, self._model, asked, self.info.tokenizer)
+        return other
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score pairs, which may have several queries, each query's in requests of its own."""
@@ -118,6 +136,20 @@ class RemoteScorer:
         scored = self._scored(request, reply, None)
         fields = names_in(parse(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.shown, reply.seconds, fields, scored)
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were sent, of them those tried again, and those cut in two."""
+        sent = self._counts["requests"] + self._counts["refused"]
+        return {"sent": sent, "retried": self._counts["again"], "halved": self._counts["halved"]}
+
+    def cost(self, tokens: int) -> Price | None:
+        """The price of all requests, which had so many tokens, if the provider's entry has one."""
+        price = self.provider.price
+        if price is None:
+            return None
+        units = tokens / 1e6 if price.per == "million tokens" else self.requests["sent"] / 1e3
+        return Price(round(units * price.amount, 6), price.currency, price.source)
 
     def account(self) -> str:
         """How many requests there were, and what the provider calls the last of them."""

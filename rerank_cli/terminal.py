@@ -79,11 +79,12 @@ class Terminal:
         _tell(self.stderr, f"{printable(lines)}\n")
 
 
-def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str) -> None:
+def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bool = True) -> None:
     """Write all of `what` to a stream, or raise: `PipeClosed` or `OutputError`."""
     try:
         stream.writelines(pieces)
-        stream.flush()
+        if flush:
+            stream.flush()
     except OSError as error:
         if error.errno in _CLOSED_PIPE:
             raise PipeClosed from error

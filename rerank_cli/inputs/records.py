@@ -147,7 +147,7 @@ def _media_in(
 
 def _id_of(record: dict[str, Any], fields: Fields, where: str) -> str | None:
     if fields.id is not None:
-        value = _value_of(record, fields.id, where)
+        value = value_of(record, fields.id, where)
     else:
         usual = (record.get(name) for name in ID_FIELDS)
         value = next((value for value in usual if isinstance(value, str | int)), None)
@@ -157,7 +157,7 @@ def _id_of(record: dict[str, Any], fields: Fields, where: str) -> str | None:
 
 
 def _text_of(record: dict[str, Any], name: str, where: str) -> str:
-    value = _value_of(record, name, where)
+    value = value_of(record, name, where)
     if value is None:
         return ""
     if isinstance(value, dict | list):
@@ -165,7 +165,7 @@ def _text_of(record: dict[str, Any], name: str, where: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _value_of(record: dict[str, Any], name: str, where: str) -> Any:
+def value_of(record: dict[str, Any], name: str, where: str) -> Any:
     value: Any = record
     for step in [name] if name in record else name.split("."):
         if not isinstance(value, dict) or step not in value:

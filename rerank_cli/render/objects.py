@@ -27,7 +27,9 @@ def as_json(ranking: Ranking, style: Style) -> Iterator[bytes]:
 def as_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """One JSON object a line: a result with its rank, or a blank document without."""
     for result in ranking.results:
-        yield _encoded({"rank": result.rank, **_result(result, style.passages)}, style)
+        yield _encoded(
+            {"rank": result.rank, **result_object(result, passages=style.passages)}, style
+        )
     unscored: dict[str, Any] = {"rank": None, "relevance_score": None}
     if not ranking.reranked:
         unscored["reranked"] = False
@@ -71,7 +73,7 @@ def _listed(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
     unscored = [_blank(blank) for blank in ranking.blanks]
     if not ranking.reranked:
         return {"results": [{"relevance_score": None, **blank} for blank in unscored]}
-    results = [_result(result, passages) for result in ranking.results]
+    results = [result_object(result, passages=passages) for result in ranking.results]
     return {"results": results, **({"empty": unscored} if unscored else {})}
 
 
@@ -88,7 +90,8 @@ def _escape(match: re.Match[str]) -> str:
     return character if printable(character) == character else f"\\u{ord(character):04x}"
 
 
-def _result(result: Ranked, passages: bool) -> dict[str, Any]:
+def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
+    """A result as JSON has it: its score, its document, and the passage that decided."""
     document = result.document
     body = {
         "index": result.index,

@@ -1,6 +1,6 @@
-"""Reads the files that evaluation sets are made of, whatever they are compressed with.
+"""Reads what collections are made of, as BEIR and TREC have it: texts, judgements, runs.
 
-An error names the file and the line.
+They may be compressed. An error names the file and the line.
 """
 
 import codecs
@@ -41,37 +41,36 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 def objects_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSONL file, with the numbers of their lines."""
     for number, line in lines_of(path):
-        try:
-            content = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: not JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{path}:{number}: not a JSON object")
-        yield number, content
+        yield number, _object(line, f"{path}:{number}")
 
 
 def texts_of(path: Path, what: str) -> Iterator[tuple[str, str, str]]:
     """Ids, titles and texts of a file of `what`: JSONL, or lines of an id, a tab and a text."""
-    if not _is_jsonl(path):
-        for number, line in lines_of(path):
-            name, tab, text = line.partition("\t")
-            if not tab:
-                raise InputError(
-                    f"{path}:{number}: no {what}: not an id, a tab and a text",
-                    hint="JSONL is told by the file's name, as in corpus.jsonl or corpus.jsonl.gz",
-                )
-            yield name, "", text
-        return
-    for number, record in objects_of(path):
-        own = next((record[key] for key in _IDS if key in record), None)
-        content = next((record[key] for key in _TEXTS if isinstance(record.get(key), str)), None)
-        if not isinstance(own, str | int) or content is None:
+    jsonl = is_jsonl(path)
+    for number, line in lines_of(path):
+        yield text_of(line, f"{path}:{number}", what, jsonl=jsonl)
+
+
+def text_of(line: str, where: str, what: str, *, jsonl: bool) -> tuple[str, str, str]:
+    """The id, title and text of one line of such a file; raises `InputError`."""
+    if not jsonl:
+        name, tab, text = line.partition("\t")
+        if not tab:
             raise InputError(
-                f"{path}:{number}: no {what}: it needs an id ({', '.join(_IDS[:3])}) and a text",
-                hint=f"it has {', '.join(record) or 'nothing'}",
+                f"{where}: no {what}: not an id, a tab and a text",
+                hint="JSONL is told by the file's name, as in corpus.jsonl or corpus.jsonl.gz",
             )
-        title = record.get("title")
-        yield str(own), title if isinstance(title, str) else "", content
+        return name, "", text
+    record = _object(line, where)
+    own = next((record[key] for key in _IDS if key in record), None)
+    content = next((record[key] for key in _TEXTS if isinstance(record.get(key), str)), None)
+    if not isinstance(own, str | int) or content is None:
+        raise InputError(
+            f"{where}: no {what}: it needs an id ({', '.join(_IDS[:3])}) and a text",
+            hint=f"it has {', '.join(record) or 'nothing'}",
+        )
+    title = record.get("title")
+    return str(own), title if isinstance(title, str) else "", content
 
 
 def qrels_of(path: Path) -> Iterator[tuple[str, str, int]]:
@@ -93,16 +92,21 @@ def qrels_of(path: Path) -> Iterator[tuple[str, str, int]]:
 def run_of(path: Path) -> Iterator[tuple[str, str, float]]:
     """Ids of query and document and the score, of a run as trec_eval reads it."""
     for number, line in lines_of(path):
-        cells = line.split()
-        try:
-            query, _, document, _, score = cells[:5]
-            if math.isnan(value := float(score)):
-                raise ValueError("not a score")
-            yield query, document, value
-        except ValueError as error:
-            raise InputError(
-                f"{path}:{number}: not a line of a run", hint="query Q0 document rank score tag"
-            ) from error
+        yield run_line(line, f"{path}:{number}")
+
+
+def run_line(line: str, where: str) -> tuple[str, str, float]:
+    """What one line of a run says; raises `InputError`."""
+    cells = line.split()
+    try:
+        query, _, document, _, score = cells[:5]
+        if math.isnan(value := float(score)):
+            raise ValueError("not a score")
+    except ValueError as error:
+        raise InputError(
+            f"{where}: not a line of a run", hint="query Q0 document rank score tag"
+        ) from error
+    return query, document, value
 
 
 def found(folder: Path, stem: str) -> Path | None:
@@ -110,8 +114,18 @@ def found(folder: Path, stem: str) -> Path | None:
     return next(iter(sorted(folder.glob(f"{stem}.jsonl*"))), None)
 
 
-def _is_jsonl(path: Path) -> bool:
+def is_jsonl(path: Path) -> bool:
     return any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes)
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: not a JSON object")
+    return content
 
 
 def _is_grade(text: str) -> bool:

@@ -37,6 +37,7 @@ class Commands(DefaultGroup):
     elsewhere: ClassVar[dict[str, tuple[str, str]]] = {
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
+        "batch": ("rerank_cli.commands.batch", "Rank the documents of many queries."),
         "eval": ("rerank_cli.commands.evaluate", "Measure whether reranking helps on your data."),
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
         "doctor": ("rerank_cli.commands.doctor", "Tell what a model runs on here."),

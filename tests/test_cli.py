@@ -159,8 +159,8 @@ def test_nothing_left(rerank: Run) -> None:
         (["x", "-d", "x", "--min-score", "nan"], "not a number"),
         (["x", "-d", "x", "-m", "./" + "m" * 300], "no such model"),
         (["x", "-d", "x", "-m", "~nosuchuser/m"], "no such model"),
-        (["help", "batch"], "batch is kept for a command"),
-        (["batch", "examples/faq.txt"], "batch is kept for a command"),
+        (["help", "serve"], "serve is kept for a command"),
+        (["serve", "examples/faq.txt"], "serve is kept for a command"),
         (["w " * 500, "examples/faq.txt"], "it has 500 tokens and 460 fit"),
     ],
 )

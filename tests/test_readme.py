@@ -110,7 +110,7 @@ def test_the_examples_of_settings_run(rerank: Run, home: Path) -> None:
 
 def test_every_option_that_is_named_exists(rerank: Run) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    helps = rerank("--help").out + rerank("eval", "--help").out
+    helps = "".join(rerank(*one, "--help").out for one in ([], ["eval"], ["batch"]))
     known = set(re.findall(r"--[a-z-]+", helps)) | {
         f"--no-{setting.key}" for setting in SETTINGS.values() if setting.kind.type is bool
     }

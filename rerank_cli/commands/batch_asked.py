@@ -1,0 +1,45 @@
+"""What a command line of `rerank batch` asks for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rerank_cli.batch.flow import Sizes
+from rerank_cli.batch.reading import Fields
+from rerank_cli.batch.written import Shape
+from rerank_cli.engine import Engine
+from rerank_cli.gathering import Selection
+from rerank_cli.providers.asked import Remote
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A run to be reranked, and where its queries and documents are."""
+
+    run: Path
+    queries: Path
+    corpus: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a command line asks for; an `output` of None is stdout, `output_uri` is as it came."""
+
+    input: str
+    output: Path | None
+    runs: Runs | None
+    fields: Fields
+    selection: Selection
+    sizes: Sizes
+    shape: Shape
+    window: int
+    most: int
+    errors: Path | None
+    report: Path | None
+    model: str | None
+    engine: Engine
+    remote: Remote
+    output_uri: str = ""
+    resume: bool = False
+    fail_fast: bool = False
+    strict: bool = False
+    verbose: bool = False

@@ -1,0 +1,71 @@
+"""`rerank batch --plan`: what a run would take, on this machine, on a cluster, or of a provider."""
+
+from contextlib import closing
+
+from rerank_cli import machine
+from rerank_cli.batch.sampling import pairs_of, rate_of
+from rerank_cli.commands.batch_asked import Asked
+from rerank_cli.commands.batch_flow import source_of
+from rerank_cli.errors import ExitCode
+from rerank_cli.scorers import open_scorer
+from rerank_cli.scorers.priced import PricedScorer
+from rerank_cli.terminal import Terminal
+
+_CLUSTER = (16, 64, 256)  # cores
+_DIGITS = 3
+
+
+def planned(asked: Asked, terminal: Terminal) -> ExitCode:
+    """Sample the input, measure the model, and say what that comes to."""
+    scorer = open_scorer(asked.model, engine=asked.engine, remote=asked.remote)
+    with closing(source_of(asked)) as source:
+        count, items = source.sample(scorer.info)
+    pairs, documents, tokens, refused = pairs_of(items, scorer, asked.selection, asked.sizes)
+    share = count / len(items) if items else 0.0
+    lines = [
+        f"records   {count:,}",
+        f"documents {_about(documents * share, count, items)}",
+        f"pairs     {_about(len(pairs) * share, count, items)}",
+        f"tokens    {_about(tokens * share, count, items)}, the queries not counted",
+    ]
+    if refused:
+        lines.append(f"errors    {_about(refused * share, count, items)} records are none")
+    total = len(pairs) * share
+    if scorer.info.remote:
+        lines += _of_requests(asked, scorer, count, tokens * share)
+    elif (rate := rate_of(scorer, pairs)) is None:
+        lines.append("time      too few pairs to measure")
+    else:
+        cores = asked.engine.threads or machine.cores()
+        each = rate / cores
+        lines.append(f"measured  {rate:,.0f} pairs/s on {cores} cores, {each:,.1f} a core")
+        lines.append(f"here      {_time(total / rate)}")
+        on = [f"{_time(total / each / some)} on {some} cores" for some in _CLUSTER]
+        lines.append(f"ray       {', '.join(on)} like these")
+    terminal.write(f"{line}\n".encode() for line in lines)
+    return ExitCode.OK
+
+
+def _of_requests(asked: Asked, scorer: object, records: int, tokens: float) -> list[str]:
+    """What a provider would be sent, and what it asks for that."""
+    lines = [f"requests  {records:,} or more, one a record and --concurrency at once"]
+    if rpm := asked.remote.calling.requests_per_minute:
+        lines.append(f"time      {_time(records / rpm * 60)} or more, at {rpm:,} requests a minute")
+    if isinstance(scorer, PricedScorer) and (price := scorer.cost(round(tokens))) is not None:
+        lines.append(f"cost      about {price.amount:g} {price.currency} ({price.source})")
+    return lines
+
+
+def _about(value: float, count: int, items: object) -> str:
+    whole = count == len(items) if isinstance(items, list) else False
+    if whole:
+        return f"{round(value):,}"
+    return f"about {float(f'{value:.{_DIGITS}g}'):,.0f}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:,.3g} h"

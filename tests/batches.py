@@ -1,0 +1,44 @@
+"""What tests of batches share: records, and a job in a process of its own."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import MODELS, ROOT
+
+SMALL = str(MODELS / "bert")
+WORDS = ("soil", "leaf", "water", "worm", "slug", "lettuce", "garden", "eats", "a", "at night")
+
+
+def record(number: int, documents: int = 4, **more: Any) -> dict[str, Any]:
+    """A record like no other."""
+    draw = random.Random(number)
+    texts = [f"{' '.join(draw.choices(WORDS, k=6))} {number} {n}" for n in range(documents)]
+    return {"id": f"r{number}", "query": f"garden {number}", "documents": texts, **more}
+
+
+def write(path: Path, records: Sequence[Any]) -> Path:
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in records), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def begun(*arguments: str | Path, **options: Any) -> "subprocess.Popen[bytes]":
+    """Begin a batch in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "rerank_cli", "batch", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )

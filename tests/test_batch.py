@@ -1,0 +1,277 @@
+"""`rerank batch`: one line out for one line in, in order, right or with what is wrong with it."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backports import zstd
+
+from rerank_cli import open_scorer, rank
+from tests.batches import SMALL, read, record, write
+from tests.conftest import Run
+
+BM25 = ("-m", "bm25")
+
+
+def test_each_line_comes_out_with_the_results_that_rank_gives(rerank: Run, tmp_path: Path) -> None:
+    records = [record(number, documents=number % 7 + 1) for number in range(40)]
+    source = write(tmp_path / "in.jsonl", records)
+    ran = rerank("batch", str(source), "-o", str(tmp_path / "out.jsonl"), "-m", SMALL)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    scorer = open_scorer(SMALL)
+    for given, found in zip(records, read(tmp_path / "out.jsonl"), strict=True):
+        results = found.pop("results")
+        assert found == given
+        ranking = rank(given["query"], given["documents"], scorer)
+        assert [one["index"] for one in results] == [one.index for one in ranking]
+        assert [one["raw_score"] for one in results] == pytest.approx([o.score for o in ranking])
+
+
+def test_a_result_is_what_ranks_json_has(rerank: Run) -> None:
+    documents = ["a slug eats lettuce", {"id": "x", "text": "water", "page": 3}]
+    line = json.dumps({"query": "slug", "documents": documents})
+    ran = rerank("batch", "-m", SMALL, stdin=line.encode())
+    alone = rerank(
+        "-q", "slug", "-m", SMALL, "--json", "--input-format", "jsonl", "--unit", "record",
+        stdin="".join(f"{json.dumps(one)}\n" for one in documents).encode(),
+    )  # fmt: skip
+    expected = json.loads(alone.out)["results"]
+    for one in expected:
+        for name in ("source", "line"):
+            one["document"].pop(name, None)
+        one["passage"].pop("line", None)
+        one["document"].setdefault("fields", {})
+    found = json.loads(ran.out)["results"]
+    for one in found:
+        one["document"].setdefault("fields", {})
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("ids", ["b", 0, "c"]),
+        ("scores", [{"index", "id"}, {"index"}, {"index", "id"}]),
+        ("full", [{"index", "document", "passage", "tokens", "chunks", "truncated"}] * 3),
+    ],
+)
+def test_shapes(shape: str, expected: list[Any], rerank: Run) -> None:
+    documents = ["fox", {"id": "b", "text": "red fox"}, {"id": "c", "text": "x"}]
+    line = json.dumps({"query": "red fox", "documents": documents})
+    results = json.loads(rerank("batch", *BM25, "--output", shape, stdin=line.encode()).out)[
+        "results"
+    ]
+    if shape == "ids":
+        assert results == expected
+    else:
+        scores = {"relevance_score", "raw_score"}
+        assert [one.keys() - scores for one in results] == expected
+
+
+def test_what_came_in_comes_out_byte_for_byte(rerank: Run) -> None:
+    line = (
+        b'  {"query" : "x",  "n": 1.500, "big": 123456789012345678901234567890, '
+        b'"documents":["x"], "e":"\\u00e9\xc3\xa9"  }\r\n'
+    )
+    ran = rerank("batch", *BM25, "--output", "ids", stdin=line)
+    assert ran.raw == line.strip()[:-1].rstrip() + b', "results": [0]}\n'
+
+
+def test_results_that_were_there_give_way(rerank: Run) -> None:
+    line = b'{"results": 5, "query": "x", "documents": ["x"]}'
+    out = rerank("batch", *BM25, "--output", "ids", stdin=line).out
+    assert json.loads(out) == {"query": "x", "documents": ["x"], "results": [0]}
+    assert out.count("results") == 1
+
+
+def test_a_blank_line_stays_one(rerank: Run) -> None:
+    line = b'{"query": "x", "documents": ["x"]}'
+    ran = rerank("batch", *BM25, "--output", "ids", stdin=b"\n" + line + b"\n\n" + line)
+    assert (ran.code, [bool(one) for one in ran.out.split("\n")]) == (0, [0, 1, 0, 1, 0])
+
+
+BAD = {
+    "not_json": (b"{", b'{"query": "x", "documents": ["x"]} x', b"\xff\xfe"),
+    "not_an_object": (b"[1]", b'"x"', b"7"),
+    "no_query": (b"{}", b'{"query": " ", "documents": ["x"]}', b'{"query": 3, "documents": ["x"]}'),
+    "no_documents": (
+        b'{"query": "x"}', b'{"query": "x", "documents": []}', b'{"query": "x", "documents": "x"}',
+    ),
+    "bad_document": (
+        b'{"query": "x", "documents": [1]}', b'{"query": "x", "documents": [{"n": 1}]}',
+    ),
+    "bad_option": (
+        b'{"query": "x", "documents": ["x"], "top_n": 0}',
+        b'{"query": "x", "documents": ["x"], "min_score": "high"}',
+        b'{"query": "x", "documents": ["x"], "instruction": "find it"}',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "line"), [(code, line) for code, lines in BAD.items() for line in lines]
+)
+def test_a_bad_line_is_an_error_in_its_place(code: str, line: bytes, rerank: Run) -> None:
+    good = b'{"query": "x", "documents": ["x"]}\n'
+    ran = rerank("batch", *BM25, stdin=good + line + b"\n" + good)
+    first, error, last = map(json.loads, ran.out.splitlines())
+    assert ran.code == 3
+    assert first["results"] == last["results"] != []
+    assert error.keys() == {"id", "error"}
+    assert (error["error"]["code"], bool(error["error"]["message"])) == (code, True)
+    assert f"1 record of 3 failed ({code}: 1)" in ran.err
+
+
+def test_a_record_that_is_too_large_is_not_read(rerank: Run) -> None:
+    lines = [{"id": 1, "query": "x", "documents": ["x" * size]} for size in (10, 5000, 10)]
+    stdin = "".join(f"{json.dumps(one)}\n" for one in lines).encode()
+    ran = rerank("batch", *BM25, "--max-record", "1kB", stdin=stdin)
+    found = [json.loads(line) for line in ran.out.splitlines()]
+    assert [one.get("error", {}).get("code") for one in found] == [None, "too_large", None]
+    assert "5.04 kB" in found[1]["error"]["message"]
+
+
+def test_an_error_has_the_records_id(rerank: Run) -> None:
+    ran = rerank("batch", *BM25, stdin=b'{"id": 7, "query": "x"}\n{"_id": "a", "query": "x"}')
+    assert [json.loads(line)["id"] for line in ran.out.splitlines()] == [7, "a"]
+
+
+def test_errors_apart(rerank: Run, tmp_path: Path) -> None:
+    apart = tmp_path / "errors.jsonl"
+    stdin = b'x\n{"query": "x", "documents": ["x"]}\n{"id": 3}\n'
+    ran = rerank("batch", *BM25, "--errors", str(apart), stdin=stdin)
+    assert (ran.code, len(ran.out.splitlines())) == (3, 1)
+    assert [one["id"] for one in read(apart)] == [None, 3]
+
+
+def test_fail_fast_stops_at_the_first(rerank: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    source = write(tmp_path / "in.jsonl", [record(1), {"id": "bad"}, record(2)])
+    ran = rerank("batch", str(source), "-o", str(out), *BM25, "--fail-fast")
+    assert ran.code == 3
+    assert "record 2 (bad): no field called query" in ran.err
+    assert [one["id"] for one in read(out)] == ["r1"]
+
+
+def test_a_line_has_options_of_its_own(rerank: Run) -> None:
+    base = {"query": "red fox", "documents": ["red fox", "fox", "dog", ""]}
+    lines = [base, {**base, "top_n": 1}, {**base, "min_score": 0.3}, {**base, "min_score": 9}]
+    stdin = "".join(f"{json.dumps(one)}\n" for one in lines).encode()
+    ran = rerank("batch", *BM25, "-n", "2", "--output", "ids", stdin=stdin)
+    assert [json.loads(line)["results"] for line in ran.out.splitlines()] == [[0, 1], [0], [0], []]
+    assert ran.code == 0
+
+
+def test_other_fields(rerank: Run) -> None:
+    line = {"ask": {"q": "fox"}, "hits": [{"t": "a fox", "u": "red"}], "key": 5, "id": 6}
+    options = ("--query-field", "ask.q", "--documents-field", "hits", "--text-field", "t")
+    ran = rerank("batch", *BM25, *options, "--id-field", "key", stdin=json.dumps(line).encode())
+    (result,) = json.loads(ran.out)["results"]
+    assert result["document"] == {"text": "a fox", "fields": {"u": "red"}}
+    refused = rerank("batch", *BM25, *options[2:], "--id-field", "key", stdin=b'{"key": 5}')
+    assert json.loads(refused.out)["id"] == 5
+
+
+def test_pairs_get_a_score(rerank: Run) -> None:
+    lines: list[dict[str, Any]] = [
+        {"query": "fox", "document": "a fox", "n": 1},
+        {"query": "fox", "document": {"text": "a dog"}},
+        {"query": "fox", "document": " "},
+        {"query": "fox"},
+    ]
+    stdin = "".join(f"{json.dumps(one)}\n" for one in lines).encode()
+    ran = rerank("batch", "--pairs", "-m", SMALL, stdin=stdin)
+    found = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.code == 3
+    assert all(0 < one["relevance_score"] < 1 for one in found[:2])
+    assert {name: found[0][name] for name in lines[0]} == lines[0]
+    assert found[2]["relevance_score"] is None
+    assert found[3]["error"]["code"] == "no_documents"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_compressed_in_and_out(suffix: str, rerank: Run, tmp_path: Path) -> None:
+    unpack = gzip.decompress if suffix == ".gz" else zstd.decompress
+    pack = gzip.compress if suffix == ".gz" else zstd.compress
+    lines = "".join(f"{json.dumps(record(number))}\n" for number in range(30)).encode()
+    source, out = tmp_path / f"in.jsonl{suffix}", tmp_path / f"out.jsonl{suffix}"
+    source.write_bytes(pack(lines))
+    assert rerank("batch", str(source), "-o", str(out), *BM25).code == 0
+    assert unpack(out.read_bytes()) == rerank("batch", *BM25, stdin=lines).raw
+
+
+def test_an_output_that_is_there_is_refused(rerank: Run, tmp_path: Path) -> None:
+    source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
+    out.write_text("mine\n")
+    ran = rerank("batch", str(source), "-o", str(out), *BM25)
+    assert (ran.code, out.read_text()) == (2, "mine\n")
+    assert "is there already" in ran.err
+    errors = rerank("batch", str(source), "--errors", str(out), *BM25)
+    assert (errors.code, out.read_text()) == (2, "mine\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume"], "--resume goes on in a file"),
+        (["nothing.jsonl"], "nothing.jsonl: No such file"),
+        (["--window", "much"], "--window 'much' is no size"),
+        (["--run", "a"], "--run, --queries and --corpus make up an input"),
+        (["--address", "auto"], "--address and --ordered are for --engine ray"),
+        (["-m", "nothing"], "no model is called"),
+        (["-o", "no/such/out.jsonl"], "there is no directory no/such"),
+    ],
+)
+def test_what_cannot_be(arguments: list[str], message: str, rerank: Run) -> None:
+    ran = rerank("batch", *arguments, stdin=b"")
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_a_terminal_is_not_waited_for(rerank: Run) -> None:
+    ran = rerank("batch")
+    assert (ran.code, "rerank batch IN.jsonl" in ran.err) == (2, True)
+
+
+def test_nothing_in_is_nothing_out(rerank: Run, tmp_path: Path) -> None:
+    assert rerank("batch", *BM25, stdin=b"").out == ""
+    source, out = write(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl.gz"
+    assert rerank("batch", str(source), "-o", str(out), *BM25).code == 0
+    assert gzip.decompress(out.read_bytes()) == b""
+
+
+def test_equal_pairs_are_scored_once(rerank: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    base = record(1)
+    lines = [base, base, {**base, "query": "other"}]
+    stdin = "".join(f"{json.dumps(one)}\n" for one in lines).encode()
+    ran = rerank("batch", "-m", SMALL, "--report", str(report), stdin=stdin)
+    first, second, _ = [json.loads(line)["results"] for line in ran.out.splitlines()]
+    assert first == second
+    figures = json.loads(report.read_text())
+    assert figures["pairs"] == {"scored": 8, "reused": 4}
+    assert (figures["records"], figures["documents"], figures["done"]) == (3, 12, True)
+    assert figures["latency"]["p50"] <= figures["latency"]["max"]
+
+
+def test_strict_says_what_was_cut(rerank: Run) -> None:
+    line = json.dumps({"query": "slug", "documents": ["slug " * 500]}).encode()
+    options = ("-m", SMALL, "--chunk-tokens", "16", "--max-chunks", "1")
+    assert rerank("batch", *options, stdin=line).code == 0
+    ran = rerank("batch", *options, "--strict", stdin=line)
+    assert ran.code == 4
+    assert "1 document or queries not scored whole" in ran.err
+
+
+def test_a_plan_counts_and_measures(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [record(number) for number in range(300)] + [{}])
+    ran = rerank("batch", str(source), "--plan", "-m", SMALL)
+    told = dict(line.split(None, 1) for line in ran.out.splitlines())
+    assert told["records"] == "301"
+    assert told["pairs"].startswith("about 1,")
+    assert {"documents", "tokens", "measured", "here", "ray"} <= told.keys()
+    few = rerank("batch", "--plan", "-m", SMALL, stdin=json.dumps(record(1)).encode())
+    assert "pairs     4\n" in few.out
+    assert "too few pairs to measure" in few.out

@@ -1,0 +1,264 @@
+"""What a batch reads beside good JSONL: anything at all, runs with their corpus, Parquet."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rerank_cli import open_scorer
+from rerank_cli.batch.flow import Bounds, Flow, Sizes
+from rerank_cli.batch.items import Gap, Record
+from rerank_cli.batch.lookup import Lookup
+from rerank_cli.batch.reading import Fields, read_line
+from rerank_cli.batch.sampling import reservoir
+from rerank_cli.batch.sizes import bytes_of, shown
+from rerank_cli.batch.written import Shape, line_of
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.gathering import Selection
+from tests.batches import SMALL, record, write
+from tests.conftest import Run
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+objects = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": values,
+        "query": values | st.text(),
+        "documents": values | st.lists(st.text() | st.fixed_dictionaries({"text": values})),
+        "top_n": values | st.integers(1, 3),
+        "min_score": values,
+        "instruction": values,
+        "results": values,
+    },
+)
+lines = (
+    st.binary(max_size=30)
+    | objects.map(lambda one: json.dumps(one).encode())
+    | st.binary(max_size=5).map(lambda tail: b'{"query": "x", "documents": ["y"]}' + tail)
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(lines, max_size=6))
+def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
+    scorer = open_scorer("bm25")
+    flow = Flow(scorer, Selection(), Sizes(), Bounds())
+    raws = [raw.replace(b"\n", b" ").rstrip(b"\r") for raw in raws]
+    items = [read_line(raw, Fields(), scorer.info) for raw in raws]
+    found = [line_of(one, Shape.SCORES, pairs=False) for one in flow.through(items)]
+    assert len(found) == len(raws)
+    for raw, item, line in zip(raws, items, found, strict=True):
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+        if isinstance(item, Gap):
+            assert line.strip() == b""
+            continue
+        content = json.loads(line.decode("utf-8", "surrogateescape"))
+        assert ("error" in content) != ("results" in content) or not isinstance(item, Record)
+        if isinstance(item, Record):
+            assert len(content["results"]) <= len(item.documents)
+        else:
+            assert content["error"]["code"]
+            assert raw.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64MB", 64_000_000), ("1 GiB", 1 << 30), ("500k", 500_000), ("7", 7), ("1.5kB", 1500)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert bytes_of(text, "--window") == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "1 XB", "1e6"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="is no size"):
+        bytes_of(text, "--window")
+
+
+def test_sizes_are_shown_short() -> None:
+    assert [shown(size) for size in (0, 999, 5041, 64_000_000)] == [
+        "0 bytes", "999 bytes", "5.04 kB", "64 MB",
+    ]  # fmt: skip
+
+
+def test_a_sample_is_drawn_from_all() -> None:
+    count, kept = reservoir(range(10_000), 100)
+    assert (count, len(set(kept))) == (10_000, 100)
+    assert 4000 < sum(kept) / 100 < 6000
+    assert reservoir(range(3), 100) == (3, [0, 1, 2])
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.tsv", "c.jsonl.gz", "c.tsv.gz"])
+def test_a_lookup_finds_texts_by_their_ids(name: str, tmp_path: Path) -> None:
+    texts = {f"d{n}": f"text {n} é" for n in range(500)}
+    rows = [
+        json.dumps({"_id": key, "title": "T", "text": text})
+        if "jsonl" in name
+        else f"{key}\t{text}"
+        for key, text in texts.items()
+    ]
+    content = "\n".join([*rows[:250], "", *rows[250:], rows[0]]).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    lookup = Lookup(path, "document", tmp_path)
+    title = "T " if "jsonl" in name else ""
+    assert {key: found.text for key in texts if (found := lookup.find(key))} == {
+        key: title + text for key, text in texts.items()
+    }
+    assert lookup.find("d500") is None
+    lookup.close()
+
+
+def run_files(folder: Path) -> list[str]:
+    """A run, its queries and its corpus, which is compressed."""
+    corpus = "".join(
+        f"{json.dumps({'_id': f'd{n}', 'title': '', 'text': f'fox {n} ' + 'dog ' * n})}\n"
+        for n in range(5)
+    )
+    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(corpus.encode()))
+    (folder / "q.tsv").write_text("1\tfox\n2\tdog\n3\tcat\n")
+    run = [
+        ("1", "d4"),
+        ("1", "d0"),
+        ("2", "d0"),
+        ("2", "d3"),
+        ("2", "gone"),
+        ("3", "no"),
+        ("4", "d1"),
+    ]
+    (folder / "bm25.trec").write_text(
+        "".join(f"{q} Q0 {d} {n} {9 - n} first\n" for n, (q, d) in enumerate(run))
+    )
+    names = {"--run": "bm25.trec", "--queries": "q.tsv", "--corpus": "corpus.jsonl.gz"}
+    return [word for name, file in names.items() for word in (name, str(folder / file))]
+
+
+def test_a_run_comes_out_as_a_run(rerank: Run, tmp_path: Path) -> None:
+    errors = tmp_path / "errors.jsonl"
+    options = run_files(tmp_path)
+    ran = rerank("batch", *options, "-m", "bm25", "--errors", str(errors))
+    assert [line.split()[:4] for line in ran.out.splitlines()] == [
+        ["1", "Q0", "d0", "1"], ["1", "Q0", "d4", "2"],
+        ["2", "Q0", "d3", "1"], ["2", "Q0", "d0", "2"],
+    ]  # fmt: skip
+    assert ran.code == 3
+    assert [json.loads(line)["id"] for line in errors.read_text().splitlines()] == ["3", "4"]
+    assert "2 documents of the run not in the corpus" in ran.err
+
+
+def test_a_run_resumes(rerank: Run, tmp_path: Path) -> None:
+    options = ["batch", *run_files(tmp_path), "-m", "bm25", "-o", str(tmp_path / "o.trec")]
+    rerank(*options)
+    whole = (tmp_path / "o.trec").read_bytes()
+    journal = tmp_path / "o.trec.journal"
+    identity, *_, mark = journal.read_bytes().splitlines()
+    position = len(b"".join(whole.splitlines(keepends=True)[:2]))
+    half = {**json.loads(mark), "done": False, "items": 1, "position": position}
+    journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
+    assert rerank(*options, "--resume").code == 3
+    assert (tmp_path / "o.trec").read_bytes() == whole
+
+
+def test_a_query_that_comes_back_in_a_run_is_an_error(rerank: Run, tmp_path: Path) -> None:
+    options = run_files(tmp_path)
+    with (tmp_path / "bm25.trec").open("a") as stream:
+        stream.write("1 Q0 d1 1 1 x\n")
+    ran = rerank("batch", *options, "-m", "bm25")
+    assert ran.code == 2
+    assert "query 1 was there before, and others since" in ran.err
+
+
+def test_a_plan_of_a_run(rerank: Run, tmp_path: Path) -> None:
+    ran = rerank("batch", *run_files(tmp_path), "-m", "bm25", "--plan")
+    assert "records   4\n" in ran.out
+    assert "documents 4\n" in ran.out
+    assert "errors    2 records are none" in ran.out
+
+
+pa: Any = pytest.importorskip("pyarrow")
+
+
+def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    return path
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.mark.parametrize("shape", list(Shape))
+def test_parquet_in_and_out(
+    shape: Shape, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerank_cli.batch.parquet._PART_ROWS", 10)
+    records = [record(number) for number in range(25)]
+    records[3]["documents"] = []
+    source, out = parquet(tmp_path / "in.parquet", records), tmp_path / "out.parquet"
+    options = ("-m", SMALL, "--output", shape.value)
+    assert rerank("batch", str(source), "-o", str(out), *options).code == 3
+    assert [path.name for path in sorted(out.iterdir())] == [
+        f"part-00000{n}.parquet" for n in range(3)
+    ]
+    lines = rerank("batch", *options, stdin=write(tmp_path / "x", records).read_bytes())
+    for found, line in zip(rows_in(out), lines.out.splitlines(), strict=True):
+        expected = json.loads(line)
+        if "error" in expected:
+            assert found["error"] == expected["error"]
+            continue
+        assert found["query"] == expected["query"]
+        if shape is Shape.IDS:
+            assert found["results"] == [str(one) for one in expected["results"]]
+        else:
+            for one, other in zip(found["results"], expected["results"], strict=True):
+                assert one["raw_score"] == other["raw_score"]
+    as_lines = rerank("batch", str(source), *options)
+    assert [json.loads(a) for a in as_lines.out.splitlines()] == [
+        json.loads(b) for b in lines.out.splitlines()
+    ]
+
+
+def test_parquet_resumes_by_part(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerank_cli.batch.parquet._PART_ROWS", 10)
+    source = parquet(tmp_path / "in.parquet", [record(number) for number in range(35)])
+    out = tmp_path / "out.parquet"
+    arguments = ("batch", str(source), "-o", str(out), "-m", SMALL)
+    rerank(*arguments)
+    whole = rows_in(out)
+    (out / "part-000003.parquet").unlink()
+    journal = tmp_path / "out.parquet.journal"
+    identity, *_, mark = journal.read_bytes().splitlines()
+    half = {**json.loads(mark), "done": False, "items": 20, "position": 2}
+    journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
+    assert rerank(*arguments, "--resume").code == 0
+    assert rows_in(out) == whole
+
+
+def test_parquet_does_not_come_of_lines(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [record(1)])
+    ran = rerank("batch", str(source), "-o", str(tmp_path / "out.parquet"), "-m", "bm25")
+    assert ran.code == 2
+    assert "Parquet comes of Parquet only" in ran.err
+
+
+def test_a_line_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.jsonl", [{"_id": "a", "text": "x"}, {"_id": "b"}])
+    with pytest.raises(InputError, match=r"c\.jsonl:2: no document"):
+        Lookup(path, "document", tmp_path)

@@ -1,0 +1,134 @@
+"""A batch on Ray, in local mode: what one machine gives, in parts, whatever dies meanwhile."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.batch.items import Gap
+from rerank_cli.batch.reading import Fields
+from rerank_cli.batch.shards import Shard, items_of, shards_of
+from rerank_cli.types import ScorerInfo
+from tests.batches import SMALL, begun, record, write
+from tests.conftest import Run
+
+pytest.importorskip("ray")
+INFO = ScorerInfo("m", "", "logit")
+RAY = ("--engine", "ray")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 50, 10_000])
+def test_shards_have_every_line_once(step: int, tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"id": n, "query": "q" * (n % 7 + 1), "documents": ["d"]}) for n in range(20)
+    ]
+    lines[5] = ""
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(lines))
+    size = source.stat().st_size
+    shards = [
+        Shard(n, str(source), start, min(size, start + step))
+        for n, start in enumerate(range(0, size, step))
+    ]
+    items = [item for one in shards for item in items_of(one, Fields(), INFO, 1000)]
+    assert [item.given.name for item in items if not isinstance(item, Gap)] == [
+        n for n in range(20) if n != 5
+    ]
+    assert len(items) == 20
+
+
+def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl.gz", "c.txt"):
+        (tmp_path / name).write_bytes(b"x" * 300_000)
+    shards = shards_of(str(tmp_path), 64, 1 << 20)
+    assert [(Path(one.uri).name, one.start) for one in shards] == [
+        ("a.jsonl.gz", 0), ("b.jsonl", 0), ("b.jsonl", 262_144),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    records = [record(n, documents=8) if n % 50 else {"id": n} for n in range(1500)]
+    return write(tmp_path_factory.mktemp("ray") / "in.jsonl", records)
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path) -> list[Any]:
+    process = begun(source, "-m", SMALL, "--output", "scores")
+    out, _ = process.communicate(timeout=120)
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def finished(process: Any) -> str:
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 3, err.decode()
+    return str(err.decode())
+
+
+def parts(folder: Path) -> list[Any]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    names = [one["name"] for one in sorted(manifest["parts"], key=lambda one: one["shard"])]
+    return [json.loads(line) for name in names for line in (folder / name).read_text().splitlines()]
+
+
+def test_an_actor_dies_and_nothing_is_lost_or_doubled(
+    source: Path, expected: list[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = begun(source, "-o", out, "-m", SMALL, "--output", "scores", *RAY)
+    actor = None
+    deadline = time.monotonic() + 120
+    while actor is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        making = [p for p in (out.iterdir() if out.exists() else ()) if p.name.endswith(".making")]
+        pids = [int(p.name.split(".")[-2]) for p in making if p.name.startswith("part-")]
+        actor = next((pid for pid in pids if pid != process.pid), None)
+    assert actor is not None
+    os.kill(actor, signal.SIGKILL)
+    err = finished(process)
+    assert "30 records of 1,500 failed" in err
+    assert parts(out) == expected
+
+
+def test_it_goes_on_by_shards_and_joins_them(
+    source: Path, expected: list[Any], tmp_path: Path, rerank: Run
+) -> None:
+    out, report = tmp_path / "out.jsonl", tmp_path / "report.json"
+    arguments = ("-o", out, "-m", SMALL, "--output", "scores", *RAY, "--ordered")
+    folder = tmp_path / "out.jsonl.parts"
+    process = begun(source, *arguments)
+    while process.poll() is None and not any(folder.glob("part-*.jsonl")):
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.kill()
+    process.communicate()
+    done = json.loads((folder / "manifest.json").read_text())["parts"]
+    refused = rerank("batch", str(source), *map(str, arguments))
+    assert (refused.code, "is there already" in refused.err) == (2, True)
+    other = rerank("batch", str(source), *map(str, arguments), "-n", "1", "--resume")
+    assert (other.code, "not the job that was begun there" in other.err) == (2, True)
+    err = finished(begun(source, *arguments, "--resume", "--report", report))
+    assert f"{len(done)} of " in err
+    assert [json.loads(line) for line in out.read_text().splitlines()] == expected
+    assert not folder.exists()
+    assert json.loads(report.read_text())["records"] == 1500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x"], "reads files and writes a folder"),
+        (["in.jsonl"], "reads files and writes a folder"),
+        (["in.jsonl", "-o", "x", "--errors", "y"], "--engine ray has no --run, --errors"),
+        (["in.jsonl", "-o", "x", "-m", "cohere/rerank-v3.5"], "is a provider's"),
+        (["in.jsonl", "-o", "x"], "in.jsonl: no such file"),
+    ],
+)
+def test_what_ray_does_not_do(arguments: list[str], message: str, rerank: Run) -> None:
+    ran = rerank("batch", *arguments, *RAY, stdin=b"")
+    assert ran.code == 2
+    assert message in ran.err

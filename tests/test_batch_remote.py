@@ -1,0 +1,142 @@
+"""A batch that a service scores: bounded, paced, nothing lost or doubled, failures one by one."""
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.scorers import client as client_module
+from rerank_cli.scorers.pacing import SPAN, Pace
+from tests.asking import at
+from tests.batches import read, record, write
+from tests.conftest import Run
+from tests.loopback import Fault, Plan, Request, Server, Status, score_of, serve, share
+
+RECORDS = 2000
+BUSY = Status(429, headers={"retry-after-ms": "1"})
+
+
+def asked(server: Server) -> Counter[str]:
+    return Counter(str(request.json["query"]) for request in server.requests)
+
+
+def failing(query: str, status: int) -> Plan:
+    """A fault for every request with this query."""
+
+    def plan(request: Request, _number: int) -> Fault | None:
+        return Status(status) if request.json["query"] == query else None
+
+    return plan
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_WAIT", 0.001)
+
+
+def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
+    rerank: Run, tmp_path: Path
+) -> None:
+    records = [record(number) for number in range(RECORDS)]
+    source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    report = tmp_path / "report.json"
+    with serve("openai-like", faults=share(1 / 3, BUSY, 1)) as server:
+        ran = rerank(
+            "batch", str(source), "-o", str(out), *at(server), "--output", "scores",
+            "--report", str(report), "--concurrency", "8", "--retries", "50",
+        )  # fmt: skip
+    assert (ran.code, ran.err) == (0, "")
+    for given, found in zip(records, read(out), strict=True):
+        assert found["id"] == given["id"]
+        scores = {one["index"]: one["relevance_score"] for one in found["results"]}
+        assert scores == {
+            place: pytest.approx(score_of(given["query"], text), abs=1e-6)
+            for place, text in enumerate(given["documents"])
+        }
+    figures = json.loads(report.read_text())["requests"]
+    assert figures["sent"] == server.count
+    assert figures["retried"] == server.count - RECORDS > RECORDS / 4
+
+
+def test_requests_keep_to_the_rate(rerank: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    ticks = itertools.count()
+    waits: list[float] = []
+
+    def clock() -> float:
+        return next(ticks) * 1e-6 + sum(waits)
+
+    monkeypatch.setattr(
+        client_module,
+        "Pace",
+        lambda rpm, tpm, **_: Pace(rpm, tpm, clock=clock, sleep=waits.append),
+    )
+    source = write(tmp_path / "in.jsonl", [record(number) for number in range(100)])
+    with serve("openai-like") as server:
+        ran = rerank("batch", str(source), *at(server), "--rpm", "30", "--concurrency", "1")
+    assert (ran.code, server.count) == (0, 100)
+    assert sum(waits) == pytest.approx(3 * SPAN, abs=2)  # 30 at once, and as many each minute
+
+
+def test_records_that_are_refused_end_nothing_however_many(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", map_records(60))
+    with serve("openai-like", faults=lambda *_: Status(400)) as server:
+        ran = rerank("batch", str(source), *at(server))
+    found = [json.loads(line)["error"]["code"] for line in ran.out.splitlines()]
+    assert (ran.code, found) == (3, ["provider_failed"] * 60)
+
+
+def test_a_record_that_fails_is_an_error_of_its_own(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [record(number) for number in range(30)])
+    with serve("openai-like", faults=failing("garden 7", 422)) as server:
+        ran = rerank("batch", str(source), *at(server))
+    found = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.code == 3
+    assert [number for number, one in enumerate(found) if "error" in one] == [7]
+    assert found[7]["error"]["code"] == "provider_failed"
+    assert "422" in found[7]["error"]["message"]
+
+
+@pytest.mark.parametrize(("status", "count"), [(401, 1), (403, 1), (404, 1), (503, 20)])
+def test_what_fails_for_all_ends_the_job(
+    status: int, count: int, rerank: Run, tmp_path: Path
+) -> None:
+    source, out = write(tmp_path / "in.jsonl", map_records(100)), tmp_path / "out.jsonl"
+    arguments = ("batch", str(source), "-o", str(out), "--concurrency", "1", "--retries", "1")
+    broken = True
+
+    def plan(request: Request, _number: int) -> Fault | None:
+        beyond = int(str(request.json["query"]).split()[1]) >= 40
+        return Status(status) if broken and beyond else None
+
+    with serve("openai-like", faults=plan) as server:
+        base = at(server)
+        failed = rerank(*arguments, *base)
+        assert failed.code == 3
+        assert str(status) in failed.err
+        assert len(read(out)) == 40
+        assert sum(asked(server)[f"garden {n}"] > 0 for n in range(40, 100)) >= count
+        broken = False
+        assert rerank(*arguments, *base, "--resume").code == 0
+    assert [one["id"] for one in read(out)] == [f"r{number}" for number in range(100)]
+    assert all("results" in one for one in read(out))
+
+
+def map_records(count: int) -> list[dict[str, Any]]:
+    return [record(number) for number in range(count)]
+
+
+def test_a_record_may_have_an_instruction(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SILICONFLOW_API_KEY", "key")
+    told = [None, "Find gardens.", "Find gardens.", None]
+    records = [record(n) | ({"instruction": one} if one else {}) for n, one in enumerate(told)]
+    source = write(tmp_path / "in.jsonl", records)
+    with serve("siliconflow") as server:
+        ran = rerank("batch", str(source), *at(server, "siliconflow/Qwen/Qwen3-Reranker-0.6B"))
+    assert (ran.code, ran.err) == (0, "")
+    found = {str(one.json["query"]): one.json.get("instruction") for one in server.requests}
+    assert found == {f"garden {n}": one for n, one in enumerate(told)}

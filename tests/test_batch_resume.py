@@ -1,0 +1,193 @@
+"""A batch that dies goes on where it was, and comes to what it would have come to."""
+
+import gzip
+import json
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.batches import SMALL, begun, read, record, write
+from tests.conftest import Run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+RECORDS = 1500
+KILLS = 30
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    records = [record(number) if number % 100 else {"id": number} for number in range(RECORDS)]
+    return write(tmp_path_factory.mktemp("source") / "in.jsonl", records)
+
+
+def killed(source: Path, out: Path, times: int, seed: int = 0) -> int:
+    """Run a job to its end that is killed so many times at random moments; its last exit code."""
+    draw = random.Random(seed)
+    done = 0
+    while True:
+        process = begun(source, "-o", out, "-m", SMALL, "--resume", "--output", "scores")
+        if done < times:
+            before = out.stat().st_size if out.exists() else 0
+            while process.poll() is None and (out.stat().st_size if out.exists() else 0) == before:
+                time.sleep(0.01)  # until it writes
+            time.sleep(draw.uniform(0, 0.1))
+            process.kill()
+            done += 1
+        process.communicate(timeout=120)
+        if process.returncode != -signal.SIGKILL:
+            return process.returncode
+
+
+def test_killed_thirty_times_it_is_what_it_would_have_been(
+    source: Path, tmp_path: Path, rerank: Run
+) -> None:
+    plain, out = tmp_path / "plain.jsonl", tmp_path / "out.jsonl"
+    assert (
+        rerank("batch", str(source), "-o", str(plain), "-m", SMALL, "--output", "scores").code == 3
+    )
+    assert killed(source, out, KILLS) == 3
+    assert out.read_bytes() == plain.read_bytes()
+    marks = (tmp_path / "out.jsonl.journal").read_text().splitlines()
+    assert json.loads(marks[-1])["figures"]["records"] == RECORDS
+
+
+def test_a_compressed_one_goes_on_by_members(tmp_path: Path, source: Path, rerank: Run) -> None:
+    out = tmp_path / "out.jsonl.gz"
+    killed(source, out, 3)
+    found = gzip.decompress(out.read_bytes()).splitlines()
+    plain = rerank("batch", "-m", SMALL, "--output", "scores", stdin=source.read_bytes())
+    assert found == plain.raw.splitlines()
+
+
+def limited(size: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_full_disk_loses_nothing(source: Path, tmp_path: Path, rerank: Run) -> None:
+    out = tmp_path / "out.jsonl"
+    full = begun(source, "-o", out, "-m", "bm25", preexec_fn=limited(100_000))
+    _, err = full.communicate(timeout=120)
+    assert full.returncode == 2
+    assert b"cannot write" in err
+    assert b"File too large" in err
+    assert rerank("batch", str(source), "-o", str(out), "-m", "bm25", "--resume").code == 3
+    plain = rerank("batch", "-m", "bm25", stdin=source.read_bytes())
+    assert out.read_bytes() == plain.raw
+
+
+def test_ctrl_c_finishes_what_is_under_way(source: Path, tmp_path: Path, rerank: Run) -> None:
+    out = tmp_path / "out.jsonl"
+    process = begun(source, "-o", out, "-m", SMALL)
+    while process.poll() is None and not (out.exists() and out.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"--resume goes on" in err
+    assert 0 < len(read(out)) < RECORDS
+    assert rerank("batch", str(source), "-o", str(out), "-m", SMALL, "--resume").code == 3
+    assert out.read_bytes() == rerank("batch", "-m", SMALL, stdin=source.read_bytes()).raw
+
+
+def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path, rerank: Run) -> None:
+    source = write(tmp_path / "in.jsonl", [record(number) for number in range(20)])
+    out = tmp_path / "out.jsonl"
+    arguments = ("batch", str(source), "-o", str(out), "-m", "bm25")
+    assert rerank(*arguments).code == 0
+    whole = out.read_bytes()
+    again = rerank(*arguments, "--resume")
+    assert (again.code, "nothing to do" in again.err) == (0, True)
+    out.unlink()  # what was made of a job that is done
+    assert (rerank(*arguments, "--resume").code, out.read_bytes()) == (0, whole)
+    journal = tmp_path / "out.jsonl.journal"
+    identity, *_, mark = journal.read_bytes().splitlines()
+    half = {**json.loads(mark), "done": False, "items": 7}
+    half["position"] = len(b"".join(whole.splitlines(keepends=True)[:7]))
+    journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n" + mark[:30])
+    out.write_bytes(whole[: half["position"] + 50])
+    assert rerank(*arguments, "--resume").code == 0
+    assert out.read_bytes() == whole
+
+
+def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank: Run) -> None:
+    source = write(tmp_path / "in.jsonl", [record(number) for number in range(20)])
+    out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
+    arguments = ("batch", str(source), "-o", str(out), "-m", "bm25")
+    rerank(*arguments)
+    whole = out.read_bytes()
+    identity, *_, mark = journal.read_bytes().splitlines()
+    marks = [{**json.loads(mark), "done": False, "synced": synced} for synced in (True, False)]
+    for one, items in zip(marks, (3, 7), strict=True):
+        one["items"] = items
+        one["position"] = len(b"".join(whole.splitlines(keepends=True)[:items]))
+    lines = b"".join(json.dumps(one).encode() + b"\n" for one in marks)
+    journal.write_bytes(identity + b"\n" + lines)
+    kept = whole[: marks[0]["position"]]
+    out.write_bytes(kept + b"\0" * (marks[1]["position"] - len(kept)))
+    assert rerank(*arguments, "--resume").code == 0
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (["-m", SMALL], "in the model: name was 'bm25'"),
+        (["-m", "bm25", "-n", "1"], "in the options: n was None and is 1"),
+        (["-m", "bm25", "--output", "ids"], "output was 'full' and is 'ids'"),
+    ],
+)
+def test_another_job_is_told(changed: list[str], told: str, tmp_path: Path, rerank: Run) -> None:
+    source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
+    rerank("batch", str(source), "-o", str(out), "-m", "bm25")
+    ran = rerank("batch", str(source), "-o", str(out), *changed, "--resume")
+    assert ran.code == 2
+    assert told in ran.err
+
+
+def test_another_input_is_told(tmp_path: Path, rerank: Run) -> None:
+    source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
+    rerank("batch", str(source), "-o", str(out), "-m", "bm25")
+    write(source, [record(2)])
+    ran = rerank("batch", str(source), "-o", str(out), "-m", "bm25", "--resume")
+    assert ran.code == 2
+    assert "in the input: " in ran.err
+    assert "sha256 was" in ran.err
+
+
+def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
+    records = [record(n) if n % 3 else {"id": n} for n in range(30)]
+    source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    errors, journal = tmp_path / "errors.jsonl", tmp_path / "out.jsonl.journal"
+    arguments = ("batch", str(source), "-o", str(out), "-m", "bm25", "--errors", str(errors))
+    assert rerank(*arguments).code == 3
+    whole = out.read_bytes(), errors.read_bytes()
+    identity, *_, mark = journal.read_bytes().splitlines()
+    lines = [one.splitlines(keepends=True) for one in whole]
+    half = {**json.loads(mark), "done": False, "items": 15}
+    half["position"], half["errors"] = len(b"".join(lines[0][:10])), len(b"".join(lines[1][:5]))
+    journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
+    assert rerank(*arguments, "--resume").code == 3
+    assert (out.read_bytes(), errors.read_bytes()) == whole
+    errors.write_bytes(b"")
+    journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
+    lost = rerank(*arguments, "--resume")
+    assert (lost.code, "has less than was written to it" in lost.err) == (2, True)
+
+
+def test_two_at_once_do_not_mix(source: Path, tmp_path: Path, rerank: Run) -> None:
+    out = tmp_path / "out.jsonl"
+    process = begun(source, "-o", out, "-m", SMALL)
+    while process.poll() is None and not (out.exists() and out.stat().st_size):
+        time.sleep(0.01)
+    ran = rerank("batch", str(source), "-o", str(out), "-m", SMALL, "--resume")
+    process.kill()
+    process.communicate()
+    assert ran.code == 2
+    assert "another process writes it" in ran.err

@@ -1,0 +1,187 @@
+"""Hold `rerank batch` against its promises: what kills cost, how memory grows, how fast it is.
+
+    python scripts/bench_batch.py kills [--records 3000] [--kills 10]
+    python scripts/bench_batch.py memory [--records 100000]
+    python scripts/bench_batch.py speed [--pairs 6000]
+
+`kills` runs a job of records with ten documents to its end, and again killed at random moments;
+pairs are counted by the scoring threads themselves, in a file that outlives them. `memory` compares
+the peaks of a BM25 job and one of a tenth of it. `speed` compares whole processes over the same
+pairs, in turn: one `rerank` call, `rerank batch`, and `--engine ray`, of which starting Ray is
+timed apart. Exits with 1 where a bound is missed.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").split()
+QUERY = "what keeps slugs away from lettuce"
+DOCUMENTS = 10
+AHEAD = 512 + 64  # pairs under way, and those that are done and not yet noted
+# Runs the command line with one byte written for each piece of work that the scorer has done.
+COUNTED = """
+import os, sys
+from rerank_cli.scorers.scheduler import Scheduler
+out = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+begin = Scheduler.__init__
+def counted(self, run, threads):
+    def noted(work, alone):
+        value = run(work, alone)
+        os.write(out, b"." * len(work))
+        return value
+    begin(self, noted, threads)
+Scheduler.__init__ = counted
+from rerank_cli.cli import main
+main()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["kills", "memory", "speed"])
+    parser.add_argument("--records", type=int)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=6000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+        folder = Path(name)
+        if arguments.what == "kills":
+            ok = kills(folder, arguments.records or 3000, arguments.kills)
+        elif arguments.what == "memory":
+            ok = memory(folder, arguments.records or 100_000)
+        else:
+            ok = speed(folder, arguments.pairs)
+    sys.exit(0 if ok else 1)
+
+
+def kills(folder: Path, records: int, times: int) -> bool:
+    source = write(folder / "in.jsonl", records, DOCUMENTS)
+    plain, out = folder / "plain.jsonl", folder / "out.jsonl"
+    counts = folder / "plain.count", folder / "out.count"
+    began = time.monotonic()
+    wait(counted(counts[0], source, plain))
+    whole = time.monotonic() - began
+    draw = random.Random(0)
+    done = 0
+    while True:
+        process = counted(counts[1], source, out, "--resume", "--report", folder / "report.json")
+        if done < times:
+            time.sleep(draw.uniform(0.2, 1.4) * whole / times)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                done += 1
+        if wait(process) != -signal.SIGKILL:
+            break
+    same = plain.read_bytes() == out.read_bytes()
+    undisturbed, disturbed = (path.stat().st_size for path in counts)
+    figures = json.loads((folder / "report.json").read_text())
+    more = disturbed - undisturbed
+    print(
+        f"{records:,} records, {undisturbed:,} pairs: killed {done} times, the output is "
+        f"{'the same' if same else 'ANOTHER'}; {more:,} pairs scored again, {more / done:.0f} a "
+        f"kill (of {AHEAD} allowed); the report has {figures['pairs']['scored']:,} pairs in "
+        f"{figures['runs']} runs"
+    )
+    return same and more <= AHEAD * done
+
+
+def memory(folder: Path, records: int) -> bool:
+    peaks = []
+    for count in (records // 10, records):
+        source = write(folder / "in.jsonl", count, 4)
+        out = folder / f"out-{count}.jsonl"
+        began = time.monotonic()
+        process = rerank("batch", source, "-o", out, "-m", "bm25", "--output", "ids")
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peaks.append(usage.ru_maxrss / 1024)
+        taken = time.monotonic() - began
+        print(f"{count:,} records, bm25: peak {peaks[-1]:.0f} MB, {taken:.1f} s", flush=True)
+        out.unlink()
+    print(f"grows by {peaks[1] - peaks[0]:.0f} MB (50 allowed)")
+    return peaks[1] - peaks[0] <= 50
+
+
+def speed(folder: Path, pairs: int) -> bool:
+    texts = documents(pairs)
+    lines = folder / "lines.txt"
+    lines.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    source = folder / "in.jsonl"
+    with source.open("w", encoding="utf-8") as stream:
+        for start in range(0, pairs, DOCUMENTS):
+            some = texts[start : start + DOCUMENTS]
+            stream.write(json.dumps({"query": QUERY, "documents": some}) + "\n")
+    rerank("-q", QUERY, lines).wait()  # warms up
+    one = timed(rerank("-q", QUERY, lines))
+    many = timed(rerank("batch", source, "-o", folder / "a.jsonl", "--output", "ids"))
+    few = folder / "few.jsonl"
+    few.write_text("".join(source.read_text().splitlines(keepends=True)[:1]))
+    starting = timed(rerank("batch", few, "-o", folder / "few", "--engine", "ray"))
+    on_ray = timed(rerank("batch", source, "-o", folder / "b", "--engine", "ray"))
+    print(f"{pairs:,} pairs: rank {one:.1f} s, {pairs / one:.0f} pairs/s")
+    print(f"  batch {many:.1f} s: {one / many:.2f} of its throughput (0.95 asked)")
+    print(
+        f"  ray {on_ray:.1f} s, of which {starting:.1f} s to start it and for one record: "
+        f"{one / (on_ray - starting):.2f} of its throughput without, {one / on_ray:.2f} with "
+        "(0.8 asked)"
+    )
+    return one / many >= 0.95 and one / (on_ray - starting) >= 0.8
+
+
+def documents(count: int) -> list[str]:
+    """Texts of 10 to 60 words, none like another."""
+    draw = random.Random(1)
+    return [f"{' '.join(draw.choices(WORDS, k=draw.randint(10, 60)))} {n}" for n in range(count)]
+
+
+def write(path: Path, records: int, size: int) -> Path:
+    texts = documents(20_000)
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(records):
+            some = [f"{texts[(number * size + n) % len(texts)]} {number}" for n in range(size)]
+            stream.write(json.dumps({"id": number, "query": QUERY, "documents": some}) + "\n")
+    return path
+
+
+def rerank(*arguments: str | Path) -> "subprocess.Popen[bytes]":
+    return started([sys.executable, "-m", "rerank_cli", *map(str, arguments)])
+
+
+def counted(count: Path, source: Path, out: Path, *more: str | Path) -> "subprocess.Popen[bytes]":
+    options = [source, "-o", out, "--output", "scores", *more]
+    return started([sys.executable, "-c", COUNTED, str(count), "batch", *map(str, options)])
+
+
+def started(command: list[str]) -> "subprocess.Popen[bytes]":
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=nothing,
+        stdout=nothing,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def wait(process: "subprocess.Popen[bytes]") -> int:
+    return process.wait()
+
+
+def timed(process: "subprocess.Popen[bytes]") -> float:
+    began = time.monotonic()
+    if process.wait() != 0:
+        raise SystemExit("a run failed")
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ from rerank_cli.gathering import Gathering, Selection
 from rerank_cli.pipeline import rank
 from rerank_cli.scorers.instructed import asking
 from rerank_cli.scoring import Batch, Scoring
-from rerank_cli.types import Scorer, SurveyingScorer
+from rerank_cli.types import Scorer, ScorerInfo, SurveyingScorer
 
 # Records in a row for which a service is not there: then it is no use to go on.
 PATIENCE = 20
@@ -51,6 +51,18 @@ class Sizes:
     truncate_query: bool = False
     encoding: Encoding = Encoding.AUTO
 
+    def plan(self, query: str, info: ScorerInfo, selection: Selection) -> Plan:
+        """Fit windows beside a query; raises `UsageError`."""
+        return chunking.plan(
+            query,
+            info,
+            chunk_tokens=self.chunk_tokens,
+            overlap_tokens=self.overlap_tokens,
+            max_chunks=selection.most_chunks(self.max_chunks),
+            truncate_query=self.truncate_query,
+            encoding=self.encoding,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -61,14 +73,13 @@ class Bounds:
 
 
 class _Begun(NamedTuple):
-    """An item that is under way, and since when."""
+    """A record whose documents are being scored, and since when."""
 
-    item: Item
+    item: Record
     since: float
-    outcome: Outcome | None = None
-    gathering: Gathering | None = None
-    scoring: Scoring | None = None
-    batch: Batch | None = None
+    gathering: Gathering
+    scoring: Scoring
+    batch: Batch
 
 
 class Flow:
@@ -80,7 +91,7 @@ class Flow:
         self._sizes = sizes
         self._bounds = bounds
         self._scorings: dict[str | None, Scoring] = {}
-        self._under_way: deque[_Begun] = deque()
+        self._under_way: deque[_Begun | Outcome] = deque()  # an outcome waits for its turn
         self._held = 0  # bytes
 
     def through(self, items: Iterable[Item]) -> Iterator[Outcome]:
@@ -120,7 +131,7 @@ class Flow:
             self._under_way.clear()
 
     def _is_enough(self) -> bool:
-        if self._under_way[0].batch is None:  # it is done
+        if isinstance(self._under_way[0], Outcome):
             return True
         most = self._bounds.records
         if most is not None and len(self._under_way) < most and self._held < self._bounds.bytes:
@@ -128,45 +139,42 @@ class Flow:
         busy = any(scoring.is_enough() for scoring in self._scorings.values())
         return busy or most is not None or self._held >= self._bounds.bytes
 
-    def _begin(self, item: Item) -> _Begun:
-        since = time.monotonic()
+    def _begin(self, item: Item) -> _Begun | Outcome:
         if isinstance(item, Refused):
-            return _Begun(item, since, Outcome(item, problem=item.problem))
+            return Outcome(item, problem=item.problem)
         if isinstance(item, Gap):
-            return _Begun(item, since, Outcome(item))
+            return Outcome(item)
+        since = time.monotonic()
         try:
             return self._asked(item, since)
         except (UsageError, InputError, ScorerError) as error:
-            return _Begun(item, since, self._failed(item, error, since))
+            return self._failed(item, error, since)
 
-    def _asked(self, record: Record, since: float) -> _Begun:
+    def _asked(self, record: Record, since: float) -> _Begun | Outcome:
         """Begin to score a record's documents."""
         selection = self._selection_of(record)
         scoring = self._scoring_of(record.instruction)
         scorer = scoring.scorer
         if isinstance(scorer, SurveyingScorer):
-            return _Begun(record, since, self._surveyed(record, selection, scorer, since))
-        plan = self._plan_of(record, selection, scorer)
+            return self._surveyed(record, selection, scorer, since)
+        plan = self._sizes.plan(record.query, scorer.info, selection)
         splits = [chunking.split(one, scorer.info.tokenizer, plan) for one in record.documents]
         gathering = Gathering(record.query, plan, scorer.info, selection)
         batch = scoring.begin(plan.query, splits, selection.wanted)
-        return _Begun(record, since, None, gathering, scoring, batch)
+        return _Begun(record, since, gathering, scoring, batch)
 
     def _finish(self) -> Outcome:
         begun = self._under_way.popleft()
         self._held -= begun.item.given.size
-        if begun.outcome is not None:
-            return begun.outcome
-        scoring, batch, gathering = begun.scoring, begun.batch, begun.gathering
-        assert scoring is not None  # noqa: S101 - for the type checker: all three are there
-        assert batch is not None  # noqa: S101
-        assert gathering is not None  # noqa: S101
+        if isinstance(begun, Outcome):
+            return begun
+        batch = begun.batch
         try:
-            for split, scores in scoring.finish():
-                gathering.add(split, scores)
+            for split, scores in begun.scoring.finish():
+                begun.gathering.add(split, scores)
         except ScorerError as error:
             return self._failed(begun.item, error, begun.since)
-        ranking = gathering.ranking(
+        ranking = begun.gathering.ranking(
             duplicates=batch.duplicates,
             usage=batch.usage,
             notes=batch.notes,
@@ -226,19 +234,7 @@ class Flow:
 
     def _forget(self) -> None:
         """Let go of one that nothing is under way for, if there is one."""
-        used = {id(one.scoring) for one in self._under_way}
+        used = {id(one.scoring) for one in self._under_way if isinstance(one, _Begun)}
         idle = [key for key, one in self._scorings.items() if id(one) not in used]
         with suppress(IndexError):
             del self._scorings[idle[0]]
-
-    def _plan_of(self, record: Record, selection: Selection, scorer: Scorer) -> Plan:
-        sizes = self._sizes
-        return chunking.plan(
-            record.query,
-            scorer.info,
-            chunk_tokens=sizes.chunk_tokens,
-            overlap_tokens=sizes.overlap_tokens,
-            max_chunks=selection.most_chunks(sizes.max_chunks),
-            truncate_query=sizes.truncate_query,
-            encoding=sizes.encoding,
-        )

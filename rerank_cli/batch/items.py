@@ -70,7 +70,6 @@ class Outcome:
     problem: Problem | None = None
     seconds: float = 0.0
     scored: int = 0
-    fatal: bool = False
 
     @property
     def given(self) -> Given:

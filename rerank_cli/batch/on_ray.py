@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -144,20 +145,16 @@ def run(work: Work, shards: Sequence[Shard], address: str | None) -> Iterator[Pa
             ray.shutdown()
 
 
-class written:  # noqa: N801 - used as a function is
+@contextmanager
+def written(uri: str) -> Iterator[Any]:
     """A file that is there when the block has ended without an error, and else is not."""
-
-    def __init__(self, uri: str) -> None:
-        self._place = Place.of(uri)
-        self._making = f"{self._place.path}.{os.getpid()}.making"
-
-    def __enter__(self) -> Any:
-        self._stream = self._place.system.open_output_stream(self._making)
-        return self._stream
-
-    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
-        self._stream.close()
-        if kind is None:
-            self._place.system.move(self._making, self._place.path)
-        else:
-            self._place.system.delete_file(self._making)
+    place = Place.of(uri)
+    making = f"{place.path}.{os.getpid()}.making"
+    try:
+        with place.system.open_output_stream(making) as stream:
+            yield stream
+        place.system.move(making, place.path)
+    except BaseException:
+        with suppress(OSError):
+            place.system.delete_file(making)
+        raise

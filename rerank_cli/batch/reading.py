@@ -6,7 +6,6 @@ Pure: the same line gives the same record, on whichever machine it is read.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import field as field_of
 from typing import Any
 
 from rerank_cli.batch.items import Gap, Given, Item, Problem, Record, Refused
@@ -38,10 +37,11 @@ class Fields:
     text: Sequence[str] = ()
     id: str | None = None
     pairs: bool = False
-    own: records.Fields = field_of(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "own", records.Fields(self.text))
+    @property
+    def own(self) -> records.Fields:
+        """Those of a document."""
+        return records.Fields(self.text)
 
 
 def read_line(raw: bytes, fields: Fields, info: ScorerInfo) -> Item:

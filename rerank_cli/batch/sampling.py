@@ -44,15 +44,7 @@ def pairs_of(
             refused += 1
             continue
         try:
-            plan = chunking.plan(
-                item.query,
-                scorer.info,
-                chunk_tokens=sizes.chunk_tokens,
-                overlap_tokens=sizes.overlap_tokens,
-                max_chunks=selection.most_chunks(sizes.max_chunks),
-                truncate_query=sizes.truncate_query,
-                encoding=sizes.encoding,
-            )
+            plan = sizes.plan(item.query, scorer.info, selection)
         except UsageError:
             refused += 1
             continue

@@ -66,8 +66,6 @@ def _identity(asked: Asked, source: Source) -> Mapping[str, Any]:
 def identity_of(asked: Asked) -> dict[str, Any]:
     """What the output depends on but for the input."""
     remote, sizes = asked.remote, asdict(asked.sizes)
-    own = asdict(asked.fields)
-    del own["own"]
     return {
         "model": {
             "name": asked.model,
@@ -77,7 +75,7 @@ def identity_of(asked: Asked) -> dict[str, Any]:
             "base_url": remote.base_url,
         },
         "options": {
-            **own,
+            **asdict(asked.fields),
             **asdict(asked.selection),
             **sizes,
             "output": asked.shape,

@@ -132,3 +132,13 @@ def test_what_ray_does_not_do(arguments: list[str], message: str, rerank: Run) -
     ran = rerank("batch", *arguments, *RAY, stdin=b"")
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_without_the_extra_it_is_named(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerank_cli.batch.shards.find_spec", lambda _: None)
+    source = write(tmp_path / "in.jsonl", [record(1)])
+    ran = rerank("batch", str(source), "-o", str(tmp_path / "out"), *RAY)
+    assert (ran.code, list(tmp_path.iterdir())) == (2, [source])
+    assert "pip install 'rerank-cli[ray]'" in ran.err

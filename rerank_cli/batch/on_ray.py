@@ -16,10 +16,10 @@ from rerank_cli.batch.figures import Figures
 from rerank_cli.batch.flow import Bounds, Flow, Sizes
 from rerank_cli.batch.parquet import SUFFIX, Columns
 from rerank_cli.batch.reading import Fields
-from rerank_cli.batch.shards import Place, Shard, items_of, schema_of
+from rerank_cli.batch.shards import Place, Shard, check_extra, items_of, schema_of
 from rerank_cli.batch.written import Shape, line_of
 from rerank_cli.engine import Engine
-from rerank_cli.errors import MissingExtra, ScorerError
+from rerank_cli.errors import ScorerError
 from rerank_cli.gathering import Selection
 from rerank_cli.providers.asked import Remote
 from rerank_cli.scorers import open_scorer
@@ -107,14 +107,11 @@ def run(work: Work, shards: Sequence[Shard], address: str | None) -> Iterator[Pa
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    try:
-        import ray
-        from ray.data import ActorPoolStrategy
-    except ImportError as error:
-        raise MissingExtra(
-            "--engine ray needs the extra ray, and it is not installed",
-            hint="pip install 'rerank-cli[ray]'",
-        ) from error
+    check_extra()
+
+    import ray
+    from ray.data import ActorPoolStrategy
+
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ours = not ray.is_initialized()
     try:

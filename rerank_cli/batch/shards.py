@@ -6,6 +6,7 @@ group; a compressed file is one shard. Files are those of any file system that p
 
 import io
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -43,14 +44,11 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, uri: str) -> "Place":
         """Find what a path or URI means; raises `InputError`."""
-        try:
-            from pyarrow import ArrowException
-            from pyarrow.fs import FileSystem
-        except ImportError as error:
-            raise MissingExtra(
-                "--engine ray needs the extra ray, and it is not installed",
-                hint="pip install 'rerank-cli[ray]'",
-            ) from error
+        check_extra()
+
+        from pyarrow import ArrowException
+        from pyarrow.fs import FileSystem
+
         try:
             return cls(*FileSystem.from_uri(uri if "://" in uri else str(Path(uri).absolute())))
         except (ArrowException, OSError, ValueError) as error:
@@ -58,6 +56,15 @@ class Place(NamedTuple):
 
     def opened(self) -> BinaryIO:
         return cast("BinaryIO", self.system.open_input_file(self.path))
+
+
+def check_extra() -> None:
+    """Find what is not installed before anything is done; raises `MissingExtra`."""
+    if any(find_spec(name) is None for name in ("pyarrow", "ray")):
+        raise MissingExtra(
+            "--engine ray needs the extra ray, and it is not installed",
+            hint="pip install 'rerank-cli[ray]'",
+        )
 
 
 def shards_of(uri: str, count: int, most: int) -> list[Shard]:
@@ -107,9 +114,10 @@ def schema_of(shard: Shard) -> Any:
 
 def _files(uri: str) -> Iterator[tuple[str, int]]:
     """The files that an input is, by name, and their bytes."""
+    place = Place.of(uri)
+
     from pyarrow.fs import FileSelector, FileType
 
-    place = Place.of(uri)
     info = place.system.get_file_info(place.path)
     if info.type == FileType.File:
         yield uri, info.size

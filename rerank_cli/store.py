@@ -193,11 +193,14 @@ class Store:
 
     def lock(self, manifest: Manifest) -> None:
         """Note what a model's commit and hashes are, from now on."""
+        from filelock import FileLock
+
         path = self.root / _REVISIONS
         hashes = {name: file.sha256 for name, file in manifest.files.items()}
         noted = {"repository": manifest.repository, "revision": manifest.revision, "files": hashes}
         key = f"{manifest.name}:{manifest.precision}"
-        replace_file(path, _json({**_load(path), key: noted}))
+        with _told(self.root), FileLock(self.root / _LOCKS / "revisions.lock"):  # others pull too
+            replace_file(path, _json({**_load(path), key: noted}))
 
     def _put_away(self, folder: Path) -> None:
         """Rename a folder to where nobody looks, as removing takes longer than a moment."""

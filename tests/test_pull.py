@@ -1,12 +1,15 @@
 """Models by name, from a Hub on loopback: pulled, listed, used, verified and removed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rerank_cli import open_scorer
-from tests.conftest import MODELS, Outcome, Run, process
+from rerank_cli.store import Store
+from tests.conftest import MODELS, ROOT, Outcome, Run, process
 from tests.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, left_over
 
 
@@ -49,6 +52,27 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
     assert left_over() == ["revisions.json"]
     assert rerank("refund", "-d", "a", "-m", NAME).code == 3
     assert len(hub.requests) == asked
+
+
+_LOCK = """
+import sys
+from pathlib import Path
+from rerank_cli.store import Manifest, Store
+for number in range(20):
+    name = f"{sys.argv[2]}-{number}"
+    Store(Path(sys.argv[1])).lock(Manifest(name, "int8", "o/r", "c", "main", "", "", "", "", {}))
+"""
+
+
+def test_what_several_have_locked_at_once_is_all_there(tmp_path: Path) -> None:
+    (tmp_path / ".locks").mkdir()
+    several = [
+        subprocess.Popen([sys.executable, "-c", _LOCK, str(tmp_path), name], cwd=ROOT)
+        for name in "abcd"
+    ]
+    assert [one.wait(60) for one in several] == [0] * 4
+    names = [f"{name}-{number}" for name in "abcd" for number in range(20)]
+    assert all(Store(tmp_path).locked(name, "int8") for name in names)
 
 
 @pytest.mark.usefixtures("served")

@@ -1,6 +1,5 @@
 """The lines of a file or of standard input, none of them longer than is allowed in memory."""
 
-import hashlib
 import os
 import sys
 import weakref
@@ -12,6 +11,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs.compression import opened
 from rerank_cli.inputs.encodings import envelope_of
 from rerank_cli.inputs.kinds import STDIN
+from rerank_cli.store import sha256_of
 
 _BLOCK = 1 << 20
 
@@ -76,8 +76,7 @@ def lines_in(stream: BinaryIO, name: str, most: int) -> Iterator[Line]:
 def digest_of(path: Path) -> str:
     """A hash of a file's bytes; raises `InputError`."""
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

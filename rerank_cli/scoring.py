@@ -92,11 +92,19 @@ class Scoring:
         characters = sum(batch.characters for batch in self._under_way)
         return pairs >= self.scorer.info.ahead or characters >= AHEAD_CHARACTERS
 
-    def begin(self, query: str, splits: Sequence[Split], keep: int | None = None) -> "Batch":
-        """Ask for the scores of what has none yet; where every result is one chunk, of the best."""
+    def begin(
+        self, query: str, splits: Sequence[Split], keep: int | None = None, *, apart: bool = False
+    ) -> "Batch":
+        """Ask for the scores of what has none yet; where every result is one chunk, of the best.
+
+        A batch that is a ranking of its own is `apart` where a service gives the best ones only:
+        what has no score in one may be among the best of another.
+        """
         batch = Batch(query, splits)
         for split in splits:
-            key = object() if self._together else Key.of(split.document, query)
+            key: object = object() if self._together else Key.of(split.document, query)
+            if apart:
+                key = batch, key
             batch.keys.append(key)  # an object is like no other
             if not split.chunks:
                 batch.known[key] = ()

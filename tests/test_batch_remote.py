@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from rerank_cli import Calling, Remote, open_scorer
+from rerank_cli.batch.flow import Bounds, Flow, Sizes
+from rerank_cli.batch.reading import Fields, read_line
+from rerank_cli.gathering import Selection
 from rerank_cli.scorers import client as client_module
 from rerank_cli.scorers.pacing import SPAN, Pace
 from tests.asking import at
@@ -126,6 +130,34 @@ def test_what_fails_for_all_ends_the_job(
 
 def map_records(count: int) -> list[dict[str, Any]]:
     return [record(number) for number in range(count)]
+
+
+def test_what_one_record_leaves_out_another_has(rerank: Run, tmp_path: Path) -> None:
+    texts = record(1, documents=6)["documents"]
+    texts.sort(key=lambda text: -score_of("garden", text))
+    lists = [texts, texts[2:], texts[4:], texts]
+    records = [{"query": "garden", "documents": some, "top_n": 2} for some in lists]
+    source = write(tmp_path / "in.jsonl", [*records, {"query": "garden", "documents": texts}])
+    with serve("openai-like") as server:
+        ran = rerank("batch", str(source), *at(server), "--output", "ids")
+    found = [json.loads(line)["results"] for line in ran.out.splitlines()]
+    assert (ran.code, ran.err) == (0, "")
+    assert found == [[0, 1]] * 4 + [[0, 1, 2, 3, 4, 5]]
+
+
+def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
+    def gone(request: Request, _number: int) -> Fault | None:
+        return Status(503) if request.json["query"] == "garden 3" else None
+
+    with serve("openai-like", faults=gone) as server:
+        remote = Remote(base_url=server.url, calling=Calling(retries=0))
+        made = open_scorer("openai-like/m", remote=remote)
+        items = [read_line(json.dumps(record(n)).encode(), Fields(), made.info) for n in range(4)]
+        flow = Flow(made, Selection(), Sizes(), Bounds(records=2))
+        stopped = [one.given.name for one in flow.through(items, lambda: True)]
+        ended = [one.given.name for one in flow.through(items)]
+    assert stopped == ["r0", "r1", "r2"]
+    assert ended == ["r0", "r1", "r2", "r3"]
 
 
 def test_a_record_may_have_an_instruction(

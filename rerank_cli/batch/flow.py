@@ -6,7 +6,7 @@ bytes. What is wrong with one record is its own; what every other would meet too
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -94,11 +94,13 @@ class Flow:
         self._under_way: deque[_Begun | Outcome] = deque()  # an outcome waits for its turn
         self._held = 0  # bytes
 
-    def through(self, items: Iterable[Item]) -> Iterator[Outcome]:
+    def through(
+        self, items: Iterable[Item], is_stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[Outcome]:
         """Score items as they come; raises `ScorerError` for what would meet all of them.
 
         Records for which a service is not there are held back until one succeeds: where none does
-        any more, they are not given, and a job that goes on later begins with them.
+        any more, or the job is to stop, they are not given, and one that goes on begins with them.
         """
         failed: list[Outcome] = []
         for outcome in self._outcomes(items):
@@ -113,7 +115,8 @@ class Flow:
             yield from failed
             failed.clear()
             yield outcome
-        yield from failed
+        if not is_stopping():
+            yield from failed
 
     def _outcomes(self, items: Iterable[Item]) -> Iterator[Outcome]:
         try:
@@ -160,7 +163,8 @@ class Flow:
         plan = self._sizes.plan(record.query, scorer.info, selection)
         splits = [chunking.split(one, scorer.info.tokenizer, plan) for one in record.documents]
         gathering = Gathering(record.query, plan, scorer.info, selection)
-        batch = scoring.begin(plan.query, splits, selection.wanted)
+        apart = scorer.info.remote and selection.wanted is not None
+        batch = scoring.begin(plan.query, splits, selection.wanted, apart=apart)
         return _Begun(record, since, gathering, scoring, batch)
 
     def _finish(self) -> Outcome:

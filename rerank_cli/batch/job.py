@@ -95,7 +95,7 @@ class Job:
         before is noted all the same.
         """
         try:
-            for outcome in self._flow.through(self._items(is_stopping)):
+            for outcome in self._flow.through(self._items(is_stopping), is_stopping):
                 self._take(outcome)
                 watch()
             whole = not is_stopping()

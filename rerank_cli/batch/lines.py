@@ -31,10 +31,11 @@ class Lines:
         self.number = 0
         self._most = most
         try:
-            stream = sys.stdin.buffer if path == STDIN else Path(path).open("rb")  # noqa: SIM115
-            self._stream: BinaryIO = stream
-            if path != STDIN:
-                weakref.finalize(self, stream.close)
+            if path == STDIN:
+                self._stream: BinaryIO = sys.stdin.buffer
+            else:
+                self._stream = Path(path).open("rb")  # noqa: SIM115 - it lives as long as we do
+                weakref.finalize(self, self._stream.close)
             self.size = 0 if path == STDIN else os.fstat(self._stream.fileno()).st_size
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from error

@@ -41,16 +41,17 @@ def run(asked: Asked, terminal: Terminal) -> ExitCode:
         raise OutputError(f"{asked.output}: there is no directory {asked.output.parent}")
     lock = FileLock(f"{asked.output}.lock", blocking=False)
     try:
-        with lock:
-            try:
-                return _run(asked, terminal)
-            finally:
-                with suppress(OSError):
-                    Path(lock.lock_file).unlink()
+        lock.acquire()
     except Timeout as error:
         raise UsageError(f"{asked.output}: another process writes it") from error
     except OSError as error:
         raise OutputError(f"{asked.output}: {error.strerror}") from error
+    try:
+        return _run(asked, terminal)
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _run(asked: Asked, terminal: Terminal) -> ExitCode:

@@ -111,7 +111,7 @@ def batch(
     from rerank_cli.batch.flow import Sizes
     from rerank_cli.batch.sizes import bytes_of
     from rerank_cli.commands.asking import fields_of, headers_of, metadata_of, options_of
-    from rerank_cli.commands.batch_asked import Asked as AskedBatch
+    from rerank_cli.commands.batch_asked import BatchOptions
     from rerank_cli.commands.batch_asked import Runs
     from rerank_cli.commands.pulling import ready
     from rerank_cli.gathering import Selection
@@ -125,7 +125,7 @@ def batch(
         )
     if model not in (None, LEXICAL):
         ready(model, pull=pull, keep_off=offline)
-    asked = AskedBatch(
+    asked = BatchOptions(
         input=input_ or "-",
         output=None if out in (None, "-") else Path(str(out)),
         output_uri=out or "",
@@ -194,6 +194,6 @@ def batch(
     if address is not None or ordered:
         raise UsageError("--address and --ordered are for --engine ray")
 
-    from rerank_cli.commands.batch_flow import run as run_here
+    from rerank_cli.commands.batch_flow import run_here
 
     return run_here(asked, terminal)

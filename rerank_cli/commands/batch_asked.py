@@ -21,7 +21,7 @@ class Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BatchOptions:
     """What a command line asks for; an `output` of None is stdout, `output_uri` is as it came."""
 
     input: str

@@ -17,7 +17,7 @@ from rerank_cli.batch.parquet import SUFFIX, Columns, PartsSink, Rows
 from rerank_cli.batch.sinks import Sink, StreamSink, file_sink
 from rerank_cli.batch.sources import JsonLines, Run, Source
 from rerank_cli.batch.written import line_of, run_of
-from rerank_cli.commands.batch_asked import Asked
+from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.commands.batch_progress import shown
 from rerank_cli.commands.batch_report import account_of, cost_of, remarks_on, report_of
 from rerank_cli.commands.batch_resuming import identity_of, is_whole_job, journal_and_start
@@ -31,7 +31,7 @@ from rerank_cli.terminal import PipeClosed, Terminal
 _REQUESTS_AHEAD = 4  # records begun for each request that is sent at once
 
 
-def run(asked: Asked, terminal: Terminal) -> ExitCode:
+def run_here(asked: BatchOptions, terminal: Terminal) -> ExitCode:
     """Do all of it; raises the errors of reading, scoring and writing."""
     if asked.output is None:
         if asked.resume:
@@ -54,13 +54,13 @@ def run(asked: Asked, terminal: Terminal) -> ExitCode:
         lock.release()
 
 
-def _run(asked: Asked, terminal: Terminal) -> ExitCode:
+def _run(asked: BatchOptions, terminal: Terminal) -> ExitCode:
     _check(asked)
     with closing(source_of(asked)) as source:
         return _run_from(source, asked, terminal)
 
 
-def _run_from(source: Source, asked: Asked, terminal: Terminal) -> ExitCode:
+def _run_from(source: Source, asked: BatchOptions, terminal: Terminal) -> ExitCode:
     journal, start = journal_and_start(asked, source)
     if journal is not None and asked.output is not None and is_whole_job(journal, asked.output):
         terminal.say(f"{asked.output} is whole already: there is nothing to do")
@@ -103,7 +103,7 @@ def _run_from(source: Source, asked: Asked, terminal: Terminal) -> ExitCode:
     return ExitCode.OK
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: BatchOptions) -> None:
     """Find what cannot be before anything is opened."""
     if asked.input == STDIN and asked.runs is None and sys.stdin.isatty():
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
@@ -132,7 +132,7 @@ def _holds_parquet(path: str) -> bool:
     return path != STDIN and any(Path(path).glob(f"*{SUFFIX}"))
 
 
-def source_of(asked: Asked) -> Source:
+def source_of(asked: BatchOptions) -> Source:
     if asked.runs is not None:
         runs = asked.runs
         return Run(runs.run, runs.queries, runs.corpus, cache_directory(), asked.most)
@@ -141,7 +141,7 @@ def source_of(asked: Asked) -> Source:
     return JsonLines(asked.input, asked.fields, asked.most)
 
 
-def _writer(asked: Asked, source: Source, terminal: Terminal, start: Mark) -> Writer:
+def _writer(asked: BatchOptions, source: Source, terminal: Terminal, start: Mark) -> Writer:
     pairs, output = asked.fields.pairs, asked.output
     if output is not None and output.suffix == SUFFIX:
         assert isinstance(source, Rows)  # noqa: S101 - `_check` has seen to it
@@ -176,6 +176,6 @@ def _stopping(terminal: Terminal) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _how_to_go_on(asked: Asked, job: Job) -> str:
+def _how_to_go_on(asked: BatchOptions, job: Job) -> str:
     done = f"interrupted after {job.figures.records:,} records"
     return done if asked.output is None else f"{done}: --resume goes on"

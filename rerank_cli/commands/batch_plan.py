@@ -4,7 +4,7 @@ from contextlib import closing
 
 from rerank_cli import machine
 from rerank_cli.batch.sampling import pairs_of, rate_of
-from rerank_cli.commands.batch_asked import Asked
+from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.commands.batch_flow import source_of
 from rerank_cli.errors import ExitCode
 from rerank_cli.scorers import open_scorer
@@ -15,7 +15,7 @@ _CLUSTER = (16, 64, 256)  # cores
 _DIGITS = 3
 
 
-def planned(asked: Asked, terminal: Terminal) -> ExitCode:
+def planned(asked: BatchOptions, terminal: Terminal) -> ExitCode:
     """Sample the input, measure the model, and say what that comes to."""
     scorer = open_scorer(asked.model, engine=asked.engine, remote=asked.remote)
     with closing(source_of(asked)) as source:
@@ -46,7 +46,7 @@ def planned(asked: Asked, terminal: Terminal) -> ExitCode:
     return ExitCode.OK
 
 
-def _of_requests(asked: Asked, scorer: object, records: int, tokens: float) -> list[str]:
+def _of_requests(asked: BatchOptions, scorer: object, records: int, tokens: float) -> list[str]:
     """What a provider would be sent, and what it asks for that."""
     lines = [f"requests  {records:,} or more, one a record and --concurrency at once"]
     if rpm := asked.remote.calling.requests_per_minute:

@@ -10,7 +10,7 @@ from rerank_cli import __version__
 from rerank_cli.batch.figures import Figures
 from rerank_cli.batch.on_ray import Part, Work, run, written
 from rerank_cli.batch.shards import Place, Shard, shards_of
-from rerank_cli.commands.batch_asked import Asked
+from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.commands.batch_report import failed_line
 from rerank_cli.commands.batch_resuming import identity_of
 from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
@@ -73,7 +73,7 @@ class Manifest:
         return whole
 
 
-def run_on_ray(asked: Asked, address: str | None, terminal: Terminal, *, ordered: bool) -> ExitCode:
+def run_on_ray(asked: BatchOptions, address: str | None, terminal: Terminal, *, ordered: bool) -> ExitCode:
     """Do all of it, or what is left of it; raises `ScorerError`, `InputError`, `OutputError`."""
     if asked.runs is not None or asked.errors is not None or asked.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")
@@ -122,7 +122,7 @@ def run_on_ray(asked: Asked, address: str | None, terminal: Terminal, *, ordered
     return ExitCode.OK
 
 
-def _prepare(folder: str, manifest: Manifest, asked: Asked, terminal: Terminal) -> None:
+def _prepare(folder: str, manifest: Manifest, asked: BatchOptions, terminal: Terminal) -> None:
     """Make the folder, or find what was done in it."""
     from pyarrow.fs import FileType
 

@@ -10,12 +10,12 @@ from rerank_cli.batch.journal import Journal, Mark, journal_of
 from rerank_cli.batch.lines import digest_of
 from rerank_cli.batch.parquet import SUFFIX
 from rerank_cli.batch.sources import Source
-from rerank_cli.commands.batch_asked import Asked
+from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.errors import InputError
 from rerank_cli.scorers import local_folder
 
 
-def journal_and_start(asked: Asked, source: Source) -> tuple[Journal | None, Mark]:
+def journal_and_start(asked: BatchOptions, source: Source) -> tuple[Journal | None, Mark]:
     """The job's journal and where it was; a new one where there is none to go on with."""
     if asked.output is None:
         return None, Mark()
@@ -58,12 +58,12 @@ def _is_whole(output: Path, position: int) -> bool:
     return tail.endswith(b"\n") and b"\0" not in tail
 
 
-def _identity(asked: Asked, source: Source) -> Mapping[str, Any]:
+def _identity(asked: BatchOptions, source: Source) -> Mapping[str, Any]:
     """What the output depends on, which is the same where a job goes on."""
     return {"input": source.identity(), "version": __version__, **identity_of(asked)}
 
 
-def identity_of(asked: Asked) -> dict[str, Any]:
+def identity_of(asked: BatchOptions) -> dict[str, Any]:
     """What the output depends on but for the input."""
     remote, sizes = asked.remote, asdict(asked.sizes)
     return {

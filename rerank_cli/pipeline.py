@@ -11,16 +11,18 @@ from rerank_cli.chunking import Plan
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.gathering import Gathering, Selection
 from rerank_cli.media import size_of
-from rerank_cli.scoring import Progress, Scoring, Watch
+from rerank_cli.scoring import Scoring
 from rerank_cli.types import (
     Blank,
     Document,
     Pair,
+    Progress,
     Ranking,
     Scorer,
     ScorerInfo,
     SurveyingScorer,
     Tokenizer,
+    Watch,
 )
 
 # Documents are read and cut in batches, of as many as the scorer is best given at once, but small

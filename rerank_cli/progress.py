@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Self, TextIO
 
 from rerank_cli.leaving import on_ctrl_c
-from rerank_cli.scoring import Progress
+from rerank_cli.types import Progress
 
 DELAY = 0.3  # seconds
 _KNOWN = "{desc}  {percentage:3.0f}% |{bar:20}| {remaining} left"

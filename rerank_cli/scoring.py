@@ -5,38 +5,21 @@ Equal documents of a query are scored once, within a window. Splits nothing and 
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from rerank_cli import timing
 from rerank_cli.chunking import Split
 from rerank_cli.duplicates import Key, Recent
 from rerank_cli.errors import ScorerError
 from rerank_cli.media import size_of
-from rerank_cli.types import Chunk, Pair, Part, Scored, Scorer, StreamingScorer
+from rerank_cli.types import Chunk, Pair, Part, Progress, Scored, Scorer, StreamingScorer, Watch
 
 # Pairs are scored in slices: enough that every core is busy to the end of nearly all of one, few
 # enough that whoever watches sees it move.
 SLICE = 256
 # The texts of pairs that are under way are held, and those of this many characters at most.
 AHEAD_CHARACTERS = 1 << 24
-
-
-class Progress(NamedTuple):
-    """How far a ranking has come: documents and pairs scored, of as many documents as were read.
-
-    Of a document that is scored in part, that part counts. While the collection is surveyed, before
-    anything is scored, `read` alone counts.
-    """
-
-    documents: float
-    pairs: int
-    read: int
-    surveying: bool = False
-
-
-Watch = Callable[[Progress], None]
 
 
 class Scoring:

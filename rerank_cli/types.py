@@ -206,6 +206,22 @@ class StreamingScorer(Scorer, Protocol):
     def account(self) -> str: ...
 
 
+class Progress(NamedTuple):
+    """How far a ranking has come: documents and pairs scored, of as many documents as were read.
+
+    Of a document that is scored in part, that part counts. While the collection is surveyed, before
+    anything is scored, `read` alone counts.
+    """
+
+    documents: float
+    pairs: int
+    read: int
+    surveying: bool = False
+
+
+Watch = Callable[[Progress], None]
+
+
 class ScoredChunk(NamedTuple):
     """A chunk, its raw score, and the relevance that this is."""
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from rerank_cli import Document, Scorer, duplicates, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.scorers.lexical import LexicalScorer
-from rerank_cli.scoring import Progress
-from rerank_cli.types import Pair, Scored
+from rerank_cli.types import Pair, Progress, Scored
 from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 
 numbers = st.lists(st.sampled_from(["", " ", "0", "1", "2", "3", "4.5"]), max_size=30)

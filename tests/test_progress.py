@@ -7,7 +7,7 @@ import pytest
 
 from rerank_cli import progress as module
 from rerank_cli.progress import ProgressLine
-from rerank_cli.scoring import Progress
+from rerank_cli.types import Progress
 
 
 class FakeTerminal(io.StringIO):

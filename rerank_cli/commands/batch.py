@@ -111,8 +111,7 @@ def batch(
     from rerank_cli.batch.flow import Sizes
     from rerank_cli.batch.sizes import bytes_of
     from rerank_cli.commands.asking import fields_of, headers_of, metadata_of, options_of
-    from rerank_cli.commands.batch_asked import BatchOptions
-    from rerank_cli.commands.batch_asked import Runs
+    from rerank_cli.commands.batch_asked import BatchOptions, Runs
     from rerank_cli.commands.pulling import ready
     from rerank_cli.gathering import Selection
     from rerank_cli.scorers import LEXICAL

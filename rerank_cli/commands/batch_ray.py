@@ -73,7 +73,9 @@ class Manifest:
         return whole
 
 
-def run_on_ray(asked: BatchOptions, address: str | None, terminal: Terminal, *, ordered: bool) -> ExitCode:
+def run_on_ray(
+    asked: BatchOptions, address: str | None, terminal: Terminal, *, ordered: bool
+) -> ExitCode:
     """Do all of it, or what is left of it; raises `ScorerError`, `InputError`, `OutputError`."""
     if asked.runs is not None or asked.errors is not None or asked.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import typer
 
-from rerank_cli import timing
+from rerank_cli import progress
 from rerank_cli.errors import ExitCode, RerankError
 from rerank_cli.terminal import PipeClosed, warn
 from rerank_cli.usage import CONCISE_HELP, DEFAULT
@@ -17,11 +17,11 @@ from rerank_cli.usage import CONCISE_HELP, DEFAULT
 
 def leave(run: Callable[[list[str]], int]) -> None:
     """Run the command line and leave the process with its exit code."""
-    arguments, timed = timing.asked(sys.argv[1:])
+    arguments, timed = progress.asked(sys.argv[1:])
     code = run(arguments)
     if timed:
         with suppress(OSError):
-            sys.stderr.write(f"{timing.told()}\n")
+            sys.stderr.write(f"{progress.told()}\n")
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # whatever could not be written has been said
             stream.flush()

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import typer
 
-from rerank_cli import boundary, timing
+from rerank_cli import boundary, progress
 from rerank_cli.aggregate import Aggregation
 from rerank_cli.chunking import DEFAULT_MAX_CHUNKS, Encoding
 from rerank_cli.engine import Device, Engine, Runtime
@@ -147,7 +147,7 @@ def rank(
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
     rerank -m cohere/rerank-v3.5 "fox" *.txt     by a provider's model
     """
-    timing.lap(timing.STARTING)
+    progress.lap(progress.STARTING)
     if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
         raise UsageError(f"--json and --format {form} ask for different things")
 
@@ -196,9 +196,9 @@ def rank(
         ),
     )
 
+    from rerank_cli.atomic_files import Destination
     from rerank_cli.commands.gather import gather
     from rerank_cli.commands.rank import Output, rank_documents
-    from rerank_cli.destination import Destination
     from rerank_cli.inputs.records import Fields
     from rerank_cli.inputs.sources import Reading
 

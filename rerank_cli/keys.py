@@ -9,8 +9,8 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rerank_cli.directories import keys_file
 from rerank_cli.errors import ConfigError, UsageError
+from rerank_cli.user_files import keys_file
 
 _OWNER_ONLY = 0o600
 _PROVIDER = re.compile(r"[a-z0-9-]+")
@@ -40,7 +40,7 @@ def store_key(provider: str, key: str) -> None:
             hint="copy it again, alone on one line",
         )
 
-    from rerank_cli.editing import put  # tomlkit, which reading does not need
+    from rerank_cli.user_files import put  # tomlkit, which reading does not need
 
     put(keys_file(), provider, key, mode=_OWNER_ONLY)
 
@@ -48,7 +48,7 @@ def store_key(provider: str, key: str) -> None:
 def forget_key(provider: str) -> bool:
     """Remove a provider's key from the user's file and say whether it was there."""
     check_provider(provider)
-    from rerank_cli.editing import drop
+    from rerank_cli.user_files import drop
 
     return drop(keys_file(), provider, mode=_OWNER_ONLY)
 

@@ -12,9 +12,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from rerank_cli.directories import config_file
 from rerank_cli.errors import ConfigError
 from rerank_cli.settings import Setting, check_config, read_config
+from rerank_cli.user_files import config_file
 from rerank_cli.values import Kind
 
 

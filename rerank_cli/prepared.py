@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 from zlib import adler32, crc32
 
-from rerank_cli.directories import cache_directory
-from rerank_cli.replacing import sync
+from rerank_cli.atomic_files import sync
+from rerank_cli.user_files import cache_directory
 
 VARIABLE = "RERANK_PREPARED"
 _MANIFEST = "manifest.json"

@@ -3,13 +3,17 @@
 Comes up only for what takes a while, and leaves nothing behind.
 """
 
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Self, TextIO
 
-from rerank_cli.leaving import on_ctrl_c
+from rerank_cli.atomic_files import on_ctrl_c
+from rerank_cli.batch.figures import Figures
+from rerank_cli.terminal import Terminal
 from rerank_cli.types import Progress
 
 DELAY = 0.3  # seconds
@@ -145,3 +149,142 @@ def noted(stderr: TextIO, text: str) -> Iterator[None]:
             yield
         finally:
             wipe()
+
+
+_EVERY = 30.0  # seconds between lines
+_REFRESHED = 0.2
+
+
+class Pace:
+    """Tells of a job's figures; `share` is how much of the input has been read."""
+
+    def __init__(self, terminal: Terminal, cost: Callable[[], str], first: Figures) -> None:
+        self._terminal = terminal
+        self._cost = cost
+        self._began = self._told = time.monotonic()
+        self._pairs, self._tokens = first.pairs, first.tokens
+        self._share: float | None = None
+
+    def line(self, figures: Figures, share: float | None) -> str:
+        """Where it is, in one line."""
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        pairs, tokens = figures.pairs - self._pairs, figures.tokens - self._tokens
+        parts = [
+            f"{figures.records:,} records",
+            f"{pairs / elapsed:,.0f} pairs/s",
+            f"{tokens / elapsed:,.0f} tokens/s",
+        ]
+        if figures.failed:
+            parts.append(f"{figures.failed:,} errors")
+        if cost := self._cost():
+            parts.append(cost)
+        if share is not None and (gone := share - (self._share or 0.0)) > 0.001:
+            parts.append(f"{_clock(elapsed * (1 - share) / gone)} left")
+        return ", ".join(parts)
+
+    def see(self, share: float | None) -> None:
+        """Note how much had been read when the first record was done."""
+        if self._share is None:
+            self._share = share
+
+    def tell(self, figures: Figures, share: float | None) -> None:
+        """Say it, if it is time to."""
+        self.see(share)
+        now = time.monotonic()
+        if now - self._told >= _EVERY:
+            self._told = now
+            self._terminal.say(self.line(figures, share))
+
+
+@contextmanager
+def shown(
+    terminal: Terminal, cost: Callable[[], str], first: Figures
+) -> Iterator[Callable[[Figures, float | None], None]]:
+    """Show it while the block runs."""
+    pace = Pace(terminal, cost, first)
+    if not terminal.watched:
+        yield pace.tell
+        return
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread of its own
+    bar = tqdm(
+        total=1.0,
+        file=terminal.stderr,
+        leave=False,
+        dynamic_ncols=True,
+        bar_format="{desc}  {percentage:3.0f}% |{bar:20}|",
+    )
+    told = time.monotonic()
+
+    def show(figures: Figures, share: float | None) -> None:
+        nonlocal told
+        pace.see(share)
+        if time.monotonic() - told >= _REFRESHED:
+            told = time.monotonic()
+            bar.n = share or 0.0
+            bar.set_description_str(pace.line(figures, share))
+
+    try:
+        yield show
+    finally:
+        bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+OPTION = "--timing"
+_STAT = Path("/proc/self/stat")
+_STARTED = 19  # of the fields after the name: when the process began, in ticks since the boot
+
+# What the laps are, in the order they are told in.
+STARTING = "starting: the interpreter, imports, options"
+OPENING = "waiting for the model to be open"
+READING = "reading, cutting and tokenising"
+SCORING = "waiting for scores"
+WRITING = "ranking and writing"
+REST = "the rest"
+
+_spent: dict[str, float] = dict.fromkeys((STARTING, OPENING, READING, SCORING, WRITING, REST), 0.0)
+_last = time.perf_counter()
+
+
+def lap(name: str) -> None:
+    """End a lap: the time since the one before was spent on this."""
+    global _last
+    now = time.perf_counter()
+    _spent[name] += now - _last
+    _last = now
+
+
+def told() -> str:
+    """The laps so far as lines, and their sum, in seconds."""
+    lap(REST)
+    spent: Mapping[str, float] = {**_spent, STARTING: _spent[STARTING] + _before_us()}
+    rows = [(name, seconds) for name, seconds in spent.items() if seconds >= 0.0005]
+    return "\n".join(f"{seconds:8.3f} s  {name}" for name, seconds in [*rows, _whole(spent)])
+
+
+def asked(arguments: list[str]) -> tuple[list[str], bool]:
+    """Take `--timing` out of a command line, of whichever command it is."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    left = [argument for argument in arguments[:end] if argument != OPTION]
+    return [*left, *arguments[end:]], len(left) < end
+
+
+def _whole(spent: Mapping[str, float]) -> tuple[str, float]:
+    return "in all", sum(spent.values())
+
+
+def _before_us() -> float:
+    """Seconds from the start of the process to the import of this module, as far as is known."""
+    with suppress(OSError, ValueError, AttributeError, IndexError):
+        fields = _STAT.read_text().rpartition(")")[2].split()
+        began = int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+        return max(0.0, age - sum(_spent.values()))
+    return 0.0

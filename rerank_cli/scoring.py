@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 
-from rerank_cli import timing
+from rerank_cli import progress
 from rerank_cli.chunking import Split
 from rerank_cli.duplicates import Key, Recent
 from rerank_cli.errors import ScorerError
@@ -167,9 +167,9 @@ class Scoring:
         expected = len(batch.pairs)
         values: list[float | None] = [None] * expected
         done = 0
-        timing.lap(timing.READING)
+        progress.lap(progress.READING)
         for places, scored in batch.parts:
-            timing.lap(timing.SCORING)
+            progress.lap(progress.SCORING)
             for place, value in zip(places, self._checked(scored, len(places)), strict=True):
                 values[place] = value
             for one in (self, batch):

@@ -32,8 +32,8 @@ def install(shell: Shell) -> list[Path]:
     Returns the files that were changed. fish looks into a folder by itself; for the others the
     script is among our data, and the line is added once. Raises `OutputError`.
     """
-    from rerank_cli.directories import data_directory
-    from rerank_cli.replacing import replace_file  # every start imports this module
+    from rerank_cli.atomic_files import replace_file  # every start imports this module
+    from rerank_cli.user_files import data_directory
 
     home = Path(os.path.expanduser("~"))
     if shell is Shell.FISH:

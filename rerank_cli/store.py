@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.directories import data_directory
+from rerank_cli.atomic_files import replace_file, sync
 from rerank_cli.errors import ModelError
-from rerank_cli.replacing import replace_file, sync
+from rerank_cli.user_files import data_directory
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1

@@ -4,17 +4,47 @@ Made once at the edge and passed in; nothing here is global. stdout is for data,
 """
 
 import errno
+import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
-from rerank_cli.characters import printable
 from rerank_cli.errors import OutputError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BIDIRECTIONAL = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE = (
+    {code: 0x2400 + code for code in range(0x20) if code != 0x0A}
+    | {0x7F: 0x2421}
+    | dict.fromkeys((*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000)), 0xFFFD)
+)
+_VISIBLE_BUT_TABS = {code: shown for code, shown in _VISIBLE.items() if code != 0x09}
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which stand for undecodable bytes or half a character, by U+FFFD."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def printable(text: str) -> str:
+    """Make control characters visible, so that no text can move the cursor or set a title.
+
+    C0 and DEL become Unicode's control pictures, but for line feeds; C1, bidirectional controls
+    and lone surrogates become U+FFFD.
+    """
+    return text.translate(_VISIBLE)
+
+
+def readable(text: str) -> str:
+    """Make control characters visible but for tabs and line ends, which move no further than on."""
+    return text.replace("\r\n", "\n").translate(_VISIBLE_BUT_TABS)
+
 
 # What a write to a pipe without a reader fails with; Windows has its own.
 _CLOSED_PIPE = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
@@ -109,3 +139,27 @@ def _tell(stderr: TextIO, lines: str) -> None:
     with suppress(OSError):  # there is nobody left to tell
         stderr.write(lines)
         stderr.flush()
+
+
+def as_bytes(value: Any) -> bytes:
+    """A value as JSON, for people and programs."""
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def lines(rows: list[list[str]], *, aligned: bool, width: int | None = None) -> bytes:
+    """Rows as lines: in columns for a person, of a terminal's width; tabs between for a program."""
+    rows = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    if not aligned:
+        return "".join("\t".join(row) + "\n" for row in rows).encode()
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    made = (
+        "  ".join(
+            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]
+        )
+        for row in rows
+    )
+    return "".join(_cut(line.rstrip(), width) + "\n" for line in made).encode()
+
+
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else line[: width - 1] + "…"

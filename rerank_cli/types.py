@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
+from rerank_cli.errors import UsageError
+
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
 
@@ -314,3 +316,43 @@ class Ranking(Sequence[Ranked]):
 
     def __getitem__(self, place: int | slice) -> Ranked | Sequence[Ranked]:
         return self.results[place]
+
+
+class Price(NamedTuple):
+    """What is asked for some requests, and who says so."""
+
+    amount: float
+    currency: str
+    source: str
+
+
+@runtime_checkable
+class PricedScorer(Scorer, Protocol):
+    """A scorer that sends requests, for which its provider may ask a price.
+
+    `requests` counts them: `sent`, `retried` and `halved`.
+    """
+
+    @property
+    def requests(self) -> Mapping[str, int]: ...
+
+    def cost(self, tokens: int) -> Price | None:
+        """The price of all requests so far, which had so many tokens; None if it is not known."""
+
+
+@runtime_checkable
+class InstructedScorer(Scorer, Protocol):
+    """A scorer of a kind that may take an instruction: what it is to look for.
+
+    `asking` gives one that shares all else with it, and raises `UsageError` for a model that takes
+    none.
+    """
+
+    def asking(self, instruction: str) -> Scorer: ...
+
+
+def asking(scorer: Scorer, instruction: str) -> Scorer:
+    """The same model with another instruction; raises `UsageError` where it takes none."""
+    if not isinstance(scorer, InstructedScorer):
+        raise UsageError(f"{scorer.info.model} takes no instruction")
+    return scorer.asking(instruction)

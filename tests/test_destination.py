@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.destination import Destination
+from rerank_cli.atomic_files import Destination
 from rerank_cli.errors import OutputError
 from tests.conftest import ROOT, Run
 
@@ -109,7 +109,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 def test_an_interrupt_leaves_no_other_file(tmp_path: Path) -> None:
     code = (
         "import os, signal\n"
-        "from rerank_cli.destination import Destination\n"
+        "from rerank_cli.atomic_files import Destination\n"
         "signal.signal(signal.SIGINT, lambda *_: os._exit(130))\n"
         "def pieces():\n"
         "    yield b'half'\n"

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli import directories
+from rerank_cli import user_files
 from rerank_cli.errors import ConfigError
 from tests.conftest import ROOT
 
 
 def test_one_variable_moves_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERANK_HOME", str(tmp_path / "here"))
-    assert directories.config_file() == tmp_path / "here" / "config.toml"
-    assert directories.keys_file() == tmp_path / "here" / "keys.toml"
-    assert directories.cache_directory() == tmp_path / "here" / "cache"
-    assert directories.data_directory() == tmp_path / "here" / "data"
+    assert user_files.config_file() == tmp_path / "here" / "config.toml"
+    assert user_files.keys_file() == tmp_path / "here" / "keys.toml"
+    assert user_files.cache_directory() == tmp_path / "here" / "cache"
+    assert user_files.data_directory() == tmp_path / "here" / "data"
     assert not (tmp_path / "here").exists()
 
 
@@ -26,7 +26,7 @@ def test_the_home_may_be_written_short(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     for value in ("~/own", "own"):
         monkeypatch.setenv("RERANK_HOME", value)
-        assert directories.config_directory() == tmp_path / "own"
+        assert user_files.config_directory() == tmp_path / "own"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
@@ -34,19 +34,19 @@ def test_the_xdg_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RERANK_HOME", "")
     for kind in ("CONFIG", "CACHE", "DATA"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
-    assert directories.config_file() == tmp_path / "CONFIG" / "rerank" / "config.toml"
-    assert directories.cache_directory() == tmp_path / "CACHE" / "rerank"
-    assert directories.data_directory() == tmp_path / "DATA" / "rerank"
+    assert user_files.config_file() == tmp_path / "CONFIG" / "rerank" / "config.toml"
+    assert user_files.cache_directory() == tmp_path / "CACHE" / "rerank"
+    assert user_files.data_directory() == tmp_path / "DATA" / "rerank"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert directories.cache_directory() == tmp_path / ".cache" / "rerank"
+    assert user_files.cache_directory() == tmp_path / ".cache" / "rerank"
 
 
 def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RERANK_HOME")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: Path("~/.cache/rerank"))
     with pytest.raises(ConfigError, match="no home directory"):
-        directories.cache_directory()
+        user_files.cache_directory()
 
 
 def test_with_the_variable_nothing_is_imported_to_find_them() -> None:

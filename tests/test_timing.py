@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rerank_cli import timing
+from rerank_cli import progress
 from tests.conftest import process
 
 ROW = re.compile(r" *(\d+\.\d{3}) s  (.+)")
@@ -30,7 +30,7 @@ def test_the_laps_of_any_command_are_the_whole(arguments: list[str]) -> None:
 
 def test_a_ranking_has_its_own_laps() -> None:
     ran = process("refund", "README.md", "--timing")  # whose scores take much longer than to ask
-    for lap in (timing.STARTING, timing.SCORING):
+    for lap in (progress.STARTING, progress.SCORING):
         assert lap in ran.stderr.decode()
 
 
@@ -38,5 +38,5 @@ def test_what_comes_after_two_dashes_is_text() -> None:
     ran = process("-d", "a", "-q", "q", "--", "--timing")
     assert ran.returncode == 2
     assert b"--timing: no such file" in ran.stderr
-    assert timing.asked(["a", "--", "--timing"]) == (["a", "--", "--timing"], False)
-    assert timing.asked(["--timing", "a"]) == (["a"], True)
+    assert progress.asked(["a", "--", "--timing"]) == (["a", "--", "--timing"], False)
+    assert progress.asked(["--timing", "a"]) == (["a"], True)

@@ -24,9 +24,8 @@ from rerank_cli.errors import (
 )
 from rerank_cli.gathering import Gathering, Selection
 from rerank_cli.pipeline import rank
-from rerank_cli.scorers.instructed import asking
 from rerank_cli.scoring import Batch, Scoring
-from rerank_cli.types import Scorer, ScorerInfo, SurveyingScorer
+from rerank_cli.types import Scorer, ScorerInfo, SurveyingScorer, asking
 
 # Records in a row for which a service is not there: then it is no use to go on.
 PATIENCE = 20

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from rerank_cli.atomic_files import replace_file, sync
 from rerank_cli.errors import InputError, OutputError
-from rerank_cli.replacing import replace_file, sync
 
 VERSION = 1
 _COMPACTED = 1 << 20  # bytes, beyond which earlier marks are forgotten

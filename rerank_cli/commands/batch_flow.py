@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from rerank_cli.atomic_files import replace_file
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.job import Job, LineWriter, Writer
 from rerank_cli.batch.journal import Mark
@@ -18,15 +19,14 @@ from rerank_cli.batch.sinks import Sink, StreamSink, file_sink
 from rerank_cli.batch.sources import JsonLines, Run, Source
 from rerank_cli.batch.written import line_of, run_of
 from rerank_cli.commands.batch_asked import BatchOptions
-from rerank_cli.commands.batch_progress import shown
 from rerank_cli.commands.batch_report import account_of, cost_of, remarks_on, report_of
 from rerank_cli.commands.batch_resuming import identity_of, is_whole_job, journal_and_start
-from rerank_cli.directories import cache_directory
 from rerank_cli.errors import ExitCode, OutputError, UsageError
 from rerank_cli.inputs.kinds import STDIN
-from rerank_cli.replacing import replace_file
+from rerank_cli.progress import shown
 from rerank_cli.scorers import open_scorer
 from rerank_cli.terminal import PipeClosed, Terminal
+from rerank_cli.user_files import cache_directory
 
 _REQUESTS_AHEAD = 4  # records begun for each request that is sent at once
 

@@ -8,8 +8,8 @@ from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.commands.batch_flow import source_of
 from rerank_cli.errors import ExitCode
 from rerank_cli.scorers import open_scorer
-from rerank_cli.scorers.priced import PricedScorer
 from rerank_cli.terminal import Terminal
+from rerank_cli.types import PricedScorer
 
 _CLUSTER = (16, 64, 256)  # cores
 _DIGITS = 3

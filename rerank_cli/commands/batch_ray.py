@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli import __version__
+from rerank_cli.atomic_files import replace_file
 from rerank_cli.batch.figures import Figures
 from rerank_cli.batch.on_ray import Part, Work, run, written
 from rerank_cli.batch.shards import Place, Shard, shards_of
@@ -15,7 +16,6 @@ from rerank_cli.commands.batch_report import failed_line
 from rerank_cli.commands.batch_resuming import identity_of
 from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
 from rerank_cli.inputs.kinds import STDIN
-from rerank_cli.replacing import replace_file
 from rerank_cli.scorers import is_remote
 from rerank_cli.terminal import Terminal
 
@@ -148,7 +148,7 @@ def _prepare(folder: str, manifest: Manifest, asked: BatchOptions, terminal: Ter
 
 def _join(manifest: Manifest, output: Path) -> None:
     """Make one file of the parts, in the order of the input, and remove them."""
-    from rerank_cli.replacing import replaced
+    from rerank_cli.atomic_files import replaced
 
     folder = Path(manifest.uri)
     try:

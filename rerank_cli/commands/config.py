@@ -11,8 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.characters import printable
-from rerank_cli.directories import config_file, keys_file
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
 from rerank_cli.keys import (
     check_provider,
@@ -23,7 +21,8 @@ from rerank_cli.keys import (
 )
 from rerank_cli.parsing import PlainCommand, PlainGroup, effective, every_command, settings_in
 from rerank_cli.settings import Setting, find_setting
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, printable
+from rerank_cli.user_files import config_file, keys_file
 from rerank_cli.values import shown_value
 
 
@@ -164,7 +163,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     except ValueError as error:
         raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.allowed}") from error
 
-    from rerank_cli.editing import put  # tomlkit, which nothing else needs
+    from rerank_cli.user_files import put  # tomlkit, which nothing else needs
 
     put(config_file(), key, str(read) if isinstance(read, str) else read)
     if os.environ.get(setting.variable):
@@ -181,7 +180,7 @@ def unset(ctx: typer.Context, key: Key) -> int:
     \b
     rerank config unset model
     """
-    from rerank_cli.editing import drop
+    from rerank_cli.user_files import drop
 
     if not drop(config_file(), key):
         find_setting(key, _settings(ctx))

@@ -11,7 +11,6 @@ from typing import Any
 
 from rerank_cli import __version__, machine
 from rerank_cli.commands.self_test import Check, checks
-from rerank_cli.directories import cache_directory, config_file, data_directory, keys_file
 from rerank_cli.engine import Engine
 from rerank_cli.errors import ConfigError, RerankError
 from rerank_cli.hub import offline
@@ -20,6 +19,7 @@ from rerank_cli.models.folders import ModelFolder
 from rerank_cli.prepared import VARIABLE, Prepared
 from rerank_cli.providers import catalogue
 from rerank_cli.types import Chunk, Document, Pair, Scorer
+from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
 
 # Of what a processor can do, what decides how fast its integer and 16-bit products are.
 _MATTERS = (

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rerank_cli.commands.eval_scoring import score, tell
 from rerank_cli.commands.eval_table import drawn
-from rerank_cli.directories import cache_directory
 from rerank_cli.engine import Engine
 from rerank_cli.errors import ExitCode, InputError, UsageError
 from rerank_cli.evaluation import beir, lists
@@ -24,6 +23,7 @@ from rerank_cli.providers.asked import Remote
 from rerank_cli.scorers import local_folder, open_scorer
 from rerank_cli.terminal import PipeClosed, Terminal
 from rerank_cli.types import Scorer
+from rerank_cli.user_files import cache_directory
 
 _BM25 = "bm25"
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+from rerank_cli.atomic_files import on_ctrl_c
 from rerank_cli.commands.eval_table import foretold
 from rerank_cli.evaluation.runner import Job
-from rerank_cli.leaving import on_ctrl_c
 from rerank_cli.progress import noted
 from rerank_cli.terminal import Terminal
 

@@ -10,14 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.commands.columns import as_bytes, lines
-from rerank_cli.directories import config_file
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
 from rerank_cli.models import find, installed, is_local, is_path, names, read
 from rerank_cli.options import scoring
 from rerank_cli.parsing import PlainCommand, PlainGroup, effective
 from rerank_cli.store import Store
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, as_bytes, lines
+from rerank_cli.user_files import config_file
 
 
 class ModelsGroup(PlainGroup):
@@ -208,7 +207,7 @@ def use(ctx: typer.Context, name: Installed) -> int:
     rerank models use bge-reranker-base
     rerank models use mini
     """
-    from rerank_cli.editing import put
+    from rerank_cli.user_files import put
 
     if is_path(name) or is_local(name):
         find(name)

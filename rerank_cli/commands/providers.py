@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.commands.columns import as_bytes, lines
 from rerank_cli.errors import ExitCode
 from rerank_cli.options import remote
 from rerank_cli.parsing import PlainCommand, PlainGroup
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.asked import Asked, Calling, Remote
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, as_bytes, lines
 
 
 class ProvidersGroup(PlainGroup):

@@ -6,11 +6,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_cli import timing
+from rerank_cli import progress as timing
+from rerank_cli.atomic_files import Destination
 from rerank_cli.commands.notices import left_out, tell_of_inputs, tell_of_reading
 from rerank_cli.commands.summary import counted, summary
-from rerank_cli.destination import Destination
-from rerank_cli.directories import cache_directory
 from rerank_cli.errors import ExitCode, ScorerError
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.providers.asked import OnError
@@ -19,6 +18,7 @@ from rerank_cli.render.paths import no_path
 from rerank_cli.render.text import are_mixed, one_table
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranking, Scorer, StreamingScorer, SurveyingScorer
+from rerank_cli.user_files import cache_directory
 
 _SWITCH = 0.0002  # seconds
 _SOON = 0.7  # seconds that a model may take to open without a word

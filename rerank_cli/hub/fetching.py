@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from rerank_cli.atomic_files import sync
 from rerank_cli.errors import ModelError
 from rerank_cli.hub.client import Listing, RemoteFile, fetch
-from rerank_cli.replacing import sync
 from rerank_cli.store import File, sha256_of
 
 # The Hub's own client takes up a cut connection again; a server that fails is asked again by us.

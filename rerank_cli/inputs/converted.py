@@ -10,10 +10,10 @@ import re
 from contextlib import suppress
 from typing import NamedTuple
 
-from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.inputs.encodings import envelope_of
 from rerank_cli.inputs.kinds import InputFormat
+from rerank_cli.terminal import encodable
 
 # Bounded, so that a page of nothing but beginnings is not gone through once for each of them.
 _TITLE = re.compile(r"<title[^>]{0,256}>(.{0,1024}?)</title>", re.DOTALL | re.IGNORECASE)

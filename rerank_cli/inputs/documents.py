@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.inputs.finding import Found, Place, find, unreadable
 from rerank_cli.inputs.kinds import STDIN, InputFormat, Unit
 from rerank_cli.inputs.sources import BinarySource, Reading, Source
 from rerank_cli.inputs.spool import Replayed
 from rerank_cli.media import HEAD, is_image
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
 BINARY = "binary"

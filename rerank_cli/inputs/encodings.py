@@ -7,7 +7,7 @@ import codecs
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from rerank_cli.characters import encodable
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Envelope
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.

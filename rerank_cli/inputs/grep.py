@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_cli.characters import encodable
 from rerank_cli.inputs.blocks import Block
 from rerank_cli.inputs.records import DECODER
+from rerank_cli.terminal import encodable
 
 # What terminals take for colours, links and titles: grep --color=always writes them.
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.blocks import Block
 from rerank_cli.inputs.encodings import Decoder
 from rerank_cli.inputs.records import DECODER, not_json
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Envelope
 
 _BLOCK = 1 << 16  # characters

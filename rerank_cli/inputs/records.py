@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from rerank_cli.characters import encodable
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.blocks import Block
 from rerank_cli.media import Kind, label, located, one
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
 # Where the text is, if it is not said: the first of these that the record has.

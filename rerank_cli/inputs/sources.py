@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
-from rerank_cli.characters import encodable
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.blocks import Block, line_blocks, paragraph_blocks, whole_block
 from rerank_cli.inputs.compression import opened
@@ -29,6 +28,7 @@ from rerank_cli.inputs.kinds import (
     unit_of,
 )
 from rerank_cli.inputs.records import Fields, document_of, parsed
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from rerank_cli.characters import printable
+from rerank_cli.terminal import printable
 
 # A title stands near a page's beginning, and no sentence that is shown is nearly as long. It also
 # bounds what the patterns below can be made to cost.

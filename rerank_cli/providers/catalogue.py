@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.directories import config_directory
 from rerank_cli.errors import ConfigError, UsageError
+from rerank_cli.user_files import config_directory
 
 if TYPE_CHECKING:
     from rerank_cli.providers.entries import Provider

@@ -5,8 +5,8 @@ Decides nothing about order or content, and knows no stream: `terminal` and `des
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rerank_cli.characters import readable
 from rerank_cli.render.style import EXPLAINING, Format, Style
+from rerank_cli.terminal import readable
 from rerank_cli.types import Envelope, Ranking
 
 __all__ = ["EXPLAINING", "Format", "Style", "render"]

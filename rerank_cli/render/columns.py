@@ -5,9 +5,9 @@ Texts are whole; their line ends are quoted in CSV, and escaped in TSV as jq's @
 
 from collections.abc import Iterator
 
-from rerank_cli.characters import encodable
 from rerank_cli.render.style import Style
 from rerank_cli.render.values import decimal, shown
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Ranking
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")

@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from rerank_cli.characters import printable
 from rerank_cli.render.query_words import QueryWords
+from rerank_cli.terminal import printable
 
 _LINES = 3
 _LONGEST = 4000  # characters of a passage that are looked at for those lines

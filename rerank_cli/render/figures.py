@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from rerank_cli.characters import printable
 from rerank_cli.render.extracts import left_to_right
 from rerank_cli.render.values import document_place, place
+from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Ranked, Ranking, ScoredChunk
 
 GAP = 2

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from rerank_cli.characters import printable
 from rerank_cli.media import is_url
 from rerank_cli.render.style import Style
 from rerank_cli.render.values import number, shown
+from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
 
 SCHEMA = 1

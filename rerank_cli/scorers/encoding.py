@@ -11,9 +11,9 @@ from pathlib import Path
 
 import tokenizers
 
-from rerank_cli.characters import encodable
 from rerank_cli.errors import ModelError
 from rerank_cli.scorers.vocabulary import MOST_PARTS, Vocabulary
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Tokens
 
 

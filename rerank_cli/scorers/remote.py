@@ -18,8 +18,7 @@ from rerank_cli.providers.entries import Provider
 from rerank_cli.scorers.addresses import Address
 from rerank_cli.scorers.client import Client, Reply, TooLarge
 from rerank_cli.scorers.outgoing import Outgoing, Request
-from rerank_cli.scorers.priced import Price
-from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
+from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo
 
 _TRACED = 5  # requests whose ids are named to the user
 

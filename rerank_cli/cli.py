@@ -8,8 +8,6 @@ from typing import ClassVar
 import typer
 
 from rerank_cli import boundary, progress
-from rerank_cli.aggregate import Aggregation
-from rerank_cli.chunking import DEFAULT_MAX_CHUNKS, Encoding
 from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.kinds import Unit
@@ -26,6 +24,8 @@ from rerank_cli.providers.asked import (
     OnError,
     Remote,
 )
+from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, Encoding
+from rerank_cli.ranking.results import Aggregation
 from rerank_cli.render import Format
 from rerank_cli.terminal import Color, Terminal
 from rerank_cli.usage import DEFAULT, DefaultGroup, RankCommand

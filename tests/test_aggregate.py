@@ -2,7 +2,7 @@
 
 import pytest
 
-from rerank_cli.aggregate import AGGREGATES, Aggregation
+from rerank_cli.ranking.results import AGGREGATES, Aggregation
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from rerank_cli.batch.sampling import reservoir
 from rerank_cli.batch.sizes import bytes_of, shown
 from rerank_cli.batch.written import Shape, line_of
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.gathering import Selection
+from rerank_cli.ranking.results import Selection
 from tests.batches import SMALL, record, write
 from tests.conftest import Run
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.best import Best
+from rerank_cli.ranking.results import Best
 from rerank_cli.types import Blank, Chunk, Document, Ranked
 
 scores = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 1.5]), max_size=30)

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rerank_cli import chunking
-from rerank_cli.boundaries import Cut, cut_before, joins
-from rerank_cli.chunking import Plan, plan, split, windows
 from rerank_cli.errors import QueryTooLong, UsageError
+from rerank_cli.ranking import chunking
+from rerank_cli.ranking.chunking import Cut, Plan, cut_before, joins, plan, split, windows
 from rerank_cli.scorers.encoding import ModelTokenizer
 from rerank_cli.scorers.estimating import CharacterTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens

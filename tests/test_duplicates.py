@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.duplicates import Key, Recent
+from rerank_cli.ranking.scoring import Key, Recent
 
 keys = st.tuples(st.sampled_from(["", "t"]), st.sampled_from(["a", "bb", "ccc", "dddd", "e" * 9]))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import Document, Media, rank
-from rerank_cli.duplicates import Key, Recent
 from rerank_cli.errors import InputError
 from rerank_cli.media import content, label, media_of
+from rerank_cli.ranking.scoring import Key, Recent
 from rerank_cli.render import Format
 from tests.conftest import Run
 from tests.fakes import OverlapScorer

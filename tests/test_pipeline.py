@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rerank_cli import Document, RerankError, rank
 from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.gathering import relevance
+from rerank_cli.ranking.results import relevance
 from rerank_cli.types import Pair, Scored
 from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 

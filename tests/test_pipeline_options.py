@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli import Document, Scorer, duplicates, rank
+from rerank_cli import Document, Scorer, rank
 from rerank_cli.errors import UsageError
+from rerank_cli.ranking import scoring
 from rerank_cli.scorers.lexical import LexicalScorer
 from rerank_cli.types import Pair, Progress, Scored
 from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
@@ -108,7 +109,7 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
     assert sorted(scorer.asked) == sorted(set(filled))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates.Recent.__init__, "__defaults__", (window, 1000))
+        patch.setattr(scoring.Recent.__init__, "__defaults__", (window, 1000))
         few = Sums(batch)
         assert {r.index: r.score for r in rank("q", texts, few)} == expected
         assert len(set(filled)) <= len(few.asked) <= len(filled)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.aggregate import AGGREGATES
+from rerank_cli.ranking.results import AGGREGATES
 from rerank_cli.scorers.encoding import ModelTokenizer
 from rerank_cli.scorers.estimating import EstimatedTokenizer
 from tests.asking import at, lines, sent

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli import scoring as module
-from rerank_cli.chunking import Plan, Split, split
 from rerank_cli.errors import ScorerError
-from rerank_cli.scoring import Scoring
+from rerank_cli.ranking import scoring as module
+from rerank_cli.ranking.chunking import Plan, Split, split
+from rerank_cli.ranking.scoring import Scoring
 from rerank_cli.types import Document, Pair, Progress, Scored
 from tests.fakes import OverlapScorer, Words
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.scripts import is_latin
+from rerank_cli.ranking.results import is_latin
 from tests.conftest import Run
 
 NOTE = "reads English"

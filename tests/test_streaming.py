@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.pipeline import rank
+from rerank_cli.ranking.reranker import rank
 from rerank_cli.types import Document, Media, Pair, Part, Progress, Scored
 from tests.fakes import OverlapScorer, number_in, shared_words, windowed
 

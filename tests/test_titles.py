@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import Document, rank
-from rerank_cli.chunking import Plan, split
+from rerank_cli.ranking.chunking import Plan, split
 from rerank_cli.types import Pair, Scored
 from tests.fakes import OverlapScorer, Words, windowed
 

@@ -11,9 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from rerank_cli import chunking
 from rerank_cli.batch.items import Gap, Item, Outcome, Problem, Record, Refused
-from rerank_cli.chunking import Encoding, Plan
 from rerank_cli.errors import (
     InputError,
     ModelError,
@@ -22,9 +20,11 @@ from rerank_cli.errors import (
     ScorerError,
     UsageError,
 )
-from rerank_cli.gathering import Gathering, Selection
-from rerank_cli.pipeline import rank
-from rerank_cli.scoring import Batch, Scoring
+from rerank_cli.ranking import chunking
+from rerank_cli.ranking.chunking import Encoding, Plan
+from rerank_cli.ranking.reranker import rank
+from rerank_cli.ranking.results import Gathering, Selection
+from rerank_cli.ranking.scoring import Batch, Scoring
 from rerank_cli.types import Scorer, ScorerInfo, SurveyingScorer, asking
 
 # Records in a row for which a service is not there: then it is no use to go on.

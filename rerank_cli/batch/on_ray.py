@@ -20,8 +20,8 @@ from rerank_cli.batch.shards import Place, Shard, check_extra, items_of, schema_
 from rerank_cli.batch.written import Shape, line_of
 from rerank_cli.engine import Engine
 from rerank_cli.errors import ScorerError
-from rerank_cli.gathering import Selection
 from rerank_cli.providers.asked import Remote
+from rerank_cli.ranking.results import Selection
 from rerank_cli.scorers import open_scorer
 
 _SETTINGS = {  # where nothing else is said

@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from rerank_cli import chunking
 from rerank_cli.batch.flow import Sizes
 from rerank_cli.batch.items import Item, Record
 from rerank_cli.errors import UsageError
-from rerank_cli.gathering import Selection
+from rerank_cli.ranking import chunking
+from rerank_cli.ranking.results import Selection
 from rerank_cli.types import Pair, Scorer, SurveyingScorer
 
 SAMPLE = 200  # records

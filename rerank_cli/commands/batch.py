@@ -7,10 +7,8 @@ from pathlib import Path
 
 import typer
 
-from rerank_cli.aggregate import Aggregation
 from rerank_cli.batch.reading import Fields
 from rerank_cli.batch.written import Shape
-from rerank_cli.chunking import DEFAULT_MAX_CHUNKS, Encoding
 from rerank_cli.commands import batch_options as own
 from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import UsageError
@@ -26,6 +24,8 @@ from rerank_cli.providers.asked import (
     Cutting,
     Remote,
 )
+from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, Encoding
+from rerank_cli.ranking.results import Aggregation
 from rerank_cli.terminal import Terminal
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
@@ -113,7 +113,7 @@ def batch(
     from rerank_cli.commands.asking import fields_of, headers_of, metadata_of, options_of
     from rerank_cli.commands.batch_asked import BatchOptions, Runs
     from rerank_cli.commands.pulling import ready
-    from rerank_cli.gathering import Selection
+    from rerank_cli.ranking.results import Selection
     from rerank_cli.scorers import LEXICAL
 
     given = [one for one in (run, queries, corpus) if one is not None]

@@ -7,8 +7,8 @@ from rerank_cli.batch.flow import Sizes
 from rerank_cli.batch.reading import Fields
 from rerank_cli.batch.written import Shape
 from rerank_cli.engine import Engine
-from rerank_cli.gathering import Selection
 from rerank_cli.providers.asked import Remote
+from rerank_cli.ranking.results import Selection
 
 
 @dataclass(frozen=True, slots=True)

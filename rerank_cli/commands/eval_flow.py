@@ -199,7 +199,7 @@ def _stamp(system: System, remote: Remote) -> str:
 def _by_words(task: Task) -> dict[str, dict[str, float]]:
     """BM25's scores of candidates that something else found; the collection is each query's."""
     from rerank_cli.evaluation.runner import document_of
-    from rerank_cli.pipeline import rank
+    from rerank_cli.ranking.reranker import rank
 
     scorer = open_scorer(_BM25)
     scores = {}

@@ -84,7 +84,7 @@ def rank_documents(
         output.destination.check()
 
     # Imported while the scorer is opened.
-    from rerank_cli import pipeline, progress  # noqa: F401
+    from rerank_cli import progress  # noqa: F401
 
     timing.lap(timing.STARTING)
     scorer = _opened(opening, terminal)
@@ -149,8 +149,8 @@ def _ranked(
     options: dict[str, Any],
 ) -> tuple[Ranking, ScorerError | None]:
     """Rank, or keep the order of the input if scoring fails and that is wanted."""
-    from rerank_cli.pipeline import rank, unranked
     from rerank_cli.progress import ProgressLine
+    from rerank_cli.ranking.reranker import rank, unranked
 
     with ProgressLine(terminal.stderr, lambda: inputs.share).shown() as line:
         try:

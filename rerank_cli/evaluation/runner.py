@@ -16,7 +16,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.collection import Candidate, Task
 from rerank_cli.evaluation.journal import Entry, Journal
 from rerank_cli.evaluation.systems import System
-from rerank_cli.pipeline import rank
+from rerank_cli.ranking.reranker import rank
 from rerank_cli.types import Document, Scorer
 
 PILOT = 3.0  # seconds that are spent before it is said how long the rest takes

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import Stemmer
 
-from rerank_cli.chunking import segments
+from rerank_cli.ranking.chunking import segments
 from rerank_cli.types import Pair, Scored, ScorerInfo, Tokens
 
 K1, B = 1.2, 0.75

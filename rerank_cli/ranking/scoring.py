@@ -4,16 +4,74 @@ Equal documents of a query are scored once, within a window. Splits nothing and 
 """
 
 import math
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple, Self
 
 from rerank_cli import progress
-from rerank_cli.chunking import Split
-from rerank_cli.duplicates import Key, Recent
 from rerank_cli.errors import ScorerError
 from rerank_cli.media import size_of
-from rerank_cli.types import Chunk, Pair, Part, Progress, Scored, Scorer, StreamingScorer, Watch
+from rerank_cli.ranking.chunking import Split
+from rerank_cli.types import (
+    Chunk,
+    Document,
+    Media,
+    Pair,
+    Part,
+    Progress,
+    Scored,
+    Scorer,
+    StreamingScorer,
+    Watch,
+)
+
+DOCUMENTS = 1 << 15
+CHARACTERS = 1 << 22
+
+
+class Key(NamedTuple):
+    """What a document's scores depend on."""
+
+    title: str
+    text: str
+    media: Media | None = None
+    query: str = ""
+
+    @classmethod
+    def of(cls, document: Document, query: str = "") -> Self:
+        return cls(document.title, document.text, document.media, query)
+
+    @property
+    def size(self) -> int:
+        """How many characters it holds; a place may be all of an image, as a data URL."""
+        place = self.media.place if self.media else ""
+        return len(self.title) + len(self.text) + len(place) + len(self.query)
+
+
+class Recent:
+    """The scores of the chunks of recent documents; the oldest are forgotten first."""
+
+    def __init__(self, documents: int = DOCUMENTS, characters: int = CHARACTERS) -> None:
+        self._most_documents = documents
+        self._most_characters = characters
+        self._characters = 0
+        self._scores: OrderedDict[Key, Sequence[float | None]] = OrderedDict()
+
+    def get(self, key: Key) -> Sequence[float | None] | None:
+        """The scores of an equal document's chunks, if it is remembered."""
+        return self._scores.get(key)
+
+    def put(self, key: Key, scores: Sequence[float | None]) -> None:
+        """Remember a document's scores, unless it is longer than all that may be remembered."""
+        if key.size > self._most_characters or key in self._scores:
+            return
+        self._scores[key] = scores
+        self._characters += key.size
+        while len(self._scores) > self._most_documents or self._characters > self._most_characters:
+            oldest, _ = self._scores.popitem(last=False)
+            self._characters -= oldest.size
+
 
 # Pairs are scored in slices: enough that every core is busy to the end of nearly all of one, few
 # enough that whoever watches sees it move.

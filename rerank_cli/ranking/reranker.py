@@ -6,12 +6,12 @@ hand, which is all of them for a scorer whose scores depend on the whole set.
 
 from collections.abc import Iterable, Iterator
 
-from rerank_cli import chunking
-from rerank_cli.chunking import Plan
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.gathering import Gathering, Selection
 from rerank_cli.media import size_of
-from rerank_cli.scoring import Scoring
+from rerank_cli.ranking import chunking
+from rerank_cli.ranking.chunking import Plan
+from rerank_cli.ranking.results import Gathering, Selection
+from rerank_cli.ranking.scoring import Scoring
 from rerank_cli.types import (
     Blank,
     Document,

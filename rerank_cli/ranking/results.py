@@ -4,14 +4,14 @@ Reads nothing, scores nothing, and holds no document that is not among the best.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from heapq import heappush, heappushpop
+from math import fsum
 
-from rerank_cli.aggregate import AGGREGATES
-from rerank_cli.best import Best
-from rerank_cli.chunking import Plan, Split
 from rerank_cli.errors import UsageError
-from rerank_cli.scripts import Scripts
+from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.types import (
     Blank,
     Chunk,
@@ -21,6 +21,127 @@ from rerank_cli.types import (
     ScoredChunk,
     ScorerInfo,
 )
+
+
+class Best:
+    """The best `n` results so far of those with a relevance of `min_score` or more.
+
+    None for either sets no such limit. Of equal scores the earlier is better; blank documents
+    come after all that have a score, and count towards `n`.
+    """
+
+    def __init__(self, n: int | None, min_score: float | None) -> None:
+        self._n = n
+        self._min_score = -math.inf if min_score is None else min_score
+        self._heap: list[tuple[float, int, Ranked]] = []
+        self._blanks: list[Blank] = []
+
+    def wants(self, score: float, relevance: float) -> bool:
+        """Whether the next result would be kept, if it had this score."""
+        if relevance < self._min_score:
+            return False
+        return self._n is None or len(self._heap) < self._n or score > self._heap[0][0]
+
+    def offer(self, result: Ranked) -> None:
+        """Keep a result that is wanted; they come in the order of their places."""
+        entry = (result.score, -result.index, result)
+        if self._n is None or len(self._heap) < self._n:
+            heappush(self._heap, entry)
+        else:
+            heappushpop(self._heap, entry)
+
+    def offer_blank(self, blank: Blank) -> None:
+        if self._n is None or len(self._blanks) < self._n:
+            self._blanks.append(blank)
+
+    def results(self, within: float | None = None) -> tuple[Ranked, ...]:
+        """The results in their order, each with its rank; `within` that of the best, if given."""
+        best_first = [entry[2] for entry in sorted(self._heap, reverse=True)]
+        if within is not None and best_first:
+            least = best_first[0].relevance - within
+            best_first = [result for result in best_first if result.relevance >= least]
+        return tuple(replace(result, rank=place) for place, result in enumerate(best_first, 1))
+
+    def blanks(self, results: int) -> Sequence[Blank]:
+        """The blank documents for which there is room after so many results."""
+        return self._blanks if self._n is None else self._blanks[: max(0, self._n - results)]
+
+
+Aggregate = Callable[[Sequence[float]], tuple[float, int]]
+
+
+class Aggregation(StrEnum):
+    """The ways, by name."""
+
+    MAX = "max"
+    MEAN_TOP_3 = "mean-top-3"
+    FIRST = "first"
+
+
+def best(scores: Sequence[float]) -> tuple[float, int]:
+    """The highest score, and the first chunk that has it (BERT-MaxP, Dai and Callan 2019)."""
+    place = max(range(len(scores)), key=scores.__getitem__)
+    return scores[place], place
+
+
+def mean_top_3(scores: Sequence[float]) -> tuple[float, int]:
+    """The mean of the three highest scores, or of all where there are fewer."""
+    top = sorted(scores, reverse=True)[:3]
+    return fsum(top) / len(top), best(scores)[1]
+
+
+def first(scores: Sequence[float]) -> tuple[float, int]:
+    """The score of the first chunk (BERT-FirstP, Dai and Callan 2019)."""
+    return scores[0], 0
+
+
+AGGREGATES: dict[str, Aggregate] = {
+    Aggregation.MAX: best,
+    Aggregation.MEAN_TOP_3: mean_top_3,
+    Aggregation.FIRST: first,
+}
+
+
+_SEEN = 400  # characters of a text that are looked at
+_ENDS_LATIN = 0x370  # from Greek on other scripts follow, but for two blocks of Latin
+_MORE_LATIN = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
+_ELSE = "for other languages take a multilingual model: rerank models pull bge-reranker-v2-m3"
+
+
+class Scripts:
+    """Counts the documents of one ranking that a scorer of Latin script cannot read."""
+
+    def __init__(self, languages: Sequence[str]) -> None:
+        self._counts = list(languages) == ["en"]
+        self._documents = self._others = 0
+
+    def see(self, text: str) -> None:
+        if self._counts:
+            self._documents += 1
+            self._others += not is_latin(text)
+
+    def notes(self, query: str, model: str) -> Sequence[str]:
+        """What to tell of the query and of all documents: a sentence, or nothing."""
+        if not self._counts:
+            return ()
+        known = is_latin(query)
+        if known and 2 * self._others <= self._documents:
+            return ()
+        what = "most documents are" if known else "the query is"
+        return (f"{model} reads English, and {what} not in Latin script: {_ELSE}",)
+
+
+def is_latin(text: str) -> bool:
+    """Whether at least half of a text's letters are Latin; true where it has none."""
+    if text.isascii():
+        return True
+    letters = [ord(letter) for letter in text[:_SEEN] if letter.isalpha()]
+    other = [
+        code
+        for code in letters
+        if code >= _ENDS_LATIN and not any(code in block for block in _MORE_LATIN)
+    ]
+    return 2 * len(other) <= len(letters)
 
 
 @dataclass(frozen=True, slots=True)

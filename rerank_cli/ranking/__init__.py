@@ -1,0 +1,1 @@
+"""Documents to a ranking: cut, scored, selected. Reads nothing and prints nothing."""

@@ -10,7 +10,7 @@ import typer
 from rerank_cli import boundary, progress
 from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import UsageError
-from rerank_cli.inputs.kinds import Unit
+from rerank_cli.inputs.file_types import Unit
 from rerank_cli.options import reading, remote, scoring, shell, showing
 from rerank_cli.parsing import chosen, given
 from rerank_cli.providers.asked import (
@@ -200,7 +200,7 @@ def rank(
     from rerank_cli.commands.gather import gather
     from rerank_cli.commands.rank import Output, rank_documents
     from rerank_cli.inputs.records import Fields
-    from rerank_cli.inputs.sources import Reading
+    from rerank_cli.inputs.source import Reading
 
     # Where files are looked for or paths are written NUL ends those, and lines are lines.
     of_names = recursive or files_from is not None or (form is Format.PATHS and not as_json)

@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli import Document
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.sources import Reading
+from rerank_cli.inputs.source import Reading
 
 
 def inputs_of(

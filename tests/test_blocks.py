@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.inputs.blocks import Block, line_blocks, paragraph_blocks, whole_block
-from rerank_cli.inputs.encodings import Decoder
+from rerank_cli.inputs.text import Block, Decoder, line_blocks, paragraph_blocks, whole_block
 from rerank_cli.types import Envelope
 
 line_ends = st.sampled_from(["\n", "\r\n"])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.compression import HEAD, opened
+from rerank_cli.inputs.text import HEAD, opened
 from tests.reading import read
 
 if sys.version_info >= (3, 14):

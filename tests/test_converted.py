@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError, MissingExtra
-from rerank_cli.inputs.converted import converted
-from rerank_cli.inputs.kinds import InputFormat, Prepend
+from rerank_cli.inputs.conversion import converted
+from rerank_cli.inputs.file_types import InputFormat, Prepend
 from tests.conftest import process
 from tests.reading import inputs_of, read
 

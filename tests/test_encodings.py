@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rerank_cli.inputs import encodings
-from rerank_cli.inputs.encodings import Decoder, envelope_of, is_binary, lines
+from rerank_cli.inputs import text as encodings
+from rerank_cli.inputs.text import Decoder, envelope_of, is_binary, lines
 from rerank_cli.types import Envelope
 
 ENCODINGS = ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]

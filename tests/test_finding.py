@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.finding import Place, find, names_in
-from rerank_cli.inputs.kinds import InputFormat
+from rerank_cli.inputs.file_types import InputFormat
+from rerank_cli.inputs.files import Place, find, names_in
 from tests.reading import give_stdin, inputs_of, names
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rerank_cli.commands.gather import gather
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.inputs.sources import Reading
+from rerank_cli.inputs.source import Reading
 from tests.reading import give_stdin
 
 

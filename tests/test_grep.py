@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.inputs.blocks import line_blocks
-from rerank_cli.inputs.encodings import Decoder
 from rerank_cli.inputs.grep import Found, found_lines
+from rerank_cli.inputs.text import Decoder, line_blocks
 from rerank_cli.types import Envelope
 from tests.reading import read
 

@@ -10,9 +10,9 @@ import pytest
 from rerank_cli import Document
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.kinds import Unit
+from rerank_cli.inputs.file_types import Unit
 from rerank_cli.inputs.records import Fields
-from rerank_cli.inputs.sources import Reading
+from rerank_cli.inputs.source import Reading
 
 
 def read(path: Path, content: bytes, unit: Unit = Unit.AUTO, *fields: str) -> list[Document]:

@@ -9,10 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs import json_values as module
-from rerank_cli.inputs.blocks import Block
-from rerank_cli.inputs.encodings import Decoder
-from rerank_cli.inputs.json_values import json_values
+from rerank_cli.inputs import records as module
+from rerank_cli.inputs.records import json_values
+from rerank_cli.inputs.text import Block, Decoder
 from rerank_cli.types import Envelope
 
 scalars = st.one_of(

@@ -8,7 +8,7 @@ import pytest
 from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.kinds import IMAGES, InputFormat
+from rerank_cli.inputs.file_types import IMAGES, InputFormat
 from rerank_cli.inputs.records import Fields
 from rerank_cli.scorers import open_scorer
 from tests.conftest import ROOT

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.errors import ExitCode
-from rerank_cli.inputs.kinds import COMPRESSED, FORMATS, LINES, Unit
+from rerank_cli.inputs.file_types import COMPRESSED, FORMATS, LINES, Unit
 from rerank_cli.models.catalogue import entries
 from rerank_cli.prepared import VARIABLE as PREPARED_VARIABLE
 from rerank_cli.render import EXPLAINING, Format

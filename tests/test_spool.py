@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.inputs import spool
-from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.spool import Replayed
+from rerank_cli.inputs import documents
+from rerank_cli.inputs.documents import Inputs, Replayed
 from tests.conftest import process
 from tests.reading import Once, give_stdin
 
@@ -47,7 +46,7 @@ def twice(inputs: Inputs) -> list[list[str]]:
 
 
 def test_standard_input_and_files_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MEMORY", 4)
+    monkeypatch.setattr(documents, "MEMORY", 4)
     give_stdin(monkeypatch, b"\xef\xbb\xbfone\ntwo\n")
     (tmp_path / "a.txt").write_text("three\n")
     inputs = Inputs(paths=["-", str(tmp_path / "a.txt")], spool=tmp_path / "spool")
@@ -70,7 +69,7 @@ def test_a_device_that_can_be_opened_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
 def test_a_named_pipe_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "MEMORY", 4)
+    monkeypatch.setattr(documents, "MEMORY", 4)
     reading, writing = os.pipe()
     os.write(writing, b"one\ntwo\n")
     os.close(writing)

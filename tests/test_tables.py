@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.blocks import Block
-from rerank_cli.inputs.encodings import Decoder
-from rerank_cli.inputs.kinds import InputFormat
-from rerank_cli.inputs.tables import rows
+from rerank_cli.inputs.file_types import InputFormat
+from rerank_cli.inputs.records import rows
+from rerank_cli.inputs.text import Block, Decoder
 from rerank_cli.types import Envelope
 from tests.reading import inputs_of, read
 

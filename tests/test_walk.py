@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rerank_cli.inputs.walk import walk
+from rerank_cli.inputs.files import walk
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 

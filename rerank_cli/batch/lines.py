@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.compression import opened
-from rerank_cli.inputs.encodings import envelope_of
-from rerank_cli.inputs.kinds import STDIN
+from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.text import envelope_of, opened
 from rerank_cli.store import sha256_of
 
 _BLOCK = 1 << 20

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 from rerank_cli.errors import InputError, OutputError
-from rerank_cli.inputs.collections import is_jsonl, text_of
-from rerank_cli.inputs.compression import opened
+from rerank_cli.inputs.text import opened
+from rerank_cli.inputs.trec import is_jsonl, text_of
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document
 

@@ -12,7 +12,7 @@ from rerank_cli.batch.items import Gap, Given, Item, Problem, Record, Refused
 from rerank_cli.batch.sizes import shown
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import records
-from rerank_cli.inputs.blocks import Block
+from rerank_cli.inputs.text import Block
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 

@@ -11,8 +11,8 @@ from rerank_cli.batch.reading import Fields, read_line, too_large
 from rerank_cli.batch.sampling import reservoir
 from rerank_cli.batch.sizes import shown
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.collections import run_line
-from rerank_cli.inputs.kinds import STDIN
+from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.trec import run_line
 from rerank_cli.terminal import encodable
 from rerank_cli.types import ScorerInfo
 

@@ -22,7 +22,7 @@ from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.commands.batch_report import account_of, cost_of, remarks_on, report_of
 from rerank_cli.commands.batch_resuming import identity_of, is_whole_job, journal_and_start
 from rerank_cli.errors import ExitCode, OutputError, UsageError
-from rerank_cli.inputs.kinds import STDIN
+from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.progress import shown
 from rerank_cli.scorers import open_scorer
 from rerank_cli.terminal import PipeClosed, Terminal

@@ -15,7 +15,7 @@ from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.commands.batch_report import failed_line
 from rerank_cli.commands.batch_resuming import identity_of
 from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
-from rerank_cli.inputs.kinds import STDIN
+from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.scorers import is_remote
 from rerank_cli.terminal import Terminal
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.encodings import envelope_of
-from rerank_cli.inputs.finding import content_of, names_in
-from rerank_cli.inputs.kinds import STDIN
-from rerank_cli.inputs.sources import Reading
+from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.files import content_of, names_in
+from rerank_cli.inputs.source import Reading
+from rerank_cli.inputs.text import envelope_of
 
 
 def gather(

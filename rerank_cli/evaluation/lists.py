@@ -6,7 +6,7 @@ from typing import Any
 
 from rerank_cli.errors import InputError
 from rerank_cli.evaluation.collection import Candidate, Collection
-from rerank_cli.inputs.collections import objects_of
+from rerank_cli.inputs.trec import objects_of
 from rerank_cli.types import Document
 
 _HINT = (

@@ -4,8 +4,12 @@ Opens the sources and answers for those that cannot be read; `finding` finds the
 reads one. Scores and drops nothing.
 """
 
+import io
 import os
+import shutil
 import sys
+import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +17,56 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from rerank_cli.errors import InputError, MissingExtra
-from rerank_cli.inputs.finding import Found, Place, find, unreadable
-from rerank_cli.inputs.kinds import STDIN, InputFormat, Unit
-from rerank_cli.inputs.sources import BinarySource, Reading, Source
-from rerank_cli.inputs.spool import Replayed
+from rerank_cli.errors import InputError, MissingExtra, OutputError
+from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
+from rerank_cli.inputs.files import Found, Place, find, unreadable
+from rerank_cli.inputs.source import BinarySource, Reading, Source
 from rerank_cli.media import HEAD, is_image
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
+
+MEMORY = 1 << 20  # bytes
+
+
+class Replayed:
+    """A stream that can be gone through again: one with a place to go back to, or a copy of it.
+
+    `spooled` is the size of the copy on disk in bytes, and 0 where none was needed. Raises
+    `OutputError` where there is no room for it.
+    """
+
+    def __init__(self, stream: BinaryIO, directory: Path) -> None:
+        self.spooled = 0
+        self._stream = stream
+        if stream.seekable():
+            self._start = stream.tell()
+            return
+        self._start = 0
+        first = stream.read(MEMORY)
+        if len(first) < MEMORY:
+            self._stream = io.BytesIO(first)
+            return
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as we do
+            weakref.finalize(self, copy.close)
+            copy.write(first)
+            shutil.copyfileobj(stream, copy, MEMORY)
+            copy.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot keep a copy of the input in {directory}: {error.strerror}",
+                hint="BM25 goes through it twice: give it a file, or set RERANK_HOME to a directory"
+                " with room",
+            ) from error
+        self.spooled = copy.tell()
+        self._stream = copy
+
+    def again(self) -> BinaryIO:
+        """The stream, at its beginning."""
+        self._stream.seek(self._start)
+        return self._stream
+
 
 BINARY = "binary"
 NEEDS_EXTRA = "in need of the extra docs"

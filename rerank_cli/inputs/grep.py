@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_cli.inputs.blocks import Block
 from rerank_cli.inputs.records import DECODER
+from rerank_cli.inputs.text import Block
 from rerank_cli.terminal import encodable
 
 # What terminals take for colours, links and titles: grep --color=always writes them.

@@ -3,14 +3,19 @@
 A record is what JSON or a table's row gave. Reads no files, though one may be what a record is.
 """
 
+import csv
+import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, BinaryIO, get_args
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.blocks import Block
+from rerank_cli.inputs.file_types import InputFormat
+from rerank_cli.inputs.text import Block, Decoder, lines
 from rerank_cli.media import Kind, label, located, one
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
@@ -190,3 +195,198 @@ def _finite(digits: str) -> float | None:
 
 
 DECODER = json.JSONDecoder(parse_constant=_no_value, parse_float=_finite)
+
+
+_BLOCK = 1 << 16  # characters
+_SPACE = re.compile(r"[ \t\n\r]*")
+# Looked for only where white space begins: a long run of it is gone through once.
+_LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
+# An error this near to the end of what was read may be for want of the rest.
+_NEAR = 32
+
+
+def json_values(
+    stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str
+) -> Iterator[tuple[Any, Block]]:
+    """Yield each value and its own text, on one line as JSONL has it.
+
+    What begins with a bracket is one array, and its elements are the values; anything else is a
+    series of values. Raises `InputError` naming the line where there is no value.
+    """
+    text = _Text(stream, envelope.encoding, source)
+    array = text.next() == "["
+    if array:
+        text.take("[")
+    while (character := text.next()) and not (array and character == "]"):
+        line = text.line
+        value, own = text.value()
+        raw = _LINE_BREAK.sub(" ", own).encode(envelope.encoding, text.errors)
+        decoded = encodable(own)
+        decoder.undecodable += decoded != own
+        yield value, Block(decoded, line, raw + "\n".encode(envelope.encoding))
+        if array and text.next() != "]":
+            text.take(",")
+            if text.next() == "]":
+                raise InputError(f"{source}:{text.line}: a value is missing before ']'")
+    if array:
+        text.take("]")
+        if text.next():
+            raise InputError(f"{source}:{text.line}: there is more after the array's end")
+
+
+class _Text:
+    """The text of a stream, as much of it as is needed to read the next value."""
+
+    def __init__(self, stream: BinaryIO, encoding: str, source: str) -> None:
+        self.errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+        self.line = 1
+        self._stream = io.TextIOWrapper(stream, encoding, self._reading(encoding), newline="")
+        self._source = source
+        self._text = ""
+        self._place = 0
+        self._ended = False
+
+    def next(self) -> str:
+        """The next character that is not white space; empty at the end."""
+        while True:
+            match = _SPACE.match(self._text, self._place)
+            end = match.end() if match else self._place
+            self._advance(end)
+            if end < len(self._text) or self._ended:
+                return self._text[end : end + 1]
+            self._read(_BLOCK)
+
+    def take(self, wanted: str) -> None:
+        if self.next() != wanted:
+            found = repr(self.next()) if self.next() else "the end"
+            raise InputError(f"{self._source}:{self.line}: a {wanted} is missing before {found}")
+        self._advance(self._place + 1)
+
+    def value(self) -> tuple[Any, str]:
+        """Read the value that begins here, and its text."""
+        size = _BLOCK
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self._text, self._place)
+            except json.JSONDecodeError as error:
+                unfinished = error.msg.startswith("Unterminated string")
+                near = error.pos > len(self._text) - _NEAR
+                if self._ended or not (unfinished or near):
+                    line = self.line + self._text.count("\n", self._place, error.pos)
+                    raise not_json(f"{self._source}:{line}", error) from error
+            except (ValueError, RecursionError) as error:
+                raise not_json(f"{self._source}:{self.line}", error) from error
+            else:
+                # A number may go on, and of what goes on as "e+" does the digits come last.
+                if end + len("e+") < len(self._text) or self._ended:
+                    own = self._text[self._place : end]
+                    self._advance(end)
+                    return value, own
+            self._read(size)
+            size *= 2
+
+    def _advance(self, end: int) -> None:
+        self.line += self._text.count("\n", self._place, end)
+        self._place = end
+
+    def _read(self, size: int) -> None:
+        more = self._stream.read(size)
+        self._ended = not more
+        self._text = self._text[self._place :] + more
+        self._place = 0
+
+    def _reading(self, encoding: str) -> str:
+        return "surrogateescape" if encoding == "utf-8" else "replace"
+
+
+# A quotation mark that is never closed would otherwise take in all the rest of a file.
+_LONGEST_FIELD = 1 << 26
+# Of a header without commas: what spreadsheets write where a comma is the decimal point.
+_OTHER_DELIMITERS = ";\t|"
+
+
+def rows(
+    stream: BinaryIO, envelope: Envelope, decoder: Decoder, form: InputFormat, source: str
+) -> tuple[Envelope, Iterator[tuple[dict[str, str], Block]]]:
+    """Read the header, which goes into the envelope, and then row after row.
+
+    A row is a mapping from the columns' names; fields beyond them are in its bytes only. Raises
+    `InputError` naming the line of what is no table.
+    """
+    table = _Table(stream, envelope, decoder, source)
+    header = table.begin(form)
+    return replace(envelope, header=header, delimiter=table.delimiter), table.rows()
+
+
+class _Table:
+    """A table's lines as csv reads them, each kept until its row is complete."""
+
+    def __init__(self, stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str) -> None:
+        self.delimiter = ","
+        self._lines = lines(stream, envelope)
+        self._decoder = decoder
+        self._source = source
+        self._raw: list[bytes] = []
+        self._line = 0
+        self._ended = False
+
+    def begin(self, form: InputFormat) -> bytes:
+        """Read the header: its names, and the bytes that it is."""
+        csv.field_size_limit(_LONGEST_FIELD)
+        first, text = [], ""  # with blank lines before it
+        while not text.strip("\r\n") and (raw := next(self._lines, b"")):
+            first.append(raw)
+            text = raw.decode(self._decoder.encoding, "replace")
+        if form is InputFormat.TSV:
+            self.delimiter = "\t"
+            self._reader = csv.reader(self._texts(first), delimiter="\t", quoting=csv.QUOTE_NONE)
+        else:
+            if "," not in text:
+                self.delimiter = next((d for d in _OTHER_DELIMITERS if d in text), ",")
+            self._reader = csv.reader(self._texts(first), delimiter=self.delimiter)
+        names, block = next(self._rows(), ([], Block("", 1, b"")))
+        self._names = _told_apart(names)
+        self._decoder.undecodable = 0  # which counts documents
+        return block.raw
+
+    def rows(self) -> Iterator[tuple[dict[str, str], Block]]:
+        for values, block in self._rows():
+            missing = [""] * (len(self._names) - len(values))
+            yield dict(zip(self._names, values + missing, strict=False)), block
+
+    def _rows(self) -> Iterator[tuple[list[str], Block]]:
+        """Yield the rows that are not blank, with their lines."""
+        while True:
+            line = self._line + 1
+            self._raw.clear()
+            try:
+                values = next(self._reader, None)
+            except csv.Error as error:
+                raise InputError(f"{self._source}:{line}: not a row of a table: {error}") from error
+            if values is None:
+                return
+            if self._ended:  # no other row asks for a line more
+                raise InputError(
+                    f"{self._source}:{line}: a quotation mark is never closed",
+                    hint="in TSV it is text like any other: --input-format tsv",
+                )
+            if values:
+                yield values, Block("", line, b"".join(self._raw))
+
+    def _texts(self, first: list[bytes]) -> Iterator[str]:
+        for raw in chain(first, self._lines):
+            self._raw.append(raw)
+            self._line += 1
+            yield self._decoder.decode(raw)
+        self._ended = True
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """The names of columns, of which equal ones are numbered: `text`, `text.2`."""
+    apart: list[str] = []
+    for name in names:
+        number, own = 2, name
+        while own in apart:
+            own, number = f"{name}.{number}", number + 1
+        apart.append(own)
+    return apart

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.inputs.kinds import InputFormat, Prepend, Unit
+from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit
 from rerank_cli.options import setting
 
 _option = partial(typer.Option, rich_help_panel="Input")

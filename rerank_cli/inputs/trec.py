@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.compression import opened
+from rerank_cli.inputs.text import opened
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _IDS = ("_id", "id", "qid", "query_id", "docid", "doc_id", "docno", "pid")

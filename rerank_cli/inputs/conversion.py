@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from rerank_cli.errors import InputError, MissingExtra
-from rerank_cli.inputs.encodings import envelope_of
-from rerank_cli.inputs.kinds import InputFormat
+from rerank_cli.inputs.file_types import InputFormat
+from rerank_cli.inputs.text import envelope_of
 from rerank_cli.terminal import encodable
 
 # Bounded, so that a page of nothing but beginnings is not gone through once for each of them.

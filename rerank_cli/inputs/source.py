@@ -12,10 +12,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from rerank_cli.errors import UsageError
-from rerank_cli.inputs.blocks import Block, line_blocks, paragraph_blocks, whole_block
-from rerank_cli.inputs.compression import opened
-from rerank_cli.inputs.encodings import Decoder, envelope_of, is_binary
-from rerank_cli.inputs.kinds import (
+from rerank_cli.inputs.file_types import (
     CONVERTED,
     IMAGES,
     STDIN,
@@ -28,6 +25,16 @@ from rerank_cli.inputs.kinds import (
     unit_of,
 )
 from rerank_cli.inputs.records import Fields, document_of, parsed
+from rerank_cli.inputs.text import (
+    Block,
+    Decoder,
+    envelope_of,
+    is_binary,
+    line_blocks,
+    opened,
+    paragraph_blocks,
+    whole_block,
+)
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
@@ -118,7 +125,7 @@ class Source:
         form, unit = self.reading.kinds(self.path, stream=self.stream)
         head, content = opened(self.content, self.path)
         if form in CONVERTED and not self.reading.grep:
-            from rerank_cli.inputs.converted import converted
+            from rerank_cli.inputs.conversion import converted
 
             text, self.title = converted(content.read(), form, self.path)
             content = io.BytesIO(text.encode())
@@ -185,12 +192,12 @@ class Source:
         self, content: BinaryIO, form: InputFormat, decoder: Decoder
     ) -> Iterator[tuple[Any, Block]]:
         if form in TABLES:
-            from rerank_cli.inputs.tables import rows
+            from rerank_cli.inputs.records import rows
 
             self.envelope, records = rows(content, self.envelope, decoder, form, self.path)
             return records
         if form is InputFormat.JSON:
-            from rerank_cli.inputs.json_values import json_values
+            from rerank_cli.inputs.records import json_values
 
             return json_values(content, self.envelope, decoder, self.path)
         lines = line_blocks(content, self.envelope, decoder, self._terminator)

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.render import Format, Style, render
-from rerank_cli.render.query_words import QueryWords
+from rerank_cli.render.table import QueryWords
 from rerank_cli.terminal import printable, readable
 from tests.conftest import Run
 from tests.fakes import OverlapScorer, windowed

@@ -8,7 +8,7 @@ import pytest
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import OutputError
 from rerank_cli.render import Format, Style, render
-from rerank_cli.render.text import are_mixed, one_table
+from rerank_cli.render.original import are_mixed, one_table
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Envelope
 from tests.fakes import OverlapScorer, windowed

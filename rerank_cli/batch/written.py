@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from rerank_cli.batch.items import Given, Outcome, Problem
-from rerank_cli.render.objects import result_object
-from rerank_cli.render.trec import one_word
-from rerank_cli.render.values import decimal, number
+from rerank_cli.render import decimal, number
+from rerank_cli.render.json_results import result_object
+from rerank_cli.render.rows import one_word
 from rerank_cli.types import Ranked, Ranking
 
 RESULTS, SCORE, RAW_SCORE, ERROR = "results", "relevance_score", "raw_score", "error"

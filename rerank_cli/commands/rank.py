@@ -14,8 +14,8 @@ from rerank_cli.errors import ExitCode, ScorerError
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.providers.asked import OnError
 from rerank_cli.render import Format, Style, render
-from rerank_cli.render.paths import no_path
-from rerank_cli.render.text import are_mixed, one_table
+from rerank_cli.render.original import are_mixed, one_table
+from rerank_cli.render.rows import no_path
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Ranking, Scorer, StreamingScorer, SurveyingScorer
 from rerank_cli.user_files import cache_directory

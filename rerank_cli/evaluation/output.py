@@ -12,7 +12,7 @@ from rerank_cli.evaluation.agreement import ordered
 from rerank_cli.evaluation.comparison import Comparison
 from rerank_cli.evaluation.report import Cost, Overall, Row, Set
 from rerank_cli.evaluation.statistics import DRAWS, Difference
-from rerank_cli.render.trec import one_word
+from rerank_cli.render.rows import one_word
 
 _BLANKS = re.compile(r"[\t\r\n]")
 _UNSAFE = re.compile(r"[^\w.@+-]+")

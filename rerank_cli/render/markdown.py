@@ -6,8 +6,7 @@ Passages are fenced, so that nothing in them is read as Markdown.
 import re
 from collections.abc import Iterator
 
-from rerank_cli.render.style import Style
-from rerank_cli.render.values import document_place, place
+from rerank_cli.render import Style, document_place, place
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Blank, Ranked, Ranking
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.media import is_url
-from rerank_cli.render.style import Style
-from rerank_cli.render.values import number, shown
+from rerank_cli.render import Style, number, shown
 from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
 

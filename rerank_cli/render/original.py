@@ -6,8 +6,7 @@ Bytes stay as they are, unless the records are of several encodings or a person 
 from collections.abc import Iterable, Iterator, Sequence
 
 from rerank_cli.errors import OutputError
-from rerank_cli.render.style import Style
-from rerank_cli.render.values import decimal
+from rerank_cli.render import Style, decimal
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Ranked, Ranking
 

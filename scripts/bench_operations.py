@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rerank_cli import machine
 from rerank_cli.engine import Device, Engine, Runtime
-from rerank_cli.models.folders import describe
+from rerank_cli.models.folder import describe
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers.graph import session_options
 from rerank_cli.scorers.network import Network, Row

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from rerank_cli import machine
-from rerank_cli.export import export
+from rerank_cli.models.export import export
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-from rerank_cli.store import Store
+from rerank_cli.models.store import Store
 
 MODELS = Path(__file__).parent / "models"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.engine import Engine
-from rerank_cli.models.folders import describe
+from rerank_cli.models.folder import describe
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.batches import ALIKE, ALONE, Batching, cut

@@ -116,7 +116,7 @@ def test_the_driver_is_asked_for_what_this_process_may_use(
 
 
 def test_a_folder_is_found_from_its_own_formats_folder(tmp_path: Path) -> None:
-    from rerank_cli.models.folders import describe
+    from rerank_cli.models.folder import describe
 
     folder = tmp_path / "model"
     (folder / "openvino").mkdir(parents=True)

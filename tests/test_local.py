@@ -11,7 +11,7 @@ from rerank_cli import Chunk, Document, Pair, open_scorer, rank
 from rerank_cli.engine import Engine
 from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
-from rerank_cli.models.folders import describe
+from rerank_cli.models.folder import describe
 from rerank_cli.scorers.batches import ALONE
 from rerank_cli.scorers.network import Row
 from tests.conftest import MODELS

@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli.engine import Engine, Runtime
 from rerank_cli.errors import MissingExtra, ModelError
-from rerank_cli.models.folders import describe
+from rerank_cli.models.folder import describe
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer

@@ -15,7 +15,7 @@ import pytest
 
 from rerank_cli import machine
 from rerank_cli.engine import Engine
-from rerank_cli.models.folders import describe
+from rerank_cli.models.folder import describe
 from rerank_cli.models.operators import needs, packed_beside
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers import open_scorer, optimised

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import open_scorer
-from rerank_cli.store import Store
+from rerank_cli.models.store import Store
 from tests.conftest import MODELS, ROOT, Outcome, Run, process
 from tests.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, left_over
 
@@ -259,4 +259,4 @@ def test_the_usual_start_touches_no_hub() -> None:
     )
     ran = process(python=("-c", code))
     assert b"huggingface_hub" not in ran.stdout
-    assert b"rerank_cli.hub" not in ran.stdout
+    assert b"rerank_cli.models.hub" not in ran.stdout

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.store import Store
+from rerank_cli.models.store import Store
 from tests.conftest import ROOT, Run
 from tests.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, left_over
 
@@ -29,7 +29,7 @@ def test_what_cannot_be_had_is_said_and_leaves_no_model(
     served: Repository, rerank: Run, faults: dict[str, Any], said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("rerank_cli.hub.fetching._PAUSE", 0)
+    monkeypatch.setattr("rerank_cli.models.hub._PAUSE", 0)
     served.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
     ran = rerank("models", "pull", NAME)
     assert ran.code == 3

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.text import envelope_of, opened
-from rerank_cli.store import sha256_of
+from rerank_cli.models.store import sha256_of
 
 _BLOCK = 1 << 20
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from rerank_cli import machine
 from rerank_cli.errors import NotInstalled
-from rerank_cli.export import export
-from rerank_cli.export.report import Compared
-from rerank_cli.hub import offline
 from rerank_cli.models import HUB, read
-from rerank_cli.store import Store
+from rerank_cli.models.export import Compared, export
+from rerank_cli.models.hub import offline
+from rerank_cli.models.store import Store
 from rerank_cli.terminal import Terminal
 
 
@@ -33,7 +32,7 @@ def _fetched(source: str, stack: ExitStack, terminal: Terminal) -> Path:
     if (barrier := offline()) is not None:
         raise NotInstalled(f"{source} ({barrier} keeps off the network)", "checkpoint of it here")
 
-    from rerank_cli.hub.checkpoints import fetch_checkpoint
+    from rerank_cli.models.pull import fetch_checkpoint
 
     terminal.say(f"{source}: fetched")
     return fetch_checkpoint(

@@ -5,7 +5,7 @@ from typing import Any
 
 from rerank_cli.models import Reference, find, read
 from rerank_cli.models.catalogue import Entry, default, entries
-from rerank_cli.store import Installed, Store
+from rerank_cli.models.store import Installed, Store
 
 _UNVERIFIED = "unverified: found when it is pulled, and locked from then on"
 

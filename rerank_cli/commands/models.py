@@ -12,9 +12,9 @@ import typer
 
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
 from rerank_cli.models import find, installed, is_local, is_path, names, read
+from rerank_cli.models.store import Store
 from rerank_cli.options import scoring
 from rerank_cli.parsing import PlainCommand, PlainGroup, effective
-from rerank_cli.store import Store
 from rerank_cli.terminal import Terminal, as_bytes, lines
 from rerank_cli.user_files import config_file
 

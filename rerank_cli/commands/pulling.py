@@ -5,10 +5,10 @@ from contextlib import ExitStack
 
 from rerank_cli import machine
 from rerank_cli.errors import NotInstalled, UsageError
-from rerank_cli.hub import offline
 from rerank_cli.models import Reference, installed, is_local, read
+from rerank_cli.models.hub import offline
+from rerank_cli.models.store import Installed, Store
 from rerank_cli.scorers import is_remote
-from rerank_cli.store import Installed, Store
 from rerank_cli.terminal import Terminal
 
 
@@ -49,7 +49,7 @@ def fetch(
         place = Store.usual().place(reference.name, reference.precision)
         raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
 
-    from rerank_cli.hub.pulling import Plan, plan, pull
+    from rerank_cli.models.pull import Plan, plan, pull
     from rerank_cli.progress import fetching
 
     terminal, store = Terminal.current(), Store.usual()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rerank_cli.errors import ModelError, NotInstalled, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
-from rerank_cli.models.folders import ModelFolder, describe
-from rerank_cli.store import Installed, Store
+from rerank_cli.models.folder import ModelFolder, describe
+from rerank_cli.models.store import Installed, Store
 
 HUB = "hf:"
 

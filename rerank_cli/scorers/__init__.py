@@ -13,7 +13,7 @@ from rerank_cli.providers.asked import Remote
 from rerank_cli.types import Scorer
 
 if TYPE_CHECKING:
-    from rerank_cli.models.folders import ModelFolder
+    from rerank_cli.models.folder import ModelFolder
 
 LEXICAL = "bm25"
 _USUAL = Engine()

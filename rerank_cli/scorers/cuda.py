@@ -6,7 +6,7 @@ import os
 import onnxruntime
 
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.operators import is_dynamic
 from rerank_cli.scorers.batches import Batching
 from rerank_cli.scorers.graph import CUDA, Graph, Loading, may_be_gpu

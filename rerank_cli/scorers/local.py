@@ -17,7 +17,7 @@ from threading import Lock
 from rerank_cli.engine import Engine
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.models.catalogue import Prompt
-from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers.batches import cut
 from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate

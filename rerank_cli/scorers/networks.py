@@ -3,7 +3,7 @@
 from rerank_cli import machine
 from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import UsageError
-from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.operators import is_dynamic
 from rerank_cli.prepared import Prepared
 from rerank_cli.scorers.graph import may_be_gpu

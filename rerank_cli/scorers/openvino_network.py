@@ -14,7 +14,7 @@ import numpy as np
 
 from rerank_cli import machine
 from rerank_cli.errors import MissingExtra, ModelError, ScorerError
-from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.operators import needs
 from rerank_cli.prepared import Prepared, Unprepared
 from rerank_cli.scorers.batches import ALIKE, ALONE, Batching

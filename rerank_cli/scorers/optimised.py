@@ -14,7 +14,7 @@ import onnxruntime
 
 from rerank_cli import machine
 from rerank_cli.errors import ModelError
-from rerank_cli.models.folders import ModelFolder
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.operators import lengths_beside, needs, packed_beside
 from rerank_cli.prepared import Prepared, Unprepared
 from rerank_cli.scorers.batches import ALIKE, ALONE

@@ -4,20 +4,103 @@ What is fetched is planned first, so that a user can be asked; a pull that is cu
 it was when it is asked for again.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.hub.choosing import checked, companions, graph_among, graph_by_name, graphs_of
-from rerank_cli.hub.client import Listing, RemoteFile, endpoint, listing
-from rerank_cli.hub.fetching import fetched, room
 from rerank_cli.models import Reference
-from rerank_cli.models.catalogue import PRECISIONS, Origin
+from rerank_cli.models.catalogue import PRECISIONS, GraphFile, Origin
+from rerank_cli.models.hub import Listing, RemoteFile, endpoint, fetched, listing, room
 from rerank_cli.models.operators import named
-from rerank_cli.store import File, Installed, Manifest, Store
+from rerank_cli.models.store import File, Installed, Manifest, Store
+
+TOKENIZER = "tokenizer.json"
+# What is read here, or tells a person what the files are.
+_WITH_IT = (
+    TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "config.json",
+    "quantize_config.json", "ort_config.json", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt",
+    "NOTICE",
+)  # fmt: skip
+_SUFFIXES = ("_data", ".data")  # of weights beside a graph, as exporters name them
+# What in a graph's name says of its precision, and of the processor that it was made for.
+_INT8 = re.compile(r"(?:^|[_.-])(?:quantized|q?u?int8|q8)(?:[_.-]|$)")
+_OTHER = re.compile(r"(?:^|[_.-])(?:fp16|bf16|q4|q4f16|bnb4|int4|uint4|O\d|optimized)(?:[_.-]|$)")
+_MADE_FOR = {"avx512_vnni": "avx512_vnni", "avx512": "avx512f", "avx2": "avx2", "arm64": "asimddp"}
+
+
+def graph_among(
+    of: Listing, graphs: Sequence[GraphFile], features: Collection[str]
+) -> RemoteFile | None:
+    """The first of the graphs that is there and suits this processor."""
+    fits = (one.file for one in graphs if not one.needs or one.needs in features)
+    return next((of.files[file] for file in fits if file in of.files), None)
+
+
+def graph_by_name(of: Listing, precision: str, features: Collection[str]) -> RemoteFile | None:
+    """The graph of a precision whose name says that it suits this processor best."""
+    suits = {
+        path: _suitability(PurePosixPath(path).stem, precision, features)
+        for path in sorted(of.files)
+        if path.endswith(".onnx")
+    }
+    best = max(suits, key=lambda path: (suits[path], -len(path)), default=None)
+    return of.files[best] if best is not None and suits[best] >= 0 else None
+
+
+def graphs_of(of: Listing) -> list[str]:
+    """All graphs of a repository."""
+    return sorted(path for path in of.files if path.endswith(".onnx"))
+
+
+def companions(of: Listing, graph: RemoteFile) -> Mapping[str, RemoteFile]:
+    """What goes with a graph: its tokenizer and the like, and weights that look like its own.
+
+    Raises `ModelError` where there is no tokenizer.json.
+    """
+    beside, top = PurePosixPath(graph.path).parent, PurePosixPath()
+    found = {}
+    for name in _WITH_IT:
+        for folder in (beside, top):
+            path = str(folder / name)
+            if path in of.files:
+                found[path] = of.files[path]
+                break
+    if not any(PurePosixPath(path).name == TOKENIZER for path in found):
+        raise ModelError(
+            f"{of.repository}: has no {TOKENIZER}",
+            hint="its tokenizer has only the slow form; transformers writes a tokenizer.json on "
+            "save_pretrained, and -m ./FOLDER takes the folder",
+        )
+    weights = [path for path in of.files if path in {graph.path + end for end in _SUFFIXES}]
+    return found | {path: of.files[path] for path in weights}
+
+
+def checked(paths: Iterable[str]) -> None:
+    """Raise `ModelError` for a path that would lead out of a model's folder."""
+    for path in paths:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+            raise ModelError(f"{path!r}: not a path within a repository")
+
+
+def _suitability(stem: str, precision: str, features: Collection[str]) -> int:
+    """How well a graph of this name suits; below 0 not at all."""
+    if _OTHER.search(stem):
+        return -1
+    if not _INT8.search(stem):
+        return int(stem == "model") if precision == "fp32" else -1
+    if precision != "int8":
+        return -1
+    for place, (made_for, needs) in enumerate(_MADE_FOR.items()):
+        if stem.endswith(made_for):
+            # Unsigned weights overflow nowhere, and signed ones only without VNNI.
+            return 10 - place if needs in features else -1
+    return 3 if "quantized" in stem else 2
+
 
 _MAIN = "main"
 
@@ -197,3 +280,29 @@ class _Done:
                 self._watch(sum(self._sizes.values()))
 
         return see
+
+
+_KINDS = (".json", ".safetensors", ".model", ".txt")
+
+
+def fetch_checkpoint(
+    repository: str, revision: str, store: Store, stack: ExitStack, waiting: Callable[[], None]
+) -> Path:
+    """Have a checkpoint in a folder, which lasts as long as the `stack`; raises `ModelError`."""
+    folder = stack.enter_context(store.alone(repository, "checkpoint", waiting))
+    of = listing(repository, revision or None)
+    files = [
+        file
+        for path, file in of.files.items()
+        if path.endswith(_KINDS) and PurePosixPath(path).parent == PurePosixPath()
+    ]
+    checked(file.path for file in files)
+    if not any(file.path.endswith(".safetensors") for file in files):
+        raise ModelError(
+            f"{repository}: has no weights in safetensors",
+            hint="weights in pickles can run anything, and are not read",
+        )
+    room(folder, sum(file.size for file in files))
+    for file in files:
+        fetched(of, file, folder, lambda _: None)
+    return folder

@@ -1,0 +1,337 @@
+"""A checkpoint to ONNX: in float32, and in int8 for this kind of processor, each in its own folder.
+
+    checkpoint    what transformers saved, read by PyTorch
+    graphs        a graph of it, and the same in int8
+    report        how far both are from PyTorch, in numbers, samples and checksums
+
+Needs the extra `export`. The report's samples and checksums are what `rerank doctor` checks by.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rerank_cli.errors import MissingExtra, ModelError, UsageError
+from rerank_cli.models.catalogue import Prompt, Sample, prompts
+from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, length_in
+
+TOKENIZER = "tokenizer.json"
+TEXTS = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """PyTorch's model, transformers' tokenizer, and the prompt of a causal model."""
+
+    model: Any
+    tokenizer: Any
+    prompt: Prompt | None
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether the model tells queries from passages by token types."""
+        return getattr(self.model.config, "type_vocab_size", 0) > 1
+
+
+def read_checkpoint(source: Path) -> Checkpoint:
+    """Read a checkpoint's folder. Raises `MissingExtra`, and `ModelError` for no reranker's."""
+    torch, transformers = _libraries()
+    prompt = prompts().get(str(_config(source).get("model_type")))
+    kind = (
+        transformers.AutoModelForSequenceClassification
+        if prompt is None
+        else transformers.AutoModelForCausalLM
+    )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, use_fast=True)
+        model = kind.from_pretrained(
+            source, dtype=torch.float32, attn_implementation="eager", use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{source}: cannot be read: {' '.join(str(error).split())}") from error
+    labels = getattr(model.config, "num_labels", 1)
+    if prompt is None and labels > 2:
+        raise ModelError(f"{source}: not a reranker: it has {labels} classes")
+    return Checkpoint(model.eval(), tokenizer, prompt)
+
+
+def write_texts(checkpoint: Checkpoint, source: Path, folder: Path) -> None:
+    """Write the tokenizer in its fast form, and what describes the model."""
+    checkpoint.tokenizer.save_pretrained(folder)
+    for path in [one for one in folder.iterdir() if one.name not in TEXTS]:
+        path.unlink()
+    if not (folder / TOKENIZER).is_file():
+        raise ModelError(f"{source}: its tokenizer has no fast form")
+    shutil.copyfile(source / "config.json", folder / "config.json")
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import onnx  # noqa: F401 - to say now what would be missed later
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingExtra(
+            f"exporting needs the extra export, and {error.name} is not installed",
+            hint="pip install 'rerank-cli[export]'",
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return torch, transformers
+
+
+def _config(source: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"{source}: no checkpoint: its config.json: {error.strerror}",
+            hint="name the folder that transformers saved the model in",
+        ) from error
+    except ValueError as error:
+        raise ModelError(f"{source}/config.json: not JSON: {error}") from error
+    if not any(source.glob("*.safetensors")):
+        raise ModelError(
+            f"{source}: has no weights in safetensors",
+            hint="weights in pickles can run anything: save them anew with save_pretrained",
+        )
+    return content if isinstance(content, dict) else {}
+
+
+NAME = "model.onnx"
+OPSET = 17
+_WEIGHTS = "model.onnx_data"
+_MOST_IN_ONE = 1_900_000_000  # bytes: protobuf takes 2 GB
+
+
+def write_graph(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a graph in float32, weights beside it where they are too many for one file."""
+    import onnx
+    import torch
+
+    model = checkpoint.model
+
+    class Logits(torch.nn.Module):  # type: ignore[misc]
+        """The model's logits, of a causal one after the last token alone."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values: Any) -> Any:
+            more = {"logits_to_keep": 1, "use_cache": False} if checkpoint.prompt is not None else {}
+            return self.model(**dict(zip(names, values, strict=True)), **more).logits
+
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if checkpoint.is_typed else [])]
+    ids = torch.arange(5, 17).unsqueeze(0) % model.config.vocab_size
+    example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    example["token_type_ids"] = torch.zeros_like(ids)
+    axes: dict[str, Mapping[int, str]] = {name: {0: "pairs", 1: "tokens"} for name in names}
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        first = Path(scratch) / NAME
+        _export(
+            Logits().eval(),
+            tuple(example[name] for name in names),
+            str(first),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={**axes, "logits": {0: "pairs"}},
+        )
+        size = sum(one.stat().st_size for one in Path(scratch).iterdir())
+        graph = onnx.load(first)
+        if size <= _MOST_IN_ONE:
+            onnx.save(graph, path)
+        else:
+            onnx.save(graph, path, save_as_external_data=True, location=_WEIGHTS)
+
+
+def _export(*arguments: Any, **options: Any) -> None:
+    """Have torch write a graph, without what its tracer says of every branch."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(*arguments, **options)
+
+
+def quantise(plain: Path, path: Path, features: Collection[str]) -> str:
+    """Write a graph in int8, as suits a processor, and say how in words."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Without these two 8-bit products are added in 16 bits, for which weights need a bit less.
+    full = bool({"avx512_vnni", "avx_vnni", "asimddp"} & set(features))
+    quantize_dynamic(
+        plain,
+        path,
+        per_channel=True,
+        reduce_range=not full,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=False,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    bits = "8 bits, for processors with VNNI or arm64's dot product" if full else "7 of 8 bits"
+    return f"int8, weights per channel in {bits}; activations per run, as they come"
+
+
+_QUERIES = {
+    "how do I get a refund": (
+        "If you are not happy with what you bought, send it back and we return the full price.",
+        "We are closed on public holidays.",
+        "Money for returned goods reaches your card about a week later.",
+    ),
+    "what is panda?": (
+        "hi",
+        "The giant panda is a bear species endemic to China.",
+        "pandas is a library for tables in Python.",
+    ),
+    "is it safe to eat raw potatoes": (
+        "Green potatoes contain solanine, which is poisonous in larger amounts.",
+        "Potatoes were brought to Europe in the sixteenth century.",
+        "Raw potato is hard to digest, and its bitter parts should be cut out. " * 4,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How far scores in ONNX are from PyTorch's, over all sample pairs.
+
+    The largest difference of logits, and Spearman's rank correlation.
+    """
+
+    precision: str
+    largest: float
+    correlation: float
+
+
+def samples_of(checkpoint: Checkpoint, tokenizer: Path) -> list[Sample]:
+    """Sample pairs, and PyTorch's logits of them."""
+    import torch
+
+    from rerank_cli.scorers.encoding import ModelTokenizer
+    from rerank_cli.scorers.prompting import PromptTokenizer
+    from rerank_cli.scorers.tensors import logits_of
+
+    plain = ModelTokenizer(tokenizer)
+    asking = plain if checkpoint.prompt is None else PromptTokenizer(plain, checkpoint.prompt, None)
+    answers = None if isinstance(asking, ModelTokenizer) else asking.answers()
+    template, most, found = asking.template(), length_in(tokenizer.parent), []
+    for query, passages in _QUERIES.items():
+        for passage in passages:
+            asked, shown = asking.query(query), asking.encode(passage).ids
+            ids, types = template.ids(asked, shown), template.types(len(asked), len(shown))
+            if len(ids) > most:
+                continue
+            given = {"input_ids": torch.tensor([ids])}
+            if checkpoint.is_typed:
+                given["token_type_ids"] = torch.tensor([types])
+            with torch.no_grad():
+                output = checkpoint.model(**given).logits.double().numpy()
+            [logit] = logits_of(output, [(ids, types)], tokenizer, answers)
+            found.append(Sample(query, passage, round(logit, 5)))
+    return found
+
+
+def compared(folder: Path, samples: Sequence[Sample]) -> Compared:
+    """Score the samples by what was written."""
+    from rerank_cli.scorers import open_scorer
+    from rerank_cli.types import Chunk, Document, Pair
+
+    scorer = open_scorer(str(folder))
+    pairs = [
+        Pair(one.query, Chunk(Document(one.passage), 0, len(one.passage), one.passage, 0))
+        for one in samples
+    ]
+    found = [float(value or 0.0) for value in scorer.score(pairs).values]
+    wanted = [one.logit for one in samples]
+    largest = max(abs(a - b) for a, b in zip(found, wanted, strict=True))
+    return Compared(folder.name, largest, _rank_correlation(found, wanted))
+
+
+def write_report(
+    folder: Path, compared: Compared, samples: Sequence[Sample], name: str, recipe: str
+) -> None:
+    """Write the samples, the card and the checksums."""
+    tests = [asdict(one) for one in samples]
+    (folder / SELF_TEST).write_text(json.dumps(tests, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(compared, name, recipe), encoding="utf-8")
+    lines = []
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as stream:
+            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {path.name}\n")
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's: Pearson's correlation of ranks (no two logits of the samples are equal)."""
+    one, other = (np.argsort(np.argsort(values)).astype(float) for values in (first, second))
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _card(compared: Compared, name: str, recipe: str) -> str:
+    from importlib.metadata import version
+
+    used = ", ".join(f"{one} {version(one)}" for one in ("torch", "transformers", "onnx"))
+    return (
+        f"# {name}, {compared.precision}\n\n"
+        f"Made by `rerank models export` ({used}, opset {OPSET}): {recipe}.\n\n"
+        f"Against PyTorch in float32, on the pairs of {SELF_TEST}: logits differ by "
+        f"{compared.largest:.5f} at most, and Spearman's correlation of their ranks is "
+        f"{compared.correlation:.3f}.\n\nThe licence is the original's. `rerank doctor -m` this "
+        f"folder scores the pairs again and checks {CHECKSUMS}.\n"
+    )
+
+
+Say = Callable[[str], None]
+
+
+def export(
+    source: Path, out: Path, *, features: Collection[str], name: str, say: Say
+) -> list[Compared]:
+    """Make `out`/fp32 and `out`/int8 of a checkpoint's folder, and compare them with it.
+
+    `name` is what the model is called in its card. Raises `UsageError` where `out` is there
+    already, `MissingExtra`, and `ModelError` for what is no reranker's checkpoint.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: is not empty", hint="name a folder that is to be made")
+    with tempfile.TemporaryDirectory(dir=_parent(out), prefix=".export-") as scratch:
+        plain, small = Path(scratch) / "fp32", Path(scratch) / "int8"
+        say(f"{name}: read by PyTorch")
+        checkpoint = read_checkpoint(source)
+        plain.mkdir()
+        write_texts(checkpoint, source, plain)
+        samples = samples_of(checkpoint, plain / TOKENIZER)
+        say(f"{name}: written in float32")
+        write_graph(checkpoint, plain / NAME)
+        del checkpoint
+        say(f"{name}: written in int8")
+        small.mkdir()
+        for text in TEXTS:
+            if (plain / text).is_file():
+                shutil.copyfile(plain / text, small / text)
+        recipe = quantise(plain / NAME, small / NAME, features)
+        found = [compared(folder, samples) for folder in (plain, small)]
+        for folder, one, how in zip((plain, small), found, ("float32", recipe), strict=True):
+            write_report(folder, one, samples, name, how)
+        out.mkdir(parents=True, exist_ok=True)
+        for folder in (plain, small):
+            folder.rename(out / folder.name)
+    return found
+
+
+def _parent(out: Path) -> Path:
+    """The nearest folder above that is there, on whose disk `out` will be."""
+    above = Path(os.path.abspath(out)).parents  # noqa: PTH100 - links stay as they are
+    return next(folder for folder in above if folder.is_dir())

@@ -8,7 +8,6 @@ from typing import ClassVar
 import typer
 
 from rerank_cli import boundary, progress
-from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import Unit
 from rerank_cli.options import reading, remote, scoring, shell, showing
@@ -27,6 +26,7 @@ from rerank_cli.providers.asked import (
 from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, Encoding
 from rerank_cli.ranking.results import Aggregation
 from rerank_cli.render import Format
+from rerank_cli.runtimes import Device, Engine, Runtime
 from rerank_cli.terminal import Color, Terminal
 from rerank_cli.usage import DEFAULT, DefaultGroup, RankCommand
 

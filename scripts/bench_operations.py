@@ -28,12 +28,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from rerank_cli import machine
-from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.models.folder import describe
-from rerank_cli.prepared import Prepared
-from rerank_cli.scorers.graph import session_options
-from rerank_cli.scorers.network import Network, Row
-from rerank_cli.scorers.networks import open_network
+from rerank_cli.runtimes import Device, Engine, Network, Row, Runtime, open_network
+from rerank_cli.runtimes.onnxruntime_graph import session_options
+from rerank_cli.runtimes.prepared_cache import Prepared
 
 LENGTHS = (32, 64, 128, 256, 512)
 SECONDS = 2.0  # that each is timed for

@@ -8,15 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.engine import Engine
 from rerank_cli.models.folder import describe
-from rerank_cli.prepared import Prepared
+from rerank_cli.runtimes import ALIKE, ALONE, Batching, Engine, Row, cut
+from rerank_cli.runtimes.onnxruntime_graph import Graph, Loading, open_graph
+from rerank_cli.runtimes.prepared_cache import Prepared
+from rerank_cli.runtimes.tensors import are_batches_alike
 from rerank_cli.scorers import open_scorer
-from rerank_cli.scorers.batches import ALIKE, ALONE, Batching, cut
-from rerank_cli.scorers.graph import Graph, Loading
-from rerank_cli.scorers.network import Row
-from rerank_cli.scorers.optimised import open_graph
-from rerank_cli.scorers.probing import are_batches_alike
 from rerank_cli.types import Chunk, Document, Pair
 from tests.conftest import MODELS, ROOT
 from tests.folders import copied

@@ -5,10 +5,10 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from rerank_cli.engine import Device, Engine
+from rerank_cli import runtimes
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.scorers import cuda, graph, networks, open_scorer
-from rerank_cli.scorers.batches import Batching
+from rerank_cli.runtimes import Batching, Device, Engine, onnxruntime_graph
+from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, Run
 
@@ -24,12 +24,12 @@ def scores(scorer: Scorer) -> list[float | None]:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a GPU and the onnxruntime for it, which is the CPU in truth."""
-    for module in (networks, cuda):
+    for module in (runtimes, onnxruntime_graph):
         monkeypatch.setattr(module, "may_be_gpu", lambda: True)
-    monkeypatch.setattr(cuda, "_gpus", lambda: 1)
-    monkeypatch.setattr(cuda, "CUDA", "CPUExecutionProvider")
-    monkeypatch.setattr(graph, "_OTHERS", [])
-    monkeypatch.setattr(cuda, "_OPTIONS", {})
+    monkeypatch.setattr(onnxruntime_graph, "_gpus", lambda: 1)
+    monkeypatch.setattr(onnxruntime_graph, "CUDA", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_graph, "_OTHERS", [])
+    monkeypatch.setattr(onnxruntime_graph, "_OPTIONS", {})
     monkeypatch.setattr(onnxruntime, "set_default_logger_severity", lambda _: None)
 
 
@@ -39,7 +39,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pairs_are_filled_up_to_the_longest_of_a_batch(
     name: str, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "_BATCHING", Batching(tokens, pairs=64, padded=True))
+    monkeypatch.setattr(onnxruntime_graph, "_BATCHING", Batching(tokens, pairs=64, padded=True))
     on_cpu = open_scorer(str(MODELS / name), engine=Engine(device=Device.CPU))
     for device in (Device.CUDA, Device.AUTO):
         scorer = open_scorer(str(MODELS / name), engine=Engine(device=device))
@@ -59,9 +59,9 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
     assert "--device cuda: the onnxruntime that is installed is one for CPUs" in ran.err
     assert "onnxruntime-gpu" in ran.err
 
-    for module in (networks, cuda):
+    for module in (runtimes, onnxruntime_graph):
         monkeypatch.setattr(module, "may_be_gpu", lambda: True)
-    monkeypatch.setattr(cuda, "_gpus", lambda: 0)
+    monkeypatch.setattr(onnxruntime_graph, "_gpus", lambda: 0)
     auto = rerank(*arguments)
     assert (auto.code, auto.out, auto.err) == (0, expected.out, "")
     ran = rerank(*arguments, "--device", "cuda")
@@ -73,7 +73,7 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
 def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(graph.Graph, "runs_by", lambda *_: False)
+    monkeypatch.setattr(onnxruntime_graph.Graph, "runs_by", lambda *_: False)
     with pytest.raises(UsageError, match="cannot load its CUDA provider"):
         open_scorer(BERT, engine=Engine(device=Device.CUDA))
     auto = open_scorer(BERT, engine=Engine(device=Device.AUTO))
@@ -93,7 +93,7 @@ def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(name)
 
     monkeypatch.setattr("ctypes.CDLL", missing)
-    assert cuda._gpus() == 0
+    assert onnxruntime_graph._gpus() == 0
 
 
 def test_the_driver_is_asked_for_what_this_process_may_use(
@@ -112,7 +112,7 @@ def test_the_driver_is_asked_for_what_this_process_may_use(
 
     for answer, found in ((0, 2), (100, 0)):  # 100 is CUDA_ERROR_NO_DEVICE
         monkeypatch.setattr("ctypes.CDLL", lambda _, answer=answer: Driver(answer))
-        assert cuda._gpus() == found
+        assert onnxruntime_graph._gpus() == found
 
 
 def test_a_folder_is_found_from_its_own_formats_folder(tmp_path: Path) -> None:

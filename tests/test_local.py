@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import Chunk, Document, Pair, open_scorer, rank
-from rerank_cli.engine import Engine
 from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
-from rerank_cli.scorers.batches import ALONE
-from rerank_cli.scorers.network import Row
+from rerank_cli.runtimes import ALONE, Engine, Row
 from tests.conftest import MODELS
 from tests.folders import copied, graph_of, in_onnx_folder, with_external_data, with_narrow_inputs
 

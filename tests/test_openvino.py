@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rerank_cli.engine import Engine, Runtime
 from rerank_cli.errors import MissingExtra, ModelError
 from rerank_cli.models.folder import describe
-from rerank_cli.prepared import Prepared
+from rerank_cli.runtimes import Engine, Runtime
+from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
@@ -20,8 +20,8 @@ from tests.folders import copied, graph_of, with_external_data
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
 
-from rerank_cli.scorers import openvino_network  # noqa: E402
-from rerank_cli.scorers.openvino_network import open_openvino  # noqa: E402
+from rerank_cli.runtimes import openvino_graph  # noqa: E402
+from rerank_cli.runtimes.openvino_graph import open_openvino  # noqa: E402
 
 NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
 OPENVINO = Engine(Runtime.OPENVINO)
@@ -49,7 +49,7 @@ def test_scores_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyP
     pairs = [pair for row in rows for pair in pairs_of([row["passage"]], row["query"])]
     logits = [row["logit"] for row in rows]
     rounded = open_scorer(str(MODELS / name), engine=OPENVINO).score(pairs).values
-    monkeypatch.setattr(openvino_network, "_precision", lambda _: "f32")
+    monkeypatch.setattr(openvino_graph, "_precision", lambda _: "f32")
     exact = open_scorer(str(MODELS / name), engine=OPENVINO).score(pairs).values
     assert exact == pytest.approx(logits, abs=1e-4)
     # A factor in bfloat16 has 8 bits, and these models few dimensions to even that out in.

@@ -14,12 +14,12 @@ import onnxruntime
 import pytest
 
 from rerank_cli import machine
-from rerank_cli.engine import Engine
 from rerank_cli.models.folder import describe
-from rerank_cli.models.operators import needs, packed_beside
-from rerank_cli.prepared import Prepared
-from rerank_cli.scorers import open_scorer, optimised
-from rerank_cli.scorers.optimised import open_graph
+from rerank_cli.runtimes import Engine, onnxruntime_graph
+from rerank_cli.runtimes.onnx_file import needs, packed_beside
+from rerank_cli.runtimes.onnxruntime_graph import open_graph
+from rerank_cli.runtimes.prepared_cache import Prepared
+from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
 from tests.folders import copied, with_external_data
@@ -137,7 +137,7 @@ def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path, rerank: Ru
     # One that is as it was written, and still of no use to this onnxruntime.
     store = Prepared(root)
     graph = MODELS / "xlmr" / "model.onnx"
-    store.folder(graph, optimised.recipe(), lambda making: (making / "model.onnx").touch())
+    store.folder(graph, onnxruntime_graph.recipe(), lambda making: (making / "model.onnx").touch())
     open_graph(describe(graph, "xlmr"), store, 1)
     (note,) = store.notes
     assert "was damaged" in note

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from rerank_cli.prepared import Prepared, Unprepared
+from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
 from tests.conftest import ROOT
 
 

@@ -15,9 +15,9 @@ import pytest
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.file_types import COMPRESSED, FORMATS, LINES, Unit
 from rerank_cli.models.catalogue import entries
-from rerank_cli.prepared import VARIABLE as PREPARED_VARIABLE
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.rows import HEADER
+from rerank_cli.runtimes.prepared_cache import VARIABLE as PREPARED_VARIABLE
 from rerank_cli.user_files import HOME_VARIABLE
 from tests.conftest import ROOT, Run
 from tests.test_settings import SETTINGS

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from rerank_cli import Chunk, Document, Pair, Scorer, open_scorer
-from rerank_cli.engine import Engine
+from rerank_cli.runtimes import Engine
 from tests.conftest import MODELS, ROOT
 
 SCORERS = {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError
-from rerank_cli.prepared import Prepared
+from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import vocabulary
 from rerank_cli.scorers.encoding import ModelTokenizer
 from rerank_cli.scorers.vocabulary import Vocabulary, make_index, open_vocabulary

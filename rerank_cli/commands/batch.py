@@ -10,7 +10,6 @@ import typer
 from rerank_cli.batch.reading import Fields
 from rerank_cli.batch.written import Shape
 from rerank_cli.commands import batch_options as own
-from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import UsageError
 from rerank_cli.options import remote, scoring, showing
 from rerank_cli.parsing import PlainCommand, chosen
@@ -26,6 +25,7 @@ from rerank_cli.providers.asked import (
 )
 from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, Encoding
 from rerank_cli.ranking.results import Aggregation
+from rerank_cli.runtimes import Device, Engine, Runtime
 from rerank_cli.terminal import Terminal
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)

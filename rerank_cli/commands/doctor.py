@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import ExitCode
 from rerank_cli.options import scoring
 from rerank_cli.parsing import PlainCommand
+from rerank_cli.runtimes import Device, Engine, Runtime
 from rerank_cli.terminal import Terminal, printable
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)

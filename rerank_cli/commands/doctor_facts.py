@@ -11,13 +11,13 @@ from typing import Any
 
 from rerank_cli import __version__, machine
 from rerank_cli.commands.self_test import Check, checks
-from rerank_cli.engine import Engine
 from rerank_cli.errors import ConfigError, RerankError
 from rerank_cli.keys import find_key
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.hub import offline
-from rerank_cli.prepared import VARIABLE, Prepared
 from rerank_cli.providers import catalogue
+from rerank_cli.runtimes import Engine
+from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
 
@@ -154,7 +154,7 @@ def _first_score(scorer: Scorer) -> float:
 
 def _files(folder: ModelFolder) -> list[dict[str, Any]]:
     """The files of a local model: its graph, with the weights beside it, and its tokenizer."""
-    from rerank_cli.models.operators import needs
+    from rerank_cli.runtimes.onnx_file import needs
 
     weights = [folder.graph.parent / name for name in needs(folder.graph)]
     return [_file(path) for path in (folder.graph, *weights, folder.tokenizer)]

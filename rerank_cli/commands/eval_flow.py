@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rerank_cli.commands.eval_scoring import score, tell
 from rerank_cli.commands.eval_table import drawn
-from rerank_cli.engine import Engine
 from rerank_cli.errors import ExitCode, InputError, UsageError
 from rerank_cli.evaluation import beir, lists
 from rerank_cli.evaluation.beir import Parts
@@ -20,6 +19,7 @@ from rerank_cli.evaluation.report import Rows, Set, overall
 from rerank_cli.evaluation.runner import Job
 from rerank_cli.evaluation.systems import System, system_of
 from rerank_cli.providers.asked import Remote
+from rerank_cli.runtimes import Engine
 from rerank_cli.scorers import local_folder, open_scorer
 from rerank_cli.terminal import PipeClosed, Terminal
 from rerank_cli.types import Scorer
@@ -189,7 +189,7 @@ def _stamp(system: System, remote: Remote) -> str:
     folder = None if system.model == _BM25 else local_folder(system.model)
     if folder is None:
         return remote.base_url or ""
-    from rerank_cli.models.operators import needs
+    from rerank_cli.runtimes.onnx_file import needs
 
     beside = [folder.graph.parent / name for name in needs(folder.graph)]
     found = [path.stat() for path in (folder.graph, folder.tokenizer, *beside)]

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.options import remote, scoring
 from rerank_cli.parsing import PlainCommand
@@ -20,6 +19,7 @@ from rerank_cli.providers.asked import (
     Calling,
     Remote,
 )
+from rerank_cli.runtimes import Device, Engine, Runtime
 from rerank_cli.terminal import Terminal
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)

@@ -9,8 +9,8 @@ from typing import Any
 from rerank_cli.models import read
 from rerank_cli.models.catalogue import Sample, entries
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
-from rerank_cli.models.operators import is_dynamic
 from rerank_cli.models.store import MANIFEST, Store, sha256_of
+from rerank_cli.runtimes.onnx_file import is_dynamic
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 
 # Logits of a float32 graph are those that were published; in int8, and in bfloat16, nearly.

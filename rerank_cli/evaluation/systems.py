@@ -5,10 +5,10 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from rerank_cli.engine import Device, Engine, Runtime
 from rerank_cli.errors import UsageError
 from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.ranking.results import Aggregation
+from rerank_cli.runtimes import Device, Engine, Runtime
 
 PREPEND = ("title", "none")
 

@@ -128,7 +128,9 @@ def write_graph(checkpoint: Checkpoint, path: Path) -> None:
             self.model = model
 
         def forward(self, *values: Any) -> Any:
-            more = {"logits_to_keep": 1, "use_cache": False} if checkpoint.prompt is not None else {}
+            more = (
+                {"logits_to_keep": 1, "use_cache": False} if checkpoint.prompt is not None else {}
+            )
             return self.model(**dict(zip(names, values, strict=True)), **more).logits
 
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if checkpoint.is_typed else [])]
@@ -219,9 +221,9 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path) -> list[Sample]:
     """Sample pairs, and PyTorch's logits of them."""
     import torch
 
+    from rerank_cli.runtimes.tensors import logits_of
     from rerank_cli.scorers.encoding import ModelTokenizer
     from rerank_cli.scorers.prompting import PromptTokenizer
-    from rerank_cli.scorers.tensors import logits_of
 
     plain = ModelTokenizer(tokenizer)
     asking = plain if checkpoint.prompt is None else PromptTokenizer(plain, checkpoint.prompt, None)

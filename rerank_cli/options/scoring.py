@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.engine import Device, Runtime
 from rerank_cli.options import setting
 from rerank_cli.providers.asked import Cutting
 from rerank_cli.ranking.chunking import Encoding
 from rerank_cli.ranking.results import Aggregation
+from rerank_cli.runtimes import Device, Runtime
 
 _model = partial(setting, rich_help_panel="Model")
 _chunking = partial(setting, rich_help_panel="Chunking")

@@ -7,9 +7,9 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from rerank_cli.engine import Engine
 from rerank_cli.errors import UsageError
 from rerank_cli.providers.asked import Remote
+from rerank_cli.runtimes import Engine
 from rerank_cli.types import Scorer
 
 if TYPE_CHECKING:

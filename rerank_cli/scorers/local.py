@@ -14,15 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
-from rerank_cli.engine import Engine
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import ModelFolder
-from rerank_cli.prepared import Prepared
-from rerank_cli.scorers.batches import cut
+from rerank_cli.runtimes import Engine, Network, Row, cut, open_network
+from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
-from rerank_cli.scorers.network import Network, Row
-from rerank_cli.scorers.networks import open_network
 from rerank_cli.scorers.prompting import PromptTokenizer
 from rerank_cli.scorers.scheduler import Done, Scheduler
 from rerank_cli.scorers.vocabulary import open_vocabulary

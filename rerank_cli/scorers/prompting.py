@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.catalogue import Prompt
+from rerank_cli.runtimes.tensors import Answers
 from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
-from rerank_cli.scorers.tensors import Answers
 from rerank_cli.types import Tokens
 
 _SPACE = " "  # between the prompt and the passage

@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 import tokenizers
 
-from rerank_cli.prepared import Prepared, Unprepared
+from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
 from rerank_cli.types import Tokens
 
 # So many parts of texts are looked up: for more, all pieces are read in as much time.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from peers.measured import Job, Score, main
 from peers.passages import LENGTH
 from rerank_cli import open_scorer, rank
-from rerank_cli.engine import Engine, Runtime
+from rerank_cli.runtimes import Engine, Runtime
 
 
 def opened(job: Job) -> Score:

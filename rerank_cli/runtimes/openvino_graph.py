@@ -15,12 +15,18 @@ import numpy as np
 from rerank_cli import machine
 from rerank_cli.errors import MissingExtra, ModelError, ScorerError
 from rerank_cli.models.folder import ModelFolder
-from rerank_cli.models.operators import needs
-from rerank_cli.prepared import Prepared, Unprepared
-from rerank_cli.scorers.batches import ALIKE, ALONE, Batching
-from rerank_cli.scorers.network import Row
-from rerank_cli.scorers.probing import are_batches_alike
-from rerank_cli.scorers.tensors import Number, Spec, check_inputs, check_output, feed_of, logits_of
+from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row
+from rerank_cli.runtimes.onnx_file import needs
+from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
+from rerank_cli.runtimes.tensors import (
+    Number,
+    Spec,
+    are_batches_alike,
+    check_inputs,
+    check_output,
+    feed_of,
+    logits_of,
+)
 
 _COMPILED = "compiled.blob"
 _ALIKE = "alike"  # is there if pairs of one length may share a run

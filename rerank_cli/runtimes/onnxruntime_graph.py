@@ -1,0 +1,352 @@
+"""An ONNX cross-encoder in onnxruntime: token ids of pairs in, their logits out.
+
+Knows onnxruntime and the shapes that exporters give cross-encoders; knows no text. A graph is
+optimised once for this machine and this onnxruntime, and mapped into memory from then on.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+from rerank_cli import machine
+from rerank_cli.errors import ModelError, ScorerError, UsageError
+from rerank_cli.models.folder import ModelFolder
+from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row
+from rerank_cli.runtimes.onnx_file import is_dynamic, lengths_beside, needs, packed_beside
+from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
+from rerank_cli.runtimes.tensors import (
+    Answers,
+    Number,
+    Spec,
+    check_inputs,
+    check_output,
+    feed_of,
+    logits_of,
+)
+
+# The variable that `scorers` sets is for other systems than Windows, where this is for.
+onnxruntime.disable_telemetry_events()
+
+_DTYPES: dict[str, Number] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+}
+_CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+_MASK = "attention_mask"
+_OTHERS = [_CPU]  # what runs the operators that a provider has no kernel for
+_SILENT = 4  # what goes wrong is raised: onnxruntime's own log would only say it twice
+ORT_ERRORS = (
+    ort.EPFail,
+    ort.Fail,
+    ort.InvalidArgument,
+    ort.InvalidGraph,
+    ort.InvalidProtobuf,
+    ort.NoModel,
+    ort.NoSuchFile,
+    ort.NotImplemented,
+    ort.RuntimeException,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a graph is loaded.
+
+    One that is a model's `prepared` copy is taken as it is. Each run has so many `threads`, and it
+    is worth making so many at once as there are `workers`. `provider` is onnxruntime's own name of
+    what else than the CPU runs it, with its options. Pairs are filled up with the token `padding`.
+    A causal model is read by its `answers`.
+    """
+
+    prepared: Path | None = None
+    threads: int = 1
+    workers: int = 1
+    batching: Batching = ALONE
+    provider: tuple[str, dict[str, str]] | None = None
+    padding: int = 0
+    answers: Answers | None = None
+
+
+class Graph:
+    """A loaded graph; safe to run from several threads at once."""
+
+    notes: Sequence[str] = ()
+
+    def __init__(self, path: Path, loading: Loading) -> None:
+        """Load a graph, and check that it is a cross-encoder's; raises `ModelError`."""
+        options = session_options(loading.threads)
+        if loading.prepared is not None:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(loading.prepared or path),
+                options,
+                providers=[loading.provider, *_OTHERS] if loading.provider else [_CPU],
+                enable_fallback=0,  # which would print, and go on by another provider
+            )
+        except ORT_ERRORS as error:
+            raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
+        self.path = path
+        self.prepared = loading.prepared
+        self.workers = loading.workers
+        self.run_by = f"onnxruntime on the {'GPU' if loading.provider else 'CPU'}"
+        self._loading = loading
+        self._inputs = check_inputs(
+            {
+                spec.name: Spec(spec.type, _DTYPES.get(spec.type), spec.shape)
+                for spec in self._session.get_inputs()
+            },
+            path,
+            loading.answers,
+        )
+        self.batching = loading.batching
+        if _MASK not in self._inputs:  # what is filled up would be read
+            self.batching = replace(self.batching, padded=False)
+        ids = next(spec for spec in self._session.get_inputs() if spec.name == "input_ids")
+        if isinstance(ids.shape[0], int):
+            self.batching = ALONE  # the graph was exported for so many pairs
+        self._output = self._logits_output()
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _SILENT
+
+    def runs_by(self, provider: str) -> bool:
+        """Whether onnxruntime did load what else than the CPU was asked for."""
+        return provider in self._session.get_providers()
+
+    def logits(self, rows: Sequence[Row]) -> list[float]:
+        """Score pairs in one run, as `Network` says; raises `ScorerError`."""
+        answers = self._loading.answers
+        feed = feed_of(rows, self._inputs, self._loading.padding, answers)
+        try:
+            output = self._session.run([self._output], feed, self._options)[0]
+        except ORT_ERRORS as error:
+            longest = max(len(ids) for ids, _ in rows)
+            raise ScorerError(
+                f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
+            ) from error
+        return logits_of(output, rows, self.path, answers)
+
+    def widened(self) -> "Graph | None":
+        """The graph with all cores for each run, from the copy whose weights are in memory."""
+        if self.workers == 1 or self.prepared is None:
+            return None
+        return Graph(self.path, replace(self._loading, threads=self.workers))
+
+    def _logits_output(self) -> str:
+        outputs = self._session.get_outputs()
+        output = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
+        check_output(output.name, output.shape, self.path, self._loading.answers)
+        return str(output.name)
+
+
+def may_be_gpu() -> bool:
+    """Whether the onnxruntime that is installed is one that could use a GPU."""
+    return CUDA in onnxruntime.get_available_providers()
+
+
+def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
+    """How every graph is loaded: for lengths that differ, and so many threads a run."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Several threads wait for each other busily, but not for the next run.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # a pattern a length would pile up
+    options.log_severity_level = _SILENT
+    return options
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime said, without its own prefix, in one line."""
+    return " ".join(str(error).rpartition(" : ")[2].split())
+
+
+_GRAPH = "model.onnx"
+_WEIGHTS = "weights.bin"
+_UNMASKED = "unmasked.onnx"  # while it is made
+_ALIKE = "alike"  # is there if pairs of one length may share a run
+_FORMAT = 3
+_LEAST_WEIGHT = 1024  # bytes: smaller ones stay within the graph
+_MOST_WITHIN = 1 << 24  # bytes
+# Kernels load packed weights from places that are multiples of this, and onnxruntime 1.31 writes
+# them one behind the other: after one of another length they would end the process.
+_ALIGNED = 64  # bytes
+
+
+def open_graph(
+    folder: ModelFolder, store: Prepared | None, threads: int, answers: Answers | None = None
+) -> Graph:
+    """Open a model's graph for so many runs at once, prepared if it can be; raises `ModelError`."""
+    plain = Loading(workers=threads, answers=answers)
+    path = folder.graph
+    if store is None:
+        return Graph(path, plain)
+
+    def make(making: Path) -> None:
+        _optimise(path, making, folder.length, answers)
+
+    try:
+        made = store.folder(path, recipe(), make, needs)
+    except (Unprepared, *ORT_ERRORS):  # a graph that is itself the trouble will say so
+        return Graph(path, plain)
+    try:
+        alike = (made / _ALIKE).exists()
+        batching = ALIKE if alike else ALONE
+        return Graph(path, replace(plain, prepared=made / _GRAPH, batching=batching))
+    except ModelError as error:
+        store.discard(made, str(error))
+        return Graph(path, plain)
+
+
+def recipe() -> str:
+    """What a prepared graph depends on besides its file: it changes with any of it."""
+    return f"graph {_FORMAT}; onnxruntime {onnxruntime.__version__}; {machine.signature()}"
+
+
+def _optimise(path: Path, folder: Path, longest: int, answers: Answers | None) -> None:
+    """Have onnxruntime load a graph and save what it then has, and see what runs can be made."""
+    from google.protobuf.message import DecodeError
+
+    from rerank_cli.runtimes.onnx_file import unmask
+    from rerank_cli.runtimes.tensors import are_batches_alike, are_equal
+
+    _save(path, folder)
+    try:
+        graph = Graph(path, Loading(folder / _GRAPH, answers=answers))
+    except ModelError:  # it is no cross-encoder, and whoever opens it will say so
+        return
+    unmasked = folder / _UNMASKED
+    with suppress(ModelError, DecodeError):  # what cannot be made without it is as good with it
+        if unmask(folder / _GRAPH, unmasked):
+            without = Graph(path, Loading(unmasked, answers=answers))
+            if are_equal(graph, without, longest):
+                unmasked.replace(folder / _GRAPH)
+                graph = without
+    unmasked.unlink(missing_ok=True)
+    if are_batches_alike(graph, longest):
+        (folder / _ALIKE).touch()
+
+
+def _save(path: Path, folder: Path) -> None:
+    """Save the optimised graph, and its weights beside it, as kernels want them if that can be."""
+    if machine.features():  # else a copy could be mistaken for one of the same machine
+        if _saved_packed(path, folder, _LEAST_WEIGHT):
+            return
+        # What puts the others out of place stays within the graph, unless that makes it large.
+        uneven = [one for one in lengths_beside(folder / _GRAPH) if one % _ALIGNED]
+        least = max(uneven, default=_MOST_WITHIN) + 1
+        if least <= _MOST_WITHIN and _saved_packed(path, folder, least):
+            return
+    _optimised(path, folder, _LEAST_WEIGHT, packed=False)
+
+
+def _saved_packed(path: Path, folder: Path, least: int) -> bool:
+    """Save a graph with packed weights, and tell whether kernels can load them."""
+    _optimised(path, folder, least, packed=True)
+    return all(place % _ALIGNED == 0 for place in packed_beside(folder / _GRAPH))
+
+
+def _optimised(path: Path, folder: Path, least: int, *, packed: bool) -> None:
+    """Have onnxruntime save what it makes of a graph, weights of `least` bytes on beside it."""
+    options = session_options()
+    options.optimized_model_filepath = str(folder / _GRAPH)
+    entries = {
+        "optimized_model_external_initializers_file_name": _WEIGHTS,
+        "optimized_model_external_initializers_min_size_in_bytes": str(least),
+        "save_external_prepacked_constant_initializers": str(int(packed)),
+    }
+    for name, value in entries.items():
+        options.add_session_config_entry(f"session.{name}", value)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+# TF32 would round each factor to 10 bits.
+_OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+# Fills a GPU, and takes about 1 GB with a base-sized model.
+_BATCHING = Batching(32_768, pairs=1024, padded=True)
+
+
+def open_on_gpu(
+    folder: ModelFolder, *, required: bool, answers: Answers | None = None
+) -> Graph | None:
+    """Open a graph on the first GPU, or say with `UsageError` or `ModelError` why it cannot be.
+
+    One that is not `required` is None if there is no GPU, if CUDA's libraries cannot be loaded, or
+    if the graph is quantised for CPUs, on which its products would be computed all the same.
+    """
+    trouble = _trouble()
+    if trouble is None and required and is_dynamic(folder.graph):
+        raise ModelError(
+            f"{folder.graph}: is quantised for CPUs, and no GPU computes its products",
+            hint="use the model's float32 or float16 graph, or --device cpu",
+        )
+    if trouble is None and not is_dynamic(folder.graph):
+        try:
+            graph = _opened(folder, answers)
+        except ModelError:  # as where its memory is taken
+            if required:
+                raise
+            return None
+        if graph is not None:
+            return graph
+        trouble = "onnxruntime cannot load its CUDA provider"
+    if required:
+        raise UsageError(
+            f"--device cuda: {trouble}",
+            hint="pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]', "
+            "or --device cpu",
+        )
+    return None
+
+
+def _trouble() -> str | None:
+    """Why nothing can be run on a GPU here, found without loading much."""
+    if not may_be_gpu():
+        return "the onnxruntime that is installed is one for CPUs"
+    return None if _gpus() else "the driver finds no NVIDIA GPU"
+
+
+def _gpus() -> int:
+    """How many GPUs the CUDA driver finds that this process may use."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def _opened(folder: ModelFolder, answers: Answers | None) -> Graph | None:
+    """The graph, if onnxruntime then runs it on the GPU and not, as it may, on the CPU."""
+    onnxruntime.set_default_logger_severity(4)  # what fails to load is told of by us
+    if hasattr(onnxruntime, "preload_dlls"):
+        # It prints what it cannot load, to where results go. Its module's own name comes first.
+        vars(onnxruntime)["print"] = _say_nothing
+        onnxruntime.preload_dlls()
+    graph = Graph(
+        folder.graph,
+        Loading(
+            batching=_BATCHING,
+            provider=(CUDA, _OPTIONS),
+            padding=folder.padding,
+            answers=answers,
+        ),
+    )
+    return graph if graph.runs_by(CUDA) else None
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    pass

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rerank_cli.errors import RerankError as RerankError
-    from rerank_cli.providers.asked import Asked as Asked
-    from rerank_cli.providers.asked import Calling as Calling
-    from rerank_cli.providers.asked import Remote as Remote
+    from rerank_cli.providers import Asked, Calling, Remote
     from rerank_cli.ranking.reranker import rank
     from rerank_cli.scorers import open_scorer as open_scorer
     from rerank_cli.types import Chunk as Chunk

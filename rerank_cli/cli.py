@@ -12,7 +12,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import Unit
 from rerank_cli.options import reading, remote, scoring, shell, showing
 from rerank_cli.parsing import chosen, given
-from rerank_cli.providers.asked import (
+from rerank_cli.providers import (
     CONCURRENCY,
     CONNECT_TIMEOUT,
     RETRIES,

@@ -6,7 +6,7 @@ python scripts/make_provider_table.py
 from pathlib import Path
 
 from rerank_cli.providers.catalogue import entries, find_provider, names
-from rerank_cli.providers.entries import Provider
+from rerank_cli.providers.schema import Provider
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- providers -->\n", "<!-- /providers -->\n"

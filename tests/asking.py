@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rerank_cli.providers.asked import Calling
-from rerank_cli.scorers.addresses import Address
-from rerank_cli.scorers.client import Client, Reply
+from rerank_cli.providers import Calling
+from rerank_cli.providers.client import Client, Reply
+from rerank_cli.providers.endpoints import Address
 from tests.loopback import Server
 from tests.loopback.samples import QUERY, TEXTS
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import AnswerError
-from rerank_cli.providers import answers
-from rerank_cli.providers.answers import Answer, parse, read
+from rerank_cli.providers import responses
+from rerank_cli.providers.responses import Answer, parse, read
 from tests.test_answers import TWO, UNSAFE
 
 
@@ -179,5 +179,5 @@ def outcome(body: Any) -> Answer | str:
 def test_results_as_most_are_read_as_all_are(body: Any) -> None:
     quickly = outcome(body)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "_plain", lambda *_: None)
+        patch.setattr(responses, "_plain", lambda *_: None)
         assert outcome(body) == quickly

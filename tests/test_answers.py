@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import AnswerError, ExitCode
-from rerank_cli.providers.answers import Answer, Shape, parse, read
+from rerank_cli.providers.responses import Answer, Shape, parse, read
 
 TWO = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.2}]
 # What ends a line, moves a cursor or cannot be written; the rest that Unicode has may be shown.

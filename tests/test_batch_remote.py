@@ -11,9 +11,9 @@ import pytest
 from rerank_cli import Calling, Remote, open_scorer
 from rerank_cli.batch.flow import Bounds, Flow, Sizes
 from rerank_cli.batch.reading import Fields, read_line
+from rerank_cli.providers import client as client_module
+from rerank_cli.providers.rate_limit import SPAN, Pace
 from rerank_cli.ranking.results import Selection
-from rerank_cli.scorers import client as client_module
-from rerank_cli.scorers.pacing import SPAN, Pace
 from tests.asking import at
 from tests.batches import read, record, write
 from tests.conftest import Run

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers.asked import Calling
-from rerank_cli.scorers import client as module
-from rerank_cli.scorers.addresses import Address
-from rerank_cli.scorers.client import Client, TooLarge
+from rerank_cli.providers import Calling
+from rerank_cli.providers import client as module
+from rerank_cli.providers.client import Client, TooLarge
+from rerank_cli.providers.endpoints import Address
 from tests.loopback import (
     Chunked,
     Close,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.errors import ConfigError, UsageError
-from rerank_cli.keys import find_key, providers_with_keys, store_key
+from rerank_cli.providers.keys import find_key, providers_with_keys, store_key
 from tests.conftest import ROOT, Run
 
 SECRET = "sk-VERY-secret"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.scorers.pacing import SPAN, Pace
+from rerank_cli.providers.rate_limit import SPAN, Pace
 
 
 class Clock:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.scorers.packing import Room, Size, pack
+from rerank_cli.providers.requests import Room, Size, pack
 
 sizes_of = st.lists(st.builds(Size, st.integers(0, 50), st.integers(0, 200)), max_size=60)
 limits = st.one_of(st.none(), st.integers(1, 300))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers.asked import Calling, Remote
+from rerank_cli.providers import Calling, Remote, client
 from rerank_cli.ranking.reranker import rank
-from rerank_cli.scorers import client, open_scorer
+from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Ranking, Scorer
 from tests.conftest import Run
 from tests.loopback import (

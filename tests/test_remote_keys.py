@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.keys import store_key
-from rerank_cli.scorers.addresses import Address
-from rerank_cli.scorers.client import Client
+from rerank_cli.providers.client import Client
+from rerank_cli.providers.endpoints import Address
+from rerank_cli.providers.keys import store_key
 from tests.asking import KEY, at, documents
 from tests.conftest import Outcome, Run, process
 from tests.loopback import Body, Fault, Redirect, Server, Status, first, serve

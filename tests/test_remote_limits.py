@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.scorers import client as client_module
-from rerank_cli.scorers.estimating import EstimatedTokenizer
+from rerank_cli.providers import client as client_module
+from rerank_cli.providers.token_estimate import EstimatedTokenizer
 from tests.asking import at, lines, sent
 from tests.conftest import Run
 from tests.loopback import (
@@ -268,7 +268,7 @@ def test_scores_that_a_request_lacks_are_told_though_others_make_up_the_number(
 def test_images_are_sent_a_few_at_a_time(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rerank_cli.scorers.outgoing._USUAL_MEDIA", 30_000)
+    monkeypatch.setattr("rerank_cli.providers.requests._USUAL_MEDIA", 30_000)
     for number in range(10):
         (tmp_path / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(6000))
     records = lines([json.dumps({"image": str(tmp_path / f"{n}.png")}) for n in range(10)])

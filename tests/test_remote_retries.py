@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers.asked import Calling
-from rerank_cli.scorers import client as client_module
-from rerank_cli.scorers.client import Client
-from rerank_cli.scorers.pacing import Pace
+from rerank_cli.providers import Calling
+from rerank_cli.providers import client as client_module
+from rerank_cli.providers.client import Client
+from rerank_cli.providers.rate_limit import Pace
 from tests.asking import BODY, Impatient, at, documents, impatient
 from tests.conftest import Run
 from tests.loopback import (

@@ -19,7 +19,7 @@ from rerank_cli.batch.reading import Fields
 from rerank_cli.batch.shards import Place, Shard, check_extra, items_of, schema_of
 from rerank_cli.batch.written import Shape, line_of
 from rerank_cli.errors import ScorerError
-from rerank_cli.providers.asked import Remote
+from rerank_cli.providers import Remote
 from rerank_cli.ranking.results import Selection
 from rerank_cli.runtimes import Engine
 from rerank_cli.scorers import open_scorer

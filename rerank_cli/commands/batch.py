@@ -13,7 +13,7 @@ from rerank_cli.commands import batch_options as own
 from rerank_cli.errors import UsageError
 from rerank_cli.options import remote, scoring, showing
 from rerank_cli.parsing import PlainCommand, chosen
-from rerank_cli.providers.asked import (
+from rerank_cli.providers import (
     CONCURRENCY,
     CONNECT_TIMEOUT,
     RETRIES,

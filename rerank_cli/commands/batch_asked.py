@@ -6,7 +6,7 @@ from pathlib import Path
 from rerank_cli.batch.flow import Sizes
 from rerank_cli.batch.reading import Fields
 from rerank_cli.batch.written import Shape
-from rerank_cli.providers.asked import Remote
+from rerank_cli.providers import Remote
 from rerank_cli.ranking.results import Selection
 from rerank_cli.runtimes import Engine
 

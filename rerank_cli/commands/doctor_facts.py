@@ -12,10 +12,10 @@ from typing import Any
 from rerank_cli import __version__, machine
 from rerank_cli.commands.self_test import Check, checks
 from rerank_cli.errors import ConfigError, RerankError
-from rerank_cli.keys import find_key
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.hub import offline
 from rerank_cli.providers import catalogue
+from rerank_cli.providers.keys import find_key
 from rerank_cli.runtimes import Engine
 from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
 from rerank_cli.types import Chunk, Document, Pair, Scorer

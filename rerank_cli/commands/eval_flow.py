@@ -18,7 +18,7 @@ from rerank_cli.evaluation.output import as_json, dumped, write_per_query, write
 from rerank_cli.evaluation.report import Rows, Set, overall
 from rerank_cli.evaluation.runner import Job
 from rerank_cli.evaluation.systems import System, system_of
-from rerank_cli.providers.asked import Remote
+from rerank_cli.providers import Remote
 from rerank_cli.runtimes import Engine
 from rerank_cli.scorers import local_folder, open_scorer
 from rerank_cli.terminal import PipeClosed, Terminal

@@ -11,14 +11,7 @@ import typer
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.options import remote, scoring
 from rerank_cli.parsing import PlainCommand
-from rerank_cli.providers.asked import (
-    CONCURRENCY,
-    CONNECT_TIMEOUT,
-    RETRIES,
-    TIMEOUT,
-    Calling,
-    Remote,
-)
+from rerank_cli.providers import CONCURRENCY, CONNECT_TIMEOUT, RETRIES, TIMEOUT, Calling, Remote
 from rerank_cli.runtimes import Device, Engine, Runtime
 from rerank_cli.terminal import Terminal
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rerank_cli.errors import ConfigError
-from rerank_cli.keys import find_key
-from rerank_cli.providers.entries import Option, Provider
+from rerank_cli.providers.keys import find_key
+from rerank_cli.providers.schema import Option, Provider
 from rerank_cli.scorers.remote import RemoteScorer
 from rerank_cli.types import Chunk, Document, Pair
 

@@ -11,8 +11,7 @@ import typer
 from rerank_cli.errors import ExitCode
 from rerank_cli.options import remote
 from rerank_cli.parsing import PlainCommand, PlainGroup
-from rerank_cli.providers import catalogue
-from rerank_cli.providers.asked import Asked, Calling, Remote
+from rerank_cli.providers import Asked, Calling, Remote, catalogue
 from rerank_cli.terminal import Terminal, as_bytes, lines
 
 
@@ -119,8 +118,8 @@ def check(
     """
     from rerank_cli.commands.asking import headers_of
     from rerank_cli.commands.provider_facts import tried
+    from rerank_cli.providers.keys import credentials
     from rerank_cli.scorers.connecting import open_remote
-    from rerank_cli.scorers.credentials import credentials
 
     provider, _, model = name.partition("/")
     entry = catalogue.find_provider(provider, model)

@@ -12,7 +12,7 @@ from rerank_cli.commands.notices import left_out, tell_of_inputs, tell_of_readin
 from rerank_cli.commands.summary import counted, summary
 from rerank_cli.errors import ExitCode, ScorerError
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.providers.asked import OnError
+from rerank_cli.providers import OnError
 from rerank_cli.render import Format, Style, render
 from rerank_cli.render.original import are_mixed, one_table
 from rerank_cli.render.rows import no_path

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rerank_cli.options import setting
-from rerank_cli.providers.asked import OnError, Truncate
+from rerank_cli.providers import OnError, Truncate
 
 _PANEL = "Providers"
 _option = partial(typer.Option, rich_help_panel=_PANEL)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rerank_cli.options import setting
-from rerank_cli.providers.asked import Cutting
+from rerank_cli.providers import Cutting
 from rerank_cli.ranking.chunking import Encoding
 from rerank_cli.ranking.results import Aggregation
 from rerank_cli.runtimes import Device, Runtime

@@ -16,7 +16,7 @@ from rerank_cli.errors import ConfigError, UsageError
 from rerank_cli.user_files import config_directory
 
 if TYPE_CHECKING:
-    from rerank_cli.providers.entries import Provider
+    from rerank_cli.providers.schema import Provider
 
 _SHIPPED = Path(__file__).parent.parent / "data" / "providers.toml"
 DEFAULT = "default"
@@ -147,7 +147,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
 def _checked(table: Table) -> "Provider":
     from pydantic import ValidationError
 
-    from rerank_cli.providers.entries import Provider
+    from rerank_cli.providers.schema import Provider
 
     try:
         return Provider.model_validate(table)

@@ -3,7 +3,10 @@
 A base URL may end anywhere before or after the endpoint's path; nothing is appended twice.
 """
 
+import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import SplitResult, quote, urlsplit
 
 from rerank_cli.errors import UsageError
@@ -107,3 +110,41 @@ def _filled(segment: str, model: str) -> list[str]:
 def _quoted(part: str) -> str:
     """A part of a name as a segment of a path: one that leads nowhere else."""
     return quote(part, safe=":@") if part.strip(".") else "%2E" * len(part)
+
+
+_LEAST_TOLD = 3  # characters of a secret that say nothing of it
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a provider's requests go, and what goes with all of them.
+
+    `headers` may hold the key; `secrets` are the texts that must not be shown. `variable` is where
+    a key belongs, `poll` where an answer that is not ready is fetched.
+    """
+
+    provider: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: Sequence[str] = field(default=(), repr=False)
+    variable: str | None = None
+    poll: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The endpoint as it may be shown."""
+        return shown(self.url)
+
+    def cleaned(self, text: str) -> str:
+        """A text without the secrets that a server may repeat, be it cut within one."""
+        for secret in {form for one in self.secrets for form in (one, *_escaped(one))}:
+            text = text.replace(secret, "[secret]")
+            for end in range(len(secret) - 1, _LEAST_TOLD, -1):
+                text = text.replace(f"{secret[:end]}…", "[secret]…")
+        return text
+
+
+def _escaped(secret: str) -> Sequence[str]:
+    """The forms that a secret has within JSON, which some write with every slash escaped."""
+    escaped = json.dumps(secret)[1:-1]
+    return (escaped, escaped.replace("/", "\\/"))

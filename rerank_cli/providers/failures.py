@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 from rerank_cli.providers.bodies import (
     as_number,
@@ -21,6 +21,7 @@ from rerank_cli.providers.bodies import (
     one_line,
     page_title,
 )
+from rerank_cli.providers.endpoints import shown
 
 # Where these are objects or lists, the words, or the best of them, are within.
 _HOLDERS = ("error", "response", "header", "fault", "errors")
@@ -258,3 +259,38 @@ def _id_of(headers: Mapping[str, str], body: Any, text: str) -> str | None:
             return stated
     within = _ID_IN_WORDS.search(text)
     return one_line(within[1], 200) if within else None
+
+
+class Asker(Protocol):
+    """Who asked: a provider, its endpoint, and the variable its key belongs in."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def variable(self) -> str | None: ...
+
+
+def hint(failed: Failure, asker: Asker) -> str | None:
+    """Say what helps against a failure, if anything is known to."""
+    if failed.web_page:
+        return f"a web page came from {shown(asker.url)}: check --base-url, which may lack /v1"
+    if failed.remedy is Remedy.SMALLER:
+        return "--chunk local cuts long documents here"
+    match failed.status:
+        case 401 | 403:
+            name = asker.provider
+            where = f"{asker.variable}, or " if asker.variable else ""
+            return f"check the key: {where}rerank config set-key {name}"
+        case 402:
+            return f"the account at {asker.provider} has to be paid for"
+        case 404 | 405:
+            return f"the endpoint was {shown(asker.url)}: check the model's name and --base-url"
+        case 429:
+            return "--rpm and --tpm keep to a rate, --concurrency 1 sends one request at a time"
+        case 500 | 503 if failed.remedy is Remedy.NONE:
+            return "check the model's name"
+    return None

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rerank_cli.errors import UsageError
-from rerank_cli.providers.asked import Remote
+from rerank_cli.providers import Remote
 from rerank_cli.runtimes import Engine
 from rerank_cli.types import Scorer
 
@@ -89,7 +89,7 @@ def local_folder(model: str | None) -> "ModelFolder | None":
 def _open_remote(model: str, remote: Remote) -> Scorer:
     """Open a provider's model by `PROVIDER/MODEL`; one that is rehearsed sends nothing."""
     from rerank_cli.providers.catalogue import table_of
-    from rerank_cli.scorers.credentials import credentials
+    from rerank_cli.providers.keys import credentials
 
     provider, _, name = model.partition("/")
     table = table_of(provider, name)

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from rerank_cli.errors import UsageError
-from rerank_cli.providers import requests
-from rerank_cli.providers.asked import Asked, Cutting, Remote
+from rerank_cli.providers import Asked, Cutting, Remote, requests
 from rerank_cli.providers.catalogue import find_provider
-from rerank_cli.providers.endpoints import endpoint, is_loopback, shown
-from rerank_cli.providers.entries import Provider
-from rerank_cli.scorers.addresses import Address
-from rerank_cli.scorers.credentials import Credentials
-from rerank_cli.scorers.estimating import CharacterTokenizer, EstimatedTokenizer
-from rerank_cli.scorers.packing import USUAL_DOCUMENTS
+from rerank_cli.providers.endpoints import Address, endpoint, is_loopback, shown
+from rerank_cli.providers.keys import Credentials
+from rerank_cli.providers.requests import USUAL_DOCUMENTS
+from rerank_cli.providers.schema import Provider
+from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
 from rerank_cli.types import ScorerInfo, Tokenizer
 
 if TYPE_CHECKING:

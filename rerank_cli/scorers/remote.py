@@ -11,13 +11,12 @@ from copy import copy
 from typing import NamedTuple
 
 from rerank_cli.errors import AnswerError, ProviderError, UsageError
-from rerank_cli.providers import requests
-from rerank_cli.providers.answers import Answer, parse, read
-from rerank_cli.providers.asked import Asked, Calling
-from rerank_cli.providers.entries import Provider
-from rerank_cli.scorers.addresses import Address
-from rerank_cli.scorers.client import Client, Reply, TooLarge
-from rerank_cli.scorers.outgoing import Outgoing, Request
+from rerank_cli.providers import Asked, Calling, requests
+from rerank_cli.providers.client import Client, Reply, TooLarge
+from rerank_cli.providers.endpoints import Address
+from rerank_cli.providers.requests import Outgoing, Request
+from rerank_cli.providers.responses import Answer, parse, read
+from rerank_cli.providers.schema import Provider
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo
 
 _TRACED = 5  # requests whose ids are named to the user

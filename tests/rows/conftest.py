@@ -2,8 +2,8 @@
 
 import pytest
 
+from rerank_cli.providers import client
 from rerank_cli.providers.catalogue import find_provider, names
-from rerank_cli.scorers import client
 from tests.rows.asking import KEY
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from rerank_cli.providers.answers import Shape
+from rerank_cli.providers.responses import Shape
 from rerank_cli.types import Scale
 
 Count = Annotated[int, Field(gt=0)]

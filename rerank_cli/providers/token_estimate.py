@@ -1,4 +1,4 @@
-r"""Tokenizers for models whose own is not at hand: an estimate, and characters.
+"""Tokenizers for models whose own is not at hand: an estimate, and characters.
 
 Knows no vocabulary. The estimate is made to be too high rather than too low: windows are cut by it,
 and what a service finds too long it cuts without a word. It was measured in windows of 64 estimated

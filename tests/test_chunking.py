@@ -13,7 +13,7 @@ from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.providers.token_estimate import CharacterTokenizer
 from rerank_cli.ranking import chunking
 from rerank_cli.ranking.chunking import Cut, Plan, cut_before, joins, plan, split, windows
-from rerank_cli.scorers.encoding import ModelTokenizer
+from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT
 from tests.fakes import WORDS_INFO, Words, windowed

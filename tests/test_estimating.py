@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
 from rerank_cli.ranking.chunking import Plan, plan, split, windows
-from rerank_cli.scorers.encoding import ModelTokenizer
+from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer
 from tests.conftest import ROOT
 from tests.fakes import windowed

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import Document, open_scorer, rank
-from rerank_cli.scorers.lexical import STOP_WORDS, LexicalScorer
+from rerank_cli.scorers.bm25 import STOP_WORDS, LexicalScorer
 from rerank_cli.types import Chunk, Pair
 
 words = st.sampled_from(
@@ -111,5 +111,5 @@ def test_a_title_is_part_of_what_is_scored() -> None:
 def test_more_words_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [f"word{number} cats" for number in range(50)] + ["cats cats"]
     expected = [result.index for result in rank("cats word7", documents, LexicalScorer())]
-    monkeypatch.setattr("rerank_cli.scorers.lexical._VOCABULARY", 3)
+    monkeypatch.setattr("rerank_cli.scorers.bm25._VOCABULARY", 3)
     assert [r.index for r in rank("cats word7", documents, LexicalScorer())] == expected

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rerank_cli import Document, Scorer, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.ranking import scoring
-from rerank_cli.scorers.lexical import LexicalScorer
+from rerank_cli.scorers.bm25 import LexicalScorer
 from rerank_cli.types import Pair, Progress, Scored
 from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 

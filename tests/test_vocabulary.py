@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError
 from rerank_cli.runtimes.prepared_cache import Prepared
-from rerank_cli.scorers import vocabulary
-from rerank_cli.scorers.encoding import ModelTokenizer
-from rerank_cli.scorers.vocabulary import Vocabulary, make_index, open_vocabulary
+from rerank_cli.scorers import vocabulary_index
+from rerank_cli.scorers.tokenization import ModelTokenizer
+from rerank_cli.scorers.vocabulary_index import Vocabulary, make_index, open_vocabulary
 from tests.conftest import MODELS, ROOT
 
 SOURCE = MODELS / "xlmr" / "tokenizer.json"
@@ -29,8 +29,8 @@ ODD = [
 def small() -> Any:
     """Have a small vocabulary taken for a large one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "_LEAST", 1)
-        patch.setattr(vocabulary, "_LEAST_FILE", 1)
+        patch.setattr(vocabulary_index, "_LEAST", 1)
+        patch.setattr(vocabulary_index, "_LEAST_FILE", 1)
         yield
 
 
@@ -96,7 +96,7 @@ def test_any_text(text: str, both: tuple[Vocabulary, ModelTokenizer]) -> None:
 
 
 def test_much_text_is_given_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rerank_cli.scorers.encoding.MOST_PARTS", 500)
+    monkeypatch.setattr("rerank_cli.scorers.tokenization.MOST_PARTS", 500)
     own, whole = opened(SOURCE, tmp_path), ModelTokenizer(SOURCE)
     for line in README.splitlines():
         assert own.encode(line) == whole.encode(line)

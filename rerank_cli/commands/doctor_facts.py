@@ -126,7 +126,7 @@ def _model(model: str | None, engine: Engine) -> tuple[dict[str, Any], list[Chec
     folder = local_folder(model)
     files = [] if folder is None else _files(folder)
     if files:
-        import rerank_cli.scorers.local  # noqa: F401 - to import is not to open
+        import rerank_cli.scorers.cross_encoder  # noqa: F401 - to import is not to open
 
     began = time.perf_counter()
     scorer = open_scorer(model, engine=engine)
@@ -170,7 +170,7 @@ def _file(path: Path) -> dict[str, Any]:
 
 def _running(scorer: Scorer) -> dict[str, Any]:
     """What runs the model, whether it is prepared for this machine, and where that is."""
-    from rerank_cli.scorers.local import LocalScorer
+    from rerank_cli.scorers.cross_encoder import LocalScorer
 
     if not isinstance(scorer, LocalScorer):
         return {}

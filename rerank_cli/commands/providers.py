@@ -119,7 +119,7 @@ def check(
     from rerank_cli.commands.asking import headers_of
     from rerank_cli.commands.provider_facts import tried
     from rerank_cli.providers.keys import credentials
-    from rerank_cli.scorers.connecting import open_remote
+    from rerank_cli.scorers.remote import open_remote
 
     provider, _, model = name.partition("/")
     entry = catalogue.find_provider(provider, model)

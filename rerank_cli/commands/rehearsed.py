@@ -5,7 +5,7 @@ from typing import Any
 
 from rerank_cli.commands.summary import counted
 from rerank_cli.errors import UsageError
-from rerank_cli.scorers.rehearsal import Rehearsal
+from rerank_cli.scorers.remote import Rehearsal
 from rerank_cli.types import Ranking, Scorer
 
 

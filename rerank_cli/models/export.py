@@ -222,8 +222,7 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path) -> list[Sample]:
     import torch
 
     from rerank_cli.runtimes.tensors import logits_of
-    from rerank_cli.scorers.encoding import ModelTokenizer
-    from rerank_cli.scorers.prompting import PromptTokenizer
+    from rerank_cli.scorers.tokenization import ModelTokenizer, PromptTokenizer
 
     plain = ModelTokenizer(tokenizer)
     asking = plain if checkpoint.prompt is None else PromptTokenizer(plain, checkpoint.prompt, None)

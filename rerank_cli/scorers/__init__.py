@@ -30,7 +30,7 @@ def opening(
     nothing. Two threads that both import would only take turns.
     """
     if model != LEXICAL and not is_remote(model):
-        import rerank_cli.scorers.local  # noqa: F401
+        import rerank_cli.scorers.cross_encoder  # noqa: F401
     aside = ThreadPoolExecutor(1, thread_name_prefix="open")
     future = aside.submit(open_scorer, model, engine=engine, remote=remote)
     aside.shutdown(wait=False)
@@ -64,12 +64,12 @@ def open_scorer(
             hint="-m PROVIDER/MODEL; rerank providers lists them",
         )
     if model == LEXICAL:
-        from rerank_cli.scorers.lexical import LexicalScorer
+        from rerank_cli.scorers.bm25 import LexicalScorer
 
         return LexicalScorer()
 
     from rerank_cli.models import find
-    from rerank_cli.scorers.local import open_local
+    from rerank_cli.scorers.cross_encoder import open_local
 
     return open_local(find(model), engine, instruction)
 
@@ -100,13 +100,13 @@ def _open_remote(model: str, remote: Remote) -> Scorer:
         )
     allowed = credentials(table, remote.asked.headers, rehearsed=remote.rehearsed)
 
-    from rerank_cli.scorers.connecting import open_remote  # and all that sends
+    from rerank_cli.scorers.remote import open_remote  # and all that sends
 
     scorer = open_remote(provider, name, remote, allowed)
     if not remote.rehearsed:
         return scorer
 
-    from rerank_cli.scorers.rehearsal import Rehearsal
+    from rerank_cli.scorers.remote import Rehearsal
 
     return Rehearsal(scorer)
 

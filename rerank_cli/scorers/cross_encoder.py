@@ -19,10 +19,9 @@ from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.runtimes import Engine, Network, Row, cut, open_network
 from rerank_cli.runtimes.prepared_cache import Prepared
-from rerank_cli.scorers.encoding import ModelTokenizer, PairTemplate
-from rerank_cli.scorers.prompting import PromptTokenizer
 from rerank_cli.scorers.scheduler import Done, Scheduler
-from rerank_cli.scorers.vocabulary import open_vocabulary
+from rerank_cli.scorers.tokenization import ModelTokenizer, PairTemplate, PromptTokenizer
+from rerank_cli.scorers.vocabulary_index import open_vocabulary
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
 # Pairs that are tokenised while others run: more than are in a batch, so that one always waits.

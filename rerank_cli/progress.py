@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rerank_cli.atomic_files import on_ctrl_c
-from rerank_cli.batch.figures import Figures
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Progress
+
+if TYPE_CHECKING:
+    from rerank_cli.batch.figures import Figures
 
 DELAY = 0.3  # seconds
 _KNOWN = "{desc}  {percentage:3.0f}% |{bar:20}| {remaining} left"
@@ -158,14 +160,14 @@ _REFRESHED = 0.2
 class Pace:
     """Tells of a job's figures; `share` is how much of the input has been read."""
 
-    def __init__(self, terminal: Terminal, cost: Callable[[], str], first: Figures) -> None:
+    def __init__(self, terminal: Terminal, cost: Callable[[], str], first: "Figures") -> None:
         self._terminal = terminal
         self._cost = cost
         self._began = self._told = time.monotonic()
         self._pairs, self._tokens = first.pairs, first.tokens
         self._share: float | None = None
 
-    def line(self, figures: Figures, share: float | None) -> str:
+    def line(self, figures: "Figures", share: float | None) -> str:
         """Where it is, in one line."""
         elapsed = max(time.monotonic() - self._began, 1e-9)
         pairs, tokens = figures.pairs - self._pairs, figures.tokens - self._tokens
@@ -187,7 +189,7 @@ class Pace:
         if self._share is None:
             self._share = share
 
-    def tell(self, figures: Figures, share: float | None) -> None:
+    def tell(self, figures: "Figures", share: float | None) -> None:
         """Say it, if it is time to."""
         self.see(share)
         now = time.monotonic()
@@ -198,8 +200,8 @@ class Pace:
 
 @contextmanager
 def shown(
-    terminal: Terminal, cost: Callable[[], str], first: Figures
-) -> Iterator[Callable[[Figures, float | None], None]]:
+    terminal: Terminal, cost: Callable[[], str], first: "Figures"
+) -> Iterator[Callable[["Figures", float | None], None]]:
     """Show it while the block runs."""
     pace = Pace(terminal, cost, first)
     if not terminal.watched:
@@ -217,7 +219,7 @@ def shown(
     )
     told = time.monotonic()
 
-    def show(figures: Figures, share: float | None) -> None:
+    def show(figures: "Figures", share: float | None) -> None:
         nonlocal told
         pace.see(share)
         if time.monotonic() - told >= _REFRESHED:

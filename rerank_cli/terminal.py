@@ -163,3 +163,8 @@ def lines(rows: list[list[str]], *, aligned: bool, width: int | None = None) -> 
 
 def _cut(line: str, width: int | None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words: `1 document`, `1,204 documents`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

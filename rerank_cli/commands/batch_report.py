@@ -5,7 +5,7 @@ from typing import Any
 
 from rerank_cli.batch.figures import Figures
 from rerank_cli.batch.job import Job
-from rerank_cli.commands.summary import counted
+from rerank_cli.terminal import counted
 from rerank_cli.types import PricedScorer, Scorer, StreamingScorer
 
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}

@@ -1,8 +1,7 @@
 """What a run says on stderr of its input: what could not be read, and what was left out."""
 
-from rerank_cli.commands.summary import counted
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, counted
 
 # Of many files with the same trouble, these are named and the others counted.
 _NAMED = 10

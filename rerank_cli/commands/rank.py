@@ -9,14 +9,14 @@ from typing import Any
 from rerank_cli import progress as timing
 from rerank_cli.atomic_files import Destination
 from rerank_cli.commands.notices import left_out, tell_of_inputs, tell_of_reading
-from rerank_cli.commands.summary import counted, summary
+from rerank_cli.commands.summary import summary
 from rerank_cli.errors import ExitCode, ScorerError
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.providers import OnError
 from rerank_cli.render import Format, Style, render
 from rerank_cli.render.original import are_mixed, one_table
 from rerank_cli.render.rows import no_path
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, counted
 from rerank_cli.types import Ranking, Scorer, StreamingScorer, SurveyingScorer
 from rerank_cli.user_files import cache_directory
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from rerank_cli.commands.summary import counted
 from rerank_cli.errors import UsageError
 from rerank_cli.scorers.remote import Rehearsal
+from rerank_cli.terminal import counted
 from rerank_cli.types import Ranking, Scorer
 
 

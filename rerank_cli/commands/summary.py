@@ -3,6 +3,7 @@
 Says nothing that needs doing something about: such things are warnings, asked for or not.
 """
 
+from rerank_cli.terminal import counted
 from rerank_cli.types import Ranking
 
 
@@ -20,8 +21,3 @@ def summary(ranking: Ranking, seconds: float) -> str:
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
     return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things, in words: `1 document`, `1,204 documents`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,10 +1,16 @@
 """What a batch is made of: records, and what stands in the place of those that are none."""
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rerank_cli.types import Document, Ranking
+
+PARQUET_SUFFIX = ".parquet"
+SAMPLE = 200  # records
+
+T = TypeVar("T")
 
 
 class Problem(NamedTuple):
@@ -74,3 +80,17 @@ class Outcome:
     @property
     def given(self) -> Given:
         return self.item.given
+
+
+def reservoir(values: Iterable[T], size: int = SAMPLE) -> tuple[int, list[T]]:
+    """Count values, and keep some of them, each as likely as any other (Vitter 1985)."""
+    draw = random.Random(0)  # noqa: S311 - no secret
+    kept: list[T] = []
+    count = 0
+    for value in values:
+        count += 1
+        if len(kept) < size:
+            kept.append(value)
+        elif (place := draw.randrange(count)) < size:
+            kept[place] = value
+    return count, kept

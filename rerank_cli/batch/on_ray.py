@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from rerank_cli.batch.figures import Figures
 from rerank_cli.batch.flow import Bounds, Flow, Sizes
-from rerank_cli.batch.parquet import SUFFIX, Columns
+from rerank_cli.batch.items import PARQUET_SUFFIX
+from rerank_cli.batch.parquet import Columns
 from rerank_cli.batch.reading import Fields
 from rerank_cli.batch.shards import Place, Shard, check_extra, items_of, schema_of
 from rerank_cli.batch.written import Shape, line_of
@@ -84,7 +85,7 @@ class ScoringActor:
         columns = (
             Columns(schema_of(shard), work.shape, work.fields.pairs) if shard.is_rows else None
         )
-        name = f"part-{shard.number:06}{SUFFIX if columns else '.jsonl'}"
+        name = f"part-{shard.number:06}{PARQUET_SUFFIX if columns else '.jsonl'}"
         rows: list[dict[str, Any]] = []
         with written(f"{work.output}/{name}") as stream:
             items = items_of(shard, work.fields, self._scorer.info, work.most)

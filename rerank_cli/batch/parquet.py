@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.batch.items import Item, Outcome
+from rerank_cli.batch.items import PARQUET_SUFFIX, Item, Outcome, reservoir
 from rerank_cli.batch.lines import digest_of
 from rerank_cli.batch.reading import Fields, record_of
-from rerank_cli.batch.sampling import reservoir
 from rerank_cli.batch.written import (
     ERROR,
     RAW_SCORE,
@@ -28,7 +27,6 @@ from rerank_cli.types import ScorerInfo
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIX = ".parquet"
 _PART = "part-"
 _ROWS = 64  # that are held at once
 _PART_ROWS = 4096
@@ -42,9 +40,9 @@ class Rows:
 
     def __init__(self, path: Path, fields: Fields) -> None:
         self._fields = fields
-        self.paths = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+        self.paths = sorted(path.glob(f"*{PARQUET_SUFFIX}")) if path.is_dir() else [path]
         if not self.paths:
-            raise InputError(f"{path}: holds no {SUFFIX} file")
+            raise InputError(f"{path}: holds no {PARQUET_SUFFIX} file")
         self._files = [_opened(one) for one in self.paths]
         self.schema: pa.Schema = self._files[0].schema_arrow
         for one, file in zip(self.paths, self._files, strict=True):
@@ -153,7 +151,7 @@ class PartsSink:
 
 
 def _part(number: int) -> str:
-    return f"{_PART}{number:06}{SUFFIX}"
+    return f"{_PART}{number:06}{PARQUET_SUFFIX}"
 
 
 def _plain(results: list[Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 from rerank_cli.batch.flow import Sizes
 from rerank_cli.batch.items import Item, Record
@@ -12,25 +11,8 @@ from rerank_cli.ranking import chunking
 from rerank_cli.ranking.results import Selection
 from rerank_cli.types import Pair, Scorer, SurveyingScorer
 
-SAMPLE = 200  # records
 _SECONDS = 4.0  # that are spent on measuring
 _LEAST = 64  # pairs, the first of which warm up
-
-T = TypeVar("T")
-
-
-def reservoir(values: Iterable[T], size: int = SAMPLE) -> tuple[int, list[T]]:
-    """Count values, and keep some of them, each as likely as any other (Vitter 1985)."""
-    draw = random.Random(0)  # noqa: S311 - no secret
-    kept: list[T] = []
-    count = 0
-    for value in values:
-        count += 1
-        if len(kept) < size:
-            kept.append(value)
-        elif (place := draw.randrange(count)) < size:
-            kept[place] = value
-    return count, kept
 
 
 def pairs_of(

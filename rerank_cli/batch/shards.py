@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from rerank_cli.batch.items import Item
+from rerank_cli.batch.items import PARQUET_SUFFIX, Item
 from rerank_cli.batch.lines import lines_in
-from rerank_cli.batch.parquet import SUFFIX
 from rerank_cli.batch.reading import Fields, read_line, record_of, too_large
 from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.types import ScorerInfo
@@ -75,7 +74,7 @@ def shards_of(uri: str, count: int, most: int) -> list[Shard]:
     files = list(_files(uri))
     if not files:
         raise InputError(
-            f"{uri}: no such file, or a folder without {', '.join(_LINES)} or {SUFFIX}"
+            f"{uri}: no such file, or a folder without {', '.join(_LINES)} or {PARQUET_SUFFIX}"
         )
     whole = sum(size for _, size in files)
     step = min(most, max(_LEAST, -(-whole // max(1, count))))
@@ -132,11 +131,11 @@ def _is_input(name: str) -> bool:
     stem = name
     for suffix in _COMPRESSED:
         stem = stem.removesuffix(suffix)
-    return stem.endswith(_LINES) or name.endswith(SUFFIX)
+    return stem.endswith(_LINES) or name.endswith(PARQUET_SUFFIX)
 
 
 def _ranges(name: str, size: int, step: int) -> Sequence[tuple[int, int]]:
-    if name.endswith(SUFFIX):
+    if name.endswith(PARQUET_SUFFIX):
         import pyarrow.parquet as pq
 
         with Place.of(name).opened() as stream:

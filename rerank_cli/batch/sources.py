@@ -4,17 +4,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from rerank_cli.batch.items import Given, Item, Problem, Record, Refused
+from rerank_cli.batch.items import PARQUET_SUFFIX, Given, Item, Problem, Record, Refused, reservoir
 from rerank_cli.batch.lines import Lines, digest_of
 from rerank_cli.batch.lookup import Lookup
 from rerank_cli.batch.reading import Fields, read_line, too_large
-from rerank_cli.batch.sampling import reservoir
 from rerank_cli.batch.sizes import shown
+from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.trec import run_line
 from rerank_cli.terminal import encodable
 from rerank_cli.types import ScorerInfo
+from rerank_cli.user_files import cache_directory
 
 
 class Source(Protocol):
@@ -150,3 +151,22 @@ class Run:
             name = self._paths["corpus"].name
             return Refused(given, Problem("no_documents", f"none of its documents is in {name}"))
         return Record(given, found.text, documents)
+
+
+def source_of(asked: BatchOptions) -> Source:
+    """Open the input that a command line names."""
+    if asked.runs is not None:
+        runs = asked.runs
+        return Run(runs.run, runs.queries, runs.corpus, cache_directory(), asked.most)
+    if holds_parquet(asked.input):
+        from rerank_cli.batch.parquet import Rows
+
+        return Rows(Path(asked.input), asked.fields)
+    return JsonLines(asked.input, asked.fields, asked.most)
+
+
+def holds_parquet(path: str) -> bool:
+    """Whether an input is a Parquet file, or a folder with parts of one."""
+    if path.endswith(PARQUET_SUFFIX):
+        return True
+    return path != STDIN and any(Path(path).glob(f"*{PARQUET_SUFFIX}"))

@@ -12,11 +12,12 @@ from filelock import FileLock, Timeout
 
 from rerank_cli.atomic_files import replace_file
 from rerank_cli.batch.flow import Bounds, Flow
+from rerank_cli.batch.items import PARQUET_SUFFIX
 from rerank_cli.batch.job import Job, LineWriter, Writer
 from rerank_cli.batch.journal import Mark
-from rerank_cli.batch.parquet import SUFFIX, Columns, PartsSink, Rows
+from rerank_cli.batch.parquet import Columns, PartsSink, Rows
 from rerank_cli.batch.sinks import Sink, StreamSink, file_sink
-from rerank_cli.batch.sources import JsonLines, Run, Source
+from rerank_cli.batch.sources import Source, holds_parquet, source_of
 from rerank_cli.batch.written import line_of, run_of
 from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.commands.batch_report import account_of, cost_of, remarks_on, report_of
@@ -26,7 +27,6 @@ from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.progress import shown
 from rerank_cli.scorers import open_scorer
 from rerank_cli.terminal import PipeClosed, Terminal
-from rerank_cli.user_files import cache_directory
 
 _REQUESTS_AHEAD = 4  # records begun for each request that is sent at once
 
@@ -109,8 +109,8 @@ def _check(asked: BatchOptions) -> None:
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
     asked.selection.check()
     output = asked.output
-    parquet_in = asked.input.endswith(SUFFIX) or _holds_parquet(asked.input)
-    if output is not None and output.suffix == SUFFIX and not parquet_in:
+    parquet_in = holds_parquet(asked.input)
+    if output is not None and output.suffix == PARQUET_SUFFIX and not parquet_in:
         raise UsageError(
             f"{output}: Parquet comes of Parquet only, whose columns have types",
             hint="write JSON Lines: -o OUT.jsonl",
@@ -128,22 +128,9 @@ def _check(asked: BatchOptions) -> None:
         raise UsageError("--errors and -o name one file")
 
 
-def _holds_parquet(path: str) -> bool:
-    return path != STDIN and any(Path(path).glob(f"*{SUFFIX}"))
-
-
-def source_of(asked: BatchOptions) -> Source:
-    if asked.runs is not None:
-        runs = asked.runs
-        return Run(runs.run, runs.queries, runs.corpus, cache_directory(), asked.most)
-    if asked.input.endswith(SUFFIX) or _holds_parquet(asked.input):
-        return Rows(Path(asked.input), asked.fields)
-    return JsonLines(asked.input, asked.fields, asked.most)
-
-
 def _writer(asked: BatchOptions, source: Source, terminal: Terminal, start: Mark) -> Writer:
     pairs, output = asked.fields.pairs, asked.output
-    if output is not None and output.suffix == SUFFIX:
+    if output is not None and output.suffix == PARQUET_SUFFIX:
         assert isinstance(source, Rows)  # noqa: S101 - `_check` has seen to it
         return PartsSink(output, Columns(source.schema, asked.shape, pairs), start.position)
     sink: Sink = (

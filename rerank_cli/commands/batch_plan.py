@@ -4,8 +4,8 @@ from contextlib import closing
 
 from rerank_cli import machine
 from rerank_cli.batch.sampling import pairs_of, rate_of
+from rerank_cli.batch.sources import source_of
 from rerank_cli.commands.batch_asked import BatchOptions
-from rerank_cli.commands.batch_flow import source_of
 from rerank_cli.errors import ExitCode
 from rerank_cli.scorers import open_scorer
 from rerank_cli.terminal import Terminal

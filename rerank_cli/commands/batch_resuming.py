@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli import __version__
+from rerank_cli.batch.items import PARQUET_SUFFIX
 from rerank_cli.batch.journal import Journal, Mark, journal_of
 from rerank_cli.batch.lines import digest_of
-from rerank_cli.batch.parquet import SUFFIX
 from rerank_cli.batch.sources import Source
 from rerank_cli.commands.batch_asked import BatchOptions
 from rerank_cli.errors import InputError
@@ -44,7 +44,7 @@ def is_whole_job(journal: Journal, output: Path) -> bool:
 def _size_of(output: Path) -> int:
     """How much of an output is there: bytes of a file, parts of a folder."""
     if output.is_dir():
-        return sum(1 for _ in output.glob(f"part-*{SUFFIX}"))
+        return sum(1 for _ in output.glob(f"part-*{PARQUET_SUFFIX}"))
     return output.stat().st_size if output.exists() else 0
 
 

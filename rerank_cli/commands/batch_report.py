@@ -1,18 +1,20 @@
 """What there is to say of a batch when it is over: to a person, and to a program."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rerank_cli.batch.figures import Figures
-from rerank_cli.batch.job import Job
 from rerank_cli.terminal import counted
 from rerank_cli.types import PricedScorer, Scorer, StreamingScorer
+
+if TYPE_CHECKING:
+    from rerank_cli.batch.job import Job
 
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _NOTES = 5
 
 
-def report_of(job: Job, scorer: Scorer, asked: Mapping[str, Any], *, done: bool) -> dict[str, Any]:
+def report_of(job: "Job", scorer: Scorer, asked: Mapping[str, Any], *, done: bool) -> dict[str, Any]:
     """All figures; those of `latency` are seconds a record took, in this run."""
     figures = job.figures
     seconds = max(figures.seconds, 1e-9)
@@ -59,7 +61,7 @@ def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
     return "" if price is None else f"about {price.amount:g} {price.currency}"
 
 
-def remarks_on(job: Job, scorer: Scorer) -> Iterator[str]:
+def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
     """What should be known of what came out, each in a sentence."""
     figures = job.figures
     notes = sorted(figures.notes.items(), key=lambda one: -one[1])
@@ -77,7 +79,7 @@ def remarks_on(job: Job, scorer: Scorer) -> Iterator[str]:
         yield failed_line(figures)
 
 
-def account_of(job: Job, scorer: Scorer) -> Iterator[str]:
+def account_of(job: "Job", scorer: Scorer) -> Iterator[str]:
     """What it took, for --verbose."""
     figures = job.figures
     yield (

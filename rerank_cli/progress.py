@@ -16,7 +16,7 @@ from rerank_cli.terminal import Terminal
 from rerank_cli.types import Progress
 
 if TYPE_CHECKING:
-    from rerank_cli.batch.figures import Figures
+    from rerank_cli.batch.report import Figures
 
 DELAY = 0.3  # seconds
 _KNOWN = "{desc}  {percentage:3.0f}% |{bar:20}| {remaining} left"

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from rerank_cli import open_scorer
 from rerank_cli.batch.flow import Bounds, Flow, Sizes
-from rerank_cli.batch.items import Gap, Record, reservoir
-from rerank_cli.batch.lookup import Lookup
-from rerank_cli.batch.reading import Fields, read_line
-from rerank_cli.batch.sizes import bytes_of, shown
-from rerank_cli.batch.written import Shape, line_of
+from rerank_cli.batch.outputs import Shape, line_of
+from rerank_cli.batch.records import Fields, Gap, Record, bytes_of, read_line, reservoir, shown
+from rerank_cli.batch.sources import Lookup
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.ranking.results import Selection
 from tests.batches import SMALL, record, write

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.batch.items import Gap
-from rerank_cli.batch.reading import Fields
-from rerank_cli.batch.shards import Shard, items_of, shards_of
+from rerank_cli.batch.cluster import Shard, items_of, shards_of
+from rerank_cli.batch.records import Fields, Gap
 from rerank_cli.types import ScorerInfo
 from tests.batches import SMALL, begun, record, write
 from tests.conftest import Run
@@ -137,7 +136,7 @@ def test_what_ray_does_not_do(arguments: list[str], message: str, rerank: Run) -
 def test_without_the_extra_it_is_named(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rerank_cli.batch.shards.find_spec", lambda _: None)
+    monkeypatch.setattr("rerank_cli.batch.cluster.find_spec", lambda _: None)
     source = write(tmp_path / "in.jsonl", [record(1)])
     ran = rerank("batch", str(source), "-o", str(tmp_path / "out"), *RAY)
     assert (ran.code, list(tmp_path.iterdir())) == (2, [source])

@@ -10,7 +10,7 @@ import pytest
 
 from rerank_cli import Calling, Remote, open_scorer
 from rerank_cli.batch.flow import Bounds, Flow, Sizes
-from rerank_cli.batch.reading import Fields, read_line
+from rerank_cli.batch.records import Fields, read_line
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.rate_limit import SPAN, Pace
 from rerank_cli.ranking.results import Selection

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from rerank_cli.batch.items import Gap, Item, Outcome, Problem, Record, Refused
+from rerank_cli.batch.records import Gap, Item, Outcome, Problem, Record, Refused
 from rerank_cli.errors import (
     InputError,
     ModelError,

@@ -4,20 +4,152 @@ What has been noted is never done again, and what has not been noted is not in t
 off when the job goes on.
 """
 
+import json
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self
 
-from rerank_cli.batch.figures import Figures, Latencies
+from rerank_cli import __version__
+from rerank_cli.atomic_files import replace_file, sync
 from rerank_cli.batch.flow import Flow
-from rerank_cli.batch.items import Item, Outcome
-from rerank_cli.batch.journal import Journal, Mark
-from rerank_cli.batch.sinks import Sink
-from rerank_cli.batch.sources import Source
-from rerank_cli.batch.written import error_line
-from rerank_cli.errors import OutputError, ScorerError
+from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.outputs import Sink, error_line
+from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
+from rerank_cli.batch.report import Figures, Latencies
+from rerank_cli.batch.sources import Source, digest_of
+from rerank_cli.errors import InputError, OutputError, ScorerError
+from rerank_cli.scorers import local_folder
+
+VERSION = 1
+_COMPACTED = 1 << 20  # bytes, beyond which earlier marks are forgotten
+_TOLD = {
+    "input": "the input",
+    "model": "the model",
+    "options": "the options",
+    "version": "the version of rerank",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a job was: items done, and the positions of its sinks up to which all is there.
+
+    `figures` are the counts of the whole job so far.
+    """
+
+    items: int = 0
+    position: int = 0
+    errors: int = 0
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    done: bool = False
+    synced: bool = False
+
+
+class Journal:
+    """The marks of one job; `begin` makes a new one, `resume` opens one that is there."""
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], marks: list[Mark]) -> None:
+        self.path = path
+        self.marks = marks
+        self._identity = identity
+        self._stream: BinaryIO | None = None
+
+    @classmethod
+    def begin(cls, path: Path, identity: Mapping[str, Any]) -> Self:
+        """Begin a journal, in place of an older one; raises `OutputError`."""
+        journal = cls(path, identity, [Mark(synced=True)])
+        journal._write_anew()
+        return journal
+
+    @classmethod
+    def resume(cls, path: Path, identity: Mapping[str, Any]) -> Self:
+        """Open the journal of a job; raises `InputError` where that was another job."""
+        try:
+            lines = path.read_bytes().split(b"\n")[:-1]  # the last may have been cut off
+            kept = json.loads(lines[0])
+            marks = [Mark(**json.loads(line)) for line in lines[1:]]
+        except (OSError, ValueError, IndexError, TypeError) as error:
+            raise InputError(
+                f"{path}: is no journal of a batch", hint="without it no job can go on: begin anew"
+            ) from error
+        _check_same(kept, identity, path)
+        return cls(path, identity, marks or [Mark(synced=True)])
+
+    @property
+    def is_done(self) -> bool:
+        return self.marks[-1].done
+
+    def last(self, size: int) -> Mark:
+        """The last mark up to which an output of so many bytes can hold all."""
+        fitting = [mark for mark in self.marks if mark.position <= size]
+        return fitting[-1] if fitting else Mark()
+
+    def last_synced(self) -> Mark:
+        """The last mark that was on the disk with all that it tells of."""
+        return next((mark for mark in reversed(self.marks) if mark.synced), Mark())
+
+    def add(self, mark: Mark) -> None:
+        """Note how far the job is; raises `OutputError`."""
+        try:
+            if self._stream is None:
+                self._write_anew()
+                self._stream = self.path.open("ab")
+            self.marks = [mark] if mark.synced else [self.last_synced(), mark]
+            self._stream.write(_line(asdict(mark)))
+            self._stream.flush()
+            if mark.synced:
+                os.fsync(self._stream.fileno())
+            if self._stream.tell() > _COMPACTED:
+                self._stream.close()
+                self._stream = None
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def _write_anew(self) -> None:
+        lines = [_line(self._identity), *(_line(asdict(mark)) for mark in self.marks)]
+        replace_file(self.path, b"".join(lines))
+        sync(self.path.parent)
+
+
+def journal_of(output: Path) -> Path:
+    """Where the journal of an output is."""
+    return output.with_name(f"{output.name}.journal")
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _check_same(kept: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Compare what a job was with what it is to be, and say what differs."""
+    kept, now = json.loads(json.dumps(kept)), json.loads(json.dumps(now))
+    changed = [
+        f"{told}: {_shown(kept.get(name), now.get(name))}"
+        for name, told in _TOLD.items()
+        if kept.get(name) != now.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"{path}: this is not the job that was begun there, in {'; '.join(changed)}",
+            hint="give what was given then; or begin anew, with another -o",
+        )
+
+
+def _shown(before: Any, after: Any) -> str:
+    """What of two values differs."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = [n for n in {**before, **after} if before.get(n) != after.get(n)]
+        return ", ".join(f"{n} was {before.get(n)!r} and is {after.get(n)!r}" for n in names)
+    return f"was {before!r} and is {after!r}"
+
 
 _NOTED = 0.1  # seconds
 _SYNCED = 5.0
@@ -160,3 +292,87 @@ class Job:
         self._noted = now
         if synced:
             self._synced = now
+
+
+def journal_and_start(asked: BatchOptions, source: Source) -> tuple[Journal | None, Mark]:
+    """The job's journal and where it was; a new one where there is none to go on with."""
+    if asked.output is None:
+        return None, Mark()
+    path, identity = journal_of(asked.output), _identity(asked, source)
+    if not asked.resume or not (path.exists() or asked.output.exists()):
+        return Journal.begin(path, identity), Mark()
+    journal = Journal.resume(path, identity)
+    mark = journal.last(_size_of(asked.output))
+    if mark.position and not _is_whole(asked.output, mark.position):
+        mark = journal.last_synced()
+    if asked.errors is not None and mark.errors > _size_of(asked.errors):
+        mark = journal.last_synced()
+        if mark.errors > _size_of(asked.errors):
+            raise InputError(
+                f"{asked.errors}: has less than was written to it",
+                hint="without it the job cannot go on: begin anew, with another -o",
+            )
+    return journal, mark
+
+
+def is_whole_job(journal: Journal, output: Path) -> bool:
+    """Whether a job was done, and what it made is still there."""
+    return journal.is_done and _size_of(output) == journal.marks[-1].position
+
+
+def _size_of(output: Path) -> int:
+    """How much of an output is there: bytes of a file, parts of a folder."""
+    if output.is_dir():
+        return sum(1 for _ in output.glob(f"part-*{PARQUET_SUFFIX}"))
+    return output.stat().st_size if output.exists() else 0
+
+
+def _is_whole(output: Path, position: int) -> bool:
+    """Whether a file has all up to a position: what a lost machine left out is zeros."""
+    if output.is_dir() or output.suffix in (".gz", ".zst"):
+        return True
+    with output.open("rb") as stream:
+        stream.seek(max(0, position - 4096))
+        tail = stream.read(min(position, 4096))
+    return tail.endswith(b"\n") and b"\0" not in tail
+
+
+def _identity(asked: BatchOptions, source: Source) -> Mapping[str, Any]:
+    """What the output depends on, which is the same where a job goes on."""
+    return {"input": source.identity(), "version": __version__, **identity_of(asked)}
+
+
+def identity_of(asked: BatchOptions) -> dict[str, Any]:
+    """What the output depends on but for the input."""
+    remote, sizes = asked.remote, asdict(asked.sizes)
+    return {
+        "model": {
+            "name": asked.model,
+            "files": _files_of(asked.model),
+            "runtime": asked.engine.runtime,
+            "device": asked.engine.device,
+            "base_url": remote.base_url,
+        },
+        "options": {
+            **asdict(asked.fields),
+            **asdict(asked.selection),
+            **sizes,
+            "output": asked.shape,
+            "max_record": asked.most,
+            "errors": asked.errors is not None,
+            "runs": asked.runs is not None,
+            "asked": [dict(remote.asked.options), dict(remote.asked.fields)],
+            "chunk": [remote.cutting, remote.sigmoid, remote.tokenizer],
+        },
+    }
+
+
+def _files_of(model: str | None) -> dict[str, str]:
+    """The hashes of a local model's files."""
+    folder = local_folder(model)
+    if folder is None:
+        return {}
+    from rerank_cli.runtimes.onnx_file import needs
+
+    beside = [folder.graph.parent / name for name in needs(folder.graph)]
+    return {path.name: digest_of(path) for path in (folder.graph, folder.tokenizer, *beside)}

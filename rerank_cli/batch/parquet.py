@@ -9,18 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.batch.items import PARQUET_SUFFIX, Item, Outcome, reservoir
-from rerank_cli.batch.lines import digest_of
-from rerank_cli.batch.reading import Fields, record_of
-from rerank_cli.batch.written import (
-    ERROR,
-    RAW_SCORE,
-    RESULTS,
-    SCORE,
-    Shape,
-    pair_of,
-    results_of,
-)
+from rerank_cli.batch.outputs import ERROR, RAW_SCORE, RESULTS, SCORE, Shape, pair_of, results_of
+from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, Item, Outcome, record_of, reservoir
+from rerank_cli.batch.sources import digest_of
 from rerank_cli.errors import InputError, MissingExtra, OutputError
 from rerank_cli.types import ScorerInfo
 

@@ -1,21 +1,206 @@
 """Where records come from: lines of JSON, or a run with its queries and its corpus."""
 
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+from array import array
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from rerank_cli.batch.items import PARQUET_SUFFIX, Given, Item, Problem, Record, Refused, reservoir
-from rerank_cli.batch.lines import Lines, digest_of
-from rerank_cli.batch.lookup import Lookup
-from rerank_cli.batch.reading import Fields, read_line, too_large
-from rerank_cli.batch.sizes import shown
-from rerank_cli.commands.batch_asked import BatchOptions
-from rerank_cli.errors import InputError
+import numpy as np
+
+from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.records import (
+    PARQUET_SUFFIX,
+    Fields,
+    Given,
+    Item,
+    Problem,
+    Record,
+    Refused,
+    read_line,
+    reservoir,
+    shown,
+    too_large,
+)
+from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.inputs.trec import run_line
+from rerank_cli.inputs.text import envelope_of, opened
+from rerank_cli.inputs.trec import is_jsonl, run_line, text_of
+from rerank_cli.models.store import sha256_of
 from rerank_cli.terminal import encodable
-from rerank_cli.types import ScorerInfo
+from rerank_cli.types import Document, ScorerInfo
 from rerank_cli.user_files import cache_directory
+
+_BLOCK = 1 << 20
+
+
+class Line(NamedTuple):
+    """A line without its end; `raw` is None where it is longer than allowed."""
+
+    raw: bytes | None
+    size: int
+
+
+class Lines:
+    """The lines of one source; how far it was read is known meanwhile."""
+
+    def __init__(self, path: str, most: int) -> None:
+        self.path = path
+        self.number = 0
+        self._most = most
+        try:
+            if path == STDIN:
+                self._stream: BinaryIO = sys.stdin.buffer
+            else:
+                self._stream = Path(path).open("rb")  # noqa: SIM115 - it lives as long as we do
+                weakref.finalize(self, self._stream.close)
+            self.size = 0 if path == STDIN else os.fstat(self._stream.fileno()).st_size
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+
+    def __iter__(self) -> Iterator[Line]:
+        """Read them, once; raises `InputError` for a source that is no UTF-8 text."""
+        for line in lines_in(self._stream, self.path, self._most):
+            self.number += 1
+            yield line
+
+    def close(self) -> None:
+        if self.path != STDIN:
+            self._stream.close()
+
+    @property
+    def share(self) -> float | None:
+        """How much of the source has been read, 0 to 1; None where its size is not known."""
+        if not self.size or self._stream.closed:
+            return None
+        return min(1.0, self._stream.tell() / self.size)
+
+
+def lines_in(stream: BinaryIO, name: str, most: int) -> Iterator[Line]:
+    """The lines of a stream, which may be compressed; raises `InputError` where it is no UTF-8."""
+    head, content = opened(stream, name)
+    envelope = envelope_of(head)
+    if envelope.encoding != "utf-8":
+        raise InputError(
+            f"{name}: is in {envelope.encoding}", hint="JSON Lines are UTF-8: iconv -t UTF-8"
+        )
+    content.read(len(envelope.mark))
+    while line := content.readline(most + 1):
+        if len(line) > most and not line.endswith(b"\n"):
+            yield Line(None, len(line) + _skipped(content))
+        else:
+            yield Line(line.rstrip(b"\r\n"), len(line))
+
+
+def digest_of(path: Path) -> str:
+    """A hash of a file's bytes; raises `InputError`."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def _skipped(stream: BinaryIO) -> int:
+    """Go to the end of a line, and say how many bytes that was."""
+    size = 0
+    while piece := stream.readline(_BLOCK):
+        size += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return size
+
+
+_HASH = 8  # bytes
+
+
+class Lookup:
+    """The texts of one file, JSONL or TSV; `what` they are is for messages.
+
+    Of several with one id the first counts. Raises `InputError` for a line that has no text, and
+    `OutputError` where a compressed file finds no room in `folder`.
+    """
+
+    def __init__(self, path: Path, what: str, folder: Path) -> None:
+        self.path = path
+        self._what = what
+        self._jsonl = is_jsonl(path)
+        try:
+            self._stream = self._plain(path, folder)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+        weakref.finalize(self, self._stream.close)
+        hashes, places = self._read()
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._places = hashes[order], places[order]
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def find(self, name: str) -> Document | None:
+        """The text of this id, with its title before it."""
+        wanted = _hash(name)
+        first = int(np.searchsorted(self._hashes, wanted))
+        while first < len(self._hashes) and self._hashes[first] == wanted:
+            self._stream.seek(int(self._places[first]))
+            found, title, text = self._told(self._stream.readline(), "a line")
+            if found == name:
+                return Document(f"{title} {text}".strip() if title else text, id=name)
+            first += 1
+        return None
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where every text is, by the hash of its id."""
+        hashes, places = array("Q"), array("Q")
+        place = self._stream.tell()
+        for number, line in enumerate(self._stream, 1):
+            if line.strip():
+                name, _, _ = self._told(line, f"{self.path}:{number}")
+                hashes.append(_hash(name))
+                places.append(place)
+            place += len(line)
+        return np.frombuffer(hashes, np.uint64), np.frombuffer(places, np.uint64)
+
+    def _told(self, line: bytes, where: str) -> tuple[str, str, str]:
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            text = encodable(line.decode("utf-8", "surrogateescape"))
+        return text_of(text.rstrip("\r\n"), where, self._what, jsonl=self._jsonl)
+
+    def _plain(self, path: Path, folder: Path) -> BinaryIO:
+        """The file as it is, or unpacked."""
+        stream = path.open("rb")
+        head, _ = opened(stream, str(path))
+        stream.seek(0)
+        if head == stream.read(len(head)):  # as it is
+            stream.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
+            return stream
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            copy = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as we do
+            with stream:
+                stream.seek(0)
+                shutil.copyfileobj(opened(stream, str(path))[1], copy, 1 << 20)
+            copy.seek(0)
+        except OSError as error:
+            raise OutputError(
+                f"{path}: cannot be unpacked in {folder}: {error.strerror}",
+                hint="unpack it yourself, or set RERANK_HOME to a directory with room",
+            ) from error
+        return copy
+
+
+def _hash(name: str) -> int:
+    content = name.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(content, digest_size=_HASH).digest(), "little")
 
 
 class Source(Protocol):

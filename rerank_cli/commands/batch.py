@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from rerank_cli.batch.reading import Fields
-from rerank_cli.batch.written import Shape
+from rerank_cli.batch.outputs import Shape
+from rerank_cli.batch.records import Fields
 from rerank_cli.commands import batch_options as own
 from rerank_cli.errors import UsageError
 from rerank_cli.options import remote, scoring, showing
@@ -109,9 +109,9 @@ def batch(
     rerank batch s3://b/in -o s3://b/out --engine ray --address auto
     """
     from rerank_cli.batch.flow import Sizes
-    from rerank_cli.batch.sizes import bytes_of
+    from rerank_cli.batch.options import BatchOptions, Runs
+    from rerank_cli.batch.records import bytes_of
     from rerank_cli.commands.asking import fields_of, headers_of, metadata_of, options_of
-    from rerank_cli.commands.batch_asked import BatchOptions, Runs
     from rerank_cli.commands.pulling import ready
     from rerank_cli.ranking.results import Selection
     from rerank_cli.scorers import LEXICAL
@@ -183,11 +183,11 @@ def batch(
     )
     terminal = Terminal.current(to_file=out is not None)
     if plan:
-        from rerank_cli.commands.batch_plan import planned
+        from rerank_cli.batch.estimate import planned
 
         return planned(asked, terminal)
     if engine is own.EngineKind.RAY:
-        from rerank_cli.commands.batch_ray import run_on_ray
+        from rerank_cli.batch.cluster import run_on_ray
 
         return run_on_ray(asked, address, terminal, ordered=ordered)
     if address is not None or ordered:

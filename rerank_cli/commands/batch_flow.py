@@ -12,16 +12,21 @@ from filelock import FileLock, Timeout
 
 from rerank_cli.atomic_files import replace_file
 from rerank_cli.batch.flow import Bounds, Flow
-from rerank_cli.batch.items import PARQUET_SUFFIX
-from rerank_cli.batch.job import Job, LineWriter, Writer
-from rerank_cli.batch.journal import Mark
+from rerank_cli.batch.job import (
+    Job,
+    LineWriter,
+    Mark,
+    Writer,
+    identity_of,
+    is_whole_job,
+    journal_and_start,
+)
+from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.outputs import Sink, StreamSink, file_sink, line_of, run_of
 from rerank_cli.batch.parquet import Columns, PartsSink, Rows
-from rerank_cli.batch.sinks import Sink, StreamSink, file_sink
+from rerank_cli.batch.records import PARQUET_SUFFIX
+from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of
 from rerank_cli.batch.sources import Source, holds_parquet, source_of
-from rerank_cli.batch.written import line_of, run_of
-from rerank_cli.commands.batch_asked import BatchOptions
-from rerank_cli.commands.batch_report import account_of, cost_of, remarks_on, report_of
-from rerank_cli.commands.batch_resuming import identity_of, is_whole_job, journal_and_start
 from rerank_cli.errors import ExitCode, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.progress import shown

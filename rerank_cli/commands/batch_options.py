@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.batch.written import Shape
+from rerank_cli.batch.outputs import Shape
 
 
 class EngineKind(StrEnum):

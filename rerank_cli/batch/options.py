@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_cli.batch.flow import Sizes
-from rerank_cli.batch.reading import Fields
-from rerank_cli.batch.written import Shape
+from rerank_cli.batch.outputs import Shape
+from rerank_cli.batch.records import Fields
 from rerank_cli.providers import Remote
 from rerank_cli.ranking.results import Selection
 from rerank_cli.runtimes import Engine

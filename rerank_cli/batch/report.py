@@ -1,0 +1,185 @@
+"""What a batch came to, in numbers: of the whole job, and of this run of it."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rerank_cli.batch.records import Gap, Outcome
+from rerank_cli.terminal import counted
+from rerank_cli.types import PricedScorer, Scorer, StreamingScorer
+
+if TYPE_CHECKING:
+    from rerank_cli.batch.job import Job
+
+_MAX_NOTES = 20  # that are kept apart
+_PRECISION = 1.02  # of latencies: neighbours in the histogram differ by so much
+
+
+class Figures:
+    """The counts of a job, over all runs that it took.
+
+    `pairs` were scored, and `reused` counts documents with the score of an equal one before them.
+    """
+
+    def __init__(self, kept: Mapping[str, Any] | None = None) -> None:
+        kept = kept or {}
+        self.records: int = kept.get("records", 0)
+        self.documents: int = kept.get("documents", 0)
+        self.empty: int = kept.get("empty", 0)
+        self.pairs: int = kept.get("pairs", 0)
+        self.reused: int = kept.get("reused", 0)
+        self.tokens: int = kept.get("tokens", 0)
+        self.truncated: int = kept.get("truncated", 0)
+        self.missing: int = kept.get("missing", 0)
+        self.runs: int = kept.get("runs", 0) + 1
+        self.seconds: float = kept.get("seconds", 0.0)
+        self.errors: Counter[str] = Counter(kept.get("errors", {}))
+        self.usage: Counter[str] = Counter(kept.get("usage", {}))
+        self.notes: dict[str, int] = dict(kept.get("notes", {}))
+
+    def see(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        if isinstance(outcome.item, Gap):
+            return
+        self.records += 1
+        if outcome.problem is not None:
+            self.errors[outcome.problem.code] += 1
+        ranking = outcome.ranking
+        if ranking is None:
+            return
+        self.documents += ranking.documents
+        self.empty += ranking.empty
+        self.pairs += outcome.scored
+        self.reused += ranking.duplicates
+        self.tokens += ranking.tokens
+        self.truncated += ranking.cut + ranking.query_cut
+        self.missing += ranking.missing
+        self.usage.update(ranking.usage)
+        for note in ranking.notes:
+            self._note(note, 1)
+
+    def merge(self, other: "Figures") -> None:
+        """Add the counts of another part of the job."""
+        for name, value in vars(other).items():
+            if isinstance(value, int | float) and name != "runs":
+                setattr(self, name, getattr(self, name) + value)
+        self.errors.update(other.errors)
+        self.usage.update(other.usage)
+        for note, count in other.notes.items():
+            self._note(note, count)
+
+    def _note(self, note: str, count: int) -> None:
+        """Count a remark; of many that differ, the later ones are counted together."""
+        if note not in self.notes and len(self.notes) >= _MAX_NOTES:
+            note = "remarks like these"
+        self.notes[note] = self.notes.get(note, 0) + count
+
+    @property
+    def failed(self) -> int:
+        return self.errors.total()
+
+    def kept(self) -> dict[str, Any]:
+        """All of it, as a journal keeps it."""
+        return {**vars(self), "errors": dict(self.errors), "usage": dict(self.usage)}
+
+
+class Latencies:
+    """How long records took, in a histogram that does not grow with their number."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        self._counts[round(math.log(max(seconds, 1e-6), _PRECISION))] += 1
+
+    def at(self, share: float) -> float | None:
+        """The seconds within which this share of records was done, to two hundredths."""
+        left = share * self._counts.total()
+        for place in sorted(self._counts):
+            left -= self._counts[place]
+            if left <= 0:
+                return float(f"{_PRECISION**place:.3g}")
+        return None
+
+
+_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+_SHOWN_NOTES = 5
+
+
+def report_of(
+    job: "Job", scorer: Scorer, asked: Mapping[str, Any], *, done: bool
+) -> dict[str, Any]:
+    """All figures; those of `latency` are seconds a record took, in this run."""
+    figures = job.figures
+    seconds = max(figures.seconds, 1e-9)
+    report = {
+        "model": scorer.info.model,
+        "done": done,
+        "runs": figures.runs,
+        "records": figures.records,
+        "errors": {"total": figures.failed, "by_code": dict(figures.errors)},
+        "documents": figures.documents,
+        "empty": figures.empty,
+        "pairs": {"scored": figures.pairs, "reused": figures.reused},
+        "tokens": figures.tokens,
+        "truncated": figures.truncated,
+        "missing": figures.missing + job.source.missing,
+        "usage": dict(figures.usage),
+        "seconds": round(figures.seconds, 3),
+        "rates": {
+            "records_per_second": round(figures.records / seconds, 3),
+            "pairs_per_second": round(figures.pairs / seconds, 3),
+            "tokens_per_second": round(figures.tokens / seconds, 3),
+        },
+        "latency": {name: job.latencies.at(share) for name, share in _SHARES.items()},
+        "asked": asked,
+    }
+    if isinstance(scorer, PricedScorer):
+        report["requests"] = scorer.requests
+        price = scorer.cost(figures.usage.get("total_tokens", figures.tokens))
+        report["cost"] = None if price is None else price._asdict()
+    return report
+
+
+def failed_line(figures: Figures) -> str:
+    """How many records failed, and why."""
+    codes = ", ".join(f"{code}: {count:,}" for code, count in figures.errors.most_common())
+    return f"{counted(figures.failed, 'record')} of {figures.records:,} failed ({codes})"
+
+
+def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
+    """What a provider asks for so far, for a person; empty where nobody knows."""
+    if not isinstance(scorer, PricedScorer):
+        return ""
+    price = scorer.cost(usage.get("total_tokens", 0))
+    return "" if price is None else f"about {price.amount:g} {price.currency}"
+
+
+def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
+    """What should be known of what came out, each in a sentence."""
+    figures = job.figures
+    notes = sorted(figures.notes.items(), key=lambda one: -one[1])
+    for note, count in notes[:_SHOWN_NOTES]:
+        yield note if count == 1 else f"{note} (of {count:,} records)"
+    if len(notes) > _SHOWN_NOTES:
+        yield f"and {counted(len(notes) - _SHOWN_NOTES, 'more remark')}: --report FILE has all figures"
+    if job.source.missing:
+        yield f"{counted(job.source.missing, 'document')} of the run not in the corpus: left out"
+    if figures.missing:
+        yield f"{counted(figures.missing, 'score')} not given by {scorer.info.model}"
+    if figures.truncated:
+        yield f"{counted(figures.truncated, 'document')} or queries not scored whole"
+    if figures.failed:
+        yield failed_line(figures)
+
+
+def account_of(job: "Job", scorer: Scorer) -> Iterator[str]:
+    """What it took, for --verbose."""
+    figures = job.figures
+    yield (
+        f"{counted(figures.records, 'record')}, {counted(figures.pairs, 'pair')} scored, "
+        f"{figures.reused:,} reused, {counted(figures.tokens, 'token')} in {figures.seconds:.1f} s"
+    )
+    if isinstance(scorer, StreamingScorer):
+        yield scorer.account()

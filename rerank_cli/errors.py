@@ -67,7 +67,13 @@ class InputError(RerankError):
 
 
 class MissingExtra(InputError):
-    pass
+    """`what` needs a library that comes with an extra of this package."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the extra {extra}, and it is not installed",
+            hint=f"pip install 'rerank-cli[{extra}]'",
+        )
 
 
 class OutputError(RerankError):

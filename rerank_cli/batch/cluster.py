@@ -86,10 +86,7 @@ class Place(NamedTuple):
 def check_extra() -> None:
     """Find what is not installed before anything is done; raises `MissingExtra`."""
     if any(find_spec(name) is None for name in ("pyarrow", "ray")):
-        raise MissingExtra(
-            "--engine ray needs the extra ray, and it is not installed",
-            hint="pip install 'rerank-cli[ray]'",
-        )
+        raise MissingExtra("--engine ray", "ray")
 
 
 def shards_of(uri: str, count: int, most: int) -> list[Shard]:

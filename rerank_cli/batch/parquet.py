@@ -187,10 +187,7 @@ def _opened(path: Path) -> Any:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise MissingExtra(
-            f"{path}: Parquet needs the extra parquet, and it is not installed",
-            hint="pip install 'rerank-cli[parquet]'",
-        ) from error
+        raise MissingExtra(f"{path}: Parquet", "parquet") from error
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:

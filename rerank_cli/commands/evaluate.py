@@ -114,8 +114,9 @@ def evaluate(
     rerank eval nq squad --depth 10,50,100               quality against cost
     rerank eval nq --compare ./fp32 ./int8 --sample 100  do two models agree?
     """
-    from rerank_cli.commands.eval_flow import Asked, evaluated
+    from rerank_cli.commands.eval_flow import evaluated
     from rerank_cli.evaluation.beir import Parts
+    from rerank_cli.evaluation.work import EvalOptions
 
     engine = Engine(runtime, device, threads)
     asked = Remote(
@@ -141,7 +142,7 @@ def evaluate(
         raise UsageError("eval needs a DATASET", hint="rerank eval --help shows what one is")
     return (
         evaluated(
-            Asked(
+            EvalOptions(
                 datasets=[Path(one) for one in datasets or []],
                 parts=parts,
                 qrels=qrels,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rerank_cli.evaluation.first_stage import extra_missing
+from rerank_cli.errors import MissingExtra
 
 TOP = 10
 PERSISTENCE = 0.9  # of who reads on from one document to the next
@@ -68,7 +68,7 @@ def _tau(first: Sequence[float], second: Sequence[float]) -> float:
     try:
         from scipy.stats import kendalltau
     except ImportError as error:
-        raise extra_missing() from error
+        raise MissingExtra("rerank eval", "eval") from error
     flat = [len(set(scores)) == 1 for scores in (first, second)]
     if all(flat):
         return 1.0

@@ -61,7 +61,7 @@ def retrieved(
         import bm25s
         import Stemmer
     except ImportError as error:
-        raise extra_missing() from error
+        raise MissingExtra("rerank eval", "eval") from error
     if not collection.corpus:
         raise InputError(f"{collection.name}: the corpus is empty")
     stemmer = Stemmer.Stemmer("english")
@@ -83,10 +83,3 @@ def retrieved(
         ]
         for name, places, values in zip(queries, found, scores, strict=True)
     }
-
-
-def extra_missing() -> MissingExtra:
-    return MissingExtra(
-        "rerank eval needs the extra eval, and it is not installed",
-        hint="pip install 'rerank-cli[eval]'",
-    )

@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import MissingExtra, UsageError
 from rerank_cli.evaluation.agreement import ordered
 from rerank_cli.evaluation.collection import Candidate, Qrels, Task
-from rerank_cli.evaluation.first_stage import extra_missing
 
 DEFAULT = ("nDCG@10", "RR@10", "AP")
 _NAME = re.compile(r"(\w+)(?:\((.*)\))?(?:@(\d+))?")
@@ -25,7 +24,7 @@ def parsed(names: Sequence[str]) -> dict[str, Any]:
     try:
         import ir_measures
     except ImportError as error:
-        raise extra_missing() from error
+        raise MissingExtra("rerank eval", "eval") from error
     found = {}
     for name in names:
         try:

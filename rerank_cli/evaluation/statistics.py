@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_cli.evaluation.first_stage import extra_missing
+from rerank_cli.errors import MissingExtra
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
@@ -101,7 +101,7 @@ def _interval(gains: Sequence[Any], seed: int) -> tuple[float, float]:
     try:
         from scipy import stats
     except ImportError as error:
-        raise extra_missing() from error
+        raise MissingExtra("rerank eval", "eval") from error
     random = np.random.default_rng(seed)
     if len(gains) == 1 and len(gains[0]) > 1:
         batch = max(1, min(DRAWS, _MEMORY // len(gains[0])))

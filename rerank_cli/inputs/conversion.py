@@ -33,10 +33,7 @@ def converted(data: bytes, form: InputFormat, source: str) -> Converted:
     try:
         text, title = read(data)
     except ImportError as error:
-        raise MissingExtra(
-            f"{source}: to read {form.upper()} the extra docs is needed, and it is not installed",
-            hint="pip install 'rerank-cli[docs]'",
-        ) from error
+        raise MissingExtra(f"{source}: reading {form.upper()}", "docs") from error
     except Exception as error:  # what three libraries raise for damaged files has no common base
         raise InputError(f"{source}: cannot be read as {form.upper()}: {error}") from error
     return Converted(encodable(text), " ".join(encodable(title).split()))

@@ -80,10 +80,7 @@ def _libraries() -> tuple[Any, Any]:
         import torch
         import transformers
     except ImportError as error:
-        raise MissingExtra(
-            f"exporting needs the extra export, and {error.name} is not installed",
-            hint="pip install 'rerank-cli[export]'",
-        ) from error
+        raise MissingExtra("rerank models export", "export") from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return torch, transformers

@@ -41,10 +41,7 @@ def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> 
     try:
         import openvino
     except ImportError as error:
-        raise MissingExtra(
-            "--runtime openvino needs the extra openvino, and it is not installed",
-            hint="pip install 'rerank-cli[openvino]'",
-        ) from error
+        raise MissingExtra("--runtime openvino", "openvino") from error
     core = openvino.Core()
     path = folder.graph
     # One stream a thread: runs side by side, and each on a core of its own.

@@ -17,11 +17,11 @@ from rerank_cli.terminal import PipeClosed, Terminal
 _BM25 = "bm25"
 
 
+from rerank_cli.evaluation.comparison import compare_systems
 from rerank_cli.evaluation.work import (
     EvalOptions,
     Work,
     compare_windows,
-    comparison_of,
     is_remote_system,
     open_system,
     read_collections,
@@ -63,7 +63,11 @@ def evaluated(asked: EvalOptions, engine: Engine, remote: Remote, terminal: Term
         sets.append(Set(task, [*made, rows.oracle()]))
     means = overall(sets, asked.seed)
     measure = next(iter(measures))
-    comparison = comparison_of(asked, sets, measure)
+    comparison = None
+    if asked.compare is not None:
+        first, second = asked.compare
+        names = first.strip(), second.strip()
+        comparison = compare_systems(names, asked.depths[-1], sets, measure, asked.seed)
     if asked.runs:
         write_runs(asked.runs, sets)
     if asked.per_query:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rerank_cli.errors import MissingExtra
+from rerank_cli.evaluation.collection import ordered
 
 TOP = 10
 PERSISTENCE = 0.9  # of who reads on from one document to the next
@@ -41,11 +42,6 @@ def agreement(first: Mapping[str, float], second: Mapping[str, float]) -> Agreem
         len(set(tops[0]) & set(tops[1])) / len(tops[0]),
         orders[0][0] == orders[1][0],
     )
-
-
-def ordered(scores: Mapping[str, float]) -> list[str]:
-    """Documents, best first, as trec_eval orders them: by 32 bits of the score, ties by id."""
-    return sorted(scores, key=lambda name: (np.float32(scores[name]), name), reverse=True)
 
 
 def rank_biased_overlap(first: Sequence[str], second: Sequence[str]) -> float:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.evaluation.agreement import ordered
-from rerank_cli.evaluation.collection import Candidate, Collection
+from rerank_cli.evaluation.collection import Candidate, Collection, ordered
 from rerank_cli.inputs.trec import found, qrels_of, run_of, texts_of
 from rerank_cli.types import Document
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from rerank_cli.types import Document
 
 # For each query by its id, grades of documents by theirs; above 0 is relevant.
@@ -53,3 +55,8 @@ class Task:
     def pairs(self) -> int:
         """How many documents are to be scored, each for its query."""
         return sum(len(candidates) for candidates in self.candidates.values())
+
+
+def ordered(scores: Mapping[str, float]) -> list[str]:
+    """Documents, best first, as trec_eval orders them: by 32 bits of the score, ties by id."""
+    return sorted(scores, key=lambda name: (np.float32(scores[name]), name), reverse=True)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rerank_cli.errors import InputError
-from rerank_cli.evaluation.agreement import TOP, Agreement, agreement, ordered
-from rerank_cli.evaluation.collection import Task
-from rerank_cli.evaluation.report import Row
+from rerank_cli.evaluation.agreement import TOP, Agreement, agreement
+from rerank_cli.evaluation.collection import Task, ordered
+from rerank_cli.evaluation.report import Row, Set
 from rerank_cli.evaluation.statistics import Difference, combined
 
 SHOWN = 3  # queries on which two systems differ most, and documents of each
@@ -95,3 +95,16 @@ def compared(
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _WORDS else f"{line[: _WORDS - 1]}…"
+
+
+def compare_systems(
+    names: tuple[str, str], depth: int, sets: Sequence[Set], measure: str, seed: int
+) -> Comparison:
+    """Compare two systems by their names, at one depth, on all sets."""
+    rows = [
+        {row.system: row for row in dataset.rows if row.depth == depth and row.system in names}
+        for dataset in sets
+    ]
+    first, second = names
+    pairs = [(by_name[first], by_name[second]) for by_name in rows]
+    return compared([dataset.task for dataset in sets], pairs, measure, seed)

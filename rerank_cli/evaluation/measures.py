@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rerank_cli.errors import MissingExtra, UsageError
-from rerank_cli.evaluation.agreement import ordered
-from rerank_cli.evaluation.collection import Candidate, Qrels, Task
+from rerank_cli.evaluation.collection import Candidate, Qrels, Task, ordered
 
 DEFAULT = ("nDCG@10", "RR@10", "AP")
 _NAME = re.compile(r"(\w+)(?:\((.*)\))?(?:@(\d+))?")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import OutputError
-from rerank_cli.evaluation.agreement import ordered
+from rerank_cli.evaluation.collection import ordered
 from rerank_cli.evaluation.comparison import Comparison
 from rerank_cli.evaluation.report import Cost, Overall, Row, Set
 from rerank_cli.evaluation.statistics import DRAWS, Difference

@@ -8,8 +8,6 @@ from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation import beir, lists
 from rerank_cli.evaluation.beir import Parts
 from rerank_cli.evaluation.collection import Collection, Task
-from rerank_cli.evaluation.comparison import Comparison, compared
-from rerank_cli.evaluation.report import Set
 from rerank_cli.evaluation.runner import Job
 from rerank_cli.evaluation.systems import System
 from rerank_cli.providers import Remote
@@ -152,18 +150,3 @@ def score_by_words(task: Task) -> dict[str, dict[str, float]]:
         found = rank(task.queries[query], documents, scorer) if documents else ()
         scores[query] = {candidates[one.index].id: one.score for one in found}
     return scores
-
-
-def comparison_of(asked: EvalOptions, sets: Sequence[Set], measure: str) -> Comparison | None:
-    if asked.compare is None:
-        return None
-    names = [one.strip() for one in asked.compare]
-    depth = asked.depths[-1]
-    pairs = [
-        tuple(
-            next(row for row in one.rows if (row.system, row.depth) == (name, depth))
-            for name in names
-        )
-        for one in sets
-    ]
-    return compared([one.task for one in sets], [(a, b) for a, b in pairs], measure, asked.seed)

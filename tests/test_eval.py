@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("ir_measures", reason="the extra eval is not installed")
 
 from rerank_cli.errors import UsageError
-from rerank_cli.evaluation.systems import system_of
+from rerank_cli.evaluation.run import system_of
 from rerank_cli.runtimes import Engine
 from tests.conftest import MODELS, ROOT, Run
 from tests.loopback import Status, serve

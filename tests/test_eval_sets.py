@@ -10,9 +10,8 @@ import pytest
 pytest.importorskip("ir_measures", reason="the extra eval is not installed")
 
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.evaluation import beir, lists
-from rerank_cli.evaluation.collection import Collection
-from rerank_cli.evaluation.first_stage import task_of
+from rerank_cli.evaluation import datasets
+from rerank_cli.evaluation.datasets import Collection, task_of
 from rerank_cli.evaluation.measures import (
     DEFAULT,
     figures_of,
@@ -60,7 +59,7 @@ def beir_folder(to: Path, qrels: list[tuple[str, str, int]] | None = None) -> Pa
 
 
 def read(folder: Path, run: Path | None = None) -> Collection:
-    return beir.read(beir.parts_of(folder, run=run))
+    return datasets.read_folder(datasets.parts_of(folder, run=run))
 
 
 def test_a_beir_folder_is_read_and_bm25_finds_candidates(tmp_path: Path) -> None:
@@ -104,10 +103,10 @@ def test_a_trec_set_takes_its_candidates_from_the_run(tmp_path: Path) -> None:
     (tmp_path / "run.trec").write_text(
         "q1 Q0 d1 1 0.5 x\nq1 Q0 d3 2 0.5 x\nq1 Q0 d4 3 0.7 x\nq1 Q0 d8 4 0.1 x\n"
     )
-    parts = beir.Parts(
+    parts = datasets.Parts(
         "garden", *(tmp_path / name for name in ("q.tsv", "corpus.jsonl", "qrels.txt", "run.trec"))
     )
-    collection = beir.read(parts)
+    collection = datasets.read_folder(parts)
     assert set(collection.corpus) == {"d1", "d3", "d4"}
     task = task_of(collection, 2, None, 0)
     # As trec_eval reads it: by score whatever the ranks say, and equal ones by id, downwards.
@@ -136,7 +135,7 @@ def test_relevant_documents_are_places_ids_or_grades(
 ) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_bytes(jsonl([{"query": "q", "documents": ["a", "b", "c"], "relevant": relevant}]))
-    assert lists.read(path).qrels == {"1": grades}
+    assert datasets.read_lists(path).qrels == {"1": grades}
 
 
 def test_records_have_ids_of_their_own(tmp_path: Path) -> None:
@@ -144,7 +143,7 @@ def test_records_have_ids_of_their_own(tmp_path: Path) -> None:
     documents = [{"id": 7, "text": "a"}, {"id": "x", "text": "b", "title": "B"}]
     record = {"id": "first", "query": "q", "documents": documents, "relevant": ["x"]}
     path.write_bytes(gzip.compress(jsonl([record])))
-    collection = lists.read(path)
+    collection = datasets.read_lists(path)
     assert collection.qrels == {"first": {"7": 0, "x": 1}}
     assert collection.candidates is not None
     assert [one.document.title for one in collection.candidates["first"]] == ["", "B"]
@@ -171,7 +170,7 @@ def test_a_line_that_is_wrong_is_named(line: str, message: str, tmp_path: Path) 
     path = tmp_path / "mine.jsonl"
     path.write_text('{"query": "q", "documents": ["a"], "relevant": [1]}\n' + line + "\n")
     with pytest.raises(InputError, match=f".*{message}".replace("'", ".")):
-        lists.read(path)
+        datasets.read_lists(path)
 
 
 def test_parts_that_are_missing_or_wrong_are_named(tmp_path: Path) -> None:
@@ -192,14 +191,14 @@ def test_parts_that_are_missing_or_wrong_are_named(tmp_path: Path) -> None:
         read(folder)
     (tmp_path / "run").write_text("q1 d1 0.5\n")
     with pytest.raises(InputError, match=r"run:1: not a line of a run"):
-        beir._run(tmp_path / "run")
+        datasets._run(tmp_path / "run")
 
 
 def test_a_sample_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     record = {"documents": ["a", "b"], "relevant": [1, 0]}
     path.write_bytes(jsonl([{"query": f"q {number}", **record} for number in range(30)]))
-    collection = lists.read(path)
+    collection = datasets.read_lists(path)
     first, again, other = (task_of(collection, 9, 5, seed) for seed in (1, 1, 2))
     assert list(first.queries) == list(again.queries) != list(other.queries)
     assert len(first.queries) == 5
@@ -209,7 +208,7 @@ def test_a_set_without_judgements_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_bytes(jsonl([{"query": "q", "documents": ["a"]}]))
     with pytest.raises(InputError, match="no query has judgements"):
-        task_of(lists.read(path), 9, None, 0)
+        task_of(datasets.read_lists(path), 9, None, 0)
 
 
 def test_figures_are_trec_evals() -> None:
@@ -254,7 +253,7 @@ def test_a_run_reranks_the_best_and_keeps_the_rest_in_their_order(tmp_path: Path
     path = tmp_path / "mine.jsonl"
     documents = ["a", "b", "c", "d"]
     path.write_bytes(jsonl([{"query": "q", "documents": documents, "relevant": {"1": 1, "3": 2}}]))
-    task = task_of(lists.read(path), 100, None, 0)
+    task = task_of(datasets.read_lists(path), 100, None, 0)
 
     def order(run: dict[str, dict[str, float]]) -> list[str]:
         return sorted(run["1"], key=lambda name: -run["1"][name])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="the extra eval is not installed")
 
-from rerank_cli.evaluation.agreement import agreement, rank_biased_overlap
-from rerank_cli.evaluation.collection import ordered
+from rerank_cli.evaluation.datasets import ordered
+from rerank_cli.evaluation.measures import agreement, rank_biased_overlap
 from rerank_cli.evaluation.statistics import (
     Verdict,
     combined,

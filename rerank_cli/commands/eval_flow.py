@@ -5,11 +5,18 @@ from contextlib import suppress
 from rerank_cli.commands.eval_scoring import score, tell
 from rerank_cli.commands.eval_table import drawn
 from rerank_cli.errors import ExitCode, UsageError
-from rerank_cli.evaluation.first_stage import task_of
+from rerank_cli.evaluation.datasets import task_of
 from rerank_cli.evaluation.measures import DEFAULT, parsed
-from rerank_cli.evaluation.output import as_json, dumped, write_per_query, write_runs
-from rerank_cli.evaluation.report import Rows, Set, overall
-from rerank_cli.evaluation.systems import system_of
+from rerank_cli.evaluation.report import (
+    Rows,
+    Set,
+    as_json,
+    dumped,
+    overall,
+    write_per_query,
+    write_runs,
+)
+from rerank_cli.evaluation.run import system_of
 from rerank_cli.providers import Remote
 from rerank_cli.runtimes import Engine
 from rerank_cli.terminal import PipeClosed, Terminal
@@ -17,8 +24,8 @@ from rerank_cli.terminal import PipeClosed, Terminal
 _BM25 = "bm25"
 
 
-from rerank_cli.evaluation.comparison import compare_systems
-from rerank_cli.evaluation.work import (
+from rerank_cli.evaluation.report import compare_systems
+from rerank_cli.evaluation.run import (
     EvalOptions,
     Work,
     compare_windows,

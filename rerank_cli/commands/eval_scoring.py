@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 from rerank_cli.atomic_files import on_ctrl_c
 from rerank_cli.commands.eval_table import foretold
-from rerank_cli.evaluation.runner import Job
+from rerank_cli.evaluation.run import Job
 from rerank_cli.progress import noted
 from rerank_cli.terminal import Terminal
 

@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rerank_cli.evaluation.comparison import Comparison
-from rerank_cli.evaluation.report import Cost, Overall, Row, Set
-from rerank_cli.evaluation.runner import Job
+from rerank_cli.evaluation.report import Comparison, Cost, Overall, Row, Set
+from rerank_cli.evaluation.run import Job
 from rerank_cli.evaluation.statistics import Difference, Verdict
 from rerank_cli.terminal import Terminal, counted, printable
 

@@ -115,8 +115,8 @@ def evaluate(
     rerank eval nq --compare ./fp32 ./int8 --sample 100  do two models agree?
     """
     from rerank_cli.commands.eval_flow import evaluated
-    from rerank_cli.evaluation.beir import Parts
-    from rerank_cli.evaluation.work import EvalOptions
+    from rerank_cli.evaluation.datasets import Parts
+    from rerank_cli.evaluation.run import EvalOptions
 
     engine = Engine(runtime, device, threads)
     asked = Remote(

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from encoder import Tower
 
-from rerank_cli.evaluation import beir, measures, statistics
-from rerank_cli.evaluation.collection import Task
-from rerank_cli.evaluation.first_stage import task_of
+from rerank_cli.evaluation import datasets, measures, statistics
+from rerank_cli.evaluation.datasets import Task, task_of
 
 WEIGHTS = (5, 10, 20, 40, 80)
 MEASURE = "nDCG@10"
@@ -35,7 +34,7 @@ def main() -> None:
     tower = Tower(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, systems in ours.items():
-        collection = beir.read(beir.parts_of(arguments.folder / name))
+        collection = datasets.read_folder(datasets.parts_of(arguments.folder / name))
         task = task_of(collection, DEPTH, None, 0)
         asked = next(iter(systems.values())).keys()  # a sample, perhaps
         figures[name] = {**systems, **baselines(task, asked, tower)}

@@ -1,0 +1,370 @@
+"""Reads a set whose parts are files: a BEIR folder, or corpus, queries, judgements and run apart.
+
+The layout of folders is BEIR's (Thakur and others 2021), that of runs and judgements TREC's.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rerank_cli.errors import InputError, MissingExtra, UsageError
+from rerank_cli.inputs.trec import found, objects_of, qrels_of, run_of, texts_of
+from rerank_cli.types import Document
+
+# For each query by its id, grades of documents by theirs; above 0 is relevant.
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+class Candidate(NamedTuple):
+    """A document that may answer a query, and the score of whatever found it."""
+
+    id: str
+    score: float
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What was read of a dataset; `notes` are sentences about what was amiss in it.
+
+    `corpus` has every document by its id. `candidates` are each query's, best first, in the order
+    in which they came; None where a first stage has still to find them.
+    """
+
+    name: str
+    queries: Mapping[str, str]
+    qrels: Qrels
+    corpus: Mapping[str, Document]
+    candidates: Mapping[str, Sequence[Candidate]] | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A collection whose queries are judged and have candidates, all of them at most `depth`.
+
+    `first` names the order in which candidates are: `bm25` where it found them, else `input`.
+    """
+
+    name: str
+    first: str
+    depth: int
+    queries: Mapping[str, str]
+    qrels: Qrels
+    candidates: Mapping[str, Sequence[Candidate]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def pairs(self) -> int:
+        """How many documents are to be scored, each for its query."""
+        return sum(len(candidates) for candidates in self.candidates.values())
+
+
+def ordered(scores: Mapping[str, float]) -> list[str]:
+    """Documents, best first, as trec_eval orders them: by 32 bits of the score, ties by id."""
+    return sorted(scores, key=lambda name: (np.float32(scores[name]), name), reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Where the parts of a set are."""
+
+    name: str
+    queries: Path
+    corpus: Path
+    qrels: Path
+    run: Path | None = None
+
+
+def parts_of(folder: Path, qrels: Path | None = None, run: Path | None = None) -> Parts:
+    """Find a BEIR folder's parts; raises `InputError` where one is missing."""
+    named = {stem: found(folder, stem) for stem in ("queries", "corpus")}
+    for stem, path in named.items():
+        if path is None:
+            raise InputError(
+                f"{folder}: holds no {stem}.jsonl",
+                hint="a BEIR folder has corpus.jsonl, queries.jsonl and qrels/test.tsv",
+            )
+    return Parts(
+        folder.resolve().name,
+        Path(str(named["queries"])),
+        Path(str(named["corpus"])),
+        qrels or _judgements(folder),
+        run,
+    )
+
+
+def read_folder(parts: Parts) -> Collection:
+    """Read all of a set; of a corpus whose run is given only the documents that are in it."""
+    notes: list[str] = []
+    queries: dict[str, str] = {}
+    twice: Counter[str] = Counter()
+    for name, _, text in texts_of(parts.queries, "query"):
+        twice["query"] += name in queries
+        queries.setdefault(name, text)
+    qrels: dict[str, dict[str, int]] = {}
+    below = 0
+    for query, document, grade in qrels_of(parts.qrels):
+        judged = qrels.setdefault(query, {})
+        twice["judgement"] += document in judged
+        judged.setdefault(document, grade)
+        below += grade < 0
+    run = _run(parts.run) if parts.run else None
+    wanted = {name for ranked in run.values() for name, _ in ranked} if run is not None else None
+    corpus: dict[str, Document] = {}
+    for name, title, text in texts_of(parts.corpus, "document"):
+        if wanted is None or name in wanted:
+            twice["document"] += name in corpus
+            corpus.setdefault(name, Document(text, id=name, title=title))
+    notes += [
+        f"{count:,} {what}s have an id that was there before: the first one counts"
+        for what, count in twice.items()
+        if count
+    ]
+    if below:
+        notes.append(f"{below:,} grades are below zero: they count as not relevant")
+    if run is None:
+        missing = sum(
+            grade > 0 and name not in corpus
+            for judged in qrels.values()
+            for name, grade in judged.items()
+        )
+        if missing:
+            notes.append(
+                f"{missing:,} relevant documents are not in the corpus: nothing finds them"
+            )
+        return Collection(parts.name, queries, qrels, corpus, None, notes)
+    candidates, missing = {}, 0
+    for query, ranked in run.items():
+        present = [Candidate(name, score, corpus[name]) for name, score in ranked if name in corpus]
+        missing += len(ranked) - len(present)
+        candidates[query] = present
+    if missing:
+        notes.append(f"{missing:,} documents of the run are not in the corpus: they are left out")
+    return Collection(parts.name, queries, qrels, corpus, candidates, notes)
+
+
+def _judgements(folder: Path) -> Path:
+    files: Sequence[Path] = sorted((folder / "qrels").glob("*.tsv*"))
+    test = [path for path in files if path.name.startswith("test.tsv")]
+    if not test and len(files) != 1:
+        raise UsageError(
+            f"{folder}: has {len(files)} files of judgements and none is test.tsv",
+            hint="--qrels FILE says which" if files else "qrels/test.tsv is needed",
+        )
+    return (test or list(files))[0]
+
+
+def _run(path: Path) -> dict[str, list[tuple[str, float]]]:
+    """A run's documents of each query in trec_eval's order: by score, ties by id, downwards."""
+    scores: dict[str, dict[str, float]] = {}
+    for query, document, score in run_of(path):
+        if document in scores.setdefault(query, {}):
+            raise InputError(f"{path}: has document {document} twice for query {query}")
+        scores[query][document] = score
+    return {query: [(name, of[name]) for name in ordered(of)] for query, of in scores.items()}
+
+
+_HINT = (
+    'as in {"query": "…", "documents": ["…", "…"], "relevant": [1]}: places from 0, ids, a grade '
+    "for each document, or an object of ids and grades"
+)
+
+
+def read_lists(path: Path) -> Collection:
+    """Read a file; raises `InputError` with the line of what is not a query with documents."""
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    candidates: dict[str, list[Candidate]] = {}
+    twice = below = permuted = 0
+    for number, record in objects_of(path):
+        query, documents = record.get("query"), record.get("documents")
+        if not isinstance(query, str) or not isinstance(documents, list) or not documents:
+            raise InputError(f"{path}:{number}: needs a query and its documents", hint=_HINT)
+        name = str(record.get("id", record.get("_id", number)))
+        if name in queries:
+            raise InputError(f"{path}:{number}: a query with the id {name} was there before")
+        named = _named(documents, f"{path}:{number}")
+        places = [name for name, _ in named]
+        found = dict(reversed(named))  # the first of a name
+        found = {name: found[name] for name in dict.fromkeys(places)}
+        twice += len(named) - len(found)
+        relevant = record.get("relevant")
+        permuted += _is_permutation(relevant, len(documents))
+        try:
+            grades = _grades(relevant, places)
+        except (OverflowError, ValueError) as error:
+            raise InputError(f"{path}:{number}: relevant {error}", hint=_HINT) from error
+        queries[name] = query
+        if grades is not None:
+            qrels[name] = grades
+            below += sum(grade < 0 for grade in grades.values())
+        candidates[name] = [
+            Candidate(document_name, float(len(found) - place), document)
+            for place, (document_name, document) in enumerate(found.items())
+        ]
+    notes = []
+    if twice:
+        notes.append(
+            f"{twice:,} documents have an id that their query had before: the first counts"
+        )
+    if below:
+        notes.append(f"{below:,} grades are below zero: they count as not relevant")
+    if permuted:
+        notes.append(
+            f"{permuted:,} lists of what is relevant could be places or grades: "
+            "as long as the documents, they are read as grades"
+        )
+    return Collection(path.name.partition(".")[0], queries, qrels, {}, candidates, notes)
+
+
+def _named(documents: Sequence[Any], where: str) -> list[tuple[str, Document]]:
+    """Documents and their ids; raises `InputError`."""
+    named = []
+    for place, content in enumerate(documents):
+        document = _document(content, place)
+        if document is None:
+            raise InputError(f"{where}: document {place} has no text", hint=_HINT)
+        named.append((str(document.id), document))
+    return named
+
+
+def _document(content: Any, place: int) -> Document | None:
+    if isinstance(content, str):
+        return Document(content, id=str(place))
+    if not isinstance(content, dict) or not isinstance(content.get("text"), str):
+        return None
+    name = content.get("id", content.get("_id", place))
+    title = content.get("title")
+    return Document(content["text"], id=str(name), title=title if isinstance(title, str) else "")
+
+
+def _grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
+    """Grades of documents by id; None where nothing is said.
+
+    A list of numbers that is as long as the documents has a grade for each of them. Any other list
+    has what is relevant, by place or id, and what is not in it is not relevant; of an object what
+    is not in it was not judged. Raises `ValueError` for what is none of these.
+    """
+    if relevant is None:
+        return None
+    if isinstance(relevant, Mapping):
+        return {_known(name, places): _grade(grade) for name, grade in relevant.items()}
+    if not isinstance(relevant, list):
+        raise ValueError("is neither a list nor an object")
+    if relevant and all(isinstance(one, int | float) for one in relevant):
+        if len(relevant) == len(places):
+            grades: dict[str, int] = {}
+            for name, grade in zip(places, relevant, strict=True):
+                grades[name] = max(grades.get(name, -(10**6)), _grade(grade))
+            return grades
+        if any(isinstance(one, bool) for one in relevant):
+            raise ValueError(f"has {len(relevant)} truths for {len(places)} documents")
+        if any(str(one) in places and places.index(str(one)) != one for one in relevant):
+            raise ValueError("has numbers that could be places or ids: ids are to be in quotes")
+        if not all(isinstance(one, int) and 0 <= one < len(places) for one in relevant):
+            raise ValueError(f"has a place that is not among the {len(places)} documents")
+        return dict.fromkeys(places, 0) | {places[one]: 1 for one in relevant}
+    return dict.fromkeys(places, 0) | {_known(name, places): 1 for name in relevant}
+
+
+def _is_permutation(relevant: Any, count: int) -> bool:
+    """Whether a list of grades could as well be places: those of several documents, each once."""
+    return (
+        isinstance(relevant, list)
+        and len(relevant) == count > 2
+        and not any(isinstance(one, bool) for one in relevant)
+        and sorted(map(str, relevant)) == sorted(map(str, range(count)))
+    )
+
+
+def _known(name: Any, places: Sequence[str]) -> str:
+    if str(name) not in places:
+        raise ValueError(f"has {name!r}, which is no document's id")
+    return str(name)
+
+
+def _grade(grade: Any) -> int:
+    if not isinstance(grade, int | float) or int(grade) != grade:
+        raise ValueError(f"has {grade!r}, which is no grade: a whole number")
+    return int(grade)
+
+
+K1, B = 1.2, 0.75
+
+
+def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -> Task:
+    """Choose the queries that can be evaluated, all or a sample, and find their candidates.
+
+    Raises `InputError` where there are none.
+    """
+    notes = list(collection.notes)
+    judged = [name for name in collection.queries if name in collection.qrels]
+    if left := len(collection.queries) - len(judged):
+        notes.append(f"{left:,} queries have no judgements: they are left out")
+    if blank := [name for name in judged if not collection.queries[name].strip()]:
+        notes.append(f"{len(blank):,} queries are blank: they are left out")
+        judged = [name for name in judged if name not in set(blank)]
+    if strangers := len(collection.qrels.keys() - collection.queries.keys()):
+        notes.append(f"{strangers:,} queries of the judgements have no text: they are left out")
+    given = collection.candidates
+    if given is not None:
+        without = [name for name in judged if not given.get(name)]
+        if without:
+            notes.append(f"{len(without):,} queries have no candidates: their figures are 0")
+    if not judged:
+        raise InputError(f"{collection.name}: no query has judgements, so nothing can be measured")
+    if sample is not None and sample < len(judged):
+        judged = random.Random(seed).sample(judged, sample)  # noqa: S311 - not for a secret
+    queries = {name: collection.queries[name] for name in judged}
+    qrels = {name: collection.qrels[name] for name in judged}
+    hopeless = sum(not any(grade > 0 for grade in of.values()) for of in qrels.values())
+    if hopeless:
+        notes.append(
+            f"{hopeless:,} queries have nothing relevant: their figures are 0, as trec_eval has it"
+        )
+    if given is not None:
+        candidates: Mapping[str, Sequence[Candidate]] = {
+            name: list(given.get(name, ()))[:depth] for name in judged
+        }
+    else:
+        candidates = retrieved(collection, queries, depth)
+    first = "bm25" if given is None else "input"
+    return Task(collection.name, first, depth, queries, qrels, candidates, notes)
+
+
+def retrieved(
+    collection: Collection, queries: Mapping[str, str], depth: int
+) -> dict[str, list[Candidate]]:
+    """BM25's best documents for each query, best first; those without a shared word are none."""
+    try:
+        import bm25s
+        import Stemmer
+    except ImportError as error:
+        raise MissingExtra("rerank eval", "eval") from error
+    if not collection.corpus:
+        raise InputError(f"{collection.name}: the corpus is empty")
+    stemmer = Stemmer.Stemmer("english")
+    documents = list(collection.corpus.values())
+
+    def terms(texts: list[str]) -> object:
+        return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+
+    index = bm25s.BM25(k1=K1, b=B)
+    index.index(terms([f"{one.title} {one.text}" for one in documents]), show_progress=False)
+    found, scores = index.retrieve(
+        terms(list(queries.values())), k=min(depth, len(documents)), show_progress=False
+    )
+    return {
+        name: [
+            Candidate(str(documents[place].id), float(score), documents[place])
+            for place, score in zip(places, values, strict=True)
+            if score > 0
+        ]
+        for name, places, values in zip(queries, found, scores, strict=True)
+    }

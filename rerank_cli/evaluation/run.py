@@ -1,0 +1,414 @@
+"""Scores every candidate of every query once, and foretells how long that takes.
+
+A few queries, chosen by lot, are scored first; what they took for each character is what the rest
+will take. Nothing of that is done twice.
+"""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rerank_cli import __version__
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.evaluation import datasets as beir
+from rerank_cli.evaluation import datasets as lists
+from rerank_cli.evaluation.datasets import Candidate, Collection, Parts, Task
+from rerank_cli.providers import Remote
+from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS
+from rerank_cli.ranking.reranker import rank
+from rerank_cli.ranking.results import Aggregation
+from rerank_cli.runtimes import Device, Engine, Runtime
+from rerank_cli.scorers import local_folder, open_scorer
+from rerank_cli.terminal import Terminal
+from rerank_cli.types import Document, Scorer
+from rerank_cli.user_files import cache_directory
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What scoring a query's candidates gave: scores by id, and what each of them took.
+
+    `tokens` and `chunks` are by id too; `seconds`, the tokens `spent` in all, what was not scored
+    whole, scores that `missing` are and `notes` are those of the whole query.
+    """
+
+    scores: Mapping[str, float]
+    tokens: Mapping[str, int]
+    chunks: Mapping[str, int]
+    seconds: float = 0.0
+    spent: int = 0
+    truncated: int = 0
+    missing: int = 0
+    notes: Sequence[str] = ()
+
+
+class Journal:
+    """The entries of one system on one collection; `of` says of what, and must be equal."""
+
+    def __init__(self, folder: Path, of: Any) -> None:
+        digest = blake2b(json.dumps(of, sort_keys=True).encode(), digest_size=16).hexdigest()
+        self._path = folder / f"{digest}.jsonl"
+        self.entries = self._read()
+
+    def add(self, query: str, entry: Entry) -> None:
+        """Keep an entry, on the disk too if there is room."""
+        self.entries[query] = entry
+        line = json.dumps({"query": query, **asdict(entry)}) + "\n"
+        with suppress(OSError):  # without it the evaluation is what it is, and begins anew if cut
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+
+    def close(self) -> None:
+        """Forget all of it: the evaluation is over."""
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Entry]:
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:  # the process died while it wrote
+            os.truncate(self._path, len(whole))
+        entries = {}
+        for line in whole.splitlines():
+            with suppress(ValueError, TypeError, KeyError):  # of a disk that was full, or old
+                record = json.loads(line)
+                name = record.pop("query")
+                entries[name] = Entry(**record)
+        return entries
+
+
+PREPEND = ("title", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A model by the name that `-m` takes, how it is run, and `options`, which are `rank`'s.
+
+    With `titled` a document's title is put before each of its chunks, else once before its text.
+    `name` is what it is called in tables: what the user wrote.
+    """
+
+    name: str
+    model: str | None
+    engine: Engine
+    options: tuple[tuple[str, Any], ...] = ()
+    titled: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def system_of(text: str, engine: Engine) -> System:
+    """Read a model and options of its own, as in `mini@2 --max-chunks 1`; raises `UsageError`."""
+    model, options_begin, rest = text.strip().partition(" --")
+    parser = _Parser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name in ("chunk-tokens", "overlap-tokens", "max-chunks", "threads"):
+        parser.add_argument(f"--{name}", type=_positive)
+    parser.add_argument("--aggregate", choices=[one.value for one in Aggregation])
+    parser.add_argument("--prepend", choices=PREPEND)
+    parser.add_argument("--runtime", choices=[one.value for one in Runtime])
+    parser.add_argument("--device", choices=[one.value for one in Device])
+    try:
+        given = vars(parser.parse_args(shlex.split(f"--{rest}") if options_begin else []))
+    except (ValueError, argparse.ArgumentError) as error:
+        raise UsageError(
+            f"-m {text!r}: {error}",
+            hint="a model, and options of its own in the same argument: -m 'mini@2 --max-chunks 1'",
+        ) from error
+    options = {
+        name: given[name]
+        for name in ("chunk_tokens", "overlap_tokens", "max_chunks", "aggregate")
+        if given[name] is not None
+    }
+    options.setdefault("max_chunks", DEFAULT_MAX_CHUNKS)
+    return System(
+        name=text.strip(),
+        model=model.strip(),
+        engine=Engine(
+            Runtime(given["runtime"] or engine.runtime),
+            Device(given["device"] or engine.device),
+            given["threads"] or engine.threads,
+        ),
+        options=tuple(sorted(options.items())),
+        titled=given["prepend"] == "title",
+    )
+
+
+PILOT = 3.0  # seconds that are spent before it is said how long the rest takes
+_LEAST = 2  # queries of a pilot, the first of which is not counted: it warms up
+
+
+class Job:
+    """One system's scores on one task.
+
+    What has been scored is kept in a `folder` until it is closed; `stamp` changes with the model.
+    """
+
+    def __init__(
+        self, task: Task, system: System, scorer: Scorer, folder: Path, stamp: str = ""
+    ) -> None:
+        self.task = task
+        self.system = system
+        self._scorer = scorer
+        self._stamp = stamp
+        self._journal = Journal(folder, self._identity())
+        self.resumed = len(self._journal.entries)
+        self._waiting = self._order()
+        self._seconds = self._characters = 0.0
+        self._warm = False
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """What has been scored, by query."""
+        return self._journal.entries
+
+    def pilot(self) -> None:
+        """Score a few queries, to know what the rest will take."""
+        began = time.perf_counter()
+        for count, _ in enumerate(self._score(), 1):
+            if count >= _LEAST and time.perf_counter() - began > PILOT:
+                return
+
+    def left(self) -> float:
+        """The seconds that the rest will take."""
+        if not self._characters:
+            return 0.0
+        rest = sum(self._size(name) for name in self._waiting)
+        return rest * self._seconds / self._characters
+
+    def run(self) -> Iterator[None]:
+        """Score the rest, a query at a time."""
+        return self._score()
+
+    def close(self) -> None:
+        """The evaluation is over: nothing will have to go on here."""
+        self._journal.close()
+
+    def _score(self) -> Iterator[None]:
+        while self._waiting:
+            name = self._waiting.pop()
+            entry = self._entry(name, self.task.candidates[name])
+            self._journal.add(name, entry)
+            if self._warm:
+                self._seconds += entry.seconds
+                self._characters += self._size(name)
+            self._warm = True
+            yield
+
+    def _entry(self, name: str, candidates: Sequence[Candidate]) -> Entry:
+        began = time.perf_counter()
+        documents = [document_of(one.document, titled=self.system.titled) for one in candidates]
+        if not documents:
+            return Entry({}, {}, {})
+        query = self.task.queries[name]
+        try:
+            ranking = rank(
+                query, documents, self._scorer, truncate_query=True, **dict(self.system.options)
+            )
+        except UsageError as error:  # there is nothing in the query that could be scored
+            note = f"query {name} of {self.task.name} was left in its first order: {error}"
+            return Entry({}, {}, {}, notes=[note])
+        scored = {candidates[result.index].id: result for result in ranking.results}
+        tokens = {name: result.tokens for name, result in scored.items()}
+        return Entry(
+            {name: result.score for name, result in scored.items()},
+            tokens,
+            {name: result.chunks for name, result in scored.items()},
+            time.perf_counter() - began,
+            ranking.usage.get("total_tokens", sum(tokens.values())),
+            ranking.cut + ranking.query_cut,
+            ranking.missing,
+            list(ranking.notes),
+        )
+
+    def _size(self, name: str) -> int:
+        """What a query's work is measured by: the characters of its candidates."""
+        return sum(len(one.document.text) + 100 for one in self.task.candidates[name])
+
+    def _order(self) -> list[str]:
+        """The queries that are not scored, by lot: the first ones tell of the rest."""
+        names = [name for name in self.task.queries if name not in self.entries]
+        random.Random(0).shuffle(names)  # noqa: S311 - not for a secret
+        return names
+
+    def _identity(self) -> object:
+        """What the scores depend on."""
+        content = blake2b(digest_size=16)
+        for name, query in self.task.queries.items():
+            content.update(f"{name}\0{query}\0".encode("utf-8", "surrogatepass"))
+            for one in self.task.candidates[name]:
+                text = f"{one.id}\0{one.document.title}\0{one.document.text}\0"
+                content.update(text.encode("utf-8", "surrogatepass"))
+        engine = self.system.engine
+        return [
+            self._scorer.info.model,
+            self._stamp,
+            [engine.runtime.value, engine.device.value, engine.threads],
+            __version__,
+            self.system.options,
+            self.system.titled,
+            content.hexdigest(),
+        ]
+
+
+def document_of(document: Document, *, titled: bool) -> Document:
+    """A document as it is scored: its title before each chunk, or once before its text."""
+    if titled or not document.title:
+        return document
+    return replace(document, text=f"{document.title} {document.text}".strip(), title="")
+
+
+_BM25 = "bm25"
+
+
+@dataclass(frozen=True, slots=True)
+class EvalOptions:
+    """What a command line asks for."""
+
+    datasets: Sequence[Path]
+    parts: Parts | None
+    qrels: Path | None
+    run: Path | None
+    models: Sequence[str]
+    compare: tuple[str, str] | None
+    depths: Sequence[int]
+    measures: Sequence[str]
+    condensed: bool
+    sample: int | None
+    seed: int
+    per_query: Path | None
+    runs: Path | None
+    as_json: bool
+
+
+class Work:
+    """A system's jobs on a task: one for all depths, or one for each where the set counts."""
+
+    def __init__(
+        self, task: Task, system: System, scorer: Scorer, depths: Sequence[int], stamp: str
+    ) -> None:
+        together = scorer.info.scope == "set"
+        folder = cache_directory() / "eval"
+        self.jobs = {
+            depth: Job(_shallow(task, depth), system, scorer, folder, stamp)
+            for depth in (depths if together else depths[-1:])
+        }
+
+    def job(self, depth: int) -> Job:
+        return self.jobs.get(depth) or self.jobs[max(self.jobs)]
+
+
+def _shallow(task: Task, depth: int) -> Task:
+    if depth == task.depth:
+        return task
+    candidates = {query: of[:depth] for query, of in task.candidates.items()}
+    return replace(task, candidates=candidates)
+
+
+def read_collections(asked: EvalOptions) -> Iterator[Collection]:
+    """Read all of them; of those of one name the second is told by its number."""
+    taken: set[str] = set()
+    for one in _read(asked):
+        name, number = one.name, 1
+        while name in taken:
+            number += 1
+            name = f"{one.name} {number}"
+        taken.add(name)
+        yield replace(one, name=name)
+
+
+def _read(asked: EvalOptions) -> Iterator[Collection]:
+    if asked.parts:
+        yield beir.read_folder(asked.parts)
+    for path in asked.datasets:
+        if path.is_dir():
+            yield beir.read_folder(beir.parts_of(path, asked.qrels, asked.run))
+        elif asked.qrels or asked.run:
+            raise UsageError(f"{path}: --qrels and --run are for folders, and it is none")
+        elif path.exists():
+            yield lists.read_lists(path)
+        else:
+            raise InputError(
+                f"{path}: no such file or folder", hint="rerank eval --help shows what a DATASET is"
+            )
+
+
+def open_system(system: System, remote: Remote) -> Scorer:
+    """Open a system's scorer; options for providers are for those systems that are providers'."""
+    if not is_remote_system(system):
+        return open_scorer(system.model, engine=system.engine)
+    given = dict(system.options)
+    own = remote._replace(
+        cuts="chunk_tokens" in given or given.get("aggregate", "max") != "max",
+        max_chunks=given.get("max_chunks"),
+        overlap_tokens=given.get("overlap_tokens"),
+    )
+    return open_scorer(system.model, engine=system.engine, remote=own)
+
+
+def compare_windows(
+    asked: EvalOptions, systems: Sequence[System], scorers: Sequence[Scorer], terminal: Terminal
+) -> None:
+    """Say where two models that are compared cut documents differently, and nobody asked for it."""
+    windows = {
+        system.name: scorer.info.window
+        for system, scorer in zip(systems, scorers, strict=True)
+        if system.name in map(str.strip, asked.compare or ())
+        and "chunk_tokens" not in dict(system.options)
+    }
+    if len(set(windows.values())) > 1:
+        told = " and ".join(f"{name} of {size or 'any'}" for name, size in windows.items())
+        terminal.warn(
+            f"the two cut documents differently: into windows of their own, {told} tokens",
+            hint="to compare the models alone: --compare 'A --chunk-tokens N' 'B --chunk-tokens N'",
+        )
+
+
+def is_remote_system(system: System) -> bool:
+    return system.model != _BM25 and local_folder(system.model) is None
+
+
+def stamp_of(system: System, remote: Remote) -> str:
+    """What changes with a local model's files, or is where a provider is."""
+    folder = None if system.model == _BM25 else local_folder(system.model)
+    if folder is None:
+        return remote.base_url or ""
+    from rerank_cli.runtimes.onnx_file import needs
+
+    beside = [folder.graph.parent / name for name in needs(folder.graph)]
+    found = [path.stat() for path in (folder.graph, folder.tokenizer, *beside)]
+    return " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in found)
+
+
+def score_by_words(task: Task) -> dict[str, dict[str, float]]:
+    """BM25's scores of candidates that something else found; the collection is each query's."""
+    from rerank_cli.ranking.reranker import rank
+
+    scorer = open_scorer(_BM25)
+    scores = {}
+    for query, candidates in task.candidates.items():
+        documents = [document_of(one.document, titled=False) for one in candidates]
+        found = rank(task.queries[query], documents, scorer) if documents else ()
+        scores[query] = {candidates[one.index].id: one.score for one in found}
+    return scores

@@ -17,7 +17,7 @@ def main() -> None:
     # What is imported stays: to look for garbage in it is a fiftieth of a short run.
     gc.set_threshold(_OBJECTS)
 
-    from rerank_cli.cli import main as run_command_line
+    from rerank_cli.cli.app import main as run_command_line
 
     run_command_line()
 

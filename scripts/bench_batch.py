@@ -40,7 +40,7 @@ def counted(self, run, threads):
         return value
     begin(self, noted, threads)
 Scheduler.__init__ = counted
-from rerank_cli.cli import main
+from rerank_cli.cli.app import main
 main()
 """
 

@@ -17,9 +17,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from rerank_cli import cli
-from rerank_cli.parsing import settings_in
-from rerank_cli.usage import OTHER
+from rerank_cli.cli import app
+from rerank_cli.cli.typer_commands import OTHER, settings_in
 
 PAGE = Path(__file__).resolve().parent.parent / "rerank_cli" / "data" / "rerank.1"
 # The rest of ENVIRONMENT and FILES, which no option declares.
@@ -57,7 +56,7 @@ def main() -> None:
 
 def lines() -> Iterator[str]:
     """Yield the lines of the page."""
-    program: Any = typer.main.get_command(cli.app)
+    program: Any = typer.main.get_command(app.app)
     root = program.make_context("rerank", [], resilient_parsing=True)
     rank = program.get_command(root, "rank")
     ctx = rank.make_context("rank", [], parent=root, resilient_parsing=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rerank_cli import Scorer, cli, open_scorer
+from rerank_cli import Scorer, open_scorer
+from rerank_cli.cli import app
 from tests.hub import REPOSITORY, Hub, Repository, files_of
 
 # Nothing here is a benchmark: a slow machine fails no test.
@@ -76,7 +77,7 @@ def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", err)
         monkeypatch.setenv("COLUMNS", str(terminal or 80))
-        code = cli.run(list(arguments))
+        code = app.run(list(arguments))
         return Outcome(code, out.written(), err.written().decode())
 
     return run

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.cli.completion import Shell, script
 from rerank_cli.models import names
 from rerank_cli.providers.catalogue import examples
 from rerank_cli.render import Format
-from rerank_cli.shells import Shell, script
 from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
 
@@ -148,7 +148,7 @@ def test_completing_imports_nothing_slow() -> None:
             check=True,
         )
         loaded = set(ran.stdout.rpartition("LOADED")[2].split())
-        assert "rerank_cli.completion" in loaded
+        assert "rerank_cli.cli.completion" in loaded
         assert loaded & (HEAVY | {"typer.rich_utils", "tomlkit"}) == set()
 
 

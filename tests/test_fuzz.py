@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_cli import cli
+from rerank_cli.cli import app
 from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit
 from rerank_cli.render import Format
 from tests.conftest import Outcome, Stream
@@ -58,7 +58,7 @@ def run(content: bytes, options: list[str], *, terminal: bool) -> Outcome:
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
         patch.setenv("COLUMNS", "60")
-        code = cli.run(["a fox", "-m", "bm25", "--color=never", *options, "-"])
+        code = app.run(["a fox", "-m", "bm25", "--color=never", *options, "-"])
     return Outcome(code, out.written(), err.written().decode())
 
 

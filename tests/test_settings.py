@@ -6,15 +6,14 @@ from typing import Any
 import pytest
 import typer
 
-from rerank_cli import cli
-from rerank_cli.parsing import settings_in
-from rerank_cli.settings import Setting, variable_of
-from rerank_cli.values import Kind
+from rerank_cli.cli import app
+from rerank_cli.cli.settings import Kind, Setting, variable_of
+from rerank_cli.cli.typer_commands import settings_in
 from tests.conftest import Run
 from tests.test_layers import modules_after
 
 LINES = b"cats purr\nstocks fell\ndogs bark\n"
-COMMAND: Any = typer.main.get_command(cli.app)
+COMMAND: Any = typer.main.get_command(app.app)
 SETTINGS = settings_in(COMMAND.commands.values())
 
 

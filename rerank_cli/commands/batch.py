@@ -9,10 +9,10 @@ import typer
 
 from rerank_cli.batch.outputs import Shape
 from rerank_cli.batch.records import Fields
+from rerank_cli.cli import options
+from rerank_cli.cli.typer_commands import PlainCommand, chosen
 from rerank_cli.commands import batch_options as own
 from rerank_cli.errors import UsageError
-from rerank_cli.options import remote, scoring, showing
-from rerank_cli.parsing import PlainCommand, chosen
 from rerank_cli.providers import (
     CONCURRENCY,
     CONNECT_TIMEOUT,
@@ -48,49 +48,49 @@ def batch(
     corpus: own.CorpusFile = None,
     max_record: own.MaxRecord = MOST,
     output: own.ShapeOption = Shape.FULL,
-    top_n: showing.TopN = None,
-    min_score: showing.MinScore = None,
+    top_n: options.TopN = None,
+    min_score: options.MinScore = None,
     errors: own.ErrorsFile = None,
     fail_fast: own.FailFast = False,
     resume: own.Resume = False,
     report: own.ReportFile = None,
-    strict: scoring.Strict = False,
-    verbose: showing.Verbose = False,
+    strict: options.Strict = False,
+    verbose: options.Verbose = False,
     plan: own.Plan = False,
     engine: own.EngineOption = own.EngineKind.LOCAL,
     address: own.Address = None,
     ordered: own.Ordered = False,
     window: own.Window = WINDOW,
-    model: scoring.Model = None,
-    threads: scoring.Threads = None,
-    runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: scoring.DeviceOption = Device.AUTO,
-    pull: scoring.Pull = False,
-    offline: scoring.Offline = False,
-    chunk: scoring.Chunk = Cutting.AUTO,
-    tokenizer: scoring.TokenizerOption = None,
-    encoding: scoring.EncodingOption = Encoding.AUTO,
-    chunk_tokens: scoring.ChunkTokens = None,
-    overlap_tokens: scoring.OverlapTokens = None,
-    max_chunks: scoring.MaxChunks = DEFAULT_MAX_CHUNKS,
-    aggregate: scoring.Aggregate = Aggregation.MAX,
-    truncate_query: scoring.TruncateQuery = False,
-    base_url: remote.BaseUrl = None,
-    instruction: remote.Instruction = None,
-    truncate: remote.TruncateOption = None,
-    user: remote.User = None,
-    metadata: remote.Metadata = None,
-    set_: remote.Set = None,
-    header: remote.Header = None,
-    lenient: remote.Lenient = False,
-    sigmoid: remote.Sigmoid = False,
-    concurrency: remote.Concurrency = CONCURRENCY,
-    retries: remote.Retries = RETRIES,
-    timeout: remote.Timeout = TIMEOUT,
-    connect_timeout: remote.ConnectTimeout = CONNECT_TIMEOUT,
-    rpm: remote.Rpm = None,
-    tpm: remote.Tpm = None,
-    insecure: remote.Insecure = False,
+    model: options.Model = None,
+    threads: options.Threads = None,
+    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
+    device: options.DeviceOption = Device.AUTO,
+    pull: options.Pull = False,
+    offline: options.Offline = False,
+    chunk: options.Chunk = Cutting.AUTO,
+    tokenizer: options.TokenizerOption = None,
+    encoding: options.EncodingOption = Encoding.AUTO,
+    chunk_tokens: options.ChunkTokens = None,
+    overlap_tokens: options.OverlapTokens = None,
+    max_chunks: options.MaxChunks = DEFAULT_MAX_CHUNKS,
+    aggregate: options.Aggregate = Aggregation.MAX,
+    truncate_query: options.TruncateQuery = False,
+    base_url: options.BaseUrl = None,
+    instruction: options.Instruction = None,
+    truncate: options.TruncateOption = None,
+    user: options.User = None,
+    metadata: options.Metadata = None,
+    set_: options.Set = None,
+    header: options.Header = None,
+    lenient: options.Lenient = False,
+    sigmoid: options.Sigmoid = False,
+    concurrency: options.Concurrency = CONCURRENCY,
+    retries: options.Retries = RETRIES,
+    timeout: options.Timeout = TIMEOUT,
+    connect_timeout: options.ConnectTimeout = CONNECT_TIMEOUT,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
+    insecure: options.Insecure = False,
 ) -> int:
     """Rank many queries' documents: JSONL in, the same lines out with their results.
 
@@ -111,7 +111,7 @@ def batch(
     from rerank_cli.batch.flow import Sizes
     from rerank_cli.batch.options import BatchOptions, Runs
     from rerank_cli.batch.records import bytes_of
-    from rerank_cli.commands.asking import fields_of, headers_of, metadata_of, options_of
+    from rerank_cli.cli.options import fields_of, headers_of, metadata_of, options_of
     from rerank_cli.commands.pulling import ready
     from rerank_cli.ranking.results import Selection
     from rerank_cli.scorers import LEXICAL

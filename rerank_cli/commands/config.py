@@ -11,8 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.cli.settings import Setting, find_setting, shown_value
+from rerank_cli.cli.typer_commands import (
+    PlainCommand,
+    PlainGroup,
+    effective,
+    every_command,
+    settings_in,
+)
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
-from rerank_cli.parsing import PlainCommand, PlainGroup, effective, every_command, settings_in
 from rerank_cli.providers.keys import (
     check_provider,
     forget_key,
@@ -20,10 +27,8 @@ from rerank_cli.providers.keys import (
     providers_with_keys,
     store_key,
 )
-from rerank_cli.settings import Setting, find_setting
 from rerank_cli.terminal import Terminal, printable
 from rerank_cli.user_files import config_file, keys_file
-from rerank_cli.values import shown_value
 
 
 class ConfigGroup(PlainGroup):

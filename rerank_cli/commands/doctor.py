@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.cli import options
+from rerank_cli.cli.typer_commands import PlainCommand
 from rerank_cli.errors import ExitCode
-from rerank_cli.options import scoring
-from rerank_cli.parsing import PlainCommand
 from rerank_cli.runtimes import Device, Engine, Runtime
 from rerank_cli.terminal import Terminal, printable
 
@@ -21,10 +21,10 @@ _WIDTH = 24  # columns of names
 
 @app.command("doctor", cls=PlainCommand)
 def doctor(
-    model: scoring.Model = None,
-    threads: scoring.Threads = None,
-    runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: scoring.DeviceOption = Device.AUTO,
+    model: options.Model = None,
+    threads: options.Threads = None,
+    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
+    device: options.DeviceOption = Device.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
     """Tell what a model runs on here, and check that it is what it should be.

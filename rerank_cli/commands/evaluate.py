@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.cli import options
+from rerank_cli.cli.typer_commands import PlainCommand
 from rerank_cli.errors import ExitCode, UsageError
-from rerank_cli.options import remote, scoring
-from rerank_cli.parsing import PlainCommand
 from rerank_cli.providers import CONCURRENCY, CONNECT_TIMEOUT, RETRIES, TIMEOUT, Calling, Remote
 from rerank_cli.runtimes import Device, Engine, Runtime
 from rerank_cli.terminal import Terminal
@@ -28,7 +28,7 @@ Models = Annotated[
         "-m",
         "--model",
         metavar="MODEL",
-        autocompletion=scoring.complete_model,
+        autocompletion=options.complete_model,
         help="A model to measure, with options of its own if need be: 'mini@2 --max-chunks 1'; "
         "repeatable.",
     ),
@@ -88,16 +88,16 @@ def evaluate(
         Path | None,
         typer.Option("--runs", metavar="DIR", help="Write each system's run, for trec_eval."),
     ] = None,
-    threads: scoring.Threads = None,
-    runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: scoring.DeviceOption = Device.AUTO,
-    base_url: remote.BaseUrl = None,
-    concurrency: remote.Concurrency = CONCURRENCY,
-    retries: remote.Retries = RETRIES,
-    timeout: remote.Timeout = TIMEOUT,
-    connect_timeout: remote.ConnectTimeout = CONNECT_TIMEOUT,
-    rpm: remote.Rpm = None,
-    tpm: remote.Tpm = None,
+    threads: options.Threads = None,
+    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
+    device: options.DeviceOption = Device.AUTO,
+    base_url: options.BaseUrl = None,
+    concurrency: options.Concurrency = CONCURRENCY,
+    retries: options.Retries = RETRIES,
+    timeout: options.Timeout = TIMEOUT,
+    connect_timeout: options.ConnectTimeout = CONNECT_TIMEOUT,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
     """Measure whether reranking helps on your own queries, and how sure that is.
@@ -172,8 +172,8 @@ def models_of(
     """The models to measure: those given and those compared, else the one that is set."""
     models = [*(given or []), *(compare or ())]
     if not models:
+        from rerank_cli.cli.typer_commands import effective
         from rerank_cli.models.catalogue import default
-        from rerank_cli.parsing import effective
 
         models = [effective(ctx)["model"][0] or default()]
     return list(dict.fromkeys(models))

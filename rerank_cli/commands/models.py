@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.cli import options
+from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup, effective
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
 from rerank_cli.models import find, installed, is_local, is_path, names, read
 from rerank_cli.models.store import Store
-from rerank_cli.options import scoring
-from rerank_cli.parsing import PlainCommand, PlainGroup, effective
 from rerank_cli.terminal import Terminal, as_bytes, lines
 from rerank_cli.user_files import config_file
 
@@ -119,7 +119,7 @@ def pull(
             help="A branch, tag or commit. Default: the commit that was pulled before, or main.",
         ),
     ] = None,
-    offline: scoring.Offline = False,
+    offline: options.Offline = False,
 ) -> int:
     """Fetch a model, check its files' hashes, and keep it for offline use.
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.cli import options
+from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup
 from rerank_cli.errors import ExitCode
-from rerank_cli.options import remote
-from rerank_cli.parsing import PlainCommand, PlainGroup
 from rerank_cli.providers import Asked, Calling, Remote, catalogue
 from rerank_cli.terminal import Terminal, as_bytes, lines
 
@@ -105,9 +105,9 @@ def show(
 @app.command("check", cls=PlainCommand)
 def check(
     name: Name,
-    base_url: remote.BaseUrl = None,
-    header: remote.Header = None,
-    insecure: remote.Insecure = False,
+    base_url: options.BaseUrl = None,
+    header: options.Header = None,
+    insecure: options.Insecure = False,
     as_json: AsJson = False,
 ) -> int:
     """Send a provider two documents, and say what came back and how long it took.
@@ -116,7 +116,7 @@ def check(
     rerank providers check cohere
     rerank providers check tei/local --base-url http://127.0.0.1:8080
     """
-    from rerank_cli.commands.asking import headers_of
+    from rerank_cli.cli.options import headers_of
     from rerank_cli.commands.provider_facts import tried
     from rerank_cli.providers.keys import credentials
     from rerank_cli.scorers.remote import open_remote

@@ -3,15 +3,28 @@
 Starts fast: what only scoring or drawing needs is imported by the commands, when they run.
 """
 
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from typing import ClassVar
 
 import typer
 
-from rerank_cli import boundary, progress
-from rerank_cli.errors import UsageError
+from rerank_cli import progress
+from rerank_cli.cli import options
+from rerank_cli.cli.typer_commands import (
+    CONCISE_HELP,
+    DEFAULT,
+    DefaultGroup,
+    RankCommand,
+    chosen,
+    given,
+)
+from rerank_cli.errors import ExitCode, RerankError, UsageError
 from rerank_cli.inputs.file_types import Unit
-from rerank_cli.options import reading, remote, scoring, shell, showing
-from rerank_cli.parsing import chosen, given
 from rerank_cli.providers import (
     CONCURRENCY,
     CONNECT_TIMEOUT,
@@ -27,8 +40,61 @@ from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, Encoding
 from rerank_cli.ranking.results import Aggregation
 from rerank_cli.render import Format
 from rerank_cli.runtimes import Device, Engine, Runtime
-from rerank_cli.terminal import Color, Terminal
-from rerank_cli.usage import DEFAULT, DefaultGroup, RankCommand
+from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
+
+
+def leave_process(run_line: Callable[[list[str]], int]) -> None:
+    """Run the command line and leave the process with its exit code."""
+    arguments, timed = progress.asked(sys.argv[1:])
+    code = run_line(arguments)
+    if timed:
+        with suppress(OSError):
+            sys.stderr.write(f"{progress.told()}\n")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whatever could not be written has been said
+            stream.flush()
+    # Leaving in the usual way would take numpy and onnxruntime down piece by piece: a tenth of a
+    # short run, for nothing.
+    os._exit(code)
+
+
+def run_app(app: typer.Typer, arguments: list[str]) -> int:
+    """Run one command line, say on stderr what went wrong, and return the exit code."""
+    # Closed by whoever started us: what would go there goes nowhere.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if "_RERANK_COMPLETE" in os.environ:  # a shell asks, by the scripts of `shells`
+        from rerank_cli.cli.completion import answer
+
+        with suppress(OSError):  # a line that is being typed is no place for a traceback
+            sys.stdout.write(answer(typer.main.get_command(app), arguments))
+        return ExitCode.OK
+    if not arguments:
+        sys.stderr.write(CONCISE_HELP)
+        return ExitCode.USAGE
+    try:
+        return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
+    except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe
+        return ExitCode.OK
+    except OSError as error:
+        warn(sys.stderr, str(error))
+        return ExitCode.USAGE
+    except RerankError as error:
+        warn(sys.stderr, str(error), error.hint)
+        return error.exit_code
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path.removesuffix(f" {DEFAULT}") if context else "rerank"
+        message = error.format_message().removesuffix(".")
+        warn(sys.stderr, message, f"{command} --help shows every option")
+        return ExitCode.USAGE
+    except Exception:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is said so
+        traceback.print_exc()
+        warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")
+        return ExitCode.BUG
 
 
 class Commands(DefaultGroup):
@@ -67,70 +133,70 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
 @app.command(DEFAULT, cls=RankCommand, epilog=EPILOG)
 def rank(
     ctx: typer.Context,
-    arguments: reading.Arguments = None,
-    query: reading.Query = None,
-    query_file: reading.QueryFile = None,
-    document: reading.Documents = None,
-    recursive: reading.Recursive = False,
-    files_from: reading.FilesFrom = None,
-    unit: reading.UnitOption = Unit.AUTO,
-    input_format: reading.InputFormatOption = None,
-    field: reading.Fields = None,
-    id_field: reading.IdField = None,
-    prepend: reading.PrependOption = None,
-    grep: reading.Grep = False,
-    null: reading.Null = False,
-    model: scoring.Model = None,
-    threads: scoring.Threads = None,
-    runtime: scoring.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: scoring.DeviceOption = Device.AUTO,
-    pull: scoring.Pull = False,
-    offline: scoring.Offline = False,
-    chunk: scoring.Chunk = Cutting.AUTO,
-    tokenizer: scoring.TokenizerOption = None,
-    encoding: scoring.EncodingOption = Encoding.AUTO,
-    chunk_tokens: scoring.ChunkTokens = None,
-    overlap_tokens: scoring.OverlapTokens = None,
-    max_chunks: scoring.MaxChunks = DEFAULT_MAX_CHUNKS,
-    aggregate: scoring.Aggregate = Aggregation.MAX,
-    truncate_query: scoring.TruncateQuery = False,
-    strict: scoring.Strict = False,
-    base_url: remote.BaseUrl = None,
-    instruction: remote.Instruction = None,
-    image: remote.Image = None,
-    truncate: remote.TruncateOption = None,
-    user: remote.User = None,
-    metadata: remote.Metadata = None,
-    set_: remote.Set = None,
-    header: remote.Header = None,
-    lenient: remote.Lenient = False,
-    sigmoid: remote.Sigmoid = False,
-    on_error: remote.OnErrorOption = OnError.FAIL,
-    dry_run: remote.DryRun = False,
-    concurrency: remote.Concurrency = CONCURRENCY,
-    retries: remote.Retries = RETRIES,
-    timeout: remote.Timeout = TIMEOUT,
-    connect_timeout: remote.ConnectTimeout = CONNECT_TIMEOUT,
-    rpm: remote.Rpm = None,
-    tpm: remote.Tpm = None,
-    insecure: remote.Insecure = False,
-    top_n: showing.TopN = None,
-    min_score: showing.MinScore = None,
-    within: showing.Within = None,
-    keep_empty: showing.KeepEmpty = False,
-    passages: showing.Passages = False,
-    explain: showing.Explain = False,
-    form: showing.FormatOption = None,
-    as_json: showing.AsJson = False,
-    output: showing.OutputFile = None,
-    scores: showing.Scores = False,
-    full: showing.Full = False,
-    color: showing.ColorOption = Color.AUTO,
-    verbose: showing.Verbose = False,
-    show_completion: shell.ShowCompletion = None,
-    install_completion: shell.InstallCompletion = None,
-    timing_: showing.Timing = False,
-    version: showing.Version = False,
+    arguments: options.Arguments = None,
+    query: options.Query = None,
+    query_file: options.QueryFile = None,
+    document: options.Documents = None,
+    recursive: options.Recursive = False,
+    files_from: options.FilesFrom = None,
+    unit: options.UnitOption = Unit.AUTO,
+    input_format: options.InputFormatOption = None,
+    field: options.Fields = None,
+    id_field: options.IdField = None,
+    prepend: options.PrependOption = None,
+    grep: options.Grep = False,
+    null: options.Null = False,
+    model: options.Model = None,
+    threads: options.Threads = None,
+    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
+    device: options.DeviceOption = Device.AUTO,
+    pull: options.Pull = False,
+    offline: options.Offline = False,
+    chunk: options.Chunk = Cutting.AUTO,
+    tokenizer: options.TokenizerOption = None,
+    encoding: options.EncodingOption = Encoding.AUTO,
+    chunk_tokens: options.ChunkTokens = None,
+    overlap_tokens: options.OverlapTokens = None,
+    max_chunks: options.MaxChunks = DEFAULT_MAX_CHUNKS,
+    aggregate: options.Aggregate = Aggregation.MAX,
+    truncate_query: options.TruncateQuery = False,
+    strict: options.Strict = False,
+    base_url: options.BaseUrl = None,
+    instruction: options.Instruction = None,
+    image: options.Image = None,
+    truncate: options.TruncateOption = None,
+    user: options.User = None,
+    metadata: options.Metadata = None,
+    set_: options.Set = None,
+    header: options.Header = None,
+    lenient: options.Lenient = False,
+    sigmoid: options.Sigmoid = False,
+    on_error: options.OnErrorOption = OnError.FAIL,
+    dry_run: options.DryRun = False,
+    concurrency: options.Concurrency = CONCURRENCY,
+    retries: options.Retries = RETRIES,
+    timeout: options.Timeout = TIMEOUT,
+    connect_timeout: options.ConnectTimeout = CONNECT_TIMEOUT,
+    rpm: options.Rpm = None,
+    tpm: options.Tpm = None,
+    insecure: options.Insecure = False,
+    top_n: options.TopN = None,
+    min_score: options.MinScore = None,
+    within: options.Within = None,
+    keep_empty: options.KeepEmpty = False,
+    passages: options.Passages = False,
+    explain: options.Explain = False,
+    form: options.FormatOption = None,
+    as_json: options.AsJson = False,
+    output: options.OutputFile = None,
+    scores: options.Scores = False,
+    full: options.Full = False,
+    color: options.ColorOption = Color.AUTO,
+    verbose: options.Verbose = False,
+    show_completion: options.ShowCompletion = None,
+    install_completion: options.InstallCompletion = None,
+    timing_: options.Timing = False,
+    version: options.Version = False,
 ) -> int:
     """Rank documents by their relevance to a query, best first.
 
@@ -151,7 +217,7 @@ def rank(
     if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
         raise UsageError(f"--json and --format {form} ask for different things")
 
-    from rerank_cli.commands.asking import fields_of, headers_of, image_of, metadata_of, options_of
+    from rerank_cli.cli.options import fields_of, headers_of, image_of, metadata_of, options_of
     from rerank_cli.scorers import LEXICAL, opening
 
     if model not in (None, LEXICAL):
@@ -254,9 +320,9 @@ def rank(
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
-    boundary.leave(run)
+    leave_process(run)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line, say on stderr what went wrong, and return the exit code."""
-    return boundary.run(app, arguments)
+    return run_app(app, arguments)

@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_said_among_the_rest(
     def refused(_path: Path) -> None:
         raise PermissionError(13, "Permission denied", "model.onnx")
 
-    monkeypatch.setattr("rerank_cli.commands.doctor_facts._file", refused)
+    monkeypatch.setattr("rerank_cli.commands.doctor._file", refused)
     found = told(rerank, code=3)
     assert "Permission denied" in found["model"]["error"]
     assert found["versions"]["rerank"] == __version__

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.commands.gather import gather
+from rerank_cli.commands.rank import gather
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.inputs.source import Reading
 from tests.reading import give_stdin

@@ -104,7 +104,7 @@ class Commands(DefaultGroup):
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "batch": ("rerank_cli.commands.batch", "Rank the documents of many queries."),
-        "eval": ("rerank_cli.commands.evaluate", "Measure whether reranking helps on your data."),
+        "eval": ("rerank_cli.commands.eval", "Measure whether reranking helps on your data."),
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
         "doctor": ("rerank_cli.commands.doctor", "Tell what a model runs on here."),
     }
@@ -221,7 +221,7 @@ def rank(
     from rerank_cli.scorers import LEXICAL, opening
 
     if model not in (None, LEXICAL):
-        from rerank_cli.commands.pulling import ready
+        from rerank_cli.commands.models import ready
 
         ready(model, pull=pull, keep_off=offline)
 
@@ -263,8 +263,7 @@ def rank(
     )
 
     from rerank_cli.atomic_files import Destination
-    from rerank_cli.commands.gather import gather
-    from rerank_cli.commands.rank import Output, rank_documents
+    from rerank_cli.commands.rank import Output, gather, rank_documents
     from rerank_cli.inputs.records import Fields
     from rerank_cli.inputs.source import Reading
 

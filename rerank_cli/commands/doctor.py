@@ -4,15 +4,35 @@ Thin: the facts are found by `doctor_facts`.
 """
 
 import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rerank_cli import __version__, machine
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand
-from rerank_cli.errors import ExitCode
+from rerank_cli.errors import ConfigError, ExitCode, RerankError
+from rerank_cli.models import read
+from rerank_cli.models.catalogue import Sample, entries
+from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
+from rerank_cli.models.hub import offline
+from rerank_cli.models.store import MANIFEST, Store, sha256_of
+from rerank_cli.providers import catalogue
+from rerank_cli.providers.keys import find_key
 from rerank_cli.runtimes import Device, Engine, Runtime
+from rerank_cli.runtimes.onnx_file import is_dynamic
+from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
 from rerank_cli.terminal import Terminal, printable
+from rerank_cli.types import Chunk, Document, Pair, Scorer
+from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,7 +57,6 @@ def doctor(
     rerank doctor -m bge-reranker-base
     rerank doctor -m ./my-model --json
     """
-    from rerank_cli.commands.doctor_facts import facts
 
     found = facts(model, Engine(runtime, device, threads))
     if as_json:
@@ -70,3 +89,281 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# Logits of a float32 graph are those that were published; in int8, and in bfloat16, nearly.
+_EXACT, _NEAR = 0.01, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was checked, whether it is well, what was found, and what to do if it is not."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def checks(folder: ModelFolder, scorer: Scorer) -> list[Check]:
+    """Check all that can be checked of an open model."""
+    return [*_check_files(folder), *_scores(folder, scorer)]
+
+
+def _check_files(folder: ModelFolder) -> Iterator[Check]:
+    sums = _hashes(folder)
+    if not sums:
+        return
+    wrong = []
+    for path, expected in sums.items():
+        try:
+            if sha256_of(path) != expected:
+                wrong.append(f"{path} has changed")
+        except OSError as error:
+            wrong.append(f"{path}: {error.strerror}")
+    found = "; ".join(wrong) or f"{len(sums)} files are as they were made"
+    yield Check("files", not wrong, found, _again(folder))
+
+
+def _scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
+    samples = _samples(folder)
+    if not samples:
+        return
+    pairs = [
+        Pair(one.query, Chunk(Document(one.passage), 0, len(one.passage), one.passage, 0))
+        for one in samples
+    ]
+    values = [float(value or 0.0) for value in scorer.score(pairs).values]
+    exact = not is_dynamic(folder.graph) and "bf16" not in getattr(scorer, "run_by", "")
+    limit = _EXACT if exact else _NEAR
+    away = max(abs(value - one.logit) for value, one in zip(values, samples, strict=True))
+    ordered = all(
+        (one - other) * (first.logit - second.logit) > 0
+        for one, first in zip(values, samples, strict=True)
+        for other, second in zip(values, samples, strict=True)
+        if first.query == second.query and abs(first.logit - second.logit) > limit
+    )
+    found = f"{len(samples)} known logits, {away:.4f} away at most (allowed: {limit})"
+    if not ordered:
+        found += ", and not in their order"
+    yield Check("scores", ordered and away <= limit, found, _again(folder))
+
+
+def _hashes(folder: ModelFolder) -> Mapping[Path, str]:
+    """The hashes that a model's files should have, by path."""
+    root = folder.graph.parent
+    for place in (root, root.parent):
+        if (place / MANIFEST).is_file():
+            for one in Store.usual().installed():
+                if one.folder == place:
+                    return {place / name: file.sha256 for name, file in one.manifest.files.items()}
+        if (place / CHECKSUMS).is_file():
+            lines = (place / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+            return {place / name: digest for digest, _, name in (_parts(line) for line in lines)}
+    return {}
+
+
+def _parts(line: str) -> tuple[str, str, str]:
+    """A line of `sha256sum`: the hash, two spaces, the name."""
+    return line.partition("  ")
+
+
+def _samples(folder: ModelFolder) -> Sequence[Sample]:
+    """Pairs whose logits were published, by the catalogue or beside the model."""
+    entry = entries().get(folder.name.partition(":")[0])
+    if entry is not None and entry.self_test:
+        return entry.self_test
+    path = folder.graph.parent / SELF_TEST
+    if not path.is_file():
+        return ()
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return [Sample(**row) for row in rows]
+    except (OSError, ValueError, TypeError):
+        return ()
+
+
+def _again(folder: ModelFolder) -> str:
+    """How to get a model anew."""
+    name = folder.name.partition("@")[0]
+    entry = entries().get(name.partition(":")[0])
+    if entry is not None and entry.folder:
+        return "install rerank-cli again"
+    if entry is not None or name.startswith("hf:"):
+        return f"rerank models rm {read(name)}, and pull it again"
+    return "get its files again from where they came from"
+
+
+# Of what a processor can do, what decides how fast its integer and 16-bit products are.
+_MATTERS = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+    "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+_PACKAGES = (
+    "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "httpx", "pydantic",
+    "typer", "huggingface-hub",
+)  # fmt: skip
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_PASSAGE = "The parcel comes back within thirty days."
+
+
+def facts(model: str | None, engine: Engine) -> dict[str, dict[str, Any]]:
+    """Find all of them; what is wrong with the model is one of them, its `error`."""
+    found: dict[str, dict[str, Any]] = {
+        "versions": {
+            "rerank": __version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            **_installed(),
+        },
+        "processor": {
+            "name": machine.processor(),
+            "features": " ".join(one for one in _MATTERS if one in machine.features()),
+            **_cores(engine.threads),
+        },
+        "places": {
+            "settings": str(config_file()),
+            "keys": str(keys_file()),
+            "cache": str(cache_directory()),
+            "data": str(data_directory()),
+        },
+        "keys": _keys(),
+        "model": {},
+    }
+    checked: list[Check] = []
+    try:
+        found["model"], checked = _model(model, engine)
+    except RerankError as error:
+        hint = {"hint": error.hint} if error.hint else {}
+        found["model"] = {"name": model or "the default", "error": str(error), **hint}
+    except OSError as error:
+        found["model"] = {"name": model or "the default", "error": str(error)}
+    if checked:
+        found["checks"] = {
+            one.name: ("ok: " if one.ok else "FAILED: ") + one.found for one in checked
+        }
+    if advice := _advice(found, checked):
+        found["advice"] = advice
+    return found
+
+
+def _keys() -> dict[str, Any]:
+    """Of whom there are keys, and never one of them."""
+    try:
+        known = [catalogue.find_provider(name) for name in catalogue.names()]
+        have = [one.name for one in known if find_key(one.account, one.key)]
+    except ConfigError as error:
+        return {"providers": str(error)}
+    token = next((name for name in _TOKENS if os.environ.get(name)), None)
+    return {
+        "providers": ", ".join(have) or "none",
+        "hugging_face": f"{token} is set" if token else "no HF_TOKEN, which only some models need",
+    }
+
+
+def _advice(found: Mapping[str, Any], checked: Sequence[Check]) -> dict[str, str]:
+    """What to do about what was found, by the name of what it is about."""
+    advice = {one.name: one.advice for one in checked if not one.ok}
+    features, model = found["processor"]["features"].split(), found["model"]
+    if "avx2" in features and not {"avx512_vnni", "avx_vnni"} & set(features):
+        advice["processor"] = "it has no VNNI, without which int8 gains less: try fp32 beside it"
+    if model.get("prepared") is False and "GPU" not in model.get("because", ""):
+        advice["prepared"] = f"each start opens the model anew: {model['because']}"
+    if (variable := offline()) is not None:
+        advice["network"] = f"{variable} is set: nothing is fetched"
+    return advice
+
+
+def _installed() -> dict[str, str]:
+    """The versions of packages; of those that may stand for each other, the ones there are."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _cores(threads: int | None) -> dict[str, Any]:
+    """How many runs are made at once, and why so many."""
+    cores = machine.cores()
+    if threads is not None:
+        return {"cores": cores, "threads": threads, "why": "--threads, or its setting, says so"}
+    total = os.cpu_count() or 1
+    why = "all cores" if cores == total else f"of {total}, by affinity or the container's quota"
+    return {"cores": cores, "threads": cores, "why": why}
+
+
+def _model(model: str | None, engine: Engine) -> tuple[dict[str, Any], list[Check]]:
+    from rerank_cli.scorers import local_folder, open_scorer
+
+    folder = local_folder(model)
+    files = [] if folder is None else _files(folder)
+    if files:
+        import rerank_cli.scorers.cross_encoder  # noqa: F401 - to import is not to open
+
+    began = time.perf_counter()
+    scorer = open_scorer(model, engine=engine)
+    opened = time.perf_counter() - began
+    about: dict[str, Any] = {"name": scorer.info.model}
+    if scorer.info.remote:
+        return {**about, "opened": "nothing: it is a provider's", "scale": scorer.info.scale}, []
+    about |= {
+        "window": scorer.info.window or "no limit",
+        "length": scorer.info.length or "no limit",
+        "files": files,
+        **(_running(scorer) if files else {}),
+        "seconds_to_open": opened,
+        "seconds_to_first_score": _first_score(scorer),
+    }
+    told = {name: value for name, value in about.items() if value not in ([], None)}
+    return told, [] if folder is None else checks(folder, scorer)
+
+
+def _first_score(scorer: Scorer) -> float:
+    began = time.perf_counter()
+    scorer.score([Pair("refund", Chunk(Document(_PASSAGE), 0, len(_PASSAGE), _PASSAGE, 0))])
+    return time.perf_counter() - began
+
+
+def _files(folder: ModelFolder) -> list[dict[str, Any]]:
+    """The files of a local model: its graph, with the weights beside it, and its tokenizer."""
+    from rerank_cli.runtimes.onnx_file import needs
+
+    weights = [folder.graph.parent / name for name in needs(folder.graph)]
+    return [_file(path) for path in (folder.graph, *weights, folder.tokenizer)]
+
+
+def _file(path: Path) -> dict[str, Any]:
+    import hashlib
+
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
+    return {"path": str(path), "bytes": path.stat().st_size, "hash": digest}
+
+
+def _running(scorer: Scorer) -> dict[str, Any]:
+    """What runs the model, whether it is prepared for this machine, and where that is."""
+    from rerank_cli.scorers.cross_encoder import LocalScorer
+
+    if not isinstance(scorer, LocalScorer):
+        return {}
+    about: dict[str, Any] = {"run_by": scorer.run_by, "prepared": scorer.prepared is not None}
+    store = Prepared.usual()
+    if scorer.prepared is not None and store is not None:
+        size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
+        return {
+            **about,
+            "prepared_in": str(scorer.prepared.parent),
+            "bytes_of_all_prepared": size,
+        }
+    gpu = scorer.run_by.endswith("GPU")
+    return {**about, "because": "a GPU needs no copy" if gpu else _why_not(store)}
+
+
+def _why_not(store: Prepared | None) -> str:
+    """Why opening a model has prepared nothing."""
+    if store is None:
+        return f"{VARIABLE} is off"
+    if not os.access(store.root, os.W_OK):
+        return f"{store.root} cannot be written"
+    return f"another process is preparing a model in {store.root}, or onnxruntime cannot save it"

@@ -4,17 +4,24 @@ Thin: what is known of models is in `models`, files are `store`'s business, and 
 """
 
 import os
-from dataclasses import asdict
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rerank_cli import machine
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup, effective
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
-from rerank_cli.models import find, installed, is_local, is_path, names, read
-from rerank_cli.models.store import Store
+from rerank_cli.models import HUB, Reference, find, installed, is_local, is_path, names, read
+from rerank_cli.models.catalogue import Entry, default, entries
+from rerank_cli.models.export import Compared, export
+from rerank_cli.models.hub import offline
+from rerank_cli.models.store import Installed, Store
+from rerank_cli.scorers import is_remote
 from rerank_cli.terminal import Terminal, as_bytes, lines
 from rerank_cli.user_files import config_file
 
@@ -40,7 +47,7 @@ def _there() -> list[str]:
 Name = Annotated[
     str, typer.Argument(metavar="NAME", autocompletion=lambda: [n for n in names() if n != "bm25"])
 ]
-Installed = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_there)]
+InstalledName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_there)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -70,7 +77,6 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
     rerank models list
     rerank models list --json | jq -r '.[] | select(.state == "installed") | .name'
     """
-    from rerank_cli.commands.model_facts import rows
 
     terminal = Terminal.current()
     made = [asdict(one) for one in rows(effective(ctx)["model"][0])]
@@ -92,7 +98,6 @@ def show(name: Name, as_json: AsJson = False) -> int:
     \b
     rerank models show bge-reranker-v2-m3
     """
-    from rerank_cli.commands.model_facts import facts
 
     found = facts(read(name))
     terminal = Terminal.current()
@@ -131,8 +136,6 @@ def pull(
     rerank models pull hf:Xenova/bge-reranker-base --revision main
     """
     from dataclasses import replace
-
-    from rerank_cli.commands.pulling import fetch
 
     reference = read(name)
     if revision is not None:
@@ -200,7 +203,7 @@ def rm(
 
 
 @app.command("use", cls=PlainCommand)
-def use(ctx: typer.Context, name: Installed) -> int:
+def use(ctx: typer.Context, name: InstalledName) -> int:
     """Have a model used for every run from now on: `rerank config set model NAME`.
 
     \b
@@ -222,7 +225,7 @@ def use(ctx: typer.Context, name: Installed) -> int:
 
 
 @app.command("path", cls=PlainCommand)
-def path(name: Installed) -> int:
+def path(name: InstalledName) -> int:
     """Print the folder that a model's graph is in.
 
     \b
@@ -247,7 +250,6 @@ def export_(
     rerank models export ./my-checkpoint ./my-reranker
     rerank models export hf:BAAI/bge-reranker-v2-m3 ./v2-m3 && rerank -m ./v2-m3/int8 "fox" *.txt
     """
-    from rerank_cli.commands.exporting import exported
 
     terminal = Terminal.current()
     found = [asdict(one) for one in exported(source, out, terminal)]
@@ -271,3 +273,228 @@ def _meant(name: str) -> list[Any]:
         if reference.precision in ("", one.precision)
     ]
     return found or [installed(reference)]
+
+
+_UNVERIFIED = "unverified: found when it is pulled, and locked from then on"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A model in a list. `size` is what it takes on this disk, in megabytes."""
+
+    name: str
+    state: str
+    size: str
+    parameters: str
+    languages: str
+    licence: str
+
+
+def rows(chosen: str | None) -> list[Row]:
+    """All models of the catalogue, and what else was pulled; `chosen` is the one that is set."""
+    usual = chosen or default()
+    there = Store.usual().installed()
+    made = [_shipped(entry, usual) for entry in entries().values() if entry.folder]
+    for entry in entries().values():
+        own = [one for one in there if one.name == entry.name]
+        made += [_pulled(one, usual) for one in own]
+        if not own and not entry.folder:
+            made.append(Row(entry.name, "not installed", "", *_about(entry)))
+    made += [_pulled(one, usual) for one in there if one.name not in entries()]
+    return made
+
+
+def facts(reference: Reference) -> dict[str, Any]:
+    """All that is known of a model, by name; what is not known is left out."""
+    entry, store = reference.entry, Store.usual()
+    about: dict[str, Any] = {"name": reference.name}
+    if entry is not None:
+        about |= {
+            "page": entry.page,
+            "licence": entry.licence + ("" if entry.is_commercial else ", not for commercial use"),
+            "languages": _languages(entry),
+            "parameters": f"{entry.parameters} million",
+            "length": f"{entry.length} tokens of a pair",
+            "window": f"{entry.window} tokens of a passage at once",
+            "speed": f"{entry.seconds:g} s for 100 passages of 140 tokens, int8 on two cores",
+            "encoding": entry.encoding,
+            "scale": "logit",
+            "quality": [f"{one.value:g}  {one.measure} ({one.source})" for one in entry.quality],
+        }
+    if entry is not None and entry.folder:
+        return about | {"revision": entry.revision, "installed": str(find(entry.name).graph.parent)}
+    about["precisions"] = _origins(reference, store)
+    for one in store.installed(reference.name):
+        manifest = one.manifest
+        about[f"{one.precision} installed"] = [
+            f"{one.folder}, {manifest.size:,} bytes, pulled {manifest.pulled}",
+            f"{manifest.repository}@{manifest.revision}, {manifest.graph}",
+            *(f"{file.sha256}  {name}" for name, file in manifest.files.items()),
+        ]
+    return {name: value for name, value in about.items() if value not in ("", [])}
+
+
+def _origins(reference: Reference, store: Store) -> list[str]:
+    """Where each precision comes from, and at which commit."""
+    entry = reference.entry
+    places = (
+        {name: origin.repository for name, origin in entry.origins.items()}
+        if entry is not None
+        else {one.precision: one.manifest.repository for one in store.installed(reference.name)}
+    )
+    told = []
+    for precision, repository in places.items():
+        locked = store.locked(reference.name, precision)
+        revision = f"@{locked['revision']}, locked" if locked else f", {_UNVERIFIED}"
+        told.append(f"{precision}: {repository}{revision}")
+    return told
+
+
+def _shipped(entry: Entry, usual: str) -> Row:
+    name = f"{entry.name}@{entry.revision}"
+    folder = find(entry.name).graph.parent
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    state = "default" if usual in (name, entry.name) else "ships with rerank"
+    return Row(name, state, _megabytes(size), *_about(entry))
+
+
+def _pulled(one: Installed, usual: str) -> Row:
+    name = f"{one.name}:{one.precision}"
+    entry = entries().get(one.name)
+    state = "default" if _is_meant(usual, one) else "installed"
+    if one.damage() is not None:
+        state = "damaged"
+    about = _about(entry) if entry else ("", "", one.manifest.licence)
+    return Row(name, state, _megabytes(one.manifest.size), *about)
+
+
+def _is_meant(usual: str, one: Installed) -> bool:
+    """Whether a name in the settings is that of a model, whatever precision is there."""
+    if usual.partition(":")[0] not in (one.name, "hf") and usual != one.name:
+        return False
+    reference = read(usual)
+    return reference.name == one.name and reference.precision in ("", one.precision)
+
+
+def _about(entry: Entry) -> tuple[str, str, str]:
+    return f"{entry.parameters} M", _languages(entry), entry.licence
+
+
+def _languages(entry: Entry) -> str:
+    return "many" if list(entry.languages) == ["mul"] else ", ".join(entry.languages)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def ready(model: str | None, *, pull: bool, keep_off: bool) -> None:
+    """See to it that a model that was named is there, before it is opened.
+
+    One that is not is fetched with `pull`, or if a person at the terminal agrees; with `keep_off`
+    or where the environment says so never. Raises `NotInstalled` and what fetching raises.
+    """
+    if model is None or not is_local(model):
+        if keep_off and is_remote(model):
+            raise UsageError(
+                f"--offline: {model} is a provider's model",
+                hint="one of rerank models is run here",
+            )
+        return
+    reference = read(model)
+    if reference.entry is not None and reference.entry.folder:
+        return
+    try:
+        installed(reference)
+    except NotInstalled as error:
+        barrier = "--offline" if keep_off else offline()
+        if barrier is not None:
+            raise _kept_off(error, barrier) from error
+        asking = sys.stdin.isatty() and sys.stderr.isatty()
+        if not pull and not asking:
+            raise
+        fetch(reference, asking=None if pull else error)
+
+
+def fetch(
+    reference: Reference, *, asking: NotInstalled | None = None, keep_off: bool = False
+) -> Installed:
+    """Fetch a model; `asking` is raised where a person is asked and does not agree."""
+    barrier = "--offline" if keep_off else offline()
+    if barrier is not None:
+        place = Store.usual().place(reference.name, reference.precision)
+        raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
+
+    from rerank_cli.models.pull import Plan, plan, pull
+    from rerank_cli.progress import fetching
+
+    terminal, store = Terminal.current(), Store.usual()
+
+    def told(planned: Plan) -> str:
+        size = f"{planned.size / 1e6:,.1f} MB"
+        licence = planned.licence or "no licence that it states"
+        limits = "" if planned.is_commercial else ", which allows no commercial use"
+        locked = ", as before" if planned.is_locked else ""
+        return (
+            f"{planned.reference}: {size} from {planned.of.repository}@{planned.of.revision[:8]}"
+            f"{locked}, licence {licence}{limits}"
+        )
+
+    planned = plan(reference, store, machine.features())
+    terminal.say(told(planned))
+    if asking is not None and not _agreed(terminal):
+        raise asking
+    with ExitStack() as stack:
+        watch = None
+        if terminal.watched:
+            watch = stack.enter_context(fetching(terminal.stderr, planned.size))
+        return pull(
+            planned,
+            store,
+            waiting=lambda: terminal.say("another process is fetching it: waiting for that"),
+            watch=watch,
+        )
+
+
+def _agreed(terminal: Terminal) -> bool:
+    terminal.stderr.write("fetch it? [y/N] ")
+    terminal.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
+    """The same, with what to do where nothing may be fetched."""
+    error.hint = f"{barrier} keeps off the network: without it, rerank models pull {error.model}"
+    return error
+
+
+def exported(source: str, out: Path, terminal: Terminal) -> list[Compared]:
+    """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what exporting raises."""
+    with ExitStack() as stack:
+        folder = Path(source).expanduser()
+        if source.startswith(HUB):
+            folder = _fetched(source, stack, terminal)
+        return export(
+            folder,
+            out.expanduser(),
+            features=machine.features(),
+            name=source.removeprefix(HUB) if source.startswith(HUB) else folder.resolve().name,
+            say=terminal.say,
+        )
+
+
+def _fetched(source: str, stack: ExitStack, terminal: Terminal) -> Path:
+    reference = read(source)
+    if (barrier := offline()) is not None:
+        raise NotInstalled(f"{source} ({barrier} keeps off the network)", "checkpoint of it here")
+
+    from rerank_cli.models.pull import fetch_checkpoint
+
+    terminal.say(f"{source}: fetched")
+    return fetch_checkpoint(
+        str(reference.repository),
+        reference.revision,
+        Store.usual(),
+        stack,
+        lambda: terminal.say("another process is fetching it: waiting for that"),
+    )

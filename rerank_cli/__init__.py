@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "RerankError": "errors",
-    "rank": "pipeline",
+    "rank": "ranking.reranker",
     "open_scorer": "scorers",
-    "Asked": "providers.asked",
-    "Calling": "providers.asked",
-    "Remote": "providers.asked",
+    "Asked": "providers",
+    "Calling": "providers",
+    "Remote": "providers",
     "Chunk": "types",
     "Document": "types",
     "Media": "types",

@@ -163,7 +163,8 @@ def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
     for note, count in notes[:_SHOWN_NOTES]:
         yield note if count == 1 else f"{note} (of {count:,} records)"
     if len(notes) > _SHOWN_NOTES:
-        yield f"and {counted(len(notes) - _SHOWN_NOTES, 'more remark')}: --report FILE has all figures"
+        more = counted(len(notes) - _SHOWN_NOTES, "more remark")
+        yield f"and {more}: --report FILE has all figures"
     if job.source.missing:
         yield f"{counted(job.source.missing, 'document')} of the run not in the corpus: left out"
     if figures.missing:

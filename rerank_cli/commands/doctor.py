@@ -71,9 +71,9 @@ def doctor(
 def _lines(found: dict[str, Any]) -> list[str]:
     """The facts, a section for each group of them."""
     lines: list[str] = []
-    for section, entries in found.items():
+    for section, facts in found.items():
         lines += ["", section.upper()] if lines else [section.upper()]
-        for name, value in entries.items():
+        for name, value in facts.items():
             shown = [_shown(one) for one in value] if isinstance(value, list) else [_shown(value)]
             label = name.replace("_", " ")
             for number, text in enumerate(shown):

@@ -41,7 +41,7 @@ def main() -> None:
     rounds = -(-requests // PERMITS) * LATENCY
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "tests.loopback", "--dialect", "tei"),
+            *(sys.executable, "-m", "tests.support.loopback", "--dialect", "tei"),
             *("--latency", str(LATENCY), "--permits", str(PERMITS)),
         ],
         stdout=subprocess.PIPE,

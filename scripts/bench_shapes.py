@@ -38,7 +38,7 @@ from rerank_cli.models.export import export
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair
 
-FAMILIES = Path(__file__).parent.parent / "tests" / "families"
+FAMILIES = Path(__file__).parent.parent / "tests" / "support" / "families"
 RUNS = 3
 PASSAGES, TOKENS = 100, 140
 QUERY = "what keeps slugs away from young lettuce in a wet spring"

@@ -1,7 +1,7 @@
-"""Make a small random reranker of each family in tests/families, and the scores of its reference.
+"""Make a small random reranker of each family in tests/support/families, with reference scores.
 
     pip install torch transformers onnx
-    python scripts/make_family_models.py tests/families
+    python scripts/make_family_models.py tests/support/families
 
 A folder holds a graph in fp32, its tokenizer and config, and `references.json`: what transformers
 and PyTorch make of pairs, at lengths below, at and above what the model takes (then the reference

@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, settings
 
 from rerank_cli import Scorer, open_scorer
 from rerank_cli.cli import app
-from tests.hub import REPOSITORY, Hub, Repository, files_of
+from tests.support.hub import REPOSITORY, Hub, Repository, files_of
 
 # Nothing here is a benchmark: a slow machine fails no test.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parent / "support" / "models"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 from backports import zstd
 
 from rerank_cli import open_scorer, rank
-from tests.batches import SMALL, read, record, write
 from tests.conftest import Run
+from tests.support.batches import SMALL, read, record, write
 
 BM25 = ("-m", "bm25")
 

@@ -16,8 +16,8 @@ from rerank_cli.batch.records import Fields, Gap, Record, bytes_of, read_line, r
 from rerank_cli.batch.sources import Lookup
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.ranking.results import Selection
-from tests.batches import SMALL, record, write
 from tests.conftest import Run
+from tests.support.batches import SMALL, record, write
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

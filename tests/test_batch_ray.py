@@ -12,8 +12,8 @@ import pytest
 from rerank_cli.batch.cluster import Shard, items_of, shards_of
 from rerank_cli.batch.records import Fields, Gap
 from rerank_cli.types import ScorerInfo
-from tests.batches import SMALL, begun, record, write
 from tests.conftest import Run
+from tests.support.batches import SMALL, begun, record, write
 
 pytest.importorskip("ray")
 INFO = ScorerInfo("m", "", "logit")

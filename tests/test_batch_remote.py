@@ -14,10 +14,10 @@ from rerank_cli.batch.records import Fields, read_line
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.rate_limit import SPAN, Pace
 from rerank_cli.ranking.results import Selection
-from tests.asking import at
-from tests.batches import read, record, write
 from tests.conftest import Run
-from tests.loopback import Fault, Plan, Request, Server, Status, score_of, serve, share
+from tests.support.asking import at
+from tests.support.batches import read, record, write
+from tests.support.loopback import Fault, Plan, Request, Server, Status, score_of, serve, share
 
 RECORDS = 2000
 BUSY = Status(429, headers={"retry-after-ms": "1"})

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.batches import SMALL, begun, read, record, write
 from tests.conftest import Run
+from tests.support.batches import SMALL, begun, read, record, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 

@@ -16,7 +16,7 @@ from rerank_cli.runtimes.tensors import are_batches_alike
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair
 from tests.conftest import MODELS, ROOT
-from tests.folders import copied
+from tests.support.folders import copied
 
 MINI = ROOT / "models" / "mini" / "model.onnx"
 BERT = MODELS / "bert" / "model.onnx"

@@ -16,7 +16,7 @@ from rerank_cli.ranking.chunking import Cut, Plan, cut_before, joins, plan, spli
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT
-from tests.fakes import WORDS_INFO, Words, windowed
+from tests.support.fakes import WORDS_INFO, Words, windowed
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "words": lambda: Words(),

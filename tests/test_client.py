@@ -10,7 +10,7 @@ from rerank_cli.providers import Calling
 from rerank_cli.providers import client as module
 from rerank_cli.providers.client import Client, TooLarge
 from rerank_cli.providers.endpoints import Address
-from tests.loopback import (
+from tests.support.loopback import (
     Chunked,
     Close,
     Drip,

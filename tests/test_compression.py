@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.text import HEAD, opened
-from tests.reading import read
+from tests.support.reading import read
 
 if sys.version_info >= (3, 14):
     from compression import zstd

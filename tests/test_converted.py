@@ -13,7 +13,7 @@ from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.inputs.conversion import converted
 from rerank_cli.inputs.file_types import InputFormat, Prepend
 from tests.conftest import process
-from tests.reading import inputs_of, read
+from tests.support.reading import inputs_of, read
 
 
 def page(text: str, title: str = "", charset: str = "") -> str:

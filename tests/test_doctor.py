@@ -9,7 +9,7 @@ import pytest
 
 from rerank_cli import __version__, machine
 from tests.conftest import MODELS, ROOT, Run
-from tests.folders import copied
+from tests.support.folders import copied
 
 
 def told(rerank: Run, *arguments: str, code: int = 0) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.conftest import Run
-from tests.loopback import serve
+from tests.support.loopback import serve
 
 LINES = "".join(f"line {number}\n" for number in range(100)).encode()
 

@@ -13,7 +13,7 @@ from rerank_cli.ranking.chunking import Plan, plan, split, windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer
 from tests.conftest import ROOT
-from tests.fakes import windowed
+from tests.support.fakes import windowed
 
 ESTIMATED, CHARACTERS = EstimatedTokenizer(), CharacterTokenizer()
 both = pytest.mark.parametrize("tokenizer", [ESTIMATED, CHARACTERS], ids=["estimate", "characters"])

@@ -18,7 +18,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.run import system_of
 from rerank_cli.runtimes import Engine
 from tests.conftest import MODELS, ROOT, Run
-from tests.loopback import Status, serve
+from tests.support.loopback import Status, serve
 
 WORDS = ["soil", "leaf", "water", "worm", "frost", "slug", "seed", "root"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MODELS, Run
-from tests.hub import Hub
+from tests.support.hub import Hub
 
 torch = pytest.importorskip("torch", reason="needs the extra export")
 transformers = pytest.importorskip("transformers", reason="needs the extra export")

@@ -10,7 +10,7 @@ import pytest
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat
 from rerank_cli.inputs.files import Place, find, names_in
-from tests.reading import give_stdin, inputs_of, names
+from tests.support.reading import give_stdin, inputs_of, names
 
 
 def test_named_paths_come_first_and_folders_are_gone_through(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.render import EXPLAINING, Format, Style, render
 from tests.conftest import Run
-from tests.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, windowed
 
 
 def ranked(*documents: Document | str, query: str = "fox", **options: object) -> Ranking:

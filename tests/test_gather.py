@@ -11,7 +11,7 @@ import pytest
 from rerank_cli.commands.rank import gather
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.inputs.source import Reading
-from tests.reading import give_stdin
+from tests.support.reading import give_stdin
 
 
 def gathered(*arguments: str, null: bool = False, **options: Any) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rerank_cli.inputs.grep import Found, found_lines
 from rerank_cli.inputs.text import Decoder, line_blocks
 from rerank_cli.types import Envelope
-from tests.reading import read
+from tests.support.reading import read
 
 
 def found(content: bytes) -> list[Found]:

@@ -13,7 +13,13 @@ from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import ALONE, Engine, Row
 from tests.conftest import MODELS
-from tests.folders import copied, graph_of, in_onnx_folder, with_external_data, with_narrow_inputs
+from tests.support.folders import (
+    copied,
+    graph_of,
+    in_onnx_folder,
+    with_external_data,
+    with_narrow_inputs,
+)
 
 NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
 LAYOUTS = [copied, in_onnx_folder, with_external_data, with_narrow_inputs]

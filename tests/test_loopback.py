@@ -10,9 +10,9 @@ from urllib.request import urlopen
 import pytest
 
 from tests.conftest import ROOT
-from tests.loopback import DIALECTS, Server, logit_of, score_of, serve
-from tests.loopback.client import Got, ask, connect
-from tests.loopback.samples import (
+from tests.support.loopback import DIALECTS, Server, logit_of, score_of, serve
+from tests.support.loopback.client import Got, ask, connect
+from tests.support.loopback.samples import (
     CASES,
     INSTRUCTED,
     LOGIT,
@@ -253,7 +253,7 @@ def test_just_as_many_as_there_are_permits_is_not() -> None:
 
 
 def test_it_runs_as_a_process_of_its_own() -> None:
-    command = [sys.executable, "-m", "tests.loopback", "--dialect", "tei", "--permits", "8"]
+    command = [sys.executable, "-m", "tests.support.loopback", "--dialect", "tei", "--permits", "8"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()

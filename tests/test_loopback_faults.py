@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.loopback import (
+from tests.support.loopback import (
     BadScore,
     BareArray,
     Body,
@@ -41,8 +41,8 @@ from tests.loopback import (
     serve,
     share,
 )
-from tests.loopback.client import Got, ask, connect
-from tests.loopback.samples import QUERY, RANKING, TEXTS
+from tests.support.loopback.client import Got, ask, connect
+from tests.support.loopback.samples import QUERY, RANKING, TEXTS
 
 BODY = {"model": "m", "query": QUERY, "documents": TEXTS}
 PATH = "/v1/rerank"

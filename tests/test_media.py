@@ -13,8 +13,8 @@ from rerank_cli.media import content, label, media_of
 from rerank_cli.ranking.scoring import Key, Recent
 from rerank_cli.render import Format
 from tests.conftest import Run
-from tests.fakes import OverlapScorer
-from tests.pictures import DATA, URL, Viewer, draw, png
+from tests.support.fakes import OverlapScorer
+from tests.support.pictures import DATA, URL, Viewer, draw, png
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from rerank_cli.inputs.file_types import IMAGES, InputFormat
 from rerank_cli.inputs.records import Fields
 from rerank_cli.scorers import open_scorer
 from tests.conftest import ROOT
-from tests.fakes import OverlapScorer
-from tests.pictures import DATA, URL, Viewer, draw
-from tests.reading import give_stdin, inputs_of
+from tests.support.fakes import OverlapScorer
+from tests.support.pictures import DATA, URL, Viewer, draw
+from tests.support.reading import give_stdin, inputs_of
 
 
 def inputs_for(viewer: OverlapScorer, *paths: Path | str, recursive: bool = False) -> Inputs:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.asking import at, documents, lines
 from tests.conftest import Outcome, Run, process
-from tests.loopback import Fault, Html200, Plan, Request, Server, Status, serve
-from tests.loopback.samples import TEXTS
+from tests.support.asking import at, documents, lines
+from tests.support.loopback import Fault, Html200, Plan, Request, Server, Status, serve
+from tests.support.loopback.samples import TEXTS
 
 LINES = b"one\ntwo\n\nthree\n"
 FAILS = Status(503, {"message": "no available channel for model m"})

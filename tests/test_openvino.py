@@ -16,7 +16,7 @@ from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
-from tests.folders import copied, graph_of, with_external_data
+from tests.support.folders import copied, graph_of, with_external_data
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
 

@@ -22,7 +22,7 @@ from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
-from tests.folders import copied, with_external_data
+from tests.support.folders import copied, with_external_data
 
 TEXTS = ["Send it back within thirty days.", "番茄 tomates à l'étouffée", "refund " * 5, "a"]
 NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
-from tests.loopback import serve
+from tests.support.loopback import serve
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from rerank_cli import Document, RerankError, rank
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.ranking.results import relevance
 from rerank_cli.types import Pair, Scored
-from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
+from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 
 NUMBERS = OverlapScorer(score=number_in)
 

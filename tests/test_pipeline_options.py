@@ -13,7 +13,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.ranking import scoring
 from rerank_cli.scorers.bm25 import LexicalScorer
 from rerank_cli.types import Pair, Progress, Scored
-from tests.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
+from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 
 numbers = st.lists(st.sampled_from(["", " ", "0", "1", "2", "3", "4.5"]), max_size=30)
 

@@ -7,8 +7,8 @@ import pytest
 
 from rerank_cli.providers.catalogue import find_provider, names, own_file
 from tests.conftest import Run
-from tests.loopback import DIALECTS, logit_of, score_of, serve
-from tests.loopback.samples import QUERY, TEXTS
+from tests.support.loopback import DIALECTS, logit_of, score_of, serve
+from tests.support.loopback.samples import QUERY, TEXTS
 
 # What the server calls a provider's dialect, where it is not the provider's name.
 DIALECT = {

@@ -10,7 +10,7 @@ import pytest
 from rerank_cli import open_scorer
 from rerank_cli.models.store import Store
 from tests.conftest import MODELS, ROOT, Outcome, Run, process
-from tests.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, left_over
+from tests.support.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, left_over
 
 
 def test_a_model_is_pulled_listed_used_offline_verified_and_removed(

@@ -13,7 +13,7 @@ import pytest
 
 from rerank_cli.models.store import Store
 from tests.conftest import ROOT, Run
-from tests.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, left_over
+from tests.support.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, left_over
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({GRAPH: Fault(changed=True)}, "came with other content than the Hub says"),

@@ -14,7 +14,7 @@ import pytest
 
 from rerank_cli.providers.catalogue import names
 from tests.conftest import ROOT, Run
-from tests.loopback import Server, serve
+from tests.support.loopback import Server, serve
 from tests.test_readme import project as project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from rerank_cli.ranking.reranker import rank
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Ranking, Scorer
 from tests.conftest import Run
-from tests.loopback import (
+from tests.support.loopback import (
     Close,
     CloseHalfway,
     Fault,

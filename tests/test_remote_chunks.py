@@ -9,9 +9,9 @@ import pytest
 from rerank_cli.providers.token_estimate import EstimatedTokenizer
 from rerank_cli.ranking.results import AGGREGATES
 from rerank_cli.scorers.tokenization import ModelTokenizer
-from tests.asking import at, lines, sent
 from tests.conftest import ROOT, Outcome, Run
-from tests.loopback import Server, logit_of, score_of, serve
+from tests.support.asking import at, lines, sent
+from tests.support.loopback import Server, logit_of, score_of, serve
 
 TOKENIZER = ROOT / "models" / "mini" / "tokenizer.json"
 QUERY = "refund window"

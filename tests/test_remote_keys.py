@@ -8,9 +8,9 @@ import pytest
 from rerank_cli.providers.client import Client
 from rerank_cli.providers.endpoints import Address
 from rerank_cli.providers.keys import store_key
-from tests.asking import KEY, at, documents
 from tests.conftest import Outcome, Run, process
-from tests.loopback import Body, Fault, Redirect, Server, Status, first, serve
+from tests.support.asking import KEY, at, documents
+from tests.support.loopback import Body, Fault, Redirect, Server, Status, first, serve
 
 HEAVY = {"httpx", "httpcore", "tenacity", "h2", "ssl"}
 

@@ -11,9 +11,9 @@ import pytest
 
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.token_estimate import EstimatedTokenizer
-from tests.asking import at, lines, sent
 from tests.conftest import Run
-from tests.loopback import (
+from tests.support.asking import at, lines, sent
+from tests.support.loopback import (
     Close,
     CloseHalfway,
     Fault,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Outcome, Run
-from tests.loopback import Body, serve
+from tests.support.loopback import Body, serve
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 DATA = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from rerank_cli.providers.catalogue import find_provider, names
-from tests.asking import at, documents
 from tests.conftest import Outcome, Run
-from tests.loopback import Server, serve
+from tests.support.asking import at, documents
+from tests.support.loopback import Server, serve
 from tests.test_providers import DIALECT
 
 BGE = "siliconflow/BAAI/bge-reranker-v2-m3"

@@ -16,9 +16,9 @@ from rerank_cli.providers import Calling
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.client import Client
 from rerank_cli.providers.rate_limit import Pace
-from tests.asking import BODY, Impatient, at, documents, impatient
 from tests.conftest import Run
-from tests.loopback import (
+from tests.support.asking import BODY, Impatient, at, documents, impatient
+from tests.support.loopback import (
     Close,
     CloseHalfway,
     Delay,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.asking import KEY, at, documents
 from tests.conftest import Outcome, Run
-from tests.loopback import Body, Server, serve
+from tests.support.asking import KEY, at, documents
+from tests.support.loopback import Body, Server, serve
 
 RANKING = {"results": [{"index": place, "relevance_score": place / 4} for place in range(3)]}
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

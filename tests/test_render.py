@@ -10,7 +10,7 @@ from rerank_cli.render import Format, Style, render
 from rerank_cli.render.table import QueryWords
 from rerank_cli.terminal import printable, readable
 from tests.conftest import Run
-from tests.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, windowed
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 ODD = [

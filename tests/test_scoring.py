@@ -11,7 +11,7 @@ from rerank_cli.ranking import scoring as module
 from rerank_cli.ranking.chunking import Plan, Split, split
 from rerank_cli.ranking.scoring import Scoring
 from rerank_cli.types import Document, Pair, Progress, Scored
-from tests.fakes import OverlapScorer, Words
+from tests.support.fakes import OverlapScorer, Words
 
 
 class Recorder(OverlapScorer):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, Outcome, Run
-from tests.loopback import Body, serve
+from tests.support.loopback import Body, serve
 
 FOLDER = ROOT.parent / "shared" / "seeds"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the API documents are not here")

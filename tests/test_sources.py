@@ -10,7 +10,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit, format_of, suffix_of
 from rerank_cli.inputs.records import Fields
 from rerank_cli.inputs.source import Reading
-from tests.reading import give_stdin, inputs_of, names, read
+from tests.support.reading import give_stdin, inputs_of, names, read
 
 T, R = InputFormat.TEXT, InputFormat.JSONL
 

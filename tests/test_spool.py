@@ -9,7 +9,7 @@ import pytest
 from rerank_cli.inputs import documents
 from rerank_cli.inputs.documents import Inputs, Replayed
 from tests.conftest import process
-from tests.reading import Once, give_stdin
+from tests.support.reading import Once, give_stdin
 
 NOISE = os.urandom(3 << 20)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rerank_cli.errors import InputError
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.types import Document, Media, Pair, Part, Progress, Scored
-from tests.fakes import OverlapScorer, number_in, shared_words, windowed
+from tests.support.fakes import OverlapScorer, number_in, shared_words, windowed
 
 
 class Service(OverlapScorer):

@@ -13,7 +13,7 @@ from rerank_cli.inputs.file_types import InputFormat
 from rerank_cli.inputs.records import rows
 from rerank_cli.inputs.text import Block, Decoder
 from rerank_cli.types import Envelope
-from tests.reading import inputs_of, read
+from tests.support.reading import inputs_of, read
 
 cells = st.text(st.sampled_from('ab é😀,";\t|\n'), max_size=8)
 

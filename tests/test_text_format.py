@@ -11,7 +11,7 @@ from rerank_cli.render import Format, Style, render
 from rerank_cli.render.original import are_mixed, one_table
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Envelope
-from tests.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, windowed
 
 UTF16 = Envelope("utf-16-le", codecs.BOM_UTF16_LE)
 MARKED = Envelope("utf-8", codecs.BOM_UTF8)

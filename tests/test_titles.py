@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rerank_cli import Document, rank
 from rerank_cli.ranking.chunking import Plan, split
 from rerank_cli.types import Pair, Scored
-from tests.fakes import OverlapScorer, Words, windowed
+from tests.support.fakes import OverlapScorer, Words, windowed
 
 words = st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=40).map(" ".join)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import Outcome, Run
-from tests.loopback import Server, serve
-from tests.loopback.plans import Faults
-from tests.loopback.samples import QUERY, TEXTS
+from tests.support.loopback import Server, serve
+from tests.support.loopback.plans import Faults
+from tests.support.loopback.samples import QUERY, TEXTS
 from tests.test_providers import DIALECT
 
 KEY = "sk-0123456789abcdef"

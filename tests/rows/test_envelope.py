@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.loopback import Body, DocumentAs, WrongIndex, serve
-from tests.loopback.samples import TEXTS
 from tests.rows.asking import (
     ORDER,
     RESULTS,
@@ -18,6 +16,8 @@ from tests.rows.asking import (
     complaint,
     ranking,
 )
+from tests.support.loopback import Body, DocumentAs, WrongIndex, serve
+from tests.support.loopback.samples import TEXTS
 
 EXPECTED = list(zip(ORDER, SCORES, strict=True))
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.loopback import Status, serve
-from tests.loopback.faults import Fault
 from tests.rows.asking import answered, ask, complaint
+from tests.support.loopback import Status, serve
+from tests.support.loopback.faults import Fault
 
 LOOK = "the endpoint was http://127.0.0.1:"
 TOO_MANY = {"message": "Request was rejected due to rate limiting. Details: RPM limit", "data": {}}

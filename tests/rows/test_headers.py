@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.loopback import Body, Both, Fault, Status, serve
-from tests.loopback.faults import Manner
-from tests.loopback.samples import QUERY, TEXTS
-from tests.loopback.wire import Reply
 from tests.rows.asking import ORDER, RESULTS, answered, ask, complaint, pairs, ranking
+from tests.support.loopback import Body, Both, Fault, Status, serve
+from tests.support.loopback.faults import Manner
+from tests.support.loopback.samples import QUERY, TEXTS
+from tests.support.loopback.wire import Reply
 
 
 class Headers:

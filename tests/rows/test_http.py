@@ -6,7 +6,8 @@ import pytest
 
 from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import Run
-from tests.loopback import (
+from tests.rows.asking import ORDER, answered, ask, complaint, ranking
+from tests.support.loopback import (
     Chunked,
     Close,
     CloseAfter,
@@ -19,7 +20,6 @@ from tests.loopback import (
     first,
     serve,
 )
-from tests.rows.asking import ORDER, answered, ask, complaint, ranking
 from tests.test_providers import DIALECT
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.conftest import Run
-from tests.loopback import Fault, Plan, Request, Status, first, score_of, serve
-from tests.loopback.samples import QUERY, TEXTS
 from tests.rows.asking import answered, ask, ask_model, complaint
+from tests.support.loopback import Fault, Plan, Request, Status, first, score_of, serve
+from tests.support.loopback.samples import QUERY, TEXTS
 from tests.test_providers import DIALECT
 
 MANY = [f"refund {number} score={number / 4000:.5f}" for number in range(2100)]

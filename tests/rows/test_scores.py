@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.loopback import BadScore, Body, Fewer, ScoresOnly, logit_of, score_of, serve
-from tests.loopback.samples import QUERY, TEXTS
 from tests.rows.asking import ORDER, RESULTS, answered, ask, ask_model, complaint, pairs, ranking
+from tests.support.loopback import BadScore, Body, Fewer, ScoresOnly, logit_of, score_of, serve
+from tests.support.loopback.samples import QUERY, TEXTS
 
 MANY = [f"refund {number} score={number / 200:.3f}" for number in range(100)]
 BEST = [MANY[place] for place in range(99, -1, -1)]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tests.loopback.checks import Check
-from tests.loopback.refusals import OPENAI, ErrorShape, Refusal
-from tests.loopback.scores import tokens_in
-from tests.loopback.wire import Request
+from tests.support.loopback.checks import Check
+from tests.support.loopback.refusals import OPENAI, ErrorShape, Refusal
+from tests.support.loopback.scores import tokens_in
+from tests.support.loopback.wire import Request
 
 MISSING_MODEL = "no-such-model"  # the model that no server has
 

@@ -10,9 +10,9 @@ from email.utils import formatdate
 from time import time
 from typing import Any, Protocol
 
-from tests.loopback.dialect import Shape
-from tests.loopback.refusals import ErrorShape, of_status
-from tests.loopback.wire import Reply
+from tests.support.loopback.dialect import Shape
+from tests.support.loopback.refusals import ErrorShape, of_status
+from tests.support.loopback.wire import Reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import Ask, Envelope
-from tests.loopback.refusals import Refusal, shape
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import Ask, Envelope
+from tests.support.loopback.refusals import Refusal, shape
 
 COMMON: Mapping[str, checks.Check] = {
     "model": checks.text,

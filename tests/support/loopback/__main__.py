@@ -1,6 +1,6 @@
 """The server as a process of its own: it prints its address and runs until it is ended.
 
-    python -m tests.loopback --dialect tei --latency 0.02 --permits 8
+    python -m tests.support.loopback --dialect tei --latency 0.02 --permits 8
 
 `GET /-/counts` at that address tells how many requests came, how many of them at once at most, how
 many were refused for want of a permit, and on how many connections.
@@ -10,12 +10,14 @@ import argparse
 import sys
 import threading
 
-from tests.loopback.dialects import DIALECTS
-from tests.loopback.server import Server
+from tests.support.loopback.dialects import DIALECTS
+from tests.support.loopback.server import Server
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.loopback", description="A server to rank with.")
+    parser = argparse.ArgumentParser(
+        prog="tests.support.loopback", description="A server to rank with."
+    )
     parser.add_argument("--dialect", choices=sorted(DIALECTS), default="openai-like")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds for each request")
     parser.add_argument("--permits", type=int, help="requests at once; more are refused")

@@ -8,8 +8,8 @@ from typing import Any
 from rerank_cli.providers import Calling
 from rerank_cli.providers.client import Client, Reply
 from rerank_cli.providers.endpoints import Address
-from tests.loopback import Server
-from tests.loopback.samples import QUERY, TEXTS
+from tests.support.loopback import Server
+from tests.support.loopback.samples import QUERY, TEXTS
 
 BODY = json.dumps({"model": "m", "query": QUERY, "documents": TEXTS}).encode()
 KEY = "sk-0123456789abcdef"

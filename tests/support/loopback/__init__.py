@@ -5,8 +5,8 @@ with serve("siliconflow", faults=first(1, Status(429))) as server:
     assert server.requests[0].json["top_n"] == 3
 """
 
-from tests.loopback.dialects import DIALECTS
-from tests.loopback.faults import (
+from tests.support.loopback.dialects import DIALECTS
+from tests.support.loopback.faults import (
     Body,
     Both,
     Chunked,
@@ -24,8 +24,8 @@ from tests.loopback.faults import (
     TruncatedJson,
     later,
 )
-from tests.loopback.plans import Plan, any_of, every, first, share
-from tests.loopback.results import (
+from tests.support.loopback.plans import Plan, any_of, every, first, share
+from tests.support.loopback.results import (
     BadScore,
     BareArray,
     DocumentAs,
@@ -35,9 +35,9 @@ from tests.loopback.results import (
     ScoresOnly,
     WrongIndex,
 )
-from tests.loopback.scores import logit_of, score_of
-from tests.loopback.server import Server, serve
-from tests.loopback.wire import Request
+from tests.support.loopback.scores import logit_of, score_of
+from tests.support.loopback.server import Server, serve
+from tests.support.loopback.wire import Request
 
 __all__ = [
     "DIALECTS",

@@ -2,9 +2,18 @@
 
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import Ask, Dialect, Route, Shape, as_object, as_string, bare, text_of
-from tests.loopback.dialects.common import (
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import (
+    Ask,
+    Dialect,
+    Route,
+    Shape,
+    as_object,
+    as_string,
+    bare,
+    text_of,
+)
+from tests.support.loopback.dialects.common import (
     COMMON,
     ECHO,
     NEEDS,
@@ -13,9 +22,9 @@ from tests.loopback.dialects.common import (
     no_blank,
     usage,
 )
-from tests.loopback.refusals import FASTAPI, Refusal, openai, shape
-from tests.loopback.scores import tokens_in
-from tests.loopback.wire import Reply
+from tests.support.loopback.refusals import FASTAPI, Refusal, openai, shape
+from tests.support.loopback.scores import tokens_in
+from tests.support.loopback.wire import Reply
 
 WINDOW = 8192  # tokens of a pair at vLLM
 BATCH = 512  # tokens of a pair at llama.cpp

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import Ask, Dialect, Route, Shape
-from tests.loopback.dialects.common import COMMON, ECHO, NEEDS, enveloped, usage
-from tests.loopback.refusals import FASTAPI, Refusal, shape
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import Ask, Dialect, Route, Shape
+from tests.support.loopback.dialects.common import COMMON, ECHO, NEEDS, enveloped, usage
+from tests.support.loopback.refusals import FASTAPI, Refusal, shape
 
 
 def dashscope_error(refusal: Refusal, code: int) -> Any:

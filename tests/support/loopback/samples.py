@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.loopback.scores import score_of
+from tests.support.loopback.scores import score_of
 
 QUERY = "refund window"
 TEXTS = ["Shipping takes a week.", "The refund window is 30 days.", "A refund is possible."]

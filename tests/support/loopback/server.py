@@ -17,13 +17,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from tests.loopback.dialect import Dialect, Route, Shape
-from tests.loopback.dialects import DIALECTS
-from tests.loopback.faults import Manner
-from tests.loopback.plans import Faults, plan_of
-from tests.loopback.refusals import Refusal
-from tests.loopback.scores import logit, score_of
-from tests.loopback.wire import Reply, Request, read_request, write_reply
+from tests.support.loopback.dialect import Dialect, Route, Shape
+from tests.support.loopback.dialects import DIALECTS
+from tests.support.loopback.faults import Manner
+from tests.support.loopback.plans import Faults, plan_of
+from tests.support.loopback.refusals import Refusal
+from tests.support.loopback.scores import logit, score_of
+from tests.support.loopback.wire import Reply, Request, read_request, write_reply
 
 COUNTS = "/-/counts"  # what a process of its own tells of itself; no dialect has this path
 PATIENCE = 10.0  # seconds for a thread to start or stop

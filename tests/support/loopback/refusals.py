@@ -7,7 +7,7 @@ the reply of it. Shapes that only one server uses stand with its dialect.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.loopback.wire import Reply
+from tests.support.loopback.wire import Reply
 
 CODES = {
     "auth": 401,

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import Ask, Dialect, Route
-from tests.loopback.dialects.common import (
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import Ask, Dialect, Route
+from tests.support.loopback.dialects.common import (
     COMMON,
     ECHO,
     GATEWAY,
@@ -13,8 +13,8 @@ from tests.loopback.dialects.common import (
     RANK_FIELDS,
     usage,
 )
-from tests.loopback.refusals import Refusal, openai, shape
-from tests.loopback.wire import Reply
+from tests.support.loopback.refusals import Refusal, openai, shape
+from tests.support.loopback.wire import Reply
 
 HOME_PAGE = b"<!doctype html>\n<html><head><title>New API</title></head><body></body></html>\n"
 

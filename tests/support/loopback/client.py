@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.loopback.server import Server
+from tests.support.loopback.server import Server
 
 JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 

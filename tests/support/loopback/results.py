@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.loopback.dialect import Shape
-from tests.loopback.faults import Manner
-from tests.loopback.wire import Reply
+from tests.support.loopback.dialect import Shape
+from tests.support.loopback.faults import Manner
+from tests.support.loopback.wire import Reply
 
 
 def items_in(reply: Reply, shape: Shape) -> list[Any] | None:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import Ask, Dialect, Route, Shape, as_sent, as_string
-from tests.loopback.dialects.common import (
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import Ask, Dialect, Route, Shape, as_sent, as_string
+from tests.support.loopback.dialects.common import (
     COMMON,
     ECHO,
     NEEDS,
@@ -12,7 +12,7 @@ from tests.loopback.dialects.common import (
     no_blank,
     usage,
 )
-from tests.loopback.refusals import DETAIL, FASTAPI, Refusal, shape
+from tests.support.loopback.refusals import DETAIL, FASTAPI, Refusal, shape
 
 VOYAGE = Dialect(
     "voyage",

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import (
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import (
     Ask,
     Dialect,
     Envelope,
@@ -13,7 +13,7 @@ from tests.loopback.dialect import (
     as_string,
     bare,
 )
-from tests.loopback.dialects.common import (
+from tests.support.loopback.dialects.common import (
     COMMON,
     ECHO,
     NEEDS,
@@ -24,7 +24,7 @@ from tests.loopback.dialects.common import (
     no_blank,
     usage,
 )
-from tests.loopback.refusals import MESSAGE, Refusal, shape
+from tests.support.loopback.refusals import MESSAGE, Refusal, shape
 
 COHERE_CHUNKS = 10_000
 COHERE_V2 = {

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import Ask, Dialect, Route, as_sent
-from tests.loopback.dialects.common import COMMON, ECHO, GATEWAY, NEEDS, STANDARD, usage
-from tests.loopback.refusals import Refusal, text
-from tests.loopback.wire import Reply
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import Ask, Dialect, Route, as_sent
+from tests.support.loopback.dialects.common import COMMON, ECHO, GATEWAY, NEEDS, STANDARD, usage
+from tests.support.loopback.refusals import Refusal, text
+from tests.support.loopback.wire import Reply
 
 PATH = ("/v1/rerank",)
 

@@ -8,8 +8,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tests.loopback.faults import Fault
-from tests.loopback.wire import Request
+from tests.support.loopback.faults import Fault
+from tests.support.loopback.wire import Request
 
 Plan = Callable[[Request, int], Fault | None]
 Faults = Fault | Plan | Sequence[Fault | None] | None

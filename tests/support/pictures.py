@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rerank_cli import Media
 from rerank_cli.types import Pair, Scored
-from tests.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, windowed
 
 URL = "https://example.org/fox.png"
 DATA = "data:image/png;base64,iVBORw0KGgo="

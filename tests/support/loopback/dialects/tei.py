@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from tests.loopback import checks
-from tests.loopback.dialect import Ask, Dialect, Route, Shape, as_string, bare
-from tests.loopback.refusals import Refusal, text
-from tests.loopback.wire import Reply
+from tests.support.loopback import checks
+from tests.support.loopback.dialect import Ask, Dialect, Route, Shape, as_string, bare
+from tests.support.loopback.refusals import Refusal, text
+from tests.support.loopback.wire import Reply
 
 
 def errors(refusal: Refusal) -> Reply:

@@ -135,7 +135,7 @@ def test_a_broken_file_does_not_matter(home: Path) -> None:
 
 def test_completing_imports_nothing_slow() -> None:
     code = (
-        "import sys; from rerank_cli import cli; cli.run(sys.argv[1:]);"
+        "import sys; from rerank_cli.cli import app; app.run(sys.argv[1:]);"
         "print('LOADED', *sys.modules)"
     )
     for words in (["-m", ""], ["--"], ["config", "get", ""]):

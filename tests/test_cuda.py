@@ -5,7 +5,6 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from rerank_cli import runtimes
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.runtimes import Batching, Device, Engine, onnxruntime_graph
 from rerank_cli.scorers import open_scorer
@@ -24,8 +23,7 @@ def scores(scorer: Scorer) -> list[float | None]:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a GPU and the onnxruntime for it, which is the CPU in truth."""
-    for module in (runtimes, onnxruntime_graph):
-        monkeypatch.setattr(module, "may_be_gpu", lambda: True)
+    monkeypatch.setattr(onnxruntime_graph, "may_be_gpu", lambda: True)
     monkeypatch.setattr(onnxruntime_graph, "_gpus", lambda: 1)
     monkeypatch.setattr(onnxruntime_graph, "CUDA", "CPUExecutionProvider")
     monkeypatch.setattr(onnxruntime_graph, "_OTHERS", [])
@@ -59,8 +57,7 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
     assert "--device cuda: the onnxruntime that is installed is one for CPUs" in ran.err
     assert "onnxruntime-gpu" in ran.err
 
-    for module in (runtimes, onnxruntime_graph):
-        monkeypatch.setattr(module, "may_be_gpu", lambda: True)
+    monkeypatch.setattr(onnxruntime_graph, "may_be_gpu", lambda: True)
     monkeypatch.setattr(onnxruntime_graph, "_gpus", lambda: 0)
     auto = rerank(*arguments)
     assert (auto.code, auto.out, auto.err) == (0, expected.out, "")

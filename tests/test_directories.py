@@ -51,7 +51,7 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_with_the_variable_nothing_is_imported_to_find_them() -> None:
     code = (
-        "import sys; from rerank_cli import directories; directories.cache_directory();"
+        "import sys; from rerank_cli import user_files; user_files.cache_directory();"
         "print('platformdirs' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -75,7 +75,7 @@ def test_no_file_is_long() -> None:
 def modules_after(*arguments: str) -> set[str]:
     """What a process has loaded when it has run a command line."""
     code = (
-        "import sys; from rerank_cli import cli; cli.run(sys.argv[1:]);"
+        "import sys; from rerank_cli.cli import app; app.run(sys.argv[1:]);"
         "print('LOADED', *sys.modules)"
     )
     ran = subprocess.run(

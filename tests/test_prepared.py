@@ -219,7 +219,7 @@ def test_what_is_not_used_goes_when_something_new_comes(store: Prepared, source:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rerank_cli.prepared import Prepared
+from rerank_cli.runtimes.prepared_cache import Prepared
 import filelock, tests.test_prepared
 
 root, source, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

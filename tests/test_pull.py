@@ -255,7 +255,8 @@ def test_from_python_a_model_that_is_there_is_opened(served: Repository, rerank:
 
 def test_the_usual_start_touches_no_hub() -> None:
     code = (
-        "import sys; from rerank_cli import cli; cli.run(['refund', '-d', 'a']);print(*sys.modules)"
+        "import sys; from rerank_cli.cli import app; app.run(['refund', '-d', 'a']);"
+        "print(*sys.modules)"
     )
     ran = process(python=("-c", code))
     assert b"huggingface_hub" not in ran.stdout

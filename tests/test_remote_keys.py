@@ -230,7 +230,7 @@ def test_a_key_is_for_its_own_host_and_not_for_one_that_only_speaks_alike(
 
 def test_where_there_is_no_key_nothing_is_imported_that_sends() -> None:
     code = (
-        "import sys; from rerank_cli import cli; code = cli.run(sys.argv[1:]);"
+        "import sys; from rerank_cli.cli import app; code = app.run(sys.argv[1:]);"
         "print(code, *sys.modules)"
     )
     ran = process("-m", "cohere/rerank-v3.5", "q", "-d", "x", python=["-c", code])

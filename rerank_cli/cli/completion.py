@@ -154,7 +154,7 @@ def _words_of(line: str, program: str) -> list[str]:
     return words[words.index(program) + 1 :] if program in words else words[1:]
 
 
-_SCRIPTS = Path(__file__).parent / "data" / "completion"
+_SCRIPTS = Path(__file__).parent.parent / "data" / "completion"
 
 
 class Shell(StrEnum):

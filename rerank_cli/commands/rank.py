@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rerank_cli import progress as timing
 from rerank_cli.atomic_files import Destination
@@ -21,7 +21,6 @@ from rerank_cli.providers import OnError
 from rerank_cli.render import Format, Style, render
 from rerank_cli.render.original import are_mixed, one_table
 from rerank_cli.render.rows import no_path
-from rerank_cli.scorers.remote import Rehearsal
 from rerank_cli.terminal import Terminal, counted
 from rerank_cli.types import Ranking, Scorer, StreamingScorer, SurveyingScorer
 from rerank_cli.user_files import cache_directory
@@ -92,6 +91,9 @@ def summary(ranking: Ranking, seconds: float) -> str:
     ]
     return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
 
+
+if TYPE_CHECKING:
+    from rerank_cli.scorers.remote import Rehearsal
 
 _SWITCH = 0.0002  # seconds
 _SOON = 0.7  # seconds that a model may take to open without a word
@@ -356,6 +358,8 @@ def _text(argument: str) -> str:
 
 def plan_of(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: bool) -> bytes:
     """Say what would be sent, as lines or JSON; `verbose` adds the first request's body."""
+    from rerank_cli.scorers.remote import Rehearsal  # and all that sends
+
     if not isinstance(scorer, Rehearsal):
         raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
     plan = _plan(scorer, ranking)
@@ -374,7 +378,7 @@ def plan_of(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: bool) -
     return "".join(f"{line}\n" for line in lines if line).encode()
 
 
-def _plan(scorer: Rehearsal, ranking: Ranking) -> dict[str, Any]:
+def _plan(scorer: "Rehearsal", ranking: Ranking) -> dict[str, Any]:
     planned = scorer.planned
     tokens = sum(one.tokens for one in planned)
     price = scorer.scorer.provider.price

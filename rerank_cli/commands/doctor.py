@@ -20,10 +20,9 @@ from rerank_cli import __version__, machine
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand
 from rerank_cli.errors import ConfigError, ExitCode, RerankError
-from rerank_cli.models import read
+from rerank_cli.models import offline, read
 from rerank_cli.models.catalogue import Sample, entries
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
-from rerank_cli.models.hub import offline
 from rerank_cli.models.store import MANIFEST, Store, sha256_of
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key

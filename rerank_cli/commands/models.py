@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,14 +16,25 @@ from rerank_cli import machine
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup, effective
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
-from rerank_cli.models import HUB, Reference, find, installed, is_local, is_path, names, read
+from rerank_cli.models import (
+    HUB,
+    Reference,
+    find,
+    installed,
+    is_local,
+    is_path,
+    names,
+    offline,
+    read,
+)
 from rerank_cli.models.catalogue import Entry, default, entries
-from rerank_cli.models.export import Compared, export
-from rerank_cli.models.hub import offline
 from rerank_cli.models.store import Installed, Store
 from rerank_cli.scorers import is_remote
 from rerank_cli.terminal import Terminal, as_bytes, lines
 from rerank_cli.user_files import config_file
+
+if TYPE_CHECKING:
+    from rerank_cli.models.export import Compared
 
 
 class ModelsGroup(PlainGroup):
@@ -468,7 +479,7 @@ def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
     return error
 
 
-def exported(source: str, out: Path, terminal: Terminal) -> list[Compared]:
+def exported(source: str, out: Path, terminal: Terminal) -> "list[Compared]":
     """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what exporting raises."""
     with ExitStack() as stack:
         folder = Path(source).expanduser()
@@ -485,6 +496,7 @@ def exported(source: str, out: Path, terminal: Terminal) -> list[Compared]:
 
 def _fetched(source: str, stack: ExitStack, terminal: Terminal) -> Path:
     reference = read(source)
+
     if (barrier := offline()) is not None:
         raise NotInstalled(f"{source} ({barrier} keeps off the network)", "checkpoint of it here")
 

@@ -3,7 +3,6 @@
 A record is what JSON or a table's row gave. Reads no files, though one may be what a record is.
 """
 
-import csv
 import io
 import json
 import math
@@ -332,6 +331,8 @@ class _Table:
 
     def begin(self, form: InputFormat) -> bytes:
         """Read the header: its names, and the bytes that it is."""
+        import csv  # only tables need it
+
         csv.field_size_limit(_LONGEST_FIELD)
         first, text = [], ""  # with blank lines before it
         while not text.strip("\r\n") and (raw := next(self._lines, b"")):
@@ -356,6 +357,8 @@ class _Table:
 
     def _rows(self) -> Iterator[tuple[list[str], Block]]:
         """Yield the rows that are not blank, with their lines."""
+        import csv
+
         while True:
             line = self._line + 1
             self._raw.clear()

@@ -25,6 +25,8 @@ _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 # NAME[:PRECISION][@REVISION], where a name may be hf:OWNER/REPOSITORY.
 _NAME = re.compile(r"(?P<name>(?:hf:)?[^:@]+)(?::(?P<precision>[^:@]*))?(?:@(?P<revision>.*))?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+OFFLINE_VARIABLES = ("RERANK_OFFLINE", "HF_HUB_OFFLINE")
+_TRUE = {"1", "on", "yes", "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +165,11 @@ def _unknown(model: str) -> UsageError:
         f"no model is called {model!r}",
         hint=f"did you mean {' or '.join(near)}? A folder's path begins with ./ or /, and "
         "rerank models lists the names",
+    )
+
+
+def offline() -> str | None:
+    """The variable that keeps this process off the network, if one does."""
+    return next(
+        (name for name in OFFLINE_VARIABLES if os.environ.get(name, "").lower() in _TRUE), None
     )

@@ -29,17 +29,6 @@ from rerank_cli.atomic_files import sync
 from rerank_cli.errors import ModelError
 from rerank_cli.models.store import File, sha256_of
 
-OFFLINE_VARIABLES = ("RERANK_OFFLINE", "HF_HUB_OFFLINE")
-_TRUE = {"1", "on", "yes", "true"}
-
-
-def offline() -> str | None:
-    """The variable that keeps this process off the network, if one does."""
-    return next(
-        (name for name in OFFLINE_VARIABLES if os.environ.get(name, "").lower() in _TRUE), None
-    )
-
-
 # Before the import: nothing is reported, one way of fetching is enough, and progress is ours.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"

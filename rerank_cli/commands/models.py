@@ -481,6 +481,8 @@ def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
 
 def exported(source: str, out: Path, terminal: Terminal) -> "list[Compared]":
     """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what exporting raises."""
+    from rerank_cli.models.export import export  # imports more than all other commands
+
     with ExitStack() as stack:
         folder = Path(source).expanduser()
         if source.startswith(HUB):

@@ -1,4 +1,4 @@
-"""Make what tests/test_real_server.py needs: Infinity, in a virtual environment of its own.
+"""Make what tests/providers/test_real_server.py needs: Infinity in a venv of its own.
 
     python scripts/real_server.py FOLDER
 

@@ -1,0 +1,195 @@
+"""The query and sources that a command line names, and which results are shown."""
+
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.commands.rank import gather
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.inputs.source import Reading
+from tests.conftest import Run
+from tests.support.reading import give_stdin
+
+
+def gathered(*arguments: str, null: bool = False, **options: Any) -> tuple[str, list[str]]:
+    """The query, and the texts of the documents."""
+    query, inputs = gather(arguments, Reading(), null=null, **options)
+    inputs.check()
+    return query, [document.text for document in inputs]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    give_stdin(monkeypatch, b"stdin\n")
+    for name, content in {
+        "a.txt": b"from a\n",
+        "b.txt": b"from b\n",
+        "query": "\ufeff the\nquery \r\n".encode("utf-16-le"),
+        "list": b"b.txt\n\na.txt\n",
+        "nul": b"b.txt\0a.txt\0",
+    }.items():
+        Path(name).write_bytes(content)
+
+
+def test_the_query_comes_first() -> None:
+    assert gathered("q", "a.txt", "b.txt") == ("q", ["from a", "from b"])
+    assert gathered("q", "a.txt", "-") == ("q", ["from a", "stdin"])
+
+
+def test_standard_input_is_read_where_nothing_is_named() -> None:
+    assert gathered("q") == ("q", ["stdin"])
+
+
+def test_with_a_query_elsewhere_every_argument_is_a_file() -> None:
+    assert gathered("a.txt", "b.txt", query="q") == ("q", ["from a", "from b"])
+    assert gathered("a.txt", query_file="query") == ("the\nquery", ["from a"])
+    assert gathered("a.txt", query_file="-") == ("stdin", ["from a"])
+
+
+def test_with_a_query_and_no_argument_standard_input_is_read() -> None:
+    assert gathered(query="q") == ("q", ["stdin"])
+
+
+def test_documents_and_lists() -> None:
+    assert gathered("q", documents=["one", "two"]) == ("q", ["one", "two"])
+    assert gathered("q", "a.txt", documents=["one"]) == ("q", ["one", "from a"])
+    assert gathered("q", files_from="list") == ("q", ["from b", "from a"])
+    assert gathered("q", "a.txt", files_from="list") == ("q", ["from a", "from b", "from a"])
+
+
+def test_with_a_list_nul_ends_names_and_lines_are_lines() -> None:
+    Path("b.txt").write_bytes(b"from b\nmore\n")
+    assert gathered("q", files_from="nul", null=True) == ("q", ["from b", "more", "from a"])
+
+
+def test_a_list_that_is_piped_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_stdin(monkeypatch, b"a.txt\n")
+    assert gathered("q", files_from="-") == ("q", ["from a"])
+
+
+def test_an_empty_list_is_no_reason_to_read_standard_input() -> None:
+    Path("list").write_bytes(b"")
+    assert gathered("q", files_from="list") == ("q", [])
+
+
+def test_recursion_without_a_file_begins_here() -> None:
+    for name in ("query", "list", "nul"):
+        Path(name).unlink()
+    assert gathered("q", recursive=True) == ("q", ["from a", "from b"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ([], {}, "there is no query"),
+        (["q"], {"query": "q", "query_file": "query"}, "both give a query"),
+        (["q", "-", "-"], {}, "can be read only once"),
+        (["-"], {"query_file": "-"}, "can be read only once"),
+        (["q", "-"], {"files_from": "-"}, "can be read only once"),
+        ([], {"query_file": "-"}, "can be read only once"),
+        (["a.txt"], {"query_file": "-", "files_from": "-"}, "can be read only once"),
+    ],
+)
+def test_what_makes_no_sense(arguments: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        gathered(*arguments, **options)
+
+
+@pytest.mark.parametrize("option", ["query_file", "files_from"])
+def test_a_file_of_names_or_of_a_query_that_is_not_there(option: str) -> None:
+    with pytest.raises(InputError, match="missing: no such file"):
+        gathered("q", **dict[str, Any]({option: "missing"}))
+    with pytest.raises(InputError):
+        gathered("q", **dict[str, Any]({option: os.curdir}))
+
+
+def test_nothing_is_waited_for_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    for stdin in (None, Terminal(io.BytesIO())):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(UsageError, match="no documents to rank") as raised:
+            gathered("q")
+        assert "FILE" in str(raised.value.hint)
+        with pytest.raises(UsageError, match=r"and a\.txt is a file"):
+            gathered("a.txt")
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="standard input is closed"):
+        gathered("a.txt", query_file="-")
+    with pytest.raises(InputError, match="standard input is closed"):
+        gathered("q", "-")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="arguments are text there")
+def test_arguments_are_utf_8_whatever_the_locale() -> None:
+    assert gathered(os.fsdecode(b"caf\xe9"), "a.txt")[0] == "caf\ufffd"
+    assert gathered("q", documents=[os.fsdecode("é".encode())])[1] == ["é"]
+
+
+FAQ = ("how do I get a refund", "examples/faq.txt")
+
+
+def test_within_keeps_what_is_near_the_best(rerank: Run) -> None:
+    ran = rerank(*FAQ, "--within", "0.02", "--scores")
+    scores = [float(line.split("\t")[0]) for line in ran.out.splitlines()]
+    assert len(scores) == 2
+    assert scores[0] - scores[1] <= 0.02
+    assert rerank(*FAQ, "--within", "1").out == rerank(*FAQ).out
+    assert rerank(*FAQ, "--within", "-1").code == 2
+
+
+def test_empty_documents_come_last_if_they_are_kept(rerank: Run) -> None:
+    stdin = b"\nstocks fell\n \ncats\n"
+    assert rerank("markets", stdin=stdin).out == "stocks fell\ncats\n"
+    assert rerank("markets", "--keep-empty", stdin=stdin).out == "stocks fell\ncats\n\n \n"
+    few = rerank("markets", "--keep-empty", "-n", "3", stdin=stdin)
+    assert few.out == "stocks fell\ncats\n\n"
+
+
+def test_passages_of_several_files_are_ranked_by_themselves(rerank: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("Slugs eat lettuce at night.\n\n" + "Filler text. " * 200)
+    arguments = ["slugs", str(tmp_path / "a.md"), "examples/garden.md"]
+    documents = rerank(*arguments, "-f", "tsv").out.splitlines()
+    passages = rerank(*arguments, "-f", "tsv", "--passages").out.splitlines()
+    assert len(documents) == 3
+    assert len(passages) > 10
+    own = rerank(*arguments, "--passages", "-n", "1").out
+    assert "lugs" in own
+    assert len(own) < 2000
+
+
+def test_a_passages_score_and_bytes(rerank: Run) -> None:
+    (line,) = rerank("x", "-d", "a fox", "-m", "bm25", "--passages", "--scores").out.splitlines()
+    assert re.fullmatch(r"0\ta fox", line)
+
+
+def test_a_summary_is_three_lines_on_stderr(rerank: Run) -> None:
+    ran = rerank("markets", "-v", stdin=b"stocks\n\nstocks\n" + b"word " * 600)
+    first, second, third = ran.err.splitlines()
+    assert first == "4 documents, 1 empty, 1 duplicate, 0 cut"
+    assert re.fullmatch(r"\d+ chunks, \d{3} tokens in \d+\.\d\d s by mini@2", second)
+    assert re.fullmatch(r"\d+ pairs on \d+ threads? took \d+\.\d\d s in all; .*", third)
+    assert rerank(*FAQ).err == ""
+
+
+def test_a_summary_is_said_where_there_are_no_results(rerank: Run) -> None:
+    ran = rerank("x", "-v", stdin=b"")
+    assert ran.code == 1
+    assert ran.err.startswith("0 documents, 0 empty, 0 duplicates, 0 cut\n0 chunks, 0 tokens in ")
+
+
+@pytest.mark.parametrize("null", ["-0", "--null"])
+def test_nul_ends_paths_and_records(null: str, rerank: Run) -> None:
+    assert rerank(*FAQ, "-f", "paths", null).out == "examples/faq.txt\0"
+    assert rerank("x", "-d", "x y", "-m", "bm25", null).out == "x y\0"

@@ -1,0 +1,272 @@
+"""All documents of a run: what one is, where it came from, its bytes, and reading it twice."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import Document
+from rerank_cli.errors import InputError
+from rerank_cli.inputs import documents
+from rerank_cli.inputs.documents import Inputs, Replayed
+from rerank_cli.inputs.file_types import Unit
+from rerank_cli.inputs.records import Fields
+from rerank_cli.inputs.source import Reading
+from tests.conftest import process
+from tests.support.reading import Once, give_stdin
+
+
+def read(path: Path, content: bytes, unit: Unit = Unit.AUTO, *fields: str) -> list[Document]:
+    path.write_bytes(content)
+    inputs = Inputs(paths=[str(path)], reading=Reading(unit=unit, fields=Fields(fields)))
+    inputs.check()
+    return list(inputs)
+
+
+def test_lines_have_numbers_and_keep_their_bytes(tmp_path: Path) -> None:
+    documents = read(tmp_path / "a.txt", b"one\n\n  two \nthree")
+    assert [(d.text, d.line, d.raw) for d in documents] == [
+        ("one", 1, b"one\n"),
+        ("", 2, b"\n"),
+        ("  two ", 3, b"  two \n"),
+        ("three", 4, b"three\n"),
+    ]
+    assert {d.source for d in documents} == {str(tmp_path / "a.txt")}
+
+
+def test_a_missing_last_terminator_is_added_as_the_others_are(tmp_path: Path) -> None:
+    documents = read(tmp_path / "a.log", b"one\r\ntwo")
+    assert [(d.text, d.raw) for d in documents] == [("one", b"one\r\n"), ("two", b"two\r\n")]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    assert [d.text for d in read(tmp_path / "a.txt", b"\xef\xbb\xbfone\ntwo\n")] == ["one", "two"]
+    assert read(tmp_path / "a.md", b"\xef\xbb\xbf# One")[0].text == "# One"
+    assert read(tmp_path / "b.txt", b"\xef\xbb\xbf") == []
+
+
+def test_undecodable_bytes_are_counted_and_given_back(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\nok\n")
+    inputs = Inputs(paths=[str(tmp_path / "a.txt")])
+    inputs.check()
+    first = next(iter(inputs))
+    assert (first.text, first.raw) == ("caf\ufffd", b"caf\xe9\n")
+    assert inputs.report.undecodable == 1
+
+
+def test_a_file_is_one_document_unless_lines_are_asked_for(tmp_path: Path) -> None:
+    whole = read(tmp_path / "a.md", b"# One\n\ntext")
+    assert [(d.text, d.line, d.raw) for d in whole] == [("# One\n\ntext", 1, b"# One\n\ntext\n")]
+    assert len(read(tmp_path / "a.md", b"one\ntwo\n", Unit.LINE)) == 2
+    assert len(read(tmp_path / "a.txt", b"one\ntwo\n", Unit.FILE)) == 1
+
+
+def test_only_a_single_whole_file_is_ranked_by_passages(tmp_path: Path) -> None:
+    for name in ("a.md", "b.md", "a.txt"):
+        (tmp_path / name).touch()
+
+    def single(*names: str, texts: tuple[str, ...] = (), unit: Unit = Unit.AUTO) -> bool:
+        paths = [str(tmp_path / name) for name in names]
+        inputs = Inputs(texts=texts, paths=paths, reading=Reading(unit=unit))
+        inputs.check()
+        return inputs.single_file
+
+    assert single("a.md")
+    assert single("a.txt", unit=Unit.FILE)
+    assert not single("a.txt")
+    assert not single("a.md", "b.md")
+    assert not single("a.md", texts=("x",))
+    assert not single("a.md", unit=Unit.LINE)
+
+
+def test_arguments_come_first_then_files_then_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("from a file\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from stdin\n")))
+    inputs = Inputs(texts=["given"], paths=[str(tmp_path / "a.txt"), "-"])
+    inputs.check()
+    assert [(d.text, d.source and Path(d.source).name, d.line) for d in inputs] == [
+        ("given", None, None),
+        ("from a file", "a.txt", 1),
+        ("from stdin", "-", 1),
+    ]
+
+
+def test_records(tmp_path: Path) -> None:
+    rows = [{"id": 7, "text": "one", "year": 1999}, {"text": None, "body": "two"}, "three"]
+    content = "\n\n".join(json.dumps(row) for row in rows).encode()
+    documents = read(tmp_path / "a.jsonl", content)
+    assert [(d.text, d.id, d.line, d.fields) for d in documents] == [
+        ("one", "7", 1, {"id": 7, "year": 1999}),
+        ("two", None, 3, {"text": None}),
+        ("three", None, 5, {}),
+    ]
+    assert documents[2].raw == b'"three"\n'
+
+
+def test_fields_by_name_nested_and_joined(tmp_path: Path) -> None:
+    row = {"title": "T", "meta": {"abstract": "A", "n": 3}, "a.b": "dotted", "none": None}
+    path, content = tmp_path / "a.jsonl", json.dumps(row).encode()
+    assert read(path, content, Unit.AUTO, "title", "meta.abstract")[0].text == "T\nA"
+    assert read(path, content, Unit.AUTO, "a.b")[0].text == "dotted"
+    assert read(path, content, Unit.AUTO, "meta.n", "none")[0].text == "3"
+    assert "title" not in (read(path, content, Unit.AUTO, "title")[0].fields or {})
+
+
+def test_lone_surrogates_of_a_record_are_replaced(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.jsonl", rb'{"text": "a \ud83d b"}')[0].text == "a \ufffd b"
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "message"),
+    [
+        (b'{"text": "a"}\n{"text": \n', (), ":2: not a JSON record"),
+        (b"[1, 2]\n", (), ":1: a record must be"),
+        (b'"a', (), ":1: not a JSON record"),
+        (b"{}\n", (), ":1: no field called text, content"),
+        (b'{"title": "x"}\n', ("body",), ":1: no field called body"),
+        (b'{"meta": "x"}\n', ("meta.body",), ":1: no field called meta.body"),
+        (b'{"text": ["x"]}\n', (), ":1: the field text holds no text but a list"),
+        (b"[" * 100_000, (), ":1: not a JSON record"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(
+    content: bytes, fields: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "a.jsonl", content, Unit.AUTO, *fields)
+
+
+def test_unreadable_sources(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing\.txt: no such file"):
+        Inputs(paths=["missing.txt"]).check()
+    with pytest.raises(InputError, match="is a directory"):
+        Inputs(paths=[str(tmp_path)]).check()
+    with pytest.raises(InputError, match="a file's name is empty"):
+        Inputs(paths=[""]).check()
+
+
+def test_what_json_does_not_have_is_no_value(tmp_path: Path) -> None:
+    (document,) = read(
+        tmp_path / "a.jsonl", b'{"text": "a", "score": NaN, "low": -Infinity, "big": 1e999}'
+    )
+    assert document.fields == {"score": None, "low": None, "big": None}
+
+
+def test_a_source_that_is_gone_when_it_is_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    inputs = Inputs(paths=[str(tmp_path / "a.txt")])
+    inputs.check()
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(InputError, match=r"a\.txt: no such file"):
+        list(inputs)
+
+
+NOISE = os.urandom(3 << 20)
+
+
+def test_a_pipe_is_copied_and_its_copy_has_no_name(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there"
+    replayed = Replayed(io.BufferedReader(Once(NOISE)), folder)
+    for _ in range(3):
+        assert replayed.again().read() == NOISE
+    assert replayed.spooled == len(NOISE)
+    if os.name != "nt":
+        assert list(folder.iterdir()) == []
+
+
+def test_a_small_pipe_is_held_in_memory(tmp_path: Path) -> None:
+    replayed = Replayed(io.BufferedReader(Once(b"one\n")), tmp_path / "none")
+    assert [replayed.again().read() for _ in range(2)] == [b"one\n", b"one\n"]
+    assert replayed.spooled == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_has_a_way_back_is_not_copied(tmp_path: Path) -> None:
+    stream = io.BytesIO(b"before after")
+    stream.read(7)
+    replayed = Replayed(stream, tmp_path / "none")
+    assert [replayed.again().read() for _ in range(2)] == [b"after", b"after"]
+    assert replayed.spooled == 0
+    assert not (tmp_path / "none").exists()
+
+
+def twice(inputs: Inputs) -> list[list[str]]:
+    inputs.check()
+    return [[document.text for document in inputs] for _ in range(2)]
+
+
+def test_standard_input_and_files_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MEMORY", 4)
+    give_stdin(monkeypatch, b"\xef\xbb\xbfone\ntwo\n")
+    (tmp_path / "a.txt").write_text("three\n")
+    inputs = Inputs(paths=["-", str(tmp_path / "a.txt")], spool=tmp_path / "spool")
+    assert twice(inputs) == [["one", "two", "three"]] * 2
+    assert inputs.spooled == len(b"\xef\xbb\xbfone\ntwo\n")
+
+
+def test_without_a_place_for_copies_a_pipe_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_stdin(monkeypatch, b"one\n")
+    assert twice(Inputs(paths=["-"])) == [["one"], []]
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs /dev/null")
+def test_a_device_that_can_be_opened_again(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    inputs = Inputs(paths=[str(tmp_path / "a.txt"), "/dev/null"], spool=tmp_path / "spool")
+    assert twice(inputs) == [["one"], ["one"]]
+    assert inputs.spooled == 0
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
+def test_a_named_pipe_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MEMORY", 4)
+    reading, writing = os.pipe()
+    os.write(writing, b"one\ntwo\n")
+    os.close(writing)
+    inputs = Inputs(paths=[f"/dev/fd/{reading}"], spool=tmp_path)
+    assert twice(inputs) == [["one", "two"]] * 2
+    assert inputs.spooled == 8
+    os.close(reading)
+
+
+def test_how_much_has_been_read_of_files(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("line\n")
+    for copies in (None, tmp_path):
+        inputs = Inputs(paths=[str(tmp_path / name) for name in ("a.txt", "b.txt")], spool=copies)
+        inputs.check()
+        assert inputs.share == 0.0
+        for _ in range(2):
+            shares = [inputs.share for _ in inputs]
+            assert shares == [0.5, 1.0]
+            assert inputs.share == 1.0
+
+
+def test_how_much_has_been_read_of_a_pipe_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    give_stdin(monkeypatch, b"one\n")
+    inputs = Inputs(paths=["-"])
+    inputs.check()
+    assert [inputs.share for _ in inputs] == [None]
+
+
+def test_a_file_on_standard_input_tells_how_much_of_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("one\ntwo\n")
+    with open(tmp_path / "a", encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        for copies in (None, tmp_path):
+            stdin.seek(0)
+            inputs = Inputs(paths=["-"], spool=copies)
+            inputs.check()
+            assert [inputs.share for _ in inputs] == [0.5, 1.0]
+
+
+def test_a_pipe_is_ranked_by_bm25() -> None:
+    ran = process("cats", "-m", "bm25", "-n", "1", stdin=b"dogs\ncats\nbirds\n" * 1000)
+    assert (ran.returncode, ran.stdout) == (0, b"cats\n")

@@ -1,0 +1,294 @@
+"""Bytes to text: compression, encodings, lines and paragraphs; the input's bytes are kept."""
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rerank_cli.errors import InputError
+from rerank_cli.inputs import text as text_module
+from rerank_cli.inputs.text import (
+    HEAD,
+    Block,
+    Decoder,
+    envelope_of,
+    is_binary,
+    line_blocks,
+    lines,
+    opened,
+    paragraph_blocks,
+    whole_block,
+)
+from rerank_cli.types import Envelope
+from tests.support.reading import read
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+KINDS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    # As the command zstd writes it, with a checksum.
+    "zst": partial(zstd.compress, options={zstd.CompressionParameter.checksum_flag: 1}),
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+NOISE = bytes((place * place * 7 + place // 3) % 251 for place in range(5 * HEAD))
+contents = st.one_of(
+    st.binary(max_size=50), st.binary(max_size=20).map(lambda end: NOISE[: HEAD - 10] + end)
+)
+
+
+def whole(content: bytes) -> bytes:
+    head, stream = opened(io.BytesIO(content), "some.file")
+    found = stream.read()
+    assert head == found[:HEAD]
+    return found
+
+
+@kinds
+@given(content=contents)
+def test_there_and_back(kind: str, content: bytes) -> None:
+    assert whole(KINDS[kind](content)) == content
+
+
+@kinds
+def test_more_than_a_head_and_several_members(kind: str) -> None:
+    assert whole(KINDS[kind](NOISE)) == NOISE
+    assert whole(KINDS[kind](b"one\n") + KINDS[kind](NOISE)) == b"one\n" + NOISE
+
+
+@given(contents)
+def test_what_is_not_compressed_is_itself(content: bytes) -> None:
+    assert whole(b"text" + content) == b"text" + content
+
+
+@pytest.mark.parametrize("text", [b"", b"B", b"BZh", b"BZhang wrote this", b"BZh9", b"\x1f\x8b"])
+def test_text_that_begins_as_compressed_data_does(text: bytes) -> None:
+    assert whole(text) == text
+
+
+@kinds
+@pytest.mark.parametrize("keep", [12, 0.5, -3])
+def test_cut_off(kind: str, keep: float) -> None:
+    content = KINDS[kind](NOISE)
+    end = int(len(content) * keep) if keep == 0.5 else int(keep)
+    with pytest.raises(InputError, match=r"^some\.file: damaged (gzip|bzip2|xz|zstd) data"):
+        whole(content[:end])
+
+
+@kinds
+def test_damage_beyond_the_head(kind: str) -> None:
+    content = bytearray(KINDS[kind](NOISE * 20))
+    for place in range(len(content) // 2, len(content) // 2 + 60):
+        content[place] ^= 0x5A
+    with pytest.raises(InputError, match=r"^some\.file: damaged"):
+        whole(bytes(content))
+
+
+@kinds
+def test_a_name_says_what_is_inside(kind: str, tmp_path: Path) -> None:
+    for name, content, texts in [
+        ("a.jsonl", b'{"text": "one"}\n{"text": "two"}\n', ["one", "two"]),
+        ("a.txt", b"one\ntwo\n", ["one", "two"]),
+        ("a.csv", b"id,text\n1,one\n", ["one"]),
+        ("a.md", b"one\n\ntwo\n", ["one\n\ntwo\n"]),
+        ("b.txt", "\ufeffone\r\ntwo".encode("utf-16"), ["\ufeffone", "two"]),
+    ]:
+        path = tmp_path / f"{name}.{kind}"
+        path.write_bytes(KINDS[kind](content))
+        assert [document.text for document in read(path)] == texts
+
+
+def test_what_a_name_does_not_say_the_bytes_do(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(gzip.compress(b"one\ntwo"))
+    assert [d.raw for d in read(tmp_path / "a.txt")] == [b"one\n", b"two\n"]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(NOISE)[:200])
+    with pytest.raises(InputError, match=r"a\.txt\.gz: damaged gzip data"):
+        read(tmp_path / "a.txt.gz")
+
+
+def test_what_the_disk_fails_at_is_no_damage() -> None:
+    class Broken(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: object) -> int:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        opened(io.BufferedReader(Broken()), "some.file")
+
+
+ENCODINGS = ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]
+# Characters whose bytes look like line breaks in UTF-16: U+0A00, U+000A, U+0A0A, U+0D0A.
+texts = st.text(st.sampled_from("ab \r\n\u0a00\u0a0a\u0d0a\u000a\u0100é😀"), max_size=30)
+
+
+@pytest.fixture(autouse=True)
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "_BLOCK", 3)
+
+
+def pieces(content: bytes, encoding: str = "utf-8", terminator: str = "\n") -> list[bytes]:
+    return list(lines(io.BytesIO(content), Envelope(encoding), terminator))
+
+
+@given(st.binary(max_size=60) | st.lists(st.sampled_from([b"a", b"\n", b"\r\n"])).map(b"".join))
+def test_any_bytes_come_back_line_by_line(content: bytes) -> None:
+    found = pieces(content)
+    missing = b"" if content.endswith(b"\n") or not content else b"\n"
+    joined = b"".join(found)
+    assert joined in (content + missing, content + b"\r" + missing)
+    assert all(piece.count(b"\n") == 1 and piece.endswith(b"\n") for piece in found)
+
+
+@given(st.binary(max_size=60))
+@example(b"\0\0")
+@example(b"a\nb\0\nc")
+def test_any_bytes_come_back_record_by_record(content: bytes) -> None:
+    found = pieces(content, terminator="\0")
+    missing = b"" if content.endswith(b"\0") or not content else b"\0"
+    assert b"".join(found) == content + missing
+    assert all(piece.count(b"\0") == 1 and piece.endswith(b"\0") for piece in found)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@given(text=texts)
+def test_lines_of_wide_characters_end_where_they_do(encoding: str, text: str) -> None:
+    found = [piece.decode(encoding) for piece in pieces(text.encode(encoding), encoding)]
+    ends = ("", "\n", "\r\n")
+    assert "".join(found) in [text + end for end in ends]
+    assert [line.rstrip("\r\n") for line in found] == [
+        line.rstrip("\r") for line in (text.split("\n") if text else [])
+    ][: len(found)]
+    assert all(line.count("\n") == 1 and line.endswith("\n") for line in found)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_last_line_ends_as_the_one_before(encoding: str) -> None:
+    for end in ("\n", "\r\n"):
+        content = f"one{end}two".encode(encoding)
+        assert pieces(content, encoding)[-1] == f"two{end}".encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_byte_order_mark_tells_the_encoding(encoding: str) -> None:
+    mark = "\ufeff".encode(encoding)
+    assert envelope_of(mark + "text".encode(encoding)) == Envelope(encoding, mark)
+    assert envelope_of(b"text") == Envelope()
+
+
+def test_binary_is_what_has_nul_bytes_that_no_encoding_explains() -> None:
+    assert is_binary(b"a\0b", Envelope())
+    assert not is_binary(b"a\xff\x1b", Envelope())
+    assert not is_binary("ab".encode("utf-16-le"), Envelope("utf-16-le"))
+
+
+@given(st.binary(max_size=40))
+def test_text_has_one_character_for_each_byte_that_is_none(raw: bytes) -> None:
+    decoder = Decoder("utf-8")
+    text = decoder.decode(raw)
+    text.encode()  # which a lone surrogate would make fail
+    try:
+        assert (text, decoder.undecodable) == (raw.decode(), 0)
+    except UnicodeDecodeError:
+        assert decoder.undecodable == 1
+        assert len(text) == len(raw.decode("utf-8", "surrogateescape"))
+
+
+def test_half_a_character_of_utf_16_is_replaced_and_counted() -> None:
+    decoder = Decoder("utf-16-le")
+    assert decoder.decode("a".encode("utf-16-le") + b"b") == "a\ufffd"
+    assert decoder.undecodable == 1
+
+
+line_ends = st.sampled_from(["\n", "\r\n"])
+words = st.sampled_from(["", "", "one", "two three", " ", "\t", "  indented", "é日"])
+encodings = st.sampled_from(["utf-8", "utf-16-le", "utf-16-be"])
+
+
+def paragraphs(text: str, encoding: str = "utf-8") -> list[Block]:
+    stream = io.BytesIO(text.encode(encoding))
+    return list(paragraph_blocks(stream, Envelope(encoding), Decoder(encoding)))
+
+
+@given(st.lists(words, max_size=12), line_ends, st.booleans(), encodings)
+def test_paragraphs_in_a_row_are_the_input(
+    rows: list[str], end: str, ended: bool, encoding: str
+) -> None:
+    text = end.join(rows) + end * ended
+    blocks = paragraphs(text, encoding)
+    joined = b"".join(block.raw for block in blocks).decode(encoding)
+    kept = text.split(end)
+    while kept and not kept[0].strip():  # blank lines before the first belong to none
+        kept.pop(0)
+    expected = end.join(kept)
+    assert joined.startswith(expected)
+    assert joined[len(expected) :] in ("", end, end + end, "\n\n")
+    for block in blocks:
+        assert block.text.strip()
+        own = block.raw.decode(encoding)
+        assert own.startswith(block.text)
+        assert own.splitlines()[-1].strip() == ""  # in any order, a blank line stands between
+        place = text.splitlines()[block.line - 1 :][: block.text.count("\n") + 1]
+        assert place == block.text.splitlines()
+
+
+def test_paragraphs_have_the_lines_they_begin_on() -> None:
+    assert paragraphs("\n\none\ntwo\n \n\nthree") == [
+        Block("one\ntwo", 3, b"one\ntwo\n \n\n"),
+        Block("three", 7, b"three\n\n"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \n\t\n\r\n"])
+def test_there_may_be_no_paragraph(text: str) -> None:
+    assert paragraphs(text) == []
+
+
+def test_a_paragraph_of_many_lines() -> None:
+    (block,) = paragraphs("a line of text\n" * 200_000)
+    assert block.raw == b"a line of text\n" * 200_000 + b"\n"
+
+
+def test_undecodable_bytes_are_counted_once_a_paragraph() -> None:
+    decoder = Decoder("utf-8")
+    stream = io.BytesIO(b"a\xff\nb\xff\n\nok\n")
+    assert [block.raw for block in paragraph_blocks(stream, Envelope(), decoder)] == [
+        b"a\xff\nb\xff\n\n",
+        b"ok\n\n",
+    ]
+    assert decoder.undecodable == 1
+
+
+def test_records_between_nul_bytes_keep_their_line_breaks() -> None:
+    stream = io.BytesIO(b"one\ntwo\n\0three\0four")
+    assert list(line_blocks(stream, Envelope(), Decoder("utf-8"), "\0")) == [
+        Block("one\ntwo\n", 1, b"one\ntwo\n\0"),
+        Block("three", 2, b"three\0"),
+        Block("four", 3, b"four\0"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+@pytest.mark.parametrize("text", ["one\ntwo\n", "one\r\ntwo\r\n"])
+def test_a_whole_source_ends_as_its_lines_do(text: str, encoding: str) -> None:
+    end = "\r\n" if "\r" in text else "\n"
+    for content in (text, text.removesuffix(end)):
+        stream = io.BytesIO(content.encode(encoding))
+        block = whole_block(stream, Envelope(encoding), Decoder(encoding))
+        assert block == Block(content, 1, text.encode(encoding))

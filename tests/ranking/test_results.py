@@ -1,0 +1,147 @@
+"""Results: a document's score from its chunks', the best n, and the note on the language."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.ranking.results import AGGREGATES, Aggregation, Best, is_latin
+from rerank_cli.types import Blank, Chunk, Document, Ranked
+from tests.conftest import Run
+
+scores = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 1.5]), max_size=30)
+
+
+def ranked(index: int, score: float) -> Ranked:
+    document = Document(str(index))
+    chunk = Chunk(document, 0, 1, document.text, 1)
+    return Ranked(0, index, score, score, document, chunk, score, 1, 1, 0)
+
+
+def best_of(offered: list[float], n: int | None, least: float | None) -> Best:
+    best = Best(n, least)
+    for index, score in enumerate(offered):
+        if best.wants(score, score):
+            best.offer(ranked(index, score))
+    return best
+
+
+@given(
+    scores,
+    st.none() | st.integers(1, 8),
+    st.none() | st.sampled_from([-1.0, 0.25, 9.0]),
+    st.none() | st.sampled_from([0.0, 0.25, 1.0, 100.0]),
+)
+def test_what_is_kept_is_the_head_of_a_sorted_list(
+    offered: list[float], n: int | None, least: float | None, within: float | None
+) -> None:
+    order = sorted(range(len(offered)), key=lambda place: (-offered[place], place))
+    order = [place for place in order if least is None or offered[place] >= least]
+    if within is not None:
+        order = [place for place in order if offered[place] >= offered[order[0]] - within]
+    results = best_of(offered, n, least).results(within)
+    assert [result.index for result in results] == order[:n]
+    assert [result.rank for result in results] == list(range(1, len(results) + 1))
+
+
+@given(scores, st.integers(1, 5), st.integers(0, 8))
+def test_blank_ones_fill_what_is_left(offered: list[float], n: int, blanks: int) -> None:
+    best = best_of(offered, n, None)
+    for place in range(blanks):
+        best.offer_blank(Blank(100 + place, Document("")))
+    room = n - len(best.results())
+    kept = best.blanks(len(best.results()))
+    assert [blank.index for blank in kept] == [100 + place for place in range(min(room, blanks))]
+
+
+def test_without_a_limit_every_blank_one_is_kept() -> None:
+    best = best_of([1.0], None, None)
+    for place in range(5):
+        best.offer_blank(Blank(place, Document("")))
+    assert len(best.blanks(1)) == 5
+
+
+def test_no_more_is_held_than_is_kept() -> None:
+    documents = [ranked(place, float(place % 7)) for place in range(1000)]
+    best = Best(3, None)
+    wanted = 0
+    for result in documents:
+        if best.wants(result.score, result.relevance):
+            best.offer(result)
+            wanted += 1
+    assert [result.index for result in best.results()] == [6, 13, 20]
+    assert wanted < 30
+
+
+@pytest.mark.parametrize(
+    ("way", "scores", "expected"),
+    [
+        ("max", [1.0, 3.0, 3.0, -1.0], (3.0, 1)),
+        ("max", [-5.0], (-5.0, 0)),
+        ("mean-top-3", [1.0, 9.0, 2.0, 3.0, -100.0], (14 / 3, 1)),
+        ("mean-top-3", [1.0, 2.0], (1.5, 1)),
+        ("first", [1.0, 9.0], (1.0, 0)),
+    ],
+)
+def test_score_and_deciding_chunk(
+    way: str, scores: list[float], expected: tuple[float, int]
+) -> None:
+    assert AGGREGATES[way](scores) == expected
+
+
+def test_every_way_has_a_name() -> None:
+    assert set(AGGREGATES) == set(Aggregation)
+
+
+NOTE = "reads English"
+
+
+@pytest.mark.parametrize(
+    ("text", "latin"),
+    [
+        ("plain words", True),
+        ("", True),
+        ("12 % → 14 %", True),
+        ("Größe, naïve, Łódź, Việt Nam ế", True),
+        ("Как вернуть деньги", False),
+        ("如何退款", False),
+        ("Πώς;", False),
+        ("كيف", False),
+        ("the word Москва in a sentence", True),
+        ("URL в тексте письма", False),
+    ],
+)
+def test_a_text_is_in_the_script_of_most_of_its_letters(text: str, latin: bool) -> None:
+    assert is_latin(text) == latin
+
+
+def test_a_query_in_another_script_is_said_once(rerank: Run) -> None:
+    ran = rerank("как вернуть деньги", "-d", "one", "-d", "two", "-d", "three")
+    assert ran.code == 0
+    assert ran.err.count(NOTE) == 1
+    assert "the query is not in Latin script" in ran.err
+    assert "bge-reranker-v2-m3" in ran.err
+
+
+def test_most_documents_in_another_script_are_said_once(rerank: Run) -> None:
+    others = ["-d", "Верните деньги", "-d", "如何退款"]
+    ran = rerank("refund", "-d", "one", *others)
+    assert ran.err.count(NOTE) == 1
+    assert "most documents are not in Latin script" in ran.err
+    assert NOTE not in rerank("refund", "-d", "one", "-d", "two", *others).err
+
+
+def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_path: Path) -> None:
+    first = ["Верните деньги"] * 290  # more than are scored at once
+    path = tmp_path / "first.txt"
+    path.write_text("\n".join([*first, *["one", "two"] * 300]), encoding="utf-8")
+    assert NOTE not in rerank("refund", str(path), "-n", "1").err
+    long = tmp_path / "long.md"
+    long.write_text("Верните деньги за тридцать дней. " * 100, encoding="utf-8")
+    assert NOTE not in rerank("refund", str(long), "-d", "one", "-d", "two", "-n", "1").err
+
+
+def test_other_models_say_nothing_of_it(rerank: Run) -> None:
+    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "bm25").err
+    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "./tests/support/models/bert").err

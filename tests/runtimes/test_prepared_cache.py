@@ -1,0 +1,258 @@
+"""What is made of a file once: found again whole, made anew if anything changes, or not at all."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"what it is made of")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Prepared:
+    return Prepared(tmp_path / "prepared")
+
+
+class Making:
+    """Makes two files of a source, and counts how often."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.times = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.times += 1
+        (folder / "first").write_bytes(self.source.read_bytes().upper())
+        (folder / "second").write_bytes(b"second" * 1000)
+
+
+def is_right(folder: Path, source: Path) -> bool:
+    return (folder / "first").read_bytes() == source.read_bytes().upper() and (
+        folder / "second"
+    ).read_bytes() == b"second" * 1000
+
+
+def test_it_is_made_once(store: Prepared, source: Path) -> None:
+    making = Making(source)
+    folder = store.folder(source, "a", making)
+    assert is_right(folder, source)
+    assert Prepared(store.root).folder(source, "a", making) == folder
+    assert making.times == 1
+    assert store.notes == []
+
+
+def test_it_is_found_only_where_it_is(store: Prepared, source: Path) -> None:
+    assert store.find(source, "a") is None
+    folder = store.folder(source, "a", Making(source))
+    assert (store.find(source, "a"), store.find(source, "b")) == (folder, None)
+    (folder / "first").unlink()
+    assert store.find(source, "a") is None
+
+
+def test_what_it_is_made_with_makes_another(store: Prepared, source: Path) -> None:
+    making = Making(source)
+    assert len({store.folder(source, recipe, making) for recipe in "aba"}) == 2
+    assert making.times == 2
+
+
+def test_a_changed_source_makes_another(store: Prepared, source: Path) -> None:
+    making = Making(source)
+    before = store.folder(source, "a", making)
+    source.write_bytes(b"something else")
+    after = store.folder(source, "a", making)
+    assert after != before
+    assert is_right(after, source)
+
+
+def test_equal_content_is_made_once_wherever_it_lies(
+    store: Prepared, source: Path, tmp_path: Path
+) -> None:
+    making = Making(source)
+    folder = store.folder(source, "a", making)
+    other = Path(shutil.copy(source, tmp_path / "other"))
+    os.utime(source)
+    assert [store.folder(path, "a", making) for path in (source, other)] == [folder, folder]
+    assert making.times == 1
+
+
+def test_what_a_source_needs_counts(store: Prepared, source: Path, tmp_path: Path) -> None:
+    making = Making(source)
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"1")
+
+    def needs(_path: Path) -> list[str]:
+        return ["weights"]
+
+    before = store.folder(source, "a", making, needs)
+    weights.write_bytes(b"2")
+    assert store.folder(source, "a", making, needs) != before
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    status = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def written(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "manifest.json").write_text(text)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a byte": lambda folder: flip(folder / "second"),
+    "cut off": lambda folder: os.truncate(folder / "second", 10),
+    "longer": lambda folder: os.truncate(folder / "second", 10_000),
+    "missing": lambda folder: (folder / "first").rename(folder / "third"),
+    "no list": lambda folder: (folder / "manifest.json").rename(folder / "third"),
+    "empty list": written("{}"),
+    "a broken list": written('{"fi'),
+    "a list of little": written(json.dumps({"made_of": None, "files": {"first": {}}})),
+    "all": empty,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_what_is_damaged_is_made_again_and_said(
+    damage: Callable[[Path], object], store: Prepared, source: Path
+) -> None:
+    making = Making(source)
+    folder = store.folder(source, "a", making)
+    damage(folder)
+    assert is_right(store.folder(source, "a", making), source)
+    assert making.times == 2
+    (note,) = store.notes
+    assert note.startswith(f"the prepared copy in {folder} was damaged (")
+
+
+def test_a_copy_of_the_place_is_as_good(store: Prepared, source: Path, tmp_path: Path) -> None:
+    making = Making(source)
+    folder = store.folder(source, "a", making)
+    shutil.copytree(store.root, tmp_path / "copy")
+    copy = Prepared(tmp_path / "copy")
+    for _ in range(2):
+        assert copy.folder(source, "a", making) == tmp_path / "copy" / folder.name
+    stamps = json.loads((tmp_path / "copy" / folder.name / "manifest.json").read_text())
+    assert stamps["files"]["first"]["stamp"][3] == (copy.root / folder.name / "first").stat().st_ino
+    assert (making.times, copy.notes) == (1, [])
+
+
+def test_what_cannot_be_made_leaves_nothing(store: Prepared, source: Path) -> None:
+    def fails(folder: Path) -> None:
+        (folder / "first").write_bytes(b"half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.folder(source, "a", fails)
+    assert sorted(path.name for path in store.root.iterdir()) == [".lock", "known"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_disk_is_a_reason(store: Prepared, source: Path) -> None:
+    def fills(_folder: Path) -> None:
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+
+    with pytest.raises(Unprepared, match="No space left"):
+        store.folder(source, "a", fills)
+    assert sorted(path.name for path in store.root.iterdir()) == [".lock", "known"]
+
+
+def test_a_place_that_is_none_is_a_reason(source: Path) -> None:
+    with pytest.raises(Unprepared):
+        Prepared(source / "prepared").folder(source, "a", Making(source))
+
+
+def test_another_process_is_not_waited_for(store: Prepared, source: Path) -> None:
+    store.root.mkdir()
+    with FileLock(store.root / ".lock"), pytest.raises(Unprepared, match="another process"):
+        store.folder(source, "a", Making(source))
+
+
+def test_threads_wait_for_each_other(store: Prepared, source: Path) -> None:
+    making = Making(source)
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(store.folder(source, "a", making)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(found), len(set(found)), making.times) == (4, 1, 1)
+
+
+def test_what_is_not_used_goes_when_something_new_comes(store: Prepared, source: Path) -> None:
+    making = Making(source)
+    old, used = store.folder(source, "old", making), store.folder(source, "used", making)
+    for folder in (old, used):
+        os.utime(folder, (0, 0))
+    store.folder(source, "used", making)
+    store.folder(source, "new", making)
+    assert (old.exists(), used.exists()) == (False, True)
+
+
+# Ends itself, as kill -9 does, at the Nth time that it opens, makes, renames or removes something.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rerank_cli.runtimes.prepared_cache import Prepared
+import filelock, tests.runtimes.test_prepared_cache
+
+root, source, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+def watch(event, arguments):
+    global left
+    if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.utime"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+Prepared(root).folder(source, "a", tests.runtimes.test_prepared_cache.Making(source))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_killed_at_any_step_it_leaves_nothing_that_is_trusted(source: Path, tmp_path: Path) -> None:
+    step = 0
+    while True:
+        step += 1
+        root = tmp_path / f"{step}"
+        ran = subprocess.run(
+            [sys.executable, "-c", KILLED, str(root), str(source), str(step)], cwd=ROOT
+        )
+        store, making = Prepared(root), Making(source)
+        folder = store.folder(source, "a", making)
+        assert is_right(folder, source)
+        assert store.notes == []
+        assert {path.name for path in root.iterdir()} <= {".lock", "known", folder.name}
+        if ran.returncode == 0:
+            break
+        assert ran.returncode == -signal.SIGKILL
+        assert step < 100
+    assert making.times == 0
+    assert step > 10

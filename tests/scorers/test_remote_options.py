@@ -1,0 +1,286 @@
+"""Options: spelled as each provider has them, refused where it has none, and never dropped."""
+
+import json
+from typing import Any
+
+import pytest
+
+from rerank_cli.providers.catalogue import find_provider, names
+from tests.conftest import Outcome, Run
+from tests.providers.test_every_provider import DIALECT
+from tests.support.asking import at, documents
+from tests.support.loopback import Server, serve
+
+BGE = "siliconflow/BAAI/bge-reranker-v2-m3"
+QWEN = "siliconflow/Qwen/Qwen3-Reranker-8B"
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in names():
+        for variable in find_provider(name).key:
+            monkeypatch.setenv(variable, "key")
+
+
+def asked(rerank: Run, server: Server, model: str, *more: str) -> Outcome:
+    return rerank(*at(server, model), "refund", *documents(), *more)
+
+
+def body_of(rerank: Run, dialect: str, model: str, *more: str) -> dict[str, Any]:
+    """What is sent of a command with these options, which must be right."""
+    with serve(dialect) as server:
+        ran = asked(rerank, server, model, *more)
+    assert (ran.code, ran.err) == (0, "")
+    return dict(server.requests[0].json)
+
+
+def refused(rerank: Run, model: str, *more: str) -> str:
+    """What is said of a command that must be refused before anything is sent."""
+    with serve("openai-like") as server:
+        ran = asked(rerank, server, model, *more)
+    assert (ran.code, ran.out, server.count) == (2, "", 0)
+    return ran.err
+
+
+INSTRUCTED = [
+    ("kkiai", "kkiai/m", {"instruct": "Find."}),
+    ("siliconflow", QWEN, {"instruction": "Find."}),
+    ("contextual", "contextual/m", {"instruction": "Find."}),
+    ("dashscope-compat", "dashscope/qwen3-rerank", {"instruct": "Find."}),
+    ("dashscope-native", "dashscope-native/qwen3-rerank", {"parameters.instruct": "Find."}),
+    ("deepinfra", "deepinfra/Qwen/Qwen3-Reranker-0.6B", {"instruction": "Find."}),
+    ("vllm", "vllm/m", {"instruction": "Find."}),
+    ("sglang", "sglang/m", {"instruct": "Find."}),
+]
+CUT = [
+    ("llmingo", "llmingo/m", "none", {"truncate": "none"}),
+    ("llmingo", "llmingo/m", "start", {"truncate": "start"}),
+    ("jina", "jina/jina-reranker-v2-base-multilingual", "none", {"truncation": False}),
+    ("voyage", "voyage/rerank-2.5", "end", {"truncation": True}),
+    ("pinecone", "pinecone/m", "end", {"parameters.truncate": "END"}),
+    ("nvidia-hosted", "nvidia/nvidia/m", "none", {"truncate": "NONE"}),
+    ("tei", "tei/m", "start", {"truncate": True, "truncation_direction": "Left"}),
+    ("vllm", "vllm/m", "none", {"truncate_prompt_tokens": None}),
+    ("vllm", "vllm/m", "end", {"truncate_prompt_tokens": -1, "truncation_side": "right"}),
+]
+
+
+def at_path(body: dict[str, Any], path: str) -> Any:
+    value: Any = body
+    for name in path.split("."):
+        value = value.get(name)
+    return value
+
+
+@pytest.mark.parametrize(("dialect", "model", "expected"), INSTRUCTED)
+def test_an_instruction(dialect: str, model: str, expected: dict[str, Any], rerank: Run) -> None:
+    body = body_of(rerank, dialect, model, "--instruction", "Find.")
+    assert {path: at_path(body, path) for path in expected} == expected
+
+
+@pytest.mark.parametrize(("dialect", "model", "where", "expected"), CUT)
+def test_where_the_provider_cuts(
+    dialect: str, model: str, where: str, expected: dict[str, Any], rerank: Run
+) -> None:
+    body = body_of(rerank, dialect, model, "--truncate", where)
+    assert {path: at_path(body, path) for path in expected} == expected
+
+
+def test_who_asks_and_what_to_note(rerank: Run) -> None:
+    more = ("--user", "me", "--metadata", "team=search", "--metadata", "a.b=1=2")
+    body = body_of(rerank, "llmingo", "generic/m", *more)
+    assert body["user"] == "me"
+    assert body["metadata"] == {"team": "search", "a.b": "1=2"}
+
+
+def test_sizes_of_chunks_go_to_those_that_cut(rerank: Run) -> None:
+    body = body_of(rerank, "siliconflow", BGE, "--max-chunks", "3", "--overlap-tokens", "0")
+    assert (body["max_chunks_per_doc"], body["overlap_tokens"]) == (3, 0)
+    body = body_of(rerank, "cohere-v1", "cohere-v1/m", "--max-chunks", "3")
+    assert body["max_chunks_per_doc"] == 3
+    assert set(body_of(rerank, "siliconflow", QWEN, "--max-chunks", "3")) == set(
+        body_of(rerank, "siliconflow", BGE)
+    )
+
+
+def test_only_what_was_asked_for_is_sent(rerank: Run) -> None:
+    body = body_of(rerank, "siliconflow", BGE)
+    assert set(body) == {"model", "query", "documents", "top_n"}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "said"),
+    [
+        ("cohere/m", ["--instruction", "x"], "cohere has no --instruction for m"),
+        (BGE, ["--instruction", "x"], "has no --instruction for BAAI/bge-reranker-v2-m3"),
+        ("kkiai/m", ["--truncate", "end"], "kkiai has no --truncate"),
+        ("jina/jina-reranker-v3", ["--truncate", "start"], "start: jina takes none or end"),
+        ("tei/m", ["--user", "me"], "tei has no --user"),
+        ("cohere/m", ["--metadata", "a=b"], "cohere has no --metadata"),
+        (BGE, ["--overlap-tokens", "81"], "--overlap-tokens 81: siliconflow takes 0 to 80"),
+        (QWEN, ["--chunk", "remote"], "siliconflow does not cut documents into chunks"),
+        ("cohere-v1/m", ["--chunk", "remote", "--overlap-tokens", "9"], "no --overlap-tokens"),
+    ],
+)
+def test_what_a_provider_has_not_is_refused_or_left_out(
+    model: str, more: list[str], said: str, rerank: Run
+) -> None:
+    err = refused(rerank, model, *more)
+    assert said in err
+    assert "hint: leave it out, or let --lenient make it a warning" in err
+    name = model.partition("/")[0]
+    with serve(DIALECT.get(name, name)) as server:
+        ran = asked(rerank, server, model, *more, "--lenient")
+        plain = asked(rerank, server, model)
+    assert ran.code == 0
+    assert ran.out == plain.out
+    assert ran.err.startswith("rerank: ")
+    assert ran.err.count("rerank: ") == 1
+    assert said in ran.err
+    assert server.requests[0].json == server.requests[1].json
+
+
+def test_lenient_names_everything_once(rerank: Run) -> None:
+    texts = [f"text {number}" for number in range(200)]
+    more = ("--lenient", "--instruction", "x", "--user", "me")
+    with serve("tei") as server:
+        ran = rerank(*at(server, "tei/m"), "refund", *documents(texts), *more)
+    assert (ran.code, server.count) == (0, 7)
+    assert ran.err == "rerank: tei has no --instruction for m\nrerank: tei has no --user for m\n"
+
+
+SET = [
+    ("return_documents=true", {"return_documents": True}),
+    ("top_n=2", {"top_n": 2}),
+    ('model="other"', {"model": "other"}),
+    ("model=plain words", {"model": "plain words"}),
+    ("extra_body.a.b=[1, null]", {"extra_body": {"a": {"b": [1, None]}}}),
+    ('extra_body={"a": 1}', {"extra_body": {"a": 1}}),
+    ("user=", {"user": ""}),
+    ("user=a=b", {"user": "a=b"}),
+    ("user=NaN", {"user": "NaN"}),
+    ("user=1e999", {"user": "1e999"}),
+    ('user={"a": Infinity}', {"user": '{"a": Infinity}'}),
+]
+
+
+@pytest.mark.parametrize(("argument", "expected"), SET)
+def test_any_other_field(argument: str, expected: dict[str, Any], rerank: Run) -> None:
+    with serve("llmingo", strict=False) as server:
+        rerank(*at(server, "llmingo/m"), "refund", *documents(), "--set", argument)
+    (request,) = server.requests
+    assert {name: request.json[name] for name in expected} == expected
+    assert request.json["query"] == "refund"
+
+
+def test_a_field_within_a_table_that_is_there_already(rerank: Run) -> None:
+    more = ("--set", "parameters.x=1", "--set", "input.query=other", "-n", "2")
+    with serve("dashscope-native", strict=False) as server:
+        asked(rerank, server, "dashscope-native/m", *more)
+    body = server.requests[0].json
+    assert body["parameters"] == {"top_n": 2, "x": 1}
+    assert body["input"]["query"] == "other"
+    assert len(body["input"]["documents"]) == 3
+
+
+def test_any_other_header(rerank: Run) -> None:
+    more = ("--header", "X-Team: search", "--header", "user-agent:mine", "--header", "A:b: c ")
+    with serve("openai-like") as server:
+        assert asked(rerank, server, "openai-like/m", *more).code == 0
+    headers = server.requests[0].headers
+    assert (headers["x-team"], headers["user-agent"], headers["a"]) == ("search", "mine", "b: c")
+
+
+@pytest.mark.parametrize(
+    ("option", "argument"),
+    [
+        ("--set", "x"), ("--set", "=x"), ("--set", ""), ("--set", "a..b=1"), ("--set", ".=1"),
+        ("--metadata", "x"), ("--metadata", "=x"),
+        ("--header", "x"), ("--header", ": x"), ("--header", "a b: c"), ("--header", "a: b\nc: d"),
+        ("--header", "Content-Length: 3"),
+         ("--header", "a: \x00"), ("--header", "a: é"), ("--header", ""),
+        ("--truncate", "middle"), ("--on-error", "ignore"), ("--chunk", "x"),
+        ("--retries", "-1"), ("--concurrency", "0"), ("--timeout", "0"), ("--timeout", "nan"),
+        ("--timeout", "inf"), ("--timeout", "1e30"), ("--connect-timeout", "nan"),
+        ("--connect-timeout", "1e10"), ("--connect-timeout", "-1"), ("--rpm", "0"), ("--tpm", "x"),
+        ("--overlap-tokens", "-1"), ("--max-chunks", "0"), ("--tokenizer", "/no/such"),
+        ("--tokenizer", "tests"), ("--image", "/no/such"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(option: str, argument: str, rerank: Run) -> None:
+    assert "Traceback" not in refused(rerank, "openai-like/m", option, argument)
+
+
+LOCAL = [
+    ["--instruction", "x"], ["--truncate", "end"], ["--user", "x"], ["--metadata", "a=b"],
+    ["--base-url", "http://127.0.0.1"], ["--set", "a=b"], ["--header", "a: b"], ["--sigmoid"],
+    ["--chunk", "remote"], ["--tokenizer", "x"], ["--dry-run"], ["--insecure"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["bm25", "mini@2", None])
+@pytest.mark.parametrize("more", LOCAL, ids=lambda more: more[0])
+def test_what_is_for_providers_is_refused_elsewhere(
+    more: list[str], model: str | None, rerank: Run
+) -> None:
+    ran = rerank(*(["-m", model] if model else []), "refund", *documents(), *more)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{' '.join(more[:1])}" in ran.err
+    assert "provider" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("siliconfow/m", "did you mean siliconflow/m?"),
+        ("coher", "did you mean cohere or"),
+        ("cohere", "cohere needs the name of a model\n\nhint: -m cohere/rerank-v3.5"),
+        ("cohere/", "cohere needs the name of a model"),
+        ("llmingo/m", "llmingo is wherever you say, and no URL was given"),
+        ("generic/m", "llmingo is wherever you say"),
+        ("nothing-like-it/m", "nothing-like-it/m"),
+        ("default/m", "default/m"),
+    ],
+)
+def test_a_name_that_is_nearly_one(model: str, said: str, rerank: Run) -> None:
+    ran = rerank("-m", model, "refund", *documents())
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+
+
+def test_logits_become_relevance_where_that_is_asked_for(rerank: Run) -> None:
+    with serve("openai-like", score=lambda _query, text: len(text) / 10 - 2) as server:
+        plain = json.loads(asked(rerank, server, "openai-like/m", "--json").out)
+        made = json.loads(asked(rerank, server, "openai-like/m", "--json", "--sigmoid").out)
+        most = asked(rerank, server, "openai-like/m", "--sigmoid", "--min-score", "0.5").out
+    assert (plain["scale"], made["scale"]) == ("unknown", "logit")
+    for one, other in zip(plain["results"], made["results"], strict=True):
+        assert one["relevance_score"] == one["raw_score"] == other["raw_score"]
+        assert 0 < other["relevance_score"] < 1
+    kept = [one for one in plain["results"] if one["raw_score"] >= 0]
+    assert len(most.splitlines()) == len(kept) > 0
+    ran = rerank("-m", "cohere/m", "--sigmoid", "refund", *documents())
+    assert ran.code == 2
+    assert "--sigmoid: the scores of cohere are in 0 to 1 already" in ran.err
+
+
+def test_scores_beyond_a_scale_are_shown_and_said(rerank: Run) -> None:
+    with serve("tei", score=lambda _query, text: len(text) - 25.0) as server:
+        ran = asked(rerank, server, "tei/m", "--json")
+    assert ran.code == 0
+    assert "tei gave scores outside of 0 to 1" in ran.err
+    assert json.loads(ran.out)["results"][-1]["relevance_score"] < 0
+
+
+def test_records_are_sent_with_what_the_provider_takes_of_them(rerank: Run) -> None:
+    record = {"id": 7, "title": "T", "text": "a", "metadata": {"k": 1}, "private": "x"}
+    records = (json.dumps(record) + "\n" + json.dumps({"text": "b"}) + "\n").encode()
+    for dialect, taken in [
+        ("llmingo", [{"id": "7", "text": "a", "title": "T", "metadata": {"k": 1}}, "b"]),
+        ("pinecone", [{"id": "7", "text": "a"}, {"text": "b"}]),
+        ("cohere-v1", ["a", "b"]),
+    ]:
+        with serve(dialect) as server:
+            more = ("q", "--input-format", "jsonl")
+            assert rerank(*at(server, f"{dialect}/m"), *more, stdin=records).code == 0
+        assert server.requests[0].json["documents"] == taken

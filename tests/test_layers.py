@@ -27,7 +27,7 @@ LAYERS = [
     {"cli"},
 ]
 HEAVY = {
-    "bm25s", "httpx", "ir_measures", "numpy", "onnxruntime", "pydantic", "rich", "scipy",
+    "bm25s", "httpx2", "ir_measures", "numpy", "onnxruntime", "pydantic", "rich", "scipy",
     "Stemmer", "tokenizers",
 }  # fmt: skip
 

@@ -199,7 +199,7 @@ _MATTERS = (
     "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
 _PACKAGES = (
-    "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "httpx", "pydantic",
+    "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "httpx2", "pydantic",
     "typer", "huggingface-hub",
 )  # fmt: skip
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")

@@ -4,22 +4,21 @@ Knows connections, retries, waiting and redirects, and nothing of rankings. What
 in its errors; keys never are.
 """
 
+import ipaddress
 import os
 import random
 import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+import httpx2
 
 from rerank_cli import __version__
 from rerank_cli.errors import ConfigError, ProviderError
@@ -27,92 +26,6 @@ from rerank_cli.providers import Calling
 from rerank_cli.providers.endpoints import Address, origin, shown
 from rerank_cli.providers.failures import Failure, Remedy, failure, hint, retry_after, trace_id
 from rerank_cli.providers.rate_limit import Pace
-
-
-class Connections:
-    """Connections to one address, which are kept, through a proxy where there is one.
-
-    httpx's own client looks for redirects, cookies and credentials with each request, which costs
-    as much as to send it. Here is its transport alone.
-    """
-
-    def __init__(self, address: Address, calling: Calling) -> None:
-        """Raises `ConfigError` for certificates that cannot be read or a proxy of no use."""
-        self._headers = httpx.Headers(
-            {
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip, deflate",
-                "Connection": "keep-alive",
-                "Content-Type": "application/json",
-                "User-Agent": f"rerank/{__version__}",
-            }
-        )
-        self._headers.update(address.headers)
-        timeout = httpx.Timeout(calling.timeout, connect=calling.connect_timeout)
-        self._extensions = {"timeout": timeout.as_dict()}
-        self._parsed = lru_cache(maxsize=8)(httpx.URL)
-        # This machine, as a proxy understands it, may be another.
-        proxy = None if calling.insecure else _proxy(address.url)
-        encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
-        verify = _verification(calling, needed=encrypted or proxy is not None)
-        try:
-            self._transport = httpx.HTTPTransport(
-                limits=httpx.Limits(max_connections=calling.concurrency),
-                verify=verify,
-                http2=address.url.startswith("https:") and find_spec("h2") is not None,
-                proxy=proxy,
-                trust_env=not calling.insecure,
-            )
-        except (ImportError, ValueError, httpx.InvalidURL) as error:
-            raise ConfigError(
-                f"a proxy that cannot be used: {str(error).partition('. ')[0]}",
-                hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY take http:// and https://",
-            ) from error
-
-    @contextmanager
-    def exchange(self, method: str, url: str, content: bytes) -> Iterator[httpx.Response]:
-        """Send a request and have its answer, of which nothing but the headers is read yet."""
-        request = httpx.Request(
-            method,
-            self._parsed(url),
-            headers=self._headers,
-            content=content,
-            extensions=self._extensions,
-        )
-        answer = self._transport.handle_request(request)
-        answer.request = request
-        with closing(answer):
-            yield answer
-
-    def close(self) -> None:
-        self._transport.close()
-
-
-def _proxy(url: str) -> str | None:
-    """The proxy by which an address is reached, as the usual variables or the system say."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    host = parts.hostname or ""
-    if not proxy or proxy_bypass(host) or proxy_bypass(f"{host}:{parts.port}"):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _verification(calling: Calling, *, needed: bool) -> ssl.SSLContext | bool:
-    """How certificates are verified; where there are none, 20 ms of reading them are saved."""
-    if calling.insecure or not needed:
-        return False
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:  # of which that of SSL is one
-        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-        stated = " ".join(f"{name}={os.environ[name]}" for name in names)
-        raise ConfigError(
-            f"{stated or 'certificates'}: {error.strerror or error}",
-            hint="SSL_CERT_FILE names a file with the certificates to trust",
-        ) from error
-
 
 MOST_ANSWER = 1 << 26  # bytes: no ranking is longer, and memory has an end
 LONGEST_WAIT = 120.0  # seconds: whoever asks for more is told to the user instead
@@ -167,7 +80,7 @@ class Client:
             calling.requests_per_minute, calling.tokens_per_minute, clock=clock, sleep=sleep
         )
         self._reached = False
-        self._connections = Connections(address, calling)
+        self._connections = _Connections(address, calling)
         weakref.finalize(self, self._connections.close)  # whenever it is no longer needed
 
     def send(self, body: bytes, tokens: int = 0) -> Reply:
@@ -175,72 +88,55 @@ class Client:
 
         Raises `TooLarge` and `ProviderError`, after as many tries as are worth it.
         """
-        tries = once = 0
-
-        def attempt() -> Reply:
-            nonlocal tries, once
+        tries = tried_once = 0
+        while True:
             tries += 1
             self._pace.wait(tokens)
             try:
                 return self._once(body)._replace(tries=tries)
             except _MayYetSucceed as error:
-                once += error.once
-                raise
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(_MayYetSucceed),
-            stop=lambda state: once > _ONCE or self._is_enough(state),
-            wait=_pause,
-            before_sleep=self._hold,
-            sleep=self._sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(attempt)
-        except _MayYetSucceed as error:
-            failed = self._error(error.message, error.hint, tries)
-            failed.lasting, failed.passing = not self._reached, True
-            raise failed from error.__cause__
-
-    def _is_enough(self, state: RetryCallState) -> bool:
-        after = _asked_to_wait(state)
-        return after > LONGEST_WAIT or state.attempt_number > self._calling.retries
-
-    def _hold(self, state: RetryCallState) -> None:
-        """Have all wait as long as one is asked to: they would only be told the same."""
-        self._pace.hold(_asked_to_wait(state))
+                tried_once += error.once
+                after = error.after or 0.0
+                if tries > self._calling.retries or tried_once > _ONCE or after > LONGEST_WAIT:
+                    failed = self._error(error.message, error.hint, tries)
+                    failed.lasting, failed.passing = not self._reached, True
+                    raise failed from error.__cause__
+            if after:  # all wait as long as one is asked to: they would only be told the same
+                self._pace.hold(after)
+            else:
+                self._sleep(_pause(tries))
 
     def _once(self, body: bytes) -> Reply:
         started = time.monotonic()
         try:
             answer, content = self._followed(body, started + self._calling.timeout)
-        except httpx.TimeoutException as error:
+        except httpx2.TimeoutException as error:
             waited = f"{time.monotonic() - started:.1f} s ({type(error).__name__})"
             raise _MayYetSucceed(
                 f"no answer from {self.address.shown} in {waited}",
                 "--timeout waits longer, --connect-timeout for a connection",
                 once=True,
             ) from error
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise self._unreached(error) from error
-        except (httpx.InvalidURL, httpx.DecodingError) as error:
+        except (httpx2.InvalidURL, httpx2.DecodingError) as error:
             raise self._error(f"{self.address.shown}: {error}") from error
         self._reached = True
         if not answer.is_success:
             raise self._refusal(failure(answer.status_code, answer.headers, content), answer)
         return Reply(content, answer.headers, 1, time.monotonic() - started)
 
-    def _followed(self, body: bytes, deadline: float) -> tuple[httpx.Response, bytes]:
+    def _followed(self, body: bytes, deadline: float) -> tuple[httpx2.Response, bytes]:
         """Send a request, to where it is redirected and until its answer is ready."""
         method, url, content = "POST", self.address.url, body
         redirects, pause = 0, _FIRST_POLL
         while True:
             answer, received = self._exchange(method, url, content, deadline)
-            if answer.status_code == httpx.codes.ACCEPTED and self.address.poll is not None:
+            if answer.status_code == httpx2.codes.ACCEPTED and self.address.poll is not None:
                 number = answer.headers.get("nvcf-reqid", "")
                 method, url, content = "GET", self.address.poll.replace("$request_id", number), b""
                 if time.monotonic() + pause > deadline:
-                    raise httpx.ReadTimeout("the answer was not ready")
+                    raise httpx2.ReadTimeout("the answer was not ready")
                 self._sleep(pause)
                 pause = min(pause * 2, _MOST_POLL)
             elif answer.has_redirect_location:
@@ -251,19 +147,19 @@ class Client:
 
     def _exchange(
         self, method: str, url: str, content: bytes, deadline: float
-    ) -> tuple[httpx.Response, bytes]:
+    ) -> tuple[httpx2.Response, bytes]:
         with self._connections.exchange(method, url, content) as answer:
             received = bytearray()
             for piece in answer.iter_bytes():
                 received += piece
                 if len(received) > MOST_ANSWER:
                     raise self._error(f"the answer is longer than {MOST_ANSWER >> 20} MB")
-                # The timeout of httpx is one between two pieces, which may come for ever.
+                # The timeout of httpx2 is one between two pieces, which may come for ever.
                 if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer came too slowly")
+                    raise httpx2.ReadTimeout("the answer came too slowly")
             return answer, bytes(received)
 
-    def _redirected(self, answer: httpx.Response, url: str, redirects: int) -> str:
+    def _redirected(self, answer: httpx2.Response, url: str, redirects: int) -> str:
         """Follow a redirect to the same server only: no other one is to see the key or the text."""
         status, location = answer.status_code, answer.headers["location"]
         try:
@@ -276,7 +172,7 @@ class Client:
                 f"{shown(url)} redirects to another server, {shown(target)}",
                 f"if that is right: --base-url {shown(target)}",
             )
-        if status not in (httpx.codes.TEMPORARY_REDIRECT, httpx.codes.PERMANENT_REDIRECT):
+        if status not in (httpx2.codes.TEMPORARY_REDIRECT, httpx2.codes.PERMANENT_REDIRECT):
             raise self._error(
                 f"{shown(url)} redirects to {shown(target)} ({status}), which drops the request",
                 f"if that is the endpoint: --base-url {shown(target)}",
@@ -285,7 +181,7 @@ class Client:
             raise self._error(f"{shown(url)} redirects again and again")
         return target
 
-    def _refusal(self, failed: Failure, answer: httpx.Response) -> Exception:
+    def _refusal(self, failed: Failure, answer: httpx2.Response) -> Exception:
         """What an answer that is no success comes to."""
         words = f": {failed.message}" if failed.message else ""
         message = f"answered {failed.status}{words}"
@@ -308,7 +204,7 @@ class Client:
                 refused.lasting = failed.is_lasting
                 return refused
 
-    def _unreached(self, error: httpx.TransportError) -> Exception:
+    def _unreached(self, error: httpx2.TransportError) -> Exception:
         """What a broken connection comes to."""
         url, said = self.address.shown, str(error)
         reason = f"{said} ({type(error).__name__})" if said else type(error).__name__
@@ -322,9 +218,9 @@ class Client:
                 untrusted.lasting = True
                 return untrusted
             cause = cause.__cause__ or cause.__context__
-        if isinstance(error, httpx.ProxyError | httpx.UnsupportedProtocol):
+        if isinstance(error, httpx2.ProxyError | httpx2.UnsupportedProtocol):
             return self._error(f"{url}: {reason}", "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how")
-        never = isinstance(error, httpx.ConnectError) and not self._reached
+        never = isinstance(error, httpx2.ConnectError) and not self._reached
         advice = (
             "is the server running, and this machine online? --base-url says where it is"
             if never
@@ -355,18 +251,101 @@ class _MayYetSucceed(Exception):
         self.once = once
 
 
-def _asked_to_wait(state: RetryCallState) -> float:
-    """The seconds that the server asked to wait, if it did."""
-    error = state.outcome and state.outcome.exception()
-    return error.after or 0.0 if isinstance(error, _MayYetSucceed) else 0.0
-
-
-def _pause(state: RetryCallState) -> float:
-    """Seconds to wait: twice as many each time, with jitter; none where the server says how many.
+def _pause(tries: int) -> float:
+    """Seconds to wait after so many tries: twice as many each time, with jitter.
 
     Half of it is chance, so that those who failed together do not come back together.
     """
-    if _asked_to_wait(state):
-        return 0.0
-    wait = min(_FIRST_WAIT * 2.0 ** (state.attempt_number - 1), _MOST_WAIT)
+    wait = min(_FIRST_WAIT * 2.0 ** (tries - 1), _MOST_WAIT)
     return wait * _CHANCE.uniform(0.5, 1)
+
+
+class _Connections:
+    """Connections to one address, which are kept, through a proxy where there is one.
+
+    This is httpx2's transport without its `Client`, which would log URLs, keep cookies, and make
+    the next request of every redirect, whatever its location is.
+    """
+
+    def __init__(self, address: Address, calling: Calling) -> None:
+        """Raises `ConfigError` for certificates that cannot be read or a proxy of no use."""
+        self._headers = httpx2.Headers(
+            {
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip, deflate",
+                "Connection": "keep-alive",
+                "Content-Type": "application/json",
+                "User-Agent": f"rerank/{__version__}",
+            }
+        )
+        self._headers.update(address.headers)
+        timeout = httpx2.Timeout(calling.timeout, connect=calling.connect_timeout)
+        self._extensions = {"timeout": timeout.as_dict()}
+        # A proxy on another machine would understand localhost as its own.
+        proxy = None if calling.insecure else _proxy(address.url)
+        encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
+        try:
+            self._transport = httpx2.HTTPTransport(
+                limits=httpx2.Limits(max_connections=calling.concurrency),
+                verify=_verification(calling, needed=encrypted or proxy is not None),
+                http2=address.url.startswith("https:") and find_spec("h2") is not None,
+                proxy=proxy,
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            raise ConfigError(
+                f"a proxy that cannot be used: {str(error).partition('. ')[0]}",
+                hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY take http:// and https://",
+            ) from error
+
+    @contextmanager
+    def exchange(self, method: str, url: str, content: bytes) -> Iterator[httpx2.Response]:
+        """Send a request; yield its answer, of which only the headers have been read."""
+        request = httpx2.Request(
+            method, url, headers=self._headers, content=content, extensions=self._extensions
+        )
+        answer = self._transport.handle_request(request)
+        answer.request = request
+        with closing(answer):
+            yield answer
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy by which an address is reached, as the usual variables or the system say."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    host = parts.hostname or ""
+    if not proxy or proxy_bypass(host) or proxy_bypass(f"{host}:{parts.port}"):
+        return None
+    if _is_in_networks(host, proxies.get("no", "")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_in_networks(host: str, excepted: str) -> bool:
+    """Whether NO_PROXY has a host's address in it, by itself or in a network such as 10.0.0.0/8."""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        for name in excepted.split(","):
+            with suppress(ValueError):
+                if address in ipaddress.ip_network(name.strip(" []"), strict=False):
+                    return True
+    return False
+
+
+def _verification(calling: Calling, *, needed: bool) -> ssl.SSLContext | bool:
+    """How certificates are verified; where there are none, 20 ms of reading them are saved."""
+    if calling.insecure or not needed:
+        return False
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:  # of which that of SSL is one
+        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        stated = " ".join(f"{name}={os.environ[name]}" for name in names)
+        raise ConfigError(
+            f"{stated or 'certificates'}: {error.strerror or error}",
+            hint="SSL_CERT_FILE names a file with the certificates to trust",
+        ) from error

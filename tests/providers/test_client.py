@@ -138,3 +138,14 @@ def test_failures_of_all_kinds_pass() -> None:
         for _ in range(20):
             assert b"results" in sender.send(BODY).content
     assert server.connections < server.count
+
+
+def test_no_cookie_is_kept_and_no_url_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    cookie = Status(200, {"results": []}, {"Set-Cookie": "session=1; Path=/"})
+    caplog.set_level("INFO")
+    with serve("openai-like", faults=cookie) as server:
+        sender = client(server)
+        for _ in range(2):
+            sender.send(BODY)
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]
+    assert caplog.text == ""

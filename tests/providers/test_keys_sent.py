@@ -12,7 +12,7 @@ from tests.conftest import Outcome, Run, process
 from tests.support.asking import KEY, at, documents
 from tests.support.loopback import Body, Fault, Redirect, Server, Status, first, serve
 
-HEAVY = {"httpx", "httpcore", "tenacity", "h2", "ssl"}
+HEAVY = {"httpx2", "httpcore2", "h2", "ssl"}
 
 
 @pytest.fixture(autouse=True)

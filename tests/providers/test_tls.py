@@ -137,12 +137,29 @@ def test_a_proxy_sees_nothing_of_what_is_encrypted(
     assert KEY not in str(request.headers)
 
 
-def test_some_are_not_asked_through_a_proxy(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.0/8", "rerank.invalid, 127.0.0.1", "*"])
+def test_some_are_not_asked_through_a_proxy(
+    name: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with serve("openai-like") as server:
         assert asked(rerank, server, "--retries", "0").code == 3
+        monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+        assert asked(rerank, server, "--retries", "0").code == 3
+        monkeypatch.setenv("NO_PROXY", name)
+        assert asked(rerank, server).code == 0
+
+
+def test_a_proxy_for_other_addresses_does_not_matter(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with serve("openai-like", faults=Body(RANKING)) as proxy, serve("openai-like") as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert asked(rerank, server).code == 0
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         assert asked(rerank, server).code == 0
+    assert (proxy.count, server.count) == (1, 1)
 
 
 def test_who_is_just_believed_is_not_asked_through_a_proxy(

@@ -20,7 +20,8 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
-MODELS = Path(__file__).parent / "support" / "models"
+MODELS = ROOT / "tests" / "support" / "models"
+DATA = ROOT / "tests" / "support" / "data"
 
 
 @dataclass(frozen=True)

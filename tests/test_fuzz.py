@@ -62,21 +62,37 @@ def run(content: bytes, options: list[str], *, terminal: bool) -> Outcome:
     return Outcome(code, out.written(), err.written().decode())
 
 
-@settings(max_examples=1500)
-@given(CONTENT, OPTIONS)
-def test_any_input_ends_in_a_ranking_or_a_message(content: bytes, options: list[str]) -> None:
+def check_ending(content: bytes, options: list[str]) -> None:
     ran = run(content, options, terminal=False)
     assert ran.code in (0, 1, 2, 4), ran.err
     assert "Traceback" not in ran.err
     assert "rerank: " in ran.err or ran.code == 0
 
 
-@settings(max_examples=500)
-@given(CONTENT, OPTIONS)
-def test_no_document_moves_the_cursor(content: bytes, options: list[str]) -> None:
+def check_cursor(content: bytes, options: list[str]) -> None:
     ran = run(content, options, terminal=True)
     seen = ran.raw.decode() + ran.err
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", seen)
+
+
+@settings(max_examples=200)
+@given(CONTENT, OPTIONS)
+def test_any_input_ends_in_a_ranking_or_a_message(content: bytes, options: list[str]) -> None:
+    check_ending(content, options)
+
+
+@settings(max_examples=100)
+@given(CONTENT, OPTIONS)
+def test_no_document_moves_the_cursor(content: bytes, options: list[str]) -> None:
+    check_cursor(content, options)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500)
+@given(CONTENT, OPTIONS)
+def test_any_of_many_inputs(content: bytes, options: list[str]) -> None:
+    check_ending(content, options)
+    check_cursor(content, options)
 
 
 def test_a_stream_in_memory_is_like_a_pipe() -> None:

@@ -122,6 +122,16 @@ def test_every_option_that_is_named_exists(rerank: Run) -> None:
     assert named <= known
 
 
+def test_every_extra_that_is_named_exists() -> None:
+    named = {
+        extra
+        for names in re.findall(r"'(?:\.|rerank-cli)\[([a-z0-9,-]+)\]'", README)
+        for extra in names.split(",")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"dev", "dev-all"} <= named <= set(project["optional-dependencies"])
+
+
 def test_files_that_are_linked_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
     here = [link for link in links if not link.startswith("https://")]
@@ -187,7 +197,6 @@ def test_every_kind_of_file_is_in_the_table() -> None:
         assert f"`{unit}`" in table
 
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.split("## Rerank APIs\n")[1].split("\n## ")[0]
 FIVE = ("kkiai", "siliconflow", "crazyrouter", "llmingo", "sealink")
 
@@ -197,6 +206,7 @@ def examples() -> list[str]:
     return [line.strip() for line in block.splitlines() if not line.strip().startswith("#")]
 
 
+@pytest.fixture
 def servers(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Server]]:
     """A server for each of the five, at which the user's own entries say that it is."""
     with ExitStack() as stack:

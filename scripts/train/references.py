@@ -1,6 +1,7 @@
 """Write PyTorch's fp32 logits, which the shipped int8 model is held against in tests.
 
-    python scripts/train/references.py WORK tests/mini_references.json models/mini/self_test.json
+    python scripts/train/references.py WORK tests/support/data/mini_references.json \\
+        models/mini/self_test.json
 
 WORK is where scripts/train/make.py left what it made. The last file has the first few of them, by
 which `rerank doctor` checks an installed model.

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rerank_cli.types import ScorerInfo
 from tests.conftest import Run
 from tests.support.batches import SMALL, begun, record, write
 
-pytest.importorskip("ray")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 INFO = ScorerInfo("m", "", "logit")
 RAY = ("--engine", "ray")
 
@@ -74,6 +75,8 @@ def parts(folder: Path) -> list[Any]:
     return [json.loads(line) for name in names for line in (folder / name).read_text().splitlines()]
 
 
+@pytest.mark.slow
+@needs_ray
 def test_an_actor_dies_and_nothing_is_lost_or_doubled(
     source: Path, expected: list[Any], tmp_path: Path
 ) -> None:
@@ -93,6 +96,8 @@ def test_an_actor_dies_and_nothing_is_lost_or_doubled(
     assert parts(out) == expected
 
 
+@pytest.mark.slow
+@needs_ray
 def test_it_goes_on_by_shards_and_joins_them(
     source: Path, expected: list[Any], tmp_path: Path, rerank: Run
 ) -> None:

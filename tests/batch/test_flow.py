@@ -19,7 +19,6 @@ from tests.support.asking import at
 from tests.support.batches import read, record, write
 from tests.support.loopback import Fault, Plan, Request, Server, Status, score_of, serve, share
 
-RECORDS = 2000
 BUSY = Status(429, headers={"retry-after-ms": "1"})
 
 
@@ -41,10 +40,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_FIRST_WAIT", 0.001)
 
 
+@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.slow)])
 def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
-    rerank: Run, tmp_path: Path
+    count: int, rerank: Run, tmp_path: Path
 ) -> None:
-    records = [record(number) for number in range(RECORDS)]
+    records = [record(number) for number in range(count)]
     source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     report = tmp_path / "report.json"
     with serve("openai-like", faults=share(1 / 3, BUSY, 1)) as server:
@@ -62,7 +62,7 @@ def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
         }
     figures = json.loads(report.read_text())["requests"]
     assert figures["sent"] == server.count
-    assert figures["retried"] == server.count - RECORDS > RECORDS / 4
+    assert figures["retried"] == server.count - count > count / 4
 
 
 def test_requests_keep_to_the_rate(rerank: Run, tmp_path: Path, monkeypatch: Any) -> None:

@@ -18,7 +18,6 @@ from tests.support.batches import SMALL, begun, read, record, write
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 RECORDS = 1500
-KILLS = 30
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +44,15 @@ def killed(source: Path, out: Path, times: int, seed: int = 0) -> int:
             return process.returncode
 
 
-def test_killed_thirty_times_it_is_what_it_would_have_been(
-    source: Path, tmp_path: Path, rerank: Run
+@pytest.mark.parametrize("times", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_killed_and_resumed_it_is_what_it_would_have_been(
+    times: int, source: Path, tmp_path: Path, rerank: Run
 ) -> None:
     plain, out = tmp_path / "plain.jsonl", tmp_path / "out.jsonl"
     assert (
         rerank("batch", str(source), "-o", str(plain), "-m", SMALL, "--output", "scores").code == 3
     )
-    assert killed(source, out, KILLS) == 3
+    assert killed(source, out, times) == 3
     assert out.read_bytes() == plain.read_bytes()
     marks = (tmp_path / "out.jsonl.journal").read_text().splitlines()
     assert json.loads(marks[-1])["figures"]["records"] == RECORDS

@@ -1,9 +1,8 @@
-"""What a batch reads beside good JSONL: anything at all, runs with their corpus, Parquet."""
+"""What a batch reads beside good JSONL: anything at all, and runs with their corpus."""
 
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +16,7 @@ from rerank_cli.batch.sources import Lookup
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.ranking.results import Selection
 from tests.conftest import Run
-from tests.support.batches import SMALL, record, write
+from tests.support.batches import write
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -181,78 +180,6 @@ def test_a_plan_of_a_run(rerank: Run, tmp_path: Path) -> None:
     assert "records   4\n" in ran.out
     assert "documents 4\n" in ran.out
     assert "errors    2 records are none" in ran.out
-
-
-pa: Any = pytest.importorskip("pyarrow")
-
-
-def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
-    return path
-
-
-def rows_in(folder: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    return [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
-
-
-@pytest.mark.parametrize("shape", list(Shape))
-def test_parquet_in_and_out(
-    shape: Shape, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rerank_cli.batch.parquet._PART_ROWS", 10)
-    records = [record(number) for number in range(25)]
-    records[3]["documents"] = []
-    source, out = parquet(tmp_path / "in.parquet", records), tmp_path / "out.parquet"
-    options = ("-m", SMALL, "--output", shape.value)
-    assert rerank("batch", str(source), "-o", str(out), *options).code == 3
-    assert [path.name for path in sorted(out.iterdir())] == [
-        f"part-00000{n}.parquet" for n in range(3)
-    ]
-    lines = rerank("batch", *options, stdin=write(tmp_path / "x", records).read_bytes())
-    for found, line in zip(rows_in(out), lines.out.splitlines(), strict=True):
-        expected = json.loads(line)
-        if "error" in expected:
-            assert found["error"] == expected["error"]
-            continue
-        assert found["query"] == expected["query"]
-        if shape is Shape.IDS:
-            assert found["results"] == [str(one) for one in expected["results"]]
-        else:
-            for one, other in zip(found["results"], expected["results"], strict=True):
-                assert one["raw_score"] == other["raw_score"]
-    as_lines = rerank("batch", str(source), *options)
-    assert [json.loads(a) for a in as_lines.out.splitlines()] == [
-        json.loads(b) for b in lines.out.splitlines()
-    ]
-
-
-def test_parquet_resumes_by_part(
-    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rerank_cli.batch.parquet._PART_ROWS", 10)
-    source = parquet(tmp_path / "in.parquet", [record(number) for number in range(35)])
-    out = tmp_path / "out.parquet"
-    arguments = ("batch", str(source), "-o", str(out), "-m", SMALL)
-    rerank(*arguments)
-    whole = rows_in(out)
-    (out / "part-000003.parquet").unlink()
-    journal = tmp_path / "out.parquet.journal"
-    identity, *_, mark = journal.read_bytes().splitlines()
-    half = {**json.loads(mark), "done": False, "items": 20, "position": 2}
-    journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
-    assert rerank(*arguments, "--resume").code == 0
-    assert rows_in(out) == whole
-
-
-def test_parquet_does_not_come_of_lines(rerank: Run, tmp_path: Path) -> None:
-    source = write(tmp_path / "in.jsonl", [record(1)])
-    ran = rerank("batch", str(source), "-o", str(tmp_path / "out.parquet"), "-m", "bm25")
-    assert ran.code == 2
-    assert "Parquet comes of Parquet only" in ran.err
 
 
 def test_a_line_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:

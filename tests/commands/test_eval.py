@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("ir_measures", reason="the extra eval is not installed")
+pytest.importorskip("ir_measures", reason="needs the extra eval")
 
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.run import system_of
@@ -208,6 +208,7 @@ def test_where_the_extra_is_not_installed_it_is_named(
     assert "hint: pip install 'rerank-cli[eval]'" in ran.err
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     path = a_set(tmp_path, queries=60, documents=40)
     command = [sys.executable, "-m", "rerank_cli", "eval", str(path), "--json", "-m", "mini@2"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("ir_measures", reason="the extra eval is not installed")
+pytest.importorskip("ir_measures", reason="needs the extra eval")
 
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation import datasets

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("scipy", reason="the extra eval is not installed")
+pytest.importorskip("scipy", reason="needs the extra eval")
 
 from rerank_cli.evaluation.datasets import ordered
 from rerank_cli.evaluation.measures import agreement, rank_biased_overlap
@@ -86,6 +86,7 @@ def test_sets_count_alike_whatever_their_size() -> None:
     assert both.wins + both.ties + both.losses == QUERIES + 4
 
 
+@pytest.mark.slow
 def test_so_many_queries_would_have_told() -> None:
     ours, theirs = figures(3, 0.02)
     one = difference(ours, theirs)

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from rerank_cli import Chunk, Document, Pair, Scorer, rank
-from tests.conftest import ROOT
+from tests.conftest import DATA, ROOT
 
 FOLDER = ROOT / "models" / "mini"
 
@@ -37,7 +37,7 @@ def test_no_product_of_weights_can_overflow_16_bits() -> None:
 
 def test_scores_stay_near_the_checkpoints(mini: Scorer) -> None:
     """Against the logits of the fp32 checkpoint in PyTorch, by scripts/train/references.py."""
-    rows = json.loads((ROOT / "tests" / "mini_references.json").read_text(encoding="utf-8"))
+    rows = json.loads((DATA / "mini_references.json").read_text(encoding="utf-8"))
     pairs = [
         Pair(row["query"], Chunk(Document(p), 0, len(p), p, 0))
         for row in rows

@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from rerank_cli.providers import client
 from rerank_cli.providers.catalogue import find_provider, names, own_file
 from tests.conftest import Run
 from tests.support.loopback import DIALECTS, logit_of, score_of, serve
@@ -29,7 +30,8 @@ def arguments(provider: str, url: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def keys_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_FIRST_POLL", 0.001)
     for name in names():
         for variable in find_provider(name).key:
             monkeypatch.setenv(variable, KEY)

@@ -275,9 +275,7 @@ PATHS = st.none() | st.sampled_from(["results", "data.0", "index", "id", "score"
 SHAPES = st.builds(Shape, PATHS, PATHS, PATHS, st.integers(-1, 2))
 
 
-@settings(max_examples=1000)
-@given(BODIES, st.integers(0, 5), st.just(Shape()) | SHAPES)
-def test_any_value_is_a_ranking_or_an_error(body: Any, documents: int, shape: Shape) -> None:
+def check_body(body: Any, documents: int, shape: Shape) -> None:
     try:
         answer = read(body, documents, shape=shape)
     except AnswerError as raised:
@@ -287,6 +285,18 @@ def test_any_value_is_a_ranking_or_an_error(body: Any, documents: int, shape: Sh
         check(answer, documents)
     assert not UNSAFE.search(message)
     assert len(message) < 500
+
+
+@given(BODIES, st.integers(0, 5), st.just(Shape()) | SHAPES)
+def test_any_value_is_a_ranking_or_an_error(body: Any, documents: int, shape: Shape) -> None:
+    check_body(body, documents, shape)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000)
+@given(BODIES, st.integers(0, 5), st.just(Shape()) | SHAPES)
+def test_any_of_many_values(body: Any, documents: int, shape: Shape) -> None:
+    check_body(body, documents, shape)
 
 
 def check(answer: Answer, documents: int) -> None:

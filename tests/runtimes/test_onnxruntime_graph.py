@@ -165,15 +165,18 @@ def test_a_file_that_is_no_graph_is_told_of_as_ever(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_first_use_that_is_killed_is_no_trouble_later(root: Path) -> None:
+@pytest.mark.parametrize(
+    "delays_ms", [[0, 30], pytest.param([10, 20, 40, 50, 60, 70], marks=pytest.mark.slow)]
+)
+def test_a_first_use_that_is_killed_is_no_trouble_later(delays_ms: list[int], root: Path) -> None:
     command = [sys.executable, "-m", "rerank_cli", "refund", "-d", "b", "-d", "a refund"]
-    for number in range(8):
+    for delay_ms in delays_ms:
         shutil.rmtree(root, ignore_errors=True)
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         until = time.monotonic() + 20
         while not (root / ".making").exists() and time.monotonic() < until:
             time.sleep(0.001)
-        time.sleep(number * 0.01)
+        time.sleep(delay_ms / 1000)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         ran = subprocess.run(command, cwd=ROOT, capture_output=True)

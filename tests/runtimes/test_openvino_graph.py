@@ -18,7 +18,7 @@ from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.folders import copied, graph_of, with_external_data
 
-openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
+openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
 
 from rerank_cli.runtimes import openvino_graph  # noqa: E402
 from rerank_cli.runtimes.openvino_graph import open_openvino  # noqa: E402

@@ -4,6 +4,7 @@
     ├── UsageError      2   the command line or a call's arguments, a model's name among them
     │   └── QueryTooLong    the query leaves the model no room for a passage
     ├── ConfigError     2   a setting in config.toml or the environment, or a file of keys
+    │   └── UnusableProxy   the environment or the system names a proxy that cannot be used
     ├── InputError      2   a file or record that cannot be read
     │   └── MissingExtra    it needs a library that is not installed
     ├── OutputError     2   results that cannot be written
@@ -60,6 +61,16 @@ class QueryTooLong(UsageError):
 
 class ConfigError(RerankError):
     exit_code = ExitCode.USAGE
+
+
+class UnusableProxy(ConfigError):
+    """`reason` is what httpx2 raised for a proxy of the environment or the system."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(
+            f"a proxy that cannot be used: {str(reason).partition('. ')[0]}",
+            hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY take http:// and https://",
+        )
 
 
 class InputError(RerankError):

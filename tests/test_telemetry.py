@@ -30,3 +30,12 @@ def test_the_runtimes_leave_no_identifiers_and_no_reports(runtime: str, tmp_path
     ran = subprocess.run(command, env=environment, capture_output=True, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stderr
     assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_the_hub_is_told_nothing_of_this_machine() -> None:
+    code = (
+        "import rerank_cli.models.hub; from huggingface_hub import constants;"
+        "print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.stdout == "True\n"

@@ -1,11 +1,6 @@
-"""The Hugging Face Hub: what is in a repository, and its files.
+"""The Hugging Face Hub: what is in a repository, and one file of it, resumed and verified.
 
-    client      the only place that speaks to the Hub
-    choosing    which of a repository's files make a model
-    fetching    one file, taken up where it was cut off, and its hash
-    pulling     a whole model, from its name to the store
-
-Nothing here is imported before something is to be fetched.
+The only place that speaks to the Hub. Nothing here is imported before something is to be fetched.
 """
 
 import errno
@@ -18,25 +13,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import httpx2
+
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # huggingface_hub reads it when it is imported
+
 import huggingface_hub
-from huggingface_hub import errors, file_download
-from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub import errors
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
 from rerank_cli.atomic_files import sync
-from rerank_cli.errors import ModelError
+from rerank_cli.errors import ModelError, UnusableProxy
 from rerank_cli.models.store import File, sha256_of
 
-# Before the import: nothing is reported, one way of fetching is enough, and progress is ours.
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["HF_HUB_DISABLE_XET"] = "1"
-os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-
-
 _USUAL = "https://huggingface.co"
-huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 18  # so much is lost by who is killed
+_TRIES = 5  # one after the other that bring no byte
+_PAUSE = 0.5  # seconds, twice as long each time
+_KNOWN = 12  # characters of a hash in a part's name
+
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised
 
 
@@ -70,7 +65,7 @@ def endpoint() -> str:
 
 def listing(repository: str, revision: str | None) -> Listing:
     """Ask what is in a repository, by default on its main branch; raises `ModelError`."""
-    with told(repository, revision):
+    with translate_errors(repository, revision):
         info = huggingface_hub.HfApi(endpoint()).model_info(
             repository, revision=revision, files_metadata=True
         )
@@ -88,25 +83,14 @@ def listing(repository: str, revision: str | None) -> Listing:
     return Listing(repository, str(info.sha), files, str(licence or ""))
 
 
-def fetch(of: Listing, file: RemoteFile, into: BinaryIO, begun: int) -> None:
-    """Fetch a file's bytes from the `begun`-th on; raises `ModelError`, and `OSError` of the disk.
-
-    A server that has no parts gives all of it: then what is there already is cut off first.
-    """
-    url = huggingface_hub.hf_hub_url(
-        of.repository, file.path, revision=of.revision, endpoint=endpoint()
-    )
-    headers = build_hf_headers()
-    with told(of.repository, of.revision, file.path):
-        file_download.http_get(
-            url, into, resume_size=begun, headers=headers, expected_size=file.size
-        )
-
-
 @contextmanager
-def told(repository: str, revision: str | None, file: str = "") -> Iterator[None]:
-    """Say in a sentence what went wrong between here and the Hub."""
+def translate_errors(repository: str, revision: str | None, file: str = "") -> Iterator[None]:
+    """Raise what goes wrong between here and the Hub as `ModelError`, or as `UnusableProxy`."""
     what = f"{repository}/{file}" if file else repository
+    try:
+        huggingface_hub.get_session()
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        raise UnusableProxy(error) from error
     try:
         yield
     except errors.GatedRepoError as error:
@@ -154,11 +138,6 @@ def _plain(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-# The Hub's own client takes up a cut connection again; a server that fails is asked again by us.
-_TRIES = 3
-_PAUSE = 1.0  # seconds, twice as long each time
-_KNOWN = 12  # characters of a hash in a part's name
-
 Watch = Callable[[int], None]  # is told how many bytes of a file are there
 
 
@@ -192,29 +171,71 @@ def room(folder: Path, needed: int) -> None:
         )
 
 
-def _fill(part: Path, of: Listing, file: RemoteFile, watch: Watch) -> None:
-    for attempt in range(_TRIES):
-        try:
-            with part.open("ab") as stream:
-                begun = stream.tell()
-                if begun > file.size:  # no part of it
-                    stream.truncate(0)
-                    begun = 0
-                watch(begun)
-                fetch(of, file, cast("BinaryIO", _Watched(stream, watch)), begun)
-            if (size := part.stat().st_size) == file.size:
-                return
-            raise ModelError(f"{of.repository}/{file.path}: {size:,} bytes came of {file.size:,}")
-        except ModelError as error:
-            if attempt + 1 == _TRIES or not _may_pass(error):
-                raise
-        time.sleep(_PAUSE * 2**attempt)
+def _fill(part: Path, listing: Listing, file: RemoteFile, watch: Watch) -> None:
+    """Fetch what a part lacks of a file; raises `ModelError`, and `OSError` of the disk."""
+    failures = most = 0
+    while True:
+        with part.open("ab") as stream:
+            try:
+                _fetch_rest(stream, listing, file, watch)
+                break
+            except ModelError as error:
+                there = stream.tell()
+                failures = 0 if there > most else failures + 1
+                if failures == _TRIES or not _is_transient(error):
+                    raise
+                most = max(most, there)
+        time.sleep(_PAUSE * 2**failures)
+    if (size := part.stat().st_size) != file.size:
+        raise ModelError(f"{listing.repository}/{file.path}: {size:,} bytes came of {file.size:,}")
 
 
-def _may_pass(error: ModelError) -> bool:
-    """Whether what went wrong is a server's trouble that may be over soon."""
-    response = getattr(error.__cause__, "response", None)
-    return response is not None and response.status_code >= 500
+def _fetch_rest(stream: BinaryIO, listing: Listing, file: RemoteFile, watch: Watch) -> None:
+    """Append to a stream what it lacks of a file, or all of it if the server gives no parts."""
+    if stream.tell() > file.size:  # no part of it
+        _empty(stream)
+    begun = stream.tell()
+    watch(begun)
+    if begun == file.size:
+        return
+    url = huggingface_hub.hf_hub_url(
+        listing.repository, file.path, revision=listing.revision, endpoint=endpoint()
+    )
+    headers = build_hf_headers()
+    headers["Accept-Encoding"] = "identity"  # else a part would be one of the compressed file
+    if begun:
+        headers["Range"] = f"bytes={begun}-"
+    with (
+        translate_errors(listing.repository, listing.revision, file.path),
+        http_stream_backoff(
+            "GET",
+            url,
+            headers=headers,
+            timeout=huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            retry_on_exceptions=(),
+            retry_on_status_codes=(httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.TOO_MANY_REQUESTS),
+        ) as response,
+    ):
+        hf_raise_for_status(response)
+        if response.status_code != httpx2.codes.PARTIAL_CONTENT:
+            _empty(stream)
+        for piece in response.iter_bytes():
+            stream.write(piece)
+            watch(stream.tell())
+
+
+def _empty(stream: BinaryIO) -> None:
+    stream.seek(0)
+    stream.truncate()
+
+
+def _is_transient(error: ModelError) -> bool:
+    """Whether a failure may soon be over: a cut connection, or a server's trouble."""
+    cause = error.__cause__
+    response = getattr(cause, "response", None)
+    return isinstance(cause, httpx2.TransportError) or (
+        response is not None and response.status_code >= 500
+    )
 
 
 def _checked(path: Path, file: RemoteFile, of: Listing) -> File:
@@ -250,24 +271,3 @@ def _of_disk(error: OSError, folder: Path, file: RemoteFile) -> ModelError:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
-
-
-class _Watched:
-    """A file that is being filled, and what watches it."""
-
-    def __init__(self, stream: BinaryIO, watch: Watch) -> None:
-        self._stream, self._watch = stream, watch
-
-    def write(self, piece: bytes) -> int:
-        written = self._stream.write(piece)
-        self._watch(self._stream.tell())
-        return written
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def seek(self, place: int) -> int:
-        return self._stream.seek(place)
-
-    def truncate(self) -> int:
-        return self._stream.truncate()

@@ -21,7 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from rerank_cli import __version__
-from rerank_cli.errors import ConfigError, ProviderError
+from rerank_cli.errors import ConfigError, ProviderError, UnusableProxy
 from rerank_cli.providers import Calling
 from rerank_cli.providers.endpoints import Address, origin, shown
 from rerank_cli.providers.failures import Failure, Remedy, failure, hint, retry_after, trace_id
@@ -292,10 +292,7 @@ class _Connections:
                 proxy=proxy,
             )
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
-            raise ConfigError(
-                f"a proxy that cannot be used: {str(error).partition('. ')[0]}",
-                hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY take http:// and https://",
-            ) from error
+            raise UnusableProxy(error) from error
 
     @contextmanager
     def exchange(self, method: str, url: str, content: bytes) -> Iterator[httpx2.Response]:

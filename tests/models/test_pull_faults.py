@@ -46,11 +46,12 @@ def test_what_cannot_be_had_is_said_and_leaves_no_model(
     "fault",
     [
         Fault(times=2, cut=5000),
+        Fault(times=12, cut=1000),
         Fault(times=2, status=503),
         Fault(times=1, status=429),
         Fault(times=1, cut=3000, rangeless=True),
     ],
-    ids=["cut", "503", "429", "no ranges"],
+    ids=["cut", "cut often", "503", "429", "no ranges"],
 )
 def test_what_passes_is_waited_for(
     served: Repository, rerank: Run, fault: Fault, monkeypatch: pytest.MonkeyPatch
@@ -61,6 +62,31 @@ def test_what_passes_is_waited_for(
     ran = rerank("models", "pull", NAME)
     assert ran.code == 0, ran.err
     assert rerank("models", "verify").code == 0
+
+
+def test_a_server_that_is_never_there_is_given_up(
+    hub: Hub, served: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    served.faults = {GRAPH: Fault(cut=0)}
+    ran = rerank("models", "pull", NAME)
+    assert (ran.code, ran.out) == (3, "")
+    assert "hint: what was fetched is kept: the same command goes on from there" in ran.err
+    assert hub.fetched(GRAPH) == 5
+    assert sum(waits) == 1 + 2 + 4 + 8
+
+
+def test_a_proxy_that_cannot_be_used_is_an_error(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    huggingface_hub.close_session()  # it asks for a proxy when it opens one
+    ran = rerank("models", "pull", NAME)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("rerank: a proxy that cannot be used: ")
 
 
 def pulling(*arguments: str) -> subprocess.Popen[bytes]:

@@ -2,7 +2,6 @@
 
 import io
 import re
-import time
 
 import pytest
 
@@ -141,16 +140,13 @@ ROW = re.compile(r" *(\d+\.\d{3}) s  (.+)")
 )
 def test_the_laps_of_any_command_are_the_whole(arguments: list[str]) -> None:
     plain = process(*arguments)
-    began = time.perf_counter()
     ran = process(*arguments, "--timing")
-    took = time.perf_counter() - began
     assert (ran.returncode, ran.stdout) == (plain.returncode, plain.stdout)
     rows = [ROW.fullmatch(line) for line in ran.stderr.decode().splitlines()]
     told = {row[2]: float(row[1]) for row in rows if row}
     assert len(told) == len(rows) > 1
     whole = told.pop("in all")
     assert whole == pytest.approx(sum(told.values()), abs=0.005)
-    assert whole < took + 0.02  # what the system tells of the start is exact to 10 ms
 
 
 def test_a_ranking_has_its_own_laps() -> None:

@@ -1,23 +1,41 @@
-"""What is sent again and what is not, how long is waited, and what may take how long."""
+"""What is sent again and what is not, how long is waited, and what may take how long.
 
+The waits of an `InstantClient` are noted and take no time.
+"""
+
+import re
+import socket
+import sys
+import threading
 import time
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rerank_cli.errors import ProviderError
 from rerank_cli.providers import Calling
-from rerank_cli.providers import client as module
-from rerank_cli.providers.client import Client, TooLarge
+from rerank_cli.providers import client as client_module
+from rerank_cli.providers.client import Client, Reply, TooLarge
 from rerank_cli.providers.endpoints import Address
+from rerank_cli.providers.rate_limit import Pace
+from tests.conftest import Run
+from tests.support.asking import KEY, at, documents
 from tests.support.loopback import (
     Chunked,
     Close,
+    CloseHalfway,
+    Delay,
     Drip,
+    Fault,
     Huge,
     Redirect,
     Server,
     Status,
+    TruncatedJson,
     any_of,
     every,
     first,
@@ -25,51 +43,218 @@ from tests.support.loopback import (
 )
 
 BODY = b'{"model":"m","query":"q","documents":["a","b"],"top_n":2}'
-SECRET = "sk-0123456789"
 
 
-class Waits(list[float]):
-    """Sleeps that take no time, and how long they would have been."""
-
-    def __call__(self, seconds: float) -> None:
-        self.append(seconds)
-
-    def clock(self) -> float:
-        return time.monotonic() + sum(self)
+def address(url: str) -> Address:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return Address("p", f"{url}/v1/rerank", headers, secrets=[KEY], variable="P_KEY")
 
 
-def client(server: Server, waits: Waits | None = None, **calling: Any) -> Client:
-    headers = {"Authorization": f"Bearer {SECRET}"}
-    address = Address("p", f"{server.url}/v1/rerank", headers, secrets=[SECRET], variable="P_KEY")
-    waits = Waits() if waits is None else waits
-    return Client(address, Calling(**calling), clock=waits.clock, sleep=waits)
+class InstantClient:
+    """A client of a server or URL; its `waits` are noted and take no time."""
+
+    def __init__(self, server: Server | str, **options: Any) -> None:
+        self.waits: list[float] = []
+        place = address(server if isinstance(server, str) else server.url)
+        clock, sleep = self._clock, self.waits.append
+        self._client = Client(place, Calling(**options), clock=clock, sleep=sleep)
+
+    def _clock(self) -> float:
+        return time.monotonic() + sum(self.waits)
+
+    def send(self) -> Reply:
+        return self._client.send(BODY)
 
 
-def tries(fault: Any, **calling: Any) -> tuple[int, str]:
-    """How often a request is sent where every answer is spoilt, and what is said in the end."""
-    with serve("openai-like", faults=fault) as server:
+def count_tries(faults: Any, **options: Any) -> tuple[int, str]:
+    """How often a request is sent that comes to nothing, and the error's message."""
+    with serve("openai-like", faults=faults) as server:
         with pytest.raises(ProviderError) as raised:
-            client(server, **calling).send(BODY)
+            InstantClient(server, **options).send()
         return server.count, str(raised.value)
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 422, 424, 498, 501])
-def test_what_will_not_pass_is_not(status: int) -> None:
-    assert tries(Status(status, {"message": "no"})) == (1, f"p: answered {status}: no")
+PASSING = [
+    Close(),
+    Close(reset=True),
+    CloseHalfway(),
+    *map(Status, (408, 425, 429, 502, 503, 504, 529)),
+]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=str)
+def test_what_may_pass_is_sent_again(fault: Fault) -> None:
+    with serve("openai-like", faults=first(5, fault)) as server:
+        client = InstantClient(server)
+        assert client.send().tries == server.count == 6
+    assert len([wait for wait in client.waits if wait]) == 5
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_there_is_an_end_to_it(retries: int) -> None:
+    with serve("openai-like", faults=Status(503)) as server:
+        client = InstantClient(server, retries=retries)
+        with pytest.raises(ProviderError, match="answered 503") as raised:
+            client.send()
+    assert server.count == retries + 1
+    assert (", 3 times" in str(raised.value)) == (retries == 2)
+
+
+@pytest.mark.parametrize("fault", [Status(500), Delay(1)], ids=str)
+def test_some_things_are_tried_once_more(fault: Fault) -> None:
+    with serve("openai-like", faults=fault) as server:
+        with pytest.raises(ProviderError):
+            InstantClient(server, timeout=0.1).send()
+        assert server.count == 2
+        with pytest.raises(ProviderError):
+            InstantClient(server, timeout=0.1, retries=0).send()
+        assert server.count == 3
+
+
+def test_once_more_is_of_that_failure_and_not_of_all() -> None:
+    faults = [Status(503), Status(429), Status(500), None]
+    with serve("openai-like", faults=faults) as server:
+        assert InstantClient(server).send().tries == 4
 
 
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize(
     "words",
     [
-        "no available channel for model m under group default",
-        "model_not_found",
+        "No available channel for model m under group default",
+        "当前分组 default 下对于模型 m 无可用渠道",
         "The model `m` does not exist",
+        "model not found",
         "not implemented",
+        "m is not a re-ranker model",
     ],
 )
-def test_a_5xx_of_a_model_that_there_is_not_is_not(status: int, words: str) -> None:
-    assert tries(Status(status, {"error": {"message": words}}))[0] == 1
+def test_what_says_that_there_is_no_such_model_is_not_sent_again(status: int, words: str) -> None:
+    with serve("openai-like", faults=Status(status, {"error": {"message": words}})) as server:
+        with pytest.raises(ProviderError) as raised:
+            InstantClient(server).send()
+        assert server.count == 1
+    assert words in str(raised.value)
+    assert raised.value.hint == "check the model's name"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"Retry-After": "9", "Retry-After-Ms": "2500"}, 2.5),
+        ({"Retry-After": "120"}, 120),
+    ],
+)
+def test_the_server_says_how_long_to_wait(headers: dict[str, str], seconds: float) -> None:
+    with serve("openai-like", faults=first(1, Status(429, headers=headers))) as server:
+        client = InstantClient(server)
+        assert client.send().tries == 2
+    assert [wait for wait in client.waits if wait] == [pytest.approx(seconds, abs=0.1)]
+
+
+def test_the_server_names_a_moment() -> None:
+    moment = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    with serve("openai-like", faults=first(1, Status(503, headers={"Retry-After": moment}))) as s:
+        client = InstantClient(s)
+        client.send()
+    assert [wait for wait in client.waits if wait] == [pytest.approx(29.5, abs=1)]
+
+
+@pytest.mark.parametrize("stated", ["0", "-3", "Wed, 21 Oct 2015 07:28:00 GMT", "soon", "nan", ""])
+def test_what_says_nothing_of_a_wait_is_waited_for_as_ever(stated: str) -> None:
+    faults = first(3, Status(429, headers={"Retry-After": stated}))
+    with serve("openai-like", faults=faults) as server:
+        client = InstantClient(server)
+        client.send()
+    assert len([wait for wait in client.waits if wait]) == 3
+    assert [wait for wait in client.waits if wait][2] >= 0.5
+
+
+@pytest.mark.parametrize("header", [("Retry-After", "3600"), ("retry-after-ms", "3600000")])
+def test_nobody_waits_for_an_hour(header: tuple[str, str]) -> None:
+    with serve("openai-like", faults=Status(429, headers=dict([header]))) as server:
+        client = InstantClient(server)
+        with pytest.raises(ProviderError) as raised:
+            client.send()
+        assert server.count == 1
+        assert (raised.value.hint or "").startswith("it asks to wait 3600 s; ")
+        with pytest.raises(ProviderError):
+            client.send()
+    assert [wait for wait in client.waits if wait] == []
+
+
+def test_waits_grow_differ_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve("openai-like", faults=Status(503)) as server:
+        for drawn, share in ((0.0, 0.5), (1.0, 1.0)):
+            chance = SimpleNamespace(uniform=lambda a, b, drawn=drawn: a + drawn * (b - a))
+            monkeypatch.setattr(client_module, "_CHANCE", chance)
+            client = InstantClient(server, retries=10)
+            with pytest.raises(ProviderError):
+                client.send()
+            longest = [min(0.25 * 2**n, 30.0) for n in range(10)]
+            assert [wait for wait in client.waits if wait] == [share * wait for wait in longest]
+
+
+def test_a_wait_that_one_is_told_of_holds_all() -> None:
+    waits = list[float]()
+    pace = Pace(None, None, clock=lambda: 100 + sum(waits), sleep=waits.append)
+    pace.hold(5)
+    pace.hold(2)
+    assert [pace.wait(1), pace.wait(1)] == [5, 0]
+    assert waits == [5]
+
+
+def test_a_server_that_cannot_be_reached_is_tried_twice() -> None:
+    with serve("openai-like") as server:
+        client = InstantClient(server)
+    with pytest.raises(ProviderError, match=r"ConnectError.*, 2 times") as raised:
+        client.send()
+    assert raised.value.hint == (
+        "is the server running, and this machine online? --base-url says where it is"
+    )
+
+
+def test_one_that_was_reached_before_may_come_back() -> None:
+    with serve("openai-like") as server:
+        client = InstantClient(server)
+        client.send()
+    with pytest.raises(ProviderError, match="6 times"):
+        client.send()
+
+
+def test_an_answer_may_take_longer_than_a_connection() -> None:
+    with serve("openai-like", latency=0.2) as server:
+        assert InstantClient(server, connect_timeout=0.1).send().tries == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses connections")
+def test_a_connection_may_take_less_long_than_an_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, ExitStack() as stack:
+        place = listening.getsockname()
+        for _ in range(4):  # more than wait to be accepted
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(place)
+        client = InstantClient(
+            f"http://127.0.0.1:{place[1]}", timeout=9, connect_timeout=0.1, retries=0
+        )
+        with pytest.raises(ProviderError, match=r"\(ConnectTimeout\)"):
+            client.send()
+
+
+def test_an_answer_that_is_cut_off_is_an_error_and_not_asked_for_again(rerank: Run) -> None:
+    with serve("openai-like", faults=TruncatedJson()) as server:
+        ran = rerank(*at(server), "refund", *documents())
+    assert (ran.code, ran.out, server.count) == (3, "", 1)
+    assert "the server's answer is cut off" in ran.err
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 422, 424, 498, 501])
+def test_what_cannot_pass_is_not_sent_again(status: int) -> None:
+    assert count_tries(Status(status, {"message": "no"})) == (1, f"p: answered {status}: no")
 
 
 def test_what_is_too_large_is_told_apart() -> None:
@@ -79,64 +264,51 @@ def test_what_is_too_large_is_told_apart() -> None:
         Status(500, {"error": {"message": "input is too large to process"}}),
     ):
         with serve("openai-like", faults=fault) as server, pytest.raises(TooLarge):
-            client(server).send(BODY)
+            InstantClient(server).send()
         assert server.count == 1
 
 
-@pytest.mark.parametrize("fault", [Drip(1, 0.03), Chunked(), None])
-def test_a_timeout_is_one_for_the_whole_answer(fault: Any) -> None:
-    with serve("openai-like", faults=fault) as server:
-        sender = client(server, timeout=0.15, retries=0)
-        if not isinstance(fault, Drip):
-            assert b"results" in sender.send(BODY).content
-            return
-        began = time.monotonic()
-        with pytest.raises(ProviderError, match="no answer"):
-            sender.send(BODY)
-        assert time.monotonic() - began < 5
-
-
 def test_an_answer_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_ANSWER", 1 << 20)
-    assert tries(Huge(3)) == (1, "p: the answer is longer than 1 MB")
+    monkeypatch.setattr(client_module, "MOST_ANSWER", 1 << 20)
+    assert count_tries(Huge(3)) == (1, "p: the answer is longer than 1 MB")
 
 
 def test_a_key_that_is_repeated_is_not_shown() -> None:
-    words = f"Incorrect API key provided: {SECRET} (request id: {SECRET})"
-    count, said = tries(Status(401, {"error": {"message": words}}, {"x-request-id": SECRET}))
+    words = f"Incorrect API key provided: {KEY} (request id: {KEY})"
+    count, said = count_tries(Status(401, {"error": {"message": words}}, {"x-request-id": KEY}))
     assert count == 1
-    assert SECRET not in said
+    assert KEY not in said
     assert "Incorrect API key provided: [secret]" in said
 
 
 def test_another_server_sees_neither_key_nor_text() -> None:
     for code in (301, 302, 303, 307, 308):
         with serve("openai-like") as other:
-            target = f"{other.url}/v1/rerank?{SECRET}"
-            count, said = tries(Redirect(target, code))
+            target = f"{other.url}/v1/rerank?{KEY}"
+            count, said = count_tries(Redirect(target, code))
         assert (count, other.connections) == (1, 0)
         assert "redirects to another server" in said
-        assert SECRET not in said
+        assert KEY not in said
 
 
 def test_the_same_server_may_send_on() -> None:
     for code in (307, 308):
         with serve("openai-like", faults=first(1, Redirect("/v1/rerank?again=1", code))) as server:
-            client(server).send(BODY)
+            InstantClient(server).send()
         assert [request.body for request in server.requests] == [BODY] * 2
         assert server.requests[1].query == {"again": "1"}
-    count, said = tries(Redirect("/v1/rerank", 302))
+    count, said = count_tries(Redirect("/v1/rerank", 302))
     assert count == 1
     assert said.endswith("/v1/rerank (302), which drops the request")
-    assert "again and again" in tries(Redirect("/v1/rerank", 307))[1]
+    assert "again and again" in count_tries(Redirect("/v1/rerank", 307))[1]
 
 
 def test_failures_of_all_kinds_pass() -> None:
     faults = any_of(every(2, Status(503)), every(3, Close()), every(5, Status(429)))
     with serve("openai-like", faults=faults) as server:
-        sender = client(server)
+        client = InstantClient(server)
         for _ in range(20):
-            assert b"results" in sender.send(BODY).content
+            assert b"results" in client.send().content
     assert server.connections < server.count
 
 
@@ -144,8 +316,35 @@ def test_no_cookie_is_kept_and_no_url_is_logged(caplog: pytest.LogCaptureFixture
     cookie = Status(200, {"results": []}, {"Set-Cookie": "session=1; Path=/"})
     caplog.set_level("INFO")
     with serve("openai-like", faults=cookie) as server:
-        sender = client(server)
+        client = InstantClient(server)
         for _ in range(2):
-            sender.send(BODY)
+            client.send()
     assert [request.headers.get("cookie") for request in server.requests] == [None, None]
     assert caplog.text == ""
+
+
+def test_whoever_sends_while_another_waits_waits_too() -> None:
+    waits, counts = list[float](), list[int]()
+    refusal = Status(429, headers={"Retry-After": "30"})
+    with serve("openai-like", faults=first(1, refusal)) as server:
+
+        def sleep(seconds: float) -> None:
+            if not waits:
+                other.start()
+                time.sleep(0.05)  # in which a client that does not wait would send
+            counts.append(server.count)
+            waits.append(seconds)
+
+        client = Client(address(server.url), Calling(), clock=lambda: 100 + sum(waits), sleep=sleep)
+        other = threading.Thread(target=client.send, args=(BODY,))
+        client.send(BODY)
+        other.join()
+    assert (waits, counts, server.count) == ([30], [1], 3)
+
+
+def test_a_timeout_is_one_for_the_whole_answer() -> None:
+    drip = Drip(1, 0.03)  # a byte in time, but the whole answer in some seconds
+    _, message = count_tries(drip, timeout=0.2, retries=0)
+    assert re.search(r"no answer .* \(ReadTimeout\)", message)
+    with serve("openai-like", faults=Chunked()) as server:
+        assert b"results" in InstantClient(server, timeout=9, retries=0).send().content

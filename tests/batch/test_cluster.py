@@ -21,6 +21,7 @@ INFO = ScorerInfo("m", "", "logit")
 RAY = ("--engine", "ray")
 
 
+@needs_ray
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 50, 10_000])
 def test_shards_have_every_line_once(step: int, tmp_path: Path) -> None:
     lines = [
@@ -41,6 +42,7 @@ def test_shards_have_every_line_once(step: int, tmp_path: Path) -> None:
     assert len(items) == 20
 
 
+@needs_ray
 def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl.gz", "c.txt"):
         (tmp_path / name).write_bytes(b"x" * 300_000)
@@ -129,7 +131,7 @@ def test_it_goes_on_by_shards_and_joins_them(
         (["in.jsonl"], "reads files and writes a folder"),
         (["in.jsonl", "-o", "x", "--errors", "y"], "--engine ray has no --run, --errors"),
         (["in.jsonl", "-o", "x", "-m", "cohere/rerank-v3.5"], "is a provider's"),
-        (["in.jsonl", "-o", "x"], "in.jsonl: no such file"),
+        pytest.param(["in.jsonl", "-o", "x"], "in.jsonl: no such file", marks=needs_ray),
     ],
 )
 def test_what_ray_does_not_do(arguments: list[str], message: str, rerank: Run) -> None:

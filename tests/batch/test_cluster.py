@@ -14,7 +14,7 @@ from rerank_cli.batch.cluster import Shard, items_of, shards_of
 from rerank_cli.batch.records import Fields, Gap
 from rerank_cli.types import ScorerInfo
 from tests.conftest import Run
-from tests.support.batches import SMALL, begun, record, write
+from tests.support.batches import SMALL, record, start_batch, write
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 INFO = ScorerInfo("m", "", "logit")
@@ -60,7 +60,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(source: Path) -> list[Any]:
-    process = begun(source, "-m", SMALL, "--output", "scores")
+    process = start_batch(source, "-m", SMALL, "--output", "scores")
     out, _ = process.communicate(timeout=120)
     return [json.loads(line) for line in out.splitlines()]
 
@@ -83,7 +83,7 @@ def test_an_actor_dies_and_nothing_is_lost_or_doubled(
     source: Path, expected: list[Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = begun(source, "-o", out, "-m", SMALL, "--output", "scores", *RAY)
+    process = start_batch(source, "-o", out, "-m", SMALL, "--output", "scores", *RAY)
     actor = None
     deadline = time.monotonic() + 120
     while actor is None and process.poll() is None and time.monotonic() < deadline:
@@ -106,7 +106,7 @@ def test_it_goes_on_by_shards_and_joins_them(
     out, report = tmp_path / "out.jsonl", tmp_path / "report.json"
     arguments = ("-o", out, "-m", SMALL, "--output", "scores", *RAY, "--ordered")
     folder = tmp_path / "out.jsonl.parts"
-    process = begun(source, *arguments)
+    process = start_batch(source, *arguments)
     while process.poll() is None and not any(folder.glob("part-*.jsonl")):
         time.sleep(0.02)
     time.sleep(0.2)
@@ -117,7 +117,7 @@ def test_it_goes_on_by_shards_and_joins_them(
     assert (refused.code, "is there already" in refused.err) == (2, True)
     other = rerank("batch", str(source), *map(str, arguments), "-n", "1", "--resume")
     assert (other.code, "not the job that was begun there" in other.err) == (2, True)
-    err = finished(begun(source, *arguments, "--resume", "--report", report))
+    err = finished(start_batch(source, *arguments, "--resume", "--report", report))
     assert f"{len(done)} of " in err
     assert [json.loads(line) for line in out.read_text().splitlines()] == expected
     assert not folder.exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
-from tests.support.batches import SMALL, begun, read, record, write
+from tests.support.batches import SMALL, read, record, start_batch, write
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -31,7 +31,7 @@ def killed(source: Path, out: Path, times: int, seed: int = 0) -> int:
     draw = random.Random(seed)
     done = 0
     while True:
-        process = begun(source, "-o", out, "-m", SMALL, "--resume", "--output", "scores")
+        process = start_batch(source, "-o", out, "-m", SMALL, "--resume", "--output", "scores")
         if done < times:
             before = out.stat().st_size if out.exists() else 0
             while process.poll() is None and (out.stat().st_size if out.exists() else 0) == before:
@@ -72,7 +72,7 @@ def limited(size: int) -> Callable[[], None]:
 
 def test_a_full_disk_loses_nothing(source: Path, tmp_path: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl"
-    full = begun(source, "-o", out, "-m", "bm25", preexec_fn=limited(100_000))
+    full = start_batch(source, "-o", out, "-m", "bm25", preexec_fn=limited(100_000))
     _, err = full.communicate(timeout=120)
     assert full.returncode == 2
     assert b"cannot write" in err
@@ -84,7 +84,7 @@ def test_a_full_disk_loses_nothing(source: Path, tmp_path: Path, rerank: Run) ->
 
 def test_ctrl_c_finishes_what_is_under_way(source: Path, tmp_path: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl"
-    process = begun(source, "-o", out, "-m", SMALL)
+    process = start_batch(source, "-o", out, "-m", SMALL)
     while process.poll() is None and not (out.exists() and out.stat().st_size):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -183,7 +183,7 @@ def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
 
 def test_two_at_once_do_not_mix(source: Path, tmp_path: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl"
-    process = begun(source, "-o", out, "-m", SMALL)
+    process = start_batch(source, "-o", out, "-m", SMALL)
     while process.poll() is None and not (out.exists() and out.stat().st_size):
         time.sleep(0.01)
     ran = rerank("batch", str(source), "-o", str(out), "-m", SMALL, "--resume")

@@ -9,7 +9,7 @@ import pytest
 
 from rerank_cli import __version__, machine
 from tests.conftest import MODELS, ROOT, Run
-from tests.support.folders import copied
+from tests.support.folders import copy_model
 
 
 def told(rerank: Run, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_threads_and_why(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_that_does_not_open_is_said_among_the_rest(rerank: Run, tmp_path: Path) -> None:
-    folder = copied("bert", tmp_path)
+    folder = copy_model("bert", tmp_path)
     (folder / "model.onnx").write_bytes(b"no graph")
     found = told(rerank, "-m", str(folder), code=3)
     assert str(folder / "model.onnx") in found["model"]["error"]

@@ -16,7 +16,7 @@ from rerank_cli.inputs.file_types import Unit
 from rerank_cli.inputs.records import Fields
 from rerank_cli.inputs.source import Reading
 from tests.conftest import process
-from tests.support.reading import Once, give_stdin
+from tests.support.reading import OneWay, give_stdin
 
 
 def read(path: Path, content: bytes, unit: Unit = Unit.AUTO, *fields: str) -> list[Document]:
@@ -171,7 +171,7 @@ NOISE = os.urandom(3 << 20)
 
 def test_a_pipe_is_copied_and_its_copy_has_no_name(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
-    replayed = Replayed(io.BufferedReader(Once(NOISE)), folder)
+    replayed = Replayed(io.BufferedReader(OneWay(NOISE)), folder)
     for _ in range(3):
         assert replayed.again().read() == NOISE
     assert replayed.spooled == len(NOISE)
@@ -180,7 +180,7 @@ def test_a_pipe_is_copied_and_its_copy_has_no_name(tmp_path: Path) -> None:
 
 
 def test_a_small_pipe_is_held_in_memory(tmp_path: Path) -> None:
-    replayed = Replayed(io.BufferedReader(Once(b"one\n")), tmp_path / "none")
+    replayed = Replayed(io.BufferedReader(OneWay(b"one\n")), tmp_path / "none")
     assert [replayed.again().read() for _ in range(2)] == [b"one\n", b"one\n"]
     assert replayed.spooled == 0
     assert not (tmp_path / "none").exists()

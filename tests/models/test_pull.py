@@ -78,10 +78,10 @@ def test_what_several_have_locked_at_once_is_all_there(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("served")
 def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
     first = rerank("models", "pull", NAME)
-    asked = hub.fetched(GRAPH)
+    asked = hub.count_fetches(GRAPH)
     again = rerank("models", "pull", NAME)
     assert (again.code, again.out) == (0, first.out)
-    assert hub.fetched(GRAPH) == asked == 1
+    assert hub.count_fetches(GRAPH) == asked == 1
 
 
 def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, served: Repository, rerank: Run) -> None:
@@ -243,9 +243,9 @@ def test_at_a_terminal_it_is_asked_for(
 ) -> None:
     no = asked(rerank, monkeypatch, "\n")
     assert (no.code, "fetch it? [y/N]" in no.err) == (3, True)
-    assert hub.fetched(GRAPH) == 0
+    assert hub.count_fetches(GRAPH) == 0
     yes = asked(rerank, monkeypatch, "y\n")
-    assert (yes.code, hub.fetched(GRAPH)) == (0, 1)
+    assert (yes.code, hub.count_fetches(GRAPH)) == (0, 1)
 
 
 def test_from_python_a_model_that_is_there_is_opened(served: Repository, rerank: Run) -> None:

@@ -73,7 +73,7 @@ def test_a_server_that_is_never_there_is_given_up(
     ran = rerank("models", "pull", NAME)
     assert (ran.code, ran.out) == (3, "")
     assert "hint: what was fetched is kept: the same command goes on from there" in ran.err
-    assert hub.fetched(GRAPH) == 5
+    assert hub.count_fetches(GRAPH) == 5
     assert sum(waits) == 1 + 2 + 4 + 8
 
 
@@ -102,7 +102,7 @@ def test_two_pulls_at_once_end_in_one_good_copy(hub: Hub, served: Repository, re
     ran = [one.communicate(timeout=60) for one in both]
     assert [one.returncode for one in both] == [0, 0], ran
     assert ran[0][0] == ran[1][0]
-    assert hub.fetched(GRAPH) == 1
+    assert hub.count_fetches(GRAPH) == 1
     assert rerank("models", "verify").code == 0
 
 
@@ -120,7 +120,7 @@ def test_a_pull_that_is_killed_goes_on(
     served.faults = {path: Fault(slow=0.002 if path == GRAPH else 5)}
     running = pulling()
     deadline = time.monotonic() + 30
-    while not hub.fetched(path) and time.monotonic() < deadline:
+    while not hub.count_fetches(path) and time.monotonic() < deadline:
         time.sleep(0.01)
     root = Store.usual().root
     while path == GRAPH and time.monotonic() < deadline and not has_part(root):

@@ -8,18 +8,10 @@ import pytest
 from rerank_cli.providers import client
 from rerank_cli.providers.catalogue import find_provider, names, own_file
 from tests.conftest import Run
+from tests.support.asking import KEY, dialect_of
 from tests.support.loopback import DIALECTS, logit_of, score_of, serve
 from tests.support.loopback.samples import QUERY, TEXTS
 
-# What the server calls a provider's dialect, where it is not the provider's name.
-DIALECT = {
-    "cohere": "cohere-v2",
-    "dashscope": "dashscope-compat",
-    "nvidia": "nvidia-hosted",
-    "new-api": "newapi",
-    "gitee-multimodal": "gitee",
-}
-KEY = "sk-0123456789abcdef"
 BEST = sorted(range(len(TEXTS)), key=lambda place: -score_of(QUERY, TEXTS[place]))
 
 
@@ -38,13 +30,13 @@ def keys_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_dialect_is_spoken_by_a_provider() -> None:
-    spoken = {DIALECT.get(name, name) for name in names()}
+    spoken = {dialect_of(name) for name in names()}
     assert spoken == set(DIALECTS)
 
 
 @pytest.mark.parametrize("provider", names())
 def test_the_ranking_is_right(provider: str, rerank: Run) -> None:
-    with serve(DIALECT.get(provider, provider), key=KEY) as server:
+    with serve(dialect_of(provider), key=KEY) as server:
         ran = rerank(*arguments(provider, server.url), "--json")
     assert (ran.code, ran.err) == (0, "")
     body = json.loads(ran.out)
@@ -63,7 +55,7 @@ def test_the_ranking_is_right(provider: str, rerank: Run) -> None:
 
 @pytest.mark.parametrize("provider", names())
 def test_only_the_best_are_asked_for(provider: str, rerank: Run) -> None:
-    with serve(DIALECT.get(provider, provider), key=KEY) as server:
+    with serve(dialect_of(provider), key=KEY) as server:
         ran = rerank(*arguments(provider, server.url), "-n", "2")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [TEXTS[place] for place in BEST[:2]]
@@ -77,7 +69,7 @@ def test_only_the_best_are_asked_for(provider: str, rerank: Run) -> None:
 def test_a_wrong_key_is_told_in_the_servers_words_and_never_shown(
     provider: str, rerank: Run
 ) -> None:
-    with serve(DIALECT.get(provider, provider), key="another") as server:
+    with serve(dialect_of(provider), key="another") as server:
         for more in ([], ["-v"], ["--json"]):
             ran = rerank(*arguments(provider, server.url), *more)
             assert (ran.code, ran.out) == (3, "")
@@ -94,7 +86,7 @@ def test_where_there_is_no_key_nothing_is_sent(
     entry = find_provider(provider)
     for variable in entry.key:
         monkeypatch.delenv(variable)
-    with serve(DIALECT.get(provider, provider)) as server:
+    with serve(dialect_of(provider)) as server:
         ran = rerank(*arguments(provider, server.url))
     if entry.keyless:
         assert ran.code == 0
@@ -112,7 +104,7 @@ def test_the_endpoint_is_found_from_any_part_of_it(provider: str, rerank: Run) -
     path = entry.path.replace("$model", entry.example)
     path = path.replace("$slug", entry.example.rpartition("/")[2].replace(".", "_"))
     steps = [step for step in path.split("/") if step]
-    with serve(DIALECT.get(provider, provider)) as server:
+    with serve(dialect_of(provider)) as server:
         for count in range(len(steps) + 1):
             base = "/".join([server.url, *steps[:count]])
             for end in ("", "/"):
@@ -129,7 +121,7 @@ def test_tei_has_no_version(rerank: Run) -> None:
 
 @pytest.mark.parametrize("provider", names())
 def test_check_says_what_came_back(provider: str, rerank: Run) -> None:
-    with serve(DIALECT.get(provider, provider), key=KEY) as server:
+    with serve(dialect_of(provider), key=KEY) as server:
         ran = rerank("providers", "check", provider, "--base-url", server.url, "--json")
     assert (ran.code, ran.err) == (0, "")
     found = json.loads(ran.out)

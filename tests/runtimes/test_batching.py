@@ -16,7 +16,7 @@ from rerank_cli.runtimes.tensors import are_batches_alike
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair
 from tests.conftest import MODELS, ROOT
-from tests.support.folders import copied
+from tests.support.folders import copy_model
 
 MINI = ROOT / "models" / "mini" / "model.onnx"
 BERT = MODELS / "bert" / "model.onnx"
@@ -111,7 +111,7 @@ def test_the_mask_that_masks_nothing_is_left_out(name: str, tmp_path: Path) -> N
 
 def test_a_mask_that_does_more_than_mask_stays(tmp_path: Path) -> None:
     """As one would that also tells where a token is."""
-    folder = copied("bert", tmp_path)
+    folder = copy_model("bert", tmp_path)
     path = folder / "model.onnx"
     model = onnx.load(path)
     make = onnx.helper.make_node

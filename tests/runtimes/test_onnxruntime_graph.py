@@ -22,7 +22,7 @@ from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
-from tests.support.folders import copied, with_external_data
+from tests.support.folders import copy_model, with_external_data
 
 TEXTS = ["Send it back within thirty days.", "番茄 tomates à l'étouffée", "refund " * 5, "a"]
 NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_models_own_file(
 
 def with_uneven_weight(target: Path) -> Path:
     """A model whose first weight, one number a token, has no multiple of 64 bytes."""
-    folder = copied("bert", target)
+    folder = copy_model("bert", target)
     model = onnx.load(folder / "model.onnx")
     output = model.graph.output[0].name
     weights = np.linspace(-1, 1, 401, dtype=np.float32)
@@ -155,7 +155,7 @@ def test_a_place_that_cannot_be_written_is_done_without(
 def test_a_file_that_is_no_graph_is_told_of_as_ever(
     root: Path, tmp_path: Path, rerank: Run
 ) -> None:
-    folder = copied("bert", tmp_path)
+    folder = copy_model("bert", tmp_path)
     for content in (b"", b"no graph"):
         (folder / "model.onnx").write_bytes(content)
         ran = rerank("-m", str(folder), "refund", "-d", "a")

@@ -16,7 +16,7 @@ from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
-from tests.support.folders import copied, graph_of, with_external_data
+from tests.support.folders import copy_model, graph_of, with_external_data
 
 openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
 
@@ -91,7 +91,7 @@ def test_another_openvino_has_its_own(root: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_path: Path) -> None:
-    folder = copied("xlmr", tmp_path)
+    folder = copy_model("xlmr", tmp_path)
     expected = scores(open_scorer(str(folder), engine=OPENVINO))
     (folder / "openvino").mkdir()
     target = folder / "openvino" / "openvino_model.xml"

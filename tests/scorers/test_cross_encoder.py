@@ -14,7 +14,7 @@ from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import ALONE, Engine, Row
 from tests.conftest import MODELS
 from tests.support.folders import (
-    copied,
+    copy_model,
     graph_of,
     in_onnx_folder,
     with_external_data,
@@ -22,7 +22,7 @@ from tests.support.folders import (
 )
 
 NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
-LAYOUTS = [copied, in_onnx_folder, with_external_data, with_narrow_inputs]
+LAYOUTS = [copy_model, in_onnx_folder, with_external_data, with_narrow_inputs]
 
 
 def references(name: str) -> list[dict[str, object]]:
@@ -74,7 +74,7 @@ def test_the_file_itself_can_be_named(tmp_path: Path) -> None:
 
 
 def test_a_config_is_not_needed_and_a_tokenizers_length_is_used(tmp_path: Path) -> None:
-    folder = copied("bert", tmp_path)
+    folder = copy_model("bert", tmp_path)
     (folder / "config.json").unlink()
     assert describe(folder, "x").length == 512
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 64}')
@@ -84,7 +84,7 @@ def test_a_config_is_not_needed_and_a_tokenizers_length_is_used(tmp_path: Path) 
 
 
 def broken(tmp_path: Path, name: str, content: bytes | None) -> Path:
-    folder = copied("bert", tmp_path)
+    folder = copy_model("bert", tmp_path)
     if content is None:
         (folder / name).unlink()
     else:
@@ -120,7 +120,7 @@ def test_missing_external_data_is_an_error_that_names_it(tmp_path: Path) -> None
 
 
 def test_several_graphs_and_none_called_model(tmp_path: Path) -> None:
-    folder = copied("bert", tmp_path)
+    folder = copy_model("bert", tmp_path)
     (folder / "a.onnx").write_bytes((folder / "model.onnx").read_bytes())
     (folder / "model.onnx").rename(folder / "b.onnx")
     with pytest.raises(ModelError, match="holds 2 models") as raised:
@@ -145,7 +145,7 @@ def test_graphs_that_are_no_cross_encoder(
 
 
 def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) -> None:
-    folder = copied("bert", tmp_path)
+    folder = copy_model("bert", tmp_path)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["post_processor"] = None
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
@@ -187,7 +187,7 @@ def test_a_document_cannot_forge_special_tokens() -> None:
 
 
 def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copied("bert", tmp_path)
+    copy_model("bert", tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert open_scorer("~/bert").info.length == 64

@@ -7,8 +7,7 @@ import pytest
 
 from rerank_cli.providers.catalogue import find_provider, names
 from tests.conftest import Outcome, Run
-from tests.providers.test_every_provider import DIALECT
-from tests.support.asking import at, documents
+from tests.support.asking import at, dialect_of, documents
 from tests.support.loopback import Server, serve
 
 BGE = "siliconflow/BAAI/bge-reranker-v2-m3"
@@ -129,7 +128,7 @@ def test_what_a_provider_has_not_is_refused_or_left_out(
     assert said in err
     assert "hint: leave it out, or let --lenient make it a warning" in err
     name = model.partition("/")[0]
-    with serve(DIALECT.get(name, name)) as server:
+    with serve(dialect_of(name)) as server:
         ran = asked(rerank, server, model, *more, "--lenient")
         plain = asked(rerank, server, model)
     assert ran.code == 0

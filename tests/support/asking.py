@@ -3,10 +3,24 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tests.support.loopback import Server
+from tests.support.loopback import DIALECTS, Server
 from tests.support.loopback.samples import TEXTS
 
 KEY = "sk-0123456789abcdef"
+# What the server calls a provider's dialect, where it is not the provider's name.
+_DIALECTS = {
+    "cohere": "cohere-v2",
+    "dashscope": "dashscope-compat",
+    "nvidia": "nvidia-hosted",
+    "new-api": "newapi",
+    "gitee-multimodal": "gitee",
+}
+
+
+def dialect_of(provider: str) -> str:
+    """The loopback server's name of the dialect that a provider speaks."""
+    dialect = _DIALECTS.get(provider, provider)
+    return dialect if dialect in DIALECTS else "openai-like"
 
 
 def at(server: Server, model: str = "openai-like/m") -> list[str]:

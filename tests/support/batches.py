@@ -23,7 +23,7 @@ def record(number: int, documents: int = 4, **more: Any) -> dict[str, Any]:
 
 
 def write(path: Path, records: Sequence[Any]) -> Path:
-    path.write_text("".join(f"{json.dumps(one)}\n" for one in records), encoding="utf-8")
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in records), encoding="utf-8")
     return path
 
 
@@ -31,7 +31,7 @@ def read(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def begun(*arguments: str | Path, **options: Any) -> "subprocess.Popen[bytes]":
+def start_batch(*arguments: str | Path, **options: Any) -> "subprocess.Popen[bytes]":
     """Begin a batch in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "rerank_cli", "batch", *map(str, arguments)],

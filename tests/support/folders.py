@@ -8,14 +8,14 @@ import onnx
 from tests.conftest import MODELS
 
 
-def copied(name: str, to: Path) -> Path:
+def copy_model(name: str, to: Path) -> Path:
     """A folder with the model at its top."""
     return Path(shutil.copytree(MODELS / name, to / name))
 
 
 def in_onnx_folder(name: str, to: Path) -> Path:
     """The Hub's layout: the graph in onnx/, the tokenizer above it."""
-    folder = copied(name, to)
+    folder = copy_model(name, to)
     (folder / "onnx").mkdir()
     (folder / "model.onnx").rename(folder / "onnx" / "model.onnx")
     return folder
@@ -38,7 +38,7 @@ def with_external_data(name: str, to: Path) -> Path:
 
 def with_narrow_inputs(name: str, to: Path) -> Path:
     """The graph with inputs of 32 bits, which some exporters write."""
-    folder = copied(name, to)
+    folder = copy_model(name, to)
     model = onnx.load(folder / "model.onnx")
     for spec in model.graph.input:
         for node in model.graph.node:
@@ -56,7 +56,7 @@ def with_narrow_inputs(name: str, to: Path) -> Path:
 
 def graph_of(output_shape: list[int | str], to: Path, *, inputs: tuple[str, ...]) -> Path:
     """A folder with a tokenizer and a graph that is no cross-encoder, though it loads."""
-    folder = copied("bert", to)
+    folder = copy_model("bert", to)
     make, kinds = onnx.helper, onnx.TensorProto
     size = len(output_shape)
     ones = make.make_tensor("one", kinds.FLOAT, [1] * size, [1.0])

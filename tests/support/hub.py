@@ -93,7 +93,7 @@ class Hub:
         self.repositories[name] = Repository(dict(files), **about)
         return self.repositories[name]
 
-    def fetched(self, path: str) -> int:
+    def count_fetches(self, path: str) -> int:
         """How often a file's bytes were asked for."""
         return sum(
             method == "GET" and (asked.endswith(f"/{path}") or f"/{path}?" in asked)

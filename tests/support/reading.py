@@ -34,10 +34,10 @@ def read(*paths: Path | str, **options: Any) -> list[Document]:
 
 def give_stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     """Make standard input some bytes that can be gone through once, as those of a pipe."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Once(content))))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(OneWay(content))))
 
 
-class Once(io.RawIOBase):
+class OneWay(io.RawIOBase):
     """Bytes without a way back."""
 
     def __init__(self, content: bytes) -> None:

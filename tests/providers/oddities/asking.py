@@ -6,7 +6,7 @@ from typing import Any
 
 from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import Outcome, Run
-from tests.providers.test_every_provider import DIALECT
+from tests.support.asking import dialect_of
 from tests.support.loopback import Server, serve
 from tests.support.loopback.plans import Faults
 from tests.support.loopback.samples import QUERY, TEXTS
@@ -40,7 +40,7 @@ def answered(
     rerank: Run, provider: str, faults: Faults, *more: str, texts: Sequence[str] = TEXTS
 ) -> Outcome:
     """Ask a provider that misbehaves."""
-    with serve(DIALECT.get(provider, provider), faults=faults) as server:
+    with serve(dialect_of(provider), faults=faults) as server:
         return ask(rerank, provider, server, *more, texts=texts)
 
 

@@ -7,7 +7,7 @@ import pytest
 from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import Run
 from tests.providers.oddities.asking import ORDER, answered, ask, complaint, ranking
-from tests.providers.test_every_provider import DIALECT
+from tests.support.asking import dialect_of
 from tests.support.loopback import (
     Chunked,
     Close,
@@ -86,7 +86,7 @@ SERVER_ERRORS = {
 def test_a_status_is_believed_as_far_as_the_words_bear_it_out(
     provider: str, status: int, body: Any, requests: int, rerank: Run
 ) -> None:
-    with serve(DIALECT.get(provider, provider), faults=Status(status, body)) as server:
+    with serve(dialect_of(provider), faults=Status(status, body)) as server:
         complaint(ask(rerank, provider, server))
     assert server.count == requests
 
@@ -108,7 +108,7 @@ PATHS = {
 
 @pytest.mark.parametrize(("provider", "path"), PATHS.items())
 def test_each_has_its_path(provider: str, path: str, rerank: Run) -> None:
-    with serve(DIALECT.get(provider, provider)) as server:
+    with serve(dialect_of(provider)) as server:
         assert ask(rerank, provider, server).code == 0
         model = f"{provider}/{find_provider(provider).example}"
         whole = rerank("-m", model, "--base-url", server.url + path, "q", "-d", "a")

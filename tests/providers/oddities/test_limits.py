@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.providers.oddities.asking import answered, ask, ask_model, complaint
-from tests.providers.test_every_provider import DIALECT
+from tests.support.asking import dialect_of
 from tests.support.loopback import Fault, Plan, Request, Status, first, score_of, serve
 from tests.support.loopback.samples import QUERY, TEXTS
 
@@ -32,7 +32,7 @@ def test_no_request_has_more_documents_than_are_taken(
     provider: str, limit: int, rerank: Run
 ) -> None:
     count = limit + 7
-    with serve(DIALECT.get(provider, provider)) as server:
+    with serve(dialect_of(provider)) as server:
         ran = ask(rerank, provider, server, "-n", "3", texts=MANY[:count])
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == MANY[count - 3 : count][::-1]
@@ -72,7 +72,7 @@ TOO_MANY = {
 def test_requests_that_are_too_large_after_all_are_halved(
     provider: str, fault: Status, rerank: Run
 ) -> None:
-    dialect = DIALECT.get(provider, provider)
+    dialect = dialect_of(provider)
     with serve(dialect, faults=more_than(8, fault)) as server:
         ran = ask(rerank, provider, server, "-v", texts=MANY[:32])
     assert ran.code == 0
@@ -119,7 +119,7 @@ EMPTY = [" ", TEXTS[0], "", "\t", TEXTS[1], "\u3000"]
 @pytest.mark.parametrize("provider", ["sglang", "cohere", "isaacus", "tei", "dashscope", "voyage"])
 def test_what_is_empty_is_never_sent(provider: str, rerank: Run) -> None:
     arguments = [word for text in EMPTY for word in ("-d", text)]
-    with serve(DIALECT.get(provider, provider)) as server:
+    with serve(dialect_of(provider)) as server:
         ran = rerank("-m", f"{provider}/m", "--base-url", server.url, QUERY, *arguments)
         assert (ran.code, server.count) == (0, 1)
         assert documents_of(server.requests[0]) == TEXTS[:2]
@@ -139,7 +139,7 @@ def test_a_list_of_results_that_is_null_is_an_error(rerank: Run) -> None:
 
 @pytest.mark.parametrize("provider", ["voyage", "localai", "cohere", "vllm", "infinity"])
 def test_no_more_are_asked_for_than_there_are(provider: str, rerank: Run) -> None:
-    with serve(DIALECT.get(provider, provider)) as server:
+    with serve(dialect_of(provider)) as server:
         ran = ask(rerank, provider, server, "-n", "50")
     assert (ran.code, len(ran.out.splitlines())) == (0, 3)
     body = server.requests[0].json

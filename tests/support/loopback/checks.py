@@ -48,27 +48,27 @@ def one_of(*allowed: str) -> Check:
     return check
 
 
-def each(check: Check, *, least: int = 1) -> Check:
+def each(item_check: Check, *, least: int = 1) -> Check:
     """An array whose items each pass a check."""
 
-    def checked(value: Any) -> str | None:
+    def check(value: Any) -> str | None:
         if not isinstance(value, list):
             return "Input should be a valid array"
         if len(value) < least:
             return "Array should have at least 1 item"
-        return next((wrong for item in value if (wrong := check(item))), None)
+        return next((wrong for item in value if (wrong := item_check(item))), None)
 
-    return checked
+    return check
 
 
 def either(*checks: Check) -> Check:
     """Any of several; what the first says is wrong where none passes."""
 
-    def checked(value: Any) -> str | None:
+    def check(value: Any) -> str | None:
         wrong = [check(value) for check in checks]
         return None if None in wrong else wrong[0]
 
-    return checked
+    return check
 
 
 def string(value: Any) -> str | None:

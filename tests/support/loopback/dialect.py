@@ -27,7 +27,7 @@ class Shape:
     base: int = 0  # the index of the first document
     quoted: bool = False  # an index is a string of digits
 
-    def written(self, place: int) -> int | str:
+    def index_of(self, place: int) -> int | str:
         return str(place + self.base) if self.quoted else place + self.base
 
     def place(self, item: Any) -> int:
@@ -103,15 +103,15 @@ class Route:
     closed: bool = False  # refuses what it does not know even where the server is not strict
     open: bool = False  # takes what it does not know even where the server is strict
     when: Callable[[dict[str, Any]], bool] = lambda _body: True
-    unpacked: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: body
+    unpack: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: body
     further: Callable[[Ask], None] = lambda _ask: None  # what it checks besides its fields
 
     def serves(self, path: str) -> bool:
-        return path in self.paths or any(fnmatchcase(path, one) for one in self.paths)
+        return path in self.paths or any(fnmatchcase(path, pattern) for pattern in self.paths)
 
     def read(self, request: Request, *, strict: bool) -> Ask:
         """What a request asks, or a refusal."""
-        body = self.unpacked(request.json)
+        body = self.unpack(request.json)
         self._check(body, strict=strict)
         documents = body[self.documents]
         if isinstance(documents, str):
@@ -156,7 +156,7 @@ class Route:
         if self.shape.score is None:
             return score
         item: dict[str, Any] = {
-            self.shape.index: self.shape.written(place),
+            self.shape.index: self.shape.index_of(place),
             self.shape.score: score,
         }
         if ask.echo:

@@ -22,7 +22,7 @@ def plan_of(faults: Faults) -> Plan:
     if faults is None:
         return never
     if isinstance(faults, Sequence):
-        return listed(faults)
+        return by_number(faults)
     if callable(faults):
         return faults
     return always(faults)
@@ -36,7 +36,7 @@ def always(fault: Fault) -> Plan:
     return lambda _request, _number: fault
 
 
-def listed(faults: Sequence[Fault | None]) -> Plan:
+def by_number(faults: Sequence[Fault | None]) -> Plan:
     return lambda _request, number: faults[number] if number < len(faults) else None
 
 

@@ -63,9 +63,9 @@ class WrongIndex:
             items[0][name] = items[-1][name]
         elif self.kind in ("one-based", "digits", "float", "none"):
             for item in items:
-                replaced(item, name, wrong(int(item[name]), len(reply.texts)))
+                replace_field(item, name, wrong(int(item[name]), len(reply.texts)))
         else:
-            replaced(items[0], name, wrong(int(items[0][name]), len(reply.texts)))
+            replace_field(items[0], name, wrong(int(items[0][name]), len(reply.texts)))
 
 
 INDEXES: dict[str, Callable[[int, int], Any]] = {
@@ -81,7 +81,7 @@ INDEXES: dict[str, Callable[[int, int], Any]] = {
 }
 
 
-def replaced(item: dict[str, Any], name: str, value: Any) -> None:
+def replace_field(item: dict[str, Any], name: str, value: Any) -> None:
     if value is ABSENT:
         item.pop(name, None)
     else:
@@ -102,7 +102,7 @@ class BadScore:
             item = items[place]
             bad = str(item[name] if name else item) if self.kind == "string" else SCORES[self.kind]
             if name is not None:
-                replaced(item, name, bad)
+                replace_field(item, name, bad)
             elif bad is not ABSENT:
                 items[place] = bad
 

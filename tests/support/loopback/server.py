@@ -182,18 +182,18 @@ class Server:
             if self.dialect.largest is not None and len(request.body) > self.dialect.largest:
                 raise Refusal("size", "The body is too large")
             if self.dialect.polled and request.path.startswith(self.dialect.polled):
-                reply, shape = self._polled(request)
+                reply, shape = self._poll(request)
             else:
                 route = self.dialect.route(request)
                 shape = route.shape
-                reply = self._ranked(route, request)
+                reply = self._rank(route, request)
         except Refusal as refusal:
             reply = self.dialect.errors(refusal)
         if fault := self._plan(request, number):
             fault.spoil(reply, Manner(shape, self.dialect.errors))
         return reply
 
-    def _polled(self, request: Request) -> tuple[Reply, Shape]:
+    def _poll(self, request: Request) -> tuple[Reply, Shape]:
         name = request.path.removeprefix(self.dialect.polled)
         if request.method != "GET" or name not in self._pending:
             raise Refusal("path", "Not Found", request.path)
@@ -204,7 +204,7 @@ class Server:
         del self._pending[name]
         return pending.reply, pending.shape
 
-    def _ranked(self, route: Route, request: Request) -> Reply:
+    def _rank(self, route: Route, request: Request) -> Reply:
         ask = route.read(request, strict=self._strict)
         self.dialect.check(ask, request.path, self._limit)
         scores = [self._score(ask.query, text) for text in ask.texts]

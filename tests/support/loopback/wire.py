@@ -72,10 +72,10 @@ async def read_request(
             body = await reader.readexactly(int(headers.get("content-length", "0")))
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
         return None
-    path, _, query = target.partition("?")
+    path, _, query_string = target.partition("?")
     at = asyncio.get_running_loop().time()
-    asked = dict(parse_qsl(query)) if query else {}
-    return Request(method, unquote(path), asked, headers, body, decoded(body), at, connection)
+    query = dict(parse_qsl(query_string)) if query_string else {}
+    return Request(method, unquote(path), query, headers, body, json_of(body), at, connection)
 
 
 def headers_in(lines: list[str]) -> dict[str, str]:
@@ -96,7 +96,7 @@ async def read_chunks(reader: asyncio.StreamReader) -> bytes:
     return b"".join(pieces)
 
 
-def decoded(body: bytes) -> Any:
+def json_of(body: bytes) -> Any:
     """Half a surrogate pair is no text, and a body that has one is no JSON to most servers."""
     try:
         value = json.loads(body) if body else None

@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.support.loopback import checks
 from tests.support.loopback.dialect import Ask, Dialect, Route, Shape
-from tests.support.loopback.dialects.common import COMMON, ECHO, NEEDS, enveloped, usage
+from tests.support.loopback.dialects.common import COMMON, ECHO, NEEDS, make_envelope, usage
 from tests.support.loopback.refusals import FASTAPI, Refusal, shape
 
 
@@ -25,7 +25,7 @@ def not_empty(ask: Ask) -> None:
         raise too_large_a_batch(0, 500)
 
 
-def unpacked(body: dict[str, Any]) -> dict[str, Any]:
+def unpack(body: dict[str, Any]) -> dict[str, Any]:
     """The native body has two floors; what it holds has no name on both."""
     flat = {}
     rooms = {
@@ -60,7 +60,7 @@ DASHSCOPE = [
             Route(
                 ("/compatible-api/v1/reranks",),
                 INSTRUCTED,
-                enveloped(object="list"),
+                make_envelope(object="list"),
                 NEEDS,
                 further=not_empty,
             ),
@@ -90,7 +90,7 @@ DASHSCOPE = [
                 },
                 NEEDS,
                 shape=Shape(at=("output", "results")),
-                unpacked=unpacked,
+                unpack=unpack,
                 further=not_empty,
             ),
         ),

@@ -23,7 +23,7 @@ def usage(ask: Ask) -> dict[str, int]:
     return {"prompt_tokens": ask.tokens, "total_tokens": ask.tokens}
 
 
-def enveloped(at: str = "results", **also: Any) -> Envelope:
+def make_envelope(at: str = "results", **also: Any) -> Envelope:
     """The common envelope: an id, the model, the results and what they cost."""
 
     def envelope(ask: Ask, items: list[Any], name: str) -> Any:
@@ -32,7 +32,7 @@ def enveloped(at: str = "results", **also: Any) -> Envelope:
     return envelope
 
 
-STANDARD = enveloped()
+STANDARD = make_envelope()
 
 
 def gateway_error(refusal: Refusal, code: int) -> Any:

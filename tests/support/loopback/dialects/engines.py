@@ -18,7 +18,7 @@ from tests.support.loopback.dialects.common import (
     ECHO,
     NEEDS,
     STANDARD,
-    enveloped,
+    make_envelope,
     no_blank,
     usage,
 )
@@ -185,7 +185,7 @@ LLAMACPP = Dialect(
             shape=Shape(at=(), score="score"),
             when=lambda body: "texts" in body,
         ),
-        llamacpp("documents", envelope=enveloped(object="list"), echo=None),
+        llamacpp("documents", envelope=make_envelope(object="list"), echo=None),
     ),
     shape(llamacpp_error),
 )
@@ -214,7 +214,7 @@ INFINITY = Dialect(
         Route(
             ("/rerank",),
             {**COMMON, **ECHO, "raw_scores": checks.boolean},
-            enveloped(object="rerank", created=1795219200),
+            make_envelope(object="rerank", created=1795219200),
             echo_as=lambda document: text_of(document).strip(),
             logits=lambda body: bool(body.get("raw_scores")),
             further=infinity_rules,

@@ -61,7 +61,7 @@ def siliconflow_rules(ask: Ask) -> None:
     for field in ("max_chunks_per_doc", "overlap_tokens"):
         if field in ask.body and not ask.model.endswith(chunking):
             raise Refusal("wrong", f"{field} is not supported by {ask.model}", field)
-    if "VL" not in ask.model and any(isinstance(one, dict) for one in ask.documents):
+    if "VL" not in ask.model and any(isinstance(document, dict) for document in ask.documents):
         raise Refusal("wrong", "documents: Input should be a valid string", "documents")
 
 

@@ -20,7 +20,7 @@ from tests.support.loopback.dialects.common import (
     OBJECTS,
     RANK_FIELDS,
     STANDARD,
-    enveloped,
+    make_envelope,
     no_blank,
     usage,
 )
@@ -148,7 +148,7 @@ JINA = Dialect(
 )
 
 
-def encoded(document: Any) -> Any:
+def encode(document: Any) -> Any:
     """An object comes back as JSON in a string."""
     return {"text": document if isinstance(document, str) else json.dumps(document)}
 
@@ -159,9 +159,9 @@ TOGETHER = Dialect(
         Route(
             ("/v1/rerank",),
             {**COMMON, **OBJECTS, **ECHO, **RANK_FIELDS},
-            enveloped(object="rerank"),
+            make_envelope(object="rerank"),
             NEEDS,
-            echo_as=encoded,
+            echo_as=encode,
             closed=True,
         ),
     ),
@@ -258,7 +258,7 @@ QIANFAN = Dialect(
         Route(
             ("/v2/rerank",),
             {**COMMON, **ECHO},
-            enveloped(object="rerank_list", created=1795219200),
+            make_envelope(object="rerank_list", created=1795219200),
             NEEDS,
             always=True,
             echo_as=as_string,

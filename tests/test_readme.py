@@ -23,8 +23,8 @@ from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.rows import HEADER
 from rerank_cli.runtimes.prepared_cache import VARIABLE as PREPARED_VARIABLE
 from rerank_cli.user_files import HOME_VARIABLE
-from tests.cli.test_settings import SETTINGS
 from tests.conftest import ROOT, Run
+from tests.support.command_line import SETTINGS
 from tests.support.loopback import Server, serve
 
 SCRIPT = ROOT / "scripts" / "make_picture.py"

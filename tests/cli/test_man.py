@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from tests.cli.test_settings import COMMAND, SETTINGS
 from tests.conftest import ROOT
+from tests.support.command_line import COMMAND, SETTINGS
 
 SCRIPT = ROOT / "scripts" / "make_man.py"
 PAGE = (ROOT / "rerank_cli" / "data" / "rerank.1").read_text(encoding="ascii")

@@ -1,20 +1,15 @@
 """Flags over the environment over config.toml over defaults; and what a bad setting is told."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from rerank_cli.cli import app
 from rerank_cli.cli.settings import Kind, Setting, variable_of
-from rerank_cli.cli.typer_commands import settings_in
 from tests.conftest import Run
+from tests.support.command_line import COMMAND, SETTINGS
 from tests.test_layers import modules_after
 
 LINES = b"cats purr\nstocks fell\ndogs bark\n"
-COMMAND: Any = typer.main.get_command(app.app)
-SETTINGS = settings_in(COMMAND.commands.values())
 
 
 def test_the_settings_are_the_options_that_are_preferences() -> None:

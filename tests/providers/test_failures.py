@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.providers.failures import Failure, Remedy, failure, retry_after, words_of
-from tests.providers.test_responses import UNSAFE, VALUES
+from tests.support.json_values import UNSAFE, VALUES
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from hypothesis import strategies as st
 from rerank_cli.errors import AnswerError, ExitCode
 from rerank_cli.providers import responses
 from rerank_cli.providers.responses import Answer, Shape, parse, read
+from tests.support.json_values import LEAVES, NAMES, UNSAFE, VALUES
 
 TWO = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.2}]
-# What ends a line, moves a cursor or cannot be written; the rest that Unicode has may be shown.
-UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def pairs(answer: Answer) -> list[tuple[int, float]]:
@@ -229,25 +227,6 @@ def test_numbers_and_objects_do_not_mix() -> None:
     assert refusal(["b", "a"], 2) == "result 1 of 2 has 'b' for a score, not a finite number"
 
 
-LEAVES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-2, 4),
-    st.integers(),
-    st.floats(),
-    st.sampled_from([10**400, -(10**400), "", "1", "-1", "0.5", "nan", "inf", "1e999", "²", "٣"]),
-    st.text(max_size=5),
-)
-NAMES = st.text(max_size=3) | st.sampled_from([
-    "results", "data", "output", "rankings", "records", "predictions", "scores", "result", "usage",
-    "index", "document_index", "id", "relevance_score", "score", "logit", "embedding", "choices",
-    "error", "message", "detail", "code", "loc", "msg", "meta", "tokens", "warnings", "errors",
-])  # fmt: skip
-VALUES = st.recursive(
-    LEAVES,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
-    max_leaves=12,
-)
 ITEMS = st.lists(
     st.fixed_dictionaries(
         {},

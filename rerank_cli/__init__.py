@@ -3,7 +3,7 @@
     from rerank_cli import open_scorer, rank
 
     for result in rank("how do I get a refund", ["…", "…"], open_scorer()):
-        print(result.rank, result.relevance, result.document.text)
+        print(result.rank, result.relevance_score, result.document.text)
 
 Importing costs nothing: each name is loaded when it is first used.
 """

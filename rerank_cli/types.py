@@ -228,8 +228,8 @@ class ScoredChunk(NamedTuple):
     """A chunk, its raw score, and the relevance that this is."""
 
     chunk: Chunk
-    score: float
-    relevance: float
+    raw_score: float
+    relevance_score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +244,8 @@ class Blank:
 class Ranked:
     """A document in its place: rank from 1, `index` its place in the input from 0.
 
-    `score` is the raw score it is ranked by, `relevance` the same in 0..1 where the scale is known
-    and equal to `score` where it is not. `passage` is the window that decided, with the raw score
+    `raw_score` is what it is ranked by, `relevance_score` the same in 0..1 where the scale is known
+    and equal to `raw_score` where it is not. `passage` is the window that decided, with the raw score
     `passage_score`. `tokens` counts the document's tokens, `chunks` the windows scored,
     `dropped` the tokens that lay in none. In a ranking of passages `index`, `tokens` and `chunks`
     are the passage's own. `explanation` has every chunk, in the document's order, where one was
@@ -254,8 +254,8 @@ class Ranked:
 
     rank: int
     index: int
-    score: float
-    relevance: float
+    raw_score: float
+    relevance_score: float
     document: Document
     passage: Chunk
     passage_score: float

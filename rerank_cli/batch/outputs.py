@@ -197,7 +197,7 @@ def run_of(outcome: Outcome) -> bytes:
         return b""
     query, tag = one_word(str(outcome.given.name)), one_word(outcome.ranking.info.model)
     return "".join(
-        f"{query} Q0 {one_word(str(_name(one)))} {one.rank} {decimal(one.score)} {tag}\n"
+        f"{query} Q0 {one_word(str(_name(one)))} {one.rank} {decimal(one.raw_score)} {tag}\n"
         for one in outcome.ranking.results
     ).encode()
 
@@ -205,7 +205,7 @@ def run_of(outcome: Outcome) -> bytes:
 def pair_of(ranking: Ranking) -> dict[str, Any]:
     """The scores of the one document of a pair; null where it is blank."""
     for one in ranking.results:
-        return {SCORE: number(one.relevance), RAW_SCORE: number(one.score)}
+        return {SCORE: number(one.relevance_score), RAW_SCORE: number(one.raw_score)}
     return {SCORE: None, RAW_SCORE: None}
 
 
@@ -218,8 +218,8 @@ def _scores(result: Ranked) -> dict[str, Any]:
     return {
         "index": result.index,
         **named,
-        SCORE: number(result.relevance),
-        RAW_SCORE: number(result.score),
+        SCORE: number(result.relevance_score),
+        RAW_SCORE: number(result.raw_score),
     }
 
 

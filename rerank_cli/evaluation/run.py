@@ -232,7 +232,7 @@ class Job:
         scored = {candidates[result.index].id: result for result in ranking.results}
         tokens = {name: result.tokens for name, result in scored.items()}
         return Entry(
-            {name: result.score for name, result in scored.items()},
+            {name: result.raw_score for name, result in scored.items()},
             tokens,
             {name: result.chunks for name, result in scored.items()},
             time.perf_counter() - began,
@@ -410,5 +410,5 @@ def score_by_words(task: Task) -> dict[str, dict[str, float]]:
     for query, candidates in task.candidates.items():
         documents = [document_of(one.document, titled=False) for one in candidates]
         found = rank(task.queries[query], documents, scorer) if documents else ()
-        scores[query] = {candidates[one.index].id: one.score for one in found}
+        scores[query] = {candidates[one.index].id: one.raw_score for one in found}
     return scores

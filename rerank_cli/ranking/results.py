@@ -44,7 +44,7 @@ class Best:
 
     def offer(self, result: Ranked) -> None:
         """Keep a result that is wanted; they come in the order of their places."""
-        entry = (result.score, -result.index, result)
+        entry = (result.raw_score, -result.index, result)
         if self._n is None or len(self._heap) < self._n:
             heappush(self._heap, entry)
         else:
@@ -58,8 +58,8 @@ class Best:
         """The results in their order, each with its rank; `within` that of the best, if given."""
         best_first = [entry[2] for entry in sorted(self._heap, reverse=True)]
         if within is not None and best_first:
-            least = best_first[0].relevance - within
-            best_first = [result for result in best_first if result.relevance >= least]
+            least = best_first[0].relevance_score - within
+            best_first = [result for result in best_first if result.relevance_score >= least]
         return tuple(replace(result, rank=place) for place, result in enumerate(best_first, 1))
 
     def blanks(self, results: int) -> Sequence[Blank]:
@@ -212,8 +212,8 @@ class Gathering:
                     Ranked(
                         rank=0,
                         index=self._chunks + place if selection.passages else self._documents,
-                        score=score,
-                        relevance=relevant,
+                        raw_score=score,
+                        relevance_score=relevant,
                         document=split.document,
                         passage=chunks[deciding],
                         passage_score=values[deciding],

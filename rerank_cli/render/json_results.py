@@ -94,8 +94,8 @@ def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
     document = result.document
     body = {
         "index": result.index,
-        "relevance_score": number(result.relevance),
-        "raw_score": number(result.score),
+        "relevance_score": number(result.relevance_score),
+        "raw_score": number(result.raw_score),
         "document": _document(document, *shown(result, passages=passages)),
         "passage": {**_chunk(result.passage), "raw_score": number(result.passage_score)},
         "tokens": result.tokens,

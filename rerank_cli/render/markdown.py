@@ -34,14 +34,14 @@ def _item(result: Ranked) -> str:
     document, passage = result.document, result.passage
     if not result.explanation:
         where = place(document.source, passage.line) or document.id or ""
-        return marker + _heading(result.relevance, where) + _fenced(passage.text, indent)
+        return marker + _heading(result.relevance_score, where) + _fenced(passage.text, indent)
     where = document_place(document) or document.id or ""
     chunks = [
         f"\n{indent}- {_heading(relevance, place(document.source, chunk.line))}"
         f"{_fenced(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
-    return marker + _heading(result.relevance, where) + "".join(chunks)
+    return marker + _heading(result.relevance_score, where) + "".join(chunks)
 
 
 def _blank(blank: Blank) -> str:

@@ -31,7 +31,7 @@ def text(ranking: Ranking, style: Style, envelopes: Sequence[Envelope]) -> Itera
         yield writer.line(writer.header.header, writer.header, SCORE)
     for result in ranking.results:
         raw = _passage(result) if style.passages else _record(result.document)
-        yield writer.line(raw, result.document.envelope, decimal(result.relevance))
+        yield writer.line(raw, result.document.envelope, decimal(result.relevance_score))
     for blank in ranking.blanks:
         yield writer.line(_record(blank.document), blank.document.envelope, "")
 

@@ -49,7 +49,7 @@ class _Collector:
 def _rows(ranking: Ranking, style: Style) -> Iterator[list[str]]:
     yield list(HEADER)
     for result in ranking.results:
-        scores = [str(result.rank), decimal(result.relevance), decimal(result.score)]
+        scores = [str(result.rank), decimal(result.relevance_score), decimal(result.raw_score)]
         text, line = shown(result, passages=style.passages)
         yield [*scores, *_document(result.index, result.document, line, text)]
     for blank in ranking.blanks:
@@ -76,7 +76,7 @@ def trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
         name = _name(result.document, result.index)
         if style.passages and result.document.media is None:
             name = f"{name}#{result.passage.start}-{result.passage.end}"
-        yield _line(name, result.rank, decimal(result.score), tag)
+        yield _line(name, result.rank, decimal(result.raw_score), tag)
     for place, blank in enumerate(ranking.blanks, len(ranking.results) + 1):
         yield _line(_name(blank.document, blank.index), place, _NO_SCORE, tag)
 

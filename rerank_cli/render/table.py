@@ -155,10 +155,10 @@ class Figures:
         results = ranking.results
         chunks = [scored for result in results for scored in chunks_of(result)]
         known = ranking.info.scale == "logit"
-        highest = max((result.relevance for result in results), default=0.0)
+        highest = max((result.relevance_score for result in results), default=0.0)
         self._full_bar = 1.0 if known else max(highest, 1e-9)
         self._decimals = 3 if known else 2
-        relevances = [r.relevance for r in results] + [c.relevance for c in chunks]
+        relevances = [r.relevance_score for r in results] + [c.relevance_score for c in chunks]
         rank = len(str(len(results)))
         score = max(map(len, [_NO_SCORE, *map(self._score, relevances)]))
         places = [*map(_place, results), *map(_chunk_place, chunks)]
@@ -173,10 +173,10 @@ class Figures:
         self.passage = max(left, 1)
 
     def of(self, result: Ranked) -> list[Text]:
-        return self._cells(str(result.rank), result.relevance, "bold", _place(result))
+        return self._cells(str(result.rank), result.relevance_score, "bold", _place(result))
 
     def of_chunk(self, scored: ScoredChunk) -> list[Text]:
-        return self._cells(_CHUNK, scored.relevance, "dim", _chunk_place(scored))
+        return self._cells(_CHUNK, scored.relevance_score, "dim", _chunk_place(scored))
 
     def of_blank(self, blank: Blank) -> list[Text]:
         return self._cells("", None, "dim", _blank_place(blank))

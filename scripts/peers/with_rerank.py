@@ -15,7 +15,7 @@ def opened(job: Job) -> Score:
         ranking = rank(query, passages, scorer, chunk_tokens=LENGTH)
         if ranking.chunks != len(passages) or ranking.duplicates:
             raise SystemExit(f"{ranking.chunks} chunks of {len(passages)} passages")
-        scores = {result.index: result.score for result in ranking.results}
+        scores = {result.index: result.raw_score for result in ranking.results}
         return [scores[place] for place in range(len(passages))]
 
     return score

@@ -26,7 +26,9 @@ def test_each_line_comes_out_with_the_results_that_rank_gives(rerank: Run, tmp_p
         assert found == given
         ranking = rank(given["query"], given["documents"], scorer)
         assert [one["index"] for one in results] == [one.index for one in ranking]
-        assert [one["raw_score"] for one in results] == pytest.approx([o.score for o in ranking])
+        assert [one["raw_score"] for one in results] == pytest.approx(
+            [o.raw_score for o in ranking]
+        )
 
 
 def test_a_result_is_what_ranks_json_has(rerank: Run) -> None:

@@ -39,7 +39,7 @@ def test_the_best_n_are_the_head_of_the_whole_ranking(scores: list[int], n: int)
 def test_min_score_applies_to_relevance() -> None:
     logits = OverlapScorer(windowed(8, scale="logit"), number_in)
     ranking = rank("q", ["0", "-1", "2"], logits, min_score=0.5)
-    assert [(r.index, round(r.relevance, 4)) for r in ranking] == [(2, 0.8808), (0, 0.5)]
+    assert [(r.index, round(r.relevance_score, 4)) for r in ranking] == [(2, 0.8808), (0, 0.5)]
     assert order("q", ["0", "-1", "2"], min_score=0.5) == [2]
 
 
@@ -62,7 +62,7 @@ def test_a_long_document_is_ranked_by_its_best_window() -> None:
     text = " ".join(["no"] * 30 + ["fox", "fox"] + ["no"] * 30)
     ranking = rank("fox", ["fox no", text], scorer)
     first = ranking[0]
-    assert (first.index, first.score, first.tokens) == (1, 2.0, 62)
+    assert (first.index, first.raw_score, first.tokens) == (1, 2.0, 62)
     assert first.chunks > 6
     assert "fox fox" in first.passage.text
     assert text[first.passage.start : first.passage.end] == first.passage.text
@@ -89,7 +89,7 @@ def test_mean_of_the_best_three_points_at_the_best() -> None:
     scorer = OverlapScorer(windowed(8))
     text = " ".join(["fox"] * 8 + ["no"] * 20)
     result = rank("fox", [text], scorer, aggregate="mean-top-3", overlap_tokens=0)[0]
-    assert result.score < result.passage_score
+    assert result.raw_score < result.passage_score
     assert result.passage.start == 0
 
 

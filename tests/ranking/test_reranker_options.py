@@ -66,12 +66,15 @@ def test_explained_results_have_all_their_chunks() -> None:
     ranking = rank("fox", ["fox", text], scorer, explain=True, overlap_tokens=0)
     for result in ranking:
         assert len(result.explanation) == result.chunks
-        assert max(part.score for part in result.explanation) == result.score
+        assert max(part.raw_score for part in result.explanation) == result.raw_score
         assert [part.chunk.start for part in result.explanation] == sorted(
             part.chunk.start for part in result.explanation
         )
         assert result.passage in [part.chunk for part in result.explanation]
-        assert {part.relevance for part in result.explanation} <= {0.5, 1 / (1 + math.exp(-1.0))}
+        assert {part.relevance_score for part in result.explanation} <= {
+            0.5,
+            1 / (1 + math.exp(-1.0)),
+        }
     words = " ".join(part.chunk.text for part in ranking[1].explanation).split()
     assert words == text.split()
     assert rank("fox", ["fox", text], scorer)[0].explanation == ()
@@ -99,7 +102,7 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
 ) -> None:
     scorer = Sums(batch)
     ranking = rank("q", texts, scorer)
-    scores = {r.index: r.score for r in ranking}
+    scores = {r.index: r.raw_score for r in ranking}
     filled = [text for text in texts if text.strip()]
     expected = {p: sum(map(float, t.split())) for p, t in enumerate(texts) if t.strip()}
     assert scores == expected
@@ -111,7 +114,7 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring.Recent.__init__, "__defaults__", (window, 1000))
         few = Sums(batch)
-        assert {r.index: r.score for r in rank("q", texts, few)} == expected
+        assert {r.index: r.raw_score for r in rank("q", texts, few)} == expected
         assert len(set(filled)) <= len(few.asked) <= len(filled)
 
 
@@ -137,10 +140,10 @@ def test_an_equal_document_has_its_own_source_and_place() -> None:
 def test_a_model_gives_equal_documents_equal_scores(mini: Scorer) -> None:
     texts = ["how to get a refund", "slugs eat lettuce", "how to get a refund"]
     ranking = rank("refund", texts, mini)
-    scores = {result.index: result.score for result in ranking}
+    scores = {result.index: result.raw_score for result in ranking}
     assert scores[0] == scores[2]
     assert ranking.duplicates == 1
-    alone = rank("refund", texts[:1], mini)[0].score
+    alone = rank("refund", texts[:1], mini)[0].raw_score
     assert scores[0] == pytest.approx(alone, abs=1e-6)
 
 
@@ -158,12 +161,12 @@ class Pass(Iterable[str]):
 
 def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be() -> None:
     texts = ["cats", "dogs", "cats and dogs", "birds"] * WORDS_INFO.batch
-    expected = [(r.index, r.score) for r in rank("cats", texts, LexicalScorer(), n=5)]
+    expected = [(r.index, r.raw_score) for r in rank("cats", texts, LexicalScorer(), n=5)]
     passes = Pass(texts)
-    assert [(r.index, r.score) for r in rank("cats", passes, LexicalScorer(), n=5)] == expected
+    assert [(r.index, r.raw_score) for r in rank("cats", passes, LexicalScorer(), n=5)] == expected
     assert passes.begun == 2
     once = (text for text in texts)
-    assert [(r.index, r.score) for r in rank("cats", once, LexicalScorer(), n=5)] == expected
+    assert [(r.index, r.raw_score) for r in rank("cats", once, LexicalScorer(), n=5)] == expected
     assert expected[0][1] > 0
 
 

@@ -76,7 +76,7 @@ class Titled(OverlapScorer):
 
 def test_a_title_counts_in_scores_and_not_in_passages() -> None:
     ranking = rank("fox", [Document("text"), Document("text", title="the fox")], Titled())
-    assert [(r.index, r.score, r.passage.text) for r in ranking] == [
+    assert [(r.index, r.raw_score, r.passage.text) for r in ranking] == [
         (1, 1.0, "text"),
         (0, 0.0, "text"),
     ]

@@ -33,22 +33,24 @@ def test_scores_follow_the_formula() -> None:
     def score(tf: int, length: int) -> float:
         return idf * tf / (tf + 1.2 * (0.25 + 0.75 * length / (sum(lengths) / 3)))
 
-    assert {result.index: result.score for result in ranking} == pytest.approx(
+    assert {result.index: result.raw_score for result in ranking} == pytest.approx(
         {0: score(1, 3), 1: 0.0, 2: score(2, 4)}, abs=1e-6
     )
-    assert [result.relevance for result in ranking] == [result.score for result in ranking]
+    assert [result.relevance_score for result in ranking] == [
+        result.raw_score for result in ranking
+    ]
 
 
 def test_words_are_stemmed() -> None:
     ranking = rank("refunding", ["a parcel", "refunds and others"], open_scorer("bm25"))
     assert ranking[0].index == 1
-    assert ranking[0].score > 0
+    assert ranking[0].raw_score > 0
 
 
 @pytest.mark.parametrize("query", ["zebra", "the", "?!"])
 def test_no_word_in_common_scores_nothing_and_keeps_the_order(query: str) -> None:
     ranking = rank(query, ["cats purr", "dogs bark"], open_scorer("bm25"))
-    assert [(result.index, result.score) for result in ranking] == [(0, 0.0), (1, 0.0)]
+    assert [(result.index, result.raw_score) for result in ranking] == [(0, 0.0), (1, 0.0)]
 
 
 def test_documents_are_whole_unless_chunks_are_asked_for() -> None:
@@ -79,7 +81,7 @@ def test_scores_are_those_of_bm25s(query: str, collection: list[str]) -> None:
     if not any(LexicalScorer()._stems.of(text) for text in collection):
         return  # of which bm25s makes no index
     ranking = rank(query, collection, LexicalScorer())
-    found = [result.score for result in sorted(ranking, key=lambda result: result.index)]
+    found = [result.raw_score for result in sorted(ranking, key=lambda result: result.index)]
     assert found == pytest.approx(scores_of_bm25s(query, collection), abs=1e-4)
 
 
@@ -98,14 +100,14 @@ def test_each_query_has_a_collection_of_its_own(collection: list[str], queries: 
 def test_a_document_that_stands_there_twice_counts_twice() -> None:
     once = rank("cats", ["cats", "dogs", "birds"], LexicalScorer())
     twice = rank("cats", ["cats", "cats", "dogs", "birds"], LexicalScorer())
-    assert twice[0].score == twice[1].score < once[0].score
+    assert twice[0].raw_score == twice[1].raw_score < once[0].raw_score
     assert twice.duplicates == 1  # which says no more than that it is there
 
 
 def test_a_title_is_part_of_what_is_scored() -> None:
     ranking = rank("cats", [Document("purr"), Document("purr", title="Cats")], LexicalScorer())
     assert ranking[0].index == 1
-    assert ranking[0].score > ranking[1].score == 0.0
+    assert ranking[0].raw_score > ranking[1].raw_score == 0.0
 
 
 def test_more_words_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

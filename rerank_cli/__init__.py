@@ -1,11 +1,15 @@
-"""Rerank documents for a query, from Python: `rank`, `open_scorer`, and the types they speak in.
+"""Rerank documents for a query, from Python.
 
-    from rerank_cli import open_scorer, rank
+    from rerank_cli import Reranker
 
-    for result in rank("how do I get a refund", ["…", "…"], open_scorer()):
-        print(result.rank, result.relevance_score, result.document.text)
+    with Reranker("mini") as reranker:
+        for result in reranker.rank("how do I get a refund", ["…", "…"], n=5):
+            print(result.rank, result.relevance_score, result.document.text)
 
-Importing costs nothing: each name is loaded when it is first used.
+`Reranker` opens a model once and ranks for many queries, from many threads; `rank` is for one.
+Documents are strings, `Document`s, or mappings with `text`. Errors are `RerankError`s. Importing
+the package costs nothing: each name is loaded when it is first used. The names below, the modules
+`rerank_cli.types` and `rerank_cli.errors` and the command are public; all else may change.
 """
 
 from importlib import import_module
@@ -13,8 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rerank_cli.errors import RerankError as RerankError
-    from rerank_cli.providers import Asked, Calling, Remote
-    from rerank_cli.ranking.reranker import rank
+    from rerank_cli.providers import RemoteOptions as RemoteOptions
+    from rerank_cli.ranking.chunking import ChunkOptions as ChunkOptions
+    from rerank_cli.ranking.reranker import Pending as Pending
+    from rerank_cli.ranking.reranker import Reranker as Reranker
+    from rerank_cli.ranking.reranker import rank as rank
+    from rerank_cli.ranking.results import Selection as Selection
+    from rerank_cli.runtimes import RuntimeOptions as RuntimeOptions
     from rerank_cli.scorers import open_scorer as open_scorer
     from rerank_cli.types import Chunk as Chunk
     from rerank_cli.types import Document as Document
@@ -27,12 +36,14 @@ if TYPE_CHECKING:
     from rerank_cli.types import ScorerInfo as ScorerInfo
 
 _HOMES = {
-    "RerankError": "errors",
+    "Reranker": "ranking.reranker",
+    "Pending": "ranking.reranker",
     "rank": "ranking.reranker",
     "open_scorer": "scorers",
-    "Asked": "providers",
-    "Calling": "providers",
-    "Remote": "providers",
+    "ChunkOptions": "ranking.chunking",
+    "RemoteOptions": "providers",
+    "RuntimeOptions": "runtimes",
+    "Selection": "ranking.results",
     "Chunk": "types",
     "Document": "types",
     "Media": "types",
@@ -42,23 +53,27 @@ _HOMES = {
     "Scored": "types",
     "Scorer": "types",
     "ScorerInfo": "types",
+    "RerankError": "errors",
 }
 
 __version__ = "0.1.0"
 __all__ = [
-    "Asked",
-    "Calling",
     "Chunk",
+    "ChunkOptions",
     "Document",
     "Media",
     "Pair",
+    "Pending",
     "Ranked",
     "Ranking",
-    "Remote",
+    "RemoteOptions",
     "RerankError",
+    "Reranker",
+    "RuntimeOptions",
     "Scored",
     "Scorer",
     "ScorerInfo",
+    "Selection",
     "open_scorer",
     "rank",
 ]
@@ -68,3 +83,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -111,13 +111,13 @@ class NotInstalled(ModelError):
 
 
 class ProviderError(ScorerError):
-    """`lasting` says that any other request would fail like it: the key, the model, the address.
+    """`permanent` says that any other request would fail like it: the key, the model, the address.
 
-    `passing` says that the same request may succeed another time.
+    `transient` says that the same request may succeed another time.
     """
 
-    lasting = False
-    passing = False
+    permanent = False
+    transient = False
 
 
 class AnswerError(ProviderError):

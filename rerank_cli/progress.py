@@ -240,6 +240,7 @@ def _clock(seconds: float) -> str:
 
 
 OPTION = "--timing"
+is_timed = False  # whether the laps are wanted
 _STAT = Path("/proc/self/stat")
 _STARTED = 19  # of the fields after the name: when the process began, in ticks since the boot
 
@@ -263,7 +264,7 @@ def lap(name: str) -> None:
     _last = now
 
 
-def told() -> str:
+def report_laps() -> str:
     """The laps so far as lines, and their sum, in seconds."""
     lap(REST)
     spent: Mapping[str, float] = {**_spent, STARTING: _spent[STARTING] + _before_us()}
@@ -271,11 +272,13 @@ def told() -> str:
     return "\n".join(f"{seconds:8.3f} s  {name}" for name, seconds in [*rows, _whole(spent)])
 
 
-def asked(arguments: list[str]) -> tuple[list[str], bool]:
-    """Take `--timing` out of a command line, of whichever command it is."""
+def take_timing_option(arguments: list[str]) -> list[str]:
+    """Take `--timing` out of a command line, of whichever command it is, and remember it."""
+    global is_timed
     end = arguments.index("--") if "--" in arguments else len(arguments)
     left = [argument for argument in arguments[:end] if argument != OPTION]
-    return [*left, *arguments[end:]], len(left) < end
+    is_timed = len(left) < end
+    return [*left, *arguments[end:]]
 
 
 def _whole(spent: Mapping[str, float]) -> tuple[str, float]:

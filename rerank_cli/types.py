@@ -3,11 +3,9 @@
 Frozen dataclasses and protocols. Imports nothing of ours and does nothing by itself.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
-
-from rerank_cli.errors import UsageError
 
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
@@ -110,6 +108,11 @@ class Pair(NamedTuple):
     query: str
     chunk: Chunk
 
+    @classmethod
+    def from_texts(cls, query: str, text: str) -> "Pair":
+        """A pair of two texts, the second as it is: not cut, and its tokens not counted."""
+        return cls(query, Chunk(Document(text), 0, len(text), text, 0))
+
 
 @dataclass(frozen=True, slots=True)
 class ScorerInfo:
@@ -119,7 +122,8 @@ class ScorerInfo:
     one sequence, query and `specials` (special tokens of a pair) included; None where none is set.
     `scope` is "set" where a score depends on the other documents. An `estimated` tokenizer counts
     rather too many tokens; `query_tokens` counts those of a query, where not just its own count. It
-    scores `media`, reads `languages`, and likes `batch` documents at once, `ahead` pairs under way.
+    scores `media` and reads `languages`. It is best given `preferred_batch` documents at once, and busy
+    with `max_pending_pairs` pairs under way.
     """
 
     name: str
@@ -135,8 +139,8 @@ class ScorerInfo:
     media: frozenset[str] = frozenset()
     languages: Sequence[str] = ()
     query_tokens: Callable[[str], int] | None = None
-    batch: int = 256
-    ahead: int = 0
+    preferred_batch: int = 256
+    max_pending_pairs: int = 0
 
     @property
     def model(self) -> str:
@@ -189,23 +193,41 @@ class SurveyingScorer(Scorer, Protocol):
 
 
 class Part(NamedTuple):
-    """The scores of some of the pairs that were asked for, and the places of these."""
+    """The scores of some pairs, and the places of these among all that were given."""
 
     places: Sequence[int]
     scored: Scored
 
 
-@runtime_checkable
-class StreamingScorer(Scorer, Protocol):
-    """A scorer that works on many pairs at once and has their scores in an order of its own.
+class ScoringJob(Protocol):
+    """Pairs that are being scored."""
 
-    `stream` keeps the contract of `score`, a part at a time, each place once; it has begun when it
-    returns, and is over when closed. `account` says for a person what all scoring has taken.
+    def cancel(self) -> None:
+        """Score none of those that have not begun; may be called from any thread, and often."""
+
+
+@runtime_checkable
+class ConcurrentScorer(Scorer, Protocol):
+    """A scorer that works on the pairs of many callers at once, and may be used by many threads.
+
+    `start` begins to score pairs and returns. It keeps the contract of `score`, a part at a time:
+    `receive` is called from the scorer's threads, until each place was in a part, or with the
+    exception that ends the job. Between clients the work is shared out fairly. `account` says for
+    a person what all scoring has taken. `close` ends the scorer's threads.
     """
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]: ...
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> ScoringJob: ...
 
     def account(self) -> str: ...
+
+    def close(self) -> None: ...
 
 
 class Progress(NamedTuple):
@@ -342,17 +364,10 @@ class PricedScorer(Scorer, Protocol):
 
 @runtime_checkable
 class InstructedScorer(Scorer, Protocol):
-    """A scorer of a kind that may take an instruction: what it is to look for.
+    """A scorer that may take an instruction: what the model is to look for.
 
-    `asking` gives one that shares all else with it, and raises `UsageError` for a model that takes
-    none.
+    `with_instruction` gives one that shares all else with it, and raises `UsageError` for a model
+    that takes none.
     """
 
-    def asking(self, instruction: str) -> Scorer: ...
-
-
-def asking(scorer: Scorer, instruction: str) -> Scorer:
-    """The same model with another instruction; raises `UsageError` where it takes none."""
-    if not isinstance(scorer, InstructedScorer):
-        raise UsageError(f"{scorer.info.model} takes no instruction")
-    return scorer.asking(instruction)
+    def with_instruction(self, instruction: str) -> Scorer: ...

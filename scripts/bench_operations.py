@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rerank_cli import machine
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import Device, Engine, Network, Row, Runtime, open_network
+from rerank_cli.runtimes import Device, Network, Row, Runtime, RuntimeOptions, open_network
 from rerank_cli.runtimes.onnxruntime_graph import session_options
 from rerank_cli.runtimes.prepared_cache import Prepared
 
@@ -95,7 +95,7 @@ def others(folder: Path, quantised: Network) -> None:
 
 
 def opened(path: Path, runtime: Runtime) -> Network:
-    engine = Engine(runtime, Device.CPU, threads=1)
+    engine = RuntimeOptions(runtime, Device.CPU, threads=1)
     return open_network(describe(path, path.name), engine, Prepared.usual())
 
 

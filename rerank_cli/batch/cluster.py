@@ -11,17 +11,17 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import replace_file
-from rerank_cli.batch.flow import Bounds, Flow, Sizes
+from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.job import identity_of
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import Shape, line_of
+from rerank_cli.batch.outputs import line_of
 from rerank_cli.batch.parquet import Columns
 from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, Item, read_line, record_of, too_large
 from rerank_cli.batch.report import Figures, failed_line
@@ -35,10 +35,7 @@ from rerank_cli.errors import (
     UsageError,
 )
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.providers import Remote
-from rerank_cli.ranking.results import Selection
-from rerank_cli.runtimes import Engine
-from rerank_cli.scorers import is_remote, open_scorer
+from rerank_cli.scorers import is_remote
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import ScorerInfo
 
@@ -227,22 +224,6 @@ _SETTINGS = {  # where nothing else is said
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What every actor needs to know: how records are read, scored and written, and where to."""
-
-    output: str
-    model: str | None
-    engine: Engine
-    remote: Remote
-    fields: Fields
-    selection: Selection
-    sizes: Sizes
-    shape: Shape
-    window: int
-    most: int
-
-
 class Part(NamedTuple):
     """A shard that is done: the name of its part, and its figures."""
 
@@ -254,10 +235,11 @@ class Part(NamedTuple):
 class ScoringActor:
     """A process with the model open, that scores one shard after another."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        engine = replace(work.engine, threads=work.engine.threads or 1)
-        self._scorer = open_scorer(work.model, engine=engine, remote=work.remote)
+    def __init__(self, options: BatchOptions, output: str) -> None:
+        runtime = replace(options.runtime, threads=options.runtime.threads or 1)
+        self._options = replace(options, runtime=runtime)
+        self._output = output
+        self._reranker = self._options.open_reranker()
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Score the shards of a block, each a row of its fields."""
@@ -274,28 +256,29 @@ class ScoringActor:
         }
 
     def _part(self, shard: Shard) -> Part:
-        work = self._work
-        flow = Flow(self._scorer, work.selection, work.sizes, Bounds(work.window))
+        options = self._options
+        is_pairs, results = options.fields.pairs, options.results
+        flow = Flow(self._reranker, options.selection, Bounds(options.window_bytes))
         figures = Figures()
-        columns = (
-            Columns(schema_of(shard), work.shape, work.fields.pairs) if shard.is_rows else None
-        )
+        columns = Columns(schema_of(shard), results, is_pairs) if shard.is_rows else None
         name = f"part-{shard.number:06}{PARQUET_SUFFIX if columns else '.jsonl'}"
         rows: list[dict[str, Any]] = []
-        with written(f"{work.output}/{name}") as stream:
-            items = items_of(shard, work.fields, self._scorer.info, work.most)
+        with written(f"{self._output}/{name}") as stream:
+            items = items_of(shard, options.fields, self._reranker.info, options.max_record_bytes)
             for outcome in flow.through(items):
                 figures.see(outcome)
                 if columns:
                     rows.append(columns.row_of(outcome))
                 else:
-                    stream.write(line_of(outcome, work.shape, pairs=work.fields.pairs))
+                    stream.write(line_of(outcome, results, pairs=is_pairs))
             if columns:
                 columns.write(rows, stream)
         return Part(shard.number, name, figures.kept())
 
 
-def run(work: Work, shards: Sequence[Shard], address: str | None) -> Iterator[Part]:
+def score_shards(
+    options: BatchOptions, output: str, shards: Sequence[Shard], address: str | None
+) -> Iterator[Part]:
     """Score shards on a cluster, or on this machine without an address, and give them as they end.
 
     An actor has as many cores as the engine has threads, by default one; a shard whose actor dies
@@ -314,12 +297,12 @@ def run(work: Work, shards: Sequence[Shard], address: str | None) -> Iterator[Pa
         if ours:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
-        threads = work.engine.threads or 1
+        threads = options.runtime.threads or 1
         most = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         rows = [one._asdict() for one in shards]
         found = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ScoringActor,
-            fn_constructor_args=(work,),
+            fn_constructor_args=(options, output),
             batch_size=1,
             batch_format="numpy",
             compute=ActorPoolStrategy(min_size=1, max_size=min(most, len(rows))),
@@ -408,57 +391,45 @@ class Manifest:
 
 
 def run_on_ray(
-    asked: BatchOptions, address: str | None, terminal: Terminal, *, ordered: bool
+    options: BatchOptions, address: str | None, terminal: Terminal, *, ordered: bool
 ) -> ExitCode:
     """Do all of it, or what is left of it; raises `ScorerError`, `InputError`, `OutputError`."""
-    if asked.runs is not None or asked.errors is not None or asked.fail_fast:
+    if options.run_files is not None or options.errors is not None or options.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")
-    if asked.input == STDIN or asked.output is None:
+    if options.input == STDIN or options.output is None:
         raise UsageError("--engine ray reads files and writes a folder", hint="IN -o OUT")
-    if is_remote(asked.model):
+    if is_remote(options.model):
         raise UsageError(
-            f"--engine ray is for models that are run here, and {asked.model} is a provider's",
+            f"--engine ray is for models that are run here, and {options.model} is a provider's",
             hint="one machine sends all that a provider takes: leave --engine out",
         )
-    output = asked.output_uri
+    output = options.output_uri
     folder = f"{output}.parts" if ordered else output
     if ordered and "://" in output:
         raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
     manifest = Manifest(
         folder,
-        {"version": __version__, **identity_of(asked)},
-        shards_of(asked.input, _SHARDS, _MOST),
+        {"version": __version__, **identity_of(options)},
+        shards_of(options.input, _SHARDS, _MOST),
     )
-    _prepare(folder, manifest, asked, terminal)
-    work = Work(
-        folder,
-        asked.model,
-        asked.engine,
-        asked.remote,
-        asked.fields,
-        asked.selection,
-        asked.sizes,
-        asked.shape,
-        asked.window,
-        asked.most,
-    )
+    _prepare(folder, manifest, options, terminal)
     if manifest.left:
-        for part in run(work, manifest.left, address):
+        for part in score_shards(options, folder, manifest.left, address):
             manifest.add(part)
             terminal.say(f"{len(manifest.parts):,} of {len(manifest.shards):,} shards done")
     if ordered:
         _join(manifest, Path(output))
     figures = manifest.figures()
-    if asked.report is not None:
-        body = {**figures.kept(), "parts": len(manifest.parts), "asked": identity_of(asked)}
-        replace_file(asked.report, json.dumps(body, indent=2).encode() + b"\n")
+    if options.report is not None:
+        body = {**figures.kept(), "parts": len(manifest.parts), "asked": identity_of(options)}
+        replace_file(options.report, json.dumps(body, indent=2).encode() + b"\n")
     if figures.failed:
         terminal.warn(failed_line(figures))
         return ExitCode.SCORER
     return ExitCode.OK
 
 
-def _prepare(folder: str, manifest: Manifest, asked: BatchOptions, terminal: Terminal) -> None:
+def _prepare(folder: str, manifest: Manifest, options: BatchOptions, terminal: Terminal) -> None:
     """Make the folder, or find what was done in it."""
     from pyarrow.fs import FileType
 
@@ -466,11 +437,11 @@ def _prepare(folder: str, manifest: Manifest, asked: BatchOptions, terminal: Ter
     there = place.system.get_file_info(place.path).type
     if there == FileType.File:
         raise OutputError(f"{folder}: is a file", hint="ray writes a folder of parts")
-    if there == FileType.Directory and not asked.resume:
+    if there == FileType.Directory and not options.resume:
         raise OutputError(
             f"{folder}: is there already", hint="--resume goes on in it; or name another folder"
         )
-    if asked.resume:
+    if options.resume:
         manifest.resume()
         terminal.say(f"{len(manifest.parts):,} of {len(manifest.shards):,} shards were done before")
     try:

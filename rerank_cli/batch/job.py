@@ -22,6 +22,7 @@ from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
 from rerank_cli.batch.report import Figures, Latencies
 from rerank_cli.batch.sources import Source, digest_of
 from rerank_cli.errors import InputError, OutputError, ScorerError
+from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import local_folder
 
 VERSION = 1
@@ -246,7 +247,7 @@ class Job:
                     self._journal.close()
 
     def _items(self, is_stopping: Callable[[], bool]) -> Iterator[Item]:
-        for item in self.source.items(self._flow.scorer.info, self.done):
+        for item in self.source.items(self._flow.reranker.info, self.done):
             if is_stopping():
                 return
             self._read += 1
@@ -294,22 +295,22 @@ class Job:
             self._synced = now
 
 
-def journal_and_start(asked: BatchOptions, source: Source) -> tuple[Journal | None, Mark]:
+def journal_and_start(options: BatchOptions, source: Source) -> tuple[Journal | None, Mark]:
     """The job's journal and where it was; a new one where there is none to go on with."""
-    if asked.output is None:
+    if options.output is None:
         return None, Mark()
-    path, identity = journal_of(asked.output), _identity(asked, source)
-    if not asked.resume or not (path.exists() or asked.output.exists()):
+    path, identity = journal_of(options.output), _identity(options, source)
+    if not options.resume or not (path.exists() or options.output.exists()):
         return Journal.begin(path, identity), Mark()
     journal = Journal.resume(path, identity)
-    mark = journal.last(_size_of(asked.output))
-    if mark.position and not _is_whole(asked.output, mark.position):
+    mark = journal.last(_size_of(options.output))
+    if mark.position and not _is_whole(options.output, mark.position):
         mark = journal.last_synced()
-    if asked.errors is not None and mark.errors > _size_of(asked.errors):
+    if options.errors is not None and mark.errors > _size_of(options.errors):
         mark = journal.last_synced()
-        if mark.errors > _size_of(asked.errors):
+        if mark.errors > _size_of(options.errors):
             raise InputError(
-                f"{asked.errors}: has less than was written to it",
+                f"{options.errors}: has less than was written to it",
                 hint="without it the job cannot go on: begin anew, with another -o",
             )
     return journal, mark
@@ -337,32 +338,34 @@ def _is_whole(output: Path, position: int) -> bool:
     return tail.endswith(b"\n") and b"\0" not in tail
 
 
-def _identity(asked: BatchOptions, source: Source) -> Mapping[str, Any]:
+def _identity(options: BatchOptions, source: Source) -> Mapping[str, Any]:
     """What the output depends on, which is the same where a job goes on."""
-    return {"input": source.identity(), "version": __version__, **identity_of(asked)}
+    return {"input": source.identity(), "version": __version__, **identity_of(options)}
 
 
-def identity_of(asked: BatchOptions) -> dict[str, Any]:
+def identity_of(options: BatchOptions) -> dict[str, Any]:
     """What the output depends on but for the input."""
-    remote, sizes = asked.remote, asdict(asked.sizes)
+    remote, chunks = options.remote, options.chunks
+    sent = {"instruction": options.instruction} if options.instruction is not None else {}
     return {
         "model": {
-            "name": asked.model,
-            "files": _files_of(asked.model),
-            "runtime": asked.engine.runtime,
-            "device": asked.engine.device,
+            "name": options.model,
+            "files": _files_of(options.model),
+            "runtime": options.runtime.runtime,
+            "device": options.runtime.device,
             "base_url": remote.base_url,
         },
         "options": {
-            **asdict(asked.fields),
-            **asdict(asked.selection),
-            **sizes,
-            "output": asked.shape,
-            "max_record": asked.most,
-            "errors": asked.errors is not None,
-            "runs": asked.runs is not None,
-            "asked": [dict(remote.asked.options), dict(remote.asked.fields)],
-            "chunk": [remote.cutting, remote.sigmoid, remote.tokenizer],
+            **asdict(options.fields),
+            **asdict(options.selection),
+            **asdict(chunks),
+            "max_chunks": chunks.max_chunks or DEFAULT_MAX_CHUNKS,
+            "output": options.results,
+            "max_record": options.max_record_bytes,
+            "errors": options.errors is not None,
+            "runs": options.run_files is not None,
+            "asked": [{**sent, **remote.request_options}, dict(remote.fields)],
+            "chunk": [remote.chunk, remote.sigmoid, remote.tokenizer],
         },
     }
 

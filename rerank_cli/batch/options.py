@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rerank_cli.batch.flow import Sizes
 from rerank_cli.batch.outputs import Shape
 from rerank_cli.batch.records import Fields
-from rerank_cli.providers import Remote
+from rerank_cli.providers import RemoteOptions
+from rerank_cli.ranking.chunking import ChunkOptions
+from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import Selection
-from rerank_cli.runtimes import Engine
+from rerank_cli.runtimes import RuntimeOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
-    """A run to be reranked, and where its queries and documents are."""
+class RunFiles:
+    """A TREC run to be reranked, and where its queries and documents are."""
 
     run: Path
     queries: Path
@@ -22,24 +23,39 @@ class Runs:
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """What a command line asks for; an `output` of None is stdout, `output_uri` is as it came."""
+    """What a command line asks for.
+
+    An `output` of None is standard output, and `output_uri` is what was written for it.
+    `window_bytes` of records are held at once, and a record has `max_record_bytes` at most.
+    """
 
     input: str
     output: Path | None
-    runs: Runs | None
+    output_uri: str
+    run_files: RunFiles | None
     fields: Fields
     selection: Selection
-    sizes: Sizes
-    shape: Shape
-    window: int
-    most: int
+    chunks: ChunkOptions
+    results: Shape
+    window_bytes: int
+    max_record_bytes: int
     errors: Path | None
     report: Path | None
     model: str | None
-    engine: Engine
-    remote: Remote
-    output_uri: str = ""
+    instruction: str | None
+    runtime: RuntimeOptions
+    remote: RemoteOptions
     resume: bool = False
     fail_fast: bool = False
     strict: bool = False
     verbose: bool = False
+
+    def open_reranker(self) -> Reranker:
+        """Open the model; raises the errors of `open_scorer`."""
+        return Reranker(
+            self.model,
+            instruction=self.instruction,
+            runtime=self.runtime,
+            chunks=self.chunks,
+            remote=self.remote,
+        )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_cli.batch.records import Gap, Outcome
 from rerank_cli.terminal import counted
-from rerank_cli.types import PricedScorer, Scorer, StreamingScorer
+from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 
 if TYPE_CHECKING:
     from rerank_cli.batch.job import Job
@@ -182,5 +182,5 @@ def account_of(job: "Job", scorer: Scorer) -> Iterator[str]:
         f"{counted(figures.records, 'record')}, {counted(figures.pairs, 'pair')} scored, "
         f"{figures.reused:,} reused, {counted(figures.tokens, 'token')} in {figures.seconds:.1f} s"
     )
-    if isinstance(scorer, StreamingScorer):
+    if isinstance(scorer, ConcurrentScorer):
         yield scorer.account()

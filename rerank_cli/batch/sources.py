@@ -338,16 +338,18 @@ class Run:
         return Record(given, found.text, documents)
 
 
-def source_of(asked: BatchOptions) -> Source:
+def open_source(options: BatchOptions) -> Source:
     """Open the input that a command line names."""
-    if asked.runs is not None:
-        runs = asked.runs
-        return Run(runs.run, runs.queries, runs.corpus, cache_directory(), asked.most)
-    if holds_parquet(asked.input):
+    files = options.run_files
+    if files is not None:
+        return Run(
+            files.run, files.queries, files.corpus, cache_directory(), options.max_record_bytes
+        )
+    if holds_parquet(options.input):
         from rerank_cli.batch.parquet import Rows
 
-        return Rows(Path(asked.input), asked.fields)
-    return JsonLines(asked.input, asked.fields, asked.most)
+        return Rows(Path(options.input), options.fields)
+    return JsonLines(options.input, options.fields, options.max_record_bytes)
 
 
 def holds_parquet(path: str) -> bool:

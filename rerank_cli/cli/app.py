@@ -20,36 +20,17 @@ from rerank_cli.cli.typer_commands import (
     DEFAULT,
     DefaultGroup,
     RankCommand,
-    chosen,
-    given,
 )
-from rerank_cli.errors import ExitCode, RerankError, UsageError
-from rerank_cli.inputs.file_types import Unit
-from rerank_cli.providers import (
-    CONCURRENCY,
-    CONNECT_TIMEOUT,
-    RETRIES,
-    TIMEOUT,
-    Asked,
-    Calling,
-    Cutting,
-    OnError,
-    Remote,
-)
-from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, Encoding
-from rerank_cli.ranking.results import Aggregation
-from rerank_cli.render import Format
-from rerank_cli.runtimes import Device, Engine, Runtime
-from rerank_cli.terminal import Color, PipeClosed, Terminal, warn
+from rerank_cli.errors import ExitCode, RerankError
+from rerank_cli.terminal import PipeClosed, warn
 
 
 def leave_process(run_line: Callable[[list[str]], int]) -> None:
     """Run the command line and leave the process with its exit code."""
-    arguments, timed = progress.asked(sys.argv[1:])
-    code = run_line(arguments)
-    if timed:
+    code = run_line(progress.take_timing_option(sys.argv[1:]))
+    if progress.is_timed:
         with suppress(OSError):
-            sys.stderr.write(f"{progress.told()}\n")
+            sys.stderr.write(f"{progress.report_laps()}\n")
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # whatever could not be written has been said
             stream.flush()
@@ -131,73 +112,15 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
 
 
 @app.command(DEFAULT, cls=RankCommand, epilog=EPILOG)
-def rank(
-    ctx: typer.Context,
-    arguments: options.Arguments = None,
-    query: options.Query = None,
-    query_file: options.QueryFile = None,
-    document: options.Documents = None,
-    recursive: options.Recursive = False,
-    files_from: options.FilesFrom = None,
-    unit: options.UnitOption = Unit.AUTO,
-    input_format: options.InputFormatOption = None,
-    field: options.Fields = None,
-    id_field: options.IdField = None,
-    prepend: options.PrependOption = None,
-    grep: options.Grep = False,
-    null: options.Null = False,
-    model: options.Model = None,
-    threads: options.Threads = None,
-    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: options.DeviceOption = Device.AUTO,
-    pull: options.Pull = False,
-    offline: options.Offline = False,
-    chunk: options.Chunk = Cutting.AUTO,
-    tokenizer: options.TokenizerOption = None,
-    encoding: options.EncodingOption = Encoding.AUTO,
-    chunk_tokens: options.ChunkTokens = None,
-    overlap_tokens: options.OverlapTokens = None,
-    max_chunks: options.MaxChunks = DEFAULT_MAX_CHUNKS,
-    aggregate: options.Aggregate = Aggregation.MAX,
-    truncate_query: options.TruncateQuery = False,
-    strict: options.Strict = False,
-    base_url: options.BaseUrl = None,
-    instruction: options.Instruction = None,
-    image: options.Image = None,
-    truncate: options.TruncateOption = None,
-    user: options.User = None,
-    metadata: options.Metadata = None,
-    set_: options.Set = None,
-    header: options.Header = None,
-    lenient: options.Lenient = False,
-    sigmoid: options.Sigmoid = False,
-    on_error: options.OnErrorOption = OnError.FAIL,
-    dry_run: options.DryRun = False,
-    concurrency: options.Concurrency = CONCURRENCY,
-    retries: options.Retries = RETRIES,
-    timeout: options.Timeout = TIMEOUT,
-    connect_timeout: options.ConnectTimeout = CONNECT_TIMEOUT,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
-    insecure: options.Insecure = False,
-    top_n: options.TopN = None,
-    min_score: options.MinScore = None,
-    within: options.Within = None,
-    keep_empty: options.KeepEmpty = False,
-    passages: options.Passages = False,
-    explain: options.Explain = False,
-    form: options.FormatOption = None,
-    as_json: options.AsJson = False,
-    output: options.OutputFile = None,
-    scores: options.Scores = False,
-    full: options.Full = False,
-    color: options.ColorOption = Color.AUTO,
-    verbose: options.Verbose = False,
-    show_completion: options.ShowCompletion = None,
-    install_completion: options.InstallCompletion = None,
-    timing_: options.Timing = False,
-    version: options.Version = False,
-) -> int:
+@options.with_options(
+    options.input_options,
+    options.model_options,
+    options.chunking_options,
+    options.provider_options,
+    options.output_options,
+    options.program_options,
+)
+def rank(ctx: typer.Context) -> int:
     """Rank documents by their relevance to a query, best first.
 
     Documents are lines, records or whole files, from FILEs, from --document, or from standard
@@ -214,107 +137,27 @@ def rank(
     rerank -m cohere/rerank-v3.5 "fox" *.txt     by a provider's model
     """
     progress.lap(progress.STARTING)
-    if as_json and form not in (None, Format.JSON) and given(ctx, "form"):
-        raise UsageError(f"--json and --format {form} ask for different things")
+    options.output_format(ctx)  # raises where two are given
 
-    from rerank_cli.cli.options import fields_of, headers_of, image_of, metadata_of, options_of
-    from rerank_cli.scorers import LEXICAL, opening
+    from rerank_cli.scorers import BM25, open_in_background
 
-    if model not in (None, LEXICAL):
+    model = ctx.params["model"]
+    if model not in (None, BM25):
         from rerank_cli.commands.models import ready
 
-        ready(model, pull=pull, keep_off=offline)
+        ready(model, pull=ctx.params["pull"], keep_off=ctx.params["offline"])
 
-    scorer = opening(  # while the rest is imported
+    opening = open_in_background(  # while the rest is imported
         model,
-        engine=Engine(runtime, device, threads),
-        remote=Remote(
-            base_url=base_url,
-            asked=Asked(
-                options=options_of(
-                    instruction=instruction,
-                    truncate=truncate,
-                    user=user,
-                    metadata=metadata_of(metadata or []),
-                ),
-                fields=fields_of(set_ or []),
-                headers=headers_of(header or []),
-                image=image_of(image),
-                image_only=image is not None and query is None and query_file is None,
-            ),
-            calling=Calling(
-                concurrency=concurrency,
-                retries=retries,
-                timeout=timeout,
-                connect_timeout=connect_timeout,
-                requests_per_minute=rpm,
-                tokens_per_minute=tpm,
-                insecure=insecure,
-            ),
-            cutting=chunk,
-            cuts=chunk_tokens is not None or aggregate is not Aggregation.MAX,
-            max_chunks=max_chunks if chosen(ctx, "max_chunks") else None,
-            overlap_tokens=overlap_tokens,
-            tokenizer=tokenizer,
-            lenient=lenient,
-            sigmoid=sigmoid,
-            rehearsed=dry_run,
-        ),
+        instruction=ctx.params["instruction"],
+        runtime=options.runtime_options(ctx),
+        remote=options.remote_options(ctx),
+        chunks=options.chunk_options(ctx),
     )
 
-    from rerank_cli.atomic_files import Destination
-    from rerank_cli.commands.rank import Output, gather, rank_documents
-    from rerank_cli.inputs.records import Fields
-    from rerank_cli.inputs.source import Reading
+    from rerank_cli.commands.rank import rank_documents
 
-    # Where files are looked for or paths are written NUL ends those, and lines are lines.
-    of_names = recursive or files_from is not None or (form is Format.PATHS and not as_json)
-    wanted, inputs = gather(
-        arguments or [],
-        Reading(
-            unit=unit,
-            form=input_format,
-            fields=Fields(field or [], id_field),
-            null=null and not of_names,
-            grep=grep,
-            prepend=prepend,
-        ),
-        query=image if image is not None and query is None and query_file is None else query,
-        query_file=query_file,
-        documents=document or [],
-        files_from=files_from,
-        null=null,
-        recursive=recursive,
-    )
-    return rank_documents(
-        wanted,
-        inputs,
-        scorer,
-        Output(
-            form=Format.JSON if as_json else form,
-            destination=None if output in (None, "-") else Destination(output),
-            passages=passages,
-            scores=scores,
-            null=null,
-            full=full,
-            explain=explain,
-            strict=strict,
-            verbose=verbose,
-            on_error=on_error,
-            rehearsed=dry_run,
-        ),
-        Terminal.current(color, to_file=output not in (None, "-")),
-        n=top_n,
-        min_score=min_score,
-        within=within,
-        keep_empty=keep_empty,
-        aggregate=aggregate.value,
-        chunk_tokens=chunk_tokens,
-        overlap_tokens=overlap_tokens,
-        max_chunks=max_chunks,
-        truncate_query=truncate_query,
-        encoding=encoding,
-    )
+    return rank_documents(ctx, opening)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from rerank_cli.cli.typer_commands import DEFAULT, elsewhere, given
+from rerank_cli.cli.typer_commands import DEFAULT, elsewhere, is_given
 from rerank_cli.errors import OutputError, RerankError
 
 VARIABLE = "_RERANK_COMPLETE"  # `cli` knows it too, and imports this only where it is set
@@ -95,7 +95,7 @@ def _parameters(command: Any, ctx: Any, words: list[str], incomplete: str) -> Va
             return _names(parameters, ctx, incomplete)
     for argument in parameters:
         if argument.param_type_name == "argument" and (
-            argument.nargs == -1 or not given(ctx, argument.name)
+            argument.nargs == -1 or not is_given(ctx, argument.name)
         ):
             files = "FILE" in (argument.metavar or "")
             return _items(argument, ctx, incomplete) or (None if files else [])
@@ -109,7 +109,7 @@ def _names(parameters: list[Any], ctx: Any, incomplete: str) -> list[tuple[str, 
         repeatable = option.param_type_name == "option" and option.multiple
         if option.param_type_name != "option" or option.hidden:
             continue
-        if given(ctx, option.name) and not repeatable:
+        if is_given(ctx, option.name) and not repeatable:
             continue
         names = [*option.opts, *(option.secondary_opts if incomplete.startswith("--no") else [])]
         text = (option.help or "").partition(". ")[0].rstrip(".")

@@ -73,7 +73,7 @@ def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
     }
 
 
-def given(ctx: Any, parameter: str) -> bool:
+def is_given(ctx: Any, parameter: str) -> bool:
     """Whether an option was given on the command line, and is not merely a setting."""
     return str(ctx.get_parameter_source(parameter).name) == "COMMANDLINE"
 

@@ -1,7 +1,4 @@
-"""`rerank batch`: many queries, each with documents of its own, in a job that can be resumed.
-
-Thin: the job is `batch`'s business, and its steps are `batch_flow`'s.
-"""
+"""`rerank batch`: many queries, each with documents of its own, in a job that can be resumed."""
 
 import json
 import signal
@@ -27,200 +24,145 @@ from rerank_cli.batch.job import (
     is_whole_job,
     journal_and_start,
 )
-from rerank_cli.batch.options import BatchOptions
+from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import Shape, Sink, StreamSink, file_sink, line_of, run_of
 from rerank_cli.batch.parquet import Columns, PartsSink, Rows
-from rerank_cli.batch.records import PARQUET_SUFFIX, Fields
+from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, bytes_of
 from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of
-from rerank_cli.batch.sources import Source, holds_parquet, source_of
+from rerank_cli.batch.sources import Source, holds_parquet, open_source
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import PlainCommand, chosen
+from rerank_cli.cli.typer_commands import PlainCommand
 from rerank_cli.errors import ExitCode, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.progress import shown
-from rerank_cli.providers import (
-    CONCURRENCY,
-    CONNECT_TIMEOUT,
-    RETRIES,
-    TIMEOUT,
-    Asked,
-    Calling,
-    Cutting,
-    Remote,
-)
-from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, Encoding
-from rerank_cli.ranking.results import Aggregation
-from rerank_cli.runtimes import Device, Engine, Runtime
-from rerank_cli.scorers import open_scorer
+from rerank_cli.scorers import BM25
 from rerank_cli.terminal import PipeClosed, Terminal
+from rerank_cli.types import Scorer
+
+DEFAULT_WINDOW_SIZE, DEFAULT_RECORD_SIZE = "64MB", "64MB"
+_RECORDS_PER_REQUEST = 4  # records begun for each request that is sent at once
 
 
-class EngineKind(StrEnum):
+class BatchEngine(StrEnum):
     """What a batch is run by."""
 
     LOCAL = "local"
     RAY = "ray"
 
 
+app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
 _input = partial(typer.Option, rich_help_panel="Input")
 _output = partial(typer.Option, rich_help_panel="Output")
 _engine = partial(typer.Option, rich_help_panel="Engine")
 
-Input = Annotated[str | None, typer.Argument(metavar="[IN]", show_default=False)]
-QueryField = Annotated[
-    str, _input("--query-field", metavar="NAME", help="The field with the query.")
-]
-DocumentsField = Annotated[
-    str | None,
-    _input(
-        "--documents-field",
-        metavar="NAME",
-        help="The field with the documents. Default: documents, or document with --pairs.",
-    ),
-]
-TextField = Annotated[
-    list[str] | None,
-    _input(
-        "--text-field",
-        metavar="NAME",
-        help="The field of a document that holds its text; repeatable. Default: text, content, …",
-    ),
-]
-IdField = Annotated[
-    str | None, _input("--id-field", metavar="NAME", help="The field that names a record.")
-]
-Pairs = Annotated[
-    bool, _input("--pairs", help="A line is one query and one document, and gets a score.")
-]
-RunFile = Annotated[
-    Path | None,
-    _input("--run", metavar="FILE", help="Rerank a TREC run; a TREC run comes out."),
-]
-QueriesFile = Annotated[
-    Path | None, _input("--queries", metavar="FILE", help="The run's queries: TSV or JSONL.")
-]
-CorpusFile = Annotated[
-    Path | None, _input("--corpus", metavar="FILE", help="The run's documents: TSV or JSONL.")
-]
-MaxRecord = Annotated[
-    str,
-    _input(
-        "--max-record",
-        metavar="SIZE",
-        show_default=True,
-        help="The longest record that is read; a longer one becomes an error record.",
-    ),
-]
-OutputFile = Annotated[
-    str | None,
-    _output(
-        "-o",
-        "--out",
-        metavar="OUT",
-        help="Write to OUT: JSONL, .gz, .zst, or a folder of parts where it ends in .parquet.",
-    ),
-]
-ShapeOption = Annotated[
-    Shape, _output("--output", help="Of each result: full, as --json has it; its scores; its id.")
-]
-ErrorsFile = Annotated[
-    Path | None,
-    _output("--errors", metavar="FILE", help="Put error records there, and not in their places."),
-]
-ReportFile = Annotated[
-    Path | None, _output("--report", metavar="FILE", help="Write all figures, as JSON.")
-]
-FailFast = Annotated[bool, _output("--fail-fast", help="Stop at the first record that fails.")]
-Resume = Annotated[
-    bool, _output("--resume", help="Go on where an earlier run ended, however it did.")
-]
-Plan = Annotated[
-    bool, _engine("--plan", help="Say what a run would take, by a sample, and run nothing.")
-]
-EngineOption = Annotated[
-    EngineKind, _engine("--engine", help="ray: on a cluster; IN and OUT may be s3:// or gs://.")
-]
-Address = Annotated[
-    str | None,
-    _engine("--address", metavar="ADDRESS", help="The cluster: auto or ray://HOST:PORT."),
-]
-Ordered = Annotated[
-    bool, _engine("--ordered", help="Join ray's parts to one file, in the input's order.")
-]
-Window = Annotated[
-    str,
-    _engine(
-        "--window",
-        metavar="SIZE",
-        show_default=True,
-        help="Records that are held at once, in bytes of input.",
-    ),
-]
-
-
-app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-
-WINDOW, MOST = "64MB", "64MB"
-
 
 @app.command("batch", cls=PlainCommand)
+@options.with_options(options.model_options, options.chunking_options)
+@options.with_options(options.output_options, only="top_n min_score verbose")
+@options.with_options(
+    options.provider_options,
+    only="base_url instruction truncate user metadata set_ header lenient sigmoid concurrency "
+    "retries timeout connect_timeout rpm tpm insecure",
+)
 def batch(
     ctx: typer.Context,
-    input_: Input = None,
-    out: OutputFile = None,
-    query_field: QueryField = "query",
-    documents_field: DocumentsField = None,
-    text_field: TextField = None,
-    id_field: IdField = None,
-    pairs: Pairs = False,
-    run: RunFile = None,
-    queries: QueriesFile = None,
-    corpus: CorpusFile = None,
-    max_record: MaxRecord = MOST,
-    output: ShapeOption = Shape.FULL,
-    top_n: options.TopN = None,
-    min_score: options.MinScore = None,
-    errors: ErrorsFile = None,
-    fail_fast: FailFast = False,
-    resume: Resume = False,
-    report: ReportFile = None,
-    strict: options.Strict = False,
-    verbose: options.Verbose = False,
-    plan: Plan = False,
-    engine: EngineOption = EngineKind.LOCAL,
-    address: Address = None,
-    ordered: Ordered = False,
-    window: Window = WINDOW,
-    model: options.Model = None,
-    threads: options.Threads = None,
-    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: options.DeviceOption = Device.AUTO,
-    pull: options.Pull = False,
-    offline: options.Offline = False,
-    chunk: options.Chunk = Cutting.AUTO,
-    tokenizer: options.TokenizerOption = None,
-    encoding: options.EncodingOption = Encoding.AUTO,
-    chunk_tokens: options.ChunkTokens = None,
-    overlap_tokens: options.OverlapTokens = None,
-    max_chunks: options.MaxChunks = DEFAULT_MAX_CHUNKS,
-    aggregate: options.Aggregate = Aggregation.MAX,
-    truncate_query: options.TruncateQuery = False,
-    base_url: options.BaseUrl = None,
-    instruction: options.Instruction = None,
-    truncate: options.TruncateOption = None,
-    user: options.User = None,
-    metadata: options.Metadata = None,
-    set_: options.Set = None,
-    header: options.Header = None,
-    lenient: options.Lenient = False,
-    sigmoid: options.Sigmoid = False,
-    concurrency: options.Concurrency = CONCURRENCY,
-    retries: options.Retries = RETRIES,
-    timeout: options.Timeout = TIMEOUT,
-    connect_timeout: options.ConnectTimeout = CONNECT_TIMEOUT,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
-    insecure: options.Insecure = False,
+    input_: Annotated[str | None, typer.Argument(metavar="[IN]", show_default=False)] = None,
+    output: Annotated[
+        str | None,
+        _output(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="Write to OUT: JSONL, .gz, .zst, or a folder of parts where it ends in .parquet.",
+        ),
+    ] = None,
+    query_field: Annotated[
+        str, _input("--query-field", metavar="NAME", help="The field with the query.")
+    ] = "query",
+    documents_field: Annotated[
+        str | None,
+        _input(
+            "--documents-field",
+            metavar="NAME",
+            help="The field with the documents. Default: documents, or document with --pairs.",
+        ),
+    ] = None,
+    text_field: Annotated[
+        list[str] | None,
+        _input(
+            "--text-field",
+            metavar="NAME",
+            help="The field of a document that holds its text; repeatable. Default: text, content, …",
+        ),
+    ] = None,
+    id_field: Annotated[
+        str | None, _input("--id-field", metavar="NAME", help="The field that names a record.")
+    ] = None,
+    pairs: Annotated[
+        bool, _input("--pairs", help="A line is one query and one document, and gets a score.")
+    ] = False,
+    run: Annotated[
+        Path | None,
+        _input("--run", metavar="FILE", help="Rerank a TREC run; a TREC run comes out."),
+    ] = None,
+    queries: Annotated[
+        Path | None, _input("--queries", metavar="FILE", help="The run's queries: TSV or JSONL.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, _input("--corpus", metavar="FILE", help="The run's documents: TSV or JSONL.")
+    ] = None,
+    max_record: Annotated[
+        str,
+        _input(
+            "--max-record",
+            metavar="SIZE",
+            show_default=True,
+            help="The longest record that is read; a longer one becomes an error record.",
+        ),
+    ] = DEFAULT_RECORD_SIZE,
+    results: Annotated[
+        Shape,
+        _output("--results", help="Of each result: full, as --json has it; its scores; its id."),
+    ] = Shape.FULL,
+    errors: Annotated[
+        Path | None,
+        _output(
+            "--errors", metavar="FILE", help="Put error records there, and not in their places."
+        ),
+    ] = None,
+    fail_fast: Annotated[
+        bool, _output("--fail-fast", help="Stop at the first record that fails.")
+    ] = False,
+    resume: Annotated[
+        bool, _output("--resume", help="Go on where an earlier run ended, however it did.")
+    ] = False,
+    report: Annotated[
+        Path | None, _output("--report", metavar="FILE", help="Write all figures, as JSON.")
+    ] = None,
+    plan: Annotated[
+        bool, _engine("--plan", help="Say what a run would take, by a sample, and run nothing.")
+    ] = False,
+    engine: Annotated[
+        BatchEngine,
+        _engine("--engine", help="ray: on a cluster; IN and OUT may be s3:// or gs://."),
+    ] = BatchEngine.LOCAL,
+    address: Annotated[
+        str | None,
+        _engine("--address", metavar="ADDRESS", help="The cluster: auto or ray://HOST:PORT."),
+    ] = None,
+    ordered: Annotated[
+        bool, _engine("--ordered", help="Join ray's parts to one file, in the input's order.")
+    ] = False,
+    window: Annotated[
+        str,
+        _engine(
+            "--window",
+            metavar="SIZE",
+            show_default=True,
+            help="Records that are held at once, in bytes of input.",
+        ),
+    ] = DEFAULT_WINDOW_SIZE,
 ) -> int:
     """Rank many queries' documents: JSONL in, the same lines out with their results.
 
@@ -232,148 +174,129 @@ def batch(
 
     \b
     rerank batch in.jsonl -o out.jsonl              the default model
-    rerank batch in.jsonl.gz -o out.jsonl.gz -n 10 --output ids
+    rerank batch in.jsonl.gz -o out.jsonl.gz -n 10 --results ids
     rerank batch in.jsonl -o out.jsonl --resume     after kill -9, a full disk, Ctrl-C
     rerank batch --run bm25.trec --queries q.tsv --corpus corpus.jsonl.gz -o mini.trec
     rerank batch in.jsonl --plan                    how long would it take?
     rerank batch s3://b/in -o s3://b/out --engine ray --address auto
     """
-    from rerank_cli.batch.flow import Sizes
-    from rerank_cli.batch.options import BatchOptions, Runs
-    from rerank_cli.batch.records import bytes_of
-    from rerank_cli.cli.options import fields_of, headers_of, metadata_of, options_of
-    from rerank_cli.commands.models import ready
-    from rerank_cli.ranking.results import Selection
-    from rerank_cli.scorers import LEXICAL
 
-    given = [one for one in (run, queries, corpus) if one is not None]
-    if given and (run is None or queries is None or corpus is None or input_ is not None):
+    job = _read_options(ctx)
+    terminal = Terminal.current(to_file=output is not None)
+    if plan:
+        from rerank_cli.batch.estimate import report_plan
+
+        return report_plan(job, terminal)
+    if engine is BatchEngine.RAY:
+        from rerank_cli.batch.cluster import run_on_ray
+
+        return run_on_ray(job, address, terminal, ordered=ordered)
+    if address is not None or ordered:
+        raise UsageError("--address and --ordered are for --engine ray")
+    return run_here(job, terminal)
+
+
+def _read_options(ctx: typer.Context) -> BatchOptions:
+    """Make an object of what the command line asks for; raises `UsageError`."""
+    given = ctx.params
+    names = [given[name] for name in ("run", "queries", "corpus")]
+    has_run = any(name is not None for name in names)
+    if has_run and (None in names or given["input_"] is not None):
         raise UsageError(
             "--run, --queries and --corpus make up an input of their own",
             hint="all three are needed, and no IN",
         )
-    if model not in (None, LEXICAL):
-        ready(model, pull=pull, keep_off=offline)
-    asked = BatchOptions(
-        input=input_ or "-",
-        output=None if out in (None, "-") else Path(str(out)),
-        output_uri=out or "",
-        runs=None
-        if run is None or queries is None or corpus is None
-        else Runs(run, queries, corpus),
+    if given["model"] not in (None, BM25):
+        from rerank_cli.commands.models import ready
+
+        ready(given["model"], pull=given["pull"], keep_off=given["offline"])
+    is_pairs = given["pairs"]
+    return BatchOptions(
+        input=given["input_"] or STDIN,
+        output=None if given["output"] in (None, "-") else Path(given["output"]),
+        output_uri=given["output"] or "",
+        run_files=RunFiles(*names) if has_run else None,
         fields=Fields(
-            query=query_field,
-            documents=documents_field or ("document" if pairs else "documents"),
-            text=tuple(text_field or ()),
-            id=id_field,
-            pairs=pairs,
+            query=given["query_field"],
+            documents=given["documents_field"] or ("document" if is_pairs else "documents"),
+            text=tuple(given["text_field"] or ()),
+            id=given["id_field"],
+            pairs=is_pairs,
         ),
-        selection=Selection(n=top_n, min_score=min_score, aggregate=aggregate.value),
-        sizes=Sizes(chunk_tokens, overlap_tokens, max_chunks, truncate_query, encoding),
-        shape=output,
-        window=bytes_of(window, "--window"),
-        most=bytes_of(max_record, "--max-record"),
-        errors=errors,
-        report=report,
-        model=model,
-        engine=Engine(runtime, device, threads),
-        remote=Remote(
-            base_url=base_url,
-            asked=Asked(
-                options=options_of(
-                    instruction=instruction,
-                    truncate=truncate,
-                    user=user,
-                    metadata=metadata_of(metadata or []),
-                ),
-                fields=fields_of(set_ or []),
-                headers=headers_of(header or []),
-            ),
-            calling=Calling(
-                concurrency=concurrency,
-                retries=retries,
-                timeout=timeout,
-                connect_timeout=connect_timeout,
-                requests_per_minute=rpm,
-                tokens_per_minute=tpm,
-                insecure=insecure,
-            ),
-            cutting=chunk,
-            cuts=chunk_tokens is not None or aggregate is not Aggregation.MAX,
-            max_chunks=max_chunks if chosen(ctx, "max_chunks") else None,
-            overlap_tokens=overlap_tokens,
-            tokenizer=tokenizer,
-            lenient=lenient,
-            sigmoid=sigmoid,
-        ),
-        resume=resume,
-        fail_fast=fail_fast,
-        strict=strict,
-        verbose=verbose,
+        selection=options.selection(ctx),
+        chunks=options.chunk_options(ctx),
+        results=given["results"],
+        window_bytes=bytes_of(given["window"], "--window"),
+        max_record_bytes=bytes_of(given["max_record"], "--max-record"),
+        errors=given["errors"],
+        report=given["report"],
+        model=given["model"],
+        instruction=given["instruction"],
+        runtime=options.runtime_options(ctx),
+        remote=options.remote_options(ctx),
+        resume=given["resume"],
+        fail_fast=given["fail_fast"],
+        strict=given["strict"],
+        verbose=given["verbose"],
     )
-    terminal = Terminal.current(to_file=out is not None)
-    if plan:
-        from rerank_cli.batch.estimate import planned
-
-        return planned(asked, terminal)
-    if engine is EngineKind.RAY:
-        from rerank_cli.batch.cluster import run_on_ray
-
-        return run_on_ray(asked, address, terminal, ordered=ordered)
-    if address is not None or ordered:
-        raise UsageError("--address and --ordered are for --engine ray")
-
-    return run_here(asked, terminal)
 
 
-_REQUESTS_AHEAD = 4  # records begun for each request that is sent at once
-
-
-def run_here(asked: BatchOptions, terminal: Terminal) -> ExitCode:
+def run_here(job_options: BatchOptions, terminal: Terminal) -> ExitCode:
     """Do all of it; raises the errors of reading, scoring and writing."""
-    if asked.output is None:
-        if asked.resume:
+    if job_options.output is None:
+        if job_options.resume:
             raise UsageError("--resume goes on in a file", hint="-o FILE names it")
-        return _run(asked, terminal)
-    if not asked.output.parent.is_dir():
-        raise OutputError(f"{asked.output}: there is no directory {asked.output.parent}")
-    lock = FileLock(f"{asked.output}.lock", blocking=False)
+        return _run(job_options, terminal)
+    if not job_options.output.parent.is_dir():
+        raise OutputError(
+            f"{job_options.output}: there is no directory {job_options.output.parent}"
+        )
+    lock = FileLock(f"{job_options.output}.lock", blocking=False)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UsageError(f"{asked.output}: another process writes it") from error
+        raise UsageError(f"{job_options.output}: another process writes it") from error
     except OSError as error:
-        raise OutputError(f"{asked.output}: {error.strerror}") from error
+        raise OutputError(f"{job_options.output}: {error.strerror}") from error
     try:
-        return _run(asked, terminal)
+        return _run(job_options, terminal)
     finally:
         with suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
 
 
-def _run(asked: BatchOptions, terminal: Terminal) -> ExitCode:
-    _check(asked)
-    with closing(source_of(asked)) as source:
-        return _run_from(source, asked, terminal)
+def _run(job_options: BatchOptions, terminal: Terminal) -> ExitCode:
+    _check(job_options)
+    with closing(open_source(job_options)) as source:
+        return _run_from(source, job_options, terminal)
 
 
-def _run_from(source: Source, asked: BatchOptions, terminal: Terminal) -> ExitCode:
-    journal, start = journal_and_start(asked, source)
-    if journal is not None and asked.output is not None and is_whole_job(journal, asked.output):
-        terminal.say(f"{asked.output} is whole already: there is nothing to do")
+def _run_from(source: Source, job_options: BatchOptions, terminal: Terminal) -> ExitCode:
+    journal, start = journal_and_start(job_options, source)
+    output = job_options.output
+    if journal is not None and output is not None and is_whole_job(journal, output):
+        terminal.say(f"{output} is whole already: there is nothing to do")
         return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
-    scorer = open_scorer(asked.model, engine=asked.engine, remote=asked.remote)
-    together = asked.remote.calling.concurrency * _REQUESTS_AHEAD if scorer.info.remote else None
-    job = Job(
-        source,
-        Flow(scorer, asked.selection, asked.sizes, Bounds(asked.window, together)),
-        _writer(asked, source, terminal, start),
-        errors=None if asked.errors is None else file_sink(asked.errors, start.errors),
-        journal=journal,
-        start=start,
-        fail_fast=asked.fail_fast,
-    )
+    with job_options.open_reranker() as reranker:
+        remote = job_options.remote
+        max_records = remote.concurrency * _RECORDS_PER_REQUEST if reranker.info.remote else None
+        job = Job(
+            source,
+            Flow(reranker, job_options.selection, Bounds(job_options.window_bytes, max_records)),
+            _writer(job_options, source, terminal, start),
+            errors=None
+            if job_options.errors is None
+            else file_sink(job_options.errors, start.errors),
+            journal=journal,
+            start=start,
+            fail_fast=job_options.fail_fast,
+        )
+        return _finish(job, job_options, reranker.scorer, terminal)
+
+
+def _finish(job: Job, job_options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
+    """Run the job to its end, or to Ctrl-C, and say what came of it."""
     interrupted = False
     try:
         with (
@@ -384,57 +307,61 @@ def _run_from(source: Source, asked: BatchOptions, terminal: Terminal) -> ExitCo
     except PipeClosed:  # whoever reads has enough
         return ExitCode.OK
     finally:
-        if asked.report is not None:
-            report = report_of(job, scorer, identity_of(asked), done=not interrupted)
-            replace_file(asked.report, json.dumps(report, indent=2).encode() + b"\n")
+        if job_options.report is not None:
+            report = report_of(job, scorer, identity_of(job_options), done=not interrupted)
+            replace_file(job_options.report, json.dumps(report, indent=2).encode() + b"\n")
         for line in remarks_on(job, scorer):
             terminal.warn(line)
-        if asked.verbose:
+        if job_options.verbose:
             terminal.say("\n".join(account_of(job, scorer)))
     if interrupted:
-        terminal.say(_how_to_go_on(asked, job))
+        terminal.say(_how_to_go_on(job_options, job))
         return ExitCode.INTERRUPTED
     if job.figures.failed:
         return ExitCode.SCORER
-    if asked.strict and (job.figures.truncated or job.figures.missing):
+    if job_options.strict and (job.figures.truncated or job.figures.missing):
         return ExitCode.TRUNCATED
     return ExitCode.OK
 
 
-def _check(asked: BatchOptions) -> None:
+def _check(job_options: BatchOptions) -> None:
     """Find what cannot be before anything is opened."""
-    if asked.input == STDIN and asked.runs is None and sys.stdin.isatty():
+    if job_options.input == STDIN and job_options.run_files is None and sys.stdin.isatty():
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
-    asked.selection.check()
-    output = asked.output
-    parquet_in = holds_parquet(asked.input)
+    job_options.selection.check()
+    output = job_options.output
+    parquet_in = holds_parquet(job_options.input)
     if output is not None and output.suffix == PARQUET_SUFFIX and not parquet_in:
         raise UsageError(
             f"{output}: Parquet comes of Parquet only, whose columns have types",
             hint="write JSON Lines: -o OUT.jsonl",
         )
-    if asked.runs is not None and asked.fields.pairs:
+    if job_options.run_files is not None and job_options.fields.pairs:
         raise UsageError("--pairs and --run are different inputs")
-    for path in (output, asked.errors) if not asked.resume else ():
+    for path in (output, job_options.errors) if not job_options.resume else ():
         if path is not None and (path.exists() or path.is_symlink()) and not path.is_char_device():
             raise OutputError(
                 f"{path}: is there already", hint="--resume goes on in it; or name another file"
             )
-    if asked.resume and asked.runs is None and asked.input == STDIN:
+    if job_options.resume and job_options.run_files is None and job_options.input == STDIN:
         raise UsageError("--resume needs a file to read again, and not standard input")
-    if asked.errors is not None and asked.errors == output:
+    if job_options.errors is not None and job_options.errors == output:
         raise UsageError("--errors and -o name one file")
 
 
-def _writer(asked: BatchOptions, source: Source, terminal: Terminal, start: Mark) -> Writer:
-    pairs, output = asked.fields.pairs, asked.output
+def _writer(job_options: BatchOptions, source: Source, terminal: Terminal, start: Mark) -> Writer:
+    pairs, output = job_options.fields.pairs, job_options.output
     if output is not None and output.suffix == PARQUET_SUFFIX:
         assert isinstance(source, Rows)  # noqa: S101 - `_check` has seen to it
-        return PartsSink(output, Columns(source.schema, asked.shape, pairs), start.position)
+        return PartsSink(output, Columns(source.schema, job_options.results, pairs), start.position)
     sink: Sink = (
         StreamSink(terminal.stdout) if output is None else file_sink(output, start.position)
     )
-    lines = run_of if asked.runs else partial(line_of, shape=asked.shape, pairs=pairs)
+    lines = (
+        run_of
+        if job_options.run_files
+        else partial(line_of, shape=job_options.results, pairs=pairs)
+    )
     return LineWriter(sink, lines)
 
 
@@ -461,6 +388,6 @@ def _stopping(terminal: Terminal) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _how_to_go_on(asked: BatchOptions, job: Job) -> str:
+def _how_to_go_on(job_options: BatchOptions, job: Job) -> str:
     done = f"interrupted after {job.figures.records:,} records"
-    return done if asked.output is None else f"{done}: --resume goes on"
+    return done if job_options.output is None else f"{done}: --resume goes on"

@@ -26,7 +26,7 @@ from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
 from rerank_cli.models.store import MANIFEST, Store, sha256_of
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
-from rerank_cli.runtimes import Device, Engine, Runtime
+from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.onnx_file import is_dynamic
 from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
 from rerank_cli.terminal import Terminal, printable
@@ -39,11 +39,9 @@ _WIDTH = 24  # columns of names
 
 
 @app.command("doctor", cls=PlainCommand)
+@options.with_options(options.model_options, only="model threads runtime device")
 def doctor(
-    model: options.Model = None,
-    threads: options.Threads = None,
-    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: options.DeviceOption = Device.AUTO,
+    ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
     """Tell what a model runs on here, and check that it is what it should be.
@@ -57,7 +55,7 @@ def doctor(
     rerank doctor -m ./my-model --json
     """
 
-    found = facts(model, Engine(runtime, device, threads))
+    found = facts(ctx.params["model"], options.runtime_options(ctx))
     if as_json:
         text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     else:
@@ -206,7 +204,7 @@ _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _PASSAGE = "The parcel comes back within thirty days."
 
 
-def facts(model: str | None, engine: Engine) -> dict[str, dict[str, Any]]:
+def facts(model: str | None, engine: RuntimeOptions) -> dict[str, dict[str, Any]]:
     """Find all of them; what is wrong with the model is one of them, its `error`."""
     found: dict[str, dict[str, Any]] = {
         "versions": {
@@ -292,7 +290,7 @@ def _cores(threads: int | None) -> dict[str, Any]:
     return {"cores": cores, "threads": cores, "why": why}
 
 
-def _model(model: str | None, engine: Engine) -> tuple[dict[str, Any], list[Check]]:
+def _model(model: str | None, engine: RuntimeOptions) -> tuple[dict[str, Any], list[Check]]:
     from rerank_cli.scorers import local_folder, open_scorer
 
     folder = local_folder(model)
@@ -301,7 +299,7 @@ def _model(model: str | None, engine: Engine) -> tuple[dict[str, Any], list[Chec
         import rerank_cli.scorers.cross_encoder  # noqa: F401 - to import is not to open
 
     began = time.perf_counter()
-    scorer = open_scorer(model, engine=engine)
+    scorer = open_scorer(model, runtime=engine)
     opened = time.perf_counter() - began
     about: dict[str, Any] = {"name": scorer.info.model}
     if scorer.info.remote:

@@ -6,7 +6,7 @@ Thin: what is measured is `evaluation`'s business, and how it is drawn `eval_tab
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from rerank_cli.atomic_files import on_ctrl_c
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand
 from rerank_cli.errors import ExitCode, UsageError
-from rerank_cli.evaluation.datasets import task_of
+from rerank_cli.evaluation.datasets import Task, task_of
 from rerank_cli.evaluation.measures import DEFAULT, parsed
 from rerank_cli.evaluation.report import (
     Comparison,
@@ -41,17 +41,17 @@ from rerank_cli.evaluation.run import (
     Job,
     Work,
     compare_windows,
-    is_remote_system,
     open_system,
     read_collections,
+    read_system,
     score_by_words,
     stamp_of,
-    system_of,
 )
 from rerank_cli.evaluation.statistics import Difference, Verdict
 from rerank_cli.progress import noted
-from rerank_cli.providers import CONCURRENCY, CONNECT_TIMEOUT, RETRIES, TIMEOUT, Calling, Remote
-from rerank_cli.runtimes import Device, Engine, Runtime
+from rerank_cli.providers import RemoteOptions
+from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, ChunkOptions
+from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.terminal import PipeClosed, Terminal, counted, printable
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
@@ -104,6 +104,10 @@ def _file(name: str, text: str) -> Any:
 
 
 @app.command("eval", cls=PlainCommand)
+@options.with_options(options.model_options, only="threads runtime device")
+@options.with_options(
+    options.provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm"
+)
 def evaluate(
     ctx: typer.Context,
     datasets: Datasets = None,
@@ -127,16 +131,6 @@ def evaluate(
         Path | None,
         typer.Option("--runs", metavar="DIR", help="Write each system's run, for trec_eval."),
     ] = None,
-    threads: options.Threads = None,
-    runtime: options.RuntimeOption = Runtime.ONNXRUNTIME,
-    device: options.DeviceOption = Device.AUTO,
-    base_url: options.BaseUrl = None,
-    concurrency: options.Concurrency = CONCURRENCY,
-    retries: options.Retries = RETRIES,
-    timeout: options.Timeout = TIMEOUT,
-    connect_timeout: options.ConnectTimeout = CONNECT_TIMEOUT,
-    rpm: options.Rpm = None,
-    tpm: options.Tpm = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
     """Measure whether reranking helps on your own queries, and how sure that is.
@@ -156,18 +150,6 @@ def evaluate(
     from rerank_cli.evaluation.datasets import Parts
     from rerank_cli.evaluation.run import EvalOptions
 
-    engine = Engine(runtime, device, threads)
-    asked = Remote(
-        base_url=base_url,
-        calling=Calling(
-            concurrency=concurrency,
-            retries=retries,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            requests_per_minute=rpm,
-            tokens_per_minute=tpm,
-        ),
-    )
     parts = None
     if queries is not None or corpus is not None:
         if datasets or queries is None or corpus is None or qrels is None:
@@ -179,7 +161,7 @@ def evaluate(
     elif not datasets:
         raise UsageError("eval needs a DATASET", hint="rerank eval --help shows what one is")
     return (
-        evaluated(
+        run_evaluation(
             EvalOptions(
                 datasets=[Path(one) for one in datasets or []],
                 parts=parts,
@@ -196,8 +178,8 @@ def evaluate(
                 runs=runs,
                 as_json=as_json,
             ),
-            engine,
-            asked,
+            options.runtime_options(ctx),
+            options.remote_options(ctx),
             Terminal.current(),
         )
         or ExitCode.OK
@@ -492,54 +474,72 @@ def tell(jobs: Sequence[Job], terminal: Terminal) -> None:
 _BM25 = "bm25"
 
 
-def evaluated(asked: EvalOptions, engine: Engine, remote: Remote, terminal: Terminal) -> ExitCode:
+def run_evaluation(
+    wanted: EvalOptions, runtime: RuntimeOptions, remote: RemoteOptions, terminal: Terminal
+) -> ExitCode:
     """Do all of it, and write the results."""
-    measures = parsed(asked.measures or DEFAULT)
-    systems = [system_of(text, engine) for text in asked.models]
-    if remote.base_url and not any(map(is_remote_system, systems)):
+    measures = parsed(wanted.measures or DEFAULT)
+    # A query is cut, and a document has as many chunks everywhere as one that `rank` is given.
+    chunks = ChunkOptions(max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True)
+    systems = [read_system(text, runtime, chunks) for text in wanted.models]
+    if remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
-    scorers = [open_system(system, remote) for system in systems]
-    compare_windows(asked, systems, scorers, terminal)
+    rerankers = {system: open_system(system, remote) for system in systems}
+    compare_windows(wanted, rerankers, terminal)
     tasks = [
-        task_of(one, asked.depths[-1], asked.sample, asked.seed) for one in read_collections(asked)
+        task_of(collection, wanted.depths[-1], wanted.sample, wanted.seed)
+        for collection in read_collections(wanted)
     ]
     for task in tasks:
         for note in task.notes:
             terminal.warn(f"{task.name}: {note}")
-    work = [
-        [
-            Work(task, system, scorer, asked.depths, stamp_of(system, remote))
-            for system, scorer in zip(systems, scorers, strict=True)
+    works = {
+        task.name: [
+            Work(task, system, reranker, wanted.depths, stamp_of(system, remote))
+            for system, reranker in rerankers.items()
         ]
         for task in tasks
-    ]
-    jobs = [job for of in work for one in of for job in one.jobs.values()]
+    }
+    jobs = [job for group in works.values() for work in group for job in work.jobs.values()]
     score(jobs, terminal)
-    sets = []
-    for task, of in zip(tasks, work, strict=True):
-        rows = Rows(task, measures, asked.seed, condensed=asked.condensed)
-        made = [rows.first]
-        if _BM25 not in (task.first, *asked.models):
-            made.append(rows.baseline(_BM25, score_by_words(task)))
-        made += [rows.of(one.job(depth), depth) for one in of for depth in asked.depths]
-        sets.append(Set(task, [*made, rows.oracle()]))
-    means = overall(sets, asked.seed)
-    measure = next(iter(measures))
-    comparison = None
-    if asked.compare is not None:
-        first, second = asked.compare
-        names = first.strip(), second.strip()
-        comparison = compare_systems(names, asked.depths[-1], sets, measure, asked.seed)
-    if asked.runs:
-        write_runs(asked.runs, sets)
-    if asked.per_query:
-        write_per_query(asked.per_query, sets)
-    with suppress(PipeClosed):  # whoever reads has enough
-        if asked.as_json:
-            terminal.write([dumped(as_json(sets, means, comparison, asked.seed))])
-        else:
-            terminal.write(drawn(sets, means, comparison, list(measures), terminal))
+    sets = [_measure(task, works[task.name], measures, wanted) for task in tasks]
+    _write(sets, wanted, terminal, list(measures))
     tell(jobs, terminal)
     for job in jobs:
         job.close()
+    for reranker in rerankers.values():
+        reranker.close()
     return ExitCode.OK
+
+
+def _measure(
+    task: Task, works: Sequence[Work], measures: Mapping[str, Any], wanted: EvalOptions
+) -> Set:
+    """The rows of one task: the first order, BM25, each system at each depth, the best order."""
+    rows = Rows(task, measures, wanted.seed, condensed=wanted.condensed)
+    table = [rows.first]
+    if _BM25 not in (task.first, *wanted.models):
+        table.append(rows.baseline(_BM25, score_by_words(task)))
+    table += [rows.of(work.job(depth), depth) for work in works for depth in wanted.depths]
+    return Set(task, [*table, rows.oracle()])
+
+
+def _write(
+    sets: Sequence[Set], wanted: EvalOptions, terminal: Terminal, measures: Sequence[str]
+) -> None:
+    """Write runs, figures per query, and the table or JSON."""
+    means = overall(sets, wanted.seed)
+    comparison = None
+    if wanted.compare is not None:
+        first, second = wanted.compare
+        names = first.strip(), second.strip()
+        comparison = compare_systems(names, wanted.depths[-1], sets, measures[0], wanted.seed)
+    if wanted.runs:
+        write_runs(wanted.runs, sets)
+    if wanted.per_query:
+        write_per_query(wanted.per_query, sets)
+    with suppress(PipeClosed):  # whoever reads has enough
+        if wanted.as_json:
+            terminal.write([dumped(as_json(sets, means, comparison, wanted.seed))])
+        else:
+            terminal.write(drawn(sets, means, comparison, measures, terminal))

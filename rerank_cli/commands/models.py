@@ -125,7 +125,9 @@ def show(name: Name, as_json: AsJson = False) -> int:
 
 
 @app.command("pull", cls=PlainCommand)
+@options.with_options(options.model_options, only="offline")
 def pull(
+    ctx: typer.Context,
     name: Name,
     revision: Annotated[
         str | None,
@@ -135,7 +137,6 @@ def pull(
             help="A branch, tag or commit. Default: the commit that was pulled before, or main.",
         ),
     ] = None,
-    offline: options.Offline = False,
 ) -> int:
     """Fetch a model, check its files' hashes, and keep it for offline use.
 
@@ -151,7 +152,7 @@ def pull(
     reference = read(name)
     if revision is not None:
         reference = replace(reference, revision=revision)
-    one = fetch(reference, keep_off=offline)
+    one = fetch(reference, keep_off=ctx.params["offline"])
     Terminal.current().write([os.fsencode(f"{one.folder}\n")])
     return ExitCode.OK
 

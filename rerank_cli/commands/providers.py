@@ -3,7 +3,7 @@
 Thin: entries are `providers.catalogue`'s business, and requests the scorer's.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +11,7 @@ import typer
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup
 from rerank_cli.errors import ConfigError, ExitCode
-from rerank_cli.providers import Asked, Calling, Remote, catalogue
+from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.providers.schema import Option, Provider
 from rerank_cli.scorers.remote import RemoteScorer
@@ -105,35 +105,26 @@ def show(
 
 
 @app.command("check", cls=PlainCommand)
-def check(
-    name: Name,
-    base_url: options.BaseUrl = None,
-    header: options.Header = None,
-    insecure: options.Insecure = False,
-    as_json: AsJson = False,
-) -> int:
+@options.with_options(options.provider_options, only="base_url header insecure")
+def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     """Send a provider two documents, and say what came back and how long it took.
 
     \b
     rerank providers check cohere
     rerank providers check tei/local --base-url http://127.0.0.1:8080
     """
-    from rerank_cli.cli.options import headers_of
     from rerank_cli.providers.keys import credentials
     from rerank_cli.scorers.remote import open_remote
 
     provider, _, model = name.partition("/")
     entry = catalogue.find_provider(provider, model)
-    headers = headers_of(header or [])
+    remote = replace(options.remote_options(ctx), retries=1)
     scorer = open_remote(
         provider,
         model or entry.example,
-        Remote(
-            base_url=base_url,
-            asked=Asked(headers=headers),
-            calling=Calling(retries=1, insecure=insecure),
-        ),
-        credentials(catalogue.table_of(provider, model), headers),
+        remote,
+        credentials(catalogue.table_of(provider, model), remote.headers),
+        chunks=options.chunk_options(ctx),
     )
     found = tried(scorer)
     terminal = Terminal.current()

@@ -22,14 +22,13 @@ from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation import datasets as beir
 from rerank_cli.evaluation import datasets as lists
 from rerank_cli.evaluation.datasets import Candidate, Collection, Parts, Task
-from rerank_cli.providers import Remote
-from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS
-from rerank_cli.ranking.reranker import rank
-from rerank_cli.ranking.results import Aggregation
-from rerank_cli.runtimes import Device, Engine, Runtime
-from rerank_cli.scorers import local_folder, open_scorer
+from rerank_cli.providers import RemoteOptions
+from rerank_cli.ranking.chunking import Aggregation, ChunkOptions
+from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
+from rerank_cli.scorers import local_folder
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Document, Scorer
+from rerank_cli.types import Document
 from rerank_cli.user_files import cache_directory
 
 
@@ -94,17 +93,21 @@ PREPEND = ("title", "none")
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A model by the name that `-m` takes, how it is run, and `options`, which are `rank`'s.
+    """A model by the name that `-m` takes, how it is run, and how it cuts documents.
 
     With `titled` a document's title is put before each of its chunks, else once before its text.
     `name` is what it is called in tables: what the user wrote.
     """
 
     name: str
-    model: str | None
-    engine: Engine
-    options: tuple[tuple[str, Any], ...] = ()
+    model: str
+    runtime: RuntimeOptions
+    chunks: ChunkOptions
     titled: bool = False
+
+    @property
+    def is_remote(self) -> bool:
+        return self.model != _BM25 and local_folder(self.model) is None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -119,16 +122,21 @@ def _positive(text: str) -> int:
     return number
 
 
-def system_of(text: str, engine: Engine) -> System:
-    """Read a model and options of its own, as in `mini@2 --max-chunks 1`; raises `UsageError`."""
+def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> System:
+    """Read a model and options of its own, as in `mini@2 --max-chunks 1`; raises `UsageError`.
+
+    `runtime` and `chunks` are those of all systems.
+    """
     model, options_begin, rest = text.strip().partition(" --")
-    parser = _Parser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser = _Parser(
+        add_help=False, exit_on_error=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
     for name in ("chunk-tokens", "overlap-tokens", "max-chunks", "threads"):
         parser.add_argument(f"--{name}", type=_positive)
-    parser.add_argument("--aggregate", choices=[one.value for one in Aggregation])
+    parser.add_argument("--aggregate", choices=[*Aggregation])
     parser.add_argument("--prepend", choices=PREPEND)
-    parser.add_argument("--runtime", choices=[one.value for one in Runtime])
-    parser.add_argument("--device", choices=[one.value for one in Device])
+    parser.add_argument("--runtime", choices=[*Runtime])
+    parser.add_argument("--device", choices=[*Device])
     try:
         given = vars(parser.parse_args(shlex.split(f"--{rest}") if options_begin else []))
     except (ValueError, argparse.ArgumentError) as error:
@@ -136,22 +144,17 @@ def system_of(text: str, engine: Engine) -> System:
             f"-m {text!r}: {error}",
             hint="a model, and options of its own in the same argument: -m 'mini@2 --max-chunks 1'",
         ) from error
-    options = {
-        name: given[name]
-        for name in ("chunk_tokens", "overlap_tokens", "max_chunks", "aggregate")
-        if given[name] is not None
-    }
-    options.setdefault("max_chunks", DEFAULT_MAX_CHUNKS)
+    for name, kind in (("runtime", Runtime), ("device", Device), ("aggregate", Aggregation)):
+        if name in given:
+            given[name] = kind(given[name])
+    titled = given.pop("prepend", "none") == "title"
+    how = {name: given.pop(name) for name in ("runtime", "device", "threads") if name in given}
     return System(
         name=text.strip(),
         model=model.strip(),
-        engine=Engine(
-            Runtime(given["runtime"] or engine.runtime),
-            Device(given["device"] or engine.device),
-            given["threads"] or engine.threads,
-        ),
-        options=tuple(sorted(options.items())),
-        titled=given["prepend"] == "title",
+        runtime=replace(runtime, **how),
+        chunks=replace(chunks, **given),
+        titled=titled,
     )
 
 
@@ -166,11 +169,11 @@ class Job:
     """
 
     def __init__(
-        self, task: Task, system: System, scorer: Scorer, folder: Path, stamp: str = ""
+        self, task: Task, system: System, reranker: Reranker, folder: Path, stamp: str = ""
     ) -> None:
         self.task = task
         self.system = system
-        self._scorer = scorer
+        self._reranker = reranker
         self._stamp = stamp
         self._journal = Journal(folder, self._identity())
         self.resumed = len(self._journal.entries)
@@ -223,9 +226,7 @@ class Job:
             return Entry({}, {}, {})
         query = self.task.queries[name]
         try:
-            ranking = rank(
-                query, documents, self._scorer, truncate_query=True, **dict(self.system.options)
-            )
+            ranking = self._reranker.rank(query, documents)
         except UsageError as error:  # there is nothing in the query that could be scored
             note = f"query {name} of {self.task.name} was left in its first order: {error}"
             return Entry({}, {}, {}, notes=[note])
@@ -260,13 +261,13 @@ class Job:
             for one in self.task.candidates[name]:
                 text = f"{one.id}\0{one.document.title}\0{one.document.text}\0"
                 content.update(text.encode("utf-8", "surrogatepass"))
-        engine = self.system.engine
+        runtime, chunks = self.system.runtime, self.system.chunks
         return [
-            self._scorer.info.model,
+            self._reranker.info.model,
             self._stamp,
-            [engine.runtime.value, engine.device.value, engine.threads],
+            [runtime.runtime.value, runtime.device.value, runtime.threads],
             __version__,
-            self.system.options,
+            asdict(chunks),
             self.system.titled,
             content.hexdigest(),
         ]
@@ -306,12 +307,12 @@ class Work:
     """A system's jobs on a task: one for all depths, or one for each where the set counts."""
 
     def __init__(
-        self, task: Task, system: System, scorer: Scorer, depths: Sequence[int], stamp: str
+        self, task: Task, system: System, reranker: Reranker, depths: Sequence[int], stamp: str
     ) -> None:
-        together = scorer.info.scope == "set"
+        together = reranker.info.scope == "set"
         folder = cache_directory() / "eval"
         self.jobs = {
-            depth: Job(_shallow(task, depth), system, scorer, folder, stamp)
+            depth: Job(_shallow(task, depth), system, reranker, folder, stamp)
             for depth in (depths if together else depths[-1:])
         }
 
@@ -326,10 +327,10 @@ def _shallow(task: Task, depth: int) -> Task:
     return replace(task, candidates=candidates)
 
 
-def read_collections(asked: EvalOptions) -> Iterator[Collection]:
+def read_collections(options: EvalOptions) -> Iterator[Collection]:
     """Read all of them; of those of one name the second is told by its number."""
     taken: set[str] = set()
-    for one in _read(asked):
+    for one in _read(options):
         name, number = one.name, 1
         while name in taken:
             number += 1
@@ -338,13 +339,13 @@ def read_collections(asked: EvalOptions) -> Iterator[Collection]:
         yield replace(one, name=name)
 
 
-def _read(asked: EvalOptions) -> Iterator[Collection]:
-    if asked.parts:
-        yield beir.read_folder(asked.parts)
-    for path in asked.datasets:
+def _read(options: EvalOptions) -> Iterator[Collection]:
+    if options.parts:
+        yield beir.read_folder(options.parts)
+    for path in options.datasets:
         if path.is_dir():
-            yield beir.read_folder(beir.parts_of(path, asked.qrels, asked.run))
-        elif asked.qrels or asked.run:
+            yield beir.read_folder(beir.parts_of(path, options.qrels, options.run))
+        elif options.qrels or options.run:
             raise UsageError(f"{path}: --qrels and --run are for folders, and it is none")
         elif path.exists():
             yield lists.read_lists(path)
@@ -354,42 +355,35 @@ def _read(asked: EvalOptions) -> Iterator[Collection]:
             )
 
 
-def open_system(system: System, remote: Remote) -> Scorer:
-    """Open a system's scorer; options for providers are for those systems that are providers'."""
-    if not is_remote_system(system):
-        return open_scorer(system.model, engine=system.engine)
-    given = dict(system.options)
-    own = remote._replace(
-        cuts="chunk_tokens" in given or given.get("aggregate", "max") != "max",
-        max_chunks=given.get("max_chunks"),
-        overlap_tokens=given.get("overlap_tokens"),
+def open_system(system: System, remote: RemoteOptions) -> Reranker:
+    """Open a system's model; options for providers are for those systems that are providers'."""
+    return Reranker(
+        system.model,
+        runtime=system.runtime,
+        chunks=system.chunks,
+        remote=remote if system.is_remote else None,
     )
-    return open_scorer(system.model, engine=system.engine, remote=own)
 
 
 def compare_windows(
-    asked: EvalOptions, systems: Sequence[System], scorers: Sequence[Scorer], terminal: Terminal
+    options: EvalOptions, rerankers: Mapping[System, Reranker], terminal: Terminal
 ) -> None:
     """Say where two models that are compared cut documents differently, and nobody asked for it."""
     windows = {
-        system.name: scorer.info.window
-        for system, scorer in zip(systems, scorers, strict=True)
-        if system.name in map(str.strip, asked.compare or ())
-        and "chunk_tokens" not in dict(system.options)
+        system.name: reranker.info.window
+        for system, reranker in rerankers.items()
+        if system.name in map(str.strip, options.compare or ())
+        and system.chunks.chunk_tokens is None
     }
     if len(set(windows.values())) > 1:
-        told = " and ".join(f"{name} of {size or 'any'}" for name, size in windows.items())
+        sizes = " and ".join(f"{name} of {size or 'any'}" for name, size in windows.items())
         terminal.warn(
-            f"the two cut documents differently: into windows of their own, {told} tokens",
+            f"the two cut documents differently: into windows of their own, {sizes} tokens",
             hint="to compare the models alone: --compare 'A --chunk-tokens N' 'B --chunk-tokens N'",
         )
 
 
-def is_remote_system(system: System) -> bool:
-    return system.model != _BM25 and local_folder(system.model) is None
-
-
-def stamp_of(system: System, remote: Remote) -> str:
+def stamp_of(system: System, remote: RemoteOptions) -> str:
     """What changes with a local model's files, or is where a provider is."""
     folder = None if system.model == _BM25 else local_folder(system.model)
     if folder is None:
@@ -403,12 +397,10 @@ def stamp_of(system: System, remote: Remote) -> str:
 
 def score_by_words(task: Task) -> dict[str, dict[str, float]]:
     """BM25's scores of candidates that something else found; the collection is each query's."""
-    from rerank_cli.ranking.reranker import rank
-
-    scorer = open_scorer(_BM25)
     scores = {}
-    for query, candidates in task.candidates.items():
-        documents = [document_of(one.document, titled=False) for one in candidates]
-        found = rank(task.queries[query], documents, scorer) if documents else ()
-        scores[query] = {candidates[one.index].id: one.raw_score for one in found}
+    with Reranker(_BM25) as reranker:
+        for query, candidates in task.candidates.items():
+            documents = [document_of(found.document, titled=False) for found in candidates]
+            ranking = reranker.rank(task.queries[query], documents) if documents else ()
+            scores[query] = {candidates[each.index].id: each.raw_score for each in ranking}
     return scores

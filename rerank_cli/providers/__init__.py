@@ -1,17 +1,19 @@
-"""Rerank APIs as data: where they are, how they are asked, and how what they answer is read."""
+"""Rerank APIs as data, and `RemoteOptions`: how a provider's model is used.
+
+Plain values with their defaults, which cost nothing to import.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from rerank_cli.types import Media
 
-CONCURRENCY = 4
-RETRIES = 5
-TIMEOUT = 60.0
-CONNECT_TIMEOUT = 10.0
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+DEFAULT_CONCURRENCY_REQUESTS = 4
+DEFAULT_RETRIES = 5
+DEFAULT_TIMEOUT_SECONDS = 60.0
+DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
 
 
 class Cutting(StrEnum):
@@ -37,73 +39,69 @@ class Truncate(StrEnum):
     END = "end"
 
 
-class Asked(NamedTuple):
-    """What goes into a request beyond the query and the documents.
+@dataclass(frozen=True, slots=True)
+class RemoteOptions:
+    """How a provider's model is used.
 
-    `options` are those of ours, each by its name as in `overlap-tokens`; `fields` are put into the
-    body as they are, by dotted paths, and `headers` sent besides. `image` is the query's, and with
-    `image_only` its text is not sent.
-    """
-
-    options: Mapping[str, Any] = _NOTHING
-    fields: Mapping[str, Any] = _NOTHING
-    headers: Mapping[str, str] = _NOTHING
-    image: Media | None = None
-    image_only: bool = False
-
-
-class Calling(NamedTuple):
-    """How requests are sent.
-
-    At most `concurrency` at once, `requests_per_minute` and `tokens_per_minute`; each is tried
-    again up to `retries` times. `timeout` is the time to a whole answer and `connect_timeout` that
-    to a connection, in seconds. `insecure` believes any certificate, on this machine only.
-    """
-
-    concurrency: int = CONCURRENCY
-    retries: int = RETRIES
-    timeout: float = TIMEOUT
-    connect_timeout: float = CONNECT_TIMEOUT
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    insecure: bool = False
-
-
-class Remote(NamedTuple):
-    """All that is asked of a remote model.
-
-    `base_url` is where it is, if not where its provider's entry says, and `tokenizer` the file of
-    its own. `cutting` says who cuts long documents, and `cuts` that they are asked to be cut in a
-    way that only we know; `max_chunks` and `overlap_tokens` are those that were given. `lenient`
-    makes warnings of what the provider cannot honour. `sigmoid` says that scores are logits.
-    With `rehearsed` nothing is sent.
+    base_url          the server, if not the one of the provider's entry
+    chunk             who cuts long documents
+    tokenizer         path of the model's tokenizer.json, to count tokens with
+    truncate, user, metadata
+                      sent to providers that have such options
+    fields            further fields of the request's body, by dotted paths
+    headers           further headers of the request
+    image             the query's image; with `image_only` the query's text is not sent
+    lenient           warn of options that the provider does not have, and go on without
+    sigmoid           scores are logits: their sigmoid is the relevance
+    dry_run           send nothing, and remember what would be sent
+    concurrency       requests under way at once
+    retries           times that a request is sent again
+    timeout           seconds for a whole answer
+    connect_timeout   seconds for a connection
+    rpm, tpm          requests and tokens a minute, at most
+    insecure          believe any certificate, of a server on this machine only
     """
 
     base_url: str | None = None
-    asked: Asked = Asked()
-    calling: Calling = Calling()
-    cutting: Cutting = Cutting.AUTO
-    cuts: bool = False
-    max_chunks: int | None = None
-    overlap_tokens: int | None = None
+    chunk: Cutting = Cutting.AUTO
     tokenizer: str | None = None
+    truncate: Truncate | None = None
+    user: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    image: Media | None = None
+    image_only: bool = False
     lenient: bool = False
     sigmoid: bool = False
-    rehearsed: bool = False
+    dry_run: bool = False
+    concurrency: int = DEFAULT_CONCURRENCY_REQUESTS
+    retries: int = DEFAULT_RETRIES
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT_SECONDS
+    rpm: int | None = None
+    tpm: int | None = None
+    insecure: bool = False
 
     @property
-    def asks_for(self) -> list[str]:
-        """The options that were given and that only a provider can honour."""
-        asked = self.asked
+    def request_options(self) -> dict[str, Any]:
+        """Those that a provider's entry may have a field for, by their names on the command line."""
+        options = {"truncate": self.truncate, "user": self.user, "metadata": self.metadata}
+        return {name: value for name, value in options.items() if value not in (None, {})}
+
+    @property
+    def only_remote(self) -> list[str]:
+        """The options that were given and that only a provider can honour, as they are written."""
         given = {
             "--base-url": self.base_url is not None,
-            "--set": bool(asked.fields),
-            "--header": bool(asked.headers),
-            "--image": asked.image is not None,
-            "--chunk remote": self.cutting is Cutting.REMOTE,
+            "--set": bool(self.fields),
+            "--header": bool(self.headers),
+            "--image": self.image is not None,
+            "--chunk remote": self.chunk is Cutting.REMOTE,
             "--tokenizer": self.tokenizer is not None,
             "--sigmoid": self.sigmoid,
-            "--dry-run": self.rehearsed,
-            "--insecure": self.calling.insecure,
+            "--dry-run": self.dry_run,
+            "--insecure": self.insecure,
         }
-        return [f"--{name}" for name in asked.options] + [name for name in given if given[name]]
+        names = [f"--{name}" for name in self.request_options]
+        return names + [name for name, is_given in given.items() if is_given]

@@ -22,7 +22,7 @@ import httpx2
 
 from rerank_cli import __version__
 from rerank_cli.errors import ConfigError, ProviderError, UnusableProxy
-from rerank_cli.providers import Calling
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.endpoints import Address, origin, shown
 from rerank_cli.providers.failures import Failure, Remedy, failure, hint, retry_after, trace_id
 from rerank_cli.providers.rate_limit import Pace
@@ -68,19 +68,19 @@ class Client:
     def __init__(
         self,
         address: Address,
-        calling: Calling,
+        options: RemoteOptions,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.address = address
-        self._calling = calling
+        self._options = options
         self._sleep = sleep
         self._pace = Pace(
-            calling.requests_per_minute, calling.tokens_per_minute, clock=clock, sleep=sleep
+            options.rpm, options.tpm, clock=clock, sleep=sleep
         )
         self._reached = False
-        self._connections = _Connections(address, calling)
+        self._connections = _Connections(address, options)
         weakref.finalize(self, self._connections.close)  # whenever it is no longer needed
 
     def send(self, body: bytes, tokens: int = 0) -> Reply:
@@ -97,9 +97,9 @@ class Client:
             except _MayYetSucceed as error:
                 tried_once += error.once
                 after = error.after or 0.0
-                if tries > self._calling.retries or tried_once > _ONCE or after > LONGEST_WAIT:
+                if tries > self._options.retries or tried_once > _ONCE or after > LONGEST_WAIT:
                     failed = self._error(error.message, error.hint, tries)
-                    failed.lasting, failed.passing = not self._reached, True
+                    failed.permanent, failed.transient = not self._reached, True
                     raise failed from error.__cause__
             if after:  # all wait as long as one is asked to: they would only be told the same
                 self._pace.hold(after)
@@ -109,7 +109,7 @@ class Client:
     def _once(self, body: bytes) -> Reply:
         started = time.monotonic()
         try:
-            answer, content = self._followed(body, started + self._calling.timeout)
+            answer, content = self._followed(body, started + self._options.timeout)
         except httpx2.TimeoutException as error:
             waited = f"{time.monotonic() - started:.1f} s ({type(error).__name__})"
             raise _MayYetSucceed(
@@ -201,7 +201,7 @@ class Client:
                 return _MayYetSucceed(message, advice, after=after, once=once)
             case _:
                 refused = self._error(message, advice)
-                refused.lasting = failed.is_lasting
+                refused.permanent = failed.is_lasting
                 return refused
 
     def _unreached(self, error: httpx2.TransportError) -> Exception:
@@ -215,7 +215,7 @@ class Client:
                     f"{url}: its certificate is not trusted: {cause.verify_message}",
                     "SSL_CERT_FILE names a file with the certificates to trust",
                 )
-                untrusted.lasting = True
+                untrusted.permanent = True
                 return untrusted
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, httpx2.ProxyError | httpx2.UnsupportedProtocol):
@@ -267,7 +267,7 @@ class _Connections:
     the next request of every redirect, whatever its location is.
     """
 
-    def __init__(self, address: Address, calling: Calling) -> None:
+    def __init__(self, address: Address, options: RemoteOptions) -> None:
         """Raises `ConfigError` for certificates that cannot be read or a proxy of no use."""
         self._headers = httpx2.Headers(
             {
@@ -279,15 +279,15 @@ class _Connections:
             }
         )
         self._headers.update(address.headers)
-        timeout = httpx2.Timeout(calling.timeout, connect=calling.connect_timeout)
+        timeout = httpx2.Timeout(options.timeout, connect=options.connect_timeout)
         self._extensions = {"timeout": timeout.as_dict()}
         # A proxy on another machine would understand localhost as its own.
-        proxy = None if calling.insecure else _proxy(address.url)
+        proxy = None if options.insecure else _proxy(address.url)
         encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
         try:
             self._transport = httpx2.HTTPTransport(
-                limits=httpx2.Limits(max_connections=calling.concurrency),
-                verify=_verification(calling, needed=encrypted or proxy is not None),
+                limits=httpx2.Limits(max_connections=options.concurrency),
+                verify=_verification(options, needed=encrypted or proxy is not None),
                 http2=address.url.startswith("https:") and find_spec("h2") is not None,
                 proxy=proxy,
             )
@@ -333,9 +333,9 @@ def _is_in_networks(host: str, excepted: str) -> bool:
     return False
 
 
-def _verification(calling: Calling, *, needed: bool) -> ssl.SSLContext | bool:
+def _verification(options: RemoteOptions, *, needed: bool) -> ssl.SSLContext | bool:
     """How certificates are verified; where there are none, 20 ms of reading them are saved."""
-    if calling.insecure or not needed:
+    if options.insecure or not needed:
         return False
     try:
         return httpx2.create_ssl_context()

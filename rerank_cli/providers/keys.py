@@ -114,17 +114,17 @@ class Credentials(NamedTuple):
 
 
 def credentials(
-    table: Mapping[str, Any], given: Mapping[str, str], *, rehearsed: bool = False
+    table: Mapping[str, Any], given: Mapping[str, str], *, dry_run: bool = False
 ) -> Credentials:
     """Find the key of a provider, of which `table` is the entry, unless a `given` header holds one.
 
     Raises `ConfigError` where there is none and one is needed, which it is not if requests are only
-    `rehearsed`.
+    `dry_run`.
     """
     stated = {**table.get("headers", {}), **given}
     secrets = [part for name, value in stated.items() for part in _secret(name, str(value))]
     header = table["authorization"]
-    if rehearsed or header.lower() in {name.lower() for name in given}:
+    if dry_run or header.lower() in {name.lower() for name in given}:
         return Credentials({}, secrets)
     variables = table.get("key", ())
     key = find_key(table["account"], variables)

@@ -10,35 +10,49 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rerank_cli import media
-from rerank_cli.providers import Asked
 from rerank_cli.providers.schema import Option, Provider
-from rerank_cli.types import Chunk, Pair, Tokenizer
+from rerank_cli.types import Chunk, Media, Pair, Tokenizer
 
 _ABSENT = object()
 
 
-def check(provider: Provider, asked: Asked, model: str) -> list[str]:
-    """Say what a provider cannot honour of what it is asked, each in a sentence."""
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """What goes into a request beyond the query and the documents.
+
+    `values` are options by their names on the command line, as in `overlap-tokens`; `fields` are
+    put into the body as they are, by dotted paths. `image` is the query's, and with `image_only`
+    its text is not sent.
+    """
+
+    values: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    image: Media | None = None
+    image_only: bool = False
+
+
+def find_problems(provider: Provider, options: RequestOptions, model: str) -> list[str]:
+    """Say which options a provider does not support, each in a sentence."""
     problems = []
-    for name, value in asked.options.items():
+    for name, value in options.values.items():
         option = provider.options.get(name)
         if option is None:
             problems.append(f"{provider.name} has no --{name} for {model}")
         elif (problem := _out_of_range(option, value)) is not None:
             problems.append(f"--{name} {value}: {provider.name} takes {problem}")
     template = provider.request.image
-    if asked.image is not None and template is None:
+    if options.image is not None and template is None:
         problems.append(f"{provider.name} takes no image as a query for {model}")
-    elif asked.image is not None and not (asked.image_only or _names(template, "$text")):
+    elif options.image is not None and not (options.image_only or _names(template, "$text")):
         problems.append(f"{provider.name} takes an image or a text as a query, and not both")
     return problems
 
 
-def honoured(provider: Provider, asked: Asked) -> Mapping[str, Any]:
-    """The options that a provider can honour, and its defaults for those that are not given."""
+def supported_options(provider: Provider, options: RequestOptions) -> Mapping[str, Any]:
+    """The options that a provider supports, and its defaults for those that are not given."""
     given = {
         name: value
-        for name, value in asked.options.items()
+        for name, value in options.values.items()
         if name in provider.options and _out_of_range(provider.options[name], value) is None
     }
     return {**provider.defaults, **given}
@@ -46,7 +60,7 @@ def honoured(provider: Provider, asked: Asked) -> Mapping[str, Any]:
 
 def body(
     provider: Provider,
-    asked: Asked,
+    options: RequestOptions,
     model: str,
     query: str,
     chunks: Sequence[Chunk],
@@ -54,7 +68,7 @@ def body(
 ) -> dict[str, Any]:
     """The body of one request, in the order of the provider's own description."""
     templates = provider.request
-    question = _question(provider, asked, query)
+    question = _question(provider, options, query)
     rendered: dict[str, Any] = filled(
         templates.body,
         {
@@ -65,13 +79,13 @@ def body(
             "$top_n": top_n,
         },
     )
-    for name, value in honoured(provider, asked).items():
+    for name, value in supported_options(provider, options).items():
         option = provider.options[name]
         if option.field is not None:
             put(rendered, option.field, value)
         for path, stated in option.values.get(str(value), {}).items():
             put(rendered, path, stated)
-    for path, value in asked.fields.items():
+    for path, value in options.fields.items():
         put(rendered, path, value)
     return rendered
 
@@ -118,12 +132,12 @@ def encoded(content: Any) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _question(provider: Provider, asked: Asked, query: str) -> Any:
+def _question(provider: Provider, options: RequestOptions, query: str) -> Any:
     templates = provider.request
-    if asked.image is None:
+    if options.image is None:
         return filled(templates.query, {"$text": query})
-    url = media.content(asked.image)
-    values = {"$url": url} if asked.image_only else {"$url": url, "$text": query}
+    url = media.content(options.image)
+    values = {"$url": url} if options.image_only else {"$url": url, "$text": query}
     return filled(templates.image, values)
 
 
@@ -251,11 +265,11 @@ class Outgoing:
     """
 
     def __init__(
-        self, provider: Provider, model: str, asked: Asked, tokenizer: Tokenizer | None
+        self, provider: Provider, model: str, options: RequestOptions, tokenizer: Tokenizer | None
     ) -> None:
         self._provider = provider
         self._model = model
-        self._asked = asked
+        self._options = options
         self._tokenizer = tokenizer
         self._most = provider.limits.documents or USUAL_DOCUMENTS
         self._most_bytes = provider.limits.bytes
@@ -304,7 +318,7 @@ class Outgoing:
         return Room(self._most, self._provider.limits.tokens, most)
 
     def _body(self, query: str, chunks: Sequence[Chunk], top_n: int) -> bytes:
-        return encoded(body(self._provider, self._asked, self._model, query, chunks, top_n))
+        return encoded(body(self._provider, self._options, self._model, query, chunks, top_n))
 
     def _size(self, chunk: Chunk, room: Room) -> Size:
         """A chunk's size as it is sent, in bytes where these are limited.

@@ -1,7 +1,6 @@
 """Cuts documents into windows of a scorer's tokens, with overlap, at places a reader would choose.
 
-Knows how much fits beside a query (`plan`) and where the windows of one document lie (`split`).
-Scores nothing and joins nothing back together.
+`plan_chunks` finds how much fits beside a query, and the `Plan` cuts one document after the other.
 """
 
 import unicodedata
@@ -130,21 +129,103 @@ class Encoding(StrEnum):
     FLAG = "flag"  # as FlagEmbedding does it: one sequence, whose end is cut
 
 
+class Aggregation(StrEnum):
+    """How the scores of a document's chunks become the document's own."""
+
+    MAX = "max"
+    MEAN_TOP_3 = "mean-top-3"
+    FIRST = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOptions:
+    """How documents are cut, and how the scores of their chunks become one.
+
+    `chunk_tokens` is the largest window and `overlap_tokens` what neighbours share, a quarter of a
+    window at most; None for what suits the model. At most `max_chunks` of a document are scored,
+    `DEFAULT_MAX_CHUNKS` where it is None. With `truncate_query` a query that is too long is cut.
+    """
+
+    chunk_tokens: int | None = None
+    overlap_tokens: int | None = None
+    max_chunks: int | None = None
+    truncate_query: bool = False
+    encoding: Encoding = Encoding.AUTO
+    aggregate: Aggregation | str = Aggregation.MAX
+
+    @property
+    def needs_local_chunks(self) -> bool:
+        """Whether documents are to be cut in a way that no provider offers."""
+        return self.chunk_tokens is not None or self.aggregate != Aggregation.MAX
+
+    def check(self) -> None:
+        """Raise `UsageError` for what makes no sense."""
+        if self.chunk_tokens is not None and self.chunk_tokens < MIN_CHUNK_TOKENS:
+            raise UsageError(
+                f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {self.chunk_tokens}"
+            )
+        if self.overlap_tokens is not None and self.overlap_tokens < 0:
+            raise UsageError(f"overlap cannot be {self.overlap_tokens} tokens")
+        if self.max_chunks is not None and self.max_chunks < 1:
+            raise UsageError(f"at least one chunk must be scored, not {self.max_chunks}")
+        if self.aggregate not in list(Aggregation):
+            raise UsageError(
+                f"no way to aggregate is called {str(self.aggregate)!r}",
+                hint=f"one of {', '.join(Aggregation)}",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How documents are cut for one query: the query as it will be scored, and the windows' sizes.
+    """How documents are cut for one query: the query as it is scored, and the windows' sizes.
 
-    `room` is the largest window and `overlap` what neighbours share, both in tokens; a `room` of
-    None means that documents are scored whole. With `first_only` the first `room` tokens are all
-    that is scored of one.
+    `room` is the largest window and `overlap` what neighbours share, both in tokens of the
+    `tokenizer`. A `room` of None means that documents are scored whole. With `first_only` the
+    first `room` tokens are all that is scored of a document.
     """
 
     query: str
+    tokenizer: Tokenizer | None
     room: int | None
     overlap: int
     max_chunks: int
     notes: tuple[str, ...] = ()
     first_only: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What a document's score depends on beside the document and the model."""
+        return self.query, self.room, self.overlap, self.max_chunks, self.first_only
+
+    def split(self, document: Document) -> "Split":
+        """Cut a document into windows; a blank one has none.
+
+        Its title takes its tokens from each window, a quarter of them at most.
+        """
+        text, title, tokenizer = document.text, document.title, self.tokenizer
+        if not text or text.isspace():
+            return Split(document, (), 0, 0)
+        if tokenizer is None or document.media is not None:
+            return Split(document, (_whole(document, 0),), 0, 0)
+        if self.room is None:
+            total = sum(tokenizer.count(text[a:b]) for a, b in segments(text))
+            return Split(document, (_whole(document, total),), total, 0)
+
+        head, title_dropped = _head(title, tokenizer, self.room // 4)
+        room = self.room - len(head.ids)
+        kept, total = _encode(text, tokenizer, self.max_chunks * room)
+        overlap = min(self.overlap, room // 4)
+        if self.first_only:
+            ranges = [(0, min(room, len(kept.ids)))] if kept.ids else []
+        else:
+            ranges = list(islice(windows(text, kept.spans, room, overlap), self.max_chunks))
+        if not ranges:  # a text of which the tokenizer leaves nothing, as of control characters
+            return Split(document, (_whole(document, 0),), 0, 0)
+        covered = ranges[-1][1]
+        chunks = [_chunk(document, head, kept, a, b) for a, b in ranges]
+        # Where white space is tokens too, as where characters are, a window may hold nothing else.
+        chunks = [chunk for chunk in chunks if chunk.text] or [_whole(document, total)]
+        return Split(document, chunks, total, total - covered + title_dropped)
 
 
 class Split(NamedTuple):
@@ -156,53 +237,57 @@ class Split(NamedTuple):
     dropped: int
 
 
-def plan(
-    query: str,
-    info: ScorerInfo,
-    *,
-    chunk_tokens: int | None = None,
-    overlap_tokens: int | None = None,
-    max_chunks: int = DEFAULT_MAX_CHUNKS,
-    truncate_query: bool = False,
-    passages: bool = False,
-    encoding: Encoding = Encoding.AUTO,
+def plan_chunks(
+    query: str, info: ScorerInfo, options: ChunkOptions, *, passages: bool = False
 ) -> Plan:
-    """Fit windows beside `query`.
+    """Fit windows beside `query`; with `passages` each window becomes a result of its own.
 
     Raises `QueryTooLong` where the query leaves less than a quarter of the model's window, and
-    `UsageError` for sizes that make no sense.
+    `UsageError` for options that make no sense.
     """
-    _check_sizes(chunk_tokens, overlap_tokens, max_chunks)
-    if encoding is Encoding.FLAG:
-        return _flag_plan(query, info, chunk_tokens)
+    options.check()
+    if options.encoding is Encoding.FLAG:
+        return _flag_plan(query, info, options.chunk_tokens)
     notes: list[str] = []
-    wanted = chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)
+    wanted = options.chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)
     if info.tokenizer is not None and info.length is not None:
-        limit = info.length - info.specials - max(1, (info.window or info.length) // 4)
-        measure = info.query_tokens or info.tokenizer.count
-        count = taken = measure(query)
-        if not info.tokenizer.count(query):
-            raise UsageError(f"the query is empty: it has no token that {info.model} knows")
-        if taken > limit and not truncate_query:
-            raise QueryTooLong(taken, limit, info.model)
-        if taken > limit:
-            query, taken = _cut_query(query, info.tokenizer, measure, limit)
-            notes.append(f"the query was cut to its first {taken} of {count} tokens")
-        fits = info.length - info.specials - taken
-        if chunk_tokens is not None and chunk_tokens > fits:
+        fits = info.length - info.specials
+        limit = fits - max(1, (info.window or info.length) // 4)
+        query, tokens = _fit_query(query, info, limit, options, notes)
+        fits -= tokens
+        if options.chunk_tokens is not None and options.chunk_tokens > fits:
             notes.append(
-                f"chunks have {fits} tokens, not {chunk_tokens}: "
+                f"chunks have {fits} tokens, not {options.chunk_tokens}: "
                 f"{info.model} takes {info.length} with the query"
             )
         wanted = min(wanted or fits, fits)
+    first = options.aggregate == Aggregation.FIRST and not passages
+    max_chunks = 1 if first else options.max_chunks or DEFAULT_MAX_CHUNKS
     if wanted is None or info.tokenizer is None:
-        return Plan(query, None, 0, max_chunks, tuple(notes))
+        return Plan(query, info.tokenizer, None, 0, max_chunks, tuple(notes))
 
-    most = wanted // 4
-    overlap = most if overlap_tokens is None else min(overlap_tokens, most)
-    if overlap_tokens is not None and overlap_tokens > most:
-        notes.append(f"chunks overlap by {most} tokens, not {overlap_tokens}: a quarter at most")
-    return Plan(query, wanted, overlap, max_chunks, tuple(notes))
+    most, overlap = wanted // 4, options.overlap_tokens
+    if overlap is not None and overlap > most:
+        notes.append(f"chunks overlap by {most} tokens, not {overlap}: a quarter at most")
+    overlap = most if overlap is None else min(overlap, most)
+    return Plan(query, info.tokenizer, wanted, overlap, max_chunks, tuple(notes))
+
+
+def _fit_query(
+    query: str, info: ScorerInfo, limit: int, options: ChunkOptions, notes: list[str]
+) -> tuple[str, int]:
+    """Check that a query has at most `limit` tokens, or cut it; give it with its tokens."""
+    assert info.tokenizer is not None  # noqa: S101 - the caller has looked
+    measure = info.query_tokens or info.tokenizer.count
+    count = tokens = measure(query)
+    if not info.tokenizer.count(query):
+        raise UsageError(f"the query is empty: it has no token that {info.model} knows")
+    if tokens > limit and not options.truncate_query:
+        raise QueryTooLong(tokens, limit, info.model)
+    if tokens > limit:
+        query, tokens = _cut_query(query, info.tokenizer, measure, limit)
+        notes.append(f"the query was cut to its first {tokens} of {count} tokens")
+    return query, tokens
 
 
 def _flag_plan(query: str, info: ScorerInfo, length: int | None) -> Plan:
@@ -223,47 +308,7 @@ def _flag_plan(query: str, info: ScorerInfo, length: int | None) -> Plan:
     room = most - info.specials - taken
     if room < 1:
         raise QueryTooLong(count, most - info.specials - 1, info.model)
-    return Plan(query, room, 0, 1, notes, first_only=True)
-
-
-def _check_sizes(chunk_tokens: int | None, overlap_tokens: int | None, max_chunks: int) -> None:
-    if chunk_tokens is not None and chunk_tokens < MIN_CHUNK_TOKENS:
-        raise UsageError(f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {chunk_tokens}")
-    if overlap_tokens is not None and overlap_tokens < 0:
-        raise UsageError(f"overlap cannot be {overlap_tokens} tokens")
-    if max_chunks < 1:
-        raise UsageError(f"at least one chunk must be scored, not {max_chunks}")
-
-
-def split(document: Document, tokenizer: Tokenizer | None, plan: Plan) -> Split:
-    """Cut a document into windows; a blank one has none.
-
-    Its title takes its tokens from each window, a quarter of them at most.
-    """
-    text, title = document.text, document.title
-    if not text or text.isspace():
-        return Split(document, (), 0, 0)
-    if tokenizer is None or document.media is not None:
-        return Split(document, (_whole(document, 0),), 0, 0)
-    if plan.room is None:
-        total = sum(tokenizer.count(text[a:b]) for a, b in segments(text))
-        return Split(document, (_whole(document, total),), total, 0)
-
-    head, title_dropped = _head(title, tokenizer, plan.room // 4)
-    room = plan.room - len(head.ids)
-    kept, total = _encode(text, tokenizer, plan.max_chunks * room)
-    overlap = min(plan.overlap, room // 4)
-    if plan.first_only:
-        ranges = [(0, min(room, len(kept.ids)))] if kept.ids else []
-    else:
-        ranges = list(islice(windows(text, kept.spans, room, overlap), plan.max_chunks))
-    if not ranges:  # a text of which the tokenizer leaves nothing, as of control characters
-        return Split(document, (_whole(document, 0),), 0, 0)
-    covered = ranges[-1][1]
-    chunks = [_chunk(document, head, kept, a, b) for a, b in ranges]
-    # Where white space is tokens too, as where characters are, a window may hold nothing else.
-    chunks = [chunk for chunk in chunks if chunk.text] or [_whole(document, total)]
-    return Split(document, chunks, total, total - covered + title_dropped)
+    return Plan(query, info.tokenizer, room, 0, 1, notes, first_only=True)
 
 
 def windows(text: str, spans: Sequence[Span], room: int, overlap: int) -> Iterator[tuple[int, int]]:

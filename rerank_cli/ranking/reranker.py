@@ -1,110 +1,357 @@
-"""A query and documents in, a ranking out: the one flow that every command goes through.
+"""`Reranker`: an open model that ranks documents for many queries at once; and `rank` for one."""
 
-Reads nothing and prints nothing. Holds the documents that it is asked to keep and the batch at
-hand, which is all of them for a scorer whose scores depend on the whole set.
-"""
-
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
 
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.media import size_of
-from rerank_cli.ranking import chunking
-from rerank_cli.ranking.chunking import Plan
-from rerank_cli.ranking.results import Gathering, Selection
-from rerank_cli.ranking.scoring import Scoring
+from rerank_cli.providers import RemoteOptions
+from rerank_cli.ranking.chunking import Aggregation, ChunkOptions, Encoding, Plan, plan_chunks
+from rerank_cli.ranking.results import RankingBuilder, Selection
+from rerank_cli.ranking.scoring import (
+    MAX_PENDING_CHARACTERS,
+    KnownScores,
+    RankingWork,
+    ScorePool,
+)
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.scorers import open_scorer
 from rerank_cli.types import (
     Blank,
+    ConcurrentScorer,
     Document,
+    InstructedScorer,
     Pair,
     Progress,
     Ranking,
+    Scored,
     Scorer,
     ScorerInfo,
     SurveyingScorer,
-    Tokenizer,
     Watch,
 )
 
-# Documents are read and cut in batches, of as many as the scorer is best given at once, but small
+# Documents are read and cut in batches: of as many as the scorer is best given at once, but small
 # enough that a stream of any length fits in memory.
-BATCH_CHARACTERS = 1 << 20
-_SURVEYED = 1000  # documents after which whoever watches a survey is told of it
+MAX_BATCH_CHARACTERS = 1 << 20
+# A list is in memory already: so many times more of its pairs may be under way than of a stream's.
+_LIST_FACTOR = 16
+_SURVEY_STEP_DOCUMENTS = 1000  # after which whoever watches a survey is told
+_MAX_INSTRUCTIONS = 16  # of which the scorers are kept
+
+
+class Reranker:
+    """An open model that ranks documents by their relevance to a query.
+
+        with Reranker("mini", threads=2) as reranker:
+            for result in reranker.rank("how do I get a refund", documents, n=5):
+                print(result.relevance_score, result.document.text)
+
+    One object serves many threads: `submit` puts one query's work beside that of others, and the
+    scores of recent documents are remembered. Close it, or use it in a `with` statement.
+
+    `model` is a name as `-m` takes it, or a `Scorer`, which stays open when the `Reranker` is
+    closed; None is the model that ships with the package. `instruction` tells a model what to look
+    for, if it can be told. `threads` are the cores for a model that runs here (all by default) and
+    `runtime` says more of how it runs. `chunks` says how documents are cut, and `remote` how a
+    provider's model is used. Raises the errors of `open_scorer`.
+    """
+
+    def __init__(
+        self,
+        model: str | Scorer | None = None,
+        *,
+        instruction: str | None = None,
+        threads: int | None = None,
+        runtime: RuntimeOptions | None = None,
+        chunks: ChunkOptions | None = None,
+        remote: RemoteOptions | None = None,
+    ) -> None:
+        self.chunks = ChunkOptions() if chunks is None else chunks
+        self.chunks.check()
+        self._owns_scorer = model is None or isinstance(model, str)
+        if model is None or isinstance(model, str):
+            options = RuntimeOptions() if runtime is None else runtime
+            if threads is not None:
+                options = replace(options, threads=threads)
+            self.scorer = open_scorer(
+                model, instruction=instruction, runtime=options, remote=remote, chunks=self.chunks
+            )
+        else:
+            self.scorer = model if instruction is None else _instruct(model, instruction)
+        self._pool = ScorePool()
+        self._instructed: OrderedDict[str, Scorer] = OrderedDict()
+        self._is_closed = False
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What is known of the model."""
+        return self.scorer.info
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        *,
+        n: int | None = None,
+        min_score: float | None = None,
+        within: float | None = None,
+        keep_empty: bool = False,
+        passages: bool = False,
+        explain: bool = False,
+        instruction: str | None = None,
+        watch: Watch | None = None,
+    ) -> Ranking:
+        """Rank documents by their relevance to a query, best first; equal scores keep input order.
+
+        Documents are strings, `Document`s, or mappings with `text` (and `id`, `title`, `metadata`).
+        Keeps the best `n` (all by default) whose relevance score is at least `min_score` and no
+        more than `within` below that of the best. With `keep_empty` blank documents, which have no
+        score, fill up what is missing of `n`. With `passages` each window is ranked by itself, and
+        `index` counts windows. With `explain` each result has all its chunks with their scores.
+        `watch` is told how far the ranking is, in the calling thread.
+
+        With `n` memory does not grow with the number of documents. BM25 goes through them twice,
+        and holds those of an iterator in memory. Raises `UsageError` for arguments that make no
+        sense, `QueryTooLong`, and `ScorerError` where scoring fails.
+        """
+        selection = Selection(n, min_score, within, keep_empty, passages, explain)
+        return self.submit(
+            query, documents, selection, instruction=instruction, watch=watch
+        ).result()
+
+    def submit(
+        self,
+        query: str,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        selection: Selection | None = None,
+        *,
+        instruction: str | None = None,
+        client: object = None,
+        watch: Watch | None = None,
+    ) -> "Pending":
+        """Begin to rank documents; returns when all have been read, and most are not scored yet.
+
+        Reads and cuts `documents` in the calling thread, and waits where more are under way than
+        the model needs to be busy. A scorer that has only `score` scores them before it returns.
+        Rankings with one `client` are worked on in the order they came; between clients (by
+        default each ranking is one) the model's time is shared out evenly. Raises as `rank` does
+        for what can be known before anything is scored; `Pending.result` raises the rest.
+        """
+        selection = Selection() if selection is None else selection
+        _check_arguments(query, documents)
+        selection.check()
+        scorer = self._scorer_with(instruction)
+        info = scorer.info
+        plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
+        max_pairs = info.max_pending_pairs
+        if isinstance(documents, Sequence):
+            max_pairs *= _LIST_FACTOR
+        is_set = info.scope == "set"
+        # A service that gives the best ones only may leave out what is among the best of another.
+        is_private = is_set or (info.remote and selection.keep is not None)
+        if isinstance(scorer, SurveyingScorer):
+            documents = list(documents) if isinstance(documents, Iterator) else documents
+            scorer = scorer.over(_survey(_readable(documents, info), plan, watch))
+            is_set = False
+        pending = Pending(query)
+        work = pending.work = RankingWork(
+            self._pool,
+            scorer,
+            plan,
+            RankingBuilder(query, plan, info, selection, self.chunks.aggregate),
+            pending.finish,
+            keep=selection.keep,
+            passages=selection.passages,
+            is_set=is_set,
+            known=KnownScores() if is_private else None,
+            key=(*plan.key, instruction),
+            client=client,
+            watch=watch,
+        )
+        if self._is_closed:
+            work.cancel()
+            raise UsageError("the Reranker is closed")
+        try:
+            for batch in _batches(
+                _readable(documents, info), info.preferred_batch, everything=is_set
+            ):
+                work.add([plan.split(document) for document in batch])
+                work.wait_for_room(max_pairs)
+                if work.is_over:
+                    break
+            work.end()
+        except BaseException:
+            work.cancel()
+            raise
+        return pending
+
+    def score(self, pairs: Iterable[Pair | tuple[str, str]]) -> Scored:
+        """Score pairs of query and text as they are: `values` has a raw score for each, in order.
+
+        Nothing is cut and nothing remembered. Raises `ScorerError`, also for a pair that is longer
+        than the model takes.
+        """
+        given = [pair if isinstance(pair, Pair) else Pair.from_texts(*pair) for pair in pairs]
+        if isinstance(self.scorer, ConcurrentScorer):
+            return self.scorer.score(given)
+        with self._pool.scoring:
+            return self.scorer.score(given)
+
+    def plan(self, query: str, *, passages: bool = False) -> Plan:
+        """How documents are cut for a query; `Plan.split` cuts one. Raises as `rank` does."""
+        return plan_chunks(query, self.info, self.chunks, passages=passages)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether as many pairs are under way as the model needs, or too many characters."""
+        with self._pool.lock:
+            is_full = self._pool.pairs >= self.info.max_pending_pairs
+            return is_full or self._pool.characters >= MAX_PENDING_CHARACTERS
+
+    def close(self) -> None:
+        """Cancel what is under way and, if this object opened the model, end its threads."""
+        self._is_closed = True
+        with self._pool.lock:
+            works = list(self._pool.works)
+        for work in works:
+            work.cancel()
+        if self._owns_scorer and isinstance(self.scorer, ConcurrentScorer):
+            self.scorer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Reranker({self.info.model!r})"
+
+    def _scorer_with(self, instruction: str | None) -> Scorer:
+        """The scorer that has this instruction; those of recent ones are kept."""
+        if instruction is None:
+            return self.scorer
+        with self._pool.lock:
+            if instruction not in self._instructed:
+                self._instructed[instruction] = _instruct(self.scorer, instruction)
+            self._instructed.move_to_end(instruction)
+            while len(self._instructed) > _MAX_INSTRUCTIONS:
+                self._instructed.popitem(last=False)
+            return self._instructed[instruction]
+
+
+class Pending(Future[Ranking]):
+    """A ranking that is being made: a `concurrent.futures.Future`, so `asyncio` can wait for it.
+
+    `result(timeout)` waits for the ranking and raises what went wrong, `CancelledError` after
+    `cancel` or `TimeoutError`; `done` and `add_done_callback` are a future's.
+    """
+
+    work: RankingWork
+
+    def __init__(self, query: str) -> None:
+        super().__init__()
+        self._query = query
+
+    def result(self, timeout: float | None = None) -> Ranking:
+        """Wait for the ranking, `timeout` seconds at most."""
+        if self.work.is_watched and timeout is None:
+            while not self.work.is_over:
+                self.work.wait()
+        return super().result(timeout)
+
+    def cancel(self) -> bool:
+        """Score none of what has not begun; False where the ranking is done already.
+
+        May be called from any thread. Rankings that wait for scores of the same documents go on.
+        """
+        return self.work.cancel() or self.cancelled()
+
+    def finish(self, ranking: Ranking | BaseException | None) -> None:
+        """Settle the future: with a ranking, an error, or as cancelled."""
+        if ranking is None:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        elif isinstance(ranking, BaseException):
+            self.set_exception(ranking)
+        else:
+            self.set_result(ranking)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were given to the scorer; other documents had the score of equal ones."""
+        return self.work.begun_pairs
+
+    def __repr__(self) -> str:
+        query = self._query if len(self._query) <= 40 else f"{self._query[:39]}…"
+        state = "cancelled" if self.cancelled() else "done" if self.done() else "running"
+        return f"<Pending {query!r}: {state}>"
 
 
 def rank(
     query: str,
-    documents: Iterable[str | Document],
-    scorer: Scorer,
+    documents: Iterable[str | Document | Mapping[str, Any]],
+    scorer: Scorer | None = None,
     *,
     n: int | None = None,
     min_score: float | None = None,
     within: float | None = None,
     keep_empty: bool = False,
-    aggregate: str = "max",
+    aggregate: Aggregation | str = Aggregation.MAX,
     chunk_tokens: int | None = None,
     overlap_tokens: int | None = None,
-    max_chunks: int = chunking.DEFAULT_MAX_CHUNKS,
+    max_chunks: int | None = None,
     truncate_query: bool = False,
-    encoding: chunking.Encoding = chunking.Encoding.AUTO,
+    encoding: Encoding = Encoding.AUTO,
     passages: bool = False,
     explain: bool = False,
     watch: Watch | None = None,
 ) -> Ranking:
-    """Rank documents by their relevance to a query, best first; equal scores keep input order.
+    """Rank documents for one query, as `Reranker.rank` does.
 
-    Keeps the best `n` (all by default) whose relevance is at least `min_score` and no more than
-    `within` below that of the best. With `keep_empty` blank documents, which have no score, make
-    up what is missing of `n`. With `passages` each window is ranked by itself, and `index` counts
-    windows. With `explain` each result has all its chunks with their scores. `watch` is told how
-    far it has come.
-
-    A scorer that has to survey the collection goes through `documents` twice; those that can be
-    gone through only once are held in memory. Raises `UsageError` for arguments that make no
-    sense, `QueryTooLong`, and `ScorerError` where scoring fails.
+    Without a `scorer` it opens the model that ships with the package, each time: a `Reranker`
+    stays open. The options of `ChunkOptions` say how documents are cut.
     """
-    selection = Selection(n, min_score, within, keep_empty, aggregate, passages, explain)
-    _check(query, documents)
-    selection.check()
-    info = scorer.info
-    plan = chunking.plan(
-        query,
-        info,
-        chunk_tokens=chunk_tokens,
-        overlap_tokens=overlap_tokens,
-        max_chunks=selection.most_chunks(max_chunks),
-        truncate_query=truncate_query,
-        passages=passages,
-        encoding=encoding,
+    chunks = ChunkOptions(
+        chunk_tokens, overlap_tokens, max_chunks, truncate_query, encoding, aggregate
     )
-    together = info.scope == "set"
-    if isinstance(scorer, SurveyingScorer):
-        documents = list(documents) if isinstance(documents, Iterator) else documents
-        scorer = scorer.over(_pairs(scorable(documents, info), info.tokenizer, plan, watch))
-        together = False
-
-    scoring = Scoring(scorer, together=together, passages=passages, watch=watch)
-    gathering = Gathering(query, plan, info, selection)
-    batches = _batches(scorable(documents, info), info.batch, everything=together)
-    splits = ([chunking.split(one, info.tokenizer, plan) for one in batch] for batch in batches)
-    for split, scores in scoring.through(plan.query, splits, selection.wanted):
-        gathering.add(split, scores)
-    return gathering.ranking(
-        duplicates=scoring.duplicates,
-        usage=scoring.usage,
-        notes=scoring.notes,
-        missing=scoring.missing,
-    )
+    with Reranker(scorer, chunks=chunks) as reranker:
+        return reranker.rank(
+            query,
+            documents,
+            n=n,
+            min_score=min_score,
+            within=within,
+            keep_empty=keep_empty,
+            passages=passages,
+            explain=explain,
+            watch=watch,
+        )
 
 
-def unranked(
-    query: str, documents: Iterable[str | Document], info: ScorerInfo, *, n: int | None = None
+def keep_order(
+    query: str,
+    documents: Iterable[str | Document | Mapping[str, Any]],
+    info: ScorerInfo,
+    *,
+    n: int | None = None,
 ) -> Ranking:
-    """The first `n` documents in the order they came, without scores, where scoring has failed."""
-    kept: list[Blank] = []
+    """The first `n` documents in the order they came, without scores: where scoring has failed."""
+    blanks: list[Blank] = []
     count = 0
-    for document in _all(documents):
+    for document in _as_documents(documents):
         if n is None or count < n:
-            kept.append(Blank(count, document))
+            blanks.append(Blank(count, document))
         count += 1
     return Ranking(
         query=query,
@@ -118,39 +365,54 @@ def unranked(
         cut=0,
         dropped=0,
         usage={},
-        blanks=kept,
+        blanks=blanks,
         reranked=False,
     )
 
 
-def _check(query: str, documents: object) -> None:
+def _check_arguments(query: str, documents: object) -> None:
     if not query.strip():
         raise UsageError("the query is empty", hint="say what to look for")
-    if isinstance(documents, str | bytes | Document):
+    if isinstance(documents, str | bytes | Document | Mapping):
         raise UsageError("documents must be several, as in a list, not one by itself")
 
 
-def _pairs(
-    documents: Iterable[Document],
-    tokenizer: Tokenizer | None,
-    plan: Plan,
-    watch: Watch | None,
-) -> Iterator[Pair]:
-    """All pairs of the query and a chunk, one after the other."""
-    for number, document in enumerate(documents):
-        if watch is not None and number % _SURVEYED == 0:
-            watch(Progress(0, 0, number, surveying=True))
-        for chunk in chunking.split(document, tokenizer, plan).chunks:
-            yield Pair(plan.query, chunk)
+def _as_documents(
+    documents: Iterable[str | Document | Mapping[str, Any]],
+) -> Iterator[Document]:
+    for place, item in enumerate(documents):
+        yield item if isinstance(item, Document) else _as_document(item, place)
 
 
-def _all(documents: Iterable[str | Document]) -> Iterator[Document]:
-    return (Document(item) if isinstance(item, str) else item for item in documents)
+def _as_document(item: object, place: int) -> Document:
+    """Make a document of a string, or of a mapping as records have it; raises `UsageError`."""
+    if isinstance(item, str):
+        return Document(item)
+    if not isinstance(item, Mapping):
+        raise UsageError(
+            f"document {place} is of type {type(item).__name__}",
+            hint="a document is a string, a Document, or a mapping with text",
+        )
+    text, name = item.get("text"), item.get("id")
+    if not isinstance(text, str):
+        raise UsageError(
+            f"document {place} has no text: its keys are {', '.join(map(str, item)) or 'none'}",
+            hint="a mapping has text, and may have id, title and metadata",
+        )
+    if isinstance(name, bool) or not isinstance(name, str | int | None):
+        raise UsageError(f"document {place}: an id is a string or a number, not {name!r}")
+    return Document(
+        text,
+        id=None if name is None else str(name),
+        fields={key: value for key, value in item.items() if key != "text"},
+    )
 
 
-def scorable(documents: Iterable[str | Document], info: ScorerInfo) -> Iterator[Document]:
+def _readable(
+    documents: Iterable[str | Document | Mapping[str, Any]], info: ScorerInfo
+) -> Iterator[Document]:
     """Let documents through that the scorer can read; raises `InputError` for another."""
-    for document in _all(documents):
+    for document in _as_documents(documents):
         if document.media is not None and document.media.kind not in info.media:
             where = ":".join(str(part) for part in (document.source, document.line) if part)
             raise InputError(
@@ -161,18 +423,34 @@ def scorable(documents: Iterable[str | Document], info: ScorerInfo) -> Iterator[
         yield document
 
 
+def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:
+    """All pairs of the query and a chunk, one after the other."""
+    for number, document in enumerate(documents):
+        if watch is not None and number % _SURVEY_STEP_DOCUMENTS == 0:
+            watch(Progress(0, 0, number, surveying=True))
+        for chunk in plan.split(document).chunks:
+            yield Pair(plan.query, chunk)
+
+
 def _batches(
-    documents: Iterable[Document], most: int, *, everything: bool
+    documents: Iterable[Document], size: int, *, everything: bool
 ) -> Iterator[list[Document]]:
-    """Group a stream of documents for scoring: all of it where scores depend on the whole set."""
+    """Group a stream of documents: all of it where scores depend on the whole set."""
     batch: list[Document] = []
     characters = 0
     for document in documents:
         batch.append(document)
         # Of an image or a video the text is what is shown of it, and not what is held.
         characters += size_of(document.media) if document.media else len(document.text)
-        if (len(batch) >= most or characters >= BATCH_CHARACTERS) and not everything:
+        if (len(batch) >= size or characters >= MAX_BATCH_CHARACTERS) and not everything:
             yield batch
             batch, characters = [], 0
     if batch:
         yield batch
+
+
+def _instruct(scorer: Scorer, instruction: str) -> Scorer:
+    """The same model with an instruction; raises `UsageError` where it takes none."""
+    if not isinstance(scorer, InstructedScorer):
+        raise UsageError(f"{scorer.info.model} takes no instruction")
+    return scorer.with_instruction(instruction)

@@ -31,7 +31,7 @@ class Device(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class RuntimeOptions:
     """How a local model is run; `threads` of None are all cores that this process may use."""
 
     runtime: Runtime = Runtime.ONNXRUNTIME
@@ -118,7 +118,7 @@ class Network(Protocol):
 
 def open_network(
     folder: "ModelFolder",
-    engine: Engine,
+    engine: RuntimeOptions,
     store: "Prepared | None",
     answers: "Answers | None" = None,
 ) -> Network:

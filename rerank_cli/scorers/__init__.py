@@ -8,62 +8,82 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rerank_cli.errors import UsageError
-from rerank_cli.providers import Remote
-from rerank_cli.runtimes import Engine
+from rerank_cli.providers import RemoteOptions
+from rerank_cli.ranking.chunking import ChunkOptions
+from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Scorer
 
 if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
 
-LEXICAL = "bm25"
-_USUAL = Engine()
+BM25 = "bm25"
 # onnxruntime reports its use to its makers, unless this is set before it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
-def opening(
-    model: str | None, *, engine: Engine = _USUAL, remote: Remote | None = None
+def open_in_background(
+    model: str | None,
+    *,
+    instruction: str | None = None,
+    runtime: RuntimeOptions | None = None,
+    remote: RemoteOptions | None = None,
+    chunks: ChunkOptions | None = None,
 ) -> Future[Scorer]:
     """Begin to open a scorer, as `open_scorer` does, while something else is done.
 
     What a model's graph takes to load is spent outside of Python: what is imported meanwhile costs
     nothing. Two threads that both import would only take turns.
     """
-    if model != LEXICAL and not is_remote(model):
+    if model != BM25 and not is_remote(model):
         import rerank_cli.scorers.cross_encoder  # noqa: F401
-    aside = ThreadPoolExecutor(1, thread_name_prefix="open")
-    future = aside.submit(open_scorer, model, engine=engine, remote=remote)
-    aside.shutdown(wait=False)
+    opener = ThreadPoolExecutor(1, thread_name_prefix="open")
+    future = opener.submit(
+        open_scorer,
+        model,
+        instruction=instruction,
+        runtime=runtime,
+        remote=remote,
+        chunks=chunks,
+    )
+    opener.shutdown(wait=False)
     return future
 
 
 def open_scorer(
-    model: str | None = None, *, engine: Engine = _USUAL, remote: Remote | None = None
+    model: str | None = None,
+    *,
+    instruction: str | None = None,
+    runtime: RuntimeOptions | None = None,
+    remote: RemoteOptions | None = None,
+    chunks: ChunkOptions | None = None,
 ) -> Scorer:
     """Open a scorer by name, by default the model that ships with the package.
 
     `model` is `bm25`, a name of the catalogue (`mini@2`) or of the Hub (`hf:OWNER/REPOSITORY`) that
     is installed, the path of a folder with an ONNX reranker, which begins with `./`, `../`, `/` or
-    `~`, or a provider and its model's name (`siliconflow/BAAI/bge-reranker-v2-m3`), of which
-    `remote` says how it is asked. `engine` says what runs a model here. Raises `UsageError` for a
-    name that means nothing, `NotInstalled` for one that was not pulled, `ModelError` for a model
-    that cannot be opened, and `ConfigError` for a provider whose key is not to be found.
+    `~`, or a provider and its model's name (`siliconflow/BAAI/bge-reranker-v2-m3`). `instruction`
+    tells a model what to look for, if it can be told. `runtime` says how a model runs here and
+    `remote` how a provider's is used; `chunks` says how documents will be cut, which a provider may
+    do itself. Raises `UsageError` for a name that means nothing and for options that the model
+    does not have, `NotInstalled` for one that was not pulled, `ModelError` for one that cannot be
+    opened, and `ConfigError` for a provider without a key.
     """
-    if engine.threads is not None and engine.threads < 1:
-        raise UsageError(f"at least one thread is needed, not {engine.threads}")
+    runtime = RuntimeOptions() if runtime is None else runtime
+    remote = RemoteOptions() if remote is None else remote
+    if runtime.threads is not None and runtime.threads < 1:
+        raise UsageError(f"at least one thread is needed, not {runtime.threads}")
     if is_remote(model):
-        return _open_remote(str(model), remote or Remote())
-    instruction = None if remote is None else remote.asked.options.get("instruction")
-    asked = [] if remote is None else remote.asks_for
-    if model != LEXICAL and instruction is not None:
-        asked = [one for one in asked if one != "--instruction"]  # some models here take it too
-    if asked:
+        return _open_remote(str(model), remote, instruction, chunks or ChunkOptions())
+    options = remote.only_remote
+    if model == BM25 and instruction is not None:
+        options = ["--instruction", *options]
+    if options:
         raise UsageError(
-            f"{', '.join(asked)}: for a provider's models, and "
+            f"{', '.join(options)}: for a provider's models, and "
             f"{model or 'the default model'} is none",
             hint="-m PROVIDER/MODEL; rerank providers lists them",
         )
-    if model == LEXICAL:
+    if model == BM25:
         from rerank_cli.scorers.bm25 import LexicalScorer
 
         return LexicalScorer()
@@ -71,7 +91,7 @@ def open_scorer(
     from rerank_cli.models import find
     from rerank_cli.scorers.cross_encoder import open_local
 
-    return open_local(find(model), engine, instruction)
+    return open_local(find(model), runtime, instruction)
 
 
 def local_folder(model: str | None) -> "ModelFolder | None":
@@ -79,15 +99,17 @@ def local_folder(model: str | None) -> "ModelFolder | None":
 
     Raises `UsageError` and `ModelError` as `open_scorer` does.
     """
-    if model == LEXICAL or is_remote(model):
+    if model == BM25 or is_remote(model):
         return None
     from rerank_cli.models import find
 
     return find(model)
 
 
-def _open_remote(model: str, remote: Remote) -> Scorer:
-    """Open a provider's model by `PROVIDER/MODEL`; one that is rehearsed sends nothing."""
+def _open_remote(
+    model: str, options: RemoteOptions, instruction: str | None, chunks: ChunkOptions
+) -> Scorer:
+    """Open a provider's model by `PROVIDER/MODEL`; a dry run sends nothing."""
     from rerank_cli.providers.catalogue import table_of
     from rerank_cli.providers.keys import credentials
 
@@ -98,17 +120,12 @@ def _open_remote(model: str, remote: Remote) -> Scorer:
             f"{provider} needs the name of a model",
             hint=f"-m {provider}/{table['example']}, for example",
         )
-    allowed = credentials(table, remote.asked.headers, rehearsed=remote.rehearsed)
+    allowed = credentials(table, options.headers, dry_run=options.dry_run)
 
-    from rerank_cli.scorers.remote import open_remote  # and all that sends
+    from rerank_cli.scorers.remote import DryRunScorer, open_remote  # and all that sends
 
-    scorer = open_remote(provider, name, remote, allowed)
-    if not remote.rehearsed:
-        return scorer
-
-    from rerank_cli.scorers.remote import Rehearsal
-
-    return Rehearsal(scorer)
+    scorer = open_remote(provider, name, options, allowed, instruction=instruction, chunks=chunks)
+    return DryRunScorer(scorer) if options.dry_run else scorer
 
 
 def is_remote(model: str | None) -> bool:
@@ -116,7 +133,7 @@ def is_remote(model: str | None) -> bool:
 
     Raises `UsageError` for what is nearly one, and nothing else.
     """
-    if model is None or model == LEXICAL:
+    if model is None or model == BM25:
         return False
 
     from rerank_cli.models import is_local, is_path
@@ -128,6 +145,6 @@ def is_remote(model: str | None) -> bool:
 
     provider, slash, name = model.partition("/")
     if not is_provider(provider) and not os.path.exists(model) and (alike := near(provider)):
-        meant = " or ".join(f"{one}{slash}{name}" for one in alike)
+        meant = " or ".join(f"{near_name}{slash}{name}" for near_name in alike)
         raise UsageError(f"no model is called {model!r}", hint=f"did you mean {meant}?")
     return is_provider(provider)

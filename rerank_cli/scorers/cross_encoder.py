@@ -6,9 +6,8 @@ activations, and a batch would move every score in it, so that each pair has a r
 Where batches are seen to have the very scores of their pairs, short pairs of one length share one.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -17,21 +16,22 @@ from threading import Lock
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import ModelFolder
-from rerank_cli.runtimes import Engine, Network, Row, cut, open_network
+from rerank_cli.ranking.scoring import wait_for_scores
+from rerank_cli.runtimes import Network, Row, RuntimeOptions, cut, open_network
 from rerank_cli.runtimes.prepared_cache import Prepared
-from rerank_cli.scorers.scheduler import Done, Scheduler
+from rerank_cli.scorers.scheduler import Done, Job, Scheduler
 from rerank_cli.scorers.tokenization import ModelTokenizer, PairTemplate, PromptTokenizer
 from rerank_cli.scorers.vocabulary_index import open_vocabulary
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
 # Pairs that are tokenised while others run: more than are in a batch, so that one always waits.
-_AHEAD = 512
+_MAX_PENDING_PAIRS = 512
 # Tokens of a pair for which it pays to open the graph once more.
-_LONG = 256
+_LONG_TOKENS = 256
 
 
 def open_local(
-    folder: ModelFolder, engine: Engine, instruction: str | None = None
+    folder: ModelFolder, engine: RuntimeOptions, instruction: str | None = None
 ) -> "LocalScorer":
     """Open the model in a folder. Raises `ModelError` for one that is not a reranker.
 
@@ -58,7 +58,7 @@ def open_local(
 
 def _open_causal(
     folder: ModelFolder,
-    engine: Engine,
+    engine: RuntimeOptions,
     store: Prepared | None,
     prompt: Prompt,
     instruction: str | None,
@@ -97,7 +97,7 @@ class LocalScorer:
             query_tokens=query_tokens,
             languages=folder.languages,
             tokenizer=tokenizer,
-            ahead=_AHEAD,
+            max_pending_pairs=_MAX_PENDING_PAIRS,
         )
         self._length = folder.length
         self._network = network
@@ -106,14 +106,15 @@ class LocalScorer:
         self._wide: Network | None = None
         self._widening = Lock()
         self._scheduler = Scheduler(self._logits, network.workers)
-        self._pairs = 0
+        self._pairs = 0  # counted by a lock, as many threads may begin to score at once
+        self._counting = Lock()
 
-    def asking(self, instruction: str) -> "LocalScorer":
+    def with_instruction(self, instruction: str) -> "LocalScorer":
         """The same model with another instruction; raises `UsageError` where it takes none."""
         if not isinstance(self._tokenizer, PromptTokenizer):
             raise UsageError(f"{self.info.name} takes no instruction")
         other = copy(self)
-        other._tokenizer = self._tokenizer.asking(instruction)
+        other._tokenizer = self._tokenizer.with_instruction(instruction)
         other.info = replace(
             self.info, tokenizer=other._tokenizer, query_tokens=other._tokenizer.query_tokens
         )
@@ -121,16 +122,20 @@ class LocalScorer:
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score every pair, as none costs extra to return; usage is the tokens of all sequences."""
-        values: list[float | None] = [None] * len(pairs)
-        tokens = 0
-        for places, scored in self.stream(pairs, keep):
-            for place, value in zip(places, scored.values, strict=True):
-                values[place] = value
-            tokens += scored.usage.get("total_tokens", 0)
-        return Scored(values, usage={"total_tokens": tokens}, notes=self.notes)
+        return wait_for_scores(self, pairs, keep)
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
-        """Begin to score pairs, and give the scores as they come; all are tokenised by now."""
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> Job:
+        """Begin to score pairs, which are tokenised by the time it returns.
+
+        Raises `ScorerError` for a pair that is longer than the model takes.
+        """
         queries = {query: self._tokenizer.query(query) for query in {p.query for p in pairs}}
         encoded = [(queries[pair.query], self._passage(pair.chunk)) for pair in pairs]
         lengths = [self._template.specials + len(q) + len(p) for q, p in encoded]
@@ -138,29 +143,28 @@ class LocalScorer:
             raise ScorerError(
                 f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
             )
-        self._pairs += len(pairs)
+        with self._counting:
+            self._pairs += len(pairs)
         batches = cut(lengths, self._network.batching, self._network.workers)
-        done = self._scheduler.submit(
+
+        def take(result: Done | BaseException) -> None:
+            if isinstance(result, BaseException):
+                receive(result)
+                return
+            places = batches[result.place]
+            usage = {"total_tokens": sum(lengths[place] for place in places)}
+            receive(Part(places, Scored(result.value, usage=usage, notes=self.notes)))
+
+        return self._scheduler.submit(
             [[encoded[place] for place in batch] for batch in batches],
             [sum(lengths[place] for place in batch) for batch in batches],
+            take,
+            client,
         )
-        parts = self._parts(done, batches, lengths)
-        next(parts)  # from now on it can be closed
-        return parts
 
-    def _parts(
-        self,
-        done: Generator[Sequence[Done]],
-        batches: Sequence[Sequence[int]],
-        lengths: Sequence[int],
-    ) -> Generator[Part]:
-        with closing(done):
-            yield Part((), Scored(()))
-            for results in done:
-                places = [place for result in results for place in batches[result.place]]
-                usage = {"total_tokens": sum(lengths[place] for place in places)}
-                values = [value for result in results for value in result.value]
-                yield Part(places, Scored(values, usage=usage, notes=self.notes))
+    def close(self) -> None:
+        """End the threads, when what they have begun is done."""
+        self._scheduler.close()
 
     @property
     def run_by(self) -> str:
@@ -200,6 +204,6 @@ class LocalScorer:
         It is opened for the first long pair. Scores are the same to the last bit.
         """
         with self._widening:
-            if self._wide is None and length >= _LONG:
+            if self._wide is None and length >= _LONG_TOKENS:
                 self._wide = self._network.widened()
         return self._wide or self._network

@@ -5,23 +5,27 @@ there the client's.
 """
 
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from rerank_cli.errors import AnswerError, ProviderError, UsageError
-from rerank_cli.providers import Asked, Calling, Cutting, Remote, requests
+from rerank_cli.providers import Cutting, RemoteOptions, requests
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, TooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, is_loopback, shown
 from rerank_cli.providers.keys import Credentials
-from rerank_cli.providers.requests import USUAL_DOCUMENTS, Outgoing, Request
+from rerank_cli.providers.requests import USUAL_DOCUMENTS, Outgoing, Request, RequestOptions
 from rerank_cli.providers.responses import Answer, parse, read
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
+from rerank_cli.ranking.chunking import ChunkOptions
+from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
 
 _TRACED = 5  # requests whose ids are named to the user
@@ -56,87 +60,91 @@ class RemoteScorer:
         self,
         provider: Provider,
         model: str,
-        asked: Asked,
+        request_options: RequestOptions,
         info: ScorerInfo,
         address: Address,
-        calling: Calling,
+        options: RemoteOptions,
     ) -> None:
         self.info = info
         self.address = address
         self.provider = provider
         self._names_documents = "$id" in provider.request.record.values()
         self._model = model
-        self._asked = asked
-        self.outgoing = Outgoing(provider, model, asked, info.tokenizer)
-        self._client = Client(address, calling)
-        self._pool = ThreadPoolExecutor(calling.concurrency, thread_name_prefix="ask")
+        self._request_options = request_options
+        self.outgoing = Outgoing(provider, model, request_options, info.tokenizer)
+        self._client = Client(address, options)
+        self._senders = ThreadPoolExecutor(options.concurrency, thread_name_prefix="send")
+        # Answers are read, and bodies made, by other threads than those that send.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._counting = Lock()
         self._counts: Counter[str] = Counter()
         self._trace_ids: list[str] = []
 
-    def asking(self, instruction: str) -> "RemoteScorer":
+    def with_instruction(self, instruction: str) -> "RemoteScorer":
         """The same model with another instruction, by the same connections and rates.
 
         Raises `UsageError` where the provider has none.
         """
-        options = {**self._asked.options, "instruction": instruction}
-        asked = self._asked._replace(options=options)
-        if problems := requests.check(self.provider, asked, self._model):
+        values = {**self._request_options.values, "instruction": instruction}
+        options = replace(self._request_options, values=values)
+        if problems := requests.find_problems(self.provider, options, self._model):
             raise UsageError("; ".join(problems))
         other = copy(self)
-        other.outgoing = Outgoing(self.provider, self._model, asked, self.info.tokenizer)
+        other.outgoing = Outgoing(self.provider, self._model, options, self.info.tokenizer)
         return other
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score pairs, which may have several queries, each query's in requests of its own."""
-        values: list[float | None] = [None] * len(pairs)
-        usage: Counter[str] = Counter()
-        notes: dict[str, None] = {}
-        trace_ids: list[str] = []
-        missing = 0
-        for places, scored in self.stream(pairs, keep):
-            for place, value in zip(places, scored.values, strict=True):
-                values[place] = value
-            usage.update(scored.usage)
-            notes.update(dict.fromkeys(scored.notes))
-            trace_ids += scored.trace_ids
-            missing += scored.missing
-        return Scored(values, usage, trace_ids, (*notes,), missing)
+        return wait_for_scores(self, pairs, keep)
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
-        """Send pairs in requests, several at once, and give the scores of each that is answered.
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> "RequestsJob":
+        """Begin to send pairs in requests, several at once, in the order they came.
 
-        Those not yet sent never are, once it is closed or one of them fails for good.
+        The first request that fails for good ends the job: those not yet sent never are.
         """
         wanted = self.outgoing.requests(pairs)
-        bodies = [self.outgoing.body(request, keep) for request in wanted]
+        notes = (*self.notes, *self._comparability(wanted))
         futures = [
-            self._pool.submit(self._ask, request, keep, body)
-            for request, body in zip(wanted, bodies, strict=True)
+            self._senders.submit(self._ask, request, keep, self.outgoing.body(request, keep))
+            for request in wanted
         ]
-        answers = self._answers(futures, keep, (*self.notes, *self._comparability(wanted)))
-        next(answers)  # from now on it can be closed
-        return answers
+        job = RequestsJob(futures)
 
-    def _answers(
-        self, futures: Sequence[Future[list[Answered]]], keep: int | None, notes: Sequence[str]
-    ) -> Generator[Part]:
-        # Answers are read here, and bodies made above, so that threads that send do nothing else.
-        try:
-            yield Part((), Scored(()))
-            for future in as_completed(futures):
+        def deliver(future: Future[list[Answered]]) -> None:
+            try:
                 answered = future.result()
-                told = (*notes, *self._comparability([request for request, _ in answered]))
+                about = (*notes, *self._comparability([request for request, _ in answered]))
                 for request, reply in answered:
-                    yield Part(request.places, self._scored(request, reply, keep, told))
-        finally:
-            for future in futures:
-                future.cancel()
+                    receive(Part(request.places, self._read(request, reply, keep, about)))
+            except BaseException as error:  # noqa: BLE001 - whoever receives it raises it
+                job.cancel()
+                receive(error)
+
+        def pass_on(future: Future[list[Answered]]) -> None:
+            if not future.cancelled():
+                self._reader.submit(deliver, future)
+
+        for future in futures:
+            future.add_done_callback(pass_on)
+        return job
+
+    def close(self) -> None:
+        """End the threads, when the requests that were sent are answered."""
+        self._senders.shutdown(cancel_futures=True)
+        self._reader.shutdown()
 
     def exchange(self, pairs: Sequence[Pair]) -> Exchange:
         """Send a few pairs in one request, and tell all about the answer."""
         request = self.outgoing.requests(pairs)[0]
         reply = self._client.send(self.outgoing.body(request, None), request.tokens)
-        scored = self._scored(request, reply, None)
+        scored = self._read(request, reply, None)
         fields = names_in(parse(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.shown, reply.seconds, fields, scored)
 
@@ -172,10 +180,10 @@ class RemoteScorer:
             try:
                 return [Answered(request, self._client.send(body, request.tokens))]
             except TooLarge as error:
-                self._counts["refused"] += 1
+                self._count("refused")
                 if len(request.chunks) == 1:
                     raise _about(error, request.chunks[0]) from error
-                self._counts["halved"] += 1
+                self._count("halved")
                 self.outgoing.learn(request, len(body), by_count=error.by_count)
         # The best of both are the best of all.
         return [
@@ -184,7 +192,7 @@ class RemoteScorer:
             for answered in self._ask(part, keep, self.outgoing.body(part, keep))
         ]
 
-    def _scored(
+    def _read(
         self, request: Request, reply: Reply, keep: int | None, notes: Sequence[str] = ()
     ) -> Scored:
         try:
@@ -207,13 +215,17 @@ class RemoteScorer:
         values: list[float | None] = [None] * len(request.chunks)
         for result in answer.results:
             values[result.index] = result.score
-        self._counts["requests"] += reply.tries
-        self._counts["again"] += reply.tries - 1
+        self._count("requests", reply.tries)
+        self._count("again", reply.tries - 1)
         trace = self.address.cleaned(reply.trace_id or answer.id or "")
         trace_ids = [trace] if trace else []
         self._trace_ids += trace_ids
         missing = max(0, request.wanted(keep) - len(answer.results))
         return Scored(values, answer.usage, trace_ids, (*notes, *self._notes(answer)), missing)
+
+    def _count(self, name: str, number: int = 1) -> None:
+        with self._counting:
+            self._counts[name] += number
 
     def _notes(self, answer: Answer) -> Sequence[str]:
         notes = [f"{self.provider.name}: {self.address.cleaned(note)}" for note in answer.notes]
@@ -236,6 +248,18 @@ class RemoteScorer:
             "it took several requests, and scores of different ones do not compare"
         )
         return (note,)
+
+
+class RequestsJob:
+    """Requests that are being sent."""
+
+    def __init__(self, futures: Sequence[Future[list[Answered]]]) -> None:
+        self._futures = futures
+
+    def cancel(self) -> None:
+        """Send none of those that were not sent; may be called from any thread."""
+        for future in self._futures:
+            future.cancel()
 
 
 def names_in(body: object, path: str = "") -> list[str]:
@@ -266,90 +290,107 @@ _LEAST_BATCH = 256
 _LEAST_SECRET = 6  # characters
 # So many requests wait for each that is sent at once, that no connection has to wait for us.
 _REQUESTS_AHEAD = 4
-_MOST_AHEAD = 1 << 15
+_MAX_PENDING_PAIRS = 1 << 15
 
 
-def open_remote(name: str, model: str, remote: Remote, allowed: Credentials) -> "RemoteScorer":
-    """Open a provider's model; raises `UsageError` for what the provider cannot honour."""
+def open_remote(
+    name: str,
+    model: str,
+    options: RemoteOptions,
+    allowed: Credentials,
+    *,
+    instruction: str | None = None,
+    chunks: ChunkOptions,
+) -> RemoteScorer:
+    """Open a provider's model; raises `UsageError` for what the provider does not support.
+
+    `chunks` says how documents are to be cut, which the provider may do instead.
+    """
     provider = find_provider(name, model)
-    if remote.cutting is Cutting.REMOTE and remote.cuts:
+    if options.chunk is Cutting.REMOTE and chunks.needs_local_chunks:
         raise UsageError(
             "--chunk remote: --chunk-tokens and --aggregate are for chunks that are cut here",
             hint="leave it out, or let --chunk local cut them",
         )
-    cutting = who_cuts(provider, remote)
-    asked = _with_cutting(remote, cutting)
-    problems = requests.check(provider, asked, model)
-    if remote.cutting is Cutting.REMOTE and not provider.limits.chunks:
+    cutting = choose_cutting(provider, options, chunks)
+    given = {"instruction": instruction} if instruction is not None else {}
+    sizes = _sizes(chunks) if cutting is Cutting.REMOTE else {}
+    request_options = RequestOptions(
+        values={**given, **options.request_options, **sizes},
+        fields=options.fields,
+        image=options.image,
+        image_only=options.image_only,
+    )
+    problems = requests.find_problems(provider, request_options, model)
+    if options.chunk is Cutting.REMOTE and not provider.limits.chunks:
         problems.append(f"{name} does not cut documents into chunks")
     # A server of one's own, or one that is asked for more, may send logits all the same.
-    may_differ = provider.keyless or remote.base_url is not None or remote.asked.fields
-    if remote.sigmoid and provider.scale == "probability" and not may_differ:
+    may_differ = provider.keyless or options.base_url is not None or options.fields
+    if options.sigmoid and provider.scale == "probability" and not may_differ:
         raise UsageError(
             f"--sigmoid: the scores of {name} are in 0 to 1 already", hint="leave it out"
         )
-    if problems and not remote.lenient:
+    if problems and not options.lenient:
         raise UsageError(
             "; ".join(problems), hint="leave it out, or let --lenient make it a warning"
         )
-    address = _address(provider, model, remote, allowed)
-    info = _info(provider, model, remote, cutting)
-    remarks = [
+    scorer = RemoteScorer(
+        provider,
+        model,
+        request_options,
+        _info(provider, model, options, cutting),
+        _address(provider, model, options, allowed),
+        options,
+    )
+    scorer.notes = problems
+    scorer.remarks = [
         f"--{option} is not given: sent {value!r}, as {name} needs one"
         for option, value in provider.defaults.items()
-        if option not in asked.options
+        if option not in request_options.values
     ]
-
-    scorer = RemoteScorer(provider, model, asked, info, address, remote.calling)
-    scorer.notes, scorer.remarks = problems, remarks
     return scorer
 
 
-def who_cuts(provider: Provider, remote: Remote) -> Cutting:
+def choose_cutting(provider: Provider, options: RemoteOptions, chunks: ChunkOptions) -> Cutting:
     """Decide who cuts long documents: never is one left to be cut silently, if that is known."""
     limits = provider.limits
-    if remote.cutting is not Cutting.AUTO:
-        return remote.cutting
-    sizes = _sizes(remote)
-    if limits.chunks and not remote.cuts and sizes.keys() <= provider.options.keys():
+    if options.chunk is not Cutting.AUTO:
+        return options.chunk
+    sizes, needs_local = _sizes(chunks), chunks.needs_local_chunks
+    if limits.chunks and not needs_local and sizes.keys() <= provider.options.keys():
         return Cutting.REMOTE
     known = limits.pair or limits.document or limits.characters
-    return Cutting.LOCAL if known or remote.cuts or sizes else Cutting.REMOTE
+    return Cutting.LOCAL if known or needs_local or sizes else Cutting.REMOTE
 
 
-def _with_cutting(remote: Remote, cutting: Cutting) -> Asked:
-    """What is asked of the provider, with the sizes of chunks if it is to cut them."""
-    if cutting is Cutting.LOCAL:
-        return remote.asked
-    return remote.asked._replace(options={**remote.asked.options, **_sizes(remote)})
-
-
-def _sizes(remote: Remote) -> Mapping[str, int]:
+def _sizes(chunks: ChunkOptions) -> Mapping[str, int]:
     """The sizes of chunks that were given."""
-    sizes = {"max-chunks": remote.max_chunks, "overlap-tokens": remote.overlap_tokens}
+    sizes = {"max-chunks": chunks.max_chunks, "overlap-tokens": chunks.overlap_tokens}
     return {name: size for name, size in sizes.items() if size is not None}
 
 
-def _address(provider: Provider, model: str, remote: Remote, allowed: Credentials) -> Address:
-    base = remote.base_url or provider.url
+def _address(
+    provider: Provider, model: str, options: RemoteOptions, allowed: Credentials
+) -> Address:
+    base = options.base_url or provider.url
     if base is None:
         raise UsageError(
             f"{provider.name} is wherever you say, and no URL was given",
             hint="--base-url https://…, as its documentation has it",
         )
     url = endpoint(base, provider.path, model, versionless=provider.versionless)
-    if remote.calling.insecure and not is_loopback(url):
+    if options.insecure and not is_loopback(url):
         raise UsageError(
             f"--insecure is for servers on this machine, and not for {shown(url)}",
             hint="SSL_CERT_FILE names a file with the certificates to trust",
         )
     poll = provider.poll
-    if poll is not None and remote.base_url is not None:  # never to another host than was typed
+    if poll is not None and options.base_url is not None:  # never to another host than was typed
         poll = urljoin(url, urlsplit(poll).path)
     return Address(
         provider=provider.name,
         url=url,
-        headers={**provider.headers, **allowed.headers, **remote.asked.headers},
+        headers={**provider.headers, **allowed.headers, **options.headers},
         secrets=[*allowed.secrets, *_values(urlsplit(base).query)],
         variable=provider.key[0] if provider.key else None,
         poll=poll,
@@ -361,13 +402,13 @@ def _values(query: str) -> list[str]:
     return [value for _, value in parse_qsl(query) if len(value) >= _LEAST_SECRET]
 
 
-def _info(provider: Provider, model: str, remote: Remote, cutting: Cutting) -> ScorerInfo:
+def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutting) -> ScorerInfo:
     limits = provider.limits
     tokenizer: Tokenizer = EstimatedTokenizer()
     if limits.characters is not None and cutting is Cutting.LOCAL:
         tokenizer = CharacterTokenizer()
-    elif remote.tokenizer is not None:
-        tokenizer = _own_tokenizer(remote.tokenizer)
+    elif options.tokenizer is not None:
+        tokenizer = _own_tokenizer(options.tokenizer)
     window = length = None
     if cutting is Cutting.LOCAL:
         length = limits.pair
@@ -380,17 +421,19 @@ def _info(provider: Provider, model: str, remote: Remote, cutting: Cutting) -> S
     return ScorerInfo(
         name=f"{provider.name}/{model}",
         revision="",
-        scale="logit" if remote.sigmoid else provider.scale,
+        scale="logit" if options.sigmoid else provider.scale,
         scope="set" if provider.listwise else "pair",
         window=window,
         length=length,
         specials=_SPECIALS,
         tokenizer=tokenizer,
         remote=True,
-        estimated=remote.tokenizer is None,
+        estimated=options.tokenizer is None,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
-        batch=documents * -(-_LEAST_BATCH // documents),  # requests that are full
-        ahead=min(_MOST_AHEAD, remote.calling.concurrency * documents * _REQUESTS_AHEAD),
+        preferred_batch=documents * -(-_LEAST_BATCH // documents),  # requests that are full
+        max_pending_pairs=min(
+            _MAX_PENDING_PAIRS, options.concurrency * documents * _REQUESTS_AHEAD
+        ),
     )
 
 
@@ -412,8 +455,11 @@ class Planned(NamedTuple):
     bytes: int
 
 
-class Rehearsal:
-    """Stands in for a remote scorer; every score is 0."""
+class DryRunScorer:
+    """Stands in for a remote scorer: sends nothing, and remembers what it would have sent.
+
+    Every score is 0.
+    """
 
     def __init__(self, scorer: RemoteScorer) -> None:
         self.info = scorer.info
@@ -423,19 +469,28 @@ class Rehearsal:
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Plan the requests for some pairs."""
-        for _ in self.stream(pairs, keep):
-            pass
-        return Scored([0.0] * len(pairs), notes=self.scorer.notes)
+        return wait_for_scores(self, pairs, keep)
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
-        """Plan the requests for some pairs, one after the other."""
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> RequestsJob:
+        """Plan the requests for some pairs, one after the other; done when it returns."""
         for request in self.scorer.outgoing.requests(pairs):
             body = self.scorer.outgoing.body(request, keep)
             self.first = self.first or body
             count = len(request.chunks)
             self.planned.append(Planned(count, request.tokens, len(body)))
-            yield Part(request.places, Scored([0.0] * count, notes=self.scorer.notes))
+            receive(Part(request.places, Scored([0.0] * count, notes=self.scorer.notes)))
+        return RequestsJob(())
 
     def account(self) -> str:
-        """Nothing: what would have been is the results."""
+        """Nothing: what would have been sent is the result."""
         return ""
+
+    def close(self) -> None:
+        self.scorer.close()

@@ -1,17 +1,17 @@
-"""Runs many small pieces of work on a few threads, for several who ask at once.
+"""Runs many small pieces of work on a few threads, shared out fairly between clients.
 
-Of one asker's jobs the first is done first, and of a job the longest piece, so that all threads
-finish together; between askers whoever was given least goes next. A piece that is alone is told
-so: it may have all threads' cores. Idle threads wait and cost nothing. Knows nothing of what the
-work is, and bounds nothing: whoever submits does.
+Of one client's jobs the first is done first, and of a job the costliest piece, so that all threads
+finish together. Between clients the one that was given least goes next. A piece that is alone is
+told so: it may have all threads' cores. Idle threads wait and cost nothing.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import Empty, SimpleQueue
+from heapq import heappop, heappush, heapreplace
+from itertools import count
 from typing import Any, NamedTuple
 
 
@@ -23,9 +23,6 @@ class Piece(NamedTuple):
     work: Any
 
 
-Run = Callable[[Any, bool], Any]
-
-
 class Done(NamedTuple):
     """A piece that was run, and what came of it."""
 
@@ -33,8 +30,12 @@ class Done(NamedTuple):
     value: Any
 
 
+Run = Callable[[Any, bool], Any]
+Receive = Callable[[Done | BaseException], None]
+
+
 class Scheduler:
-    """Threads that share the work of all who ask. `seconds` is what they have spent on it.
+    """Threads that share the work of all clients. `seconds` is what they have spent on it.
 
     `run` is given a work, and whether nothing else runs or waits just then.
     """
@@ -45,104 +46,107 @@ class Scheduler:
         self._run = run
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._choosing = threading.Lock()
-        self._askers: dict[int, _Asker] = {}
+        # Clients with work by what they were given; of equal ones the first to come is first.
+        self._queue: list[tuple[int, int, _Client]] = []
+        self._clients: dict[object, _Client] = {}
+        self._arrivals = count()
         self._running = 0
+        self._waiting = 0
 
-    def submit(self, works: Sequence[Any], costs: Sequence[int]) -> Generator[Sequence[Done]]:
-        """Begin to run some works, and give what is done, each work once, as it comes.
+    def submit(
+        self, works: Sequence[Any], costs: Sequence[int], receive: Receive, client: object = None
+    ) -> "Job":
+        """Begin to run some works. `receive` is called with each that is done, in any order.
 
-        Whoever calls from one thread is one asker. The first that fails raises what `run` raised;
-        what was not begun by then, or when the generator is closed, never is.
+        It is called from the scheduler's threads. If a work raises, `receive` gets the exception,
+        and what has not begun by then is not run. Jobs of one `client` (by default each job has
+        its own) are run in the order they came.
         """
-        pieces = sorted(map(Piece, range(len(works)), costs, works), key=_longest_first)
-        job = _Job(deque(pieces), len(pieces))
+        pieces = sorted(map(Piece, range(len(works)), costs, works), key=_costliest_first)
+        job = Job(self, deque(pieces), receive)
+        key = job if client is None else client
         with self._choosing:
-            key = threading.get_ident()
-            if key not in self._askers:
-                least = min((asker.given for asker in self._askers.values()), default=0)
-                self._askers[key] = _Asker(least)
-            self._askers[key].jobs.append(job)
+            known = self._clients.get(key)
+            if known is None:
+                least = self._queue[0][0] if self._queue else 0
+                known = self._clients[key] = _Client(key)
+                heappush(self._queue, (least, next(self._arrivals), known))
+            known.jobs.append(job)
+            self._waiting += len(pieces)
         for _ in pieces:
             self._pool.submit(self._step)
-        results = self._results(job)
-        next(results)  # from now on it can be closed
-        return results
+        return job
 
-    def _results(self, job: "_Job") -> Generator[Sequence[Done]]:
-        try:
-            yield ()
-            while job.left:
-                results = [job.results.get()]
-                while True:  # whatever else is there by now
-                    try:
-                        results.append(job.results.get_nowait())
-                    except Empty:
-                        break
-                for result in results:
-                    if isinstance(result, BaseException):
-                        raise result
-                job.left -= len(results)
-                yield [result for result in results if isinstance(result, Done)]
-        finally:
-            with self._choosing:
-                job.waiting.clear()
+    def drop(self, job: "Job") -> None:
+        """Run none of a job's pieces that have not begun."""
+        with self._choosing:
+            self._waiting -= len(job.waiting)
+            job.waiting.clear()
+
+    def close(self) -> None:
+        """End the threads, when what they have begun is done."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _step(self) -> None:
-        """Run the piece whose turn it is, if what this step was for has not been given up."""
+        """Run the piece whose turn it is; none, if the one that this step was for was dropped."""
         with self._choosing:
-            chosen = self._next()
+            chosen = self._choose()
             if chosen is None:
                 return
             job, piece = chosen
-            alone = not self._running and not self._is_any_waiting()
+            alone = not self._running and not self._waiting
             self._running += 1
         began = time.perf_counter()
         try:
             result: Done | BaseException = Done(piece.place, self._run(piece.work, alone))
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the result is told
+        except BaseException as error:  # noqa: BLE001 - whoever receives it raises it
             result = error
         spent = time.perf_counter() - began
         with self._choosing:
             self._running -= 1
             self.seconds += spent
-            if isinstance(result, BaseException):
-                job.waiting.clear()
-        job.results.put(result)
+        if isinstance(result, BaseException):
+            self.drop(job)
+        job.receive(result)
 
-    def _is_any_waiting(self) -> bool:
-        return any(job.waiting for asker in self._askers.values() for job in asker.jobs)
-
-    def _next(self) -> "tuple[_Job, Piece] | None":
-        for key, asker in list(self._askers.items()):
-            while asker.jobs and not asker.jobs[0].waiting:
-                asker.jobs.popleft()
-            if not asker.jobs:
-                del self._askers[key]
-        if not self._askers:
-            return None
-        asker = min(self._askers.values(), key=lambda asker: asker.given)
-        job = asker.jobs[0]
-        piece = job.waiting.popleft()
-        asker.given += piece.cost
-        return job, piece
-
-
-class _Asker:
-    """Jobs of one thread, in the order they came, and the cost of what was run of them."""
-
-    def __init__(self, given: int) -> None:
-        self.jobs: deque[_Job] = deque()
-        self.given = given
+    def _choose(self) -> "tuple[Job, Piece] | None":
+        """Take the next piece of the client that was given least."""
+        while self._queue:
+            given, arrival, client = self._queue[0]
+            while client.jobs and not client.jobs[0].waiting:
+                client.jobs.popleft()
+            if not client.jobs:
+                heappop(self._queue)
+                del self._clients[client.key]
+                continue
+            job = client.jobs[0]
+            piece = job.waiting.popleft()
+            self._waiting -= 1
+            heapreplace(self._queue, (given + piece.cost, arrival, client))
+            return job, piece
+        return None
 
 
-class _Job:
-    """Pieces that wait, the results of those that do not, and how many are still to be given."""
+class _Client:
+    """The jobs of one client, in the order they came."""
 
-    def __init__(self, waiting: deque[Piece], left: int) -> None:
+    def __init__(self, key: object) -> None:
+        self.key = key
+        self.jobs: deque[Job] = deque()
+
+
+class Job:
+    """Works that were submitted together; `waiting` are those that have not begun."""
+
+    def __init__(self, scheduler: Scheduler, waiting: deque[Piece], receive: Receive) -> None:
         self.waiting = waiting
-        self.left = left
-        self.results: SimpleQueue[Done | BaseException] = SimpleQueue()
+        self.receive = receive
+        self._scheduler = scheduler
+
+    def cancel(self) -> None:
+        """Run none of those that have not begun; may be called from any thread."""
+        self._scheduler.drop(self)
 
 
-def _longest_first(piece: Piece) -> int:
+def _costliest_first(piece: Piece) -> int:
     return -piece.cost

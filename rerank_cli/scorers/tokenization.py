@@ -34,9 +34,10 @@ class ModelTokenizer:
 
     def encode(self, text: str) -> Tokens:
         text = encodable(text)
-        if self._vocabulary is not None:
-            if self._vocabulary.looked_up < MOST_PARTS:
-                return self._vocabulary.encode(text)
+        vocabulary = self._vocabulary  # which another thread may drop meanwhile
+        if vocabulary is not None:
+            if vocabulary.looked_up < MOST_PARTS:
+                return vocabulary.encode(text)
             with self._reading:
                 _ = self._whole
             self._vocabulary = None
@@ -154,7 +155,7 @@ class PromptTokenizer:
         self._prompt = prompt
         self._instruction = instruction or prompt.instruction
 
-    def asking(self, instruction: str) -> "PromptTokenizer":
+    def with_instruction(self, instruction: str) -> "PromptTokenizer":
         """The same with another instruction."""
         return PromptTokenizer(self._plain, self._prompt, instruction)
 

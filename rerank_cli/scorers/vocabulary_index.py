@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from zlib import crc32
 
@@ -89,6 +90,7 @@ class Vocabulary:
         about = saved["about"]
         self.is_worth_it: bool = about["worth"]
         self.looked_up = 0
+        self._counting = Lock()
         if not self.is_worth_it:
             return
         self.skeleton = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
@@ -144,7 +146,8 @@ class Vocabulary:
         """Find the pieces within words that were not seen before."""
         parts = {word: self._parts(word) for word in words if word not in self._known}
         sought = list(set(chain.from_iterable(parts.values())))
-        self.looked_up += len(sought)
+        with self._counting:
+            self.looked_up += len(sought)
         places = self._places_of(sought)
         for word, own in parts.items():
             self._known[word] = [places[part] for part in own if part in places]

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from peers.measured import Job, Score, main
 from peers.passages import LENGTH
 from rerank_cli import open_scorer, rank
-from rerank_cli.runtimes import Engine, Runtime
+from rerank_cli.runtimes import Runtime, RuntimeOptions
 
 
 def opened(job: Job) -> Score:
-    scorer = open_scorer(job.graph, engine=Engine(Runtime(job.runtime), threads=job.threads))
+    scorer = open_scorer(
+        job.graph, runtime=RuntimeOptions(Runtime(job.runtime), threads=job.threads)
+    )
 
     def score(query: str, passages: Sequence[str]) -> list[float]:
         ranking = rank(query, passages, scorer, chunk_tokens=LENGTH)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import ALIKE, ALONE, Batching, Engine, Row, cut
+from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row, RuntimeOptions, cut
 from rerank_cli.runtimes.onnxruntime_graph import Graph, Loading, open_graph
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.runtimes.tensors import are_batches_alike
@@ -61,7 +61,7 @@ def test_a_run_may_be_shared_where_that_changes_no_score_and_nowhere_else(tmp_pa
 
 @pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr", "xlmr-ids"])
 def test_scores_of_a_shared_run_are_those_of_runs_apart(name: str) -> None:
-    scorer = open_scorer(str(MODELS / name), engine=Engine(threads=1))
+    scorer = open_scorer(str(MODELS / name), runtime=RuntimeOptions(threads=1))
     words = ("soil", "leaf", "water", "worm")
     texts = [f"{a} {b} {c}" for a in words for b in words for c in words]
     pairs = [Pair("garden", Chunk(Document(text), 0, len(text), text, 0)) for text in texts]

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.runtimes import Batching, Device, Engine, onnxruntime_graph
+from rerank_cli.runtimes import Batching, Device, RuntimeOptions, onnxruntime_graph
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, Run
@@ -38,9 +38,9 @@ def test_pairs_are_filled_up_to_the_longest_of_a_batch(
     name: str, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime_graph, "_BATCHING", Batching(tokens, pairs=64, padded=True))
-    on_cpu = open_scorer(str(MODELS / name), engine=Engine(device=Device.CPU))
+    on_cpu = open_scorer(str(MODELS / name), runtime=RuntimeOptions(device=Device.CPU))
     for device in (Device.CUDA, Device.AUTO):
-        scorer = open_scorer(str(MODELS / name), engine=Engine(device=device))
+        scorer = open_scorer(str(MODELS / name), runtime=RuntimeOptions(device=device))
         assert scorer.run_by == "onnxruntime on the GPU"  # type: ignore[attr-defined]
         assert scores(scorer) == pytest.approx(scores(on_cpu), abs=1e-5)
 
@@ -72,17 +72,17 @@ def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
 ) -> None:
     monkeypatch.setattr(onnxruntime_graph.Graph, "runs_by", lambda *_: False)
     with pytest.raises(UsageError, match="cannot load its CUDA provider"):
-        open_scorer(BERT, engine=Engine(device=Device.CUDA))
-    auto = open_scorer(BERT, engine=Engine(device=Device.AUTO))
+        open_scorer(BERT, runtime=RuntimeOptions(device=Device.CUDA))
+    auto = open_scorer(BERT, runtime=RuntimeOptions(device=Device.AUTO))
     assert auto.run_by == "onnxruntime on the CPU"  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("gpu")
 def test_what_is_quantised_for_cpus_stays_there() -> None:
-    auto = open_scorer("mini@2", engine=Engine(device=Device.AUTO))
+    auto = open_scorer("mini@2", runtime=RuntimeOptions(device=Device.AUTO))
     assert auto.run_by == "onnxruntime on the CPU"  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="is quantised for CPUs"):
-        open_scorer("mini@2", engine=Engine(device=Device.CUDA))
+        open_scorer("mini@2", runtime=RuntimeOptions(device=Device.CUDA))
 
 
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

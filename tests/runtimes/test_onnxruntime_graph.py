@@ -15,7 +15,7 @@ import pytest
 
 from rerank_cli import machine
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import Engine, onnxruntime_graph
+from rerank_cli.runtimes import RuntimeOptions, onnxruntime_graph
 from rerank_cli.runtimes.onnx_file import needs, packed_beside
 from rerank_cli.runtimes.onnxruntime_graph import open_graph
 from rerank_cli.runtimes.prepared_cache import Prepared
@@ -198,7 +198,7 @@ def test_two_first_uses_at_once_are_safe(root: Path) -> None:
 def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> None:
     text = "word " * 400
     pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0))]
-    one, several = (open_scorer(engine=Engine(threads=count)) for count in (1, 3))
+    one, several = (open_scorer(runtime=RuntimeOptions(threads=count)) for count in (1, 3))
     assert several.score(pairs).values == one.score(pairs).values
     wide = several._wide  # type: ignore[attr-defined]
     assert wide._session.get_session_options().intra_op_num_threads == 3

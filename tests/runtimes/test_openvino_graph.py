@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli.errors import MissingExtra, ModelError
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import Engine, Runtime
+from rerank_cli.runtimes import Runtime, RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
@@ -24,7 +24,7 @@ from rerank_cli.runtimes import openvino_graph  # noqa: E402
 from rerank_cli.runtimes.openvino_graph import open_openvino  # noqa: E402
 
 NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
-OPENVINO = Engine(Runtime.OPENVINO)
+OPENVINO = RuntimeOptions(Runtime.OPENVINO)
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,9 @@ def test_scores_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyP
     rows = json.loads((MODELS / name / "references.json").read_text())
     pairs = [pair for row in rows for pair in pairs_of([row["passage"]], row["query"])]
     logits = [row["logit"] for row in rows]
-    rounded = open_scorer(str(MODELS / name), engine=OPENVINO).score(pairs).values
+    rounded = open_scorer(str(MODELS / name), runtime=OPENVINO).score(pairs).values
     monkeypatch.setattr(openvino_graph, "_precision", lambda _: "f32")
-    exact = open_scorer(str(MODELS / name), engine=OPENVINO).score(pairs).values
+    exact = open_scorer(str(MODELS / name), runtime=OPENVINO).score(pairs).values
     assert exact == pytest.approx(logits, abs=1e-4)
     # A factor in bfloat16 has 8 bits, and these models few dimensions to even that out in.
     assert np.corrcoef(np.array(rounded, float), np.array(logits))[0, 1] > 0.98
@@ -59,11 +59,11 @@ def test_scores_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_compiled_once_has_the_same_scores_in_any_company(name: str, root: Path) -> None:
     model = str(MODELS / name)
-    first = open_scorer(model, engine=OPENVINO)
-    second = open_scorer(model, engine=OPENVINO)
+    first = open_scorer(model, runtime=OPENVINO)
+    second = open_scorer(model, runtime=OPENVINO)
     assert second.prepared is not None  # type: ignore[attr-defined]
     assert len(list(root.glob("*/compiled.blob"))) == 1
-    one = open_scorer(model, engine=Engine(Runtime.OPENVINO, threads=1))
+    one = open_scorer(model, runtime=RuntimeOptions(Runtime.OPENVINO, threads=1))
     assert scores(first) == scores(second) == scores(one)
     words = ("soil", "leaf", "water", "worm")
     pairs = pairs_of([f"{a} {b} {c}" for a in words for b in words for c in words])
@@ -92,22 +92,22 @@ def test_another_openvino_has_its_own(root: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_path: Path) -> None:
     folder = copy_model("xlmr", tmp_path)
-    expected = scores(open_scorer(str(folder), engine=OPENVINO))
+    expected = scores(open_scorer(str(folder), runtime=OPENVINO))
     (folder / "openvino").mkdir()
     target = folder / "openvino" / "openvino_model.xml"
     openvino.save_model(openvino.Core().read_model(folder / "model.onnx"), target, False)
-    found = scores(open_scorer(str(target), engine=OPENVINO))
+    found = scores(open_scorer(str(target), runtime=OPENVINO))
     assert found == pytest.approx(expected, abs=1e-4)
     weights = target.with_suffix(".bin")
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    open_scorer(str(target), engine=OPENVINO)
+    open_scorer(str(target), runtime=OPENVINO)
     assert len(list(root.glob("*/compiled.blob"))) == 3
     shutil.rmtree(folder)
     beside = with_external_data("bert", tmp_path)
-    plain = scores(open_scorer(str(MODELS / "bert"), engine=OPENVINO))
-    assert scores(open_scorer(str(beside), engine=OPENVINO)) == plain
+    plain = scores(open_scorer(str(MODELS / "bert"), runtime=OPENVINO))
+    assert scores(open_scorer(str(beside), runtime=OPENVINO)) == plain
 
 
 def test_what_is_quantised_for_onnxruntime_is_run_by_it_and_that_is_said(rerank: Run) -> None:
@@ -122,7 +122,7 @@ def test_what_is_quantised_for_onnxruntime_is_run_by_it_and_that_is_said(rerank:
 def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:
     folder = graph_of(["batch", 7], tmp_path, inputs=("input_ids",))
     with pytest.raises(ModelError, match="not a reranker: its output"):
-        open_scorer(str(folder), engine=OPENVINO)
+        open_scorer(str(folder), runtime=OPENVINO)
     (folder / "model.onnx").write_bytes(b"no graph")
     ran = rerank("-m", str(folder), "--runtime", "openvino", "x", "-d", "x")
     assert (ran.code, ran.out) == (3, "")
@@ -140,7 +140,7 @@ def test_where_it_is_not_installed_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtra, match="needs the extra openvino"):
-        open_scorer(str(MODELS / "bert"), engine=OPENVINO)
+        open_scorer(str(MODELS / "bert"), runtime=OPENVINO)
     ran = rerank("-m", str(MODELS / "bert"), "x", "-d", "x", "--runtime", "openvino")
     assert ran.code == 2
     assert "hint: pip install 'rerank-cli[openvino]'" in ran.err

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import pytest
 
 from rerank_cli import Chunk, Document, Pair, Scorer, open_scorer
-from rerank_cli.runtimes import Engine
+from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import MODELS, ROOT
 
 SCORERS = {
     "mini": lambda: open_scorer("mini@2"),
     "bert": lambda: open_scorer(str(MODELS / "bert")),
-    "xlmr": lambda: open_scorer(str(MODELS / "xlmr"), engine=Engine(threads=1)),
+    "xlmr": lambda: open_scorer(str(MODELS / "xlmr"), runtime=RuntimeOptions(threads=1)),
     "bm25": lambda: open_scorer("bm25"),
 }
 TEXTS = (ROOT / "examples" / "faq.txt").read_text(encoding="utf-8").splitlines()

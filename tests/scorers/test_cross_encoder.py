@@ -11,7 +11,7 @@ from rerank_cli import Chunk, Document, Pair, open_scorer, rank
 from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import ALONE, Engine, Row
+from rerank_cli.runtimes import ALONE, Row, RuntimeOptions
 from tests.conftest import MODELS
 from tests.support.folders import (
     copy_model,
@@ -176,7 +176,7 @@ def test_names_of_the_catalogue() -> None:
     with pytest.raises(UsageError, match="no such model"):
         open_scorer("./nowhere")
     with pytest.raises(UsageError, match="at least one thread"):
-        open_scorer(engine=Engine(threads=0))
+        open_scorer(runtime=RuntimeOptions(threads=0))
 
 
 def test_a_document_cannot_forge_special_tokens() -> None:
@@ -227,7 +227,7 @@ class MeetingGraph:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -> None:
     graph = MeetingGraph(threads)
-    scorer = open_scorer(str(MODELS / "bert"), engine=Engine(threads=threads))
+    scorer = open_scorer(str(MODELS / "bert"), runtime=RuntimeOptions(threads=threads))
     scorer._network = graph  # type: ignore[attr-defined]
     pairs = [pair("q", "a " * length) for length in (1, 9, 4, 7, 2, 8, 3)]
     values = scorer.score(pairs).values

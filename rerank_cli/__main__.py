@@ -18,7 +18,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, _leave)
     # What is imported stays: to look for garbage in it is a fiftieth of a short run.
     gc.set_threshold(_OBJECTS)
-    # Threads with a score to give wait for the one that reads: 5 ms each time, if not told otherwise.
+    # A thread with a score to give waits for the one that reads: up to 5 ms, if not told otherwise.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
     from rerank_cli.cli.app import main as run_command_line

@@ -122,8 +122,8 @@ class ScorerInfo:
     one sequence, query and `specials` (special tokens of a pair) included; None where none is set.
     `scope` is "set" where a score depends on the other documents. An `estimated` tokenizer counts
     rather too many tokens; `query_tokens` counts those of a query, where not just its own count. It
-    scores `media` and reads `languages`. It is best given `preferred_batch` documents at once, and busy
-    with `max_pending_pairs` pairs under way.
+    scores `media` and reads `languages`. It is best given `preferred_batch` documents at once, and
+    is busy with `max_pending_pairs` pairs under way.
     """
 
     name: str
@@ -267,8 +267,8 @@ class Ranked:
     """A document in its place: rank from 1, `index` its place in the input from 0.
 
     `raw_score` is what it is ranked by, `relevance_score` the same in 0..1 where the scale is known
-    and equal to `raw_score` where it is not. `passage` is the window that decided, with the raw score
-    `passage_score`. `tokens` counts the document's tokens, `chunks` the windows scored,
+    and equal to `raw_score` where it is not. `passage` is the window that decided, with the raw
+    score `passage_score`. `tokens` counts the document's tokens, `chunks` the windows scored,
     `dropped` the tokens that lay in none. In a ranking of passages `index`, `tokens` and `chunks`
     are the passage's own. `explanation` has every chunk, in the document's order, where one was
     asked for.

@@ -65,10 +65,7 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     with options.open_reranker() as reranker, closing(open_source(options)) as source:
         count, items = source.sample(reranker.info)
         sample = collect_pairs(items, reranker)
-        if reranker.info.remote:
-            rate = None
-        else:
-            rate = measure_rate(reranker.scorer, sample[0])
+        rate = None if reranker.info.remote else measure_rate(reranker.scorer, sample[0])
     pairs, documents, tokens, refused = sample
     scorer = reranker.scorer
     share = count / len(items) if items else 0.0

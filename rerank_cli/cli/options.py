@@ -128,7 +128,7 @@ def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Comm
         parameters = [*own.parameters.values(), *shared]
         run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
-        return cast(Command, run)
+        return cast("Command", run)
 
     return add
 

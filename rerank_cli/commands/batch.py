@@ -57,16 +57,7 @@ _output = partial(typer.Option, rich_help_panel="Output")
 _engine = partial(typer.Option, rich_help_panel="Engine")
 
 
-@app.command("batch", cls=PlainCommand)
-@options.with_options(options.model_options, options.chunking_options)
-@options.with_options(options.output_options, only="top_n min_score verbose")
-@options.with_options(
-    options.provider_options,
-    only="base_url instruction truncate user metadata set_ header lenient sigmoid concurrency "
-    "retries timeout connect_timeout rpm tpm insecure",
-)
-def batch(
-    ctx: typer.Context,
+def batch_options(
     input_: Annotated[str | None, typer.Argument(metavar="[IN]", show_default=False)] = None,
     output: Annotated[
         str | None,
@@ -93,7 +84,8 @@ def batch(
         _input(
             "--text-field",
             metavar="NAME",
-            help="The field of a document that holds its text; repeatable. Default: text, content, …",
+            help="The field of a document that holds its text; repeatable. "
+            "Default: text, content, …",
         ),
     ] = None,
     id_field: Annotated[
@@ -163,7 +155,20 @@ def batch(
             help="Records that are held at once, in bytes of input.",
         ),
     ] = DEFAULT_WINDOW_SIZE,
-) -> int:
+) -> None:
+    """Options of this command alone: what is read, what is written, and what runs it."""
+
+
+@app.command("batch", cls=PlainCommand)
+@options.with_options(batch_options)
+@options.with_options(options.model_options, options.chunking_options)
+@options.with_options(options.output_options, only="top_n min_score verbose")
+@options.with_options(
+    options.provider_options,
+    only="base_url instruction truncate user metadata set_ header lenient sigmoid concurrency "
+    "retries timeout connect_timeout rpm tpm insecure",
+)
+def batch(ctx: typer.Context) -> int:
     """Rank many queries' documents: JSONL in, the same lines out with their results.
 
     A line of IN is {"id": …, "query": "…", "documents": ["…" or {"text": "…"}, …]}, and may have
@@ -181,17 +186,17 @@ def batch(
     rerank batch s3://b/in -o s3://b/out --engine ray --address auto
     """
 
-    job = _read_options(ctx)
-    terminal = Terminal.current(to_file=output is not None)
-    if plan:
+    job, given = _read_options(ctx), ctx.params
+    terminal = Terminal.current(to_file=given["output"] is not None)
+    if given["plan"]:
         from rerank_cli.batch.estimate import report_plan
 
         return report_plan(job, terminal)
-    if engine is BatchEngine.RAY:
+    if given["engine"] is BatchEngine.RAY:
         from rerank_cli.batch.cluster import run_on_ray
 
-        return run_on_ray(job, address, terminal, ordered=ordered)
-    if address is not None or ordered:
+        return run_on_ray(job, given["address"], terminal, ordered=given["ordered"])
+    if given["address"] is not None or given["ordered"]:
         raise UsageError("--address and --ordered are for --engine ray")
     return run_here(job, terminal)
 

@@ -85,7 +85,7 @@ class RemoteOptions:
 
     @property
     def request_options(self) -> dict[str, Any]:
-        """Those that a provider's entry may have a field for, by their names on the command line."""
+        """Those that a provider may have a field for, by their names on the command line."""
         options = {"truncate": self.truncate, "user": self.user, "metadata": self.metadata}
         return {name: value for name, value in options.items() if value not in (None, {})}
 

@@ -76,9 +76,7 @@ class Client:
         self.address = address
         self._options = options
         self._sleep = sleep
-        self._pace = Pace(
-            options.rpm, options.tpm, clock=clock, sleep=sleep
-        )
+        self._pace = Pace(options.rpm, options.tpm, clock=clock, sleep=sleep)
         self._reached = False
         self._connections = _Connections(address, options)
         weakref.finalize(self, self._connections.close)  # whenever it is no longer needed

@@ -162,7 +162,7 @@ class TopN:
             self._blanks.append(blank)
 
     def results(self, within: float | None = None) -> tuple[Ranked, ...]:
-        """The results, best first, each with its rank; those `within` that of the best, if given."""
+        """The results, best first, each with its rank; those `within` of the best, if given."""
         best_first = [entry[2] for entry in sorted(self._heap, reverse=True)]
         if within is not None and best_first:
             least = best_first[0].relevance_score - within
@@ -258,10 +258,11 @@ class LanguageCheck:
         if latin_query and 2 * self._others <= self._documents:
             return ()
         what = "most documents are" if latin_query else "the query is"
-        return (
+        note = (
             f"{model} reads English, and {what} not in Latin script: for other languages "
-            "take a multilingual model: rerank models pull bge-reranker-v2-m3",
+            "take a multilingual model: rerank models pull bge-reranker-v2-m3"
         )
+        return (note,)
 
 
 def is_latin(text: str) -> bool:

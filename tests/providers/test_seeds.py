@@ -1,6 +1,7 @@
 """The five API documents the project started from: their own examples, typed as commands.
 
-Request and response are read out of the documents, which lie beside a checkout and not in it.
+Requests and responses are those of the documents with other texts, which are our own. The documents
+lie beside a checkout and not in it; where they are, the examples are held against them.
 """
 
 import ast
@@ -11,52 +12,54 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Outcome, Run
+from tests.conftest import DATA, ROOT, Outcome, Run
 from tests.support.loopback import Body, serve
 
-FOLDER = ROOT.parent / "shared" / "seeds"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the API documents are not here")
-# Each by the host in it: where the request and the response begin, and the key's variable.
-DOCUMENTS = {
+EXAMPLES = json.loads((DATA / "api_examples.json").read_text(encoding="utf-8"))
+DOCUMENTS = ROOT.parent / "shared" / "seeds"
+# Of each document the host in it, and where the request and the response begin.
+MARKS = {
     "kkiai": ("www.kkiai.com/v1/rerank", "Request Example", "Response Example"),
     "siliconflow": ("api.siliconflow.cn", "curl -X POST", r"\n(?=\{\n)"),
-    "crazyrouter": ("crazyrouter.com", "Code Examples", "Response Format"),
+    "crazyrouter": ("crazyrouter.com", "json=", "Response Format"),
     "llmingo": ("$BASE_URL/v1/rerank", r'curl "\$BASE_URL', r"\nResponse\n"),
     "sealink": ("test.sealink.io", r"curl https://test", "Response example"),
 }
-CHINESE = "深度学习是机器学习的子集..."
 
 
-def document(provider: str) -> str:
-    host = DOCUMENTS[provider][0]
-    texts = [path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.txt"))]
-    return next(text for text in texts if host in text)
+@pytest.mark.skipif(not DOCUMENTS.is_dir(), reason="the API documents are not beside the checkout")
+def test_the_examples_are_those_of_the_documents() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in sorted(DOCUMENTS.glob("*.txt"))]
+    for provider, (host, request, response) in MARKS.items():
+        text = next(text for text in texts if host in text)
+        example = EXAMPLES[provider]
+        for name, mark in (("request", request), ("response", response)):
+            documented = first_value(re.split(mark, text, maxsplit=1)[1])
+            assert without_texts(documented) == without_texts(example[name])
 
 
-def request_of(provider: str) -> dict[str, Any]:
-    text = re.split(DOCUMENTS[provider][1], document(provider), maxsplit=1)[1]
-    if provider == "crazyrouter":
-        return dict(ast.literal_eval(braced(text.partition("json=")[2])))
-    return dict(json.loads(braced(text)))
-
-
-def response_of(provider: str) -> dict[str, Any]:
-    text = re.split(DOCUMENTS[provider][2], document(provider), maxsplit=1)[1]
-    return dict(json.loads(braced(text)))
-
-
-def braced(text: str) -> str:
-    """The first `{` to the brace that closes it; none of the examples has one in a string."""
+def first_value(text: str) -> Any:
+    """The first object of JSON or of Python; none has a brace in a string."""
     start = text.index("{")
     depth = 0
     for place in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:
-            return text[start : place + 1]
-    raise AssertionError("a brace is never closed")
+            break
+    value = text[start : place + 1]
+    return ast.literal_eval(value) if "True" in value else json.loads(value)
 
 
-def typed(body: dict[str, Any], rerank: Run, tmp_path: Path, *more: str) -> Outcome:
+def without_texts(value: Any, name: str = "") -> Any:
+    """A value without what somebody wrote: the query, documents and words of an answer."""
+    if isinstance(value, dict):
+        return {key: without_texts(part, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_texts(part, name) for part in value]
+    return type(value) if name in ("query", "documents", "text", "content") else value
+
+
+def run_request(body: dict[str, Any], rerank: Run, tmp_path: Path, *more: str) -> Outcome:
     """Type a documented body as a command of the provider that `more` names."""
     arguments = [body["query"], "-n", str(body["top_n"]), *more]
     if "instruct" in body:
@@ -74,16 +77,16 @@ def typed(body: dict[str, Any], rerank: Run, tmp_path: Path, *more: str) -> Outc
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for provider in DOCUMENTS:
+    for provider in EXAMPLES:
         monkeypatch.setenv(f"{provider.upper()}_API_KEY", f"key-of-{provider}")
 
 
-@pytest.mark.parametrize("provider", DOCUMENTS)
+@pytest.mark.parametrize("provider", EXAMPLES)
 def test_the_documented_body_is_sent(provider: str, rerank: Run, tmp_path: Path) -> None:
-    body = request_of(provider)
+    body = EXAMPLES[provider]["request"]
     with serve(provider, key=f"key-of-{provider}") as server:
         model = f"{provider}/{body['model']}"
-        ran = typed(body, rerank, tmp_path, "-m", model, "--base-url", server.url)
+        ran = run_request(body, rerank, tmp_path, "-m", model, "--base-url", server.url)
     assert (ran.code, ran.err) == (0, "")
     (request,) = server.requests
     assert request.json == body
@@ -92,35 +95,34 @@ def test_the_documented_body_is_sent(provider: str, rerank: Run, tmp_path: Path)
     assert len(ran.out.splitlines()) == body["top_n"]
 
 
-def answered(provider: str, rerank: Run, tmp_path: Path, *more: str) -> Outcome:
+def run_example(provider: str, rerank: Run, tmp_path: Path, *more: str) -> Outcome:
     """Type the documented request, and answer it by the documented response."""
-    body = request_of(provider)
-    with serve(provider, faults=Body(response_of(provider))) as server:
+    body = EXAMPLES[provider]["request"]
+    with serve(provider, faults=Body(EXAMPLES[provider]["response"])) as server:
         model = f"{provider}/{body['model']}"
-        return typed(body, rerank, tmp_path, "-m", model, "--base-url", server.url, *more)
+        return run_request(body, rerank, tmp_path, "-m", model, "--base-url", server.url, *more)
 
 
 def test_a_chat_completion_is_named_as_one(rerank: Run, tmp_path: Path) -> None:
-    ran = answered("kkiai", rerank, tmp_path)
+    ran = run_example("kkiai", rerank, tmp_path)
     assert (ran.code, ran.out) == (3, "")
     assert "kkiai" in ran.err
     assert "chat completion" in ran.err
 
 
 def test_a_single_result_has_our_own_text_and_a_warning(rerank: Run, tmp_path: Path) -> None:
-    ran = answered("siliconflow", rerank, tmp_path)
+    ran = run_example("siliconflow", rerank, tmp_path)
     assert (ran.code, ran.out) == (0, "banana\n")
-    assert CHINESE in document("siliconflow")
     assert "gave 3 scores fewer than it was asked for" in ran.err
-    assert answered("siliconflow", rerank, tmp_path, "--strict").code == 4
-    body = json.loads(answered("siliconflow", rerank, tmp_path, "--json").out)
+    assert run_example("siliconflow", rerank, tmp_path, "--strict").code == 4
+    body = json.loads(run_example("siliconflow", rerank, tmp_path, "--json").out)
     assert body["usage"] == {"total_tokens": 160, "input_tokens": 150, "output_tokens": 10,
                              "search_units": 1}  # fmt: skip
     assert body["results"][0]["relevance_score"] == 0.85
 
 
 def test_more_results_than_were_asked_for_are_cut(rerank: Run, tmp_path: Path) -> None:
-    ran = answered("crazyrouter", rerank, tmp_path, "--json")
+    ran = run_example("crazyrouter", rerank, tmp_path, "--json")
     assert (ran.code, ran.err) == (0, "")
     body = json.loads(ran.out)
     found = [(result["index"], result["relevance_score"]) for result in body["results"]]
@@ -132,13 +134,13 @@ def test_more_results_than_were_asked_for_are_cut(rerank: Run, tmp_path: Path) -
 def test_the_documented_response_prints_as_it_stands(
     provider: str, rerank: Run, tmp_path: Path
 ) -> None:
-    ran = answered(provider, rerank, tmp_path, "--json")
+    ran = run_example(provider, rerank, tmp_path, "--json")
     assert (ran.code, ran.err) == (0, "")
-    expected = response_of(provider)
-    sent = request_of(provider)["documents"]
+    expected = EXAMPLES[provider]["response"]
+    sent = EXAMPLES[provider]["request"]["documents"]
     results = json.loads(ran.out)["results"]
     found = [(result["index"], result["relevance_score"]) for result in results]
-    assert found == [(one["index"], one["relevance_score"]) for one in expected["results"]]
+    assert found == [(result["index"], result["relevance_score"]) for result in expected["results"]]
     for result in results:
         own = sent[result["index"]]
         text = own if isinstance(own, str) else own["text"]
@@ -148,11 +150,11 @@ def test_the_documented_response_prints_as_it_stands(
 def test_the_documented_instruction_is_sent_where_none_is_given(
     rerank: Run, tmp_path: Path
 ) -> None:
-    body = request_of("kkiai")
+    body = EXAMPLES["kkiai"]["request"]
     unsaid = {key: value for key, value in body.items() if key != "instruct"}
     with serve("kkiai") as server:
         more = ("-m", "kkiai/qwen3-rerank", "--base-url", server.url)
-        assert typed(unsaid, rerank, tmp_path, *more).err == ""
-        told = typed(unsaid, rerank, tmp_path, *more, "-v").err
+        assert run_request(unsaid, rerank, tmp_path, *more).err == ""
+        notes = run_request(unsaid, rerank, tmp_path, *more, "-v").err
     assert [request.json for request in server.requests] == [body, body]
-    assert f"--instruction is not given: sent '{body['instruct']}'" in told
+    assert f"--instruction is not given: sent '{body['instruct']}'" in notes

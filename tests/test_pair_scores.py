@@ -111,7 +111,7 @@ def check_plain_loop(folder: Path, model: str, query: str, passages: list[str]) 
     """Hold a ranking against the plainest loop there is: the same scores in the same order."""
     expected = score_in_a_plain_loop(folder, query, passages)
     ranking = rank(query, passages, open_scorer(model), chunk_tokens=LONGEST_TOKENS)
-    found = {result.index: result.score for result in ranking.results}
+    found = {result.index: result.raw_score for result in ranking.results}
     assert [found[index] for index in range(len(passages))] == pytest.approx(expected, 1e-6, 1e-6)
     order = sorted(range(len(passages)), key=lambda index: -expected[index])
     assert [result.index for result in ranking.results] == order

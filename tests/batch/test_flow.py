@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rerank_cli import Calling, Remote, open_scorer
-from rerank_cli.batch.flow import Bounds, Flow, Sizes
+from rerank_cli import RemoteOptions, Reranker
+from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.records import Fields, read_line
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.rate_limit import SPAN, Pace
@@ -150,10 +150,11 @@ def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
         return Status(503) if request.json["query"] == "garden 3" else None
 
     with serve("openai-like", faults=gone) as server:
-        remote = Remote(base_url=server.url, calling=Calling(retries=0))
-        made = open_scorer("openai-like/m", remote=remote)
-        items = [read_line(json.dumps(record(n)).encode(), Fields(), made.info) for n in range(4)]
-        flow = Flow(made, Selection(), Sizes(), Bounds(records=2))
+        remote = RemoteOptions(base_url=server.url, retries=0)
+        reranker = Reranker("openai-like/m", remote=remote)
+        info = reranker.scorer.info
+        items = [read_line(json.dumps(record(n)).encode(), Fields(), info) for n in range(4)]
+        flow = Flow(reranker, Selection(), Bounds(records=2))
         stopped = [one.given.name for one in flow.through(items, lambda: True)]
         ended = [one.given.name for one in flow.through(items)]
     assert stopped == ["r0", "r1", "r2"]

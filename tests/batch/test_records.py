@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_cli import open_scorer
-from rerank_cli.batch.flow import Bounds, Flow, Sizes
+from rerank_cli import Reranker
+from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.outputs import Shape, line_of
 from rerank_cli.batch.records import Fields, Gap, Record, bytes_of, read_line, reservoir, shown
 from rerank_cli.errors import UsageError
@@ -42,10 +42,10 @@ lines = (
 @settings(max_examples=300)
 @given(st.lists(lines, max_size=6))
 def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
-    scorer = open_scorer("bm25")
-    flow = Flow(scorer, Selection(), Sizes(), Bounds())
+    reranker = Reranker("bm25")
+    flow = Flow(reranker, Selection(), Bounds())
     raws = [raw.replace(b"\n", b" ").rstrip(b"\r") for raw in raws]
-    items = [read_line(raw, Fields(), scorer.info) for raw in raws]
+    items = [read_line(raw, Fields(), reranker.scorer.info) for raw in raws]
     found = [line_of(one, Shape.SCORES, pairs=False) for one in flow.through(items)]
     assert len(found) == len(raws)
     for raw, item, line in zip(raws, items, found, strict=True):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers import Calling
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.client import Client, Reply, TooLarge
 from rerank_cli.providers.endpoints import Address
@@ -57,7 +57,7 @@ class InstantClient:
         self.waits: list[float] = []
         place = address(server if isinstance(server, str) else server.url)
         clock, sleep = self._clock, self.waits.append
-        self._client = Client(place, Calling(**options), clock=clock, sleep=sleep)
+        self._client = Client(place, RemoteOptions(**options), clock=clock, sleep=sleep)
 
     def _clock(self) -> float:
         return time.monotonic() + sum(self.waits)
@@ -335,7 +335,9 @@ def test_whoever_sends_while_another_waits_waits_too() -> None:
             counts.append(server.count)
             waits.append(seconds)
 
-        client = Client(address(server.url), Calling(), clock=lambda: 100 + sum(waits), sleep=sleep)
+        client = Client(
+            address(server.url), RemoteOptions(), clock=lambda: 100 + sum(waits), sleep=sleep
+        )
         other = threading.Thread(target=client.send, args=(BODY,))
         client.send(BODY)
         other.join()

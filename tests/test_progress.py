@@ -155,9 +155,12 @@ def test_a_ranking_has_its_own_laps() -> None:
         assert lap in ran.stderr.decode()
 
 
-def test_what_comes_after_two_dashes_is_text() -> None:
+def test_what_comes_after_two_dashes_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "is_timed", False)
     ran = process("-d", "a", "-q", "q", "--", "--timing")
     assert ran.returncode == 2
     assert b"--timing: no such file" in ran.stderr
-    assert progress.asked(["a", "--", "--timing"]) == (["a", "--", "--timing"], False)
-    assert progress.asked(["--timing", "a"]) == (["a"], True)
+    assert progress.take_timing_option(["a", "--", "--timing"]) == ["a", "--", "--timing"]
+    assert not progress.is_timed
+    assert progress.take_timing_option(["--timing", "a"]) == ["a"]
+    assert progress.is_timed

@@ -268,6 +268,7 @@ class Pending(Future[Ranking]):
         if self.work.is_watched and timeout is None:
             while not self.work.is_over:
                 self.work.wait()
+            self.work.tell()
         return super().result(timeout)
 
     def cancel(self) -> bool:

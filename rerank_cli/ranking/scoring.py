@@ -185,9 +185,9 @@ class RankingWork:
             self._blocks.append(block)
             run = block.run = self._make_run(fresh, self._keep_of(fresh)) if fresh else None
             self._advance()
+        self.tell()
         if run is not None:
             run.start()
-        self.tell()
 
     def end(self) -> None:
         """Say that all documents were added."""

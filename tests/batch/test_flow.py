@@ -152,8 +152,8 @@ def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
     with serve("openai-like", faults=gone) as server:
         remote = RemoteOptions(base_url=server.url, retries=0)
         reranker = Reranker("openai-like/m", remote=remote)
-        info = reranker.scorer.info
-        items = [read_line(json.dumps(record(n)).encode(), Fields(), info) for n in range(4)]
+        lines = [json.dumps(record(n)).encode() for n in range(4)]
+        items = [read_line(line, Fields(), reranker.info) for line in lines]
         flow = Flow(reranker, Selection(), Bounds(records=2))
         stopped = [one.given.name for one in flow.through(items, lambda: True)]
         ended = [one.given.name for one in flow.through(items)]

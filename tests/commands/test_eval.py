@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 
 from rerank_cli.errors import UsageError
-from rerank_cli.evaluation.run import system_of
+from rerank_cli.evaluation.run import read_system
+from rerank_cli.ranking.chunking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.loopback import Status, serve
@@ -170,9 +171,9 @@ def test_a_model_may_have_options_of_its_own(tmp_path: Path, rerank: Run) -> Non
     content = evaluated(rerank, str(path), *(word for one in models for word in ("-m", one)))
     assert [row["system"] for row in content["sets"][0]["systems"]][2:4] == models
     with pytest.raises(UsageError, match="invalid choice: 'median'"):
-        system_of("mini@2 --aggregate median", RuntimeOptions())
+        read_system("mini@2 --aggregate median", RuntimeOptions(), ChunkOptions())
     with pytest.raises(UsageError, match="unrecognized arguments"):
-        system_of("mini@2 --query x", RuntimeOptions())
+        read_system("mini@2 --query x", RuntimeOptions(), ChunkOptions())
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,36 @@ import io
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from rerank_cli.commands.rank import gather
+from rerank_cli.cli.app import app
+from rerank_cli.commands.rank import read_arguments
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.inputs.source import Reading
 from tests.conftest import Run
 from tests.support.reading import give_stdin
 
+OPTIONS = {"query": "-q", "query_file": "--query-file", "files_from": "--files-from"}
 
-def gathered(*arguments: str, null: bool = False, **options: Any) -> tuple[str, list[str]]:
-    """The query, and the texts of the documents."""
-    query, inputs = gather(arguments, Reading(), null=null, **options)
+
+def gathered(
+    *arguments: str,
+    documents: Sequence[str] = (),
+    null: bool = False,
+    recursive: bool = False,
+    **options: str,
+) -> tuple[str, list[str]]:
+    """The query, and the texts of the documents, of a command line."""
+    line = [word for name, value in options.items() for word in (OPTIONS[name], value)]
+    line += [word for text in documents for word in ("-d", text)]
+    line += [*["-0"] * null, *["-r"] * recursive, *arguments]
+    group = get_command(app)
+    command = group.get_command(None, "rank")  # type: ignore[attr-defined]
+    query, inputs = read_arguments(command.make_context("rank", line))
     inputs.check()
     return query, [document.text for document in inputs]
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
-from rerank_cli.ranking.chunking import Plan, plan, split, windows
+from rerank_cli.ranking.chunking import ChunkOptions, Plan, plan_chunks, windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer
 from tests.conftest import ROOT
@@ -46,7 +46,7 @@ def test_tokens_are_in_order_in_the_text_and_as_many_as_counted(
 def test_no_window_has_more_tokens_than_it_may(
     tokenizer: Tokenizer, text: str, room: int, overlap: int
 ) -> None:
-    done = split(Document(text), tokenizer, Plan("q", room, min(overlap, room // 4), 1000))
+    done = Plan("q", tokenizer, room, min(overlap, room // 4), 1000).split(Document(text))
     assert done.dropped == 0
     for chunk in done.chunks:
         assert chunk.tokens <= room
@@ -57,10 +57,10 @@ def test_no_window_has_more_tokens_than_it_may(
 def test_windows_are_laid_beside_the_query(tokenizer: Tokenizer) -> None:
     info = windowed(64, length=100, specials=3, tokenizer=tokenizer)
     query = "how long do refunds take"
-    made = plan(query, info, chunk_tokens=100)
+    made = plan_chunks(query, info, ChunkOptions(chunk_tokens=100))
     assert made.room == 97 - tokenizer.count(query)
     text = "Refunds take five working days. " * 40
-    chunks = split(Document(text), tokenizer, made).chunks
+    chunks = made.split(Document(text)).chunks
     assert len(chunks) > 5
     assert all(tokenizer.count(chunk.text) <= made.room for chunk in chunks)
 

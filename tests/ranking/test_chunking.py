@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.providers.token_estimate import CharacterTokenizer
 from rerank_cli.ranking import chunking
-from rerank_cli.ranking.chunking import Cut, Plan, cut_before, joins, plan, split, windows
+from rerank_cli.ranking.chunking import (
+    ChunkOptions,
+    Cut,
+    Plan,
+    cut_before,
+    joins,
+    plan_chunks,
+    windows,
+)
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT
@@ -78,8 +86,8 @@ def test_every_token_is_in_a_window_or_counted_as_dropped(
     text: str, name: str, room: int, overlap: int, max_chunks: int
 ) -> None:
     tokenizer = Numbered(tokenizer_called(name))
-    plan = Plan("q", room, min(overlap, room // 4), max_chunks)
-    done = split(Document(text), tokenizer, plan)
+    plan = Plan("q", tokenizer, room, min(overlap, room // 4), max_chunks)
+    done = plan.split(Document(text))
     spans = tokenizer.encode(text).spans if text.strip() else []
 
     assert done.tokens == len(spans)
@@ -169,7 +177,7 @@ def test_lines_and_blank_lines_are_preferred_to_words() -> None:
 def test_offsets_are_into_the_original_text() -> None:
     text = "  Größe\u0301 matters.  \n\nNaïve cafés — really 日本 do.  "
     mini = tokenizer_called("wordpiece")
-    done = split(Document(text), mini, Plan("q", 8, 2, 100))
+    done = Plan("q", mini, 8, 2, 100).split(Document(text))
     assert len(done.chunks) > 1
     assert [text[c.start : c.end] for c in done.chunks] == [c.text for c in done.chunks]
     assert done.chunks[0].text.startswith("Größe\u0301 matters.")
@@ -180,14 +188,14 @@ def test_a_long_text_is_encoded_in_pieces_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     text = "".join(f"word{n} is here. " for n in range(400))
-    whole = split(Document(text), Words(), Plan("q", 50, 12, 1000))
+    whole = Plan("q", Words(), 50, 12, 1000).split(Document(text))
     monkeypatch.setattr(chunking, "SEGMENT", 100)
-    assert split(Document(text), Words(), Plan("q", 50, 12, 1000)) == whole
+    assert Plan("q", Words(), 50, 12, 1000).split(Document(text)) == whole
 
 
 def test_what_is_beyond_the_last_chunk_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "SEGMENT", 100)
-    done = split(Document("word " * 1000), Words(), Plan("q", 20, 5, 3))
+    done = Plan("q", Words(), 20, 5, 3).split(Document("word " * 1000))
     assert (len(done.chunks), done.tokens) == (3, 1000)
     covered = [place for chunk in done.chunks for place in range(chunk.start, chunk.end, 5)]
     assert done.dropped == 1000 - len(set(covered))
@@ -203,26 +211,32 @@ def test_segments_of_text_without_spaces_do_not_split_characters() -> None:
 
 def test_blank_documents_have_nothing_to_score() -> None:
     for blank in ("", " \n\t", "\u2003"):
-        assert split(Document(blank), Words(), Plan("q", 8, 0, 1)).chunks == ()
+        assert Plan("q", Words(), 8, 0, 1).split(Document(blank)).chunks == ()
 
 
 def test_a_document_without_tokens_is_one_empty_window_and_not_lost() -> None:
-    done = split(Document("\x00\x01\n"), tokenizer_called("wordpiece"), Plan("q", 8, 0, 1))
+    done = Plan("q", tokenizer_called("wordpiece"), 8, 0, 1).split(Document("\x00\x01\n"))
     assert [(chunk.text, chunk.tokens) for chunk in done.chunks] == [("\x00\x01", 0)]
     with pytest.raises(UsageError, match="it has no token"):
-        plan("\u200b", windowed(8, length=64, tokenizer=tokenizer_called("wordpiece")))
+        plan_chunks(
+            "\u200b",
+            windowed(8, length=64, tokenizer=tokenizer_called("wordpiece")),
+            ChunkOptions(),
+        )
 
 
 def test_the_window_is_the_models_and_the_overlap_a_quarter() -> None:
     info = windowed(128, length=512, specials=3)
-    assert plan("a short query", info) == Plan("a short query", 128, 32, 1024)
-    assert plan("q " * 400, info).room == 109  # 512 - 3 - 400
-    assert plan("q", info, chunk_tokens=64, overlap_tokens=5).overlap == 5
+    assert plan_chunks("a short query", info, ChunkOptions()) == Plan(
+        "a short query", info.tokenizer, 128, 32, 1024
+    )
+    assert plan_chunks("q " * 400, info, ChunkOptions()).room == 109  # 512 - 3 - 400
+    assert plan_chunks("q", info, ChunkOptions(chunk_tokens=64, overlap_tokens=5)).overlap == 5
 
 
 def test_sizes_that_do_not_fit_are_made_to_and_said() -> None:
     info = windowed(128, length=512, specials=3)
-    made = plan("a b", info, chunk_tokens=512, overlap_tokens=400)
+    made = plan_chunks("a b", info, ChunkOptions(chunk_tokens=512, overlap_tokens=400))
     assert (made.room, made.overlap) == (507, 126)
     assert "507 tokens, not 512" in made.notes[0]
     assert "126 tokens, not 400" in made.notes[1]
@@ -230,11 +244,11 @@ def test_sizes_that_do_not_fit_are_made_to_and_said() -> None:
 
 def test_a_query_that_leaves_no_room_is_an_error_with_figures() -> None:
     info = windowed(128, length=512, specials=3)
-    assert plan("q " * 477, info).room == 32
+    assert plan_chunks("q " * 477, info, ChunkOptions()).room == 32
     with pytest.raises(QueryTooLong, match="478 tokens and 477 fit") as raised:
-        plan("q " * 478, info)
+        plan_chunks("q " * 478, info, ChunkOptions())
     assert "--truncate-query" in str(raised.value.hint)
-    cut = plan("q " * 900, info, truncate_query=True)
+    cut = plan_chunks("q " * 900, info, ChunkOptions(truncate_query=True))
     assert cut.query.split() == ["q"] * 477
     assert cut.notes == ("the query was cut to its first 477 of 900 tokens",)
 
@@ -249,18 +263,20 @@ def test_a_query_that_leaves_no_room_is_an_error_with_figures() -> None:
 )
 def test_senseless_sizes_are_errors(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        plan("q", WORDS_INFO, **sizes)  # type: ignore[arg-type]
+        plan_chunks("q", WORDS_INFO, ChunkOptions(**sizes))  # type: ignore[arg-type]
 
 
 def test_a_scorer_without_a_window_gets_whole_documents() -> None:
-    assert plan("q", WORDS_INFO).room is None
-    assert plan("q", WORDS_INFO, passages=True).room == chunking.PASSAGE_TOKENS
-    done = split(Document("one two three"), Words(), plan("q", WORDS_INFO))
+    assert plan_chunks("q", WORDS_INFO, ChunkOptions()).room is None
+    assert (
+        plan_chunks("q", WORDS_INFO, ChunkOptions(), passages=True).room == chunking.PASSAGE_TOKENS
+    )
+    done = plan_chunks("q", WORDS_INFO, ChunkOptions()).split(Document("one two three"))
     assert [(c.text, c.tokens) for c in done.chunks] == [("one two three", 3)]
 
 
 def test_no_chunk_is_blank_where_white_space_counts() -> None:
     text = f"one{' ' * 90}two"
-    cut = split(Document(text), CharacterTokenizer(), Plan("q", 10, 0, 100))
+    cut = Plan("q", CharacterTokenizer(), 10, 0, 100).split(Document(text))
     assert [chunk.text for chunk in cut.chunks] == ["one", "two"]
     assert (cut.tokens, cut.dropped) == (len(text), 0)

@@ -109,21 +109,21 @@ def test_a_stream_is_scored_in_batches_and_never_held() -> None:
     waiting: list[int] = []
 
     def documents() -> Iterator[str]:
-        for place in range(5 * WORDS_INFO.batch):
+        for place in range(5 * WORDS_INFO.preferred_batch):
             waiting.append(place - sum(scorer.batches))
             yield str(place)
 
     ranking = rank("q", documents(), scorer, n=2)
-    last = 5 * WORDS_INFO.batch - 1
+    last = 5 * WORDS_INFO.preferred_batch - 1
     assert [result.index for result in ranking] == [last, last - 1]
-    assert scorer.batches == [WORDS_INFO.batch] * 5
-    assert max(waiting) < WORDS_INFO.batch
+    assert scorer.batches == [WORDS_INFO.preferred_batch] * 5
+    assert max(waiting) < WORDS_INFO.preferred_batch
 
 
 def test_a_scorer_of_sets_gets_everything_at_once() -> None:
     scorer = OverlapScorer(windowed(8, scope="set"), number_in)
-    rank("q", [str(number) for number in range(3 * WORDS_INFO.batch)], scorer)
-    assert scorer.batches == [3 * WORDS_INFO.batch]
+    rank("q", [str(number) for number in range(3 * WORDS_INFO.preferred_batch)], scorer)
+    assert scorer.batches == [3 * WORDS_INFO.preferred_batch]
 
 
 class Broken:

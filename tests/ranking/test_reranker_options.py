@@ -87,7 +87,7 @@ class Sums(OverlapScorer):
     """Scores by the sum of the numbers in a text, and keeps the texts that it was asked for."""
 
     def __init__(self, batch: int = 256) -> None:
-        info = replace(WORDS_INFO, batch=batch)
+        info = replace(WORDS_INFO, preferred_batch=batch)
         super().__init__(info, lambda _query, passage: sum(map(float, passage.split())))
         self.asked: list[str] = []
 
@@ -112,7 +112,7 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
     assert sorted(scorer.asked) == sorted(set(filled))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring.Recent.__init__, "__defaults__", (window, 1000))
+        patch.setattr(scoring.ScoreCache.__init__, "__defaults__", (window, 1000))
         few = Sums(batch)
         assert {r.index: r.raw_score for r in rank("q", texts, few)} == expected
         assert len(set(filled)) <= len(few.asked) <= len(filled)
@@ -120,13 +120,13 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
 
 def test_equal_documents_in_other_batches() -> None:
     scorer = Sums()
-    ranking = rank("q", ["1", "2"] * WORDS_INFO.batch * 2, scorer)
+    ranking = rank("q", ["1", "2"] * WORDS_INFO.preferred_batch * 2, scorer)
     assert scorer.asked == ["1", "2"]
     assert (ranking.duplicates, ranking.documents) == (
-        4 * WORDS_INFO.batch - 2,
-        4 * WORDS_INFO.batch,
+        4 * WORDS_INFO.preferred_batch - 2,
+        4 * WORDS_INFO.preferred_batch,
     )
-    assert len(ranking) == 4 * WORDS_INFO.batch
+    assert len(ranking) == 4 * WORDS_INFO.preferred_batch
 
 
 def test_an_equal_document_has_its_own_source_and_place() -> None:
@@ -160,7 +160,7 @@ class Pass(Iterable[str]):
 
 
 def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be() -> None:
-    texts = ["cats", "dogs", "cats and dogs", "birds"] * WORDS_INFO.batch
+    texts = ["cats", "dogs", "cats and dogs", "birds"] * WORDS_INFO.preferred_batch
     expected = [(r.index, r.raw_score) for r in rank("cats", texts, LexicalScorer(), n=5)]
     passes = Pass(texts)
     assert [(r.index, r.raw_score) for r in rank("cats", passes, LexicalScorer(), n=5)] == expected

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking.results import AGGREGATES, Aggregation, Best, is_latin
+from rerank_cli.ranking.chunking import Aggregation
+from rerank_cli.ranking.results import AGGREGATES, TopN, is_latin
 from rerank_cli.types import Blank, Chunk, Document, Ranked
 from tests.conftest import Run
 
@@ -19,8 +20,8 @@ def ranked(index: int, score: float) -> Ranked:
     return Ranked(0, index, score, score, document, chunk, score, 1, 1, 0)
 
 
-def best_of(offered: list[float], n: int | None, least: float | None) -> Best:
-    best = Best(n, least)
+def best_of(offered: list[float], n: int | None, least: float | None) -> TopN:
+    best = TopN(n, least)
     for index, score in enumerate(offered):
         if best.wants(score, score):
             best.offer(ranked(index, score))
@@ -64,10 +65,10 @@ def test_without_a_limit_every_blank_one_is_kept() -> None:
 
 def test_no_more_is_held_than_is_kept() -> None:
     documents = [ranked(place, float(place % 7)) for place in range(1000)]
-    best = Best(3, None)
+    best = TopN(3, None)
     wanted = 0
     for result in documents:
-        if best.wants(result.score, result.relevance):
+        if best.wants(result.raw_score, result.relevance_score):
             best.offer(result)
             wanted += 1
     assert [result.index for result in best.results()] == [6, 13, 20]
@@ -87,7 +88,7 @@ def test_no_more_is_held_than_is_kept() -> None:
 def test_score_and_deciding_chunk(
     way: str, scores: list[float], expected: tuple[float, int]
 ) -> None:
-    assert AGGREGATES[way](scores) == expected
+    assert AGGREGATES[Aggregation(way)](scores) == expected
 
 
 def test_every_way_has_a_name() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking.scoring import Key, Recent
+from rerank_cli.ranking.scoring import Key, ScoreCache
 
 keys = st.tuples(st.sampled_from(["", "t"]), st.sampled_from(["a", "bb", "ccc", "dddd", "e" * 9]))
 
@@ -12,44 +12,44 @@ keys = st.tuples(st.sampled_from(["", "t"]), st.sampled_from(["a", "bb", "ccc", 
 def test_what_is_remembered_is_right_recent_and_little(
     offered: list[tuple[str, str]], documents: int, characters: int
 ) -> None:
-    recent = Recent(documents, characters)
+    cache = ScoreCache(documents, characters)
     scores: dict[Key, tuple[float]] = {}
     for place, (title, text) in enumerate(offered):
-        key = Key(title, text)
-        if recent.get(key) is None:
+        key = Key(("q",), title, text)
+        if cache.get(key) is None:
             scores[key] = (float(place),)
-        recent.put(key, scores[key])
-        known = [known for known in scores if recent.get(known) is not None]
-        assert all(recent.get(known) == scores[known] for known in known)
+        cache.put(key, scores[key])
+        known = [known for known in scores if cache.get(known) is not None]
+        assert all(cache.get(known) == scores[known] for known in known)
         assert len(known) <= documents
         assert sum(len(known.title) + len(known.text) for known in known) <= characters
         if len(title) + len(text) <= characters:
-            assert recent.get(key) is not None
+            assert cache.get(key) is not None
 
 
 def test_the_oldest_is_forgotten_first() -> None:
-    recent = Recent(documents=2)
+    cache = ScoreCache(documents=2)
     for text in "abc":
-        recent.put(Key("", text), (1.0,))
-    assert [recent.get(Key("", text)) for text in "abc"] == [None, (1.0,), (1.0,)]
+        cache.put(Key(("q",), "", text), (1.0,))
+    assert [cache.get(Key(("q",), "", text)) for text in "abc"] == [None, (1.0,), (1.0,)]
 
 
 def test_a_title_is_no_text() -> None:
-    recent = Recent()
-    recent.put(Key("a", "b"), (1.0,))
-    assert recent.get(Key("", "ab")) is None
-    assert recent.get(Key("a\nb", "")) is None
+    cache = ScoreCache()
+    cache.put(Key(("q",), "a", "b"), (1.0,))
+    assert cache.get(Key(("q",), "", "ab")) is None
+    assert cache.get(Key(("q",), "a\nb", "")) is None
 
 
 def test_a_text_longer_than_all_makes_nothing_be_forgotten() -> None:
-    recent = Recent(characters=5)
-    recent.put(Key("", "ab"), (1.0,))
-    recent.put(Key("", "abcdef"), (2.0,))
-    assert recent.get(Key("", "ab")) == (1.0,)
-    assert recent.get(Key("", "abcdef")) is None
+    cache = ScoreCache(characters=5)
+    cache.put(Key(("q",), "", "ab"), (1.0,))
+    cache.put(Key(("q",), "", "abcdef"), (2.0,))
+    assert cache.get(Key(("q",), "", "ab")) == (1.0,)
+    assert cache.get(Key(("q",), "", "abcdef")) is None
 
 
 def test_a_blank_score_is_remembered_too() -> None:
-    recent = Recent()
-    recent.put(Key("", "a"), ())
-    assert recent.get(Key("", "a")) == ()
+    cache = ScoreCache()
+    cache.put(Key(("q",), "", "a"), ())
+    assert cache.get(Key(("q",), "", "a")) == ()

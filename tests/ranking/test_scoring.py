@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import ScorerError
 from rerank_cli.ranking import scoring as module
-from rerank_cli.ranking.chunking import Plan, Split, split
-from rerank_cli.ranking.scoring import Scoring
-from rerank_cli.types import Document, Pair, Progress, Scored
+from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.results import RankingBuilder, Selection
+from rerank_cli.ranking.scoring import RankingWork, ScorePool
+from rerank_cli.types import Document, Pair, Progress, Ranking, Scored, Scorer, Watch
 from tests.support.fakes import OverlapScorer, Words
 
 
@@ -26,14 +27,58 @@ class Recorder(OverlapScorer):
         return super().score(pairs, keep)
 
 
+def plan_of() -> Plan:
+    return Plan("q", Words(), 4, 0, 100)
+
+
 def splits_of(texts: Sequence[str], title: str = "") -> list[Split]:
-    plan = Plan("q", 4, 0, 100)
-    return [split(Document(text, title=title), Words(), plan) for text in texts]
+    return [plan_of().split(Document(text, title=title)) for text in texts]
 
 
-def scored(scoring: Scoring, splits: Sequence[Split]) -> list[tuple[float | None, ...]]:
-    """Score one batch."""
-    return [tuple(values) for _, values in scoring.through("q", [splits])]
+class Scoring:
+    """Rankings of one pool, a batch each, and what came of them."""
+
+    def __init__(self, scorer: Scorer, *, is_set: bool = False, watch: Watch | None = None) -> None:
+        self.pool = ScorePool()
+        self.duplicates = self.pairs = 0
+        self.rankings: list[Ranking] = []
+        self._scorer = scorer
+        self._is_set = is_set
+        self._watch = watch
+
+    def score(self, splits: Sequence[Split]) -> list[tuple[float | None, ...]]:
+        """Score one batch: the scores of each split's chunks."""
+        scores: list[tuple[float | None, ...]] = []
+        ends: list[Ranking | BaseException | None] = []
+
+        class Builder(RankingBuilder):
+            def add(self, split: Split, values: Sequence[float | None]) -> None:
+                super().add(split, values)
+                scores.append(tuple(values))
+
+        plan = plan_of()
+        work = RankingWork(
+            self.pool,
+            self._scorer,
+            plan,
+            Builder("q", plan, self._scorer.info, Selection()),
+            ends.append,
+            is_set=self._is_set,
+            key=plan.key,
+            watch=self._watch,
+        )
+        work.add(splits)
+        work.end()
+        (end,) = ends
+        if isinstance(end, BaseException):
+            raise end
+        assert end is not None
+        self.rankings.append(end)
+        self.duplicates += end.duplicates
+        self.pairs += work.begun_pairs
+        assert (self.pool.pairs, self.pool.characters, self.pool.works) == (0, 0, set())
+        assert self.pool.known.pending == {}
+        return scores
 
 
 texts = st.lists(
@@ -51,10 +96,10 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
     seen: set[str] = set()
     repeated = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SLICE", step)
+        patch.setattr(module, "SLICE_PAIRS", step)
         for batch in batches:
             splits = splits_of(batch)
-            scores = scored(scoring, splits)
+            scores = scoring.score(splits)
             assert [list(values) for values in scores] == [
                 [float(len(chunk.text)) for chunk in one.chunks] for one in splits
             ]
@@ -68,22 +113,22 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
         for chunk in one.chunks
     ]
     assert scoring.pairs == len(scorer.asked)
-    assert scoring.documents == sum(map(len, batches))
+    assert [ranking.documents for ranking in scoring.rankings] == [len(b) for b in batches]
 
 
 def test_the_same_text_under_another_title_is_another() -> None:
     scorer = Recorder()
     scoring = Scoring(scorer)
-    scored(scoring, [*splits_of(["a"]), *splits_of(["a"], "T"), *splits_of(["a"], "T")])
+    scoring.score([*splits_of(["a"]), *splits_of(["a"], "T"), *splits_of(["a"], "T")])
     assert scorer.asked == ["a", "T\na"]
     assert scoring.duplicates == 1
 
 
 def test_where_scores_depend_on_the_whole_set_everything_is_in_one_call() -> None:
     scorer = Recorder()
-    scoring = Scoring(scorer, together=True)
+    scoring = Scoring(scorer, is_set=True)
     assert (
-        scored(scoring, splits_of(["a", "a", "", "bb"] * 200)) == [(1.0,), (1.0,), (), (2.0,)] * 200
+        scoring.score(splits_of(["a", "a", "", "bb"] * 200)) == [(1.0,), (1.0,), (), (2.0,)] * 200
     )
     assert scorer.batches == [600]
     assert scoring.duplicates == 0
@@ -97,24 +142,23 @@ def test_usage_and_notes_are_gathered() -> None:
             )
 
     scoring = Scoring(Noting())
-    scored(scoring, splits_of([str(number) for number in range(300)]))
-    scored(scoring, splits_of(["x"]))
-    assert scoring.usage == {"pairs": 301}
-    assert list(scoring.notes) == ["twice", "q"]
+    scoring.score(splits_of([str(number) for number in range(300)]))
+    scoring.score(splits_of(["x"]))
+    assert [ranking.usage for ranking in scoring.rankings] == [{"pairs": 300}, {"pairs": 1}]
+    assert [ranking.notes for ranking in scoring.rankings] == [("twice", "q")] * 2
 
 
 def test_a_watch_is_told_of_beginnings_slices_and_ends() -> None:
     told: list[Progress] = []
     scoring = Scoring(OverlapScorer(), watch=told.append)
     for _ in range(2):
-        scored(scoring, splits_of([str(number) for number in range(512)]))
+        scoring.score(splits_of([str(number) for number in range(512)]))
     assert told == [
         Progress(0, 0, 512),
         Progress(256, 256, 512),
         Progress(512, 512, 512),
-        Progress(512, 512, 1024),  # all were known
+        Progress(512, 0, 512),  # all were known
     ]
-    assert scoring.documents == 1024
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
@@ -124,4 +168,4 @@ def test_what_is_no_number_is_an_error_in_any_slice(value: float | None) -> None
             return Scored([value if pair.chunk.text == "299" else 1.0 for pair in pairs])
 
     with pytest.raises(ScorerError, match="no number for 1 of its pairs"):
-        scored(Scoring(Late()), splits_of([str(number) for number in range(300)]))
+        Scoring(Late()).score(splits_of([str(number) for number in range(300)]))

@@ -1,7 +1,7 @@
 """A scorer that answers in parts, in an order of its own, and leaves out what is not wanted."""
 
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -14,37 +14,46 @@ from tests.support.fakes import OverlapScorer, number_in, shared_words, windowed
 
 
 class Service(OverlapScorer):
-    """Answers in parts of `step`, shuffled, each with its best `keep` only, or with `gives`."""
+    """Answers in parts of `step`, shuffled, each with its best `keep` only, or with `gives`.
+
+    A job is answered when it is begun; with `later`, when as many others have been begun.
+    """
 
     def __init__(
-        self, step: int = 3, gives: int | None = None, window: int | None = None, **info: int
+        self,
+        step: int = 3,
+        gives: int | None = None,
+        window: int | None = None,
+        later: int = 0,
+        **info: int,
     ) -> None:
         about = windowed(window or 100, remote=True, media=frozenset({"image"}), **info)
         super().__init__(about, number_in if window is None else shared_words)
         self.kept: list[int | None] = []
         self.asked: list[str] = []
-        self.under_way = self.most = 0
+        self.jobs: list[Job] = []
         self._step = step
         self._gives = gives
+        self._later = later
 
-    def stream(self, pairs: Sequence[Pair], keep: int | None = None) -> Generator[Part]:
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> "Job":
         self.kept.append(keep)
         self.asked += [pair.chunk.text for pair in pairs]
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
-        answers = self._answers(pairs, keep)
-        next(answers)
-        return answers
+        parts = self._parts(pairs, keep)
+        self.jobs.append(Job(parts, receive))
+        for job in self.jobs[: len(self.jobs) - self._later]:
+            job.answer()
+        return self.jobs[-1]
 
-    def _answers(self, pairs: Sequence[Pair], keep: int | None) -> Generator[Part]:
-        try:
-            yield Part((), Scored(()))
-            yield from self._parts(pairs, keep)
-        finally:
-            self.under_way -= 1
-
-    def _parts(self, pairs: Sequence[Pair], keep: int | None) -> Iterator[Part]:
-        places = [*range(len(pairs))]
+    def _parts(self, pairs: Sequence[Pair], keep: int | None) -> list[Part]:
+        places, parts = [*range(len(pairs))], []
         starts = [*places[:: self._step]]
         random.Random(len(pairs)).shuffle(starts)
         for start in starts:
@@ -54,10 +63,30 @@ class Service(OverlapScorer):
             best = sorted(part, key=lambda place: -(values[place - start] or 0))[:wanted]
             missing = min(len(part), len(part) if keep is None else keep) - len(best)
             given = [values[p - start] if p in best else None for p in part]
-            yield Part(part, Scored(given, missing=missing))
+            parts.append(Part(part, Scored(given, missing=missing)))
+        return parts
 
     def account(self) -> str:
         return ""
+
+    def close(self) -> None:
+        pass
+
+
+class Job:
+    """Parts that are given when `answer` is called, unless it was cancelled."""
+
+    def __init__(self, parts: list[Part], receive: Callable[[Part | BaseException], None]) -> None:
+        self.parts = parts
+        self.is_cancelled = False
+        self._receive = receive
+
+    def answer(self) -> None:
+        while self.parts and not self.is_cancelled:
+            self._receive(self.parts.pop(0))
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
 
 
 numbers = st.lists(st.integers(0, 9), min_size=1, max_size=40)
@@ -77,27 +106,24 @@ def test_batches_under_way_together_give_what_one_gives(
     scores: list[int], batch: int, ahead: int
 ) -> None:
     documents = [str(score) for score in scores]
-    service = Service(2, batch=batch, ahead=ahead)
+    service = Service(2, preferred_batch=batch, max_pending_pairs=ahead)
     ranking = rank("q", documents, service)
     whole = rank("q", documents, OverlapScorer(score=number_in))
     assert [result.index for result in ranking] == [result.index for result in whole]
     assert sorted(service.asked) == sorted(set(documents))  # also where an equal one is under way
     assert ranking.duplicates == len(documents) - len(set(documents))
-    assert service.under_way == 0
 
 
-def test_as_many_batches_are_under_way_as_are_wanted() -> None:
-    for ahead, most in [(0, 1), (10, 1), (11, 2), (100, 10)]:
-        service = Service(batch=10, ahead=ahead)
-        rank("q", [str(number) for number in range(200)], service)
-        assert service.most == most
+def test_what_is_under_way_when_documents_fail_is_cancelled() -> None:
+    def documents() -> Iterator[str]:
+        yield from map(str, range(95))
+        raise InputError("no more")
 
-
-def test_where_one_fails_the_others_are_over() -> None:
-    service = Service(batch=10, ahead=1000)
-    with pytest.raises(ValueError, match="no number"):
-        rank("q", [*map(str, range(95)), "no number"], service)
-    assert service.under_way == 0
+    service = Service(later=100, preferred_batch=10, max_pending_pairs=1000)
+    with pytest.raises(InputError, match="no more"):
+        rank("q", documents(), service)
+    assert len(service.jobs) == 9
+    assert all(job.is_cancelled for job in service.jobs)
 
 
 def test_all_are_asked_for_where_documents_have_several_chunks() -> None:
@@ -130,7 +156,8 @@ def test_what_a_service_gave_no_score_is_counted_and_kept_if_asked() -> None:
 def test_whoever_watches_sees_every_part() -> None:
     seen: list[Progress] = []
     rank("q", [str(number) for number in range(25)], Service(step=5), watch=seen.append)
-    assert [progress.pairs for progress in seen] == [0, 5, 10, 15, 20, 25]
+    assert seen[0] == Progress(0, 0, 25)
+    assert seen[-1] == Progress(25, 25, 25)
 
 
 def test_pictures_are_for_scorers_that_read_them() -> None:

@@ -7,22 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import Document, rank
-from rerank_cli.ranking.chunking import Plan, split
-from rerank_cli.types import Pair, Scored
+from rerank_cli.ranking.chunking import Plan
+from rerank_cli.types import Pair, Scored, Tokenizer
 from tests.support.fakes import OverlapScorer, Words, windowed
 
 words = st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=40).map(" ".join)
 
 
-def plan_of(room: int | None) -> Plan:
-    return Plan("q", room, (room or 0) // 4, 100)
+def plan_of(room: int | None, tokenizer: Tokenizer | None) -> Plan:
+    return Plan("q", tokenizer, room, (room or 0) // 4, 100)
 
 
 @given(words, words, st.integers(1, 20))
 def test_a_title_is_in_every_chunk_and_every_chunk_in_its_window(
     title: str, text: str, room: int
 ) -> None:
-    found = split(Document(text, title=title), Words(), plan_of(room))
+    found = plan_of(room, Words()).split(Document(text, title=title))
     wanted = Words().encode(title).ids[: room // 4]
     for chunk in found.chunks:
         assert chunk.ids is not None
@@ -41,14 +41,14 @@ def test_a_title_is_in_every_chunk_and_every_chunk_in_its_window(
 
 def test_a_title_makes_windows_smaller() -> None:
     text = " ".join(["word"] * 12)
-    assert len(split(Document(text), Words(), plan_of(12)).chunks) == 1
-    titled = split(Document(text, title="A title here"), Words(), plan_of(12))
+    assert len(plan_of(12, Words()).split(Document(text)).chunks) == 1
+    titled = plan_of(12, Words()).split(Document(text, title="A title here"))
     assert len(titled.chunks) > 1
     assert {chunk.title for chunk in titled.chunks} == {"A title here"}
 
 
 def test_a_title_too_long_is_cut_at_a_quarter_and_said() -> None:
-    (chunk,) = split(Document("text", title="one two three four"), Words(), plan_of(8)).chunks
+    (chunk,) = plan_of(8, Words()).split(Document("text", title="one two three four")).chunks
     assert chunk.title == "one two"
     scorer = OverlapScorer(windowed(8))
     ranking = rank("q", [Document("text", title="one two three four")], scorer)
@@ -58,13 +58,13 @@ def test_a_title_too_long_is_cut_at_a_quarter_and_said() -> None:
 
 @pytest.mark.parametrize("tokenizer", [None, Words()])
 def test_a_document_that_is_scored_whole_has_its_whole_title(tokenizer: Words | None) -> None:
-    (chunk,) = split(Document("text", title="one two"), tokenizer, plan_of(None)).chunks
+    (chunk,) = plan_of(None, tokenizer).split(Document("text", title="one two")).chunks
     assert chunk.scored_text == "one two\ntext"
     assert chunk.tokens == (1 if tokenizer else 0)
 
 
 def test_a_blank_document_has_no_chunk_whatever_its_title() -> None:
-    assert split(Document(" \n", title="T"), Words(), plan_of(8)).chunks == ()
+    assert plan_of(8, Words()).split(Document(" \n", title="T")).chunks == ()
 
 
 class Titled(OverlapScorer):

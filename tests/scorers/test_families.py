@@ -13,7 +13,6 @@ from onnx import TensorProto, helper
 
 from rerank_cli import Chunk, Document, Pair, Scorer, open_scorer, rank
 from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.providers import Asked, Remote
 from rerank_cli.ranking.chunking import Encoding
 from tests.conftest import MODELS, Run
 
@@ -24,8 +23,7 @@ LENGTHS = {**dict.fromkeys(PAIRED, 64), CAUSAL: 512}
 
 
 def opened(family: str | Path, instruction: str | None = None) -> Scorer:
-    remote = Remote(asked=Asked(options={"instruction": instruction})) if instruction else None
-    return open_scorer(str(FOLDER / family), remote=remote)
+    return open_scorer(str(FOLDER / family), instruction=instruction)
 
 
 def rows_of(family: str) -> list[dict[str, Any]]:

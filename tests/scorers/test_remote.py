@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers import Calling, Remote, client
+from rerank_cli.providers import RemoteOptions, client
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Ranking, Scorer
@@ -39,8 +39,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "key")
 
 
-def opened(model: str, server: Server, **calling: Any) -> Scorer:
-    return open_scorer(model, remote=Remote(base_url=server.url, calling=Calling(**calling)))
+def opened(model: str, server: Server, **options: Any) -> Scorer:
+    return open_scorer(model, remote=RemoteOptions(base_url=server.url, **options))
 
 
 def expected(documents: Sequence[str], n: int | None = None) -> list[int]:

@@ -1,23 +1,47 @@
-"""The scheduler: everything once, longest first, fair between askers, and over when given up."""
+"""The scheduler: everything once, costliest first, fair between clients, over when cancelled."""
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_cli.scorers.scheduler import Scheduler
+from rerank_cli.scorers.scheduler import Done, Scheduler
+
+
+class Receiver:
+    """Takes what is done of a job of so many works; `wait` waits for all of it, or for an error."""
+
+    def __init__(self, works: int) -> None:
+        self.done: list[Done] = []
+        self._works = works
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        if not works:
+            self._over.set()
+
+    def __call__(self, result: Done | BaseException) -> None:
+        if isinstance(result, BaseException):
+            self._error = result
+        else:
+            self.done.append(result)
+        if self._error or len(self.done) == self._works:
+            self._over.set()
+
+    def wait(self) -> list[Done]:
+        assert self._over.wait(30)
+        if self._error:
+            raise self._error
+        return self.done
 
 
 def values(scheduler: Scheduler, works: Sequence[float], costs: Sequence[int]) -> list[float]:
     """What comes of works, in their places; each place is given once."""
-    found: dict[int, float] = {}
-    for results in scheduler.submit(works, costs):
-        for place, value in results:
-            assert place not in found
-            found[place] = value
+    receiver = Receiver(len(works))
+    scheduler.submit(works, costs, receiver)
+    found = dict(receiver.wait())
+    assert len(found) == len(receiver.done)
     return [found[place] for place in range(len(works))]
 
 
@@ -46,7 +70,7 @@ class Gate:
         return 0.0
 
 
-def test_the_longest_goes_first() -> None:
+def test_the_costliest_goes_first() -> None:
     gate = Gate()
     gate.opened.set()
     values(Scheduler(gate, 1), ["a", "b", "c", "d"], [2, 9, 5, 9])  # type: ignore[list-item]
@@ -62,31 +86,17 @@ def test_what_is_alone_is_told_so() -> None:
     assert gate.alone == [False, False, True, True]
 
 
-def in_thread(action: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=action)
-    thread.start()
-    return thread
-
-
-def test_jobs_of_one_are_done_in_turn_and_several_share() -> None:
+def test_jobs_of_a_client_are_done_in_turn_and_clients_share() -> None:
     gate = Gate()
     scheduler = Scheduler(gate, 1)
-    first = scheduler.submit(["1"] * 6, [10] * 6)
-    second = scheduler.submit(["2"] * 2, [99] * 2)
+    first, second, other = Receiver(6), Receiver(2), Receiver(3)
+    scheduler.submit(["1"] * 6, [10] * 6, first, client="a")
+    scheduler.submit(["2"] * 2, [99] * 2, second, client="a")
     gate.first.wait(10)
-    submitted = threading.Event()
-
-    def other() -> None:
-        results = scheduler.submit(["x"] * 3, [10] * 3)
-        submitted.set()
-        list(results)
-
-    thread = in_thread(other)
-    submitted.wait(10)
+    scheduler.submit(["x"] * 3, [10] * 3, other, client="b")
     gate.opened.set()
-    for results in (first, second):
-        list(results)
-    thread.join()
+    for receiver in (first, second, other):
+        receiver.wait()
     own = [work for work in gate.begun if work != "x"]
     assert own == ["1"] * 6 + ["2"] * 2
     # Whoever comes later does not wait for all that was there before, and does not take over.
@@ -94,26 +104,49 @@ def test_jobs_of_one_are_done_in_turn_and_several_share() -> None:
     assert gate.begun[:3].count("x") <= 2
 
 
+def test_jobs_without_a_client_share_though_they_come_from_one_thread() -> None:
+    gate = Gate()
+    scheduler = Scheduler(gate, 1)
+    first, second = Receiver(6), Receiver(2)
+    scheduler.submit(["1"] * 6, [10] * 6, first)
+    gate.first.wait(10)
+    scheduler.submit(["2"] * 2, [10] * 2, second)
+    gate.opened.set()
+    first.wait()
+    second.wait()
+    assert gate.begun[:5].count("2") == 2
+
+
 @pytest.mark.parametrize("read", [0, 1])
-def test_what_is_given_up_is_not_begun(read: int) -> None:
+def test_what_is_cancelled_is_not_begun(read: int) -> None:
     gate = Gate()
     gate.opened.set()
-    scheduler = Scheduler(gate, 1)
-    blocking = threading.Event()
+    blocking, block_begun = threading.Event(), threading.Event()
 
     def run(work: str, alone: bool) -> float:
         if work == "block":
+            block_begun.set()
             blocking.wait(10)
         return gate(work, alone)
 
     scheduler = Scheduler(run, 1)
-    with closing(scheduler.submit(["1", "block", *"3456789"], [9, 8, *[1] * 7])) as results:
-        for _ in range(read):
-            next(results)
+    costs = [9, 8, *[1] * 7] if read else [8, 9, *[1] * 7]
+    receiver = Receiver(9)
+    job = scheduler.submit(["1", "block", *"3456789"], costs, receiver)
+    block_begun.wait(10)
+    job.cancel()
+    job.cancel()
     blocking.set()
     assert values(scheduler, ["after"], [1]) == [0.0]  # type: ignore[list-item]
-    assert gate.begun[-1] == "after"
-    assert len(gate.begun) <= 3
+    assert gate.begun == [*["1"] * read, "block", "after"]
+
+
+def test_closed_it_has_no_thread() -> None:
+    scheduler = Scheduler(lambda work, _alone: work, 3)
+    values(scheduler, [1.0] * 9, [1] * 9)
+    before = threading.active_count()
+    scheduler.close()
+    assert threading.active_count() <= before - 1
 
 
 def test_what_fails_is_raised_and_the_rest_is_not_begun() -> None:

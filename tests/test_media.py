@@ -34,7 +34,7 @@ def look(rerank: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         future.set_result(Viewer())
         return future
 
-    monkeypatch.setattr("rerank_cli.scorers.opening", opening)
+    monkeypatch.setattr("rerank_cli.scorers.open_in_background", opening)
     return rerank
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from rerank_cli.errors import InputError
+from rerank_cli.terminal import format_size
 from rerank_cli.types import Media
 
 Kind = Literal["image", "video"]
@@ -69,7 +70,7 @@ def label(value: str) -> str:
         return value
     head, content = data.groups()
     size = len(content) * 3 // 4 if ";base64" in head.lower() else len(content)
-    return f"{head[:_LONGEST_DATA_HEAD]}… ({_size(size)})"
+    return f"{head[:_LONGEST_DATA_HEAD]}… ({format_size(size)})"
 
 
 def size_of(media: Media) -> int:
@@ -105,8 +106,9 @@ def content(media: Media, limit: int = LIMIT) -> str:
     except OSError as error:
         raise InputError(f"{place}: {error.strerror or error}") from error
     if size > limit:
+        most = format_size(limit)
         raise InputError(
-            f"{place}: {_size(size)} is more than is sent, which is {_size(limit)} at most",
+            f"{place}: {format_size(size)} is more than is sent, which is {most} at most",
             hint=f"make the {media.kind} smaller, or give the URL of one",
         )
     encoded = binascii.b2a_base64(data, newline=False).decode("ascii")
@@ -137,12 +139,3 @@ def _type_of(media: Media, data: bytes) -> str:
 
 def _type_by(head: bytes) -> str:
     return next((kind for kind, first in _TYPES.items() if first.match(head)), "")
-
-
-def _size(count: int) -> str:
-    """A size in words, rounded up, so that what is over a limit does not look equal to it."""
-    if count < 1000:
-        return f"{count} bytes"
-    power, unit = (1000, "kB") if count < 1_000_000 else (1_000_000, "MB")
-    tenths = -(-count * 10 // power)
-    return f"{tenths / 10:,.1f}".removesuffix(".0") + f" {unit}"

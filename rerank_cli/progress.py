@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rerank_cli.atomic_files import on_ctrl_c
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, format_duration
 from rerank_cli.types import Progress
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Pace:
         if cost := self._cost():
             parts.append(cost)
         if share is not None and (gone := share - (self._share or 0.0)) > 0.001:
-            parts.append(f"{_clock(elapsed * (1 - share) / gone)} left")
+            parts.append(f"{format_duration(elapsed * (1 - share) / gone)} left")
         return ", ".join(parts)
 
     def see(self, share: float | None) -> None:
@@ -231,12 +231,6 @@ def shown(
         yield show
     finally:
         bar.close()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 OPTION = "--timing"

@@ -5,14 +5,16 @@ Made once at the edge and passed in; nothing here is global. stdout is for data,
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, BinaryIO, TextIO
 
 from rerank_cli.errors import OutputError
@@ -100,6 +102,17 @@ class Terminal:
         """Write data to stdout, all of it or an error: `PipeClosed` or `OutputError`."""
         write_all(self.stdout, pieces, "the results")
 
+    def write_table(self, rows: Sequence[Sequence[str]], heads: Sequence[str] = ()) -> None:
+        """Write rows to stdout: for a person in columns, under heads; for a program with tabs.
+
+        A line that is wider than the person's terminal is cut.
+        """
+        if self.interactive:
+            rows = [heads, *rows] if heads else rows
+            self.write([format_columns(rows, width=self.width)])
+        else:
+            self.write("\t".join(map(_in_one_line, row)).encode() + b"\n" for row in rows)
+
     def warn(self, message: str, hint: str | None = None) -> None:
         """Say something that the user should know, on stderr."""
         warn(self.stderr, message, hint)
@@ -141,24 +154,26 @@ def _tell(stderr: TextIO, lines: str) -> None:
         stderr.flush()
 
 
-def as_bytes(value: Any) -> bytes:
-    """A value as JSON, for people and programs."""
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+def format_json(value: Any) -> bytes:
+    """A value as JSON, indented, for people and programs."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    # A lone surrogate, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+    return text.encode("utf-8", "backslashreplace")
 
 
-def lines(rows: list[list[str]], *, aligned: bool, width: int | None = None) -> bytes:
-    """Rows as lines: in columns for a person, of a terminal's width; tabs between for a program."""
-    rows = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-    if not aligned:
-        return "".join("\t".join(row) + "\n" for row in rows).encode()
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    made = (
-        "  ".join(
-            [*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]
-        )
-        for row in rows
-    )
-    return "".join(_cut(line.rstrip(), width) + "\n" for line in made).encode()
+def format_columns(rows: Sequence[Sequence[str]], *, width: int | None = None) -> bytes:
+    """Rows of equally many cells as lines in columns, cut at `width` characters."""
+    rows = [[_in_one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = (f"{cell:<{wide}}" for cell, wide in zip(row, widths, strict=True))
+        lines.append(_cut("  ".join(cells).rstrip(), width) + "\n")
+    return "".join(lines).encode()
+
+
+def _in_one_line(cell: str) -> str:
+    return printable(cell).replace("\n", " ")
 
 
 def _cut(line: str, width: int | None) -> str:
@@ -168,3 +183,32 @@ def _cut(line: str, width: int | None) -> str:
 def counted(number: int, noun: str) -> str:
     """A number of things, in words: `1 document`, `1,204 documents`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+_SIZE_UNITS = ("", "kB", "MB", "GB", "TB")
+
+
+def format_size(size_bytes: int) -> str:
+    """A size in words, as in `999 bytes`, `5.05 kB` or `64 MB`.
+
+    It has three digits, rounded up, so that what is over a limit does not look equal to it.
+    """
+    if size_bytes < 1000:
+        return counted(size_bytes, "byte")
+    step = 10 ** (len(str(size_bytes)) - 3)
+    rounded = -(-size_bytes // step) * step
+    power = min((len(str(rounded)) - 1) // 3, len(_SIZE_UNITS) - 1)
+    return f"{rounded / 1000**power:g} {_SIZE_UNITS[power]}"
+
+
+_TIME_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))  # of so many seconds
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in words, as in `45 s`, `3 min 20 s` or `2 h 5 min`: rounded up."""
+    left = math.ceil(seconds)
+    for (unit, size), (smaller_unit, smaller) in pairwise(_TIME_UNITS):
+        if left >= size:
+            count, rest = divmod(-(-left // smaller), size // smaller)
+            return f"{count} {unit} {rest} {smaller_unit}" if rest else f"{count} {unit}"
+    return f"{left} s"

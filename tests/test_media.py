@@ -77,7 +77,7 @@ def test_a_url_is_its_own_content(place: str) -> None:
         ("a.png", b"", r"a\.png: not an image$"),
         ("a.png", b"\0\0\0\x20ftypisom", r"a\.png: not an image but video/mp4$"),
         ("a.txt", b"BMW is a car", r"a\.txt: not an image but text/plain$"),
-        ("a.png", b"x" * 1501, r"a\.png: 1\.6 kB is more than is sent, which is 1\.5 kB at most$"),
+        ("a.png", b"x" * 1501, r"a\.png: 1\.51 kB is more than is sent, which is 1\.5 kB at most$"),
     ],
 )
 def test_what_is_no_image_is_not_sent(

@@ -36,7 +36,7 @@ from rerank_cli.errors import (
 )
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.scorers import is_remote
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, format_json
 from rerank_cli.types import ScorerInfo
 
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
@@ -422,7 +422,7 @@ def run_on_ray(
     figures = manifest.figures()
     if options.report is not None:
         body = {**figures.kept(), "parts": len(manifest.parts), "asked": identity_of(options)}
-        replace_file(options.report, json.dumps(body, indent=2).encode() + b"\n")
+        replace_file(options.report, format_json(body))
     if figures.failed:
         terminal.warn(failed_line(figures))
         return ExitCode.SCORER

@@ -11,7 +11,7 @@ from rerank_cli.batch.records import Item, Record
 from rerank_cli.batch.sources import open_source
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, format_duration
 from rerank_cli.types import Pair, PricedScorer, Scorer, SurveyingScorer
 
 _MEASURING_SECONDS = 4.0
@@ -86,8 +86,10 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
         cores = options.runtime.threads or machine.cores()
         each = rate / cores
         lines.append(f"measured  {rate:,.0f} pairs/s on {cores} cores, {each:,.1f} a core")
-        lines.append(f"here      {_time(total / rate)}")
-        clusters = [f"{_time(total / each / cores)} on {cores} cores" for cores in _CLUSTER_CORES]
+        lines.append(f"here      {format_duration(total / rate)}")
+        clusters = [
+            f"{format_duration(total / each / cores)} on {cores} cores" for cores in _CLUSTER_CORES
+        ]
         lines.append(f"ray       {', '.join(clusters)} like these")
     terminal.write(f"{line}\n".encode() for line in lines)
     return ExitCode.OK
@@ -99,7 +101,9 @@ def _describe_requests(
     """What a provider would be sent, and what it asks for that."""
     lines = [f"requests  {records:,} or more, one a record and --concurrency at once"]
     if rpm := options.remote.rpm:
-        lines.append(f"time      {_time(records / rpm * 60)} or more, at {rpm:,} requests a minute")
+        lines.append(
+            f"time      {format_duration(records / rpm * 60)} or more, at {rpm:,} requests a minute"
+        )
     if isinstance(scorer, PricedScorer) and (price := scorer.cost(round(tokens))) is not None:
         lines.append(f"cost      about {price.amount:g} {price.currency} ({price.source})")
     return lines
@@ -110,11 +114,3 @@ def _about(value: float, count: int, items: object) -> str:
     if whole:
         return f"{round(value):,}"
     return f"about {float(f'{value:.{_DIGITS}g}'):,.0f}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.2g} min"
-    return f"{seconds / 3600:,.3g} h"

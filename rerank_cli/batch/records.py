@@ -2,15 +2,14 @@
 
 import math
 import random
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import InputError
 from rerank_cli.inputs import records
 from rerank_cli.inputs.text import Block
-from rerank_cli.terminal import encodable
+from rerank_cli.terminal import encodable, format_size
 from rerank_cli.types import Document, Envelope, Ranking, ScorerInfo
 
 PARQUET_SUFFIX = ".parquet"
@@ -102,31 +101,6 @@ def reservoir(values: Iterable[T], size: int = SAMPLE) -> tuple[int, list[T]]:
     return count, kept
 
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
-_UNITS = " kmgt"
-
-
-def bytes_of(text: str, option: str) -> int:
-    """Read a size as `64MB`, `1GiB` or `5000`; raises `UsageError`."""
-    found = _SIZE.fullmatch(text)
-    size = 0
-    if found:
-        power = _UNITS.index(found[2].lower() or " ")
-        size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
-    if size < 1:
-        raise UsageError(f"{option} {text!r} is no size", hint="as 64MB, 1GB or 500kB")
-    return size
-
-
-def shown(size: float) -> str:
-    """A size for a person: `64 MB`, `1.5 GB`."""
-    power = 0
-    while size >= 1000 and power < len(_UNITS) - 1:
-        size, power = size / 1000, power + 1
-    unit = f"{_UNITS[power].strip().upper()}B" if power > 1 else ("kB" if power else "bytes")
-    return f"{size:.3g} {unit}" if power else f"{size:.0f} {unit}"
-
-
 _SHOWN = 40  # characters of what is not understood
 
 
@@ -178,7 +152,9 @@ def read_line(raw: bytes, fields: Fields, info: ScorerInfo) -> Item:
 
 def too_large(size: int, most: int) -> Refused:
     """What stands in the place of a record that is not read."""
-    message = f"the record has {shown(size)} and {shown(most)} is the most: --max-record"
+    message = (
+        f"the record has {format_size(size)} and {format_size(most)} is the most: --max-record"
+    )
     return Refused(Given(b""), Problem("too_large", message))
 
 

@@ -24,7 +24,6 @@ from rerank_cli.batch.records import (
     Refused,
     read_line,
     reservoir,
-    shown,
     too_large,
 )
 from rerank_cli.errors import InputError, OutputError
@@ -32,7 +31,7 @@ from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.text import envelope_of, opened
 from rerank_cli.inputs.trec import is_jsonl, run_line, text_of
 from rerank_cli.models.store import sha256_of
-from rerank_cli.terminal import encodable
+from rerank_cli.terminal import encodable, format_size
 from rerank_cli.types import Document, ScorerInfo
 from rerank_cli.user_files import cache_directory
 
@@ -305,7 +304,7 @@ class Run:
         for line in self._lines:
             where = f"{self._lines.path}:{self._lines.number}"
             if line.raw is None:
-                raise InputError(f"{where}: not a line of a run: it has {shown(line.size)}")
+                raise InputError(f"{where}: not a line of a run: it has {format_size(line.size)}")
             if not line.raw.strip():
                 continue
             text = encodable(line.raw.decode("utf-8", "surrogateescape"))

@@ -1,6 +1,6 @@
 """`rerank batch`: many queries, each with documents of its own, in a job that can be resumed."""
 
-import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from rerank_cli.batch.job import (
 from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import Shape, Sink, StreamSink, file_sink, line_of, run_of
 from rerank_cli.batch.parquet import Columns, PartsSink, Rows
-from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, bytes_of
+from rerank_cli.batch.records import PARQUET_SUFFIX, Fields
 from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of
 from rerank_cli.batch.sources import Source, holds_parquet, open_source
 from rerank_cli.cli import options
@@ -36,7 +36,7 @@ from rerank_cli.errors import ExitCode, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.progress import shown
 from rerank_cli.scorers import BM25
-from rerank_cli.terminal import PipeClosed, Terminal
+from rerank_cli.terminal import PipeClosed, Terminal, format_json
 from rerank_cli.types import Scorer
 
 DEFAULT_WINDOW_SIZE, DEFAULT_RECORD_SIZE = "64MB", "64MB"
@@ -231,8 +231,8 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         selection=options.selection(ctx),
         chunks=options.chunk_options(ctx),
         results=given["results"],
-        window_bytes=bytes_of(given["window"], "--window"),
-        max_record_bytes=bytes_of(given["max_record"], "--max-record"),
+        window_bytes=parse_size(given["window"], "--window"),
+        max_record_bytes=parse_size(given["max_record"], "--max-record"),
         errors=given["errors"],
         report=given["report"],
         model=given["model"],
@@ -244,6 +244,22 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         strict=given["strict"],
         verbose=given["verbose"],
     )
+
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+_SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
+
+
+def parse_size(text: str, option: str) -> int:
+    """Read a size in bytes, as in `64MB`, `1GiB` or `5000`; raises `UsageError`."""
+    match = _SIZE.fullmatch(text)
+    size_bytes = 0
+    if match:
+        power = _SIZE_POWERS.index(match[2].lower() or " ")
+        size_bytes = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    if size_bytes < 1:
+        raise UsageError(f"{option} {text!r} is no size", hint="as 64MB, 1GB or 500kB")
+    return size_bytes
 
 
 def run_here(job_options: BatchOptions, terminal: Terminal) -> ExitCode:
@@ -314,7 +330,7 @@ def _finish(job: Job, job_options: BatchOptions, scorer: Scorer, terminal: Termi
     finally:
         if job_options.report is not None:
             report = report_of(job, scorer, identity_of(job_options), done=not interrupted)
-            replace_file(job_options.report, json.dumps(report, indent=2).encode() + b"\n")
+            replace_file(job_options.report, format_json(report))
         for line in remarks_on(job, scorer):
             terminal.warn(line)
         if job_options.verbose:

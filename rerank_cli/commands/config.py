@@ -3,7 +3,6 @@
 Thin: what a setting is, is in `settings` and `parsing`; files are written by `editing`.
 """
 
-import json
 import os
 import signal
 import sys
@@ -27,7 +26,7 @@ from rerank_cli.providers.keys import (
     providers_with_keys,
     store_key,
 )
-from rerank_cli.terminal import Terminal, printable
+from rerank_cli.terminal import Terminal, format_json
 from rerank_cli.user_files import config_file, keys_file
 
 
@@ -122,14 +121,11 @@ def list_(
             ],
             "keys": [{"provider": name, "origin": str(keys_file())} for name in keys],
         }
-        text = json.dumps(listing, ensure_ascii=False, indent=2) + "\n"
+        terminal.write([format_json(listing)])
     else:
-        rows: list[tuple[str, ...]] = [
-            (key, shown_value(value), origin) for key, (value, origin) in values.items()
-        ]
+        rows = [(key, shown_value(value), origin) for key, (value, origin) in values.items()]
         rows += [(f"key for {name}", "set", str(keys_file())) for name in keys]
-        text = _table(rows, aligned=terminal.interactive)
-    terminal.write([text.encode("utf-8", "surrogateescape")])
+        terminal.write_table(rows)
     return ExitCode.OK
 
 
@@ -252,12 +248,3 @@ def _read_key(provider: str) -> str:
         return getpass.getpass(f"Key for {provider}: ")
     except EOFError:
         return ""
-
-
-def _table(rows: list[tuple[str, ...]], *, aligned: bool) -> str:
-    """Rows as lines: in columns for a person, tabs between for a program."""
-    rows = [tuple(printable(cell).replace("\n", "␊") for cell in row) for row in rows]
-    if not aligned:
-        return "".join("\t".join(row) + "\n" for row in rows)
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}\n" for a, b, c in rows)

@@ -29,13 +29,11 @@ from rerank_cli.providers.keys import find_key
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.onnx_file import is_dynamic
 from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
-from rerank_cli.terminal import Terminal, printable
+from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-
-_WIDTH = 24  # columns of names
 
 
 @app.command("doctor", cls=PlainCommand)
@@ -56,29 +54,25 @@ def doctor(
     """
 
     found = facts(ctx.params["model"], options.runtime_options(ctx))
-    if as_json:
-        text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = "".join(f"{line}\n" for line in _lines(found))
-    Terminal.current().write([text.encode("utf-8", "surrogateescape")])
+    Terminal.current().write([format_json(found) if as_json else format_columns(_rows(found))])
     failed = [one for one in found.get("checks", {}).values() if not one.startswith("ok")]
     return ExitCode.SCORER if failed or found["model"].get("error") else ExitCode.OK
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    """The facts, a section for each group of them."""
-    lines: list[str] = []
+def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts in two columns, a section for each group of them."""
+    rows: list[tuple[str, str]] = []
     for section, facts in found.items():
-        lines += ["", section.upper()] if lines else [section.upper()]
+        rows += [("", ""), (section.upper(), "")] if rows else [(section.upper(), "")]
         for name, value in facts.items():
-            shown = [_shown(one) for one in value] if isinstance(value, list) else [_shown(value)]
-            label = name.replace("_", " ")
-            for number, text in enumerate(shown):
-                lines.append(f"  {label if number == 0 else '':{_WIDTH}}{printable(text)}".rstrip())
-    return lines
+            label = f"  {name.replace('_', ' ')}"
+            for item in value if isinstance(value, list) else [value]:
+                rows.append((label, _words(item)))
+                label = ""
+    return rows
 
 
-def _shown(value: Any) -> str:
+def _words(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['hash']}  {value['bytes']:>12,}  {value['path']}"
     if isinstance(value, bool):

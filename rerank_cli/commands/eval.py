@@ -4,7 +4,6 @@ Thin: what is measured is `evaluation`'s business, and how it is drawn `eval_tab
 """
 
 import io
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -31,7 +30,6 @@ from rerank_cli.evaluation.report import (
     Set,
     as_json,
     compare_systems,
-    dumped,
     overall,
     write_per_query,
     write_runs,
@@ -52,7 +50,14 @@ from rerank_cli.progress import noted
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.terminal import PipeClosed, Terminal, counted, printable
+from rerank_cli.terminal import (
+    PipeClosed,
+    Terminal,
+    counted,
+    format_duration,
+    format_json,
+    printable,
+)
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
@@ -249,11 +254,9 @@ def foretold(jobs: Sequence[Job], seconds: float) -> str:
     pairs = sum(job.task.pairs for job in jobs)
     systems = len({job.system.name for job in jobs})
     sets = len({job.task.name for job in jobs})
-    minutes = seconds / 60
-    time = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
     return (
         f"{counted(pairs, 'pair')} of query and document, {counted(systems, 'model')}, "
-        f"{counted(sets, 'set')}: about {time} from now"
+        f"{counted(sets, 'set')}: about {format_duration(seconds)} from now"
     )
 
 
@@ -439,15 +442,10 @@ def _progress(
     def show() -> None:
         left = sum(job.left() for job in jobs)
         bar.n = max(0.0, min(1.0, 1 - left / whole))
-        bar.set_description_str(f"about {_clock(left)} left")
+        bar.set_description_str(f"about {format_duration(left)} left")
 
     with on_ctrl_c(bar.close), bar:
         yield show
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def tell(jobs: Sequence[Job], terminal: Terminal) -> None:
@@ -540,6 +538,6 @@ def _write(
         write_per_query(wanted.per_query, sets)
     with suppress(PipeClosed):  # whoever reads has enough
         if wanted.as_json:
-            terminal.write([dumped(as_json(sets, means, comparison, wanted.seed))])
+            terminal.write([format_json(as_json(sets, means, comparison, wanted.seed))])
         else:
             terminal.write(drawn(sets, means, comparison, measures, terminal))

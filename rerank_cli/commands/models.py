@@ -30,7 +30,7 @@ from rerank_cli.models import (
 from rerank_cli.models.catalogue import Entry, default, entries
 from rerank_cli.models.store import Installed, Store
 from rerank_cli.scorers import is_remote
-from rerank_cli.terminal import Terminal, as_bytes, lines
+from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
 from rerank_cli.user_files import config_file
 
 if TYPE_CHECKING:
@@ -90,15 +90,12 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
     """
 
     terminal = Terminal.current()
-    made = [asdict(one) for one in rows(effective(ctx)["model"][0])]
+    listed = [asdict(row) for row in rows(effective(ctx)["model"][0])]
     if as_json:
-        terminal.write([as_bytes(made)])
-        return ExitCode.OK
-    cells = [list(one.values()) for one in made]
-    if terminal.interactive:
-        cells.insert(0, [name.upper() for name in made[0]])
-    width = terminal.width if terminal.interactive else None
-    terminal.write([lines(cells, aligned=terminal.interactive, width=width)])
+        terminal.write([format_json(listed)])
+    else:
+        cells = [list(model.values()) for model in listed]
+        terminal.write_table(cells, [name.upper() for name in listed[0]])
     return ExitCode.OK
 
 
@@ -113,14 +110,14 @@ def show(name: Name, as_json: AsJson = False) -> int:
     found = facts(read(name))
     terminal = Terminal.current()
     if as_json:
-        terminal.write([as_bytes(found)])
+        terminal.write([format_json(found)])
         return ExitCode.OK
     cells = [
         [label if number == 0 else "", str(text)]
         for label, value in found.items()
         for number, text in enumerate(value if isinstance(value, list) else [value])
     ]
-    terminal.write([lines(cells, aligned=True)])
+    terminal.write([format_columns(cells)])
     return ExitCode.OK
 
 
@@ -266,11 +263,11 @@ def export_(
     terminal = Terminal.current()
     found = [asdict(one) for one in exported(source, out, terminal)]
     if as_json:
-        terminal.write([as_bytes(found)])
+        terminal.write([format_json(found)])
         return ExitCode.OK
     told = "the largest difference of logits {largest:.5f}, rank correlation {correlation:.3f}"
     cells = [[str(out / one["precision"]), told.format(**one)] for one in found]
-    terminal.write([lines(cells, aligned=terminal.interactive)])
+    terminal.write_table(cells)
     return ExitCode.OK
 
 
@@ -292,7 +289,7 @@ _UNVERIFIED = "unverified: found when it is pulled, and locked from then on"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A model in a list. `size` is what it takes on this disk, in megabytes."""
+    """A model in a list. `size` is what it takes on this disk, in words."""
 
     name: str
     state: str
@@ -367,7 +364,7 @@ def _shipped(entry: Entry, usual: str) -> Row:
     folder = find(entry.name).graph.parent
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     state = "default" if usual in (name, entry.name) else "ships with rerank"
-    return Row(name, state, _megabytes(size), *_about(entry))
+    return Row(name, state, format_size(size), *_about(entry))
 
 
 def _pulled(one: Installed, usual: str) -> Row:
@@ -377,7 +374,7 @@ def _pulled(one: Installed, usual: str) -> Row:
     if one.damage() is not None:
         state = "damaged"
     about = _about(entry) if entry else ("", "", one.manifest.licence)
-    return Row(name, state, _megabytes(one.manifest.size), *about)
+    return Row(name, state, format_size(one.manifest.size), *about)
 
 
 def _is_meant(usual: str, one: Installed) -> bool:
@@ -394,10 +391,6 @@ def _about(entry: Entry) -> tuple[str, str, str]:
 
 def _languages(entry: Entry) -> str:
     return "many" if list(entry.languages) == ["mul"] else ", ".join(entry.languages)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 def ready(model: str | None, *, pull: bool, keep_off: bool) -> None:
@@ -443,7 +436,7 @@ def fetch(
     terminal, store = Terminal.current(), Store.usual()
 
     def told(planned: Plan) -> str:
-        size = f"{planned.size / 1e6:,.1f} MB"
+        size = format_size(planned.size)
         licence = planned.licence or "no licence that it states"
         limits = "" if planned.is_commercial else ", which allows no commercial use"
         locked = ", as before" if planned.is_locked else ""

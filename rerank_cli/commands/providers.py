@@ -15,7 +15,7 @@ from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.providers.schema import Option, Provider
 from rerank_cli.scorers.remote import RemoteScorer
-from rerank_cli.terminal import Terminal, as_bytes, lines
+from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Chunk, Document, Pair
 
 
@@ -63,15 +63,12 @@ def list_(as_json: AsJson = False) -> int:
     """
 
     terminal = Terminal.current()
-    rows = [row(catalogue.find_provider(name)) for name in catalogue.names()]
+    listed = [asdict(row(catalogue.find_provider(name))) for name in catalogue.names()]
     if as_json:
-        terminal.write([as_bytes([asdict(one) for one in rows])])
-        return ExitCode.OK
-    cells = [[str(value) for value in asdict(one).values()] for one in rows]
-    if terminal.interactive:
-        cells.insert(0, [name.replace("_", " ").upper() for name in asdict(rows[0])])
-    width = terminal.width if terminal.interactive else None
-    terminal.write([lines(cells, aligned=terminal.interactive, width=width)])
+        terminal.write([format_json(listed)])
+    else:
+        cells = [list(provider.values()) for provider in listed]
+        terminal.write_table(cells, [name.upper() for name in listed[0]])
     return ExitCode.OK
 
 
@@ -94,13 +91,13 @@ def show(
     entry = catalogue.find_provider(provider, model)
     terminal = Terminal.current()
     if as_json:
-        terminal.write([as_bytes(table(entry))])
+        terminal.write([format_json(table(entry))])
     elif as_toml:
         import tomlkit
 
         terminal.write([tomlkit.dumps({entry.name: table(entry)}).encode()])
     else:
-        terminal.write([lines([list(fact) for fact in facts(entry, model)], aligned=True)])
+        terminal.write([format_columns(facts(entry, model))])
     return ExitCode.OK
 
 
@@ -129,9 +126,9 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     found = tried(scorer)
     terminal = Terminal.current()
     if as_json:
-        terminal.write([as_bytes(found)])
+        terminal.write([format_json(found)])
     else:
-        terminal.write([lines([[key, str(value)] for key, value in found.items()], aligned=True)])
+        terminal.write([format_columns([(key, str(value)) for key, value in found.items()])])
     return ExitCode.OK
 
 

@@ -26,7 +26,7 @@ from rerank_cli.ranking.results import Selection
 from rerank_cli.render import Format, Style, render
 from rerank_cli.render.original import are_mixed, one_table
 from rerank_cli.render.rows import no_path
-from rerank_cli.terminal import Terminal, counted
+from rerank_cli.terminal import Terminal, counted, format_json, format_size
 from rerank_cli.types import ConcurrentScorer, Progress, Ranking, Scorer, SurveyingScorer, Watch
 from rerank_cli.user_files import cache_directory
 
@@ -335,9 +335,8 @@ def _say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
     if skipped := left_out(inputs):
         terminal.say(f"left out of folders and lists: {skipped}")
     if inputs.spooled:
-        size = inputs.spooled
-        shown = f"{size / 1e6:,.1f} MB" if size >= 100_000 else counted(size, "byte")
-        terminal.say(f"{shown} copied to disk, to be gone through twice")
+        size = format_size(inputs.spooled)
+        terminal.say(f"{size} copied to disk, to be gone through twice")
 
 
 def left_out(inputs: Inputs) -> str:
@@ -367,7 +366,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     plan = _plan(scorer, ranking)
     if as_json:
         body = {"first_request": json.loads(scorer.first or b"null")} if verbose else {}
-        return (json.dumps({**plan, **body}, ensure_ascii=False, indent=2) + "\n").encode()
+        return format_json({**plan, **body})
     price = plan["price"]
     sizes = f"about {counted(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
     lines = [

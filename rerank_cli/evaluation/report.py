@@ -1,6 +1,5 @@
 """Puts figures, differences and costs together: one row for each system, set and depth."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -376,8 +375,3 @@ def _difference(one: Difference | None) -> Mapping[str, Any]:
 
 def _comparison(one: Comparison) -> dict[str, Any]:
     return {**asdict(one), "gained": _difference(one.gained)["difference"]}
-
-
-def dumped(content: Any) -> bytes:
-    """JSON as this program writes it."""
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()

@@ -26,6 +26,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 from rerank_cli.atomic_files import sync
 from rerank_cli.errors import ModelError, UnusableProxy
 from rerank_cli.models.store import File, sha256_of
+from rerank_cli.terminal import format_size
 
 _USUAL = "https://huggingface.co"
 _TRIES = 5  # one after the other that bring no byte
@@ -165,8 +166,9 @@ def room(folder: Path, needed: int) -> None:
     """Raise `ModelError` where so many bytes have no room on the disk of a folder."""
     free = shutil.disk_usage(folder).free
     if free < needed:
+        sizes = f"{format_size(free)} free, and {format_size(needed)} are needed"
         raise ModelError(
-            f"{folder}: the disk has {_megabytes(free)} free, and {_megabytes(needed)} are needed",
+            f"{folder}: the disk has {sizes}",
             hint="make room, or have RERANK_HOME name a directory on another disk",
         )
 
@@ -263,11 +265,7 @@ def _blob_of(path: Path) -> str:
 def _of_disk(error: OSError, folder: Path, file: RemoteFile) -> ModelError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(
-            f"{folder}: no space is left for {file.path}, of {_megabytes(file.size)}",
+            f"{folder}: no space is left for {file.path}, of {format_size(file.size)}",
             hint="make room, then run the same command: it goes on from what is there",
         )
     return ModelError(f"{error.filename or folder}: {error.strerror or error}")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -1,16 +1,14 @@
-"""Lines to records: anything at all gives one line out; sizes in words; a sample of all."""
+"""Lines to records: anything at all gives one line out; a sample of all."""
 
 import json
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli import Reranker
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.outputs import Shape, line_of
-from rerank_cli.batch.records import Fields, Gap, Record, bytes_of, read_line, reservoir, shown
-from rerank_cli.errors import UsageError
+from rerank_cli.batch.records import Fields, Gap, Record, read_line, reservoir
 from rerank_cli.ranking.results import Selection
 
 values = st.recursive(
@@ -61,26 +59,6 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
         else:
             assert content["error"]["code"]
             assert raw.strip()
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("64MB", 64_000_000), ("1 GiB", 1 << 30), ("500k", 500_000), ("7", 7), ("1.5kB", 1500)],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert bytes_of(text, "--window") == size
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "1 XB", "1e6"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
-        bytes_of(text, "--window")
-
-
-def test_sizes_are_shown_short() -> None:
-    assert [shown(size) for size in (0, 999, 5041, 64_000_000)] == [
-        "0 bytes", "999 bytes", "5.04 kB", "64 MB",
-    ]  # fmt: skip
 
 
 def test_a_sample_is_drawn_from_all() -> None:

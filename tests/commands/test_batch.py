@@ -9,6 +9,8 @@ import pytest
 from backports import zstd
 
 from rerank_cli import open_scorer, rank
+from rerank_cli.commands.batch import parse_size
+from rerank_cli.errors import UsageError
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, write
 
@@ -132,7 +134,21 @@ def test_a_record_that_is_too_large_is_not_read(rerank: Run) -> None:
     ran = rerank("batch", *BM25, "--max-record", "1kB", stdin=stdin)
     found = [json.loads(line) for line in ran.out.splitlines()]
     assert [one.get("error", {}).get("code") for one in found] == [None, "too_large", None]
-    assert "5.04 kB" in found[1]["error"]["message"]
+    assert "5.05 kB" in found[1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64MB", 64_000_000), ("1 GiB", 1 << 30), ("500k", 500_000), ("7", 7), ("1.5kB", 1500)],
+)
+def test_a_size_is_read(text: str, size: int) -> None:
+    assert parse_size(text, "--window") == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "1 XB", "1e6"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(UsageError, match="is no size"):
+        parse_size(text, "--window")
 
 
 def test_an_error_has_the_records_id(rerank: Run) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from rerank_cli import open_scorer
 from rerank_cli.models.store import Store
+from rerank_cli.terminal import format_size
 from tests.conftest import MODELS, ROOT, Outcome, Run, process
 from tests.support.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, left_over
 
@@ -19,7 +20,7 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
     pulled = rerank("models", "pull", NAME)
     assert pulled.code == 0
     size = sum(len(served.files[name]) for name in served.files if name != "pytorch_model.bin")
-    assert f"{NAME}:int8: {size / 1e6:,.1f} MB from {REPOSITORY}@{served.commit[:8]}" in pulled.err
+    assert f"{NAME}:int8: {format_size(size)} from {REPOSITORY}@{served.commit[:8]}" in pulled.err
     assert "licence MIT" in pulled.err
     folder = Path(pulled.out.strip())
     assert not any(path.is_symlink() for path in folder.rglob("*"))

@@ -1,0 +1,79 @@
+"""Words for sizes and durations, columns, and JSON: each made in one way."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.terminal import (
+    Terminal,
+    format_columns,
+    format_duration,
+    format_json,
+    format_size,
+)
+
+UNITS = {"bytes": 1, "byte": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1 kB"), (5041, "5.05 kB"),
+        (64_000_000, "64 MB"), (64_000_001, "64.1 MB"), (999_001, "1 MB"), (296_400_000, "297 MB"),
+        (2_271_000_000, "2.28 GB"), (1234 * 10**12, "1240 TB"),
+    ],
+)  # fmt: skip
+def test_a_size_in_words(size: int, words: str) -> None:
+    assert format_size(size) == words
+
+
+@given(st.integers(0, 10**16))
+def test_a_size_is_rounded_up_by_less_than_a_hundredth(size: int) -> None:
+    number, unit = format_size(size).split()
+    assert size <= float(number) * UNITS[unit] * (1 + 1e-9)
+    assert float(number) * UNITS[unit] <= size * 1.01 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"), (0.2, "1 s"), (45, "45 s"), (60, "1 min"), (199.5, "3 min 20 s"),
+        (3599.5, "1 h"), (7261, "2 h 2 min"), (86_400, "1 d"), (100_000, "1 d 4 h"),
+    ],
+)  # fmt: skip
+def test_a_duration_in_words(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words
+
+
+def test_columns_are_as_wide_as_their_cells() -> None:
+    rows = [("a", "one\nline", "x"), ("longer", "", ""), ("\x1b[2J", "b", "c")]
+    assert format_columns(rows).decode().splitlines() == [
+        "a       one line  x",
+        "longer",
+        "␛[2J    b         c",
+    ]
+    assert format_columns(rows, width=9).decode().splitlines()[0] == "a       …"
+    assert format_columns([]) == b""
+
+
+def table(*, interactive: bool) -> str:
+    stdout = io.BytesIO()
+    terminal = Terminal(stdout, io.StringIO(), interactive=interactive, color=False, width=8)
+    terminal.write_table([("a", "b\tb"), ("aa", "long text")], heads=("N", "TEXT"))
+    return stdout.getvalue().decode()
+
+
+def test_a_person_gets_heads_and_columns_and_a_program_tabs() -> None:
+    assert table(interactive=True) == "N   TEXT\na   b␉b\naa  lon…\n"
+    assert table(interactive=False) == "a\tb␉b\naa\tlong text\n"
+
+
+def test_json_holds_any_text() -> None:
+    value = {"ü": ["\udcff", None, 1.5]}
+    content = format_json(value)
+    assert content.startswith('{\n  "ü": [\n'.encode())
+    assert content.endswith(b"]\n}\n")
+    assert json.loads(content) == value

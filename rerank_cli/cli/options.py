@@ -22,7 +22,7 @@ import typer
 from rerank_cli import __version__
 from rerank_cli.cli.completion import Shell, install, script
 from rerank_cli.cli.settings import variable_of
-from rerank_cli.cli.typer_commands import is_given
+from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit
 from rerank_cli.providers import (
@@ -317,15 +317,15 @@ def chunking_options(
         ),
     ] = None,
     max_chunks: Annotated[
-        int | None,
+        int,
         _chunking(
             "--max-chunks",
             min=1,
             metavar="N",
-            help="Chunks of a document that are scored; what is beyond is dropped, and said. "
-            f"Default: {DEFAULT_MAX_CHUNKS}.",
+            help="Chunks of a document that are scored; what is beyond is dropped, and said.",
+            show_default=True,
         ),
-    ] = None,
+    ] = DEFAULT_MAX_CHUNKS,
     aggregate: Annotated[
         Aggregation,
         _chunking(
@@ -610,8 +610,11 @@ def runtime_options(ctx: typer.Context) -> RuntimeOptions:
 
 
 def chunk_options(ctx: typer.Context) -> ChunkOptions:
-    """How documents are cut."""
-    return _make(ChunkOptions, ctx.params)
+    """How documents are cut; `max_chunks` is None where nobody gave it."""
+    values = {**ctx.params}
+    if "max_chunks" in values and not is_chosen(ctx, "max_chunks"):
+        del values["max_chunks"]
+    return _make(ChunkOptions, values)
 
 
 def output_format(ctx: typer.Context) -> Format | None:

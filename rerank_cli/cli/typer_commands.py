@@ -78,7 +78,7 @@ def is_given(ctx: Any, parameter: str) -> bool:
     return str(ctx.get_parameter_source(parameter).name) == "COMMANDLINE"
 
 
-def chosen(ctx: Any, parameter: str) -> bool:
+def is_chosen(ctx: Any, parameter: str) -> bool:
     """Whether an option has a value that somebody gave it, on the command line or as a setting."""
     return str(ctx.get_parameter_source(parameter).name) not in ("DEFAULT", "NONE")
 

@@ -1,46 +1,24 @@
 """`rerank batch`: many queries, each with documents of its own, in a job that can be resumed."""
 
 import re
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from filelock import FileLock, Timeout
 
-from rerank_cli.atomic_files import replace_file
-from rerank_cli.batch.flow import Bounds, Flow
-from rerank_cli.batch.job import (
-    Job,
-    LineWriter,
-    Mark,
-    Writer,
-    identity_of,
-    is_whole_job,
-    journal_and_start,
-)
 from rerank_cli.batch.options import BatchOptions, RunFiles
-from rerank_cli.batch.outputs import Shape, Sink, StreamSink, file_sink, line_of, run_of
-from rerank_cli.batch.parquet import Columns, PartsSink, Rows
-from rerank_cli.batch.records import PARQUET_SUFFIX, Fields
-from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of
-from rerank_cli.batch.sources import Source, holds_parquet, open_source
+from rerank_cli.batch.outputs import Shape
+from rerank_cli.batch.records import Fields
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand
-from rerank_cli.errors import ExitCode, OutputError, UsageError
+from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.progress import shown
 from rerank_cli.scorers import BM25
-from rerank_cli.terminal import PipeClosed, Terminal, format_json
-from rerank_cli.types import Scorer
+from rerank_cli.terminal import Terminal
 
 DEFAULT_WINDOW_SIZE, DEFAULT_RECORD_SIZE = "64MB", "64MB"
-_RECORDS_PER_REQUEST = 4  # records begun for each request that is sent at once
 
 
 class BatchEngine(StrEnum):
@@ -198,6 +176,9 @@ def batch(ctx: typer.Context) -> int:
         return run_on_ray(job, given["address"], terminal, ordered=given["ordered"])
     if given["address"] is not None or given["ordered"]:
         raise UsageError("--address and --ordered are for --engine ray")
+
+    from rerank_cli.batch.local import run_here  # and all that reads, scores and writes
+
     return run_here(job, terminal)
 
 
@@ -260,155 +241,3 @@ def parse_size(text: str, option: str) -> int:
     if size_bytes < 1:
         raise UsageError(f"{option} {text!r} is no size", hint="as 64MB, 1GB or 500kB")
     return size_bytes
-
-
-def run_here(job_options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Do all of it; raises the errors of reading, scoring and writing."""
-    if job_options.output is None:
-        if job_options.resume:
-            raise UsageError("--resume goes on in a file", hint="-o FILE names it")
-        return _run(job_options, terminal)
-    if not job_options.output.parent.is_dir():
-        raise OutputError(
-            f"{job_options.output}: there is no directory {job_options.output.parent}"
-        )
-    lock = FileLock(f"{job_options.output}.lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(f"{job_options.output}: another process writes it") from error
-    except OSError as error:
-        raise OutputError(f"{job_options.output}: {error.strerror}") from error
-    try:
-        return _run(job_options, terminal)
-    finally:
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()
-        lock.release()
-
-
-def _run(job_options: BatchOptions, terminal: Terminal) -> ExitCode:
-    _check(job_options)
-    with closing(open_source(job_options)) as source:
-        return _run_from(source, job_options, terminal)
-
-
-def _run_from(source: Source, job_options: BatchOptions, terminal: Terminal) -> ExitCode:
-    journal, start = journal_and_start(job_options, source)
-    output = job_options.output
-    if journal is not None and output is not None and is_whole_job(journal, output):
-        terminal.say(f"{output} is whole already: there is nothing to do")
-        return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
-    with job_options.open_reranker() as reranker:
-        remote = job_options.remote
-        max_records = remote.concurrency * _RECORDS_PER_REQUEST if reranker.info.remote else None
-        job = Job(
-            source,
-            Flow(reranker, job_options.selection, Bounds(job_options.window_bytes, max_records)),
-            _writer(job_options, source, terminal, start),
-            errors=None
-            if job_options.errors is None
-            else file_sink(job_options.errors, start.errors),
-            journal=journal,
-            start=start,
-            fail_fast=job_options.fail_fast,
-        )
-        return _finish(job, job_options, reranker.scorer, terminal)
-
-
-def _finish(job: Job, job_options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
-    """Run the job to its end, or to Ctrl-C, and say what came of it."""
-    interrupted = False
-    try:
-        with (
-            _stopping(terminal) as is_stopping,
-            shown(terminal, lambda: cost_of(scorer, job.figures.usage), job.figures) as show,
-        ):
-            interrupted = not job.run(is_stopping, lambda: show(job.figures, job.share))
-    except PipeClosed:  # whoever reads has enough
-        return ExitCode.OK
-    finally:
-        if job_options.report is not None:
-            report = report_of(job, scorer, identity_of(job_options), done=not interrupted)
-            replace_file(job_options.report, format_json(report))
-        for line in remarks_on(job, scorer):
-            terminal.warn(line)
-        if job_options.verbose:
-            terminal.say("\n".join(account_of(job, scorer)))
-    if interrupted:
-        terminal.say(_how_to_go_on(job_options, job))
-        return ExitCode.INTERRUPTED
-    if job.figures.failed:
-        return ExitCode.SCORER
-    if job_options.strict and (job.figures.truncated or job.figures.missing):
-        return ExitCode.TRUNCATED
-    return ExitCode.OK
-
-
-def _check(job_options: BatchOptions) -> None:
-    """Find what cannot be before anything is opened."""
-    if job_options.input == STDIN and job_options.run_files is None and sys.stdin.isatty():
-        raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
-    job_options.selection.check()
-    output = job_options.output
-    parquet_in = holds_parquet(job_options.input)
-    if output is not None and output.suffix == PARQUET_SUFFIX and not parquet_in:
-        raise UsageError(
-            f"{output}: Parquet comes of Parquet only, whose columns have types",
-            hint="write JSON Lines: -o OUT.jsonl",
-        )
-    if job_options.run_files is not None and job_options.fields.pairs:
-        raise UsageError("--pairs and --run are different inputs")
-    for path in (output, job_options.errors) if not job_options.resume else ():
-        if path is not None and (path.exists() or path.is_symlink()) and not path.is_char_device():
-            raise OutputError(
-                f"{path}: is there already", hint="--resume goes on in it; or name another file"
-            )
-    if job_options.resume and job_options.run_files is None and job_options.input == STDIN:
-        raise UsageError("--resume needs a file to read again, and not standard input")
-    if job_options.errors is not None and job_options.errors == output:
-        raise UsageError("--errors and -o name one file")
-
-
-def _writer(job_options: BatchOptions, source: Source, terminal: Terminal, start: Mark) -> Writer:
-    pairs, output = job_options.fields.pairs, job_options.output
-    if output is not None and output.suffix == PARQUET_SUFFIX:
-        assert isinstance(source, Rows)  # noqa: S101 - `_check` has seen to it
-        return PartsSink(output, Columns(source.schema, job_options.results, pairs), start.position)
-    sink: Sink = (
-        StreamSink(terminal.stdout) if output is None else file_sink(output, start.position)
-    )
-    lines = (
-        run_of
-        if job_options.run_files
-        else partial(line_of, shape=job_options.results, pairs=pairs)
-    )
-    return LineWriter(sink, lines)
-
-
-@contextmanager
-def _stopping(terminal: Terminal) -> Iterator[Callable[[], bool]]:
-    """Have the first Ctrl-C end the job after what is under way, and the second at once."""
-    asked_to = False
-    before = signal.getsignal(signal.SIGINT)
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal asked_to
-        asked_to = True
-        signal.signal(signal.SIGINT, before)
-        wiped = "\r\x1b[K" if terminal.watched else ""
-        terminal.stderr.write(
-            f"{wiped}finishing what is under way; Ctrl-C once more ends at once\n"
-        )
-        terminal.stderr.flush()
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield lambda: asked_to
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _how_to_go_on(job_options: BatchOptions, job: Job) -> str:
-    done = f"interrupted after {job.figures.records:,} records"
-    return done if job_options.output is None else f"{done}: --resume goes on"

@@ -4,7 +4,7 @@ Thin: entries are `providers.catalogue`'s business, and requests the scorer's.
 """
 
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +13,12 @@ from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup
 from rerank_cli.errors import ConfigError, ExitCode
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
-from rerank_cli.providers.schema import Option, Provider
-from rerank_cli.scorers.remote import RemoteScorer
 from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Chunk, Document, Pair
+
+if TYPE_CHECKING:
+    from rerank_cli.providers.schema import Option, Provider
+    from rerank_cli.scorers.remote import RemoteScorer
 
 
 class ProvidersGroup(PlainGroup):
@@ -149,7 +151,7 @@ class Row:
     title: str
 
 
-def row(provider: Provider) -> Row:
+def row(provider: "Provider") -> Row:
     """A provider in a list; `documents` is the most in a request."""
     most = provider.limits.documents
     return Row(
@@ -162,7 +164,7 @@ def row(provider: Provider) -> Row:
     )
 
 
-def key_state(provider: Provider) -> str:
+def key_state(provider: "Provider") -> str:
     """Whether there is a key for a provider."""
     try:
         found = find_key(provider.account, provider.key)
@@ -171,7 +173,7 @@ def key_state(provider: Provider) -> str:
     return "set" if found else "not needed" if provider.keyless else "not set"
 
 
-def facts(provider: Provider, model: str) -> list[tuple[str, str]]:
+def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
     """All that a person may want to know, in order."""
     limits = provider.limits.model_dump(exclude_defaults=True)
     kinds = [k for k in ("image", "video") if getattr(provider.request, k) is not None]
@@ -194,12 +196,12 @@ def facts(provider: Provider, model: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in stated if value]
 
 
-def table(provider: Provider) -> dict[str, Any]:
+def table(provider: "Provider") -> dict[str, Any]:
     """An entry as it could be written in providers.toml."""
     return provider.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
 
-def tried(scorer: RemoteScorer) -> dict[str, Any]:
+def tried(scorer: "RemoteScorer") -> dict[str, Any]:
     """Send two documents, and say what came back; raises the scorer's errors."""
     chunks = [Chunk(Document(text), 0, len(text), text, 0) for text in _DOCUMENTS]
     sent = scorer.exchange([Pair(_QUERY, chunk) for chunk in chunks])
@@ -234,14 +236,14 @@ def _shown(value: int) -> str:
     return "yes" if value is True else f"{value:,}"
 
 
-def _spelling(option: Option) -> str:
+def _spelling(option: "Option") -> str:
     words = " or ".join(option.values)
     least, most = option.least, option.most
     span = "" if least is None and most is None else f", {least or 0} to {most or 'any'}"
     return f"{option.field or words}{span}"
 
 
-def _price(provider: Provider) -> str:
+def _price(provider: "Provider") -> str:
     price = provider.price
     return f"{price.amount} {price.currency} for a {price.per} ({price.source})" if price else ""
 

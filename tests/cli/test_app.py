@@ -225,7 +225,7 @@ def test_a_bug_is_called_one(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> No
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("rerank_cli.ranking.reranker.rank", fail)
+    monkeypatch.setattr("rerank_cli.ranking.reranker.plan_chunks", fail)
     ran = rerank("x", "-d", "y", "-m", "bm25")
     assert ran.code == 70
     assert "this is a bug in rerank" in ran.err

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
+_SHOWN_CHARACTERS = 40  # of a text in a repr
+
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
 
@@ -33,7 +35,7 @@ class Media:
     place: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Document:
     """One thing to be ranked, and where it came from.
 
@@ -54,6 +56,11 @@ class Document:
     whole: bool = False
     media: Media | None = None
 
+    def __repr__(self) -> str:
+        place = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}
+        given = [f"{name}={value!r}" for name, value in place.items() if value is not None]
+        return f"Document({', '.join([_short(self.text), *given])})"
+
 
 class Tokens(NamedTuple):
     """A text in a scorer's tokens: ids, and each one's half-open span of characters."""
@@ -71,7 +78,7 @@ class Tokenizer(Protocol):
         """How many tokens `encode` gives."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
     """A window of a document: characters `start` to `end`, `tokens` of the scorer's tokens.
 
@@ -87,6 +94,9 @@ class Chunk:
     tokens: int
     ids: Sequence[int] | None = None
     title: str = ""
+
+    def __repr__(self) -> str:
+        return f"Chunk({_short(self.text)}, start={self.start}, end={self.end})"
 
     @property
     def scored_text(self) -> str:
@@ -114,7 +124,7 @@ class Pair(NamedTuple):
         return cls(query, Chunk(Document(text), 0, len(text), text, 0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ScorerInfo:
     """What is known of a scorer before it scores.
 
@@ -146,6 +156,9 @@ class ScorerInfo:
     def model(self) -> str:
         """The name by which a result says what scored it, as in `mini@2`."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
+
+    def __repr__(self) -> str:
+        return f"ScorerInfo({self.model!r}, scale={self.scale!r}, scope={self.scope!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +275,7 @@ class Blank:
     document: Document
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Ranked:
     """A document in its place: rank from 1, `index` its place in the input from 0.
 
@@ -291,8 +304,14 @@ class Ranked:
         """Whether some of the document was not scored."""
         return self.dropped > 0
 
+    def __repr__(self) -> str:
+        return (
+            f"Ranked(rank={self.rank}, index={self.index}, "
+            f"relevance_score={self.relevance_score:.7g}, document={self.document!r})"
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what it took to get them.
 
@@ -326,6 +345,10 @@ class Ranking(Sequence[Ranked]):
     def truncated(self) -> bool:
         """Whether anything, of the query or of a document, was not scored."""
         return self.query_cut or self.cut > 0 or self.missing > 0
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.results)} results of {self.documents} documents"
+        return f"<Ranking for {_short(self.query)} by {self.info.model}: {counts}>"
 
     def __len__(self) -> int:
         return len(self.results)
@@ -371,3 +394,8 @@ class InstructedScorer(Scorer, Protocol):
     """
 
     def with_instruction(self, instruction: str) -> Scorer: ...
+
+
+def _short(text: str) -> str:
+    """A text for a repr: its first characters, quoted."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…")

@@ -1,8 +1,10 @@
-"""Imports point one way, and nothing slow is imported to show help."""
+"""Imports point one way, the tree is the one that is described, and help imports nothing slow."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,59 +12,138 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "rerank_cli"
-# Each layer may import those before it and, where it is a package, itself.
-LAYERS = [
-    {"types", "errors"},
-    {"engine", "timing", "boundaries", "characters", "machine", "leaving", "scripts"},
-    {"aggregate", "duplicates", "best"},
-    {"directories", "values", "replacing"},
-    {"chunking", "terminal", "media", "prepared", "store"},
-    {"scoring", "destination", "shells"},
-    {"models", "inputs", "render", "settings", "editing", "providers", "gathering"},
-    {"keys", "hub"},
-    {"scorers", "pipeline", "progress", "parsing", "options"},
-    {"usage", "evaluation", "export", "batch"},
-    {"commands", "completion"},
-    {"boundary"},
-    {"cli"},
+# Each group may import those before it, and its own members; none imports one that comes later.
+# A package's module that is named comes where it stands, and not with its package.
+ORDER = [
+    "errors types media machine user_files atomic_files terminal progress",
+    "ranking inputs render",
+    "models providers runtimes",
+    "scorers",
+    "ranking.reranker",
+    "models.export",
+    "batch evaluation",
+    "cli.settings cli.typer_commands cli.completion cli.options",
+    "commands",
+    "cli.app",
 ]
+GROUPS = {name: place for place, names in enumerate(ORDER) for name in names.split()}
 HEAVY = {
     "bm25s", "httpx2", "ir_measures", "numpy", "onnxruntime", "pydantic", "rich", "scipy",
     "Stemmer", "tokenizers",
 }  # fmt: skip
 
 
-def module_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def name_of(path: Path) -> str:
+    """A module's dotted name within the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path) -> set[str]:
-    names = set()
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+del MODULES[""]  # which imports each name when it is used
+MAIN = "__main__"
+
+
+def find_imports(path: Path) -> Iterator[str]:
+    """The modules of the package that a module imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "rerank_cli":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rerank_cli."):
-            names.add(str(node.module).split(".")[1])
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            if node.module == "rerank_cli" or str(node.module).startswith("rerank_cli."):
+                base = str(node.module).removeprefix("rerank_cli").removeprefix(".")
+                for alias in node.names:
+                    inner = f"{base}.{alias.name}".removeprefix(".")
+                    yield inner if inner in MODULES else base
         elif isinstance(node, ast.Import):
-            dotted = [alias.name.split(".") for alias in node.names]
-            names |= {name[1] for name in dotted if name[0] == "rerank_cli" and name[1:]}
-        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
-    return names
+            for alias in node.names:
+                if alias.name.startswith("rerank_cli."):
+                    yield alias.name.removeprefix("rerank_cli.")
 
 
-def layer_of(module: str) -> int:
-    return next(place for place, layer in enumerate(LAYERS) if module in layer)
+def group_of(module: str) -> int:
+    """The place of a module's group: its own, or that of its package."""
+    if module in GROUPS:
+        return GROUPS[module]
+    return GROUPS[module.partition(".")[0]]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in sorted(PACKAGE.rglob("*.py")) if module_of(p) not in ("__init__", "__main__")],
-    ids=lambda path: str(path.relative_to(PACKAGE)),
-)
-def test_a_module_imports_only_lower_layers(path: Path) -> None:
-    module = module_of(path)
-    for name in imports_of(path) - {module, "__version__"}:
-        assert layer_of(name) < layer_of(module), f"{module} imports {name}"
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in (MAIN, "cli")])
+def test_a_module_imports_nothing_that_comes_later(module: str) -> None:
+    for imported in find_imports(MODULES[module]):
+        if imported:
+            assert group_of(imported) <= group_of(module), f"{module} imports {imported}"
+
+
+def test_no_group_goes_round_in_a_circle() -> None:
+    """Between the names of one group imports point one way too."""
+    edges: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if module in (MAIN, "cli"):
+            continue
+        top = module if module in GROUPS else module.partition(".")[0]
+        for imported in filter(None, find_imports(path)):
+            other = imported if imported in GROUPS else imported.partition(".")[0]
+            if other != top:
+                edges.setdefault(top, set()).add(other)
+
+    def reach(name: str, seen: frozenset[str]) -> None:
+        assert name not in seen, f"{name} imports itself, by {', '.join(sorted(seen))}"
+        for other in edges.get(name, ()):
+            reach(other, seen | {name})
+
+    for name in edges:
+        reach(name, frozenset())
+
+
+def test_the_tree_is_the_one_that_is_described() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = text.partition("```tree\n")[2].partition("```")[0]
+    described, folder = set(), ""
+    for line in tree.splitlines():
+        match = re.match(r"( *)(\S+)", line)
+        assert match, line
+        if match[2].endswith("/"):
+            folder = match[2] if match[1] else ""
+        elif match[2].endswith(".py"):
+            described.add(folder * bool(match[1]) + match[2])
+    assert described == {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+
+
+def test_there_are_few_modules_and_each_has_its_size() -> None:
+    lines = {
+        path.relative_to(PACKAGE): path.read_text(encoding="utf-8").count("\n")
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert len(lines) <= 105
+    tops = [path for path in lines if len(path.parts) == 1]
+    assert len(tops) <= 12
+    assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 13
+    assert {path: count for path, count in lines.items() if count > 650} == {}
+    short = [path for path, count in lines.items() if count < 40 and path.name != "__init__.py"]
+    assert len(short) <= 6
+
+
+def test_no_class_name_means_two_things() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_few_parameters() -> None:
+    """No function takes more than eight but commands' options, `rank` and `Reranker`'s methods."""
+    many = []
+    for module, path in MODULES.items():
+        if module in ("cli.options", "ranking.reranker") or module.startswith("commands."):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                names = [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) > 8:
+                    many.append(f"{module}.{node.name}")
+    assert many == []
 
 
 def modules_after(*arguments: str) -> set[str]:
@@ -90,11 +171,11 @@ def test_ranking_in_a_pipe_imports_what_scores_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "needs"),
+    ("format_", "needs"),
     [("text", set()), ("json", {"hashlib"}), ("jsonl", set()), ("csv", {"csv"}), ("md", set())],
 )
-def test_a_format_imports_what_it_needs_and_no_more(form: str, needs: set[str]) -> None:
-    loaded = modules_after("refund", "-d", "refund", "-f", form)
+def test_a_format_imports_what_it_needs_and_no_more(format_: str, needs: set[str]) -> None:
+    loaded = modules_after("refund", "-d", "refund", "-f", format_)
     assert loaded & {"csv", "hashlib", "rich"} == needs
 
 
@@ -110,6 +191,7 @@ def test_every_public_name_can_be_imported() -> None:
     import rerank_cli
 
     assert set(rerank_cli.__all__) == set(rerank_cli._HOMES)
+    assert set(dir(rerank_cli)) == {*rerank_cli.__all__, "__version__"}
     for name in rerank_cli.__all__:
         assert getattr(rerank_cli, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -10,7 +10,7 @@ import pytest
 from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
 from rerank_cli.media import content, label, media_of
-from rerank_cli.ranking.scoring import Key, ScoreCache
+from rerank_cli.ranking.scoring import ScoreCache, ScoreKey
 from rerank_cli.render import Format
 from tests.conftest import Run
 from tests.support.fakes import OverlapScorer
@@ -127,7 +127,7 @@ def test_an_image_is_one_chunk_and_equal_ones_are_scored_once() -> None:
 def test_images_that_are_held_are_counted_in_full() -> None:
     large = "data:image/png;base64," + "A" * 1000
     cache = ScoreCache(characters=1500)
-    keys = [Key((), "", "x", Media("image", f"{large}{number}")) for number in range(3)]
+    keys = [ScoreKey((), "", "x", Media("image", f"{large}{number}")) for number in range(3)]
     for key in keys:
         cache.put(key, (1.0,))
     assert [cache.get(key) for key in keys] == [None, None, (1.0,)]

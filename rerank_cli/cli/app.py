@@ -1,4 +1,4 @@
-"""The command line: its commands, and the options of the default one.
+"""The program: its commands, the default one, and the one place where errors become messages.
 
 Starts fast: what only scoring or drawing needs is imported by the commands, when they run.
 """
@@ -7,14 +7,14 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
-from rerank_cli import progress
+from rerank_cli import __version__, progress
 from rerank_cli.cli import options
+from rerank_cli.cli.completion import VARIABLE, Shell, answer, install, script
 from rerank_cli.cli.typer_commands import (
     CONCISE_HELP,
     DEFAULT,
@@ -23,59 +23,6 @@ from rerank_cli.cli.typer_commands import (
 )
 from rerank_cli.errors import ExitCode, RerankError
 from rerank_cli.terminal import PipeClosed, warn
-
-
-def leave_process(run_line: Callable[[list[str]], int]) -> None:
-    """Run the command line and leave the process with its exit code."""
-    code = run_line(progress.take_timing_option(sys.argv[1:]))
-    if progress.is_timed:
-        with suppress(OSError):
-            sys.stderr.write(f"{progress.report_laps()}\n")
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # whatever could not be written has been said
-            stream.flush()
-    # Leaving in the usual way would take numpy and onnxruntime down piece by piece: a tenth of a
-    # short run, for nothing.
-    os._exit(code)
-
-
-def run_app(app: typer.Typer, arguments: list[str]) -> int:
-    """Run one command line, say on stderr what went wrong, and return the exit code."""
-    # Closed by whoever started us: what would go there goes nowhere.
-    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    if "_RERANK_COMPLETE" in os.environ:  # a shell asks, by the scripts of `shells`
-        from rerank_cli.cli.completion import answer
-
-        with suppress(OSError):  # a line that is being typed is no place for a traceback
-            sys.stdout.write(answer(typer.main.get_command(app), arguments))
-        return ExitCode.OK
-    if not arguments:
-        sys.stderr.write(CONCISE_HELP)
-        return ExitCode.USAGE
-    try:
-        return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
-    except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe
-        return ExitCode.OK
-    except OSError as error:
-        warn(sys.stderr, str(error))
-        return ExitCode.USAGE
-    except RerankError as error:
-        warn(sys.stderr, str(error), error.hint)
-        return error.exit_code
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path.removesuffix(f" {DEFAULT}") if context else "rerank"
-        message = error.format_message().removesuffix(".")
-        warn(sys.stderr, message, f"{command} --help shows every option")
-        return ExitCode.USAGE
-    except Exception:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is said so
-        traceback.print_exc()
-        warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")
-        return ExitCode.BUG
 
 
 class Commands(DefaultGroup):
@@ -111,6 +58,57 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
 """
 
 
+def _show_script(ctx: typer.Context, shell: Shell | None) -> None:
+    if shell and not ctx.resilient_parsing:
+        typer.echo(script(shell), nl=False)
+        raise typer.Exit
+
+
+def _install_script(ctx: typer.Context, shell: Shell | None) -> None:
+    if shell and not ctx.resilient_parsing:
+        for path in install(shell):
+            typer.echo(f"{path} written", err=True)
+        typer.echo(f"Completion begins with the next {shell}.", err=True)
+        raise typer.Exit
+
+
+def _show_version(ctx: typer.Context, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:  # which is how completion reads a line
+        typer.echo(f"rerank {__version__}")
+        raise typer.Exit
+
+
+def program_options(
+    show_completion: Annotated[
+        Shell | None,
+        typer.Option(
+            "--show-completion",
+            callback=_show_script,
+            is_eager=True,
+            help="Show the script that completes command lines in a shell.",
+        ),
+    ] = None,
+    install_completion: Annotated[
+        Shell | None,
+        typer.Option(
+            "--install-completion",
+            callback=_install_script,
+            is_eager=True,
+            help="Install that script.",
+        ),
+    ] = None,
+    timing: Annotated[
+        bool,
+        typer.Option("--timing", help="Say on stderr where the time went; of any command."),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 @app.command(DEFAULT, cls=RankCommand, epilog=EPILOG)
 @options.with_options(
     options.input_options,
@@ -118,7 +116,7 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
     options.chunking_options,
     options.provider_options,
     options.output_options,
-    options.program_options,
+    program_options,
 )
 def rank(ctx: typer.Context) -> int:
     """Rank documents by their relevance to a query, best first.
@@ -162,9 +160,50 @@ def rank(ctx: typer.Context) -> int:
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
-    leave_process(run)
+    code = run(progress.take_timing_option(sys.argv[1:]))
+    if progress.is_timed:
+        with suppress(OSError):
+            sys.stderr.write(f"{progress.report_laps()}\n")
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # whatever could not be written has been said
+            stream.flush()
+    # Leaving in the usual way would take numpy and onnxruntime down piece by piece: a tenth of a
+    # short run, for nothing.
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line, say on stderr what went wrong, and return the exit code."""
-    return run_app(app, arguments)
+    # Closed by whoever started us: what would go there goes nowhere.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if VARIABLE in os.environ:  # a shell asks what may stand at the cursor
+        with suppress(OSError):  # a line that is being typed is no place for a traceback
+            sys.stdout.write(answer(typer.main.get_command(app), arguments))
+        return ExitCode.OK
+    if not arguments:
+        sys.stderr.write(CONCISE_HELP)
+        return ExitCode.USAGE
+    try:
+        return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
+    except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe
+        return ExitCode.OK
+    except OSError as error:
+        warn(sys.stderr, str(error))
+        return ExitCode.USAGE
+    except RerankError as error:
+        warn(sys.stderr, str(error), error.hint)
+        return error.exit_code
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path.removesuffix(f" {DEFAULT}") if context else "rerank"
+        message = error.format_message().removesuffix(".")
+        warn(sys.stderr, message, f"{command} --help shows every option")
+        return ExitCode.USAGE
+    except Exception:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is said so
+        traceback.print_exc()
+        warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")
+        return ExitCode.BUG

@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 from rerank_cli.cli.typer_commands import DEFAULT, elsewhere, is_given
 from rerank_cli.errors import OutputError, RerankError
 
-VARIABLE = "_RERANK_COMPLETE"  # `cli` knows it too, and imports this only where it is set
+VARIABLE = "_RERANK_COMPLETE"  # which the scripts of shells set
 # A value and what it means; None where files are wanted.
 Values = list[tuple[str, str]] | None
 

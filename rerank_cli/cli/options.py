@@ -19,8 +19,6 @@ from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
-from rerank_cli import __version__
-from rerank_cli.cli.completion import Shell, install, script
 from rerank_cli.cli.settings import variable_of
 from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
@@ -77,28 +75,8 @@ def complete_model() -> list[str]:
     return [*names(), *examples()]
 
 
-def _show(ctx: typer.Context, shell: Shell | None) -> None:
-    if shell and not ctx.resilient_parsing:
-        typer.echo(script(shell), nl=False)
-        raise typer.Exit
-
-
-def _install(ctx: typer.Context, shell: Shell | None) -> None:
-    if shell and not ctx.resilient_parsing:
-        for path in install(shell):
-            typer.echo(f"{path} written", err=True)
-        typer.echo(f"Completion begins with the next {shell}.", err=True)
-        raise typer.Exit
-
-
 _output_option = partial(typer.Option, rich_help_panel="Output")
 _output_setting = partial(setting, rich_help_panel="Output")
-
-
-def _version(ctx: typer.Context, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:  # which is how completion reads a line
-        typer.echo(f"rerank {__version__}")
-        raise typer.Exit
 
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -557,34 +535,6 @@ def output_options(
     ] = False,
 ) -> None:
     """Options that say which results are shown, and how."""
-
-
-def program_options(
-    show_completion: Annotated[
-        Shell | None,
-        typer.Option(
-            "--show-completion",
-            callback=_show,
-            is_eager=True,
-            help="Show the script that completes command lines in a shell.",
-        ),
-    ] = None,
-    install_completion: Annotated[
-        Shell | None,
-        typer.Option(
-            "--install-completion", callback=_install, is_eager=True, help="Install that script."
-        ),
-    ] = None,
-    timing: Annotated[
-        bool,
-        typer.Option("--timing", help="Say on stderr where the time went; of any command."),
-    ] = False,
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    """Options of the program itself."""
 
 
 def remote_options(ctx: typer.Context) -> RemoteOptions:

@@ -1,7 +1,7 @@
 """Gets the scores of documents' chunks for many rankings at once, equal documents once.
 
-    RankingWork.add → Run (pairs given to a scorer) → receive → Entry (a document's scores)
-                                                                  └→ Block → RankingBuilder
+    RankingWork.add → ScoringRun (pairs for a scorer) → receive → ScoreEntry (a document's scores)
+                                                            └→ DocumentBlock → RankingBuilder
 
 All rankings of a `Reranker` share a `ScorePool`: one lock, the scores of recent documents, and the
 documents that are being scored. A document that is equal to one of these is not scored again. If
@@ -41,7 +41,7 @@ CACHED_DOCUMENTS = 1 << 15
 CACHED_CHARACTERS = 1 << 22
 
 
-class Key(NamedTuple):
+class ScoreKey(NamedTuple):
     """What a document's scores depend on: how it is cut and asked about, and its content."""
 
     plan: tuple[object, ...]
@@ -64,13 +64,13 @@ class ScoreCache:
         self._max_documents = documents
         self._max_characters = characters
         self._characters = 0
-        self._scores: OrderedDict[Key, Sequence[float | None]] = OrderedDict()
+        self._scores: OrderedDict[ScoreKey, Sequence[float | None]] = OrderedDict()
 
-    def get(self, key: Key) -> Sequence[float | None] | None:
+    def get(self, key: ScoreKey) -> Sequence[float | None] | None:
         """The scores of an equal document's chunks, if it is remembered."""
         return self._scores.get(key)
 
-    def put(self, key: Key, scores: Sequence[float | None]) -> None:
+    def put(self, key: ScoreKey, scores: Sequence[float | None]) -> None:
         """Remember a document's scores, unless it is longer than all that may be remembered."""
         if key.size > self._max_characters or key in self._scores:
             return
@@ -81,22 +81,22 @@ class ScoreCache:
             self._characters -= oldest.size
 
 
-class Entry:
+class ScoreEntry:
     """A document that is being scored: its chunks' scores so far, and the blocks that wait."""
 
-    def __init__(self, key: Key | None, split: Split) -> None:
+    def __init__(self, key: ScoreKey | None, split: Split) -> None:
         self.key = key
         self.split = split
         self.scores: list[float | None] = [None] * len(split.chunks)
         self.missing_scores = len(split.chunks)
-        self.waiting: list[Block] = []
+        self.waiting: list[DocumentBlock] = []
 
 
 class KnownScores:
     """The documents that have scores or are being scored, for those that are equal to them."""
 
     def __init__(self) -> None:
-        self.pending: dict[Key, Entry] = {}
+        self.pending: dict[ScoreKey, ScoreEntry] = {}
         self.cache = ScoreCache()
 
 
@@ -112,7 +112,7 @@ class ScorePool:
         self.characters = 0
 
 
-class Block:
+class DocumentBlock:
     """Documents of a ranking that were added together: `missing_entries` still have no scores."""
 
     def __init__(self, work: "RankingWork", splits: Sequence[Split]) -> None:
@@ -120,7 +120,7 @@ class Block:
         self.splits = splits
         self.scores: list[Sequence[float | None]] = []
         self.missing_entries = 0
-        self.run: Run | None = None
+        self.run: ScoringRun | None = None
 
     @property
     def documents_done(self) -> float:
@@ -165,8 +165,8 @@ class RankingWork:
         self._is_private = self.known is not None
         self._known = self.known or self.pool.known
         self._changed = threading.Condition(self.pool.lock)
-        self._blocks: deque[Block] = deque()
-        self._runs: set[Run] = set()
+        self._blocks: deque[DocumentBlock] = deque()
+        self._runs: set[ScoringRun] = set()
         self._read = self._documents = 0
         self._max_pairs = 0  # that may be under way, where somebody waits for room
         self._has_ended = False
@@ -175,7 +175,7 @@ class RankingWork:
 
     def add(self, splits: Sequence[Split]) -> None:
         """Begin to score documents that have no equal ones with scores."""
-        block, fresh = Block(self, splits), list[Entry]()
+        block, fresh = DocumentBlock(self, splits), list[ScoreEntry]()
         with self.pool.lock:
             if self.is_over:
                 return
@@ -232,7 +232,7 @@ class RankingWork:
         return pairs > 0 and (pairs >= max_pairs or characters >= MAX_PENDING_CHARACTERS)
 
     def _find_scores(
-        self, split: Split, block: Block, fresh: list[Entry]
+        self, split: Split, block: DocumentBlock, fresh: list[ScoreEntry]
     ) -> Sequence[float | None]:
         """The scores of a document: those of an equal one, or a list that will be filled."""
         if not split.chunks:
@@ -245,7 +245,7 @@ class RankingWork:
         if known is not None:
             return known
         if entry is None:
-            entry = Entry(key, split)
+            entry = ScoreEntry(key, split)
             fresh.append(entry)
             if key is not None:
                 self._known.pending[key] = entry
@@ -253,7 +253,7 @@ class RankingWork:
         block.missing_entries += 1
         return entry.scores
 
-    def _keep_of(self, fresh: Sequence[Entry]) -> int | None:
+    def _keep_of(self, fresh: Sequence[ScoreEntry]) -> int | None:
         """How many of the best new pairs need a score; None for all."""
         # Of a document with several chunks the best may be any: they all need a score.
         if self.keep is None or not (
@@ -262,8 +262,8 @@ class RankingWork:
             return None
         return min(self.keep, sum(len(entry.split.chunks) for entry in fresh))
 
-    def _make_run(self, entries: Sequence[Entry], keep: int | None) -> "Run":
-        run = Run(self, self.plan.query, entries, keep)
+    def _make_run(self, entries: Sequence[ScoreEntry], keep: int | None) -> "ScoringRun":
+        run = ScoringRun(self, self.plan.query, entries, keep)
         self._runs.add(run)
         self.begun_pairs += len(run.pairs)
         self.pool.pairs += len(run.pairs)
@@ -286,7 +286,7 @@ class RankingWork:
         self._close()
         return True
 
-    def _take(self, run: "Run", part: Part) -> "list[RankingWork]":
+    def _take(self, run: "ScoringRun", part: Part) -> "list[RankingWork]":
         """Take a part of a run's scores; give the rankings that are complete with it."""
         values = _check_scores(part.scored, len(part.places), is_remote=self.scorer.info.remote)
         self.builder.missing += part.scored.missing
@@ -307,7 +307,7 @@ class RankingWork:
             self._changed.notify_all()
         return [work for work in moved if work._advance()]
 
-    def _remember(self, entry: Entry) -> None:
+    def _remember(self, entry: ScoreEntry) -> None:
         """Move a scored document from the pending ones to the cache."""
         if entry.key is None:
             return
@@ -315,22 +315,22 @@ class RankingWork:
         if self._is_private or None not in entry.scores:
             self._known.cache.put(entry.key, entry.scores)
 
-    def _drop_run(self, run: "Run") -> None:
+    def _drop_run(self, run: "ScoringRun") -> None:
         run.is_over = True
         self._runs.discard(run)
         self.pool.pairs -= run.missing_pairs
         self.pool.characters -= run.characters
 
-    def _close(self) -> "tuple[list[Run], dict[RankingWork, Run]]":
+    def _close(self) -> "tuple[list[ScoringRun], dict[RankingWork, ScoringRun]]":
         """End the ranking; give its runs to cancel, and those that others begin in their place."""
         self.is_over = True
         self.pool.works.discard(self)
-        runs, orphans = list(self._runs), list[Entry]()
+        runs, orphans = list(self._runs), list[ScoreEntry]()
         for run in runs:
             orphans += [entry for entry in run.entries if entry.missing_scores]
             self._drop_run(run)
         self._blocks.clear()
-        adopted: dict[RankingWork, list[Entry]] = {}
+        adopted: dict[RankingWork, list[ScoreEntry]] = {}
         for entry in orphans:
             if entry.key is not None:
                 self._known.pending.pop(entry.key, None)
@@ -370,11 +370,11 @@ class RankingWork:
             self.finish(ranking)
 
 
-class Run:
+class ScoringRun:
     """Pairs of one ranking that are given to the scorer together: all chunks of some entries."""
 
     def __init__(
-        self, work: RankingWork, query: str, entries: Sequence[Entry], keep: int | None
+        self, work: RankingWork, query: str, entries: Sequence[ScoreEntry], keep: int | None
     ) -> None:
         self.entries = entries
         self.keep = keep
@@ -437,7 +437,7 @@ class Run:
         for ranking in complete:
             ranking._give_ranking()
 
-    def fill(self, places: Sequence[int], values: Sequence[float | None]) -> list[Entry]:
+    def fill(self, places: Sequence[int], values: Sequence[float | None]) -> list[ScoreEntry]:
         """Put scores in their places; give the entries that have all of theirs now."""
         complete = []
         for place, value in zip(places, values, strict=True):
@@ -508,8 +508,8 @@ def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence
     return scored.values
 
 
-def _key_of(plan: tuple[object, ...], document: Document) -> Key:
-    return Key(plan, document.title, document.text, document.media)
+def _key_of(plan: tuple[object, ...], document: Document) -> ScoreKey:
+    return ScoreKey(plan, document.title, document.text, document.media)
 
 
 def _size_of(split: Split) -> int:

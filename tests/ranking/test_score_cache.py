@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking.scoring import Key, ScoreCache
+from rerank_cli.ranking.scoring import ScoreCache, ScoreKey
 
 keys = st.tuples(st.sampled_from(["", "t"]), st.sampled_from(["a", "bb", "ccc", "dddd", "e" * 9]))
 
@@ -13,9 +13,9 @@ def test_what_is_remembered_is_right_recent_and_little(
     offered: list[tuple[str, str]], documents: int, characters: int
 ) -> None:
     cache = ScoreCache(documents, characters)
-    scores: dict[Key, tuple[float]] = {}
+    scores: dict[ScoreKey, tuple[float]] = {}
     for place, (title, text) in enumerate(offered):
-        key = Key(("q",), title, text)
+        key = ScoreKey(("q",), title, text)
         if cache.get(key) is None:
             scores[key] = (float(place),)
         cache.put(key, scores[key])
@@ -30,26 +30,26 @@ def test_what_is_remembered_is_right_recent_and_little(
 def test_the_oldest_is_forgotten_first() -> None:
     cache = ScoreCache(documents=2)
     for text in "abc":
-        cache.put(Key(("q",), "", text), (1.0,))
-    assert [cache.get(Key(("q",), "", text)) for text in "abc"] == [None, (1.0,), (1.0,)]
+        cache.put(ScoreKey(("q",), "", text), (1.0,))
+    assert [cache.get(ScoreKey(("q",), "", text)) for text in "abc"] == [None, (1.0,), (1.0,)]
 
 
 def test_a_title_is_no_text() -> None:
     cache = ScoreCache()
-    cache.put(Key(("q",), "a", "b"), (1.0,))
-    assert cache.get(Key(("q",), "", "ab")) is None
-    assert cache.get(Key(("q",), "a\nb", "")) is None
+    cache.put(ScoreKey(("q",), "a", "b"), (1.0,))
+    assert cache.get(ScoreKey(("q",), "", "ab")) is None
+    assert cache.get(ScoreKey(("q",), "a\nb", "")) is None
 
 
 def test_a_text_longer_than_all_makes_nothing_be_forgotten() -> None:
     cache = ScoreCache(characters=5)
-    cache.put(Key(("q",), "", "ab"), (1.0,))
-    cache.put(Key(("q",), "", "abcdef"), (2.0,))
-    assert cache.get(Key(("q",), "", "ab")) == (1.0,)
-    assert cache.get(Key(("q",), "", "abcdef")) is None
+    cache.put(ScoreKey(("q",), "", "ab"), (1.0,))
+    cache.put(ScoreKey(("q",), "", "abcdef"), (2.0,))
+    assert cache.get(ScoreKey(("q",), "", "ab")) == (1.0,)
+    assert cache.get(ScoreKey(("q",), "", "abcdef")) is None
 
 
 def test_a_blank_score_is_remembered_too() -> None:
     cache = ScoreCache()
-    cache.put(Key(("q",), "", "a"), ())
-    assert cache.get(Key(("q",), "", "a")) == ()
+    cache.put(ScoreKey(("q",), "", "a"), ())
+    assert cache.get(ScoreKey(("q",), "", "a")) == ()

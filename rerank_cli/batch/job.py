@@ -375,7 +375,7 @@ def _files_of(model: str | None) -> dict[str, str]:
     folder = local_folder(model)
     if folder is None:
         return {}
-    from rerank_cli.runtimes.onnx_file import needs
+    from rerank_cli.models.onnx_file import needs
 
     beside = [folder.graph.parent / name for name in needs(folder.graph)]
     return {path.name: digest_of(path) for path in (folder.graph, folder.tokenizer, *beside)}

@@ -23,11 +23,11 @@ from rerank_cli.errors import ConfigError, ExitCode, RerankError
 from rerank_cli.models import offline, read
 from rerank_cli.models.catalogue import Sample, entries
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
+from rerank_cli.models.onnx_file import is_dynamic
 from rerank_cli.models.store import MANIFEST, Store, sha256_of
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.runtimes.onnx_file import is_dynamic
 from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
 from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Chunk, Document, Pair, Scorer
@@ -318,7 +318,7 @@ def _first_score(scorer: Scorer) -> float:
 
 def _files(folder: ModelFolder) -> list[dict[str, Any]]:
     """The files of a local model: its graph, with the weights beside it, and its tokenizer."""
-    from rerank_cli.runtimes.onnx_file import needs
+    from rerank_cli.models.onnx_file import needs
 
     weights = [folder.graph.parent / name for name in needs(folder.graph)]
     return [_file(path) for path in (folder.graph, *weights, folder.tokenizer)]

@@ -388,7 +388,7 @@ def stamp_of(system: System, remote: RemoteOptions) -> str:
     folder = None if system.model == _BM25 else local_folder(system.model)
     if folder is None:
         return remote.base_url or ""
-    from rerank_cli.runtimes.onnx_file import needs
+    from rerank_cli.models.onnx_file import needs
 
     beside = [folder.graph.parent / name for name in needs(folder.graph)]
     found = [path.stat() for path in (folder.graph, folder.tokenizer, *beside)]

@@ -15,8 +15,8 @@ from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models import Reference
 from rerank_cli.models.catalogue import PRECISIONS, GraphFile, Origin
 from rerank_cli.models.hub import Listing, RemoteFile, endpoint, fetched, listing, room
+from rerank_cli.models.onnx_file import named
 from rerank_cli.models.store import File, Installed, Manifest, Store
-from rerank_cli.runtimes.onnx_file import named
 
 TOKENIZER = "tokenizer.json"
 # What is read here, or tells a person what the files are.

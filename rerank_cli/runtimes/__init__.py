@@ -131,7 +131,7 @@ def open_network(
         if engine.device is Device.CUDA:
             raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
 
-        from rerank_cli.runtimes.onnx_file import is_dynamic
+        from rerank_cli.models.onnx_file import is_dynamic
 
         if is_dynamic(folder.graph) or answers is not None:
             graph = open_graph(folder, store, threads, answers)

@@ -18,8 +18,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort
 from rerank_cli import machine
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models.folder import ModelFolder
+from rerank_cli.models.onnx_file import is_dynamic, lengths_beside, needs, packed_beside
 from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row
-from rerank_cli.runtimes.onnx_file import is_dynamic, lengths_beside, needs, packed_beside
 from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
 from rerank_cli.runtimes.tensors import (
     Answers,
@@ -218,7 +218,7 @@ def _optimise(path: Path, folder: Path, longest: int, answers: Answers | None) -
     """Have onnxruntime load a graph and save what it then has, and see what runs can be made."""
     from google.protobuf.message import DecodeError
 
-    from rerank_cli.runtimes.onnx_file import unmask
+    from rerank_cli.models.onnx_file import unmask
     from rerank_cli.runtimes.tensors import are_batches_alike, are_equal
 
     _save(path, folder)

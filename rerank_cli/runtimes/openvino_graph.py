@@ -15,8 +15,8 @@ import numpy as np
 from rerank_cli import machine
 from rerank_cli.errors import MissingExtra, ModelError, ScorerError
 from rerank_cli.models.folder import ModelFolder
+from rerank_cli.models.onnx_file import needs
 from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row
-from rerank_cli.runtimes.onnx_file import needs
 from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
 from rerank_cli.runtimes.tensors import (
     Number,

@@ -15,8 +15,8 @@ import pytest
 
 from rerank_cli import machine
 from rerank_cli.models.folder import describe
+from rerank_cli.models.onnx_file import needs, packed_beside
 from rerank_cli.runtimes import RuntimeOptions, onnxruntime_graph
-from rerank_cli.runtimes.onnx_file import needs, packed_beside
 from rerank_cli.runtimes.onnxruntime_graph import open_graph
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer

@@ -1,0 +1,305 @@
+"""One `Reranker` for many threads: equal scores, any order, and nothing left of the cancelled."""
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from rerank_cli import Pending, Ranking, Reranker
+from rerank_cli.errors import QueryTooLong, ScorerError, UsageError
+from rerank_cli.ranking.results import Selection
+from rerank_cli.types import Pair, Part, Scored
+from tests.conftest import MODELS, ROOT
+from tests.support.fakes import OverlapScorer, number_in, windowed
+
+THREADS, SUBMITS = 32, 50
+WORDS = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").split()
+QUERIES = ["when to sow", "slugs eat lettuce", "water the soil", "compost", "frost in spring"]
+
+
+def make_jobs(seed: int, jobs: int) -> list[tuple[str, list[str]]]:
+    """Queries with documents, of which some are asked more than once."""
+    draw = random.Random(seed)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 30))) for _ in range(40)]
+    return [(draw.choice(QUERIES), draw.sample(texts, draw.randint(1, 5))) for _ in range(jobs)]
+
+
+def scores_of(ranking: Ranking) -> dict[int, float]:
+    return {result.index: result.raw_score for result in ranking}
+
+
+@pytest.fixture(params=["mini", "unigram"])
+def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The model that ships, and one of a Unigram vocabulary, looked up by the piece at first."""
+    if request.param == "mini":
+        return "mini"
+    from rerank_cli.scorers import tokenization, vocabulary_index
+
+    monkeypatch.setattr(vocabulary_index, "_LEAST_FILE", 0)
+    monkeypatch.setattr(vocabulary_index, "_LEAST", 0)
+    monkeypatch.setattr(tokenization, "MOST_PARTS", 500)
+    return str(MODELS / "xlmr")
+
+
+def in_threads(action: Callable[[int], Any], threads: int = THREADS) -> list[Any]:
+    """What an action gives in each of many threads, which begin together."""
+    barrier = threading.Barrier(threads)
+
+    def run(number: int) -> Any:
+        barrier.wait()
+        return action(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(run, range(threads)))
+
+
+@pytest.mark.parametrize(
+    "submits", [pytest.param(5, id="few"), pytest.param(SUBMITS, id="many", marks=pytest.mark.slow)]
+)
+def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
+    jobs = make_jobs(0, THREADS * submits)
+    before = threading.active_count()
+    with Reranker(model) as reranker:
+        alone = {
+            place: scores_of(reranker.rank(query, documents))
+            for place, (query, documents) in enumerate(jobs)
+        }
+    draw = random.Random(1)
+    cancelled = {place for place in range(len(jobs)) if draw.random() < 0.5}
+    with Reranker(model) as reranker:
+
+        def submit(number: int) -> dict[int, dict[int, float]]:
+            pending: list[tuple[int, Pending]] = []
+            for place in range(number * submits, (number + 1) * submits):
+                pending.append((place, reranker.submit(*jobs[place])))
+                if place in cancelled:
+                    threading.Thread(target=pending[-1][1].cancel).start()
+            found = {}
+            for place, ranking in pending:
+                try:
+                    found[place] = scores_of(ranking.result())
+                except CancelledError:
+                    assert place in cancelled
+            return found
+
+        results = in_threads(submit)
+        assert reranker._pool.pairs == reranker._pool.characters == 0
+        assert reranker._pool.works == set()
+        assert reranker._pool.known.pending == {}
+    found = {place: scores for each in results for place, scores in each.items()}
+    assert set(range(len(jobs))) - set(found) <= cancelled
+    assert all(scores == alone[place] for place, scores in found.items())
+    for thread in threading.enumerate():
+        thread.join(10) if thread is not threading.current_thread() else None
+    assert threading.active_count() <= before
+
+
+class Gate:
+    """A concurrent scorer whose jobs are answered when they are told to."""
+
+    def __init__(self) -> None:
+        self.info = windowed(100, max_pending_pairs=1000)
+        self.jobs: list[GateJob] = []
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        raise NotImplementedError
+
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> "GateJob":
+        self.jobs.append(GateJob(pairs, receive, client))
+        return self.jobs[-1]
+
+    def account(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+class GateJob:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        client: object,
+    ) -> None:
+        self.texts = [pair.chunk.text for pair in pairs]
+        self.client = client
+        self.receive = receive
+        self.is_cancelled = False
+
+    def answer(self) -> None:
+        values = [float(text) for text in self.texts]
+        self.receive(Part(range(len(values)), Scored(values)))
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+def test_results_come_in_any_order() -> None:
+    gate = Gate()
+    reranker = Reranker(gate)
+    first, second = reranker.submit("q", ["1"]), reranker.submit("q", ["2", "3"])
+    gate.jobs[1].answer()
+    assert [result.index for result in second.result(1)] == [1, 0]
+    assert not first.done()
+    with pytest.raises(TimeoutError):
+        first.result(0.001)
+    gate.jobs[0].answer()
+    assert first.done()
+    assert repr(first) == "<Pending 'q': done>"
+
+
+def test_callbacks_are_called_once_and_given_the_ranking() -> None:
+    gate, seen = Gate(), list[Any]()
+    reranker = Reranker(gate)
+    pending = reranker.submit("q", ["1"])
+    pending.add_done_callback(seen.append)
+    assert seen == []
+    gate.jobs[0].answer()
+    pending.add_done_callback(seen.append)
+    assert seen == [pending, pending]
+    assert not pending.cancel()
+
+
+def test_equal_documents_under_way_are_scored_once_and_outlive_who_began_them() -> None:
+    gate = Gate()
+    reranker = Reranker(gate)
+    first = reranker.submit("q", ["1", "2"])
+    second = reranker.submit("q", ["2", "3"])
+    other = reranker.submit("another", ["2"])
+    assert [job.texts for job in gate.jobs] == [["1", "2"], ["3"], ["2"]]
+    assert first.cancel()
+    assert first.cancel()
+    assert gate.jobs[0].is_cancelled
+    assert gate.jobs[3].texts == ["2"]
+    gate.jobs[0].answer()  # what had begun comes too late
+    gate.jobs[1].answer()
+    assert not second.done()
+    gate.jobs[3].answer()
+    assert [result.index for result in second.result(1)] == [1, 0]
+    with pytest.raises(CancelledError):
+        first.result()
+    assert not other.done()
+    third = reranker.submit("q", ["3", "2", "1"])
+    assert gate.jobs[4].texts == ["1"]
+    assert third.pairs == 1
+    gate.jobs[4].answer()
+    assert third.result().duplicates == 2
+
+
+def test_what_waits_for_one_that_fails_goes_on() -> None:
+    gate = Gate()
+    reranker = Reranker(gate)
+    first, second = reranker.submit("q", ["1", "2"]), reranker.submit("q", ["2"])
+    gate.jobs[0].receive(ScorerError("gone"))
+    with pytest.raises(ScorerError, match="gone"):
+        first.result()
+    gate.jobs[1].answer()
+    assert len(second.result(1)) == 1
+
+
+def test_each_ranking_is_a_client_unless_it_has_one() -> None:
+    gate = Gate()
+    reranker = Reranker(gate)
+    reranker.submit("q", ["1"])
+    reranker.submit("q", ["2"])
+    reranker.submit("q", ["3"], client="me")
+    clients = [job.client for job in gate.jobs]
+    assert clients[0] is not clients[1]
+    assert clients[2] == "me"
+
+
+def test_an_event_loop_can_wait_and_cancel() -> None:
+    gate = Gate()
+    reranker = Reranker(gate)
+
+    async def ask() -> Ranking:
+        kept = asyncio.wrap_future(reranker.submit("q", ["1"]))
+        given_up = asyncio.wrap_future(reranker.submit("q", ["2"]))
+        given_up.cancel()
+        await asyncio.sleep(0)
+        assert gate.jobs[1].is_cancelled
+        gate.jobs[0].answer()
+        return await kept
+
+    assert len(asyncio.run(ask())) == 1
+
+
+def test_closed_it_cancels_and_takes_no_more() -> None:
+    gate = Gate()
+    with Reranker(gate) as reranker:
+        pending = reranker.submit("q", ["1"])
+    assert pending.cancelled()
+    with pytest.raises(UsageError, match="closed"):
+        reranker.submit("q", ["1"])
+
+
+def test_a_stream_waits_for_room_and_a_list_does_not() -> None:
+    read: list[int] = []
+
+    def documents() -> Iterator[str]:
+        for number in range(3000):
+            read.append(number)
+            yield str(number)
+
+    gate = Gate()
+    reranker = Reranker(gate)
+    thread = ThreadPoolExecutor(1)
+    streamed = thread.submit(lambda: reranker.submit("q", documents(), Selection(n=2)).result())
+    answered = 0
+    while not streamed.done():
+        if len(gate.jobs) > answered:
+            assert len(read) <= 256 * (answered + 5)
+            gate.jobs[answered].answer()
+            answered += 1
+    assert [result.index for result in streamed.result()] == [2999, 2998]
+    assert reranker.submit("q", [str(-number) for number in range(3000)]).pairs == 2999
+    thread.shutdown()
+
+
+def test_what_is_wrong_is_raised_at_once() -> None:
+    reranker = Reranker(OverlapScorer(windowed(8, length=16), number_in))
+    with pytest.raises(UsageError, match="query is empty"):
+        reranker.submit(" ", ["1"])
+    with pytest.raises(UsageError, match="must be several"):
+        reranker.submit("q", {"text": "1"})
+    with pytest.raises(QueryTooLong):
+        reranker.submit("q " * 20, ["1"])
+    with pytest.raises(UsageError, match="takes no instruction"):
+        reranker.submit("q", ["1"], instruction="find")
+    with pytest.raises(UsageError, match="document 1 is of type int"):
+        reranker.submit("q", ["1", 2])  # type: ignore[list-item]
+    assert reranker._pool.works == set()
+
+
+@pytest.mark.parametrize(
+    "document", [{"text": "3", "id": 7}, {"text": "3", "id": "7", "title": "t", "metadata": {}}]
+)
+def test_documents_may_be_mappings(document: dict[str, Any]) -> None:
+    (result,) = Reranker(OverlapScorer(score=number_in)).rank("q", [document])
+    assert (result.document.text, result.document.id) == ("3", "7")
+    assert result.raw_score == 3.0
+
+
+def test_pairs_are_scored_as_they_are() -> None:
+    with Reranker("mini") as reranker:
+        pairs: list[Pair | tuple[str, str]] = [
+            ("refund", "a refund"),
+            Pair.from_texts("refund", "slugs"),
+        ]
+        values = reranker.score(pairs).values
+        ranking = reranker.rank("refund", ["a refund", "slugs"])
+        assert list(values) == [scores_of(ranking)[0], scores_of(ranking)[1]]
+        with pytest.raises(ScorerError, match="tokens, and mini@2 takes"):
+            reranker.score([("q", "word " * 2000)])

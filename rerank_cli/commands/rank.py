@@ -23,9 +23,7 @@ from rerank_cli.inputs.text import envelope_of
 from rerank_cli.providers import OnError
 from rerank_cli.ranking.reranker import Reranker, keep_order
 from rerank_cli.ranking.results import Selection
-from rerank_cli.render import Format, Style, render
-from rerank_cli.render.original import are_mixed, one_table
-from rerank_cli.render.rows import no_path
+from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.terminal import Terminal, counted, format_json, format_size
 from rerank_cli.types import ConcurrentScorer, Progress, Ranking, Scorer, SurveyingScorer, Watch
 from rerank_cli.user_files import cache_directory
@@ -53,7 +51,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     if inputs.single_file:
         selection = replace(selection, passages=True)
     style = _style(ctx, terminal, passages=selection.passages)
-    _check_output(inputs, style)
+    WRITERS[style.format_].check_sources(inputs, style)
     if output:
         output.check()
     progress.lap(progress.STARTING)
@@ -68,19 +66,16 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         )
     progress.lap(progress.READING)
     if given["dry_run"]:
-        as_json = style.form in (Format.JSON, Format.JSONL)
+        as_json = style.format_ in (Format.JSON, Format.JSONL)
         terminal.write([dry_run_report(scorer, ranking, as_json=as_json, verbose=given["verbose"])])
         return ExitCode.OK
+    style = replace(style, envelopes=tuple(inputs.report.envelopes))
     try:
-        written = render(ranking, style, tuple(inputs.report.envelopes))
-        (output or terminal).write(written)
+        (output or terminal).write(render(ranking, style))
     finally:  # whoever closed the pipe is told all the same
         _warn_of_inputs(inputs, terminal)
-        if style.form is Format.TEXT and not selection.passages and are_mixed(ranking):
-            terminal.warn(
-                "records of different tables are mixed, and have no header",
-                hint="-f csv and --json take records of any kind",
-            )
+        if (remark := WRITERS[style.format_].find_remark(ranking, style)) is not None:
+            terminal.warn(remark.text, remark.hint)
         _warn_of_ranking(ranking, terminal)
         if given["verbose"]:
             _say_what_it_took(ranking, scorer, inputs, terminal, time.monotonic() - started)
@@ -136,7 +131,8 @@ def _reading(ctx: typer.Context) -> Reading:
     given = ctx.params
     # Where files are looked for or paths are written NUL ends those, and lines are lines.
     has_names = given["recursive"] or given["files_from"] is not None
-    has_names = has_names or options.output_format(ctx) is Format.PATHS
+    format_ = options.output_format(ctx)
+    has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
     return Reading(
         unit=given["unit"],
         form=given["input_format"],
@@ -176,7 +172,7 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     given = ctx.params
     format_ = options.output_format(ctx)
     style = Style(
-        form=format_ or (Format.TABLE if terminal.interactive else Format.TEXT),
+        format_=format_ or (Format.TABLE if terminal.interactive else Format.TEXT),
         passages=passages,
         scores=given["scores"],
         null=given["null"],
@@ -185,16 +181,8 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
         color=terminal.color,
         width=terminal.width,
     )
-    style.check(explain=given["explain"])
+    WRITERS[style.format_].check_options(style, explain=given["explain"])
     return style
-
-
-def _check_output(inputs: Inputs, style: Style) -> None:
-    """Find what the format could not write of these inputs before anything is scored."""
-    if style.form is Format.PATHS and inputs.nameless:
-        raise no_path()
-    if style.form is Format.TEXT and not style.passages:
-        one_table(inputs.envelopes())
 
 
 def _wait_until_open(opening: Future[Scorer], terminal: Terminal) -> Scorer:

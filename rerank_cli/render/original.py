@@ -3,29 +3,29 @@
 Bytes stay as they are, unless the records are of several encodings or a person reads them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rerank_cli.errors import OutputError
-from rerank_cli.render import Style, decimal
+from rerank_cli.render import Remark, Sources, Style, decimal
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Ranked, Ranking
 
 SCORE = "relevance_score"
 # What may end a record, the longer first.
 _ENDS = ("\r\n", "\n", "\0")
+_HINT = "-f csv and --json take records of any kind"
 
 
-def text(ranking: Ranking, style: Style, envelopes: Sequence[Envelope]) -> Iterator[bytes]:
+def text(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Each record as it came; of a ranking of passages, their own bytes.
 
-    `envelopes` are those of all sources that were read: a table of which no record is left still
-    has its header. Records of different tables have none.
+    A table of which no record is left still has its header, by the envelopes of all sources that
+    were read. Records of different tables have none.
     """
-    documents = [result.document for result in ranking.results]
-    documents += [blank.document for blank in ranking.blanks]
-    writer = _Records([document.envelope for document in documents] or envelopes, style)
+    envelopes = _envelopes_in(ranking) or style.envelopes
+    writer = _Records(envelopes, style)
     if not style.passages:
-        writer.header = _only_header([d.envelope for d in documents] or envelopes)
+        writer.header = _only_header(envelopes)
     yield writer.mark
     if writer.header.header:
         yield writer.line(writer.header.header, writer.header, SCORE)
@@ -66,13 +66,16 @@ class _Records:
         return raw.removesuffix(end) + wanted.encode(self._encoding)
 
 
-def one_table(sources: Iterable[tuple[str, Envelope]]) -> None:
+def check_tables(sources: Sources, style: Style) -> None:
     """Make sure that sources have the same header, if any has one, and the same delimiter.
 
-    Raises `OutputError` for two, by their names, of which the records cannot be mixed.
+    Raises `OutputError` for two, by their names, of which the records cannot be mixed. Passages
+    have no header.
     """
+    if style.passages:
+        return
     first_name, first = "", None
-    for name, envelope in sources:
+    for name, envelope in sources.envelopes():
         if first is None:
             first_name, first = name, envelope
         elif _table(envelope) != _table(first):
@@ -80,15 +83,22 @@ def one_table(sources: Iterable[tuple[str, Envelope]]) -> None:
             raise OutputError(
                 f"{first_name} and {name} do not make one table: "
                 f"their {'delimiters' if same else 'headers'} are not the same",
-                hint="-f csv and --json take records of any kind",
+                hint=_HINT,
             )
 
 
-def are_mixed(ranking: Ranking) -> bool:
-    """Whether there are rows of a table among the results, and of another or of none."""
+def find_mixed_tables(ranking: Ranking, style: Style) -> Remark | None:
+    """Tell of rows of a table among the results, where there are others of another or of none."""
+    if style.passages or len(set(map(_table, set(_envelopes_in(ranking))))) <= 1:
+        return None
+    return Remark("records of different tables are mixed, and have no header", _HINT)
+
+
+def _envelopes_in(ranking: Ranking) -> Sequence[Envelope]:
+    """The envelope of each document in a ranking."""
     documents = [result.document for result in ranking.results]
     documents += [blank.document for blank in ranking.blanks]
-    return len(set(map(_table, {document.envelope for document in documents}))) > 1
+    return [document.envelope for document in documents]
 
 
 def _only_header(envelopes: Sequence[Envelope]) -> Envelope:

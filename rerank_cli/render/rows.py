@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from rerank_cli.errors import UsageError
-from rerank_cli.render import Style, decimal, document_place, shown
+from rerank_cli.render import Sources, Style, decimal, document_place, shown
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Ranking
 
@@ -104,14 +104,19 @@ def paths(ranking: Ranking, style: Style) -> Iterator[bytes]:
     documents += [blank.document for blank in ranking.blanks]
     sources = dict.fromkeys(document.source for document in documents)
     if None in sources or _STDIN in sources:
-        raise no_path()
+        raise _no_path()
     end = b"\0" if style.null and not style.interactive else b"\n"
     for source in sources:
         yield _bytes(source or "") + end
 
 
-def no_path() -> UsageError:
-    """The error of documents that are from no file."""
+def check_paths(sources: Sources, _style: Style) -> None:
+    """Raise `UsageError` if some documents are from no file."""
+    if sources.nameless:
+        raise _no_path()
+
+
+def _no_path() -> UsageError:
     return UsageError(
         "paths are of files, and some of these documents are from none",
         hint="name files to rank; --files-from - reads such names from a pipe",

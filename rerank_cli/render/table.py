@@ -154,7 +154,7 @@ class Figures:
     def __init__(self, ranking: Ranking, width: int) -> None:
         results = ranking.results
         chunks = [scored for result in results for scored in chunks_of(result)]
-        known = ranking.info.scale == "logit"
+        known = ranking.info.scale in ("logit", "probability")
         highest = max((result.relevance_score for result in results), default=0.0)
         self._full_bar = 1.0 if known else max(highest, 1e-9)
         self._decimals = 3 if known else 2

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
-from rerank_cli.render import EXPLAINING, Format, Style, render
+from rerank_cli.render import EXPLAINING, WRITERS, Format, Style, Writer, render
 from tests.conftest import Run
 from tests.support.fakes import OverlapScorer, windowed
 
@@ -19,8 +21,20 @@ def ranked(*documents: Document | str, query: str = "fox", **options: object) ->
     return rank(query, documents, scorer, **options)  # type: ignore[arg-type]
 
 
-def written(ranking: Ranking, form: Format, **options: bool) -> str:
-    return b"".join(render(ranking, Style(form, **options))).decode()
+def written(ranking: Ranking, format_: Format, **options: bool) -> str:
+    return b"".join(render(ranking, replace(Style(format_), **options))).decode()  # type: ignore[arg-type]
+
+
+def functions_of(writer: Writer) -> list[str]:
+    return [name for name in (writer.write, writer.check, writer.remark) if name is not None]
+
+
+def test_every_format_has_a_writer() -> None:
+    """A member of `Format` without a row in the table fails here."""
+    assert list(WRITERS) == list(Format)
+    for writer in WRITERS.values():
+        module = import_module(f"rerank_cli.render.{writer.module}")
+        assert all(callable(getattr(module, name)) for name in functions_of(writer))
 
 
 TWO = (
@@ -81,8 +95,8 @@ def test_jsonl_has_what_json_has_a_line_each() -> None:
 
 def test_a_lone_surrogate_stays_valid_json() -> None:
     ranking = ranked(Document("fox", fields={"name": "\ud83d"}))
-    for form in (Format.JSON, Format.JSONL):
-        assert r'"name": "\ud83d"' in written(ranking, form)
+    for format_ in (Format.JSON, Format.JSONL):
+        assert r'"name": "\ud83d"' in written(ranking, format_)
 
 
 def test_the_id_is_of_the_content() -> None:
@@ -204,18 +218,18 @@ def test_in_a_ranking_of_passages_the_passage_is_the_document() -> None:
     assert row[5:] == ["a.md", "1", r"none here\nsome fox"]
 
 
-@pytest.mark.parametrize("form", [form for form in Format if form not in EXPLAINING])
-def test_what_has_no_place_for_chunks_says_so_before_scoring(form: Format, rerank: Run) -> None:
-    ran = rerank("x", "-d", "x", "-m", "./no such model", "--explain", "-f", form)
+@pytest.mark.parametrize("format_", [format_ for format_ in Format if format_ not in EXPLAINING])
+def test_what_has_no_place_for_chunks_says_so_before_scoring(format_: Format, rerank: Run) -> None:
+    ran = rerank("x", "-d", "x", "-m", "./no such model", "--explain", "-f", format_)
     assert (ran.code, ran.out) == (2, "")
-    assert f"{form} has none" in ran.err
+    assert f"{format_} has none" in ran.err
     assert "-f table, json, jsonl or md" in ran.err
 
 
-@pytest.mark.parametrize("form", EXPLAINING)
-def test_explain_shows_every_chunk(form: Format, rerank: Run) -> None:
+@pytest.mark.parametrize("format_", EXPLAINING)
+def test_explain_shows_every_chunk(format_: Format, rerank: Run) -> None:
     arguments = ["slugs", "examples/garden.md", "examples/faq.txt", "--unit", "file", "-n", "1"]
-    ran = rerank(*arguments, "--explain", "-f", form)
+    ran = rerank(*arguments, "--explain", "-f", format_)
     assert ran.code == 0
     chunks = len(re.findall(r"^ +- \*\*|^· |\"start\"", ran.out, re.MULTILINE))
     assert chunks > 2

@@ -7,8 +7,7 @@ import pytest
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import OutputError
-from rerank_cli.render import Format, Style, render
-from rerank_cli.render.original import are_mixed, one_table
+from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Envelope
 from tests.support.fakes import OverlapScorer, windowed
@@ -28,9 +27,25 @@ def ranked(*documents: Document, **options: object) -> Ranking:
     return rank("fox", documents, OverlapScorer(windowed(200)), **options)  # type: ignore[arg-type]
 
 
+TEXT = WRITERS[Format.TEXT]
+STYLE = Style(Format.TEXT)
+
+
+class Named:
+    """Sources by their names."""
+
+    nameless = False
+
+    def __init__(self, **envelopes: Envelope) -> None:
+        self._envelopes = envelopes
+
+    def envelopes(self) -> list[tuple[str, Envelope]]:
+        return list(self._envelopes.items())
+
+
 def written(ranking: Ranking, *envelopes: Envelope, **options: bool) -> bytes:
-    style = Style(Format.TEXT, **options)
-    return b"".join(render(ranking, style, envelopes))
+    style = replace(STYLE, envelopes=envelopes, **options)  # type: ignore[arg-type]
+    return b"".join(render(ranking, style))
 
 
 def test_records_of_one_encoding_are_as_they_were() -> None:
@@ -92,12 +107,23 @@ def test_tables_that_differ_only_in_their_line_ends_are_one() -> None:
 def test_records_of_different_tables_have_no_header(other: Envelope, message: str) -> None:
     ranking = ranked(document("fox", TABLE, b"1,fox\n"), document("no", other, b"no\n"))
     assert written(ranking, scores=True) == b"1\t1,fox\n0\tno\n"
-    assert are_mixed(ranking)
-    assert not are_mixed(ranked(document("fox", other), document("no", other)))
+    remark = TEXT.find_remark(ranking, STYLE)
+    assert remark is not None
+    assert remark.text == "records of different tables are mixed, and have no header"
+    assert "-f csv and --json" in remark.hint
+    alike = ranked(document("fox", other), document("no", other))
+    assert TEXT.find_remark(alike, STYLE) is None
     with pytest.raises(OutputError, match=message) as raised:
-        one_table([("a", TABLE), ("b", other)])
+        TEXT.check_sources(Named(a=TABLE, b=other), STYLE)
     assert "-f csv and --json" in str(raised.value.hint)
-    one_table([("a", TABLE), ("b", TABLE)])
+    TEXT.check_sources(Named(a=TABLE, b=TABLE), STYLE)
+
+
+def test_passages_make_no_table() -> None:
+    passages = replace(STYLE, passages=True)
+    other = replace(TABLE, delimiter=";")
+    TEXT.check_sources(Named(a=TABLE, b=other), passages)
+    assert TEXT.find_remark(ranked(document("fox", TABLE), document("no", other)), passages) is None
 
 
 def test_scores_are_in_the_records_encoding() -> None:

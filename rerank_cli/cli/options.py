@@ -136,7 +136,8 @@ def input_options(
         _input_option(
             "-r",
             "--recursive",
-            help="Read the files in folders: none that is hidden, binary or in .gitignore. "
+            help="Read the files in folders: none that is hidden, binary or ignored "
+            "(.gitignore, .ignore, .rgignore). "
             "Without a FILE, those of this folder.",
         ),
     ] = False,

@@ -7,47 +7,18 @@ import os
 import re
 import stat
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.text import envelope_of
 
 IGNORED, HIDDEN, LINKED = "ignored", "hidden", "symbolic links"
-_FOLDER = "ps_d"  # the group of pathspec's expressions in which the slash after a folder is
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """The rules of one .gitignore, which count from its folder on; the last one comes first."""
-
-    folder: str
-    patterns: Sequence[Any]
-
-    def ignores(self, path: str, *, folder: bool) -> bool | None:
-        """Whether they name a path, or except it; None where they say nothing of it."""
-        inside = os.path.relpath(path, self.folder).replace(os.sep, "/") + "/" * folder
-        return next((p.include for p in self.patterns if _names(p, inside)), None)
-
-
-def _names(pattern: Any, path: str) -> bool:
-    """Whether a pattern names a path itself; that of a folder ends with a slash.
-
-    For pathspec what names a folder names all that is in it, and a/** names a: that is so where
-    one list decides of whole paths. Here, as in git, each level is asked for by itself, so that
-    another list can except what is in a folder.
-    """
-    for match in pattern.regex.finditer(path):
-        at_end = match.end() == len(path) and path.endswith("/")
-        if at_end == (match.groupdict().get(_FOLDER) is not None):
-            return True
-    return False
 
 
 def walk(root: str, skipped: Counter[str], unread: Callable[[OSError], None]) -> Iterator[str]:
@@ -56,90 +27,223 @@ def walk(root: str, skipped: Counter[str], unread: Callable[[OSError], None]) ->
     Symbolic links are not followed. `unread` is told of folders that cannot be read.
     """
     here = f"{os.curdir}{os.sep}" if root == os.curdir else ""
-    levels = [_entries(root, _above(root), skipped, unread)]
+    parts = Path(os.path.normpath(Path(root).absolute())).parts
+    levels = [_entries(_Folder(root, parts, _rules_above(parts)), skipped, unread)]
     while levels:
         entry = next(levels[-1], None)
         if entry is None:
             levels.pop()
-        elif entry.rules is None:
-            yield entry.path.removeprefix(here)
+        elif isinstance(entry, _Folder):
+            levels.append(_entries(entry, skipped, unread))
         else:
-            levels.append(_entries(entry.path, entry.rules, skipped, unread))
+            yield entry.removeprefix(here)
 
 
-class _Entry(NamedTuple):
-    """A file, or a folder and the rules of those it is in."""
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder: its path as it is shown, the parts of its absolute path, the rules it is under."""
 
     path: str
-    rules: Sequence[_Rules] | None
+    parts: tuple[str, ...]
+    rules: "_Rules"
 
 
 def _entries(
-    folder: str,
-    above: Sequence[_Rules],
-    skipped: Counter[str],
-    unread: Callable[[OSError], None],
-) -> Iterator[_Entry]:
-    rules = [*above, *_rules_in(folder)]
+    folder: _Folder, skipped: Counter[str], unread: Callable[[OSError], None]
+) -> Iterator[str | _Folder]:
+    """Yield the paths of a folder's files, and its folders."""
     try:
-        with os.scandir(folder) as scanned:
+        with os.scandir(folder.path) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
     except OSError as error:
         unread(error)
         return
+    sources = {entry.name: entry.path for entry in entries if entry.name in _IGNORE_FILES}
+    rules = folder.rules.extended(sources, len(folder.parts))
     for entry in entries:
+        parts = (*folder.parts, entry.name)
         if entry.name.startswith("."):
             skipped[HIDDEN] += 1
         elif entry.is_symlink():
             skipped[LINKED] += 1
-        elif _ignored(entry.path, rules, folder=entry.is_dir()):
+        elif rules.ignore(parts, is_folder=entry.is_dir()):
             skipped[IGNORED] += 1
         elif entry.is_dir():
-            yield _Entry(entry.path, rules)
+            yield _Folder(entry.path, parts, rules)
         elif entry.is_file():
-            yield _Entry(entry.path, None)
+            yield entry.path
 
 
-def _ignored(path: str, rules: Sequence[_Rules], *, folder: bool) -> bool:
-    """Ask the rules from the nearest folder's up: the first that says something decides."""
-    for rule in reversed(rules):
-        said = rule.ignores(path, folder=folder)
-        if said is not None:
-            return said
-    return False
+# The files of rules, as ripgrep has them: what one says beats what those after it say, wherever
+# they are; of one name the nearest beats those of the folders above.
+_IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 
 
-def _above(root: str) -> list[_Rules]:
-    """The rules of the folders above, up to that of the repository, and the repository's own."""
-    place = Path(os.path.normpath(Path(root).absolute()))
-    if (place / ".git").exists():
-        return _rules_of(place / ".git" / "info" / "exclude", str(place))
-    rules: list[_Rules] = []
-    for folder in place.parents:
-        rules = [*_rules_in(str(folder)), *rules]
-        if (folder / ".git").exists():
-            return [*_rules_of(folder / ".git" / "info" / "exclude", str(folder)), *rules]
-    return []
+class _List(NamedTuple):
+    """The rules of one file, the last one first; their paths begin after so many parts."""
+
+    depth: int
+    rules: Sequence["_Rule"]
 
 
-def _rules_in(folder: str) -> list[_Rules]:
-    return _rules_of(Path(folder) / ".gitignore", folder)
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The rules that a folder is under: for each of `_IGNORE_FILES` its lists, the nearest last."""
+
+    lists: tuple[tuple[_List, ...], ...] = ((),) * len(_IGNORE_FILES)
+
+    def extended(self, sources: Mapping[str, str], depth: int) -> "_Rules":
+        """These rules and those of more files, of a folder whose path has `depth` parts."""
+        found = {name: _read_rules(path) for name, path in sources.items()}
+        if not any(found.values()):
+            return self
+        pairs = zip(_IGNORE_FILES, self.lists, strict=True)
+        return _Rules(
+            tuple(
+                (*lists, _List(depth, rules)) if (rules := found.get(name)) else lists
+                for name, lists in pairs
+            )
+        )
+
+    def ignore(self, parts: Sequence[str], *, is_folder: bool) -> bool:
+        """Whether a path is ignored: the first rule that names it says so, or excepts it."""
+        for lists in self.lists:
+            for depth, rules in reversed(lists):
+                for rule in rules:
+                    if rule.names(parts[depth:], is_folder=is_folder):
+                        return rule.ignores
+        return False
 
 
-def _rules_of(path: Path, folder: str) -> list[_Rules]:
+def _rules_above(parts: tuple[str, ...]) -> _Rules:
+    """The rules of the folders above one; git's only within a repository, with its own excludes."""
+    folders = [Path(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    root = next((place for place in reversed(folders) if os.path.exists(place / ".git")), None)
+    rules = _Rules()
+    if root is not None:
+        for path in (_global_excludes(), root / ".git" / "info" / "exclude"):
+            rules = rules.extended({".gitignore": str(path)}, len(root.parts))
+    for folder in folders[:-1]:
+        in_repository = root is not None and len(folder.parts) >= len(root.parts)
+        names = [name for name in _IGNORE_FILES if name != ".gitignore" or in_repository]
+        rules = rules.extended({name: str(folder / name) for name in names}, len(folder.parts))
+    return rules
+
+
+def _global_excludes() -> Path:
+    """The file of rules for all repositories, by the user's git configuration or its usual place.
+
+    As in ripgrep, `include` in the configuration is not followed.
+    """
+    home = Path(os.path.expanduser("~"))
+    place = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
+    for path in (home / ".gitconfig", place / "config"):
+        with suppress(OSError):
+            text = path.read_text("utf-8", "replace")
+            if named := re.findall(r'(?im)^\s*excludesfile\s*=\s*"?(.*?)"?\s*$', text):
+                return Path(os.path.expanduser(named[-1]))
+    return place / "ignore"
+
+
+def _read_rules(path: str) -> list["_Rule"]:
+    """The rules of a file, the last one first; none where there is no such file."""
     try:
-        lines = path.read_text("utf-8-sig", "replace").split("\n")
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe might never end
+            return []
+        lines = Path(path).read_text("utf-8-sig", "replace").split("\n")
     except OSError:
         return []
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+    rules = [_rule_of(line.removesuffix("\r")) for line in lines]
+    return [rule for rule in reversed(rules) if rule is not None]
 
-    patterns: list[Any] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of "[[", which is no class in Python
-        for line in filter(None, lines):
-            with suppress(ValueError, re.error):  # what is no rule names nothing, for git and here
-                patterns.append(GitIgnoreSpecPattern(line.removesuffix("\r")))
-    return [_Rules(folder, [p for p in reversed(patterns) if p.include is not None])]
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A rule of a .gitignore: what it names, and whether that is ignored or excepted."""
+
+    ignores: bool
+    folders_only: bool
+    pattern: re.Pattern[str]
+
+    def names(self, parts: Sequence[str], *, is_folder: bool) -> bool:
+        """Whether this names a path itself: what is in a folder is not named with it."""
+        if self.folders_only and not is_folder:
+            return False
+        return self.pattern.fullmatch("".join(f"{part}/" for part in parts)) is not None
+
+
+# A line without the spaces at its end; one that is escaped stays.
+_CONTENT = re.compile(r"(?:\\.|[^\\ ]| ++(?! |$))*\\?", re.DOTALL)
+
+
+def _rule_of(line: str) -> _Rule | None:
+    """Read a line as git does; None where it names nothing."""
+    content = _CONTENT.match(line)
+    text = content[0] if content else ""
+    glob = text.removeprefix("!").removesuffix("/")
+    if text.startswith("#") or not glob:
+        return None
+    blocks: list[list[str]] = [[]] if "/" in glob else [[], []]  # what ** stands between
+    try:
+        for part in glob.removeprefix("/").split("/"):
+            if re.fullmatch(r"\*{2,}", part):
+                blocks.append([])
+            else:
+                blocks[-1].append(_expression(part))
+    except ValueError:
+        return None
+    return _Rule(not text.startswith("!"), text.endswith("/"), _joined(blocks))
+
+
+def _joined(blocks: Sequence[Sequence[str]]) -> re.Pattern[str]:
+    """A pattern for paths, each part of which ends with a slash.
+
+    Atomic groups keep its time short: of what ** may stand for only the shortest is tried.
+    """
+    first, *others = ["".join(f"{part}/" for part in block) for block in blocks]
+    if others:
+        first += "".join(f"(?>(?:[^/]+/)*?{block})" for block in others[:-1])
+        first += f"(?:[^/]+/)*{others[-1]}" if others[-1] else "(?:[^/]+/)+"
+    return re.compile(first)
+
+
+_TOKENS = re.compile(r"\*+|\?|\\(.)|\[([!^]?+)(\]?+(?:\\.|[^]\\])*+)\]|(\[|\\)|.", re.DOTALL)
+_MEMBERS = re.compile(r"\\?+(.)-\\?+(.)|\\?+(.)", re.DOTALL)
+
+
+def _expression(glob: str) -> str:
+    """An expression for one part of a path; raises `ValueError` where the glob is none."""
+    pieces = [""]
+    for token in _TOKENS.finditer(glob):
+        escaped, negated, members, unfinished = token.groups()
+        if unfinished:
+            raise ValueError(glob)
+        if token[0].startswith("*"):
+            pieces.append("")
+        elif token[0] == "?":
+            pieces[-1] += "[^/]"
+        elif members is not None:
+            pieces[-1] += _character(members, negated=bool(negated))
+        else:
+            pieces[-1] += re.escape(escaped or token[0])
+    first, *others = pieces
+    if others:
+        first += "".join(f"(?>[^/]*?{piece})" for piece in others[:-1])
+        first += f"[^/]*{others[-1]}"
+    return first
+
+
+def _character(members: str, *, negated: bool) -> str:
+    """An expression for one of some characters, or for none of them."""
+    text = ""
+    for first, last, single in _MEMBERS.findall(members):
+        if single:
+            text += re.escape(single)
+        elif first <= last:
+            text += f"{re.escape(first)}-{re.escape(last)}"
+    if negated:
+        return f"[^/{text}]"
+    return f"[{text}]" if text else "(?!)"
 
 
 class Place(NamedTuple):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def git_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without the rules that whoever runs the tests has for all repositories."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    for name in ("XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
 def unexpected(error: OSError) -> None:
     raise error
 
@@ -45,8 +57,7 @@ def walked(root: Path | str) -> tuple[list[str], dict[str, int]]:
 
 def shown_by_git(root: Path) -> set[str]:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    environ = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "XDG_CONFIG_HOME": str(root / "none")}
-    ran = subprocess.run(listing, cwd=root, env=environ, capture_output=True, check=True)
+    ran = subprocess.run(listing, cwd=root, capture_output=True, check=True)
     names = ran.stdout.decode().split("\0")
     return {name for name in names if name and not name.rpartition("/")[2].startswith(".")}
 
@@ -106,7 +117,8 @@ rules = st.sampled_from(
     ["a", "b/", "/a", "a/b", "*.py", "!*.py", "*", "!*/", "**/a", "a/**", "a/*", "!a/b", "/*",
      "!/src", "!/src/", "build/", "!build/", "**/build/**", "src/**/x.py", "a/**/b", "*.log",
      "!y.log", "#x", "\\#x", "foo\\ bar", "foo bar ", "/src/*", "!/src/a", "[ab]", "[!a]", "x.*",
-     "*/", "?", "/*/", "!/*/", "**", "**/", "/", "!", "a\\", "[z-a]", "a//b", "\\", "", "!a\r"]
+     "*/", "?", "/*/", "!/*/", "**", "**/", "/", "!", "a\\", "[z-a]", "a//b", "\\", "", "!a\r",
+     "[^a]*", "[!]", "[a\\-b]", "[a-", "\\a", "*a*", "***", "a**", "**/a/**/b", "/**/b", "a/**/"]
 )  # fmt: skip
 lists = st.lists(rules, max_size=5).map(lambda found: "".join(f"{rule}\n" for rule in found))
 
@@ -157,6 +169,52 @@ def test_the_rules_of_a_repository_end_with_it(tmp_path: Path) -> None:
     tree(tmp_path, {".gitignore": "a\n", "repo/.git/HEAD": "", "repo/sub/a": "", "repo/a": ""})
     assert walked(tmp_path / "repo" / "sub")[0] == ["a"]
     assert walked(tmp_path / "repo")[0] == ["a", "sub/a"]
+
+
+def test_other_files_of_rules_beat_those_of_git(tmp_path: Path) -> None:
+    rules = {".gitignore": "a\nb\n", ".ignore": "!a\nc\nd\n", ".rgignore": "!d\n"}
+    files = ["a", "b", "c", "d", "sub/a", "sub/c"]
+    tree(tmp_path, {**dict.fromkeys(files, ""), **rules, "sub/.gitignore": "!c\na\n"})
+    assert walked(tmp_path) == (["a", "d", "sub/a"], {"hidden": 4, "ignored": 3})
+
+
+def test_the_rules_above_count_outside_of_a_repository_too(tmp_path: Path) -> None:
+    rules = {".gitignore": "a\n", ".ignore": "/sub/b\n", ".rgignore": "c\n"}
+    tree(tmp_path, {**rules, "sub/a": "", "sub/b": "", "sub/c": "", "sub/sub/b": ""})
+    assert walked(tmp_path / "sub")[0] == ["a", "sub/b"]
+    (tmp_path / ".git").mkdir()
+    assert walked(tmp_path / "sub")[0] == ["sub/b"]
+
+
+@needs_git
+@pytest.mark.parametrize("place", [".gitconfig", ".config/git/config", None])
+def test_the_rules_for_all_repositories_count_in_each(
+    git_home: Path, tmp_path: Path, place: str | None
+) -> None:
+    setting = "[user]\n\tname = a\n[core]\n\texcludesFile = ~/rules\n"
+    files = {".config/git/ignore": "x\n"} if place is None else {place: setting, "rules": "x\n"}
+    tree(git_home, files)
+    repository(tmp_path, {"x": "", "y": "", "sub/x": "", "sub/.gitignore": "!x\n"})
+    assert walked(tmp_path)[0] == sorted(shown_by_git(tmp_path)) == ["sub/x", "y"]
+    shutil.rmtree(tmp_path / ".git")
+    assert walked(tmp_path)[0] == ["sub/x", "x", "y"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_what_is_no_file_has_no_rules(tmp_path: Path) -> None:
+    tree(tmp_path, {"a": "", "b/c": ""})
+    os.mkfifo(tmp_path / ".gitignore")
+    (tmp_path / ".ignore").symlink_to("/dev/zero")
+    (tmp_path / "b" / ".rgignore").mkdir()
+    assert walked(tmp_path)[0] == ["a", "b/c"]
+
+
+@pytest.mark.parametrize("rule", ["*a" * 60 + "b", "**/a/" * 30 + "b", "?*" * 60 + "b"])
+def test_no_rule_takes_long(tmp_path: Path, rule: str) -> None:
+    tree(tmp_path, {".gitignore": f"{rule}\n", "a/" * 60 + "a" * 200: ""})
+    began = time.monotonic()
+    assert len(walked(tmp_path)[0]) == 1
+    assert time.monotonic() - began < 5
 
 
 def test_an_ignored_folder_that_is_named_is_read(tmp_path: Path) -> None:

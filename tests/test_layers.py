@@ -98,12 +98,13 @@ def test_no_group_goes_round_in_a_circle() -> None:
 def test_the_tree_is_the_one_that_is_described() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree = text.partition("```tree\n")[2].partition("```")[0]
-    described, folder = set(), ""
+    described: set[str] = set()
+    folder = ""
     for line in tree.splitlines():
         match = re.match(r"( *)(\S+)", line)
         assert match, line
         if match[2].endswith("/"):
-            folder = match[2] if match[1] else ""
+            folder = match[2]
         elif match[2].endswith(".py"):
             described.add(folder * bool(match[1]) + match[2])
     assert described == {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}

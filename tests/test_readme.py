@@ -61,10 +61,34 @@ def without_scores(lines: list[str]) -> list[str]:
     return ["".join(re.sub(r"0\.\d{3}\s*[█▉▊▋▌▍▎▏]*", "", line).split()) for line in lines]
 
 
-def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PRINTED = (r"1 0\.\d+ stocks fell\n", r"\[1, 0\]\n")
+
+
+@pytest.mark.parametrize(("code", "printed"), [*zip(EXAMPLES, PRINTED, strict=True)])
+def test_the_python_examples_run(
+    code: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     exec(code, {})
-    assert re.fullmatch(r"1 0\.\d+ stocks fell\n", capsys.readouterr().out)
+    assert re.fullmatch(printed, capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_the_python_examples_are_typed(tmp_path: Path) -> None:
+    """A user's mypy, as strict as it can be, finds nothing wrong in them."""
+    for number, code in enumerate(EXAMPLES):
+        (tmp_path / f"example_{number}.py").write_text(code, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+    )
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (
+        0,
+        [f"Success: no issues found in {len(EXAMPLES)} source files"],
+    ), ran.stdout
 
 
 def test_the_table_of_models_is_what_the_script_writes() -> None:

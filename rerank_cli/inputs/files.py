@@ -109,8 +109,9 @@ class _Rules:
         """Whether a path is ignored: the first rule that names it says so, or excepts it."""
         for lists in self.lists:
             for depth, rules in reversed(lists):
+                path = "".join(f"{part}/" for part in parts[depth:])
                 for rule in rules:
-                    if rule.names(parts[depth:], is_folder=is_folder):
+                    if rule.names(path, is_folder=is_folder):
                         return rule.ignores
         return False
 
@@ -165,11 +166,14 @@ class _Rule:
     folders_only: bool
     pattern: re.Pattern[str]
 
-    def names(self, parts: Sequence[str], *, is_folder: bool) -> bool:
-        """Whether this names a path itself: what is in a folder is not named with it."""
+    def names(self, path: str, *, is_folder: bool) -> bool:
+        """Whether this names a path itself, each part of which ends with a slash.
+
+        What is in a folder is not named with it.
+        """
         if self.folders_only and not is_folder:
             return False
-        return self.pattern.fullmatch("".join(f"{part}/" for part in parts)) is not None
+        return self.pattern.fullmatch(path) is not None
 
 
 # A line without the spaces at its end; one that is escaped stays.

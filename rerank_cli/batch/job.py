@@ -20,7 +20,7 @@ from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import Sink, error_line
 from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
 from rerank_cli.batch.report import Figures, Latencies
-from rerank_cli.batch.sources import Source, digest_of
+from rerank_cli.batch.sources import Source
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import local_folder
@@ -345,12 +345,13 @@ def _identity(options: BatchOptions, source: Source) -> Mapping[str, Any]:
 
 def identity_of(options: BatchOptions) -> dict[str, Any]:
     """What the output depends on but for the input."""
+    folder = local_folder(options.model)
     remote, chunks = options.remote, options.chunks
     sent = {"instruction": options.instruction} if options.instruction is not None else {}
     return {
         "model": {
             "name": options.model,
-            "files": _files_of(options.model),
+            "files": {} if folder is None else folder.digests(),
             "runtime": options.runtime.runtime,
             "device": options.runtime.device,
             "base_url": remote.base_url,
@@ -368,14 +369,3 @@ def identity_of(options: BatchOptions) -> dict[str, Any]:
             "chunk": [remote.chunk, remote.sigmoid, remote.tokenizer],
         },
     }
-
-
-def _files_of(model: str | None) -> dict[str, str]:
-    """The hashes of a local model's files."""
-    folder = local_folder(model)
-    if folder is None:
-        return {}
-    from rerank_cli.models.onnx_file import needs
-
-    beside = [folder.graph.parent / name for name in needs(folder.graph)]
-    return {path.name: digest_of(path) for path in (folder.graph, folder.tokenizer, *beside)}

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.records import (
     PARQUET_SUFFIX,
@@ -30,7 +31,6 @@ from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.text import envelope_of, opened
 from rerank_cli.inputs.trec import is_jsonl, run_line, text_of
-from rerank_cli.models.store import sha256_of
 from rerank_cli.terminal import encodable, format_size
 from rerank_cli.types import Document, ScorerInfo
 from rerank_cli.user_files import cache_directory
@@ -99,7 +99,7 @@ def lines_in(stream: BinaryIO, name: str, most: int) -> Iterator[Line]:
 def digest_of(path: Path) -> str:
     """A hash of a file's bytes; raises `InputError`."""
     try:
-        return sha256_of(path)
+        return file_digest(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from rerank_cli import __version__, machine
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand
 from rerank_cli.errors import ConfigError, ExitCode, RerankError
@@ -24,7 +25,7 @@ from rerank_cli.models import offline, read
 from rerank_cli.models.catalogue import Sample, entries
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
 from rerank_cli.models.onnx_file import is_dynamic
-from rerank_cli.models.store import MANIFEST, Store, sha256_of
+from rerank_cli.models.store import MANIFEST, Store
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.runtimes import RuntimeOptions
@@ -108,7 +109,7 @@ def _check_files(folder: ModelFolder) -> Iterator[Check]:
     wrong = []
     for path, expected in sums.items():
         try:
-            if sha256_of(path) != expected:
+            if file_digest(path) != expected:
                 wrong.append(f"{path} has changed")
         except OSError as error:
             wrong.append(f"{path}: {error.strerror}")
@@ -194,6 +195,7 @@ _PACKAGES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "httpx2", "pydantic",
     "typer", "huggingface-hub",
 )  # fmt: skip
+_HASH_DIGITS = 16  # of a file, enough to tell it from another in a report of a bug
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _PASSAGE = "The parcel comes back within thirty days."
 
@@ -288,7 +290,7 @@ def _model(model: str | None, engine: RuntimeOptions) -> tuple[dict[str, Any], l
     from rerank_cli.scorers import local_folder, open_scorer
 
     folder = local_folder(model)
-    files = [] if folder is None else _files(folder)
+    files = [] if folder is None else [_file(path) for path in folder.files()]
     if files:
         import rerank_cli.scorers.cross_encoder  # noqa: F401 - to import is not to open
 
@@ -316,19 +318,8 @@ def _first_score(scorer: Scorer) -> float:
     return time.perf_counter() - began
 
 
-def _files(folder: ModelFolder) -> list[dict[str, Any]]:
-    """The files of a local model: its graph, with the weights beside it, and its tokenizer."""
-    from rerank_cli.models.onnx_file import needs
-
-    weights = [folder.graph.parent / name for name in needs(folder.graph)]
-    return [_file(path) for path in (folder.graph, *weights, folder.tokenizer)]
-
-
 def _file(path: Path) -> dict[str, Any]:
-    import hashlib
-
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
+    digest = file_digest(path, "blake2b")[:_HASH_DIGITS]
     return {"path": str(path), "bytes": path.stat().st_size, "hash": digest}
 
 

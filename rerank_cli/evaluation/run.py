@@ -386,13 +386,7 @@ def compare_windows(
 def stamp_of(system: System, remote: RemoteOptions) -> str:
     """What changes with a local model's files, or is where a provider is."""
     folder = None if system.model == _BM25 else local_folder(system.model)
-    if folder is None:
-        return remote.base_url or ""
-    from rerank_cli.models.onnx_file import needs
-
-    beside = [folder.graph.parent / name for name in needs(folder.graph)]
-    found = [path.stat() for path in (folder.graph, folder.tokenizer, *beside)]
-    return " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in found)
+    return (remote.base_url or "") if folder is None else folder.stamp()
 
 
 def score_by_words(task: Task) -> dict[str, dict[str, float]]:

@@ -7,7 +7,6 @@
 Needs the extra `export`. The report's samples and checksums are what `rerank doctor` checks by.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import MissingExtra, ModelError, UsageError
 from rerank_cli.models.catalogue import Prompt, Sample, prompts
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, length_in
@@ -264,11 +264,8 @@ def write_report(
     tests = [asdict(one) for one in samples]
     (folder / SELF_TEST).write_text(json.dumps(tests, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(compared, name, recipe), encoding="utf-8")
-    lines = []
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as stream:
-            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {path.name}\n")
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    sums = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    (folder / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
 
 
 def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.catalogue import Prompt, prompts
 
@@ -45,6 +46,25 @@ class ModelFolder:
     padding: int = 0
     languages: Sequence[str] = ()
     prompt: Prompt | None = None
+
+    def files(self) -> list[Path]:
+        """The files that scores depend on: the graph, its tokenizer, and weights beside it."""
+        from rerank_cli.models.onnx_file import needs  # which imports protobuf
+
+        weights = [self.graph.parent / name for name in needs(self.graph)]
+        return [self.graph, self.tokenizer, *weights]
+
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each of its files, by name; raises `ModelError`."""
+        try:
+            return {path.name: file_digest(path) for path in self.files()}
+        except OSError as error:
+            raise ModelError(f"{error.filename or self.graph}: {error.strerror}") from error
+
+    def stamp(self) -> str:
+        """What changes with its files, found without reading them: sizes and times."""
+        states = [path.stat() for path in self.files()]
+        return " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states)
 
 
 def describe(

@@ -23,9 +23,9 @@ import huggingface_hub
 from huggingface_hub import errors
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
-from rerank_cli.atomic_files import sync
+from rerank_cli.atomic_files import file_digest, sync
 from rerank_cli.errors import ModelError, UnusableProxy
-from rerank_cli.models.store import File, sha256_of
+from rerank_cli.models.store import File
 from rerank_cli.terminal import format_size
 
 _USUAL = "https://huggingface.co"
@@ -242,7 +242,7 @@ def _is_transient(error: ModelError) -> bool:
 
 def _checked(path: Path, file: RemoteFile, of: Listing) -> File:
     """The file's hash, if it has the one that the Hub says."""
-    digest = sha256_of(path)
+    digest = file_digest(path)
     wrong = digest != file.sha256 if file.sha256 else file.blob not in ("", _blob_of(path))
     if wrong:
         path.unlink()

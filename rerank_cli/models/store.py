@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.atomic_files import replace_file, sync
+from rerank_cli.atomic_files import file_digest, replace_file, sync
 from rerank_cli.errors import ModelError
 from rerank_cli.user_files import data_directory
 
@@ -101,7 +101,7 @@ class Installed:
         for name, file in self.manifest.files.items():
             path = self.folder / name
             try:
-                size, digest = path.stat().st_size, sha256_of(path)
+                size, digest = path.stat().st_size, file_digest(path)
             except OSError as error:
                 yield name, str(error.strerror)
                 continue
@@ -210,14 +210,6 @@ class Store:
     def _clear(self) -> None:
         for path in self.root.glob(f"{_REMOVING}-*"):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def sha256_of(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal; raises `OSError`."""
-    import hashlib  # 2 ms that only who hashes pays
-
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read(path: Path) -> Installed:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from zlib import adler32, crc32
 
-from rerank_cli.atomic_files import sync
+from rerank_cli.atomic_files import file_digest, sync
 from rerank_cli.user_files import cache_directory
 
 VARIABLE = "RERANK_PREPARED"
@@ -28,6 +28,7 @@ _MANIFEST = "manifest.json"
 _MAKING = ".making"
 _LOCK = ".lock"
 _KNOWN = "known"
+_ALGORITHM = "blake2b"  # faster than SHA-256
 # What was not opened for so long is removed when something new is made.
 _KEPT = 30 * 86_400.0  # seconds
 _SEEN = 86_400.0  # an opening is noted once in so long
@@ -114,7 +115,7 @@ class Prepared:
             return record
         if not _is_writable(self.root):
             raise Unprepared(f"{self.root}: cannot be written")
-        record = {**stated, "digest": _digest_of(source), "needs": list(needs(source))}
+        record = {**stated, "digest": file_digest(source, _ALGORITHM), "needs": list(needs(source))}
         place.parent.mkdir(parents=True, exist_ok=True)
         _write(place, record)
         return record
@@ -138,7 +139,10 @@ class Prepared:
                 stamp = _stamp(path)
                 if stamp == entry["stamp"]:
                     continue
-                if stamp[0] != entry["stamp"][0] or _digest_of(path) != entry["digest"]:
+                if (
+                    stamp[0] != entry["stamp"][0]
+                    or file_digest(path, _ALGORITHM) != entry["digest"]
+                ):
                     self.discard(target, f"{name} is not as it was written")
                     return False
             except (OSError, KeyError, TypeError, IndexError):
@@ -202,7 +206,7 @@ def _inventory(folder: Path) -> Mapping[str, Any]:
     files = {}
     for path in sorted(folder.iterdir()):
         sync(path)
-        files[path.name] = {"stamp": _stamp(path), "digest": _digest_of(path)}
+        files[path.name] = {"stamp": _stamp(path), "digest": file_digest(path, _ALGORITHM)}
     return files
 
 
@@ -210,13 +214,6 @@ def _stamp(path: Path) -> Stamp:
     """What changes with a file's content: its size, its times, and which file it is."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _digest_of(path: Path) -> str:
-    import hashlib  # 2 ms that only the first use pays
-
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def _short(text: str) -> str:

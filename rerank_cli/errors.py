@@ -18,6 +18,8 @@ A message says what, which and why in one line; a hint says what to do now. What
 tree is a bug, and ends in `ExitCode.BUG`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -85,6 +87,15 @@ class MissingExtra(InputError):
             f"{what} needs the extra {extra}, and it is not installed",
             hint=f"pip install 'rerank-cli[{extra}]'",
         )
+
+
+@contextmanager
+def require_extra(what: str, extra: str) -> Iterator[None]:
+    """Raise `MissingExtra` where the block imports what is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(what, extra) from error
 
 
 class OutputError(RerankError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rerank_cli.batch.outputs import ERROR, RAW_SCORE, RESULTS, SCORE, Shape, pair_of, results_of
 from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, Item, Outcome, record_of, reservoir
 from rerank_cli.batch.sources import digest_of
-from rerank_cli.errors import InputError, MissingExtra, OutputError
+from rerank_cli.errors import InputError, OutputError, require_extra
 from rerank_cli.types import ScorerInfo
 
 if TYPE_CHECKING:
@@ -183,11 +183,9 @@ def _with_results(schema: "pa.Schema", shape: Shape, *, pairs: bool) -> "pa.Sche
 
 
 def _opened(path: Path) -> Any:
-    try:
+    with require_extra(f"{path}: Parquet", "parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra(f"{path}: Parquet", "parquet") from error
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rerank_cli.errors import InputError, MissingExtra, UsageError
+from rerank_cli.errors import InputError, UsageError, require_extra
 from rerank_cli.inputs.trec import found, objects_of, qrels_of, run_of, texts_of
 from rerank_cli.types import Document
 
@@ -342,11 +342,9 @@ def retrieved(
     collection: Collection, queries: Mapping[str, str], depth: int
 ) -> dict[str, list[Candidate]]:
     """BM25's best documents for each query, best first; those without a shared word are none."""
-    try:
+    with require_extra("rerank eval", "eval"):
         import bm25s
         import Stemmer
-    except ImportError as error:
-        raise MissingExtra("rerank eval", "eval") from error
     if not collection.corpus:
         raise InputError(f"{collection.name}: the corpus is empty")
     stemmer = Stemmer.Stemmer("english")

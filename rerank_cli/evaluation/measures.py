@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_cli.errors import MissingExtra, UsageError
+from rerank_cli.errors import UsageError, require_extra
 from rerank_cli.evaluation.datasets import Candidate, Qrels, Task, ordered
 
 DEFAULT = ("nDCG@10", "RR@10", "AP")
@@ -23,10 +23,8 @@ Figures = dict[str, dict[str, float]]  # by measure and query
 
 def parsed(names: Sequence[str]) -> dict[str, Any]:
     """Measures by their names; raises `UsageError` for what cannot be computed, `MissingExtra`."""
-    try:
+    with require_extra("rerank eval", "eval"):
         import ir_measures
-    except ImportError as error:
-        raise MissingExtra("rerank eval", "eval") from error
     found = {}
     for name in names:
         try:
@@ -187,10 +185,8 @@ def rank_biased_overlap(first: Sequence[str], second: Sequence[str]) -> float:
 
 
 def _tau(first: Sequence[float], second: Sequence[float]) -> float:
-    try:
+    with require_extra("rerank eval", "eval"):
         from scipy.stats import kendalltau
-    except ImportError as error:
-        raise MissingExtra("rerank eval", "eval") from error
     flat = [len(set(scores)) == 1 for scores in (first, second)]
     if all(flat):
         return 1.0

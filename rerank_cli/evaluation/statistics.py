@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_cli.errors import MissingExtra
+from rerank_cli.errors import require_extra
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
@@ -98,10 +98,8 @@ def combined(
 
 
 def _interval(gains: Sequence[Any], seed: int) -> tuple[float, float]:
-    try:
+    with require_extra("rerank eval", "eval"):
         from scipy import stats
-    except ImportError as error:
-        raise MissingExtra("rerank eval", "eval") from error
     random = np.random.default_rng(seed)
     if len(gains) == 1 and len(gains[0]) > 1:
         batch = max(1, min(DRAWS, _MEMORY // len(gains[0])))

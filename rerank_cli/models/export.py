@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rerank_cli.atomic_files import file_digest
-from rerank_cli.errors import MissingExtra, ModelError, UsageError
+from rerank_cli.errors import ModelError, UsageError, require_extra
 from rerank_cli.models.catalogue import Prompt, Sample, prompts
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, length_in
 
@@ -75,12 +75,10 @@ def write_texts(checkpoint: Checkpoint, source: Path, folder: Path) -> None:
 
 
 def _libraries() -> tuple[Any, Any]:
-    try:
+    with require_extra("rerank models export", "export"):
         import onnx  # noqa: F401 - to say now what would be missed later
         import torch
         import transformers
-    except ImportError as error:
-        raise MissingExtra("rerank models export", "export") from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return torch, transformers

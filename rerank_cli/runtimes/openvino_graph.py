@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rerank_cli import machine
-from rerank_cli.errors import MissingExtra, ModelError, ScorerError
+from rerank_cli.errors import ModelError, ScorerError, require_extra
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row
@@ -38,10 +38,8 @@ def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> 
     """Compile a model's graph or open what was compiled of it; raises `ModelError`."""
     # OpenVINO reports its use through this package, and does without where it cannot be imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
+    with require_extra("--runtime openvino", "openvino"):
         import openvino
-    except ImportError as error:
-        raise MissingExtra("--runtime openvino", "openvino") from error
     core = openvino.Core()
     path = folder.graph
     # One stream a thread: runs side by side, and each on a core of its own.

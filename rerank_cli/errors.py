@@ -87,6 +87,7 @@ class MissingExtra(InputError):
             f"{what} needs the extra {extra}, and it is not installed",
             hint=f"pip install 'rerank-cli[{extra}]'",
         )
+        self.extra = extra
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.errors import ExitCode
-from rerank_cli.inputs.file_types import COMPRESSED, FORMATS, LINES, Unit
+from rerank_cli.inputs.file_types import COMPRESSED, LINES, Unit
+from rerank_cli.inputs.source import FORMATS
 from rerank_cli.models.catalogue import entries
 from rerank_cli.providers.catalogue import names
 from rerank_cli.render import EXPLAINING, Format

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from rerank_cli import progress
 from rerank_cli.atomic_files import Destination
 from rerank_cli.cli import options
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
+from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.files import content_of, names_in
@@ -135,7 +137,7 @@ def _reading(ctx: typer.Context) -> Reading:
     has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
     return Reading(
         unit=given["unit"],
-        form=given["input_format"],
+        input_format=given["input_format"],
         fields=Fields(given["field"] or [], given["id_field"]),
         null=given["null"] and not has_names,
         grep=given["grep"],
@@ -250,11 +252,14 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
         name = "standard input" if path == "-" else path
         terminal.warn(f"{name}: binary, not text: left out", hint=_binary_hint(inputs))
     _warn_of_more(len(report.binary), "binary", terminal)
-    if extra := report.skipped[NEEDS_EXTRA]:
-        terminal.warn(
-            f"{counted(extra, 'file')} left out: HTML, PDF and DOCX need the extra docs",
-            hint="pip install 'rerank-cli[docs]'",
-        )
+    for extra, formats in formats_by_extra().items():
+        if count := report.skipped[NEEDS_EXTRA[extra]]:
+            names = [format_.upper() for format_ in formats]
+            terminal.warn(
+                f"{counted(count, 'file')} left out: {_joined(names, 'and')} "
+                f"need{'s' if len(names) == 1 else ''} the extra {extra}",
+                hint=f"pip install 'rerank-cli[{extra}]'",
+            )
     for problem in report.problems[:_NAMED_FILES]:
         terminal.warn(str(problem), problem.hint)
     _warn_of_more(len(report.problems), "that could not be read", terminal)
@@ -264,9 +269,16 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
 
 
 def _binary_hint(inputs: Inputs) -> str | None:
-    if "-" in inputs.report.binary:
-        return "-0 reads lines that end with NUL; --input-format pdf or docx such a file"
-    return None
+    if STDIN not in inputs.report.binary:
+        return None
+    binary = [format_ for format_, converter in CONVERTERS.items() if converter.is_binary]
+    formats = _joined(binary, "or")
+    return f"-0 reads lines that end with NUL; --input-format {formats} such a file"
+
+
+def _joined(names: Sequence[str], word: str) -> str:
+    """Names in words: `a, b and c`."""
+    return f" {word} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:

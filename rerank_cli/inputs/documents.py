@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import InputError, MissingExtra, OutputError
+from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import Found, Place, find, unreadable
 from rerank_cli.inputs.source import BinarySource, Reading, Source
@@ -69,7 +70,7 @@ class Replayed:
 
 
 BINARY = "binary"
-NEEDS_EXTRA = "in need of the extra docs"
+NEEDS_EXTRA = {extra: f"in need of the extra {extra}" for extra in formats_by_extra()}
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class Report:
     @property
     def unreadable(self) -> bool:
         """Whether something was left out because of what it holds, and not of what it is called."""
-        return bool(self.skipped[BINARY] or self.skipped[NEEDS_EXTRA])
+        return any(self.skipped[reason] for reason in (BINARY, *NEEDS_EXTRA.values()))
 
 
 @dataclass(slots=True)
@@ -188,7 +189,7 @@ class Inputs:
                 if place.named:
                     raise problem from error
                 if isinstance(error, MissingExtra):
-                    self.report.skipped[NEEDS_EXTRA] += 1
+                    self.report.skipped[NEEDS_EXTRA[error.extra]] += 1
                 else:
                     self.report.problems.append(problem)
 
@@ -216,7 +217,7 @@ class Inputs:
         A stream, which a list may name, cannot be looked into beforehand.
         """
         reading, path = self.reading, place.path
-        said = reading.unit is not Unit.AUTO or reading.form is not None
+        said = reading.unit is not Unit.AUTO or reading.input_format is not None
         if place.named or said or _is_stream(path):
             return reading
         if reading.kinds(path, stream=False)[1] is Unit.RECORD:
@@ -224,7 +225,7 @@ class Inputs:
                 with _plainly(path) as stream:
                     next(Source(path, reading, stream, stream=False).documents(), None)
             except InputError:
-                return replace(reading, form=InputFormat.TEXT, unit=Unit.FILE)
+                return replace(reading, input_format=InputFormat.TEXT, unit=Unit.FILE)
         return reading
 
     @contextmanager

@@ -1,6 +1,6 @@
-"""What a source holds and what one document of it is: by its name, unless it is said.
+"""What a source may hold and what one document of it may be: the choices that a user has.
 
-The choices that a user has, and names; nothing here looks into files.
+What each kind is read by is in the tables of `records` and `conversion`.
 """
 
 from enum import StrEnum
@@ -39,22 +39,6 @@ class Prepend(StrEnum):
     PATH = "path"
 
 
-TABLES = {InputFormat.CSV, InputFormat.TSV}
-RECORDS = {InputFormat.JSONL, InputFormat.JSON, *TABLES}
-# Held as text in a form of its own: what is read, and given back, is that text.
-CONVERTED = {InputFormat.HTML, InputFormat.PDF, InputFormat.DOCX}
-FORMATS = {
-    ".jsonl": InputFormat.JSONL,
-    ".ndjson": InputFormat.JSONL,
-    ".json": InputFormat.JSON,
-    ".csv": InputFormat.CSV,
-    ".tsv": InputFormat.TSV,
-    ".html": InputFormat.HTML,
-    ".htm": InputFormat.HTML,
-    ".xhtml": InputFormat.HTML,
-    ".pdf": InputFormat.PDF,
-    ".docx": InputFormat.DOCX,
-}
 LINES = {".txt", ".log"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
@@ -66,17 +50,3 @@ def suffix_of(path: str) -> str:
     if name.suffix.lower() in COMPRESSED:
         name = PurePath(name.stem)
     return name.suffix.lower()
-
-
-def format_of(path: str) -> InputFormat:
-    """What a source's name says that it holds."""
-    return FORMATS.get(suffix_of(path), InputFormat.TEXT)
-
-
-def unit_of(path: str, form: InputFormat, *, stream: bool) -> Unit:
-    """What one document is, where it is not said; a `stream` has no name that would tell."""
-    if form in RECORDS:
-        return Unit.RECORD
-    if form in CONVERTED:
-        return Unit.FILE
-    return Unit.LINE if stream or suffix_of(path) in LINES else Unit.FILE

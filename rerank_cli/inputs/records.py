@@ -7,14 +7,15 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO, NamedTuple, get_args
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.text import Block, Decoder, lines
+from rerank_cli.inputs.text import Block, Decoder, line_blocks, lines
 from rerank_cli.media import Kind, label, located, one
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
@@ -304,16 +305,26 @@ _LONGEST_FIELD = 1 << 26
 _OTHER_DELIMITERS = ";\t|"
 
 
-def rows(
-    stream: BinaryIO, envelope: Envelope, decoder: Decoder, form: InputFormat, source: str
-) -> tuple[Envelope, Iterator[tuple[dict[str, str], Block]]]:
+Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
+
+
+def _read_table(
+    stream: BinaryIO,
+    envelope: Envelope,
+    decoder: Decoder,
+    source: str,
+    _end: str,
+    *,
+    delimiter: str | None = None,
+) -> Records:
     """Read the header, which goes into the envelope, and then row after row.
 
-    A row is a mapping from the columns' names; fields beyond them are in its bytes only. Raises
-    `InputError` naming the line of what is no table.
+    A row is a mapping from the columns' names; fields beyond them are in its bytes only. Between
+    fields is a `delimiter`, and then quotation marks are text; by default the header tells it, and
+    fields may be quoted. Raises `InputError` naming the line of what is no table.
     """
     table = _Table(stream, envelope, decoder, source)
-    header = table.begin(form)
+    header = table.begin(delimiter)
     return replace(envelope, header=header, delimiter=table.delimiter), table.rows()
 
 
@@ -329,7 +340,7 @@ class _Table:
         self._line = 0
         self._ended = False
 
-    def begin(self, form: InputFormat) -> bytes:
+    def begin(self, delimiter: str | None) -> bytes:
         """Read the header: its names, and the bytes that it is."""
         import csv  # only tables need it
 
@@ -338,9 +349,10 @@ class _Table:
         while not text.strip("\r\n") and (raw := next(self._lines, b"")):
             first.append(raw)
             text = raw.decode(self._decoder.encoding, "replace")
-        if form is InputFormat.TSV:
-            self.delimiter = "\t"
-            self._reader = csv.reader(self._texts(first), delimiter="\t", quoting=csv.QUOTE_NONE)
+        if delimiter is not None:
+            self.delimiter = delimiter
+            texts = self._texts(first)
+            self._reader = csv.reader(texts, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         else:
             if "," not in text:
                 self.delimiter = next((d for d in _OTHER_DELIMITERS if d in text), ",")
@@ -393,3 +405,44 @@ def _told_apart(names: list[str]) -> list[str]:
             own, number = f"{name}.{number}", number + 1
         apart.append(own)
     return apart
+
+
+class RecordReader(NamedTuple):
+    """How records of one kind are read. Names of files with them end in one of `suffixes`.
+
+    `read` takes a stream, its envelope and decoder, the source's name and what ends a line. It
+    gives the envelope, of a table with its header, and each record with its block. `is_table` says
+    that records are rows under a header.
+    """
+
+    suffixes: Sequence[str]
+    read: Callable[[BinaryIO, Envelope, Decoder, str, str], Records]
+    is_table: bool = False
+
+
+def _read_json(
+    stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str, _end: str
+) -> Records:
+    return envelope, json_values(stream, envelope, decoder, source)
+
+
+def _read_json_lines(
+    stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str, end: str
+) -> Records:
+    """One value a line, but for blank lines."""
+    blocks = line_blocks(stream, envelope, decoder, end)
+    values = (
+        (parsed(block.text, f"{source}:{block.line}"), block)
+        for block in blocks
+        if block.text.strip()
+    )
+    return envelope, values
+
+
+JSON_LINES = RecordReader((".jsonl", ".ndjson"), _read_json_lines)
+RECORD_READERS: Mapping[InputFormat, RecordReader] = {
+    InputFormat.JSONL: JSON_LINES,
+    InputFormat.JSON: RecordReader((".json",), _read_json),
+    InputFormat.CSV: RecordReader((".csv",), _read_table, is_table=True),
+    InputFormat.TSV: RecordReader((".tsv",), partial(_read_table, delimiter="\t"), is_table=True),
+}

@@ -9,22 +9,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from rerank_cli.errors import UsageError
-from rerank_cli.inputs.file_types import (
-    CONVERTED,
-    IMAGES,
-    STDIN,
-    TABLES,
-    InputFormat,
-    Prepend,
-    Unit,
-    format_of,
-    suffix_of,
-    unit_of,
-)
-from rerank_cli.inputs.records import Fields, document_of, parsed
+from rerank_cli.inputs.conversion import CONVERTERS, convert
+from rerank_cli.inputs.file_types import IMAGES, LINES, STDIN, InputFormat, Prepend, Unit, suffix_of
+from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, Fields, document_of
 from rerank_cli.inputs.text import (
     Block,
     Decoder,
@@ -40,6 +30,27 @@ from rerank_cli.types import Document, Envelope, ScorerInfo
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)
 _MARKDOWN = {".md", ".markdown", ".mdx"}
+# What a file holds, by its suffix; any other is text.
+FORMATS = {
+    suffix: format_
+    for table in (RECORD_READERS, CONVERTERS)
+    for format_, entry in table.items()
+    for suffix in entry.suffixes
+}
+
+
+def format_of(path: str) -> InputFormat:
+    """What a source's name says that it holds."""
+    return FORMATS.get(suffix_of(path), InputFormat.TEXT)
+
+
+def unit_of(path: str, format_: InputFormat, *, stream: bool) -> Unit:
+    """What one document is, where it is not said; a `stream` has no name that would tell."""
+    if format_ in RECORD_READERS:
+        return Unit.RECORD
+    if format_ in CONVERTERS:
+        return Unit.FILE
+    return Unit.LINE if stream or suffix_of(path) in LINES else Unit.FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class Reading:
     """
 
     unit: Unit = Unit.AUTO
-    form: InputFormat | None = None
+    input_format: InputFormat | None = None
     fields: Fields = field(default_factory=Fields)
     null: bool = False
     grep: bool = False
@@ -62,32 +73,36 @@ class Reading:
         """Find what makes no sense together; raises `UsageError`."""
         if self.grep and self.unit not in (Unit.AUTO, Unit.LINE):
             raise UsageError(f"--grep reads lines, and --unit {self.unit} something else")
-        if self.grep and self.form not in (None, InputFormat.TEXT):
-            raise UsageError(f"--grep reads lines, and --input-format {self.form} something else")
+        if self.grep and self.input_format not in (None, InputFormat.TEXT):
+            raise UsageError(
+                f"--grep reads lines, and --input-format {self.input_format} something else"
+            )
         if self.grep and (self.fields.text or self.fields.id):
             raise UsageError("--grep reads lines, and lines have no fields")
 
     def kinds(self, path: str, *, stream: bool) -> tuple[InputFormat, Unit]:
         """What a source holds, and what one document of it is."""
-        form = self.form
-        if form is None:
-            form = InputFormat.TEXT if self.grep else format_of(path)
-            if form is InputFormat.TEXT and self._holds_records(path, stream=stream):
-                form = InputFormat.JSONL
+        format_ = self.input_format
+        if format_ is None:
+            format_ = InputFormat.TEXT if self.grep else format_of(path)
+            if format_ is InputFormat.TEXT and self._holds_records(path, stream=stream):
+                format_ = InputFormat.JSONL
         if self.grep:
-            return form, Unit.LINE
-        return form, self.unit if self.unit is not Unit.AUTO else unit_of(path, form, stream=stream)
+            return format_, Unit.LINE
+        if self.unit is not Unit.AUTO:
+            return format_, self.unit
+        return format_, unit_of(path, format_, stream=stream)
 
     def may_be_image(self, path: str) -> bool:
         """Whether a file's name says that it is an image, and the scorer reads such."""
         wanted = self.scorer is not None and "image" in self.scorer.media
-        said = self.form is not None or self.grep
+        said = self.input_format is not None or self.grep
         return wanted and not said and PurePath(path).suffix.lower() in IMAGES
 
     def is_table(self, path: str) -> bool:
         """Whether a file has rows under a header."""
-        form, unit = self.kinds(path, stream=False)
-        return unit is Unit.RECORD and form in TABLES
+        format_, unit = self.kinds(path, stream=False)
+        return unit is Unit.RECORD and RECORD_READERS.get(format_, JSON_LINES).is_table
 
     def _holds_records(self, path: str, *, stream: bool) -> bool:
         """Whether lines are JSON: it is said, or fields of what would be lines are asked for."""
@@ -122,12 +137,10 @@ class Source:
 
         Raises `BinarySource`, and `InputError` naming the place of what cannot be read.
         """
-        form, unit = self.reading.kinds(self.path, stream=self.stream)
+        format_, unit = self.reading.kinds(self.path, stream=self.stream)
         head, content = opened(self.content, self.path)
-        if form in CONVERTED and not self.reading.grep:
-            from rerank_cli.inputs.conversion import converted
-
-            text, self.title = converted(content.read(), form, self.path)
+        if format_ in CONVERTERS and not self.reading.grep:
+            text, self.title = convert(content.read(), format_, self.path)
             content = io.BytesIO(text.encode())
         else:
             self.envelope = envelope_of(head)
@@ -136,13 +149,13 @@ class Source:
             content.read(len(self.envelope.mark))
         self.begun = True
         decoder = Decoder(self.envelope.encoding)
-        for document in self._read(content, form, unit, decoder):
+        for document in self._read(content, format_, unit, decoder):
             self.undecodable += decoder.undecodable > 0
             decoder.undecodable = 0
             yield self._titled(document)
 
     def _read(
-        self, content: BinaryIO, form: InputFormat, unit: Unit, decoder: Decoder
+        self, content: BinaryIO, format_: InputFormat, unit: Unit, decoder: Decoder
     ) -> Iterator[Document]:
         envelope = self.envelope
         if self.reading.grep:
@@ -159,7 +172,10 @@ class Source:
                 )
         elif unit is Unit.RECORD:
             fields, titled = self.reading.fields, self.reading.prepend is Prepend.TITLE
-            for record, block in self._records(content, form, decoder):
+            reader = RECORD_READERS.get(format_, JSON_LINES)
+            end = self._terminator
+            self.envelope, records = reader.read(content, envelope, decoder, self.path, end)
+            for record, block in records:
                 yield document_of(
                     record,
                     fields,
@@ -187,25 +203,6 @@ class Source:
         if unit is Unit.PARAGRAPH:
             return paragraph_blocks(content, self.envelope, decoder)
         return line_blocks(content, self.envelope, decoder, self._terminator)
-
-    def _records(
-        self, content: BinaryIO, form: InputFormat, decoder: Decoder
-    ) -> Iterator[tuple[Any, Block]]:
-        if form in TABLES:
-            from rerank_cli.inputs.records import rows
-
-            self.envelope, records = rows(content, self.envelope, decoder, form, self.path)
-            return records
-        if form is InputFormat.JSON:
-            from rerank_cli.inputs.records import json_values
-
-            return json_values(content, self.envelope, decoder, self.path)
-        lines = line_blocks(content, self.envelope, decoder, self._terminator)
-        return (
-            (parsed(line.text, f"{self.path}:{line.line}"), line)
-            for line in lines
-            if line.text.strip()
-        )
 
     @property
     def _terminator(self) -> str:

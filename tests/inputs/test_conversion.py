@@ -2,6 +2,7 @@
 
 import io
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError, MissingExtra
-from rerank_cli.inputs.conversion import converted
+from rerank_cli.inputs.conversion import CONVERTERS, convert
 from rerank_cli.inputs.file_types import InputFormat, Prepend
-from tests.conftest import process
+from rerank_cli.inputs.records import RECORD_READERS
+from rerank_cli.inputs.source import FORMATS
+from tests.conftest import ROOT, Run, process
 from tests.support.reading import inputs_of, read
 
 
@@ -75,9 +78,21 @@ def docx(*paragraphs: str) -> bytes:
     return out.getvalue()
 
 
+def test_every_input_format_is_text_or_in_one_table() -> None:
+    assert [InputFormat.TEXT, *RECORD_READERS, *CONVERTERS] == list(InputFormat)
+    suffixes = [suffix for reader in RECORD_READERS.values() for suffix in reader.suffixes]
+    suffixes += [suffix for converter in CONVERTERS.values() for suffix in converter.suffixes]
+    assert sorted(FORMATS) == sorted(suffixes)
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {entry.extra for entry in CONVERTERS.values()} <= set(project["optional-dependencies"])
+
+
 def test_html() -> None:
     data = page("one &amp; <b>two</b>", "The\n  title &lt;").encode()
-    found = converted(data, InputFormat.HTML, "a.html")
+    found = convert(data, InputFormat.HTML, "a.html")
     assert (found.text.strip(), found.title) == ("one & two", "The title <")
 
 
@@ -99,53 +114,55 @@ def test_html() -> None:
 def test_the_character_set_of_a_page(declared: str, written: str) -> None:
     text = {"windows-1251": "Привет", "shift_jis": "日本語"}.get(written, "Grüße")
     data = page(text, text, declared).encode(written)
-    found = converted(data, InputFormat.HTML, "a.html")
+    found = convert(data, InputFormat.HTML, "a.html")
     assert (found.text.strip(), found.title) == (text, text)
 
 
 def test_xhtml_declares_its_encoding_and_is_read() -> None:
     data = b'<?xml version="1.0" encoding="utf-8"?>\n' + page("caf\u00e9").encode()
-    assert converted(data, InputFormat.HTML, "a.xhtml").text.strip() == "café"
+    assert convert(data, InputFormat.HTML, "a.xhtml").text.strip() == "café"
 
 
 @pytest.mark.parametrize("data", [b"", b"  \n", b"<!-- only this -->", b"<p></p>"])
 def test_a_page_may_be_blank(data: bytes) -> None:
-    assert converted(data, InputFormat.HTML, "a.html").text.strip() == ""
+    assert convert(data, InputFormat.HTML, "a.html").text.strip() == ""
 
 
 def test_a_page_of_nothing_but_titles() -> None:
     data = b"<p>text</p>" + b"<title>" * 20_000
-    assert converted(data, InputFormat.HTML, "a.html").title == ""
+    assert convert(data, InputFormat.HTML, "a.html").title == ""
 
 
 def test_pdf() -> None:
-    found = converted(pdf("First page", "Second page", title="A title"), InputFormat.PDF, "a.pdf")
+    found = convert(pdf("First page", "Second page", title="A title"), InputFormat.PDF, "a.pdf")
     assert (found.text, found.title) == ("First page\n\nSecond page", "A title")
-    assert converted(pdf("text"), InputFormat.PDF, "a.pdf").title == ""
+    assert convert(pdf("text"), InputFormat.PDF, "a.pdf").title == ""
 
 
 def test_docx() -> None:
-    assert converted(docx("One", "", "Two"), InputFormat.DOCX, "a.docx").text == "One\n\nTwo\n\n"
+    assert convert(docx("One", "", "Two"), InputFormat.DOCX, "a.docx").text == "One\n\nTwo\n\n"
 
 
 @given(
     st.binary(max_size=60), st.sampled_from([InputFormat.HTML, InputFormat.PDF, InputFormat.DOCX])
 )
-def test_any_bytes_are_read_or_an_error_that_names_the_file(data: bytes, form: InputFormat) -> None:
+def test_any_bytes_are_read_or_an_error_that_names_the_file(
+    data: bytes, format_: InputFormat
+) -> None:
     message = ""
     try:
-        converted(data, form, "some.file").text.encode()
+        convert(data, format_, "some.file").text.encode()
     except InputError as error:
         message = str(error)
-    assert message == "" or message.startswith(f"some.file: cannot be read as {form.upper()}")
+    assert message == "" or message.startswith(f"some.file: cannot be read as {format_.upper()}")
 
 
-@pytest.mark.parametrize("form", [InputFormat.PDF, InputFormat.DOCX])
-def test_damaged_files_are_errors(form: InputFormat) -> None:
-    content = pdf("text" * 50) if form is InputFormat.PDF else docx("text" * 50)
+@pytest.mark.parametrize("format_", [InputFormat.PDF, InputFormat.DOCX])
+def test_damaged_files_are_errors(format_: InputFormat) -> None:
+    content = pdf("text" * 50) if format_ is InputFormat.PDF else docx("text" * 50)
     for data in (b"", b"hello", content[: len(content) // 4]):
-        with pytest.raises(InputError, match=f"some.file: cannot be read as {form.upper()}"):
-            converted(data, form, "some.file")
+        with pytest.raises(InputError, match=f"some.file: cannot be read as {format_.upper()}"):
+            convert(data, format_, "some.file")
 
 
 def test_of_a_damaged_file_the_library_says_nothing_itself(tmp_path: Path) -> None:
@@ -178,6 +195,22 @@ def test_without_its_library_the_extra_is_named(
     assert list(inputs) == []
     assert inputs.report.skipped == {"in need of the extra docs": 1}
     assert inputs.report.problems == []
+
+
+def test_what_was_left_out_is_told_by_the_formats_and_extras_of_the_table(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.pdf").write_bytes(pdf("x"))
+    (tmp_path / "a.txt").write_text("x\n")
+    arguments = ["x", str(tmp_path), "-r", "-m", "bm25"]
+    assert rerank(*arguments).err == ""
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    assert rerank(*arguments).err == (
+        "rerank: 1 file left out: HTML, PDF and DOCX need the extra docs\n"
+        "\nhint: pip install 'rerank-cli[docs]'\n"
+    )
+    ran = rerank("x", "-m", "bm25", stdin=b"x\0\1")
+    assert "--input-format pdf or docx such a file" in ran.err
 
 
 def test_what_a_file_holds_is_given_back_as_text(tmp_path: Path) -> None:

@@ -389,7 +389,7 @@ def test_what_is_reported_is_of_the_last_time_through(tmp_path: Path) -> None:
 
 def test_a_list_may_name_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     give_stdin(monkeypatch, b'{"text": "one"}\n{"text": "two"}\n')
-    documents = list(inputs_of(listed=["-"], form=InputFormat.JSONL))
+    documents = list(inputs_of(listed=["-"], input_format=InputFormat.JSONL))
     assert [document.text for document in documents] == ["one", "two"]
 
 

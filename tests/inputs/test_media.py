@@ -65,7 +65,7 @@ def test_paths_begin_in_the_folder_of_their_file_or_here(
     (document,) = inputs_of("pics/a.csv")
     assert document.media == Media("image", str(Path("pics", "dog.png")))
     give_stdin(monkeypatch, b'{"image": "pics/dog.png"}\n')
-    (document,) = inputs_of("-", form=InputFormat.JSONL)
+    (document,) = inputs_of("-", input_format=InputFormat.JSONL)
     assert document.media == Media("image", str(Path("pics", "dog.png")))
 
 
@@ -153,7 +153,7 @@ def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) ->
 
 
 def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
-    inputs = inputs_of(pictures / "dog.png", form=InputFormat.TEXT)
+    inputs = inputs_of(pictures / "dog.png", input_format=InputFormat.TEXT)
     inputs.read_for(Viewer().info)
     assert list(inputs) == []
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import records as module
 from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.records import json_values, rows
+from rerank_cli.inputs.records import RECORD_READERS, json_values
 from rerank_cli.inputs.text import Block, Decoder
 from rerank_cli.types import Envelope
 from tests.support.reading import inputs_of, read
@@ -151,10 +151,10 @@ cells = st.text(st.sampled_from('ab é😀,";\t|\n'), max_size=8)
 
 
 def table(
-    content: bytes, form: InputFormat = InputFormat.CSV, encoding: str = "utf-8"
+    content: bytes, format_: InputFormat = InputFormat.CSV, encoding: str = "utf-8"
 ) -> tuple[Envelope, list[tuple[dict[str, str], Block]]]:
-    stream = io.BytesIO(content)
-    envelope, found = rows(stream, Envelope(encoding), Decoder(encoding), form, "x.csv")
+    stream, read = io.BytesIO(content), RECORD_READERS[format_].read
+    envelope, found = read(stream, Envelope(encoding), Decoder(encoding), "x.csv", "\n")
     return envelope, list(found)
 
 
@@ -185,10 +185,10 @@ def test_of_any_bytes_nothing_but_blank_lines_is_lost(content: bytes) -> None:
     def without_ends(raw: bytes) -> bytes:
         return raw.replace(b"\n", b"").replace(b"\r", b"")
 
-    for form in (InputFormat.CSV, InputFormat.TSV):
+    for format_ in (InputFormat.CSV, InputFormat.TSV):
         message, kept = "", b""
         try:
-            envelope, found = table(content, form)
+            envelope, found = table(content, format_)
             kept = envelope.header + b"".join(block.raw for _, block in found)
         except InputError as error:
             message = str(error)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit, format_of, suffix_of
+from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit, suffix_of
 from rerank_cli.inputs.records import Fields
-from rerank_cli.inputs.source import Reading
+from rerank_cli.inputs.source import Reading, format_of
 from tests.support.reading import give_stdin, inputs_of, names, read
 
 T, R = InputFormat.TEXT, InputFormat.JSONL
@@ -27,8 +27,8 @@ T, R = InputFormat.TEXT, InputFormat.JSONL
         ({}, "a.json", False, (InputFormat.JSON, Unit.RECORD)),
         ({}, "a.csv.xz", False, (InputFormat.CSV, Unit.RECORD)),
         ({}, "a.htm", False, (InputFormat.HTML, Unit.FILE)),
-        ({"form": InputFormat.TSV}, "-", True, (InputFormat.TSV, Unit.RECORD)),
-        ({"form": T}, "a.jsonl", False, (T, Unit.FILE)),
+        ({"input_format": InputFormat.TSV}, "-", True, (InputFormat.TSV, Unit.RECORD)),
+        ({"input_format": T}, "a.jsonl", False, (T, Unit.FILE)),
         ({"unit": Unit.LINE}, "a.jsonl", False, (R, Unit.LINE)),
         ({"unit": Unit.RECORD}, "a.txt", False, (R, Unit.RECORD)),
         ({"unit": Unit.RECORD}, "a.csv", False, (InputFormat.CSV, Unit.RECORD)),
@@ -38,7 +38,12 @@ T, R = InputFormat.TEXT, InputFormat.JSONL
         ({"fields": Fields(["x"])}, "a.md", False, (T, Unit.FILE)),
         ({"fields": Fields(["x"]), "unit": Unit.LINE}, "a.txt", False, (T, Unit.LINE)),
         ({"grep": True}, "a.jsonl", False, (T, Unit.LINE)),
-        ({"form": InputFormat.PDF, "unit": Unit.PARAGRAPH}, "-", True, ("pdf", Unit.PARAGRAPH)),
+        (
+            {"input_format": InputFormat.PDF, "unit": Unit.PARAGRAPH},
+            "-",
+            True,
+            ("pdf", Unit.PARAGRAPH),
+        ),
     ],
 )
 def test_what_a_source_holds(
@@ -63,18 +68,18 @@ RECORDS = {
 }
 
 
-@pytest.mark.parametrize("form", RECORDS)
+@pytest.mark.parametrize("format_", RECORDS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_stream_holds_what_is_said(
-    form: InputFormat, encoding: str, monkeypatch: pytest.MonkeyPatch
+    format_: InputFormat, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_stdin(monkeypatch, RECORDS[form].decode().encode(encoding))
-    assert [document.text for document in read("-", form=form)] == ["one", "two"]
+    give_stdin(monkeypatch, RECORDS[format_].decode().encode(encoding))
+    assert [document.text for document in read("-", input_format=format_)] == ["one", "two"]
 
 
 def test_records_that_end_with_nul(monkeypatch: pytest.MonkeyPatch) -> None:
     give_stdin(monkeypatch, b'{"text":\n"one"}\0{"text": "two"}')
-    documents = read("-", form=InputFormat.JSONL, null=True)
+    documents = read("-", input_format=InputFormat.JSONL, null=True)
     assert [(d.text, d.raw) for d in documents] == [
         ("one", b'{"text":\n"one"}\0'),
         ("two", b'{"text": "two"}\0'),

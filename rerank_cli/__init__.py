@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rerank_cli.errors import RerankError as RerankError
     from rerank_cli.providers import RemoteOptions as RemoteOptions
-    from rerank_cli.ranking.chunking import ChunkOptions as ChunkOptions
+    from rerank_cli.ranking import ChunkOptions as ChunkOptions
+    from rerank_cli.ranking import Selection as Selection
     from rerank_cli.ranking.reranker import Pending as Pending
     from rerank_cli.ranking.reranker import Reranker as Reranker
     from rerank_cli.ranking.reranker import rank as rank
-    from rerank_cli.ranking.results import Selection as Selection
     from rerank_cli.runtimes import RuntimeOptions as RuntimeOptions
     from rerank_cli.scorers import open_scorer as open_scorer
     from rerank_cli.types import Chunk as Chunk
@@ -40,10 +40,10 @@ _HOMES = {
     "Pending": "ranking.reranker",
     "rank": "ranking.reranker",
     "open_scorer": "scorers",
-    "ChunkOptions": "ranking.chunking",
+    "ChunkOptions": "ranking",
     "RemoteOptions": "providers",
     "RuntimeOptions": "runtimes",
-    "Selection": "ranking.results",
+    "Selection": "ranking",
     "Chunk": "types",
     "Document": "types",
     "Media": "types",

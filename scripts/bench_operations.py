@@ -29,7 +29,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rerank_cli import machine
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import Device, Network, Row, Runtime, RuntimeOptions, open_network
+from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
+from rerank_cli.runtimes.network import Network, Row, open_network
 from rerank_cli.runtimes.onnxruntime_graph import session_options
 from rerank_cli.runtimes.prepared_cache import Prepared
 

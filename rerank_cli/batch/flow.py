@@ -19,8 +19,8 @@ from rerank_cli.errors import (
     ScorerError,
     UsageError,
 )
+from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Pending, Reranker
-from rerank_cli.ranking.results import Selection
 
 # Records in a row for which a service is not there: then it is no use to go on.
 PATIENCE = 20

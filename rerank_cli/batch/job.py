@@ -22,7 +22,7 @@ from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
 from rerank_cli.batch.report import Figures, Latencies
 from rerank_cli.batch.sources import Source
 from rerank_cli.errors import InputError, OutputError, ScorerError
-from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import local_folder
 
 VERSION = 1

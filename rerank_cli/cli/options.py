@@ -10,7 +10,6 @@ A parameter is named after its option, and after the field of the object it goes
 
 import functools
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -33,13 +32,7 @@ from rerank_cli.providers import (
     RemoteOptions,
     Truncate,
 )
-from rerank_cli.ranking.chunking import (
-    DEFAULT_MAX_CHUNKS,
-    Aggregation,
-    ChunkOptions,
-    Encoding,
-)
-from rerank_cli.ranking.results import Selection
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding, Selection
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.terminal import Color
@@ -642,6 +635,8 @@ def _split_assignment(argument: str, option: str) -> tuple[str, str]:
 
 
 def _parse_value(text: str) -> Any:
+    import json  # which few runs need
+
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)  # which Python reads, and JSON has not

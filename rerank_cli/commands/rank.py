@@ -23,8 +23,8 @@ from rerank_cli.inputs.records import Fields
 from rerank_cli.inputs.source import Reading
 from rerank_cli.inputs.text import envelope_of
 from rerank_cli.providers import OnError
+from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Reranker, keep_order
-from rerank_cli.ranking.results import Selection
 from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.terminal import Terminal, counted, format_json, format_size
 from rerank_cli.types import ConcurrentScorer, Progress, Ranking, Scorer, SurveyingScorer, Watch

@@ -32,7 +32,7 @@ from rerank_cli.evaluation.run import (
 from rerank_cli.evaluation.table import drawn, foretold
 from rerank_cli.progress import noted
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking.chunking import DEFAULT_MAX_CHUNKS, ChunkOptions
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.terminal import (
     PipeClosed,

@@ -23,7 +23,7 @@ from rerank_cli.evaluation import datasets as beir
 from rerank_cli.evaluation import datasets as lists
 from rerank_cli.evaluation.datasets import Candidate, Collection, Parts, Task
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking.chunking import Aggregation, ChunkOptions
+from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import local_folder

@@ -39,7 +39,7 @@ class Truncate(StrEnum):
     END = "end"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RemoteOptions:
     """How a provider's model is used.
 

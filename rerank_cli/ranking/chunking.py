@@ -6,11 +6,12 @@
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from itertools import islice
 from typing import NamedTuple
 
 from rerank_cli.errors import QueryTooLong, UsageError
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding
 from rerank_cli.types import Chunk, Document, ScorerInfo, Tokenizer, Tokens
 
 Span = tuple[int, int]
@@ -110,8 +111,6 @@ def _flags_before(text: str, place: int) -> int:
     return place - start
 
 
-MIN_CHUNK_TOKENS = 8
-DEFAULT_MAX_CHUNKS = 1024
 # The window of passages where the scorer itself knows none (BM25, in words).
 PASSAGE_TOKENS = 128
 # A text is encoded in pieces of this many characters, so that one of 50 MB needs neither the
@@ -120,59 +119,6 @@ SEGMENT = 1 << 18
 _LOOK_BACK_CHARACTERS = (
     64  # characters back for a place between two visible ones, where there is no space
 )
-
-
-class Encoding(StrEnum):
-    """How a query and a document become sequences of tokens."""
-
-    AUTO = "auto"  # windows beside the whole query
-    FLAG = "flag"  # as FlagEmbedding does it: one sequence, whose end is cut
-
-
-class Aggregation(StrEnum):
-    """How the scores of a document's chunks become the document's own."""
-
-    MAX = "max"
-    MEAN_TOP_3 = "mean-top-3"
-    FIRST = "first"
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkOptions:
-    """How documents are cut, and how the scores of their chunks become one.
-
-    `chunk_tokens` is the largest window and `overlap_tokens` what neighbours share, a quarter of a
-    window at most; None for what suits the model. At most `max_chunks` of a document are scored,
-    `DEFAULT_MAX_CHUNKS` where it is None. With `truncate_query` a query that is too long is cut.
-    """
-
-    chunk_tokens: int | None = None
-    overlap_tokens: int | None = None
-    max_chunks: int | None = None
-    truncate_query: bool = False
-    encoding: Encoding = Encoding.AUTO
-    aggregate: Aggregation | str = Aggregation.MAX
-
-    @property
-    def needs_local_chunks(self) -> bool:
-        """Whether documents are to be cut in a way that no provider offers."""
-        return self.chunk_tokens is not None or self.aggregate != Aggregation.MAX
-
-    def check(self) -> None:
-        """Raise `UsageError` for what makes no sense."""
-        if self.chunk_tokens is not None and self.chunk_tokens < MIN_CHUNK_TOKENS:
-            raise UsageError(
-                f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {self.chunk_tokens}"
-            )
-        if self.overlap_tokens is not None and self.overlap_tokens < 0:
-            raise UsageError(f"overlap cannot be {self.overlap_tokens} tokens")
-        if self.max_chunks is not None and self.max_chunks < 1:
-            raise UsageError(f"at least one chunk must be scored, not {self.max_chunks}")
-        if self.aggregate not in list(Aggregation):
-            raise UsageError(
-                f"no way to aggregate is called {str(self.aggregate)!r}",
-                hint=f"one of {', '.join(Aggregation)}",
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,44 +6,12 @@ Holds only the documents that are among the best so far.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import heappush, heappushpop
 
-from rerank_cli.errors import UsageError
-from rerank_cli.ranking.chunking import Aggregation, Plan, Split
+from rerank_cli.ranking import Aggregation, Selection
+from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.types import Blank, Chunk, Ranked, Ranking, Scale, ScoredChunk, ScorerInfo
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which results of a ranking are kept, and what is a result.
-
-    Keeps the best `n` (None: all) whose relevance score is at least `min_score` and no more than
-    `within` below that of the best. With `keep_empty` blank documents, which have no score, fill up
-    what is missing of `n`. With `passages` each window is a result of its own. With `explain` each
-    result has all its chunks with their scores.
-    """
-
-    n: int | None = None
-    min_score: float | None = None
-    within: float | None = None
-    keep_empty: bool = False
-    passages: bool = False
-    explain: bool = False
-
-    def check(self) -> None:
-        """Raise `UsageError` for what makes no sense."""
-        if self.n is not None and self.n < 1:
-            raise UsageError(f"at least one result must be kept, not {self.n}")
-        if self.min_score is not None and math.isnan(self.min_score):
-            raise UsageError("the least score to keep must be a number")
-        if self.within is not None and not self.within >= 0:
-            raise UsageError(f"results cannot be within {self.within} of the best")
-
-    @property
-    def keep(self) -> int | None:
-        """How many of the best pairs need a score, where each pair is a result; None for all."""
-        return None if self.keep_empty else self.n
 
 
 class RankingBuilder:

@@ -1,18 +1,7 @@
 """What a local model is run by: the runtime, the device, and how many cores."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-from rerank_cli import machine
-from rerank_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from rerank_cli.models.folder import ModelFolder
-    from rerank_cli.runtimes.prepared_cache import Prepared
-    from rerank_cli.runtimes.tensors import Answers
 
 
 class Runtime(StrEnum):
@@ -30,122 +19,10 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RuntimeOptions:
     """How a local model is run; `threads` of None are all cores that this process may use."""
 
     runtime: Runtime = Runtime.ONNXRUNTIME
     device: Device = Device.AUTO
     threads: int | None = None
-
-
-# Batches that each worker has of a job, at least, so that none is idle while the last one runs.
-_SHARES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How many tokens and pairs a run may hold; where it is `padded`, some are filled up."""
-
-    tokens: int = 0
-    pairs: int = 1
-    padded: bool = False
-
-
-ALONE = Batching()  # one pair a run
-# Pairs of one length. Matrices are high enough by then: more gains nothing.
-ALIKE = Batching(512, pairs=16)
-
-
-def cut(lengths: Sequence[int], batching: Batching, workers: int) -> list[list[int]]:
-    """Put pairs into batches, longest first, by their places; `lengths` are in tokens."""
-    room = batching.tokens
-    if workers > 1:
-        room = min(room, sum(lengths) // (workers * _SHARES))
-    batches: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if batches:
-            longest = lengths[batches[-1][0]]
-            alike = batching.padded or longest == lengths[place]
-            count = len(batches[-1]) + 1
-            if alike and count <= batching.pairs and longest * count <= room:
-                batches[-1].append(place)
-                continue
-        batches.append([place])
-    return batches
-
-
-# The token ids of one pair and its token types, of one length.
-Row = tuple[Sequence[int], Sequence[int]]
-
-
-class Network(Protocol):
-    """A loaded model; safe to run from several threads at once."""
-
-    @property
-    def path(self) -> Path:
-        """The model's own file."""
-
-    @property
-    def prepared(self) -> Path | None:
-        """The copy that was made of it for this machine, if that is what was loaded."""
-
-    @property
-    def batching(self) -> Batching:
-        """Which pairs may share a run."""
-
-    @property
-    def workers(self) -> int:
-        """How many runs it is worth making at once."""
-
-    @property
-    def run_by(self) -> str:
-        """The runtime and what it runs on, in words."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences that every user should read."""
-
-    def logits(self, rows: Sequence[Row]) -> list[float]:
-        """Score pairs in one run. Raises `ScorerError`.
-
-        Of two classes, the logit is the second's less the first's.
-        """
-
-    def widened(self) -> "Network | None":
-        """The same model, each of whose runs has all cores; None where there is none."""
-
-
-def open_network(
-    folder: "ModelFolder",
-    engine: RuntimeOptions,
-    store: "Prepared | None",
-    answers: "Answers | None" = None,
-) -> Network:
-    """Open a graph. Raises `ModelError`, `MissingExtra` and, for a GPU not there, `UsageError`."""
-    # Only opening a model imports what runs it.
-    from rerank_cli.runtimes.onnxruntime_graph import may_be_gpu, open_graph
-
-    threads = engine.threads or machine.cores()
-    if engine.runtime is Runtime.OPENVINO:
-        if engine.device is Device.CUDA:
-            raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
-
-        from rerank_cli.models.onnx_file import is_dynamic
-
-        if is_dynamic(folder.graph) or answers is not None:
-            graph = open_graph(folder, store, threads, answers)
-            why = "is causal" if answers else "is quantised for onnxruntime"
-            graph.notes = [f"{folder.graph}: {why}, and onnxruntime runs it"]
-            return graph
-
-        from rerank_cli.runtimes.openvino_graph import open_openvino
-
-        return open_openvino(folder, threads, store)
-    if engine.device is Device.CUDA or (engine.device is Device.AUTO and may_be_gpu()):
-        from rerank_cli.runtimes.onnxruntime_graph import open_on_gpu
-
-        on_gpu = open_on_gpu(folder, required=engine.device is Device.CUDA, answers=answers)
-        if on_gpu is not None:
-            return on_gpu
-    return open_graph(folder, store, threads, answers)

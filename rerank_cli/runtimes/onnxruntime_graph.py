@@ -19,7 +19,7 @@ from rerank_cli import machine
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.onnx_file import is_dynamic, lengths_beside, needs, packed_beside
-from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row
+from rerank_cli.runtimes.network import ALIKE, ALONE, Batching, Row
 from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
 from rerank_cli.runtimes.tensors import (
     Answers,

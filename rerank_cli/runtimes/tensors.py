@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rerank_cli.errors import ModelError, ScorerError
-from rerank_cli.runtimes import ALIKE, Network, Row
+from rerank_cli.runtimes.network import ALIKE, Network, Row
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # What exporters give causal models besides: the states of tokens before, of which there are none,

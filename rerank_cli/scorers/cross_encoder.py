@@ -17,7 +17,8 @@ from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.ranking.scoring import wait_for_scores
-from rerank_cli.runtimes import Network, Row, RuntimeOptions, cut, open_network
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.runtimes.network import Network, Row, cut, open_network
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers.scheduler import Done, Job, Scheduler
 from rerank_cli.scorers.tokenization import ModelTokenizer, PairTemplate, PromptTokenizer

@@ -24,7 +24,7 @@ from rerank_cli.providers.requests import USUAL_DOCUMENTS, Outgoing, Request, Re
 from rerank_cli.providers.responses import Answer, parse, read
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
-from rerank_cli.ranking.chunking import ChunkOptions
+from rerank_cli.ranking import ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
 

@@ -13,7 +13,7 @@ from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.records import Fields, read_line
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.rate_limit import SPAN, Pace
-from rerank_cli.ranking.results import Selection
+from rerank_cli.ranking import Selection
 from tests.conftest import Run
 from tests.support.asking import at
 from tests.support.batches import read, record, write

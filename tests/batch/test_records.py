@@ -9,7 +9,7 @@ from rerank_cli import Reranker
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.outputs import Shape, line_of
 from rerank_cli.batch.records import Fields, Gap, Record, read_line, reservoir
-from rerank_cli.ranking.results import Selection
+from rerank_cli.ranking import Selection
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -16,7 +16,7 @@ pytest.importorskip("ir_measures", reason="needs the extra eval")
 
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.run import read_system
-from rerank_cli.ranking.chunking import ChunkOptions
+from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.loopback import Status, serve

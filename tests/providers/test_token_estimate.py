@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
-from rerank_cli.ranking.chunking import ChunkOptions, Plan, plan_chunks, windows
+from rerank_cli.ranking import ChunkOptions
+from rerank_cli.ranking.chunking import Plan, plan_chunks, windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer
 from tests.conftest import ROOT

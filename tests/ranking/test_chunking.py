@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.providers.token_estimate import CharacterTokenizer
-from rerank_cli.ranking import chunking
-from rerank_cli.ranking.chunking import (
-    ChunkOptions,
-    Cut,
-    Plan,
-    cut_before,
-    joins,
-    plan_chunks,
-    windows,
-)
+from rerank_cli.ranking import ChunkOptions, chunking
+from rerank_cli.ranking.chunking import Cut, Plan, cut_before, joins, plan_chunks, windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT

@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli import Pending, Ranking, Reranker
 from rerank_cli.errors import QueryTooLong, ScorerError, UsageError
-from rerank_cli.ranking.results import Selection
+from rerank_cli.ranking import Selection
 from rerank_cli.types import Pair, Part, Scored
 from tests.conftest import MODELS, ROOT
 from tests.support.fakes import OverlapScorer, number_in, windowed

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking.chunking import Aggregation
+from rerank_cli.ranking import Aggregation
 from rerank_cli.ranking.results import AGGREGATES, TopN, is_latin
 from rerank_cli.types import Blank, Chunk, Document, Ranked
 from tests.conftest import Run

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import ScorerError
+from rerank_cli.ranking import Selection
 from rerank_cli.ranking import scoring as module
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.results import RankingBuilder, Selection
+from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import RankingWork, ScorePool
 from rerank_cli.types import Document, Pair, Progress, Ranking, Scored, Scorer, Watch
 from tests.support.fakes import OverlapScorer, Words

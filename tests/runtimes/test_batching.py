@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import ALIKE, ALONE, Batching, Row, RuntimeOptions, cut
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.runtimes.network import ALIKE, ALONE, Batching, Row, cut
 from rerank_cli.runtimes.onnxruntime_graph import Graph, Loading, open_graph
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.runtimes.tensors import are_batches_alike

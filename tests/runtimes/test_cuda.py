@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.runtimes import Batching, Device, RuntimeOptions, onnxruntime_graph
+from rerank_cli.runtimes import Device, RuntimeOptions, onnxruntime_graph
+from rerank_cli.runtimes.network import Batching
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Chunk, Document, Pair, Scorer
 from tests.conftest import MODELS, Run

@@ -11,7 +11,8 @@ from rerank_cli import Chunk, Document, Pair, open_scorer, rank
 from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import ALONE, Row, RuntimeOptions
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.runtimes.network import ALONE, Row
 from tests.conftest import MODELS
 from tests.support.folders import (
     copy_model,

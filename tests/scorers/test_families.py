@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from rerank_cli import Chunk, Document, Pair, Scorer, open_scorer, rank
 from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.ranking.chunking import Encoding
+from rerank_cli.ranking import Encoding
 from tests.conftest import MODELS, Run
 
 FOLDER = MODELS.parent / "families"

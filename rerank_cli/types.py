@@ -370,19 +370,22 @@ class Price(NamedTuple):
     currency: str
     source: str
 
+    def __str__(self) -> str:
+        return f"about {self.amount:g} {self.currency}"
+
 
 @runtime_checkable
 class PricedScorer(Scorer, Protocol):
     """A scorer that sends requests, for which its provider may ask a price.
 
-    `requests` counts them: `sent`, `retried` and `halved`.
+    `requests` counts those so far: `sent`, `retried` and `halved`. `price_of` gives the price of so
+    many requests with so many tokens in all; None where it is not known.
     """
 
     @property
     def requests(self) -> Mapping[str, int]: ...
 
-    def cost(self, tokens: int) -> Price | None:
-        """The price of all requests so far, which had so many tokens; None if it is not known."""
+    def price_of(self, requests: int, tokens: int) -> Price | None: ...
 
 
 @runtime_checkable

@@ -104,8 +104,8 @@ def _describe_requests(
         lines.append(
             f"time      {format_duration(records / rpm * 60)} or more, at {rpm:,} requests a minute"
         )
-    if isinstance(scorer, PricedScorer) and (price := scorer.cost(round(tokens))) is not None:
-        lines.append(f"cost      about {price.amount:g} {price.currency} ({price.source})")
+    if isinstance(scorer, PricedScorer) and (price := scorer.price_of(records, round(tokens))):
+        lines.append(f"cost      {price} ({price.source})")
     return lines
 
 

@@ -32,8 +32,6 @@ from rerank_cli.progress import shown
 from rerank_cli.terminal import PipeClosed, Terminal, format_json
 from rerank_cli.types import Scorer
 
-_RECORDS_PER_REQUEST = 4  # records begun for each request that is sent at once
-
 
 def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
     """Do all of it; raises the errors of reading, scoring and writing."""
@@ -71,8 +69,7 @@ def _run_from(source: Source, options: BatchOptions, terminal: Terminal) -> Exit
         terminal.say(f"{output} is whole already: there is nothing to do")
         return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
     with options.open_reranker() as reranker:
-        remote = options.remote
-        max_records = remote.concurrency * _RECORDS_PER_REQUEST if reranker.info.remote else None
+        max_records = options.remote.requests_under_way if reranker.info.remote else None
         job = Job(
             source,
             Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),

@@ -137,7 +137,8 @@ def report_of(
     }
     if isinstance(scorer, PricedScorer):
         report["requests"] = scorer.requests
-        price = scorer.cost(figures.usage.get("total_tokens", figures.tokens))
+        tokens = figures.usage.get("total_tokens", figures.tokens)
+        price = scorer.price_of(scorer.requests["sent"], tokens)
         report["cost"] = None if price is None else price._asdict()
     return report
 
@@ -152,8 +153,8 @@ def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
     """What a provider asks for so far, for a person; empty where nobody knows."""
     if not isinstance(scorer, PricedScorer):
         return ""
-    price = scorer.cost(usage.get("total_tokens", 0))
-    return "" if price is None else f"about {price.amount:g} {price.currency}"
+    price = scorer.price_of(scorer.requests["sent"], usage.get("total_tokens", 0))
+    return "" if price is None else str(price)
 
 
 def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:

@@ -31,7 +31,7 @@ from rerank_cli.providers.keys import find_key
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
 from rerank_cli.terminal import Terminal, format_columns, format_json
-from rerank_cli.types import Chunk, Document, Pair, Scorer
+from rerank_cli.types import Pair, Scorer
 from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
@@ -121,10 +121,7 @@ def _scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
     samples = _samples(folder)
     if not samples:
         return
-    pairs = [
-        Pair(one.query, Chunk(Document(one.passage), 0, len(one.passage), one.passage, 0))
-        for one in samples
-    ]
+    pairs = [Pair.from_texts(sample.query, sample.passage) for sample in samples]
     values = [float(value or 0.0) for value in scorer.score(pairs).values]
     exact = not is_dynamic(folder.graph) and "bf16" not in getattr(scorer, "run_by", "")
     limit = _EXACT if exact else _NEAR
@@ -314,7 +311,7 @@ def _model(model: str | None, engine: RuntimeOptions) -> tuple[dict[str, Any], l
 
 def _first_score(scorer: Scorer) -> float:
     began = time.perf_counter()
-    scorer.score([Pair("refund", Chunk(Document(_PASSAGE), 0, len(_PASSAGE), _PASSAGE, 0))])
+    scorer.score([Pair.from_texts("refund", _PASSAGE)])
     return time.perf_counter() - began
 
 

@@ -29,7 +29,7 @@ from rerank_cli.models import (
 )
 from rerank_cli.models.catalogue import Entry, default, entries
 from rerank_cli.models.store import Installed, Store
-from rerank_cli.scorers import is_remote
+from rerank_cli.scorers import BM25, is_remote
 from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
 from rerank_cli.user_files import config_file
 
@@ -56,7 +56,7 @@ def _there() -> list[str]:
 
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", autocompletion=lambda: [n for n in names() if n != "bm25"])
+    str, typer.Argument(metavar="NAME", autocompletion=lambda: [n for n in names() if n != BM25])
 ]
 InstalledName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_there)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
@@ -223,7 +223,7 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
 
     if is_path(name) or is_local(name):
         find(name)
-    elif name != "bm25":
+    elif name != BM25:
         read(name)
     put(config_file(), "model", name)
     terminal = Terminal.current()

@@ -14,7 +14,7 @@ from rerank_cli.errors import ConfigError, ExitCode
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.terminal import Terminal, format_columns, format_json
-from rerank_cli.types import Chunk, Document, Pair
+from rerank_cli.types import Pair
 
 if TYPE_CHECKING:
     from rerank_cli.providers.schema import Option, Provider
@@ -203,8 +203,7 @@ def table(provider: "Provider") -> dict[str, Any]:
 
 def tried(scorer: "RemoteScorer") -> dict[str, Any]:
     """Send two documents, and say what came back; raises the scorer's errors."""
-    chunks = [Chunk(Document(text), 0, len(text), text, 0) for text in _DOCUMENTS]
-    sent = scorer.exchange([Pair(_QUERY, chunk) for chunk in chunks])
+    sent = scorer.exchange([Pair.from_texts(_QUERY, text) for text in _DOCUMENTS])
     scores = sent.scored.values
     known = [score for score in scores if score is not None]
     return {

@@ -364,15 +364,15 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     if not isinstance(scorer, DryRunScorer):
         raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
     plan = _plan(scorer, ranking)
+    price = scorer.scorer.price_of(plan["requests"], plan["tokens"])
     if as_json:
         body = {"first_request": json.loads(scorer.first or b"null")} if verbose else {}
-        return format_json({**plan, **body})
-    price = plan["price"]
+        return format_json({**plan, "price": price and price._asdict(), **body})
     sizes = f"about {counted(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
     lines = [
         f"{counted(plan['requests'], 'request')} to {plan['endpoint']}",
         f"{counted(plan['documents'], 'document')} in {counted(plan['chunks'], 'chunk')}, {sizes}",
-        f"about {price['amount']:g} {price['currency']} ({price['source']})" if price else "",
+        f"{price} ({price.source})" if price else "",
         scorer.first.decode() if verbose else "",
         "nothing was sent",
     ]
@@ -381,27 +381,17 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
 
 def _plan(scorer: "DryRunScorer", ranking: Ranking) -> dict[str, Any]:
     planned = scorer.planned
-    tokens = sum(one.tokens for one in planned)
-    price = scorer.scorer.provider.price
-    units = tokens / 1e6 if price and price.per == "million tokens" else len(planned) / 1e3
     return {
         "endpoint": scorer.scorer.address.shown,
         "model": scorer.info.name,
         "requests": len(planned),
         "documents": ranking.documents - ranking.empty,
-        "chunks": sum(one.documents for one in planned),
-        "tokens": tokens,
-        "bytes": sum(one.bytes for one in planned),
+        "chunks": sum(request.documents for request in planned),
+        "tokens": sum(request.tokens for request in planned),
+        "bytes": sum(request.bytes for request in planned),
         "largest": {
-            "documents": max((one.documents for one in planned), default=0),
-            "tokens": max((one.tokens for one in planned), default=0),
-            "bytes": max((one.bytes for one in planned), default=0),
+            "documents": max((request.documents for request in planned), default=0),
+            "tokens": max((request.tokens for request in planned), default=0),
+            "bytes": max((request.bytes for request in planned), default=0),
         },
-        "price": {
-            "amount": round(units * price.amount, 6),
-            "currency": price.currency,
-            "source": price.source,
-        }
-        if price
-        else None,
     }

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import Stemmer
 
 from rerank_cli.errors import InputError, UsageError, require_extra
 from rerank_cli.inputs.trec import found, objects_of, qrels_of, run_of, texts_of
+from rerank_cli.scorers import BM25
+from rerank_cli.scorers.bm25 import K1, STOP_WORDS, B
 from rerank_cli.types import Document
 
 # For each query by its id, grades of documents by theirs; above 0 is relevant.
@@ -295,9 +298,6 @@ def _grade(grade: Any) -> int:
     return int(grade)
 
 
-K1, B = 1.2, 0.75
-
-
 def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -> Task:
     """Choose the queries that can be evaluated, all or a sample, and find their candidates.
 
@@ -334,7 +334,7 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
         }
     else:
         candidates = retrieved(collection, queries, depth)
-    first = "bm25" if given is None else "input"
+    first = BM25 if given is None else "input"
     return Task(collection.name, first, depth, queries, qrels, candidates, notes)
 
 
@@ -344,14 +344,15 @@ def retrieved(
     """BM25's best documents for each query, best first; those without a shared word are none."""
     with require_extra("rerank eval", "eval"):
         import bm25s
-        import Stemmer
     if not collection.corpus:
         raise InputError(f"{collection.name}: the corpus is empty")
     stemmer = Stemmer.Stemmer("english")
     documents = list(collection.corpus.values())
 
     def terms(texts: list[str]) -> object:
-        return bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False)
+        return bm25s.tokenize(
+            texts, stopwords=sorted(STOP_WORDS), stemmer=stemmer, show_progress=False
+        )
 
     index = bm25s.BM25(k1=K1, b=B)
     index.index(terms([f"{one.title} {one.text}" for one in documents]), show_progress=False)

@@ -34,6 +34,7 @@ from rerank_cli.progress import noted
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.scorers import BM25
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -109,9 +110,6 @@ def tell(jobs: Sequence[Job], terminal: Terminal) -> None:
             )
 
 
-_BM25 = "bm25"
-
-
 def run_evaluation(
     wanted: EvalOptions, runtime: RuntimeOptions, remote: RemoteOptions, terminal: Terminal
 ) -> ExitCode:
@@ -156,8 +154,8 @@ def _measure(
     """The rows of one task: the first order, BM25, each system at each depth, the best order."""
     rows = Rows(task, measures, wanted.seed, condensed=wanted.condensed)
     table = [rows.first]
-    if _BM25 not in (task.first, *wanted.models):
-        table.append(rows.baseline(_BM25, score_by_words(task)))
+    if BM25 not in (task.first, *wanted.models):
+        table.append(rows.baseline(BM25, score_by_words(task)))
     table += [rows.of(work.job(depth), depth) for work in works for depth in wanted.depths]
     return Set(task, [*table, rows.oracle()])
 

@@ -26,7 +26,7 @@ from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
-from rerank_cli.scorers import local_folder
+from rerank_cli.scorers import BM25, is_remote, local_folder
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Document
 from rerank_cli.user_files import cache_directory
@@ -107,7 +107,7 @@ class System:
 
     @property
     def is_remote(self) -> bool:
-        return self.model != _BM25 and local_folder(self.model) is None
+        return is_remote(self.model)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -280,9 +280,6 @@ def document_of(document: Document, *, titled: bool) -> Document:
     return replace(document, text=f"{document.title} {document.text}".strip(), title="")
 
 
-_BM25 = "bm25"
-
-
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
     """What a command line asks for."""
@@ -385,14 +382,14 @@ def compare_windows(
 
 def stamp_of(system: System, remote: RemoteOptions) -> str:
     """What changes with a local model's files, or is where a provider is."""
-    folder = None if system.model == _BM25 else local_folder(system.model)
+    folder = local_folder(system.model)
     return (remote.base_url or "") if folder is None else folder.stamp()
 
 
 def score_by_words(task: Task) -> dict[str, dict[str, float]]:
     """BM25's scores of candidates that something else found; the collection is each query's."""
     scores = {}
-    with Reranker(_BM25) as reranker:
+    with Reranker(BM25) as reranker:
         for query, candidates in task.candidates.items():
             documents = [document_of(found.document, titled=False) for found in candidates]
             ranking = reranker.rank(task.queries[query], documents) if documents else ()

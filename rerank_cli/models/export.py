@@ -242,13 +242,10 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path) -> list[Sample]:
 def compared(folder: Path, samples: Sequence[Sample]) -> Compared:
     """Score the samples by what was written."""
     from rerank_cli.scorers import open_scorer
-    from rerank_cli.types import Chunk, Document, Pair
+    from rerank_cli.types import Pair
 
     scorer = open_scorer(str(folder))
-    pairs = [
-        Pair(one.query, Chunk(Document(one.passage), 0, len(one.passage), one.passage, 0))
-        for one in samples
-    ]
+    pairs = [Pair.from_texts(sample.query, sample.passage) for sample in samples]
     found = [float(value or 0.0) for value in scorer.score(pairs).values]
     wanted = [one.logit for one in samples]
     largest = max(abs(a - b) for a, b in zip(found, wanted, strict=True))

@@ -13,6 +13,7 @@ from typing import Any
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.catalogue import Prompt, prompts
+from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS
 
 # These number positions from the padding token on, which costs them pad_token_id + 1 of the
 # length (transformers, create_position_ids_from_input_ids).
@@ -20,8 +21,6 @@ _OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
-# The window of a model of which no better is known: what most cross-encoders are trained at.
-_USUAL_WINDOW = 512
 # What may lie in a folder for `rerank doctor`: pairs and their logits, and hashes of all files.
 SELF_TEST, CHECKSUMS = "self_test.json", "SHA256SUMS"
 _LEAST_LENGTH = 16  # below it there is no room for a query and a passage
@@ -68,7 +67,7 @@ class ModelFolder:
 
 
 def describe(
-    path: Path, name: str, revision: str = "", *, window: int = _USUAL_WINDOW
+    path: Path, name: str, revision: str = "", *, window: int = DEFAULT_WINDOW_TOKENS
 ) -> ModelFolder:
     """Look into a folder (or at the ONNX file in one) and say what a scorer needs to know.
 
@@ -154,7 +153,7 @@ def _length(config: dict[str, Any], tokenizer_config: dict[str, Any], path: Path
     if isinstance(positions, int):
         offset = config.get("model_type") in _OFFSET_POSITIONS
         lengths.append(positions - (_padding(config) + 1) * offset)
-    length = min(lengths, default=_USUAL_WINDOW)
+    length = min(lengths, default=DEFAULT_WINDOW_TOKENS)
     if length < _LEAST_LENGTH:
         raise ModelError(f"{path}: its configuration says that it takes {length} tokens")
     return length

@@ -14,6 +14,7 @@ DEFAULT_CONCURRENCY_REQUESTS = 4
 DEFAULT_RETRIES = 5
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
+_WAITING_PER_REQUEST = 4  # so that no connection has to wait for us
 
 
 class Cutting(StrEnum):
@@ -82,6 +83,11 @@ class RemoteOptions:
     rpm: int | None = None
     tpm: int | None = None
     insecure: bool = False
+
+    @property
+    def requests_under_way(self) -> int:
+        """The requests to have at hand at once: those that are sent, and others that wait."""
+        return self.concurrency * _WAITING_PER_REQUEST
 
     @property
     def request_options(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rerank_cli.providers.responses import Shape
-from rerank_cli.types import Scale
+from rerank_cli.types import Price, Scale
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -87,13 +87,18 @@ class Limits(Entry):
     chunks: bool = False
 
 
-class Price(Entry):
+class Tariff(Entry):
     """What a million tokens or a thousand searches cost, and on which day that was read where."""
 
     amount: float
     currency: str
     per: Literal["million tokens", "thousand searches"]
     source: str
+
+    def price_of(self, requests: int, tokens: int) -> Price:
+        """The price of so many requests, which have so many tokens in all."""
+        units = tokens / 1e6 if self.per == "million tokens" else requests / 1e3
+        return Price(round(units * self.amount, 6), self.currency, self.source)
 
 
 class Provider(Entry):
@@ -131,5 +136,5 @@ class Provider(Entry):
     limits: Limits = Limits()
     scale: Scale = "unknown"
     listwise: bool = False
-    price: Price | None = None
+    price: Tariff | None = None
     aliases: Sequence[str] = Field(default=())

@@ -15,6 +15,8 @@ from rerank_cli.errors import UsageError
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
+# The window of a model of which none is known: most cross-encoders were trained at it.
+DEFAULT_WINDOW_TOKENS = 512
 
 
 class Encoding(StrEnum):

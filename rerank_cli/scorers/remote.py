@@ -24,7 +24,7 @@ from rerank_cli.providers.requests import USUAL_DOCUMENTS, Outgoing, Request, Re
 from rerank_cli.providers.responses import Answer, parse, read
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
-from rerank_cli.ranking import ChunkOptions
+from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
 
@@ -154,13 +154,10 @@ class RemoteScorer:
         sent = self._counts["requests"] + self._counts["refused"]
         return {"sent": sent, "retried": self._counts["again"], "halved": self._counts["halved"]}
 
-    def cost(self, tokens: int) -> Price | None:
-        """The price of all requests, which had so many tokens, if the provider's entry has one."""
-        price = self.provider.price
-        if price is None:
-            return None
-        units = tokens / 1e6 if price.per == "million tokens" else self.requests["sent"] / 1e3
-        return Price(round(units * price.amount, 6), price.currency, price.source)
+    def price_of(self, requests: int, tokens: int) -> Price | None:
+        """The price of so many requests and tokens, if the provider's entry has one."""
+        tariff = self.provider.price
+        return None if tariff is None else tariff.price_of(requests, tokens)
 
     def account(self) -> str:
         """How many requests there were, and what the provider calls the last of them."""
@@ -282,14 +279,9 @@ def _about(error: ProviderError, chunk: Chunk) -> ProviderError:
     return ProviderError(f"{error}; the document is {shown}", hint=error.hint)
 
 
-# The window of a model of which no limit is known, where we are to cut: most rerankers read well
-# what they were trained at.
-USUAL_WINDOW = 512
 _SPECIALS = 4  # special tokens of a pair, in the models that have most
 _LEAST_BATCH = 256
 _LEAST_SECRET = 6  # characters
-# So many requests wait for each that is sent at once, that no connection has to wait for us.
-_REQUESTS_AHEAD = 4
 _MAX_PENDING_PAIRS = 1 << 15
 
 
@@ -415,7 +407,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         # One character is the line break after a title.
         window = limits.characters - 1 if limits.characters else limits.document
         if window is None and length is None:
-            window = USUAL_WINDOW
+            window = DEFAULT_WINDOW_TOKENS
     kinds = {"image": provider.request.image, "video": provider.request.video}
     documents = limits.documents or USUAL_DOCUMENTS
     return ScorerInfo(
@@ -431,9 +423,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         estimated=options.tokenizer is None,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
         preferred_batch=documents * -(-_LEAST_BATCH // documents),  # requests that are full
-        max_pending_pairs=min(
-            _MAX_PENDING_PAIRS, options.concurrency * documents * _REQUESTS_AHEAD
-        ),
+        max_pending_pairs=min(_MAX_PENDING_PAIRS, options.requests_under_way * documents),
     )
 
 

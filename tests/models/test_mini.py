@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from rerank_cli import Chunk, Document, Pair, Scorer, rank
+from rerank_cli import Pair, Scorer, rank
 from tests.conftest import DATA, ROOT
 
 FOLDER = ROOT / "models" / "mini"
@@ -38,11 +38,7 @@ def test_no_product_of_weights_can_overflow_16_bits() -> None:
 def test_scores_stay_near_the_checkpoints(mini: Scorer) -> None:
     """Against the logits of the fp32 checkpoint in PyTorch, by scripts/train/references.py."""
     rows = json.loads((DATA / "mini_references.json").read_text(encoding="utf-8"))
-    pairs = [
-        Pair(row["query"], Chunk(Document(p), 0, len(p), p, 0))
-        for row in rows
-        for p in [row["passage"]]
-    ]
+    pairs = [Pair.from_texts(row["query"], p) for row in rows for p in [row["passage"]]]
     moved = np.array(mini.score(pairs).values) - np.array([row["logit"] for row in rows])
     assert np.abs(moved).mean() < 0.3
     assert np.abs(moved).max() < 1.2

@@ -15,7 +15,7 @@ from rerank_cli.runtimes.onnxruntime_graph import Graph, Loading, open_graph
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.runtimes.tensors import are_batches_alike
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Chunk, Document, Pair
+from rerank_cli.types import Pair
 from tests.conftest import MODELS, ROOT
 from tests.support.folders import copy_model
 
@@ -65,7 +65,7 @@ def test_scores_of_a_shared_run_are_those_of_runs_apart(name: str) -> None:
     scorer = open_scorer(str(MODELS / name), runtime=RuntimeOptions(threads=1))
     words = ("soil", "leaf", "water", "worm")
     texts = [f"{a} {b} {c}" for a in words for b in words for c in words]
-    pairs = [Pair("garden", Chunk(Document(text), 0, len(text), text, 0)) for text in texts]
+    pairs = [Pair.from_texts("garden", text) for text in texts]
     runs: list[int] = []
     network = scorer._network  # type: ignore[attr-defined]
     logits = network.logits

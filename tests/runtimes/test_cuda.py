@@ -9,7 +9,7 @@ from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.runtimes import Device, RuntimeOptions, onnxruntime_graph
 from rerank_cli.runtimes.network import Batching
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Chunk, Document, Pair, Scorer
+from rerank_cli.types import Pair, Scorer
 from tests.conftest import MODELS, Run
 
 BERT = str(MODELS / "bert")
@@ -17,7 +17,7 @@ TEXTS = ["Send it back within thirty days.", "refund " * 5, "a", "b c", "d " * 2
 
 
 def scores(scorer: Scorer) -> list[float | None]:
-    pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0)) for text in TEXTS]
+    pairs = [Pair.from_texts("refund", text) for text in TEXTS]
     return list(scorer.score(pairs).values)
 
 

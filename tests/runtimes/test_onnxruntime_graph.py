@@ -20,7 +20,7 @@ from rerank_cli.runtimes import RuntimeOptions, onnxruntime_graph
 from rerank_cli.runtimes.onnxruntime_graph import open_graph
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Chunk, Document, Pair, Scorer
+from rerank_cli.types import Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.folders import copy_model, with_external_data
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def scores(scorer: Scorer) -> list[float | None]:
-    pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0)) for text in TEXTS]
+    pairs = [Pair.from_texts("refund", text) for text in TEXTS]
     return list(scorer.score(pairs).values)
 
 
@@ -197,7 +197,7 @@ def test_two_first_uses_at_once_are_safe(root: Path) -> None:
 
 def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> None:
     text = "word " * 400
-    pairs = [Pair("refund", Chunk(Document(text), 0, len(text), text, 0))]
+    pairs = [Pair.from_texts("refund", text)]
     one, several = (open_scorer(runtime=RuntimeOptions(threads=count)) for count in (1, 3))
     assert several.score(pairs).values == one.score(pairs).values
     wide = several._wide  # type: ignore[attr-defined]

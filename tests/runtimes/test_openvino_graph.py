@@ -14,7 +14,7 @@ from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import Runtime, RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Chunk, Document, Pair, Scorer
+from rerank_cli.types import Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.folders import copy_model, graph_of, with_external_data
 
@@ -35,7 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pairs_of(texts: list[str], query: str = "refund") -> list[Pair]:
-    return [Pair(query, Chunk(Document(text), 0, len(text), text, 0)) for text in texts]
+    return [Pair.from_texts(query, text) for text in texts]
 
 
 def scores(scorer: Scorer) -> list[float | None]:

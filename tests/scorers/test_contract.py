@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rerank_cli import Chunk, Document, Pair, Scorer, open_scorer
+from rerank_cli import Pair, Scorer, open_scorer
 from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import MODELS, ROOT
 
@@ -25,7 +25,7 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
 
 
 def pairs(texts: Sequence[str], queries: Sequence[str] = QUERIES) -> list[Pair]:
-    return [Pair(q, Chunk(Document(t), 0, len(t), t, 0)) for t in texts for q in queries]
+    return [Pair.from_texts(q, t) for t in texts for q in queries]
 
 
 def test_a_number_for_every_pair_in_their_order(scorer: Scorer) -> None:

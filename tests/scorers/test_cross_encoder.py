@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli import Chunk, Document, Pair, open_scorer, rank
+from rerank_cli import Pair, open_scorer, rank
 from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
@@ -32,7 +32,7 @@ def references(name: str) -> list[dict[str, object]]:
 
 
 def pair(query: str, passage: str) -> Pair:
-    return Pair(query, Chunk(Document(passage), 0, len(passage), passage, 0))
+    return Pair.from_texts(query, passage)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from rerank_cli import Chunk, Document, Pair, Scorer, open_scorer, rank
+from rerank_cli import Pair, Scorer, open_scorer, rank
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.ranking import Encoding
 from tests.conftest import MODELS, Run
@@ -34,7 +34,7 @@ def rows_of(family: str) -> list[dict[str, Any]]:
 
 def pair(row: dict[str, Any]) -> Pair:
     passage = row["passage"]
-    return Pair(row["query"], Chunk(Document(passage), 0, len(passage), passage, 0))
+    return Pair.from_texts(row["query"], passage)
 
 
 @pytest.mark.parametrize("family", [*PAIRED, CAUSAL])

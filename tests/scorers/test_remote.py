@@ -180,10 +180,9 @@ def test_requests_keep_to_bytes_too() -> None:
 
 
 def test_queries_have_requests_of_their_own() -> None:
-    from rerank_cli.types import Chunk, Document, Pair
+    from rerank_cli.types import Pair
 
-    chunks = [Chunk(Document(text), 0, len(text), text, 1) for text in MANY[:50]]
-    pairs = [Pair(query, chunk) for chunk in chunks for query in ("late", "refund")]
+    pairs = [Pair.from_texts(query, text) for text in MANY[:50] for query in ("late", "refund")]
     with serve("tei") as server:
         scored = opened("tei/local", server).score(pairs)
     assert list(scored.values) == [score_of(pair.query, pair.chunk.text) for pair in pairs]

@@ -4,7 +4,6 @@ Made once at the edge and passed in; nothing here is global. stdout is for data,
 """
 
 import errno
-import json
 import math
 import os
 import re
@@ -156,6 +155,8 @@ def _tell(stderr: TextIO, lines: str) -> None:
 
 def format_json(value: Any) -> bytes:
     """A value as JSON, indented, for people and programs."""
+    import json  # which most runs do not need
+
     text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
     # A lone surrogate, which UTF-8 cannot hold, becomes the escape that JSON has for it.
     return text.encode("utf-8", "backslashreplace")

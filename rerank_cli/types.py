@@ -1,6 +1,7 @@
 """The values that flow through a ranking: what every other module speaks in.
 
-Frozen dataclasses and protocols. Imports nothing of ours and does nothing by itself.
+Frozen dataclasses and protocols, which do nothing by themselves. Those that a run makes many of have
+slots; for the others slots would take longer to import than they save.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Envelope:
     """What the records of a source share and none of them holds.
 
@@ -27,7 +28,7 @@ class Envelope:
     delimiter: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Media:
     """An image or a video: its `place` is a URL (a data URL too) or the path of a file."""
 
@@ -124,7 +125,7 @@ class Pair(NamedTuple):
         return cls(query, Chunk(Document(text), 0, len(text), text, 0))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class ScorerInfo:
     """What is known of a scorer before it scores.
 
@@ -161,7 +162,7 @@ class ScorerInfo:
         return f"ScorerInfo({self.model!r}, scale={self.scale!r}, scope={self.scope!r})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scored:
     """A scorer's answer: one raw score a pair, in the order of the pairs.
 
@@ -311,7 +312,7 @@ class Ranked:
         )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what it took to get them.
 

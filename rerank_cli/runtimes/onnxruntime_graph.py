@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from rerank_cli import machine
 from rerank_cli.errors import ModelError, ScorerError, UsageError
@@ -46,16 +46,11 @@ CUDA = "CUDAExecutionProvider"
 _MASK = "attention_mask"
 _OTHERS = [_CPU]  # what runs the operators that a provider has no kernel for
 _SILENT = 4  # what goes wrong is raised: onnxruntime's own log would only say it twice
-ORT_ERRORS = (
-    ort.EPFail,
-    ort.Fail,
-    ort.InvalidArgument,
-    ort.InvalidGraph,
-    ort.InvalidProtobuf,
-    ort.NoModel,
-    ort.NoSuchFile,
-    ort.NotImplemented,
-    ort.RuntimeException,
+# All that onnxruntime raises: its exceptions have no common base, and are exported nowhere else.
+ORT_ERRORS: tuple[type[Exception], ...] = tuple(
+    member
+    for member in vars(onnxruntime_pybind11_state).values()
+    if isinstance(member, type) and issubclass(member, Exception)
 )
 
 
@@ -182,6 +177,8 @@ _MOST_WITHIN = 1 << 24  # bytes
 # Kernels load packed weights from places that are multiples of this, and onnxruntime 1.31 writes
 # them one behind the other: after one of another length they would end the process.
 _ALIGNED = 64  # bytes
+# A graph that is itself the trouble will say so when it is opened as it is.
+_UNPREPARED: tuple[type[Exception], ...] = (Unprepared, *ORT_ERRORS)
 
 
 def open_graph(
@@ -198,7 +195,7 @@ def open_graph(
 
     try:
         made = store.folder(path, recipe(), make, needs)
-    except (Unprepared, *ORT_ERRORS):  # a graph that is itself the trouble will say so
+    except _UNPREPARED:
         return Graph(path, plain)
     try:
         alike = (made / _ALIKE).exists()
@@ -333,9 +330,13 @@ def _opened(folder: ModelFolder, answers: Answers | None) -> Graph | None:
     """The graph, if onnxruntime then runs it on the GPU and not, as it may, on the CPU."""
     onnxruntime.set_default_logger_severity(4)  # what fails to load is told of by us
     if hasattr(onnxruntime, "preload_dlls"):
-        # It prints what it cannot load, to where results go. Its module's own name comes first.
-        vars(onnxruntime)["print"] = _say_nothing
-        onnxruntime.preload_dlls()
+        # It prints what it cannot load, to where results go. To redirect stdout would silence
+        # other threads too; a name of its own module comes before the built-in one.
+        onnxruntime.print = _say_nothing
+        try:
+            onnxruntime.preload_dlls()
+        finally:
+            del onnxruntime.print
     graph = Graph(
         folder.graph,
         Loading(

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from rerank_cli.cli import app
-from rerank_cli.cli.typer_commands import OTHER, settings_in
+from rerank_cli.cli.typer_commands import OTHER, panel_of, settings_in
 
 PAGE = Path(__file__).resolve().parent.parent / "rerank_cli" / "data" / "rerank.1"
 # The rest of ENVIRONMENT and FILES, which no option declares.
@@ -99,15 +99,16 @@ def options(command: Any, ctx: Any) -> Iterator[str]:
     groups: dict[str, list[Any]] = {}
     for option in command.get_params(ctx):
         if option.param_type_name == "option" and not option.hidden:
-            panel = getattr(option, "rich_help_panel", None) or OTHER
-            groups.setdefault(panel, []).append(option)
+            groups.setdefault(panel_of(option), []).append(option)
     for name in sorted(groups, key=lambda group: group == OTHER):
         yield f".SS {roff(name)}"
         for option in groups[name]:
+            usage, text = option.get_help_record(ctx)
             tag = ", ".join(bold(one) for one in [*option.opts, *option.secondary_opts])
             if not option.is_flag:
-                tag += rf" \fI{roff(option.display_type_rich(ctx).strip('<>'))}\fR"
-            yield from entry(tag, option.get_help_record(ctx)[1])
+                value = re.sub(r"^(-[\w-]+,? )+", "", usage).strip("<>")
+                tag += rf" \fI{roff(value)}\fR"
+            yield from entry(tag, text)
 
 
 def other(command: Any, root: Any, name: str) -> Iterator[str]:

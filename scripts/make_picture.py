@@ -9,7 +9,6 @@ import io
 import re
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from rerank_cli import Document, open_scorer, rank
@@ -40,14 +39,14 @@ def main() -> None:
     )
     draw(ranking, console)
     title = f'rerank "{QUERY}" {SOURCE} -n {RESULTS}'
-    picture = console.export_svg(title=title, code_format=_template(), unique_id="table")
-    PICTURE.write_text(picture, encoding="utf-8", newline="\n")
+    picture = console.export_svg(title=title, unique_id="table")
+    PICTURE.write_text(_without_fonts(picture), encoding="utf-8", newline="\n")
 
 
-def _template() -> str:
-    """Rich's own template, without the fonts that it links to."""
-    linked = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    return linked.replace("Fira Code, monospace", _FONTS).replace("arial", _FONTS)
+def _without_fonts(picture: str) -> str:
+    """A picture without the fonts that it links to."""
+    unlinked = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+    return unlinked.replace("Fira Code, monospace", _FONTS).replace("arial", _FONTS)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from rerank_cli.cli.typer_commands import DEFAULT, elsewhere, is_given
+from rerank_cli.cli.typer_commands import DEFAULT, elsewhere, is_given, value_type
 from rerank_cli.errors import OutputError, RerankError
 
 VARIABLE = "_RERANK_COMPLETE"  # which the scripts of shells set
@@ -120,7 +120,7 @@ def _names(parameters: list[Any], ctx: Any, incomplete: str) -> list[tuple[str, 
 def _values(option: Any, ctx: Any, incomplete: str) -> Values:
     """Values of an option; what is neither a choice nor a number may be a file's name."""
     found = _items(option, ctx, incomplete)
-    kind = option.type_descriptor.annotation
+    kind = value_type(option)
     listed = isinstance(kind, type) and issubclass(kind, StrEnum | int | float)
     return found if found or listed else None
 

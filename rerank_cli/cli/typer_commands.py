@@ -2,7 +2,8 @@
 
 Extends typer, which itself puts flags before the environment and that before `default_map`; here
 is what `default_map` holds (config.toml, read when the first default is asked for) and how a
-value is read. Knows no option by name.
+value is read. Knows no option by name. What typer does not document is used in this module alone:
+tests/test_dependencies.py names each of it.
 """
 
 import textwrap
@@ -159,7 +160,7 @@ class _Plain:
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """Read a value as its option's type; raises an error that names the option or variable."""
-        kind = param.type_descriptor.annotation
+        kind = value_type(param)
         if value is None or kind in _AS_THEY_ARE or type(value) is kind:
             return value
         try:
@@ -185,7 +186,17 @@ def _key(parameter: Any) -> str:
 
 
 def _kind(parameter: Any) -> Kind:
-    return Kind(parameter.type_descriptor.annotation, parameter.min, parameter.max)
+    return Kind(value_type(parameter), parameter.min, parameter.max)
+
+
+def value_type(parameter: Any) -> Any:
+    """The type that a parameter's values have, as its annotation says."""
+    return parameter.type_descriptor.annotation
+
+
+def panel_of(option: Any) -> str:
+    """The group of options in the help that an option belongs to."""
+    return getattr(option, "rich_help_panel", None) or OTHER
 
 
 DEFAULT = "rank"
@@ -256,9 +267,8 @@ class RankCommand(PlainCommand):
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
             if record is not None and option.param_type_name == "option":
-                panel = getattr(option, "rich_help_panel", None)
                 name, text = record  # of --strict / --no-strict, the first is enough
-                groups.setdefault(panel or OTHER, []).append((name.partition(" / ")[0], text))
+                groups.setdefault(panel_of(option), []).append((name.partition(" / ")[0], text))
         for name in sorted(groups, key=lambda group: group == OTHER):
             with formatter.section(name):
                 formatter.write_dl(groups[name])

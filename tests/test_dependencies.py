@@ -285,7 +285,7 @@ def test_nothing_else_inside_of_a_library_is_used(folder: str) -> None:
 def library_names_in(path: Path) -> Iterator[str]:
     """The dotted names of libraries that a module imports, or takes of what it imported."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    names = {}
+    names: dict[str, str] = {}
     for node in nodes:
         if isinstance(node, ast.ImportFrom):
             names |= {(a.asname or a.name): f"{node.module}.{a.name}" for a in node.names}
@@ -295,9 +295,9 @@ def library_names_in(path: Path) -> Iterator[str]:
     names = {here: name for here, name in names.items() if name.partition(".")[0] not in own}
     yield from names.values()
     for node in nodes:
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id in names:
-                yield f"{names[node.value.id]}.{node.attr}"
+        match node:
+            case ast.Attribute(value=ast.Name(id=here), attr=attribute) if here in names:
+                yield f"{names[here]}.{attribute}"
 
 
 def test_the_tests_above_fail_where_a_name_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

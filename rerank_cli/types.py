@@ -1,7 +1,7 @@
 """The values that flow through a ranking: what every other module speaks in.
 
-Frozen dataclasses and protocols, which do nothing by themselves. Those that a run makes many of have
-slots; for the others slots would take longer to import than they save.
+Frozen dataclasses and protocols, which do nothing by themselves. Those that a run makes many of
+have slots; for the others slots would take longer to import than they save.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from rerank_cli.atomic_files import on_ctrl_c
+from rerank_cli.atomic_files import clean_up_on_signal
 from rerank_cli.terminal import Terminal, format_duration
 from rerank_cli.types import Progress
 
@@ -42,7 +42,7 @@ class ProgressLine:
     @contextmanager
     def shown(self) -> Iterator[Self]:
         """Show it while the block runs, and leave the terminal as it was."""
-        with on_ctrl_c(self._wipe):
+        with clean_up_on_signal(self._wipe):
             try:
                 yield self
             finally:
@@ -129,7 +129,7 @@ def fetching(stderr: TextIO, total: int) -> Iterator[Callable[[int], None]]:
         bar.total = max(total, there)
         bar.update(there - bar.n)
 
-    with on_ctrl_c(bar.close):
+    with clean_up_on_signal(bar.close):
         try:
             yield show
         finally:
@@ -144,7 +144,7 @@ def noted(stderr: TextIO, text: str) -> Iterator[None]:
         stderr.write(_WIPED)
         stderr.flush()
 
-    with on_ctrl_c(wipe):
+    with clean_up_on_signal(wipe):
         stderr.write(f"{text} …")
         stderr.flush()
         try:

@@ -100,7 +100,7 @@ def memory(folder: Path, records: int) -> bool:
         source = write(folder / "in.jsonl", count, 4)
         out = folder / f"out-{count}.jsonl"
         began = time.monotonic()
-        process = rerank("batch", source, "-o", out, "-m", "bm25", "--output", "ids")
+        process = rerank("batch", source, "-o", out, "-m", "bm25", "--results", "ids")
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         peaks.append(usage.ru_maxrss / 1024)
@@ -122,7 +122,7 @@ def speed(folder: Path, pairs: int) -> bool:
             stream.write(json.dumps({"query": QUERY, "documents": some}) + "\n")
     rerank("-q", QUERY, lines).wait()  # warms up
     one = timed(rerank("-q", QUERY, lines))
-    many = timed(rerank("batch", source, "-o", folder / "a.jsonl", "--output", "ids"))
+    many = timed(rerank("batch", source, "-o", folder / "a.jsonl", "--results", "ids"))
     few = folder / "few.jsonl"
     few.write_text("".join(source.read_text().splitlines(keepends=True)[:1]))
     starting = timed(rerank("batch", few, "-o", folder / "few", "--engine", "ray"))
@@ -157,7 +157,7 @@ def rerank(*arguments: str | Path) -> "subprocess.Popen[bytes]":
 
 
 def counted(count: Path, source: Path, out: Path, *more: str | Path) -> "subprocess.Popen[bytes]":
-    options = [source, "-o", out, "--output", "scores", *more]
+    options = [source, "-o", out, "--results", "scores", *more]
     return started([sys.executable, "-c", COUNTED, str(count), "batch", *map(str, options)])
 
 

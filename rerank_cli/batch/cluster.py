@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from rerank_cli import __version__
-from rerank_cli.atomic_files import replace_file
+from rerank_cli.atomic_files import atomic_write
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.job import identity_of
 from rerank_cli.batch.options import BatchOptions
@@ -263,7 +263,7 @@ class ScoringActor:
         columns = Columns(schema_of(shard), results, is_pairs) if shard.is_rows else None
         name = f"part-{shard.number:06}{PARQUET_SUFFIX if columns else '.jsonl'}"
         rows: list[dict[str, Any]] = []
-        with written(f"{self._output}/{name}") as stream:
+        with write_whole(f"{self._output}/{name}") as stream:
             items = items_of(shard, options.fields, self._reranker.info, options.max_record_bytes)
             for outcome in flow.through(items):
                 figures.see(outcome)
@@ -322,9 +322,15 @@ def score_shards(
 
 
 @contextmanager
-def written(uri: str) -> Iterator[Any]:
-    """A file that is there when the block has ended without an error, and else is not."""
+def write_whole(uri: str) -> Iterator[Any]:
+    """Fill a file that is there if the block ends without an error, and else is not."""
+    from pyarrow.fs import LocalFileSystem
+
     place = Place.of(uri)
+    if isinstance(place.system, LocalFileSystem):
+        with atomic_write(Path(place.path)) as stream:
+            yield stream
+        return
     making = f"{place.path}.{os.getpid()}.making"
     try:
         with place.system.open_output_stream(making) as stream:
@@ -375,7 +381,7 @@ class Manifest:
     def write(self) -> None:
         parts = [self.parts[number]._asdict() for number in sorted(self.parts)]
         body = {"job": self.job, "shards": self.shards, "parts": parts}
-        with written(f"{self.uri}/{_MANIFEST}") as stream:
+        with write_whole(f"{self.uri}/{_MANIFEST}") as stream:
             stream.write(json.dumps(body, indent=1).encode())
 
     @property
@@ -396,14 +402,14 @@ def run_on_ray(
     """Do all of it, or what is left of it; raises `ScorerError`, `InputError`, `OutputError`."""
     if options.run_files is not None or options.errors is not None or options.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")
-    if options.input == STDIN or options.output is None:
+    if options.input == STDIN or options.file is None:
         raise UsageError("--engine ray reads files and writes a folder", hint="IN -o OUT")
     if is_remote(options.model):
         raise UsageError(
             f"--engine ray is for models that are run here, and {options.model} is a provider's",
             hint="one machine sends all that a provider takes: leave --engine out",
         )
-    output = options.output_uri
+    output = options.output.path
     folder = f"{output}.parts" if ordered else output
     if ordered and "://" in output:
         raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
@@ -422,7 +428,7 @@ def run_on_ray(
     figures = manifest.figures()
     if options.report is not None:
         body = {**figures.kept(), "parts": len(manifest.parts), "asked": identity_of(options)}
-        replace_file(options.report, format_json(body))
+        options.report.write([format_json(body)], terminal)
     if figures.failed:
         terminal.warn(failed_line(figures))
         return ExitCode.SCORER
@@ -453,11 +459,9 @@ def _prepare(folder: str, manifest: Manifest, options: BatchOptions, terminal: T
 
 def _join(manifest: Manifest, output: Path) -> None:
     """Make one file of the parts, in the order of the input, and remove them."""
-    from rerank_cli.atomic_files import replaced
-
     folder = Path(manifest.uri)
     try:
-        with replaced(output) as stream:
+        with atomic_write(output) as stream:
             for number in sorted(manifest.parts):
                 with (folder / manifest.parts[number].name).open("rb") as part:
                     shutil.copyfileobj(part, stream, _JOINED)

@@ -5,7 +5,6 @@ off when the job goes on.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self
 
 from rerank_cli import __version__
-from rerank_cli.atomic_files import replace_file, sync
+from rerank_cli.atomic_files import replace_file, sync, sync_stream
 from rerank_cli.batch.flow import Flow
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import Sink, error_line
@@ -24,6 +23,7 @@ from rerank_cli.batch.sources import Source
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import local_folder
+from rerank_cli.terminal import PipeClosed
 
 VERSION = 1
 _COMPACTED = 1 << 20  # bytes, beyond which earlier marks are forgotten
@@ -103,7 +103,7 @@ class Journal:
             self._stream.write(_line(asdict(mark)))
             self._stream.flush()
             if mark.synced:
-                os.fsync(self._stream.fileno())
+                sync_stream(self._stream)
             if self._stream.tell() > _COMPACTED:
                 self._stream.close()
                 self._stream = None
@@ -234,7 +234,7 @@ class Job:
             whole = not is_stopping()
             self._note(final=True, done=whole)
             return whole
-        except ScorerError:
+        except (ScorerError, PipeClosed):
             self._note(final=True)
             raise
         finally:
@@ -268,7 +268,8 @@ class Job:
                 hint="--fail-fast stops here; without it the record becomes an error record",
             )
         if problem is not None and self._errors is not None:
-            self._errors.write(error_line(outcome.given, problem))
+            with suppress(PipeClosed):  # whoever reads the errors wants no more of them
+                self._errors.write(error_line(outcome.given, problem))
         else:
             self._writer.add(outcome)
         self.done += 1
@@ -284,12 +285,16 @@ class Job:
         synced = final or now - self._synced >= _SYNCED
         self.figures.seconds = self._before + now - self._began
         position = self._writer.mark(synced=synced, final=final)
+        journal = self._journal
         errors = 0
-        if self._errors is not None and position is not None:
-            errors = self._errors.mark(synced=synced, final=True) or 0
-        if self._journal is None or position is None:
-            return
-        self._journal.add(Mark(self.done, position, errors, self.figures.kept(), done, synced))
+        if self._errors is not None and (position is not None or journal is None):
+            whole = final or journal is not None  # as all that a journal notes
+            with suppress(PipeClosed):
+                errors = self._errors.mark(synced=synced, final=whole) or 0
+        if journal is not None:
+            if position is None:
+                return
+            journal.add(Mark(self.done, position, errors, self.figures.kept(), done, synced))
         self._noted = now
         if synced:
             self._synced = now
@@ -297,20 +302,21 @@ class Job:
 
 def journal_and_start(options: BatchOptions, source: Source) -> tuple[Journal | None, Mark]:
     """The job's journal and where it was; a new one where there is none to go on with."""
-    if options.output is None:
+    output, errors = options.file, options.errors
+    if output is None:
         return None, Mark()
-    path, identity = journal_of(options.output), _identity(options, source)
-    if not options.resume or not (path.exists() or options.output.exists()):
+    path, identity = journal_of(output), _identity(options, source)
+    if not options.resume or not (path.exists() or output.exists()):
         return Journal.begin(path, identity), Mark()
     journal = Journal.resume(path, identity)
-    mark = journal.last(_size_of(options.output))
-    if mark.position and not _is_whole(options.output, mark.position):
+    mark = journal.last(_size_of(output))
+    if mark.position and not _is_whole(output, mark.position):
         mark = journal.last_synced()
-    if options.errors is not None and mark.errors > _size_of(options.errors):
+    if errors is not None and not errors.is_stream and mark.errors > _size_of(Path(errors.path)):
         mark = journal.last_synced()
-        if mark.errors > _size_of(options.errors):
+        if mark.errors > _size_of(Path(errors.path)):
             raise InputError(
-                f"{options.errors}: has less than was written to it",
+                f"{errors.path}: has less than was written to it",
                 hint="without it the job cannot go on: begin anew, with another -o",
             )
     return journal, mark
@@ -361,7 +367,7 @@ def identity_of(options: BatchOptions) -> dict[str, Any]:
             **asdict(options.selection),
             **asdict(chunks),
             "max_chunks": chunks.max_chunks or DEFAULT_MAX_CHUNKS,
-            "output": options.results,
+            "results": options.results,
             "max_record": options.max_record_bytes,
             "errors": options.errors is not None,
             "runs": options.run_files is not None,

@@ -1,5 +1,6 @@
 """A batch on this machine: its lock, source, model and output, and what came of it."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rerank_cli.atomic_files import replace_file
+from rerank_cli.atomic_files import clean_up_on_signal
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.job import (
     Job,
@@ -21,7 +22,7 @@ from rerank_cli.batch.job import (
     journal_and_start,
 )
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import Sink, StreamSink, file_sink, line_of, run_of
+from rerank_cli.batch.outputs import line_of, open_sink, run_of
 from rerank_cli.batch.parquet import Columns, PartsSink, Rows
 from rerank_cli.batch.records import PARQUET_SUFFIX
 from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of
@@ -35,25 +36,31 @@ from rerank_cli.types import Scorer
 
 def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
     """Do all of it; raises the errors of reading, scoring and writing."""
-    if options.output is None:
+    output = options.output
+    output.check(may_be_folder=output.path.endswith(PARQUET_SUFFIX))
+    if output.is_stream:
         if options.resume:
-            raise UsageError("--resume goes on in a file", hint="-o FILE names it")
+            named = "" if output.is_stdout else f", and {output.path} is a stream"
+            raise UsageError(f"--resume goes on in a file{named}", hint="-o FILE names it")
         return _run(options, terminal)
-    if not options.output.parent.is_dir():
-        raise OutputError(f"{options.output}: there is no directory {options.output.parent}")
-    lock = FileLock(f"{options.output}.lock", blocking=False)
+    lock = FileLock(f"{output.path}.lock", blocking=False)
     try:
         lock.acquire()
     except Timeout as error:
-        raise UsageError(f"{options.output}: another process writes it") from error
+        raise UsageError(f"{output.path}: another process writes it") from error
     except OSError as error:
-        raise OutputError(f"{options.output}: {error.strerror}") from error
-    try:
-        return _run(options, terminal)
-    finally:
+        raise OutputError(f"{output.path}: {error.strerror}") from error
+
+    def remove_lock() -> None:
         with suppress(OSError):
             Path(lock.lock_file).unlink()
-        lock.release()
+
+    with clean_up_on_signal(remove_lock):
+        try:
+            return _run(options, terminal)
+        finally:
+            remove_lock()
+            lock.release()
 
 
 def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
@@ -64,7 +71,7 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
 
 def _run_from(source: Source, options: BatchOptions, terminal: Terminal) -> ExitCode:
     journal, start = journal_and_start(options, source)
-    output = options.output
+    output = options.file
     if journal is not None and output is not None and is_whole_job(journal, output):
         terminal.say(f"{output} is whole already: there is nothing to do")
         return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
@@ -74,7 +81,7 @@ def _run_from(source: Source, options: BatchOptions, terminal: Terminal) -> Exit
             source,
             Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
             _writer(options, source, terminal, start),
-            errors=None if options.errors is None else file_sink(options.errors, start.errors),
+            errors=options.errors and open_sink(options.errors, terminal, start.errors),
             journal=journal,
             start=start,
             fail_fast=options.fail_fast,
@@ -96,7 +103,8 @@ def _finish(job: Job, options: BatchOptions, scorer: Scorer, terminal: Terminal)
     finally:
         if options.report is not None:
             report = report_of(job, scorer, identity_of(options), done=not interrupted)
-            replace_file(options.report, format_json(report))
+            with suppress(PipeClosed):
+                options.report.write([format_json(report)], terminal)
         for line in remarks_on(job, scorer):
             terminal.warn(line)
         if options.verbose:
@@ -116,7 +124,7 @@ def _check(options: BatchOptions) -> None:
     if options.input == STDIN and options.run_files is None and sys.stdin.isatty():
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
     options.selection.check()
-    output = options.output
+    output = options.file
     parquet_in = holds_parquet(options.input)
     if output is not None and output.suffix == PARQUET_SUFFIX and not parquet_in:
         raise UsageError(
@@ -125,27 +133,36 @@ def _check(options: BatchOptions) -> None:
         )
     if options.run_files is not None and options.fields.pairs:
         raise UsageError("--pairs and --run are different inputs")
-    for path in (output, options.errors) if not options.resume else ():
-        if path is not None and (path.exists() or path.is_symlink()) and not path.is_char_device():
+    _check_files(options)
+    if options.resume and options.run_files is None and options.input == STDIN:
+        raise UsageError("--resume needs a file to read again, and not standard input")
+
+
+def _check_files(options: BatchOptions) -> None:
+    """Refuse files that are there already, and one file for two things."""
+    files = {"--report": options.report, "--errors": options.errors, "-o": options.output}
+    names: dict[str, str] = {}
+    for option, file in files.items():
+        if file is None or file.is_stream:
+            continue
+        path = Path(file.path)
+        is_there = path.exists() or path.is_symlink()
+        if is_there and not options.resume and option != "--report":
             raise OutputError(
                 f"{path}: is there already", hint="--resume goes on in it; or name another file"
             )
-    if options.resume and options.run_files is None and options.input == STDIN:
-        raise UsageError("--resume needs a file to read again, and not standard input")
-    if options.errors is not None and options.errors == output:
-        raise UsageError("--errors and -o name one file")
+        other = names.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise UsageError(f"{other} and {option} name one file")
 
 
 def _writer(options: BatchOptions, source: Source, terminal: Terminal, start: Mark) -> Writer:
-    pairs, output = options.fields.pairs, options.output
+    pairs, output = options.fields.pairs, options.file
     if output is not None and output.suffix == PARQUET_SUFFIX:
         assert isinstance(source, Rows)  # noqa: S101 - `_check` has seen to it
         return PartsSink(output, Columns(source.schema, options.results, pairs), start.position)
-    sink: Sink = (
-        StreamSink(terminal.stdout) if output is None else file_sink(output, start.position)
-    )
     lines = run_of if options.run_files else partial(line_of, shape=options.results, pairs=pairs)
-    return LineWriter(sink, lines)
+    return LineWriter(open_sink(options.output, terminal, start.position), lines)
 
 
 @contextmanager
@@ -173,4 +190,4 @@ def _stopping(terminal: Terminal) -> Iterator[Callable[[], bool]]:
 
 def _how_to_go_on(options: BatchOptions, job: Job) -> str:
     done = f"interrupted after {job.figures.records:,} records"
-    return done if options.output is None else f"{done}: --resume goes on"
+    return done if options.output.is_stream else f"{done}: --resume goes on"

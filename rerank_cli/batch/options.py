@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rerank_cli.atomic_files import OutputFile
 from rerank_cli.batch.outputs import Shape
 from rerank_cli.batch.records import Fields
 from rerank_cli.providers import RemoteOptions
@@ -24,13 +25,12 @@ class RunFiles:
 class BatchOptions:
     """What a command line asks for.
 
-    An `output` of None is standard output, and `output_uri` is what was written for it.
-    `window_bytes` of records are held at once, and a record has `max_record_bytes` at most.
+    With `--engine ray` the path of `output` may be a URI. `window_bytes` of records are held at
+    once, and a record has `max_record_bytes` at most.
     """
 
     input: str
-    output: Path | None
-    output_uri: str
+    output: OutputFile
     run_files: RunFiles | None
     fields: Fields
     selection: Selection
@@ -38,8 +38,8 @@ class BatchOptions:
     results: Shape
     window_bytes: int
     max_record_bytes: int
-    errors: Path | None
-    report: Path | None
+    errors: OutputFile | None
+    report: OutputFile | None
     model: str | None
     instruction: str | None
     runtime: RuntimeOptions
@@ -48,6 +48,11 @@ class BatchOptions:
     fail_fast: bool = False
     strict: bool = False
     verbose: bool = False
+
+    @property
+    def file(self) -> Path | None:
+        """The file or folder that a job can go on in; None where a stream is written."""
+        return None if self.output.is_stream else Path(self.output.path)
 
     def open_reranker(self) -> Reranker:
         """Open the model; raises the errors of `open_scorer`."""

@@ -5,7 +5,6 @@ A sink knows up to where all that was written is whole, which is what a journal 
 
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,12 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from rerank_cli.atomic_files import OutputFile, sync_stream
 from rerank_cli.batch.records import Given, Outcome, Problem
 from rerank_cli.errors import OutputError
 from rerank_cli.render import decimal, number
 from rerank_cli.render.json_results import result_object
 from rerank_cli.render.rows import one_word
-from rerank_cli.terminal import write_all
+from rerank_cli.terminal import Terminal, write_all
 from rerank_cli.types import Ranked, Ranking
 
 # Members of a compressed file end after so much, or so long: less is lost when the process dies,
@@ -42,11 +42,11 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """A file of plain lines: whole after each."""
+    """A file of lines: whole after each. `position` is where it goes on, in bytes."""
 
     def __init__(self, path: Path, position: int = 0) -> None:
         self._path = path
-        self._stream = opened(path, position)
+        self._stream = _open_at(path, position)
         self._position = position
 
     def write(self, lines: bytes) -> None:
@@ -56,21 +56,45 @@ class FileSink:
     def mark(self, *, synced: bool, final: bool = False) -> int | None:
         write_all(self._stream, [], str(self._path))
         if synced:
-            _sync(self._stream, self._path)
+            try:
+                sync_stream(self._stream)
+            except OSError as error:
+                raise _failure(self._path, error) from error
         return self._position
 
     def close(self) -> None:
         self._stream.close()
 
 
-class MembersSink:
-    """A file of compressed members, each of which can be read by itself; whole after each."""
+class StreamSink:
+    """Standard output, a device or a pipe, which nothing can go on in."""
 
-    def __init__(self, path: Path, compress: Callable[[bytes], bytes], position: int = 0) -> None:
-        self._path = path
+    def __init__(self, output: OutputFile, terminal: Terminal) -> None:
+        self._is_ours = not output.is_stdout
+        self._stream = output.open_stream() if self._is_ours else terminal.stdout
+        self._name = output.path if self._is_ours else "the results"
+
+    def write(self, lines: bytes) -> None:
+        write_all(self._stream, [lines], self._name)
+
+    def mark(self, *, synced: bool, final: bool = False) -> int | None:
+        return None
+
+    def close(self) -> None:
+        if self._is_ours:
+            self._stream.close()
+
+
+class MembersSink:
+    """Compressed members, each of which can be read by itself, in another sink; whole after each.
+
+    `is_begun` says that the sink has members of an earlier run.
+    """
+
+    def __init__(self, sink: Sink, compress: Callable[[bytes], bytes], *, is_begun: bool) -> None:
+        self._sink = sink
         self._compress = compress
-        self._stream = opened(path, position)
-        self._position = position
+        self._is_begun = is_begun
         self._lines = io.BytesIO()
         self._since = time.monotonic()
 
@@ -81,46 +105,26 @@ class MembersSink:
         size, age = self._lines.tell(), time.monotonic() - self._since
         if not final and size < _MEMBER_BYTES and age < _MEMBER_SECONDS:
             return None
-        if size or (final and not self._position):  # nothing is a member too
-            member = self._compress(self._lines.getvalue())
-            write_all(self._stream, [member], str(self._path))
-            self._position += len(member)
+        if size or (final and not self._is_begun):  # nothing is a member too
+            self._sink.write(self._compress(self._lines.getvalue()))
+            self._is_begun = True
             self._lines = io.BytesIO()
         self._since = time.monotonic()
-        if synced:
-            _sync(self._stream, self._path)
-        return self._position
+        return self._sink.mark(synced=synced, final=final)
 
     def close(self) -> None:
-        self._stream.close()
+        self._sink.close()
 
 
-class StreamSink:
-    """Standard output, which nothing can go on in."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, lines: bytes) -> None:
-        write_all(self._stream, [lines], "the results")
-
-    def mark(self, *, synced: bool, final: bool = False) -> int | None:
-        return None
-
-    def close(self) -> None:
-        pass
+def open_sink(output: OutputFile, terminal: Terminal, position: int = 0) -> Sink:
+    """Open the sink for an output, which its name says how to compress; raises `OutputError`."""
+    path = Path(output.path)
+    sink = StreamSink(output, terminal) if output.is_stream else FileSink(path, position)
+    compress = _COMPRESSIONS.get(path.suffix)
+    return MembersSink(sink, compress, is_begun=position > 0) if compress else sink
 
 
-def file_sink(path: Path, position: int = 0) -> Sink:
-    """The sink for a file, which its name says how to compress."""
-    if path.suffix == ".gz":
-        return MembersSink(path, _gzipped, position)
-    if path.suffix == ".zst":
-        return MembersSink(path, _zstandard, position)
-    return FileSink(path, position)
-
-
-def opened(path: Path, position: int) -> BinaryIO:
+def _open_at(path: Path, position: int) -> BinaryIO:
     """Open a file to go on at a position, and drop what is behind it; raises `OutputError`."""
     try:
         stream = path.open("r+b" if position else "wb")
@@ -128,14 +132,11 @@ def opened(path: Path, position: int) -> BinaryIO:
         stream.seek(position)
         return stream
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise _failure(path, error) from error
 
 
-def _sync(stream: BinaryIO, path: Path) -> None:
-    try:
-        os.fsync(stream.fileno())
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+def _failure(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path}: {error.strerror}")
 
 
 def _gzipped(lines: bytes) -> bytes:
@@ -150,6 +151,9 @@ def _zstandard(lines: bytes) -> bytes:
     else:
         from backports import zstd
     return zstd.compress(lines)
+
+
+_COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {".gz": _gzipped, ".zst": _zstandard}
 
 
 RESULTS, SCORE, RAW_SCORE, ERROR = "results", "relevance_score", "raw_score", "error"

@@ -7,8 +7,9 @@ same parts. A part is there whole or not at all.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from rerank_cli.atomic_files import atomic_write
 from rerank_cli.batch.outputs import ERROR, RAW_SCORE, RESULTS, SCORE, Shape, pair_of, results_of
 from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, Item, Outcome, record_of, reservoir
 from rerank_cli.batch.sources import digest_of
@@ -88,13 +89,13 @@ class Columns:
             return row | pair_of(ranking)
         return row | {RESULTS: _plain(results_of(ranking, self.shape))}
 
-    def write(self, rows: list[dict[str, Any]], where: Any) -> None:
-        """Write rows to a path or an open file; raises `OSError`."""
+    def write(self, rows: list[dict[str, Any]], stream: BinaryIO) -> None:
+        """Write rows to an open file; raises `OSError`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = _with_results(self.schema, self.shape, pairs=self.pairs)
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), where)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)
 
 
 class PartsSink:
@@ -131,10 +132,9 @@ class PartsSink:
 
     def _write(self) -> None:
         path = self._folder / _part(self._position)
-        making = path.with_suffix(".making")
         try:
-            self._columns.write(self._rows, making)
-            making.replace(path)
+            with atomic_write(path) as stream:
+                self._columns.write(self._rows, stream)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         self._rows, self._size = [], 0

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rerank_cli.atomic_files import OutputFile
 from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import Shape
 from rerank_cli.batch.records import Fields
@@ -96,7 +97,7 @@ def batch_options(
         _output("--results", help="Of each result: full, as --json has it; its scores; its id."),
     ] = Shape.FULL,
     errors: Annotated[
-        Path | None,
+        str | None,
         _output(
             "--errors", metavar="FILE", help="Put error records there, and not in their places."
         ),
@@ -108,7 +109,7 @@ def batch_options(
         bool, _output("--resume", help="Go on where an earlier run ended, however it did.")
     ] = False,
     report: Annotated[
-        Path | None, _output("--report", metavar="FILE", help="Write all figures, as JSON.")
+        str | None, _output("--report", metavar="FILE", help="Write all figures, as JSON.")
     ] = None,
     plan: Annotated[
         bool, _engine("--plan", help="Say what a run would take, by a sample, and run nothing.")
@@ -165,11 +166,14 @@ def batch(ctx: typer.Context) -> int:
     """
 
     job, given = _read_options(ctx), ctx.params
-    terminal = Terminal.current(to_file=given["output"] is not None)
+    terminal = Terminal.current(to_file=not job.output.is_stdout)
     if given["plan"]:
         from rerank_cli.batch.estimate import report_plan
 
         return report_plan(job, terminal)
+    for file in (job.errors, job.report):
+        if file is not None:
+            file.check()
     if given["engine"] is BatchEngine.RAY:
         from rerank_cli.batch.cluster import run_on_ray
 
@@ -199,8 +203,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
     is_pairs = given["pairs"]
     return BatchOptions(
         input=given["input_"] or STDIN,
-        output=None if given["output"] in (None, "-") else Path(given["output"]),
-        output_uri=given["output"] or "",
+        output=options.output_file(ctx),
         run_files=RunFiles(*names) if has_run else None,
         fields=Fields(
             query=given["query_field"],
@@ -214,8 +217,8 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         results=given["results"],
         window_bytes=parse_size(given["window"], "--window"),
         max_record_bytes=parse_size(given["max_record"], "--max-record"),
-        errors=given["errors"],
-        report=given["report"],
+        errors=None if given["errors"] is None else OutputFile(given["errors"]),
+        report=None if given["report"] is None else OutputFile(given["report"]),
         model=given["model"],
         instruction=given["instruction"],
         runtime=options.runtime_options(ctx),

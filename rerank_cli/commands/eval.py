@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rerank_cli.atomic_files import OutputFile
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand
 from rerank_cli.errors import ExitCode, UsageError
@@ -65,6 +66,7 @@ def _file(name: str, text: str) -> Any:
 
 
 @app.command("eval", cls=PlainCommand)
+@options.with_options(options.output_options, only="output")
 @options.with_options(options.model_options, only="threads runtime device")
 @options.with_options(
     options.provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm"
@@ -86,7 +88,7 @@ def evaluate(
     qrels: Annotated[Path | None, _file("qrels", "Judgements, as TREC or BEIR has them.")] = None,
     run: Annotated[Path | None, _file("run", "Candidates, as TREC has them.")] = None,
     per_query: Annotated[
-        Path | None, _file("per-query", "Write every query's figures, as TSV.")
+        str | None, _file("per-query", "Write every query's figures, as TSV.")
     ] = None,
     runs: Annotated[
         Path | None,
@@ -112,7 +114,7 @@ def evaluate(
     from rerank_cli.evaluation.evaluate import run_evaluation
     from rerank_cli.evaluation.run import EvalOptions
 
-    parts = None
+    parts, output = None, options.output_file(ctx)
     if queries is not None or corpus is not None:
         if datasets or queries is None or corpus is None or qrels is None:
             raise UsageError(
@@ -136,13 +138,14 @@ def evaluate(
                 condensed=condensed,
                 sample=sample,
                 seed=seed,
-                per_query=per_query,
+                per_query=None if per_query is None else OutputFile(per_query),
                 runs=runs,
+                output=output,
                 as_json=as_json,
             ),
             options.runtime_options(ctx),
             options.remote_options(ctx),
-            Terminal.current(),
+            Terminal.current(to_file=not output.is_stdout),
         )
         or ExitCode.OK
     )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rerank_cli import progress
-from rerank_cli.atomic_files import Destination
 from rerank_cli.cli import options
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
@@ -45,8 +44,8 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     """
     started = time.monotonic()
     given = ctx.params
-    output = None if given["output"] in (None, "-") else Destination(given["output"])
-    terminal = Terminal.current(given["color"], to_file=output is not None)
+    output = options.output_file(ctx)
+    terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     query, inputs = read_arguments(ctx)
     inputs.check()
     selection = options.selection(ctx)
@@ -54,8 +53,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         selection = replace(selection, passages=True)
     style = _style(ctx, terminal, passages=selection.passages)
     WRITERS[style.format_].check_sources(inputs, style)
-    if output:
-        output.check()
+    output.check()
     progress.lap(progress.STARTING)
     scorer = _wait_until_open(opening, terminal)
     progress.lap(progress.OPENING)
@@ -73,7 +71,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         return ExitCode.OK
     style = replace(style, envelopes=tuple(inputs.report.envelopes))
     try:
-        (output or terminal).write(render(ranking, style))
+        output.write(render(ranking, style), terminal)
     finally:  # whoever closed the pipe is told all the same
         _warn_of_inputs(inputs, terminal)
         if (remark := WRITERS[style.format_].find_remark(ranking, style)) is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from rerank_cli.atomic_files import on_ctrl_c
+from rerank_cli.atomic_files import clean_up_on_signal
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.evaluation.datasets import Task, task_of
 from rerank_cli.evaluation.measures import DEFAULT, parsed
@@ -14,8 +14,8 @@ from rerank_cli.evaluation.report import (
     Set,
     as_json,
     compare_systems,
+    lines_per_query,
     overall,
-    write_per_query,
     write_runs,
 )
 from rerank_cli.evaluation.run import (
@@ -85,7 +85,7 @@ def _progress(
         bar.n = max(0.0, min(1.0, 1 - left / whole))
         bar.set_description_str(f"about {format_duration(left)} left")
 
-    with on_ctrl_c(bar.close), bar:
+    with clean_up_on_signal(bar.close), bar:
         yield show
 
 
@@ -114,6 +114,9 @@ def run_evaluation(
     wanted: EvalOptions, runtime: RuntimeOptions, remote: RemoteOptions, terminal: Terminal
 ) -> ExitCode:
     """Do all of it, and write the results."""
+    for file in (wanted.output, wanted.per_query):
+        if file is not None:
+            file.check()
     measures = parsed(wanted.measures or DEFAULT)
     # A query is cut, and a document has as many chunks everywhere as one that `rank` is given.
     chunks = ChunkOptions(max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True)
@@ -172,10 +175,13 @@ def _write(
         comparison = compare_systems(names, wanted.depths[-1], sets, measures[0], wanted.seed)
     if wanted.runs:
         write_runs(wanted.runs, sets)
-    if wanted.per_query:
-        write_per_query(wanted.per_query, sets)
-    with suppress(PipeClosed):  # whoever reads has enough
-        if wanted.as_json:
-            terminal.write([format_json(as_json(sets, means, comparison, wanted.seed))])
-        else:
-            terminal.write(drawn(sets, means, comparison, measures, terminal))
+    if wanted.per_query is not None:
+        with suppress(PipeClosed):  # whoever reads has enough
+            wanted.per_query.write(lines_per_query(sets), terminal)
+    content = (
+        [format_json(as_json(sets, means, comparison, wanted.seed))]
+        if wanted.as_json
+        else drawn(sets, means, comparison, measures, terminal)
+    )
+    with suppress(PipeClosed):
+        wanted.output.write(content, terminal)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rerank_cli.atomic_files import atomic_write
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.evaluation.datasets import Task, ordered
 from rerank_cli.evaluation.measures import (
@@ -309,27 +310,22 @@ def write_runs(folder: Path, sets: Sequence[Set]) -> None:
                 while name in taken:  # of two models whose names differ in other characters
                     name += "+"
                 taken.add(name)
-                (folder / f"{name}.trec").write_text(
-                    "".join(_run(row, tag)), encoding="utf-8", newline="\n"
-                )
+                with atomic_write(folder / f"{name}.trec") as stream:
+                    stream.writelines(line.encode() for line in _run(row, tag))
     except OSError as error:
         raise OutputError(f"cannot write runs to {folder}: {error.strerror}") from error
 
 
-def write_per_query(path: Path, sets: Sequence[Set]) -> None:
-    """Write a line for each set, system, query and measure; raises `OutputError`."""
-    lines = ["set\tsystem\tdepth\tquery\tmeasure\tvalue\n"]
+def lines_per_query(sets: Sequence[Set]) -> Iterator[bytes]:
+    """A line for each set, system, query and measure, in tab-separated columns with a header."""
+    yield b"set\tsystem\tdepth\tquery\tmeasure\tvalue\n"
     for one in sets:
         for row in one.rows:
             for measure, values in row.figures.items():
                 for query, value in values.items():
                     cells = (one.task.name, row.system, row.depth or "", query, measure)
                     escaped = (_BLANKS.sub(" ", str(cell)) for cell in cells)
-                    lines.append("\t".join([*escaped, f"{value:.6g}"]) + "\n")
-    try:
-        path.write_text("".join(lines), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}") from error
+                    yield ("\t".join([*escaped, f"{value:.6g}"]) + "\n").encode()
 
 
 def _run(row: Row, tag: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rerank_cli import __version__
+from rerank_cli.atomic_files import OutputFile
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation import datasets as beir
 from rerank_cli.evaluation import datasets as lists
@@ -295,8 +296,9 @@ class EvalOptions:
     condensed: bool
     sample: int | None
     seed: int
-    per_query: Path | None
+    per_query: OutputFile | None
     runs: Path | None
+    output: OutputFile
     as_json: bool
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from rerank_cli.atomic_files import file_digest
+from rerank_cli.atomic_files import file_digest, publish_folder
 from rerank_cli.errors import ModelError, UsageError, require_extra
 from rerank_cli.models.catalogue import Prompt, Sample, prompts
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, length_in
@@ -317,7 +317,7 @@ def export(
             write_report(folder, one, samples, name, how)
         out.mkdir(parents=True, exist_ok=True)
         for folder in (plain, small):
-            folder.rename(out / folder.name)
+            publish_folder(folder, out / folder.name)
     return found
 
 

@@ -23,7 +23,7 @@ import huggingface_hub
 from huggingface_hub import errors
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
-from rerank_cli.atomic_files import file_digest, sync
+from rerank_cli.atomic_files import file_digest, publish_file
 from rerank_cli.errors import ModelError, UnusableProxy
 from rerank_cli.models.store import File
 from rerank_cli.terminal import format_size
@@ -155,8 +155,7 @@ def fetched(of: Listing, file: RemoteFile, folder: Path, watch: Watch) -> File:
         part = target.with_name(f".{target.name}.{(file.sha256 or file.blob)[:_KNOWN]}.part")
         _fill(part, of, file, watch)
         found = _checked(part, file, of)
-        sync(part)
-        part.replace(target)
+        publish_file(part, target)
     except OSError as error:
         raise _of_disk(error, folder, file) from error
     return found

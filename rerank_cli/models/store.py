@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.atomic_files import file_digest, replace_file, sync
+from rerank_cli.atomic_files import file_digest, publish_folder, remove_folder, replace_file
 from rerank_cli.errors import ModelError
 from rerank_cli.user_files import data_directory
 
@@ -165,26 +165,20 @@ class Store:
         wanted = {staging / name for name in manifest.files}
         with _told(self.root):
             for path in [one for one in staging.rglob("*") if one.is_file()]:
-                if path in wanted:
-                    sync(path)
-                else:
+                if path not in wanted:
                     path.unlink()
             content = {"schema": _SCHEMA, **asdict(manifest)}
             replace_file(staging / MANIFEST, _json(content))
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._put_away(target)
-            staging.rename(target)
-            sync(target.parent)
-        self._clear()
+            publish_folder(staging, target, aside=self._aside())
         return Installed(target, manifest)
 
     def remove(self, one: Installed) -> None:
         """Take a model out of the store; what its commit was stays known."""
         with _told(self.root):
-            self._put_away(one.folder)
+            remove_folder(one.folder, aside=self._aside())
             with suppress(OSError):
                 one.folder.parent.rmdir()  # if that was its only precision
-        self._clear()
 
     def locked(self, name: str, precision: str) -> Mapping[str, Any] | None:
         """What was noted of a model when it was first pulled: repository, revision, hashes."""
@@ -202,12 +196,12 @@ class Store:
         with _told(self.root), FileLock(self.root / _LOCKS / "revisions.lock"):  # others pull too
             replace_file(path, _json({**_load(path), key: noted}))
 
-    def _put_away(self, folder: Path) -> None:
-        """Rename a folder to where nobody looks, as removing takes longer than a moment."""
-        if folder.exists():
-            folder.rename(self.root / f"{_REMOVING}-{os.urandom(8).hex()}")
+    def _aside(self) -> Path:
+        """A place where nobody looks for models, for a folder that is to go."""
+        return self.root / f"{_REMOVING}-{os.urandom(8).hex()}"
 
     def _clear(self) -> None:
+        """Remove what a process that was killed had put aside."""
         for path in self.root.glob(f"{_REMOVING}-*"):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -16,6 +16,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from rerank_cli import machine
+from rerank_cli.atomic_files import publish_file
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.models.onnx_file import is_dynamic, lengths_beside, needs, packed_beside
@@ -228,7 +229,7 @@ def _optimise(path: Path, folder: Path, longest: int, answers: Answers | None) -
         if unmask(folder / _GRAPH, unmasked):
             without = Graph(path, Loading(unmasked, answers=answers))
             if are_equal(graph, without, longest):
-                unmasked.replace(folder / _GRAPH)
+                publish_file(unmasked, folder / _GRAPH)
                 graph = without
     unmasked.unlink(missing_ok=True)
     if are_batches_alike(graph, longest):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from zlib import adler32, crc32
 
-from rerank_cli.atomic_files import file_digest, sync
+from rerank_cli.atomic_files import atomic_write, file_digest, publish_folder
 from rerank_cli.user_files import cache_directory
 
 VARIABLE = "RERANK_PREPARED"
@@ -167,8 +167,7 @@ class Prepared:
             try:
                 make(making)
                 _write(making / _MANIFEST, {"made_of": made_of, "files": _inventory(making)})
-                making.rename(target)
-                sync(self.root)
+                publish_folder(making, target)
             finally:
                 shutil.rmtree(making, ignore_errors=True)
             self._clear()
@@ -202,12 +201,11 @@ class Prepared:
 
 
 def _inventory(folder: Path) -> Mapping[str, Any]:
-    """Every file of a folder, each of them on the disk by then."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        sync(path)
-        files[path.name] = {"stamp": _stamp(path), "digest": file_digest(path, _ALGORITHM)}
-    return files
+    """What every file of a folder is like now."""
+    return {
+        path.name: {"stamp": _stamp(path), "digest": file_digest(path, _ALGORITHM)}
+        for path in sorted(folder.iterdir())
+    }
 
 
 def _stamp(path: Path) -> Stamp:
@@ -231,14 +229,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a small file whole or not at all."""
-    beside = path.with_name(f".{os.urandom(8).hex()}")
-    try:
-        beside.write_text(json.dumps(content), encoding="utf-8")
-        sync(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(content).encode())
 
 
 def _is_writable(root: Path) -> bool:

@@ -60,7 +60,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(source: Path) -> list[Any]:
-    process = start_batch(source, "-m", SMALL, "--output", "scores")
+    process = start_batch(source, "-m", SMALL, "--results", "scores")
     out, _ = process.communicate(timeout=120)
     return [json.loads(line) for line in out.splitlines()]
 
@@ -83,7 +83,7 @@ def test_an_actor_dies_and_nothing_is_lost_or_doubled(
     source: Path, expected: list[Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = start_batch(source, "-o", out, "-m", SMALL, "--output", "scores", *RAY)
+    process = start_batch(source, "-o", out, "-m", SMALL, "--results", "scores", *RAY)
     actor = None
     deadline = time.monotonic() + 120
     while actor is None and process.poll() is None and time.monotonic() < deadline:
@@ -104,7 +104,7 @@ def test_it_goes_on_by_shards_and_joins_them(
     source: Path, expected: list[Any], tmp_path: Path, rerank: Run
 ) -> None:
     out, report = tmp_path / "out.jsonl", tmp_path / "report.json"
-    arguments = ("-o", out, "-m", SMALL, "--output", "scores", *RAY, "--ordered")
+    arguments = ("-o", out, "-m", SMALL, "--results", "scores", *RAY, "--ordered")
     folder = tmp_path / "out.jsonl.parts"
     process = start_batch(source, *arguments)
     while process.poll() is None and not any(folder.glob("part-*.jsonl")):

@@ -49,7 +49,7 @@ def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
     report = tmp_path / "report.json"
     with serve("openai-like", faults=share(1 / 3, BUSY, 1)) as server:
         ran = rerank(
-            "batch", str(source), "-o", str(out), *at(server), "--output", "scores",
+            "batch", str(source), "-o", str(out), *at(server), "--results", "scores",
             "--report", str(report), "--concurrency", "8", "--retries", "50",
         )  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
@@ -139,7 +139,7 @@ def test_what_one_record_leaves_out_another_has(rerank: Run, tmp_path: Path) -> 
     records = [{"query": "garden", "documents": some, "top_n": 2} for some in lists]
     source = write(tmp_path / "in.jsonl", [*records, {"query": "garden", "documents": texts}])
     with serve("openai-like") as server:
-        ran = rerank("batch", str(source), *at(server), "--output", "ids")
+        ran = rerank("batch", str(source), *at(server), "--results", "ids")
     found = [json.loads(line)["results"] for line in ran.out.splitlines()]
     assert (ran.code, ran.err) == (0, "")
     assert found == [[0, 1]] * 4 + [[0, 1, 2, 3, 4, 5]]

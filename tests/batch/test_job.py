@@ -31,7 +31,7 @@ def killed(source: Path, out: Path, times: int, seed: int = 0) -> int:
     draw = random.Random(seed)
     done = 0
     while True:
-        process = start_batch(source, "-o", out, "-m", SMALL, "--resume", "--output", "scores")
+        process = start_batch(source, "-o", out, "-m", SMALL, "--resume", "--results", "scores")
         if done < times:
             before = out.stat().st_size if out.exists() else 0
             while process.poll() is None and (out.stat().st_size if out.exists() else 0) == before:
@@ -50,7 +50,7 @@ def test_killed_and_resumed_it_is_what_it_would_have_been(
 ) -> None:
     plain, out = tmp_path / "plain.jsonl", tmp_path / "out.jsonl"
     assert (
-        rerank("batch", str(source), "-o", str(plain), "-m", SMALL, "--output", "scores").code == 3
+        rerank("batch", str(source), "-o", str(plain), "-m", SMALL, "--results", "scores").code == 3
     )
     assert killed(source, out, times) == 3
     assert out.read_bytes() == plain.read_bytes()
@@ -62,7 +62,7 @@ def test_a_compressed_one_goes_on_by_members(tmp_path: Path, source: Path, reran
     out = tmp_path / "out.jsonl.gz"
     killed(source, out, 3)
     found = gzip.decompress(out.read_bytes()).splitlines()
-    plain = rerank("batch", "-m", SMALL, "--output", "scores", stdin=source.read_bytes())
+    plain = rerank("batch", "-m", SMALL, "--results", "scores", stdin=source.read_bytes())
     assert found == plain.raw.splitlines()
 
 
@@ -140,7 +140,7 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
     [
         (["-m", SMALL], "in the model: name was 'bm25'"),
         (["-m", "bm25", "-n", "1"], "in the options: n was None and is 1"),
-        (["-m", "bm25", "--output", "ids"], "output was 'full' and is 'ids'"),
+        (["-m", "bm25", "--results", "ids"], "results was 'full' and is 'ids'"),
     ],
 )
 def test_another_job_is_told(changed: list[str], told: str, tmp_path: Path, rerank: Run) -> None:

@@ -34,7 +34,7 @@ def test_parquet_in_and_out(
     records = [record(number) for number in range(25)]
     records[3]["documents"] = []
     source, out = parquet(tmp_path / "in.parquet", records), tmp_path / "out.parquet"
-    options = ("-m", SMALL, "--output", shape.value)
+    options = ("-m", SMALL, "--results", shape.value)
     assert rerank("batch", str(source), "-o", str(out), *options).code == 3
     assert [path.name for path in sorted(out.iterdir())] == [
         f"part-00000{n}.parquet" for n in range(3)

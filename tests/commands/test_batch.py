@@ -64,7 +64,7 @@ def test_a_result_is_what_ranks_json_has(rerank: Run) -> None:
 def test_shapes(shape: str, expected: list[Any], rerank: Run) -> None:
     documents = ["fox", {"id": "b", "text": "red fox"}, {"id": "c", "text": "x"}]
     line = json.dumps({"query": "red fox", "documents": documents})
-    results = json.loads(rerank("batch", *BM25, "--output", shape, stdin=line.encode()).out)[
+    results = json.loads(rerank("batch", *BM25, "--results", shape, stdin=line.encode()).out)[
         "results"
     ]
     if shape == "ids":
@@ -79,20 +79,20 @@ def test_what_came_in_comes_out_byte_for_byte(rerank: Run) -> None:
         b'  {"query" : "x",  "n": 1.500, "big": 123456789012345678901234567890, '
         b'"documents":["x"], "e":"\\u00e9\xc3\xa9"  }\r\n'
     )
-    ran = rerank("batch", *BM25, "--output", "ids", stdin=line)
+    ran = rerank("batch", *BM25, "--results", "ids", stdin=line)
     assert ran.raw == line.strip()[:-1].rstrip() + b', "results": [0]}\n'
 
 
 def test_results_that_were_there_give_way(rerank: Run) -> None:
     line = b'{"results": 5, "query": "x", "documents": ["x"]}'
-    out = rerank("batch", *BM25, "--output", "ids", stdin=line).out
+    out = rerank("batch", *BM25, "--results", "ids", stdin=line).out
     assert json.loads(out) == {"query": "x", "documents": ["x"], "results": [0]}
     assert out.count("results") == 1
 
 
 def test_a_blank_line_stays_one(rerank: Run) -> None:
     line = b'{"query": "x", "documents": ["x"]}'
-    ran = rerank("batch", *BM25, "--output", "ids", stdin=b"\n" + line + b"\n\n" + line)
+    ran = rerank("batch", *BM25, "--results", "ids", stdin=b"\n" + line + b"\n\n" + line)
     assert (ran.code, [bool(one) for one in ran.out.split("\n")]) == (0, [0, 1, 0, 1, 0])
 
 
@@ -177,7 +177,7 @@ def test_a_line_has_options_of_its_own(rerank: Run) -> None:
     base = {"query": "red fox", "documents": ["red fox", "fox", "dog", ""]}
     lines = [base, {**base, "top_n": 1}, {**base, "min_score": 0.3}, {**base, "min_score": 9}]
     stdin = "".join(f"{json.dumps(one)}\n" for one in lines).encode()
-    ran = rerank("batch", *BM25, "-n", "2", "--output", "ids", stdin=stdin)
+    ran = rerank("batch", *BM25, "-n", "2", "--results", "ids", stdin=stdin)
     assert [json.loads(line)["results"] for line in ran.out.splitlines()] == [[0, 1], [0], [0], []]
     assert ran.code == 0
 

@@ -7,13 +7,14 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rerank_cli.atomic_files import Destination
+from rerank_cli.atomic_files import OutputFile, atomic_write, publish_folder, remove_folder
 from rerank_cli.errors import OutputError
+from rerank_cli.terminal import PipeClosed, Terminal
 from tests.conftest import ROOT, Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
@@ -23,6 +24,10 @@ RANK = ["fox", "-d", "no", "-d", "a fox", "-m", "bm25"]
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def write(path: str, pieces: Iterable[bytes]) -> None:
+    OutputFile(path).write(pieces, Terminal.current())
 
 
 def failing() -> Iterator[bytes]:
@@ -63,12 +68,12 @@ def test_mode_and_links_stay(tmp_path: Path) -> None:
     path.write_text("old")
     path.chmod(0o640)
     link.symlink_to("a.txt")
-    Destination(str(link)).write([b"new"])
+    write(str(link), [b"new"])
     assert link.is_symlink()
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o640)
     dangling = tmp_path / "dangling"
     dangling.symlink_to("b.txt")
-    Destination(str(dangling)).write([b"new"])
+    write(str(dangling), [b"new"])
     assert (dangling.is_symlink(), (tmp_path / "b.txt").read_text()) == (True, "new")
 
 
@@ -76,9 +81,9 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(OutputError, match=r"cannot write .*a\.txt: No space left on device"):
-        Destination(str(path)).write(failing())
+        write(str(path), failing())
     with pytest.raises(ZeroDivisionError):
-        Destination(str(path)).write(str(1 // n).encode() for n in (1, 0))
+        write(str(path), (str(1 // n).encode() for n in (1, 0)))
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
@@ -106,37 +111,156 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_an_interrupt_leaves_no_other_file(tmp_path: Path) -> None:
-    code = (
-        "import os, signal\n"
-        "from rerank_cli.atomic_files import Destination\n"
-        "signal.signal(signal.SIGINT, lambda *_: os._exit(130))\n"
-        "def pieces():\n"
-        "    yield b'half'\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    yield b'rest'\n"
-        "Destination('a.txt').write(pieces())\n"
-    )
+# Has `rerank` write half of its results and then get a signal.
+SIGNALLED = """
+import os, signal, sys
+from rerank_cli.__main__ import main
+from rerank_cli.commands import rank
+
+number = signal.Signals[sys.argv.pop()]
+
+def render(*_):
+    yield b"half"
+    os.kill(os.getpid(), number)
+    yield b"rest"
+
+rank.render = render
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -15), ("SIGHUP", -1)])
+def test_a_signal_leaves_the_old_file_and_no_other(name: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment)
-    assert ran.returncode == 130
-    assert names(tmp_path) == []
-    before = signal.getsignal(signal.SIGINT)
-    Destination(str(tmp_path / "a.txt")).write([b"x"])
-    assert signal.getsignal(signal.SIGINT) is before
+    command = [sys.executable, "-c", SIGNALLED, *RANK, "-o", "a.txt", name]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)
+    assert ran.returncode == code
+    assert names(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_signal_that_ends_nothing_costs_nothing(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        with atomic_write(tmp_path / "a.txt") as stream:
+            stream.write(b"new")
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+# Ends itself, as kill -9 does, at the Nth time that it opens, renames or removes something.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rerank_cli.atomic_files import atomic_write, publish_folder, replace_file
+
+left = int(sys.argv[1])
+
+def watch(event, arguments):
+    global left
+    if event in ("open", "os.chmod", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+with atomic_write(Path("file")) as stream:
+    stream.write(b"n" * 100_000)
+replace_file(Path("folder/made"), b"new")
+publish_folder(Path("made"), Path("folder/whole"), aside=Path("aside"))
+"""
+
+
+def test_killed_at_any_step_it_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    code, step = -signal.SIGKILL, 0
+    while code == -signal.SIGKILL:
+        step += 1
+        folder = tmp_path / f"{step}"
+        for path in ("file", "folder/whole/a", "folder/whole/b", "made/a", "made/b"):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text("new" if path.startswith("made") else "old")
+        command = [sys.executable, "-c", KILLED, str(step)]
+        code = subprocess.run(command, cwd=folder, env=environment).returncode
+        assert (folder / "file").read_bytes() in (b"old", b"n" * 100_000)
+        assert not (folder / "folder/made").exists() or (
+            (folder / "folder/made").read_bytes() == b"new"
+        )
+        places = [place for place in ("folder/whole", "aside", "made") if (folder / place).exists()]
+        whole = [{p.read_text() for p in (folder / place).iterdir()} for place in places]
+        assert {"new"} in whole  # in its place, or where it waits for that
+        if places[0] == "folder/whole":
+            assert len(whole[0]) == 1
+            assert len(list((folder / "folder/whole").iterdir())) == 2
+    assert code == 0
+    assert step > 10
+
+
+def test_folders_take_their_places_and_leave_them(tmp_path: Path) -> None:
+    made, target, aside = (tmp_path / name for name in ("made", "target", "aside"))
+    for content in ("one", "two"):
+        made.mkdir()
+        (made / "a").write_text(content)
+        publish_folder(made, target, aside=aside)
+        assert (target / "a").read_text() == content
+        assert names(tmp_path) == ["target"]
+    for _ in range(2):
+        remove_folder(target, aside=aside)
+        assert names(tmp_path) == []
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("fifo", "link"):
+        with pytest.raises(OSError, match="not a regular file"), atomic_write(tmp_path / name):
+            pass
+    assert names(tmp_path) == ["fifo", "link"]
 
 
 def test_devices_and_pipes_are_written_directly(tmp_path: Path) -> None:
-    Destination("/dev/null").write([b"x"])
+    write("/dev/null", [b"x"])
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     fifo, read = tmp_path / "fifo", []
     os.mkfifo(fifo)
     reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()))
     reader.start()
-    Destination(str(fifo)).write([b"one", b"two"])
+    write(str(fifo), [b"one", b"two"])
     reader.join()
     assert read == [b"onetwo"]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
+
+
+def test_a_reader_may_leave(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = threading.Thread(target=lambda: fifo.open("rb").close())
+    reader.start()
+
+    def pieces() -> Iterator[bytes]:
+        reader.join()
+        yield b"x" * 1_000_000
+
+    with pytest.raises(PipeClosed):
+        write(str(fifo), pieces())
+
+
+def test_which_files_are_streams(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("fifo")
+    streams = ["-", "/dev/null", "/dev/stdout", "/dev/fd/1"]
+    streams += [f"{tmp_path}/fifo", f"{tmp_path}/link"]
+    files = ["", str(tmp_path), f"{tmp_path}/file", f"{tmp_path}/none", "s3://out", "/dev/fd/x"]
+    assert [path for path in [*streams, *files] if OutputFile(path).is_stream] == streams
+
+
+def test_a_stream_that_is_not_open_is_said_before_scoring(rerank: Run) -> None:
+    ran = rerank(*RANK[:-1], "./no such model", "-o", "/dev/fd/987")
+    assert (ran.code, ran.err) == (2, "rerank: /dev/fd/987: Bad file descriptor\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -155,6 +279,9 @@ def test_an_open_stream_is_neither_replaced_nor_emptied(tmp_path: Path) -> None:
     )
     subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, check=True)
     assert log.read_text() == "before\nx\n\n"
+    both = command.replace(">> ", "> ", 1)  # from the place on where the stream is
+    subprocess.run(["/bin/sh", "-c", f"{{ echo a; {both.split(' >')[0]}; echo b; }} > {log}"])
+    assert log.read_text() == "a\nx\nb\n"
 
 
 @pytest.mark.parametrize(
@@ -185,8 +312,8 @@ def test_what_cannot_be_written_is_said_before_scoring(
 def test_what_may_not_be_written_is_said_before_scoring(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch(0o444)
     with pytest.raises(OutputError, match="Permission denied"):
-        Destination(str(tmp_path / "a.txt")).check()
+        OutputFile(str(tmp_path / "a.txt")).check()
     tmp_path.chmod(0o555)
     with pytest.raises(OutputError, match=r"nothing can be written in .*: Permission denied"):
-        Destination(str(tmp_path / "b.txt")).check()
+        OutputFile(str(tmp_path / "b.txt")).check()
     tmp_path.chmod(0o755)

@@ -77,11 +77,12 @@ def _run_from(source: Source, options: BatchOptions, terminal: Terminal) -> Exit
         return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
     with options.open_reranker() as reranker:
         max_records = options.remote.requests_under_way if reranker.info.remote else None
+        errors = options.errors
         job = Job(
             source,
             Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
             _writer(options, source, terminal, start),
-            errors=options.errors and open_sink(options.errors, terminal, start.errors),
+            errors=None if errors is None else open_sink(errors, terminal, start.errors),
             journal=journal,
             start=start,
             fail_fast=options.fail_fast,

@@ -2,7 +2,7 @@
 
     rank, batch, …   take a group's options by `with_options`
     setting          an option that is also a key of config.toml and an environment variable
-    remote_options, runtime_options, chunk_options, selection, output_file
+    remote_options, runtime_options, chunk_options, selection
                      make one object each from a command's parsed values
 
 A parameter is named after its option, and after the field of the object it goes into.
@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
-from rerank_cli.atomic_files import STDOUT, OutputFile
+from rerank_cli.atomic_files import STDOUT
 from rerank_cli.cli.settings import variable_of
 from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
@@ -498,14 +498,14 @@ def output_options(
     ] = None,
     as_json: Annotated[bool, _output_option("--json", help="The same as --format json.")] = False,
     output: Annotated[
-        str | None,
+        str,
         _output_option(
             "-o",
             "--output",
             metavar="FILE",
             help="Write to FILE, all or nothing. It may be one of those that are read.",
         ),
-    ] = None,
+    ] = STDOUT,
     scores: Annotated[
         bool,
         _output_option(
@@ -570,12 +570,6 @@ def output_format(ctx: typer.Context) -> Format | None:
     if format_ not in (None, Format.JSON) and is_given(ctx, "format_"):
         raise UsageError(f"--json and --format {format_} ask for different things")
     return Format.JSON
-
-
-def output_file(ctx: typer.Context) -> OutputFile:
-    """The file of --output; standard output where none is named."""
-    path = ctx.params["output"]
-    return OutputFile(STDOUT if path is None else path)
 
 
 def selection(ctx: typer.Context) -> Selection:

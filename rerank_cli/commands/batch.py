@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.atomic_files import OutputFile
+from rerank_cli.atomic_files import STDOUT, OutputFile
 from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import Shape
 from rerank_cli.batch.records import Fields
@@ -39,14 +39,14 @@ _engine = partial(typer.Option, rich_help_panel="Engine")
 def batch_options(
     input_: Annotated[str | None, typer.Argument(metavar="[IN]", show_default=False)] = None,
     output: Annotated[
-        str | None,
+        str,
         _output(
             "-o",
             "--output",
             metavar="OUT",
             help="Write to OUT: JSONL, .gz, .zst, or a folder of parts where it ends in .parquet.",
         ),
-    ] = None,
+    ] = STDOUT,
     query_field: Annotated[
         str, _input("--query-field", metavar="NAME", help="The field with the query.")
     ] = "query",
@@ -203,7 +203,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
     is_pairs = given["pairs"]
     return BatchOptions(
         input=given["input_"] or STDIN,
-        output=options.output_file(ctx),
+        output=OutputFile(given["output"]),
         run_files=RunFiles(*names) if has_run else None,
         fields=Fields(
             query=given["query_field"],

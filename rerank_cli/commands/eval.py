@@ -114,7 +114,7 @@ def evaluate(
     from rerank_cli.evaluation.evaluate import run_evaluation
     from rerank_cli.evaluation.run import EvalOptions
 
-    parts, output = None, options.output_file(ctx)
+    parts, output = None, OutputFile(ctx.params["output"])
     if queries is not None or corpus is not None:
         if datasets or queries is None or corpus is None or qrels is None:
             raise UsageError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rerank_cli import progress
+from rerank_cli.atomic_files import OutputFile
 from rerank_cli.cli import options
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
@@ -44,7 +45,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     """
     started = time.monotonic()
     given = ctx.params
-    output = options.output_file(ctx)
+    output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     query, inputs = read_arguments(ctx)
     inputs.check()

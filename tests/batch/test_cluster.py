@@ -88,8 +88,9 @@ def test_an_actor_dies_and_nothing_is_lost_or_doubled(
     deadline = time.monotonic() + 120
     while actor is None and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-        making = [p for p in (out.iterdir() if out.exists() else ()) if p.name.endswith(".making")]
-        pids = [int(p.name.split(".")[-2]) for p in making if p.name.startswith("part-")]
+        # Of an actor and of this process, by whose numbers unfinished files are called.
+        unfinished = [p.name for p in out.glob(".rerank-*")]
+        pids = [int(name.split("-")[1]) for name in unfinished]
         actor = next((pid for pid in pids if pid != process.pid), None)
     assert actor is not None
     os.kill(actor, signal.SIGKILL)

@@ -239,7 +239,11 @@ def test_an_output_that_is_there_is_refused(rerank: Run, tmp_path: Path) -> None
         (["--run", "a"], "--run, --queries and --corpus make up an input"),
         (["--address", "auto"], "--address and --ordered are for --engine ray"),
         (["-m", "nothing"], "no model is called"),
-        (["-o", "no/such/out.jsonl"], "there is no directory no/such"),
+        (["-o", "no/such/out.jsonl"], "no/such/out.jsonl: there is no directory"),
+        (["--errors", "no/such/e.jsonl"], "no/such/e.jsonl: there is no directory"),
+        (["--report", "no/such/r.json"], "no/such/r.json: there is no directory"),
+        (["--report", ""], "the output file has no name"),
+        (["--report", "r", "--errors", "./r"], "--report and --errors name one file"),
     ],
 )
 def test_what_cannot_be(arguments: list[str], message: str, rerank: Run) -> None:

@@ -146,6 +146,28 @@ def test_files_have_every_run_and_every_querys_figures(tmp_path: Path, rerank: R
     assert sum(own) / len(own) == pytest.approx(measured)
 
 
+def test_results_may_go_to_a_file_and_figures_to_standard_output(
+    tmp_path: Path, rerank: Run
+) -> None:
+    arguments = ["eval", str(a_set(tmp_path)), "-m", "bm25"]
+    table = rerank(*arguments).out
+    out = tmp_path / "table.txt"
+    ran = rerank(*arguments, "-o", str(out), "--per-query", "-")
+    assert ran.code == 0
+    assert out.read_text().split() == table.split()
+    assert ran.out.startswith("set\tsystem\tdepth\tquery\tmeasure\tvalue\n")
+
+
+@pytest.mark.parametrize("option", ["--output", "--per-query"])
+def test_a_file_that_cannot_be_written_is_said_before_scoring(
+    option: str, tmp_path: Path, rerank: Run
+) -> None:
+    path = tmp_path / "missing" / "out.txt"
+    ran = rerank("eval", str(a_set(tmp_path)), "-m", "./no such model", option, str(path))
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{path}: there is no directory" in ran.err
+
+
 def test_two_models_are_compared_in_a_sentence(tmp_path: Path, rerank: Run) -> None:
     models = [str(MODELS / name) for name in ("bert", "xlmr")]
     ran = rerank("eval", str(a_set(tmp_path)), "--compare", *models)

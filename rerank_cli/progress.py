@@ -1,90 +1,173 @@
-"""The line on a terminal's stderr that says how far a ranking has come, and how long it will take.
+"""The line on a terminal's stderr that says what is going on, and the laps of --timing.
 
-Comes up only for what takes a while, and leaves nothing behind.
+The line is there while something runs, and leaves nothing behind, also on Ctrl-C. Where nobody
+watches stderr there is none.
 """
 
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import Any
 
 from rerank_cli.atomic_files import clean_up_on_signal
-from rerank_cli.terminal import Terminal, format_duration
-from rerank_cli.types import Progress
+from rerank_cli.terminal import Terminal
+from rerank_cli.types import Progress, Watch
 
-if TYPE_CHECKING:
-    from rerank_cli.batch.report import Figures
+DELAY_SECONDS = 0.3  # before a bar comes up: what is soon done shows none
+_REFRESH_SECONDS = 0.1
+_BAR = "{desc}  {percentage:3.0f}% |{bar:20}|"
+_BAR_WITH_TIME = _BAR + " {remaining} left"
+_NO_BAR = "{desc}  {elapsed}"
 
-DELAY = 0.3  # seconds
-_KNOWN = "{desc}  {percentage:3.0f}% |{bar:20}| {remaining} left"
-_WIPED = "\r\x1b[K"
-_UNKNOWN = "{desc}  {elapsed}"
+# What a line says, and the share that is done: 0 to 1, or None where it is not known.
+Describe = Callable[[], tuple[str, float | None]]
 
 
-class ProgressLine:
-    """Watches a ranking; `share` tells how much of the input has been read, 0 to 1 or None.
+@contextmanager
+def status_line(terminal: Terminal, text: str) -> Iterator[None]:
+    """Show a text on a terminal while the block runs."""
+    if not terminal.watched:
+        yield
+        return
+
+    with clean_up_on_signal(terminal.wipe_line):
+        terminal.stderr.write(f"{text} …")
+        terminal.stderr.flush()
+        try:
+            yield
+        finally:
+            terminal.wipe_line()
+
+
+@contextmanager
+def show_progress(
+    terminal: Terminal, describe: Describe, *, estimate_time: bool = False
+) -> Iterator[Callable[[], None]]:
+    """Show a line with a bar on a terminal while the block runs, if that takes a while.
+
+    Yields what is to be called as often as something is done: it draws the line anew when it is
+    time to. With `estimate_time` the line says how long the rest will take.
+    """
+    if not terminal.watched:
+        yield lambda: None
+        return
+    line = _BarLine(terminal, describe, _BAR_WITH_TIME if estimate_time else _BAR)
+    with clean_up_on_signal(line.wipe):
+        try:
+            yield line.refresh
+        finally:
+            line.close()
+
+
+class _BarLine:
+    """A line with a text and a bar, drawn by tqdm."""
+
+    def __init__(self, terminal: Terminal, describe: Describe, form: str) -> None:
+        self._terminal = terminal
+        self._describe = describe
+        self._form = form
+        self._bar: Any = None
+        self._next = time.monotonic() + DELAY_SECONDS
+
+    def refresh(self) -> None:
+        """Draw the line, if it is time to."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _REFRESH_SECONDS
+        text, share = self._describe()
+        done = min(max(share or 0.0, 0.0), 1.0)
+        if self._bar is None:
+            self._bar = self._open(text, done, known=share is not None)
+        else:
+            self._bar.n = done
+            self._bar.set_description_str(text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def wipe(self) -> None:
+        """Clear the line, also of what the terminal has put there for Ctrl-C."""
+        self.close()
+        self._terminal.wipe_line()
+
+    def _open(self, text: str, done: float, *, known: bool) -> Any:
+        from tqdm import tqdm
+
+        tqdm.monitor_interval = 0  # no thread of its own
+        return tqdm(
+            desc=text,
+            initial=done,
+            total=1.0 if known else None,
+            bar_format=self._form if known else _NO_BAR,
+            file=self._terminal.stderr,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+
+@contextmanager
+def watch_ranking(terminal: Terminal, share: Callable[[], float | None]) -> Iterator[Watch | None]:
+    """Show how far a ranking has come; `share` tells how much of the input has been read.
+
+    Yields what watches the ranking; None where nobody watches the terminal.
+    """
+    if not terminal.watched:
+        yield None
+        return
+    state = _RankingState(share)
+    with show_progress(terminal, state.describe, estimate_time=True) as refresh:
+
+        def watch(progress: Progress) -> None:
+            state.see(progress)
+            refresh()
+
+        yield watch
+
+
+class _RankingState:
+    """How far a ranking has come.
 
     The input is read in batches, and gone through twice where it is surveyed first.
     """
 
-    def __init__(self, stderr: TextIO, share: Callable[[], float | None]) -> None:
-        self._stderr = stderr
-        self._share = share
-        self._begun = self._scoring = time.monotonic()
-        self._bar: Any = None
+    def __init__(self, share: Callable[[], float | None]) -> None:
+        self._share_read = share
+        self._scoring_began = time.monotonic()
+        self._progress = Progress(0, 0, 0)
         self._surveyed = False
         # At how many documents how much had been read; the first two are not yet all scored.
         self._marks: deque[tuple[float, float]] = deque([(0.0, 0.0)])
 
-    @contextmanager
-    def shown(self) -> Iterator[Self]:
-        """Show it while the block runs, and leave the terminal as it was."""
-        with clean_up_on_signal(self._wipe):
-            try:
-                yield self
-            finally:
-                self._clear()
-
-    def _clear(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _wipe(self) -> None:
-        """Clear the line of what the terminal has put there for Ctrl-C, too."""
-        self._clear()
-        if self._bar is not None:
-            self._stderr.write(_WIPED)
-            self._stderr.flush()
-
-    def __call__(self, progress: Progress) -> None:
-        """Show where a ranking is."""
-        share = self._share()
+    def see(self, progress: Progress) -> None:
+        """Note where the ranking is."""
+        self._progress = progress
         if progress.surveying:
             self._surveyed = True
-            self._scoring = time.monotonic()
+            self._scoring_began = time.monotonic()
         elif progress.read > self._marks[-1][0]:
-            self._marks.append((progress.read, share or 0.0))
-        if time.monotonic() - self._begun < DELAY:
-            return
-        done = 0.0 if share is None else min(self._done(progress, share), 1.0)
-        if self._bar is None:
-            known = share is not None
-            self._bar = _bar(self._stderr, self._described(progress), done, known=known)
-        else:
-            self._bar.n = done
-            self._bar.set_description_str(self._described(progress), refresh=False)
-            self._bar.update(0)
+            self._marks.append((progress.read, self._share_read() or 0.0))
 
-    def _done(self, progress: Progress, share: float) -> float:
-        done = share if progress.surveying else self._scored(progress.documents)
+    def describe(self) -> tuple[str, float | None]:
+        """The text of the line, and the share that is done."""
+        progress, share = self._progress, self._share_read()
+        done = None if share is None else self._share_done(progress, share)
+        if progress.surveying:
+            return f"{progress.read:,} documents read", done
+        elapsed = time.monotonic() - self._scoring_began
+        rate = progress.pairs / elapsed if elapsed else 0
+        return f"{int(progress.documents):,} documents  {rate:,.0f} pairs/s", done
+
+    def _share_done(self, progress: Progress, share: float) -> float:
+        done = share if progress.surveying else self._share_of(progress.documents)
         if self._surveyed:
             return done / 2 if progress.surveying else 0.5 + done / 2
         return done
 
-    def _scored(self, documents: float) -> float:
+    def _share_of(self, documents: float) -> float:
         """How much of the input so many documents are."""
         while len(self._marks) > 2 and self._marks[1][0] <= documents:
             self._marks.popleft()
@@ -93,150 +176,11 @@ class ProgressLine:
             return read
         return read + (more - read) * min(1.0, (documents - before) / (after - before))
 
-    def _described(self, progress: Progress) -> str:
-        if progress.surveying:
-            return f"{progress.read:,} documents read"
-        elapsed = time.monotonic() - self._scoring
-        rate = progress.pairs / elapsed if elapsed else 0
-        return f"{int(progress.documents):,} documents  {rate:,.0f} pairs/s"
 
-
-def _bar(stderr: TextIO, described: str, done: float, *, known: bool) -> Any:
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # no thread of its own
-    return tqdm(
-        desc=described,  # shown at once: it may be long before there is more to say
-        initial=done,
-        total=1.0 if known else None,
-        miniters=0,
-        bar_format=_KNOWN if known else _UNKNOWN,
-        file=stderr,
-        leave=False,
-        dynamic_ncols=True,
-    )
-
-
-@contextmanager
-def fetching(stderr: TextIO, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` bytes are there, as what is given is told."""
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # no thread of its own
-    bar = tqdm(total=total, unit="B", unit_scale=True, file=stderr, leave=False, dynamic_ncols=True)
-
-    def show(there: int) -> None:
-        bar.total = max(total, there)
-        bar.update(there - bar.n)
-
-    with clean_up_on_signal(bar.close):
-        try:
-            yield show
-        finally:
-            bar.close()
-
-
-@contextmanager
-def noted(stderr: TextIO, text: str) -> Iterator[None]:
-    """Have a line on a terminal while the block runs, and nothing left of it afterwards."""
-
-    def wipe() -> None:
-        stderr.write(_WIPED)
-        stderr.flush()
-
-    with clean_up_on_signal(wipe):
-        stderr.write(f"{text} …")
-        stderr.flush()
-        try:
-            yield
-        finally:
-            wipe()
-
-
-_EVERY = 30.0  # seconds between lines
-_REFRESHED = 0.2
-
-
-class Pace:
-    """Tells of a job's figures; `share` is how much of the input has been read."""
-
-    def __init__(self, terminal: Terminal, cost: Callable[[], str], first: "Figures") -> None:
-        self._terminal = terminal
-        self._cost = cost
-        self._began = self._told = time.monotonic()
-        self._pairs, self._tokens = first.pairs, first.tokens
-        self._share: float | None = None
-
-    def line(self, figures: "Figures", share: float | None) -> str:
-        """Where it is, in one line."""
-        elapsed = max(time.monotonic() - self._began, 1e-9)
-        pairs, tokens = figures.pairs - self._pairs, figures.tokens - self._tokens
-        parts = [
-            f"{figures.records:,} records",
-            f"{pairs / elapsed:,.0f} pairs/s",
-            f"{tokens / elapsed:,.0f} tokens/s",
-        ]
-        if figures.failed:
-            parts.append(f"{figures.failed:,} errors")
-        if cost := self._cost():
-            parts.append(cost)
-        if share is not None and (gone := share - (self._share or 0.0)) > 0.001:
-            parts.append(f"{format_duration(elapsed * (1 - share) / gone)} left")
-        return ", ".join(parts)
-
-    def see(self, share: float | None) -> None:
-        """Note how much had been read when the first record was done."""
-        if self._share is None:
-            self._share = share
-
-    def tell(self, figures: "Figures", share: float | None) -> None:
-        """Say it, if it is time to."""
-        self.see(share)
-        now = time.monotonic()
-        if now - self._told >= _EVERY:
-            self._told = now
-            self._terminal.say(self.line(figures, share))
-
-
-@contextmanager
-def shown(
-    terminal: Terminal, cost: Callable[[], str], first: "Figures"
-) -> Iterator[Callable[["Figures", float | None], None]]:
-    """Show it while the block runs."""
-    pace = Pace(terminal, cost, first)
-    if not terminal.watched:
-        yield pace.tell
-        return
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # no thread of its own
-    bar = tqdm(
-        total=1.0,
-        file=terminal.stderr,
-        leave=False,
-        dynamic_ncols=True,
-        bar_format="{desc}  {percentage:3.0f}% |{bar:20}|",
-    )
-    told = time.monotonic()
-
-    def show(figures: "Figures", share: float | None) -> None:
-        nonlocal told
-        pace.see(share)
-        if time.monotonic() - told >= _REFRESHED:
-            told = time.monotonic()
-            bar.n = share or 0.0
-            bar.set_description_str(pace.line(figures, share))
-
-    try:
-        yield show
-    finally:
-        bar.close()
-
-
-OPTION = "--timing"
+TIMING_OPTION = "--timing"
 is_timed = False  # whether the laps are wanted
-_STAT = Path("/proc/self/stat")
-_STARTED = 19  # of the fields after the name: when the process began, in ticks since the boot
+_STAT_FILE = Path("/proc/self/stat")
+_START_FIELD = 19  # after the name: when the process began, in ticks since the boot
 
 # What the laps are, in the order they are told in.
 STARTING = "starting: the interpreter, imports, options"
@@ -261,29 +205,26 @@ def lap(name: str) -> None:
 def report_laps() -> str:
     """The laps so far as lines, and their sum, in seconds."""
     lap(REST)
-    spent: Mapping[str, float] = {**_spent, STARTING: _spent[STARTING] + _before_us()}
+    spent = {**_spent, STARTING: _spent[STARTING] + _seconds_before_import()}
     rows = [(name, seconds) for name, seconds in spent.items() if seconds >= 0.0005]
-    return "\n".join(f"{seconds:8.3f} s  {name}" for name, seconds in [*rows, _whole(spent)])
+    rows.append(("in all", sum(spent.values())))
+    return "\n".join(f"{seconds:8.3f} s  {name}" for name, seconds in rows)
 
 
 def take_timing_option(arguments: list[str]) -> list[str]:
     """Take `--timing` out of a command line, of whichever command it is, and remember it."""
     global is_timed
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    left = [argument for argument in arguments[:end] if argument != OPTION]
+    left = [argument for argument in arguments[:end] if argument != TIMING_OPTION]
     is_timed = len(left) < end
     return [*left, *arguments[end:]]
 
 
-def _whole(spent: Mapping[str, float]) -> tuple[str, float]:
-    return "in all", sum(spent.values())
-
-
-def _before_us() -> float:
+def _seconds_before_import() -> float:
     """Seconds from the start of the process to the import of this module, as far as is known."""
     with suppress(OSError, ValueError, AttributeError, IndexError):
-        fields = _STAT.read_text().rpartition(")")[2].split()
-        began = int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
+        fields = _STAT_FILE.read_text().rpartition(")")[2].split()
+        began = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - began
         return max(0.0, age - sum(_spent.values()))
     return 0.0

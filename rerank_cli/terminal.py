@@ -116,6 +116,11 @@ class Terminal:
         """Say something that the user should know, on stderr."""
         warn(self.stderr, message, hint)
 
+    def wipe_line(self) -> None:
+        """Clear the line that the cursor is in, where a person watches stderr."""
+        if self.watched:
+            _tell(self.stderr, "\r\x1b[K")
+
     def say(self, lines: str) -> None:
         """Tell the user on stderr what was asked for."""
         _tell(self.stderr, f"{printable(lines)}\n")

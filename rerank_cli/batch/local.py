@@ -25,11 +25,10 @@ from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import line_of, open_sink, run_of
 from rerank_cli.batch.parquet import Columns, PartsSink, Rows
 from rerank_cli.batch.records import PARQUET_SUFFIX
-from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of
+from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of, show_pace
 from rerank_cli.batch.sources import Source, holds_parquet, open_source
 from rerank_cli.errors import ExitCode, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.progress import shown
 from rerank_cli.terminal import PipeClosed, Terminal, format_json
 from rerank_cli.types import Scorer
 
@@ -96,9 +95,11 @@ def _finish(job: Job, options: BatchOptions, scorer: Scorer, terminal: Terminal)
     try:
         with (
             _stopping(terminal) as is_stopping,
-            shown(terminal, lambda: cost_of(scorer, job.figures.usage), job.figures) as show,
+            show_pace(
+                terminal, job.figures, lambda: cost_of(scorer, job.figures.usage)
+            ) as see_share,
         ):
-            interrupted = not job.run(is_stopping, lambda: show(job.figures, job.share))
+            interrupted = not job.run(is_stopping, lambda: see_share(job.share))
     except PipeClosed:  # whoever reads has enough
         return ExitCode.OK
     finally:
@@ -176,11 +177,8 @@ def _stopping(terminal: Terminal) -> Iterator[Callable[[], bool]]:
         nonlocal asked_to
         asked_to = True
         signal.signal(signal.SIGINT, before)
-        wiped = "\r\x1b[K" if terminal.watched else ""
-        terminal.stderr.write(
-            f"{wiped}finishing what is under way; Ctrl-C once more ends at once\n"
-        )
-        terminal.stderr.flush()
+        terminal.wipe_line()
+        terminal.say("finishing what is under way; Ctrl-C once more ends at once")
 
     signal.signal(signal.SIGINT, stop)
     try:

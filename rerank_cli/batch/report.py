@@ -1,12 +1,15 @@
 """What a batch came to, in numbers: of the whole job, and of this run of it."""
 
 import math
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rerank_cli.batch.records import Gap, Outcome
-from rerank_cli.terminal import counted
+from rerank_cli.progress import show_progress
+from rerank_cli.terminal import Terminal, counted, format_duration
 from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 
 if TYPE_CHECKING:
@@ -101,6 +104,68 @@ class Latencies:
             if left <= 0:
                 return float(f"{_PRECISION**place:.3g}")
         return None
+
+
+_SAY_SECONDS = 30.0  # between the lines that say how far a job is, where nobody watches
+
+
+@contextmanager
+def show_pace(
+    terminal: Terminal, figures: Figures, cost: Callable[[], str]
+) -> Iterator[Callable[[float | None], None]]:
+    """Show how far a job is while the block runs: on a terminal in a line, else now and then.
+
+    Yields what is to be called with the share of the input that is done, None where it is not
+    known. `cost` says what the job has cost so far.
+    """
+    pace = _Pace(figures, cost)
+    due = time.monotonic() + _SAY_SECONDS
+    with show_progress(terminal, pace.describe) as refresh:
+
+        def see(share: float | None) -> None:
+            nonlocal due
+            pace.see(share)
+            refresh()
+            if not terminal.watched and time.monotonic() >= due:
+                due = time.monotonic() + _SAY_SECONDS
+                terminal.say(pace.describe()[0])
+
+        yield see
+
+
+class _Pace:
+    """The rates of this run of a job, and how long it still takes."""
+
+    def __init__(self, figures: Figures, cost: Callable[[], str]) -> None:
+        self._figures = figures
+        self._cost = cost
+        self._began = time.monotonic()
+        self._first_pairs, self._first_tokens = figures.pairs, figures.tokens
+        self._first_share: float | None = None
+        self._share: float | None = None
+
+    def see(self, share: float | None) -> None:
+        """Note the share of the input that is done."""
+        self._share = share
+        if self._first_share is None:
+            self._first_share = share
+
+    def describe(self) -> tuple[str, float | None]:
+        """How far the job is, in one line, and the share that is done."""
+        figures, share = self._figures, self._share
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        parts = [
+            counted(figures.records, "record"),
+            f"{(figures.pairs - self._first_pairs) / elapsed:,.0f} pairs/s",
+            f"{(figures.tokens - self._first_tokens) / elapsed:,.0f} tokens/s",
+        ]
+        if figures.failed:
+            parts.append(counted(figures.failed, "error"))
+        if cost := self._cost():
+            parts.append(cost)
+        if share is not None and (done := share - (self._first_share or 0.0)) > 0.001:
+            parts.append(f"{format_duration(elapsed * (1 - share) / done)} left")
+        return ", ".join(parts), share
 
 
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}

@@ -431,7 +431,7 @@ def fetch(
         raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
 
     from rerank_cli.models.pull import Plan, plan, pull
-    from rerank_cli.progress import fetching
+    from rerank_cli.progress import show_progress
 
     terminal, store = Terminal.current(), Store.usual()
 
@@ -449,10 +449,19 @@ def fetch(
     terminal.say(told(planned))
     if asking is not None and not _agreed(terminal):
         raise asking
-    with ExitStack() as stack:
-        watch = None
-        if terminal.watched:
-            watch = stack.enter_context(fetching(terminal.stderr, planned.size))
+    fetched = 0
+
+    def describe() -> tuple[str, float | None]:
+        size = max(fetched, planned.size)
+        return f"{format_size(fetched)} of {format_size(size)}", fetched / size if size else None
+
+    with show_progress(terminal, describe, estimate_time=True) as refresh:
+
+        def watch(size: int) -> None:
+            nonlocal fetched
+            fetched = size
+            refresh()
+
         return pull(
             planned,
             store,

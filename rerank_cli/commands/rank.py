@@ -194,8 +194,8 @@ def _wait_until_open(opening: Future[Scorer], terminal: Terminal) -> Scorer:
         if opening.done():  # it is what opening came to
             raise
 
-        with progress.noted(
-            terminal.stderr, "opening the model, which its first use prepares for this CPU"
+        with progress.status_line(
+            terminal, "opening the model, which its first use prepares for this CPU"
         ):
             return opening.result()
 
@@ -210,9 +210,9 @@ def _rank(
     on_error: OnError,
 ) -> tuple[Ranking, ScorerError | None]:
     """Rank, or keep the order of the input if scoring fails and that is wanted."""
-    with progress.ProgressLine(terminal.stderr, lambda: inputs.share).shown() as line:
-        watch = _watch(line if terminal.watched else None)
+    with progress.watch_ranking(terminal, lambda: inputs.share) as watch:
         try:
+            watch = _watch_laps(watch) if progress.is_timed else watch
             return reranker.submit(query, inputs, selection, watch=watch).result(), None
         except ScorerError as error:
             if on_error is OnError.FAIL:
@@ -220,18 +220,16 @@ def _rank(
             return keep_order(query, inputs, reranker.info, n=selection.n), error
 
 
-def _watch(line: "progress.ProgressLine | None") -> Watch | None:
-    """What is told how far a ranking is: the line on a terminal, and the laps of --timing."""
-    if not progress.is_timed:
-        return line
+def _watch_laps(inner: Watch | None) -> Watch:
+    """Divide the time of a ranking into the laps of --timing, and watch it as before."""
     read = 0
 
     def watch(state: Progress) -> None:
         nonlocal read
         progress.lap(progress.READING if state.read > read else progress.SCORING)
         read = state.read
-        if line is not None:
-            line(state)
+        if inner is not None:
+            inner(state)
 
     return watch
 

@@ -1,11 +1,10 @@
 """The steps of an evaluation: read, find candidates, score, measure, write."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from rerank_cli.atomic_files import clean_up_on_signal
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.evaluation.datasets import Task, task_of
 from rerank_cli.evaluation.measures import DEFAULT, parsed
@@ -30,7 +29,7 @@ from rerank_cli.evaluation.run import (
     stamp_of,
 )
 from rerank_cli.evaluation.table import drawn, foretold
-from rerank_cli.progress import noted
+from rerank_cli.progress import show_progress, status_line
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
@@ -50,43 +49,21 @@ def score(jobs: Sequence[Job], terminal: Terminal) -> None:
     resumed = sum(job.resumed for job in jobs)
     if resumed:
         terminal.say(f"going on where this was cut off: {resumed:,} queries were scored before")
-    with noted(terminal.stderr, "trying a few queries") if terminal.watched else nullcontext():
+    with status_line(terminal, "trying a few queries"):
         for job in jobs:
             job.pilot()
     left = sum(job.left() for job in jobs)
     if left > 1:
         terminal.say(foretold(jobs, left))
-    with _progress(jobs, left, terminal) as show:
+
+    def describe() -> tuple[str, float | None]:
+        seconds = sum(job.left() for job in jobs)
+        return f"about {format_duration(seconds)} left", 1 - seconds / left if left else None
+
+    with show_progress(terminal, describe) as refresh:
         for job in jobs:
             for _ in job.run():
-                show()
-
-
-@contextmanager
-def _progress(
-    jobs: Sequence[Job], whole: float, terminal: Terminal
-) -> Iterator[Callable[[], None]]:
-    """A line on a terminal that tells how long it still takes."""
-    if not terminal.watched or whole < 1:
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # no thread of its own
-    bar = tqdm(
-        total=1.0,
-        file=terminal.stderr,
-        leave=False,
-        bar_format="{desc}  {percentage:3.0f}% |{bar:20}|",
-    )
-
-    def show() -> None:
-        left = sum(job.left() for job in jobs)
-        bar.n = max(0.0, min(1.0, 1 - left / whole))
-        bar.set_description_str(f"about {format_duration(left)} left")
-
-    with clean_up_on_signal(bar.close), bar:
-        yield show
+                refresh()
 
 
 def tell(jobs: Sequence[Job], terminal: Terminal) -> None:

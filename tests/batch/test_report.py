@@ -1,0 +1,53 @@
+"""What a batch says of itself while it runs."""
+
+import io
+
+import pytest
+
+from rerank_cli.batch import report
+from rerank_cli.batch.report import Figures, show_pace
+from rerank_cli.terminal import Terminal
+from tests.test_progress import Clock, FakeTerminal, terminal_at
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(report, "time", clock)
+    monkeypatch.setattr("rerank_cli.progress.time", clock)
+    monkeypatch.setattr("tqdm.std.time", clock.monotonic)
+    return clock
+
+
+def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
+    """A resumed job of a hundred seconds: each of them ten records, a hundred pairs, an error."""
+    figures = Figures({"records": 5000, "pairs": 70_000, "tokens": 10})
+    with show_pace(terminal, figures, lambda: "about 0.5 USD") as see:
+        see(0.0)
+        for second in range(1, seconds + 1):
+            clock.now += 1
+            figures.records += 10
+            figures.pairs += 100
+            figures.tokens += 2000
+            figures.errors["not_json"] += 1
+            see(second / 100)
+
+
+LINE = "{} records, 100 pairs/s, 2,000 tokens/s, {} errors, about 0.5 USD, {} left"
+
+
+def test_off_a_terminal_it_says_so_each_half_minute(clock: Clock) -> None:
+    stderr = io.StringIO()
+    run_job(terminal_at(stderr, watched=False), clock, 70)
+    assert stderr.getvalue().splitlines() == [
+        LINE.format("5,300", 30, "1 min 10 s"),
+        LINE.format("5,600", 60, "40 s"),
+    ]
+
+
+def test_on_a_terminal_it_is_a_line_with_a_bar(clock: Clock) -> None:
+    stderr = FakeTerminal()
+    run_job(terminal_at(stderr), clock, 25)
+    assert f"{LINE.format('5,250', 25, '1 min 15 s')}   25% |" in stderr.getvalue()
+    assert stderr.line == ""
+    assert "\n" not in stderr.getvalue()

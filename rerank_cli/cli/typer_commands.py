@@ -59,6 +59,22 @@ class PlainGroup(TyperGroup):
         return _read_plainly(super().get_params(ctx))
 
 
+class ListGroup(PlainGroup):
+    """A group that runs its command `list` where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] != "--help"):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+def make_app(group: type[TyperGroup] = TyperGroup) -> typer.Typer:
+    """Make a command or a group of them, without what typer adds to help, errors and completion."""
+    return typer.Typer(
+        cls=group, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
+    )
+
+
 def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
     """Find the options of commands that are settings, by key."""
     return {

@@ -13,7 +13,7 @@ from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import Shape
 from rerank_cli.batch.records import Fields
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import PlainCommand
+from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.scorers import BM25
@@ -29,7 +29,7 @@ class BatchEngine(StrEnum):
     RAY = "ray"
 
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 _input = partial(typer.Option, rich_help_panel="Input")
 _output = partial(typer.Option, rich_help_panel="Output")

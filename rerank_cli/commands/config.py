@@ -6,16 +6,17 @@ Thin: what a setting is, is in `settings` and `parsing`; files are written by `e
 import os
 import signal
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rerank_cli.cli.settings import Setting, find_setting, shown_value
 from rerank_cli.cli.typer_commands import (
+    ListGroup,
     PlainCommand,
-    PlainGroup,
     effective,
     every_command,
+    make_app,
     settings_in,
 )
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
@@ -29,19 +30,7 @@ from rerank_cli.providers.keys import (
 from rerank_cli.terminal import Terminal, format_json
 from rerank_cli.user_files import config_file, keys_file
 
-
-class ConfigGroup(PlainGroup):
-    """The commands of `rerank config`; alone, it lists."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] != "--help"):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(
-    cls=ConfigGroup, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
-)
+app = make_app(ListGroup)
 
 
 def _settings(ctx: typer.Context) -> dict[str, Setting]:

@@ -19,7 +19,7 @@ import typer
 from rerank_cli import __version__, machine
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import PlainCommand
+from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, RerankError
 from rerank_cli.models import offline, read
 from rerank_cli.models.catalogue import Sample, entries
@@ -34,7 +34,7 @@ from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Pair, Scorer
 from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 
 @app.command("doctor", cls=PlainCommand)

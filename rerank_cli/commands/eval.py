@@ -10,13 +10,13 @@ import typer
 
 from rerank_cli.atomic_files import OutputFile
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import PlainCommand
+from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.terminal import (
     Terminal,
 )
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+app = make_app()
 
 DEPTH = 100
 

@@ -14,7 +14,7 @@ import typer
 
 from rerank_cli import machine
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup, effective
+from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, effective, make_app
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
 from rerank_cli.models import (
     HUB,
@@ -37,18 +37,7 @@ if TYPE_CHECKING:
     from rerank_cli.models.export import Compared
 
 
-class ModelsGroup(PlainGroup):
-    """The commands of `rerank models`; alone, it lists."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] != "--help"):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(
-    cls=ModelsGroup, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
-)
+app = make_app(ListGroup)
 
 
 def _there() -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import PlainCommand, PlainGroup
+from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
@@ -21,18 +21,7 @@ if TYPE_CHECKING:
     from rerank_cli.scorers.remote import RemoteScorer
 
 
-class ProvidersGroup(PlainGroup):
-    """The commands of `rerank providers`; alone, it lists."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] != "--help"):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(
-    cls=ProvidersGroup, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False
-)
+app = make_app(ListGroup)
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME[/MODEL]", autocompletion=lambda: catalogue.examples())

@@ -342,7 +342,7 @@ def _origins(reference: Reference, store: Store) -> list[str]:
     )
     told = []
     for precision, repository in places.items():
-        locked = store.locked(reference.name, precision)
+        locked = store.find_lock(reference.name, precision)
         revision = f"@{locked['revision']}, locked" if locked else f", {_UNVERIFIED}"
         told.append(f"{precision}: {repository}{revision}")
     return told
@@ -419,22 +419,20 @@ def fetch(
         place = Store.usual().place(reference.name, reference.precision)
         raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
 
-    from rerank_cli.models.pull import Plan, plan, pull
+    from rerank_cli.models.pull import PullPlan, plan_pull, pull
     from rerank_cli.progress import show_progress
 
     terminal, store = Terminal.current(), Store.usual()
 
-    def told(planned: Plan) -> str:
+    def told(planned: PullPlan) -> str:
         size = format_size(planned.size)
         licence = planned.licence or "no licence that it states"
         limits = "" if planned.is_commercial else ", which allows no commercial use"
         locked = ", as before" if planned.is_locked else ""
-        return (
-            f"{planned.reference}: {size} from {planned.of.repository}@{planned.of.revision[:8]}"
-            f"{locked}, licence {licence}{limits}"
-        )
+        commit = f"{planned.listing.repository}@{planned.listing.revision[:8]}"
+        return f"{planned.reference}: {size} from {commit}{locked}, licence {licence}{limits}"
 
-    planned = plan(reference, store, machine.features())
+    planned = plan_pull(reference, store, machine.features())
     terminal.say(told(planned))
     if asking is not None and not _agreed(terminal):
         raise asking
@@ -454,7 +452,7 @@ def fetch(
         return pull(
             planned,
             store,
-            waiting=lambda: terminal.say("another process is fetching it: waiting for that"),
+            on_wait=lambda: terminal.say("another process is fetching it: waiting for that"),
             watch=watch,
         )
 

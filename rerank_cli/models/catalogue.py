@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 PRECISIONS = ("int8", "fp32")  # in the order in which they are preferred on a CPU
 
@@ -98,8 +99,13 @@ class Entry:
         return {name: origin for name, origin in both.items() if origin is not None}
 
     @property
+    def repository(self) -> str:
+        """The repository of its weights on the Hub, as OWNER/NAME."""
+        return urlsplit(self.page).path.strip("/")
+
+    @property
     def is_commercial(self) -> bool:
-        """Whether its licence lets it be used for profit."""
+        """Whether its licence allows commercial use."""
         return _NON_COMMERCIAL not in self.licence
 
 
@@ -135,7 +141,7 @@ def _entry(name: str, table: Mapping[str, Any]) -> Entry:
         if precision in table
     }
     lists = {
-        "quality": [Quality(**one) for one in table.get("quality", ())],
-        "self_test": [Sample(**one) for one in table.get("self_test", ())],
+        "quality": [Quality(**row) for row in table.get("quality", ())],
+        "self_test": [Sample(**row) for row in table.get("self_test", ())],
     }
     return Entry(**{"name": name, **table, **lists, **origins})

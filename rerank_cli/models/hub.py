@@ -28,10 +28,10 @@ from rerank_cli.errors import ModelError, UnusableProxy
 from rerank_cli.models.store import File
 from rerank_cli.terminal import format_size
 
-_USUAL = "https://huggingface.co"
-_TRIES = 5  # one after the other that bring no byte
-_PAUSE = 0.5  # seconds, twice as long each time
-_KNOWN = 12  # characters of a hash in a part's name
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_MAX_FAILURES = 5  # one after the other that bring no byte
+_PAUSE_SECONDS = 0.5  # twice as long each time
+_HASH_DIGITS = 12  # in a part's name
 
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised
 
@@ -61,23 +61,23 @@ class Listing:
 
 def endpoint() -> str:
     """The Hub that is asked, now and not when huggingface_hub was imported."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _USUAL
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _DEFAULT_ENDPOINT
 
 
-def listing(repository: str, revision: str | None) -> Listing:
-    """Ask what is in a repository, by default on its main branch; raises `ModelError`."""
+def list_repository(repository: str, revision: str | None) -> Listing:
+    """Find what is in a repository, by default on its main branch; raises `ModelError`."""
     with translate_errors(repository, revision):
         info = huggingface_hub.HfApi(endpoint()).model_info(
             repository, revision=revision, files_metadata=True
         )
     files = {
-        one.rfilename: RemoteFile(
-            path=one.rfilename,
-            size=one.size or 0,
-            sha256=one.lfs.sha256 if one.lfs else None,
-            blob=one.blob_id or "",
+        file.rfilename: RemoteFile(
+            path=file.rfilename,
+            size=file.size or 0,
+            sha256=file.lfs.sha256 if file.lfs else None,
+            blob=file.blob_id or "",
         )
-        for one in info.siblings or ()
+        for file in info.siblings or ()
     }
     card: Any = info.card_data
     licence = card.get("license") if card else None
@@ -109,7 +109,7 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
     except errors.EntryNotFoundError as error:
         raise ModelError(f"{what}: is not in the repository at {revision}") from error
     except errors.HfHubHTTPError as error:
-        raise ModelError(f"{what}: {_said(error)}", hint=_advice(error)) from error
+        raise ModelError(f"{what}: {_answer(error)}", hint=_advice(error)) from error
     except (errors.OfflineModeIsEnabled, httpx2.HTTPError, httpx2.StreamError) as error:
         raise ModelError(
             f"{what}: cannot be fetched from {endpoint()}: {_plain(error)}",
@@ -119,7 +119,7 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
         raise ModelError(f"{repository}: {_plain(error)}") from error
 
 
-def _said(error: errors.HfHubHTTPError) -> str:
+def _answer(error: errors.HfHubHTTPError) -> str:
     status = error.response.status_code
     reason = error.server_message or error.response.reason_phrase
     return f"{endpoint()} answered {status} {_plain(reason)}".rstrip()
@@ -139,33 +139,33 @@ def _plain(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-Watch = Callable[[int], None]  # is told how many bytes of a file are there
+Watch = Callable[[int], None]  # is called with the bytes of a file that are there
 
 
-def fetched(of: Listing, file: RemoteFile, folder: Path, watch: Watch) -> File:
-    """Have a file in a folder, whole and with the right hash; raises `ModelError`."""
+def fetch_file(listing: Listing, file: RemoteFile, folder: Path, watch: Watch) -> File:
+    """Fetch a file of a repository into a folder, and check its hash; raises `ModelError`."""
     target = folder / file.path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and target.stat().st_size == file.size:
             with suppress(ModelError):  # it may be an older one of the same size
-                found = _checked(target, file, of)
+                found = _check_content(target, file, listing)
                 watch(file.size)
                 return found
-        part = target.with_name(f".{target.name}.{(file.sha256 or file.blob)[:_KNOWN]}.part")
-        _fill(part, of, file, watch)
-        found = _checked(part, file, of)
+        part = target.with_name(f".{target.name}.{(file.sha256 or file.blob)[:_HASH_DIGITS]}.part")
+        _fill(part, listing, file, watch)
+        found = _check_content(part, file, listing)
         publish_file(part, target)
     except OSError as error:
-        raise _of_disk(error, folder, file) from error
+        raise _disk_error(error, folder, file) from error
     return found
 
 
-def room(folder: Path, needed: int) -> None:
-    """Raise `ModelError` where so many bytes have no room on the disk of a folder."""
+def check_disk_space(folder: Path, size_bytes: int) -> None:
+    """Raise `ModelError` if the disk of a folder has less free space."""
     free = shutil.disk_usage(folder).free
-    if free < needed:
-        sizes = f"{format_size(free)} free, and {format_size(needed)} are needed"
+    if free < size_bytes:
+        sizes = f"{format_size(free)} free, and {format_size(size_bytes)} are needed"
         raise ModelError(
             f"{folder}: the disk has {sizes}",
             hint="make room, or have RERANK_HOME name a directory on another disk",
@@ -183,10 +183,10 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, watch: Watch) -> None:
             except ModelError as error:
                 there = stream.tell()
                 failures = 0 if there > most else failures + 1
-                if failures == _TRIES or not _is_transient(error):
+                if failures == _MAX_FAILURES or not _is_transient(error):
                     raise
                 most = max(most, there)
-        time.sleep(_PAUSE * 2**failures)
+        time.sleep(_PAUSE_SECONDS * 2**failures)
     if (size := part.stat().st_size) != file.size:
         raise ModelError(f"{listing.repository}/{file.path}: {size:,} bytes came of {file.size:,}")
 
@@ -239,14 +239,14 @@ def _is_transient(error: ModelError) -> bool:
     )
 
 
-def _checked(path: Path, file: RemoteFile, of: Listing) -> File:
-    """The file's hash, if it has the one that the Hub says."""
+def _check_content(path: Path, file: RemoteFile, listing: Listing) -> File:
+    """Check that a file has the hash that the Hub says; removes it and raises `ModelError`."""
     digest = file_digest(path)
     wrong = digest != file.sha256 if file.sha256 else file.blob not in ("", _blob_of(path))
     if wrong:
         path.unlink()
         raise ModelError(
-            f"{of.repository}/{file.path}: came with other content than the Hub says it has",
+            f"{listing.repository}/{file.path}: came with other content than the Hub says it has",
             hint="a proxy or a mirror may have changed it; it was thrown away, so try again",
         )
     return File(file.size, digest)
@@ -261,7 +261,7 @@ def _blob_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _of_disk(error: OSError, folder: Path, file: RemoteFile) -> ModelError:
+def _disk_error(error: OSError, folder: Path, file: RemoteFile) -> ModelError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(
             f"{folder}: no space is left for {file.path}, of {format_size(file.size)}",

@@ -31,7 +31,7 @@ def needs(path: Path) -> Sequence[str]:
     return [name for name in _names(path) if (path.parent / name).is_file()]
 
 
-def named(path: Path) -> Sequence[str]:
+def stated_weights(path: Path) -> Sequence[str]:
     """The files that a graph says its weights are in, whether they are there or not.
 
     Bytes of a weight may look like such a name: what no file could be called is left out.

@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 _SCHEMA = 1
 _PULLING, _LOCKS, _REMOVING = ".pulling", ".locks", ".removing"
 _REVISIONS = "revisions.json"
-_POLL = 0.1  # seconds between looks at a lock that another process holds
+_POLL_SECONDS = 0.1  # between looks at a lock that another process holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class File:
 class Manifest:
     """What was pulled, whence, and what each file has to be.
 
-    `revision` is the commit, `asked` what was asked for; `graph` and the names of `files` are paths
-    in the repository; `pulled` is a date.
+    `revision` is the commit, `asked` the revision that was asked for, `pulled` a date. `graph` and
+    the names of `files` are paths in the repository.
     """
 
     name: str
@@ -135,22 +135,19 @@ class Store:
         return [_read(path) for path in sorted(self.root.glob(pattern))]
 
     @contextmanager
-    def alone(self, name: str, precision: str, waiting: Callable[[], None]) -> Iterator[Path]:
-        """Be the only one to change a model; gives the folder for what is being fetched.
-
-        `waiting` is called once if another process is at it.
-        """
+    def stage_model(self, name: str, precision: str, on_wait: Callable[[], None]) -> Iterator[Path]:
+        """Lock a model; yield its staging folder. `on_wait` is called if another process has it."""
         from filelock import FileLock, Timeout
 
         key = f"{_slug(name)}-{precision}"
-        with _told(self.root):
+        with _translate_errors(self.root):
             (self.root / _LOCKS).mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / _LOCKS / f"{key}.lock")
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                waiting()
-                lock.acquire(poll_interval=_POLL)
+                on_wait()
+                lock.acquire(poll_interval=_POLL_SECONDS)
             try:
                 self._clear()
                 staging = self.root / _PULLING / key
@@ -160,11 +157,11 @@ class Store:
                 lock.release()
 
     def adopt(self, staging: Path, manifest: Manifest) -> Installed:
-        """Have what was fetched take its place, and whatever had it gone."""
+        """Move a staging folder to where its model belongs, in place of what is there."""
         target = self.place(manifest.name, manifest.precision).parent
         wanted = {staging / name for name in manifest.files}
-        with _told(self.root):
-            for path in [one for one in staging.rglob("*") if one.is_file()]:
+        with _translate_errors(self.root):
+            for path in [path for path in staging.rglob("*") if path.is_file()]:
                 if path not in wanted:
                     path.unlink()
             content = {"schema": _SCHEMA, **asdict(manifest)}
@@ -173,17 +170,17 @@ class Store:
             publish_folder(staging, target, aside=self._aside())
         return Installed(target, manifest)
 
-    def remove(self, one: Installed) -> None:
+    def remove(self, model: Installed) -> None:
         """Take a model out of the store; what its commit was stays known."""
-        with _told(self.root):
-            remove_folder(one.folder, aside=self._aside())
+        with _translate_errors(self.root):
+            remove_folder(model.folder, aside=self._aside())
             with suppress(OSError):
-                one.folder.parent.rmdir()  # if that was its only precision
+                model.folder.parent.rmdir()  # if that was its only precision
 
-    def locked(self, name: str, precision: str) -> Mapping[str, Any] | None:
-        """What was noted of a model when it was first pulled: repository, revision, hashes."""
-        noted = _load(self.root / _REVISIONS).get(f"{name}:{precision}")
-        return noted if isinstance(noted, dict) else None
+    def find_lock(self, name: str, precision: str) -> Mapping[str, Any] | None:
+        """Find what was noted of a model that was pulled before: repository, revision, hashes."""
+        lock = _load(self.root / _REVISIONS).get(f"{name}:{precision}")
+        return lock if isinstance(lock, dict) else None
 
     def lock(self, manifest: Manifest) -> None:
         """Note what a model's commit and hashes are, from now on."""
@@ -191,10 +188,11 @@ class Store:
 
         path = self.root / _REVISIONS
         hashes = {name: file.sha256 for name, file in manifest.files.items()}
-        noted = {"repository": manifest.repository, "revision": manifest.revision, "files": hashes}
+        lock = {"repository": manifest.repository, "revision": manifest.revision, "files": hashes}
         key = f"{manifest.name}:{manifest.precision}"
-        with _told(self.root), FileLock(self.root / _LOCKS / "revisions.lock"):  # others pull too
-            replace_file(path, _json({**_load(path), key: noted}))
+        others = FileLock(self.root / _LOCKS / "revisions.lock")  # other processes pull too
+        with _translate_errors(self.root), others:
+            replace_file(path, _json({**_load(path), key: lock}))
 
     def _aside(self) -> Path:
         """A place where nobody looks for models, for a folder that is to go."""
@@ -231,8 +229,8 @@ def _inside(name: str) -> str:
 
 
 @contextmanager
-def _told(root: Path) -> Iterator[None]:
-    """Say in our own words what the system says of the store's files."""
+def _translate_errors(root: Path) -> Iterator[None]:
+    """Raise what goes wrong with the store's files as `ModelError`."""
     try:
         yield
     except OSError as error:

@@ -73,7 +73,7 @@ def test_what_several_have_locked_at_once_is_all_there(tmp_path: Path) -> None:
     ]
     assert [one.wait(60) for one in several] == [0] * 4
     names = [f"{name}-{number}" for name in "abcd" for number in range(20)]
-    assert all(Store(tmp_path).locked(name, "int8") for name in names)
+    assert all(Store(tmp_path).find_lock(name, "int8") for name in names)
 
 
 @pytest.mark.usefixtures("served")

@@ -29,7 +29,7 @@ def test_what_cannot_be_had_is_said_and_leaves_no_model(
     served: Repository, rerank: Run, faults: dict[str, Any], said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("rerank_cli.models.hub._PAUSE", 0)
+    monkeypatch.setattr("rerank_cli.models.hub._PAUSE_SECONDS", 0)
     served.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
     ran = rerank("models", "pull", NAME)
     assert ran.code == 3

@@ -101,7 +101,9 @@ class Flow:
             self._under_way.clear()
 
     def _is_enough(self) -> bool:
-        if isinstance(self._under_way[0], Outcome):
+        """Whether the first of what is under way is to be given before more is read."""
+        first = self._under_way[0]
+        if isinstance(first, Outcome) or first.pending.done():
             return True
         most = self._bounds.records
         if most is not None and len(self._under_way) < most and self._held < self._bounds.bytes:

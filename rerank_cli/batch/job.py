@@ -72,8 +72,10 @@ class Journal:
         try:
             lines = path.read_bytes().split(b"\n")[:-1]  # the last may have been cut off
             kept = json.loads(lines[0])
+            if "output" in kept["options"]:  # as it was called before it was --results
+                kept["options"]["results"] = kept["options"].pop("output")
             marks = [Mark(**json.loads(line)) for line in lines[1:]]
-        except (OSError, ValueError, IndexError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise InputError(
                 f"{path}: is no journal of a batch", hint="without it no job can go on: begin anew"
             ) from error

@@ -151,6 +151,20 @@ def test_another_job_is_told(changed: list[str], told: str, tmp_path: Path, rera
     assert told in ran.err
 
 
+def test_a_journal_from_before_an_option_was_renamed_goes_on(tmp_path: Path, rerank: Run) -> None:
+    source, out = write(tmp_path / "in.jsonl", [record(1), record(2)]), tmp_path / "out.jsonl"
+    arguments = ("batch", str(source), "-o", str(out), "-m", "bm25")
+    rerank(*arguments)
+    whole = out.read_bytes()
+    journal = tmp_path / "out.jsonl.journal"
+    first, *_ = journal.read_bytes().splitlines(keepends=True)
+    assert b'"results": "full"' in first
+    journal.write_bytes(first.replace(b'"results"', b'"output"'))
+    out.write_bytes(whole[:10])
+    assert rerank(*arguments, "--resume").code == 0
+    assert out.read_bytes() == whole
+
+
 def test_another_input_is_told(tmp_path: Path, rerank: Run) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
     rerank("batch", str(source), "-o", str(out), "-m", "bm25")

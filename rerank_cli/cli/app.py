@@ -34,7 +34,7 @@ class Commands(DefaultGroup):
         "batch": ("rerank_cli.commands.batch", "Rank the documents of many queries."),
         "eval": ("rerank_cli.commands.eval", "Measure whether reranking helps on your data."),
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
-        "doctor": ("rerank_cli.commands.doctor", "Tell what a model runs on here."),
+        "doctor": ("rerank_cli.commands.doctor", "Check a model and what it runs on here."),
     }
 
 
@@ -85,7 +85,7 @@ def program_options(
             "--show-completion",
             callback=_show_script,
             is_eager=True,
-            help="Show the script that completes command lines in a shell.",
+            help="Print the script that completes command lines in a shell.",
         ),
     ] = None,
     install_completion: Annotated[
@@ -94,16 +94,18 @@ def program_options(
             "--install-completion",
             callback=_install_script,
             is_eager=True,
-            help="Install that script.",
+            help="Install that script for the shell.",
         ),
     ] = None,
     timing: Annotated[
         bool,
-        typer.Option("--timing", help="Say on stderr where the time went; of any command."),
+        typer.Option(
+            "--timing", help="Report on stderr where the time went. Works with every command."
+        ),
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Options of the program itself."""
@@ -121,10 +123,10 @@ def program_options(
 def rank(ctx: typer.Context) -> int:
     """Rank documents by their relevance to a query, best first.
 
-    Documents are lines, records or whole files, from FILEs, from --document, or from standard
-    input where neither is given (or FILE is -). Where they are one whole file, its passages are
-    ranked. On a terminal the results are a table; in a pipe they are the documents as they came, in
-    their new order. Blank documents are left out.
+    Documents are lines, records or whole files. They come from FILEs, from --document, or from
+    standard input if neither is given (or FILE is -). If there is only one whole file, its passages
+    are ranked. On a terminal the results are a table. In a pipe they are the documents as they
+    came, in their new order. Blank documents are left out.
 
     \b
     rerank "how do I get a refund" faq.txt       the lines of a file
@@ -132,7 +134,7 @@ def rank(ctx: typer.Context) -> int:
     rerank "installation" README.md              the passages of a document
     rerank "vector index" notes/*.md -n 3        whole files, by best passage
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
-    rerank -m cohere/rerank-v3.5 "fox" *.txt     by a provider's model
+    rerank -m cohere/rerank-v3.5 "fox" *.txt     with a provider's model
     """
     progress.lap(progress.STARTING)
     options.output_format(ctx)  # raises where two are given

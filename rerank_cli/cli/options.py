@@ -1,18 +1,19 @@
-"""Every option of the command line, declared once; and the options objects made of what was given.
+"""All options of the command line, each declared once, and the objects made from their values.
 
-    rank, batch, …   take a group's options by `with_options`
-    setting          an option that is also a key of config.toml and an environment variable
-    remote_options, runtime_options, chunk_options, selection
-                     make one object each from a command's parsed values
+    input_options, model_options, …
+                     groups of options; a command takes them by `with_options`
+    setting          declares an option that config.toml and the environment can set too
+    remote_options, runtime_options, chunk_options, output_format, selection
+                     make an object each from a command's parsed values
 
-A parameter is named after its option, and after the field of the object it goes into.
+A parameter has the name of its option, and of the field that it becomes.
 """
 
+import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar, cast
 
@@ -37,50 +38,49 @@ from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, En
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.terminal import Color
-from rerank_cli.types import Media
 
 
 def setting(*names: str, **rest: Any) -> Any:
-    """Declare an option that is a setting; one without a value also needs its `--no-` form."""
+    """Declare an option that is a setting; a flag also needs its `--no-` form."""
     long = next(name for name in names if name.startswith("--"))
     key = long.removeprefix("--").partition("/")[0]
     if "/" in long:
-        rest.setdefault("show_default", False)  # which would be said as no-strict
+        rest.setdefault("show_default", False)  # typer would write it as no-strict
     return typer.Option(*names, envvar=variable_of(key), show_envvar=False, **rest)
 
 
-_input_option = partial(typer.Option, rich_help_panel="Input")
+_PROVIDERS = "Providers"
+_input = partial(typer.Option, rich_help_panel="Input")
+_model_setting = partial(setting, rich_help_panel="Model")
+_chunking = partial(typer.Option, rich_help_panel="Chunking")
+_chunking_setting = partial(setting, rich_help_panel="Chunking")
+_provider = partial(typer.Option, rich_help_panel=_PROVIDERS)
+_provider_setting = partial(setting, rich_help_panel=_PROVIDERS)
+_count = partial(_provider_setting, metavar="N", min=1)
+_seconds = partial(_provider_setting, metavar="SECONDS", min=0.001, max=86_400, show_default=True)
+_output = partial(typer.Option, rich_help_panel="Output")
+_output_setting = partial(setting, rich_help_panel="Output")
 
-
-_PANEL = "Providers"
-_provider_option = partial(typer.Option, rich_help_panel=_PANEL)
-_provider_setting = partial(setting, rich_help_panel=_PANEL)
-
-
-_model = partial(setting, rich_help_panel="Model")
-_chunking = partial(setting, rich_help_panel="Chunking")
+Command = TypeVar("Command", bound=Callable[..., Any])
+Options = TypeVar("Options", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
+# The HTTP client sets these.
+_PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
 def complete_model() -> list[str]:
-    """The names that a model can be asked for by, for a shell's completion."""
+    """The names of models, for a shell's completion."""
     from rerank_cli.models import names
     from rerank_cli.providers.catalogue import examples
 
     return [*names(), *examples()]
 
 
-_output_option = partial(typer.Option, rich_help_panel="Output")
-_output_setting = partial(setting, rich_help_panel="Output")
-
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
 def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Command], Command]:
-    """Give a command the options of some groups, besides its own.
+    """Add the options of some groups to a command.
 
-    `only` names those that it takes, with blanks between; all, if it is empty. The command finds
-    their values in `ctx.params`, which the functions at the end of this module read.
+    `only` lists the parameters to add, separated by spaces; by default all are added. The command
+    finds their values in `ctx.params`, which the functions at the end of this module read.
     """
     names = only.split()
 
@@ -111,64 +111,69 @@ def input_options(
     ] = None,
     query: Annotated[
         str | None,
-        _input_option(
-            "-q", "--query", metavar="TEXT", help="The query; every argument is then a file."
-        ),
+        _input("-q", "--query", metavar="TEXT", help="The query. All arguments are then files."),
     ] = None,
     query_file: Annotated[
         str | None,
-        _input_option(
-            "--query-file", metavar="FILE", help="Read the query from a file (- for a pipe)."
+        _input(
+            "--query-file",
+            metavar="FILE",
+            help="Read the query from a file (- is standard input).",
         ),
     ] = None,
     document: Annotated[
         list[str] | None,
-        _input_option("-d", "--document", metavar="TEXT", help="A document; may be repeated."),
+        _input("-d", "--document", metavar="TEXT", help="A document to rank. May be repeated."),
     ] = None,
     recursive: Annotated[
         bool,
-        _input_option(
+        _input(
             "-r",
             "--recursive",
-            help="Read the files in folders: none that is hidden, binary or ignored "
-            "(.gitignore, .ignore, .rgignore). "
-            "Without a FILE, those of this folder.",
+            help="Rank the files in folders, in the current folder if there is no FILE. Hidden "
+            "and binary files are skipped, and those that .gitignore, .ignore or .rgignore lists.",
         ),
     ] = False,
     files_from: Annotated[
         str | None,
-        _input_option(
+        _input(
             "--files-from",
             metavar="LIST",
-            help="Read the files that are named in a file, one a line (- for a pipe).",
+            help="Rank the files that LIST names, one on each line (- is standard input).",
         ),
     ] = None,
     unit: Annotated[
         Unit,
-        _input_option(
+        _input(
             "--unit",
-            help="What one document is. auto: a record of .jsonl, .ndjson, .json, .csv and .tsv; "
-            "a line of .txt, .log and standard input; otherwise the file.",
+            help="What one document is. auto: a record of .jsonl, .ndjson, .json, .csv and .tsv "
+            "files; a line of .txt and .log files and of standard input; a whole file of any "
+            "other kind.",
         ),
     ] = Unit.AUTO,
     input_format: Annotated[
         InputFormat | None,
-        _input_option("--input-format", help="What the input holds, where no file's name says it."),
+        _input(
+            "--input-format",
+            help="The format of the input. Default: by the file's name, else text.",
+        ),
     ] = None,
     field: Annotated[
         list[str] | None,
-        _input_option(
+        _input(
             "--field",
             metavar="NAME",
-            help="The field of a record that holds its text, as in text or meta.title; several "
-            "are joined. Default: text, content, body, passage or document; then, for models that "
-            "read them, image or video.",
+            help="The field that holds a record's text, such as text or meta.title. If repeated, "
+            "the fields are joined. Default: text, content, body, passage or document, else image "
+            "or video if the model reads them.",
         ),
     ] = None,
     id_field: Annotated[
         str | None,
-        _input_option(
-            "--id-field", metavar="NAME", help="The field that names a record. Default: id or _id."
+        _input(
+            "--id-field",
+            metavar="NAME",
+            help="The field that holds a record's id. Default: id or _id.",
         ),
     ] = None,
     prepend: Annotated[
@@ -176,316 +181,318 @@ def input_options(
         setting(
             "--prepend",
             rich_help_panel="Input",
-            help="Score each chunk with this before it: the record's title, the first heading of "
-            "Markdown, the title of HTML and PDF; or the file's path.",
+            help="Put the title or the path before each chunk that is scored. title: that of the "
+            "record, of HTML or of PDF, or the first heading of Markdown.",
         ),
     ] = None,
     grep: Annotated[
         bool,
-        _input_option(
-            "--grep", help="Lines are what rg -n, grep -n or rg --json found: rank their text."
+        _input(
+            "--grep",
+            help="Read the output of rg -n, grep -n or rg --json, and rank the lines they found.",
         ),
     ] = False,
     null: Annotated[
         bool,
-        _input_option(
+        _input(
             "-0",
             "--null",
-            help="NUL ends each record or path that is written, and each line that is read: with "
-            "--files-from each name instead, with -r and -f paths neither.",
+            help="End lines with NUL, in the input and the output. With --files-from this holds "
+            "for the names in LIST instead of the input, with -r or -f paths for the output alone.",
         ),
     ] = False,
 ) -> None:
-    """Options that say what is ranked: the query, and where documents come from."""
+    """Options for the query and the documents."""
 
 
 def model_options(
     model: Annotated[
         str | None,
-        _model(
+        _model_setting(
             "-m",
             "--model",
             metavar="MODEL",
             autocompletion=complete_model,
-            help="mini@2 (the default), bm25, ./FOLDER with an ONNX cross-encoder, or "
-            "PROVIDER/MODEL, to which documents are then sent.",
+            help="The model to use: one that `rerank models` lists, bm25, ./FOLDER with an ONNX "
+            "cross-encoder, or PROVIDER/MODEL, which sends the query and the documents to that "
+            "provider. Default: mini@2.",
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        _model(
+        _model_setting(
             "--threads",
             min=1,
             metavar="N",
-            help="Cores to use. Default: all that this process may.",
+            help="Use N cores. Default: all that this process may use.",
         ),
     ] = None,
     runtime: Annotated[
         Runtime,
-        _model("--runtime", help="What runs a local model. openvino: float32 ones, sooner."),
+        _model_setting(
+            "--runtime", help="What runs a local model. openvino is faster for float32 models."
+        ),
     ] = Runtime.ONNXRUNTIME,
     device: Annotated[
         Device,
-        _model("--device", help="Where it runs. auto: a GPU, if onnxruntime-gpu can use one."),
+        _model_setting(
+            "--device",
+            help="Where a local model runs. auto: on a GPU if onnxruntime-gpu can use one.",
+        ),
     ] = Device.AUTO,
     pull: Annotated[
         bool,
         typer.Option(
-            "--pull", rich_help_panel="Model", help="Fetch the model first, if it is not here."
+            "--pull", rich_help_panel="Model", help="Fetch the model first if it is not installed."
         ),
     ] = False,
     offline: Annotated[
         bool,
-        _model(
+        _model_setting(
             "--offline/--no-offline",
-            help="Never touch the network: neither to fetch a model nor to ask a provider.",
+            help="Never use the network, neither to fetch a model nor to call a provider.",
         ),
     ] = False,
 ) -> None:
-    """Options that name the model, and say how one runs here."""
+    """Options for the model and how a local one runs."""
 
 
 def chunking_options(
     chunk: Annotated[
         Cutting,
-        typer.Option(
+        _chunking(
             "--chunk",
-            rich_help_panel="Chunking",
-            help="Who cuts long documents: this machine, or the provider if it can. auto: neither "
-            "where it takes them whole.",
+            help="Who cuts long documents into chunks: local is this machine, remote the "
+            "provider. auto: the provider if it can, else this machine if it knows the model's "
+            "limit.",
         ),
     ] = Cutting.AUTO,
     tokenizer: Annotated[
         str | None,
-        typer.Option(
+        _chunking(
             "--tokenizer",
             metavar="FILE",
-            rich_help_panel="Chunking",
-            help="The tokenizer.json of a provider's model, to count with. Default: an estimate "
-            "that is rather too high.",
+            help="Count tokens with the tokenizer.json of the provider's model. Default: an "
+            "estimate.",
         ),
     ] = None,
     encoding: Annotated[
         Encoding,
-        _chunking(
+        _chunking_setting(
             "--encoding",
-            help="flag: one sequence a document, cut where FlagEmbedding cuts, to compare scores.",
+            help="How documents are encoded. flag: cut like FlagEmbedding, to compare scores with "
+            "it.",
         ),
     ] = Encoding.AUTO,
     chunk_tokens: Annotated[
         int | None,
-        _chunking(
+        _chunking_setting(
             "--chunk-tokens",
             metavar="N",
-            help="Tokens in a chunk. Default: what the model reads well beside this query.",
+            help="Cut documents into chunks of at most N tokens. Default: what the model reads "
+            "well beside the query.",
         ),
     ] = None,
     overlap_tokens: Annotated[
         int | None,
-        _chunking(
+        _chunking_setting(
             "--overlap-tokens",
             metavar="N",
-            help="Tokens that neighbouring chunks share, a quarter of a chunk at most. "
-            "Default: a quarter.",
+            help="Let neighbouring chunks share N tokens, at most a quarter of a chunk. Default: "
+            "a quarter.",
         ),
     ] = None,
     max_chunks: Annotated[
         int,
-        _chunking(
+        _chunking_setting(
             "--max-chunks",
             min=1,
             metavar="N",
-            help="Chunks of a document that are scored; what is beyond is dropped, and said.",
+            help="Score at most N chunks of a document. The rest is dropped with a warning.",
             show_default=True,
         ),
     ] = DEFAULT_MAX_CHUNKS,
     aggregate: Annotated[
         Aggregation,
-        _chunking(
+        _chunking_setting(
             "--aggregate",
-            help="How chunks make a document's score; passages of one file have their own.",
+            help="How a document's score is made from the scores of its chunks.",
         ),
     ] = Aggregation.MAX,
     truncate_query: Annotated[
         bool,
-        _chunking(
+        _chunking_setting(
             "--truncate-query/--no-truncate-query",
-            help="Cut a query that is too long for the model, and say so.",
+            help="Cut a query that is too long for the model, with a warning.",
         ),
     ] = False,
     strict: Annotated[
         bool,
-        _chunking(
+        _chunking_setting(
             "--strict/--no-strict",
-            help="Exit with 4 if a document or the query was not scored whole.",
+            help="Exit with 4 if part of a document or of the query was not scored.",
         ),
     ] = False,
 ) -> None:
-    """Options that say how documents are cut."""
+    """Options for how documents are cut."""
 
 
 def provider_options(
     base_url: Annotated[
         str | None,
-        _provider_option(
+        _provider(
             "--base-url",
             metavar="URL",
-            help="Where the provider is: with or without /v1, or the whole endpoint. "
-            "Its key is sent there.",
+            help="The provider's URL, with or without /v1, or the whole endpoint. The key is sent "
+            "there.",
         ),
     ] = None,
     instruction: Annotated[
         str | None,
-        _provider_option("--instruction", metavar="TEXT", help="What the model is to look for."),
+        _provider("--instruction", metavar="TEXT", help="Tell the model what to look for."),
     ] = None,
     image: Annotated[
         str | None,
-        _provider_option(
+        _provider(
             "--image",
             metavar="FILE|URL",
-            help="Ask by an image; every argument is then a file, and -q a text besides.",
+            help="Use an image as the query. All arguments are then files, and -q adds a text.",
         ),
     ] = None,
     truncate: Annotated[
         Truncate | None,
-        _provider_option(
-            "--truncate", help="Where the provider cuts documents that are too long for it."
+        _provider(
+            "--truncate",
+            help="Which end of long documents the provider cuts off. none: it refuses long "
+            "documents.",
         ),
     ] = None,
     user: Annotated[
         str | None,
-        _provider_option("--user", metavar="TEXT", help="Who asks, for the provider's records."),
+        _provider(
+            "--user", metavar="TEXT", help="The end user's name, for the provider's records."
+        ),
     ] = None,
     metadata: Annotated[
         list[str] | None,
-        _provider_option(
-            "--metadata", metavar="KEY=VALUE", help="What to note of the request; repeatable."
+        _provider(
+            "--metadata",
+            metavar="KEY=VALUE",
+            help="A note on the request, for the provider's records. May be repeated.",
         ),
     ] = None,
     set_: Annotated[
         list[str] | None,
-        _provider_option(
+        _provider(
             "--set",
             metavar="KEY=VALUE",
-            help="Send any other field, the value as JSON: return_documents=true, parameters.x=1.",
+            help="Send another field, its value as JSON: return_documents=true, parameters.x=1. "
+            "May be repeated.",
         ),
     ] = None,
     header: Annotated[
         list[str] | None,
-        _provider_option(
-            "--header", metavar="'NAME: VALUE'", help="Send any other header; repeatable."
+        _provider(
+            "--header", metavar="'NAME: VALUE'", help="Send another HTTP header. May be repeated."
         ),
     ] = None,
     lenient: Annotated[
         bool,
         _provider_setting(
             "--lenient/--no-lenient",
-            help="Warn of options that the provider does not have, and go on without.",
+            help="Ignore options that the provider does not have, with a warning.",
         ),
     ] = False,
     sigmoid: Annotated[
-        bool, _provider_option("--sigmoid", help="Scores are logits: relevance is their sigmoid.")
+        bool,
+        _provider(
+            "--sigmoid",
+            help="Treat the provider's scores as logits: their sigmoid is the relevance score.",
+        ),
     ] = False,
     on_error: Annotated[
         OnError,
         _provider_setting(
             "--on-error",
-            help="keep: if scoring fails, the documents in the order they came, and exit 3.",
+            help="What to do if scoring fails. keep: write the documents in input order and exit "
+            "with 3.",
         ),
     ] = OnError.FAIL,
     dry_run: Annotated[
         bool,
-        _provider_option(
-            "--dry-run", help="Show what would be sent and send nothing; -v shows a request."
+        _provider(
+            "--dry-run",
+            help="Show what would be sent, and send nothing. -v shows the first request.",
         ),
     ] = False,
     concurrency: Annotated[
-        int,
-        _provider_setting(
-            "--concurrency", min=1, metavar="N", show_default=True, help="Requests sent at once."
-        ),
+        int, _count("--concurrency", show_default=True, help="Send up to N requests at once.")
     ] = DEFAULT_CONCURRENCY_REQUESTS,
     retries: Annotated[
         int,
-        _provider_setting(
+        _count(
             "--retries",
             min=0,
-            metavar="N",
             show_default=True,
-            help="How often a request is sent again that may yet succeed.",
+            help="Repeat a failed request up to N times if it may still succeed.",
         ),
     ] = DEFAULT_RETRIES,
     timeout: Annotated[
-        float,
-        _provider_setting(
-            "--timeout",
-            min=0.001,
-            max=86_400,
-            metavar="SECONDS",
-            show_default=True,
-            help="How long to wait for an answer.",
-        ),
+        float, _seconds("--timeout", help="How long to wait for an answer.")
     ] = DEFAULT_TIMEOUT_SECONDS,
     connect_timeout: Annotated[
-        float,
-        _provider_setting(
-            "--connect-timeout",
-            min=0.001,
-            max=86_400,
-            metavar="SECONDS",
-            show_default=True,
-            help="How long to wait for a connection.",
-        ),
+        float, _seconds("--connect-timeout", help="How long to wait for a connection.")
     ] = DEFAULT_CONNECT_TIMEOUT_SECONDS,
-    rpm: Annotated[
-        int | None,
-        _provider_setting("--rpm", min=1, metavar="N", help="Requests a minute at most."),
-    ] = None,
+    rpm: Annotated[int | None, _count("--rpm", help="Send at most N requests a minute.")] = None,
     tpm: Annotated[
-        int | None,
-        _provider_setting("--tpm", min=1, metavar="N", help="Estimated tokens a minute at most."),
+        int | None, _count("--tpm", help="Send at most N tokens a minute, by estimate.")
     ] = None,
     insecure: Annotated[
         bool,
-        _provider_option("--insecure", help="Believe any certificate of a server on this machine."),
+        _provider("--insecure", help="Accept any certificate of a server on this machine."),
     ] = False,
 ) -> None:
-    """Options for models of providers: what is sent to them, and how."""
+    """Options for providers: what is sent to them, and how."""
 
 
 def output_options(
     top_n: Annotated[
         int | None,
-        _output_setting("-n", "--top-n", min=1, metavar="N", help="Show the best N only."),
+        _output_setting("-n", "--top-n", min=1, metavar="N", help="Keep only the best N results."),
     ] = None,
     min_score: Annotated[
         float | None,
         _output_setting(
-            "--min-score", metavar="X", help="Show what has a relevance score of X or more."
+            "--min-score",
+            metavar="X",
+            help="Keep only results with a relevance score of X or more.",
         ),
     ] = None,
     within: Annotated[
         float | None,
         _output_setting(
-            "--within", metavar="X", help="Show what scores no more than X below the best."
+            "--within",
+            metavar="X",
+            help="Keep only results that score at most X below the best one.",
         ),
     ] = None,
     keep_empty: Annotated[
         bool,
         _output_setting(
             "--keep-empty/--no-keep-empty",
-            help="Show blank documents too, after all that have a score.",
+            help="Keep blank documents too, after the results.",
         ),
     ] = False,
     passages: Annotated[
-        bool, _output_option("--passages", help="Rank the passages of documents, each by itself.")
+        bool,
+        _output("--passages", help="Rank the passages of documents instead of whole documents."),
     ] = False,
     explain: Annotated[
         bool,
-        _output_option(
+        _output(
             "--explain",
-            help=f"Show the score of each chunk of a result: in {', '.join(EXPLAINING[:-1])} "
-            f"and {EXPLAINING[-1]}.",
+            help="Show the score of each chunk of a result. Works with the formats "
+            f"{', '.join(EXPLAINING[:-1])} and {EXPLAINING[-1]}.",
         ),
     ] = False,
     format_: Annotated[
@@ -493,31 +500,30 @@ def output_options(
         _output_setting(
             "-f",
             "--format",
-            help="Default: a table on a terminal; elsewhere text, the records as they came.",
+            help="How results are written. Default: table on a terminal, else text (records as "
+            "they came).",
         ),
     ] = None,
-    as_json: Annotated[bool, _output_option("--json", help="The same as --format json.")] = False,
+    as_json: Annotated[bool, _output("--json", help="Short for --format json.")] = False,
     output: Annotated[
         str,
-        _output_option(
+        _output(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write to FILE, all or nothing. It may be one of those that are read.",
+            help="Write to FILE, whole or not at all. FILE may be one of the inputs.",
         ),
     ] = STDOUT,
     scores: Annotated[
         bool,
-        _output_option(
+        _output(
             "--scores",
-            help="Put its score before each record of text: of CSV and TSV rows, a first column.",
+            help="Write the score before each record, in CSV and TSV as the first column.",
         ),
     ] = False,
     full: Annotated[
         bool,
-        _output_setting(
-            "--full/--no-full", help="Show passages whole in a table, not in extracts."
-        ),
+        _output_setting("--full/--no-full", help="Show whole passages in a table, not extracts."),
     ] = False,
     color: Annotated[Color, _output_setting("--color", help="When to use colour.")] = Color.AUTO,
     verbose: Annotated[
@@ -525,24 +531,32 @@ def output_options(
         _output_setting(
             "-v",
             "--verbose/--no-verbose",
-            help="Say on stderr what was ranked and how long it took.",
+            help="Report on stderr what was ranked and how long it took.",
         ),
     ] = False,
 ) -> None:
-    """Options that say which results are shown, and how."""
+    """Options for which results are written, and how."""
 
 
 def remote_options(ctx: typer.Context) -> RemoteOptions:
-    """How a provider's model is used; raises `UsageError` and `InputError`."""
-    values, image = ctx.params, find_image(ctx.params.get("image"))
+    """How a provider's model is used.
+
+    Raises `UsageError` for a malformed option and `InputError` for an image that cannot be read.
+    """
+    values, image = ctx.params, None
+    if values.get("image") is not None:
+        from rerank_cli.media import media_of
+
+        image = media_of(values["image"])
+    fields = _split_assignments(values.get("set_"), "--set")
     has_text = values.get("query") is not None or values.get("query_file") is not None
     return _make(
         RemoteOptions,
         {
             **values,
-            "fields": parse_fields(values.get("set_") or []),
-            "headers": parse_headers(values.get("header") or []),
-            "metadata": parse_metadata(values.get("metadata") or []),
+            "fields": {path: _parse_value(text) for path, text in fields},
+            "headers": _parse_headers(values.get("header") or []),
+            "metadata": dict(_split_assignments(values.get("metadata"), "--metadata")),
             "image": image,
             "image_only": image is not None and not has_text,
         },
@@ -555,7 +569,7 @@ def runtime_options(ctx: typer.Context) -> RuntimeOptions:
 
 
 def chunk_options(ctx: typer.Context) -> ChunkOptions:
-    """How documents are cut; `max_chunks` is None where nobody gave it."""
+    """How documents are cut; `max_chunks` is None if the user did not set it."""
     values = {**ctx.params}
     if "max_chunks" in values and not is_chosen(ctx, "max_chunks"):
         del values["max_chunks"]
@@ -563,7 +577,7 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
 
 
 def output_format(ctx: typer.Context) -> Format | None:
-    """The format of --format or --json; raises `UsageError` where these differ."""
+    """The format that --format or --json names; raises `UsageError` if they name two."""
     format_: Format | None = ctx.params["format_"]
     if not ctx.params["as_json"]:
         return format_
@@ -577,70 +591,45 @@ def selection(ctx: typer.Context) -> Selection:
     return _make(Selection, {**ctx.params, "n": ctx.params["top_n"]})
 
 
-Made = TypeVar("Made", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
-
-
-def _make(kind: type[Made], values: Mapping[str, Any]) -> Made:
-    """Make an options object of those values that it has fields for."""
-    names = [field.name for field in fields(kind)]
+def _make(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """Make an options object from the values that it has fields for."""
+    names = [field.name for field in dataclasses.fields(kind)]
     return kind(**{name: values[name] for name in names if name in values})
 
 
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
-
-_NOT_OURS = frozenset({"content-length", "transfer-encoding", "connection"})
-
-
-def parse_headers(arguments: Sequence[str]) -> Mapping[str, str]:
-    """Read headers, each as in `Name: value`; raises `UsageError`, which repeats no value."""
+def _parse_headers(arguments: Sequence[str]) -> Mapping[str, str]:
+    """Parse headers of the form `Name: value`; raises `UsageError`, which repeats no value."""
     headers = {}
     for argument in arguments:
         match = _HEADER.fullmatch(argument)
         if match is None:
-            # What is before a colon is no name if it has a space in it, and may be a key.
+            # Text before the colon that has a space in it is no name, and may be a key.
             name = argument.partition(":")[0] if re.match(r"[^\s:]+:", argument) else "…"
             raise UsageError(
                 f"--header {name}: not a header", hint="as in --header 'X-Team: search'"
             )
-        if match[1].lower() in _NOT_OURS:
+        if match[1].lower() in _PROTOCOL_HEADERS:
             raise UsageError(f"--header {match[1]}: what is sent decides it")
         headers[match[1]] = match[2].strip()
     return headers
 
 
-def find_image(argument: str | None) -> Media | None:
-    """Find the image that is asked by; raises `InputError`."""
-    if argument is None:
-        return None
-    from rerank_cli.media import media_of
-
-    return media_of(argument)
-
-
-def parse_fields(arguments: Sequence[str]) -> Mapping[str, Any]:
-    """Read `--set` fields: a dotted path and a value, as JSON or else as text."""
-    pairs = (_split_assignment(argument, "--set") for argument in arguments)
-    return {path: _parse_value(text) for path, text in pairs}
-
-
-def parse_metadata(arguments: Sequence[str]) -> Mapping[str, str]:
-    """Read `--metadata`: names and values, which are text."""
-    return dict(_split_assignment(argument, "--metadata") for argument in arguments)
-
-
-def _split_assignment(argument: str, option: str) -> tuple[str, str]:
-    key, given, value = argument.partition("=")
-    if not given or not all(key.split(".")):
-        raise UsageError(f"{option} {argument}: not KEY=VALUE", hint=f"as in {option} team=search")
-    return key, value
+def _split_assignments(arguments: Sequence[str] | None, option: str) -> Iterator[tuple[str, str]]:
+    for argument in arguments or []:
+        key, equals, value = argument.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UsageError(
+                f"{option} {argument}: not KEY=VALUE", hint=f"as in {option} team=search"
+            )
+        yield key, value
 
 
 def _parse_value(text: str) -> Any:
-    import json  # which few runs need
+    import json  # few runs need it
 
     try:
         value = json.loads(text)
-        json.dumps(value, allow_nan=False)  # which Python reads, and JSON has not
+        json.dumps(value, allow_nan=False)  # Python also reads NaN, which is not JSON
     except (ValueError, RecursionError):
         return text
     return value

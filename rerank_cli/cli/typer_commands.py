@@ -321,5 +321,5 @@ def settings_sentence(command: Any) -> str:
     switch = next(key for key, one in settings.items() if one.kind.type is bool)
     return textwrap.dedent(f"""\
         Settings: {names}. Set one for every run with `rerank config set`, or in the
-        environment: {some.key} is {some.variable}. An option given beats both;
-        --no-{switch} undoes {switch}.""").replace("\n", " ")
+        environment: {some.key} is {some.variable}. An option on the
+        command line comes before both; --no-{switch} undoes {switch}.""").replace("\n", " ")

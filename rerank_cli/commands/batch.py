@@ -44,18 +44,20 @@ def batch_options(
             "-o",
             "--output",
             metavar="OUT",
-            help="Write to OUT: JSONL, .gz, .zst, or a folder of parts where it ends in .parquet.",
+            help="Write to OUT: JSONL, compressed if it ends in .gz or .zst, or a folder of "
+            "Parquet files if it ends in .parquet.",
         ),
     ] = STDOUT,
     query_field: Annotated[
-        str, _input("--query-field", metavar="NAME", help="The field with the query.")
+        str, _input("--query-field", metavar="NAME", help="The field that holds the query.")
     ] = "query",
     documents_field: Annotated[
         str | None,
         _input(
             "--documents-field",
             metavar="NAME",
-            help="The field with the documents. Default: documents, or document with --pairs.",
+            help="The field that holds the documents. Default: documents, or document with "
+            "--pairs.",
         ),
     ] = None,
     text_field: Annotated[
@@ -63,25 +65,26 @@ def batch_options(
         _input(
             "--text-field",
             metavar="NAME",
-            help="The field of a document that holds its text; repeatable. "
-            "Default: text, content, …",
+            help="The field that holds a document's text. If repeated, the fields are joined. "
+            "Default: text, content, body, passage or document.",
         ),
     ] = None,
     id_field: Annotated[
-        str | None, _input("--id-field", metavar="NAME", help="The field that names a record.")
+        str | None, _input("--id-field", metavar="NAME", help="The field that holds a record's id.")
     ] = None,
     pairs: Annotated[
-        bool, _input("--pairs", help="A line is one query and one document, and gets a score.")
+        bool, _input("--pairs", help="Each line is one query and one document, and gets a score.")
     ] = False,
     run: Annotated[
         Path | None,
-        _input("--run", metavar="FILE", help="Rerank a TREC run; a TREC run comes out."),
+        _input("--run", metavar="FILE", help="Rerank a TREC run. The output is a TREC run too."),
     ] = None,
     queries: Annotated[
-        Path | None, _input("--queries", metavar="FILE", help="The run's queries: TSV or JSONL.")
+        Path | None, _input("--queries", metavar="FILE", help="The run's queries, as TSV or JSONL.")
     ] = None,
     corpus: Annotated[
-        Path | None, _input("--corpus", metavar="FILE", help="The run's documents: TSV or JSONL.")
+        Path | None,
+        _input("--corpus", metavar="FILE", help="The run's documents, as TSV or JSONL."),
     ] = None,
     max_record: Annotated[
         str,
@@ -89,41 +92,54 @@ def batch_options(
             "--max-record",
             metavar="SIZE",
             show_default=True,
-            help="The longest record that is read; a longer one becomes an error record.",
+            help="The size of the longest record to read. A longer one becomes an error record.",
         ),
     ] = DEFAULT_RECORD_SIZE,
     results: Annotated[
         Shape,
-        _output("--results", help="Of each result: full, as --json has it; its scores; its id."),
+        _output(
+            "--results",
+            help="What to write of each result: all that --json shows, its scores, or its id.",
+        ),
     ] = Shape.FULL,
     errors: Annotated[
         str | None,
-        _output(
-            "--errors", metavar="FILE", help="Put error records there, and not in their places."
-        ),
+        _output("--errors", metavar="FILE", help="Write error records to FILE instead of OUT."),
     ] = None,
     fail_fast: Annotated[
         bool, _output("--fail-fast", help="Stop at the first record that fails.")
     ] = False,
     resume: Annotated[
-        bool, _output("--resume", help="Go on where an earlier run ended, however it did.")
+        bool, _output("--resume", help="Continue where an earlier run ended or was killed.")
     ] = False,
     report: Annotated[
-        str | None, _output("--report", metavar="FILE", help="Write all figures, as JSON.")
+        str | None,
+        _output(
+            "--report",
+            metavar="FILE",
+            help="Write the counts and times of the run to FILE, as JSON.",
+        ),
     ] = None,
     plan: Annotated[
-        bool, _engine("--plan", help="Say what a run would take, by a sample, and run nothing.")
+        bool,
+        _engine(
+            "--plan", help="Estimate from a sample what a run would take, and write no results."
+        ),
     ] = False,
     engine: Annotated[
         BatchEngine,
-        _engine("--engine", help="ray: on a cluster; IN and OUT may be s3:// or gs://."),
+        _engine(
+            "--engine",
+            help="Where the batch runs. ray: on a Ray cluster. IN and OUT may then be s3:// or gs://.",
+        ),
     ] = BatchEngine.LOCAL,
     address: Annotated[
         str | None,
-        _engine("--address", metavar="ADDRESS", help="The cluster: auto or ray://HOST:PORT."),
+        _engine("--address", metavar="ADDRESS", help="The Ray cluster: auto or ray://HOST:PORT."),
     ] = None,
     ordered: Annotated[
-        bool, _engine("--ordered", help="Join ray's parts to one file, in the input's order.")
+        bool,
+        _engine("--ordered", help="Join the parts that Ray writes into one file, in input order."),
     ] = False,
     window: Annotated[
         str,
@@ -131,7 +147,7 @@ def batch_options(
             "--window",
             metavar="SIZE",
             show_default=True,
-            help="Records that are held at once, in bytes of input.",
+            help="How much of the input to hold in memory at once.",
         ),
     ] = DEFAULT_WINDOW_SIZE,
 ) -> None:
@@ -148,12 +164,12 @@ def batch_options(
     "retries timeout connect_timeout rpm tpm insecure",
 )
 def batch(ctx: typer.Context) -> int:
-    """Rank many queries' documents: JSONL in, the same lines out with their results.
+    """Rank the documents of many queries: JSONL in, the same lines out with their results.
 
-    A line of IN is {"id": …, "query": "…", "documents": ["…" or {"text": "…"}, …]}, and may have
-    top_n, min_score and instruction of its own. All its fields come out, with `results`; a line
-    that has no query or documents comes out as an error, and the exit code is 3. Memory does not
-    grow with IN. A job that was killed goes on with --resume, and scores nothing twice that it had
+    A line of IN is {"id": …, "query": "…", "documents": ["…" or {"text": "…"}, …]}. It may have its
+    own top_n, min_score and instruction. It comes out with all its fields and `results`. A line
+    without a query or documents comes out as an error record, and the exit code is 3. Memory does
+    not grow with IN. --resume continues a job that was killed, and scores nothing again that it had
     written.
 
     \b

@@ -68,16 +68,16 @@ Provider = Annotated[str, typer.Argument(metavar="PROVIDER", autocompletion=_com
 def _config() -> None:
     """Show and change settings and keys.
 
-    A setting is an option that holds for every run. An option that is given beats the
-    environment, which beats the settings in config.toml, which beat the defaults. A key is a
-    provider's; it is kept in a file of its own, and never shown.
+    A setting is an option that holds for every run. An option on the command line comes before the
+    environment, then come the settings in config.toml, then the defaults. Keys of providers are
+    kept in a file of their own, and never shown.
 
     \b
     rerank config                  every setting, and where its value comes from
-    rerank config set model bm25   for every run from now on
-    rerank config get model        what a run would use
-    rerank config unset model      the default again
-    rerank config set-key cohere   asks for the key, or reads it from a pipe
+    rerank config set model bm25   use bm25 in every run from now on
+    rerank config get model        print the value that a run would use
+    rerank config unset model      use the default again
+    rerank config set-key cohere   ask for the key, or read it from a pipe
     """
 
 
@@ -122,7 +122,7 @@ def list_(
 def get(ctx: typer.Context, key: Key) -> int:
     """Print the value that a run would use.
 
-    Where there is none, nothing is printed and the exit code is 1.
+    If it has no value, nothing is printed and the exit code is 1.
 
     \b
     rerank config get top-n
@@ -163,9 +163,9 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
 
 @app.command("unset", cls=PlainCommand)
 def unset(ctx: typer.Context, key: Key) -> int:
-    """Take a setting out of config.toml.
+    """Remove a setting from config.toml.
 
-    Also what is in the file and is not a setting, or not any more.
+    It may also be a name that is not a setting, or is no longer one.
 
     \b
     rerank config unset model
@@ -198,8 +198,8 @@ def path() -> int:
 def set_key(ctx: typer.Context, provider: Provider) -> int:
     """Keep a provider's key in a file that only you can read.
 
-    It is asked for, and not shown, or read from standard input; never is it an argument, which
-    others on this machine could see.
+    The key is typed at a prompt that does not show it, or read from standard input. It is never an
+    argument, because others on this machine could see that.
 
     \b
     rerank config set-key cohere
@@ -214,7 +214,7 @@ def set_key(ctx: typer.Context, provider: Provider) -> int:
 
 @app.command("unset-key", cls=PlainCommand)
 def unset_key(provider: Provider) -> int:
-    """Forget a provider's key.
+    """Remove a provider's key from the file.
 
     \b
     rerank config unset-key cohere

@@ -43,10 +43,10 @@ def doctor(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
-    """Tell what a model runs on here, and check that it is what it should be.
+    """Check a model and what it runs on here.
 
-    Its files are read and their hashes compared, and pairs are scored whose logits are known: if
-    one is wrong the exit code is 3. Says what a report of a bug needs, and never a key.
+    Compares the model's files with their hashes, and its scores with published ones. The exit code
+    is 3 if one is wrong. Shows what a bug report needs, and never a key.
 
     \b
     rerank doctor

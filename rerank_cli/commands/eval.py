@@ -30,18 +30,25 @@ Models = Annotated[
         "--model",
         metavar="MODEL",
         autocompletion=options.complete_model,
-        help="A model to measure, with options of its own if need be: 'mini@2 --max-chunks 1'; "
-        "repeatable.",
+        help="A model to measure, with its own options if needed: 'mini@2 --max-chunks 1'. May be "
+        "repeated.",
     ),
 ]
 Compare = Annotated[
     tuple[str, str] | None,
-    typer.Option("--compare", metavar="A B", help="Say how alike two models order documents."),
+    typer.Option(
+        "--compare",
+        metavar="A B",
+        help="Report how far two models agree on the order of documents.",
+    ),
 ]
 Depth = Annotated[
     str,
     typer.Option(
-        "--depth", metavar="N,…", show_default=True, help="How many candidates are reranked."
+        "--depth",
+        metavar="N,…",
+        show_default=True,
+        help="How many candidates to rerank. Several depths are compared.",
     ),
 ]
 Measures = Annotated[
@@ -49,15 +56,19 @@ Measures = Annotated[
     typer.Option(
         "--measure",
         metavar="NAME",
-        help="What is measured, as ir-measures names it; repeatable, the first decides. "
-        "Default: nDCG@10, RR@10, AP.",
+        help="A measure by its name in ir-measures. May be repeated; the first decides the "
+        "verdict. Default: nDCG@10, RR@10, AP.",
     ),
 ]
 Sample = Annotated[
-    int | None, typer.Option("--sample", min=2, metavar="N", help="Take N queries of each set.")
+    int | None,
+    typer.Option(
+        "--sample", min=2, metavar="N", help="Use a random sample of N queries of each set."
+    ),
 ]
 Seed = Annotated[
-    int, typer.Option("--seed", min=0, metavar="N", help="Which queries, and which draws of them.")
+    int,
+    typer.Option("--seed", min=0, metavar="N", help="The seed of the sample and of the intervals."),
 ]
 
 
@@ -79,30 +90,34 @@ def evaluate(
     depth: Depth = str(DEPTH),
     measure: Measures = None,
     condensed: Annotated[
-        bool, typer.Option("--condensed", help="Leave out documents that were not judged.")
+        bool, typer.Option("--condensed", help="Leave out documents without a judgement.")
     ] = False,
     sample: Sample = None,
     seed: Seed = 0,
-    queries: Annotated[Path | None, _file("queries", "Queries: TSV or JSONL.")] = None,
-    corpus: Annotated[Path | None, _file("corpus", "Documents: TSV or JSONL.")] = None,
-    qrels: Annotated[Path | None, _file("qrels", "Judgements, as TREC or BEIR has them.")] = None,
-    run: Annotated[Path | None, _file("run", "Candidates, as TREC has them.")] = None,
+    queries: Annotated[Path | None, _file("queries", "The queries, as TSV or JSONL.")] = None,
+    corpus: Annotated[Path | None, _file("corpus", "The documents, as TSV or JSONL.")] = None,
+    qrels: Annotated[
+        Path | None, _file("qrels", "The judgements, in the format of TREC or BEIR.")
+    ] = None,
+    run: Annotated[Path | None, _file("run", "The candidates, as a TREC run.")] = None,
     per_query: Annotated[
-        str | None, _file("per-query", "Write every query's figures, as TSV.")
+        str | None, _file("per-query", "Write the measures of every query to FILE, as TSV.")
     ] = None,
     runs: Annotated[
         Path | None,
-        typer.Option("--runs", metavar="DIR", help="Write each system's run, for trec_eval."),
+        typer.Option(
+            "--runs", metavar="DIR", help="Write each system's run to DIR, for trec_eval."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> int:
     """Measure whether reranking helps on your own queries, and how sure that is.
 
-    A DATASET is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a JSONL file of
-    {"query": …, "documents": […], "relevant": […]}: places from 0, ids, a grade for each, or an
-    object of ids and grades. Parts that lie elsewhere are named by --queries, --corpus, --qrels and
-    --run. Without candidates BM25 finds them. Beside each model stand the order the data came in,
-    BM25, and the best order that the candidates allow.
+    A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a JSONL file of
+    {"query": …, "documents": […], "relevant": […]}. `relevant` lists positions from 0, ids, or a
+    grade for each document, or maps ids to grades. --queries, --corpus, --qrels and --run name
+    files that lie elsewhere. If there are no candidates, BM25 finds them. Each model is compared
+    with the order of the data, with BM25, and with the best order that the candidates allow.
 
     \b
     rerank eval beir/scifact                             the default model against BM25

@@ -55,23 +55,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 def _models() -> None:
     """List local models, and fetch, check and remove them.
 
-    A name is one of the catalogue, with a precision if need be (bge-reranker-base:fp32), or
-    hf:OWNER/REPOSITORY, for any reranker in ONNX on the Hugging Face Hub.
+    A NAME is one that `rerank models` lists, with a precision if needed (bge-reranker-base:fp32),
+    or hf:OWNER/REPOSITORY for any other reranker in ONNX on the Hugging Face Hub.
 
     \b
-    rerank models                          all of them, and which are here
-    rerank models pull bge-reranker-base   fetch one; then -m bge-reranker-base works offline
-    rerank models show bge-reranker-v2-m3  one: where it is from, how good, which licence
-    rerank models verify                   read every file again, and compare its hash
-    rerank models use bge-reranker-base    for every run from now on
-    rerank models rm bge-reranker-base     away with it
-    rerank models export ./checkpoint OUT  make ONNX of what transformers saved
+    rerank models                          all models, and which are installed
+    rerank models pull bge-reranker-base   fetch a model, for -m bge-reranker-base
+    rerank models show bge-reranker-v2-m3  its source, quality and licence
+    rerank models verify                   compare the files of all models with their hashes
+    rerank models use bge-reranker-base    use this model by default
+    rerank models rm bge-reranker-base     remove a model
+    rerank models export ./checkpoint OUT  make ONNX from what transformers saved
     """
 
 
 @app.command("list", cls=PlainCommand)
 def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
-    """List models: those that are here, and those that can be pulled by name.
+    """List the models that are installed or can be pulled by name.
 
     \b
     rerank models list
@@ -90,7 +90,7 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
 
 @app.command("show", cls=PlainCommand)
 def show(name: Name, as_json: AsJson = False) -> int:
-    """Show what is known of a model: its licence, languages, quality, and where it comes from.
+    """Show a model's licence, languages, quality and source.
 
     \b
     rerank models show bge-reranker-v2-m3
@@ -120,13 +120,14 @@ def pull(
         typer.Option(
             "--revision",
             metavar="REVISION",
-            help="A branch, tag or commit. Default: the commit that was pulled before, or main.",
+            help="The branch, tag or commit. Default: the commit that was pulled before, or main.",
         ),
     ] = None,
 ) -> int:
-    """Fetch a model, check its files' hashes, and keep it for offline use.
+    """Fetch a model, check its files' hashes, and keep it.
 
-    What is cut off goes on where it was. HF_ENDPOINT names another Hub, HF_TOKEN who asks.
+    It can be used offline from then on. A download that was cut off continues. HF_ENDPOINT names
+    another Hub, and HF_TOKEN is the token for it.
 
     \b
     rerank models pull bge-reranker-v2-m3
@@ -149,9 +150,9 @@ def verify(
         list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=_there)
     ] = None,
 ) -> int:
-    """Read the files of installed models again, and compare their hashes.
+    """Compare the files of installed models with their hashes.
 
-    Of all that are installed, where none is named. The exit code is 3 if one is not as it was.
+    By default all installed models are checked. The exit code is 3 if a file has changed.
 
     \b
     rerank models verify
@@ -180,7 +181,9 @@ def rm(
     ctx: typer.Context,
     name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=_there)],
 ) -> int:
-    """Remove installed models; of a name without a precision, all that there are.
+    """Remove installed models.
+
+    A name without a precision stands for all its precisions.
 
     \b
     rerank models rm bge-reranker-base:fp32
@@ -202,7 +205,9 @@ def rm(
 
 @app.command("use", cls=PlainCommand)
 def use(ctx: typer.Context, name: InstalledName) -> int:
-    """Have a model used for every run from now on: `rerank config set model NAME`.
+    """Make a model the default.
+
+    The same as `rerank config set model NAME`.
 
     \b
     rerank models use bge-reranker-base
@@ -224,7 +229,7 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
 
 @app.command("path", cls=PlainCommand)
 def path(name: InstalledName) -> int:
-    """Print the folder that a model's graph is in.
+    """Print the folder that holds a model's graph.
 
     \b
     ls "$(rerank models path mini)"
@@ -239,10 +244,11 @@ def export_(
     out: Annotated[Path, typer.Argument(metavar="OUT")],
     as_json: AsJson = False,
 ) -> int:
-    """Make ONNX graphs of a checkpoint: OUT/fp32, and OUT/int8 for this kind of processor.
+    """Make ONNX graphs from a checkpoint.
 
-    Needs the extra export. Says how far each is from PyTorch, and writes that beside it, for
-    rerank doctor to check by.
+    Writes OUT/fp32, and OUT/int8 for this kind of processor. Needs the extra export. Reports how
+    far the scores of each are from those of PyTorch, and writes that beside the graph, so that
+    `rerank doctor` can check it.
 
     \b
     rerank models export ./my-checkpoint ./my-reranker

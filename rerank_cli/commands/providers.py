@@ -33,20 +33,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 def _providers() -> None:
     """List, show and try the rerank APIs that are known by name.
 
-    Your own go into providers.toml, beside config.toml: a table each, with what differs from one
-    that it is like.
+    Add your own to providers.toml, beside config.toml: a table for each, with its differences from
+    a provider that it is like.
 
     \b
-    rerank providers                         all of them, and which have a key
-    rerank providers show cohere             one, with its limits and options
-    rerank providers show tei --toml         the same, to begin an entry of your own
-    rerank providers check jina              send it two documents
+    rerank providers                         all providers, and which have a key
+    rerank providers show cohere             a provider's limits and options
+    rerank providers show tei --toml         an entry to start your own from
+    rerank providers check jina              send a provider two documents
     """
 
 
 @app.command("list", cls=PlainCommand)
 def list_(as_json: AsJson = False) -> int:
-    """List providers: whether there is a key, their limits and what their scores are.
+    """List providers: whether a key is set, limits, scale of scores.
 
     \b
     rerank providers list
@@ -68,10 +68,10 @@ def show(
     name: Name,
     as_json: AsJson = False,
     as_toml: Annotated[
-        bool, typer.Option("--toml", help="Write TOML, to begin an entry of your own.")
+        bool, typer.Option("--toml", help="Write TOML, to start your own entry from.")
     ] = False,
 ) -> int:
-    """Show what is known of a provider, or of one of its models.
+    """Show what is known about a provider, or about one of its models.
 
     \b
     rerank providers show siliconflow
@@ -95,7 +95,7 @@ def show(
 @app.command("check", cls=PlainCommand)
 @options.with_options(options.provider_options, only="base_url header insecure")
 def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
-    """Send a provider two documents, and say what came back and how long it took.
+    """Send a provider two documents, and show the answer.
 
     \b
     rerank providers check cohere

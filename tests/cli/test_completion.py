@@ -123,7 +123,7 @@ def test_bash_gives_a_line(line: str, expected: list[str]) -> None:
 
 def test_options_come_with_what_they_mean() -> None:
     rows = asked({"_RERANK_COMPLETE": "fish"}, "--top")
-    assert rows == ["values", "--top-n\tShow the best N only"]
+    assert rows == ["values", "--top-n\tKeep only the best N results"]
 
 
 def test_a_broken_file_does_not_matter(home: Path) -> None:
@@ -239,7 +239,7 @@ def test_in_zsh(program: str, tmp_path: Path) -> None:
     assert rows == [
         "_rerank rerank",
         *Format,
-        "--top-n:Show the best N only",
+        "--top-n:Keep only the best N results",
         "files",
     ]
 
@@ -255,6 +255,6 @@ def test_in_fish(program: str, tmp_path: Path) -> None:
     """
     assert in_shell(["fish", "--no-config", "-c"], code, program, tmp_path) == [
         *Format,
-        "--top-n\tShow the best N only",
+        "--top-n\tKeep only the best N results",
         "faq.txt",
     ]

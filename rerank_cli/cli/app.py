@@ -143,9 +143,9 @@ def rank(ctx: typer.Context) -> int:
 
     model = ctx.params["model"]
     if model not in (None, BM25):
-        from rerank_cli.commands.models import ready
+        from rerank_cli.commands.models import ensure_installed
 
-        ready(model, pull=ctx.params["pull"], keep_off=ctx.params["offline"])
+        ensure_installed(model, pull=ctx.params["pull"], keep_off=ctx.params["offline"])
 
     opening = open_in_background(  # while the rest is imported
         model,

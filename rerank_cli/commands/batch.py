@@ -213,9 +213,9 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             hint="all three are needed, and no IN",
         )
     if given["model"] not in (None, BM25):
-        from rerank_cli.commands.models import ready
+        from rerank_cli.commands.models import ensure_installed
 
-        ready(given["model"], pull=given["pull"], keep_off=given["offline"])
+        ensure_installed(given["model"], pull=given["pull"], keep_off=given["offline"])
     is_pairs = given["pairs"]
     return BatchOptions(
         input=given["input_"] or STDIN,

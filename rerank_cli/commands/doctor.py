@@ -1,6 +1,6 @@
 """`rerank doctor`: what this machine, this installation and a model come to.
 
-Thin: the facts are found by `doctor_facts`.
+Finds facts about the machine, the installation and the model, and checks the model.
 """
 
 import json
@@ -21,7 +21,7 @@ from rerank_cli.atomic_files import file_digest
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, RerankError
-from rerank_cli.models import offline, read
+from rerank_cli.models import offline_variable, read_name
 from rerank_cli.models.catalogue import Sample, entries
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
 from rerank_cli.models.onnx_file import is_dynamic
@@ -54,9 +54,9 @@ def doctor(
     rerank doctor -m ./my-model --json
     """
 
-    found = facts(ctx.params["model"], options.runtime_options(ctx))
+    found = find_facts(ctx.params["model"], options.runtime_options(ctx))
     Terminal.current().write([format_json(found) if as_json else format_columns(_rows(found))])
-    failed = [one for one in found.get("checks", {}).values() if not one.startswith("ok")]
+    failed = any(not result.startswith("ok") for result in found.get("checks", {}).values())
     return ExitCode.SCORER if failed or found["model"].get("error") else ExitCode.OK
 
 
@@ -83,8 +83,8 @@ def _words(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-# Logits of a float32 graph are those that were published; in int8, and in bfloat16, nearly.
-_EXACT, _NEAR = 0.01, 0.5
+# How far logits may be from those that were published: of a float32 graph, and of others.
+_EXACT_LOGITS, _NEAR_LOGITS = 0.01, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,64 +97,64 @@ class Check:
     advice: str = ""
 
 
-def checks(folder: ModelFolder, scorer: Scorer) -> list[Check]:
+def run_checks(folder: ModelFolder, scorer: Scorer) -> list[Check]:
     """Check all that can be checked of an open model."""
-    return [*_check_files(folder), *_scores(folder, scorer)]
+    return [*_check_files(folder), *_check_scores(folder, scorer)]
 
 
 def _check_files(folder: ModelFolder) -> Iterator[Check]:
-    sums = _hashes(folder)
-    if not sums:
+    hashes = _known_hashes(folder)
+    if not hashes:
         return
     wrong = []
-    for path, expected in sums.items():
+    for path, expected in hashes.items():
         try:
             if file_digest(path) != expected:
                 wrong.append(f"{path} has changed")
         except OSError as error:
             wrong.append(f"{path}: {error.strerror}")
-    found = "; ".join(wrong) or f"{len(sums)} files are as they were made"
-    yield Check("files", not wrong, found, _again(folder))
+    found = "; ".join(wrong) or f"{len(hashes)} files are as they were made"
+    yield Check("files", not wrong, found, _how_to_renew(folder))
 
 
-def _scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
+def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
     samples = _samples(folder)
     if not samples:
         return
     pairs = [Pair.from_texts(sample.query, sample.passage) for sample in samples]
     values = [float(value or 0.0) for value in scorer.score(pairs).values]
     exact = not is_dynamic(folder.graph) and "bf16" not in getattr(scorer, "run_by", "")
-    limit = _EXACT if exact else _NEAR
-    away = max(abs(value - one.logit) for value, one in zip(values, samples, strict=True))
+    limit = _EXACT_LOGITS if exact else _NEAR_LOGITS
+    scored = list(zip(values, samples, strict=True))
+    away = max(abs(value - sample.logit) for value, sample in scored)
     ordered = all(
-        (one - other) * (first.logit - second.logit) > 0
-        for one, first in zip(values, samples, strict=True)
-        for other, second in zip(values, samples, strict=True)
-        if first.query == second.query and abs(first.logit - second.logit) > limit
+        (value - other_value) * (sample.logit - other.logit) > 0
+        for value, sample in scored
+        for other_value, other in scored
+        if sample.query == other.query and abs(sample.logit - other.logit) > limit
     )
     found = f"{len(samples)} known logits, {away:.4f} away at most (allowed: {limit})"
     if not ordered:
         found += ", and not in their order"
-    yield Check("scores", ordered and away <= limit, found, _again(folder))
+    yield Check("scores", ordered and away <= limit, found, _how_to_renew(folder))
 
 
-def _hashes(folder: ModelFolder) -> Mapping[Path, str]:
+def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
     """The hashes that a model's files should have, by path."""
     root = folder.graph.parent
     for place in (root, root.parent):
         if (place / MANIFEST).is_file():
-            for one in Store.usual().installed():
-                if one.folder == place:
-                    return {place / name: file.sha256 for name, file in one.manifest.files.items()}
+            for model in Store.usual().models():
+                if model.folder == place:
+                    files = model.manifest.files
+                    return {place / name: file.sha256 for name, file in files.items()}
         if (place / CHECKSUMS).is_file():
             lines = (place / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-            return {place / name: digest for digest, _, name in (_parts(line) for line in lines)}
+            rows = [
+                line.split("  ", 1) for line in lines if "  " in line
+            ]  # as sha256sum writes them
+            return {place / name: digest for digest, name in rows}
     return {}
-
-
-def _parts(line: str) -> tuple[str, str, str]:
-    """A line of `sha256sum`: the hash, two spaces, the name."""
-    return line.partition("  ")
 
 
 def _samples(folder: ModelFolder) -> Sequence[Sample]:
@@ -172,19 +172,19 @@ def _samples(folder: ModelFolder) -> Sequence[Sample]:
         return ()
 
 
-def _again(folder: ModelFolder) -> str:
+def _how_to_renew(folder: ModelFolder) -> str:
     """How to get a model anew."""
     name = folder.name.partition("@")[0]
     entry = entries().get(name.partition(":")[0])
     if entry is not None and entry.folder:
         return "install rerank-cli again"
     if entry is not None or name.startswith("hf:"):
-        return f"rerank models rm {read(name)}, and pull it again"
+        return f"rerank models rm {read_name(name)}, and pull it again"
     return "get its files again from where they came from"
 
 
 # Of what a processor can do, what decides how fast its integer and 16-bit products are.
-_MATTERS = (
+_FEATURES = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
@@ -193,23 +193,23 @@ _PACKAGES = (
     "typer", "huggingface-hub",
 )  # fmt: skip
 _HASH_DIGITS = 16  # of a file, enough to tell it from another in a report of a bug
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _PASSAGE = "The parcel comes back within thirty days."
 
 
-def facts(model: str | None, engine: RuntimeOptions) -> dict[str, dict[str, Any]]:
+def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str, Any]]:
     """Find all of them; what is wrong with the model is one of them, its `error`."""
     found: dict[str, dict[str, Any]] = {
         "versions": {
             "rerank": __version__,
             "python": platform.python_version(),
             "system": platform.platform(),
-            **_installed(),
+            **_package_versions(),
         },
         "processor": {
             "name": machine.processor(),
-            "features": " ".join(one for one in _MATTERS if one in machine.features()),
-            **_cores(engine.threads),
+            "features": " ".join(feature for feature in _FEATURES if feature in machine.features()),
+            **_cores(runtime.threads),
         },
         "places": {
             "settings": str(config_file()),
@@ -220,19 +220,19 @@ def facts(model: str | None, engine: RuntimeOptions) -> dict[str, dict[str, Any]
         "keys": _keys(),
         "model": {},
     }
-    checked: list[Check] = []
+    checks: list[Check] = []
     try:
-        found["model"], checked = _model(model, engine)
+        found["model"], checks = _model(model, runtime)
     except RerankError as error:
         hint = {"hint": error.hint} if error.hint else {}
         found["model"] = {"name": model or "the default", "error": str(error), **hint}
     except OSError as error:
         found["model"] = {"name": model or "the default", "error": str(error)}
-    if checked:
+    if checks:
         found["checks"] = {
-            one.name: ("ok: " if one.ok else "FAILED: ") + one.found for one in checked
+            check.name: ("ok: " if check.ok else "FAILED: ") + check.found for check in checks
         }
-    if advice := _advice(found, checked):
+    if advice := _advice(found, checks):
         found["advice"] = advice
     return found
 
@@ -241,30 +241,30 @@ def _keys() -> dict[str, Any]:
     """Of whom there are keys, and never one of them."""
     try:
         known = [catalogue.find_provider(name) for name in catalogue.names()]
-        have = [one.name for one in known if find_key(one.account, one.key)]
+        have = [entry.name for entry in known if find_key(entry.account, entry.key)]
     except ConfigError as error:
         return {"providers": str(error)}
-    token = next((name for name in _TOKENS if os.environ.get(name)), None)
+    token = next((name for name in _TOKEN_VARIABLES if os.environ.get(name)), None)
     return {
         "providers": ", ".join(have) or "none",
         "hugging_face": f"{token} is set" if token else "no HF_TOKEN, which only some models need",
     }
 
 
-def _advice(found: Mapping[str, Any], checked: Sequence[Check]) -> dict[str, str]:
+def _advice(found: Mapping[str, Any], checks: Sequence[Check]) -> dict[str, str]:
     """What to do about what was found, by the name of what it is about."""
-    advice = {one.name: one.advice for one in checked if not one.ok}
+    advice = {check.name: check.advice for check in checks if not check.ok}
     features, model = found["processor"]["features"].split(), found["model"]
     if "avx2" in features and not {"avx512_vnni", "avx_vnni"} & set(features):
         advice["processor"] = "it has no VNNI, without which int8 gains less: try fp32 beside it"
     if model.get("prepared") is False and "GPU" not in model.get("because", ""):
         advice["prepared"] = f"each start opens the model anew: {model['because']}"
-    if (variable := offline()) is not None:
+    if (variable := offline_variable()) is not None:
         advice["network"] = f"{variable} is set: nothing is fetched"
     return advice
 
 
-def _installed() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     """The versions of packages; of those that may stand for each other, the ones there are."""
     found = {}
     for name in _PACKAGES:
@@ -283,7 +283,7 @@ def _cores(threads: int | None) -> dict[str, Any]:
     return {"cores": cores, "threads": cores, "why": why}
 
 
-def _model(model: str | None, engine: RuntimeOptions) -> tuple[dict[str, Any], list[Check]]:
+def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], list[Check]]:
     from rerank_cli.scorers import local_folder, open_scorer
 
     folder = local_folder(model)
@@ -292,7 +292,7 @@ def _model(model: str | None, engine: RuntimeOptions) -> tuple[dict[str, Any], l
         import rerank_cli.scorers.cross_encoder  # noqa: F401 - to import is not to open
 
     began = time.perf_counter()
-    scorer = open_scorer(model, runtime=engine)
+    scorer = open_scorer(model, runtime=runtime)
     opened = time.perf_counter() - began
     about: dict[str, Any] = {"name": scorer.info.model}
     if scorer.info.remote:
@@ -301,12 +301,12 @@ def _model(model: str | None, engine: RuntimeOptions) -> tuple[dict[str, Any], l
         "window": scorer.info.window or "no limit",
         "length": scorer.info.length or "no limit",
         "files": files,
-        **(_running(scorer) if files else {}),
+        **(_runtime_facts(scorer) if files else {}),
         "seconds_to_open": opened,
         "seconds_to_first_score": _first_score(scorer),
     }
-    told = {name: value for name, value in about.items() if value not in ([], None)}
-    return told, [] if folder is None else checks(folder, scorer)
+    known = {name: value for name, value in about.items() if value not in ([], None)}
+    return known, [] if folder is None else run_checks(folder, scorer)
 
 
 def _first_score(scorer: Scorer) -> float:
@@ -320,7 +320,7 @@ def _file(path: Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "hash": digest}
 
 
-def _running(scorer: Scorer) -> dict[str, Any]:
+def _runtime_facts(scorer: Scorer) -> dict[str, Any]:
     """What runs the model, whether it is prepared for this machine, and where that is."""
     from rerank_cli.scorers.cross_encoder import LocalScorer
 

@@ -1,10 +1,12 @@
 """`rerank models …`: lists local models, fetches, checks and removes them.
 
-Thin: what is known of models is in `models`, files are `store`'s business, and fetching is `hub`'s.
+What is known of models is in `models`, their files are in `models.store`, and `models.pull` fetches
+them.
 """
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,34 +22,35 @@ from rerank_cli.models import (
     HUB,
     Reference,
     find,
-    installed,
+    find_installed,
     is_local,
     is_path,
     names,
-    offline,
-    read,
+    offline_variable,
+    read_name,
 )
 from rerank_cli.models.catalogue import Entry, default, entries
-from rerank_cli.models.store import Installed, Store
+from rerank_cli.models.store import InstalledModel, Store
 from rerank_cli.scorers import BM25, is_remote
 from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
 from rerank_cli.user_files import config_file
 
 if TYPE_CHECKING:
-    from rerank_cli.models.export import Compared
+    from rerank_cli.models.export import Fidelity
+    from rerank_cli.models.pull import PullPlan
 
 
 app = make_app(ListGroup)
 
 
-def _there() -> list[str]:
-    return [f"{one.name}:{one.precision}" for one in Store.usual().installed()]
+def _installed_names() -> list[str]:
+    return [f"{model.name}:{model.precision}" for model in Store.usual().models()]
 
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", autocompletion=lambda: [n for n in names() if n != BM25])
 ]
-InstalledName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_there)]
+InstalledName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_installed_names)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -79,7 +82,7 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
     """
 
     terminal = Terminal.current()
-    listed = [asdict(row) for row in rows(effective(ctx)["model"][0])]
+    listed = [asdict(row) for row in list_models(effective(ctx)["model"][0])]
     if as_json:
         terminal.write([format_json(listed)])
     else:
@@ -96,7 +99,7 @@ def show(name: Name, as_json: AsJson = False) -> int:
     rerank models show bge-reranker-v2-m3
     """
 
-    found = facts(read(name))
+    found = facts(read_name(name))
     terminal = Terminal.current()
     if as_json:
         terminal.write([format_json(found)])
@@ -136,18 +139,18 @@ def pull(
     """
     from dataclasses import replace
 
-    reference = read(name)
+    reference = read_name(name)
     if revision is not None:
         reference = replace(reference, revision=revision)
-    one = fetch(reference, keep_off=ctx.params["offline"])
-    Terminal.current().write([os.fsencode(f"{one.folder}\n")])
+    model = fetch(reference, keep_off=ctx.params["offline"])
+    Terminal.current().write([os.fsencode(f"{model.folder}\n")])
     return ExitCode.OK
 
 
 @app.command("verify", cls=PlainCommand)
 def verify(
     name: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=_there)
+        list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=_installed_names)
     ] = None,
 ) -> int:
     """Compare the files of installed models with their hashes.
@@ -159,14 +162,14 @@ def verify(
     rerank models verify bge-reranker-base
     """
     terminal, store = Terminal.current(), Store.usual()
-    wanted = [one for given in name for one in _meant(given)] if name else store.installed()
+    models = _models_called(name) if name else store.models()
     wrong = 0
-    for one in wanted:
-        for path, trouble in one.verify():
+    for model in models:
+        for path, trouble in model.verify():
             wrong += trouble is not None
-            line = f"{trouble or 'ok'}\t{one.folder / path}\n"
+            line = f"{trouble or 'ok'}\t{model.folder / path}\n"
             terminal.write([line.encode("utf-8", "surrogateescape")])
-    if not wanted:
+    if not models:
         terminal.warn("no model is installed", "rerank models pull NAME")
     if wrong:
         raise ModelError(
@@ -179,7 +182,7 @@ def verify(
 @app.command("rm", cls=PlainCommand)
 def rm(
     ctx: typer.Context,
-    name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=_there)],
+    name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=_installed_names)],
 ) -> int:
     """Remove installed models.
 
@@ -188,16 +191,16 @@ def rm(
     \b
     rerank models rm bge-reranker-base:fp32
     """
-    for one in [one for given in name for one in _meant(given)]:
-        Store.usual().remove(one)
-        Terminal.current().say(f"{one.name}:{one.precision}: removed")
-    usual = effective(ctx)["model"][0]
-    if usual is not None and is_local(usual):
+    for model in _models_called(name):
+        Store.usual().remove(model)
+        Terminal.current().say(f"{model.name}:{model.precision}: removed")
+    chosen = effective(ctx)["model"][0]
+    if chosen is not None and is_local(chosen):
         try:
-            find(usual)
+            find(chosen)
         except NotInstalled:
             Terminal.current().warn(
-                f"{usual} is still what runs use, and is not here now",
+                f"{chosen} is still what runs use, and is not here now",
                 hint="rerank config unset model, for the model that ships",
             )
     return ExitCode.OK
@@ -218,7 +221,7 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
     if is_path(name) or is_local(name):
         find(name)
     elif name != BM25:
-        read(name)
+        read_name(name)
     put(config_file(), "model", name)
     terminal = Terminal.current()
     if effective(ctx)["model"][0] != name:
@@ -256,34 +259,44 @@ def export_(
     """
 
     terminal = Terminal.current()
-    found = [asdict(one) for one in exported(source, out, terminal)]
+    found = run_export(source, out, terminal)
     if as_json:
-        terminal.write([format_json(found)])
+        terminal.write([format_json([asdict(fidelity) for fidelity in found])])
         return ExitCode.OK
-    told = "the largest difference of logits {largest:.5f}, rank correlation {correlation:.3f}"
-    cells = [[str(out / one["precision"]), told.format(**one)] for one in found]
-    terminal.write_table(cells)
+    terminal.write_table(
+        [
+            (
+                str(out / fidelity.precision),
+                f"the largest difference of logits {fidelity.largest:.5f}, "
+                f"rank correlation {fidelity.correlation:.3f}",
+            )
+            for fidelity in found
+        ]
+    )
     return ExitCode.OK
 
 
-def _meant(name: str) -> list[Any]:
-    """The installed models that a name means; raises `UsageError` and `NotInstalled`."""
-    reference = read(name)
-    if reference.entry is not None and reference.entry.folder:
-        raise UsageError(f"{name} ships with rerank, and is not among what was pulled")
-    found = [
-        one
-        for one in Store.usual().installed(reference.name)
-        if reference.precision in ("", one.precision)
-    ]
-    return found or [installed(reference)]
+def _models_called(names: Sequence[str]) -> list[InstalledModel]:
+    """The installed models that names mean; raises `UsageError` and `NotInstalled`."""
+    models: list[InstalledModel] = []
+    for name in names:
+        reference = read_name(name)
+        if reference.entry is not None and reference.entry.folder:
+            raise UsageError(f"{name} ships with rerank, and is not among what was pulled")
+        found = [
+            model
+            for model in Store.usual().models(reference.name)
+            if reference.precision in ("", model.precision)
+        ]
+        models += found or [find_installed(reference)]
+    return models
 
 
 _UNVERIFIED = "unverified: found when it is pulled, and locked from then on"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ModelRow:
     """A model in a list. `size` is what it takes on this disk, in words."""
 
     name: str
@@ -294,18 +307,18 @@ class Row:
     licence: str
 
 
-def rows(chosen: str | None) -> list[Row]:
+def list_models(chosen: str | None) -> list[ModelRow]:
     """All models of the catalogue, and what else was pulled; `chosen` is the one that is set."""
-    usual = chosen or default()
-    there = Store.usual().installed()
-    made = [_shipped(entry, usual) for entry in entries().values() if entry.folder]
+    chosen = chosen or default()
+    installed = Store.usual().models()
+    rows = [_shipped_row(entry, chosen) for entry in entries().values() if entry.folder]
     for entry in entries().values():
-        own = [one for one in there if one.name == entry.name]
-        made += [_pulled(one, usual) for one in own]
+        own = [_installed_row(model, chosen) for model in installed if model.name == entry.name]
+        rows += own
         if not own and not entry.folder:
-            made.append(Row(entry.name, "not installed", "", *_about(entry)))
-    made += [_pulled(one, usual) for one in there if one.name not in entries()]
-    return made
+            rows.append(ModelRow(entry.name, "not installed", "", *_about(entry)))
+    rows += [_installed_row(model, chosen) for model in installed if model.name not in entries()]
+    return rows
 
 
 def facts(reference: Reference) -> dict[str, Any]:
@@ -323,15 +336,17 @@ def facts(reference: Reference) -> dict[str, Any]:
             "speed": f"{entry.seconds:g} s for 100 passages of 140 tokens, int8 on two cores",
             "encoding": entry.encoding,
             "scale": "logit",
-            "quality": [f"{one.value:g}  {one.measure} ({one.source})" for one in entry.quality],
+            "quality": [
+                f"{figure.value:g}  {figure.measure} ({figure.source})" for figure in entry.quality
+            ],
         }
     if entry is not None and entry.folder:
         return about | {"revision": entry.revision, "installed": str(find(entry.name).graph.parent)}
     about["precisions"] = _origins(reference, store)
-    for one in store.installed(reference.name):
-        manifest = one.manifest
-        about[f"{one.precision} installed"] = [
-            f"{one.folder}, {manifest.size:,} bytes, pulled {manifest.pulled}",
+    for model in store.models(reference.name):
+        manifest = model.manifest
+        about[f"{model.precision} installed"] = [
+            f"{model.folder}, {manifest.size:,} bytes, pulled {manifest.pulled}",
             f"{manifest.repository}@{manifest.revision}, {manifest.graph}",
             *(f"{file.sha256}  {name}" for name, file in manifest.files.items()),
         ]
@@ -344,40 +359,40 @@ def _origins(reference: Reference, store: Store) -> list[str]:
     places = (
         {name: origin.repository for name, origin in entry.origins.items()}
         if entry is not None
-        else {one.precision: one.manifest.repository for one in store.installed(reference.name)}
+        else {model.precision: model.manifest.repository for model in store.models(reference.name)}
     )
-    told = []
+    lines = []
     for precision, repository in places.items():
         locked = store.find_lock(reference.name, precision)
         revision = f"@{locked['revision']}, locked" if locked else f", {_UNVERIFIED}"
-        told.append(f"{precision}: {repository}{revision}")
-    return told
+        lines.append(f"{precision}: {repository}{revision}")
+    return lines
 
 
-def _shipped(entry: Entry, usual: str) -> Row:
+def _shipped_row(entry: Entry, chosen: str) -> ModelRow:
     name = f"{entry.name}@{entry.revision}"
     folder = find(entry.name).graph.parent
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    state = "default" if usual in (name, entry.name) else "ships with rerank"
-    return Row(name, state, format_size(size), *_about(entry))
+    state = "default" if chosen in (name, entry.name) else "ships with rerank"
+    return ModelRow(name, state, format_size(size), *_about(entry))
 
 
-def _pulled(one: Installed, usual: str) -> Row:
-    name = f"{one.name}:{one.precision}"
-    entry = entries().get(one.name)
-    state = "default" if _is_meant(usual, one) else "installed"
-    if one.damage() is not None:
+def _installed_row(model: InstalledModel, chosen: str) -> ModelRow:
+    name = f"{model.name}:{model.precision}"
+    entry = entries().get(model.name)
+    state = "default" if _is_called(chosen, model) else "installed"
+    if model.damage() is not None:
         state = "damaged"
-    about = _about(entry) if entry else ("", "", one.manifest.licence)
-    return Row(name, state, format_size(one.manifest.size), *about)
+    about = _about(entry) if entry else ("", "", model.manifest.licence)
+    return ModelRow(name, state, format_size(model.manifest.size), *about)
 
 
-def _is_meant(usual: str, one: Installed) -> bool:
+def _is_called(name: str, model: InstalledModel) -> bool:
     """Whether a name in the settings is that of a model, whatever precision is there."""
-    if usual.partition(":")[0] not in (one.name, "hf") and usual != one.name:
+    if name.partition(":")[0] not in (model.name, "hf") and name != model.name:
         return False
-    reference = read(usual)
-    return reference.name == one.name and reference.precision in ("", one.precision)
+    reference = read_name(name)
+    return reference.name == model.name and reference.precision in ("", model.precision)
 
 
 def _about(entry: Entry) -> tuple[str, str, str]:
@@ -388,11 +403,11 @@ def _languages(entry: Entry) -> str:
     return "many" if list(entry.languages) == ["mul"] else ", ".join(entry.languages)
 
 
-def ready(model: str | None, *, pull: bool, keep_off: bool) -> None:
-    """See to it that a model that was named is there, before it is opened.
+def ensure_installed(model: str | None, *, pull: bool, keep_off: bool) -> None:
+    """Fetch a model before it is opened, if it is not here and may be fetched.
 
-    One that is not is fetched with `pull`, or if a person at the terminal agrees; with `keep_off`
-    or where the environment says so never. Raises `NotInstalled` and what fetching raises.
+    It may with `pull`, or if a person at the terminal agrees; never with `keep_off` or where the
+    environment says so. Raises `NotInstalled` and what fetching raises.
     """
     if model is None or not is_local(model):
         if keep_off and is_remote(model):
@@ -401,51 +416,43 @@ def ready(model: str | None, *, pull: bool, keep_off: bool) -> None:
                 hint="one of rerank models is run here",
             )
         return
-    reference = read(model)
+    reference = read_name(model)
     if reference.entry is not None and reference.entry.folder:
         return
     try:
-        installed(reference)
+        find_installed(reference)
     except NotInstalled as error:
-        barrier = "--offline" if keep_off else offline()
+        barrier = _barrier(keep_off=keep_off)
         if barrier is not None:
             raise _kept_off(error, barrier) from error
-        asking = sys.stdin.isatty() and sys.stderr.isatty()
-        if not pull and not asking:
+        can_ask = sys.stdin.isatty() and sys.stderr.isatty()
+        if not pull and not can_ask:
             raise
-        fetch(reference, asking=None if pull else error)
+        fetch(reference, refusal=None if pull else error)
 
 
 def fetch(
-    reference: Reference, *, asking: NotInstalled | None = None, keep_off: bool = False
-) -> Installed:
-    """Fetch a model; `asking` is raised where a person is asked and does not agree."""
-    barrier = "--offline" if keep_off else offline()
+    reference: Reference, *, refusal: NotInstalled | None = None, keep_off: bool = False
+) -> InstalledModel:
+    """Fetch a model. With a `refusal` a person is asked first; it is raised if they say no."""
+    barrier = _barrier(keep_off=keep_off)
     if barrier is not None:
         place = Store.usual().place(reference.name, reference.precision)
         raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
 
-    from rerank_cli.models.pull import PullPlan, plan_pull, pull
+    from rerank_cli.models.pull import plan_pull, pull
     from rerank_cli.progress import show_progress
 
     terminal, store = Terminal.current(), Store.usual()
 
-    def told(planned: PullPlan) -> str:
-        size = format_size(planned.size)
-        licence = planned.licence or "no licence that it states"
-        limits = "" if planned.is_commercial else ", which allows no commercial use"
-        locked = ", as before" if planned.is_locked else ""
-        commit = f"{planned.listing.repository}@{planned.listing.revision[:8]}"
-        return f"{planned.reference}: {size} from {commit}{locked}, licence {licence}{limits}"
-
-    planned = plan_pull(reference, store, machine.features())
-    terminal.say(told(planned))
-    if asking is not None and not _agreed(terminal):
-        raise asking
+    plan = plan_pull(reference, store, machine.features())
+    terminal.say(_describe_plan(plan))
+    if refusal is not None and not _ask_to_fetch(terminal):
+        raise refusal
     fetched = 0
 
     def describe() -> tuple[str, float | None]:
-        size = max(fetched, planned.size)
+        size = max(fetched, plan.size)
         return f"{format_size(fetched)} of {format_size(size)}", fetched / size if size else None
 
     with show_progress(terminal, describe, estimate_time=True) as refresh:
@@ -456,17 +463,31 @@ def fetch(
             refresh()
 
         return pull(
-            planned,
+            plan,
             store,
             on_wait=lambda: terminal.say("another process is fetching it: waiting for that"),
             watch=watch,
         )
 
 
-def _agreed(terminal: Terminal) -> bool:
+def _describe_plan(plan: "PullPlan") -> str:
+    licence = plan.licence or "no licence that it states"
+    limits = "" if plan.is_commercial else ", which allows no commercial use"
+    locked = ", as before" if plan.is_locked else ""
+    commit = f"{plan.listing.repository}@{plan.listing.revision[:8]}"
+    size = format_size(plan.size)
+    return f"{plan.reference}: {size} from {commit}{locked}, licence {licence}{limits}"
+
+
+def _ask_to_fetch(terminal: Terminal) -> bool:
     terminal.stderr.write("fetch it? [y/N] ")
     terminal.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _barrier(*, keep_off: bool) -> str | None:
+    """The option or the variable that keeps off the network, if one does."""
+    return "--offline" if keep_off else offline_variable()
 
 
 def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
@@ -475,14 +496,14 @@ def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
     return error
 
 
-def exported(source: str, out: Path, terminal: Terminal) -> "list[Compared]":
+def run_export(source: str, out: Path, terminal: Terminal) -> "list[Fidelity]":
     """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what exporting raises."""
     from rerank_cli.models.export import export  # imports more than all other commands
 
     with ExitStack() as stack:
         folder = Path(source).expanduser()
         if source.startswith(HUB):
-            folder = _fetched(source, stack, terminal)
+            folder = _fetch_checkpoint(source, stack, terminal)
         return export(
             folder,
             out.expanduser(),
@@ -492,10 +513,9 @@ def exported(source: str, out: Path, terminal: Terminal) -> "list[Compared]":
         )
 
 
-def _fetched(source: str, stack: ExitStack, terminal: Terminal) -> Path:
-    reference = read(source)
-
-    if (barrier := offline()) is not None:
+def _fetch_checkpoint(source: str, stack: ExitStack, terminal: Terminal) -> Path:
+    reference = read_name(source)
+    if (barrier := offline_variable()) is not None:
         raise NotInstalled(f"{source} ({barrier} keeps off the network)", "checkpoint of it here")
 
     from rerank_cli.models.pull import fetch_checkpoint

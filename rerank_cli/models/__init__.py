@@ -14,7 +14,7 @@ from pathlib import Path
 from rerank_cli.errors import ModelError, NotInstalled, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
 from rerank_cli.models.folder import ModelFolder, describe
-from rerank_cli.models.store import Installed, Store
+from rerank_cli.models.store import InstalledModel, Store
 
 HUB = "hf:"
 
@@ -60,10 +60,10 @@ def find(model: str | None) -> ModelFolder:
     name = model or default()
     if is_path(name):
         return describe(Path(os.path.expanduser(name)), name)
-    reference = read(name)
+    reference = read_name(name)
     if reference.entry is not None and reference.entry.folder:
         return _shipped(reference.entry)
-    return folder_of(installed(reference), reference.entry)
+    return folder_of(find_installed(reference), reference.entry)
 
 
 def is_path(model: str) -> bool:
@@ -79,11 +79,12 @@ def is_local(model: str) -> bool:
 
 def names() -> list[str]:
     """The names that a model can be asked for by."""
-    shipped = [f"{one.name}@{one.revision}" for one in entries().values() if one.folder]
-    return [*shipped, "bm25", *(one.name for one in entries().values() if not one.folder)]
+    known = entries().values()
+    shipped = [f"{entry.name}@{entry.revision}" for entry in known if entry.folder]
+    return [*shipped, "bm25", *(entry.name for entry in known if not entry.folder)]
 
 
-def read(model: str) -> Reference:
+def read_name(model: str) -> Reference:
     """Read a name. Raises `UsageError` where it means nothing, with the nearest ones."""
     match = _NAME.fullmatch(model)
     reference = (
@@ -94,7 +95,7 @@ def read(model: str) -> Reference:
     if reference.precision and reference.precision not in PRECISIONS:
         raise UsageError(
             f"{model}: no precision is called {reference.precision!r}",
-            hint=f"{' or '.join(f'{reference.name}:{one}' for one in PRECISIONS)}",
+            hint=" or ".join(f"{reference.name}:{precision}" for precision in PRECISIONS),
         )
     if reference.repository is not None:
         if not _REPOSITORY.fullmatch(reference.repository):
@@ -115,32 +116,32 @@ def read(model: str) -> Reference:
     return reference
 
 
-def installed(reference: Reference) -> Installed:
+def find_installed(reference: Reference) -> InstalledModel:
     """Find what was pulled under a name; raises `NotInstalled` and `ModelError`."""
     store = Store.usual()
     found = [
-        one
-        for one in store.installed(reference.name)
-        if reference.precision in ("", one.precision)
-        and one.revision.startswith(reference.revision)
+        model
+        for model in store.models(reference.name)
+        if reference.precision in ("", model.precision)
+        and model.revision.startswith(reference.revision)
     ]
     if not found:
         place = store.place(reference.name, reference.precision)
         raise NotInstalled(str(reference), str(place))
-    one = min(found, key=lambda one: PRECISIONS.index(one.precision))
-    if (damage := one.damage()) is not None:
+    model = min(found, key=lambda model: PRECISIONS.index(model.precision))
+    if (damage := model.damage()) is not None:
         raise ModelError(
-            f"{one.name}: {damage}",
-            hint=f"fetch it again: rerank models pull {one.name}:{one.precision}",
+            f"{model.name}: {damage}",
+            hint=f"fetch it again: rerank models pull {model.name}:{model.precision}",
         )
-    return one
+    return model
 
 
-def folder_of(one: Installed, entry: Entry | None) -> ModelFolder:
+def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
     """Describe what was pulled, by its files and by what the catalogue knows."""
     window = {} if entry is None else {"window": entry.window}
-    name = f"{one.name}:{one.precision}"
-    found = describe(one.folder / one.graph, name, one.revision[:8], **window)
+    name = f"{model.name}:{model.precision}"
+    found = describe(model.folder / model.graph, name, model.revision[:8], **window)
     if entry is None:
         return found
     return replace(found, length=min(found.length, entry.length), languages=entry.languages)
@@ -168,7 +169,7 @@ def _unknown(model: str) -> UsageError:
     )
 
 
-def offline() -> str | None:
+def offline_variable() -> str | None:
     """The variable that keeps this process off the network, if one does."""
     return next(
         (name for name in OFFLINE_VARIABLES if os.environ.get(name, "").lower() in _TRUE), None

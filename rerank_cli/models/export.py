@@ -201,7 +201,7 @@ _QUERIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Fidelity:
     """How far scores in ONNX are from PyTorch's, over all sample pairs.
 
     The largest difference of logits, and Spearman's rank correlation.
@@ -239,7 +239,7 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path) -> list[Sample]:
     return found
 
 
-def compared(folder: Path, samples: Sequence[Sample]) -> Compared:
+def measure_fidelity(folder: Path, samples: Sequence[Sample]) -> Fidelity:
     """Score the samples by what was written."""
     from rerank_cli.scorers import open_scorer
     from rerank_cli.types import Pair
@@ -247,38 +247,42 @@ def compared(folder: Path, samples: Sequence[Sample]) -> Compared:
     scorer = open_scorer(str(folder))
     pairs = [Pair.from_texts(sample.query, sample.passage) for sample in samples]
     found = [float(value or 0.0) for value in scorer.score(pairs).values]
-    wanted = [one.logit for one in samples]
+    wanted = [sample.logit for sample in samples]
     largest = max(abs(a - b) for a, b in zip(found, wanted, strict=True))
-    return Compared(folder.name, largest, _rank_correlation(found, wanted))
+    return Fidelity(folder.name, largest, _rank_correlation(found, wanted))
 
 
 def write_report(
-    folder: Path, compared: Compared, samples: Sequence[Sample], name: str, recipe: str
+    folder: Path, fidelity: Fidelity, samples: Sequence[Sample], name: str, recipe: str
 ) -> None:
     """Write the samples, the card and the checksums."""
-    tests = [asdict(one) for one in samples]
+    tests = [asdict(sample) for sample in samples]
     (folder / SELF_TEST).write_text(json.dumps(tests, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(compared, name, recipe), encoding="utf-8")
+    (folder / "README.md").write_text(_card(fidelity, name, recipe), encoding="utf-8")
     sums = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
     (folder / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
 
 
 def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's: Pearson's correlation of ranks (no two logits of the samples are equal)."""
-    one, other = (np.argsort(np.argsort(values)).astype(float) for values in (first, second))
-    return float(np.corrcoef(one, other)[0, 1])
+    first_ranks, second_ranks = (
+        np.argsort(np.argsort(values)).astype(float) for values in (first, second)
+    )
+    return float(np.corrcoef(first_ranks, second_ranks)[0, 1])
 
 
-def _card(compared: Compared, name: str, recipe: str) -> str:
+def _card(fidelity: Fidelity, name: str, recipe: str) -> str:
     from importlib.metadata import version
 
-    used = ", ".join(f"{one} {version(one)}" for one in ("torch", "transformers", "onnx"))
+    used = ", ".join(
+        f"{package} {version(package)}" for package in ("torch", "transformers", "onnx")
+    )
     return (
-        f"# {name}, {compared.precision}\n\n"
+        f"# {name}, {fidelity.precision}\n\n"
         f"Made by `rerank models export` ({used}, opset {OPSET}): {recipe}.\n\n"
         f"Against PyTorch in float32, on the pairs of {SELF_TEST}: logits differ by "
-        f"{compared.largest:.5f} at most, and Spearman's correlation of their ranks is "
-        f"{compared.correlation:.3f}.\n\nThe licence is the original's. `rerank doctor -m` this "
+        f"{fidelity.largest:.5f} at most, and Spearman's correlation of their ranks is "
+        f"{fidelity.correlation:.3f}.\n\nThe licence is the original's. `rerank doctor -m` this "
         f"folder scores the pairs again and checks {CHECKSUMS}.\n"
     )
 
@@ -288,7 +292,7 @@ Say = Callable[[str], None]
 
 def export(
     source: Path, out: Path, *, features: Collection[str], name: str, say: Say
-) -> list[Compared]:
+) -> list[Fidelity]:
     """Make `out`/fp32 and `out`/int8 of a checkpoint's folder, and compare them with it.
 
     `name` is what the model is called in its card. Raises `UsageError` where `out` is there
@@ -312,9 +316,10 @@ def export(
             if (plain / text).is_file():
                 shutil.copyfile(plain / text, small / text)
         recipe = quantise(plain / NAME, small / NAME, features)
-        found = [compared(folder, samples) for folder in (plain, small)]
-        for folder, one, how in zip((plain, small), found, ("float32", recipe), strict=True):
-            write_report(folder, one, samples, name, how)
+        found = [measure_fidelity(folder, samples) for folder in (plain, small)]
+        recipes = ("float32", recipe)
+        for folder, fidelity, how in zip((plain, small), found, recipes, strict=True):
+            write_report(folder, fidelity, samples, name, how)
         out.mkdir(parents=True, exist_ok=True)
         for folder in (plain, small):
             publish_folder(folder, out / folder.name)

@@ -23,7 +23,7 @@ from rerank_cli.models.hub import (
     list_repository,
 )
 from rerank_cli.models.onnx_file import stated_weights
-from rerank_cli.models.store import File, Installed, Manifest, Store
+from rerank_cli.models.store import File, InstalledModel, Manifest, Store
 
 TOKENIZER = "tokenizer.json"
 # What is read here, or tells a person what the files are.
@@ -98,7 +98,7 @@ def plan_pull(reference: Reference, store: Store, features: Collection[str]) -> 
 
 def pull(
     plan: PullPlan, store: Store, *, on_wait: Callable[[], None], watch: Watch | None = None
-) -> Installed:
+) -> InstalledModel:
     """Fetch what was planned, check it, and put it in its place; raises `ModelError`.
 
     `on_wait` is called if another process is at it.
@@ -194,7 +194,7 @@ def _plan_precision(
 def _origin(reference: Reference, precision: str) -> Origin | None:
     if reference.repository is not None:
         return Origin(reference.repository, ())
-    assert reference.entry is not None  # noqa: S101 - `read` has seen to it
+    assert reference.entry is not None  # noqa: S101 - `read_name` has seen to it
     return reference.entry.origins.get(precision)
 
 
@@ -266,9 +266,9 @@ def _companions(listing: Listing, graph: RemoteFile) -> Mapping[str, RemoteFile]
     return {path: listing.files[path] for path in paths}
 
 
-def _find_installed(plan: PullPlan, store: Store) -> Installed | None:
+def _find_installed(plan: PullPlan, store: Store) -> InstalledModel | None:
     """What is in the store, if it is what would be fetched."""
-    for model in store.installed(plan.reference.name):
+    for model in store.models(plan.reference.name):
         same = (model.precision, model.revision, model.graph) == (
             plan.precision, plan.listing.revision, plan.graph.path,
         )  # fmt: skip

@@ -62,7 +62,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstalledModel:
     """A model that is in the store: its folder, and what its manifest says."""
 
     folder: Path
@@ -129,7 +129,7 @@ class Store:
         folder = self.root / _slug(name)
         return folder / precision / MANIFEST if precision else folder
 
-    def installed(self, name: str | None = None) -> list[Installed]:
+    def models(self, name: str | None = None) -> list[InstalledModel]:
         """What is in the store, or what of one model is, by name and precision."""
         pattern = f"{_slug(name) if name else '[!.]*'}/*/{MANIFEST}"
         return [_read(path) for path in sorted(self.root.glob(pattern))]
@@ -156,7 +156,7 @@ class Store:
             finally:
                 lock.release()
 
-    def adopt(self, staging: Path, manifest: Manifest) -> Installed:
+    def adopt(self, staging: Path, manifest: Manifest) -> InstalledModel:
         """Move a staging folder to where its model belongs, in place of what is there."""
         target = self.place(manifest.name, manifest.precision).parent
         wanted = {staging / name for name in manifest.files}
@@ -168,9 +168,9 @@ class Store:
             replace_file(staging / MANIFEST, _json(content))
             target.parent.mkdir(parents=True, exist_ok=True)
             publish_folder(staging, target, aside=self._aside())
-        return Installed(target, manifest)
+        return InstalledModel(target, manifest)
 
-    def remove(self, model: Installed) -> None:
+    def remove(self, model: InstalledModel) -> None:
         """Take a model out of the store; what its commit was stays known."""
         with _translate_errors(self.root):
             remove_folder(model.folder, aside=self._aside())
@@ -204,13 +204,13 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _read(path: Path) -> Installed:
+def _read(path: Path) -> InstalledModel:
     try:
         content = json.loads(path.read_bytes())
         files = {_inside(name): File(**file) for name, file in content.pop("files").items()}
         if content.pop("schema") != _SCHEMA:
             raise ValueError("of another version of rerank")
-        return Installed(path.parent, Manifest(**content, files=files))
+        return InstalledModel(path.parent, Manifest(**content, files=files))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

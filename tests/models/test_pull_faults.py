@@ -127,7 +127,7 @@ def test_a_pull_that_is_killed_goes_on(
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.communicate()
-    assert Store.usual().installed() == []
+    assert Store.usual().models() == []
     assert left_over() == []
     served.faults = {}
     assert rerank("models", "pull", NAME).code == 0

@@ -150,9 +150,8 @@ def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
                     return {place / name: file.sha256 for name, file in files.items()}
         if (place / CHECKSUMS).is_file():
             lines = (place / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-            rows = [
-                line.split("  ", 1) for line in lines if "  " in line
-            ]  # as sha256sum writes them
+            # A line of sha256sum is the hash, two spaces and the name.
+            rows = [line.split("  ", 1) for line in lines if "  " in line]
             return {place / name: digest for digest, name in rows}
     return {}
 

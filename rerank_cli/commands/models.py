@@ -263,15 +263,9 @@ def export_(
     if as_json:
         terminal.write([format_json([asdict(fidelity) for fidelity in found])])
         return ExitCode.OK
+    form = "the largest difference of logits {largest:.5f}, rank correlation {correlation:.3f}"
     terminal.write_table(
-        [
-            (
-                str(out / fidelity.precision),
-                f"the largest difference of logits {fidelity.largest:.5f}, "
-                f"rank correlation {fidelity.correlation:.3f}",
-            )
-            for fidelity in found
-        ]
+        [(str(out / fidelity.precision), form.format(**asdict(fidelity))) for fidelity in found]
     )
     return ExitCode.OK
 

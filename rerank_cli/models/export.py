@@ -67,7 +67,7 @@ def read_checkpoint(source: Path) -> Checkpoint:
 def write_texts(checkpoint: Checkpoint, source: Path, folder: Path) -> None:
     """Write the tokenizer in its fast form, and what describes the model."""
     checkpoint.tokenizer.save_pretrained(folder)
-    for path in [one for one in folder.iterdir() if one.name not in TEXTS]:
+    for path in [path for path in folder.iterdir() if path.name not in TEXTS]:
         path.unlink()
     if not (folder / TOKENIZER).is_file():
         raise ModelError(f"{source}: its tokenizer has no fast form")
@@ -145,7 +145,7 @@ def write_graph(checkpoint: Checkpoint, path: Path) -> None:
             output_names=["logits"],
             dynamic_axes={**axes, "logits": {0: "pairs"}},
         )
-        size = sum(one.stat().st_size for one in Path(scratch).iterdir())
+        size = sum(path.stat().st_size for path in Path(scratch).iterdir())
         graph = onnx.load(first)
         if size <= _MOST_IN_ONE:
             onnx.save(graph, path)

@@ -63,7 +63,7 @@ def main() -> None:
             "x": np.random.default_rng(0).integers(0, 255, (length, sizes[0]), np.uint8),
             "y": np.random.default_rng(1).integers(0, 255, (length, sizes[1]), np.uint8),
         }
-        products, whole = in_turn(partial(bare.run, None, feed), partial(quantised.logits, [row]))
+        products, whole = in_turn(partial(bare.run, None, feed), partial(quantised.scores, [row]))
         rates = [2 * weights * length / taken / 1e9 for taken in (products, whole)]
         shares = ", ".join(f"{name} {share:.0%}" for name, share in profile(quantised, row))
         share = f"{rates[1] / rates[0]:5.0%}"
@@ -84,12 +84,12 @@ def others(folder: Path, quantised: Network) -> None:
     for length in LENGTHS:
         cells = []
         rows = [pair_of(length, number) for number in range(LENGTHS[-1] // LENGTHS[0])]
-        alone = in_turn(*(partial(network.logits, rows[:1]) for network in networks.values()))
+        alone = in_turn(*(partial(network.scores, rows[:1]) for network in networks.values()))
         for network, taken in zip(networks.values(), alone, strict=True):
             cell = f"{taken * 1e3:.1f}"
             count = min(network.batching.pairs, network.batching.tokens // length)
             if count > 1:
-                (together,) = in_turn(partial(network.logits, rows[:count]))
+                (together,) = in_turn(partial(network.scores, rows[:count]))
                 cell += f" ({together / count * 1e3:.1f})"
             cells.append(cell)
         print(f"{length:6}  " + "  ".join(f"{cell:>20}" for cell in cells), flush=True)

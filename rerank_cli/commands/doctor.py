@@ -28,6 +28,7 @@ from rerank_cli.models.onnx_file import is_dynamic
 from rerank_cli.models.store import MANIFEST, Store
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
+from rerank_cli.ranking.results import relevance
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
 from rerank_cli.terminal import Terminal, format_columns, format_json
@@ -85,6 +86,8 @@ def _words(value: Any) -> str:
 
 # How far logits may be from those that were published: of a float32 graph, and of others.
 _EXACT_LOGITS, _NEAR_LOGITS = 0.01, 0.5
+# As probabilities they differ by no more than a quarter of that: a sigmoid's steepest slope.
+_STEEPEST_SLOPE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +126,25 @@ def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
         return
     pairs = [Pair.from_texts(sample.query, sample.passage) for sample in samples]
     values = [float(value or 0.0) for value in scorer.score(pairs).values]
+    expected = [sample.score for sample in samples]
+    scale = scorer.info.scale
+    if any(sample.scale != scale for sample in samples):
+        values = [relevance(value, scale) for value in values]
+        expected = [relevance(sample.score, sample.scale) for sample in samples]
+        scale = "probability"
     exact = not is_dynamic(folder.graph) and "bf16" not in getattr(scorer, "run_by", "")
     limit = _EXACT_LOGITS if exact else _NEAR_LOGITS
-    scored = list(zip(values, samples, strict=True))
-    away = max(abs(value - sample.logit) for value, sample in scored)
+    limit *= _STEEPEST_SLOPE if scale == "probability" else 1
+    away = max(abs(value - wanted) for value, wanted in zip(values, expected, strict=True))
+    rows = list(zip(samples, values, expected, strict=True))
     ordered = all(
-        (value - other_value) * (sample.logit - other.logit) > 0
-        for value, sample in scored
-        for other_value, other in scored
-        if sample.query == other.query and abs(sample.logit - other.logit) > limit
+        (value - other_value) * (wanted - other_wanted) > 0
+        for sample, value, wanted in rows
+        for other, other_value, other_wanted in rows
+        if sample.query == other.query and abs(wanted - other_wanted) > limit
     )
-    found = f"{len(samples)} known logits, {away:.4f} away at most (allowed: {limit})"
+    names = {"logit": "logits", "probability": "probabilities"}.get(scale, "scores")
+    found = f"{len(samples)} known {names}, {away:.4f} away at most (allowed: {limit:g})"
     if not ordered:
         found += ", and not in their order"
     yield Check("scores", ordered and away <= limit, found, _how_to_renew(folder))
@@ -157,7 +168,7 @@ def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
 
 
 def _samples(folder: ModelFolder) -> Sequence[Sample]:
-    """Pairs whose logits were published, by the catalogue or beside the model."""
+    """Pairs whose scores were published, by the catalogue or beside the model."""
     entry = entries().get(folder.name.partition(":")[0])
     if entry is not None and entry.self_test:
         return entry.self_test
@@ -166,8 +177,8 @@ def _samples(folder: ModelFolder) -> Sequence[Sample]:
         return ()
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return [Sample(**row) for row in rows]
-    except (OSError, ValueError, TypeError):
+        return [Sample.from_row(row) for row in rows]
+    except (OSError, ValueError, TypeError, AttributeError):
         return ()
 
 
@@ -297,6 +308,7 @@ def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], 
     if scorer.info.remote:
         return {**about, "opened": "nothing: it is a provider's", "scale": scorer.info.scale}, []
     about |= {
+        "scale": scorer.info.scale,
         "window": scorer.info.window or "no limit",
         "length": scorer.info.length or "no limit",
         "files": files,

@@ -7,7 +7,7 @@ them.
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,8 @@ from rerank_cli.models import (
     offline_variable,
     read_name,
 )
-from rerank_cli.models.catalogue import Entry, default, entries
+from rerank_cli.models.catalogue import Entry, default, entries, prompts
+from rerank_cli.models.onnx_file import scale_of
 from rerank_cli.models.store import InstalledModel, Store
 from rerank_cli.scorers import BM25, is_remote
 from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
@@ -287,6 +288,7 @@ def _models_called(names: Sequence[str]) -> list[InstalledModel]:
 
 
 _UNVERIFIED = "unverified: found when it is pulled, and locked from then on"
+_UNVERIFIED_SCALE = "unverified: its graph says, when it is pulled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +331,7 @@ def facts(reference: Reference) -> dict[str, Any]:
             "window": f"{entry.window} tokens of a passage at once",
             "speed": f"{entry.seconds:g} s for 100 passages of 140 tokens, int8 on two cores",
             "encoding": entry.encoding,
-            "scale": "logit",
+            "scale": _scale(reference),
             "quality": [
                 f"{figure.value:g}  {figure.measure} ({figure.source})" for figure in entry.quality
             ],
@@ -345,6 +347,19 @@ def facts(reference: Reference) -> dict[str, Any]:
             *(f"{file.sha256}  {name}" for name, file in manifest.files.items()),
         ]
     return {name: value for name, value in about.items() if value not in ("", [])}
+
+
+def _scale(reference: Reference) -> str:
+    """The scale of a model's scores: of one that is here, as when it is opened."""
+    entry = reference.entry
+    if entry is not None and entry.scale is not None:
+        return entry.scale
+    if entry is not None and entry.encoding in prompts():
+        return "logit"
+    with suppress(ModelError):
+        folder = find(str(reference))
+        return scale_of(folder.graph) if folder.prompt is None else "logit"
+    return _UNVERIFIED_SCALE
 
 
 def _origins(reference: Reference, store: Store) -> list[str]:

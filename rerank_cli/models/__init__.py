@@ -144,14 +144,15 @@ def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
     found = describe(model.folder / model.graph, name, model.revision[:8], **window)
     if entry is None:
         return found
-    return replace(found, length=min(found.length, entry.length), languages=entry.languages)
+    length = min(found.length, entry.length)
+    return replace(found, length=length, languages=entry.languages, scale=entry.scale)
 
 
 def _shipped(entry: Entry) -> ModelFolder:
     for root in _SHIPPED:
         if (root / entry.folder).is_dir():
             found = describe(root / entry.folder, entry.name, entry.revision, window=entry.window)
-            return replace(found, languages=entry.languages)
+            return replace(found, languages=entry.languages, scale=entry.scale)
     raise ModelError(
         f"the files of {entry.name}@{entry.revision} are missing from this installation",
         hint="install rerank-cli again",

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
+
+from rerank_cli.types import Scale
 
 PRECISIONS = ("int8", "fp32")  # in the order in which they are preferred on a CPU
 
@@ -44,11 +46,26 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A pair, and its published logit."""
+    """A pair and its published score; a row of JSON or TOML names the score by its scale."""
 
     query: str
     passage: str
-    logit: float
+    score: float
+    scale: Scale = "logit"
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Sample":
+        """Read a row as `row` gives it; raises `ValueError` for another."""
+        texts = ("query", "passage")
+        scores = {name: value for name, value in row.items() if name not in texts}
+        query, passage = (str(row.get(name, "")) for name in texts)
+        for scale in get_args(Scale):
+            if scores.keys() == {scale}:
+                return cls(query, passage, float(scores[scale]), scale)
+        raise ValueError(f"not a pair with a score: {sorted(row)}")
+
+    def row(self) -> dict[str, Any]:
+        return {"query": self.query, "passage": self.passage, self.scale: self.score}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,8 @@ class Entry:
     """A model that has a name. One that ships has a `folder` and a `revision`.
 
     `parameters` are millions; `length` and `window` are tokens, as in `ModelFolder`. `seconds` are
-    what 100 passages of 140 tokens take a model of this shape in int8 on two cores.
+    what 100 passages of 140 tokens take a model of this shape in int8 on two cores. `scale` is that
+    of its scores, where the graph does not tell.
     """
 
     name: str
@@ -89,6 +107,7 @@ class Entry:
     former: Sequence[str] = ()
     quality: Sequence[Quality] = ()
     self_test: Sequence[Sample] = ()
+    scale: Scale | None = None
     int8: Origin | None = None
     fp32: Origin | None = None
 
@@ -142,6 +161,6 @@ def _entry(name: str, table: Mapping[str, Any]) -> Entry:
     }
     lists = {
         "quality": [Quality(**row) for row in table.get("quality", ())],
-        "self_test": [Sample(**row) for row in table.get("self_test", ())],
+        "self_test": [Sample.from_row(row) for row in table.get("self_test", ())],
     }
     return Entry(**{"name": name, **table, **lists, **origins})

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from rerank_cli.atomic_files import file_digest, publish_folder
 from rerank_cli.errors import ModelError, UsageError, require_extra
 from rerank_cli.models.catalogue import Prompt, Sample, prompts
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, length_in
+from rerank_cli.models.onnx_file import scale_of
+from rerank_cli.types import Scale
 
 TOKENIZER = "tokenizer.json"
 TEXTS = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "config.json")
@@ -204,7 +206,7 @@ _QUERIES = {
 class Fidelity:
     """How far scores in ONNX are from PyTorch's, over all sample pairs.
 
-    The largest difference of logits, and Spearman's rank correlation.
+    The largest difference of raw scores, and Spearman's rank correlation.
     """
 
     precision: str
@@ -212,11 +214,11 @@ class Fidelity:
     correlation: float
 
 
-def samples_of(checkpoint: Checkpoint, tokenizer: Path) -> list[Sample]:
-    """Sample pairs, and PyTorch's logits of them."""
+def samples_of(checkpoint: Checkpoint, tokenizer: Path, scale: Scale) -> list[Sample]:
+    """Sample pairs, and PyTorch's scores of them, which are on a scale."""
     import torch
 
-    from rerank_cli.runtimes.tensors import logits_of
+    from rerank_cli.runtimes.tensors import scores_of
     from rerank_cli.scorers.tokenization import ModelTokenizer, PromptTokenizer
 
     plain = ModelTokenizer(tokenizer)
@@ -234,8 +236,8 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path) -> list[Sample]:
                 given["token_type_ids"] = torch.tensor([types])
             with torch.no_grad():
                 output = checkpoint.model(**given).logits.double().numpy()
-            [logit] = logits_of(output, [(ids, types)], tokenizer, answers)
-            found.append(Sample(query, passage, round(logit, 5)))
+            [score] = scores_of(output, [(ids, types)], tokenizer, scale, answers)
+            found.append(Sample(query, passage, round(score, 5), scale))
     return found
 
 
@@ -247,7 +249,7 @@ def measure_fidelity(folder: Path, samples: Sequence[Sample]) -> Fidelity:
     scorer = open_scorer(str(folder))
     pairs = [Pair.from_texts(sample.query, sample.passage) for sample in samples]
     found = [float(value or 0.0) for value in scorer.score(pairs).values]
-    wanted = [sample.logit for sample in samples]
+    wanted = [sample.score for sample in samples]
     largest = max(abs(a - b) for a, b in zip(found, wanted, strict=True))
     return Fidelity(folder.name, largest, _rank_correlation(found, wanted))
 
@@ -256,7 +258,7 @@ def write_report(
     folder: Path, fidelity: Fidelity, samples: Sequence[Sample], name: str, recipe: str
 ) -> None:
     """Write the samples, the card and the checksums."""
-    tests = [asdict(sample) for sample in samples]
+    tests = [sample.row() for sample in samples]
     (folder / SELF_TEST).write_text(json.dumps(tests, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(fidelity, name, recipe), encoding="utf-8")
     sums = [f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
@@ -264,7 +266,7 @@ def write_report(
 
 
 def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's: Pearson's correlation of ranks (no two logits of the samples are equal)."""
+    """Spearman's: Pearson's correlation of ranks (no two scores of the samples are equal)."""
     first_ranks, second_ranks = (
         np.argsort(np.argsort(values)).astype(float) for values in (first, second)
     )
@@ -280,7 +282,7 @@ def _card(fidelity: Fidelity, name: str, recipe: str) -> str:
     return (
         f"# {name}, {fidelity.precision}\n\n"
         f"Made by `rerank models export` ({used}, opset {OPSET}): {recipe}.\n\n"
-        f"Against PyTorch in float32, on the pairs of {SELF_TEST}: logits differ by "
+        f"Against PyTorch in float32, on the pairs of {SELF_TEST}: scores differ by "
         f"{fidelity.largest:.5f} at most, and Spearman's correlation of their ranks is "
         f"{fidelity.correlation:.3f}.\n\nThe licence is the original's. `rerank doctor -m` this "
         f"folder scores the pairs again and checks {CHECKSUMS}.\n"
@@ -306,9 +308,10 @@ def export(
         checkpoint = read_checkpoint(source)
         plain.mkdir()
         write_texts(checkpoint, source, plain)
-        samples = samples_of(checkpoint, plain / TOKENIZER)
         say(f"{name}: written in float32")
         write_graph(checkpoint, plain / NAME)
+        scale: Scale = "logit" if checkpoint.prompt is not None else scale_of(plain / NAME)
+        samples = samples_of(checkpoint, plain / TOKENIZER, scale)
         del checkpoint
         say(f"{name}: written in int8")
         small.mkdir()

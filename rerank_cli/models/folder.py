@@ -13,7 +13,9 @@ from typing import Any
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.catalogue import Prompt, prompts
+from rerank_cli.models.onnx_file import needs
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS
+from rerank_cli.types import Scale
 
 # These number positions from the padding token on, which costs them pad_token_id + 1 of the
 # length (transformers, create_position_ids_from_input_ids).
@@ -33,7 +35,8 @@ class ModelFolder:
 
     `length` is the most tokens it takes in one sequence, `window` the passage tokens it reads
     well at once, `padding` the token that fills a sequence up. `languages` are those that it is
-    known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`.
+    known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its
+    scores are on a `scale`; where that is None its graph tells (`onnx_file.scale_of`).
     """
 
     name: str
@@ -45,11 +48,10 @@ class ModelFolder:
     padding: int = 0
     languages: Sequence[str] = ()
     prompt: Prompt | None = None
+    scale: Scale | None = None
 
     def files(self) -> list[Path]:
         """The files that scores depend on: the graph, its tokenizer, and weights beside it."""
-        from rerank_cli.models.onnx_file import needs  # which imports protobuf
-
         weights = [self.graph.parent / name for name in needs(self.graph)]
         return [self.graph, self.tokenizer, *weights]
 

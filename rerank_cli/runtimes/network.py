@@ -1,13 +1,15 @@
 """What a scorer needs of whatever runs its model, and how that is opened."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rerank_cli import machine
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
+from rerank_cli.types import Scale
 
 if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
@@ -50,6 +52,34 @@ def cut(lengths: Sequence[int], batching: Batching, workers: int) -> list[list[i
     return batches
 
 
+_FINDINGS = "findings.json"
+
+
+class Findings(NamedTuple):
+    """What was found of a graph when its prepared copy was made, and is kept beside that.
+
+    The `scale` of its scores, and whether pairs of one length score in one run as they do alone.
+    """
+
+    scale: Scale
+    are_batches_alike: bool
+
+    def write(self, folder: Path) -> None:
+        (folder / _FINDINGS).write_text(json.dumps(self._asdict()), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Findings":
+        """Read what `write` wrote; raises `ModelError` where that is not there."""
+        try:
+            return cls(**json.loads((folder / _FINDINGS).read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(f"{folder / _FINDINGS}: cannot be read") from error
+
+    @property
+    def batching(self) -> Batching:
+        return ALIKE if self.are_batches_alike else ALONE
+
+
 # The token ids of one pair and its token types, of one length.
 Row = tuple[Sequence[int], Sequence[int]]
 
@@ -81,10 +111,15 @@ class Network(Protocol):
     def notes(self) -> Sequence[str]:
         """Sentences that every user should read."""
 
-    def logits(self, rows: Sequence[Row]) -> list[float]:
+    @property
+    def scale(self) -> Scale:
+        """The scale of the scores."""
+
+    def scores(self, rows: Sequence[Row]) -> list[float]:
         """Score pairs in one run. Raises `ScorerError`.
 
-        Of two classes, the logit is the second's less the first's.
+        Of two classes, the score is the second's probability or, on any other scale, the second's
+        value less the first's.
         """
 
     def widened(self) -> "Network | None":

@@ -1,4 +1,4 @@
-"""An ONNX cross-encoder in onnxruntime: token ids of pairs in, their logits out.
+"""An ONNX cross-encoder in onnxruntime: token ids of pairs in, their scores out.
 
 Knows onnxruntime and the shapes that exporters give cross-encoders; knows no text. A graph is
 optimised once for this machine and this onnxruntime, and mapped into memory from then on.
@@ -19,18 +19,29 @@ from rerank_cli import machine
 from rerank_cli.atomic_files import publish_file
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models.folder import ModelFolder
-from rerank_cli.models.onnx_file import is_dynamic, lengths_beside, needs, packed_beside
-from rerank_cli.runtimes.network import ALIKE, ALONE, Batching, Row
+from rerank_cli.models.onnx_file import (
+    is_dynamic,
+    lengths_beside,
+    needs,
+    packed_beside,
+    scale_of,
+    score_output,
+    unmask,
+)
+from rerank_cli.runtimes.network import ALONE, Batching, Findings, Row
 from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
 from rerank_cli.runtimes.tensors import (
     Answers,
     Number,
     Spec,
+    are_batches_alike,
+    are_equal,
     check_inputs,
     check_output,
     feed_of,
-    logits_of,
+    scores_of,
 )
+from rerank_cli.types import Scale
 
 # The variable that `scorers` sets is for other systems than Windows, where this is for.
 onnxruntime.disable_telemetry_events()
@@ -62,7 +73,7 @@ class Loading:
     One that is a model's `prepared` copy is taken as it is. Each run has so many `threads`, and it
     is worth making so many at once as there are `workers`. `provider` is onnxruntime's own name of
     what else than the CPU runs it, with its options. Pairs are filled up with the token `padding`.
-    A causal model is read by its `answers`.
+    A causal model is read by its `answers`. Scores are on a `scale`.
     """
 
     prepared: Path | None = None
@@ -72,6 +83,7 @@ class Loading:
     provider: tuple[str, dict[str, str]] | None = None
     padding: int = 0
     answers: Answers | None = None
+    scale: Scale = "logit"
 
 
 class Graph:
@@ -96,6 +108,7 @@ class Graph:
         self.path = path
         self.prepared = loading.prepared
         self.workers = loading.workers
+        self.scale = loading.scale
         self.run_by = f"onnxruntime on the {'GPU' if loading.provider else 'CPU'}"
         self._loading = loading
         self._inputs = check_inputs(
@@ -112,7 +125,7 @@ class Graph:
         ids = next(spec for spec in self._session.get_inputs() if spec.name == "input_ids")
         if isinstance(ids.shape[0], int):
             self.batching = ALONE  # the graph was exported for so many pairs
-        self._output = self._logits_output()
+        self._output = self._score_output()
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = _SILENT
 
@@ -120,7 +133,7 @@ class Graph:
         """Whether onnxruntime did load what else than the CPU was asked for."""
         return provider in self._session.get_providers()
 
-    def logits(self, rows: Sequence[Row]) -> list[float]:
+    def scores(self, rows: Sequence[Row]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
         answers = self._loading.answers
         feed = feed_of(rows, self._inputs, self._loading.padding, answers)
@@ -131,7 +144,7 @@ class Graph:
             raise ScorerError(
                 f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
             ) from error
-        return logits_of(output, rows, self.path, answers)
+        return scores_of(output, rows, self.path, self.scale, answers)
 
     def widened(self) -> "Graph | None":
         """The graph with all cores for each run, from the copy whose weights are in memory."""
@@ -139,11 +152,11 @@ class Graph:
             return None
         return Graph(self.path, replace(self._loading, threads=self.workers))
 
-    def _logits_output(self) -> str:
-        outputs = self._session.get_outputs()
-        output = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
-        check_output(output.name, output.shape, self.path, self._loading.answers)
-        return str(output.name)
+    def _score_output(self) -> str:
+        shapes = {str(spec.name): spec.shape for spec in self._session.get_outputs()}
+        name = score_output(list(shapes))
+        check_output(name, shapes[name], self.path, self._loading.answers)
+        return name
 
 
 def may_be_gpu() -> bool:
@@ -171,8 +184,7 @@ def _reason(error: Exception) -> str:
 _GRAPH = "model.onnx"
 _WEIGHTS = "weights.bin"
 _UNMASKED = "unmasked.onnx"  # while it is made
-_ALIKE = "alike"  # is there if pairs of one length may share a run
-_FORMAT = 3
+_FORMAT = 4
 _LEAST_WEIGHT = 1024  # bytes: smaller ones stay within the graph
 _MOST_WITHIN = 1 << 24  # bytes
 # Kernels load packed weights from places that are multiples of this, and onnxruntime 1.31 writes
@@ -186,25 +198,42 @@ def open_graph(
     folder: ModelFolder, store: Prepared | None, threads: int, answers: Answers | None = None
 ) -> Graph:
     """Open a model's graph for so many runs at once, prepared if it can be; raises `ModelError`."""
-    plain = Loading(workers=threads, answers=answers)
     path = folder.graph
-    if store is None:
-        return Graph(path, plain)
 
     def make(making: Path) -> None:
         _optimise(path, making, folder.length, answers)
 
+    def open_plain() -> Graph:
+        scale = folder.scale or _scale_of(path, answers)
+        return Graph(path, Loading(workers=threads, answers=answers, scale=scale))
+
+    if store is None:
+        return open_plain()
     try:
         made = store.folder(path, recipe(), make, needs)
     except _UNPREPARED:
-        return Graph(path, plain)
+        return open_plain()
     try:
-        alike = (made / _ALIKE).exists()
-        batching = ALIKE if alike else ALONE
-        return Graph(path, replace(plain, prepared=made / _GRAPH, batching=batching))
+        findings = Findings.read(made)
+        loading = Loading(
+            prepared=made / _GRAPH,
+            workers=threads,
+            batching=findings.batching,
+            answers=answers,
+            scale=folder.scale or findings.scale,
+        )
+        return Graph(path, loading)
     except ModelError as error:
         store.discard(made, str(error))
-        return Graph(path, plain)
+        return open_plain()
+
+
+def _scale_of(path: Path, answers: Answers | None) -> Scale:
+    """The scale of a graph's scores: of answers it is a logit, as they are two tokens' logits."""
+    try:
+        return scale_of(path) if answers is None else "logit"
+    except OSError:  # onnxruntime will say what is wrong
+        return "logit"
 
 
 def recipe() -> str:
@@ -214,26 +243,21 @@ def recipe() -> str:
 
 def _optimise(path: Path, folder: Path, longest: int, answers: Answers | None) -> None:
     """Have onnxruntime load a graph and save what it then has, and see what runs can be made."""
-    from google.protobuf.message import DecodeError
-
-    from rerank_cli.models.onnx_file import unmask
-    from rerank_cli.runtimes.tensors import are_batches_alike, are_equal
-
     _save(path, folder)
+    loading = Loading(folder / _GRAPH, answers=answers, scale=_scale_of(path, answers))
     try:
-        graph = Graph(path, Loading(folder / _GRAPH, answers=answers))
+        graph = Graph(path, loading)
     except ModelError:  # it is no cross-encoder, and whoever opens it will say so
         return
     unmasked = folder / _UNMASKED
-    with suppress(ModelError, DecodeError):  # what cannot be made without it is as good with it
+    with suppress(ModelError):  # what cannot be made without it is as good with it
         if unmask(folder / _GRAPH, unmasked):
-            without = Graph(path, Loading(unmasked, answers=answers))
+            without = Graph(path, replace(loading, prepared=unmasked))
             if are_equal(graph, without, longest):
                 publish_file(unmasked, folder / _GRAPH)
                 graph = without
     unmasked.unlink(missing_ok=True)
-    if are_batches_alike(graph, longest):
-        (folder / _ALIKE).touch()
+    Findings(loading.scale, are_batches_alike(graph, longest)).write(folder)
 
 
 def _save(path: Path, folder: Path) -> None:
@@ -345,6 +369,7 @@ def _opened(folder: ModelFolder, answers: Answers | None) -> Graph | None:
             provider=(CUDA, _OPTIONS),
             padding=folder.padding,
             answers=answers,
+            scale=folder.scale or _scale_of(folder.graph, answers),
         ),
     )
     return graph if graph.runs_by(CUDA) else None

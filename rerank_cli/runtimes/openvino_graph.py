@@ -5,7 +5,7 @@ Compiled once for this machine, and mapped into memory from then on.
 
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,14 @@ import numpy as np
 from rerank_cli import machine
 from rerank_cli.errors import ModelError, ScorerError, require_extra
 from rerank_cli.models.folder import ModelFolder
-from rerank_cli.models.onnx_file import needs
-from rerank_cli.runtimes.network import ALIKE, ALONE, Batching, Row
+from rerank_cli.models.onnx_file import (
+    Operator,
+    followed_input,
+    needs,
+    scale_made_by,
+    scale_of,
+)
+from rerank_cli.runtimes.network import ALONE, Batching, Findings, Row
 from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
 from rerank_cli.runtimes.tensors import (
     Number,
@@ -25,12 +31,12 @@ from rerank_cli.runtimes.tensors import (
     check_inputs,
     check_output,
     feed_of,
-    logits_of,
+    scores_of,
 )
+from rerank_cli.types import Scale
 
 _COMPILED = "compiled.blob"
-_ALIKE = "alike"  # is there if pairs of one length may share a run
-_FORMAT = 1
+_FORMAT = 2
 _DTYPES: dict[str, Number] = {"i64": np.int64, "i32": np.int32}
 
 
@@ -56,11 +62,16 @@ def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> 
         except RuntimeError as error:
             raise ModelError(f"{path}: cannot be opened by OpenVINO: {_reason(error)}") from error
 
+    def open_plain() -> OpenVinoNetwork:
+        model = compiled()  # which finds what is wrong with it
+        return OpenVinoNetwork(path, model, threads, folder.scale or _scale_of(core, path))
+
     def make(making: Path) -> None:
         model = compiled()
         (making / _COMPILED).write_bytes(_exported(model))
-        if are_batches_alike(OpenVinoNetwork(path, model, 1), folder.length):
-            (making / _ALIKE).touch()
+        scale = _scale_of(core, path)
+        are_alike = are_batches_alike(OpenVinoNetwork(path, model, 1, scale), folder.length)
+        Findings(scale, are_alike).write(making)
 
     try:
         recipe = _recipe(openvino, settings)
@@ -68,18 +79,19 @@ def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> 
     except Unprepared:
         made = None
     if store is None or made is None:
-        return OpenVinoNetwork(path, compiled(), threads)
+        return open_plain()
     content = openvino.Tensor(np.memmap(made / _COMPILED, np.uint8, "c"), shared_memory=True)
     try:
+        findings = Findings.read(made)
         model = core.import_model(content, "CPU", settings)
-    except (RuntimeError, TypeError) as error:
+    except (ModelError, RuntimeError, TypeError) as error:
         del content  # which would keep the file
         store.discard(made, _reason(error))
-        return OpenVinoNetwork(path, compiled(), threads)
-    network = OpenVinoNetwork(path, model, threads)
+        return open_plain()
+    network = OpenVinoNetwork(path, model, threads, folder.scale or findings.scale)
     network.prepared = made / _COMPILED
     network.mapped = content
-    network.batching = ALIKE if (made / _ALIKE).exists() else ALONE
+    network.batching = findings.batching
     return network
 
 
@@ -91,11 +103,12 @@ class OpenVinoNetwork:
     batching: Batching = ALONE
     mapped: Any = None  # the weights, which OpenVINO does not keep from being unmapped
 
-    def __init__(self, path: Path, model: Any, workers: int) -> None:
+    def __init__(self, path: Path, model: Any, workers: int, scale: Scale) -> None:
         precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.run_by = f"openvino on the CPU, in {precision}"
         self.path = path
         self.workers = workers
+        self.scale = scale
         self._model = model
         self._own = threading.local()
         self._inputs = check_inputs(
@@ -109,15 +122,14 @@ class OpenVinoNetwork:
             },
             path,
         )
-        outputs = model.outputs
-        self._output = next((port for port in outputs if "logits" in port.names), outputs[0])
+        self._output = _score_port(model)
         shape = [
             size.get_length() if size.is_static else str(size)
             for size in self._output.get_partial_shape()
         ]
         check_output(", ".join(sorted(self._output.names)), shape, path)
 
-    def logits(self, rows: Sequence[Row]) -> list[float]:
+    def scores(self, rows: Sequence[Row]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
         feed = feed_of(rows, self._inputs, padding=0)
         try:
@@ -129,10 +141,34 @@ class OpenVinoNetwork:
             raise ScorerError(
                 f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
             ) from error
-        return logits_of(output, rows, self.path)
+        return scores_of(output, rows, self.path, self.scale)
 
     def widened(self) -> None:
         """There is none: another copy of the weights would be needed."""
+
+
+def _score_port(model: Any) -> Any:
+    """The port whose values are the scores, as `score_output` chooses; one may have many names."""
+    outputs = model.outputs
+    return next((port for port in outputs if "logits" in port.names), outputs[0])
+
+
+def _scale_of(core: Any, path: Path) -> Scale:
+    """The scale of a graph's scores; OpenVINO's own format is read by OpenVINO."""
+    if path.suffix != ".xml":
+        return scale_of(path)
+    return scale_made_by(_last_operators(core.read_model(str(path))))
+
+
+def _last_operators(model: Any) -> Iterator[Operator]:
+    """The operators that make a model's scores, from its output back."""
+    node = _score_port(model).get_node()
+    while True:
+        name, inputs = node.get_type_name(), node.get_input_size()
+        yield Operator(name, node.get_attributes().get("axis"))
+        if not inputs:
+            return
+        node = node.input_value(followed_input(name, inputs)).get_node()
 
 
 def _exported(model: Any) -> memoryview:

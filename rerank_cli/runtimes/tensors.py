@@ -1,6 +1,6 @@
-"""Pairs as the arrays that a reranker's graph takes, and logits from those that it gives.
+"""Pairs as the arrays that a reranker's graph takes, and scores from those that it gives.
 
-A cross-encoder gives one logit a pair, or two classes. A causal model gives a logit for each token
+A cross-encoder gives one score a pair, or two classes. A causal model gives a logit for each token
 of its vocabulary at each place: then those of two `Answers` after the last token are what counts.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.runtimes.network import ALIKE, Network, Row
+from rerank_cli.types import Scale
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # What exporters give causal models besides: the states of tokens before, of which there are none,
@@ -105,10 +106,10 @@ def feed_of(
     }
 
 
-def logits_of(
-    output: Any, rows: Sequence[Row], path: Path, answers: Answers | None = None
+def scores_of(
+    output: Any, rows: Sequence[Row], path: Path, scale: Scale, answers: Answers | None = None
 ) -> list[float]:
-    """One logit a pair: of two classes, the second's less the first's; of answers, yes less no."""
+    """One score a pair: of answers, yes less no; of two classes as `Network.scores` says."""
     values = np.asarray(output)
     if answers is not None and values.ndim == _MOST_AXES:
         values = values[:, -1]
@@ -120,11 +121,16 @@ def logits_of(
         values = values[:, [answers.no, answers.yes]]
     if values.shape[1] not in (1, 2):
         raise ModelError(f"{path}: not a reranker: {values.shape[1]} outputs a pair")
-    logits = values[:, 0] if values.shape[1] == 1 else values[:, 1] - values[:, 0]
-    for (ids, _), logit in zip(rows, logits, strict=True):
-        if not math.isfinite(logit):
-            raise ScorerError(f"{path}: gave {logit} for a pair of {len(ids)} tokens")
-    return [float(logit) for logit in logits]
+    if values.shape[1] == 1:
+        scores = values[:, 0]
+    elif scale == "probability":
+        scores = values[:, 1]
+    else:
+        scores = values[:, 1] - values[:, 0]
+    for (ids, _), score in zip(rows, scores, strict=True):
+        if not math.isfinite(score):
+            raise ScorerError(f"{path}: gave {score} for a pair of {len(ids)} tokens")
+    return [float(score) for score in scores]
 
 
 def _is_causal(name: str, spec: Spec) -> bool:
@@ -160,8 +166,8 @@ def are_batches_alike(network: Network, longest: int) -> bool:
         for length in {min(length, longest) for length in _LENGTHS}:
             counts = [count for count in _COUNTS if count * length <= ALIKE.tokens]
             rows = [_row(length, number) for number in range(max(counts))]
-            alone = [logit for row in rows for logit in network.logits([row])]
-            if any(network.logits(rows[:count]) != alone[:count] for count in counts):
+            alone = [score for row in rows for score in network.scores([row])]
+            if any(network.scores(rows[:count]) != alone[:count] for count in counts):
                 return False
     except ScorerError:
         return False
@@ -173,7 +179,7 @@ def are_equal(first: Network, second: Network, longest: int) -> bool:
     lengths = [min(length, longest) for length in (*_LENGTHS[:-1], _LONG)]
     rows = [_row(length, number) for length in lengths for number in (1, 2)]
     try:
-        return all(first.logits([row]) == second.logits([row]) for row in rows)
+        return all(first.scores([row]) == second.scores([row]) for row in rows)
     except ScorerError:
         return False
 

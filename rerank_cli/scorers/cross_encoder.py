@@ -91,7 +91,7 @@ class LocalScorer:
         self.info = ScorerInfo(
             name=folder.name,
             revision=folder.revision,
-            scale="logit",
+            scale=network.scale,
             window=folder.window,
             length=folder.length,
             specials=template.specials,
@@ -106,7 +106,7 @@ class LocalScorer:
         self._template = template
         self._wide: Network | None = None
         self._widening = Lock()
-        self._scheduler = Scheduler(self._logits, network.workers)
+        self._scheduler = Scheduler(self._scores, network.workers)
         self._pairs = 0  # counted by a lock, as many threads may begin to score at once
         self._counting = Lock()
 
@@ -189,7 +189,7 @@ class LocalScorer:
     def _passage(self, chunk: Chunk) -> Sequence[int]:
         return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.scored_text).ids
 
-    def _logits(
+    def _scores(
         self, batch: Sequence[tuple[Sequence[int], Sequence[int]]], alone: bool
     ) -> list[float]:
         rows: list[Row] = [
@@ -197,7 +197,7 @@ class LocalScorer:
             for query, passage in batch
         ]
         alone = alone and len(rows) == 1
-        return (self._widened(len(rows[0][0])) if alone else self._network).logits(rows)
+        return (self._widened(len(rows[0][0])) if alone else self._network).scores(rows)
 
     def _widened(self, length: int) -> Network:
         """The model for a pair that nothing else runs beside: all cores for it, if there is one.

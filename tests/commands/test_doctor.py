@@ -8,8 +8,9 @@ import onnxruntime
 import pytest
 
 from rerank_cli import __version__, machine
+from rerank_cli.ranking.results import relevance
 from tests.conftest import MODELS, ROOT, Run
-from tests.support.folders import copy_model
+from tests.support.folders import copy_model, with_last_operators
 
 
 def told(rerank: Run, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def test_the_shipped_model(rerank: Run, home: Path) -> None:
     assert found["places"]["settings"] == str(home / "config.toml")
     model = found["model"]
     assert (model["name"], model["window"], model["length"]) == ("mini@2", 192, 512)
+    assert model["scale"] == "logit"
     graph, tokenizer = model["files"]
     assert graph["path"] == str(ROOT / "models" / "mini" / "model.onnx")
     assert graph["bytes"] == (ROOT / "models" / "mini" / "model.onnx").stat().st_size
@@ -115,3 +117,36 @@ def test_words_need_no_file(rerank: Run) -> None:
     model = told(rerank, "-m", "bm25")["model"]
     assert model["name"].startswith("bm25")
     assert "files" not in model
+
+
+def with_self_test(folder: Path, scale: str, change: float = 0.0) -> str:
+    """Write what transformers' logits are on a scale, and name the model."""
+    tests = []
+    for row in json.loads((folder / "references.json").read_text()):
+        score = row["logit"] if scale == "logit" else relevance(row["logit"], "logit")
+        tests.append({"query": row["query"], "passage": row["passage"], scale: score + change})
+    (folder / "self_test.json").write_text(json.dumps(tests))
+    return str(folder)
+
+
+@pytest.mark.parametrize("operators", [[], ["Sigmoid"]])
+@pytest.mark.parametrize("stated", ["logit", "probability"])
+def test_known_scores_are_compared_on_their_own_scale_or_as_probabilities(
+    operators: list[str], stated: str, rerank: Run, tmp_path: Path
+) -> None:
+    folder = with_last_operators("bert", tmp_path, *operators)
+    found = told(rerank, "-m", with_self_test(folder, stated))
+    assert found["model"]["scale"] == ("probability" if operators else "logit")
+    is_raw = stated == "logit" and not operators
+    names, limit = ("logits", "0.01") if is_raw else ("probabilities", "0.0025")
+    assert found["checks"]["scores"].startswith(f"ok: 6 known {names}, 0.0000 away")
+    assert found["checks"]["scores"].endswith(f"(allowed: {limit})")
+    found = told(rerank, "-m", with_self_test(folder, stated, change=0.1), code=3)
+    assert found["checks"]["scores"].startswith("FAILED")
+
+
+def test_what_is_no_self_test_is_none(rerank: Run, tmp_path: Path) -> None:
+    folder = copy_model("bert", tmp_path)
+    for content in ("{", "[3]", '[{"query": "a", "passage": "b"}]', '[{"query": "a", "x": 1}]'):
+        (folder / "self_test.json").write_text(content)
+        assert "checks" not in told(rerank, "-m", str(folder))

@@ -1,6 +1,7 @@
 """Models by name, from a Hub on loopback: pulled, listed, used, verified and removed."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,10 +89,12 @@ def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
 def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, served: Repository, rerank: Run) -> None:
     assert rerank("models", "pull", NAME).code == 0
     shown = rerank("models", "show", NAME)
+    assert re.search("^scale +logit$", shown.out, re.MULTILINE)
     assert f"{REPOSITORY}@{served.commit}, locked" in shown.out
     assert "fp32: BAAI/bge-reranker-base, unverified" in shown.out
     newer = hub.add(REPOSITORY, {**files_of(), "README.md": b"newer"})
     assert rerank("models", "rm", NAME).code == 0
+    assert "its graph says, when it is pulled" in rerank("models", "show", NAME).out
     gone = rerank("models", "pull", NAME)  # this Hub has no history
     assert (gone.code, f"has no revision {served.commit}" in gone.err) == (3, True)
     assert rerank("models", "pull", NAME, "--revision", "main").code == 0

@@ -39,6 +39,15 @@ def drawn(ranking: Ranking, width: int, *, color: bool = False, full: bool = Fal
     return b"".join(render(ranking, style)).decode().split("\n")[:-1]
 
 
+def test_probabilities_are_shown_as_relevance_and_other_scores_beside_the_best() -> None:
+    def first_line(scale: str) -> str:
+        scorer = OverlapScorer(windowed(200, scale=scale), lambda *_: 0.25)
+        return drawn(rank("fox", ["a fox"], scorer), 80)[0]
+
+    assert first_line("probability").startswith("1  0.250  ██ ")
+    assert first_line("unbounded").startswith("1  0.25  ████████ ")
+
+
 @pytest.mark.parametrize("width", [20, 30, 60, 80, 200])
 @pytest.mark.parametrize("color", [False, True])
 def test_the_table_fits_and_lets_no_control_character_through(width: int, color: bool) -> None:

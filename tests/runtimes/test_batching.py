@@ -68,13 +68,13 @@ def test_scores_of_a_shared_run_are_those_of_runs_apart(name: str) -> None:
     pairs = [Pair.from_texts("garden", text) for text in texts]
     runs: list[int] = []
     network = scorer._network  # type: ignore[attr-defined]
-    logits = network.logits
+    score_rows = network.scores
 
     def counted(rows: list[Row]) -> list[float]:
         runs.append(len(rows))
-        return list(logits(rows))
+        return list(score_rows(rows))
 
-    network.logits = counted
+    network.scores = counted
     together = scorer.score(pairs).values
     assert max(runs) > 4
     assert [scorer.score([pair]).values[0] for pair in pairs] == together
@@ -85,8 +85,8 @@ def test_what_is_filled_up_is_masked() -> None:
         folder = describe(MODELS / name, name)
         graph = Graph(folder.graph, Loading(padding=folder.padding))
         rows: list[Row] = [(list(range(4, 4 + length)), [0] * length) for length in (30, 9, 17)]
-        apart = [logit for row in rows for logit in graph.logits([row])]
-        assert graph.logits(rows) == pytest.approx(apart, abs=1e-5)
+        apart = [logit for row in rows for logit in graph.scores([row])]
+        assert graph.scores(rows) == pytest.approx(apart, abs=1e-5)
     assert (describe(MODELS / "bert", "").padding, describe(MODELS / "xlmr", "").padding) == (0, 1)
 
 
@@ -107,7 +107,7 @@ def test_the_mask_that_masks_nothing_is_left_out(name: str, tmp_path: Path) -> N
     plain = Graph(folder.graph, Loading())
     for length in (5, 23, 64):
         row = (list(range(4, 4 + length)), [0] * length)
-        assert graph.logits([row]) == plain.logits([row])
+        assert graph.scores([row]) == plain.scores([row])
 
 
 def test_a_mask_that_does_more_than_mask_stays(tmp_path: Path) -> None:
@@ -135,4 +135,4 @@ def test_a_mask_that_does_more_than_mask_stays(tmp_path: Path) -> None:
     assert graph.prepared is not None
     assert "Add" in softmax_inputs(graph.prepared)
     row = (list(range(4, 44)), [0] * 40)
-    assert graph.logits([row]) == Graph(path, Loading()).logits([row])
+    assert graph.scores([row]) == Graph(path, Loading()).scores([row])

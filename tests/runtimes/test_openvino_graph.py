@@ -11,12 +11,18 @@ import pytest
 
 from rerank_cli.errors import MissingExtra, ModelError
 from rerank_cli.models.folder import describe
+from rerank_cli.ranking.results import relevance
 from rerank_cli.runtimes import Runtime, RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import Prepared
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
-from tests.support.folders import copy_model, graph_of, with_external_data
+from tests.support.folders import (
+    copy_model,
+    graph_of,
+    with_external_data,
+    with_last_operators,
+)
 
 openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
 
@@ -71,13 +77,42 @@ def test_what_is_compiled_once_has_the_same_scores_in_any_company(name: str, roo
     assert [one.score([pair]).values[0] for pair in pairs] == together
 
 
+@pytest.mark.parametrize(
+    ("name", "operators"),
+    [("bert", ["Sigmoid", "Identity"]), ("bert-classes", ["Softmax"]), ("bert", [])],
+)
+@pytest.mark.parametrize("is_own_format", [False, True])
+def test_the_scale_is_that_of_the_graph(
+    name: str,
+    operators: list[str],
+    is_own_format: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openvino_graph, "_precision", lambda _: "f32")
+    folder = with_last_operators(name, tmp_path, *operators)
+    model = folder / "model.onnx"
+    if is_own_format:
+        converted = openvino.convert_model(model)
+        openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
+        model.unlink()
+        model = folder / "model.xml"
+    expected = scores(open_scorer(str(MODELS / name), runtime=OPENVINO))
+    if operators:
+        expected = [relevance(value or 0.0, "logit") for value in expected]
+    for _ in range(2):  # the first use compiles, the second finds it
+        scorer = open_scorer(str(model), runtime=OPENVINO)
+        assert scorer.info.scale == ("probability" if operators else "logit")
+        assert scores(scorer) == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path) -> None:
     folder = describe(MODELS / "bert", "bert")
-    expected = open_openvino(folder, 1, Prepared(root)).logits([([5, 6, 7], [0, 0, 0])])
+    expected = open_openvino(folder, 1, Prepared(root)).scores([([5, 6, 7], [0, 0, 0])])
     (blob,) = root.glob("*/compiled.blob")
     blob.write_bytes(b"nothing of the kind")
     store = Prepared(root)
-    assert open_openvino(folder, 1, store).logits([([5, 6, 7], [0, 0, 0])]) == expected
+    assert open_openvino(folder, 1, store).scores([([5, 6, 7], [0, 0, 0])]) == expected
     (note,) = store.notes
     assert "was damaged" in note
 

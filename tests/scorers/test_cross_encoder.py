@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import ALONE, Row
+from rerank_cli.scorers.cross_encoder import open_local
 from tests.conftest import MODELS
 from tests.support.folders import (
     copy_model,
     graph_of,
     in_onnx_folder,
     with_external_data,
+    with_last_operators,
     with_narrow_inputs,
 )
 
@@ -45,6 +48,51 @@ def test_scores_are_those_of_transformers(
     scored = scorer.score([pair(str(row["query"]), str(row["passage"])) for row in rows])
     assert scored.values == pytest.approx([row["logit"] for row in rows], abs=1e-4)
     assert scored.usage == {"total_tokens": sum(int(str(row["tokens"])) for row in rows)}
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+@pytest.mark.parametrize(
+    ("name", "operators"),
+    [
+        ("bert", ["Sigmoid"]),
+        ("bert", ["Sigmoid", "Flatten", "Identity"]),
+        ("bert-classes", ["Softmax"]),
+        ("bert-classes", ["Softmax", "Second"]),
+    ],
+)
+def test_a_graph_that_gives_probabilities_is_not_squeezed_again(
+    name: str,
+    operators: list[str],
+    is_prepared: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared") if is_prepared else "off")
+    model = str(with_last_operators(name, tmp_path, *operators))
+    texts = [str(row["passage"]) for row in references(name)]
+    logits = rank("water", texts, open_scorer(str(MODELS / name)))
+    for _ in range(1 + is_prepared):  # the first use prepares, the second finds it
+        ranking = rank("water", texts, open_scorer(model))
+        assert (ranking.info.scale, logits.info.scale) == ("probability", "logit")
+        assert [result.index for result in ranking] == [result.index for result in logits]
+        for result, other in zip(ranking, logits, strict=True):
+            assert result.relevance_score == result.raw_score
+            assert result.relevance_score == pytest.approx(other.relevance_score, abs=1e-6)
+
+
+def test_two_classes_of_a_log_softmax_differ_by_their_logit(tmp_path: Path) -> None:
+    scorer = open_scorer(str(with_last_operators("bert-classes", tmp_path, "LogSoftmax")))
+    assert scorer.info.scale == "logit"
+    rows = references("bert-classes")
+    scored = scorer.score([pair(str(row["query"]), str(row["passage"])) for row in rows])
+    assert scored.values == pytest.approx([row["logit"] for row in rows], abs=1e-4)
+
+
+def test_a_scale_that_is_stated_is_the_one(tmp_path: Path) -> None:
+    folder = describe(with_last_operators("bert", tmp_path, "Sigmoid"), "x")
+    assert open_local(folder, RuntimeOptions()).info.scale == "probability"
+    stated = replace(folder, scale="unbounded")
+    assert open_local(stated, RuntimeOptions()).info.scale == "unbounded"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,7 +259,7 @@ class MeetingGraph:
         self._meeting = threading.Barrier(expected)
         self._lock = threading.Lock()
 
-    def logits(self, rows: Sequence[Row]) -> list[float]:
+    def scores(self, rows: Sequence[Row]) -> list[float]:
         ((ids, types),) = rows
         with self._lock:
             self.lengths.append(len(ids))

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from tests.conftest import MODELS
@@ -50,6 +51,34 @@ def with_narrow_inputs(name: str, to: Path) -> Path:
         wide = f"{spec.name}.wide"
         cast = onnx.helper.make_node("Cast", [spec.name], [wide], to=onnx.TensorProto.INT64)
         model.graph.node.insert(0, cast)
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def with_last_operators(name: str, to: Path, *operators: str, **attributes: int) -> Path:
+    """The graph with more operators behind it, in their order; each takes what the last one gives.
+
+    `Second` is a Gather of the second class. `attributes` are those of a softmax.
+    """
+    folder = copy_model(name, to)
+    model = onnx.load(folder / "model.onnx")
+    (output,) = model.graph.output
+    make, last = onnx.helper, output.name
+    for number, operator in enumerate(operators):
+        made = f"after.{number}"
+        if operator == "Second":
+            index = onnx.numpy_helper.from_array(np.int64(1), f"index.{number}")
+            model.graph.initializer.append(index)
+            node = make.make_node("Gather", [last, index.name], [made], axis=1)
+        elif operator == "Cast":
+            node = make.make_node("Cast", [last], [made], to=onnx.TensorProto.FLOAT)
+        else:
+            own = attributes if operator.endswith("Softmax") else {}
+            node = make.make_node(operator, [last], [made], **own)
+        model.graph.node.append(node)
+        last = made
+    kind = onnx.TensorProto.FLOAT
+    model.graph.output[0].CopyFrom(make.make_tensor_value_info(last, kind, None))
     onnx.save(model, folder / "model.onnx")
     return folder
 

@@ -42,9 +42,9 @@ CONTENT = st.one_of(
 FLAGS = ["--grep", "-0", "--passages", "--keep-empty", "--scores", "--explain", "-v", "--strict"]
 OPTIONS = st.tuples(
     st.sampled_from([[], *([f"--unit={unit}"] for unit in Unit)]),
-    st.sampled_from([[], *([f"--input-format={form}"] for form in InputFormat)]),
+    st.sampled_from([[], *([f"--input-format={format_}"] for format_ in InputFormat)]),
     st.sampled_from([[], *([f"--prepend={choice}"] for choice in Prepend)]),
-    st.sampled_from([[], *(["-f", form] for form in Format)]),
+    st.sampled_from([[], *(["-f", format_] for format_ in Format)]),
     st.sampled_from([[], ["--field", "text"], ["--field", "a.b", "--id-field", "id"]]),
     st.lists(st.sampled_from(FLAGS), max_size=3),
     st.sampled_from([[], ["-n", "1"], ["--within", "0.5"], ["--chunk-tokens", "8"]]),

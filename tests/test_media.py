@@ -166,18 +166,18 @@ def test_json_has_the_image_where_a_text_would_be(look: Run) -> None:
     assert file["passage"] == {"image": "pics/fox.JPG", "raw_score": 1}
 
 
-@pytest.mark.parametrize("form", list(Format))
+@pytest.mark.parametrize("format_", list(Format))
 @pytest.mark.parametrize("more", [[], ["--passages"], ["--chunk-tokens", "8", "--explain"]])
-def test_every_format_writes_them(form: Format, more: list[str], look: Run) -> None:
-    if "--explain" in more and form not in (Format.TABLE, Format.JSON, Format.JSONL, Format.MD):
+def test_every_format_writes_them(format_: Format, more: list[str], look: Run) -> None:
+    if "--explain" in more and format_ not in (Format.TABLE, Format.JSON, Format.JSONL, Format.MD):
         more = more[:2]
     Path("a.jsonl").write_text(json.dumps({"image": URL}) + "\n" + json.dumps({"video": DATA}))
     paths = ["a.jsonl", "pics/dog.png", "pics/note.md"]
-    ran = look("fox", "-f", form.value, *more, *paths)
+    ran = look("fox", "-f", format_.value, *more, *paths)
     assert (ran.code, ran.err) == (0, "")
-    expected = ["pics/dog.png", "a.jsonl" if form in (Format.PATHS, Format.TREC) else URL]
+    expected = ["pics/dog.png", "a.jsonl" if format_ in (Format.PATHS, Format.TREC) else URL]
     assert all(word in ran.out for word in expected)
-    assert "iVBOR" not in ran.out or form in (Format.JSON, Format.JSONL, Format.TEXT)
+    assert "iVBOR" not in ran.out or format_ in (Format.JSON, Format.JSONL, Format.TEXT)
     assert look("fox", *more[:2], *paths, terminal=100).code == 0
 
 

@@ -264,9 +264,9 @@ def export_(
     if as_json:
         terminal.write([format_json([asdict(fidelity) for fidelity in found])])
         return ExitCode.OK
-    form = "the largest difference of logits {largest:.5f}, rank correlation {correlation:.3f}"
+    template = "the largest difference of scores {largest:.5f}, rank correlation {correlation:.3f}"
     terminal.write_table(
-        [(str(out / fidelity.precision), form.format(**asdict(fidelity))) for fidelity in found]
+        [(str(out / fidelity.precision), template.format(**asdict(fidelity))) for fidelity in found]
     )
     return ExitCode.OK
 

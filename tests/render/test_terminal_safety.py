@@ -24,24 +24,24 @@ def nasty(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("options", [[], ["--explain", "--full"], ["--scores", "-0"]])
-@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("format_", Format)
 def test_no_format_lets_a_control_character_through(
-    form: Format, options: list[str], rerank: Run, tmp_path: Path
+    format_: Format, options: list[str], rerank: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "a\x1b[2J\x9b\u202e.txt"
     path.write_bytes(NASTY.encode() + b"\r\n \x1b\x9b\xff fox\r\n")
-    arguments = ["fox", str(path), "-f", form, "-m", "bm25", "--color", "never"]
+    arguments = ["fox", str(path), "-f", format_, "-m", "bm25", "--color", "never"]
     arguments += ["--unit", "line", "--keep-empty"]
     ran = rerank(*arguments, *options, terminal=80)
-    refused = "--explain" in options and form not in EXPLAINING
-    refused |= "--scores" in options and form is Format.PATHS
+    refused = "--explain" in options and format_ not in EXPLAINING
+    refused |= "--scores" in options and format_ is Format.PATHS
     assert (ran.code, bool(ran.out)) == ((2, False) if refused else (0, True))
     assert not ACTIVE.search(ran.out)
 
 
-@pytest.mark.parametrize("form", Format)
-def test_nor_do_records_and_their_ids(form: Format, nasty: str, rerank: Run) -> None:
-    ran = rerank("fox", nasty, "-f", form, "-m", "bm25", "--color", "never", terminal=80)
+@pytest.mark.parametrize("format_", Format)
+def test_nor_do_records_and_their_ids(format_: Format, nasty: str, rerank: Run) -> None:
+    ran = rerank("fox", nasty, "-f", format_, "-m", "bm25", "--color", "never", terminal=80)
     assert ran.code == 0, ran.err
     assert ran.out
     assert not ACTIVE.search(ran.out)
@@ -49,8 +49,11 @@ def test_nor_do_records_and_their_ids(form: Format, nasty: str, rerank: Run) -> 
 
 def test_json_on_a_terminal_is_still_the_same_json(rerank: Run) -> None:
     arguments = ["fox", "-d", NASTY.replace("\0", ""), "-m", "bm25"]
-    for form in ("json", "jsonl"):
-        piped, shown = rerank(*arguments, "-f", form), rerank(*arguments, "-f", form, terminal=80)
+    for format_ in ("json", "jsonl"):
+        piped, shown = (
+            rerank(*arguments, "-f", format_),
+            rerank(*arguments, "-f", format_, terminal=80),
+        )
         assert piped.out != shown.out
         assert json.loads(piped.out) == json.loads(shown.out)
 

@@ -158,7 +158,7 @@ _NOTED = 0.1  # seconds
 _SYNCED = 5.0
 
 
-class Writer(Protocol):
+class OutcomeWriter(Protocol):
     """Takes outcomes, and knows up to where all of them are written; as `Sink` has it."""
 
     def add(self, outcome: Outcome) -> None: ...
@@ -199,7 +199,7 @@ class Job:
         self,
         source: Source,
         flow: Flow,
-        writer: Writer,
+        writer: OutcomeWriter,
         *,
         errors: Sink | None = None,
         journal: Journal | None = None,

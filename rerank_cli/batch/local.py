@@ -16,7 +16,7 @@ from rerank_cli.batch.job import (
     Job,
     LineWriter,
     Mark,
-    Writer,
+    OutcomeWriter,
     identity_of,
     is_whole_job,
     journal_and_start,
@@ -158,7 +158,9 @@ def _check_files(options: BatchOptions) -> None:
             raise UsageError(f"{other} and {option} name one file")
 
 
-def _writer(options: BatchOptions, source: Source, terminal: Terminal, start: Mark) -> Writer:
+def _writer(
+    options: BatchOptions, source: Source, terminal: Terminal, start: Mark
+) -> OutcomeWriter:
     pairs, output = options.fields.pairs, options.file
     if output is not None and output.suffix == PARQUET_SUFFIX:
         assert isinstance(source, Rows)  # noqa: S101 - `_check` has seen to it

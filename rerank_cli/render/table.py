@@ -148,7 +148,7 @@ def chunks_of(result: Ranked) -> Sequence[ScoredChunk]:
     return result.explanation if len(result.explanation) > 1 else ()
 
 
-class Figures:
+class RowCells:
     """The cells before the passage, `widths` wide; `passage` is what is left beside them."""
 
     def __init__(self, ranking: Ranking, width: int) -> None:
@@ -250,7 +250,7 @@ def draw(ranking: Ranking, console: Console, *, full: bool = False) -> None:
     """Draw the results on a console: a row each, below it its chunks if it is explained."""
     if not (ranking.results or ranking.blanks):
         return
-    figures = Figures(ranking, console.width)
+    figures = RowCells(ranking, console.width)
     extracts = Extracts(ranking.query, figures.passage, console)
     grid = Table(box=None, show_header=False, padding=(0, GAP, 0, 0), pad_edge=False)
     for width in figures.widths:

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from rerank_cli.cli import app
-from rerank_cli.cli.typer_commands import OTHER, panel_of, settings_in
+from rerank_cli.cli.typer_commands import OTHER_GROUP, panel_of, settings_in
 
 PAGE = Path(__file__).resolve().parent.parent / "rerank_cli" / "data" / "rerank.1"
 # The rest of ENVIRONMENT and FILES, which no option declares.
@@ -100,7 +100,7 @@ def options(command: Any, ctx: Any) -> Iterator[str]:
     for option in command.get_params(ctx):
         if option.param_type_name == "option" and not option.hidden:
             groups.setdefault(panel_of(option), []).append(option)
-    for name in sorted(groups, key=lambda group: group == OTHER):
+    for name in sorted(groups, key=lambda group: group == OTHER_GROUP):
         yield f".SS {roff(name)}"
         for option in groups[name]:
             usage, text = option.get_help_record(ctx)

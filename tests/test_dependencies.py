@@ -144,7 +144,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Parameter.handle_parse_result": (
         lambda: parameters()[0].handle_parse_result(made(), {}, []) is not None,
-        f"have `effective` in {_FILE} ask an option for its default in another way",
+        f"have `setting_values` in {_FILE} ask an option for its default in another way",
     ),
     "Parameter.get_help_record": (
         lambda: parameters()[0].get_help_record(made())[0].startswith("-n, --number"),
@@ -171,7 +171,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Context.get_parameter_source": (
         lambda: sources() == ["DEFAULT", "COMMANDLINE", "DEFAULT_MAP"],
-        f"have `is_given`, `is_chosen` and `effective` in {_FILE} ask where a value is from",
+        f"have `is_given`, `is_chosen` and `setting_values` in {_FILE} ask where a value is from",
     ),
     "Context.resilient_parsing": (
         lambda: made("-n", "0", resilient_parsing=True).resilient_parsing,
@@ -179,7 +179,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Context.find_root": (
         lambda: made().find_root().command.name == "command",
-        f"have `every_command` in {_FILE} find the program in another way",
+        f"have `all_commands` in {_FILE} find the program in another way",
     ),
     "Command.parse_args": (
         lambda: called("parse_args", "get_params"),

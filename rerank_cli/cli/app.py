@@ -1,6 +1,6 @@
-"""The program: its commands, the default one, and the one place where errors become messages.
+"""The program: its commands, its options, and the one place where errors become messages.
 
-Starts fast: what only scoring or drawing needs is imported by the commands, when they run.
+It starts fast, because commands import what they need when they run.
 """
 
 import io
@@ -17,7 +17,7 @@ from rerank_cli.cli import options
 from rerank_cli.cli.completion import VARIABLE, Shell, answer, install, script
 from rerank_cli.cli.typer_commands import (
     CONCISE_HELP,
-    DEFAULT,
+    DEFAULT_COMMAND,
     DefaultGroup,
     RankCommand,
 )
@@ -26,9 +26,9 @@ from rerank_cli.terminal import PipeClosed, warn
 
 
 class Commands(DefaultGroup):
-    """All commands; those of other modules cost nothing until they are named."""
+    """All commands of the program. Those of other modules are imported when they run."""
 
-    elsewhere: ClassVar[dict[str, tuple[str, str]]] = {
+    lazy_commands: ClassVar[dict[str, tuple[str, str]]] = {
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "batch": ("rerank_cli.commands.batch", "Rank the documents of many queries."),
@@ -43,13 +43,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    add_help_option=False,  # help is the default command's
+    add_help_option=False,  # the default command has it
 )
 
 
 @app.callback()
 def _commands() -> None:
-    """Make the commands a group, though only one is declared here."""
+    """Make the app a group, although only one command is declared here."""
 
 
 EPILOG = """\
@@ -58,7 +58,7 @@ Exit codes: 0 results; 1 nothing left to show; 2 usage or bad input; 3 the model
 """
 
 
-def _show_script(ctx: typer.Context, shell: Shell | None) -> None:
+def _print_script(ctx: typer.Context, shell: Shell | None) -> None:
     if shell and not ctx.resilient_parsing:
         typer.echo(script(shell), nl=False)
         raise typer.Exit
@@ -72,8 +72,8 @@ def _install_script(ctx: typer.Context, shell: Shell | None) -> None:
         raise typer.Exit
 
 
-def _show_version(ctx: typer.Context, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:  # which is how completion reads a line
+def _print_version(ctx: typer.Context, version: bool) -> None:
+    if version and not ctx.resilient_parsing:  # completion parses resiliently
         typer.echo(f"rerank {__version__}")
         raise typer.Exit
 
@@ -83,7 +83,7 @@ def program_options(
         Shell | None,
         typer.Option(
             "--show-completion",
-            callback=_show_script,
+            callback=_print_script,
             is_eager=True,
             help="Print the script that completes command lines in a shell.",
         ),
@@ -105,13 +105,15 @@ def program_options(
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Options of the program itself."""
 
 
-@app.command(DEFAULT, cls=RankCommand, epilog=EPILOG)
+@app.command(DEFAULT_COMMAND, cls=RankCommand, epilog=EPILOG)
 @options.with_options(
     options.input_options,
     options.model_options,
@@ -137,7 +139,7 @@ def rank(ctx: typer.Context) -> int:
     rerank -m cohere/rerank-v3.5 "fox" *.txt     with a provider's model
     """
     progress.lap(progress.STARTING)
-    options.output_format(ctx)  # raises where two are given
+    options.output_format(ctx)  # raises if two are given
 
     from rerank_cli.scorers import BM25, open_in_background
 
@@ -161,29 +163,29 @@ def rank(ctx: typer.Context) -> int:
 
 
 def main() -> None:
-    """Run the command line and leave the process with its exit code."""
+    """Run the command line and end the process with its exit code."""
     code = run(progress.take_timing_option(sys.argv[1:]))
     if progress.is_timed:
         with suppress(OSError):
             sys.stderr.write(f"{progress.report_laps()}\n")
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # whatever could not be written has been said
+        with suppress(OSError):  # errors of writing were reported before
             stream.flush()
-    # Leaving in the usual way would take numpy and onnxruntime down piece by piece: a tenth of a
-    # short run, for nothing.
+    # A usual exit tears numpy and onnxruntime down piece by piece: a tenth of a short run, for
+    # nothing.
     os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line, say on stderr what went wrong, and return the exit code."""
-    # Closed by whoever started us: what would go there goes nowhere.
+    """Run one command line, report errors on stderr, and return the exit code."""
+    # The caller may have closed a stream: write to nowhere then.
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    if VARIABLE in os.environ:  # a shell asks what may stand at the cursor
-        with suppress(OSError):  # a line that is being typed is no place for a traceback
+    if VARIABLE in os.environ:  # a shell asks for completions
+        with suppress(OSError):  # a traceback would spoil the line that the user types
             sys.stdout.write(answer(typer.main.get_command(app), arguments))
         return ExitCode.OK
     if not arguments:
@@ -191,7 +193,7 @@ def run(arguments: list[str]) -> int:
         return ExitCode.USAGE
     try:
         return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
-    except (PipeClosed, SystemExit):  # typer leaves by the latter if help meets a closed pipe
+    except (PipeClosed, SystemExit):  # typer raises the latter if help meets a closed pipe
         return ExitCode.OK
     except OSError as error:
         warn(sys.stderr, str(error))
@@ -201,11 +203,11 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        command = context.command_path.removesuffix(f" {DEFAULT}") if context else "rerank"
+        command = context.command_path.removesuffix(f" {DEFAULT_COMMAND}") if context else "rerank"
         message = error.format_message().removesuffix(".")
         warn(sys.stderr, message, f"{command} --help shows every option")
         return ExitCode.USAGE
-    except Exception:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is said so
+    except Exception:  # noqa: BLE001 - the boundary: any other error is a bug
         traceback.print_exc()
         warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")
         return ExitCode.BUG

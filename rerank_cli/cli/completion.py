@@ -1,14 +1,14 @@
-"""Answers a shell that asks how a command line may go on.
+"""Completes command lines in a shell, and installs the scripts that make a shell ask.
 
-The scripts of `shells` call this program with `_RERANK_COMPLETE` set to the shell's name. zsh and
-fish give the words as arguments, the last one being the incomplete one; bash gives the line up to
-the cursor in `COMP_LINE`, and in `_RERANK_BREAKS` the characters at which it breaks words. The
-answer is a line, `files` (the shell completes files itself) or `values`, and then the values, a
-line each, for zsh and fish with a tab and what they mean. An argument is a file if its metavar
-says FILE, an option's value if nothing else is known of it.
+A script of data/completion runs this program with `_RERANK_COMPLETE` set to the shell's name. zsh
+and fish pass the words as arguments, the incomplete one last. bash passes the line up to the cursor
+in `COMP_LINE`, and in `_RERANK_BREAKS` the characters that end its words. The first line of the
+answer is `files`, so that the shell completes files itself, or `values`. Then each value has a
+line, for zsh and fish with a tab and its meaning. Files complete an argument whose metavar contains
+FILE, and the value of an option that is neither a choice nor a number.
 
-Typer's own completion is not used: it imports rich for every answer, splits lines where they are
-quoted, does not know a default command, and its installer changes the style of all completion.
+Typer's own completion is not used: it imports rich for every answer, splits lines inside quotation
+marks, knows no default command, and its installer changes how all completion looks.
 """
 
 import os
@@ -20,36 +20,45 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from rerank_cli.cli.typer_commands import DEFAULT, elsewhere, is_given, value_type
+from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, is_given, lazy_commands, value_type
 from rerank_cli.errors import OutputError, RerankError
 
-VARIABLE = "_RERANK_COMPLETE"  # which the scripts of shells set
-# A value and what it means; None where files are wanted.
+VARIABLE = "_RERANK_COMPLETE"
+_SCRIPTS_FOLDER = Path(__file__).parent.parent / "data" / "completion"
+# Pairs of a value and its meaning; None for files.
 Values = list[tuple[str, str]] | None
+
+
+class Shell(StrEnum):
+    """A shell that has a script."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
 
 
 def answer(program: Any, arguments: list[str], environ: Mapping[str, str] = os.environ) -> str:
     """Answer the shell that `environ` names; `program` is the group of all commands."""
-    bash = environ.get(VARIABLE) == "bash"
-    if bash:
-        words = _words_of(environ.get("COMP_LINE", ""), arguments[0] if arguments else "")
+    is_bash = environ.get(VARIABLE) == Shell.BASH
+    if is_bash:
+        words = _split_line(environ.get("COMP_LINE", ""), arguments[0] if arguments else "")
     else:
         words = arguments
     *before, incomplete = words or [""]
     try:
         values = complete(program, before, incomplete)
-    except RerankError:  # a file of the user's is broken: not the moment to say so
+    except RerankError:  # a file of the user is broken, but this is no place for a message
         values = []
     if values is None:
         return "files\n"
-    if bash:
-        kept = _kept_by_bash(incomplete, environ.get("_RERANK_BREAKS", ""))
-        return "\n".join(["values", *(value[kept:] for value, _ in values)]) + "\n"
+    if is_bash:
+        start = _bash_start(incomplete, environ.get("_RERANK_BREAKS", ""))
+        return "\n".join(["values", *(value[start:] for value, _ in values)]) + "\n"
     return "\n".join(["values", *("\t".join(value) for value in values)]) + "\n"
 
 
 def complete(program: Any, words: list[str], incomplete: str) -> Values:
-    """Find what an incomplete word after `words` may become."""
+    """Find the values that complete an incomplete word after `words`."""
     command, name = program, "rerank"
     ctx = command.make_context(name, [], resilient_parsing=True)
     while isinstance(command, TyperGroup):
@@ -57,12 +66,12 @@ def complete(program: Any, words: list[str], incomplete: str) -> Values:
         if words and words[0] in names:
             name, words = words[0], words[1:]
         elif words[:1] in ([], ["help"]) and not incomplete.startswith("-"):
-            found = _commands(command, ctx, incomplete)
-            if found or command is not program or words:
-                return found
-            name = DEFAULT
-        elif DEFAULT in names:
-            name = DEFAULT
+            commands = _commands(command, ctx, incomplete)
+            if commands or command is not program or words:
+                return commands
+            name = DEFAULT_COMMAND
+        elif DEFAULT_COMMAND in names:
+            name = DEFAULT_COMMAND
         else:
             return _names(command.get_params(ctx), ctx, incomplete)
         command = command.get_command(ctx, name)
@@ -72,9 +81,9 @@ def complete(program: Any, words: list[str], incomplete: str) -> Values:
 
 
 def _commands(group: Any, ctx: Any, incomplete: str) -> list[tuple[str, str]]:
-    cheap = {name: text for name, (_, text) in elsewhere(ctx).items()}
+    sentences = {name: text for name, (_, text) in lazy_commands(ctx).items()}
     return [
-        (name, cheap.get(name) or group.get_command(ctx, name).get_short_help_str(80))
+        (name, sentences.get(name) or group.get_command(ctx, name).get_short_help_str(80))
         for name in group.list_commands(ctx)
         if name.startswith(incomplete)
     ]
@@ -82,14 +91,19 @@ def _commands(group: Any, ctx: Any, incomplete: str) -> list[tuple[str, str]]:
 
 def _parameters(command: Any, ctx: Any, words: list[str], incomplete: str) -> Values:
     parameters = command.get_params(ctx)
-    options = {name: one for one in parameters for name in one.opts if name.startswith("-")}
+    options = {
+        name: parameter
+        for parameter in parameters
+        for name in parameter.opts
+        if name.startswith("-")
+    }
     if "--" not in words:
-        wanting = options.get(words[-1]) if words else None
-        if wanting and not wanting.is_flag:
-            return _values(wanting, ctx, incomplete)
-        name, equals, begun = incomplete.partition("=")
+        option = options.get(words[-1]) if words else None
+        if option and not option.is_flag:
+            return _values(option, ctx, incomplete)
+        name, equals, value_start = incomplete.partition("=")
         if equals and name in options:
-            values = _values(options[name], ctx, begun)
+            values = _values(options[name], ctx, value_start)
             return values and [(f"{name}={value}", text) for value, text in values]
         if incomplete.startswith("-"):
             return _names(parameters, ctx, incomplete)
@@ -97,14 +111,14 @@ def _parameters(command: Any, ctx: Any, words: list[str], incomplete: str) -> Va
         if argument.param_type_name == "argument" and (
             argument.nargs == -1 or not is_given(ctx, argument.name)
         ):
-            files = "FILE" in (argument.metavar or "")
-            return _items(argument, ctx, incomplete) or (None if files else [])
+            takes_files = "FILE" in (argument.metavar or "")
+            return _items(argument, ctx, incomplete) or (None if takes_files else [])
     return []
 
 
 def _names(parameters: list[Any], ctx: Any, incomplete: str) -> list[tuple[str, str]]:
-    """Names of options, as far as they can be given (again); short ones after a single hyphen."""
-    found = []
+    """The names of options that may still be given; short names only after a single hyphen."""
+    completions = []
     for option in parameters:
         repeatable = option.param_type_name == "option" and option.multiple
         if option.param_type_name != "option" or option.hidden:
@@ -113,16 +127,16 @@ def _names(parameters: list[Any], ctx: Any, incomplete: str) -> list[tuple[str, 
             continue
         names = [*option.opts, *(option.secondary_opts if incomplete.startswith("--no") else [])]
         text = (option.help or "").partition(". ")[0].rstrip(".")
-        found += [(name, text) for name in names if name.startswith(incomplete)]
-    return found
+        completions += [(name, text) for name in names if name.startswith(incomplete)]
+    return completions
 
 
 def _values(option: Any, ctx: Any, incomplete: str) -> Values:
-    """Values of an option; what is neither a choice nor a number may be a file's name."""
-    found = _items(option, ctx, incomplete)
+    """The values of an option; None for files, if it is neither a choice nor a number."""
+    items = _items(option, ctx, incomplete)
     kind = value_type(option)
-    listed = isinstance(kind, type) and issubclass(kind, StrEnum | int | float)
-    return found if found or listed else None
+    takes_no_file = isinstance(kind, type) and issubclass(kind, StrEnum | int | float)
+    return items if items or takes_no_file else None
 
 
 def _items(parameter: Any, ctx: Any, incomplete: str) -> list[tuple[str, str]]:
@@ -130,17 +144,17 @@ def _items(parameter: Any, ctx: Any, incomplete: str) -> list[tuple[str, str]]:
     return [(item.value, " ".join((item.help or "").split())) for item in items]
 
 
-def _kept_by_bash(incomplete: str, breaks: str) -> int:
-    """How much of a word bash keeps, as it replaces only what follows the last of its breaks.
+def _bash_start(incomplete: str, breaks: str) -> int:
+    """Where the part of a word starts that bash replaces: after the last break character.
 
-    Of its breaks, readline takes $ and @ for the beginning of what is replaced.
+    Readline replaces the characters $ and @ too.
     """
-    places = [place for place, one in enumerate(incomplete) if one in breaks]
+    places = [place for place, character in enumerate(incomplete) if character in breaks]
     return places[-1] + (incomplete[places[-1]] not in "$@") if places else 0
 
 
-def _words_of(line: str, program: str) -> list[str]:
-    """Split the line of a shell, up to the cursor, into the words after the program's name."""
+def _split_line(line: str, program: str) -> list[str]:
+    """Split a shell's line, up to the cursor, into the words after the program's name."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="")
     lexer.whitespace_split = True
     lexer.commenters = ""
@@ -149,34 +163,23 @@ def _words_of(line: str, program: str) -> list[str]:
         words += lexer
         if line[-1:].isspace() or not line:
             words.append("")
-    except ValueError:  # a quote that is still open
+    except ValueError:  # an open quotation mark
         words.append(str(lexer.token))
     return words[words.index(program) + 1 :] if program in words else words[1:]
 
 
-_SCRIPTS = Path(__file__).parent.parent / "data" / "completion"
-
-
-class Shell(StrEnum):
-    """A shell that there is a script for."""
-
-    BASH = "bash"
-    ZSH = "zsh"
-    FISH = "fish"
-
-
 def script(shell: Shell) -> str:
-    """The script that teaches a shell to ask this program."""
-    return (_SCRIPTS / f"rerank.{shell}").read_text(encoding="utf-8")
+    """The script that makes a shell ask this program."""
+    return (_SCRIPTS_FOLDER / f"rerank.{shell}").read_text(encoding="utf-8")
 
 
 def install(shell: Shell) -> list[Path]:
-    """Write a shell's script and, where it must be told, a line into its start file.
+    """Write a shell's script, and for bash and zsh a line into the start file that reads it.
 
-    Returns the files that were changed. fish looks into a folder by itself; for the others the
-    script is among our data, and the line is added once. Raises `OutputError`.
+    Returns the files that were changed. A line that is already there is not added again. fish finds
+    the script by its folder. Raises `OutputError`.
     """
-    from rerank_cli.atomic_files import replace_file  # every start imports this module
+    from rerank_cli.atomic_files import replace_file  # not at every start
     from rerank_cli.user_files import data_directory
 
     home = Path(os.path.expanduser("~"))
@@ -191,15 +194,15 @@ def install(shell: Shell) -> list[Path]:
     if shell is Shell.ZSH:
         start = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
     line = f"source {shlex.quote(str(place))}  # completion of rerank"
-    content = _with_line(start, os.fsencode(line))
+    content = _add_line(start, os.fsencode(line))
     if content is None:
         return [place]
     replace_file(start, content)
     return [place, start]
 
 
-def _with_line(path: Path, line: bytes) -> bytes | None:
-    """A file's content with a line more, or nothing where it has it already."""
+def _add_line(path: Path, line: bytes) -> bytes | None:
+    """A file's content with one line more; None if it has the line already."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -208,5 +211,6 @@ def _with_line(path: Path, line: bytes) -> bytes | None:
         raise OutputError(f"{path}: {error.strerror}") from error
     if line in content.splitlines():
         return None
-    ended = content if content.endswith(b"\n") or not content else content + b"\n"
-    return ended + line + b"\n"
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    return content + line + b"\n"

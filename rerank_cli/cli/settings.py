@@ -1,7 +1,7 @@
-"""Settings: options that hold for every run, from `config.toml` and from the environment.
+"""Settings: options that config.toml or the environment sets for every run.
 
-Reads and checks the file. That flags come before the environment, that before the file, and the
-file before the defaults, is typer's doing (`usage`); keys are in `keys`, changes in `edit`.
+Reads and checks config.toml. Typer decides which value holds: see `typer_commands`. `user_files`
+changes the file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,16 +14,17 @@ from typing import Any
 
 from rerank_cli.errors import ConfigError, UsageError
 
-WORDS: Mapping[str, bool] = MappingProxyType(
+BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 )
+_VARIABLE_PREFIX = "RERANK_"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What a value may be: text, a truth, a number in its range, or one of some words.
+class ValueKind:
+    """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
-    Both readers raise `ValueError` with a message that says what the value is not.
+    Both readers raise `ValueError` with a message that quotes the value.
     """
 
     type: type
@@ -33,19 +34,19 @@ class Kind:
     def from_text(self, text: str) -> Any:
         """Read a value from the command line or the environment."""
         if self.type is bool:
-            if text.lower() not in WORDS:
+            if text.lower() not in BOOLEAN_WORDS:
                 raise ValueError(self._refusal(text))
-            return WORDS[text.lower()]
+            return BOOLEAN_WORDS[text.lower()]
         if not text:
             raise ValueError("the value is empty")
         try:
             value = self.type(text)
         except ValueError as error:
             raise ValueError(self._refusal(text)) from error
-        return self._in_range(value, text)
+        return self._check_range(value, text)
 
     def from_toml(self, value: Any) -> Any:
-        """Take a value that TOML has read; a number in quotes is none."""
+        """Check a value from TOML, where a number in quotes is not a number."""
         fits: tuple[type, ...] = (str,) if issubclass(self.type, str) else (self.type,)
         if self.type is float:
             fits = (float, int)
@@ -54,12 +55,12 @@ class Kind:
         if value == "":
             raise ValueError("the value is empty")
         try:
-            return self._in_range(self.type(value), value)
+            return self._check_range(self.type(value), value)
         except ValueError as error:
             raise error if self.type in (int, float) else ValueError(self._refusal(value)) from None
 
     @property
-    def allowed(self) -> str:
+    def description(self) -> str:
         """What a value may be, in words."""
         if issubclass(self.type, StrEnum):
             return f"one of {', '.join(self.type)}"
@@ -70,14 +71,14 @@ class Kind:
         return "true or false" if self.type is bool else "text"
 
     @property
-    def words(self) -> list[str]:
-        """The values, where they can be listed."""
+    def choices(self) -> list[str]:
+        """All values; empty if they cannot be listed."""
         if issubclass(self.type, StrEnum):
             return [*self.type]
         return ["true", "false"] if self.type is bool else []
 
-    def _in_range(self, value: Any, given: Any) -> Any:
-        if value != value:
+    def _check_range(self, value: Any, given: Any) -> Any:
+        if value != value:  # NaN
             raise ValueError(self._refusal(given))
         if self.least is not None and value < self.least:
             raise ValueError(f"{given} is less than {self.least}")
@@ -86,31 +87,21 @@ class Kind:
         return value
 
     def _refusal(self, value: Any) -> str:
-        shown = shown_value(value) if isinstance(value, bool) else repr(value)
+        text = format_value(value) if isinstance(value, bool) else repr(value)
         if issubclass(self.type, StrEnum):
-            return f"{shown} is none of {', '.join(self.type)}"
+            return f"{text} is none of {', '.join(self.type)}"
         if self.type is bool:
-            return f"{shown} is neither true nor false"
-        return f"{shown} is not {self.allowed.partition(' of ')[0].partition(',')[0]}"
-
-
-def shown_value(value: Any) -> str:
-    """Write a value as a user would: `true`, not Python's `True`; nothing where there is none."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
-
-
-_PREFIX = "RERANK_"
+            return f"{text} is neither true nor false"
+        return f"{text} is not {self.description.partition(' of ')[0].partition(',')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """An option that is also a setting; `key` is its long name, `parameter` its name in Python."""
+    """An option that is a setting. `key` is its long name, `parameter` its name in Python."""
 
     key: str
     parameter: str
-    kind: Kind
+    kind: ValueKind
     help: str
 
     @property
@@ -120,19 +111,19 @@ class Setting:
 
 
 def variable_of(key: str) -> str:
-    """Name the environment variable of a setting."""
-    return _PREFIX + key.upper().replace("-", "_")
+    """The environment variable of a setting."""
+    return _VARIABLE_PREFIX + key.upper().replace("-", "_")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read what a file says, nothing where there is none; raises `ConfigError`."""
+    """Read config.toml; empty if there is no such file. Raises `ConfigError`."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    import tomllib  # which most runs have no file for
+    import tomllib  # most runs have no config.toml
 
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
@@ -143,31 +134,38 @@ def read_config(path: Path) -> dict[str, Any]:
 def check_config(
     content: Mapping[str, Any], path: Path, settings: Mapping[str, Setting]
 ) -> dict[str, Any]:
-    """Check all that a file says and return the values by key; raises `ConfigError`."""
+    """Check all of config.toml and return its values by key; raises `ConfigError`."""
     values = {}
     for key, value in content.items():
         if key not in settings:
-            raise ConfigError(f"{path}: no setting is called {key}", hint=nearest(key, settings))
+            raise ConfigError(f"{path}: no setting is called {key}", hint=_suggest(key, settings))
         try:
             values[key] = settings[key].kind.from_toml(value)
         except ValueError as error:
             raise ConfigError(
                 f"{path}: {key}: {error}",
-                hint=f"{key} is {settings[key].kind.allowed}; to be rid of it: "
+                hint=f"{key} is {settings[key].kind.description}; to be rid of it: "
                 f"rerank config unset {key}",
             ) from error
     return values
 
 
 def find_setting(key: str, settings: Mapping[str, Setting]) -> Setting:
-    """Find a setting by its key; raises `UsageError` with the nearest ones."""
+    """Find a setting by its key; raises `UsageError` with similar keys."""
     if key not in settings:
-        raise UsageError(f"no setting is called {key}", hint=nearest(key, settings))
+        raise UsageError(f"no setting is called {key}", hint=_suggest(key, settings))
     return settings[key]
 
 
-def nearest(key: str, settings: Iterable[str]) -> str:
-    """Say which keys are most like one that there is not, or all where none is."""
+def format_value(value: Any) -> str:
+    """Write a value as in config.toml: `true`, not `True`; empty for None."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _suggest(key: str, settings: Iterable[str]) -> str:
+    """Make a hint of the keys that are most like an unknown one, or all keys if none is."""
     known = sorted(settings)
     near = get_close_matches(key.lower().replace("_", "-"), known, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"settings: {', '.join(known)}"

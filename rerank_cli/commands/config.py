@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.cli.settings import Setting, find_setting, shown_value
+from rerank_cli.cli.settings import Setting, find_setting, format_value
 from rerank_cli.cli.typer_commands import (
     ListGroup,
     PlainCommand,
-    effective,
-    every_command,
+    all_commands,
     make_app,
+    setting_values,
     settings_in,
 )
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
@@ -34,7 +34,7 @@ app = make_app(ListGroup)
 
 
 def _settings(ctx: typer.Context) -> dict[str, Setting]:
-    return settings_in(every_command(ctx))
+    return settings_in(all_commands(ctx))
 
 
 def _complete_key(ctx: typer.Context) -> list[tuple[str, str]]:
@@ -44,8 +44,8 @@ def _complete_key(ctx: typer.Context) -> list[tuple[str, str]]:
 def _complete_value(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     setting = _settings(ctx).get(ctx.params.get("key") or "")
     if setting is None or setting.kind.type is bool:
-        return [(word, "") for word in (setting.kind.words if setting else [])]
-    options = [one for command in every_command(ctx) for one in command.params]
+        return [(word, "") for word in (setting.kind.choices if setting else [])]
+    options = [one for command in all_commands(ctx) for one in command.params]
     option = next(one for one in options if one.envvar == setting.variable)
     return [(item.value, "") for item in option.shell_complete(ctx, incomplete)]
 
@@ -95,7 +95,7 @@ def list_(
     rerank config list --json | jq '.settings[] | select(.origin != "default")'
     """
     terminal = Terminal.current()
-    values = effective(ctx)
+    values = setting_values(ctx)
     keys: list[str] = []
     try:
         keys = providers_with_keys()
@@ -112,7 +112,7 @@ def list_(
         }
         terminal.write([format_json(listing)])
     else:
-        rows = [(key, shown_value(value), origin) for key, (value, origin) in values.items()]
+        rows = [(key, format_value(value), origin) for key, (value, origin) in values.items()]
         rows += [(f"key for {name}", "set", str(keys_file())) for name in keys]
         terminal.write_table(rows)
     return ExitCode.OK
@@ -128,12 +128,12 @@ def get(ctx: typer.Context, key: Key) -> int:
     rerank config get top-n
     """
     find_setting(key, _settings(ctx))
-    value, _ = effective(ctx)[key]
+    value, _ = setting_values(ctx)[key]
     terminal = Terminal.current()
     if value is None:
         terminal.warn(f"{key} is not set", f"rerank config set {key} VALUE")
         return ExitCode.NOTHING
-    terminal.write([shown_value(value).encode("utf-8", "surrogateescape") + b"\n"])
+    terminal.write([format_value(value).encode("utf-8", "surrogateescape") + b"\n"])
     return ExitCode.OK
 
 
@@ -151,7 +151,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     try:
         read = setting.kind.from_text(value)
     except ValueError as error:
-        raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.allowed}") from error
+        raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.description}") from error
 
     from rerank_cli.user_files import put  # tomlkit, which nothing else needs
 

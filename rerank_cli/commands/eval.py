@@ -172,10 +172,10 @@ def models_of(
     """The models to measure: those given and those compared, else the one that is set."""
     models = [*(given or []), *(compare or ())]
     if not models:
-        from rerank_cli.cli.typer_commands import effective
+        from rerank_cli.cli.typer_commands import setting_values
         from rerank_cli.models.catalogue import default
 
-        models = [effective(ctx)["model"][0] or default()]
+        models = [setting_values(ctx)["model"][0] or default()]
     return list(dict.fromkeys(models))
 
 

@@ -16,7 +16,7 @@ import typer
 
 from rerank_cli import machine
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, effective, make_app
+from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app, setting_values
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
 from rerank_cli.models import (
     HUB,
@@ -83,7 +83,7 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
     """
 
     terminal = Terminal.current()
-    listed = [asdict(row) for row in list_models(effective(ctx)["model"][0])]
+    listed = [asdict(row) for row in list_models(setting_values(ctx)["model"][0])]
     if as_json:
         terminal.write([format_json(listed)])
     else:
@@ -195,7 +195,7 @@ def rm(
     for model in _models_called(name):
         Store.usual().remove(model)
         Terminal.current().say(f"{model.name}:{model.precision}: removed")
-    chosen = effective(ctx)["model"][0]
+    chosen = setting_values(ctx)["model"][0]
     if chosen is not None and is_local(chosen):
         try:
             find(chosen)
@@ -225,7 +225,7 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
         read_name(name)
     put(config_file(), "model", name)
     terminal = Terminal.current()
-    if effective(ctx)["model"][0] != name:
+    if setting_values(ctx)["model"][0] != name:
         terminal.warn("RERANK_MODEL is set too, and comes first")
     terminal.say(f"{name} is the default now")
     return ExitCode.OK

@@ -68,7 +68,7 @@ def test_sections_options_variables_and_commands_are_all_there() -> None:
             assert rf"\fB{name.replace('-', chr(92) + '-')}\fR" in PAGE
     for setting in SETTINGS.values():
         assert rf"\fB{setting.variable}\fR" in PAGE
-    for name in COMMAND.elsewhere:
+    for name in COMMAND.lazy_commands:
         assert f".SS rerank {name}" in PAGE
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.cli.settings import Kind, Setting, variable_of
+from rerank_cli.cli.settings import Setting, ValueKind, variable_of
 from tests.conftest import Run
 from tests.support.command_line import COMMAND, SETTINGS
 from tests.test_layers import modules_after
@@ -173,19 +173,19 @@ def test_a_run_without_a_file_reads_no_toml() -> None:
 @pytest.mark.parametrize(
     ("kind", "allowed"),
     [
-        (Kind(str), "text"),
-        (Kind(bool), "true or false"),
-        (Kind(int), "a whole number"),
-        (Kind(int, 1), "a whole number of 1 or more"),
-        (Kind(float, 0, 1), "a number of 0 or more, at most 1"),
+        (ValueKind(str), "text"),
+        (ValueKind(bool), "true or false"),
+        (ValueKind(int), "a whole number"),
+        (ValueKind(int, 1), "a whole number of 1 or more"),
+        (ValueKind(float, 0, 1), "a number of 0 or more, at most 1"),
     ],
 )
-def test_what_is_allowed_is_said(kind: Kind, allowed: str) -> None:
-    assert kind.allowed == allowed
+def test_what_is_allowed_is_said(kind: ValueKind, allowed: str) -> None:
+    assert kind.description == allowed
 
 
 def test_a_range_has_two_ends() -> None:
-    kind = Kind(float, 0, 1)
+    kind = ValueKind(float, 0, 1)
     assert (kind.from_text("0.5"), kind.from_toml(1)) == (0.5, 1.0)
     with pytest.raises(ValueError, match="2 is more than 1"):
         kind.from_text("2")

@@ -1,21 +1,21 @@
-"""Everything that can go wrong and be said in a sentence.
+"""The errors that users see, as a tree, and the exit codes of the program.
 
     RerankError             never raised itself
-    ├── UsageError      2   the command line or a call's arguments, a model's name among them
-    │   └── QueryTooLong    the query leaves the model no room for a passage
-    ├── ConfigError     2   a setting in config.toml or the environment, or a file of keys
-    │   └── UnusableProxy   the environment or the system names a proxy that cannot be used
-    ├── InputError      2   a file or record that cannot be read
-    │   └── MissingExtra    it needs a library that is not installed
-    ├── OutputError     2   results that cannot be written
+    ├── UsageError      2   the command line, or the arguments of a call, is wrong
+    │   └── QueryTooLong    the query leaves no room for a passage
+    ├── ConfigError     2   a setting, in config.toml or the environment, or a file of keys is wrong
+    │   └── UnusableProxy   a proxy of the environment or the system cannot be used
+    ├── InputError      2   a file or record cannot be read
+    │   └── MissingExtra    a library that comes with an extra is not installed
+    ├── OutputError     2   results cannot be written
     └── ScorerError     3   scoring failed
         ├── ModelError      a model's files are missing, damaged or of another kind
-        │   └── NotInstalled    a model that is known was not pulled yet
+        │   └── NotInstalled    a known model was not pulled yet
         └── ProviderError   a service could not be reached, or it refused
             └── AnswerError a server's answer is not a ranking of what it was sent
 
-A message says what, which and why in one line; a hint says what to do now. What is not in this
-tree is a bug, and ends in `ExitCode.BUG`.
+The number is the exit code. A message says what went wrong, where and why in one line; a hint says
+what to do now. Any other exception is a bug: the program ends with `ExitCode.BUG`.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a shell learns from a run. Where several apply: 130, 70, 2, 3, 4, 1."""
+    """The exit codes of the program. If several apply, the first of 130, 70, 2, 3, 4, 1 is used."""
 
     OK = 0
     NOTHING = 1
@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
 
 
 class RerankError(Exception):
-    """The root: carries a message, maybe a hint, and an exit code."""
+    """The root of the tree: a message, an optional hint, and an exit code."""
 
     exit_code = ExitCode.BUG
 
@@ -50,7 +50,7 @@ class UsageError(RerankError):
 
 
 class QueryTooLong(UsageError):
-    """The query has `tokens` tokens, of which `limit` fit beside a passage."""
+    """The query has `tokens` tokens, and only `limit` fit beside a passage."""
 
     def __init__(self, tokens: int, limit: int, model: str) -> None:
         super().__init__(
@@ -66,7 +66,7 @@ class ConfigError(RerankError):
 
 
 class UnusableProxy(ConfigError):
-    """`reason` is what httpx2 raised for a proxy of the environment or the system."""
+    """httpx2 raised `reason` for a proxy of the environment or the system."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(
@@ -80,7 +80,7 @@ class InputError(RerankError):
 
 
 class MissingExtra(InputError):
-    """`what` needs a library that comes with an extra of this package."""
+    """`what` needs a library that comes with the package's extra `extra`."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
@@ -92,7 +92,7 @@ class MissingExtra(InputError):
 
 @contextmanager
 def require_extra(what: str, extra: str) -> Iterator[None]:
-    """Raise `MissingExtra` where the block imports what is not installed."""
+    """Raise `MissingExtra` if an import in the block fails."""
     try:
         yield
     except ImportError as error:
@@ -112,7 +112,7 @@ class ModelError(ScorerError):
 
 
 class NotInstalled(ModelError):
-    """A model that could be pulled was not, so that `place` is not there."""
+    """A model that can be pulled is not installed: the path `place` does not exist."""
 
     def __init__(self, model: str, place: str) -> None:
         super().__init__(
@@ -123,9 +123,10 @@ class NotInstalled(ModelError):
 
 
 class ProviderError(ScorerError):
-    """`permanent` says that any other request would fail like it: the key, the model, the address.
+    """A request failed.
 
-    `transient` says that the same request may succeed another time.
+    A `permanent` error would fail every other request too: a wrong key, model or address. After a
+    `transient` error the same request may still succeed.
     """
 
     permanent = False

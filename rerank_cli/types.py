@@ -1,14 +1,16 @@
-"""The values that flow through a ranking: what every other module speaks in.
+"""The values that flow through a ranking, and the protocols of scorers.
 
-Frozen dataclasses and protocols, which do nothing by themselves. Those that a run makes many of
-have slots; for the others slots would take longer to import than they save.
+    Document ─ Chunk ─ Pair ─ Scorer ─ Scored ─ Ranked ─ Ranking
+
+The dataclasses are frozen. Those with many instances have slots; for the others slots would cost
+more time at import than they save.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
-_SHOWN_CHARACTERS = 40  # of a text in a repr
+_REPR_CHARACTERS = 40  # the most of a text in a repr
 
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
@@ -16,10 +18,10 @@ Scope = Literal["pair", "set"]
 
 @dataclass(frozen=True)
 class Envelope:
-    """What the records of a source share and none of them holds.
+    """What the records of one source share, and no record itself holds.
 
-    `encoding` is that of their bytes, `mark` the byte-order mark before them, `header` the first
-    record of a table (its terminator included) and `delimiter` what stands between its fields.
+    `encoding` is that of their bytes, `mark` the byte-order mark before them. A table has a
+    `header`, its first record with the terminator, and a `delimiter` between its fields.
     """
 
     encoding: str = "utf-8"
@@ -30,7 +32,7 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Media:
-    """An image or a video: its `place` is a URL (a data URL too) or the path of a file."""
+    """An image or a video. Its `place` is a URL, which may be a data URL, or the path of a file."""
 
     kind: Literal["image", "video"]
     place: str
@@ -38,12 +40,16 @@ class Media:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
-    """One thing to be ranked, and where it came from.
+    """A text, image or video to rank, and where it came from.
 
-    `raw` holds the record's own bytes with their terminator, so that a pipe gives back what it
-    was given; `line` counts from 1; `fields` holds the record's other fields, and is None where
-    the text is the source's own (a line, a file). `whole` says that it is all of its source. A
-    `title` is put before each chunk that is scored. `media` has what people are shown as its text.
+    source    the path of its file, `-` for standard input; None for text that was given directly
+    line      the line of the source where it begins, from 1
+    fields    the other fields of a record; None for a line or a file
+    raw       the record's own bytes with their terminator, which a pipe gives back
+    title     text that is put before each chunk when it is scored
+    envelope  what it shares with the other documents of its source
+    whole     whether it is all of its source
+    media     the image or video; `text` is then its label
     """
 
     text: str
@@ -58,34 +64,35 @@ class Document:
     media: Media | None = None
 
     def __repr__(self) -> str:
-        place = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}
-        given = [f"{name}={value!r}" for name, value in place.items() if value is not None]
-        return f"Document({', '.join([_short(self.text), *given])})"
+        origin = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}
+        known = [f"{name}={value!r}" for name, value in origin.items() if value is not None]
+        return f"Document({', '.join([_short(self.text), *known])})"
 
 
 class Tokens(NamedTuple):
-    """A text in a scorer's tokens: ids, and each one's half-open span of characters."""
+    """The tokens of a text: their ids, and the half-open span of characters of each."""
 
     ids: Sequence[int]
     spans: Sequence[tuple[int, int]]
 
 
 class Tokenizer(Protocol):
-    """Turns text into the tokens that a scorer counts in, with no special tokens added."""
+    """Turns text into a model's tokens, without special tokens."""
 
     def encode(self, text: str) -> Tokens: ...
 
     def count(self, text: str) -> int:
-        """How many tokens `encode` gives."""
+        """The number of tokens that `encode` returns."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
-    """A window of a document: characters `start` to `end`, `tokens` of the scorer's tokens.
+    """A window of a document: its characters from `start` to `end`, which are `tokens` tokens.
 
-    `ids` are the tokens to score, made once from the document and carried here: encoding `text`
-    again could give others. Those of the `title` (the document's, or what there is room for) come
-    first and are not in `tokens`. None for a scorer that reads text: it scores `scored_text`.
+    `ids` are the tokens to score, made once from the whole document, because encoding `text` again
+    could give others. They begin with the tokens of `title`, which `tokens` does not count. `title`
+    is as much of the document's title as has room. `ids` is None for scorers that read text: these
+    score `scored_text`.
     """
 
     document: Document
@@ -101,12 +108,12 @@ class Chunk:
 
     @property
     def scored_text(self) -> str:
-        """The text as it is scored: with the title before it."""
+        """The text to score: the title, a newline, and the chunk's text."""
         return f"{self.title}\n{self.text}" if self.title else self.text
 
     @property
     def line(self) -> int | None:
-        """The line of the source on which the window's text begins, counting from 1."""
+        """The line of the source where the chunk begins, from 1; of a record, its first line."""
         first = self.document.line
         if first is None or self.document.fields is not None:
             return first
@@ -114,27 +121,35 @@ class Chunk:
 
 
 class Pair(NamedTuple):
-    """A query and the chunk to be scored against it."""
+    """A query, and a chunk to score for it."""
 
     query: str
     chunk: Chunk
 
     @classmethod
     def from_texts(cls, query: str, text: str) -> "Pair":
-        """A pair of two texts, the second as it is: not cut, and its tokens not counted."""
+        """A pair of two texts. The second one is a single chunk, whose tokens are not counted."""
         return cls(query, Chunk(Document(text), 0, len(text), text, 0))
 
 
 @dataclass(frozen=True, repr=False)
 class ScorerInfo:
-    """What is known of a scorer before it scores.
+    """What is known about a scorer before it scores.
 
-    `window` is the number of passage tokens it reads well at once, `length` the most it takes in
-    one sequence, query and `specials` (special tokens of a pair) included; None where none is set.
-    `scope` is "set" where a score depends on the other documents. An `estimated` tokenizer counts
-    rather too many tokens; `query_tokens` counts those of a query, where not just its own count. It
-    scores `media` and reads `languages`. It is best given `preferred_batch` documents at once, and
-    is busy with `max_pending_pairs` pairs under way.
+    scale         what kind of number a raw score is
+    scope         "set" if a score depends on the other documents, else "pair"
+    window        the number of passage tokens that it reads well; None if unknown
+    length        the most tokens of a pair, special tokens included; None if unlimited
+    specials      the number of special tokens of a pair
+    remote        whether texts leave the machine
+    estimated     whether its tokenizer is an estimate, which counts rather too many tokens
+    media         the kinds of media that it scores
+    languages     the codes of the languages that it reads; empty if unknown
+    query_tokens  counts the tokens of a query, if these are not just its own
+    preferred_batch
+                  the number of documents to give it at once
+    max_pending_pairs
+                  the number of pairs that keep it busy
     """
 
     name: str
@@ -155,7 +170,7 @@ class ScorerInfo:
 
     @property
     def model(self) -> str:
-        """The name by which a result says what scored it, as in `mini@2`."""
+        """The name and revision, as in `mini@2`."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
     def __repr__(self) -> str:
@@ -164,10 +179,10 @@ class ScorerInfo:
 
 @dataclass(frozen=True)
 class Scored:
-    """A scorer's answer: one raw score a pair, in the order of the pairs.
+    """A scorer's answer: a raw score for each pair, in the order of the pairs.
 
-    `usage` counts what was spent (`total_tokens`, …), `trace_ids` name a service's requests,
-    `notes` are for the user to read; `missing` scores were asked for and not given.
+    `usage` counts what was spent (`total_tokens`, …), `trace_ids` name the requests to a service,
+    `notes` are messages for the user, and `missing` counts the scores that were wanted and not given.
     """
 
     values: Sequence[float | None]
@@ -180,13 +195,13 @@ class Scored:
 class Scorer(Protocol):
     """Scores pairs of query and chunk.
 
-    The contract, which every scorer keeps:
+    Every scorer keeps this contract:
 
-    - as many values as pairs, in the pairs' order, whatever their queries;
-    - plain finite floats, higher is better; None only for pairs that a service gave none: those
-      beyond the best `keep`, where so many are wanted, or more of them;
-    - with `info.scope` "pair", a value depends on its own query and chunk and on nothing else;
-    - no sorting, no printing, nothing cut; raises only `ScorerError`.
+    - It returns as many values as there are pairs, in their order. Pairs may mix queries.
+    - Values are plain finite floats; higher is better. None stands only for a pair that a service
+      gave no score. With `keep`, a service need score only the best `keep` pairs.
+    - With `info.scope` "pair", a value depends on its own query and chunk alone.
+    - It does not sort, print or cut anything. It raises only `ScorerError`.
     """
 
     @property
@@ -197,17 +212,17 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class SurveyingScorer(Scorer, Protocol):
-    """A scorer that must have seen a whole collection before it can score any of it.
+    """A scorer that must read a whole collection before it can score any of it.
 
-    `over` goes through the pairs once, holds figures about them and not themselves, and gives a
-    scorer of which each value depends on its own pair and those figures.
+    `over` reads the pairs once, and returns a scorer that holds statistics about them but not the
+    pairs. Each value of that scorer depends on its own pair and these statistics.
     """
 
     def over(self, pairs: Iterable[Pair]) -> Scorer: ...
 
 
 class Part(NamedTuple):
-    """The scores of some pairs, and the places of these among all that were given."""
+    """The scores of some pairs, and the places of these among all pairs of the job."""
 
     places: Sequence[int]
     scored: Scored
@@ -217,17 +232,17 @@ class ScoringJob(Protocol):
     """Pairs that are being scored."""
 
     def cancel(self) -> None:
-        """Score none of those that have not begun; may be called from any thread, and often."""
+        """Do not score the pairs that have not begun. Any thread may call this, and repeatedly."""
 
 
 @runtime_checkable
 class ConcurrentScorer(Scorer, Protocol):
-    """A scorer that works on the pairs of many callers at once, and may be used by many threads.
+    """A scorer that works for many callers at once. Any thread may use it.
 
-    `start` begins to score pairs and returns. It keeps the contract of `score`, a part at a time:
-    `receive` is called from the scorer's threads, until each place was in a part, or with the
-    exception that ends the job. Between clients the work is shared out fairly. `account` says for
-    a person what all scoring has taken. `close` ends the scorer's threads.
+    `start` begins to score pairs and returns. It keeps the contract of `score` in parts: the
+    scorer's threads call `receive` until every place was in a part, or with the exception that ends
+    the job. Clients get fair shares of the work. `account` describes for a person what all scoring
+    took. `close` ends the scorer's threads.
     """
 
     def start(
@@ -245,10 +260,10 @@ class ConcurrentScorer(Scorer, Protocol):
 
 
 class Progress(NamedTuple):
-    """How far a ranking has come: documents and pairs scored, of as many documents as were read.
+    """How far a ranking has come: the documents and pairs scored, and the documents read.
 
-    Of a document that is scored in part, that part counts. While the collection is surveyed, before
-    anything is scored, `read` alone counts.
+    `documents` counts fractions of documents too. `surveying` is true while a `SurveyingScorer`
+    reads the collection: nothing is scored then.
     """
 
     documents: float
@@ -261,7 +276,7 @@ Watch = Callable[[Progress], None]
 
 
 class ScoredChunk(NamedTuple):
-    """A chunk, its raw score, and the relevance that this is."""
+    """A chunk, its raw score and its relevance score."""
 
     chunk: Chunk
     raw_score: float
@@ -270,7 +285,7 @@ class ScoredChunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """A document without a score, and its place in the input from 0."""
+    """A document without a score, and its place in the input, from 0."""
 
     index: int
     document: Document
@@ -278,14 +293,19 @@ class Blank:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Ranked:
-    """A document in its place: rank from 1, `index` its place in the input from 0.
+    """A document with its scores.
 
-    `raw_score` is what it is ranked by, `relevance_score` the same in 0..1 where the scale is known
-    and equal to `raw_score` where it is not. `passage` is the window that decided, with the raw
-    score `passage_score`. `tokens` counts the document's tokens, `chunks` the windows scored,
-    `dropped` the tokens that lay in none. In a ranking of passages `index`, `tokens` and `chunks`
-    are the passage's own. `explanation` has every chunk, in the document's order, where one was
-    asked for.
+    rank             its place in the ranking, from 1
+    index            its place in the input, from 0
+    raw_score        the model's score, by which it is ranked
+    relevance_score  the score in 0..1 if the scale is known, else equal to `raw_score`
+    passage          the chunk that decided the score
+    passage_score    the raw score of that chunk
+    tokens, chunks   the tokens of the document, and the chunks that were scored
+    dropped          the tokens that were in no chunk
+    explanation      with `explain`, all chunks with their scores, in the document's order
+
+    In a ranking of passages, `index`, `tokens` and `chunks` are those of the passage.
     """
 
     rank: int
@@ -302,7 +322,7 @@ class Ranked:
 
     @property
     def truncated(self) -> bool:
-        """Whether some of the document was not scored."""
+        """Whether part of the document was not scored."""
         return self.dropped > 0
 
     def __repr__(self) -> str:
@@ -314,15 +334,20 @@ class Ranked:
 
 @dataclass(frozen=True, repr=False)
 class Ranking(Sequence[Ranked]):
-    """The results of one query, best first, and what it took to get them.
+    """The results of one query, best first, and what they took. A sequence of `Ranked`.
 
-    A sequence of `Ranked`. `query` is as it was scored, and `query_cut` says that some of it was
-    not. `documents` counts the input, `empty` the blank documents set aside, `duplicates` those
-    that had the score of an equal one before them, `cut` the documents of which `dropped` tokens in
-    all were not scored, and `missing` those that a service gave no score though all of them were
-    wanted. `chunks` and `tokens` are those of all documents. `blanks` are documents without a
-    score, where they were to be kept: blank ones or, where `reranked` is False because scoring
-    failed, the first ones in the order of the input.
+    query           the query as it was scored
+    query_cut       whether part of the query was cut off
+    documents       the number of documents in the input
+    empty           the number of blank documents, which are not scored
+    duplicates      the number of documents that got the score of an equal one
+    chunks, tokens  those of all documents
+    cut, dropped    the number of documents that were cut, and of tokens that were not scored
+    missing         the number of documents to which a service gave no score
+    usage           what was spent, as a service counts it
+    notes           messages for the user
+    blanks          with `keep_empty`, the blank documents
+    reranked        False if scoring failed: then `blanks` has the first documents of the input
     """
 
     query: str
@@ -344,7 +369,7 @@ class Ranking(Sequence[Ranked]):
 
     @property
     def truncated(self) -> bool:
-        """Whether anything, of the query or of a document, was not scored."""
+        """Whether part of the query, or of a document, was not scored."""
         return self.query_cut or self.cut > 0 or self.missing > 0
 
     def __repr__(self) -> str:
@@ -365,7 +390,7 @@ class Ranking(Sequence[Ranked]):
 
 
 class Price(NamedTuple):
-    """What is asked for some requests, and who says so."""
+    """The price of some requests, and the source of that figure."""
 
     amount: float
     currency: str
@@ -377,10 +402,10 @@ class Price(NamedTuple):
 
 @runtime_checkable
 class PricedScorer(Scorer, Protocol):
-    """A scorer that sends requests, for which its provider may ask a price.
+    """A scorer that sends requests, which may cost money.
 
-    `requests` counts those so far: `sent`, `retried` and `halved`. `price_of` gives the price of so
-    many requests with so many tokens in all; None where it is not known.
+    `requests` counts the requests so far: `sent`, `retried` and `halved`. `price_of` returns the
+    price of a number of requests with a number of tokens in all; None if it is unknown.
     """
 
     @property
@@ -391,10 +416,10 @@ class PricedScorer(Scorer, Protocol):
 
 @runtime_checkable
 class InstructedScorer(Scorer, Protocol):
-    """A scorer that may take an instruction: what the model is to look for.
+    """A scorer that may take an instruction: what the model should look for.
 
-    `with_instruction` gives one that shares all else with it, and raises `UsageError` for a model
-    that takes none.
+    `with_instruction` returns a scorer that shares all else with this one. It raises `UsageError`
+    if the model takes no instruction.
     """
 
     def with_instruction(self, instruction: str) -> Scorer: ...
@@ -402,4 +427,4 @@ class InstructedScorer(Scorer, Protocol):
 
 def _short(text: str) -> str:
     """A text for a repr: its first characters, quoted."""
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…")
+    return repr(text if len(text) <= _REPR_CHARACTERS else f"{text[: _REPR_CHARACTERS - 1]}…")

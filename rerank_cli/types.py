@@ -181,8 +181,8 @@ class ScorerInfo:
 class Scored:
     """A scorer's answer: a raw score for each pair, in the order of the pairs.
 
-    `usage` counts what was spent (`total_tokens`, …), `trace_ids` name the requests to a service,
-    `notes` are messages for the user, and `missing` counts the scores that were wanted and not given.
+    `usage` counts what was spent (`total_tokens`, …), and `trace_ids` name requests to a service.
+    `notes` are messages for the user. `missing` counts scores that were wanted and not given.
     """
 
     values: Sequence[float | None]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from itertools import pairwise
 from typing import Any, BinaryIO, TextIO
 
@@ -20,12 +21,6 @@ from rerank_cli.errors import OutputError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BIDIRECTIONAL = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_VISIBLE = (
-    {code: 0x2400 + code for code in range(0x20) if code != 0x0A}
-    | {0x7F: 0x2421}
-    | dict.fromkeys((*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000)), 0xFFFD)
-)
-_VISIBLE_BUT_TABS = {code: shown for code, shown in _VISIBLE.items() if code != 0x09}
 
 
 def encodable(text: str) -> str:
@@ -39,12 +34,21 @@ def printable(text: str) -> str:
     C0 and DEL become Unicode's control pictures, but for line feeds; C1, bidirectional controls
     and lone surrogates become U+FFFD.
     """
-    return text.translate(_VISIBLE)
+    return text if text.isprintable() else text.translate(_visible_characters("\n"))
 
 
 def readable(text: str) -> str:
     """Make control characters visible but for tabs and line ends, which move no further than on."""
-    return text.replace("\r\n", "\n").translate(_VISIBLE_BUT_TABS)
+    return text.replace("\r\n", "\n").translate(_visible_characters("\n\t"))
+
+
+@cache
+def _visible_characters(kept: str) -> Mapping[int, int]:
+    """What stands for each control character but those that are kept; made when it is needed."""
+    pictures = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
+    others = (*range(0x80, 0xA0), *_BIDIRECTIONAL, *range(0xD800, 0xE000))
+    visible = pictures | dict.fromkeys(others, 0xFFFD)
+    return {code: shown for code, shown in visible.items() if chr(code) not in kept}
 
 
 # What a write to a pipe without a reader fails with; Windows has its own.

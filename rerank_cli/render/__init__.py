@@ -29,7 +29,7 @@ class Format(StrEnum):
     MD = "md"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Style:
     """What a writer is told beside the ranking.
 
@@ -68,7 +68,7 @@ class Remark(NamedTuple):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Writer:
     """What is known of a format. Its `module` is imported when one of the functions is called.
 

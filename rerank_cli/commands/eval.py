@@ -1,6 +1,6 @@
 """`rerank eval DATASET…`: whether reranking helps on a user's own queries, and how sure that is.
 
-Thin: what is measured is `evaluation`'s business, and how it is drawn `eval_table`'s.
+What is measured, and how it is written, is in `evaluation`.
 """
 
 from pathlib import Path
@@ -12,13 +12,11 @@ from rerank_cli.atomic_files import OutputFile
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
-from rerank_cli.terminal import (
-    Terminal,
-)
+from rerank_cli.terminal import Terminal
 
 app = make_app()
 
-DEPTH = 100
+_DEFAULT_DEPTH = 100
 
 Datasets = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE|FOLDER]...", show_default=False)
@@ -87,7 +85,7 @@ def evaluate(
     datasets: Datasets = None,
     model: Models = None,
     compare: Compare = None,
-    depth: Depth = str(DEPTH),
+    depth: Depth = str(_DEFAULT_DEPTH),
     measure: Measures = None,
     condensed: Annotated[
         bool, typer.Option("--condensed", help="Leave out documents without a judgement.")
@@ -139,34 +137,32 @@ def evaluate(
         parts = Parts(queries.name.partition(".")[0], queries, corpus, qrels, run)
     elif not datasets:
         raise UsageError("eval needs a DATASET", hint="rerank eval --help shows what one is")
-    return (
-        run_evaluation(
-            EvalOptions(
-                datasets=[Path(one) for one in datasets or []],
-                parts=parts,
-                qrels=qrels,
-                run=run,
-                models=models_of(ctx, model, compare),
-                compare=compare,
-                depths=depths_of(depth),
-                measures=measure or [],
-                condensed=condensed,
-                sample=sample,
-                seed=seed,
-                per_query=None if per_query is None else OutputFile(per_query),
-                runs=runs,
-                output=output,
-                as_json=as_json,
-            ),
-            options.runtime_options(ctx),
-            options.remote_options(ctx),
-            Terminal.current(to_file=not output.is_stdout),
-        )
-        or ExitCode.OK
+    run_evaluation(
+        EvalOptions(
+            datasets=[Path(path) for path in datasets or []],
+            parts=parts,
+            qrels=qrels,
+            run=run,
+            models=_models(ctx, model, compare),
+            compare=compare,
+            depths=_parse_depths(depth),
+            measures=measure or [],
+            condensed=condensed,
+            sample=sample,
+            seed=seed,
+            per_query=None if per_query is None else OutputFile(per_query),
+            runs=runs,
+            output=output,
+            as_json=as_json,
+        ),
+        options.runtime_options(ctx),
+        options.remote_options(ctx),
+        Terminal.current(to_file=not output.is_stdout),
     )
+    return ExitCode.OK
 
 
-def models_of(
+def _models(
     ctx: typer.Context, given: list[str] | None, compare: tuple[str, str] | None
 ) -> list[str]:
     """The models to measure: those given and those compared, else the one that is set."""
@@ -179,10 +175,10 @@ def models_of(
     return list(dict.fromkeys(models))
 
 
-def depths_of(text: str) -> list[int]:
+def _parse_depths(text: str) -> list[int]:
     """Read depths, smallest first; raises `UsageError`."""
     try:
-        depths = sorted({int(one) for one in text.split(",")})
+        depths = sorted({int(number) for number in text.split(",")})
     except ValueError as error:
         raise UsageError(f"--depth {text}: not a number", hint="as in --depth 10,50,100") from error
     if depths[0] < 1:

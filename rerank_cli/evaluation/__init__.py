@@ -1,8 +1,10 @@
-"""Does reranking help on a user's own queries: collections, candidates, measures, and how sure.
+"""Measures whether reranking helps on a user's own queries, and how sure that is.
 
-collection   queries, judgements and candidates, whatever form they came in (beir, trec, lists)
-first_stage  candidates by BM25, where none came
-systems      what is compared: a model and its options
-runner       scores every candidate once, and foretells how long that takes
-measures     figures per query by ir-measures; statistics: what they tell; agreement: of two
+datasets    queries, judgements and candidates, from a BEIR folder, parts or a JSONL file
+run         scores every candidate once by each system
+measures    figures of each query by ir-measures, and how alike two orders are
+statistics  what differences tell: an interval, a test and a verdict
+report      rows of figures, comparisons, JSON and runs
+table       the table, and the sentences below it
+evaluate    all of these, one after the other
 """

@@ -68,7 +68,7 @@ class Task:
         return sum(len(candidates) for candidates in self.candidates.values())
 
 
-def ordered(scores: Mapping[str, float]) -> list[str]:
+def order_by_score(scores: Mapping[str, float]) -> list[str]:
     """Documents, best first, as trec_eval orders them: by 32 bits of the score, ties by id."""
     return sorted(scores, key=lambda name: (np.float32(scores[name]), name), reverse=True)
 
@@ -84,10 +84,10 @@ class Parts:
     run: Path | None = None
 
 
-def parts_of(folder: Path, qrels: Path | None = None, run: Path | None = None) -> Parts:
+def find_parts(folder: Path, qrels: Path | None = None, run: Path | None = None) -> Parts:
     """Find a BEIR folder's parts; raises `InputError` where one is missing."""
-    named = {stem: found(folder, stem) for stem in ("queries", "corpus")}
-    for stem, path in named.items():
+    paths = {stem: found(folder, stem) for stem in ("queries", "corpus")}
+    for stem, path in paths.items():
         if path is None:
             raise InputError(
                 f"{folder}: holds no {stem}.jsonl",
@@ -95,8 +95,8 @@ def parts_of(folder: Path, qrels: Path | None = None, run: Path | None = None) -
             )
     return Parts(
         folder.resolve().name,
-        Path(str(named["queries"])),
-        Path(str(named["corpus"])),
+        Path(str(paths["queries"])),
+        Path(str(paths["corpus"])),
         qrels or _judgements(folder),
         run,
     )
@@ -170,10 +170,12 @@ def _run(path: Path) -> dict[str, list[tuple[str, float]]]:
         if document in scores.setdefault(query, {}):
             raise InputError(f"{path}: has document {document} twice for query {query}")
         scores[query][document] = score
-    return {query: [(name, of[name]) for name in ordered(of)] for query, of in scores.items()}
+    return {
+        query: [(name, own[name]) for name in order_by_score(own)] for query, own in scores.items()
+    }
 
 
-_HINT = (
+_RECORD_HINT = (
     'as in {"query": "…", "documents": ["…", "…"], "relevant": [1]}: places from 0, ids, a grade '
     "for each document, or an object of ids and grades"
 )
@@ -188,11 +190,11 @@ def read_lists(path: Path) -> Collection:
     for number, record in objects_of(path):
         query, documents = record.get("query"), record.get("documents")
         if not isinstance(query, str) or not isinstance(documents, list) or not documents:
-            raise InputError(f"{path}:{number}: needs a query and its documents", hint=_HINT)
+            raise InputError(f"{path}:{number}: needs a query and its documents", hint=_RECORD_HINT)
         name = str(record.get("id", record.get("_id", number)))
         if name in queries:
             raise InputError(f"{path}:{number}: a query with the id {name} was there before")
-        named = _named(documents, f"{path}:{number}")
+        named = _read_documents(documents, f"{path}:{number}")
         places = [name for name, _ in named]
         found = dict(reversed(named))  # the first of a name
         found = {name: found[name] for name in dict.fromkeys(places)}
@@ -200,9 +202,9 @@ def read_lists(path: Path) -> Collection:
         relevant = record.get("relevant")
         permuted += _is_permutation(relevant, len(documents))
         try:
-            grades = _grades(relevant, places)
+            grades = _read_grades(relevant, places)
         except (OverflowError, ValueError) as error:
-            raise InputError(f"{path}:{number}: relevant {error}", hint=_HINT) from error
+            raise InputError(f"{path}:{number}: relevant {error}", hint=_RECORD_HINT) from error
         queries[name] = query
         if grades is not None:
             qrels[name] = grades
@@ -226,13 +228,13 @@ def read_lists(path: Path) -> Collection:
     return Collection(path.name.partition(".")[0], queries, qrels, {}, candidates, notes)
 
 
-def _named(documents: Sequence[Any], where: str) -> list[tuple[str, Document]]:
+def _read_documents(documents: Sequence[Any], where: str) -> list[tuple[str, Document]]:
     """Documents and their ids; raises `InputError`."""
     named = []
     for place, content in enumerate(documents):
         document = _document(content, place)
         if document is None:
-            raise InputError(f"{where}: document {place} has no text", hint=_HINT)
+            raise InputError(f"{where}: document {place} has no text", hint=_RECORD_HINT)
         named.append((str(document.id), document))
     return named
 
@@ -247,7 +249,7 @@ def _document(content: Any, place: int) -> Document | None:
     return Document(content["text"], id=str(name), title=title if isinstance(title, str) else "")
 
 
-def _grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
+def _read_grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
     """Grades of documents by id; None where nothing is said.
 
     A list of numbers that is as long as the documents has a grade for each of them. Any other list
@@ -257,23 +259,23 @@ def _grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
     if relevant is None:
         return None
     if isinstance(relevant, Mapping):
-        return {_known(name, places): _grade(grade) for name, grade in relevant.items()}
+        return {_check_name(name, places): _read_grade(grade) for name, grade in relevant.items()}
     if not isinstance(relevant, list):
         raise ValueError("is neither a list nor an object")
-    if relevant and all(isinstance(one, int | float) for one in relevant):
+    if relevant and all(isinstance(grade, int | float) for grade in relevant):
         if len(relevant) == len(places):
             grades: dict[str, int] = {}
             for name, grade in zip(places, relevant, strict=True):
-                grades[name] = max(grades.get(name, -(10**6)), _grade(grade))
+                grades[name] = max(grades.get(name, -(10**6)), _read_grade(grade))
             return grades
-        if any(isinstance(one, bool) for one in relevant):
+        if any(isinstance(truth, bool) for truth in relevant):
             raise ValueError(f"has {len(relevant)} truths for {len(places)} documents")
-        if any(str(one) in places and places.index(str(one)) != one for one in relevant):
+        if any(str(place) in places and places.index(str(place)) != place for place in relevant):
             raise ValueError("has numbers that could be places or ids: ids are to be in quotes")
-        if not all(isinstance(one, int) and 0 <= one < len(places) for one in relevant):
+        if not all(isinstance(place, int) and 0 <= place < len(places) for place in relevant):
             raise ValueError(f"has a place that is not among the {len(places)} documents")
-        return dict.fromkeys(places, 0) | {places[one]: 1 for one in relevant}
-    return dict.fromkeys(places, 0) | {_known(name, places): 1 for name in relevant}
+        return dict.fromkeys(places, 0) | {places[place]: 1 for place in relevant}
+    return dict.fromkeys(places, 0) | {_check_name(name, places): 1 for name in relevant}
 
 
 def _is_permutation(relevant: Any, count: int) -> bool:
@@ -281,18 +283,19 @@ def _is_permutation(relevant: Any, count: int) -> bool:
     return (
         isinstance(relevant, list)
         and len(relevant) == count > 2
-        and not any(isinstance(one, bool) for one in relevant)
+        and not any(isinstance(grade, bool) for grade in relevant)
         and sorted(map(str, relevant)) == sorted(map(str, range(count)))
     )
 
 
-def _known(name: Any, places: Sequence[str]) -> str:
+def _check_name(name: Any, places: Sequence[str]) -> str:
+    """A document's id; raises `ValueError` for what is none."""
     if str(name) not in places:
         raise ValueError(f"has {name!r}, which is no document's id")
     return str(name)
 
 
-def _grade(grade: Any) -> int:
+def _read_grade(grade: Any) -> int:
     if not isinstance(grade, int | float) or int(grade) != grade:
         raise ValueError(f"has {grade!r}, which is no grade: a whole number")
     return int(grade)
@@ -323,7 +326,7 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
         judged = random.Random(seed).sample(judged, sample)  # noqa: S311 - not for a secret
     queries = {name: collection.queries[name] for name in judged}
     qrels = {name: collection.qrels[name] for name in judged}
-    hopeless = sum(not any(grade > 0 for grade in of.values()) for of in qrels.values())
+    hopeless = sum(not any(grade > 0 for grade in judged.values()) for judged in qrels.values())
     if hopeless:
         notes.append(
             f"{hopeless:,} queries have nothing relevant: their figures are 0, as trec_eval has it"
@@ -333,15 +336,15 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
             name: list(given.get(name, ()))[:depth] for name in judged
         }
     else:
-        candidates = retrieved(collection, queries, depth)
+        candidates = retrieve_candidates(collection, queries, depth)
     first = BM25 if given is None else "input"
     return Task(collection.name, first, depth, queries, qrels, candidates, notes)
 
 
-def retrieved(
+def retrieve_candidates(
     collection: Collection, queries: Mapping[str, str], depth: int
 ) -> dict[str, list[Candidate]]:
-    """BM25's best documents for each query, best first; those without a shared word are none."""
+    """Find BM25's best documents for each query, best first; those share a word with it."""
     with require_extra("rerank eval", "eval"):
         import bm25s
     if not collection.corpus:
@@ -355,7 +358,9 @@ def retrieved(
         )
 
     index = bm25s.BM25(k1=K1, b=B)
-    index.index(terms([f"{one.title} {one.text}" for one in documents]), show_progress=False)
+    index.index(
+        terms([f"{document.title} {document.text}" for document in documents]), show_progress=False
+    )
     found, scores = index.retrieve(
         terms(list(queries.values())), k=min(depth, len(documents)), show_progress=False
     )

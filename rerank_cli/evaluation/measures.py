@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 
 from rerank_cli.errors import UsageError, require_extra
-from rerank_cli.evaluation.datasets import Candidate, Qrels, Task, ordered
+from rerank_cli.evaluation.datasets import Candidate, Qrels, Task, order_by_score
 
-DEFAULT = ("nDCG@10", "RR@10", "AP")
+DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP")
 _NAME = re.compile(r"(\w+)(?:\((.*)\))?(?:@(\d+))?")
 Run = Mapping[str, Mapping[str, float]]  # scores by ids of query and document
 Figures = dict[str, dict[str, float]]  # by measure and query
 
 
-def parsed(names: Sequence[str]) -> dict[str, Any]:
-    """Measures by their names; raises `UsageError` for what cannot be computed, `MissingExtra`."""
+def parse_measures(names: Sequence[str]) -> dict[str, Any]:
+    """Read measures by their names; raises `UsageError` and `MissingExtra`."""
     with require_extra("rerank eval", "eval"):
         import ir_measures
-    found = {}
+    measures = {}
     for name in names:
         try:
-            measure = _measure(name, ir_measures.measures.registry)
+            measure = _parse_measure(name, ir_measures.measures.registry)
             if not ir_measures.DefaultPipeline.supports(measure):
                 raise ValueError("nothing that is installed computes it")
         except (AssertionError, KeyError, SyntaxError, TypeError, ValueError) as error:
@@ -36,11 +36,11 @@ def parsed(names: Sequence[str]) -> dict[str, Any]:
                 f"--measure {name}: not a measure that can be computed: {error}",
                 hint="as in nDCG@10, RR@10, AP, R@100, P@5, P(rel=2)@5 (https://ir-measur.es)",
             ) from error
-        found[str(measure)] = measure
-    return found
+        measures[str(measure)] = measure
+    return measures
 
 
-def _measure(name: str, registry: Mapping[str, Any]) -> Any:
+def _parse_measure(name: str, registry: Mapping[str, Any]) -> Any:
     """Read a measure: its name, its parameters in brackets, and its cutoff after @.
 
     ir-measures' own reader needs `ast.Num`, which Python 3.14 does not have
@@ -52,7 +52,7 @@ def _measure(name: str, registry: Mapping[str, Any]) -> Any:
     kind = registry[parts[1]]
     call = ast.parse(f"f({parts[2] or ''})", mode="eval").body
     assert isinstance(call, ast.Call)  # noqa: S101 - for the type checker
-    given = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+    given = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
     if parts[3]:
         given[kind.AT_PARAM] = int(parts[3])
     measure = kind(**given)
@@ -70,9 +70,9 @@ def figures_of(
     import ir_measures
 
     values: Figures = {name: dict.fromkeys(qrels, 0.0) for name in measures}
-    judged = {name: dict(of) for name, of in qrels.items()}
+    judged = {query: dict(grades) for query, grades in qrels.items()}
     orders = {
-        query: [name for name in ordered(scores) if not condensed or name in qrels[query]]
+        query: [name for name in order_by_score(scores) if not condensed or name in qrels[query]]
         for query, scores in run.items()
         if query in qrels
     }
@@ -88,7 +88,7 @@ def figures_of(
     return values
 
 
-def reranked(
+def reranked_run(
     task: Task, scores: Mapping[str, Mapping[str, float]], depth: int
 ) -> dict[str, dict[str, float]]:
     """A run in which the best `depth` candidates are in the order of their scores.
@@ -98,8 +98,9 @@ def reranked(
     run = {}
     for query, candidates in task.candidates.items():
         own = scores.get(query, {})
-        head = {one.id: own[one.id] for one in candidates[:depth] if one.id in own}
-        rest = [one.id for one in candidates if one.id not in head]
+        names = [candidate.id for candidate in candidates]
+        head = {name: own[name] for name in names[:depth] if name in own}
+        rest = [name for name in names if name not in head]
         least = min(head.values(), default=0.0)
         run[query] = head | {name: least - place for place, name in enumerate(rest, 1)}
     return run
@@ -113,27 +114,27 @@ def first_order(task: Task) -> dict[str, dict[str, float]]:
 def oracle(task: Task) -> dict[str, dict[str, float]]:
     """The best run that these candidates allow: by grade, and else in the order they had."""
     return {
-        query: _descending(sorted(candidates, key=lambda one: -task.qrels[query].get(one.id, 0)))
+        query: _descending(sorted(candidates, key=lambda each: -task.qrels[query].get(each.id, 0)))
         for query, candidates in task.candidates.items()
     }
 
 
-def unjudged(task: Task, run: Run, depth: int = 10) -> float:
+def unjudged_share(task: Task, run: Run, depth: int = 10) -> float:
     """The share of all queries' best `depth` documents that was not judged."""
     found = [
         name in task.qrels[query]
         for query, scores in run.items()
-        for name in ordered(scores)[:depth]
+        for name in order_by_score(scores)[:depth]
     ]
     return 1 - sum(found) / len(found) if found else 0.0
 
 
 def _descending(candidates: Sequence[Candidate]) -> dict[str, float]:
-    return {one.id: float(len(candidates) - place) for place, one in enumerate(candidates)}
+    return {each.id: float(len(candidates) - place) for place, each in enumerate(candidates)}
 
 
-TOP = 10
-PERSISTENCE = 0.9  # of who reads on from one document to the next
+TOP_DOCUMENTS = 10
+PERSISTENCE = 0.9  # the share of readers who go on to the next document
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +157,10 @@ def agreement(first: Mapping[str, float], second: Mapping[str, float]) -> Agreem
     if not names:
         return Agreement(1.0, 1.0, 1.0, True)
     orders = [
-        [name for name in ordered(scores) if name in first and name in second]
+        [name for name in order_by_score(scores) if name in first and name in second]
         for scores in (first, second)
     ]
-    tops = [order[:TOP] for order in orders]
+    tops = [order[:TOP_DOCUMENTS] for order in orders]
     return Agreement(
         _tau([first[name] for name in names], [second[name] for name in names]),
         rank_biased_overlap(*orders),
@@ -175,10 +176,10 @@ def rank_biased_overlap(first: Sequence[str], second: Sequence[str]) -> float:
     """
     seen: tuple[set[str], set[str]] = (set(), set())
     total, shared, depth = 0.0, 0, 0
-    for depth, (one, other) in enumerate(zip(first, second, strict=True), 1):
-        shared += (one == other) + (one in seen[1]) + (other in seen[0])
-        seen[0].add(one)
-        seen[1].add(other)
+    for depth, (ours, theirs) in enumerate(zip(first, second, strict=True), 1):
+        shared += (ours == theirs) + (ours in seen[1]) + (theirs in seen[0])
+        seen[0].add(ours)
+        seen[1].add(theirs)
         total += shared / depth * PERSISTENCE**depth
     last = shared / depth * PERSISTENCE**depth
     return last + (1 - PERSISTENCE) / PERSISTENCE * total

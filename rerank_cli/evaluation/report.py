@@ -8,9 +8,9 @@ from typing import Any
 
 from rerank_cli.atomic_files import atomic_write
 from rerank_cli.errors import InputError, OutputError
-from rerank_cli.evaluation.datasets import Task, ordered
+from rerank_cli.evaluation.datasets import Task, order_by_score
 from rerank_cli.evaluation.measures import (
-    TOP,
+    TOP_DOCUMENTS,
     Agreement,
     Figures,
     Run,
@@ -18,11 +18,11 @@ from rerank_cli.evaluation.measures import (
     figures_of,
     first_order,
     oracle,
-    reranked,
-    unjudged,
+    reranked_run,
+    unjudged_share,
 )
-from rerank_cli.evaluation.run import Job
-from rerank_cli.evaluation.statistics import DRAWS, Difference, combined, difference
+from rerank_cli.evaluation.run import EvalJob
+from rerank_cli.evaluation.statistics import DRAWS, Difference, difference, difference_over_sets
 from rerank_cli.render.rows import one_word
 
 
@@ -36,7 +36,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SystemRow:
     """A system on a set, with its best `depth` candidates reranked; `figures` are per query.
 
     `against` are differences from the set's first order, by measure. Of a baseline `cost` and
@@ -57,7 +57,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Overall:
+class MeanRow:
     """A system on all sets: for each measure the mean of the sets' means, and the difference."""
 
     system: str
@@ -67,15 +67,15 @@ class Overall:
 
 
 @dataclass(frozen=True, slots=True)
-class Set:
+class SetRows:
     """A task and its rows: the first order, other baselines, systems, and the oracle."""
 
     task: Task
-    rows: Sequence[Row]
+    rows: Sequence[SystemRow]
 
 
-class Rows:
-    """Makes rows of one task."""
+class RowBuilder:
+    """Makes the rows of one task; `first` is that of the order in which candidates came."""
 
     def __init__(
         self, task: Task, measures: Mapping[str, Any], seed: int, *, condensed: bool
@@ -86,18 +86,23 @@ class Rows:
         self._seed = seed
         self.first = self._row(task.first, None, first_order(task))
 
-    def baseline(self, name: str, scores: Mapping[str, Mapping[str, float]]) -> Row:
-        return self._compared(name, None, reranked(self._task, scores, self._task.depth), None)
+    def baseline(self, name: str, scores: Mapping[str, Mapping[str, float]]) -> SystemRow:
+        """The row of a baseline by its scores, which are by query and document."""
+        return self._against_first(name, None, reranked_run(self._task, scores, self._task.depth))
 
-    def oracle(self) -> Row:
+    def oracle(self) -> SystemRow:
+        """The row of the best order that the candidates allow."""
         return self._row("oracle", None, oracle(self._task))
 
-    def of(self, job: Job, depth: int) -> Row:
-        scores = {query: entry.scores for query, entry in job.entries.items()}
-        run = reranked(self._task, scores, depth)
-        return self._compared(job.system.name, depth, run, _cost(job, self._task, depth))
+    def reranked(self, job: EvalJob, depth: int) -> SystemRow:
+        """The row of a system whose best `depth` candidates are reranked."""
+        scores = {query: scored.scores for query, scored in job.scores.items()}
+        run = reranked_run(self._task, scores, depth)
+        return self._against_first(job.system.name, depth, run, _cost(job, self._task, depth))
 
-    def _compared(self, name: str, depth: int | None, run: Run, cost: Cost | None) -> Row:
+    def _against_first(
+        self, name: str, depth: int | None, run: Run, cost: Cost | None = None
+    ) -> SystemRow:
         row = self._row(name, depth, run)
         against = {
             measure: difference(
@@ -105,61 +110,64 @@ class Rows:
             )
             for measure, values in row.figures.items()
         }
-        return Row(name, depth, run, row.figures, row.unjudged, cost, against)
+        return SystemRow(name, depth, run, row.figures, row.unjudged, cost, against)
 
-    def _row(self, name: str, depth: int | None, run: Run) -> Row:
+    def _row(self, name: str, depth: int | None, run: Run) -> SystemRow:
         figures = figures_of(run, self._task.qrels, self._measures, condensed=self._condensed)
-        return Row(name, depth, run, figures, unjudged(self._task, run))
+        return SystemRow(name, depth, run, figures, unjudged_share(self._task, run))
 
 
-def overall(sets: Sequence[Set], seed: int) -> list[Overall]:
-    """What each system that is in every set comes to in all of them."""
+def mean_rows(sets: Sequence[SetRows], seed: int) -> list[MeanRow]:
+    """The mean over all sets of each system that is in every set; none of a single set."""
     if len(sets) < 2:
         return []
+    firsts = [results.rows[0] for results in sets]
     found = []
-    for place, row in enumerate(sets[0].rows):
-        alike = [
-            next((r for r in one.rows if (r.system, r.depth) == (row.system, row.depth)), None)
-            for one in sets
-        ]
-        if place == 0:  # whatever each set's own order is called
-            alike = [one.rows[0] for one in sets]
-        rows = [one for one in alike if one is not None]
+    for row in sets[0].rows:
+        # Each set's own order may have another name.
+        rows = firsts if row is firsts[0] else _rows_of(row.system, row.depth, sets)
         if len(rows) < len(sets):
             continue
         means = {
-            measure: sum(one.mean(measure) for one in rows) / len(rows) for measure in row.figures
+            measure: sum(each.mean(measure) for each in rows) / len(rows) for measure in row.figures
         }
         against = {
-            measure: combined(
-                [list(one.figures[measure].values()) for one in rows],
-                [list(one.rows[0].figures[measure].values()) for one in sets],
+            measure: difference_over_sets(
+                [list(each.figures[measure].values()) for each in rows],
+                [list(first.figures[measure].values()) for first in firsts],
                 seed,
             )
             for measure in row.against
         }
-        names = {one.system for one in rows}
+        names = {each.system for each in rows}
         name = row.system if len(names) == 1 else "first order"
-        found.append(Overall(name, row.depth, means, against))
+        found.append(MeanRow(name, row.depth, means, against))
     return found
 
 
-def _cost(job: Job, task: Task, depth: int) -> Cost:
+def _rows_of(system: str, depth: int | None, sets: Sequence[SetRows]) -> list[SystemRow]:
+    """A system's row in each of the sets that have one."""
+    rows = ({(row.system, row.depth): row for row in reversed(results.rows)} for results in sets)
+    return [by_name[system, depth] for by_name in rows if (system, depth) in by_name]
+
+
+def _cost(job: EvalJob, task: Task, depth: int) -> Cost:
     """What the best `depth` candidates took: of a query's seconds the share of their tokens."""
     seconds, tokens, chunks = 0.0, 0, 0
-    for query, entry in job.entries.items():
-        names = [one.id for one in task.candidates[query][:depth] if one.id in entry.scores]
-        own = sum(entry.tokens[name] for name in names)
-        whole = sum(entry.tokens.values())
+    for query, scored in job.scores.items():
+        best = task.candidates[query][:depth]
+        names = [candidate.id for candidate in best if candidate.id in scored.scores]
+        own = sum(scored.tokens[name] for name in names)
+        whole = sum(scored.tokens.values())
         share = own / whole if whole else 1.0
-        seconds += entry.seconds * share
-        tokens += round(entry.spent * share)
-        chunks += sum(entry.chunks[name] for name in names)
+        seconds += scored.seconds * share
+        tokens += round(scored.spent * share)
+        chunks += sum(scored.chunks[name] for name in names)
     return Cost(seconds, tokens, chunks)
 
 
-SHOWN = 3  # queries on which two systems differ most, and documents of each
-_WORDS = 120  # characters of a text
+_SHOWN_COUNT = 3  # queries on which two systems differ most, and documents of each
+_EXCERPT_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +203,7 @@ class Comparison:
         """What it comes to, in words."""
         alike = (
             f"{self.first} and {self.second} have the same document first for {self.same:.0%} of "
-            f"{self.queries:,} queries and share {self.shared:.0%} of their best {TOP}"
+            f"{self.queries:,} queries and share {self.shared:.0%} of their best {TOP_DOCUMENTS}"
         )
         gained = self.gained
         return (
@@ -205,141 +213,138 @@ class Comparison:
         )
 
 
-def compared(
-    tasks: Sequence[Task], pairs: Sequence[tuple[Row, Row]], measure: str, seed: int
+def compare_systems(
+    names: tuple[str, str], depth: int, sets: Sequence[SetRows], measure: str, seed: int
 ) -> Comparison:
-    """Compare two systems by their rows in each of the tasks; raises `InputError`."""
-    found: list[Disagreement] = []
-    ours: list[list[float]] = []
-    theirs: list[list[float]] = []
-    for task, (first, second) in zip(tasks, pairs, strict=True):
-        for query, text in task.queries.items():
-            if not task.candidates[query]:  # nothing to agree on
-                continue
-            runs = first.run[query], second.run[query]
-            texts = {one.id: one.document.text for one in task.candidates[query]}
-            tops = [
-                [f"{name}: {_short(texts[name])}" for name in ordered(run)[:SHOWN]] for run in runs
-            ]
-            found.append(Disagreement(task.name, query, text, agreement(*runs), *tops))
-        ours.append(list(second.figures[measure].values()))
-        theirs.append(list(first.figures[measure].values()))
-    count = len(found)
-    if not count:
+    """Compare two systems by their names, at one depth, on all sets; raises `InputError`."""
+    firsts, seconds = (_rows_of(name, depth, sets) for name in names)
+    queries = [
+        disagreement
+        for results, first, second in zip(sets, firsts, seconds, strict=True)
+        for disagreement in _compare_queries(results.task, first.run, second.run)
+    ]
+    if not queries:
         raise InputError("no query has candidates, so there is nothing to compare")
-    worst = sorted(found, key=lambda one: (one.agreement.overlap, one.agreement.tau))
+    count = len(queries)
+    agreements = [query.agreement for query in queries]
+    worst = sorted(queries, key=lambda query: (query.agreement.overlap, query.agreement.tau))
     return Comparison(
-        pairs[0][0].system,
-        pairs[0][1].system,
+        *names,
         count,
-        tau=sum(one.agreement.tau for one in found) / count,
-        overlap=sum(one.agreement.overlap for one in found) / count,
-        shared=sum(one.agreement.shared for one in found) / count,
-        same=sum(one.agreement.first for one in found) / count,
-        gained=combined(ours, theirs, seed),
-        worst=[one for one in worst[:SHOWN] if one.agreement.overlap < 1 - 1e-9],
+        tau=sum(agreement.tau for agreement in agreements) / count,
+        overlap=sum(agreement.overlap for agreement in agreements) / count,
+        shared=sum(agreement.shared for agreement in agreements) / count,
+        same=sum(agreement.first for agreement in agreements) / count,
+        gained=difference_over_sets(
+            [list(row.figures[measure].values()) for row in seconds],
+            [list(row.figures[measure].values()) for row in firsts],
+            seed,
+        ),
+        worst=[query for query in worst[:_SHOWN_COUNT] if query.agreement.overlap < 1 - 1e-9],
     )
 
 
-def _short(text: str) -> str:
+def _compare_queries(task: Task, first: Run, second: Run) -> Iterator[Disagreement]:
+    """How alike two runs are, for each query that has candidates."""
+    for query, text in task.queries.items():
+        candidates = task.candidates[query]
+        if not candidates:
+            continue
+        texts = {candidate.id: candidate.document.text for candidate in candidates}
+        tops = [
+            [f"{name}: {_excerpt(texts[name])}" for name in order_by_score(scores)[:_SHOWN_COUNT]]
+            for scores in (first[query], second[query])
+        ]
+        alike = agreement(first[query], second[query])
+        yield Disagreement(task.name, query, text, alike, *tops)
+
+
+def _excerpt(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _WORDS else f"{line[: _WORDS - 1]}…"
-
-
-def compare_systems(
-    names: tuple[str, str], depth: int, sets: Sequence[Set], measure: str, seed: int
-) -> Comparison:
-    """Compare two systems by their names, at one depth, on all sets."""
-    rows = [
-        {row.system: row for row in dataset.rows if row.depth == depth and row.system in names}
-        for dataset in sets
-    ]
-    first, second = names
-    pairs = [(by_name[first], by_name[second]) for by_name in rows]
-    return compared([dataset.task for dataset in sets], pairs, measure, seed)
+    return line if len(line) <= _EXCERPT_CHARACTERS else f"{line[: _EXCERPT_CHARACTERS - 1]}…"
 
 
 _BLANKS = re.compile(r"[\t\r\n]")
-_UNSAFE = re.compile(r"[^\w.@+-]+")
+_UNSAFE_IN_NAMES = re.compile(r"[^\w.@+-]+")
 
 
-def as_json(
-    sets: Sequence[Set], means: Sequence[Overall], comparison: Comparison | None, seed: int
+def report_object(
+    sets: Sequence[SetRows], means: Sequence[MeanRow], comparison: Comparison | None, seed: int
 ) -> dict[str, Any]:
     """All figures, for programs."""
     return {
         "sets": [
             {
-                "name": one.task.name,
-                "first_stage": one.task.first,
-                "queries": len(one.task.queries),
-                "candidates": one.task.pairs,
-                "depth": one.task.depth,
-                "notes": list(one.task.notes),
-                "systems": [_row(row) for row in one.rows],
+                "name": results.task.name,
+                "first_stage": results.task.first,
+                "queries": len(results.task.queries),
+                "candidates": results.task.pairs,
+                "depth": results.task.depth,
+                "notes": list(results.task.notes),
+                "systems": [_row_object(row) for row in results.rows],
             }
-            for one in sets
+            for results in sets
         ],
         "mean": [
             {
-                "system": one.system,
-                "depth": one.depth,
+                "system": row.system,
+                "depth": row.depth,
                 "measures": {
-                    name: {"mean": value, **_difference(one.against.get(name))}
-                    for name, value in one.means.items()
+                    name: {"mean": value, **_difference_object(row.against.get(name))}
+                    for name, value in row.means.items()
                 },
             }
-            for one in means
+            for row in means
         ],
-        **({"comparison": _comparison(comparison)} if comparison else {}),
+        **({"comparison": _comparison_object(comparison)} if comparison else {}),
         "seed": seed,
         "draws": DRAWS,
     }
 
 
-def write_runs(folder: Path, sets: Sequence[Set]) -> None:
+def write_runs(folder: Path, sets: Sequence[SetRows]) -> None:
     """Write each row's run as `SET.SYSTEM.trec`; raises `OutputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken: set[str] = set()
-        for one in sets:
-            for row in one.rows:
-                depth = "" if row.depth in (None, one.task.depth) else f".{row.depth}"
-                tag = _UNSAFE.sub("_", f"{row.system}{depth}").strip("_")
-                name = f"{_UNSAFE.sub('_', one.task.name)}.{tag}"
+        for results in sets:
+            for row in results.rows:
+                depth = "" if row.depth in (None, results.task.depth) else f".{row.depth}"
+                tag = _UNSAFE_IN_NAMES.sub("_", f"{row.system}{depth}").strip("_")
+                name = f"{_UNSAFE_IN_NAMES.sub('_', results.task.name)}.{tag}"
                 while name in taken:  # of two models whose names differ in other characters
                     name += "+"
                 taken.add(name)
                 with atomic_write(folder / f"{name}.trec") as stream:
-                    stream.writelines(line.encode() for line in _run(row, tag))
+                    stream.writelines(line.encode() for line in _run_lines(row, tag))
     except OSError as error:
         raise OutputError(f"cannot write runs to {folder}: {error.strerror}") from error
 
 
-def lines_per_query(sets: Sequence[Set]) -> Iterator[bytes]:
+def lines_per_query(sets: Sequence[SetRows]) -> Iterator[bytes]:
     """A line for each set, system, query and measure, in tab-separated columns with a header."""
     yield b"set\tsystem\tdepth\tquery\tmeasure\tvalue\n"
-    for one in sets:
-        for row in one.rows:
+    for results in sets:
+        for row in results.rows:
             for measure, values in row.figures.items():
                 for query, value in values.items():
-                    cells = (one.task.name, row.system, row.depth or "", query, measure)
+                    cells = (results.task.name, row.system, row.depth or "", query, measure)
                     escaped = (_BLANKS.sub(" ", str(cell)) for cell in cells)
                     yield ("\t".join([*escaped, f"{value:.6g}"]) + "\n").encode()
 
 
-def _run(row: Row, tag: str) -> Iterator[str]:
+def _run_lines(row: SystemRow, tag: str) -> Iterator[str]:
     for query, scores in row.run.items():
-        for rank, name in enumerate(ordered(scores), 1):
+        for rank, name in enumerate(order_by_score(scores), 1):
             yield f"{one_word(query)} Q0 {one_word(name)} {rank} {scores[name]!r} {tag}\n"
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row_object(row: SystemRow) -> dict[str, Any]:
     return {
         "system": row.system,
         "depth": row.depth,
         "measures": {
-            name: {"mean": row.mean(name), **_difference(row.against.get(name))}
+            name: {"mean": row.mean(name), **_difference_object(row.against.get(name))}
             for name in row.figures
         },
         "unjudged_in_10": row.unjudged,
@@ -352,22 +357,22 @@ def _cost_object(cost: Cost) -> dict[str, Any]:
     return {**asdict(cost), "chunks_per_second": rate}
 
 
-def _difference(one: Difference | None) -> Mapping[str, Any]:
-    if one is None:
+def _difference_object(found: Difference | None) -> Mapping[str, Any]:
+    if found is None:
         return {}
-    interval = {"low": one.low, "high": one.high}
-    rest = {
-        name: value for name, value in asdict(one).items() if name not in ("mean", "low", "high")
-    }
+    figures = asdict(found)
+    interval = {name: figures.pop(name) for name in ("low", "high")}
+    mean = figures.pop("mean")
     return {
         "difference": {
-            "mean": one.mean,
+            "mean": mean,
             "interval_95": interval,
-            **rest,
-            "verdict": one.verdict.value,
+            **figures,
+            "verdict": found.verdict.value,
         }
     }
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
-    return {**asdict(one), "gained": _difference(one.gained)["difference"]}
+def _comparison_object(comparison: Comparison) -> dict[str, Any]:
+    gained = _difference_object(comparison.gained)["difference"]
+    return {**asdict(comparison), "gained": gained}

@@ -1,7 +1,7 @@
-"""Scores every candidate of every query once, and foretells how long that takes.
+"""Scores every candidate of every query once, and says how long that will take.
 
-A few queries, chosen by lot, are scored first; what they took for each character is what the rest
-will take. Nothing of that is done twice.
+A few queries, chosen at random, are scored first: the rest takes as long for each character. What
+was scored is kept in a journal, so that an evaluation that was cut off goes on where it was.
 """
 
 import argparse
@@ -15,14 +15,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import OutputFile
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.evaluation import datasets as beir
-from rerank_cli.evaluation import datasets as lists
-from rerank_cli.evaluation.datasets import Candidate, Collection, Parts, Task
+from rerank_cli.evaluation.datasets import (
+    Candidate,
+    Collection,
+    Parts,
+    Task,
+    find_parts,
+    read_folder,
+    read_lists,
+)
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
@@ -34,11 +40,11 @@ from rerank_cli.user_files import cache_directory
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What scoring a query's candidates gave: scores by id, and what each of them took.
+class QueryScores:
+    """What scoring a query's candidates gave, and what it took.
 
-    `tokens` and `chunks` are by id too; `seconds`, the tokens `spent` in all, what was not scored
-    whole, scores that `missing` are and `notes` are those of the whole query.
+    `scores`, `tokens` and `chunks` are by the candidates' ids. `seconds`, the tokens `spent`, how
+    many were `truncated`, how many scores are `missing` and `notes` are those of the whole query.
     """
 
     scores: Mapping[str, float]
@@ -51,28 +57,28 @@ class Entry:
     notes: Sequence[str] = ()
 
 
-class Journal:
-    """The entries of one system on one collection; `of` says of what, and must be equal."""
+class ScoreJournal:
+    """The scores of one system on one task, by query; `identity` is what they depend on."""
 
-    def __init__(self, folder: Path, of: Any) -> None:
-        digest = blake2b(json.dumps(of, sort_keys=True).encode(), digest_size=16).hexdigest()
-        self._path = folder / f"{digest}.jsonl"
-        self.entries = self._read()
+    def __init__(self, folder: Path, identity: object) -> None:
+        content = json.dumps(identity, sort_keys=True).encode()
+        self._path = folder / f"{blake2b(content, digest_size=16).hexdigest()}.jsonl"
+        self.scores = self._read()
 
-    def add(self, query: str, entry: Entry) -> None:
-        """Keep an entry, on the disk too if there is room."""
-        self.entries[query] = entry
-        line = json.dumps({"query": query, **asdict(entry)}) + "\n"
+    def add(self, query: str, scores: QueryScores) -> None:
+        """Keep a query's scores, on the disk too if there is room."""
+        self.scores[query] = scores
+        line = json.dumps({"query": query, **asdict(scores)}) + "\n"
         with suppress(OSError):  # without it the evaluation is what it is, and begins anew if cut
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as stream:
                 stream.write(line)
 
     def close(self) -> None:
-        """Forget all of it: the evaluation is over."""
+        """Remove the journal: the evaluation is over."""
         self._path.unlink(missing_ok=True)
 
-    def _read(self) -> dict[str, Entry]:
+    def _read(self) -> dict[str, QueryScores]:
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
@@ -80,24 +86,21 @@ class Journal:
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:  # the process died while it wrote
             os.truncate(self._path, len(whole))
-        entries = {}
+        scores = {}
         for line in whole.splitlines():
             with suppress(ValueError, TypeError, KeyError):  # of a disk that was full, or old
                 record = json.loads(line)
-                name = record.pop("query")
-                entries[name] = Entry(**record)
-        return entries
-
-
-PREPEND = ("title", "none")
+                query = record.pop("query")
+                scores[query] = QueryScores(**record)
+        return scores
 
 
 @dataclass(frozen=True, slots=True)
 class System:
     """A model by the name that `-m` takes, how it is run, and how it cuts documents.
 
-    With `titled` a document's title is put before each of its chunks, else once before its text.
-    `name` is what it is called in tables: what the user wrote.
+    `name` is what the user wrote, and stands in tables. With `titled` a document's title is put
+    before each of its chunks, else once before its text.
     """
 
     name: str
@@ -135,7 +138,7 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
     for name in ("chunk-tokens", "overlap-tokens", "max-chunks", "threads"):
         parser.add_argument(f"--{name}", type=_positive)
     parser.add_argument("--aggregate", choices=[*Aggregation])
-    parser.add_argument("--prepend", choices=PREPEND)
+    parser.add_argument("--prepend", choices=("title", "none"))
     parser.add_argument("--runtime", choices=[*Runtime])
     parser.add_argument("--device", choices=[*Device])
     try:
@@ -149,24 +152,28 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
         if name in given:
             given[name] = kind(given[name])
     titled = given.pop("prepend", "none") == "title"
-    how = {name: given.pop(name) for name in ("runtime", "device", "threads") if name in given}
+    own_runtime = {
+        name: given.pop(name) for name in ("runtime", "device", "threads") if name in given
+    }
     return System(
         name=text.strip(),
         model=model.strip(),
-        runtime=replace(runtime, **how),
+        runtime=replace(runtime, **own_runtime),
         chunks=replace(chunks, **given),
         titled=titled,
     )
 
 
-PILOT = 3.0  # seconds that are spent before it is said how long the rest takes
-_LEAST = 2  # queries of a pilot, the first of which is not counted: it warms up
+_PILOT_SECONDS = 3.0
+_CANDIDATE_CHARACTERS = 100  # that a candidate takes beside those of its text
+_PILOT_QUERIES = 2  # at least; the first is not counted, as it warms up
 
 
-class Job:
-    """One system's scores on one task.
+class EvalJob:
+    """Scores one task by one system.
 
-    What has been scored is kept in a `folder` until it is closed; `stamp` changes with the model.
+    What has been scored is kept in a `folder` until the job is closed; `stamp` changes with the
+    model.
     """
 
     def __init__(
@@ -176,26 +183,26 @@ class Job:
         self.system = system
         self._reranker = reranker
         self._stamp = stamp
-        self._journal = Journal(folder, self._identity())
-        self.resumed = len(self._journal.entries)
-        self._waiting = self._order()
+        self._journal = ScoreJournal(folder, self._identity())
+        self.resumed = len(self._journal.scores)
+        self._waiting = self._draw_order()
         self._seconds = self._characters = 0.0
         self._warm = False
 
     @property
-    def entries(self) -> dict[str, Entry]:
+    def scores(self) -> Mapping[str, QueryScores]:
         """What has been scored, by query."""
-        return self._journal.entries
+        return self._journal.scores
 
-    def pilot(self) -> None:
+    def run_pilot(self) -> None:
         """Score a few queries, to know what the rest will take."""
         began = time.perf_counter()
-        for count, _ in enumerate(self._score(), 1):
-            if count >= _LEAST and time.perf_counter() - began > PILOT:
+        for count, _ in enumerate(self.run(), 1):
+            if count >= _PILOT_QUERIES and time.perf_counter() - began > _PILOT_SECONDS:
                 return
 
-    def left(self) -> float:
-        """The seconds that the rest will take."""
+    def seconds_left(self) -> float:
+        """How long the rest will take."""
         if not self._characters:
             return 0.0
         rest = sum(self._size(name) for name in self._waiting)
@@ -203,54 +210,53 @@ class Job:
 
     def run(self) -> Iterator[None]:
         """Score the rest, a query at a time."""
-        return self._score()
-
-    def close(self) -> None:
-        """The evaluation is over: nothing will have to go on here."""
-        self._journal.close()
-
-    def _score(self) -> Iterator[None]:
         while self._waiting:
             name = self._waiting.pop()
-            entry = self._entry(name, self.task.candidates[name])
-            self._journal.add(name, entry)
+            scores = self._score(name, self.task.candidates[name])
+            self._journal.add(name, scores)
             if self._warm:
-                self._seconds += entry.seconds
+                self._seconds += scores.seconds
                 self._characters += self._size(name)
             self._warm = True
             yield
 
-    def _entry(self, name: str, candidates: Sequence[Candidate]) -> Entry:
+    def close(self) -> None:
+        """Forget what was kept: the evaluation is over."""
+        self._journal.close()
+
+    def _score(self, name: str, candidates: Sequence[Candidate]) -> QueryScores:
         began = time.perf_counter()
-        documents = [document_of(one.document, titled=self.system.titled) for one in candidates]
+        titled = self.system.titled
+        documents = [scored_document(each.document, titled=titled) for each in candidates]
         if not documents:
-            return Entry({}, {}, {})
+            return QueryScores({}, {}, {})
         query = self.task.queries[name]
         try:
             ranking = self._reranker.rank(query, documents)
         except UsageError as error:  # there is nothing in the query that could be scored
             note = f"query {name} of {self.task.name} was left in its first order: {error}"
-            return Entry({}, {}, {}, notes=[note])
-        scored = {candidates[result.index].id: result for result in ranking.results}
-        tokens = {name: result.tokens for name, result in scored.items()}
-        return Entry(
-            {name: result.raw_score for name, result in scored.items()},
-            tokens,
-            {name: result.chunks for name, result in scored.items()},
-            time.perf_counter() - began,
-            ranking.usage.get("total_tokens", sum(tokens.values())),
-            ranking.cut + ranking.query_cut,
-            ranking.missing,
-            list(ranking.notes),
+            return QueryScores({}, {}, {}, notes=[note])
+        results = {candidates[result.index].id: result for result in ranking.results}
+        tokens = {name: result.tokens for name, result in results.items()}
+        return QueryScores(
+            scores={name: result.raw_score for name, result in results.items()},
+            tokens=tokens,
+            chunks={name: result.chunks for name, result in results.items()},
+            seconds=time.perf_counter() - began,
+            spent=ranking.usage.get("total_tokens", sum(tokens.values())),
+            truncated=ranking.cut + ranking.query_cut,
+            missing=ranking.missing,
+            notes=list(ranking.notes),
         )
 
     def _size(self, name: str) -> int:
-        """What a query's work is measured by: the characters of its candidates."""
-        return sum(len(one.document.text) + 100 for one in self.task.candidates[name])
+        """The work that a query is, in characters of its candidates."""
+        candidates = self.task.candidates[name]
+        return sum(len(each.document.text) + _CANDIDATE_CHARACTERS for each in candidates)
 
-    def _order(self) -> list[str]:
-        """The queries that are not scored, by lot: the first ones tell of the rest."""
-        names = [name for name in self.task.queries if name not in self.entries]
+    def _draw_order(self) -> list[str]:
+        """The queries that are not scored, in random order: the first ones stand for the rest."""
+        names = [name for name in self.task.queries if name not in self.scores]
         random.Random(0).shuffle(names)  # noqa: S311 - not for a secret
         return names
 
@@ -259,8 +265,9 @@ class Job:
         content = blake2b(digest_size=16)
         for name, query in self.task.queries.items():
             content.update(f"{name}\0{query}\0".encode("utf-8", "surrogatepass"))
-            for one in self.task.candidates[name]:
-                text = f"{one.id}\0{one.document.title}\0{one.document.text}\0"
+            for candidate in self.task.candidates[name]:
+                document = candidate.document
+                text = f"{candidate.id}\0{document.title}\0{document.text}\0"
                 content.update(text.encode("utf-8", "surrogatepass"))
         runtime, chunks = self.system.runtime, self.system.chunks
         return [
@@ -274,7 +281,7 @@ class Job:
         ]
 
 
-def document_of(document: Document, *, titled: bool) -> Document:
+def scored_document(document: Document, *, titled: bool) -> Document:
     """A document as it is scored: its title before each chunk, or once before its text."""
     if titled or not document.title:
         return document
@@ -283,7 +290,16 @@ def document_of(document: Document, *, titled: bool) -> Document:
 
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
-    """What a command line asks for."""
+    """What a command line asks for.
+
+    datasets, parts, qrels, run   the sets: files and folders, or parts that lie elsewhere
+    models, compare               the systems to measure, and two of them to compare
+    depths                        how many candidates are reranked, smallest first
+    measures, condensed           names of measures; whether to leave out what was not judged
+    sample, seed                  how many queries of each set, and what is drawn at random
+    output, as_json               where the table or the JSON goes
+    per_query, runs               where figures by query and runs go, if they are wanted
+    """
 
     datasets: Sequence[Path]
     parts: Parts | None
@@ -302,52 +318,54 @@ class EvalOptions:
     as_json: bool
 
 
-class Work:
+class SystemJobs:
     """A system's jobs on a task: one for all depths, or one for each where the set counts."""
 
     def __init__(
         self, task: Task, system: System, reranker: Reranker, depths: Sequence[int], stamp: str
     ) -> None:
-        together = reranker.info.scope == "set"
+        scores_sets = reranker.info.scope == "set"
         folder = cache_directory() / "eval"
         self.jobs = {
-            depth: Job(_shallow(task, depth), system, reranker, folder, stamp)
-            for depth in (depths if together else depths[-1:])
+            depth: EvalJob(_cut_task(task, depth), system, reranker, folder, stamp)
+            for depth in (depths if scores_sets else depths[-1:])
         }
 
-    def job(self, depth: int) -> Job:
+    def job(self, depth: int) -> EvalJob:
+        """The job whose scores are those at a depth."""
         return self.jobs.get(depth) or self.jobs[max(self.jobs)]
 
 
-def _shallow(task: Task, depth: int) -> Task:
+def _cut_task(task: Task, depth: int) -> Task:
+    """The same task with the best `depth` candidates alone."""
     if depth == task.depth:
         return task
-    candidates = {query: of[:depth] for query, of in task.candidates.items()}
+    candidates = {query: ranked[:depth] for query, ranked in task.candidates.items()}
     return replace(task, candidates=candidates)
 
 
 def read_collections(options: EvalOptions) -> Iterator[Collection]:
-    """Read all of them; of those of one name the second is told by its number."""
-    taken: set[str] = set()
-    for one in _read(options):
-        name, number = one.name, 1
-        while name in taken:
+    """Read all sets; of those of one name the second gets a number."""
+    names: set[str] = set()
+    for collection in _read_sets(options):
+        name, number = collection.name, 1
+        while name in names:
             number += 1
-            name = f"{one.name} {number}"
-        taken.add(name)
-        yield replace(one, name=name)
+            name = f"{collection.name} {number}"
+        names.add(name)
+        yield replace(collection, name=name)
 
 
-def _read(options: EvalOptions) -> Iterator[Collection]:
+def _read_sets(options: EvalOptions) -> Iterator[Collection]:
     if options.parts:
-        yield beir.read_folder(options.parts)
+        yield read_folder(options.parts)
     for path in options.datasets:
         if path.is_dir():
-            yield beir.read_folder(beir.parts_of(path, options.qrels, options.run))
+            yield read_folder(find_parts(path, options.qrels, options.run))
         elif options.qrels or options.run:
             raise UsageError(f"{path}: --qrels and --run are for folders, and it is none")
         elif path.exists():
-            yield lists.read_lists(path)
+            yield read_lists(path)
         else:
             raise InputError(
                 f"{path}: no such file or folder", hint="rerank eval --help shows what a DATASET is"
@@ -355,7 +373,7 @@ def _read(options: EvalOptions) -> Iterator[Collection]:
 
 
 def open_system(system: System, remote: RemoteOptions) -> Reranker:
-    """Open a system's model; options for providers are for those systems that are providers'."""
+    """Open a system's model; `remote` is for the systems that are providers'."""
     return Reranker(
         system.model,
         runtime=system.runtime,
@@ -364,10 +382,10 @@ def open_system(system: System, remote: RemoteOptions) -> Reranker:
     )
 
 
-def compare_windows(
+def warn_of_windows(
     options: EvalOptions, rerankers: Mapping[System, Reranker], terminal: Terminal
 ) -> None:
-    """Say where two models that are compared cut documents differently, and nobody asked for it."""
+    """Say if two models that are compared cut documents differently of their own accord."""
     windows = {
         system.name: reranker.info.window
         for system, reranker in rerankers.items()
@@ -382,18 +400,18 @@ def compare_windows(
         )
 
 
-def stamp_of(system: System, remote: RemoteOptions) -> str:
-    """What changes with a local model's files, or is where a provider is."""
+def system_stamp(system: System, remote: RemoteOptions) -> str:
+    """What changes with a local model's files; of a provider's model the server's URL."""
     folder = local_folder(system.model)
     return (remote.base_url or "") if folder is None else folder.stamp()
 
 
-def score_by_words(task: Task) -> dict[str, dict[str, float]]:
-    """BM25's scores of candidates that something else found; the collection is each query's."""
+def score_by_bm25(task: Task) -> dict[str, dict[str, float]]:
+    """BM25's scores of candidates that something else found; each query's are a collection."""
     scores = {}
     with Reranker(BM25) as reranker:
         for query, candidates in task.candidates.items():
-            documents = [document_of(found.document, titled=False) for found in candidates]
+            documents = [scored_document(each.document, titled=False) for each in candidates]
             ranking = reranker.rank(task.queries[query], documents) if documents else ()
-            scores[query] = {candidates[each.index].id: each.raw_score for each in ranking}
+            scores[query] = {candidates[result.index].id: result.raw_score for result in ranking}
     return scores

@@ -17,10 +17,10 @@ from rerank_cli.errors import require_extra
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
-# A figure that moves by less is one that was summed in another order.
-_NOTHING = 1e-9
-_FEWEST = 6  # signs of which all are alike by chance less than once in twenty times
-_MEMORY = 10_000_000  # numbers that are drawn at once
+# A smaller difference comes of another order in which figures were summed.
+_SMALLEST_GAIN = 1e-9
+_MIN_QUERIES = 6  # all of them gain by chance less than once in twenty times
+_MAX_DRAWN_NUMBERS = 10_000_000  # at once
 
 
 class Verdict(StrEnum):
@@ -61,10 +61,10 @@ class Difference:
 
 def difference(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) -> Difference:
     """Compare figures of the same queries, in one order."""
-    return combined([ours], [theirs], seed)
+    return difference_over_sets([ours], [theirs], seed)
 
 
-def combined(
+def difference_over_sets(
     ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], seed: int = 0
 ) -> Difference:
     """Compare figures on several sets: the mean of the sets' means, each set drawn by itself.
@@ -74,7 +74,7 @@ def combined(
     these are fewer; Smucker, Allan and Carterette 2007).
     """
     gains = [
-        np.where(np.abs(gain) < _NOTHING, 0.0, gain)
+        np.where(np.abs(gain) < _SMALLEST_GAIN, 0.0, gain)
         for gain in (np.subtract(a, b, dtype=float) for a, b in zip(ours, theirs, strict=True))
     ]
     whole = np.concatenate(gains)
@@ -89,11 +89,11 @@ def combined(
         mean,
         low,
         high,
-        _chance(gains, mean, seed),
+        _p_value(gains, mean, seed),
         int((whole > 0).sum()),
         int((whole == 0).sum()),
         int((whole < 0).sum()),
-        _enough(mean, spread, len(whole)),
+        _queries_needed(mean, spread, len(whole)),
     )
 
 
@@ -102,7 +102,7 @@ def _interval(gains: Sequence[Any], seed: int) -> tuple[float, float]:
         from scipy import stats
     random = np.random.default_rng(seed)
     if len(gains) == 1 and len(gains[0]) > 1:
-        batch = max(1, min(DRAWS, _MEMORY // len(gains[0])))
+        batch = max(1, min(DRAWS, _MAX_DRAWN_NUMBERS // len(gains[0])))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # told by the interval itself, below
             found = stats.bootstrap(
@@ -112,14 +112,14 @@ def _interval(gains: Sequence[Any], seed: int) -> tuple[float, float]:
             return float(found.low), float(found.high)
     means = np.zeros(DRAWS)
     for gain in gains:
-        means += _drawn(gain, random)
+        means += _bootstrap_means(gain, random)
     edges = np.quantile(means / len(gains), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(edges[0]), float(edges[1])
 
 
-def _drawn(gain: Any, random: np.random.Generator) -> Any:
+def _bootstrap_means(gain: Any, random: np.random.Generator) -> Any:
     """Means of as many gains, drawn with replacement, for each draw."""
-    rows = max(1, _MEMORY // len(gain))
+    rows = max(1, _MAX_DRAWN_NUMBERS // len(gain))
     parts = []
     for start in range(0, DRAWS, rows):
         count = min(rows, DRAWS - start)
@@ -127,24 +127,24 @@ def _drawn(gain: Any, random: np.random.Generator) -> Any:
     return np.concatenate(parts)
 
 
-def _chance(gains: Sequence[Any], mean: float, seed: int) -> float:
+def _p_value(gains: Sequence[Any], mean: float, seed: int) -> float:
     """How often the mean is as far from zero when each gain's sign is a coin's."""
     shares = np.concatenate([gain / len(gain) for gain in gains]) / len(gains)
     shares = shares[shares != 0]  # a tie has no sign
     if 2 ** min(len(shares), 64) <= DRAWS:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(shares))))
-        return float((np.abs(signs @ shares) >= abs(mean) - _NOTHING).mean())
+        return float((np.abs(signs @ shares) >= abs(mean) - _SMALLEST_GAIN).mean())
     random = np.random.default_rng(seed)
-    rows = max(1, _MEMORY // len(shares))
+    rows = max(1, _MAX_DRAWN_NUMBERS // len(shares))
     as_far = 0
     for start in range(0, DRAWS, rows):
         signs = random.integers(0, 2, (min(rows, DRAWS - start), len(shares))) * 2.0 - 1.0
-        as_far += int((np.abs(signs @ shares) >= abs(mean) - _NOTHING).sum())
+        as_far += int((np.abs(signs @ shares) >= abs(mean) - _SMALLEST_GAIN).sum())
     return (as_far + 1) / (DRAWS + 1)
 
 
-def _enough(mean: float, spread: float, count: int) -> int | None:
+def _queries_needed(mean: float, spread: float, count: int) -> int | None:
     """The queries that would tell a mean of this size: by the normal's 97.5 % and 80 % points."""
     if not mean or not spread:
         return None
-    return max(_FEWEST, math.ceil(count * (spread * (1.959964 + 0.841621) / abs(mean)) ** 2))
+    return max(_MIN_QUERIES, math.ceil(count * (spread * (1.959964 + 0.841621) / abs(mean)) ** 2))

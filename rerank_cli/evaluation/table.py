@@ -10,12 +10,12 @@ from rich.text import Text
 from rerank_cli.evaluation.report import (
     Comparison,
     Cost,
-    Overall,
-    Row,
-    Set,
+    MeanRow,
+    SetRows,
+    SystemRow,
 )
 from rerank_cli.evaluation.run import (
-    Job,
+    EvalJob,
 )
 from rerank_cli.evaluation.statistics import Difference, Verdict
 from rerank_cli.terminal import (
@@ -29,9 +29,9 @@ _GAP = 2
 _COLOURS = {Verdict.HELPED: "green", Verdict.HURT: "red"}
 
 
-def drawn(
-    sets: Sequence[Set],
-    means: Sequence[Overall],
+def draw_report(
+    sets: Sequence[SetRows],
+    means: Sequence[MeanRow],
     comparison: Comparison | None,
     measures: Sequence[str],
     terminal: Terminal,
@@ -53,14 +53,14 @@ def drawn(
             console.print(Text(sentence), soft_wrap=False)
         if comparison:
             console.print()
-            for line in _compared(comparison, measures[0]):
+            for line in _comparison_lines(comparison, measures[0]):
                 console.print(Text(line), soft_wrap=False)
     for line in captured.get().split("\n")[:-1]:
         yield line.rstrip().encode() + b"\n"
 
 
-def foretold(jobs: Sequence[Job], seconds: float) -> str:
-    """What is to be scored, and how long that takes."""
+def forecast(jobs: Sequence[EvalJob], seconds: float) -> str:
+    """What is to be scored, and how long that will take."""
     pairs = sum(job.task.pairs for job in jobs)
     systems = len({job.system.name for job in jobs})
     sets = len({job.task.name for job in jobs})
@@ -71,11 +71,11 @@ def foretold(jobs: Sequence[Job], seconds: float) -> str:
 
 
 def _table(
-    sets: Sequence[Set], means: Sequence[Overall], measures: Sequence[str], width: int
+    sets: Sequence[SetRows], means: Sequence[MeanRow], measures: Sequence[str], width: int
 ) -> Table:
     """As many of the columns as there is room for: those of least account go first."""
-    rows = [line for one in sets for line in _lines(one, measures)]
-    rows += _overall_lines(means, len(sets), measures)
+    rows = [cells for results in sets for cells in _set_cells(results, measures)]
+    rows += _mean_cells(means, len(sets), measures)
     heads = ["set", "system", measures[0], "change", "95 % interval", "", "+ = -"]
     heads += [*measures[1:], "s", "chunks/s", "unjudged"]
     # What there is no room for goes from the end: other measures before what it cost.
@@ -89,7 +89,10 @@ def _table(
     widths[1] = min(widths[1], max(16, width // 3))
     shown: list[int] = []
     for place in order:
-        if sum(widths[one] + _GAP for one in [*shown, place]) - _GAP <= width or len(shown) < 3:
+        if (
+            sum(widths[column] + _GAP for column in [*shown, place]) - _GAP <= width
+            or len(shown) < 3
+        ):
             shown.append(place)
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     for place in sorted(shown):
@@ -102,7 +105,7 @@ def _table(
             overflow="ellipsis",
         )
     for row in rows:
-        verdict = next((one for one in _COLOURS if one.value == row[5]), None)
+        verdict = next((verdict for verdict in _COLOURS if verdict.value == row[5]), None)
         style = _COLOURS[verdict] if verdict else ""
         table.add_row(
             *(Text(row[place], style=style if place in (3, 5) else "") for place in sorted(shown))
@@ -110,34 +113,34 @@ def _table(
     return table
 
 
-def _lines(one: Set, measures: Sequence[str]) -> Iterator[list[str]]:
-    for place, row in enumerate(one.rows):
+def _set_cells(results: SetRows, measures: Sequence[str]) -> Iterator[list[str]]:
+    for place, row in enumerate(results.rows):
         yield [
-            printable(one.task.name) if place == 0 else "",
-            _named(row, one),
-            *_figures(row.mean(measures[0]), row.against.get(measures[0])),
+            printable(results.task.name) if place == 0 else "",
+            _row_name(row, results.rows),
+            *_figure_cells(row.mean(measures[0]), row.against.get(measures[0])),
             *(f"{row.mean(name):.4f}" for name in measures[1:]),
-            *_costs(row.cost),
+            *_cost_cells(row.cost),
             f"{row.unjudged:.0%}",
         ]
 
 
-def _overall_lines(
-    means: Sequence[Overall], sets: int, measures: Sequence[str]
+def _mean_cells(
+    means: Sequence[MeanRow], sets: int, measures: Sequence[str]
 ) -> Iterator[list[str]]:
-    for place, one in enumerate(means):
+    for place, row in enumerate(means):
         yield [
             f"mean of {sets}" if place == 0 else "",
-            one.system if one.depth is None else _with_depth(one.system, one.depth, means),
-            *_figures(one.means[measures[0]], one.against.get(measures[0])),
-            *(f"{one.means[name]:.4f}" for name in measures[1:]),
+            _row_name(row, means),
+            *_figure_cells(row.means[measures[0]], row.against.get(measures[0])),
+            *(f"{row.means[name]:.4f}" for name in measures[1:]),
             "",
             "",
             "",
         ]
 
 
-def _figures(mean: float, against: Difference | None) -> list[str]:
+def _figure_cells(mean: float, against: Difference | None) -> list[str]:
     if against is None:
         return [f"{mean:.4f}", "", "", "", ""]
     return [
@@ -149,63 +152,63 @@ def _figures(mean: float, against: Difference | None) -> list[str]:
     ]
 
 
-def _costs(cost: Cost | None) -> list[str]:
+def _cost_cells(cost: Cost | None) -> list[str]:
     if cost is None:
         return ["", ""]
     return [f"{cost.seconds:.1f}", f"{cost.chunks / cost.seconds:,.0f}" if cost.seconds else ""]
 
 
-def _named(row: Row, of: Set) -> str:
+def _row_name(row: SystemRow | MeanRow, rows: Sequence[SystemRow] | Sequence[MeanRow]) -> str:
+    """The name of one of the rows: its system's, with the depth where there are several."""
     if row.depth is None:
         return row.system
-    return _with_depth(row.system, row.depth, of.rows)
+    several = len({each.depth for each in rows if each.depth is not None}) > 1
+    return printable(f"{row.system}, top {row.depth}" if several else row.system)
 
 
-def _with_depth(system: str, depth: int, rows: Sequence[Row] | Sequence[Overall]) -> str:
-    """A system's name, with the depth where there are several."""
-    several = len({row.depth for row in rows if row.depth is not None}) > 1
-    return printable(f"{system}, top {depth}" if several else system)
-
-
-def _sentences(sets: Sequence[Set], means: Sequence[Overall], measure: str) -> Iterator[str]:
+def _sentences(sets: Sequence[SetRows], means: Sequence[MeanRow], measure: str) -> Iterator[str]:
     """A verdict for each system: on all sets together, or on the one there is."""
     if means:
-        for one in means:
-            if one.depth is not None:
-                name = _with_depth(one.system, one.depth, means)
-                where = f" over each set's first order, in the mean of {len(sets)} sets"
-                yield _verdict(name, measure, one.against[measure], where)
+        for mean in means:
+            if mean.depth is not None:
+                where = f"each set's first order, in the mean of {len(sets)} sets"
+                yield _verdict(_row_name(mean, means), measure, mean.against[measure], where)
         return
-    for of in sets:
-        for row in of.rows:
+    for results in sets:
+        for row in results.rows:
             if row.depth is not None:
-                yield _verdict(
-                    _named(row, of), measure, row.against[measure], f" over {of.rows[0].system}"
-                )
+                name, first = _row_name(row, results.rows), results.rows[0].system
+                yield _verdict(name, measure, row.against[measure], first)
 
 
-def _verdict(name: str, measure: str, one: Difference, over: str) -> str:
+def _verdict(name: str, measure: str, found: Difference, first: str) -> str:
+    """Say what a difference from the first order tells."""
+    queries = found.wins + found.losses + found.ties
     figures = (
-        f"{measure} {one.mean:+.4f}{over} (95 % interval {one.low:+.4f} to {one.high:+.4f}, "
-        f"p {one.p:.2g}); of {one.wins + one.losses + one.ties:,} queries {one.wins:,} better, "
-        f"{one.losses:,} worse."
+        f"{measure} {found.mean:+.4f} over {first} (95 % interval {found.low:+.4f} to "
+        f"{found.high:+.4f}, p {found.p:.2g}); of {queries:,} queries {found.wins:,} better, "
+        f"{found.losses:,} worse."
     )
-    if one.verdict is Verdict.SAME:
+    if found.verdict is Verdict.SAME:
         return f"{name} changed nothing: every query has the {measure} it had."
-    if one.verdict is not Verdict.UNKNOWN:
-        return f"{name} {one.verdict.value}: {figures}"
-    enough = f" A difference of this size takes about {one.enough:,} queries." if one.enough else ""
-    return f"Whether {name} helps cannot be told: {figures}{enough}"
+    if found.verdict is not Verdict.UNKNOWN:
+        return f"{name} {found.verdict.value}: {figures}"
+    if found.enough:
+        figures += f" A difference of this size takes about {found.enough:,} queries."
+    return f"Whether {name} helps cannot be told: {figures}"
 
 
-def _compared(one: Comparison, measure: str) -> Iterator[str]:
-    yield one.sentence(measure)
-    for place, worst in enumerate(one.worst):
+def _comparison_lines(comparison: Comparison, measure: str) -> Iterator[str]:
+    yield comparison.sentence(measure)
+    for place, worst in enumerate(comparison.worst):
         if place == 0:
             yield ""
             yield "Least alike:"
         yield printable(f"  {worst.set}, query: {worst.text}")
-        for name, top in ((one.first, worst.first), (one.second, worst.second)):
+        for name, top in (
+            (comparison.first, worst.first),
+            (comparison.second, worst.second),
+        ):
             yield printable(f"    {name}")
             for rank, text in enumerate(top, 1):
                 yield printable(f"      {rank}. {text}")

@@ -34,7 +34,7 @@ def main() -> None:
     tower = Tower(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, systems in ours.items():
-        collection = datasets.read_folder(datasets.parts_of(arguments.folder / name))
+        collection = datasets.read_folder(datasets.find_parts(arguments.folder / name))
         task = task_of(collection, DEPTH, None, 0)
         asked = next(iter(systems.values())).keys()  # a sample, perhaps
         figures[name] = {**systems, **baselines(task, asked, tower)}
@@ -74,7 +74,7 @@ def baselines(task: Task, asked: Iterable[str], tower: Tower) -> dict[str, dict[
             for name, of in cosine.items()
         }
     qrels = {name: task.qrels[name] for name in queries}
-    parsed = measures.parsed([MEASURE])
+    parsed = measures.parse_measures([MEASURE])
     return {
         system: measures.figures_of(run, qrels, parsed)[MEASURE] for system, run in runs.items()
     }

@@ -13,13 +13,13 @@ from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation import datasets
 from rerank_cli.evaluation.datasets import Collection, task_of
 from rerank_cli.evaluation.measures import (
-    DEFAULT,
+    DEFAULT_MEASURES,
     figures_of,
     first_order,
     oracle,
-    parsed,
-    reranked,
-    unjudged,
+    parse_measures,
+    reranked_run,
+    unjudged_share,
 )
 
 CORPUS = [
@@ -59,7 +59,7 @@ def beir_folder(to: Path, qrels: list[tuple[str, str, int]] | None = None) -> Pa
 
 
 def read(folder: Path, run: Path | None = None) -> Collection:
-    return datasets.read_folder(datasets.parts_of(folder, run=run))
+    return datasets.read_folder(datasets.find_parts(folder, run=run))
 
 
 def test_a_beir_folder_is_read_and_bm25_finds_candidates(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_figures_are_trec_evals() -> None:
     """On an example whose figures pytrec_eval's authors published, and on ties."""
     qrels = {"q1": {"d1": 0, "d2": 1, "d3": 0}, "q2": {"d2": 1, "d3": 1}}
     run = {"q1": {"d1": 1.0, "d2": 0.0, "d3": 1.5}, "q2": {"d1": 1.5, "d2": 0.2, "d3": 0.5}}
-    measures = parsed(["AP", "nDCG", "RR", "RR@10"])
+    measures = parse_measures(["AP", "nDCG", "RR", "RR@10"])
     found = figures_of(run, qrels, measures)
     assert found["AP"] == pytest.approx({"q1": 1 / 3, "q2": 7 / 12})
     assert found["nDCG"] == pytest.approx({"q1": 0.5, "q2": 0.693426}, abs=1e-5)
@@ -235,9 +235,9 @@ def test_figures_are_trec_evals() -> None:
 def test_condensed_measures_leave_out_what_was_not_judged() -> None:
     qrels = {"q": {"d2": 1}}
     run = {"q": {"d1": 2.0, "d2": 1.0}}
-    for name in DEFAULT:
-        (plain,) = figures_of(run, qrels, parsed([name])).values()
-        (condensed,) = figures_of(run, qrels, parsed([name]), condensed=True).values()
+    for name in DEFAULT_MEASURES:
+        (plain,) = figures_of(run, qrels, parse_measures([name])).values()
+        (condensed,) = figures_of(run, qrels, parse_measures([name]), condensed=True).values()
         assert plain["q"] < condensed["q"] == 1.0
 
 
@@ -246,7 +246,7 @@ def test_condensed_measures_leave_out_what_was_not_judged() -> None:
 )
 def test_a_measure_that_there_is_not_is_named(name: str) -> None:
     with pytest.raises(UsageError, match="--measure"):
-        parsed([name])
+        parse_measures([name])
 
 
 def test_a_run_reranks_the_best_and_keeps_the_rest_in_their_order(tmp_path: Path) -> None:
@@ -261,6 +261,6 @@ def test_a_run_reranks_the_best_and_keeps_the_rest_in_their_order(tmp_path: Path
     assert order(first_order(task)) == ["0", "1", "2", "3"]
     assert order(oracle(task)) == ["3", "1", "0", "2"]
     scores = {"1": {"0": -3.0, "1": -1.0, "2": 5.0}}
-    assert order(reranked(task, scores, 2)) == ["1", "0", "2", "3"]
-    assert order(reranked(task, scores, 4)) == ["2", "1", "0", "3"]  # one has no score
-    assert unjudged(task, first_order(task)) == 0.5
+    assert order(reranked_run(task, scores, 2)) == ["1", "0", "2", "3"]
+    assert order(reranked_run(task, scores, 4)) == ["2", "1", "0", "3"]  # one has no score
+    assert unjudged_share(task, first_order(task)) == 0.5

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="needs the extra eval")
 
-from rerank_cli.evaluation.datasets import ordered
+from rerank_cli.evaluation.datasets import order_by_score
 from rerank_cli.evaluation.measures import agreement, rank_biased_overlap
 from rerank_cli.evaluation.statistics import (
     Verdict,
-    combined,
     difference,
+    difference_over_sets,
 )
 
 SEEDS = 100
@@ -80,7 +80,7 @@ def test_the_same_seed_draws_the_same() -> None:
 
 def test_sets_count_alike_whatever_their_size() -> None:
     large, small = figures(1), ([0.9, 0.8, 0.9, 0.7], [0.4, 0.3, 0.5, 0.1])
-    both = combined([large[0], small[0]], [large[1], small[1]])
+    both = difference_over_sets([large[0], small[0]], [large[1], small[1]])
     parts = [difference(*large).mean, difference(*small).mean]
     assert both.mean == pytest.approx(sum(parts) / 2)
     assert both.wins + both.ties + both.losses == QUERIES + 4
@@ -138,4 +138,4 @@ def test_known_orders() -> None:
 
 
 def test_ties_are_ordered_by_id_downwards() -> None:
-    assert ordered({"a": 1.0, "c": 1.0, "b": 2.0}) == ["b", "c", "a"]
+    assert order_by_score({"a": 1.0, "c": 1.0, "b": 2.0}) == ["b", "c", "a"]

@@ -23,7 +23,7 @@ from rerank_cli.models.hub import (
     list_repository,
 )
 from rerank_cli.models.onnx_file import stated_weights
-from rerank_cli.models.store import File, InstalledModel, Manifest, Store
+from rerank_cli.models.store import File, InstalledModel, ModelManifest, Store
 
 TOKENIZER = "tokenizer.json"
 # What is read here, or tells a person what the files are.
@@ -112,7 +112,7 @@ def pull(
         files = {plan.graph.path: fetch_file(listing, plan.graph, staging, sizes.watch(plan.graph))}
         for file in _list_others(plan, staging / plan.graph.path):
             files[file.path] = fetch_file(listing, file, staging, sizes.watch(file))
-        manifest = Manifest(
+        manifest = ModelManifest(
             name=name,
             precision=precision,
             repository=listing.repository,

@@ -38,7 +38,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class ModelManifest:
     """What was pulled, whence, and what each file has to be.
 
     `revision` is the commit, `asked` the revision that was asked for, `pulled` a date. `graph` and
@@ -66,7 +66,7 @@ class InstalledModel:
     """A model that is in the store: its folder, and what its manifest says."""
 
     folder: Path
-    manifest: Manifest
+    manifest: ModelManifest
 
     @property
     def name(self) -> str:
@@ -156,7 +156,7 @@ class Store:
             finally:
                 lock.release()
 
-    def adopt(self, staging: Path, manifest: Manifest) -> InstalledModel:
+    def adopt(self, staging: Path, manifest: ModelManifest) -> InstalledModel:
         """Move a staging folder to where its model belongs, in place of what is there."""
         target = self.place(manifest.name, manifest.precision).parent
         wanted = {staging / name for name in manifest.files}
@@ -182,7 +182,7 @@ class Store:
         lock = _load(self.root / _REVISIONS).get(f"{name}:{precision}")
         return lock if isinstance(lock, dict) else None
 
-    def lock(self, manifest: Manifest) -> None:
+    def lock(self, manifest: ModelManifest) -> None:
         """Note what a model's commit and hashes are, from now on."""
         from filelock import FileLock
 
@@ -210,7 +210,7 @@ def _read(path: Path) -> InstalledModel:
         files = {_inside(name): File(**file) for name, file in content.pop("files").items()}
         if content.pop("schema") != _SCHEMA:
             raise ValueError("of another version of rerank")
-        return InstalledModel(path.parent, Manifest(**content, files=files))
+        return InstalledModel(path.parent, ModelManifest(**content, files=files))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -205,7 +205,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class AnswerShape:
     """Where an API is known to put things, as dotted paths; None is wherever they are found.
 
     Where there is no list at `results` it is looked for all the same; an index and a score are
@@ -219,7 +219,7 @@ class Shape:
     first_index: int = 0
 
 
-_ANY = Shape()
+_ANY = AnswerShape()
 
 
 def parse(content: bytes, content_type: str = "") -> Any:
@@ -251,7 +251,7 @@ def read(
     body: Any,
     documents: int,
     *,
-    shape: Shape = _ANY,
+    shape: AnswerShape = _ANY,
     headers: Mapping[str, str] | None = None,
     texts: Sequence[str] = (),
     own_ids: bool = False,
@@ -286,7 +286,7 @@ def read(
 
 
 def _plain(
-    items: Sequence[Any], documents: int, shape: Shape
+    items: Sequence[Any], documents: int, shape: AnswerShape
 ) -> tuple[Sequence[int], Sequence[float]] | None:
     """The indices and scores of results as nearly all are, in a third of the time; else None."""
     if shape != _ANY or not all(isinstance(item, dict) for item in items):

@@ -9,19 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from rerank_cli.providers.responses import Shape
+from rerank_cli.providers.responses import AnswerShape
 from rerank_cli.types import Price, Scale
 
 Count = Annotated[int, Field(gt=0)]
 
 
-class Entry(BaseModel):
+class StrictTable(BaseModel):
     """A table in which every key must be one that is known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Option(Entry):
+class Option(StrictTable):
     """How an option of ours is spelled: the value of a `field`, or `values` with their own fields.
 
     Fields are dotted paths into the request. Numbers are from `least` to `most`.
@@ -37,7 +37,7 @@ def _spelled(value: Any) -> Any:
     return {"field": value} if isinstance(value, str) else value
 
 
-class Request(Entry):
+class RequestTemplates(StrictTable):
     """The templates of a request's parts.
 
     `body` may have `$model`, `$query`, `$queries` (the query as often as there are documents),
@@ -54,8 +54,8 @@ class Request(Entry):
     video: Any = None
 
 
-class Answers(Entry):
-    """Where the answer has what, if the reader would not find it: see `answers.Shape`."""
+class AnswerPaths(StrictTable):
+    """Where the answer has what, if the reader would not find it: see `responses.AnswerShape`."""
 
     results: str | None = None
     index: str | None = None
@@ -63,11 +63,11 @@ class Answers(Entry):
     first_index: int = 0
 
     @property
-    def shape(self) -> Shape:
-        return Shape(self.results, self.index, self.score, self.first_index)
+    def shape(self) -> AnswerShape:
+        return AnswerShape(self.results, self.index, self.score, self.first_index)
 
 
-class Limits(Entry):
+class Limits(StrictTable):
     """What a provider takes at most, as far as it says so.
 
     `documents`, `tokens` and `bytes` are those of a request; with `query_each` the query counts
@@ -87,7 +87,7 @@ class Limits(Entry):
     chunks: bool = False
 
 
-class Tariff(Entry):
+class Tariff(StrictTable):
     """What a million tokens or a thousand searches cost, and on which day that was read where."""
 
     amount: float
@@ -101,7 +101,7 @@ class Tariff(Entry):
         return Price(round(units * self.amount, 6), self.currency, self.source)
 
 
-class Provider(Entry):
+class Provider(StrictTable):
     """One API, as it is for one of its models, and what the form of its requests is called.
 
     `url` is where it is, None where that is the user's own, and `path` what follows; a segment
@@ -129,10 +129,10 @@ class Provider(Entry):
     docs: str
     source: str
     example: str
-    request: Request
+    request: RequestTemplates
     options: Mapping[str, Annotated[Option, BeforeValidator(_spelled)]] = {}
     defaults: Mapping[str, str] = {}
-    answer: Answers = Answers()
+    answer: AnswerPaths = AnswerPaths()
     limits: Limits = Limits()
     scale: Scale = "unknown"
     listwise: bool = False

@@ -59,10 +59,11 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
 _LOCK = """
 import sys
 from pathlib import Path
-from rerank_cli.models.store import Manifest, Store
+from rerank_cli.models.store import ModelManifest, Store
 for number in range(20):
     name = f"{sys.argv[2]}-{number}"
-    Store(Path(sys.argv[1])).lock(Manifest(name, "int8", "o/r", "c", "main", "", "", "", "", {}))
+    manifest = ModelManifest(name, "int8", "o/r", "c", "main", "", "", "", "", {})
+    Store(Path(sys.argv[1])).lock(manifest)
 """
 
 

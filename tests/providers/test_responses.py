@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import AnswerError, ExitCode
 from rerank_cli.providers import responses
-from rerank_cli.providers.responses import Answer, Shape, parse, read
+from rerank_cli.providers.responses import Answer, AnswerShape, parse, read
 from tests.support.json_values import LEAVES, NAMES, UNSAFE, VALUES
 
 TWO = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.2}]
@@ -20,9 +20,9 @@ def pairs(answer: Answer) -> list[tuple[int, float]]:
     return [(result.index, result.score) for result in answer.results]
 
 
-def refusal(body: Any, documents: int = 3, shape: Shape | None = None) -> str:
+def refusal(body: Any, documents: int = 3, shape: AnswerShape | None = None) -> str:
     with pytest.raises(AnswerError) as raised:
-        read(body, documents, shape=shape or Shape())
+        read(body, documents, shape=shape or AnswerShape())
     assert raised.value.exit_code is ExitCode.SCORER
     message = str(raised.value)
     assert message.isprintable()
@@ -97,11 +97,14 @@ def test_a_shape_says_where_things_are() -> None:
         "data": [{"index": 9, "score": 9}],
         "answer": [{"list": [{"at": {"n": "2"}, "raw": 1.5, "score": 0.8}]}],
     }
-    shape = Shape(results="answer.0.list", index="at.n", score="raw", first_index=1)
+    shape = AnswerShape(results="answer.0.list", index="at.n", score="raw", first_index=1)
     assert pairs(read(body, 2, shape=shape)) == [(1, 1.5)]
-    assert pairs(read({"results": TWO}, 2, shape=Shape(results="no.such"))) == [(1, 0.9), (0, 0.2)]
-    assert pairs(read([0.5, 0.25], 2, shape=Shape(score="raw"))) == [(0, 0.5), (1, 0.25)]
-    assert refusal([{"index": 0, "score": 1}], 1, Shape(score="raw")) == (
+    assert pairs(read({"results": TWO}, 2, shape=AnswerShape(results="no.such"))) == [
+        (1, 0.9),
+        (0, 0.2),
+    ]
+    assert pairs(read([0.5, 0.25], 2, shape=AnswerShape(score="raw"))) == [(0, 0.5), (1, 0.25)]
+    assert refusal([{"index": 0, "score": 1}], 1, AnswerShape(score="raw")) == (
         "result 1 of 1 has no score"
     )
 
@@ -181,11 +184,15 @@ def test_counting_from_one_is_noticed() -> None:
     with pytest.raises(AnswerError, match="has index '3', and documents have 0 to 2") as raised:
         read(counted, 3)
     assert "first_index = 1" in str(raised.value.hint)
-    assert [index for index, _ in pairs(read(counted, 3, shape=Shape(first_index=1)))] == [2, 0, 1]
+    assert [index for index, _ in pairs(read(counted, 3, shape=AnswerShape(first_index=1)))] == [
+        2,
+        0,
+        1,
+    ]
     with pytest.raises(AnswerError) as raised:
         read([{"index": 0, "score": 1}, {"index": 3, "score": 1}], 3)
     assert raised.value.hint is None
-    assert refusal([{"index": 0, "score": 1}], 3, Shape(first_index=1)) == (
+    assert refusal([{"index": 0, "score": 1}], 3, AnswerShape(first_index=1)) == (
         "result 1 of 1 has index 0, and documents have 1 to 3"
     )
 
@@ -251,10 +258,10 @@ BODIES = st.one_of(
     ),
 )
 PATHS = st.none() | st.sampled_from(["results", "data.0", "index", "id", "score", "", ".", "0"])
-SHAPES = st.builds(Shape, PATHS, PATHS, PATHS, st.integers(-1, 2))
+SHAPES = st.builds(AnswerShape, PATHS, PATHS, PATHS, st.integers(-1, 2))
 
 
-def check_body(body: Any, documents: int, shape: Shape) -> None:
+def check_body(body: Any, documents: int, shape: AnswerShape) -> None:
     try:
         answer = read(body, documents, shape=shape)
     except AnswerError as raised:
@@ -266,15 +273,15 @@ def check_body(body: Any, documents: int, shape: Shape) -> None:
     assert len(message) < 500
 
 
-@given(BODIES, st.integers(0, 5), st.just(Shape()) | SHAPES)
-def test_any_value_is_a_ranking_or_an_error(body: Any, documents: int, shape: Shape) -> None:
+@given(BODIES, st.integers(0, 5), st.just(AnswerShape()) | SHAPES)
+def test_any_value_is_a_ranking_or_an_error(body: Any, documents: int, shape: AnswerShape) -> None:
     check_body(body, documents, shape)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000)
-@given(BODIES, st.integers(0, 5), st.just(Shape()) | SHAPES)
-def test_any_of_many_values(body: Any, documents: int, shape: Shape) -> None:
+@given(BODIES, st.integers(0, 5), st.just(AnswerShape()) | SHAPES)
+def test_any_of_many_values(body: Any, documents: int, shape: AnswerShape) -> None:
     check_body(body, documents, shape)
 
 

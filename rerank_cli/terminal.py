@@ -1,6 +1,6 @@
-"""The streams of one run and what they are: terminals or not, how wide, coloured or not.
+"""The streams of one run: whether they are terminals, how wide and coloured; and words for people.
 
-Made once at the edge and passed in; nothing here is global. stdout is for data, stderr for people.
+A `Terminal` is made once at the edge and passed in. stdout is for data, stderr for people.
 """
 
 import errno
@@ -51,12 +51,12 @@ def _visible_characters(kept: str) -> Mapping[int, int]:
     return {code: shown for code, shown in visible.items() if chr(code) not in kept}
 
 
-# What a write to a pipe without a reader fails with; Windows has its own.
+# The errors of a write to a pipe without a reader; Windows has its own.
 _CLOSED_PIPE = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
 
 
 class PipeClosed(Exception):
-    """Whoever read stdout wants no more: the end of a run, not a failure."""
+    """The reader of stdout has closed it: the end of a run, not a failure."""
 
 
 class Color(StrEnum):
@@ -88,7 +88,7 @@ class Terminal:
     ) -> "Terminal":
         """Describe this process's own streams; output is UTF-8 whatever the locale.
 
-        With `to_file` results go elsewhere than to stdout, and nobody reads them there.
+        With `to_file` the results go to a file, so that no person reads stdout.
         """
         interactive = sys.stdout.isatty() and not to_file
         plain = not interactive or environ.get("TERM") == "dumb" or bool(environ.get("NO_COLOR"))
@@ -97,7 +97,7 @@ class Terminal:
             stderr=sys.stderr,
             interactive=interactive,
             color=color is Color.ALWAYS or (color is Color.AUTO and not plain),
-            width=shutil.get_terminal_size().columns if interactive else _told_width(environ),
+            width=shutil.get_terminal_size().columns if interactive else _stated_width(environ),
             watched=sys.stderr.isatty() and environ.get("TERM") != "dumb",
         )
 
@@ -105,29 +105,31 @@ class Terminal:
         """Write data to stdout, all of it or an error: `PipeClosed` or `OutputError`."""
         write_all(self.stdout, pieces, "the results")
 
-    def write_table(self, rows: Sequence[Sequence[str]], heads: Sequence[str] = ()) -> None:
+    def write_table(
+        self, rows: Sequence[Sequence[str]], heads: Sequence[str] = (), *, cut: bool = False
+    ) -> None:
         """Write rows to stdout: for a person in columns, under heads; for a program with tabs.
 
-        A line that is wider than the person's terminal is cut.
+        With `cut` the lines for a person are cut to the terminal's width.
         """
         if self.interactive:
             rows = [heads, *rows] if heads else rows
-            self.write([format_columns(rows, width=self.width)])
+            self.write([format_columns(rows, width=self.width if cut else None)])
         else:
             self.write("\t".join(map(_in_one_line, row)).encode() + b"\n" for row in rows)
 
     def warn(self, message: str, hint: str | None = None) -> None:
-        """Say something that the user should know, on stderr."""
+        """Write a warning for the user on stderr."""
         warn(self.stderr, message, hint)
 
     def wipe_line(self) -> None:
         """Clear the line that the cursor is in, where a person watches stderr."""
         if self.watched:
-            _tell(self.stderr, "\r\x1b[K")
+            _write_to_person(self.stderr, "\r\x1b[K")
 
     def say(self, lines: str) -> None:
-        """Tell the user on stderr what was asked for."""
-        _tell(self.stderr, f"{printable(lines)}\n")
+        """Write lines for the user on stderr."""
+        _write_to_person(self.stderr, f"{printable(lines)}\n")
 
 
 def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bool = True) -> None:
@@ -142,22 +144,22 @@ def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bo
         raise OutputError(f"cannot write {what}: {error.strerror}") from error
 
 
-def _told_width(environ: Mapping[str, str]) -> int:
-    """The width of what is drawn for no terminal, so that it is the same wherever it is drawn."""
+def _stated_width(environ: Mapping[str, str]) -> int:
+    """The width of what is drawn for no terminal: COLUMNS or 80, as it is the same everywhere."""
     columns = environ.get("COLUMNS", "")
     return int(columns) if columns.isdecimal() and int(columns) else 80
 
 
 def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
-    """Write a message as every message is written: what, a blank line, and what to do now."""
+    """Write a message in the form of all messages: what it is, a blank line, and a hint."""
     lines = f"rerank: {printable(message)}\n"
     if hint:
         lines += f"\nhint: {printable(hint)}\n"
-    _tell(stderr, lines)
+    _write_to_person(stderr, lines)
 
 
-def _tell(stderr: TextIO, lines: str) -> None:
-    with suppress(OSError):  # there is nobody left to tell
+def _write_to_person(stderr: TextIO, lines: str) -> None:
+    with suppress(OSError):  # stderr is closed: nobody reads it
         stderr.write(lines)
         stderr.flush()
 
@@ -190,7 +192,7 @@ def _cut(line: str, width: int | None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
-def counted(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """A number of things, in words: `1 document`, `1,204 documents`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
@@ -204,7 +206,7 @@ def format_size(size_bytes: int) -> str:
     It has three digits, rounded up, so that what is over a limit does not look equal to it.
     """
     if size_bytes < 1000:
-        return counted(size_bytes, "byte")
+        return format_count(size_bytes, "byte")
     step = 10 ** (len(str(size_bytes)) - 3)
     rounded = -(-size_bytes // step) * step
     power = min((len(str(rounded)) - 1) // 3, len(_SIZE_UNITS) - 1)

@@ -62,7 +62,7 @@ def test_columns_are_as_wide_as_their_cells() -> None:
 def table(*, interactive: bool) -> str:
     stdout = io.BytesIO()
     terminal = Terminal(stdout, io.StringIO(), interactive=interactive, color=False, width=8)
-    terminal.write_table([("a", "b\tb"), ("aa", "long text")], heads=("N", "TEXT"))
+    terminal.write_table([("a", "b\tb"), ("aa", "long text")], heads=("N", "TEXT"), cut=True)
     return stdout.getvalue().decode()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_cli.batch.records import Gap, Outcome
 from rerank_cli.progress import show_progress
-from rerank_cli.terminal import Terminal, counted, format_duration
+from rerank_cli.terminal import Terminal, format_count, format_duration
 from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Figures:
             self._note(note, count)
 
     def _note(self, note: str, count: int) -> None:
-        """Count a remark; of many that differ, the later ones are counted together."""
+        """Count a remark; of many that differ, the later ones are format_count together."""
         if note not in self.notes and len(self.notes) >= _MAX_NOTES:
             note = "remarks like these"
         self.notes[note] = self.notes.get(note, 0) + count
@@ -155,12 +155,12 @@ class _Pace:
         figures, share = self._figures, self._share
         elapsed = max(time.monotonic() - self._began, 1e-9)
         parts = [
-            counted(figures.records, "record"),
+            format_count(figures.records, "record"),
             f"{(figures.pairs - self._first_pairs) / elapsed:,.0f} pairs/s",
             f"{(figures.tokens - self._first_tokens) / elapsed:,.0f} tokens/s",
         ]
         if figures.failed:
-            parts.append(counted(figures.failed, "error"))
+            parts.append(format_count(figures.failed, "error"))
         if cost := self._cost():
             parts.append(cost)
         if share is not None and (done := share - (self._first_share or 0.0)) > 0.001:
@@ -211,7 +211,7 @@ def report_of(
 def failed_line(figures: Figures) -> str:
     """How many records failed, and why."""
     codes = ", ".join(f"{code}: {count:,}" for code, count in figures.errors.most_common())
-    return f"{counted(figures.failed, 'record')} of {figures.records:,} failed ({codes})"
+    return f"{format_count(figures.failed, 'record')} of {figures.records:,} failed ({codes})"
 
 
 def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
@@ -229,14 +229,15 @@ def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
     for note, count in notes[:_SHOWN_NOTES]:
         yield note if count == 1 else f"{note} (of {count:,} records)"
     if len(notes) > _SHOWN_NOTES:
-        more = counted(len(notes) - _SHOWN_NOTES, "more remark")
+        more = format_count(len(notes) - _SHOWN_NOTES, "more remark")
         yield f"and {more}: --report FILE has all figures"
     if job.source.missing:
-        yield f"{counted(job.source.missing, 'document')} of the run not in the corpus: left out"
+        missing = format_count(job.source.missing, "document")
+        yield f"{missing} of the run not in the corpus: left out"
     if figures.missing:
-        yield f"{counted(figures.missing, 'score')} not given by {scorer.info.model}"
+        yield f"{format_count(figures.missing, 'score')} not given by {scorer.info.model}"
     if figures.truncated:
-        yield f"{counted(figures.truncated, 'document')} or queries not scored whole"
+        yield f"{format_count(figures.truncated, 'document')} or queries not scored whole"
     if figures.failed:
         yield failed_line(figures)
 
@@ -244,9 +245,12 @@ def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
 def account_of(job: "Job", scorer: Scorer) -> Iterator[str]:
     """What it took, for --verbose."""
     figures = job.figures
-    yield (
-        f"{counted(figures.records, 'record')}, {counted(figures.pairs, 'pair')} scored, "
-        f"{figures.reused:,} reused, {counted(figures.tokens, 'token')} in {figures.seconds:.1f} s"
-    )
+    counts = [
+        format_count(figures.records, "record"),
+        f"{format_count(figures.pairs, 'pair')} scored",
+        f"{figures.reused:,} reused",
+        f"{format_count(figures.tokens, 'token')} in {figures.seconds:.1f} s",
+    ]
+    yield ", ".join(counts)
     if isinstance(scorer, ConcurrentScorer):
         yield scorer.account()

@@ -88,7 +88,7 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
         terminal.write([format_json(listed)])
     else:
         cells = [list(model.values()) for model in listed]
-        terminal.write_table(cells, [name.upper() for name in listed[0]])
+        terminal.write_table(cells, [name.upper() for name in listed[0]], cut=True)
     return ExitCode.OK
 
 

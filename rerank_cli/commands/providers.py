@@ -59,7 +59,7 @@ def list_(as_json: AsJson = False) -> int:
         terminal.write([format_json(listed)])
     else:
         cells = [list(provider.values()) for provider in listed]
-        terminal.write_table(cells, [name.upper() for name in listed[0]])
+        terminal.write_table(cells, [name.upper() for name in listed[0]], cut=True)
     return ExitCode.OK
 
 

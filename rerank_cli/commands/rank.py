@@ -26,7 +26,7 @@ from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Reranker, keep_order
 from rerank_cli.render import WRITERS, Format, Style, render
-from rerank_cli.terminal import Terminal, counted, format_json, format_size
+from rerank_cli.terminal import Terminal, format_count, format_json, format_size
 from rerank_cli.types import ConcurrentScorer, Progress, Ranking, Scorer, SurveyingScorer, Watch
 from rerank_cli.user_files import cache_directory
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rerank_cli.scorers.remote import DryRunScorer
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
-_NAMED_FILES = 10  # of many with the same trouble; the others are counted
+_NAMED_FILES = 10  # of many with the same trouble; the others are format_count
 
 
 def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
@@ -253,7 +253,7 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
         if count := report.skipped[NEEDS_EXTRA[extra]]:
             names = [format_.upper() for format_ in formats]
             terminal.warn(
-                f"{counted(count, 'file')} left out: {_joined(names, 'and')} "
+                f"{format_count(count, 'file')} left out: {_joined(names, 'and')} "
                 f"need{'s' if len(names) == 1 else ''} the extra {extra}",
                 hint=f"pip install 'rerank-cli[{extra}]'",
             )
@@ -261,7 +261,7 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
         terminal.warn(str(problem), problem.hint)
     _warn_of_more(len(report.problems), "that could not be read", terminal)
     if report.undecodable:
-        documents = counted(report.undecodable, "document")
+        documents = format_count(report.undecodable, "document")
         terminal.warn(f"{documents} had bytes that are not text in the input's encoding")
 
 
@@ -280,7 +280,7 @@ def _joined(names: Sequence[str], word: str) -> str:
 
 def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:
     if count > _NAMED_FILES:
-        terminal.warn(f"and {counted(count - _NAMED_FILES, 'more file')} {what}")
+        terminal.warn(f"and {format_count(count - _NAMED_FILES, 'more file')} {what}")
 
 
 def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
@@ -289,14 +289,14 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
         terminal.warn(note)
     if ranking.missing:
         terminal.warn(
-            f"{ranking.info.model} gave {counted(ranking.missing, 'score')} fewer than it was "
+            f"{ranking.info.model} gave {format_count(ranking.missing, 'score')} fewer than it was "
             "asked for",
             hint="what has no score is left out; --keep-empty shows it, --strict fails",
         )
     if ranking.cut:
         terminal.warn(
-            f"{counted(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
-            f"{counted(ranking.dropped, 'token')} beyond the last chunk dropped",
+            f"{format_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
+            f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
 
@@ -314,14 +314,14 @@ def _say_what_it_took(
 def summary(ranking: Ranking, seconds: float) -> str:
     """The lines of --verbose."""
     read = [
-        counted(ranking.documents, "document"),
+        format_count(ranking.documents, "document"),
         f"{ranking.empty:,} empty",
-        counted(ranking.duplicates, "duplicate"),
+        format_count(ranking.duplicates, "duplicate"),
         f"{ranking.cut:,} cut",
     ]
-    tokens = counted(ranking.tokens, "token")
+    tokens = format_count(ranking.tokens, "token")
     took = [
-        counted(ranking.chunks, "chunk"),
+        format_count(ranking.chunks, "chunk"),
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
     return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
@@ -347,11 +347,11 @@ def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
     if not ranking.documents:
         reasons = [f"left out {reason}"] if (reason := left_out(inputs)) else []
         if problems := len(inputs.report.problems):
-            reasons.append(f"{counted(problems, 'file')} could not be read")
+            reasons.append(f"{format_count(problems, 'file')} could not be read")
         return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"
     if not scored:
-        return f"nothing to rank: {counted(ranking.empty, 'document')}, all blank"
-    return f"none of {counted(scored, 'document')} reached a score of {selection.min_score:g}"
+        return f"nothing to rank: {format_count(ranking.empty, 'document')}, all blank"
+    return f"none of {format_count(scored, 'document')} reached a score of {selection.min_score:g}"
 
 
 def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: bool) -> bytes:
@@ -365,10 +365,11 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     if as_json:
         body = {"first_request": json.loads(scorer.first or b"null")} if verbose else {}
         return format_json({**plan, "price": price and price._asdict(), **body})
-    sizes = f"about {counted(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
+    sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
+    chunks = format_count(plan["chunks"], "chunk")
     lines = [
-        f"{counted(plan['requests'], 'request')} to {plan['endpoint']}",
-        f"{counted(plan['documents'], 'document')} in {counted(plan['chunks'], 'chunk')}, {sizes}",
+        f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
+        f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
         f"{price} ({price.source})" if price else "",
         scorer.first.decode() if verbose else "",
         "nothing was sent",

@@ -20,7 +20,7 @@ from rerank_cli.evaluation.run import (
 from rerank_cli.evaluation.statistics import Difference, Verdict
 from rerank_cli.terminal import (
     Terminal,
-    counted,
+    format_count,
     format_duration,
     printable,
 )
@@ -65,8 +65,8 @@ def forecast(jobs: Sequence[EvalJob], seconds: float) -> str:
     systems = len({job.system.name for job in jobs})
     sets = len({job.task.name for job in jobs})
     return (
-        f"{counted(pairs, 'pair')} of query and document, {counted(systems, 'model')}, "
-        f"{counted(sets, 'set')}: about {format_duration(seconds)} from now"
+        f"{format_count(pairs, 'pair')} of query and document, {format_count(systems, 'model')}, "
+        f"{format_count(sets, 'set')}: about {format_duration(seconds)} from now"
     )
 
 

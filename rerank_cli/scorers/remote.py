@@ -26,6 +26,7 @@ from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
+from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
 
 _TRACED = 5  # requests whose ids are named to the user
@@ -162,7 +163,7 @@ class RemoteScorer:
     def account(self) -> str:
         """How many requests there were, and what the provider calls the last of them."""
         count, again = self._counts["requests"] + self._counts["refused"], self._counts["again"]
-        said = f"{count:,} request{'' if count == 1 else 's'} to {self.provider.name}"
+        said = f"{format_count(count, 'request')} to {self.provider.name}"
         if again:
             said += f", {again:,} of them tried again"
         if halved := self._counts["halved"]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rerank_cli.errors import RerankError as RerankError
-    from rerank_cli.providers import RemoteOptions as RemoteOptions
+    from rerank_cli.providers.options import RemoteOptions as RemoteOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
     from rerank_cli.ranking import Selection as Selection
     from rerank_cli.ranking.reranker import Pending as Pending
@@ -41,7 +41,7 @@ _HOMES = {
     "rank": "ranking.reranker",
     "open_scorer": "scorers",
     "ChunkOptions": "ranking",
-    "RemoteOptions": "providers",
+    "RemoteOptions": "providers.options",
     "RuntimeOptions": "runtimes",
     "Selection": "ranking",
     "Chunk": "types",

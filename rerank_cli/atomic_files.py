@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import OutputError
-from rerank_cli.terminal import Terminal, write_all
+from rerank_cli.terminal import STDOUT, Terminal, write_all
 
 _NEW_MODE = 0o666  # less the umask, as for every file
 _FOLDER_MODE = 0o700  # as the XDG specification says
@@ -144,7 +144,6 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-STDOUT = "-"
 _OPEN_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR_FOLDERS = ("/dev/fd", "/proc/self/fd")
 

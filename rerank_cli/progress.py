@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.atomic_files import clean_up_on_signal
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Progress, Watch
 
@@ -32,6 +31,8 @@ def status_line(terminal: Terminal, text: str) -> Iterator[None]:
     if not terminal.watched:
         yield
         return
+
+    from rerank_cli.atomic_files import clean_up_on_signal  # not at every start
 
     with clean_up_on_signal(terminal.wipe_line):
         terminal.stderr.write(f"{text} …")
@@ -55,6 +56,8 @@ def show_progress(
         yield lambda: None
         return
     line = _BarLine(terminal, describe, _BAR_WITH_TIME if estimate_time else _BAR)
+    from rerank_cli.atomic_files import clean_up_on_signal  # not at every start
+
     with clean_up_on_signal(line.wipe):
         try:
             yield line.refresh

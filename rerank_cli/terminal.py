@@ -51,6 +51,7 @@ def _visible_characters(kept: str) -> Mapping[int, int]:
     return {code: shown for code, shown in visible.items() if chr(code) not in kept}
 
 
+STDOUT = "-"  # as a file's name
 # The errors of a write to a pipe without a reader; Windows has its own.
 _CLOSED_PIPE = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
 

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.atomic_files import replace_file
 from rerank_cli.errors import ConfigError
 
 HOME_VARIABLE = "RERANK_HOME"
@@ -103,5 +102,7 @@ def _read(path: Path) -> Any:
 
 def _write(path: Path, document: Any, mode: int | None) -> None:
     import tomlkit
+
+    from rerank_cli.atomic_files import replace_file  # not at every start
 
     replace_file(path, tomlkit.dumps(document).encode("utf-8"), mode=mode)

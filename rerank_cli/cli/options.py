@@ -15,11 +15,10 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
-from rerank_cli.atomic_files import STDOUT
 from rerank_cli.cli.settings import variable_of
 from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
@@ -31,13 +30,15 @@ from rerank_cli.providers import (
     DEFAULT_TIMEOUT_SECONDS,
     Cutting,
     OnError,
-    RemoteOptions,
     Truncate,
 )
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding, Selection
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
-from rerank_cli.terminal import Color
+from rerank_cli.terminal import STDOUT, Color
+
+if TYPE_CHECKING:
+    from rerank_cli.providers.options import RemoteOptions
 
 
 def setting(*names: str, **rest: Any) -> Any:
@@ -62,7 +63,7 @@ _output = partial(typer.Option, rich_help_panel="Output")
 _output_setting = partial(setting, rich_help_panel="Output")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Options = TypeVar("Options", RemoteOptions, RuntimeOptions, ChunkOptions, Selection)
+Options = TypeVar("Options", "RemoteOptions", RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 # The HTTP client sets these.
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
@@ -538,11 +539,13 @@ def output_options(
     """Options for which results are written, and how."""
 
 
-def remote_options(ctx: typer.Context) -> RemoteOptions:
+def remote_options(ctx: typer.Context) -> "RemoteOptions":
     """How a provider's model is used.
 
     Raises `UsageError` for a malformed option and `InputError` for an image that cannot be read.
     """
+    from rerank_cli.providers.options import RemoteOptions  # not for help
+
     values, image = ctx.params, None
     if values.get("image") is not None:
         from rerank_cli.media import media_of

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.atomic_files import STDOUT, OutputFile
+from rerank_cli.atomic_files import OutputFile
 from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import Shape
 from rerank_cli.batch.records import Fields
@@ -17,7 +17,7 @@ from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.scorers import BM25
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import STDOUT, Terminal
 
 DEFAULT_WINDOW_SIZE, DEFAULT_RECORD_SIZE = "64MB", "64MB"
 

@@ -32,7 +32,7 @@ from rerank_cli.evaluation.run import (
 )
 from rerank_cli.evaluation.table import draw_report, forecast
 from rerank_cli.progress import show_progress, status_line
-from rerank_cli.providers import RemoteOptions
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions

@@ -29,7 +29,7 @@ from rerank_cli.evaluation.datasets import (
     read_folder,
     read_lists,
 )
-from rerank_cli.providers import RemoteOptions
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions

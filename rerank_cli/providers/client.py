@@ -22,9 +22,9 @@ import httpx2
 
 from rerank_cli import __version__
 from rerank_cli.errors import ConfigError, ProviderError, UnusableProxy
-from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.endpoints import Address, origin, shown
 from rerank_cli.providers.failures import Failure, Remedy, failure, hint, retry_after, trace_id
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.rate_limit import Pace
 
 MOST_ANSWER = 1 << 26  # bytes: no ranking is longer, and memory has an end

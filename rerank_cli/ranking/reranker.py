@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.media import size_of
-from rerank_cli.providers import RemoteOptions
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions, Encoding, Selection
 from rerank_cli.ranking.chunking import Plan, plan_chunks
 from rerank_cli.ranking.results import RankingBuilder

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rerank_cli.errors import UsageError
-from rerank_cli.providers import RemoteOptions
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Scorer

@@ -15,11 +15,12 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from rerank_cli.errors import AnswerError, ProviderError, UsageError
-from rerank_cli.providers import Cutting, RemoteOptions, requests
+from rerank_cli.providers import Cutting, requests
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, TooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, is_loopback, shown
 from rerank_cli.providers.keys import Credentials
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.requests import USUAL_DOCUMENTS, Outgoing, Request, RequestOptions
 from rerank_cli.providers.responses import Answer, parse, read
 from rerank_cli.providers.schema import Provider

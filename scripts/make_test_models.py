@@ -1,7 +1,7 @@
-"""Make the small random cross-encoders in tests/support/models, and scores by transformers.
+"""Make the small random cross-encoders in tests/models, and scores by transformers.
 
     pip install torch transformers onnx onnxscript
-    python scripts/make_test_models.py tests/support/models
+    python scripts/make_test_models.py tests/models
 
 Each folder holds a graph of one layout, its tokenizer and config, and `references.json`: pairs of
 texts and the logits of the PyTorch model (of two classes, the second's less the first's). Weights

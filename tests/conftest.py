@@ -20,7 +20,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
-MODELS = ROOT / "tests" / "support" / "models"
+MODELS = ROOT / "tests" / "models"
 DATA = ROOT / "tests" / "support" / "data"
 
 

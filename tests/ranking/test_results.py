@@ -145,4 +145,4 @@ def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_pat
 
 def test_other_models_say_nothing_of_it(rerank: Run) -> None:
     assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "bm25").err
-    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "./tests/support/models/bert").err
+    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "./tests/models/bert").err

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers import RemoteOptions, client
+from rerank_cli.providers import client
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Ranking, Scorer

@@ -1,4 +1,4 @@
-"""Model folders of every layout, made from the small models in tests/support/models."""
+"""Model folders of every layout, made from the small models in tests/models."""
 
 import shutil
 from pathlib import Path

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from rerank_cli.models.store import Store
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parent.parent / "models"
 
 NAME = "bge-reranker-base"
 REPOSITORY = "Xenova/bge-reranker-base"

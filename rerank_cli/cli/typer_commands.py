@@ -218,7 +218,7 @@ def is_given(ctx: Any, parameter: str) -> bool:
 
 def is_chosen(ctx: Any, parameter: str) -> bool:
     """Whether the user gave an option a value, on the command line or as a setting."""
-    return str(ctx.get_parameter_source(parameter).name) not in ("DEFAULT_COMMAND", "NONE")
+    return str(ctx.get_parameter_source(parameter).name) not in ("DEFAULT", "NONE")
 
 
 def all_commands(ctx: Any) -> list[Any]:

@@ -73,7 +73,7 @@ class Figures:
             self._note(note, count)
 
     def _note(self, note: str, count: int) -> None:
-        """Count a remark; of many that differ, the later ones are format_count together."""
+        """Count a remark; of many that differ, the later ones are counted together."""
         if note not in self.notes and len(self.notes) >= _MAX_NOTES:
             note = "remarks like these"
         self.notes[note] = self.notes.get(note, 0) + count

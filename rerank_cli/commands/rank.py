@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rerank_cli.scorers.remote import DryRunScorer
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
-_NAMED_FILES = 10  # of many with the same trouble; the others are format_count
+_NAMED_FILES = 10  # of many with the same trouble; the others are counted
 
 
 def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.errors import ExitCode
-from rerank_cli.inputs.file_types import COMPRESSED, LINES, Unit
+from rerank_cli.inputs.file_types import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Unit
 from rerank_cli.inputs.source import FORMATS
 from rerank_cli.models.catalogue import entries
 from rerank_cli.providers.catalogue import names
@@ -216,7 +216,7 @@ def test_there_are_eight_pipelines() -> None:
 
 def test_every_kind_of_file_is_in_the_table() -> None:
     table = README.split("| input | one document is |")[1].split("\n\n## ")[0]
-    for suffix in {*FORMATS, *LINES, *COMPRESSED} - {".htm", ".xhtml"}:
+    for suffix in {*FORMATS, *LINE_SUFFIXES, *COMPRESSION_SUFFIXES} - {".htm", ".xhtml"}:
         assert f"`{suffix}`" in table
     for unit in set(Unit) - {Unit.AUTO}:
         assert f"`{unit}`" in table

@@ -29,8 +29,8 @@ from rerank_cli.batch.records import (
 )
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.inputs.text import envelope_of, opened
-from rerank_cli.inputs.trec import is_jsonl, run_line, text_of
+from rerank_cli.inputs.text import decompress, envelope_of
+from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text
 from rerank_cli.terminal import encodable, format_size
 from rerank_cli.types import Document, ScorerInfo
 from rerank_cli.user_files import cache_directory
@@ -82,7 +82,7 @@ class Lines:
 
 def lines_in(stream: BinaryIO, name: str, most: int) -> Iterator[Line]:
     """The lines of a stream, which may be compressed; raises `InputError` where it is no UTF-8."""
-    head, content = opened(stream, name)
+    head, content = decompress(stream, name)
     envelope = envelope_of(head)
     if envelope.encoding != "utf-8":
         raise InputError(
@@ -172,12 +172,12 @@ class Lookup:
             text = line.decode()
         except UnicodeDecodeError:
             text = encodable(line.decode("utf-8", "surrogateescape"))
-        return text_of(text.rstrip("\r\n"), where, self._what, jsonl=self._jsonl)
+        return parse_text(text.rstrip("\r\n"), where, self._what, jsonl=self._jsonl)
 
     def _plain(self, path: Path, folder: Path) -> BinaryIO:
         """The file as it is, or unpacked."""
         stream = path.open("rb")
-        head, _ = opened(stream, str(path))
+        head, _ = decompress(stream, str(path))
         stream.seek(0)
         if head == stream.read(len(head)):  # as it is
             stream.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
@@ -187,7 +187,7 @@ class Lookup:
             copy = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as we do
             with stream:
                 stream.seek(0)
-                shutil.copyfileobj(opened(stream, str(path))[1], copy, 1 << 20)
+                shutil.copyfileobj(decompress(stream, str(path))[1], copy, 1 << 20)
             copy.seek(0)
         except OSError as error:
             raise OutputError(
@@ -308,7 +308,7 @@ class Run:
             if not line.raw.strip():
                 continue
             text = encodable(line.raw.decode("utf-8", "surrogateescape"))
-            own, document, _ = run_line(text, where)
+            own, document, _ = parse_run_line(text, where)
             if own != query:
                 if names:
                     yield query, names

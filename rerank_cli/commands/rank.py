@@ -18,7 +18,7 @@ from rerank_cli.errors import ExitCode, ScorerError, UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.inputs.files import content_of, names_in
+from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import Fields
 from rerank_cli.inputs.source import Reading
 from rerank_cli.inputs.text import envelope_of
@@ -120,7 +120,7 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
     inputs = Inputs(
         texts=[_decode(text) for text in texts],
         paths=paths,
-        listed=[] if names_file is None else names_in(names_file, null=given["null"]),
+        listed=[] if names_file is None else read_names(names_file, null=given["null"]),
         recursive=given["recursive"],
         reading=reading,
     )
@@ -158,7 +158,7 @@ def _unnamed_source(query: str | None, *, recursive: bool) -> str:
 
 
 def _query_in(path: str) -> str:
-    content = content_of(path)
+    content = read_content(path)
     envelope = envelope_of(content)
     return content[len(envelope.mark) :].decode(envelope.encoding, "replace").strip()
 

@@ -14,7 +14,7 @@ import numpy as np
 import Stemmer
 
 from rerank_cli.errors import InputError, UsageError, require_extra
-from rerank_cli.inputs.trec import found, objects_of, qrels_of, run_of, texts_of
+from rerank_cli.inputs.trec import find_jsonl, read_objects, read_qrels, read_run, read_texts
 from rerank_cli.scorers import BM25
 from rerank_cli.scorers.bm25 import K1, STOP_WORDS, B
 from rerank_cli.types import Document
@@ -86,7 +86,7 @@ class Parts:
 
 def find_parts(folder: Path, qrels: Path | None = None, run: Path | None = None) -> Parts:
     """Find a BEIR folder's parts; raises `InputError` where one is missing."""
-    paths = {stem: found(folder, stem) for stem in ("queries", "corpus")}
+    paths = {stem: find_jsonl(folder, stem) for stem in ("queries", "corpus")}
     for stem, path in paths.items():
         if path is None:
             raise InputError(
@@ -107,12 +107,12 @@ def read_folder(parts: Parts) -> Collection:
     notes: list[str] = []
     queries: dict[str, str] = {}
     twice: Counter[str] = Counter()
-    for name, _, text in texts_of(parts.queries, "query"):
+    for name, _, text in read_texts(parts.queries, "query"):
         twice["query"] += name in queries
         queries.setdefault(name, text)
     qrels: dict[str, dict[str, int]] = {}
     below = 0
-    for query, document, grade in qrels_of(parts.qrels):
+    for query, document, grade in read_qrels(parts.qrels):
         judged = qrels.setdefault(query, {})
         twice["judgement"] += document in judged
         judged.setdefault(document, grade)
@@ -120,7 +120,7 @@ def read_folder(parts: Parts) -> Collection:
     run = _run(parts.run) if parts.run else None
     wanted = {name for ranked in run.values() for name, _ in ranked} if run is not None else None
     corpus: dict[str, Document] = {}
-    for name, title, text in texts_of(parts.corpus, "document"):
+    for name, title, text in read_texts(parts.corpus, "document"):
         if wanted is None or name in wanted:
             twice["document"] += name in corpus
             corpus.setdefault(name, Document(text, id=name, title=title))
@@ -166,7 +166,7 @@ def _judgements(folder: Path) -> Path:
 def _run(path: Path) -> dict[str, list[tuple[str, float]]]:
     """A run's documents of each query in trec_eval's order: by score, ties by id, downwards."""
     scores: dict[str, dict[str, float]] = {}
-    for query, document, score in run_of(path):
+    for query, document, score in read_run(path):
         if document in scores.setdefault(query, {}):
             raise InputError(f"{path}: has document {document} twice for query {query}")
         scores[query][document] = score
@@ -187,7 +187,7 @@ def read_lists(path: Path) -> Collection:
     qrels: dict[str, dict[str, int]] = {}
     candidates: dict[str, list[Candidate]] = {}
     twice = below = permuted = 0
-    for number, record in objects_of(path):
+    for number, record in read_objects(path):
         query, documents = record.get("query"), record.get("documents")
         if not isinstance(query, str) or not isinstance(documents, list) or not documents:
             raise InputError(f"{path}:{number}: needs a query and its documents", hint=_RECORD_HINT)

@@ -1,7 +1,6 @@
-"""The text of files that are no plain text, by libraries of extras: the table `CONVERTERS`.
+"""Converts HTML, PDF and DOCX files to text, with libraries that come with extras.
 
-Gives text and a title; how it is cut into documents is as for any other text. A new kind of file is
-a member of `InputFormat` and a row of the table.
+A new format needs a member of `InputFormat`, and a row in the table `CONVERTERS`.
 """
 
 import io
@@ -15,23 +14,25 @@ from rerank_cli.inputs.file_types import InputFormat
 from rerank_cli.inputs.text import envelope_of
 from rerank_cli.terminal import encodable
 
-# Bounded, so that a page of nothing but beginnings is not gone through once for each of them.
+# Bounded, so that a page full of unclosed tags does not take quadratic time.
 _TITLE = re.compile(r"<title[^>]{0,256}>(.{0,1024}?)</title>", re.DOTALL | re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 
 
 class Conversion(NamedTuple):
-    """A file's text, and its title if it has one."""
+    """The text of a file, and its title, which may be empty."""
 
     text: str
     title: str
 
 
 class Converter(NamedTuple):
-    """How files of one kind become text. Their names end in one of `suffixes`.
+    """How files of one format become text.
 
-    `read` takes a file's bytes. It imports a library that comes with an `extra` of this package.
-    `is_binary` says that such files are no text.
+    suffixes   the endings of their names
+    extra      the extra of this package that brings the library
+    read       converts a file's bytes; imports the library
+    is_binary  whether such files are not text themselves
     """
 
     suffixes: Sequence[str]
@@ -41,19 +42,19 @@ class Converter(NamedTuple):
 
 
 def convert(data: bytes, format_: InputFormat, source: str) -> Conversion:
-    """Read the text out of a file. Raises `MissingExtra`, and `InputError` for a damaged file."""
+    """Convert a file to text. Raises `MissingExtra`, and `InputError` for a damaged file."""
     converter = CONVERTERS[format_]
     try:
         text, title = converter.read(data)
     except ImportError as error:
         raise MissingExtra(f"{source}: reading {format_.upper()}", converter.extra) from error
-    except Exception as error:  # what these libraries raise for damaged files has no common base
+    except Exception as error:  # the errors of these libraries have no common base
         raise InputError(f"{source}: cannot be read as {format_.upper()}: {error}") from error
     return Conversion(encodable(text), " ".join(encodable(title).split()))
 
 
 def formats_by_extra() -> Mapping[str, Sequence[InputFormat]]:
-    """The extras of which files need one, and the formats of those files."""
+    """The formats that each extra adds."""
     formats: dict[str, list[InputFormat]] = {}
     for format_, converter in CONVERTERS.items():
         formats.setdefault(converter.extra, []).append(format_)
@@ -65,13 +66,13 @@ def _read_html(data: bytes) -> Conversion:
 
     from inscriptis import get_text
 
-    page = _decoded(data)
+    page = _decode_page(data)
     title = _TITLE.search(page)
     return Conversion(get_text(page), html.unescape(title[1]) if title else "")
 
 
-def _decoded(data: bytes) -> str:
-    """Decode a page as browsers do: by its mark, by what it declares, else as UTF-8 if it is."""
+def _decode_page(data: bytes) -> str:
+    """Decode a page as browsers do: by its mark, its declaration, or else UTF-8 if it is valid."""
     envelope = envelope_of(data)
     declared = _CHARSET.search(data[:1024])
     candidates = [declared[1].decode("ascii")] if declared and not envelope.mark else []
@@ -87,7 +88,7 @@ def _read_pdf(data: bytes) -> Conversion:
     from pypdf import PdfReader
 
     log = logging.getLogger("pypdf")
-    if not log.handlers:  # what it finds odd, it would print
+    if not log.handlers:  # it would print its warnings
         log.addHandler(logging.NullHandler())
     reader = PdfReader(io.BytesIO(data))
     pages = [page.extract_text() for page in reader.pages]

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from rerank_cli.errors import InputError, MissingExtra, OutputError
 from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
-from rerank_cli.inputs.files import Found, Place, find, unreadable
+from rerank_cli.inputs.files import SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, Reading, Source
 from rerank_cli.media import HEAD, is_image
 from rerank_cli.terminal import encodable
@@ -112,7 +112,7 @@ class Inputs:
     reading: Reading = field(default_factory=Reading)
     spool: Path | None = None
     report: Report = field(default_factory=Report, init=False)
-    _found: Found = field(default_factory=Found, init=False)
+    _found: SourceList = field(default_factory=SourceList, init=False)
     _replayed: dict[str, Replayed] = field(default_factory=dict, init=False)
     _done: int = field(default=0, init=False)  # bytes of the files before the one being read
     _given: int = field(default=0, init=False)  # of that one, what its documents came to
@@ -120,7 +120,7 @@ class Inputs:
 
     def check(self) -> None:
         """Find the sources before anything is scored; raises `InputError`."""
-        self._found = find(self.paths, self.listed, recursive=self.recursive)
+        self._found = find_sources(self.paths, self.listed, recursive=self.recursive)
 
     def read_for(self, scorer: ScorerInfo) -> None:
         """Read what a scorer can read: images are documents for one that reads images."""
@@ -185,7 +185,7 @@ class Inputs:
                 if place.named:
                     self.report.binary.append(place.path)
             except (OSError, InputError) as error:
-                problem = error if isinstance(error, InputError) else unreadable(place.path, error)
+                problem = error if isinstance(error, InputError) else read_error(place.path, error)
                 if place.named:
                     raise problem from error
                 if isinstance(error, MissingExtra):
@@ -193,7 +193,7 @@ class Inputs:
                 else:
                     self.report.problems.append(problem)
 
-    def _documents(self, place: Place) -> Iterator[Document]:
+    def _documents(self, place: SourcePath) -> Iterator[Document]:
         with self._opened(place.path) as stream:
             if self.reading.may_be_image(place.path) and _begins_an_image(stream):
                 self.report.envelopes[Envelope()] = None
@@ -210,7 +210,7 @@ class Inputs:
                 if source.begun:
                     self.report.envelopes[source.envelope] = None
 
-    def _reading_of(self, place: Place) -> Reading:
+    def _reading_of(self, place: SourcePath) -> Reading:
         """Read a file that was found as records only if it has some.
 
         Folders have JSON and tables that hold no documents: they are files like any other.

@@ -1,12 +1,15 @@
-"""What a source may hold and what one document of it may be: the choices that a user has.
+"""The choices that a user has for the input: its format, its unit, and what is put before chunks.
 
-What each kind is read by is in the tables of `records` and `conversion`.
+`records` and `conversion` have the tables of what reads each format.
 """
 
 from enum import StrEnum
 from pathlib import PurePath
 
 STDIN = "-"
+LINE_SUFFIXES = {".txt", ".log"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+COMPRESSION_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
 
 
 class Unit(StrEnum):
@@ -39,14 +42,9 @@ class Prepend(StrEnum):
     PATH = "path"
 
 
-LINES = {".txt", ".log"}
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
-COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
-
-
 def suffix_of(path: str) -> str:
-    """The suffix of a name, in lower case, without that of its compression."""
+    """The suffix of a file's name, in lower case, without that of a compression."""
     name = PurePath(path)
-    if name.suffix.lower() in COMPRESSED:
+    if name.suffix.lower() in COMPRESSION_SUFFIXES:
         name = PurePath(name.stem)
     return name.suffix.lower()

@@ -1,6 +1,11 @@
 """Finds the sources that arguments, folders and lists of names stand for.
 
-Looks at names and at what they are on disk; reads nothing of the files that it finds.
+    find_sources   paths and lists of paths to sources
+    walk           a folder to its files, without hidden and ignored ones
+    read_names     a list of files' names
+
+Looks at names and at their entries on disk, but does not read the files that it finds. The rules of
+.gitignore, .ignore and .rgignore are here too: tests hold them to what git does.
 """
 
 import os
@@ -18,30 +23,152 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.text import envelope_of
 
-IGNORED, HIDDEN, LINKED = "ignored", "hidden", "symbolic links"
+IGNORED, HIDDEN, LINKED = "ignored", "hidden", "symbolic links"  # reasons to skip a file
+# The files of rules that ripgrep reads. A rule of a name that comes first beats the rules of later
+# names, wherever they are. Among files of one name, the nearest beats those of folders above.
+_IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 
 
-def walk(root: str, skipped: Counter[str], unread: Callable[[OSError], None]) -> Iterator[str]:
-    """Yield the files below a folder in the order of their names, and count what is left out.
+class SourcePath(NamedTuple):
+    """The path of a source. `named` says that the user named it, and no list or folder."""
 
-    Symbolic links are not followed. `unread` is told of folders that cannot be read.
+    path: str
+    named: bool
+
+
+@dataclass(slots=True)
+class SourceList:
+    """The sources of a run, in order.
+
+    `size` is their size in bytes, None if one is a stream. `skipped` counts the files of folders
+    that were left out, by reason. `problems` are the errors of lists and folders.
+    """
+
+    places: list[SourcePath] = field(default_factory=list)
+    size: int | None = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    problems: list[InputError] = field(default_factory=list)
+
+    def add(self, place: SourcePath, status: os.stat_result | None) -> None:
+        self.places.append(place)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            self.size = None
+        elif self.size is not None:
+            self.size += status.st_size
+
+
+def find_sources(paths: Sequence[str], listed: Sequence[str], *, recursive: bool) -> SourceList:
+    """Find the sources of `paths`, which the user named, and then those of `listed`.
+
+    With `recursive` a folder stands for the files in it. Raises `InputError` if one of `paths`
+    cannot be read; the other errors are the result's `problems`.
+    """
+    sources = SourceList()
+    for path in paths:
+        _add_path(path, sources, named=True, recursive=recursive)
+    for path in listed:
+        try:
+            _add_path(path, sources, named=False, recursive=recursive)
+        except InputError as error:
+            sources.problems.append(error)
+    return sources
+
+
+def read_names(path: str, *, null: bool) -> list[str]:
+    """Read a list of files' names, one on each line, or each ended by NUL. Raises `InputError`."""
+    content = read_content(path)
+    if not null and (envelope := envelope_of(content)).mark:  # PowerShell writes lists so
+        text = content[len(envelope.mark) :].decode(envelope.encoding, "replace")
+        content = text.encode("utf-8", "replace")
+    names = content.split(b"\0") if null else content.splitlines()
+    if not null and b"\0" in content:
+        raise InputError(
+            "the list of files has NUL bytes in it", hint="-0 reads names that end with NUL"
+        )
+    return [os.fsdecode(name) for name in names if name]
+
+
+def read_content(path: str) -> bytes:
+    """Read all of a file, or of standard input; raises `InputError`."""
+    try:
+        if path != STDIN:
+            return Path(path).read_bytes()
+        if sys.stdin is None:
+            raise InputError("standard input is closed")
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
+def read_error(path: str, error: OSError) -> InputError:
+    """The error of a source that cannot be read."""
+    name = "standard input" if path == STDIN else path
+    is_missing = isinstance(error, FileNotFoundError)
+    return InputError(f"{name}: {'no such file' if is_missing else error.strerror or error}")
+
+
+def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -> None:
+    if path == STDIN:
+        sources.add(SourcePath(path, named), _stdin_status())
+        return
+    if not path:
+        raise InputError("a file's name is empty", hint="is a shell variable not set?")
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError as error:
+        hint = "a query of several words goes in quotes" if named and path.isalnum() else None
+        raise InputError(str(read_error(path, error)), hint=hint) from error
+    except (OSError, ValueError) as error:  # ValueError for a NUL in the name
+        raise read_error(path, error if isinstance(error, OSError) else OSError(error)) from error
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: Permission denied")
+    if not stat.S_ISDIR(status.st_mode):
+        sources.add(SourcePath(path, named), status)
+    elif recursive:
+        _add_folder(path, sources)
+    else:
+        raise InputError(f"{path}: is a directory", hint="-r ranks the files in it")
+
+
+def _add_folder(root: str, sources: SourceList) -> None:
+    def note_error(error: OSError) -> None:
+        sources.problems.append(read_error(str(error.filename), error))
+
+    for path in walk(root, sources.skipped, note_error):
+        try:
+            sources.add(SourcePath(path, named=False), Path(path).stat())
+        except OSError as error:
+            note_error(error)
+
+
+def _stdin_status() -> os.stat_result | None:
+    try:
+        return os.fstat(sys.stdin.fileno())
+    except (AttributeError, OSError, ValueError):  # closed, or not a file at all
+        return None
+
+
+def walk(root: str, skipped: Counter[str], on_error: Callable[[OSError], None]) -> Iterator[str]:
+    """Yield the files below a folder in the order of their names, and count those it skips.
+
+    Does not follow symbolic links. Calls `on_error` for folders that it cannot read.
     """
     here = f"{os.curdir}{os.sep}" if root == os.curdir else ""
     parts = Path(os.path.normpath(Path(root).absolute())).parts
-    levels = [_entries(_Folder(root, parts, _rules_above(parts)), skipped, unread)]
+    levels = [_entries(_Folder(root, parts, _rules_above(parts)), skipped, on_error)]
     while levels:
         entry = next(levels[-1], None)
         if entry is None:
             levels.pop()
         elif isinstance(entry, _Folder):
-            levels.append(_entries(entry, skipped, unread))
+            levels.append(_entries(entry, skipped, on_error))
         else:
             yield entry.removeprefix(here)
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder: its path as it is shown, the parts of its absolute path, the rules it is under."""
+    """A folder: its path for the user, the parts of its absolute path, and the rules above it."""
 
     path: str
     parts: tuple[str, ...]
@@ -49,17 +176,17 @@ class _Folder:
 
 
 def _entries(
-    folder: _Folder, skipped: Counter[str], unread: Callable[[OSError], None]
+    folder: _Folder, skipped: Counter[str], on_error: Callable[[OSError], None]
 ) -> Iterator[str | _Folder]:
-    """Yield the paths of a folder's files, and its folders."""
+    """Yield the files of a folder as paths, and the folders in it."""
     try:
-        with os.scandir(folder.path) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
+        with os.scandir(folder.path) as directory:
+            entries = sorted(directory, key=lambda entry: entry.name)
     except OSError as error:
-        unread(error)
+        on_error(error)
         return
-    sources = {entry.name: entry.path for entry in entries if entry.name in _IGNORE_FILES}
-    rules = folder.rules.extended(sources, len(folder.parts))
+    files = {entry.name: entry.path for entry in entries if entry.name in _IGNORE_FILES}
+    rules = folder.rules.with_files(files, len(folder.parts))
     for entry in entries:
         parts = (*folder.parts, entry.name)
         if entry.name.startswith("."):
@@ -74,13 +201,8 @@ def _entries(
             yield entry.path
 
 
-# The files of rules, as ripgrep has them: what one says beats what those after it say, wherever
-# they are; of one name the nearest beats those of the folders above.
-_IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
-
-
-class _List(NamedTuple):
-    """The rules of one file, the last one first; their paths begin after so many parts."""
+class _RuleList(NamedTuple):
+    """The rules of one file, the last one first. Their paths start after `depth` parts."""
 
     depth: int
     rules: Sequence["_Rule"]
@@ -88,121 +210,124 @@ class _List(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """The rules that a folder is under: for each of `_IGNORE_FILES` its lists, the nearest last."""
+    """The rules for a folder: for each of `_IGNORE_FILES` its lists, the nearest last."""
 
-    lists: tuple[tuple[_List, ...], ...] = ((),) * len(_IGNORE_FILES)
+    lists: tuple[tuple[_RuleList, ...], ...] = ((),) * len(_IGNORE_FILES)
 
-    def extended(self, sources: Mapping[str, str], depth: int) -> "_Rules":
-        """These rules and those of more files, of a folder whose path has `depth` parts."""
-        found = {name: _read_rules(path) for name, path in sources.items()}
-        if not any(found.values()):
+    def with_files(self, paths: Mapping[str, str], depth: int) -> "_Rules":
+        """These rules and those of more files, which are in a folder with `depth` parts.
+
+        `paths` are by the names in `_IGNORE_FILES`.
+        """
+        rules = {name: _read_rules(path) for name, path in paths.items()}
+        if not any(rules.values()):
             return self
         pairs = zip(_IGNORE_FILES, self.lists, strict=True)
         return _Rules(
             tuple(
-                (*lists, _List(depth, rules)) if (rules := found.get(name)) else lists
+                (*lists, _RuleList(depth, rules[name])) if rules.get(name) else lists
                 for name, lists in pairs
             )
         )
 
     def ignore(self, parts: Sequence[str], *, is_folder: bool) -> bool:
-        """Whether a path is ignored: the first rule that names it says so, or excepts it."""
+        """Whether a path is ignored, by the first rule that matches it."""
         for lists in self.lists:
             for depth, rules in reversed(lists):
                 path = "".join(f"{part}/" for part in parts[depth:])
                 for rule in rules:
-                    if rule.names(path, is_folder=is_folder):
+                    if rule.matches(path, is_folder=is_folder):
                         return rule.ignores
         return False
 
 
 def _rules_above(parts: tuple[str, ...]) -> _Rules:
-    """The rules of the folders above one; git's only within a repository, with its own excludes."""
+    """The rules of the folders above one. Those of git count only within a repository."""
     folders = [Path(*parts[:depth]) for depth in range(1, len(parts) + 1)]
-    root = next((place for place in reversed(folders) if os.path.exists(place / ".git")), None)
+    root = next((folder for folder in reversed(folders) if os.path.exists(folder / ".git")), None)
     rules = _Rules()
     if root is not None:
         for path in (_global_excludes(), root / ".git" / "info" / "exclude"):
-            rules = rules.extended({".gitignore": str(path)}, len(root.parts))
+            rules = rules.with_files({".gitignore": str(path)}, len(root.parts))
     for folder in folders[:-1]:
         in_repository = root is not None and len(folder.parts) >= len(root.parts)
         names = [name for name in _IGNORE_FILES if name != ".gitignore" or in_repository]
-        rules = rules.extended({name: str(folder / name) for name in names}, len(folder.parts))
+        rules = rules.with_files({name: str(folder / name) for name in names}, len(folder.parts))
     return rules
 
 
 def _global_excludes() -> Path:
     """The file of rules for all repositories, by the user's git configuration or its usual place.
 
-    As in ripgrep, `include` in the configuration is not followed.
+    Like ripgrep, does not follow `include` in the configuration.
     """
     home = Path(os.path.expanduser("~"))
-    place = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
-    for path in (home / ".gitconfig", place / "config"):
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
+    for path in (home / ".gitconfig", folder / "config"):
         with suppress(OSError):
             text = path.read_text("utf-8", "replace")
-            if named := re.findall(r'(?im)^\s*excludesfile\s*=\s*"?(.*?)"?\s*$', text):
-                return Path(os.path.expanduser(named[-1]))
-    return place / "ignore"
+            if paths := re.findall(r'(?im)^\s*excludesfile\s*=\s*"?(.*?)"?\s*$', text):
+                return Path(os.path.expanduser(paths[-1]))
+    return folder / "ignore"
 
 
 def _read_rules(path: str) -> list["_Rule"]:
-    """The rules of a file, the last one first; none where there is no such file."""
+    """The rules of a file, the last one first; none if there is no such file."""
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe might never end
             return []
         lines = Path(path).read_text("utf-8-sig", "replace").split("\n")
     except OSError:
         return []
-    rules = [_rule_of(line.removesuffix("\r")) for line in lines]
+    rules = [_parse_rule(line.removesuffix("\r")) for line in lines]
     return [rule for rule in reversed(rules) if rule is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A rule of a .gitignore: what it names, and whether that is ignored or excepted."""
+    """A rule of a .gitignore: the paths that it matches, and whether it ignores or excepts them."""
 
     ignores: bool
     folders_only: bool
     pattern: re.Pattern[str]
 
-    def names(self, path: str, *, is_folder: bool) -> bool:
-        """Whether this names a path itself, each part of which ends with a slash.
+    def matches(self, path: str, *, is_folder: bool) -> bool:
+        """Whether the rule matches a path itself; a path ends each part with a slash.
 
-        What is in a folder is not named with it.
+        A rule that matches a folder does not match the files in it.
         """
         if self.folders_only and not is_folder:
             return False
         return self.pattern.fullmatch(path) is not None
 
 
-# A line without the spaces at its end; one that is escaped stays.
-_CONTENT = re.compile(r"(?:\\.|[^\\ ]| ++(?! |$))*\\?", re.DOTALL)
+# A line without the spaces at its end, unless they are escaped.
+_RULE_TEXT = re.compile(r"(?:\\.|[^\\ ]| ++(?! |$))*\\?", re.DOTALL)
 
 
-def _rule_of(line: str) -> _Rule | None:
-    """Read a line as git does; None where it names nothing."""
-    content = _CONTENT.match(line)
-    text = content[0] if content else ""
+def _parse_rule(line: str) -> _Rule | None:
+    """Parse a line as git does; None if it matches nothing."""
+    match = _RULE_TEXT.match(line)
+    text = match[0] if match else ""
     glob = text.removeprefix("!").removesuffix("/")
     if text.startswith("#") or not glob:
         return None
-    blocks: list[list[str]] = [[]] if "/" in glob else [[], []]  # what ** stands between
+    blocks: list[list[str]] = [[]] if "/" in glob else [[], []]  # ** stands between two blocks
     try:
         for part in glob.removeprefix("/").split("/"):
             if re.fullmatch(r"\*{2,}", part):
                 blocks.append([])
             else:
-                blocks[-1].append(_expression(part))
+                blocks[-1].append(_part_expression(part))
     except ValueError:
         return None
-    return _Rule(not text.startswith("!"), text.endswith("/"), _joined(blocks))
+    return _Rule(not text.startswith("!"), text.endswith("/"), _path_pattern(blocks))
 
 
-def _joined(blocks: Sequence[Sequence[str]]) -> re.Pattern[str]:
-    """A pattern for paths, each part of which ends with a slash.
+def _path_pattern(blocks: Sequence[Sequence[str]]) -> re.Pattern[str]:
+    """A pattern for paths, in which a slash ends each part.
 
-    Atomic groups keep its time short: of what ** may stand for only the shortest is tried.
+    Atomic groups keep matching fast: only the shortest match of each ** is tried.
     """
     first, *others = ["".join(f"{part}/" for part in block) for block in blocks]
     if others:
@@ -211,15 +336,15 @@ def _joined(blocks: Sequence[Sequence[str]]) -> re.Pattern[str]:
     return re.compile(first)
 
 
-_TOKENS = re.compile(r"\*+|\?|\\(.)|\[([!^]?+)(\]?+(?:\\.|[^]\\])*+)\]|(\[|\\)|.", re.DOTALL)
-_MEMBERS = re.compile(r"\\?+(.)-\\?+(.)|\\?+(.)", re.DOTALL)
+_GLOB_TOKENS = re.compile(r"\*+|\?|\\(.)|\[([!^]?+)(\]?+(?:\\.|[^]\\])*+)\]|(\[|\\)|.", re.DOTALL)
+_CLASS_MEMBERS = re.compile(r"\\?+(.)-\\?+(.)|\\?+(.)", re.DOTALL)
 
 
-def _expression(glob: str) -> str:
-    """An expression for one part of a path; raises `ValueError` where the glob is none."""
+def _part_expression(glob: str) -> str:
+    """A regular expression for one part of a path; raises `ValueError` for a malformed glob."""
     pieces = [""]
-    for token in _TOKENS.finditer(glob):
-        escaped, negated, members, unfinished = token.groups()
+    for token in _GLOB_TOKENS.finditer(glob):
+        escaped, negation, members, unfinished = token.groups()
         if unfinished:
             raise ValueError(glob)
         if token[0].startswith("*"):
@@ -227,7 +352,7 @@ def _expression(glob: str) -> str:
         elif token[0] == "?":
             pieces[-1] += "[^/]"
         elif members is not None:
-            pieces[-1] += _character(members, negated=bool(negated))
+            pieces[-1] += _class_expression(members, negated=bool(negation))
         else:
             pieces[-1] += re.escape(escaped or token[0])
     first, *others = pieces
@@ -237,10 +362,10 @@ def _expression(glob: str) -> str:
     return first
 
 
-def _character(members: str, *, negated: bool) -> str:
-    """An expression for one of some characters, or for none of them."""
+def _class_expression(members: str, *, negated: bool) -> str:
+    """A regular expression for a glob's class of characters, such as `a-z`."""
     text = ""
-    for first, last, single in _MEMBERS.findall(members):
+    for first, last, single in _CLASS_MEMBERS.findall(members):
         if single:
             text += re.escape(single)
         elif first <= last:
@@ -248,122 +373,3 @@ def _character(members: str, *, negated: bool) -> str:
     if negated:
         return f"[^/{text}]"
     return f"[{text}]" if text else "(?!)"
-
-
-class Place(NamedTuple):
-    """Where a source is: a path, and whether the user named it or it was found for them."""
-
-    path: str
-    named: bool
-
-
-@dataclass(slots=True)
-class Found:
-    """The sources, in order, and what there is to say of the search.
-
-    `size` is that of all of them in bytes, None where one has no end that is known. `skipped`
-    counts what was left out of folders, by reason; `problems` are what could not be read.
-    """
-
-    places: list[Place] = field(default_factory=list)
-    size: int | None = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    problems: list[InputError] = field(default_factory=list)
-
-    def add(self, place: Place, status: os.stat_result | None) -> None:
-        self.places.append(place)
-        if status is None or not stat.S_ISREG(status.st_mode):
-            self.size = None
-        elif self.size is not None:
-            self.size += status.st_size
-
-
-def find(paths: Sequence[str], listed: Sequence[str], *, recursive: bool) -> Found:
-    """Find the sources of `paths`, which the user named, then of `listed`, which a program did.
-
-    With `recursive` a folder stands for the files in it. Raises `InputError` for a named one that
-    cannot be read; the others are the result's `problems`.
-    """
-    found = Found()
-    for path in paths:
-        _find(path, found, named=True, recursive=recursive)
-    for path in listed:
-        try:
-            _find(path, found, named=False, recursive=recursive)
-        except InputError as error:
-            found.problems.append(error)
-    return found
-
-
-def names_in(path: str, *, null: bool) -> list[str]:
-    """Read a list of files' names, one a line, or ended by NUL. Raises `InputError`."""
-    content = content_of(path)
-    if not null and (envelope := envelope_of(content)).mark:  # as PowerShell writes lists
-        text = content[len(envelope.mark) :].decode(envelope.encoding, "replace")
-        content = text.encode("utf-8", "replace")
-    names = content.split(b"\0") if null else content.splitlines()
-    if not null and b"\0" in content:
-        raise InputError(
-            "the list of files has NUL bytes in it", hint="-0 reads names that end with NUL"
-        )
-    return [os.fsdecode(name) for name in names if name]
-
-
-def content_of(path: str) -> bytes:
-    """Read all of a file, or of standard input; raises `InputError`."""
-    try:
-        if path != STDIN:
-            return Path(path).read_bytes()
-        if sys.stdin is None:
-            raise InputError("standard input is closed")
-        return sys.stdin.buffer.read()
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: str, error: OSError) -> InputError:
-    """Say why a source cannot be read."""
-    name = "standard input" if path == STDIN else path
-    missing = isinstance(error, FileNotFoundError)
-    return InputError(f"{name}: {'no such file' if missing else error.strerror or error}")
-
-
-def _find(path: str, found: Found, *, named: bool, recursive: bool) -> None:
-    if path == STDIN:
-        found.add(Place(path, named), _standard_input())
-        return
-    if not path:
-        raise InputError("a file's name is empty", hint="is a shell variable not set?")
-    try:
-        status = Path(path).stat()
-    except FileNotFoundError as error:
-        hint = "a query of several words goes in quotes" if named and path.isalnum() else None
-        raise InputError(str(unreadable(path, error)), hint=hint) from error
-    except (OSError, ValueError) as error:  # a name with a NUL in it is none
-        raise unreadable(path, error if isinstance(error, OSError) else OSError(error)) from error
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: Permission denied")
-    if not stat.S_ISDIR(status.st_mode):
-        found.add(Place(path, named), status)
-    elif recursive:
-        _walk(path, found)
-    else:
-        raise InputError(f"{path}: is a directory", hint="-r ranks the files in it")
-
-
-def _walk(root: str, found: Found) -> None:
-    def unread(error: OSError) -> None:
-        found.problems.append(unreadable(str(error.filename), error))
-
-    for path in walk(root, found.skipped, unread):
-        try:
-            found.add(Place(path, named=False), Path(path).stat())
-        except OSError as error:
-            unread(error)
-
-
-def _standard_input() -> os.stat_result | None:
-    try:
-        return os.fstat(sys.stdin.fileno())
-    except (AttributeError, OSError, ValueError):  # closed, or not a file at all
-        return None

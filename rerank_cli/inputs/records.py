@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, get_args
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.text import Block, Decoder, line_blocks, lines
+from rerank_cli.inputs.text import Block, Decoder, line_blocks, read_lines
 from rerank_cli.media import Kind, label, located, one
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
@@ -333,7 +333,7 @@ class _Table:
 
     def __init__(self, stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str) -> None:
         self.delimiter = ","
-        self._lines = lines(stream, envelope)
+        self._lines = read_lines(stream, envelope)
         self._decoder = decoder
         self._source = source
         self._raw: list[bytes] = []

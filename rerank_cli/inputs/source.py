@@ -13,15 +13,23 @@ from typing import BinaryIO
 
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, convert
-from rerank_cli.inputs.file_types import IMAGES, LINES, STDIN, InputFormat, Prepend, Unit, suffix_of
+from rerank_cli.inputs.file_types import (
+    IMAGE_SUFFIXES,
+    LINE_SUFFIXES,
+    STDIN,
+    InputFormat,
+    Prepend,
+    Unit,
+    suffix_of,
+)
 from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, Fields, document_of
 from rerank_cli.inputs.text import (
     Block,
     Decoder,
+    decompress,
     envelope_of,
     is_binary,
     line_blocks,
-    opened,
     paragraph_blocks,
     whole_block,
 )
@@ -50,7 +58,7 @@ def unit_of(path: str, format_: InputFormat, *, stream: bool) -> Unit:
         return Unit.RECORD
     if format_ in CONVERTERS:
         return Unit.FILE
-    return Unit.LINE if stream or suffix_of(path) in LINES else Unit.FILE
+    return Unit.LINE if stream or suffix_of(path) in LINE_SUFFIXES else Unit.FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class Reading:
         """Whether a file's name says that it is an image, and the scorer reads such."""
         wanted = self.scorer is not None and "image" in self.scorer.media
         said = self.input_format is not None or self.grep
-        return wanted and not said and PurePath(path).suffix.lower() in IMAGES
+        return wanted and not said and PurePath(path).suffix.lower() in IMAGE_SUFFIXES
 
     def is_table(self, path: str) -> bool:
         """Whether a file has rows under a header."""
@@ -138,7 +146,7 @@ class Source:
         Raises `BinarySource`, and `InputError` naming the place of what cannot be read.
         """
         format_, unit = self.reading.kinds(self.path, stream=self.stream)
-        head, content = opened(self.content, self.path)
+        head, content = decompress(self.content, self.path)
         if format_ in CONVERTERS and not self.reading.grep:
             text, self.title = convert(content.read(), format_, self.path)
             content = io.BytesIO(text.encode())
@@ -159,10 +167,10 @@ class Source:
     ) -> Iterator[Document]:
         envelope = self.envelope
         if self.reading.grep:
-            from rerank_cli.inputs.grep import found_lines
+            from rerank_cli.inputs.grep import grep_matches
 
             blocks = line_blocks(content, envelope, decoder, self._terminator)
-            for found in found_lines(blocks):
+            for found in grep_matches(blocks):
                 yield Document(
                     found.text,
                     source=self.path if found.path is None else found.path,

@@ -1,6 +1,11 @@
-"""Bytes and text: which encoding a source is in, where its lines end, and what it says.
+"""Bytes to text: compression, encodings, lines, paragraphs and whole files.
 
-Undecodable bytes are replaced in the text and kept in the bytes; nothing here drops any.
+    decompress     a stream's content, without compression
+    envelope_of    the encoding, by the byte-order mark
+    line_blocks, paragraph_blocks, whole_block
+                   the content in blocks: each has its text and its own bytes
+
+Undecodable bytes are replaced in the text, and kept in the bytes of a block.
 """
 
 import codecs
@@ -16,32 +21,40 @@ from rerank_cli.types import Envelope
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
-_MARKS = {
+HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
+_READ_BYTES = 1 << 18
+# UTF-32 comes first: its little-endian mark begins with that of UTF-16.
+_BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_BLOCK = 1 << 18
+_COMPRESSION_MARKS = {
+    b"\x1f\x8b\x08": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+_BZIP2_BLOCK_MARKS = (b"1AY&SY", b"\x17rE8P\x90")  # after BZh and a digit
 
 
 def envelope_of(head: bytes) -> Envelope:
-    """Tell a source's encoding from its byte-order mark; UTF-8 where it has none."""
-    for mark, encoding in _MARKS.items():
+    """The encoding of a source by its byte-order mark; UTF-8 if it has none."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
             return Envelope(encoding, mark)
     return Envelope()
 
 
 def is_binary(head: bytes, envelope: Envelope) -> bool:
-    """Whether a source is no text: it has a NUL byte, and is not in an encoding that has them."""
+    """Whether a source is not text: it has a NUL byte, which text in UTF-8 has not."""
     return envelope.encoding == "utf-8" and b"\0" in head
 
 
 class Decoder:
-    """Decodes pieces of a source, and counts those with bytes that are not of its encoding."""
+    """Decodes pieces of a source, and counts those with undecodable bytes."""
 
     def __init__(self, encoding: str) -> None:
         self.encoding = encoding
@@ -53,48 +66,48 @@ class Decoder:
         except UnicodeDecodeError:
             self.undecodable += 1
         if self.encoding == "utf-8":
-            # Byte by byte, so that a place in the text is one in the bytes decoded this way.
+            # Each bad byte becomes one character, so that positions in the text stay true.
             return encodable(raw.decode("utf-8", "surrogateescape"))
         return raw.decode(self.encoding, "replace")
 
 
-def lines(stream: BinaryIO, envelope: Envelope, terminator: str = "\n") -> Iterator[bytes]:
-    """Yield records with their terminators, the last one's as the others' where it has none.
+def read_lines(stream: BinaryIO, envelope: Envelope, terminator: str = "\n") -> Iterator[bytes]:
+    """Yield lines with their terminators. The last line gets one if it has none.
 
     The stream begins after the byte-order mark.
     """
     end = terminator.encode(envelope.encoding)
     carriage_return = "\r".encode(envelope.encoding)
-    records = stream if end == b"\n" else _split(stream, end)
+    lines = stream if end == b"\n" else _split(stream, end)
     missing = end
-    for record in records:
-        if record.endswith(end):
+    for line in lines:
+        if line.endswith(end):
             if terminator == "\n":
-                returns = record.endswith(carriage_return + end)
+                returns = line.endswith(carriage_return + end)
                 missing = carriage_return + end if returns else end
-            yield record
+            yield line
         else:
-            yield record + missing
+            yield line + missing
 
 
 def _split(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
-    """Split a stream after each `end`, which stands at a multiple of its own length."""
+    """Split a stream after each `end` that stands at a multiple of its own length."""
     width, left, searched = len(end), bytearray(), 0
-    while block := stream.read(_BLOCK):
+    while block := stream.read(_READ_BYTES):
         left += block
         start = 0
-        place = _find(left, end, searched)
+        place = _find_end(left, end, searched)
         while place >= 0:
             yield bytes(left[start : place + width])
             start = place + width
-            place = _find(left, end, start)
+            place = _find_end(left, end, start)
         del left[:start]
         searched = max(0, len(left) - len(left) % width - width)
     if left:
         yield bytes(left)
 
 
-def _find(data: bytearray, end: bytes, start: int) -> int:
+def _find_end(data: bytearray, end: bytes, start: int) -> int:
     place = data.find(end, start)
     while place % len(end) and place >= 0:
         place = data.find(end, place + 1)
@@ -102,7 +115,7 @@ def _find(data: bytearray, end: bytes, start: int) -> int:
 
 
 class Block(NamedTuple):
-    """A stretch of a source: its text, the line it begins on (from 1), and its own bytes."""
+    """A part of a source: its text, the line where it begins (from 1), and its own bytes."""
 
     text: str
     line: int
@@ -112,19 +125,19 @@ class Block(NamedTuple):
 def line_blocks(
     stream: BinaryIO, envelope: Envelope, decoder: Decoder, terminator: str = "\n"
 ) -> Iterator[Block]:
-    """Yield lines, or records that end with another terminator, whose numbers are then given."""
+    """Yield lines; with another terminator, `line` is the number of the record."""
     ends = "\r\n" if terminator == "\n" else terminator
-    for number, raw in enumerate(lines(stream, envelope, terminator), 1):
+    for number, raw in enumerate(read_lines(stream, envelope, terminator), 1):
         yield Block(decoder.decode(raw).rstrip(ends), number, raw)
 
 
 def paragraph_blocks(stream: BinaryIO, envelope: Envelope, decoder: Decoder) -> Iterator[Block]:
-    """Yield stretches of lines between blank ones; the blank lines after one are its end.
+    """Yield paragraphs. The blank lines after a paragraph belong to its bytes.
 
-    The last one is given a blank line too, so that paragraphs in a new order stay apart.
+    The last paragraph gets a blank line too, so that paragraphs in a new order stay apart.
     """
     first, text, end = 1, list[bytes](), list[bytes]()
-    for number, line in enumerate(lines(stream, envelope), 1):
+    for number, line in enumerate(read_lines(stream, envelope), 1):
         if not line.decode(envelope.encoding, "replace").strip():
             if text:
                 end.append(line)
@@ -146,7 +159,7 @@ def _paragraph(line: int, text: list[bytes], end: list[bytes], decoder: Decoder)
 
 
 def whole_block(stream: BinaryIO, envelope: Envelope, decoder: Decoder) -> Block:
-    """Read all of a source as one block."""
+    """Read a whole source as one block."""
     raw = stream.read()
     newline = "\n".encode(envelope.encoding)
     text = decoder.decode(raw)
@@ -155,36 +168,29 @@ def whole_block(stream: BinaryIO, envelope: Envelope, decoder: Decoder) -> Block
     return Block(text, 1, raw)
 
 
-HEAD = 1 << 13  # bytes that are looked at to tell what a source holds
-_BUFFER = 1 << 18
-_MAGIC = {
-    b"\x1f\x8b\x08": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-_BZIP2_BLOCK = (b"1AY&SY", b"\x17rE8P\x90")  # what follows BZh and a digit
-
-
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def opened(stream: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
-    """Take compression off a stream: its first bytes (`HEAD` at most), and all of it."""
-    head = stream.read(HEAD)
-    whole = _Stream(head, stream, name)
-    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    if kind is None or (kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK):
-        return head, io.BufferedReader(whole, _BUFFER)
-    inner = _decompressor(kind, io.BufferedReader(whole, _BUFFER))
-    plain = _Stream(b"", inner, name, kind)
-    head = io.BufferedReader(plain, HEAD).read(HEAD)
-    return head, io.BufferedReader(_Stream(head, inner, name, kind), _BUFFER)
+def decompress(stream: BinaryIO, name: str) -> tuple[bytes, BinaryIO]:
+    """Remove the compression of a stream, if it has any.
+
+    Returns the first `HEAD_BYTES` of the content, and the whole content. Reading raises
+    `InputError` for damaged data.
+    """
+    head = stream.read(HEAD_BYTES)
+    whole = _HeadAndRest(head, stream, name)
+    kind = next((kind for mark, kind in _COMPRESSION_MARKS.items() if head.startswith(mark)), None)
+    if kind is None or (kind == "bzip2" and head[4:10] not in _BZIP2_BLOCK_MARKS):
+        return head, io.BufferedReader(whole, _READ_BYTES)
+    inner = _decompressor(kind, io.BufferedReader(whole, _READ_BYTES))
+    plain = _HeadAndRest(b"", inner, name, kind)
+    head = io.BufferedReader(plain, HEAD_BYTES).read(HEAD_BYTES)
+    return head, io.BufferedReader(_HeadAndRest(head, inner, name, kind), _READ_BYTES)
 
 
-class _Stream(io.RawIOBase):
-    """What has been read of a stream already, and the rest of it."""
+class _HeadAndRest(io.RawIOBase):
+    """A stream whose first bytes were read already: these bytes, and the rest of the stream."""
 
     def __init__(self, head: bytes, rest: _Readable, name: str, kind: str = "") -> None:
         self._head = head
@@ -200,11 +206,11 @@ class _Stream(io.RawIOBase):
         if self._head:
             piece, self._head = self._head[: len(view)], self._head[len(view) :]
         else:
-            piece = self._more(len(view))
+            piece = self._read_rest(len(view))
         view[: len(piece)] = piece
         return len(piece)
 
-    def _more(self, size: int) -> bytes:
+    def _read_rest(self, size: int) -> bytes:
         if not self._kind:
             return self._rest.read(size)
         try:
@@ -212,11 +218,11 @@ class _Stream(io.RawIOBase):
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise self._damaged(error) from error
-        except Exception as error:  # zlib's, lzma's and zstd's have no base of their own
-            raise self._damaged(error) from error
+            raise self._damage_error(error) from error
+        except Exception as error:  # the errors of zlib, lzma and zstd have no common base
+            raise self._damage_error(error) from error
 
-    def _damaged(self, error: Exception) -> InputError:
+    def _damage_error(self, error: Exception) -> InputError:
         return InputError(f"{self._name}: damaged {self._kind} data: {error}")
 
 

@@ -1,6 +1,6 @@
-"""Reads what collections are made of, as BEIR and TREC have it: texts, judgements, runs.
+"""Reads the files of BEIR and TREC collections: texts, judgements (qrels) and runs.
 
-They may be compressed. An error names the file and the line.
+The files may be compressed. Errors are `InputError`s that name the file and the line.
 """
 
 import codecs
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.text import opened
+from rerank_cli.inputs.text import decompress
 
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_IDS = ("_id", "id", "qid", "query_id", "docid", "doc_id", "docno", "pid")
-_TEXTS = ("text", "query", "contents", "body", "passage")
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_ID_FIELDS = ("_id", "id", "qid", "query_id", "docid", "doc_id", "docno", "pid")
+_TEXT_FIELDS = ("text", "query", "contents", "body", "passage")
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not blank, with their numbers from 1."""
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that are not blank, with their numbers from 1."""
     try:
         with path.open("rb") as stream:
-            head, content = opened(stream, str(path))
-            encoding = "utf-16" if head[:2] in _UTF16 else "utf-8-sig"
+            head, content = decompress(stream, str(path))
+            encoding = "utf-16" if head[:2] in _UTF16_MARKS else "utf-8-sig"
             number = 0
             try:
                 for number, line in enumerate(
@@ -38,21 +38,24 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def objects_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file, with the numbers of their lines."""
-    for number, line in lines_of(path):
-        yield number, _object(line, f"{path}:{number}")
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a JSONL file, with the numbers of their lines."""
+    for number, line in read_lines(path):
+        yield number, _parse_object(line, f"{path}:{number}")
 
 
-def texts_of(path: Path, what: str) -> Iterator[tuple[str, str, str]]:
-    """Ids, titles and texts of a file of `what`: JSONL, or lines of an id, a tab and a text."""
+def read_texts(path: Path, what: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the id, title and text of each line: JSONL, or an id, a tab and a text.
+
+    `what` names the texts in errors, such as "query".
+    """
     jsonl = is_jsonl(path)
-    for number, line in lines_of(path):
-        yield text_of(line, f"{path}:{number}", what, jsonl=jsonl)
+    for number, line in read_lines(path):
+        yield parse_text(line, f"{path}:{number}", what, jsonl=jsonl)
 
 
-def text_of(line: str, where: str, what: str, *, jsonl: bool) -> tuple[str, str, str]:
-    """The id, title and text of one line of such a file; raises `InputError`."""
+def parse_text(line: str, where: str, what: str, *, jsonl: bool) -> tuple[str, str, str]:
+    """Parse a line of such a file to its id, title and text. `where` names it in errors."""
     if not jsonl:
         name, tab, text = line.partition("\t")
         if not tab:
@@ -61,21 +64,21 @@ def text_of(line: str, where: str, what: str, *, jsonl: bool) -> tuple[str, str,
                 hint="JSONL is told by the file's name, as in corpus.jsonl or corpus.jsonl.gz",
             )
         return name, "", text
-    record = _object(line, where)
-    own = next((record[key] for key in _IDS if key in record), None)
-    content = next((record[key] for key in _TEXTS if isinstance(record.get(key), str)), None)
-    if not isinstance(own, str | int) or content is None:
+    record = _parse_object(line, where)
+    id_ = next((record[key] for key in _ID_FIELDS if key in record), None)
+    content = next((record[key] for key in _TEXT_FIELDS if isinstance(record.get(key), str)), None)
+    if not isinstance(id_, str | int) or content is None:
         raise InputError(
-            f"{where}: no {what}: it needs an id ({', '.join(_IDS[:3])}) and a text",
+            f"{where}: no {what}: it needs an id ({', '.join(_ID_FIELDS[:3])}) and a text",
             hint=f"it has {', '.join(record) or 'nothing'}",
         )
     title = record.get("title")
-    return str(own), title if isinstance(title, str) else "", content
+    return str(id_), title if isinstance(title, str) else "", content
 
 
-def qrels_of(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Ids of query and document and their grade, as TREC has them or BEIR with its header."""
-    for number, line in lines_of(path):
+def read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Yield the query id, document id and grade of judgements, in the format of TREC or BEIR."""
+    for number, line in read_lines(path):
         cells = line.split("\t") if line.count("\t") == 2 else line.split()
         if len(cells) == 4:  # TREC: query, iteration, document, grade
             del cells[1]
@@ -89,14 +92,14 @@ def qrels_of(path: Path) -> Iterator[tuple[str, str, int]]:
         yield cells[0], cells[1], int(float(cells[2]))
 
 
-def run_of(path: Path) -> Iterator[tuple[str, str, float]]:
-    """Ids of query and document and the score, of a run as trec_eval reads it."""
-    for number, line in lines_of(path):
-        yield run_line(line, f"{path}:{number}")
+def read_run(path: Path) -> Iterator[tuple[str, str, float]]:
+    """Yield the query id, document id and score of each line of a run, as trec_eval reads it."""
+    for number, line in read_lines(path):
+        yield parse_run_line(line, f"{path}:{number}")
 
 
-def run_line(line: str, where: str) -> tuple[str, str, float]:
-    """What one line of a run says; raises `InputError`."""
+def parse_run_line(line: str, where: str) -> tuple[str, str, float]:
+    """Parse a line of a run to its query id, document id and score."""
     cells = line.split()
     try:
         query, _, document, _, score = cells[:5]
@@ -109,16 +112,17 @@ def run_line(line: str, where: str) -> tuple[str, str, float]:
     return query, document, value
 
 
-def found(folder: Path, stem: str) -> Path | None:
-    """A JSONL file of a folder by the beginning of its name, however it is compressed."""
+def find_jsonl(folder: Path, stem: str) -> Path | None:
+    """Find a JSONL file in a folder by its stem, compressed or not."""
     return next(iter(sorted(folder.glob(f"{stem}.jsonl*"))), None)
 
 
 def is_jsonl(path: Path) -> bool:
+    """Whether a file's name says that it holds JSON."""
     return any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes)
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def _parse_object(line: str, where: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except ValueError as error:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.files import Place, find, names_in, walk
+from rerank_cli.inputs.files import SourcePath, find_sources, read_names, walk
 from tests.support.reading import give_stdin, inputs_of, names
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -276,12 +276,12 @@ def test_named_paths_come_first_and_folders_are_gone_through(tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("four")
     paths = [str(tmp_path / name) for name in ("b", "folder")]
-    found = find(paths, [paths[0]], recursive=True)
+    found = find_sources(paths, [paths[0]], recursive=True)
     assert found.places == [
-        Place(paths[0], named=True),
-        Place(str(Path(paths[1], "x")), named=False),
-        Place(str(Path(paths[1], "y")), named=False),
-        Place(paths[0], named=False),
+        SourcePath(paths[0], named=True),
+        SourcePath(str(Path(paths[1], "x")), named=False),
+        SourcePath(str(Path(paths[1], "y")), named=False),
+        SourcePath(paths[0], named=False),
     ]
     assert found.size == 16
 
@@ -292,8 +292,8 @@ def test_what_is_wrong_with_a_named_one_is_an_error_and_with_others_a_problem(
     wrong = [str(tmp_path / "missing"), str(tmp_path), "", "a\0b", "x" * 5000]
     for path in wrong:
         with pytest.raises(InputError):
-            find([path], [], recursive=False)
-    found = find([], wrong, recursive=False)
+            find_sources([path], [], recursive=False)
+    found = find_sources([], wrong, recursive=False)
     assert found.places == []
     messages = [str(problem) for problem in found.problems]
     assert messages[0].endswith("missing: no such file")
@@ -307,23 +307,23 @@ def test_what_is_wrong_with_a_named_one_is_an_error_and_with_others_a_problem(
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "a").touch(mode=0)
     with pytest.raises(InputError, match="a: Permission denied"):
-        find([str(tmp_path / "a")], [], recursive=False)
+        find_sources([str(tmp_path / "a")], [], recursive=False)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_the_size_of_a_pipe_is_not_known(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a").write_text("x")
-    assert find([str(tmp_path / "a")], [], recursive=False).size == 1
-    both = find([str(tmp_path / "a"), str(tmp_path / "pipe")], [], recursive=False)
+    assert find_sources([str(tmp_path / "a")], [], recursive=False).size == 1
+    both = find_sources([str(tmp_path / "a"), str(tmp_path / "pipe")], [], recursive=False)
     assert (both.size, len(both.places)) == (None, 2)
 
 
 def test_standard_input_that_is_no_file_has_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for stdin in (None, io.TextIOWrapper(io.BytesIO())):
         monkeypatch.setattr(sys, "stdin", stdin)
-        found = find(["-"], [], recursive=False)
-        assert (found.places, found.size) == ([Place("-", named=True)], None)
+        found = find_sources(["-"], [], recursive=False)
+        assert (found.places, found.size) == ([SourcePath("-", named=True)], None)
 
 
 @pytest.mark.parametrize(
@@ -342,23 +342,23 @@ def test_lists_of_names(
     content: bytes, null: bool, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "list").write_bytes(content)
-    assert names_in(str(tmp_path / "list"), null=null) == expected
+    assert read_names(str(tmp_path / "list"), null=null) == expected
     give_stdin(monkeypatch, content)
-    assert names_in("-", null=null) == expected
+    assert read_names("-", null=null) == expected
 
 
 def test_lists_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_bytes(b"a\0b\0")
     with pytest.raises(InputError, match="NUL bytes") as raised:
-        names_in(str(tmp_path / "list"), null=False)
+        read_names(str(tmp_path / "list"), null=False)
     assert "-0" in str(raised.value.hint)
     with pytest.raises(InputError, match="none: no such file"):
-        names_in(str(tmp_path / "none"), null=False)
+        read_names(str(tmp_path / "none"), null=False)
     with pytest.raises(InputError):
-        names_in(str(tmp_path), null=False)
+        read_names(str(tmp_path), null=False)
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputError, match="standard input is closed"):
-        names_in("-", null=False)
+        read_names("-", null=False)
 
 
 def test_a_list_s_files_that_are_gone_do_not_stop_the_others(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.inputs.grep import Found, found_lines
+from rerank_cli.inputs.grep import GrepMatch, grep_matches
 from rerank_cli.inputs.text import Decoder, line_blocks
 from rerank_cli.types import Envelope
 from tests.support.reading import read
 
 
-def found(content: bytes) -> list[Found]:
-    return list(found_lines(line_blocks(io.BytesIO(content), Envelope(), Decoder("utf-8"))))
+def found(content: bytes) -> list[GrepMatch]:
+    return list(grep_matches(line_blocks(io.BytesIO(content), Envelope(), Decoder("utf-8"))))
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_messages_of_rg() -> None:
         message("summary", stats={}),
     ]
     assert found(b"".join(content)) == [
-        Found("é one", "a.txt", 3, content[1]),
-        Found("two", "a.txt", None, content[2]),
-        Found("caf\ufffd noir", "b\ufffd", 4, content[3]),
+        GrepMatch("é one", "a.txt", 3, content[1]),
+        GrepMatch("two", "a.txt", None, content[2]),
+        GrepMatch("caf\ufffd noir", "b\ufffd", 4, content[3]),
     ]
 
 
@@ -98,7 +98,7 @@ def test_messages_of_rg() -> None:
 )
 def test_what_only_looks_like_rg_s_is_text(data: dict[str, Any]) -> None:
     line = message("match", **data)
-    assert found(line) == [Found(line.decode().rstrip(), None, 1, line)]
+    assert found(line) == [GrepMatch(line.decode().rstrip(), None, 1, line)]
 
 
 @given(st.binary(max_size=60) | st.text("a:-0\x0012\x1b[m{}\n", max_size=40).map(str.encode))

@@ -8,7 +8,7 @@ import pytest
 from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.file_types import IMAGES, InputFormat
+from rerank_cli.inputs.file_types import IMAGE_SUFFIXES, InputFormat
 from rerank_cli.inputs.records import Fields
 from rerank_cli.scorers import open_scorer
 from tests.conftest import ROOT
@@ -160,4 +160,4 @@ def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
 
 def test_every_suffix_is_in_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{suffix}`" in readme for suffix in IMAGES)
+    assert all(f"`{suffix}`" in readme for suffix in IMAGE_SUFFIXES)

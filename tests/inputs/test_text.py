@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.text import (
-    HEAD,
+    HEAD_BYTES,
     Block,
     Decoder,
+    decompress,
     envelope_of,
     is_binary,
     line_blocks,
-    lines,
-    opened,
     paragraph_blocks,
+    read_lines,
     whole_block,
 )
 from rerank_cli.types import Envelope
@@ -43,16 +43,16 @@ KINDS: dict[str, Callable[[bytes], bytes]] = {
     "zst": partial(zstd.compress, options={zstd.CompressionParameter.checksum_flag: 1}),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
-NOISE = bytes((place * place * 7 + place // 3) % 251 for place in range(5 * HEAD))
+NOISE = bytes((place * place * 7 + place // 3) % 251 for place in range(5 * HEAD_BYTES))
 contents = st.one_of(
-    st.binary(max_size=50), st.binary(max_size=20).map(lambda end: NOISE[: HEAD - 10] + end)
+    st.binary(max_size=50), st.binary(max_size=20).map(lambda end: NOISE[: HEAD_BYTES - 10] + end)
 )
 
 
 def whole(content: bytes) -> bytes:
-    head, stream = opened(io.BytesIO(content), "some.file")
+    head, stream = decompress(io.BytesIO(content), "some.file")
     found = stream.read()
-    assert head == found[:HEAD]
+    assert head == found[:HEAD_BYTES]
     return found
 
 
@@ -130,7 +130,7 @@ def test_what_the_disk_fails_at_is_no_damage() -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output error"):
-        opened(io.BufferedReader(Broken()), "some.file")
+        decompress(io.BufferedReader(Broken()), "some.file")
 
 
 ENCODINGS = ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]
@@ -140,11 +140,11 @@ texts = st.text(st.sampled_from("ab \r\n\u0a00\u0a0a\u0d0a\u000a\u0100é😀"), 
 
 @pytest.fixture(autouse=True)
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "_BLOCK", 3)
+    monkeypatch.setattr(text_module, "_READ_BYTES", 3)
 
 
 def pieces(content: bytes, encoding: str = "utf-8", terminator: str = "\n") -> list[bytes]:
-    return list(lines(io.BytesIO(content), Envelope(encoding), terminator))
+    return list(read_lines(io.BytesIO(content), Envelope(encoding), terminator))
 
 
 @given(st.binary(max_size=60) | st.lists(st.sampled_from([b"a", b"\n", b"\r\n"])).map(b"".join))

@@ -24,7 +24,7 @@ from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import line_of
 from rerank_cli.batch.parquet import Columns
 from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, Item, read_line, record_of, too_large
-from rerank_cli.batch.report import Figures, failed_line
+from rerank_cli.batch.report import Figures, failure_line
 from rerank_cli.batch.sources import lines_in
 from rerank_cli.errors import (
     ExitCode,
@@ -430,7 +430,7 @@ def run_on_ray(
         body = {**figures.kept(), "parts": len(manifest.parts), "asked": identity_of(options)}
         options.report.write([format_json(body)], terminal)
     if figures.failed:
-        terminal.warn(failed_line(figures))
+        terminal.warn(failure_line(figures))
         return ExitCode.SCORER
     return ExitCode.OK
 

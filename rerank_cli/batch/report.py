@@ -208,7 +208,7 @@ def report_of(
     return report
 
 
-def failed_line(figures: Figures) -> str:
+def failure_line(figures: Figures) -> str:
     """How many records failed, and why."""
     codes = ", ".join(f"{code}: {count:,}" for code, count in figures.errors.most_common())
     return f"{format_count(figures.failed, 'record')} of {figures.records:,} failed ({codes})"
@@ -225,7 +225,7 @@ def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
 def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
     """What should be known of what came out, each in a sentence."""
     figures = job.figures
-    notes = sorted(figures.notes.items(), key=lambda one: -one[1])
+    notes = sorted(figures.notes.items(), key=lambda note: -note[1])
     for note, count in notes[:_SHOWN_NOTES]:
         yield note if count == 1 else f"{note} (of {count:,} records)"
     if len(notes) > _SHOWN_NOTES:
@@ -239,7 +239,7 @@ def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
     if figures.truncated:
         yield f"{format_count(figures.truncated, 'document')} or queries not scored whole"
     if figures.failed:
-        yield failed_line(figures)
+        yield failure_line(figures)
 
 
 def account_of(job: "Job", scorer: Scorer) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """`rerank config …`: shows and changes settings and the keys of providers.
 
-Thin: what a setting is, is in `settings` and `parsing`; files are written by `editing`.
+What a setting is, is in `cli.settings`; the files are written by `user_files` and `providers.keys`.
 """
 
 import os
@@ -45,8 +45,8 @@ def _complete_value(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]
     setting = _settings(ctx).get(ctx.params.get("key") or "")
     if setting is None or setting.kind.type is bool:
         return [(word, "") for word in (setting.kind.choices if setting else [])]
-    options = [one for command in all_commands(ctx) for one in command.params]
-    option = next(one for one in options if one.envvar == setting.variable)
+    parameters = [each for command in all_commands(ctx) for each in command.params]
+    option = next(each for each in parameters if each.envvar == setting.variable)
     return [(item.value, "") for item in option.shell_complete(ctx, incomplete)]
 
 

@@ -1,6 +1,6 @@
 """`rerank providers …`: lists the rerank APIs that are known, shows one, and tries one.
 
-Thin: entries are `providers.catalogue`'s business, and requests the scorer's.
+The entries are in `providers.catalogue`; `scorers.remote` sends.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -54,7 +54,7 @@ def list_(as_json: AsJson = False) -> int:
     """
 
     terminal = Terminal.current()
-    listed = [asdict(row(catalogue.find_provider(name))) for name in catalogue.names()]
+    listed = [asdict(provider_row(catalogue.find_provider(name))) for name in catalogue.names()]
     if as_json:
         terminal.write([format_json(listed)])
     else:
@@ -82,11 +82,11 @@ def show(
     entry = catalogue.find_provider(provider, model)
     terminal = Terminal.current()
     if as_json:
-        terminal.write([format_json(table(entry))])
+        terminal.write([format_json(entry_table(entry))])
     elif as_toml:
         import tomlkit
 
-        terminal.write([tomlkit.dumps({entry.name: table(entry)}).encode()])
+        terminal.write([tomlkit.dumps({entry.name: entry_table(entry)}).encode()])
     else:
         terminal.write([format_columns(facts(entry, model))])
     return ExitCode.OK
@@ -114,7 +114,7 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
         credentials(catalogue.table_of(provider, model), remote.headers),
         chunks=options.chunk_options(ctx),
     )
-    found = tried(scorer)
+    found = try_provider(scorer)
     terminal = Terminal.current()
     if as_json:
         terminal.write([format_json(found)])
@@ -123,13 +123,13 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     return ExitCode.OK
 
 
-# Of which any reranker knows the better; the second, so that the order they are in is not theirs.
+# Any reranker prefers the second, so that a ranking is told from the order in which they are sent.
 _QUERY = "What is the capital of France?"
 _DOCUMENTS = ("The recipe needs two eggs and some milk.", "Paris is the capital of France.")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ProviderRow:
     """A provider in a list."""
 
     name: str
@@ -140,10 +140,10 @@ class Row:
     title: str
 
 
-def row(provider: "Provider") -> Row:
+def provider_row(provider: "Provider") -> ProviderRow:
     """A provider in a list; `documents` is the most in a request."""
     most = provider.limits.documents
-    return Row(
+    return ProviderRow(
         name=provider.name,
         key=key_state(provider),
         documents=str(most) if most is not None else "",
@@ -174,7 +174,7 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         ("key", f"{' or '.join(provider.key)}: {key_state(provider)}" if provider.key else ""),
         ("dialect", provider.dialect),
         ("scale", f"{provider.scale}{', listwise' if provider.listwise else ''}"),
-        *((f"limit: {_LIMITS[name]}", _shown(value)) for name, value in limits.items()),
+        *((f"limit: {_LIMITS[name]}", _limit_words(value)) for name, value in limits.items()),
         *((f"--{name}", _spelling(option)) for name, option in provider.options.items()),
         *((f"--{name}, if not given", value) for name, value in provider.defaults.items()),
         ("images", ", ".join(kinds)),
@@ -185,12 +185,12 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in stated if value]
 
 
-def table(provider: "Provider") -> dict[str, Any]:
+def entry_table(provider: "Provider") -> dict[str, Any]:
     """An entry as it could be written in providers.toml."""
     return provider.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
 
-def tried(scorer: "RemoteScorer") -> dict[str, Any]:
+def try_provider(scorer: "RemoteScorer") -> dict[str, Any]:
     """Send two documents, and say what came back; raises the scorer's errors."""
     sent = scorer.exchange([Pair.from_texts(_QUERY, text) for text in _DOCUMENTS])
     scores = sent.scored.values
@@ -220,7 +220,7 @@ _LIMITS = {
 }
 
 
-def _shown(value: int) -> str:
+def _limit_words(value: int) -> str:
     return "yes" if value is True else f"{value:,}"
 
 
@@ -232,8 +232,10 @@ def _spelling(option: "Option") -> str:
 
 
 def _price(provider: "Provider") -> str:
-    price = provider.price
-    return f"{price.amount} {price.currency} for a {price.per} ({price.source})" if price else ""
+    tariff = provider.price
+    if tariff is None:
+        return ""
+    return f"{tariff.amount} {tariff.currency} for a {tariff.per} ({tariff.source})"
 
 
 def _range(scores: list[float]) -> str:

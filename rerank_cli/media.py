@@ -16,8 +16,8 @@ from rerank_cli.types import Media
 
 Kind = Literal["image", "video"]
 
-LIMIT = 10_000_000  # bytes of a file that is sent
-HEAD = 16  # bytes of one that tell what it is
+MAX_FILE_BYTES = 10_000_000  # of a file that is sent
+HEAD_BYTES = 16  # that tell what a file is
 _URL = re.compile(r"https?://|data:", re.IGNORECASE)
 _DATA = re.compile(r"(data:[^,]*,)(.*)", re.IGNORECASE | re.DOTALL)
 _LONGEST_DATA_HEAD = 80
@@ -33,18 +33,10 @@ _FIRST_BYTES: Mapping[str, bytes] = {
 _TYPES = {kind: re.compile(first, re.DOTALL) for kind, first in _FIRST_BYTES.items()}
 
 
-def media_of(argument: str, kind: Kind = "image") -> Media:
-    """Tell where an argument of the command line says that an image is: a URL or a file.
+def find_media(value: str, kind: Kind = "image", folder: str = "") -> Media:
+    """An image or video by its URL, or by its path, which begins in `folder`.
 
-    Raises `InputError` for a file that there is not.
-    """
-    return located(argument, kind)
-
-
-def located(value: str, kind: Kind, folder: str = "") -> Media:
-    """Tell where a value says that something is: a URL, or a path that begins in `folder`.
-
-    Raises `InputError` for a file that there is not.
+    Raises `InputError` if there is no such file.
     """
     if is_url(value):
         return Media(kind, value)
@@ -53,7 +45,7 @@ def located(value: str, kind: Kind, folder: str = "") -> Media:
         named = path if len(path) <= _LONGEST_NAME else path[:_LONGEST_NAME] + "…"
         raise InputError(
             f"{named}: no such file",
-            hint=f"{one(kind)} is a URL (http, https or data) or the path of a file",
+            hint=f"{with_article(kind)} is a URL (http, https or data) or the path of a file",
         )
     return Media(kind, path)
 
@@ -73,13 +65,13 @@ def label(value: str) -> str:
     return f"{head[:_LONGEST_DATA_HEAD]}… ({format_size(size)})"
 
 
-def size_of(media: Media) -> int:
-    """About how many bytes something is as it is sent: of a file, those of its data URL."""
+def sent_size(media: Media) -> int:
+    """About how many bytes are sent: of a file, those of its data URL."""
     if is_url(media.place):
         return len(media.place)
     try:
         return Path(media.place).stat().st_size * 4 // 3
-    except OSError:  # which is told when it is read
+    except OSError:  # reading it will say so
         return 0
 
 
@@ -88,8 +80,8 @@ def is_image(head: bytes) -> bool:
     return _type_by(head).startswith("image/")
 
 
-def content(media: Media, limit: int = LIMIT) -> str:
-    """Give the URL of something, or a data URL with the content of a file.
+def media_url(media: Media, limit: int = MAX_FILE_BYTES) -> str:
+    """The URL to send: an image's or video's own, or a data URL with the content of a file.
 
     Raises `InputError` for a file that cannot be read, has more than `limit` bytes, or is of
     another kind.
@@ -115,8 +107,8 @@ def content(media: Media, limit: int = LIMIT) -> str:
     return f"data:{_type_of(media, data)};base64,{encoded}"
 
 
-def one(kind: Kind) -> str:
-    """A kind with its article."""
+def with_article(kind: Kind) -> str:
+    """A kind in words: `an image`, `a video`."""
     return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
@@ -133,7 +125,7 @@ def _type_of(media: Media, data: bytes) -> str:
         kind = "" if named in _TYPES else named
     if not kind.startswith(f"{media.kind}/"):
         found = f" but {kind}" if kind else ""
-        raise InputError(f"{media.place}: not {one(media.kind)}{found}")
+        raise InputError(f"{media.place}: not {with_article(media.kind)}{found}")
     return kind
 
 

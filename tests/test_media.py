@@ -9,7 +9,7 @@ import pytest
 
 from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
-from rerank_cli.media import content, label, media_of
+from rerank_cli.media import find_media, label, media_url
 from rerank_cli.ranking.scoring import ScoreCache, ScoreKey
 from rerank_cli.render import Format
 from tests.conftest import Run
@@ -59,14 +59,14 @@ def test_a_file_is_told_by_its_bytes_then_by_its_name(
 ) -> None:
     (tmp_path / name).write_bytes(first)
     media = Media("video" if kind.startswith("video") else "image", str(tmp_path / name))
-    head, _, data = content(media).partition(",")
+    head, _, data = media_url(media).partition(",")
     assert head == f"data:{kind};base64"
     assert base64.b64decode(data, validate=True) == first
 
 
 @pytest.mark.parametrize("place", [URL, "HTTP://example.org/a", DATA])
 def test_a_url_is_its_own_content(place: str) -> None:
-    assert content(Media("image", place)) == place
+    assert media_url(Media("image", place)) == place
 
 
 @pytest.mark.parametrize(
@@ -85,22 +85,22 @@ def test_what_is_no_image_is_not_sent(
 ) -> None:
     (tmp_path / name).write_bytes(first)
     with pytest.raises(InputError, match=message):
-        content(Media("image", str(tmp_path / name)), limit=1500)
+        media_url(Media("image", str(tmp_path / name)), limit=1500)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.png: no such file$"):
-        content(Media("image", str(tmp_path / "none.png")))
+        media_url(Media("image", str(tmp_path / "none.png")))
     with pytest.raises(InputError, match=tmp_path.name):
-        content(Media("image", str(tmp_path)))
+        media_url(Media("image", str(tmp_path)))
 
 
 @pytest.mark.usefixtures("pictures")
 def test_an_argument_is_a_url_or_a_file() -> None:
-    assert media_of(URL) == Media("image", URL)
-    assert media_of("pics/dog.png") == Media("image", str(Path("pics", "dog.png")))
+    assert find_media(URL) == Media("image", URL)
+    assert find_media("pics/dog.png") == Media("image", str(Path("pics", "dog.png")))
     with pytest.raises(InputError, match=r"^none\.png: no such file$") as error:
-        media_of("none.png")
+        find_media("none.png")
     assert "http" in str(error.value.hint)
 
 

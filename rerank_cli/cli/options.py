@@ -548,9 +548,9 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
 
     values, image = ctx.params, None
     if values.get("image") is not None:
-        from rerank_cli.media import media_of
+        from rerank_cli.media import find_media
 
-        image = media_of(values["image"])
+        image = find_media(values["image"])
     fields = _split_assignments(values.get("set_"), "--set")
     has_text = values.get("query") is not None or values.get("query_file") is not None
     return _make(

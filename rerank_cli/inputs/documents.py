@@ -22,7 +22,7 @@ from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, Reading, Source
-from rerank_cli.media import HEAD, is_image
+from rerank_cli.media import HEAD_BYTES, is_image
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
@@ -280,7 +280,7 @@ def _begins_an_image(stream: BinaryIO) -> bool:
     if not stream.seekable():
         return False
     start = stream.tell()
-    head = stream.read(HEAD)
+    head = stream.read(HEAD_BYTES)
     stream.seek(start)
     return is_image(head)
 

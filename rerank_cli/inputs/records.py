@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, get_args
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat
 from rerank_cli.inputs.text import Block, Decoder, line_blocks, read_lines
-from rerank_cli.media import Kind, label, located, one
+from rerank_cli.media import Kind, find_media, label, with_article
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
@@ -133,20 +133,20 @@ def _media_in(
         return None
     if len(kinds) > 1:
         raise InputError(
-            f"{where}: a record is {' or '.join(map(one, kinds))}, and this one is both",
+            f"{where}: a record is {' or '.join(map(with_article, kinds))}, and this one is both",
             hint="make two records of it",
         )
     kind = kinds[0]
     if scorer is not None and kind not in scorer.media:
         if any(name in record for name in TEXT_FIELDS):
             return None
-        but = f", but {one(kind)}, which {scorer.model} does not read"
+        but = f", but {with_article(kind)}, which {scorer.model} does not read"
         also = f"; rerank providers show NAME says which models read {kind}s"
         raise _no_text(record, where, but, also)
     try:
-        return located(encodable(str(values[kind])), kind, folder)
+        return find_media(encodable(str(values[kind])), kind, folder)
     except InputError as error:
-        but, also = f", but {one(kind)}: {error}", f"; {error.hint}"
+        but, also = f", but {with_article(kind)}: {error}", f"; {error.hint}"
         raise _no_text(record, where, but, also) from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rerank_cli import media
+from rerank_cli.media import media_url, sent_size
 from rerank_cli.providers.schema import Option, Provider
 from rerank_cli.types import Chunk, Media, Pair, Tokenizer
 
@@ -95,7 +95,7 @@ def document(provider: Provider, chunk: Chunk) -> Any:
     templates, whole = provider.request, chunk.document
     if whole.media is not None:
         template = templates.image if whole.media.kind == "image" else templates.video
-        return filled(template, {"$url": media.content(whole.media)})
+        return filled(template, {"$url": media_url(whole.media)})
     if templates.document == "$text" and not templates.record:
         return chunk.scored_text  # as nearly all are
     fields = whole.fields or {}
@@ -136,7 +136,7 @@ def _question(provider: Provider, options: RequestOptions, query: str) -> Any:
     templates = provider.request
     if options.image is None:
         return filled(templates.query, {"$text": query})
-    url = media.content(options.image)
+    url = media_url(options.image)
     values = {"$url": url} if options.image_only else {"$url": url, "$text": query}
     return filled(templates.image, values)
 
@@ -331,7 +331,7 @@ class Outgoing:
         if room.bytes is None:
             return Size(tokens, 0)
         if whole.media is not None:
-            return Size(tokens, media.size_of(whole.media) + _AROUND)
+            return Size(tokens, sent_size(whole.media) + _AROUND)
         most = _MOST_ESCAPED * len(chunk.scored_text) + _AROUND + overhead
         if whole.fields is None and most * self._most < room.bytes // 2:
             return Size(tokens, most)

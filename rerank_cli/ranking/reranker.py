@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.media import size_of
+from rerank_cli.media import sent_size
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions, Encoding, Selection
 from rerank_cli.ranking.chunking import Plan, plan_chunks
@@ -443,7 +443,7 @@ def _batches(
     for document in documents:
         batch.append(document)
         # Of an image or a video the text is what is shown of it, and not what is held.
-        characters += size_of(document.media) if document.media else len(document.text)
+        characters += sent_size(document.media) if document.media else len(document.text)
         if (len(batch) >= size or characters >= MAX_BATCH_CHARACTERS) and not everything:
             yield batch
             batch, characters = [], 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rerank_cli.errors import ScorerError
-from rerank_cli.media import size_of
+from rerank_cli.media import sent_size
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.types import (
@@ -516,5 +516,5 @@ def _size_of(split: Split) -> int:
     """The characters of a document's chunks as they are scored."""
     media = split.document.media
     if media is not None:
-        return size_of(media) * len(split.chunks)
+        return sent_size(media) * len(split.chunks)
     return sum(len(chunk.text) for chunk in split.chunks)

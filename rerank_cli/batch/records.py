@@ -124,9 +124,9 @@ class Fields:
     pairs: bool = False
 
     @property
-    def own(self) -> records.Fields:
+    def own(self) -> records.TextFields:
         """Those of a document."""
-        return records.Fields(self.text)
+        return records.TextFields(self.text)
 
 
 def read_line(raw: bytes, fields: Fields, info: ScorerInfo) -> Item:
@@ -138,7 +138,7 @@ def read_line(raw: bytes, fields: Fields, info: ScorerInfo) -> Item:
     except UnicodeDecodeError:
         text = encodable(raw.decode("utf-8", "surrogateescape"))
     try:
-        content = records.DECODER.decode(text)
+        content = records.JSON_DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", str(error))
         place = f" at character {error.pos + 1}" if hasattr(error, "pos") else ""
@@ -218,13 +218,13 @@ def _document(value: Any, place: int, fields: Fields, info: ScorerInfo) -> Docum
     if isinstance(value, str):
         return Document(encodable(value))
     try:
-        made = records.document_of(
+        made = records.make_document(
             value,
             fields.own,
             Block(str(value), place, b""),
             fields.documents,
             _ENVELOPE,
-            titled=False,
+            with_title=False,
             scorer=info,
         )
     except InputError as error:

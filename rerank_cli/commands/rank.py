@@ -19,7 +19,7 @@ from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.files import read_content, read_names
-from rerank_cli.inputs.records import Fields
+from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import Reading
 from rerank_cli.inputs.text import envelope_of
 from rerank_cli.providers import OnError
@@ -137,7 +137,7 @@ def _reading(ctx: typer.Context) -> Reading:
     return Reading(
         unit=given["unit"],
         input_format=given["input_format"],
-        fields=Fields(given["field"] or [], given["id_field"]),
+        fields=TextFields(given["field"] or [], given["id_field"]),
         null=given["null"] and not has_names,
         grep=given["grep"],
         prepend=given["prepend"],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rerank_cli.inputs.records import DECODER
+from rerank_cli.inputs.records import JSON_DECODER
 from rerank_cli.inputs.text import Block
 from rerank_cli.terminal import encodable
 
@@ -58,7 +58,7 @@ def _parse_message(line: str) -> dict[str, Any] | None:
     if not line.startswith("{"):
         return None
     try:
-        message = DECODER.decode(line)
+        message = JSON_DECODER.decode(line)
     except (ValueError, RecursionError):
         return None
     is_message = isinstance(message, dict) and str(message.get("type")) in _MESSAGE_TYPES

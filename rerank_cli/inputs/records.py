@@ -1,6 +1,9 @@
-"""Turns a record into a document: which of its fields are the text, its name and its title.
+"""Records: reads them from JSON, JSONL, CSV and TSV, and makes documents of them.
 
-A record is what JSON or a table's row gave. Reads no files, though one may be what a record is.
+    RECORD_READERS   the reader of each format; a new format needs a row here
+    make_document    a record to a document: which fields hold its text, id, title or media
+
+A record is a JSON value or the row of a table. Media are not opened here.
 """
 
 import io
@@ -20,56 +23,53 @@ from rerank_cli.media import Kind, find_media, label, with_article
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
-# Where the text is, if it is not said: the first of these that the record has.
+# By default, the first of these fields that a record has holds its text.
 TEXT_FIELDS = ("text", "content", "body", "passage", "document")
 ID_FIELDS = ("id", "_id")
 TITLE_FIELD = "title"
-# A record without a text is one of these if it has a field of that name.
+# A record without text is an image or a video if it has a field of that name.
 MEDIA_FIELDS: Sequence[Kind] = get_args(Kind)
+_READ_CHARACTERS = 1 << 16
+_SPACE = re.compile(r"[ \t\n\r]*")
+# Matches only where white space begins, so that a long run of it is searched once.
+_LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
+# An error this close to the end of the text may come from a value that is not read whole.
+_NEAR_END_CHARACTERS = 32
+# Ends a field whose quotation mark is never closed.
+_MAX_FIELD_CHARACTERS = 1 << 26
+# Delimiters of tables without commas: spreadsheets use them where a comma is the decimal sign.
+_OTHER_DELIMITERS = ";\t|"
+
+Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
-    """Which fields of a record are what; dotted names are nested ones.
+class TextFields:
+    """The fields that hold a record's text and its id. Dotted names are those of nested fields.
 
-    `text` are joined by newlines; `id` names the field that identifies the record. Where they are
-    not given, the usual names are looked for.
+    Several fields of `text` are joined by newlines. By default `TEXT_FIELDS` and `ID_FIELDS` are
+    searched.
     """
 
     text: Sequence[str] = ()
     id: str | None = None
 
 
-def parsed(text: str, where: str) -> Any:
-    """Read a JSON value; raises `InputError` naming the place."""
-    try:
-        return DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        raise not_json(where, error) from error
-
-
-def not_json(where: str, error: Exception) -> InputError:
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    hint = "--unit line ranks plain lines; --input-format says what it holds"
-    return InputError(f"{where}: not a JSON record: {reason}", hint=hint)
-
-
-def document_of(
+def make_document(
     record: Any,
-    fields: Fields,
+    fields: TextFields,
     block: Block,
     source: str,
     envelope: Envelope,
     *,
-    titled: bool,
+    with_title: bool,
     folder: str = "",
     scorer: ScorerInfo | None = None,
 ) -> Document:
-    """Make the document of an object, or of a string that is the text itself.
+    """Make a document of a record: an object, or a string that is the text itself.
 
-    An object without a text may be an image or a video, of which a relative path begins in
-    `folder`, if `scorer` reads such. If it is to be `titled`, it has the object's title. Raises
-    `InputError` naming the place where there is nothing to rank.
+    An object without text may be an image or a video if `scorer` reads these. Their relative paths
+    start in `folder`. Raises `InputError` with the record's place if it has nothing to rank.
     """
     where = f"{source}:{block.line}"
     if isinstance(record, str):
@@ -82,19 +82,19 @@ def document_of(
             envelope=envelope,
         )
     if not isinstance(record, dict):
-        shown = block.text.strip()[:40]
-        raise InputError(f"{where}: a record must be a JSON object or string, not {shown}")
+        start = block.text.strip()[:40]
+        raise InputError(f"{where}: a record must be a JSON object or string, not {start}")
     media = None if fields.text else _media_in(record, where, folder, scorer)
-    chosen = [media.kind] if media else text_fields(record, fields, where)
-    parts = [_text_of(record, name, where) for name in chosen]
+    names = [media.kind] if media else _text_field_names(record, fields, where)
+    parts = [_text_in(record, name, where) for name in names]
     text = "\n".join(part for part in parts if part)
-    title = record.get(TITLE_FIELD) if titled and TITLE_FIELD not in chosen else None
+    title = record.get(TITLE_FIELD) if with_title and TITLE_FIELD not in names else None
     return Document(
         text=encodable(label(text) if media else text),
-        id=_id_of(record, fields, where),
+        id=_id_in(record, fields, where),
         source=source,
         line=block.line,
-        fields={key: value for key, value in record.items() if key not in chosen},
+        fields={key: value for key, value in record.items() if key not in names},
         raw=block.raw,
         title=encodable(title) if isinstance(title, str) else "",
         envelope=envelope,
@@ -102,34 +102,36 @@ def document_of(
     )
 
 
-def text_fields(record: Mapping[str, Any], fields: Fields, where: str) -> Sequence[str]:
-    """The names of the fields that hold a record's text; raises `InputError` where none does."""
-    # A null gives way to another field; where there is nothing else, the record is blank.
-    there = [name for name in TEXT_FIELDS if name in record]
-    chosen = fields.text or _usual_text(record) or there[:1]
-    if not chosen:
-        raise _no_text(record, where)
-    return chosen
+def _text_field_names(record: Mapping[str, Any], fields: TextFields, where: str) -> Sequence[str]:
+    """The names of the fields that hold a record's text; raises `InputError` if there is none."""
+    # A field that is null counts only if no other has a text: the record is blank then.
+    present = [name for name in TEXT_FIELDS if name in record]
+    names = fields.text or _default_text_field(record) or present[:1]
+    if not names:
+        raise _no_text_error(record, where)
+    return names
 
 
-def _usual_text(record: Mapping[str, Any]) -> Sequence[str]:
+def _default_text_field(record: Mapping[str, Any]) -> Sequence[str]:
     return [name for name in TEXT_FIELDS if record.get(name) is not None][:1]
 
 
-def _no_text(record: Mapping[str, Any], where: str, but: str = "", also: str = "") -> InputError:
+def _no_text_error(
+    record: Mapping[str, Any], where: str, but: str = "", also: str = ""
+) -> InputError:
     return InputError(
         f"{where}: no field called {', '.join(TEXT_FIELDS)}{but}",
-        hint=f"name one with --field: the record has {_names(record)}{also}",
+        hint=f"name one with --field: the record has {_field_names(record)}{also}",
     )
 
 
 def _media_in(
     record: Mapping[str, Any], where: str, folder: str, scorer: ScorerInfo | None
 ) -> Media | None:
-    """The image or video that a record is; None where it has a text, or neither."""
+    """The image or video of a record; None if the record has text, or neither of them."""
     values = {kind: record.get(kind) for kind in MEDIA_FIELDS}
     kinds = [kind for kind, value in values.items() if isinstance(value, str) and value.strip()]
-    if not kinds or _usual_text(record):
+    if not kinds or _default_text_field(record):
         return None
     if len(kinds) > 1:
         raise InputError(
@@ -142,27 +144,27 @@ def _media_in(
             return None
         but = f", but {with_article(kind)}, which {scorer.model} does not read"
         also = f"; rerank providers show NAME says which models read {kind}s"
-        raise _no_text(record, where, but, also)
+        raise _no_text_error(record, where, but, also)
     try:
         return find_media(encodable(str(values[kind])), kind, folder)
     except InputError as error:
         but, also = f", but {with_article(kind)}: {error}", f"; {error.hint}"
-        raise _no_text(record, where, but, also) from error
+        raise _no_text_error(record, where, but, also) from error
 
 
-def _id_of(record: dict[str, Any], fields: Fields, where: str) -> str | None:
+def _id_in(record: dict[str, Any], fields: TextFields, where: str) -> str | None:
     if fields.id is not None:
-        value = value_of(record, fields.id, where)
+        value = _field_value(record, fields.id, where)
     else:
-        usual = (record.get(name) for name in ID_FIELDS)
-        value = next((value for value in usual if isinstance(value, str | int)), None)
+        values = (record.get(name) for name in ID_FIELDS)
+        value = next((value for value in values if isinstance(value, str | int)), None)
     if isinstance(value, dict | list):
         raise InputError(f"{where}: the field {fields.id} is no name but a {type(value).__name__}")
     return None if value is None else encodable(str(value))
 
 
-def _text_of(record: dict[str, Any], name: str, where: str) -> str:
-    value = value_of(record, name, where)
+def _text_in(record: dict[str, Any], name: str, where: str) -> str:
+    value = _field_value(record, name, where)
     if value is None:
         return ""
     if isinstance(value, dict | list):
@@ -170,114 +172,122 @@ def _text_of(record: dict[str, Any], name: str, where: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def value_of(record: dict[str, Any], name: str, where: str) -> Any:
+def _field_value(record: dict[str, Any], name: str, where: str) -> Any:
     value: Any = record
-    for step in [name] if name in record else name.split("."):
-        if not isinstance(value, dict) or step not in value:
+    for key in [name] if name in record else name.split("."):
+        if not isinstance(value, dict) or key not in value:
             raise InputError(
-                f"{where}: no field called {name}", hint=f"the record has {_names(record)}"
+                f"{where}: no field called {name}", hint=f"the record has {_field_names(record)}"
             )
-        value = value[step]
+        value = value[key]
     return value
 
 
-def _names(record: Mapping[str, Any]) -> str:
+def _field_names(record: Mapping[str, Any]) -> str:
     return ", ".join(map(str, record)) or "none"
 
 
-def _no_value(_constant: str) -> None:
-    """Read NaN and Infinity, which Python writes and JSON does not have."""
+def _constant_as_none(_constant: str) -> None:
+    """Read NaN and Infinity as None. Python writes them, but they are not JSON."""
 
 
-def _finite(digits: str) -> float | None:
+def _finite_number(digits: str) -> float | None:
     number = float(digits)
     return number if math.isfinite(number) else None
 
 
-DECODER = json.JSONDecoder(parse_constant=_no_value, parse_float=_finite)
+JSON_DECODER = json.JSONDecoder(parse_constant=_constant_as_none, parse_float=_finite_number)
 
 
-_BLOCK = 1 << 16  # characters
-_SPACE = re.compile(r"[ \t\n\r]*")
-# Looked for only where white space begins: a long run of it is gone through once.
-_LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
-# An error this near to the end of what was read may be for want of the rest.
-_NEAR = 32
+def _parse_json(text: str, where: str) -> Any:
+    """Parse a JSON value; raises `InputError` with its place."""
+    try:
+        return JSON_DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise _json_error(where, error) from error
+
+
+def _json_error(where: str, error: Exception) -> InputError:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    hint = "--unit line ranks plain lines; --input-format says what it holds"
+    return InputError(f"{where}: not a JSON record: {reason}", hint=hint)
 
 
 def json_values(
     stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str
 ) -> Iterator[tuple[Any, Block]]:
-    """Yield each value and its own text, on one line as JSONL has it.
+    """Yield the values of JSON: the elements of an array, or a series of values.
 
-    What begins with a bracket is one array, and its elements are the values; anything else is a
-    series of values. Raises `InputError` naming the line where there is no value.
+    The block of each has its own text, on one line like JSONL. Raises `InputError` with the line
+    that is not JSON.
     """
-    text = _Text(stream, envelope.encoding, source)
-    array = text.next() == "["
-    if array:
+    text = _JsonText(stream, envelope.encoding, source)
+    is_array = text.peek() == "["
+    if is_array:
         text.take("[")
-    while (character := text.next()) and not (array and character == "]"):
+    while (character := text.peek()) and not (is_array and character == "]"):
         line = text.line
-        value, own = text.value()
+        value, own = text.take_value()
         raw = _LINE_BREAK.sub(" ", own).encode(envelope.encoding, text.errors)
         decoded = encodable(own)
         decoder.undecodable += decoded != own
         yield value, Block(decoded, line, raw + "\n".encode(envelope.encoding))
-        if array and text.next() != "]":
+        if is_array and text.peek() != "]":
             text.take(",")
-            if text.next() == "]":
+            if text.peek() == "]":
                 raise InputError(f"{source}:{text.line}: a value is missing before ']'")
-    if array:
+    if is_array:
         text.take("]")
-        if text.next():
+        if text.peek():
             raise InputError(f"{source}:{text.line}: there is more after the array's end")
 
 
-class _Text:
-    """The text of a stream, as much of it as is needed to read the next value."""
+class _JsonText:
+    """The text of a stream. Holds as much of it as the next value needs."""
 
     def __init__(self, stream: BinaryIO, encoding: str, source: str) -> None:
         self.errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
         self.line = 1
-        self._stream = io.TextIOWrapper(stream, encoding, self._reading(encoding), newline="")
+        read_errors = "surrogateescape" if encoding == "utf-8" else "replace"
+        self._stream = io.TextIOWrapper(stream, encoding, read_errors, newline="")
         self._source = source
         self._text = ""
         self._place = 0
         self._ended = False
 
-    def next(self) -> str:
-        """The next character that is not white space; empty at the end."""
+    def peek(self) -> str:
+        """Skip white space, and return the next character; empty at the end."""
         while True:
             match = _SPACE.match(self._text, self._place)
             end = match.end() if match else self._place
             self._advance(end)
             if end < len(self._text) or self._ended:
                 return self._text[end : end + 1]
-            self._read(_BLOCK)
+            self._read(_READ_CHARACTERS)
 
-    def take(self, wanted: str) -> None:
-        if self.next() != wanted:
-            found = repr(self.next()) if self.next() else "the end"
-            raise InputError(f"{self._source}:{self.line}: a {wanted} is missing before {found}")
+    def take(self, character: str) -> None:
+        """Skip white space and one character; raises `InputError` if another one is there."""
+        if self.peek() != character:
+            other = repr(self.peek()) if self.peek() else "the end"
+            raise InputError(f"{self._source}:{self.line}: a {character} is missing before {other}")
         self._advance(self._place + 1)
 
-    def value(self) -> tuple[Any, str]:
-        """Read the value that begins here, and its text."""
-        size = _BLOCK
+    def take_value(self) -> tuple[Any, str]:
+        """Parse the value that begins here; returns it and its text."""
+        size = _READ_CHARACTERS
         while True:
             try:
-                value, end = DECODER.raw_decode(self._text, self._place)
+                value, end = JSON_DECODER.raw_decode(self._text, self._place)
             except json.JSONDecodeError as error:
                 unfinished = error.msg.startswith("Unterminated string")
-                near = error.pos > len(self._text) - _NEAR
-                if self._ended or not (unfinished or near):
+                is_near_end = error.pos > len(self._text) - _NEAR_END_CHARACTERS
+                if self._ended or not (unfinished or is_near_end):
                     line = self.line + self._text.count("\n", self._place, error.pos)
-                    raise not_json(f"{self._source}:{line}", error) from error
+                    raise _json_error(f"{self._source}:{line}", error) from error
             except (ValueError, RecursionError) as error:
-                raise not_json(f"{self._source}:{self.line}", error) from error
+                raise _json_error(f"{self._source}:{self.line}", error) from error
             else:
-                # A number may go on, and of what goes on as "e+" does the digits come last.
+                # A number may continue in text that is not read yet, also with "e+" and digits.
                 if end + len("e+") < len(self._text) or self._ended:
                     own = self._text[self._place : end]
                     self._advance(end)
@@ -295,18 +305,6 @@ class _Text:
         self._text = self._text[self._place :] + more
         self._place = 0
 
-    def _reading(self, encoding: str) -> str:
-        return "surrogateescape" if encoding == "utf-8" else "replace"
-
-
-# A quotation mark that is never closed would otherwise take in all the rest of a file.
-_LONGEST_FIELD = 1 << 26
-# Of a header without commas: what spreadsheets write where a comma is the decimal point.
-_OTHER_DELIMITERS = ";\t|"
-
-
-Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
-
 
 def _read_table(
     stream: BinaryIO,
@@ -317,19 +315,19 @@ def _read_table(
     *,
     delimiter: str | None = None,
 ) -> Records:
-    """Read the header, which goes into the envelope, and then row after row.
+    """Read the header, which goes into the envelope, and then the rows, by the columns' names.
 
-    A row is a mapping from the columns' names; fields beyond them are in its bytes only. Between
-    fields is a `delimiter`, and then quotation marks are text; by default the header tells it, and
-    fields may be quoted. Raises `InputError` naming the line of what is no table.
+    Fields beyond the header are in the bytes of a row only. Without a `delimiter`, that of the
+    header is used and fields may be quoted; with one, quotation marks are text. Raises `InputError`
+    with the line of what is not a row.
     """
     table = _Table(stream, envelope, decoder, source)
-    header = table.begin(delimiter)
+    header = table.read_header(delimiter)
     return replace(envelope, header=header, delimiter=table.delimiter), table.rows()
 
 
 class _Table:
-    """A table's lines as csv reads them, each kept until its row is complete."""
+    """The rows of a table, as csv reads them, with the bytes of their lines."""
 
     def __init__(self, stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str) -> None:
         self.delimiter = ","
@@ -340,12 +338,12 @@ class _Table:
         self._line = 0
         self._ended = False
 
-    def begin(self, delimiter: str | None) -> bytes:
-        """Read the header: its names, and the bytes that it is."""
+    def read_header(self, delimiter: str | None) -> bytes:
+        """Read the names of the columns; returns the header's bytes."""
         import csv  # only tables need it
 
-        csv.field_size_limit(_LONGEST_FIELD)
-        first, text = [], ""  # with blank lines before it
+        csv.field_size_limit(_MAX_FIELD_CHARACTERS)
+        first, text = [], ""  # the header, and blank lines before it
         while not text.strip("\r\n") and (raw := next(self._lines, b"")):
             first.append(raw)
             text = raw.decode(self._decoder.encoding, "replace")
@@ -358,8 +356,8 @@ class _Table:
                 self.delimiter = next((d for d in _OTHER_DELIMITERS if d in text), ",")
             self._reader = csv.reader(self._texts(first), delimiter=self.delimiter)
         names, block = next(self._rows(), ([], Block("", 1, b"")))
-        self._names = _told_apart(names)
-        self._decoder.undecodable = 0  # which counts documents
+        self._names = _unique_names(names)
+        self._decoder.undecodable = 0  # the header is not a document
         return block.raw
 
     def rows(self) -> Iterator[tuple[dict[str, str], Block]]:
@@ -368,7 +366,7 @@ class _Table:
             yield dict(zip(self._names, values + missing, strict=False)), block
 
     def _rows(self) -> Iterator[tuple[list[str], Block]]:
-        """Yield the rows that are not blank, with their lines."""
+        """Yield the rows that are not blank, with their bytes."""
         import csv
 
         while True:
@@ -380,7 +378,7 @@ class _Table:
                 raise InputError(f"{self._source}:{line}: not a row of a table: {error}") from error
             if values is None:
                 return
-            if self._ended:  # no other row asks for a line more
+            if self._ended:  # only an open quotation mark reads beyond the last line
                 raise InputError(
                     f"{self._source}:{line}: a quotation mark is never closed",
                     hint="in TSV it is text like any other: --input-format tsv",
@@ -396,23 +394,24 @@ class _Table:
         self._ended = True
 
 
-def _told_apart(names: list[str]) -> list[str]:
-    """The names of columns, of which equal ones are numbered: `text`, `text.2`."""
-    apart: list[str] = []
+def _unique_names(names: list[str]) -> list[str]:
+    """The names of columns, where equal names get numbers: `text`, `text.2`."""
+    unique: list[str] = []
     for name in names:
-        number, own = 2, name
-        while own in apart:
-            own, number = f"{name}.{number}", number + 1
-        apart.append(own)
-    return apart
+        number, candidate = 2, name
+        while candidate in unique:
+            candidate, number = f"{name}.{number}", number + 1
+        unique.append(candidate)
+    return unique
 
 
 class RecordReader(NamedTuple):
-    """How records of one kind are read. Names of files with them end in one of `suffixes`.
+    """How records of one format are read.
 
-    `read` takes a stream, its envelope and decoder, the source's name and what ends a line. It
-    gives the envelope, of a table with its header, and each record with its block. `is_table` says
-    that records are rows under a header.
+    suffixes  the endings of the files' names
+    read      takes a stream, its envelope and decoder, the source's name and the line terminator;
+              returns the envelope, with the header of a table, and each record with its block
+    is_table  whether records are rows below a header
     """
 
     suffixes: Sequence[str]
@@ -429,10 +428,10 @@ def _read_json(
 def _read_json_lines(
     stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str, end: str
 ) -> Records:
-    """One value a line, but for blank lines."""
+    """Read a value from each line that is not blank."""
     blocks = line_blocks(stream, envelope, decoder, end)
     values = (
-        (parsed(block.text, f"{source}:{block.line}"), block)
+        (_parse_json(block.text, f"{source}:{block.line}"), block)
         for block in blocks
         if block.text.strip()
     )

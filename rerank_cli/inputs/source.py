@@ -22,7 +22,7 @@ from rerank_cli.inputs.file_types import (
     Unit,
     suffix_of,
 )
-from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, Fields, document_of
+from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, make_document
 from rerank_cli.inputs.text import (
     Block,
     Decoder,
@@ -71,7 +71,7 @@ class Reading:
 
     unit: Unit = Unit.AUTO
     input_format: InputFormat | None = None
-    fields: Fields = field(default_factory=Fields)
+    fields: TextFields = field(default_factory=TextFields)
     null: bool = False
     grep: bool = False
     prepend: Prepend | None = None
@@ -184,13 +184,13 @@ class Source:
             end = self._terminator
             self.envelope, records = reader.read(content, envelope, decoder, self.path, end)
             for record, block in records:
-                yield document_of(
+                yield make_document(
                     record,
                     fields,
                     block,
                     self.path,
                     self.envelope,
-                    titled=titled,
+                    with_title=titled,
                     folder="" if self.stream else str(PurePath(self.path).parent),
                     scorer=self.reading.scorer,
                 )

@@ -13,7 +13,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import documents
 from rerank_cli.inputs.documents import Inputs, Replayed
 from rerank_cli.inputs.file_types import Unit
-from rerank_cli.inputs.records import Fields
+from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import Reading
 from tests.conftest import process
 from tests.support.reading import OneWay, give_stdin
@@ -21,7 +21,7 @@ from tests.support.reading import OneWay, give_stdin
 
 def read(path: Path, content: bytes, unit: Unit = Unit.AUTO, *fields: str) -> list[Document]:
     path.write_bytes(content)
-    inputs = Inputs(paths=[str(path)], reading=Reading(unit=unit, fields=Fields(fields)))
+    inputs = Inputs(paths=[str(path)], reading=Reading(unit=unit, fields=TextFields(fields)))
     inputs.check()
     return list(inputs)
 

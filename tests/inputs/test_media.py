@@ -9,7 +9,7 @@ from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.file_types import IMAGE_SUFFIXES, InputFormat
-from rerank_cli.inputs.records import Fields
+from rerank_cli.inputs.records import TextFields
 from rerank_cli.scorers import open_scorer
 from tests.conftest import ROOT
 from tests.support.fakes import OverlapScorer
@@ -72,7 +72,7 @@ def test_paths_begin_in_the_folder_of_their_file_or_here(
 def test_a_text_is_a_text_whatever_else_there_is(pictures: Path) -> None:
     rows = [{"text": "a", "image": URL}, {"body": "", "video": URL}]
     assert [d.media for d in records(pictures / "a.jsonl", *rows)] == [None, None]
-    named = inputs_of(pictures / "a.jsonl", fields=Fields(["video"]))
+    named = inputs_of(pictures / "a.jsonl", fields=TextFields(["video"]))
     (pictures / "a.jsonl").write_text(json.dumps({"video": URL}))
     assert [(d.text, d.media) for d in named] == [(URL, None)]
 

@@ -32,7 +32,7 @@ space = st.text(" \t\r\n", max_size=3) | st.just("\n" + " " * 45)
 
 @pytest.fixture(autouse=True)
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 3)
+    monkeypatch.setattr(module, "_READ_CHARACTERS", 3)
 
 
 def elements(content: bytes, encoding: str = "utf-8") -> list[tuple[Any, Block]]:

@@ -8,7 +8,7 @@ import pytest
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit, suffix_of
-from rerank_cli.inputs.records import Fields
+from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import Reading, format_of
 from tests.support.reading import give_stdin, inputs_of, names, read
 
@@ -32,11 +32,11 @@ T, R = InputFormat.TEXT, InputFormat.JSONL
         ({"unit": Unit.LINE}, "a.jsonl", False, (R, Unit.LINE)),
         ({"unit": Unit.RECORD}, "a.txt", False, (R, Unit.RECORD)),
         ({"unit": Unit.RECORD}, "a.csv", False, (InputFormat.CSV, Unit.RECORD)),
-        ({"fields": Fields(["x"])}, "-", True, (R, Unit.RECORD)),
-        ({"fields": Fields(id="x")}, "-", True, (R, Unit.RECORD)),
-        ({"fields": Fields(["x"])}, "a.txt", False, (R, Unit.RECORD)),
-        ({"fields": Fields(["x"])}, "a.md", False, (T, Unit.FILE)),
-        ({"fields": Fields(["x"]), "unit": Unit.LINE}, "a.txt", False, (T, Unit.LINE)),
+        ({"fields": TextFields(["x"])}, "-", True, (R, Unit.RECORD)),
+        ({"fields": TextFields(id="x")}, "-", True, (R, Unit.RECORD)),
+        ({"fields": TextFields(["x"])}, "a.txt", False, (R, Unit.RECORD)),
+        ({"fields": TextFields(["x"])}, "a.md", False, (T, Unit.FILE)),
+        ({"fields": TextFields(["x"]), "unit": Unit.LINE}, "a.txt", False, (T, Unit.LINE)),
         ({"grep": True}, "a.jsonl", False, (T, Unit.LINE)),
         (
             {"input_format": InputFormat.PDF, "unit": Unit.PARAGRAPH},
@@ -133,7 +133,7 @@ def test_no_title_is_put_before_chunks_unless_it_is_asked_for(tmp_path: Path) ->
     assert read(tmp_path / "a.jsonl")[0].title == ""
     (titled,) = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE)
     assert (titled.title, titled.text) == ("T", "one")
-    joined = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE, fields=Fields(["title", "text"]))
+    joined = read(tmp_path / "a.jsonl", prepend=Prepend.TITLE, fields=TextFields(["title", "text"]))
     assert (joined[0].title, joined[0].text) == ("", "T\none")
 
 

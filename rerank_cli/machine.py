@@ -1,6 +1,6 @@
-"""What this process may use of the machine it runs on: how many cores, and what these can do.
+"""How many cores this process may use, and what the processor can do.
 
-Counts what the scheduler and the container allow, not the processors that are there.
+Counts the cores that the scheduler and the container allow, not those of the machine.
 """
 
 import os
@@ -9,52 +9,53 @@ import re
 from math import ceil
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
-_PROCESSORS = Path("/proc/cpuinfo")
+_CGROUP_FOLDER = Path("/sys/fs/cgroup")
+_CPUINFO_FILE = Path("/proc/cpuinfo")
 
 
-def cores() -> int:
-    """The cores that this process may keep busy: its affinity, within its cgroup's CPU quota."""
+def core_count() -> int:
+    """The number of cores that this process may use: its affinity, within its cgroup's quota."""
     if hasattr(os, "sched_getaffinity"):
         available = len(os.sched_getaffinity(0))
     else:
         available = os.cpu_count() or 1
-    quota = _quota(_CGROUP, Path("/proc/self/cgroup"))
+    quota = _cpu_quota(_CGROUP_FOLDER, Path("/proc/self/cgroup"))
     return max(1, available if quota is None else min(available, ceil(quota)))
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    return _stated("model name") or platform.processor() or platform.machine()
+    """The processor's name, or its architecture if the system does not tell the name."""
+    return _cpuinfo_field("model name") or platform.processor() or platform.machine()
 
 
 def features() -> frozenset[str]:
-    """What the processor's instruction set has beyond the least; empty where that is not told.
+    """The processor's features as Linux lists them, such as `avx2`; empty on other systems.
 
-    As Linux lists it: `flags` of x86, `Features` of ARM.
+    These are `flags` on x86 and `Features` on ARM.
     """
-    return frozenset((_stated("flags") or _stated("Features") or "").split())
+    return frozenset((_cpuinfo_field("flags") or _cpuinfo_field("Features") or "").split())
 
 
 def signature() -> str:
-    """What a thing that is made for this processor depends on."""
+    """What a file that is made for this processor depends on, in one line."""
     return f"{platform.machine()}; {' '.join(sorted(features())) or processor()}"
 
 
-def _stated(name: str) -> str | None:
-    """What /proc/cpuinfo says of the first processor, where there is one."""
+def _cpuinfo_field(name: str) -> str | None:
+    """A field of the first processor in /proc/cpuinfo; None if there is none."""
     try:
-        told = _PROCESSORS.read_text()
+        text = _CPUINFO_FILE.read_text()
     except OSError:
         return None
-    found = re.search(rf"^{name}\s*:[^\S\n]*(.*)$", told, re.MULTILINE)
+    found = re.search(rf"^{name}\s*:[^\S\n]*(.*)$", text, re.MULTILINE)
     return found[1] if found else None
 
 
-def _quota(root: Path, membership: Path) -> float | None:
-    """The tightest CPU quota, in cores, of this process's cgroup and those above it.
+def _cpu_quota(root: Path, membership: Path) -> float | None:
+    """The smallest CPU quota, in cores, of this process's cgroup and those above it.
 
-    Reads `cpu.max` (cgroup v2) and `cpu.cfs_quota_us` (v1); None where there is no limit.
+    Reads `cpu.max` (cgroup v2) and `cpu.cfs_quota_us` (v1); None if there is no limit. `root` is
+    where cgroups are mounted, `membership` the file that names this process's.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -70,11 +71,12 @@ def _quota(root: Path, membership: Path) -> float | None:
         for place in (inside, *inside.parents):
             if not place.is_relative_to(folder):
                 break
-            quotas.append(_quota_of(place))
+            quotas.append(_folder_quota(place))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _quota_of(folder: Path) -> float | None:
+def _folder_quota(folder: Path) -> float | None:
+    """The quota of one cgroup, in cores; None if it has no limit."""
     try:
         if (limit := folder / "cpu.max").exists():
             quota, period = limit.read_text().split()

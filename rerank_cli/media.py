@@ -1,6 +1,6 @@
-"""Images and videos: where one is, what a person is shown of it, and its content for a service.
+"""Images and videos: where they are, how they are shown to people, and what a service is sent.
 
-Fetches no URL, and scales and converts nothing.
+URLs are not fetched, and files are sent as they are.
 """
 
 import binascii
@@ -14,14 +14,14 @@ from rerank_cli.errors import InputError
 from rerank_cli.terminal import format_size
 from rerank_cli.types import Media
 
-Kind = Literal["image", "video"]
+MediaKind = Literal["image", "video"]
 
 MAX_FILE_BYTES = 10_000_000  # of a file that is sent
-HEAD_BYTES = 16  # that tell what a file is
-_URL = re.compile(r"https?://|data:", re.IGNORECASE)
-_DATA = re.compile(r"(data:[^,]*,)(.*)", re.IGNORECASE | re.DOTALL)
-_LONGEST_DATA_HEAD = 80
-_LONGEST_NAME = 200  # in a message: base64 by itself may stand where a path is wanted
+HEAD_BYTES = 16  # of a file, which tell its type
+_URL_START = re.compile(r"https?://|data:", re.IGNORECASE)
+_DATA_URL = re.compile(r"(data:[^,]*,)(.*)", re.IGNORECASE | re.DOTALL)
+_MAX_DATA_HEAD_CHARACTERS = 80
+_MAX_NAME_CHARACTERS = 200  # in a message: somebody may give base64 as a path
 _FIRST_BYTES: Mapping[str, bytes] = {
     "image/png": rb"\x89PNG\r\n\x1a\n",
     "image/jpeg": rb"\xff\xd8\xff",
@@ -30,11 +30,11 @@ _FIRST_BYTES: Mapping[str, bytes] = {
     "image/bmp": rb"BM....\x00{4}",
     "video/mp4": rb"....ftyp(?:iso[m2-9]|mp4[12]|avc1|dash|M4V |MSNV|3gp.)",
 }
-_TYPES = {kind: re.compile(first, re.DOTALL) for kind, first in _FIRST_BYTES.items()}
+_TYPE_PATTERNS = {kind: re.compile(first, re.DOTALL) for kind, first in _FIRST_BYTES.items()}
 
 
-def find_media(value: str, kind: Kind = "image", folder: str = "") -> Media:
-    """An image or video by its URL, or by its path, which begins in `folder`.
+def find_media(value: str, kind: MediaKind = "image", folder: str = "") -> Media:
+    """Make a `Media` of a URL, or of a path that is relative to `folder`.
 
     Raises `InputError` if there is no such file.
     """
@@ -42,7 +42,7 @@ def find_media(value: str, kind: Kind = "image", folder: str = "") -> Media:
         return Media(kind, value)
     path = str(Path(folder, value))
     if not os.path.isfile(path):
-        named = path if len(path) <= _LONGEST_NAME else path[:_LONGEST_NAME] + "…"
+        named = path if len(path) <= _MAX_NAME_CHARACTERS else path[:_MAX_NAME_CHARACTERS] + "…"
         raise InputError(
             f"{named}: no such file",
             hint=f"{with_article(kind)} is a URL (http, https or data) or the path of a file",
@@ -51,40 +51,40 @@ def find_media(value: str, kind: Kind = "image", folder: str = "") -> Media:
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is a URL: what begins with another scheme is taken for a path."""
-    return _URL.match(place) is not None
+    """Whether a place is an http, https or data URL; other schemes are taken for paths."""
+    return _URL_START.match(place) is not None
 
 
-def label(value: str) -> str:
-    """What a person is shown of a URL or path: all of it, but of a data URL no data."""
-    data = _DATA.fullmatch(value)
+def media_label(value: str) -> str:
+    """A URL or path as people are shown it: a data URL with its size in place of its data."""
+    data = _DATA_URL.fullmatch(value)
     if data is None:
         return value
     head, content = data.groups()
     size = len(content) * 3 // 4 if ";base64" in head.lower() else len(content)
-    return f"{head[:_LONGEST_DATA_HEAD]}… ({format_size(size)})"
+    return f"{head[:_MAX_DATA_HEAD_CHARACTERS]}… ({format_size(size)})"
 
 
 def sent_size(media: Media) -> int:
-    """About how many bytes are sent: of a file, those of its data URL."""
+    """About how many bytes of a request something takes; a file is sent as a data URL."""
     if is_url(media.place):
         return len(media.place)
     try:
         return Path(media.place).stat().st_size * 4 // 3
-    except OSError:  # reading it will say so
+    except OSError:  # `media_url` will raise it
         return 0
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that begins so is an image."""
-    return _type_by(head).startswith("image/")
+    """Whether the first `HEAD_BYTES` of a file are an image's."""
+    return _type_by_bytes(head).startswith("image/")
 
 
 def media_url(media: Media, limit: int = MAX_FILE_BYTES) -> str:
-    """The URL to send: an image's or video's own, or a data URL with the content of a file.
+    """The URL of something, or a data URL with the content of a file.
 
-    Raises `InputError` for a file that cannot be read, has more than `limit` bytes, or is of
-    another kind.
+    Raises `InputError` for a file that cannot be read, has more than `limit` bytes, or is not of
+    the kind it should be.
     """
     place = media.place
     if is_url(place):
@@ -104,30 +104,31 @@ def media_url(media: Media, limit: int = MAX_FILE_BYTES) -> str:
             hint=f"make the {media.kind} smaller, or give the URL of one",
         )
     encoded = binascii.b2a_base64(data, newline=False).decode("ascii")
-    return f"data:{_type_of(media, data)};base64,{encoded}"
+    return f"data:{_find_type(media, data)};base64,{encoded}"
 
 
-def with_article(kind: Kind) -> str:
-    """A kind in words: `an image`, `a video`."""
+def with_article(kind: MediaKind) -> str:
+    """A kind with its article, as in "an image"."""
     return f"an {kind}" if kind == "image" else f"a {kind}"
 
 
-def _type_of(media: Media, data: bytes) -> str:
-    """Tell the type of a file by its first bytes, or where these say nothing by its name.
+def _find_type(media: Media, data: bytes) -> str:
+    """Find a file's MIME type by its first bytes, or else by its name.
 
-    A name is not believed that says what the bytes would have shown.
+    The name is not believed for types that the first bytes would have shown.
     """
-    kind = _type_by(data)
+    kind = _type_by_bytes(data)
     if not kind:
         import mimetypes
 
         named = mimetypes.guess_type(media.place)[0] or ""
-        kind = "" if named in _TYPES else named
+        kind = "" if named in _TYPE_PATTERNS else named
     if not kind.startswith(f"{media.kind}/"):
         found = f" but {kind}" if kind else ""
         raise InputError(f"{media.place}: not {with_article(media.kind)}{found}")
     return kind
 
 
-def _type_by(head: bytes) -> str:
-    return next((kind for kind, first in _TYPES.items() if first.match(head)), "")
+def _type_by_bytes(head: bytes) -> str:
+    """The MIME type that a file's first bytes show; empty if they show none."""
+    return next((kind for kind, first in _TYPE_PATTERNS.items() if first.match(head)), "")

@@ -1,10 +1,11 @@
-"""Where the user's files are: the platform's own places, or all of them below `RERANK_HOME`.
+"""Where the user's files are, and how to set or remove one key of a TOML file.
 
     config.toml, keys.toml    XDG_CONFIG_HOME/rerank    RERANK_HOME
     the cache                 XDG_CACHE_HOME/rerank     RERANK_HOME/cache
     data                      XDG_DATA_HOME/rerank      RERANK_HOME/data
 
-Names places only: makes none, and reads nothing. macOS and Windows have places of their own.
+The last column holds if `RERANK_HOME` is set. macOS and Windows have other places. Functions that
+return a path create nothing.
 """
 
 import os
@@ -14,69 +15,49 @@ from typing import Any
 from rerank_cli.errors import ConfigError
 
 HOME_VARIABLE = "RERANK_HOME"
-_NAME = "rerank"
+_APP_NAME = "rerank"
 
 
 def config_directory() -> Path:
-    """Where settings and keys are."""
-    return _home() or _platform("config")
+    """The folder of settings and keys."""
+    return _home() or _platform_directory("config")
 
 
 def cache_directory() -> Path:
-    """Where to keep what can be made again."""
+    """The folder of files that can be made again."""
     home = _home()
-    return home / "cache" if home else _platform("cache")
+    return home / "cache" if home else _platform_directory("cache")
 
 
 def data_directory() -> Path:
-    """Where to keep what cannot be made again, or only slowly."""
+    """The folder of files that cannot be made again, or only slowly."""
     home = _home()
-    return home / "data" if home else _platform("data")
+    return home / "data" if home else _platform_directory("data")
 
 
 def config_file() -> Path:
-    """The user's settings."""
+    """The path of the user's settings."""
     return config_directory() / "config.toml"
 
 
 def keys_file() -> Path:
-    """The user's keys, which nobody else may read."""
+    """The path of the user's keys, which nobody else may read."""
     return config_directory() / "keys.toml"
 
 
-def _home() -> Path | None:
-    value = os.environ.get(HOME_VARIABLE)
-    return Path(os.path.abspath(os.path.expanduser(value))) if value else None  # noqa: PTH100
+def set_toml_value(path: Path, key: str, value: Any, *, mode: int | None = None) -> None:
+    """Set a top-level key of a TOML file; creates the file if it is missing.
 
-
-def _platform(kind: str) -> Path:
-    import platformdirs  # 3 ms, which nobody pays who has set RERANK_HOME
-
-    find = {
-        "config": platformdirs.user_config_path,
-        "cache": platformdirs.user_cache_path,
-        "data": platformdirs.user_data_path,
-    }
-    path = find[kind](_NAME, appauthor=False)
-    if not path.is_absolute():  # it begins with the ~ that nobody could expand
-        raise ConfigError(
-            "this user has no home directory", hint=f"set {HOME_VARIABLE} to a directory"
-        )
-    return path
-
-
-def put(path: Path, key: str, value: Any, *, mode: int | None = None) -> None:
-    """Set a key at the top of a file, which is made if need be; `mode` is `replace_file`'s.
-
-    Raises `ConfigError` where the file is not TOML, and `OutputError`.
+    `mode` is as for `replace_file`. Raises `ConfigError` if the file is not TOML, and `OutputError`
+    if it cannot be written.
     """
     document = _read(path)
     document[key] = value
     _write(path, document, mode)
 
 
-def drop(path: Path, key: str, *, mode: int | None = None) -> bool:
-    """Take a key away and say whether it was there; raises as `put` does."""
+def remove_toml_key(path: Path, key: str, *, mode: int | None = None) -> bool:
+    """Remove a top-level key; False if it was not there. Raises as `set_toml_value` does."""
     document = _read(path)
     if key not in document:
         return False
@@ -85,8 +66,30 @@ def drop(path: Path, key: str, *, mode: int | None = None) -> bool:
     return True
 
 
+def _home() -> Path | None:
+    """The folder that `RERANK_HOME` names, if it is set."""
+    value = os.environ.get(HOME_VARIABLE)
+    return Path(os.path.abspath(os.path.expanduser(value))) if value else None  # noqa: PTH100
+
+
+def _platform_directory(kind: str) -> Path:
+    import platformdirs  # lazily: takes 3 ms, and RERANK_HOME makes it unnecessary
+
+    find = {
+        "config": platformdirs.user_config_path,
+        "cache": platformdirs.user_cache_path,
+        "data": platformdirs.user_data_path,
+    }
+    path = find[kind](_APP_NAME, appauthor=False)
+    if not path.is_absolute():  # it begins with a ~ that could not be expanded
+        raise ConfigError(
+            "this user has no home directory", hint=f"set {HOME_VARIABLE} to a directory"
+        )
+    return path
+
+
 def _read(path: Path) -> Any:
-    import tomlkit
+    import tomlkit  # lazily: only changing a file needs it
 
     try:
         return tomlkit.parse(path.read_bytes().decode("utf-8-sig"))
@@ -94,7 +97,7 @@ def _read(path: Path) -> Any:
         return tomlkit.document()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except ValueError:  # of which the message may quote the file: a key, perhaps
+    except ValueError:  # its message may quote the file, and so a key
         raise ConfigError(
             f"{path}: not TOML", hint="mend it in an editor, or move it away"
         ) from None

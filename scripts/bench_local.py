@@ -151,7 +151,7 @@ def main() -> None:
         rows: list[Row] = []
         left_out: list[str] = []
         for model in models:
-            bench.ours(model, machine.cores(), passages=passages[:1])  # what is made once
+            bench.ours(model, machine.core_count(), passages=passages[:1])  # what is made once
             rows += alone(bench, model)
             for peer in ALL:
                 if peer.checkpoint and not (model.folder / "model.safetensors").exists():
@@ -167,7 +167,7 @@ def main() -> None:
     words = sum(len(text.split()) for text in passages)
     print(
         f"{len(passages)} passages of {words / len(passages):.0f} words in the mean, the worst of "
-        f"{bench.runs} runs; {machine.processor()}, {machine.cores()} cores, "
+        f"{bench.runs} runs; {machine.processor()}, {machine.core_count()} cores, "
         f"Python {platform.python_version()}"
     )
     for who, versions in bench.versions.items():
@@ -192,7 +192,7 @@ def alone(bench: Bench, model: Model) -> list[Row]:
     """What is measured of our engine by itself: a second core, memory, and rest."""
     one, two = bench.in_turn(lambda: bench.ours(model, 1), lambda: bench.ours(model, 2, idle=True))
     rows: list[Row] = []
-    if machine.cores() > 1:
+    if machine.core_count() > 1:
         detail = f"{seconds(two):.3f} / {seconds(one):.3f} s"
         rows.append(Row(model.name, "two threads for one", worst(two, one), SCALING, detail))
     idle = max(report["idle"] for report in two)
@@ -208,8 +208,8 @@ def alone(bench: Bench, model: Model) -> list[Row]:
 def by_openvino(bench: Bench, model: Model) -> Row:
     """How much sooner OpenVINO scores by a float32 graph than onnxruntime does."""
     other, usual = bench.in_turn(
-        lambda: bench.ours(model, machine.cores(), runtime="openvino"),
-        lambda: bench.ours(model, machine.cores()),
+        lambda: bench.ours(model, machine.core_count(), runtime="openvino"),
+        lambda: bench.ours(model, machine.core_count()),
     )
     detail = f"{seconds(other):.3f} / {seconds(usual):.3f} s"
     return Row(model.name, "float32, by OpenVINO", worst(other, usual), None, detail)
@@ -217,10 +217,10 @@ def by_openvino(bench: Bench, model: Model) -> Row:
 
 def against(bench: Bench, model: Model, peer: Peer, python: str, tuning: int) -> list[Row]:
     """Time a peer in its defaults and at its best; raises `Failed` where it does not run."""
-    threads = machine.cores() if peer.sets_threads else None
+    threads = machine.core_count() if peer.sets_threads else None
     best = best_batch(bench, model, peer, python, tuning)
     ours, default, tuned = bench.in_turn(
-        lambda: bench.ours(model, machine.cores()),
+        lambda: bench.ours(model, machine.core_count()),
         lambda: bench.score(python, peer.module, model),
         lambda: bench.score(python, peer.module, model, batch=best, threads=threads),
     )
@@ -245,7 +245,7 @@ def best_batch(bench: Bench, model: Model, peer: Peer, python: str, tuning: int)
     job = {
         "passages": few,
         "warm": len(few),
-        "threads": machine.cores() if peer.sets_threads else None,
+        "threads": machine.core_count() if peer.sets_threads else None,
     }
 
     def taken(size: int) -> float:

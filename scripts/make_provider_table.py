@@ -5,7 +5,7 @@ python scripts/make_provider_table.py
 
 from pathlib import Path
 
-from rerank_cli.providers.catalogue import entries, find_provider, names
+from rerank_cli.providers.catalogue import find_provider, provider_names, provider_tables
 from rerank_cli.providers.schema import Provider
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -21,7 +21,7 @@ def main() -> None:
 
 def table() -> str:
     """A row a provider: its documents in a request, what its scores are, and what is special."""
-    return HEADER + "".join(map(row, map(find_provider, names())))
+    return HEADER + "".join(map(row, map(find_provider, provider_names())))
 
 
 def row(provider: Provider) -> str:
@@ -39,7 +39,7 @@ def row(provider: Provider) -> str:
 
 def notes(provider: Provider) -> list[str]:
     """What is special about a provider or, where they say so, about some of its models."""
-    specials = entries()[provider.name].get("models", ())
+    specials = provider_tables()[provider.name].get("models", ())
     limits = provider.limits
     sizes = {
         "tokens with the query": limits.pair,

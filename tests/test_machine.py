@@ -14,7 +14,7 @@ def cgroup(tmp_path: Path, membership: str, files: dict[str, str]) -> float | No
         path = tmp_path / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    return machine._quota(tmp_path / "root", tmp_path / "membership")
+    return machine._cpu_quota(tmp_path / "root", tmp_path / "membership")
 
 
 def test_version_2_takes_the_tightest_of_the_groups_above(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_version_1(tmp_path: Path) -> None:
 def test_no_limit(tmp_path: Path) -> None:
     assert cgroup(tmp_path, "0::/\n", {}) is None
     assert cgroup(tmp_path, "0::/\n", {"cpu.max": "max 100000\n"}) is None
-    assert machine._quota(tmp_path / "root", tmp_path / "missing") is None
+    assert machine._cpu_quota(tmp_path / "root", tmp_path / "missing") is None
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -45,7 +45,7 @@ def test_affinity_limits_the_cores() -> None:
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert machine.cores() == 1
+        assert machine.core_count() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert 1 <= machine.cores() <= len(allowed)
+    assert 1 <= machine.core_count() <= len(allowed)

@@ -9,7 +9,7 @@ import pytest
 
 from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
-from rerank_cli.media import find_media, label, media_url
+from rerank_cli.media import find_media, media_label, media_url
 from rerank_cli.ranking.scoring import ScoreCache, ScoreKey
 from rerank_cli.render import Format
 from tests.conftest import Run
@@ -105,10 +105,10 @@ def test_an_argument_is_a_url_or_a_file() -> None:
 
 
 def test_a_data_url_is_shown_without_its_data() -> None:
-    assert label("data:image/png;base64," + "A" * 16_000) == "data:image/png;base64,… (12 kB)"
-    assert label("data:image/svg+xml,<svg/>") == "data:image/svg+xml,… (6 bytes)"
-    assert len(label("data:" + "x" * 1000 + ",")) < 120
-    assert label("data:none") == "data:none"
+    assert media_label("data:image/png;base64," + "A" * 16_000) == "data:image/png;base64,… (12 kB)"
+    assert media_label("data:image/svg+xml,<svg/>") == "data:image/svg+xml,… (6 bytes)"
+    assert len(media_label("data:" + "x" * 1000 + ",")) < 120
+    assert media_label("data:none") == "data:none"
 
 
 # The pipeline.
@@ -160,7 +160,7 @@ def test_json_has_the_image_where_a_text_would_be(look: Run) -> None:
     assert record["document"] == {
         "id": "7", "image": DATA, "source": "a.jsonl", "line": 1, "fields": {"id": 7, "size": 1},
     }  # fmt: skip
-    assert record["passage"] == {"image": label(DATA), "line": 1, "raw_score": 0}
+    assert record["passage"] == {"image": media_label(DATA), "line": 1, "raw_score": 0}
     (file,) = json.loads(look("fox", "pics/fox.JPG", "--json").out)["results"]
     assert file["document"] == {"image": "pics/fox.JPG", "source": "pics/fox.JPG"}
     assert file["passage"] == {"image": "pics/fox.JPG", "raw_score": 1}

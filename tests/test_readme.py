@@ -19,7 +19,7 @@ from rerank_cli.errors import ExitCode
 from rerank_cli.inputs.file_types import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Unit
 from rerank_cli.inputs.source import FORMATS
 from rerank_cli.models.catalogue import entries
-from rerank_cli.providers.catalogue import names
+from rerank_cli.providers.catalogue import provider_names
 from rerank_cli.render import EXPLAINING, Format
 from rerank_cli.render.rows import HEADER
 from rerank_cli.runtimes.prepared_cache import VARIABLE as PREPARED_VARIABLE
@@ -288,7 +288,7 @@ def test_the_table_is_what_the_script_writes() -> None:
     )  # fmt: skip
     table = SECTION.split("<!-- providers -->\n")[1].split("<!-- /providers -->")[0]
     assert table == ran.stdout
-    assert re.findall(r"^\| `(\w[\w-]*)`", table, re.MULTILINE) == names()
+    assert re.findall(r"^\| `(\w[\w-]*)`", table, re.MULTILINE) == provider_names()
 
 
 def test_the_entry_of_ones_own_is_one(home: Path, rerank: Run) -> None:

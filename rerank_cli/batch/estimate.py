@@ -83,7 +83,7 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     elif rate is None:
         lines.append("time      too few pairs to measure")
     else:
-        cores = options.runtime.threads or machine.cores()
+        cores = options.runtime.threads or machine.core_count()
         each = rate / cores
         lines.append(f"measured  {rate:,.0f} pairs/s on {cores} cores, {each:,.1f} a core")
         lines.append(f"here      {format_duration(total / rate)}")

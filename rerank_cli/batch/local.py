@@ -75,7 +75,7 @@ def _run_from(source: Source, options: BatchOptions, terminal: Terminal) -> Exit
         terminal.say(f"{output} is whole already: there is nothing to do")
         return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
     with options.open_reranker() as reranker:
-        max_records = options.remote.requests_under_way if reranker.info.remote else None
+        max_records = options.remote.max_pending_requests if reranker.info.remote else None
         errors = options.errors
         job = Job(
             source,

@@ -72,9 +72,9 @@ _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connectio
 def complete_model() -> list[str]:
     """The names of models, for a shell's completion."""
     from rerank_cli.models import names
-    from rerank_cli.providers.catalogue import examples
+    from rerank_cli.providers.catalogue import example_models
 
-    return [*names(), *examples()]
+    return [*names(), *example_models()]
 
 
 def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Command], Command]:

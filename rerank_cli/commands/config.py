@@ -23,7 +23,7 @@ from rerank_cli.errors import ConfigError, ExitCode, UsageError
 from rerank_cli.providers.keys import (
     check_provider,
     forget_key,
-    how_to_set,
+    key_hint,
     providers_with_keys,
     store_key,
 )
@@ -54,9 +54,9 @@ def _complete_provider(ctx: typer.Context) -> list[str]:
     if ctx.info_name == "unset-key":
         return providers_with_keys()
 
-    from rerank_cli.providers.catalogue import names
+    from rerank_cli.providers.catalogue import provider_names
 
-    return names()
+    return provider_names()
 
 
 Key = Annotated[str, typer.Argument(metavar="KEY", autocompletion=_complete_key)]
@@ -153,9 +153,9 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     except ValueError as error:
         raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.description}") from error
 
-    from rerank_cli.user_files import put  # tomlkit, which nothing else needs
+    from rerank_cli.user_files import set_toml_value  # tomlkit, which nothing else needs
 
-    put(config_file(), key, str(read) if isinstance(read, str) else read)
+    set_toml_value(config_file(), key, str(read) if isinstance(read, str) else read)
     if os.environ.get(setting.variable):
         Terminal.current().warn(f"{setting.variable} is set too, and comes first")
     return ExitCode.OK
@@ -170,9 +170,9 @@ def unset(ctx: typer.Context, key: Key) -> int:
     \b
     rerank config unset model
     """
-    from rerank_cli.user_files import drop
+    from rerank_cli.user_files import remove_toml_key
 
-    if not drop(config_file(), key):
+    if not remove_toml_key(config_file(), key):
         find_setting(key, _settings(ctx))
         Terminal.current().warn(f"{key} is not set in {config_file()}")
     return ExitCode.OK
@@ -207,7 +207,7 @@ def set_key(ctx: typer.Context, provider: Provider) -> int:
     """
     check_provider(provider)
     if ctx.args:
-        raise UsageError("a key is never an argument", hint=how_to_set(provider))
+        raise UsageError("a key is never an argument", hint=key_hint(provider))
     store_key(provider, _read_key(provider))
     return ExitCode.OK
 
@@ -226,7 +226,7 @@ def unset_key(provider: Provider) -> int:
 
 def _read_key(provider: str) -> str:
     if sys.stdin is None:
-        raise UsageError("standard input is closed", hint=how_to_set(provider))
+        raise UsageError("standard input is closed", hint=key_hint(provider))
     if not sys.stdin.isatty():
         return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
     import getpass

@@ -250,7 +250,7 @@ def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str
 def _keys() -> dict[str, Any]:
     """Of whom there are keys, and never one of them."""
     try:
-        known = [catalogue.find_provider(name) for name in catalogue.names()]
+        known = [catalogue.find_provider(name) for name in catalogue.provider_names()]
         have = [entry.name for entry in known if find_key(entry.account, entry.key)]
     except ConfigError as error:
         return {"providers": str(error)}
@@ -285,7 +285,7 @@ def _package_versions() -> dict[str, str]:
 
 def _cores(threads: int | None) -> dict[str, Any]:
     """How many runs are made at once, and why so many."""
-    cores = machine.cores()
+    cores = machine.core_count()
     if threads is not None:
         return {"cores": cores, "threads": threads, "why": "--threads, or its setting, says so"}
     total = os.cpu_count() or 1

@@ -217,13 +217,13 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
     rerank models use bge-reranker-base
     rerank models use mini
     """
-    from rerank_cli.user_files import put
+    from rerank_cli.user_files import set_toml_value
 
     if is_path(name) or is_local(name):
         find(name)
     elif name != BM25:
         read_name(name)
-    put(config_file(), "model", name)
+    set_toml_value(config_file(), "model", name)
     terminal = Terminal.current()
     if setting_values(ctx)["model"][0] != name:
         terminal.warn("RERANK_MODEL is set too, and comes first")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 app = make_app(ListGroup)
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME[/MODEL]", autocompletion=lambda: catalogue.examples())
+    str, typer.Argument(metavar="NAME[/MODEL]", autocompletion=lambda: catalogue.example_models())
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
@@ -54,7 +54,9 @@ def list_(as_json: AsJson = False) -> int:
     """
 
     terminal = Terminal.current()
-    listed = [asdict(provider_row(catalogue.find_provider(name))) for name in catalogue.names()]
+    listed = [
+        asdict(provider_row(catalogue.find_provider(name))) for name in catalogue.provider_names()
+    ]
     if as_json:
         terminal.write([format_json(listed)])
     else:
@@ -101,7 +103,7 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     rerank providers check cohere
     rerank providers check tei/local --base-url http://127.0.0.1:8080
     """
-    from rerank_cli.providers.keys import credentials
+    from rerank_cli.providers.keys import find_credentials
     from rerank_cli.scorers.remote import open_remote
 
     provider, _, model = name.partition("/")
@@ -111,7 +113,7 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
         provider,
         model or entry.example,
         remote,
-        credentials(catalogue.table_of(provider, model), remote.headers),
+        find_credentials(catalogue.find_table(provider, model), remote.headers),
         chunks=options.chunk_options(ctx),
     )
     found = try_provider(scorer)

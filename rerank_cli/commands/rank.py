@@ -380,7 +380,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
 def _plan(scorer: "DryRunScorer", ranking: Ranking) -> dict[str, Any]:
     planned = scorer.planned
     return {
-        "endpoint": scorer.scorer.address.shown,
+        "endpoint": scorer.scorer.address.public_url,
         "model": scorer.info.name,
         "requests": len(planned),
         "documents": ranking.documents - ranking.empty,

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, get_args
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat
 from rerank_cli.inputs.text import Block, Decoder, line_blocks, read_lines
-from rerank_cli.media import Kind, find_media, label, with_article
+from rerank_cli.media import MediaKind, find_media, media_label, with_article
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
@@ -28,7 +28,7 @@ TEXT_FIELDS = ("text", "content", "body", "passage", "document")
 ID_FIELDS = ("id", "_id")
 TITLE_FIELD = "title"
 # A record without text is an image or a video if it has a field of that name.
-MEDIA_FIELDS: Sequence[Kind] = get_args(Kind)
+MEDIA_FIELDS: Sequence[MediaKind] = get_args(MediaKind)
 _READ_CHARACTERS = 1 << 16
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Matches only where white space begins, so that a long run of it is searched once.
@@ -90,7 +90,7 @@ def make_document(
     text = "\n".join(part for part in parts if part)
     title = record.get(TITLE_FIELD) if with_title and TITLE_FIELD not in names else None
     return Document(
-        text=encodable(label(text) if media else text),
+        text=encodable(media_label(text) if media else text),
         id=_id_in(record, fields, where),
         source=source,
         line=block.line,

@@ -1,4 +1,4 @@
-"""Rerank APIs as data. Here are the values that options for them may have."""
+"""Rerank APIs as data. This module holds the values that their options may have."""
 
 from enum import StrEnum
 
@@ -9,7 +9,7 @@ DEFAULT_CONNECT_TIMEOUT_SECONDS = 10.0
 
 
 class Cutting(StrEnum):
-    """Who cuts long documents."""
+    """Who cuts long documents into chunks: this program or the provider."""
 
     AUTO = "auto"
     LOCAL = "local"
@@ -17,14 +17,14 @@ class Cutting(StrEnum):
 
 
 class OnError(StrEnum):
-    """What comes out where scoring fails: nothing, or the documents in the order of the input."""
+    """What comes out if scoring fails: nothing, or the documents in input order."""
 
     FAIL = "fail"
     KEEP = "keep"
 
 
 class Truncate(StrEnum):
-    """What a provider does with documents that are too long: refuse them, or cut an end off."""
+    """What a provider does with a document that is too long: refuse it, or cut one end off."""
 
     NONE = "none"
     START = "start"

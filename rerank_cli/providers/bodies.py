@@ -1,8 +1,7 @@
-"""What the bodies of HTTP answers have in common, whatever they are meant to say.
+"""Reads the bodies of HTTP answers: rankings and errors alike.
 
-Bytes become JSON, a line of text or a page's title, and values are taken out of JSON and read as
-numbers. Nothing here knows a ranking from an error, or raises for what a server sends, but
-`from_json`.
+Turns bytes into JSON, a line of text or a page's title, and takes values out of JSON. Only
+`parse_json` raises for what a server sends.
 """
 
 import html
@@ -13,53 +12,53 @@ from typing import Any
 
 from rerank_cli.terminal import printable
 
-# A title stands near a page's beginning, and no sentence that is shown is nearly as long. It also
-# bounds what the patterns below can be made to cost.
-_HEAD = 16_384
-# Possessive: else comments could be told apart in exponentially many ways.
-_PAGE = re.compile(r"(?is)\s*(?:(?><!--.*?-->)\s*)*+<(!doctype\s+html|html|head|body)\b")
-_TITLES = tuple(re.compile(rf"(?is)<{tag}\b[^>]*>(.*?)</{tag}>") for tag in ("title", "h1"))
+# Titles and messages are near the beginning of a body. The limit also bounds the time that the
+# patterns below can take.
+_HEAD_BYTES = 16_384
+# Possessive, or comments could be matched in exponentially many ways.
+_WEB_PAGE = re.compile(r"(?is)\s*(?:(?><!--.*?-->)\s*)*+<(!doctype\s+html|html|head|body)\b")
+_TITLE_TAGS = tuple(re.compile(rf"(?is)<{tag}\b[^>]*>(.*?)</{tag}>") for tag in ("title", "h1"))
 _TAG = re.compile(r"<[^>]*>")
 
 
-def from_json(content: bytes) -> Any:
-    """Read JSON, with U+FFFD for bytes that are no text.
+def parse_json(content: bytes) -> Any:
+    """Parse JSON, with U+FFFD in place of undecodable bytes.
 
-    An echoed document that a server cut within a character must not cost the ranking beside it.
-    Raises `ValueError`, or `RecursionError` where it is nested too deeply.
+    A server may echo a document and cut it inside a character; the ranking beside it is still good.
+    Raises `ValueError` for what is not JSON, and `RecursionError` for what is nested too deeply.
     """
     return json.loads(content.decode(json.detect_encoding(content), "replace"))
 
 
-def from_bytes(content: bytes) -> str:
-    """The beginning of a body as text, in UTF-8 whatever it says of itself."""
-    return content[:_HEAD].decode("utf-8-sig", "replace")
+def decode_head(content: bytes) -> str:
+    """Decode the first 16 KiB of a body as UTF-8, whatever its declared encoding."""
+    return content[:_HEAD_BYTES].decode("utf-8-sig", "replace")
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """Text as one line of at most `limit` characters, with its control characters made visible."""
-    # Only as much is gone through as could be left: a body may have megabytes.
+    """Text as one line of at most `limit` characters; control characters are made visible."""
+    # Look only at as much as can be left: a body may have megabytes.
     line = printable(" ".join(text.lstrip()[: 20 * limit].split()))
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def is_web_page(content: bytes, content_type: str) -> bool:
-    """Whether a body is HTML: by how it begins, or by its type if there is any markup in it."""
-    text = from_bytes(content)
-    return ("html" in content_type.lower() and "<" in text) or _PAGE.match(text) is not None
+    """Whether a body is HTML, by its first bytes, or by its type if it has any markup."""
+    text = decode_head(content)
+    return ("html" in content_type.lower() and "<" in text) or _WEB_PAGE.match(text) is not None
 
 
 def page_title(content: bytes) -> str:
-    """The title of a web page, or else its first heading, in one line; empty where it has none."""
-    text = from_bytes(content)
-    for title in _TITLES:
+    """A web page's title, or else its first heading, in one line; empty if it has neither."""
+    text = decode_head(content)
+    for title in _TITLE_TAGS:
         if found := title.search(text):
             return one_line(html.unescape(_TAG.sub(" ", found[1])), 120)
     return ""
 
 
-def at(body: Any, path: str) -> Any:
-    """The value at a dotted path, in which a number is a place in a list; None if there is none."""
+def value_at(body: Any, path: str) -> Any:
+    """The value at a dotted path, or None; a number in the path is an index in a list."""
     for step in path.split("."):
         if isinstance(body, dict):
             body = body.get(step)
@@ -71,7 +70,7 @@ def at(body: Any, path: str) -> Any:
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number, be it in quotes; None for anything else, a truth value included."""
+    """A finite number, also one in quotes; None for anything else, booleans included."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -81,8 +80,8 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def shown(value: Any, limit: int = 40) -> str:
-    """A value of JSON as a message quotes it: a text in `limit` characters, a large one by kind."""
+def quote(value: Any, limit: int = 40) -> str:
+    """Quote a JSON value for a message: text in `limit` characters, a large value by kind."""
     match value:
         case str():
             return f"'{one_line(value, limit)}'"
@@ -91,6 +90,6 @@ def shown(value: Any, limit: int = 40) -> str:
         case list():
             return "a list"
         case int() if value.bit_length() > 64:
-            return "a number of many digits"  # which Python may refuse to write
+            return "a number of many digits"  # Python may refuse to write it in decimal
         case _:
             return json.dumps(value)

@@ -1,6 +1,6 @@
-"""The providers there are: those of the package, and the user's own in their config directory.
+"""Finds providers: those of `data/providers.toml`, and the user's own in the config directory.
 
-Puts an entry together from what it is like, itself, and what it says of the model asked for.
+An entry inherits from the one that its `like` names, and may have rules for some of its models.
 """
 
 import re
@@ -18,16 +18,15 @@ from rerank_cli.user_files import config_directory
 if TYPE_CHECKING:
     from rerank_cli.providers.schema import Provider
 
-_SHIPPED = Path(__file__).parent.parent / "data" / "providers.toml"
-DEFAULT = "default"
-# What a provider does not inherit: it is about the other one alone.
-_OWN = ("aliases", "like")
-# Nor this where it has an address of its own: no key goes to another host than it is for.
-_HOST = ("account", "key", "poll")
-# What the rules for some models cannot say, for the same reason.
-_NOT_BY_MODEL = ("url", "poll", "account", "key", "aliases", "like", "models")
+_SHIPPED_FILE = Path(__file__).parent.parent / "data" / "providers.toml"
+DEFAULT = "default"  # the entry that all others inherit from
+_NEVER_INHERITED = ("aliases", "like")
+# Not inherited by an entry with its own URL: a key must not go to another host than its own.
+_HOST_KEYS = ("account", "key", "poll")
+# A rule for some models cannot set these, for the same reason.
+_KEYS_OF_ALL_MODELS = ("url", "poll", "account", "key", "aliases", "like", "models")
 
-_SECRET = re.compile(
+_SECRET_HEADER = re.compile(
     r"authori[sz]ation|(auth|api-?key|key|token|secret|cookie|password|credentials?)$",
     re.IGNORECASE,
 )
@@ -35,116 +34,119 @@ _SECRET = re.compile(
 Table = dict[str, Any]
 
 
-def own_file() -> Path:
-    """Where the user's own providers are."""
+def user_file() -> Path:
+    """The path of the user's own providers.toml."""
     return config_directory() / "providers.toml"
 
 
-def names() -> list[str]:
-    """The names of all providers, the user's own last."""
-    return [name for name in entries() if name != DEFAULT]
+def provider_names() -> list[str]:
+    """The names of all providers; the user's own come last."""
+    return [name for name in provider_tables() if name != DEFAULT]
 
 
-def examples() -> list[str]:
-    """A model of each provider, as `-m` takes it."""
-    return [f"{name}/{_inherited(name)['example']}" for name in names()]
+def example_models() -> list[str]:
+    """One model of each provider, as `-m` takes it."""
+    return [f"{name}/{_inherit(name)['example']}" for name in provider_names()]
 
 
 def is_provider(name: str) -> bool:
-    """Whether a provider, or another name of one, is called so."""
-    return _named(name) is not None
+    """Whether a name is a provider's name or alias."""
+    return _find_name(name) is not None
 
 
-def near(name: str) -> list[str]:
-    """The names of providers that are most like one that there is not."""
-    return get_close_matches(name, names(), cutoff=0.7)
+def similar_names(name: str) -> list[str]:
+    """The names of providers that are most like an unknown name."""
+    return get_close_matches(name, provider_names(), cutoff=0.7)
 
 
 def find_provider(name: str, model: str = "") -> "Provider":
-    """Put together what is known of a provider, and of a model of it.
+    """Find a provider as it is for one of its models; raises as `find_table` does."""
+    return _validate(find_table(name, model))
 
-    Raises what `table_of` does.
+
+def find_table(name: str, model: str = "") -> Table:
+    """Find a provider's table, with what it inherits and the rules for a model applied.
+
+    Raises `UsageError`, with similar names, for an unknown name, and `ConfigError` for an entry of
+    the user's that is not valid.
     """
-    return _checked(table_of(name, model))
-
-
-def table_of(name: str, model: str = "") -> Table:
-    """Put together the entry of a provider and of a model of it, as they are written.
-
-    Raises `UsageError` where there is none of this name, with the nearest ones, and `ConfigError`
-    for an entry of the user's that makes no sense.
-    """
-    known = _named(name)
+    known = _find_name(name)
     if known is None:
-        hint = f"did you mean {' or '.join(near(name))}?" if near(name) else None
+        similar = " or ".join(similar_names(name))
         raise UsageError(
-            f"no provider is called {name}", hint=hint or "rerank providers lists them"
+            f"no provider is called {name}",
+            hint=f"did you mean {similar}?" if similar else "rerank providers lists them",
         )
-    table = _inherited(known)
+    table = _inherit(known)
     for special in table.pop("models", ()):
         if any(fnmatchcase(model, pattern) for pattern in special["names"]):
-            table = _merged(table, {k: v for k, v in special.items() if k != "names"})
+            table = _merge(table, {k: v for k, v in special.items() if k != "names"})
     table.pop("like", None)
     table = {"account": known, "title": known, **table, "name": known}
-    if known in _read_own():  # what ships is checked by its tests, and at once
-        _checked(table)
+    if known in _read_user_tables():  # shipped entries are validated by tests
+        _validate(table)
     return table
 
 
-def entries() -> Mapping[str, Table]:
-    """All entries as they are written, by name."""
-    own = _read_own()
-    return {**_shipped(), **{name: _merged(_shipped().get(name, {}), own[name]) for name in own}}
+def provider_tables() -> Mapping[str, Table]:
+    """All entries as they are written, by name, without what they inherit."""
+    own = _read_user_tables()
+    return {
+        **_shipped_tables(),
+        **{name: _merge(_shipped_tables().get(name, {}), own[name]) for name in own},
+    }
 
 
-def _named(name: str) -> str | None:
-    known = entries()
+def _find_name(name: str) -> str | None:
+    """The name of the provider that is called so, or has it as an alias."""
+    known = provider_tables()
     if name in known and name != DEFAULT:
         return name
     return next((other for other in known if name in known[other].get("aliases", ())), None)
 
 
-def _inherited(name: str, heirs: tuple[str, ...] = ()) -> Table:
-    """An entry with all that it has from the one that it is like, and that from another."""
-    entry = entries().get(name)
+def _inherit(name: str, heirs: tuple[str, ...] = ()) -> Table:
+    """An entry merged over the one that it is like; `heirs` are the entries on the way to it."""
+    entry = provider_tables().get(name)
     if entry is None or name in heirs:
         raise ConfigError(
-            f"{own_file()}: {heirs[-1]} is like {name}, "
+            f"{user_file()}: {heirs[-1]} is like {name}, "
             + ("which is like itself" if entry else "and there is no such provider"),
             hint="rerank providers lists what there is",
         )
     if name == DEFAULT:
         return dict(entry)
-    parent = _inherited(entry.get("like", DEFAULT), (*heirs, name))
-    others = (*_OWN, *_HOST) if "url" in entry else _OWN
+    parent = _inherit(entry.get("like", DEFAULT), (*heirs, name))
+    others = (*_NEVER_INHERITED, *_HOST_KEYS) if "url" in entry else _NEVER_INHERITED
     inherited = {k: v for k, v in parent.items() if k not in others}
     if "url" in entry and "headers" in inherited:
         headers = inherited["headers"].items()
         inherited["headers"] = {k: v for k, v in headers if not is_secret(k)}
-    return _merged(inherited, entry)
+    return _merge(inherited, entry)
 
 
 def is_secret(header: str) -> bool:
-    """Whether the value of a header is nobody else's business, by its name."""
-    return _SECRET.search(header) is not None
+    """Whether a header's name says that its value is secret."""
+    return _SECRET_HEADER.search(header) is not None
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
-    """Tables over tables, key by key; `false` takes away what was there."""
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
+    """Merge `changes` over `base`, key by key; `false` removes a key."""
     merged = dict(base)
     for key, value in changes.items():
         if value is False:
             merged.pop(key, None)
         elif isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "body":
-            merged[key] = _merged(merged[key], value)
+            merged[key] = _merge(merged[key], value)
         elif key == "models" and isinstance(value, list):
-            merged[key] = [*merged.get(key, ()), *value]  # the last that fits a model decides
+            merged[key] = [*merged.get(key, ()), *value]  # the last rule for a model wins
         else:
             merged[key] = value
     return merged
 
 
-def _checked(table: Table) -> "Provider":
+def _validate(table: Table) -> "Provider":
+    """Make a provider of a table; raises `ConfigError` that names the first wrong key."""
     from pydantic import ValidationError
 
     from rerank_cli.providers.schema import Provider
@@ -155,28 +157,30 @@ def _checked(table: Table) -> "Provider":
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
         raise ConfigError(
-            f"{own_file()}: {table['name']}: {place}: {first['msg'].lower()}",
+            f"{user_file()}: {table['name']}: {place}: {first['msg'].lower()}",
             hint="rerank providers show NAME --toml writes an entry to begin with",
         ) from error
 
 
 @cache
-def _shipped() -> Mapping[str, Table]:
-    return tomllib.loads(_SHIPPED.read_text(encoding="utf-8"))
+def _shipped_tables() -> Mapping[str, Table]:
+    return tomllib.loads(_SHIPPED_FILE.read_text(encoding="utf-8"))
 
 
-def _read_own() -> Mapping[str, Table]:
+def _read_user_tables() -> Mapping[str, Table]:
+    """The user's own entries; raises `ConfigError` for a file that cannot be read."""
     try:
-        path = own_file()
+        path = user_file()
         content = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, ConfigError):  # also where there is nowhere to keep it
+    except (FileNotFoundError, ConfigError):  # `ConfigError`: the user has no config directory
         return {}
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{own_file()}: {error}") from error
-    return _parsed(content, path)
+        raise ConfigError(f"{user_file()}: {error}") from error
+    return _parse_user_tables(content, path)
 
 
-def _parsed(content: str, path: Path) -> Mapping[str, Table]:
+def _parse_user_tables(content: str, path: Path) -> Mapping[str, Table]:
+    """Parse the user's entries, and check what merging them relies on."""
     try:
         tables = tomllib.loads(content)
     except ValueError as error:
@@ -195,7 +199,7 @@ def _parsed(content: str, path: Path) -> Mapping[str, Table]:
             patterns = rule.get("names") if isinstance(rule, dict) else None
             if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
                 raise ConfigError(f"{path}: {name}: a table of models needs names")
-            if wrong := next((key for key in _NOT_BY_MODEL if key in rule), None):
+            if wrong := next((key for key in _KEYS_OF_ALL_MODELS if key in rule), None):
                 raise ConfigError(
                     f"{path}: {name}: {wrong} is the same for all models",
                     hint="another provider, with like, can have another",

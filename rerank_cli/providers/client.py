@@ -1,7 +1,7 @@
-"""Sends requests to one provider over HTTP, and sends those again that may yet succeed.
+"""Sends requests to one provider over HTTP, and tries again if that may help.
 
-Knows connections, retries, waiting and redirects, and nothing of rankings. What the server said is
-in its errors; keys never are.
+Handles connections, retries, rate limits, deadlines, redirects and proxies. Errors have the
+server's own message, and never a key.
 """
 
 import ipaddress
@@ -22,25 +22,32 @@ import httpx2
 
 from rerank_cli import __version__
 from rerank_cli.errors import ConfigError, ProviderError, UnusableProxy
-from rerank_cli.providers.endpoints import Address, origin, shown
-from rerank_cli.providers.failures import Failure, Remedy, failure, hint, retry_after, trace_id
+from rerank_cli.providers.endpoints import Address, origin, public_url
+from rerank_cli.providers.failures import (
+    Failure,
+    Remedy,
+    failure_hint,
+    read_failure,
+    retry_after_seconds,
+    trace_id_in,
+)
 from rerank_cli.providers.options import RemoteOptions
-from rerank_cli.providers.rate_limit import Pace
+from rerank_cli.providers.rate_limit import RateLimiter
 
-MOST_ANSWER = 1 << 26  # bytes: no ranking is longer, and memory has an end
-LONGEST_WAIT = 120.0  # seconds: whoever asks for more is told to the user instead
-_FIRST_WAIT, _MOST_WAIT = 0.25, 30.0
-_FIRST_POLL, _MOST_POLL = 0.1, 2.0
-_REDIRECTS = 3
-_CHANCE = random.Random()  # noqa: S311 - no secret, and nobody's seed
-# Some failures are tried again no more than once, whatever --retries says: a timeout, since more of
-# the same fills a queue that is full already (stargate/data-api#2533); a 500, which mostly is the
-# request's own fault; and a server that has never been reached.
-_ONCE = 1
+MAX_ANSWER_BYTES = 1 << 26  # no ranking is longer, and memory is limited
+MAX_RETRY_AFTER_SECONDS = 120.0  # if a server asks for a longer wait, the user is told instead
+_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.25, 30.0
+_FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 0.1, 2.0
+_MAX_REDIRECTS = 3
+_RANDOM = random.Random()  # noqa: S311 - nothing secret; its own, as a user may seed the shared one
+# Some failures are tried again only once, whatever --retries says: a timeout, because more requests
+# would fill a queue that is full already (stargate/data-api#2533); a 500, because it is mostly the
+# request's own fault; and a server that was never reached.
+_MAX_DOUBTFUL_RETRIES = 1
 
 
 class Reply(NamedTuple):
-    """A successful answer; `tries` is how many requests it took, `seconds` the last of them."""
+    """A successful answer; it took `tries` requests, and the last of them took `seconds`."""
 
     content: bytes
     headers: Mapping[str, str]
@@ -49,21 +56,21 @@ class Reply(NamedTuple):
 
     @property
     def trace_id(self) -> str | None:
-        """What the provider calls the request, if a header says so."""
-        return trace_id(self.headers)
+        """The provider's id of the request, if a header has it."""
+        return trace_id_in(self.headers)
 
 
-class TooLarge(ProviderError):
-    """The server says that a request is too large; a smaller one may not be.
+class RequestTooLarge(ProviderError):
+    """The server says that a request is too large.
 
-    `by_count` tells whether it is the number of documents that it speaks of.
+    `by_count` says whether it has too many documents, and not too many bytes or tokens.
     """
 
     by_count = False
 
 
 class Client:
-    """The connections to one address, for any number of threads."""
+    """Sends requests to one address; safe to use from many threads."""
 
     def __init__(
         self,
@@ -76,58 +83,66 @@ class Client:
         self.address = address
         self._options = options
         self._sleep = sleep
-        self._pace = Pace(options.rpm, options.tpm, clock=clock, sleep=sleep)
+        self._rate_limiter = RateLimiter(options.rpm, options.tpm, clock=clock, sleep=sleep)
         self._reached = False
         self._connections = _Connections(address, options)
-        weakref.finalize(self, self._connections.close)  # whenever it is no longer needed
+        weakref.finalize(self, self._connections.close)
 
     def send(self, body: bytes, tokens: int = 0) -> Reply:
-        """Post a request of so many tokens and return the answer.
+        """Post a request of about `tokens` tokens, several times if need be; return the answer.
 
-        Raises `TooLarge` and `ProviderError`, after as many tries as are worth it.
+        Raises `RequestTooLarge` and `ProviderError`.
         """
-        tries = tried_once = 0
+        tries = doubtful = 0
         while True:
             tries += 1
-            self._pace.wait(tokens)
+            self._rate_limiter.wait(tokens)
             try:
-                return self._once(body)._replace(tries=tries)
-            except _MayYetSucceed as error:
-                tried_once += error.once
+                return self._send_once(body)._replace(tries=tries)
+            except _RetryableError as error:
+                doubtful += error.is_doubtful
                 after = error.after or 0.0
-                if tries > self._options.retries or tried_once > _ONCE or after > LONGEST_WAIT:
+                if (
+                    tries > self._options.retries
+                    or doubtful > _MAX_DOUBTFUL_RETRIES
+                    or after > MAX_RETRY_AFTER_SECONDS
+                ):
                     failed = self._error(error.message, error.hint, tries)
                     failed.permanent, failed.transient = not self._reached, True
                     raise failed from error.__cause__
-            if after:  # all wait as long as one is asked to: they would only be told the same
-                self._pace.hold(after)
+            if after:  # all threads wait: the server would only tell the others the same
+                self._rate_limiter.pause(after)
             else:
-                self._sleep(_pause(tries))
+                self._sleep(_backoff_seconds(tries))
 
-    def _once(self, body: bytes) -> Reply:
+    def _send_once(self, body: bytes) -> Reply:
+        """Post a request once; raises `_RetryableError` and `ProviderError`."""
         started = time.monotonic()
         try:
-            answer, content = self._followed(body, started + self._options.timeout)
+            answer, content = self._follow(body, started + self._options.timeout)
         except httpx2.TimeoutException as error:
             waited = f"{time.monotonic() - started:.1f} s ({type(error).__name__})"
-            raise _MayYetSucceed(
-                f"no answer from {self.address.shown} in {waited}",
+            raise _RetryableError(
+                f"no answer from {self.address.public_url} in {waited}",
                 "--timeout waits longer, --connect-timeout for a connection",
-                once=True,
+                is_doubtful=True,
             ) from error
         except httpx2.TransportError as error:
-            raise self._unreached(error) from error
+            raise self._connection_error(error) from error
         except (httpx2.InvalidURL, httpx2.DecodingError) as error:
-            raise self._error(f"{self.address.shown}: {error}") from error
+            raise self._error(f"{self.address.public_url}: {error}") from error
         self._reached = True
         if not answer.is_success:
-            raise self._refusal(failure(answer.status_code, answer.headers, content), answer)
+            raise self._refusal(read_failure(answer.status_code, answer.headers, content), answer)
         return Reply(content, answer.headers, 1, time.monotonic() - started)
 
-    def _followed(self, body: bytes, deadline: float) -> tuple[httpx2.Response, bytes]:
-        """Send a request, to where it is redirected and until its answer is ready."""
+    def _follow(self, body: bytes, deadline: float) -> tuple[httpx2.Response, bytes]:
+        """Send a request, follow redirects, and poll until the answer is ready.
+
+        `deadline` is a time of `time.monotonic`.
+        """
         method, url, content = "POST", self.address.url, body
-        redirects, pause = 0, _FIRST_POLL
+        redirects, pause = 0, _FIRST_POLL_SECONDS
         while True:
             answer, received = self._exchange(method, url, content, deadline)
             if answer.status_code == httpx2.codes.ACCEPTED and self.address.poll is not None:
@@ -136,76 +151,81 @@ class Client:
                 if time.monotonic() + pause > deadline:
                     raise httpx2.ReadTimeout("the answer was not ready")
                 self._sleep(pause)
-                pause = min(pause * 2, _MOST_POLL)
+                pause = min(pause * 2, _MAX_POLL_SECONDS)
             elif answer.has_redirect_location:
                 redirects += 1
-                url = self._redirected(answer, url, redirects)
+                url = self._redirect_target(answer, url, redirects)
             else:
                 return answer, received
 
     def _exchange(
         self, method: str, url: str, content: bytes, deadline: float
     ) -> tuple[httpx2.Response, bytes]:
+        """Send one request and read its whole answer, up to a deadline and a size."""
         with self._connections.exchange(method, url, content) as answer:
             received = bytearray()
             for piece in answer.iter_bytes():
                 received += piece
-                if len(received) > MOST_ANSWER:
-                    raise self._error(f"the answer is longer than {MOST_ANSWER >> 20} MB")
-                # The timeout of httpx2 is one between two pieces, which may come for ever.
+                if len(received) > MAX_ANSWER_BYTES:
+                    raise self._error(f"the answer is longer than {MAX_ANSWER_BYTES >> 20} MB")
+                # httpx2's timeout is between two pieces, and pieces may come for ever.
                 if time.monotonic() > deadline:
                     raise httpx2.ReadTimeout("the answer came too slowly")
             return answer, bytes(received)
 
-    def _redirected(self, answer: httpx2.Response, url: str, redirects: int) -> str:
-        """Follow a redirect to the same server only: no other one is to see the key or the text."""
+    def _redirect_target(self, answer: httpx2.Response, url: str, redirects: int) -> str:
+        """The URL that an answer redirects to; raises `ProviderError` if it is not safe to follow.
+
+        Only the same server may get the key and the text.
+        """
+        source = public_url(url)
         status, location = answer.status_code, answer.headers["location"]
         try:
             target = urljoin(url, location)
             elsewhere = origin(target) != origin(url)
         except ValueError as error:
-            raise self._error(f"{shown(url)} redirects to {location}, which is no URL") from error
+            raise self._error(f"{source} redirects to {location}, which is no URL") from error
         if elsewhere:
             raise self._error(
-                f"{shown(url)} redirects to another server, {shown(target)}",
-                f"if that is right: --base-url {shown(target)}",
+                f"{source} redirects to another server, {public_url(target)}",
+                f"if that is right: --base-url {public_url(target)}",
             )
         if status not in (httpx2.codes.TEMPORARY_REDIRECT, httpx2.codes.PERMANENT_REDIRECT):
             raise self._error(
-                f"{shown(url)} redirects to {shown(target)} ({status}), which drops the request",
-                f"if that is the endpoint: --base-url {shown(target)}",
+                f"{source} redirects to {public_url(target)} ({status}), which drops the request",
+                f"if that is the endpoint: --base-url {public_url(target)}",
             )
-        if redirects > _REDIRECTS:
-            raise self._error(f"{shown(url)} redirects again and again")
+        if redirects > _MAX_REDIRECTS:
+            raise self._error(f"{source} redirects again and again")
         return target
 
-    def _refusal(self, failed: Failure, answer: httpx2.Response) -> Exception:
-        """What an answer that is no success comes to."""
-        words = f": {failed.message}" if failed.message else ""
-        message = f"answered {failed.status}{words}"
-        if failed.request_id and failed.request_id not in failed.message:
-            message += f" (request {failed.request_id})"
-        advice = hint(failed, self.address)
-        after = retry_after(answer.headers, datetime.now(UTC))
-        if after is not None and after > LONGEST_WAIT:
+    def _refusal(self, failure: Failure, answer: httpx2.Response) -> Exception:
+        """The exception for an answer that is not a success."""
+        words = f": {failure.message}" if failure.message else ""
+        message = f"answered {failure.status}{words}"
+        if failure.request_id and failure.request_id not in failure.message:
+            message += f" (request {failure.request_id})"
+        advice = failure_hint(failure, self.address)
+        after = retry_after_seconds(answer.headers, datetime.now(UTC))
+        if after is not None and after > MAX_RETRY_AFTER_SECONDS:
             advice = f"it asks to wait {after:.0f} s; {advice or 'try again then'}"
-        match failed.remedy:
+        match failure.remedy:
             case Remedy.SMALLER:
-                too_large = TooLarge(self._named(message), hint=advice)
-                too_large.by_count = failed.is_of_count
+                too_large = RequestTooLarge(self._message(message), hint=advice)
+                too_large.by_count = failure.is_about_count
                 return too_large
             case Remedy.LATER | Remedy.ONCE:
-                once = failed.remedy is Remedy.ONCE
-                return _MayYetSucceed(message, advice, after=after, once=once)
+                is_doubtful = failure.remedy is Remedy.ONCE
+                return _RetryableError(message, advice, after=after, is_doubtful=is_doubtful)
             case _:
-                refused = self._error(message, advice)
-                refused.permanent = failed.is_lasting
-                return refused
+                error = self._error(message, advice)
+                error.permanent = failure.is_permanent
+                return error
 
-    def _unreached(self, error: httpx2.TransportError) -> Exception:
-        """What a broken connection comes to."""
-        url, said = self.address.shown, str(error)
-        reason = f"{said} ({type(error).__name__})" if said else type(error).__name__
+    def _connection_error(self, error: httpx2.TransportError) -> Exception:
+        """The exception for a connection that failed."""
+        url, message = self.address.public_url, str(error)
+        reason = f"{message} ({type(error).__name__})" if message else type(error).__name__
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -218,55 +238,64 @@ class Client:
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, httpx2.ProxyError | httpx2.UnsupportedProtocol):
             return self._error(f"{url}: {reason}", "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how")
-        never = isinstance(error, httpx2.ConnectError) and not self._reached
+        unreached = isinstance(error, httpx2.ConnectError) and not self._reached
         advice = (
             "is the server running, and this machine online? --base-url says where it is"
-            if never
+            if unreached
             else None
         )
-        return _MayYetSucceed(f"{url}: {reason}", advice, once=never)
+        return _RetryableError(f"{url}: {reason}", advice, is_doubtful=unreached)
 
     def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:
         again = f", {tries} times" if tries > 1 else ""
         return ProviderError(
-            self._named(message + again), hint=advice and self.address.cleaned(advice)
+            self._message(message + again), hint=advice and self.address.redact(advice)
         )
 
-    def _named(self, message: str) -> str:
-        return f"{self.address.provider}: {self.address.cleaned(message)}"
+    def _message(self, message: str) -> str:
+        return f"{self.address.provider}: {self.address.redact(message)}"
 
 
-class _MayYetSucceed(Exception):
-    """A failure after which the same request may succeed, `after` some seconds if that is known."""
+class _RetryableError(Exception):
+    """A failure after which the same request may succeed.
+
+    `after` is the seconds that the server asks to wait. A failure that `is_doubtful` is tried again
+    only `_MAX_DOUBTFUL_RETRIES` times.
+    """
 
     def __init__(
-        self, message: str, advice: str | None, *, after: float | None = None, once: bool = False
+        self,
+        message: str,
+        advice: str | None,
+        *,
+        after: float | None = None,
+        is_doubtful: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = advice
         self.after = after
-        self.once = once
+        self.is_doubtful = is_doubtful
 
 
-def _pause(tries: int) -> float:
-    """Seconds to wait after so many tries: twice as many each time, with jitter.
+def _backoff_seconds(tries: int) -> float:
+    """The seconds to wait after some tries: doubled each time, and up to half of it random.
 
-    Half of it is chance, so that those who failed together do not come back together.
+    The random part keeps clients that failed together from coming back together.
     """
-    wait = min(_FIRST_WAIT * 2.0 ** (tries - 1), _MOST_WAIT)
-    return wait * _CHANCE.uniform(0.5, 1)
+    wait = min(_FIRST_WAIT_SECONDS * 2.0 ** (tries - 1), _MAX_WAIT_SECONDS)
+    return wait * _RANDOM.uniform(0.5, 1)
 
 
 class _Connections:
-    """Connections to one address, which are kept, through a proxy where there is one.
+    """A pool of open connections to one address, through a proxy if one is set.
 
-    This is httpx2's transport without its `Client`, which would log URLs, keep cookies, and make
-    the next request of every redirect, whatever its location is.
+    This is httpx2's transport without its `Client`, which would log URLs, keep cookies, and prepare
+    to follow every redirect.
     """
 
     def __init__(self, address: Address, options: RemoteOptions) -> None:
-        """Raises `ConfigError` for certificates that cannot be read or a proxy of no use."""
+        """Raises `ConfigError` for certificates that cannot be read, or an unusable proxy."""
         self._headers = httpx2.Headers(
             {
                 "Accept": "application/json",
@@ -279,13 +308,13 @@ class _Connections:
         self._headers.update(address.headers)
         timeout = httpx2.Timeout(options.timeout, connect=options.connect_timeout)
         self._extensions = {"timeout": timeout.as_dict()}
-        # A proxy on another machine would understand localhost as its own.
-        proxy = None if options.insecure else _proxy(address.url)
+        # For a proxy on another machine, localhost would be that machine.
+        proxy = None if options.insecure else _find_proxy(address.url)
         encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
         try:
             self._transport = httpx2.HTTPTransport(
                 limits=httpx2.Limits(max_connections=options.concurrency),
-                verify=_verification(options, needed=encrypted or proxy is not None),
+                verify=_choose_verification(options, needed=encrypted or proxy is not None),
                 http2=address.url.startswith("https:") and find_spec("h2") is not None,
                 proxy=proxy,
             )
@@ -294,7 +323,7 @@ class _Connections:
 
     @contextmanager
     def exchange(self, method: str, url: str, content: bytes) -> Iterator[httpx2.Response]:
-        """Send a request; yield its answer, of which only the headers have been read."""
+        """Send a request; yield its answer, whose body is not read yet."""
         request = httpx2.Request(
             method, url, headers=self._headers, content=content, extensions=self._extensions
         )
@@ -307,8 +336,8 @@ class _Connections:
         self._transport.close()
 
 
-def _proxy(url: str) -> str | None:
-    """The proxy by which an address is reached, as the usual variables or the system say."""
+def _find_proxy(url: str) -> str | None:
+    """The proxy for a URL, from the usual environment variables or the system; None for none."""
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -321,7 +350,7 @@ def _proxy(url: str) -> str | None:
 
 
 def _is_in_networks(host: str, excepted: str) -> bool:
-    """Whether NO_PROXY has a host's address in it, by itself or in a network such as 10.0.0.0/8."""
+    """Whether NO_PROXY has a host's address, alone or in a network such as 10.0.0.0/8."""
     with suppress(ValueError):
         address = ipaddress.ip_address(host)
         for name in excepted.split(","):
@@ -331,16 +360,16 @@ def _is_in_networks(host: str, excepted: str) -> bool:
     return False
 
 
-def _verification(options: RemoteOptions, *, needed: bool) -> ssl.SSLContext | bool:
-    """How certificates are verified; where there are none, 20 ms of reading them are saved."""
+def _choose_verification(options: RemoteOptions, *, needed: bool) -> ssl.SSLContext | bool:
+    """How to verify certificates; not at all if none are needed, which saves 20 ms of reading."""
     if options.insecure or not needed:
         return False
     try:
         return httpx2.create_ssl_context()
-    except OSError as error:  # of which that of SSL is one
+    except OSError as error:  # also ssl.SSLError
         names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-        stated = " ".join(f"{name}={os.environ[name]}" for name in names)
+        settings = " ".join(f"{name}={os.environ[name]}" for name in names)
         raise ConfigError(
-            f"{stated or 'certificates'}: {error.strerror or error}",
+            f"{settings or 'certificates'}: {error.strerror or error}",
             hint="SSL_CERT_FILE names a file with the certificates to trust",
         ) from error

@@ -1,6 +1,6 @@
-"""Where a request goes: a provider's own address, or the one that a user typed, completed.
+"""Completes, checks and redacts URLs, and `Address`: where a provider's requests go.
 
-A base URL may end anywhere before or after the endpoint's path; nothing is appended twice.
+A base URL may contain any part of the endpoint's path, or none; nothing is appended twice.
 """
 
 import json
@@ -11,116 +11,23 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from rerank_cli.errors import UsageError
 
-_VERSION = re.compile(r"v\d+")
-# What the last part of a rerank endpoint is called, by anyone: a URL that ends so is complete.
-_ENDPOINTS = {
+_VERSION_SEGMENT = re.compile(r"v\d+")
+# The last segments of all known rerank endpoints: a URL that ends in one is complete.
+_ENDPOINT_SEGMENTS = {
     "rerank", "reranks", "reranking", "rerankings", "ranking", "rerankers", "score",
     "text-rerank", "multimodal",
 }  # fmt: skip
-_LONGEST_LABEL = 64  # characters, less one, of a part of a host's name
-_LOOPBACK = re.compile(r"localhost|.+\.localhost|127(\.\d+){3}|::1", re.IGNORECASE)
-
-
-def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> str:
-    """Complete a base URL by what is missing of a provider's own path.
-
-    A version that ends the base (`/v1`) takes the place of the path's and of what is before it.
-    With `versionless` there is none in the endpoint, and one that ends the base is taken off.
-    Raises `UsageError` for what is no URL.
-    """
-    url = checked(base)
-    own = [part for segment in _segments(path) for part in _filled(segment, model)]
-    given = _segments(url.path)
-    shared = _shared(given, own)
-    if not shared and not (given and given[-1] in _ENDPOINTS):
-        if versionless and given and _VERSION.fullmatch(given[-1]):
-            given.pop()
-        if given and _VERSION.fullmatch(given[-1]):
-            versions = [place for place, part in enumerate(own) if _VERSION.fullmatch(part)]
-            own = own[max(versions) + 1 if versions else 0 :]
-        given += own
-    elif shared:
-        given += own[shared:]
-    return url._replace(path="/" + "/".join(given), fragment="").geturl()
-
-
-def checked(base: str) -> SplitResult:
-    """Split a URL of a server; raises `UsageError` for one that cannot be."""
-    try:
-        url = urlsplit(base)
-        url.port  # noqa: B018 - raises for a port that is none
-    except ValueError as error:
-        raise UsageError(f"not a URL: {_userless(base)}: {error}") from error
-    if any(not 0 < len(label) < _LONGEST_LABEL for label in (url.hostname or "-").split(".")[:-1]):
-        raise UsageError(f"not the name of a host: {url.hostname}")
-    if url.scheme not in ("http", "https") or not url.hostname:
-        guess = base if "//" in base else f"http://{base}"
-        raise UsageError(f"not the URL of a server: {base}", hint=f"--base-url {guess}")
-    if url.username or url.password:
-        raise UsageError(
-            f"a URL with a password in it: {shown(base)}",
-            hint="--header 'Authorization: …', or the provider's variable",
-        )
-    return url
-
-
-def _userless(text: str) -> str:
-    """What was to be a URL, without what may be a password."""
-    return re.sub(r"//[^/]*@", "//", text)
-
-
-def shown(url: str) -> str:
-    """A URL as it may be shown: without a user, a password or a query, which may be secret."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query="", fragment="").geturl()
-
-
-def origin(url: str) -> tuple[str, str, int | None]:
-    """What makes two URLs the same server: scheme, host and port."""
-    parts = urlsplit(url)
-    usual = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or usual
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL is on this machine."""
-    return _LOOPBACK.fullmatch(urlsplit(url).hostname or "") is not None
-
-
-def _shared(given: list[str], own: list[str]) -> int:
-    """How many segments the one ends with and the other begins with."""
-    fitting = (count for count in range(len(own), 0, -1) if given[-count:] == own[:count])
-    return next(fitting, 0)
-
-
-def _segments(path: str) -> list[str]:
-    return [segment for segment in path.split("/") if segment]
-
-
-def _filled(segment: str, model: str) -> list[str]:
-    """A segment of a path with the model's name in its place, which may be several."""
-    if segment == "$model":
-        return [_quoted(part) for part in model.split("/")]
-    if segment == "$slug":
-        return [_quoted(model.rpartition("/")[2].replace(".", "_"))]
-    return [segment]
-
-
-def _quoted(part: str) -> str:
-    """A part of a name as a segment of a path: one that leads nowhere else."""
-    return quote(part, safe=":@") if part.strip(".") else "%2E" * len(part)
-
-
-_LEAST_TOLD = 3  # characters of a secret that say nothing of it
+_MAX_LABEL_CHARACTERS = 63  # of a host's name, between two dots (RFC 1035)
+_LOOPBACK_HOST = re.compile(r"localhost|.+\.localhost|127(\.\d+){3}|::1", re.IGNORECASE)
+_HARMLESS_CHARACTERS = 3  # a secret's first three may be shown
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a provider's requests go, and what goes with all of them.
+    """Where a provider's requests go, and the headers that all of them have.
 
-    `headers` may hold the key; `secrets` are the texts that must not be shown. `variable` is where
-    a key belongs, `poll` where an answer that is not ready is fetched.
+    `headers` may hold the key, and `secrets` are texts that must not be shown. `variable` is the
+    environment variable for the key, and `poll` the URL that gives an answer when it is ready.
     """
 
     provider: str
@@ -131,20 +38,114 @@ class Address:
     poll: str | None = None
 
     @property
-    def shown(self) -> str:
-        """The endpoint as it may be shown."""
-        return shown(self.url)
+    def public_url(self) -> str:
+        """The URL without anything that may be secret."""
+        return public_url(self.url)
 
-    def cleaned(self, text: str) -> str:
-        """A text without the secrets that a server may repeat, be it cut within one."""
-        for secret in {form for one in self.secrets for form in (one, *_escaped(one))}:
+    def redact(self, text: str) -> str:
+        """Hide the secrets that a server may repeat, also one that was cut off in a message."""
+        for secret in {form for plain in self.secrets for form in (plain, *_json_forms(plain))}:
             text = text.replace(secret, "[secret]")
-            for end in range(len(secret) - 1, _LEAST_TOLD, -1):
+            for end in range(len(secret) - 1, _HARMLESS_CHARACTERS, -1):
                 text = text.replace(f"{secret[:end]}…", "[secret]…")
         return text
 
 
-def _escaped(secret: str) -> Sequence[str]:
-    """The forms that a secret has within JSON, which some write with every slash escaped."""
+def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> str:
+    """Complete a base URL with the missing part of a provider's path.
+
+    A version at the end of the base (`/v1`) replaces the path up to its own version. `versionless`
+    says that the endpoint has no version: one at the end of the base is removed. Raises
+    `UsageError` for what is not a server's URL.
+    """
+    url = parse_server_url(base)
+    own = [part for segment in _segments(path) for part in _path_parts(segment, model)]
+    given = _segments(url.path)
+    shared = _overlap(given, own)
+    if not shared and not (given and given[-1] in _ENDPOINT_SEGMENTS):
+        if versionless and given and _VERSION_SEGMENT.fullmatch(given[-1]):
+            given.pop()
+        if given and _VERSION_SEGMENT.fullmatch(given[-1]):
+            versions = [place for place, part in enumerate(own) if _VERSION_SEGMENT.fullmatch(part)]
+            own = own[max(versions) + 1 if versions else 0 :]
+        given += own
+    elif shared:
+        given += own[shared:]
+    return url._replace(path="/" + "/".join(given), fragment="").geturl()
+
+
+def parse_server_url(base: str) -> SplitResult:
+    """Split a server's URL; raises `UsageError` for what is not one."""
+    try:
+        url = urlsplit(base)
+        url.port  # noqa: B018 - raises for an invalid port
+    except ValueError as error:
+        raise UsageError(f"not a URL: {_without_user(base)}: {error}") from error
+    if any(
+        not 0 < len(label) <= _MAX_LABEL_CHARACTERS
+        for label in (url.hostname or "-").split(".")[:-1]
+    ):
+        raise UsageError(f"not the name of a host: {url.hostname}")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        guess = base if "//" in base else f"http://{base}"
+        raise UsageError(f"not the URL of a server: {base}", hint=f"--base-url {guess}")
+    if url.username or url.password:
+        raise UsageError(
+            f"a URL with a password in it: {public_url(base)}",
+            hint="--header 'Authorization: …', or the provider's variable",
+        )
+    return url
+
+
+def public_url(url: str) -> str:
+    """A URL without its user, password, query and fragment, which may be secret."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query="", fragment="").geturl()
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """The scheme, host and port of a URL: two URLs of one server have the same."""
+    parts = urlsplit(url)
+    default_port = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or default_port
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine."""
+    return _LOOPBACK_HOST.fullmatch(urlsplit(url).hostname or "") is not None
+
+
+def _without_user(text: str) -> str:
+    """A text that cannot be split as a URL, without what may be a user and password."""
+    return re.sub(r"//[^/]*@", "//", text)
+
+
+def _overlap(given: list[str], own: list[str]) -> int:
+    """How many segments `given` ends with and `own` begins with."""
+    fitting = (count for count in range(len(own), 0, -1) if given[-count:] == own[:count])
+    return next(fitting, 0)
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment]
+
+
+def _path_parts(segment: str, model: str) -> list[str]:
+    """The segments for one of a path's template: a model's name may have several parts."""
+    if segment == "$model":
+        return [_quote_segment(part) for part in model.split("/")]
+    if segment == "$slug":
+        return [_quote_segment(model.rpartition("/")[2].replace(".", "_"))]
+    return [segment]
+
+
+def _quote_segment(part: str) -> str:
+    """Quote a part of a name, so that `..` in it is no step up in the path."""
+    return quote(part, safe=":@") if part.strip(".") else "%2E" * len(part)
+
+
+def _json_forms(secret: str) -> Sequence[str]:
+    """A secret as JSON escapes it; some servers also escape every slash."""
     escaped = json.dumps(secret)[1:-1]
     return (escaped, escaped.replace("/", "\\/"))

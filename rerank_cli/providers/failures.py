@@ -1,7 +1,7 @@
-"""Answers that are no success: what the server says, and what can be done about it.
+"""Reads HTTP errors: what the server says, and what can be done about it.
 
-Finds the server's own words in every shape of error that rerank APIs are known to send, and sorts
-failures by their remedy. Sends nothing again and waits for nothing itself.
+Finds the message in every shape of error that rerank APIs are known to send, and decides by status
+and words whether to try again, to send less, or to give up. `client` acts on it.
 """
 
 import re
@@ -10,33 +10,31 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any
 
 from rerank_cli.providers.bodies import (
     as_number,
-    at,
-    from_bytes,
-    from_json,
+    decode_head,
     is_web_page,
     one_line,
     page_title,
+    parse_json,
+    value_at,
 )
-from rerank_cli.providers.endpoints import shown
+from rerank_cli.providers.endpoints import Address
 
-# Where these are objects or lists, the words, or the best of them, are within.
-_HOLDERS = ("error", "response", "header", "fault", "errors")
-_TEXTS = (
+# Fields that may hold the error as an object or a list.
+_INNER_FIELDS = ("error", "response", "header", "fault", "errors")
+_MESSAGE_FIELDS = (
     "message", "msg", "err", "error_msg", "error_message", "error_description", "detail", "error",
     "errors", "faultstring", "title", "reason",
 )  # fmt: skip
-_CODES = ("code", "error_code", "error_type", "type", "status", "error")
-_NO_CODES = frozenset({"error", "fail", "failed", "failure", "none", "null"})
-# Of an item in a list of errors: what it is about.
-_PLACES = ("loc", "field", "param", "path")
-# {"response": {"error": {"message": …}}} is as deep as they go.
-_DEPTH = 5
-_ITEMS = 3
-
+_CODE_FIELDS = ("code", "error_code", "error_type", "type", "status", "error")
+_EMPTY_CODES = frozenset({"error", "fail", "failed", "failure", "none", "null"})
+_PLACE_FIELDS = ("loc", "field", "param", "path")  # what an item in a list of errors is about
+_MAX_DEPTH = 5  # no known API nests deeper than {"response": {"error": {"message": …}}}
+_MAX_ITEMS = 3  # of a list of errors
+_ID_CHARACTERS = 200
 _ID_HEADERS = (
     "x-siliconcloud-trace-id", "x-request-id", "request-id", "x-oneapi-request-id",
     "x-debug-trace-id", "x-litellm-call-id", "nvcf-reqid", "x-amzn-requestid", "x-amz-request-id",
@@ -44,30 +42,30 @@ _ID_HEADERS = (
 )  # fmt: skip
 _ID_FIELDS = ("request_id", "requestId", "id")
 _ID_IN_WORDS = re.compile(r"(?i)\(request[ _-]?id:? *([^()\s\"\\]{1,200})\)")
-
-# 520 to 524 are Cloudflare's words for what the server behind it did not do.
-_LATER = frozenset({408, 425, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-# The key, the account, or the address.
-_LASTING = frozenset({401, 402, 403, 404, 405, 410})
-_SIZED = frozenset({400, 413, 422, 500})
-_COUNTED = r"(documents|texts|inputs|passages|items|chunks|records|tokens|characters)"
-_SIZE = re.compile(
+# 520 to 524 are Cloudflare's: the server behind it did not answer.
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+# The key, the account or the address is wrong.
+_PERMANENT_STATUSES = frozenset({401, 402, 403, 404, 405, 410})
+# Statuses that mean "too large" if the words say so.
+_SIZE_STATUSES = frozenset({400, 413, 422, 500})
+_UNITS = r"(documents|texts|inputs|passages|items|chunks|records|tokens|characters)"
+_SIZE_WORDS = re.compile(
     r"(?i)batch.?size|too (large|long|big)|total max chunks|\(1214\)"
-    rf"|too many (\w+ )?{_COUNTED}|(at most|(more|less|fewer|larger|longer) than) \d+ {_COUNTED}"
-    rf"|{_COUNTED}\b.{{0,40}} (more|greater|larger|longer) than\b.{{0,20}} \d"
+    rf"|too many (\w+ )?{_UNITS}|(at most|(more|less|fewer|larger|longer) than) \d+ {_UNITS}"
+    rf"|{_UNITS}\b.{{0,40}} (more|greater|larger|longer) than\b.{{0,20}} \d"
     r"|length less than or equal|max\w* allowed|max\w* (context|model|sequence|input) ?length"
-    rf"|\bmax(imum)? (number of )?{_COUNTED}"
-    rf"|exceed\w*\b.{{0,80}}\b(max\w*|limit\w*|length|context|size|{_COUNTED}|\d+)"
+    rf"|\bmax(imum)? (number of )?{_UNITS}"
+    rf"|exceed\w*\b.{{0,80}}\b(max\w*|limit\w*|length|context|size|{_UNITS}|\d+)"
     r"|超过|超出|过长|过大"
 )
-_OF_COUNT = re.compile(
+_COUNT_WORDS = re.compile(
     r"(?i)batch.?size|(documents|texts|inputs|passages|items|chunks|records)\b|\(1214\)"
 )
-# Limits in time, which fewer documents a request only reach sooner, and a wrong number of results.
-_NO_SIZE = re.compile(
+# Rate limits, which smaller requests only reach sooner, and a wrong number of wanted results.
+_NOT_SIZE_WORDS = re.compile(
     r"(?i)rate.?limit|per (second|minute|hour|day)|quota|too many requests|top_?[nk]\b"
 )
-_FINAL = re.compile(
+_PERMANENT_WORDS = re.compile(
     r"(?i)no available channel|model[ _]not[ _]found|(no such|unknown) model|无可用渠道"
     r"|model\b.{0,120}\b(not found|(does not|doesn't|not) exist)|模型不存在"
     r"|not[ _]implemented|(does|do) not support|not[ _]supported|unsupported"
@@ -84,17 +82,17 @@ class Remedy(Enum):
     ONCE = auto()
     """The same request may succeed if it is sent once more."""
     SMALLER = auto()
-    """This request never will; one with fewer or shorter documents may."""
+    """This request cannot succeed; one with fewer or shorter documents may."""
     NONE = auto()
-    """No request like it will: the address, the key, the model or a field is wrong."""
+    """No such request can succeed: the address, the key, the model or a field is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An HTTP answer that is no success.
+    """An HTTP answer that is not a success.
 
-    `message` is the server's own words in one line, a web page's title where `web_page` says that
-    it is one, and empty where there are none; `request_id` is what its operators can find it by.
+    `message` is the server's message in one line, empty if there is none; if `web_page`, it is the
+    title of a web page. `request_id` is the server's own id of the request.
     """
 
     status: int
@@ -103,60 +101,77 @@ class Failure:
     web_page: bool = False
 
     @property
-    def is_of_count(self) -> bool:
-        """Whether what is too large is said to be the number of documents."""
-        return _OF_COUNT.search(self.message) is not None
+    def is_about_count(self) -> bool:
+        """Whether the message says that the number of documents is too large."""
+        return _COUNT_WORDS.search(self.message) is not None
 
     @property
-    def is_lasting(self) -> bool:
-        """Whether it is nothing about the request that is wrong, so that others fail like it."""
-        return self.status in _LASTING or _FINAL.search(self.message) is not None
+    def is_permanent(self) -> bool:
+        """Whether all other requests will fail too, whatever documents they have."""
+        return (
+            self.status in _PERMANENT_STATUSES or _PERMANENT_WORDS.search(self.message) is not None
+        )
 
     @property
     def remedy(self) -> Remedy:
-        """What can be done, by the status and, where statuses mislead, by the words.
+        """What can be done, by the status and, where statuses mislead, by the message.
 
-        Gateways answer 503 for models that they do not have, llama.cpp 500 for texts that are too
-        long.
+        Gateways answer 503 for a model that they do not have, and llama.cpp 500 for a text that is
+        too long.
         """
-        too_large = _SIZE.search(self.message) and not _NO_SIZE.search(self.message)
-        if self.status == 413 or (self.status in _SIZED and too_large):
+        too_large = _SIZE_WORDS.search(self.message) and not _NOT_SIZE_WORDS.search(self.message)
+        if self.status == 413 or (self.status in _SIZE_STATUSES and too_large):
             return Remedy.SMALLER
-        if (self.status != 500 and self.status not in _LATER) or _FINAL.search(self.message):
+        if _PERMANENT_WORDS.search(self.message):
             return Remedy.NONE
-        return Remedy.ONCE if self.status == 500 else Remedy.LATER
+        if self.status == 500:
+            return Remedy.ONCE
+        return Remedy.LATER if self.status in _TRANSIENT_STATUSES else Remedy.NONE
 
 
-def failure(status: int, headers: Mapping[str, str], content: bytes) -> Failure:
-    """Make a failure of an HTTP answer, whatever is in it; names of headers in any case."""
+def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Failure:
+    """Read an HTTP error; its body may be anything, and header names may be in any case."""
     named = {name.lower(): value for name, value in headers.items()}
-    text = from_bytes(content)
+    text = decode_head(content)
     body: Any = None
     try:
-        body = from_json(content)
-        # Better an object of no known shape than no words at all.
-        message = words_of(body) or (one_line(text, 120) if body else "")
+        body = parse_json(content)
+        # An object of an unknown shape is better than no message.
+        message = error_message(body) or (one_line(text, 120) if body else "")
     except (ValueError, RecursionError):
         if is_web_page(content, named.get("content-type", "")):
-            return Failure(status, page_title(content), _id_of(named, None, ""), web_page=True)
+            return Failure(
+                status, page_title(content), _find_trace_id(named, None, ""), web_page=True
+            )
         message = one_line(text)
     # As "ValidationException:http://…": what comes after the colon is for machines.
     kind = named.get("x-amzn-errortype", "").partition(":")[0]
-    return Failure(status, _with_code(message, kind), _id_of(named, body, text))
+    return Failure(status, _with_code(message, kind), _find_trace_id(named, body, text))
 
 
-def trace_id(headers: Mapping[str, str]) -> str | None:
-    """What a server's operators can find a request by, if a header of its answer says so."""
-    return _id_of({name.lower(): value for name, value in headers.items()}, None, "")
+def failure_hint(failure: Failure, address: Address) -> str | None:
+    """What helps against a failure, in words for the user; None if nothing is known to."""
+    if failure.web_page:
+        return f"a web page came from {address.public_url}: check --base-url, which may lack /v1"
+    if failure.remedy is Remedy.SMALLER:
+        return "--chunk local cuts long documents here"
+    match failure.status:
+        case 401 | 403:
+            variable = f"{address.variable}, or " if address.variable else ""
+            return f"check the key: {variable}rerank config set-key {address.provider}"
+        case 402:
+            return f"the account at {address.provider} has to be paid for"
+        case 404 | 405:
+            return f"the endpoint was {address.public_url}: check the model's name and --base-url"
+        case 429:
+            return "--rpm and --tpm keep to a rate, --concurrency 1 sends one request at a time"
+        case 500 | 503 if failure.remedy is Remedy.NONE:
+            return "check the model's name"
+    return None
 
 
-def words_of(body: Any) -> str:
-    """The message in the body of an error, in one line with its code; empty if there is none."""
-    return _words(body, _DEPTH)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds that the server asks to wait from `now`; None if it does not say, or nonsense."""
+def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """The seconds to wait from `now` that a server asks for; None if it names no valid time."""
     named = {name.lower(): value for name, value in headers.items()}
     if (milliseconds := as_number(named.get("retry-after-ms"))) is not None:
         return max(0.0, milliseconds / 1000)
@@ -167,130 +182,108 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         date = parsedate_to_datetime(stated)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    # One that says it knows no time zone (-0000) is in UTC.
+    # A date whose time zone is unknown (-0000) is in UTC.
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - now).total_seconds())
 
 
-def _words(value: Any, depth: int) -> str:
+def trace_id_in(headers: Mapping[str, str]) -> str | None:
+    """The server's own id of a request, from the headers of its answer."""
+    return _find_trace_id({name.lower(): value for name, value in headers.items()}, None, "")
+
+
+def error_message(body: Any) -> str:
+    """The message in an error's JSON body, in one line, with its code; empty if there is none."""
+    return _message(body, _MAX_DEPTH)
+
+
+def _message(value: Any, depth: int) -> str:
     if depth == 0:
         return ""
     if isinstance(value, str):
         return one_line(value)
     if isinstance(value, list):
-        items = (_item(item, depth - 1) for item in value[:_ITEMS])
+        items = (_item_message(item, depth - 1) for item in value[:_MAX_ITEMS])
         return one_line("; ".join(item for item in items if item))
-    return _of_object(value, depth - 1) if isinstance(value, dict) else ""
+    return _object_message(value, depth - 1) if isinstance(value, dict) else ""
 
 
-def _of_object(body: Mapping[str, Any], depth: int) -> str:
-    text = _first(body, _TEXTS, str, depth)
-    inner = _first(body, _HOLDERS, (dict, list), depth) or (
-        "" if text else _first(body, _TEXTS, (dict, list), depth)
+def _object_message(body: Mapping[str, Any], depth: int) -> str:
+    """An object's message, with that of an error inside it or, if there is none, its code."""
+    text = _first_message(body, _MESSAGE_FIELDS, str, depth)
+    inner = _first_message(body, _INNER_FIELDS, (dict, list), depth) or (
+        "" if text else _first_message(body, _MESSAGE_FIELDS, (dict, list), depth)
     )
     if not text or text in inner:
         return inner
     if inner and inner not in text:
         # Jina says in `detail` that something is wrong, and in `errors` what.
         return one_line(f"{text}: {inner}")
-    return _with_code(text, next((code for name in _CODES if (code := _code(body, name))), ""))
+    codes = (_code(body.get(name)) for name in _CODE_FIELDS)
+    return _with_code(text, next(filter(None, codes), ""))
 
 
-def _first(
+def _first_message(
     body: Mapping[str, Any], names: Sequence[str], kinds: type | tuple[type, ...], depth: int
 ) -> str:
-    """The first words under one of some names, among values of some kinds."""
+    """The first message in the fields `names`, among values of the types `kinds`."""
     values = (body.get(name) for name in names)
-    return next(
-        (words for value in values if isinstance(value, kinds) and (words := _words(value, depth))),
-        "",
-    )
+    messages = (_message(value, depth) for value in values if isinstance(value, kinds))
+    return next(filter(None, messages), "")
 
 
-def _item(item: Any, depth: int) -> str:
-    """One of several errors, after the place that it is about, as in `body.documents: …`."""
+def _item_message(item: Any, depth: int) -> str:
+    """The message of one of several errors, after what it is about: `body.documents: …`."""
     if not isinstance(item, dict):
-        return _words(item, depth)
-    place = next((place for name in _PLACES if (place := _place(item.get(name)))), "")
+        return _message(item, depth)
+    places = (_place_text(item.get(name)) for name in _PLACE_FIELDS)
+    place = next(filter(None, places), "")
     if not place:
-        return _words(item, depth)
-    text = _first(item, _TEXTS, (str, dict, list), depth)
+        return _message(item, depth)
+    text = _first_message(item, _MESSAGE_FIELDS, (str, dict, list), depth)
     return f"{place}: {text}" if text else ""
 
 
-def _place(value: Any) -> str:
+def _place_text(value: Any) -> str:
+    """A field's name, or a path to it given as a list of names and indices."""
     if isinstance(value, str):
         return one_line(value, 80)
     if not isinstance(value, list):
         return ""
-    steps = (step if isinstance(step, str) else _small(step) for step in value)
+    steps = (step if isinstance(step, str) else _number_text(step) for step in value)
     return one_line(".".join(step for step in steps if step), 80)
 
 
-def _code(body: Mapping[str, Any], name: str) -> str:
-    """What a field says of an error's kind, unless that is the HTTP status again, or nothing."""
-    value = body.get(name)
-    code = one_line(value, 60) if isinstance(value, str) else _small(value)
+def _code(value: Any) -> str:
+    """A field's value as an error code; empty for an HTTP status and for words like "failed"."""
+    code = one_line(value, 60) if isinstance(value, str) else _number_text(value)
     is_status = code.isdecimal() and len(code) <= 3
-    return "" if is_status or code.lower() in _NO_CODES else code
+    return "" if is_status or code.lower() in _EMPTY_CODES else code
 
 
-def _small(value: Any) -> str:
-    """A whole number in digits; empty for anything else, and for what is too large to be meant."""
+def _number_text(value: Any) -> str:
+    """A whole number in digits; empty for anything else, and for a number beyond 64 bits."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     return str(value) if whole and value.bit_length() < 64 else ""
 
 
 def _with_code(text: str, code: str) -> str:
-    """The message with a code that is not in it already, and that no cut takes away."""
+    """Add a code that the message does not have; the message is cut to make room for it."""
     if not code or code.casefold() in text.casefold():
         return text
     code = one_line(code, 60)
     return f"{one_line(text, 230)} ({code})" if text else code
 
 
-def _id_of(headers: Mapping[str, str], body: Any, text: str) -> str | None:
-    """The name of a request: from the headers, from the body, or from within its message."""
+def _find_trace_id(headers: Mapping[str, str], body: Any, text: str) -> str | None:
+    """The id of a request, from the headers, the body or the words of the message."""
     for name in _ID_HEADERS:
-        if stated := one_line(headers.get(name, ""), 200):
+        if stated := one_line(headers.get(name, ""), _ID_CHARACTERS):
             return stated
     for path in (*_ID_FIELDS, *(f"error.{name}" for name in _ID_FIELDS)):
-        if isinstance(found := at(body, path), str) and (stated := one_line(found, 200)):
+        if isinstance(found := value_at(body, path), str) and (
+            stated := one_line(found, _ID_CHARACTERS)
+        ):
             return stated
     within = _ID_IN_WORDS.search(text)
-    return one_line(within[1], 200) if within else None
-
-
-class Asker(Protocol):
-    """Who asked: a provider, its endpoint, and the variable its key belongs in."""
-
-    @property
-    def provider(self) -> str: ...
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def variable(self) -> str | None: ...
-
-
-def hint(failed: Failure, asker: Asker) -> str | None:
-    """Say what helps against a failure, if anything is known to."""
-    if failed.web_page:
-        return f"a web page came from {shown(asker.url)}: check --base-url, which may lack /v1"
-    if failed.remedy is Remedy.SMALLER:
-        return "--chunk local cuts long documents here"
-    match failed.status:
-        case 401 | 403:
-            name = asker.provider
-            where = f"{asker.variable}, or " if asker.variable else ""
-            return f"check the key: {where}rerank config set-key {name}"
-        case 402:
-            return f"the account at {asker.provider} has to be paid for"
-        case 404 | 405:
-            return f"the endpoint was {shown(asker.url)}: check the model's name and --base-url"
-        case 429:
-            return "--rpm and --tpm keep to a rate, --concurrency 1 sends one request at a time"
-        case 500 | 503 if failed.remedy is Remedy.NONE:
-            return "check the model's name"
-    return None
+    return one_line(within[1], _ID_CHARACTERS) if within else None

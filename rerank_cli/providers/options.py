@@ -14,30 +14,30 @@ from rerank_cli.providers import (
 )
 from rerank_cli.types import Media
 
-_WAITING_PER_REQUEST = 4  # so that no connection has to wait for us
+_PENDING_REQUESTS_PER_CONNECTION = 4  # so that no connection is idle
 
 
 @dataclass(frozen=True)
 class RemoteOptions:
-    """How a provider's model is used.
+    """How to use a provider's model.
 
-    base_url          the server, if not the one of the provider's entry
+    base_url          the server to use instead of the one in the provider's entry
     chunk             who cuts long documents
     tokenizer         path of the model's tokenizer.json, to count tokens with
     truncate, user, metadata
-                      sent to providers that have such options
-    fields            further fields of the request's body, by dotted paths
-    headers           further headers of the request
+                      sent to providers that have these options
+    fields            more fields of the request's body, by dotted path
+    headers           more headers of the request
     image             the query's image; with `image_only` the query's text is not sent
-    lenient           warn of options that the provider does not have, and go on without
+    lenient           warn about options that the provider does not have, and leave them out
     sigmoid           scores are logits: their sigmoid is the relevance
     dry_run           send nothing, and remember what would be sent
-    concurrency       requests under way at once
-    retries           times that a request is sent again
-    timeout           seconds for a whole answer
-    connect_timeout   seconds for a connection
-    rpm, tpm          requests and tokens a minute, at most
-    insecure          believe any certificate, of a server on this machine only
+    concurrency       the most requests to have open at once
+    retries           how often to send a failed request again
+    timeout           seconds to wait for a whole answer
+    connect_timeout   seconds to wait for a connection
+    rpm, tpm          the most requests and tokens a minute
+    insecure          accept any certificate; only for servers on this machine
     """
 
     base_url: str | None = None
@@ -62,19 +62,19 @@ class RemoteOptions:
     insecure: bool = False
 
     @property
-    def requests_under_way(self) -> int:
-        """The requests to have at hand at once: those that are sent, and others that wait."""
-        return self.concurrency * _WAITING_PER_REQUEST
+    def max_pending_requests(self) -> int:
+        """The most requests to prepare at once: those being sent, and some that wait."""
+        return self.concurrency * _PENDING_REQUESTS_PER_CONNECTION
 
     @property
     def request_options(self) -> dict[str, Any]:
-        """Those that a provider may have a field for, by their names on the command line."""
+        """The options that a provider may have a field for, by their command-line names."""
         options = {"truncate": self.truncate, "user": self.user, "metadata": self.metadata}
         return {name: value for name, value in options.items() if value not in (None, {})}
 
     @property
-    def only_remote(self) -> list[str]:
-        """The options that were given and that only a provider can honour, as they are written."""
+    def provider_only_flags(self) -> list[str]:
+        """The given options that only a provider can honour, as command-line flags."""
         given = {
             "--base-url": self.base_url is not None,
             "--set": bool(self.fields),

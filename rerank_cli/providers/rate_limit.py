@@ -1,6 +1,6 @@
-"""Keeps requests within what a service takes a minute, and lets it ask for a pause.
+"""Keeps requests within limits a minute, and pauses them when a service asks for it.
 
-Knows only what this process has sent. Sends nothing and repeats nothing.
+It counts only what this process sends.
 """
 
 import threading
@@ -9,16 +9,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-# A minute, and a second more: a request can take longer to arrive than one that was sent later, and
-# it is the service's clock that counts.
-SPAN = 61.0
+# A minute, and a second more: the service counts requests by when they arrive, and an earlier
+# request can take longer to arrive than a later one.
+SPAN_SECONDS = 61.0
 
 
-class Pace:
-    """Limits on requests and tokens in any 60 seconds, for threads that share them.
+class RateLimiter:
+    """Limits on requests and tokens in any 60 seconds, shared by threads.
 
-    Requests go at once until a limit is reached, and then as earlier ones come to be a minute old.
-    One that waits for its turn is not overtaken, so that a large one is sent too.
+    Requests go at once until a limit is reached; then each waits until enough earlier ones are a
+    minute old. No request overtakes one that waits, so that large ones are sent too.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class Pace:
         self._tokens = tokens_per_minute
         self._clock = clock
         self._sleep = sleep
-        self._turn = threading.Lock()  # held by the one thread that goes next, also as it sleeps
-        self._held_until = float("-inf")
-        self._hold = threading.Lock()
-        self._sent: deque[_Sent] = deque()  # what counts still, oldest first
-        self._spent = 0  # the tokens of all of these
+        self._turn = threading.Lock()  # held by the thread that goes next, also while it sleeps
+        self._paused_until = float("-inf")
+        self._pausing = threading.Lock()
+        self._sent: deque[_SentRequest] = deque()  # those that still count, oldest first
+        self._spent = 0  # their tokens
 
     def wait(self, tokens: int = 0) -> float:
-        """Wait until a request of so many tokens may be sent, and give the seconds that took.
+        """Wait until a request of `tokens` may be sent; return the seconds waited.
 
-        One of more than the tokens of a minute waits for a minute without any, and goes.
+        A request of more tokens than the limit is sent after a minute without requests.
         """
         began = self._clock()
         if self._tokens is not None:
@@ -55,24 +55,24 @@ class Pace:
                 self._sleep(delay)
             now = self._clock()
             if self._requests is not None or self._tokens is not None:
-                self._sent.append(_Sent(now + SPAN, tokens))
+                self._sent.append(_SentRequest(now + SPAN_SECONDS, tokens))
                 self._spent += tokens
         return now - began
 
-    def hold(self, seconds: float) -> None:
-        """Send nothing for so long, also where a thread is waiting already."""
-        with self._hold:
-            self._held_until = max(self._held_until, self._clock() + seconds)
+    def pause(self, seconds: float) -> None:
+        """Send nothing for some seconds; a thread that waits already waits longer."""
+        with self._pausing:
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def _delay(self, tokens: int) -> float:
-        """How long from now a request of so many tokens must wait, as far as is known now."""
+        """The seconds that a request of `tokens` must wait from now, as far as is known now."""
         now = self._clock()
         while self._sent and self._sent[0].until <= now:
             self._spent -= self._sent.popleft().tokens
-        return max(self._held_until, self._free(tokens)) - now
+        return max(self._paused_until, self._free_at(tokens)) - now
 
-    def _free(self, tokens: int) -> float:
-        """When enough of what was sent will be a minute old."""
+    def _free_at(self, tokens: int) -> float:
+        """The clock's time at which enough earlier requests will be a minute old."""
         over_requests = 0 if self._requests is None else len(self._sent) + 1 - self._requests
         over_tokens = 0 if self._tokens is None else self._spent + tokens - self._tokens
         free = float("-inf")
@@ -85,8 +85,8 @@ class Pace:
         return free
 
 
-class _Sent(NamedTuple):
-    """A request that was sent: until when it counts, and the tokens it counts for."""
+class _SentRequest(NamedTuple):
+    """A request that was sent: the clock's time until which it counts, and its tokens."""
 
     until: float
     tokens: int

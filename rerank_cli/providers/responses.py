@@ -1,8 +1,8 @@
-"""Reads the answer of any rerank API: one tolerant reader for all of them.
+"""Reads the answers of all rerank APIs.
 
-Finds the list of results whatever it is called, and in each result an index and a score. It is
-tolerant of names and places only: what is not a ranking of the documents that were sent is an
-error, never a guess. Sorts nothing, and leaves it to its caller whether there are results enough.
+Finds the list of results under any known name, and an index and a score in each result. Names and
+places may vary; but what is not a ranking of the documents that were sent is an error, never a
+guess. The results are not sorted, and some documents may have none.
 """
 
 import json
@@ -14,21 +14,211 @@ from typing import Any
 from rerank_cli.errors import AnswerError
 from rerank_cli.providers.bodies import (
     as_number,
-    at,
-    from_bytes,
-    from_json,
+    decode_head,
     is_web_page,
     one_line,
     page_title,
-    shown,
+    parse_json,
+    quote,
+    value_at,
 )
-from rerank_cli.providers.failures import words_of
+from rerank_cli.providers.failures import error_message
 
-_INDICES = ("index", "document_index")
-_ECHOES = ("document.text", "document", "text")
+_RESULT_PATHS = (
+    "results", "data", "output.results", "rankings", "records", "predictions", "scores", "rerank",
+    "data.results", "result", "result.results", "result.response",
+)  # fmt: skip
+_INDEX_FIELDS = ("index", "document_index")
+_TEXT_PATHS = ("document.text", "document", "text")
+_SCORE_PATHS = ("relevance_score", "score", "logit", "relevanceScore", "similarity")
+_ID_FIELDS = ("id", "request_id")
+_NOTE_PATHS = ("meta.warnings", "warnings", "warning")
+_NOTE_HEADERS = ("x-api-warning",)
+# If two of these have the same count, the earlier one is right: tokens read, before tokens billed.
+_USAGE_PATHS = ("usage", "meta.tokens", "tokens", "meta.billed_units")
+_USAGE_FIELDS = ("total_tokens", "total_bytes", "input_tokens", "prompt_tokens")
+_TOTAL_FIELD = "total_tokens"
+_INPUT_FIELDS = ("input_tokens", "prompt_tokens")
+_OUTPUT_FIELDS = ("output_tokens", "completion_tokens")
+# For servers whose body is a bare list, which has no place for it.
+_USAGE_HEADER = "x-compute-tokens"
+# A larger number is a mistake: no request has so many tokens.
+_MAX_COUNT = 2**53
+_EXCERPT_CHARACTERS = 120
+_WRONG_URL_HINT = "check that the URL is the API's rerank endpoint; many need /v1 in it"
+_WRONG_MODEL_HINT = "check that the model is a reranker, and that the URL is that of reranking"
 
 
-def indices_of(
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A document's place in the request, from 0, and its raw score."""
+
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A server's answer: results in the server's order, at most one for each document.
+
+    `usage` has counts such as `total_tokens`, `id` is the server's id of the request, and `notes`
+    are its warnings for the user.
+    """
+
+    results: Sequence[Result]
+    usage: Mapping[str, int] = field(default_factory=dict)
+    id: str | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerShape:
+    """Where an API puts results, indices and scores, as dotted paths; None means search for them.
+
+    If there is no list at `results`, other paths are tried. An index and a score are read from
+    their own paths only, because another number may mean something else. `first_index` is the
+    index of the first document.
+    """
+
+    results: str | None = None
+    index: str | None = None
+    score: str | None = None
+    first_index: int = 0
+
+
+_UNKNOWN_SHAPE = AnswerShape()
+
+
+def parse_body(content: bytes, content_type: str = "") -> Any:
+    """Parse an answer's JSON; raises `AnswerError` that says what came instead."""
+    if not content.strip():
+        raise AnswerError("the server's answer is empty", hint=_WRONG_URL_HINT)
+    try:
+        return parse_json(content)
+    except RecursionError:
+        raise AnswerError("the server's answer is nested too deeply to be a ranking") from None
+    except ValueError as error:
+        if is_web_page(content, content_type):
+            title = page_title(content)
+            quoted = f" ('{title}')" if title else ""
+            raise AnswerError(
+                f"the server answered with a web page{quoted}, not with a ranking",
+                hint=_WRONG_URL_HINT,
+            ) from None
+        excerpt = one_line(decode_head(content), _EXCERPT_CHARACTERS)
+        if _is_cut_off(error):
+            raise AnswerError(
+                f"the server's answer is cut off: {len(content)} bytes that begin '{excerpt}'"
+            ) from None
+        raise AnswerError(
+            f"the server's answer is not JSON: '{excerpt}'", hint=_WRONG_URL_HINT
+        ) from None
+
+
+def read_answer(
+    body: Any,
+    documents: int,
+    *,
+    shape: AnswerShape = _UNKNOWN_SHAPE,
+    headers: Mapping[str, str] | None = None,
+    texts: Sequence[str] = (),
+    own_ids: bool = False,
+) -> Answer:
+    """Read a ranking of `documents` documents from any JSON value; raises only `AnswerError`.
+
+    `texts` are the texts that were sent, by which a result without an index may be recognized.
+    `own_ids` says that documents were sent with ids, so that a result's `id` is not an index.
+    """
+    items = _find_results(body, shape.results)
+    if not items and documents:
+        raise _no_results_error(body, empty=items is not None)
+    items = items or []
+    indices, scores = _read_plain(items, documents, shape) or (
+        _find_indices(
+            items,
+            documents,
+            texts,
+            path=shape.index,
+            first=shape.first_index,
+            own_ids=own_ids,
+        ),
+        [_read_score(item, label, shape.score) for label, item in _label_results(items)],
+    )
+    lower_headers = {name.lower(): value for name, value in (headers or {}).items()}
+    notes = (*_find_lines(body, _NOTE_PATHS), *_find_lines(lower_headers, _NOTE_HEADERS))
+    return Answer(
+        results=tuple(map(Result, indices, scores)),
+        usage=_read_usage(body, lower_headers),
+        id=next(_find_lines(body, _ID_FIELDS), None),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _is_cut_off(error: ValueError) -> bool:
+    """Whether JSON ended too early, and was valid until then."""
+    if not isinstance(error, json.JSONDecodeError) or not error.doc.lstrip().startswith(("{", "[")):
+        return False
+    return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+
+
+def _find_results(body: Any, path: str | None) -> list[Any] | None:
+    """Find the first list at a path where results may be; None if there is none."""
+    paths = _RESULT_PATHS if path is None else (path, *_RESULT_PATHS)
+    places = (*(value_at(body, name) for name in paths), body)
+    items: list[Any] | None = next((found for found in places if isinstance(found, list)), None)
+    if items is not None and len(items) == 1 and isinstance(items[0], list):
+        return items[0]  # TEI behind Vertex AI has a list for each of several requests
+    return items
+
+
+def _no_results_error(body: Any, *, empty: bool) -> AnswerError:
+    """The error that says what a body without results is instead."""
+    if not isinstance(body, dict):
+        what = "an empty list" if empty else quote(body, _EXCERPT_CHARACTERS)
+        return AnswerError(f"the server answered with {what}, not with a ranking")
+    if isinstance(body.get("choices"), list):
+        return _other_answer_error("a chat completion")
+    if "embedding" in body or "embeddings" in body:
+        return _other_answer_error("embeddings")
+    if words := error_message(body):
+        return AnswerError(f"the server gave no results: {words}")
+    if empty:
+        return AnswerError("the server's list of results is empty", hint=_WRONG_MODEL_HINT)
+    if "results" in body:
+        what = quote(body["results"])
+        return AnswerError(f"the server gave {what} for a list of results", hint=_WRONG_MODEL_HINT)
+    names = one_line(", ".join(body), _EXCERPT_CHARACTERS) or "nothing"
+    return AnswerError(
+        f"the server's answer has no list of results; it has {names}", hint=_WRONG_MODEL_HINT
+    )
+
+
+def _other_answer_error(kind: str) -> AnswerError:
+    return AnswerError(
+        f"the server answered with {kind}, not with a ranking", hint=_WRONG_MODEL_HINT
+    )
+
+
+def _read_plain(
+    items: Sequence[Any], documents: int, shape: AnswerShape
+) -> tuple[Sequence[int], Sequence[float]] | None:
+    """Read results that have the most common form, in a third of the time; None for others.
+
+    This does all the checks that the slow way does.
+    """
+    if shape != _UNKNOWN_SHAPE or not all(isinstance(item, dict) for item in items):
+        return None
+    indices = [item.get("index") for item in items]
+    name = next((name for name in _SCORE_PATHS[:2] if items and name in items[0]), "")
+    scores = [item.get(name) for item in items]
+    unlike = name != _SCORE_PATHS[0] and any(_SCORE_PATHS[0] in item for item in items)
+    if unlike or {int} != {*map(type, indices)} or {float} != {*map(type, scores)}:
+        return None
+    right = len(set(indices)) == len(items) and all(map(math.isfinite, scores))
+    return (indices, scores) if right and 0 <= min(indices) <= max(indices) < documents else None
+
+
+def _find_indices(
     items: Sequence[Any],
     documents: int,
     texts: Sequence[str] = (),
@@ -37,34 +227,37 @@ def indices_of(
     first: int = 0,
     own_ids: bool = False,
 ) -> Sequence[int]:
-    """The places of so many documents that results are about; raises `AnswerError`.
+    """Find which of `documents` documents each result is for, from 0; raises `AnswerError`.
 
-    An index is at `path`, or where it usually is, and that of the first document is `first`. Where
-    there is none, results are told by `texts`, or are one for each document in order.
+    An index is at `path`, or in a usual field; the first document's is `first`. Results without
+    indices are matched by `texts`, or else there must be one for each document, in order.
     """
     stated = [_stated_index(item, path, own_ids=own_ids) for item in items]
     if all(index is None for index in stated):
-        return _unstated(items, documents, texts)
+        return _find_unstated_indices(items, documents, texts)
     seen: dict[int, str] = {}
-    for place, value in counted(stated):
+    for label, value in _label_results(stated):
         if value is None:
-            raise AnswerError(f"{place} has no index, and others have one")
-        index = _whole(value)
+            raise AnswerError(f"{label} has no index, and others have one")
+        index = _whole_number(value)
         if index is None:
-            raise AnswerError(f"{place} has {shown(value)} for an index, not a whole number")
+            raise AnswerError(f"{label} has {quote(value)} for an index, not a whole number")
         if not first <= index < first + documents:
+            indices = _index_range(first, documents)
             raise AnswerError(
-                f"{place} has index {shown(value)}, and documents have {_range(first, documents)}",
-                hint=_counting_hint(stated, documents) if not first else None,
+                f"{label} has index {quote(value)}, and documents have {indices}",
+                hint=_first_index_hint(stated, documents) if not first else None,
             )
         if index in seen:
-            raise AnswerError(f"{seen[index]} and {place} have the same index {shown(value)}")
-        seen[index] = place
+            raise AnswerError(f"{seen[index]} and {label} have the same index {quote(value)}")
+        seen[index] = label
     return [index - first for index in seen]
 
 
-def _unstated(items: Sequence[Any], documents: int, texts: Sequence[str]) -> Sequence[int]:
-    """The places of documents where results say none: by their texts, or one for each in order."""
+def _find_unstated_indices(
+    items: Sequence[Any], documents: int, texts: Sequence[str]
+) -> Sequence[int]:
+    """Find the documents of results without indices: by their texts, or else in order."""
     echoes = [_echo(item) for item in items]
     if texts and all(echo is not None for echo in echoes):
         places: dict[str, list[int]] = {}
@@ -84,286 +277,104 @@ def _unstated(items: Sequence[Any], documents: int, texts: Sequence[str]) -> Seq
 
 
 def _echo(item: Any) -> str | None:
-    """The document's text, where a result gives it back."""
-    found = (at(item, path) for path in _ECHOES)
+    """The document's text, if a result repeats it."""
+    found = (value_at(item, path) for path in _TEXT_PATHS)
     return next((text for text in found if isinstance(text, str)), None)
 
 
 def _stated_index(item: Any, path: str | None, *, own_ids: bool) -> Any:
-    """What a result says of its document's place, or None."""
+    """The value that a result has for an index, or None."""
     if path is not None:
-        return at(item, path)
+        return value_at(item, path)
     if not isinstance(item, dict):
         return None
-    stated = next((item[name] for name in _INDICES if item.get(name) is not None), None)
-    # Some give the place as an id; where documents were sent with ids it is their name.
-    is_place = stated is None and not own_ids and _whole(item.get("id")) is not None
-    return item["id"] if is_place else stated
+    stated = next((item[name] for name in _INDEX_FIELDS if item.get(name) is not None), None)
+    # Some APIs put the index into `id`; but documents that were sent with ids get these back.
+    is_index = stated is None and not own_ids and _whole_number(item.get("id")) is not None
+    return item["id"] if is_index else stated
 
 
-def _whole(value: Any) -> int | None:
-    """A whole number, be it as 2.0 or "2"."""
+def _whole_number(value: Any) -> int | None:
+    """A whole number, also one written as 2.0 or "2"; None for anything else."""
     if isinstance(value, str) and not value.strip().removeprefix("-").isdecimal():
         return None
     number = as_number(value)
     return int(number) if number is not None and number.is_integer() else None
 
 
-def _range(first: int, documents: int) -> str:
+def _index_range(first: int, documents: int) -> str:
     return f"{first} to {first + documents - 1}" if documents else "none"
 
 
-def _counting_hint(stated: Sequence[Any], documents: int) -> str | None:
-    indices = {_whole(value) for value in stated}
+def _first_index_hint(stated: Sequence[Any], documents: int) -> str | None:
+    """A hint for indices that seem to count from 1."""
+    indices = {_whole_number(value) for value in stated}
     if indices <= set(range(1, documents + 1)):
         return "the server seems to count from 1; its provider's entry can say first_index = 1"
     return None
 
 
-def counted(items: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Each item, and which it is as a message says it."""
+def _read_score(item: Any, label: str, path: str | None) -> float:
+    """The score of a result, or of a bare number; raises `AnswerError` that begins with `label`."""
+    stated = item
+    if isinstance(item, dict):
+        paths = _SCORE_PATHS if path is None else (path,)
+        found = (value_at(item, name) for name in paths)
+        stated = next((value for value in found if value is not None), None)
+        if stated is None and "embedding" in item:
+            raise _other_answer_error("embeddings")
+    if stated is None:
+        raise AnswerError(f"{label} has no score")
+    score = as_number(stated)
+    if score is None:
+        raise AnswerError(f"{label} has {quote(stated)} for a score, not a finite number")
+    return score
+
+
+def _label_results(items: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Each item after its label for messages, as in "result 2 of 5"."""
     return ((f"result {place} of {len(items)}", item) for place, item in enumerate(items, 1))
 
 
-# Where two count the same, the earlier is right: what was read, before what was billed.
-_PLACES = ("usage", "meta.tokens", "tokens", "meta.billed_units")
-_ALONE = ("total_tokens", "total_bytes", "input_tokens", "prompt_tokens")
-_TOTAL = "total_tokens"
-_READ = ("input_tokens", "prompt_tokens")
-_WRITTEN = ("output_tokens", "completion_tokens")
-# Of a server with no place for it in the body, which is a bare list.
-_HEADER = "x-compute-tokens"
-# No request costs as much: such a number is a mistake.
-_MOST = 2**53
-
-
-def usage_of(body: Any, headers: Mapping[str, str]) -> dict[str, int]:
-    """Collect the counts of an answer; those that are zero are left out, but for the total.
+def _read_usage(body: Any, headers: Mapping[str, str]) -> dict[str, int]:
+    """Collect an answer's counts; zeros are left out, except for the total.
 
     `headers` have names in lower case.
     """
     counts: dict[str, int] = {}
     zeros = set()
-    for name, value in (*_stated(body), (_TOTAL, headers.get(_HEADER))):
+    for name, value in (*_usage_fields(body), (_TOTAL_FIELD, headers.get(_USAGE_HEADER))):
         count = as_number(value) if name.isidentifier() else None
-        if count is None or not count.is_integer() or not 0 <= count <= _MOST:
+        if count is None or not count.is_integer() or not 0 <= count <= _MAX_COUNT:
             continue
         if count:
             counts.setdefault(name, int(count))
         else:
             zeros.add(name)
-    if _TOTAL not in counts:
-        total = sum(max(counts.get(name, 0) for name in names) for names in (_READ, _WRITTEN))
-        if total or zeros & {_TOTAL, *_READ}:
-            counts[_TOTAL] = total
+    if _TOTAL_FIELD not in counts:
+        total = sum(
+            max(counts.get(name, 0) for name in names) for names in (_INPUT_FIELDS, _OUTPUT_FIELDS)
+        )
+        if total or zeros & {_TOTAL_FIELD, *_INPUT_FIELDS}:
+            counts[_TOTAL_FIELD] = total
     return counts
 
 
-def _stated(body: Any) -> Iterator[tuple[str, Any]]:
+def _usage_fields(body: Any) -> Iterator[tuple[str, Any]]:
+    """The names and values of all fields that may be counts; the first of a name is right."""
     if not isinstance(body, dict):
         return
-    for place in _PLACES:
-        if isinstance(found := at(body, place), Mapping):
+    for place in _USAGE_PATHS:
+        if isinstance(found := value_at(body, place), Mapping):
             yield from found.items()
-    for name in _ALONE:
+    for name in _USAGE_FIELDS:
         yield name, body.get(name)
 
 
-_RESULTS = (
-    "results", "data", "output.results", "rankings", "records", "predictions", "scores", "rerank",
-    "data.results", "result", "result.results", "result.response",
-)  # fmt: skip
-_SCORES = ("relevance_score", "score", "logit", "relevanceScore", "similarity")
-_IDS = ("id", "request_id")
-_NOTES = ("meta.warnings", "warnings", "warning")
-_NOTE_HEADERS = ("x-api-warning",)
-_EXCERPT = 120
-_WRONG_PLACE = "check that the URL is the API's rerank endpoint; many need /v1 in it"
-_WRONG_MODEL = "check that the model is a reranker, and that the URL is that of reranking"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A document's place in the request, from 0, and its raw score."""
-
-    index: int
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server answered: results in its own order, each of another document.
-
-    `usage` counts what was spent, `id` is the server's name for the request, and `notes` are its
-    warnings, which the user should read.
-    """
-
-    results: Sequence[Result]
-    usage: Mapping[str, int] = field(default_factory=dict)
-    id: str | None = None
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerShape:
-    """Where an API is known to put things, as dotted paths; None is wherever they are found.
-
-    Where there is no list at `results` it is looked for all the same; an index and a score are
-    taken from where they are said to be and from nowhere else, since another number may mean
-    another thing. `first_index` is the index of the first document.
-    """
-
-    results: str | None = None
-    index: str | None = None
-    score: str | None = None
-    first_index: int = 0
-
-
-_ANY = AnswerShape()
-
-
-def parse(content: bytes, content_type: str = "") -> Any:
-    """Read the JSON of an answer; raises `AnswerError` that says what came in its place."""
-    if not content.strip():
-        raise AnswerError("the server's answer is empty", hint=_WRONG_PLACE)
-    try:
-        return from_json(content)
-    except RecursionError:
-        raise AnswerError("the server's answer is nested too deeply to be a ranking") from None
-    except ValueError as error:
-        if is_web_page(content, content_type):
-            title = page_title(content)
-            named = f" ('{title}')" if title else ""
-            raise AnswerError(
-                f"the server answered with a web page{named}, not with a ranking", hint=_WRONG_PLACE
-            ) from None
-        excerpt = one_line(from_bytes(content), _EXCERPT)
-        if _is_cut_off(error):
-            raise AnswerError(
-                f"the server's answer is cut off: {len(content)} bytes that begin '{excerpt}'"
-            ) from None
-        raise AnswerError(
-            f"the server's answer is not JSON: '{excerpt}'", hint=_WRONG_PLACE
-        ) from None
-
-
-def read(
-    body: Any,
-    documents: int,
-    *,
-    shape: AnswerShape = _ANY,
-    headers: Mapping[str, str] | None = None,
-    texts: Sequence[str] = (),
-    own_ids: bool = False,
-) -> Answer:
-    """Read a ranking of so many documents; raises only `AnswerError`, for any JSON value.
-
-    `texts` are those of the documents, by which results without an index may be told; with
-    `own_ids` documents were sent with ids, and an id is no index.
-    """
-    named = {name.lower(): value for name, value in (headers or {}).items()}
-    items = _items(body, shape.results)
-    if not items and documents:
-        raise _no_results(body, empty=items is not None)
-    items = items or []
-    indices, scores = _plain(items, documents, shape) or (
-        indices_of(
-            items,
-            documents,
-            texts,
-            path=shape.index,
-            first=shape.first_index,
-            own_ids=own_ids,
-        ),
-        [_score(item, place, shape.score) for place, item in counted(items)],
-    )
-    return Answer(
-        results=tuple(map(Result, indices, scores)),
-        usage=usage_of(body, named),
-        id=next(_lines(body, _IDS), None),
-        notes=tuple(dict.fromkeys((*_lines(body, _NOTES), *_lines(named, _NOTE_HEADERS)))),
-    )
-
-
-def _plain(
-    items: Sequence[Any], documents: int, shape: AnswerShape
-) -> tuple[Sequence[int], Sequence[float]] | None:
-    """The indices and scores of results as nearly all are, in a third of the time; else None."""
-    if shape != _ANY or not all(isinstance(item, dict) for item in items):
-        return None
-    indices = [item.get("index") for item in items]
-    name = next((name for name in _SCORES[:2] if items and name in items[0]), "")
-    scores = [item.get(name) for item in items]
-    unlike = name != _SCORES[0] and any(_SCORES[0] in item for item in items)
-    if unlike or {int} != {*map(type, indices)} or {float} != {*map(type, scores)}:
-        return None
-    right = len(set(indices)) == len(items) and all(map(math.isfinite, scores))
-    return (indices, scores) if right and 0 <= min(indices) <= max(indices) < documents else None
-
-
-def _is_cut_off(error: ValueError) -> bool:
-    """Whether JSON ended too early, and not only went wrong."""
-    if not isinstance(error, json.JSONDecodeError) or not error.doc.lstrip().startswith(("{", "[")):
-        return False
-    return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
-
-
-def _items(body: Any, path: str | None) -> list[Any] | None:
-    """The first list that is where results may be."""
-    paths = _RESULTS if path is None else (path, *_RESULTS)
-    places = (*(at(body, name) for name in paths), body)
-    items: list[Any] | None = next((found for found in places if isinstance(found, list)), None)
-    if items is not None and len(items) == 1 and isinstance(items[0], list):
-        return items[0]  # TEI behind Vertex AI answers each of several requests with a list
-    return items
-
-
-def _no_results(body: Any, *, empty: bool) -> AnswerError:
-    """Say what a body without results is."""
-    if not isinstance(body, dict):
-        what = "an empty list" if empty else shown(body, _EXCERPT)
-        return AnswerError(f"the server answered with {what}, not with a ranking")
-    if isinstance(body.get("choices"), list):
-        return _another("a chat completion")
-    if "embedding" in body or "embeddings" in body:
-        return _another("embeddings")
-    if words := words_of(body):
-        return AnswerError(f"the server gave no results: {words}")
-    if empty:
-        return AnswerError("the server's list of results is empty", hint=_WRONG_MODEL)
-    if "results" in body:
-        what = shown(body["results"])
-        return AnswerError(f"the server gave {what} for a list of results", hint=_WRONG_MODEL)
-    names = one_line(", ".join(body), _EXCERPT) or "nothing"
-    return AnswerError(
-        f"the server's answer has no list of results; it has {names}", hint=_WRONG_MODEL
-    )
-
-
-def _another(kind: str) -> AnswerError:
-    return AnswerError(f"the server answered with {kind}, not with a ranking", hint=_WRONG_MODEL)
-
-
-def _score(item: Any, place: str, path: str | None) -> float:
-    stated = item
-    if isinstance(item, dict):
-        paths = _SCORES if path is None else (path,)
-        found = (at(item, name) for name in paths)
-        stated = next((value for value in found if value is not None), None)
-        if stated is None and "embedding" in item:
-            raise _another("embeddings")
-    if stated is None:
-        raise AnswerError(f"{place} has no score")
-    score = as_number(stated)
-    if score is None:
-        raise AnswerError(f"{place} has {shown(stated)} for a score, not a finite number")
-    return score
-
-
-def _lines(body: Any, paths: Sequence[str]) -> Iterator[str]:
-    """The texts at some paths, and in lists at them, each in one line."""
+def _find_lines(body: Any, paths: Sequence[str]) -> Iterator[str]:
+    """The texts at some paths, or in lists at these paths, each in one line."""
     for path in paths:
-        found = at(body, path)
+        found = value_at(body, path)
         for value in found if isinstance(found, list) else [found]:
-            if words := words_of(value):
+            if words := error_message(value):
                 yield words

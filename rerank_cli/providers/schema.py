@@ -1,7 +1,7 @@
-"""What is known of a provider: the shape of an entry of `providers.toml`, checked when it is read.
+"""The form of an entry in `providers.toml`, which pydantic checks.
 
-Templates are TOML values in which a string such as `$query` stands for a whole value; a key of
-which the value is not there is left out. Holds data, and does nothing with it.
+Templates are TOML values in which a string such as `$query` stands for a whole value. A key whose
+value is missing is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,16 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class StrictTable(BaseModel):
-    """A table in which every key must be one that is known."""
+    """A table that has no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Option(StrictTable):
-    """How an option of ours is spelled: the value of a `field`, or `values` with their own fields.
+    """How a provider takes one of our options.
 
-    Fields are dotted paths into the request. Numbers are from `least` to `most`.
+    The value goes into `field`, a dotted path in the body, or each of some `values` sets its own
+    fields. Numbers are between `least` and `most`.
     """
 
     field: str | None = None
@@ -33,17 +34,21 @@ class Option(StrictTable):
     most: int | None = None
 
 
-def _spelled(value: Any) -> Any:
+def _expand_option(value: Any) -> Any:
+    """An option that is only a string is the path of its field."""
     return {"field": value} if isinstance(value, str) else value
 
 
 class RequestTemplates(StrictTable):
-    """The templates of a request's parts.
+    """The templates of a request's parts, and the placeholders in them.
 
-    `body` may have `$model`, `$query`, `$queries` (the query as often as there are documents),
-    `$documents` and `$top_n`; `document` has `$text`, and is replaced by `record` (with `$id`,
-    `$title`, `$metadata`) for a document that has one of these, if that is not empty. `query` has
-    `$text`. `image` and `video` have `$url`, and are what such a document or query is.
+    body           `$model`, `$query`, `$queries` (the query as often as there are documents),
+                   `$documents`, `$top_n`
+    document       `$text`
+    record         `$text`, `$id`, `$title`, `$metadata`; if it is not empty, replaces `document`
+                   for documents that have one of the last three
+    query          `$text`
+    image, video   `$url`; for a document or a query that is one
     """
 
     body: Mapping[str, Any]
@@ -55,7 +60,7 @@ class RequestTemplates(StrictTable):
 
 
 class AnswerPaths(StrictTable):
-    """Where the answer has what, if the reader would not find it: see `responses.AnswerShape`."""
+    """Where an answer's parts are, if the reader would not find them: see `AnswerShape`."""
 
     results: str | None = None
     index: str | None = None
@@ -68,12 +73,15 @@ class AnswerPaths(StrictTable):
 
 
 class Limits(StrictTable):
-    """What a provider takes at most, as far as it says so.
+    """A provider's limits, as far as it states them.
 
-    `documents`, `tokens` and `bytes` are those of a request; with `query_each` the query counts
-    with each document, and `overhead` is what each takes besides, in bytes. `pair` is the tokens of
-    a query and a document, `document` those of a document alone, `characters` those of each text.
-    `chunks` says that longer documents are cut into chunks there, of which the best counts.
+    documents, tokens, bytes   of a request
+    query_each                 the query counts once for each document
+    overhead                   bytes that each document takes besides its text
+    pair                       tokens of a query and a document together
+    document                   tokens of a document alone
+    characters                 of each text
+    chunks                     the provider cuts longer documents into chunks, and the best counts
     """
 
     documents: Count | None = None
@@ -88,7 +96,7 @@ class Limits(StrictTable):
 
 
 class Tariff(StrictTable):
-    """What a million tokens or a thousand searches cost, and on which day that was read where."""
+    """The price of a million tokens or a thousand searches; `source` says where and when read."""
 
     amount: float
     currency: str
@@ -96,21 +104,28 @@ class Tariff(StrictTable):
     source: str
 
     def price_of(self, requests: int, tokens: int) -> Price:
-        """The price of so many requests, which have so many tokens in all."""
+        """The price of some requests that have `tokens` tokens in all."""
         units = tokens / 1e6 if self.per == "million tokens" else requests / 1e3
         return Price(round(units * self.amount, 6), self.currency, self.source)
 
 
 class Provider(StrictTable):
-    """One API, as it is for one of its models, and what the form of its requests is called.
+    """One API, as it is for one of its models.
 
-    `url` is where it is, None where that is the user's own, and `path` what follows; a segment
-    `$model` of it is the model's name, `$slug` the last part of that with `_` for `.`. `poll` is
-    where an answer that is not ready is fetched. `key` are the variables in which its key is looked
-    for, `account` the name under which `rerank config set-key` keeps it, and `keyless` says that it
-    need not have one. `authorization` is the header the key goes in and `scheme` the word before
-    it. `defaults` are options that are sent where the user gives none. `source` says where the
-    facts come from.
+    dialect         what the form of its requests is called
+    url             its base; None if each user has a server of their own
+    path            follows the base; its segment `$model` is the model's name, and `$slug` the last
+                    part of that name with `_` for `.`
+    versionless     the path has no version, and the base must have none
+    poll            where to fetch an answer that is not ready
+    account         the name for its key in `rerank config set-key`
+    key             environment variables that may hold the key
+    keyless         a key is not needed
+    authorization   the header of the key
+    scheme          the word before the key in that header
+    defaults        options to send if the user gives none
+    listwise        scores depend on the other documents of the request
+    source          where these facts come from
     """
 
     name: str
@@ -130,7 +145,7 @@ class Provider(StrictTable):
     source: str
     example: str
     request: RequestTemplates
-    options: Mapping[str, Annotated[Option, BeforeValidator(_spelled)]] = {}
+    options: Mapping[str, Annotated[Option, BeforeValidator(_expand_option)]] = {}
     defaults: Mapping[str, str] = {}
     answer: AnswerPaths = AnswerPaths()
     limits: Limits = Limits()

@@ -1,32 +1,34 @@
-"""Tokenizers for models whose own is not at hand: an estimate, and characters.
+"""Estimates tokens for models whose tokenizer is not on this machine; also counts characters.
 
-Knows no vocabulary. The estimate is made to be too high rather than too low: windows are cut by it,
-and what a service finds too long it cuts without a word. It was measured in windows of 64 estimated
-tokens against XLM-RoBERTa's tokenizer (bge), multilingual BERT's, Qwen's and English BERT's. Of the
-tokens that there are it counts, in the middle window and, in brackets, in the least:
+The estimate has no vocabulary. It should be too high rather than too low, because documents are cut
+by it, and a service may cut a text that is too long without saying so. It was measured in windows
+of 64 estimated tokens against the tokenizers of XLM-RoBERTa (bge), multilingual BERT, Qwen and
+English BERT. The figures are estimated tokens divided by true tokens, in the median window and, in
+brackets, in the lowest:
 
-- English and code 1.2 to 1.9 times as many (1.0), other languages in Latin letters 1.1 to 2.3 (0.9;
-  Welsh 1.0 and 0.8);
+- English and code 1.2 to 1.9 (1.0), other languages in Latin letters 1.1 to 2.3 (0.9; Welsh 1.0 and
+  0.8);
 - Russian, Arabic, Hebrew 1.2 to 2.0 (1.0), Chinese, Japanese, Korean 1.1 to 1.7 (1.0), Indic
-  scripts 1.1 to 1.4 of Qwen's (1.0) and two to five times the others';
+  scripts 1.1 to 1.4 for Qwen (1.0) and two to five for the others;
 - hex, numbers, identifiers, URLs, logs 1.0 to 1.9 (1.0), base64 1.0 to 1.2 (0.9), emoji 2.5 (2.1).
 
-It falls short for words of random small letters (0.7), for Chinese characters drawn at random (0.6
-of Qwen's), and for English BERT on Korean or on Cyrillic, Hebrew or Arabic letters (0.6).
+It is too low for words of random small letters (0.7), for random Chinese characters (0.6 for Qwen),
+and for English BERT on Korean or on Cyrillic, Hebrew or Arabic letters (0.6).
 """
 
 import re
 
 from rerank_cli.types import Tokens
 
-# The first alternative that fits decides; the look-behinds stand after the first letter of theirs,
-# so that the others are ruled out by that letter alone, which makes it twice as fast.
+# The first alternative that matches wins. Look-behinds stand after the first letter of their
+# alternative, so that this letter alone rules out the others; that makes it twice as fast.
 _PIECE = re.compile(
-    # Letters by threes. One after a digit or after a capital inside a word stands alone, as in
-    # hexadecimal and base64; beyond the sixth of a word, by twos, for words in no vocabulary.
+    # Letters by threes. A letter after a digit or after a capital inside a word is alone, as in
+    # hexadecimal and base64; beyond the sixth of a word, by twos, for words of no vocabulary.
     r"[a-z](?:(?<=[0-9].)|(?<=[0-9a-z][A-Z].)|(?<=[a-z]{6}.)[a-z]?|[a-z]{0,2})"
     r"|[A-Z](?:(?<=[0-9a-z].)|[a-z]{0,2})"
-    # White space, but for the single space that a word begins with: Qwen's digits take none.
+    # White space, except for the single space before a word. A space before a digit counts too,
+    # because Qwen's digits take none.
     r"|\s+(?=[0-9])|\s*[\r\n]|[^\S\r\n]{2,}|[^\S\r\n ]"
     r"|[0-9]"
     # Cyrillic as Russian has it, Arabic, Hebrew: by twos.
@@ -35,9 +37,9 @@ _PIECE = re.compile(
     r"|[\u05d0-\u05ea]{1,2}"
     r"|\S"
 )
-# Characters that are more than one token each, as vocabularies hold them as bytes, or as they break
-# up the word that they stand in: two at least, and of those the second list three.
-_TWO = re.compile(
+# Characters of two or more tokens each, because vocabularies hold them as bytes, or because they
+# break up their word. Those of `_THREE_TOKENS`, which are here too, have three.
+_TWO_TOKENS = re.compile(
     "["
     "\u00d0\u00de\u00f0\u00fe\u0100-\u017f\u0250-\u02ff"  # Icelandic, Czech, Latvian; phonetic
     "\u0386-\u0390\u03ac-\u03b0\u03ca-\u03ce"  # Greek with accents
@@ -52,25 +54,26 @@ _TWO = re.compile(
     "\U00010000-\U0010ffff"  # emoji and whatever else
     "]"
 )
-_THREE = re.compile("[\u0b00-\u0b7f\u0f00-\u0fff\U00010000-\U0010ffff]")  # Oriya, Tibetan, emoji
+# Oriya, Tibetan, emoji.
+_THREE_TOKENS = re.compile("[\u0b00-\u0b7f\u0f00-\u0fff\U00010000-\U0010ffff]")
 
 
 class EstimatedTokenizer:
-    """Tokens such as a multilingual reranker makes, or somewhat shorter ones.
+    """Makes about as many tokens as a multilingual reranker's tokenizer, or some more.
 
-    The tokens of a character that is more than one share its span; most spaces lie in none.
+    If a character has several tokens, they share its span; most spaces are in no span.
     """
 
     def encode(self, text: str) -> Tokens:
         spans = [match.span() for match in _PIECE.finditer(text)]
         if not text.isascii():
-            spans = [span for span in spans for _ in range(_weight(text[span[0]]))]
+            spans = [span for span in spans for _ in range(_token_count(text[span[0]]))]
         return Tokens(range(len(spans)), spans)
 
     def count(self, text: str) -> int:
         count = len(_PIECE.findall(text))
         if not text.isascii():
-            count += len(_TWO.findall(text)) + len(_THREE.findall(text))
+            count += len(_TWO_TOKENS.findall(text)) + len(_THREE_TOKENS.findall(text))
         return count
 
 
@@ -84,8 +87,8 @@ class CharacterTokenizer:
         return len(text)
 
 
-def _weight(char: str) -> int:
-    """How many tokens a character is that begins a piece; only one alone in its piece is many."""
-    if char.isascii() or not _TWO.match(char):
+def _token_count(char: str) -> int:
+    """How many tokens a piece has that begins with a character; only single ones have several."""
+    if char.isascii() or not _TWO_TOKENS.match(char):
         return 1
-    return 3 if _THREE.match(char) else 2
+    return 3 if _THREE_TOKENS.match(char) else 2

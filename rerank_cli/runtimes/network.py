@@ -136,7 +136,7 @@ def open_network(
     # Only opening a model imports what runs it.
     from rerank_cli.runtimes.onnxruntime_graph import may_be_gpu, open_graph
 
-    threads = engine.threads or machine.cores()
+    threads = engine.threads or machine.core_count()
     if engine.runtime is Runtime.OPENVINO:
         if engine.device is Device.CUDA:
             raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")

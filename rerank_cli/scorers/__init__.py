@@ -74,7 +74,7 @@ def open_scorer(
         raise UsageError(f"at least one thread is needed, not {runtime.threads}")
     if is_remote(model):
         return _open_remote(str(model), remote, instruction, chunks or ChunkOptions())
-    options = remote.only_remote
+    options = remote.provider_only_flags
     if model == BM25 and instruction is not None:
         options = ["--instruction", *options]
     if options:
@@ -110,17 +110,17 @@ def _open_remote(
     model: str, options: RemoteOptions, instruction: str | None, chunks: ChunkOptions
 ) -> Scorer:
     """Open a provider's model by `PROVIDER/MODEL`; a dry run sends nothing."""
-    from rerank_cli.providers.catalogue import table_of
-    from rerank_cli.providers.keys import credentials
+    from rerank_cli.providers.catalogue import find_table
+    from rerank_cli.providers.keys import find_credentials
 
     provider, _, name = model.partition("/")
-    table = table_of(provider, name)
+    table = find_table(provider, name)
     if not name:
         raise UsageError(
             f"{provider} needs the name of a model",
             hint=f"-m {provider}/{table['example']}, for example",
         )
-    allowed = credentials(table, options.headers, dry_run=options.dry_run)
+    allowed = find_credentials(table, options.headers, dry_run=options.dry_run)
 
     from rerank_cli.scorers.remote import DryRunScorer, open_remote  # and all that sends
 
@@ -141,10 +141,14 @@ def is_remote(model: str | None) -> bool:
     if is_path(model) or is_local(model):
         return False
 
-    from rerank_cli.providers.catalogue import is_provider, near
+    from rerank_cli.providers.catalogue import is_provider, similar_names
 
     provider, slash, name = model.partition("/")
-    if not is_provider(provider) and not os.path.exists(model) and (alike := near(provider)):
+    if (
+        not is_provider(provider)
+        and not os.path.exists(model)
+        and (alike := similar_names(provider))
+    ):
         meant = " or ".join(f"{near_name}{slash}{name}" for near_name in alike)
         raise UsageError(f"no model is called {model!r}", hint=f"did you mean {meant}?")
     return is_provider(provider)

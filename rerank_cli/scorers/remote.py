@@ -17,12 +17,12 @@ from urllib.parse import parse_qsl, urljoin, urlsplit
 from rerank_cli.errors import AnswerError, ProviderError, UsageError
 from rerank_cli.providers import Cutting, requests
 from rerank_cli.providers.catalogue import find_provider
-from rerank_cli.providers.client import Client, Reply, TooLarge
-from rerank_cli.providers.endpoints import Address, endpoint, is_loopback, shown
+from rerank_cli.providers.client import Client, Reply, RequestTooLarge
+from rerank_cli.providers.endpoints import Address, endpoint, is_loopback, public_url
 from rerank_cli.providers.keys import Credentials
 from rerank_cli.providers.options import RemoteOptions
-from rerank_cli.providers.requests import USUAL_DOCUMENTS, Outgoing, Request, RequestOptions
-from rerank_cli.providers.responses import Answer, parse, read
+from rerank_cli.providers.requests import DEFAULT_DOCUMENTS, Request, RequestBuilder, RequestOptions
+from rerank_cli.providers.responses import Answer, parse_body, read_answer
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, ChunkOptions
@@ -73,7 +73,7 @@ class RemoteScorer:
         self._names_documents = "$id" in provider.request.record.values()
         self._model = model
         self._request_options = request_options
-        self.outgoing = Outgoing(provider, model, request_options, info.tokenizer)
+        self.outgoing = RequestBuilder(provider, model, request_options, info.tokenizer)
         self._client = Client(address, options)
         self._senders = ThreadPoolExecutor(options.concurrency, thread_name_prefix="send")
         # Answers are read, and bodies made, by other threads than those that send.
@@ -92,7 +92,7 @@ class RemoteScorer:
         if problems := requests.find_problems(self.provider, options, self._model):
             raise UsageError("; ".join(problems))
         other = copy(self)
-        other.outgoing = Outgoing(self.provider, self._model, options, self.info.tokenizer)
+        other.outgoing = RequestBuilder(self.provider, self._model, options, self.info.tokenizer)
         return other
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -111,7 +111,7 @@ class RemoteScorer:
 
         The first request that fails for good ends the job: those not yet sent never are.
         """
-        wanted = self.outgoing.requests(pairs)
+        wanted = self.outgoing.build(pairs)
         notes = (*self.notes, *self._comparability(wanted))
         futures = [
             self._senders.submit(self._ask, request, keep, self.outgoing.body(request, keep))
@@ -144,11 +144,11 @@ class RemoteScorer:
 
     def exchange(self, pairs: Sequence[Pair]) -> Exchange:
         """Send a few pairs in one request, and tell all about the answer."""
-        request = self.outgoing.requests(pairs)[0]
+        request = self.outgoing.build(pairs)[0]
         reply = self._client.send(self.outgoing.body(request, None), request.tokens)
         scored = self._read(request, reply, None)
-        fields = names_in(parse(reply.content, reply.headers.get("content-type", "")))
-        return Exchange(self.address.shown, reply.seconds, fields, scored)
+        fields = names_in(parse_body(reply.content, reply.headers.get("content-type", "")))
+        return Exchange(self.address.public_url, reply.seconds, fields, scored)
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -178,12 +178,12 @@ class RemoteScorer:
         if not self.outgoing.is_too_large(request, len(body)):  # as far as is known by now
             try:
                 return [Answered(request, self._client.send(body, request.tokens))]
-            except TooLarge as error:
+            except RequestTooLarge as error:
                 self._count("refused")
                 if len(request.chunks) == 1:
                     raise _about(error, request.chunks[0]) from error
                 self._count("halved")
-                self.outgoing.learn(request, len(body), by_count=error.by_count)
+                self.outgoing.learn_limit(request, len(body), by_count=error.by_count)
         # The best of both are the best of all.
         return [
             answered
@@ -195,8 +195,8 @@ class RemoteScorer:
         self, request: Request, reply: Reply, keep: int | None, notes: Sequence[str] = ()
     ) -> Scored:
         try:
-            content = parse(reply.content, reply.headers.get("content-type", ""))
-            answer = read(
+            content = parse_body(reply.content, reply.headers.get("content-type", ""))
+            answer = read_answer(
                 content,
                 len(request.chunks),
                 shape=self.provider.answer.shape,
@@ -209,17 +209,17 @@ class RemoteScorer:
             trace = reply.trace_id
             told = f" (request {trace})" if trace else ""
             raise ProviderError(
-                self.address.cleaned(f"{self.provider.name}: {error}{told}"), hint=error.hint
+                self.address.redact(f"{self.provider.name}: {error}{told}"), hint=error.hint
             ) from error
         values: list[float | None] = [None] * len(request.chunks)
         for result in answer.results:
             values[result.index] = result.score
         self._count("requests", reply.tries)
         self._count("again", reply.tries - 1)
-        trace = self.address.cleaned(reply.trace_id or answer.id or "")
+        trace = self.address.redact(reply.trace_id or answer.id or "")
         trace_ids = [trace] if trace else []
         self._trace_ids += trace_ids
-        missing = max(0, request.wanted(keep) - len(answer.results))
+        missing = max(0, request.score_count(keep) - len(answer.results))
         return Scored(values, answer.usage, trace_ids, (*notes, *self._notes(answer)), missing)
 
     def _count(self, name: str, number: int = 1) -> None:
@@ -227,7 +227,7 @@ class RemoteScorer:
             self._counts[name] += number
 
     def _notes(self, answer: Answer) -> Sequence[str]:
-        notes = [f"{self.provider.name}: {self.address.cleaned(note)}" for note in answer.notes]
+        notes = [f"{self.provider.name}: {self.address.redact(note)}" for note in answer.notes]
         if self.info.scale == "probability" and any(
             not 0 <= result.score <= 1 for result in answer.results
         ):
@@ -375,7 +375,7 @@ def _address(
     url = endpoint(base, provider.path, model, versionless=provider.versionless)
     if options.insecure and not is_loopback(url):
         raise UsageError(
-            f"--insecure is for servers on this machine, and not for {shown(url)}",
+            f"--insecure is for servers on this machine, and not for {public_url(url)}",
             hint="SSL_CERT_FILE names a file with the certificates to trust",
         )
     poll = provider.poll
@@ -411,7 +411,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         if window is None and length is None:
             window = DEFAULT_WINDOW_TOKENS
     kinds = {"image": provider.request.image, "video": provider.request.video}
-    documents = limits.documents or USUAL_DOCUMENTS
+    documents = limits.documents or DEFAULT_DOCUMENTS
     return ScorerInfo(
         name=f"{provider.name}/{model}",
         revision="",
@@ -425,7 +425,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         estimated=options.tokenizer is None,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
         preferred_batch=documents * -(-_LEAST_BATCH // documents),  # requests that are full
-        max_pending_pairs=min(_MAX_PENDING_PAIRS, options.requests_under_way * documents),
+        max_pending_pairs=min(_MAX_PENDING_PAIRS, options.max_pending_requests * documents),
     )
 
 
@@ -472,7 +472,7 @@ class DryRunScorer:
         client: object = None,
     ) -> RequestsJob:
         """Plan the requests for some pairs, one after the other; done when it returns."""
-        for request in self.scorer.outgoing.requests(pairs):
+        for request in self.scorer.outgoing.build(pairs):
             body = self.scorer.outgoing.body(request, keep)
             self.first = self.first or body
             count = len(request.chunks)

@@ -12,7 +12,7 @@ from rerank_cli import RemoteOptions, Reranker
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.records import Fields, read_line
 from rerank_cli.providers import client as client_module
-from rerank_cli.providers.rate_limit import SPAN, Pace
+from rerank_cli.providers.rate_limit import SPAN_SECONDS, RateLimiter
 from rerank_cli.ranking import Selection
 from tests.conftest import Run
 from tests.support.asking import at
@@ -37,7 +37,7 @@ def failing(query: str, status: int) -> Plan:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(client_module, "_FIRST_WAIT_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.slow)])
@@ -74,14 +74,16 @@ def test_requests_keep_to_the_rate(rerank: Run, tmp_path: Path, monkeypatch: Any
 
     monkeypatch.setattr(
         client_module,
-        "Pace",
-        lambda rpm, tpm, **_: Pace(rpm, tpm, clock=clock, sleep=waits.append),
+        "RateLimiter",
+        lambda rpm, tpm, **_: RateLimiter(rpm, tpm, clock=clock, sleep=waits.append),
     )
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(100)])
     with serve("openai-like") as server:
         ran = rerank("batch", str(source), *at(server), "--rpm", "30", "--concurrency", "1")
     assert (ran.code, server.count) == (0, 100)
-    assert sum(waits) == pytest.approx(3 * SPAN, abs=2)  # 30 at once, and as many each minute
+    assert sum(waits) == pytest.approx(
+        3 * SPAN_SECONDS, abs=2
+    )  # 30 at once, and as many each minute
 
 
 def test_records_that_are_refused_end_nothing_however_many(rerank: Run, tmp_path: Path) -> None:

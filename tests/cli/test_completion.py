@@ -10,7 +10,7 @@ import pytest
 
 from rerank_cli.cli.completion import Shell, script
 from rerank_cli.models import names
-from rerank_cli.providers.catalogue import examples
+from rerank_cli.providers.catalogue import example_models
 from rerank_cli.render import Format
 from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
@@ -41,12 +41,12 @@ CASES = {
     "-f j": ("values", "json", "jsonl"),
     "-f x": ("values",),
     "--format=t": ("values", "--format=table", "--format=text", "--format=tsv", "--format=trec"),
-    "-m": ("values", *names(), *examples()),
+    "-m": ("values", *names(), *example_models()),
     "-m b": ("values", *(name for name in names() if name.startswith("b"))),
     "-m ./m": ("files",),
     "-n": ("values",),
     "--color a": ("values", "auto", "always"),
-    "-m coh": ("values", *(name for name in examples() if name.startswith("coh"))),
+    "-m coh": ("values", *(name for name in example_models() if name.startswith("coh"))),
     "--ch": ("values", "--chunk", "--chunk-tokens"),
     "--chunk-tokens 20 --ch": ("values", "--chunk"),
     "--no": ("values", "--no-offline", "--no-truncate-query", "--no-strict", "--no-lenient",

@@ -70,13 +70,13 @@ def test_why_a_model_is_not_prepared(
 
 
 def test_threads_and_why(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told(rerank)["processor"]["threads"] == machine.cores()
+    assert told(rerank)["processor"]["threads"] == machine.core_count()
     monkeypatch.setenv("RERANK_THREADS", "3")
     processor = told(rerank)["processor"]
-    assert (processor["threads"], processor["cores"]) == (3, machine.cores())
+    assert (processor["threads"], processor["cores"]) == (3, machine.core_count())
     assert "--threads" in processor["why"]
     monkeypatch.delenv("RERANK_THREADS")
-    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(machine, "core_count", lambda: 1)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert told(rerank)["processor"]["why"] == "of 8, by affinity or the container's quota"
 

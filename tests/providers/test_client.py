@@ -18,10 +18,10 @@ import pytest
 
 from rerank_cli.errors import ProviderError
 from rerank_cli.providers import client as client_module
-from rerank_cli.providers.client import Client, Reply, TooLarge
+from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address
 from rerank_cli.providers.options import RemoteOptions
-from rerank_cli.providers.rate_limit import Pace
+from rerank_cli.providers.rate_limit import RateLimiter
 from tests.conftest import Run
 from tests.support.asking import KEY, at, documents
 from tests.support.loopback import (
@@ -190,7 +190,7 @@ def test_waits_grow_differ_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> N
     with serve("openai-like", faults=Status(503)) as server:
         for drawn, share in ((0.0, 0.5), (1.0, 1.0)):
             chance = SimpleNamespace(uniform=lambda a, b, drawn=drawn: a + drawn * (b - a))
-            monkeypatch.setattr(client_module, "_CHANCE", chance)
+            monkeypatch.setattr(client_module, "_RANDOM", chance)
             client = InstantClient(server, retries=10)
             with pytest.raises(ProviderError):
                 client.send()
@@ -200,9 +200,9 @@ def test_waits_grow_differ_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_wait_that_one_is_told_of_holds_all() -> None:
     waits = list[float]()
-    pace = Pace(None, None, clock=lambda: 100 + sum(waits), sleep=waits.append)
-    pace.hold(5)
-    pace.hold(2)
+    pace = RateLimiter(None, None, clock=lambda: 100 + sum(waits), sleep=waits.append)
+    pace.pause(5)
+    pace.pause(2)
     assert [pace.wait(1), pace.wait(1)] == [5, 0]
     assert waits == [5]
 
@@ -263,13 +263,13 @@ def test_what_is_too_large_is_told_apart() -> None:
         Status(422, {"error": "batch size 33 > maximum allowed batch size 32"}),
         Status(500, {"error": {"message": "input is too large to process"}}),
     ):
-        with serve("openai-like", faults=fault) as server, pytest.raises(TooLarge):
+        with serve("openai-like", faults=fault) as server, pytest.raises(RequestTooLarge):
             InstantClient(server).send()
         assert server.count == 1
 
 
 def test_an_answer_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MOST_ANSWER", 1 << 20)
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1 << 20)
     assert count_tries(Huge(3)) == (1, "p: the answer is longer than 1 MB")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rerank_cli.errors import UsageError
-from rerank_cli.providers.endpoints import endpoint, is_loopback, origin, shown
+from rerank_cli.providers.endpoints import endpoint, is_loopback, origin, public_url
 
 STANDARD = "/v1/rerank"
 
@@ -74,7 +74,7 @@ def test_what_is_no_url_is_said(base: str, message: str) -> None:
 
 
 def test_what_may_be_secret_is_not_shown() -> None:
-    assert shown("https://me:secret@h:1/v1/rerank?key=secret#x") == "https://h:1/v1/rerank"
+    assert public_url("https://me:secret@h:1/v1/rerank?key=secret#x") == "https://h:1/v1/rerank"
 
 
 def test_servers_are_told_apart_by_scheme_host_and_port() -> None:

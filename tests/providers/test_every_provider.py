@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from rerank_cli.providers import client
-from rerank_cli.providers.catalogue import find_provider, names, own_file
+from rerank_cli.providers.catalogue import find_provider, provider_names, user_file
 from tests.conftest import Run
 from tests.support.asking import KEY, dialect_of
 from tests.support.loopback import DIALECTS, logit_of, score_of, serve
@@ -23,18 +23,18 @@ def arguments(provider: str, url: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def keys_and_no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST_POLL", 0.001)
-    for name in names():
+    monkeypatch.setattr(client, "_FIRST_POLL_SECONDS", 0.001)
+    for name in provider_names():
         for variable in find_provider(name).key:
             monkeypatch.setenv(variable, KEY)
 
 
 def test_every_dialect_is_spoken_by_a_provider() -> None:
-    spoken = {dialect_of(name) for name in names()}
+    spoken = {dialect_of(name) for name in provider_names()}
     assert spoken == set(DIALECTS)
 
 
-@pytest.mark.parametrize("provider", names())
+@pytest.mark.parametrize("provider", provider_names())
 def test_the_ranking_is_right(provider: str, rerank: Run) -> None:
     with serve(dialect_of(provider), key=KEY) as server:
         ran = rerank(*arguments(provider, server.url), "--json")
@@ -53,7 +53,7 @@ def test_the_ranking_is_right(provider: str, rerank: Run) -> None:
             assert result["relevance_score"] == result["raw_score"]
 
 
-@pytest.mark.parametrize("provider", names())
+@pytest.mark.parametrize("provider", provider_names())
 def test_only_the_best_are_asked_for(provider: str, rerank: Run) -> None:
     with serve(dialect_of(provider), key=KEY) as server:
         ran = rerank(*arguments(provider, server.url), "-n", "2")
@@ -65,7 +65,7 @@ def test_only_the_best_are_asked_for(provider: str, rerank: Run) -> None:
         assert 2 in asked
 
 
-@pytest.mark.parametrize("provider", names())
+@pytest.mark.parametrize("provider", provider_names())
 def test_a_wrong_key_is_told_in_the_servers_words_and_never_shown(
     provider: str, rerank: Run
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_wrong_key_is_told_in_the_servers_words_and_never_shown(
     assert all(KEY in str(request.headers) for request in server.requests)
 
 
-@pytest.mark.parametrize("provider", names())
+@pytest.mark.parametrize("provider", provider_names())
 def test_where_there_is_no_key_nothing_is_sent(
     provider: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +98,7 @@ def test_where_there_is_no_key_nothing_is_sent(
         assert f"rerank config set-key {entry.account}" in ran.err
 
 
-@pytest.mark.parametrize("provider", names())
+@pytest.mark.parametrize("provider", provider_names())
 def test_the_endpoint_is_found_from_any_part_of_it(provider: str, rerank: Run) -> None:
     entry = find_provider(provider)
     path = entry.path.replace("$model", entry.example)
@@ -119,7 +119,7 @@ def test_tei_has_no_version(rerank: Run) -> None:
     assert server.requests[0].path == "/rerank"
 
 
-@pytest.mark.parametrize("provider", names())
+@pytest.mark.parametrize("provider", provider_names())
 def test_check_says_what_came_back(provider: str, rerank: Run) -> None:
     with serve(dialect_of(provider), key=KEY) as server:
         ran = rerank("providers", "check", provider, "--base-url", server.url, "--json")
@@ -130,11 +130,11 @@ def test_check_says_what_came_back(provider: str, rerank: Run) -> None:
     assert len(found["scores"]) == 2
 
 
-@pytest.mark.parametrize("provider", names())
+@pytest.mark.parametrize("provider", provider_names())
 def test_what_is_shown_as_toml_is_the_entry_again(provider: str, rerank: Run) -> None:
     written = rerank("providers", "show", provider, "--toml").out
     table = tomllib.loads(written)[provider]
-    own_file().write_text(written.replace(f"[{provider}", "[mine"), encoding="utf-8")
+    user_file().write_text(written.replace(f"[{provider}", "[mine"), encoding="utf-8")
     mine = find_provider("mine").model_dump(exclude={"name", "aliases"})
     assert mine == find_provider(provider).model_dump(exclude={"name", "aliases"})
     assert table["docs"].startswith("https://")
@@ -146,7 +146,7 @@ def test_the_list_says_which_have_a_key(rerank: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("JINA_AI_API_KEY")
     monkeypatch.delenv("TEI_API_KEY")
     rows = {row.split("\t")[0]: row.split("\t") for row in rerank("providers").out.splitlines()}
-    assert list(rows) == names()
+    assert list(rows) == provider_names()
     assert rows["jina"][1:5] == ["not set", "", "standard", "unknown"]
     assert rows["tei"][1:5] == ["not needed", "32", "tei", "probability"]
     assert rows["cohere"][1:5] == ["set", "1000", "standard", "probability"]

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_cli.providers.failures import Failure, Remedy, failure, retry_after, words_of
+from rerank_cli.providers.failures import (
+    Failure,
+    Remedy,
+    error_message,
+    read_failure,
+    retry_after_seconds,
+)
 from tests.support.json_values import UNSAFE, VALUES
 
 
@@ -98,7 +104,7 @@ from tests.support.json_values import UNSAFE, VALUES
     ],
 )  # fmt: skip
 def test_the_words_in_every_shape_of_error(body: Any, words: str) -> None:
-    assert words_of(body) == words
+    assert error_message(body) == words
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,7 @@ def test_the_words_in_every_shape_of_error(body: Any, words: str) -> None:
 def test_any_answer_becomes_a_failure(
     status: int, headers: dict[str, str], content: bytes, expected: Failure
 ) -> None:
-    assert failure(status, headers, content) == expected
+    assert read_failure(status, headers, content) == expected
 
 
 SIZES = [
@@ -248,7 +254,7 @@ NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
     ],
 )
 def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers, NOW) == seconds
+    assert retry_after_seconds(headers, NOW) == seconds
 
 
 HEADERS = st.dictionaries(
@@ -266,16 +272,16 @@ HEADERS = st.dictionaries(
 def test_any_bytes_are_a_failure_of_one_line(
     status: int, headers: dict[str, str], content: bytes
 ) -> None:
-    failed = failure(status, headers, content)
+    failed = read_failure(status, headers, content)
     assert not UNSAFE.search(failed.message + (failed.request_id or ""))
     assert len(failed.message) <= 300
     assert failed.remedy in Remedy
-    wait = retry_after(headers, NOW)
+    wait = retry_after_seconds(headers, NOW)
     assert wait is None or wait >= 0
 
 
 @given(VALUES)
 def test_any_value_has_words_of_one_line_or_none(body: Any) -> None:
-    words = words_of(body)
+    words = error_message(body)
     assert not UNSAFE.search(words)
     assert len(words) <= 300

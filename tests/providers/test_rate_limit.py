@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.providers.rate_limit import SPAN, Pace
+from rerank_cli.providers.rate_limit import SPAN_SECONDS, RateLimiter
 
 
 class Clock:
@@ -29,8 +29,8 @@ class Clock:
         self.now += seconds
 
 
-def paced(clock: Clock, requests: int | None = None, tokens: int | None = None) -> Pace:
-    return Pace(requests, tokens, clock=clock, sleep=clock.sleep)
+def paced(clock: Clock, requests: int | None = None, tokens: int | None = None) -> RateLimiter:
+    return RateLimiter(requests, tokens, clock=clock, sleep=clock.sleep)
 
 
 def most_in_a_minute(sent: Sequence[tuple[float, int]]) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def test_no_minute_has_more_than_the_limits(
         clock.now += gap
         before = clock.now
         waited = pace.wait(size)
-        assert waited == clock.now - before <= SPAN + 1e-6
+        assert waited == clock.now - before <= SPAN_SECONDS + 1e-6
         sent.append((clock.now, min(size, tokens or size)))
     most_requests, most_tokens = most_in_a_minute(sent)
     assert requests is None or most_requests <= requests
@@ -76,7 +76,9 @@ def test_threads_share_the_limits(requests: int | None, tokens: int | None) -> N
     assert requests is None or most_requests <= requests
     assert tokens is None or most_tokens <= tokens
     # Nor are they held back more than the limits call for.
-    assert requests is None or tokens or sent[-1][0] - sent[0][0] == pytest.approx(19 * SPAN)
+    assert (
+        requests is None or tokens or sent[-1][0] - sent[0][0] == pytest.approx(19 * SPAN_SECONDS)
+    )
 
 
 def test_requests_go_at_once_until_the_limit_and_then_as_room_comes() -> None:
@@ -86,23 +88,23 @@ def test_requests_go_at_once_until_the_limit_and_then_as_room_comes() -> None:
     for _ in range(6):
         waits.append(pace.wait())
         clock.now += 1
-    assert waits == [0, 0, 0, SPAN - 3, 0, 0]
+    assert waits == [0, 0, 0, SPAN_SECONDS - 3, 0, 0]
 
 
 def test_a_request_of_more_tokens_than_a_minutes_waits_for_all_of_them() -> None:
     clock = Clock()
     pace = paced(clock, tokens=100)
     assert pace.wait(10_000) == 0
-    assert pace.wait(1) == SPAN
-    assert pace.wait(10_000) == SPAN
-    assert pace.wait(100) == SPAN
+    assert pace.wait(1) == SPAN_SECONDS
+    assert pace.wait(10_000) == SPAN_SECONDS
+    assert pace.wait(100) == SPAN_SECONDS
 
 
 def test_a_hold_makes_everybody_wait_and_the_longest_counts() -> None:
     clock = Clock()
     pace = paced(clock)
-    pace.hold(20)
-    pace.hold(5)
+    pace.pause(20)
+    pace.pause(5)
     clock.now += 4
     assert pace.wait() == 16
     assert pace.wait() == 0
@@ -110,17 +112,17 @@ def test_a_hold_makes_everybody_wait_and_the_longest_counts() -> None:
 
 def test_a_hold_reaches_who_waits_already() -> None:
     clock = Clock()
-    pace: Pace
+    pace: RateLimiter
 
     def sleep(seconds: float) -> None:
         if not clock.slept:
-            pace.hold(100)  # as if another thread had been told to retry after 100 seconds
+            pace.pause(100)  # as if another thread had been told to retry after 100 seconds
         clock.sleep(seconds)
 
-    pace = Pace(1, clock=clock, sleep=sleep)
+    pace = RateLimiter(1, clock=clock, sleep=sleep)
     pace.wait()
     assert pace.wait() == pytest.approx(100)
-    assert clock.slept == [SPAN, 100 - SPAN]
+    assert clock.slept == [SPAN_SECONDS, 100 - SPAN_SECONDS]
 
 
 def test_an_interrupted_wait_leaves_the_turn_to_others() -> None:
@@ -129,18 +131,18 @@ def test_an_interrupted_wait_leaves_the_turn_to_others() -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    pace = Pace(1, clock=clock, sleep=interrupt)
+    pace = RateLimiter(1, clock=clock, sleep=interrupt)
     pace.wait()
     with pytest.raises(KeyboardInterrupt):
         pace.wait()
-    clock.now += SPAN
+    clock.now += SPAN_SECONDS
     assert pace.wait() == 0
 
 
 @pytest.mark.parametrize("limits", [(0, None), (None, 0), (-1, 5)])
 def test_a_limit_of_nothing_makes_no_sense(limits: tuple[int | None, int | None]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        Pace(*limits)
+        RateLimiter(*limits)
 
 
 def test_without_limits_nobody_waits() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import AnswerError, ExitCode
 from rerank_cli.providers import responses
-from rerank_cli.providers.responses import Answer, AnswerShape, parse, read
+from rerank_cli.providers.responses import Answer, AnswerShape, parse_body, read_answer
 from tests.support.json_values import LEAVES, NAMES, UNSAFE, VALUES
 
 TWO = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.2}]
@@ -22,7 +22,7 @@ def pairs(answer: Answer) -> list[tuple[int, float]]:
 
 def refusal(body: Any, documents: int = 3, shape: AnswerShape | None = None) -> str:
     with pytest.raises(AnswerError) as raised:
-        read(body, documents, shape=shape or AnswerShape())
+        read_answer(body, documents, shape=shape or AnswerShape())
     assert raised.value.exit_code is ExitCode.SCORER
     message = str(raised.value)
     assert message.isprintable()
@@ -66,30 +66,36 @@ def with_document(document: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_every_dialect_is_read_in_its_own_order(body: Any) -> None:
-    assert pairs(read(body, 2)) == [(1, 0.9), (0, 0.2)]
-    assert pairs(read(parse(json.dumps(body).encode("utf-8-sig")), 2)) == [(1, 0.9), (0, 0.2)]
+    assert pairs(read_answer(body, 2)) == [(1, 0.9), (0, 0.2)]
+    assert pairs(read_answer(parse_body(json.dumps(body).encode("utf-8-sig")), 2)) == [
+        (1, 0.9),
+        (0, 0.2),
+    ]
 
 
 @pytest.mark.parametrize("field", ["scores", "results", "data"])
 def test_scores_alone_are_in_the_documents_order(field: str) -> None:
-    assert pairs(read({field: [0.1, "0.8", -3]}, 3)) == [(0, 0.1), (1, 0.8), (2, -3.0)]
-    assert pairs(read([{"score": 0.1}, {"score": 0.8, "id": "doc-b"}], 2)) == [(0, 0.1), (1, 0.8)]
+    assert pairs(read_answer({field: [0.1, "0.8", -3]}, 3)) == [(0, 0.1), (1, 0.8), (2, -3.0)]
+    assert pairs(read_answer([{"score": 0.1}, {"score": 0.8, "id": "doc-b"}], 2)) == [
+        (0, 0.1),
+        (1, 0.8),
+    ]
 
 
 @pytest.mark.parametrize("index", [2, 2.0, "2", " 2 "])
 def test_an_index_is_a_whole_number_of_any_spelling(index: Any) -> None:
-    assert pairs(read([{"index": index, "score": 1}], 3)) == [(2, 1.0)]
+    assert pairs(read_answer([{"index": index, "score": 1}], 3)) == [(2, 1.0)]
 
 
 @pytest.mark.parametrize("score", [-8.25, "-8.25", "-825e-2"])
 def test_a_score_of_any_scale_is_left_alone(score: Any) -> None:
-    assert pairs(read([{"index": 0, "score": score}], 1)) == [(0, -8.25)]
+    assert pairs(read_answer([{"index": 0, "score": score}], 1)) == [(0, -8.25)]
 
 
 def test_fewer_results_and_ties_are_not_its_business() -> None:
     tied = [{"index": 4, "score": 0.5}, {"index": 2, "score": 0.5}]
-    assert pairs(read({"results": tied}, 9)) == [(4, 0.5), (2, 0.5)]
-    assert pairs(read({"results": []}, 0)) == []
+    assert pairs(read_answer({"results": tied}, 9)) == [(4, 0.5), (2, 0.5)]
+    assert pairs(read_answer({"results": []}, 0)) == []
 
 
 def test_a_shape_says_where_things_are() -> None:
@@ -98,12 +104,15 @@ def test_a_shape_says_where_things_are() -> None:
         "answer": [{"list": [{"at": {"n": "2"}, "raw": 1.5, "score": 0.8}]}],
     }
     shape = AnswerShape(results="answer.0.list", index="at.n", score="raw", first_index=1)
-    assert pairs(read(body, 2, shape=shape)) == [(1, 1.5)]
-    assert pairs(read({"results": TWO}, 2, shape=AnswerShape(results="no.such"))) == [
+    assert pairs(read_answer(body, 2, shape=shape)) == [(1, 1.5)]
+    assert pairs(read_answer({"results": TWO}, 2, shape=AnswerShape(results="no.such"))) == [
         (1, 0.9),
         (0, 0.2),
     ]
-    assert pairs(read([0.5, 0.25], 2, shape=AnswerShape(score="raw"))) == [(0, 0.5), (1, 0.25)]
+    assert pairs(read_answer([0.5, 0.25], 2, shape=AnswerShape(score="raw"))) == [
+        (0, 0.5),
+        (1, 0.25),
+    ]
     assert refusal([{"index": 0, "score": 1}], 1, AnswerShape(score="raw")) == (
         "result 1 of 1 has no score"
     )
@@ -182,15 +191,13 @@ def test_an_index_that_is_no_documents(indices: list[Any], message: str) -> None
 def test_counting_from_one_is_noticed() -> None:
     counted = [{"index": str(index), "score": 1} for index in (3, 1, 2)]
     with pytest.raises(AnswerError, match="has index '3', and documents have 0 to 2") as raised:
-        read(counted, 3)
+        read_answer(counted, 3)
     assert "first_index = 1" in str(raised.value.hint)
-    assert [index for index, _ in pairs(read(counted, 3, shape=AnswerShape(first_index=1)))] == [
-        2,
-        0,
-        1,
-    ]
+    assert [
+        index for index, _ in pairs(read_answer(counted, 3, shape=AnswerShape(first_index=1)))
+    ] == [2, 0, 1]
     with pytest.raises(AnswerError) as raised:
-        read([{"index": 0, "score": 1}, {"index": 3, "score": 1}], 3)
+        read_answer([{"index": 0, "score": 1}, {"index": 3, "score": 1}], 3)
     assert raised.value.hint is None
     assert refusal([{"index": 0, "score": 1}], 3, AnswerShape(first_index=1)) == (
         "result 1 of 1 has index 0, and documents have 1 to 3"
@@ -218,12 +225,14 @@ def test_a_score_that_is_no_finite_number(score: Any, message: str) -> None:
 
 def test_scores_that_only_json_text_can_hold() -> None:
     for text in (b"1e400", b"NaN", b"-Infinity", b"9" * 400):
-        body = parse(b'{"results": [{"index": 0, "relevance_score": %s}]}' % text)
+        body = parse_body(b'{"results": [{"index": 0, "relevance_score": %s}]}' % text)
         assert "not a finite number" in refusal(body, 1)
 
 
 def test_a_null_score_leaves_room_for_another_name() -> None:
-    assert pairs(read([{"index": 0, "relevance_score": None, "score": 0.5}], 1)) == [(0, 0.5)]
+    assert pairs(read_answer([{"index": 0, "relevance_score": None, "score": 0.5}], 1)) == [
+        (0, 0.5)
+    ]
     assert "NaN" in refusal([{"index": 0, "relevance_score": math.nan, "score": 0.5}], 1)
 
 
@@ -263,7 +272,7 @@ SHAPES = st.builds(AnswerShape, PATHS, PATHS, PATHS, st.integers(-1, 2))
 
 def check_body(body: Any, documents: int, shape: AnswerShape) -> None:
     try:
-        answer = read(body, documents, shape=shape)
+        answer = read_answer(body, documents, shape=shape)
     except AnswerError as raised:
         message = str(raised)
     else:
@@ -327,16 +336,18 @@ def check(answer: Answer, documents: int) -> None:
     ],
 )  # fmt: skip
 def test_what_it_cost_is_one_flat_table(cost: dict[str, Any], counts: dict[str, int]) -> None:
-    assert read({"results": TWO, **cost}, 2).usage == counts
+    assert read_answer({"results": TWO, **cost}, 2).usage == counts
 
 
 def test_the_servers_name_for_a_request_and_its_warnings() -> None:
-    answer = read({"results": TWO, "id": "r-1\n", "request_id": "q", "warning": "old\x1b[m"}, 2)
+    answer = read_answer(
+        {"results": TWO, "id": "r-1\n", "request_id": "q", "warning": "old\x1b[m"}, 2
+    )
     assert (answer.id, answer.notes) == ("r-1", ("old␛[m",))
     meta = {"warnings": ["use v2", "", None, {"message": "soon gone"}, "use v2"]}
-    answer = read({"results": TWO, "id": 7, "request_id": "q", "meta": meta}, 2)
+    answer = read_answer({"results": TWO, "id": 7, "request_id": "q", "meta": meta}, 2)
     assert (answer.id, answer.notes) == ("q", ("use v2", "soon gone"))
-    assert read(TWO, 2).id is None
+    assert read_answer(TWO, 2).id is None
 
 
 @pytest.mark.parametrize(
@@ -370,21 +381,21 @@ def test_the_servers_name_for_a_request_and_its_warnings() -> None:
 )
 def test_what_is_no_json_is_named(content: bytes, kind: str, message: str) -> None:
     with pytest.raises(AnswerError) as raised:
-        parse(content, kind)
+        parse_body(content, kind)
     assert str(raised.value) == message
 
 
 def test_json_is_read_whatever_its_type_and_encoding() -> None:
-    assert parse(b"[1]", "text/html") == [1]
-    assert parse("\ufeff[1]".encode()) == [1]
-    assert parse('["é"]'.encode("utf-16-le")) == ["é"]
-    assert parse(b'["cut\xc3"]') == ["cut\ufffd"]
+    assert parse_body(b"[1]", "text/html") == [1]
+    assert parse_body("\ufeff[1]".encode()) == [1]
+    assert parse_body('["é"]'.encode("utf-16-le")) == ["é"]
+    assert parse_body(b'["cut\xc3"]') == ["cut\ufffd"]
 
 
 def test_a_page_of_comments_is_looked_at_in_no_time() -> None:
     for content in (b"<!--" + b"--><!--" * 9999, b"<title" * 9999, b"<" * 99_999):
         with pytest.raises(AnswerError):
-            parse(content, "text/html")
+            parse_body(content, "text/html")
 
 
 @given(
@@ -394,7 +405,7 @@ def test_a_page_of_comments_is_looked_at_in_no_time() -> None:
 def test_any_bytes_are_a_value_or_an_error(content: bytes, kind: str) -> None:
     message = ""
     try:
-        json.dumps(parse(content, kind))
+        json.dumps(parse_body(content, kind))
     except AnswerError as raised:
         message = str(raised)
     assert not UNSAFE.search(message)
@@ -406,7 +417,7 @@ def test_a_deep_value_is_an_error(opening: str) -> None:
     for depth in (20, 200, 900, 20_000):
         closing = "".join({"[": "]", "{": "}"}.get(char, "") for char in opening)[::-1]
         with pytest.raises(AnswerError):
-            read(parse(f"{opening * depth}1{closing * depth}".encode()), 2)
+            read_answer(parse_body(f"{opening * depth}1{closing * depth}".encode()), 2)
 
 
 ECHOED = [
@@ -423,20 +434,22 @@ def test_results_without_an_index_are_told_by_their_texts() -> None:
         [{**one, "document": one["document"]["text"]} for one in ECHOED],  # type: ignore[index]
         [{"text": one["document"]["text"], "score": one["relevance_score"]} for one in ECHOED],  # type: ignore[index]
     ):
-        answer = read({"results": results}, 3, texts=texts)
+        answer = read_answer({"results": results}, 3, texts=texts)
         assert [(one.index, one.score) for one in answer.results] == [(2, 1.0), (1, 0.9), (0, 0.8)]
-    twice = read([{"text": "a", "score": 2}, {"text": "a", "score": 1}], 3, texts=["a", "b", "a"])
+    twice = read_answer(
+        [{"text": "a", "score": 2}, {"text": "a", "score": 1}], 3, texts=["a", "b", "a"]
+    )
     assert [one.index for one in twice.results] == [0, 2]
     with pytest.raises(AnswerError, match="texts that were not sent"):
-        read(ECHOED, 3, texts=["alpha", "beta", "delta"])
+        read_answer(ECHOED, 3, texts=["alpha", "beta", "delta"])
     # Texts that the server changed tell nothing, and then results are one for each in order.
-    assert [one.index for one in read(ECHOED, 3, texts=["x", "y", "z"]).results] == [0, 1, 2]
+    assert [one.index for one in read_answer(ECHOED, 3, texts=["x", "y", "z"]).results] == [0, 1, 2]
 
 
 def test_an_id_is_no_index_where_documents_have_ids() -> None:
     results = [{"id": "2", "score": 0.9}, {"id": "0", "score": 0.5}, {"id": "1", "score": 0.1}]
-    assert [one.index for one in read(results, 3).results] == [2, 0, 1]
-    assert [one.index for one in read(results, 3, own_ids=True).results] == [0, 1, 2]
+    assert [one.index for one in read_answer(results, 3).results] == [2, 0, 1]
+    assert [one.index for one in read_answer(results, 3, own_ids=True).results] == [0, 1, 2]
 
 
 SCORES = st.floats() | st.integers(0, 1) | st.none() | st.just("0.5")
@@ -451,7 +464,7 @@ RESULTS = st.lists(
 
 def outcome(body: Any) -> Answer | str:
     try:
-        return read(body, 4)
+        return read_answer(body, 4)
     except AnswerError as error:
         return str(error)
 
@@ -461,5 +474,5 @@ def outcome(body: Any) -> Answer | str:
 def test_results_as_most_are_read_as_all_are(body: Any) -> None:
     quickly = outcome(body)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(responses, "_plain", lambda *_: None)
+        patch.setattr(responses, "_read_plain", lambda *_: None)
         assert outcome(body) == quickly

@@ -286,7 +286,7 @@ def test_as_many_runs_at_once_as_there_are_threads_longest_first(threads: int) -
 
 
 def test_all_cores_are_used_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rerank_cli.machine.cores", lambda: 5)
+    monkeypatch.setattr("rerank_cli.machine.core_count", lambda: 5)
     scorer = open_scorer(str(MODELS / "bert"))
     assert scorer._scheduler.threads == 5  # type: ignore[attr-defined]
 

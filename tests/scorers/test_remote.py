@@ -34,8 +34,8 @@ MANY = [f"line {number} of a refund" for number in range(5000)]
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for hardly anything before a request is sent again."""
-    monkeypatch.setattr(client, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(client, "_MOST_WAIT", 0.01)
+    monkeypatch.setattr(client, "_FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(client, "_MAX_WAIT_SECONDS", 0.01)
     for variable in ("CO_API_KEY", "DASHSCOPE_API_KEY", "JINA_API_KEY", "CRAZYROUTER_API_KEY"):
         monkeypatch.setenv(variable, "key")
 

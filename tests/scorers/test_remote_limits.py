@@ -78,7 +78,7 @@ def test_many_documents_are_one_ranking(rerank: Run) -> None:
 def test_a_fifth_of_requests_fails_and_nothing_is_lost_or_doubled(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(client_module, "_FIRST_WAIT_SECONDS", 0.001)
     busy = Status(429, headers={"retry-after-ms": "5"})
     failing: list[Fault] = [busy, Status(503), Close(), CloseHalfway(), Status(500)]
     # Chance as it comes of these seeds answers no request twice with 500, which would be final.
@@ -268,7 +268,7 @@ def test_scores_that_a_request_lacks_are_told_though_others_make_up_the_number(
 def test_images_are_sent_a_few_at_a_time(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rerank_cli.providers.requests._USUAL_MEDIA", 30_000)
+    monkeypatch.setattr("rerank_cli.providers.requests._DEFAULT_MEDIA_BYTES", 30_000)
     for number in range(10):
         (tmp_path / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(6000))
     records = lines([json.dumps({"image": str(tmp_path / f"{n}.png")}) for n in range(10)])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.providers.catalogue import find_provider, names
+from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.conftest import Outcome, Run
 from tests.support.asking import at, dialect_of, documents
 from tests.support.loopback import Server, serve
@@ -16,7 +16,7 @@ QWEN = "siliconflow/Qwen/Qwen3-Reranker-8B"
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in names():
+    for name in provider_names():
         for variable in find_provider(name).key:
             monkeypatch.setenv(variable, "key")
 

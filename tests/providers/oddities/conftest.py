@@ -3,18 +3,18 @@
 import pytest
 
 from rerank_cli.providers import client
-from rerank_cli.providers.catalogue import find_provider, names
+from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.providers.oddities.asking import KEY
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in names():
+    for name in provider_names():
         for variable in find_provider(name).key:
             monkeypatch.setenv(variable, KEY)
 
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(client, "_FIRST_POLL", 0.001)
+    monkeypatch.setattr(client, "_FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(client, "_FIRST_POLL_SECONDS", 0.001)

@@ -3,6 +3,7 @@
 What is measured, and how it is written, is in `evaluation`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rerank_cli.atomic_files import OutputFile
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.terminal import Terminal
 
 app = make_app()
@@ -154,9 +156,13 @@ def evaluate(
             runs=runs,
             output=output,
             as_json=as_json,
+            runtime=options.runtime_options(ctx),
+            remote=options.remote_options(ctx),
+            # A query is cut, and a document has as many chunks whoever scores them.
+            chunks=replace(
+                options.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
+            ),
         ),
-        options.runtime_options(ctx),
-        options.remote_options(ctx),
         Terminal.current(to_file=not output.is_stdout),
     )
     return ExitCode.OK

@@ -32,10 +32,7 @@ from rerank_cli.evaluation.run import (
 )
 from rerank_cli.evaluation.table import draw_report, forecast
 from rerank_cli.progress import show_progress, status_line
-from rerank_cli.providers.options import RemoteOptions
-from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import BM25
 from rerank_cli.terminal import (
     PipeClosed,
@@ -90,43 +87,40 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
             )
 
 
-def run_evaluation(
-    wanted: EvalOptions, runtime: RuntimeOptions, remote: RemoteOptions, terminal: Terminal
-) -> None:
+def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     """Evaluate what a command line asks for, and write the results."""
-    for file in (wanted.output, wanted.per_query):
+    for file in (options.output, options.per_query):
         if file is not None:
             file.check()
-    measures = parse_measures(wanted.measures or DEFAULT_MEASURES)
-    # A query is cut, and a document has as many chunks everywhere as one that `rank` is given.
-    chunks = ChunkOptions(max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True)
-    systems = [read_system(text, runtime, chunks) for text in wanted.models]
-    if remote.base_url and not any(system.is_remote for system in systems):
+    measures = parse_measures(options.measures or DEFAULT_MEASURES)
+    systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
+    if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
     with ExitStack() as stack:
-        rerankers = {system: stack.enter_context(open_system(system, remote)) for system in systems}
-        warn_of_windows(wanted, rerankers, terminal)
-        _evaluate(wanted, measures, rerankers, remote, terminal)
+        rerankers = {
+            system: stack.enter_context(open_system(system, options.remote)) for system in systems
+        }
+        warn_of_windows(options, rerankers, terminal)
+        _evaluate(options, measures, rerankers, terminal)
 
 
 def _evaluate(
-    wanted: EvalOptions,
+    options: EvalOptions,
     measures: Mapping[str, Any],
     rerankers: Mapping[System, Reranker],
-    remote: RemoteOptions,
     terminal: Terminal,
 ) -> None:
     """Read the sets, score them by every system, measure and write."""
     tasks = [
-        task_of(collection, wanted.depths[-1], wanted.sample, wanted.seed)
-        for collection in read_collections(wanted)
+        task_of(collection, options.depths[-1], options.sample, options.seed)
+        for collection in read_collections(options)
     ]
     for task in tasks:
         for note in task.notes:
             terminal.warn(f"{task.name}: {note}")
     jobs_by_task = {
         task.name: [
-            SystemJobs(task, system, reranker, wanted.depths, system_stamp(system, remote))
+            SystemJobs(task, system, reranker, options.depths, system_stamp(system, options.remote))
             for system, reranker in rerankers.items()
         ]
         for task in tasks
@@ -134,44 +128,44 @@ def _evaluate(
     every_system = chain.from_iterable(jobs_by_task.values())
     jobs = [job for system in every_system for job in system.jobs.values()]
     run_jobs(jobs, terminal)
-    sets = [_measure(task, jobs_by_task[task.name], measures, wanted) for task in tasks]
-    _write(sets, wanted, terminal, list(measures))
+    sets = [_measure(task, jobs_by_task[task.name], measures, options) for task in tasks]
+    _write(sets, options, terminal, list(measures))
     warn_of_scores(jobs, terminal)
     for job in jobs:
         job.close()
 
 
 def _measure(
-    task: Task, systems: Sequence[SystemJobs], measures: Mapping[str, Any], wanted: EvalOptions
+    task: Task, systems: Sequence[SystemJobs], measures: Mapping[str, Any], options: EvalOptions
 ) -> SetRows:
     """The rows of one task: the first order, BM25, each system at each depth, the best order."""
-    rows = RowBuilder(task, measures, wanted.seed, condensed=wanted.condensed)
+    rows = RowBuilder(task, measures, options.seed, condensed=options.condensed)
     table = [rows.first]
-    if BM25 not in (task.first, *wanted.models):
+    if BM25 not in (task.first, *options.models):
         table.append(rows.baseline(BM25, score_by_bm25(task)))
-    table += [rows.reranked(jobs.job(depth), depth) for jobs in systems for depth in wanted.depths]
+    table += [rows.reranked(jobs.job(depth), depth) for jobs in systems for depth in options.depths]
     return SetRows(task, [*table, rows.oracle()])
 
 
 def _write(
-    sets: Sequence[SetRows], wanted: EvalOptions, terminal: Terminal, measures: Sequence[str]
+    sets: Sequence[SetRows], options: EvalOptions, terminal: Terminal, measures: Sequence[str]
 ) -> None:
     """Write runs, figures per query, and the table or JSON."""
-    means = mean_rows(sets, wanted.seed)
+    means = mean_rows(sets, options.seed)
     comparison = None
-    if wanted.compare is not None:
-        first, second = wanted.compare
+    if options.compare is not None:
+        first, second = options.compare
         names = first.strip(), second.strip()
-        comparison = compare_systems(names, wanted.depths[-1], sets, measures[0], wanted.seed)
-    if wanted.runs:
-        write_runs(wanted.runs, sets)
-    if wanted.per_query is not None:
+        comparison = compare_systems(names, options.depths[-1], sets, measures[0], options.seed)
+    if options.runs:
+        write_runs(options.runs, sets)
+    if options.per_query is not None:
         with suppress(PipeClosed):  # whoever reads has enough
-            wanted.per_query.write(lines_per_query(sets), terminal)
+            options.per_query.write(lines_per_query(sets), terminal)
     content = (
-        [format_json(report_object(sets, means, comparison, wanted.seed))]
-        if wanted.as_json
+        [format_json(report_object(sets, means, comparison, options.seed))]
+        if options.as_json
         else draw_report(sets, means, comparison, measures, terminal)
     )
     with suppress(PipeClosed):
-        wanted.output.write(content, terminal)
+        options.output.write(content, terminal)

@@ -299,6 +299,7 @@ class EvalOptions:
     sample, seed                  how many queries of each set, and what is drawn at random
     output, as_json               where the table or the JSON goes
     per_query, runs               where figures by query and runs go, if they are wanted
+    runtime, remote, chunks       how models are run, and how documents are cut
     """
 
     datasets: Sequence[Path]
@@ -316,6 +317,9 @@ class EvalOptions:
     runs: Path | None
     output: OutputFile
     as_json: bool
+    runtime: RuntimeOptions
+    remote: RemoteOptions
+    chunks: ChunkOptions
 
 
 class SystemJobs:

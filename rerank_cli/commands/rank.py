@@ -20,7 +20,7 @@ from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields
-from rerank_cli.inputs.source import Reading
+from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.text import envelope_of
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
@@ -50,7 +50,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     query, inputs = read_arguments(ctx)
     inputs.check()
     selection = options.selection(ctx)
-    if inputs.single_file:
+    if inputs.is_single_file:
         selection = replace(selection, passages=True)
     style = _style(ctx, terminal, passages=selection.passages)
     WRITERS[style.format_].check_sources(inputs, style)
@@ -58,9 +58,9 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     progress.lap(progress.STARTING)
     scorer = _wait_until_open(opening, terminal)
     progress.lap(progress.OPENING)
-    inputs.read_for(scorer.info)
+    inputs.set_scorer(scorer.info)
     if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
-        inputs.spool = cache_directory()
+        inputs.copy_folder = cache_directory()
     with Reranker(scorer, chunks=options.chunk_options(ctx)) as reranker:
         ranking, failure = _rank(
             query, inputs, reranker, selection, terminal, on_error=given["on_error"]
@@ -97,8 +97,8 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
     names that cannot be read.
     """
     given = ctx.params
-    reading = _reading(ctx)
-    reading.check()
+    read_options = _read_options(ctx)
+    read_options.check()
     if given["query"] is not None and given["query_file"] is not None:
         raise UsageError("--query and --query-file both give a query", hint="give one of them")
     query, paths = given["query"], list(given["arguments"] or [])
@@ -120,21 +120,21 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
     inputs = Inputs(
         texts=[_decode(text) for text in texts],
         paths=paths,
-        listed=[] if names_file is None else read_names(names_file, null=given["null"]),
+        listed_paths=[] if names_file is None else read_names(names_file, null=given["null"]),
         recursive=given["recursive"],
-        reading=reading,
+        options=read_options,
     )
     return query, inputs
 
 
-def _reading(ctx: typer.Context) -> Reading:
+def _read_options(ctx: typer.Context) -> ReadOptions:
     """How the input is read."""
     given = ctx.params
     # Where files are looked for or paths are written NUL ends those, and lines are lines.
     has_names = given["recursive"] or given["files_from"] is not None
     format_ = options.output_format(ctx)
     has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
-    return Reading(
+    return ReadOptions(
         unit=given["unit"],
         input_format=given["input_format"],
         fields=TextFields(given["field"] or [], given["id_field"]),
@@ -331,8 +331,8 @@ def _say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
     """Say for --verbose what the input took, and what there was that is not in it."""
     if skipped := left_out(inputs):
         terminal.say(f"left out of folders and lists: {skipped}")
-    if inputs.spooled:
-        size = format_size(inputs.spooled)
+    if inputs.copied_bytes:
+        size = format_size(inputs.copied_bytes)
         terminal.say(f"{size} copied to disk, to be gone through twice")
 
 

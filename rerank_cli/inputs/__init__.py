@@ -1,1 +1,9 @@
-"""Reading: from names, folders and pipes to documents. `documents.Inputs` is the whole of it."""
+"""Arguments, files, folders and pipes to documents.
+
+    documents.Inputs  the documents of a run: uses all modules below
+    files             paths, lists and folders to sources
+    source            an open source to documents
+    text, records     its content to lines, paragraphs and records
+    conversion, grep  other formats: HTML, PDF and DOCX; the output of grep and rg
+    trec              the files of BEIR and TREC collections
+"""

@@ -1,7 +1,7 @@
-"""Reads documents from arguments, files, folders and standard input, one source after the other.
+"""`Inputs`: the documents of arguments, files, folders and standard input, in their order.
 
-Opens the sources and answers for those that cannot be read; `finding` finds them and `sources`
-reads one. Scores and drops nothing.
+Opens each source, and reports those that cannot be read. A pipe that must be read twice is copied
+to disk.
 """
 
 import io
@@ -21,66 +21,25 @@ from rerank_cli.errors import InputError, MissingExtra, OutputError
 from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import SourceList, SourcePath, find_sources, read_error
-from rerank_cli.inputs.source import BinarySource, Reading, Source
+from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.media import HEAD_BYTES, is_image
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
-MEMORY = 1 << 20  # bytes
-
-
-class Replayed:
-    """A stream that can be gone through again: one with a place to go back to, or a copy of it.
-
-    `spooled` is the size of the copy on disk in bytes, and 0 where none was needed. Raises
-    `OutputError` where there is no room for it.
-    """
-
-    def __init__(self, stream: BinaryIO, directory: Path) -> None:
-        self.spooled = 0
-        self._stream = stream
-        if stream.seekable():
-            self._start = stream.tell()
-            return
-        self._start = 0
-        first = stream.read(MEMORY)
-        if len(first) < MEMORY:
-            self._stream = io.BytesIO(first)
-            return
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as we do
-            weakref.finalize(self, copy.close)
-            copy.write(first)
-            shutil.copyfileobj(stream, copy, MEMORY)
-            copy.flush()
-        except OSError as error:
-            raise OutputError(
-                f"cannot keep a copy of the input in {directory}: {error.strerror}",
-                hint="BM25 goes through it twice: give it a file, or set RERANK_HOME to a directory"
-                " with room",
-            ) from error
-        self.spooled = copy.tell()
-        self._stream = copy
-
-    def again(self) -> BinaryIO:
-        """The stream, at its beginning."""
-        self._stream.seek(self._start)
-        return self._stream
-
-
-BINARY = "binary"
+BINARY = "binary"  # a reason to skip a file, as are these
 NEEDS_EXTRA = {extra: f"in need of the extra {extra}" for extra in formats_by_extra()}
+_MEMORY_BYTES = 1 << 20  # of a pipe, before its copy goes to disk
 
 
 @dataclass(slots=True)
-class Report:
-    """What there is to say of what was read; begun anew each time the inputs are gone through.
+class InputReport:
+    """What the user should know about the input. Each pass through the inputs starts a new one.
 
-    `undecodable` counts the documents with bytes that are not of their encoding, which were
-    replaced in the text and are kept in `raw`. `binary` names the sources that are no text and
-    were named, `skipped` counts what was left out of folders and lists, by reason, and `problems`
-    are those of them that could not be read. `envelopes` are the different ones met.
+    skipped      the number of files of folders and lists that were left out, by reason
+    problems     the errors of files of folders and lists that could not be read
+    undecodable  the number of documents with undecodable bytes; `raw` has these unchanged
+    binary       the sources that the user named and that are not text
+    envelopes    the envelopes of the sources, as a set in the order of the input
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -91,93 +50,94 @@ class Report:
 
     @property
     def unreadable(self) -> bool:
-        """Whether something was left out because of what it holds, and not of what it is called."""
+        """Whether a file was left out because of its content, and not because of its name."""
         return any(self.skipped[reason] for reason in (BINARY, *NEEDS_EXTRA.values()))
 
 
 @dataclass(slots=True)
 class Inputs:
-    """The documents of one run, in order: `texts` as they are, then those in `paths` and `listed`.
+    """The documents of one run, in order. Call `check` first; then iterate.
 
-    A path of `-` is standard input. With `recursive` a folder stands for the files in it. What is
-    wrong with one of `paths` is an error, with one of `listed` or of a folder a problem that is
-    reported. `check` comes first; then the documents can be gone through, and more than once if
-    there is a `spool`, a folder for copies of what comes through pipes.
+    texts         documents that are given directly
+    paths         files that the user named, and `-` for standard input; errors in these are raised
+    listed_paths  files of a list; errors in these and in folders are reported
+    recursive     whether a folder stands for the files in it
+    copy_folder   where pipes are copied, so that they can be read again; None if they are read once
     """
 
     texts: Sequence[str] = ()
     paths: Sequence[str] = ()
-    listed: Sequence[str] = ()
+    listed_paths: Sequence[str] = ()
     recursive: bool = False
-    reading: Reading = field(default_factory=Reading)
-    spool: Path | None = None
-    report: Report = field(default_factory=Report, init=False)
-    _found: SourceList = field(default_factory=SourceList, init=False)
-    _replayed: dict[str, Replayed] = field(default_factory=dict, init=False)
-    _done: int = field(default=0, init=False)  # bytes of the files before the one being read
-    _given: int = field(default=0, init=False)  # of that one, what its documents came to
+    options: ReadOptions = field(default_factory=ReadOptions)
+    copy_folder: Path | None = None
+    report: InputReport = field(default_factory=InputReport, init=False)
+    _sources: SourceList = field(default_factory=SourceList, init=False)
+    _streams: dict[str, "ReplayableStream"] = field(default_factory=dict, init=False)
+    _finished_bytes: int = field(default=0, init=False)  # of the files that were read whole
+    _document_bytes: int = field(default=0, init=False)  # of the documents of the current file
     _tell: Callable[[], int] | None = field(default=None, init=False)
 
     def check(self) -> None:
-        """Find the sources before anything is scored; raises `InputError`."""
-        self._found = find_sources(self.paths, self.listed, recursive=self.recursive)
+        """Find the sources; raises `InputError`."""
+        self._sources = find_sources(self.paths, self.listed_paths, recursive=self.recursive)
 
-    def read_for(self, scorer: ScorerInfo) -> None:
-        """Read what a scorer can read: images are documents for one that reads images."""
-        self.reading = replace(self.reading, scorer=scorer)
+    def set_scorer(self, scorer: ScorerInfo) -> None:
+        """Tell what will score the documents: images are documents if it reads them."""
+        self.options = replace(self.options, scorer=scorer)
 
     @property
-    def single_file(self) -> bool:
-        """Whether this is exactly one document, a whole file: then its passages are ranked."""
-        if len(self._found.places) != 1 or self.texts:
+    def is_single_file(self) -> bool:
+        """Whether there is exactly one document, a whole file. Its passages are ranked then."""
+        if len(self._sources.places) != 1 or self.texts:
             return False
-        path = self._found.places[0].path
-        return self.reading.kinds(path, stream=_is_stream(path))[1] is Unit.FILE
+        path = self._sources.places[0].path
+        return self.options.format_and_unit(path, stream=_is_stream(path))[1] is Unit.FILE
 
     @property
-    def nameless(self) -> bool:
-        """Whether some documents are from no file whose name is known."""
-        piped = any(place.path == STDIN for place in self._found.places)
-        return bool(self.texts) or (piped and not self.reading.grep)
+    def has_unnamed(self) -> bool:
+        """Whether some documents come from no file with a known name."""
+        has_stdin = any(place.path == STDIN for place in self._sources.places)
+        return bool(self.texts) or (has_stdin and not self.options.grep)
 
     def envelopes(self) -> list[tuple[str, Envelope]]:
-        """The name and envelope of each file that was named, where one of them is a table.
+        """The name and envelope of each file that the user named, if one of them is a table.
 
-        Reads no more of them than their first records; raises `InputError` for those it cannot.
+        Reads only their first records. Raises `InputError`.
         """
-        places = [p for p in self._found.places if p.named and not _is_stream(p.path)]
-        if not any(self.reading.is_table(place.path) for place in places):
+        places = [p for p in self._sources.places if p.named and not _is_stream(p.path)]
+        if not any(self.options.is_table(place.path) for place in places):
             return []
         return [(place.path, self._envelope_of(place.path)) for place in places]
 
     def _envelope_of(self, path: str) -> Envelope:
-        if not self.reading.is_table(path):
+        if not self.options.is_table(path):
             return Envelope()
-        with self._opened(path) as stream:
-            source = Source(path, self.reading, stream, stream=False)
+        with self._open(path) as stream:
+            source = SourceReader(path, self.options, stream, stream=False)
             next(source.documents(), None)
             return source.envelope
 
     @property
     def share(self) -> float | None:
-        """How much has been read, of what can be known beforehand: 0 to 1, or None."""
-        if not self._found.size:
+        """The share of the input's bytes that was read, 0 to 1; None if there is a stream."""
+        if not self._sources.size:
             return None
-        # What has been read is a buffer ahead of the documents; compressed, it is less than they.
-        current = min(self._tell(), self._given) if self._tell else 0
-        return min(1.0, (self._done + current) / self._found.size)
+        # Reading is a buffer ahead of the documents. Compressed input is smaller than these.
+        current = min(self._tell(), self._document_bytes) if self._tell else 0
+        return min(1.0, (self._finished_bytes + current) / self._sources.size)
 
     @property
-    def spooled(self) -> int:
-        """How many bytes of pipes were copied to disk."""
-        return sum(replayed.spooled for replayed in self._replayed.values())
+    def copied_bytes(self) -> int:
+        """The number of bytes of pipes that were copied to disk."""
+        return sum(stream.copied_bytes for stream in self._streams.values())
 
     def __iter__(self) -> Iterator[Document]:
-        self.report = Report(self._found.skipped.copy(), self._found.problems.copy())
-        self._done = 0
+        self.report = InputReport(self._sources.skipped.copy(), self._sources.problems.copy())
+        self._finished_bytes = 0
         for text in self.texts:
             yield Document(text, raw=text.encode("utf-8", "replace") + b"\n")
-        for place in self._found.places:
+        for place in self._sources.places:
             try:
                 yield from self._documents(place)
             except BinarySource:
@@ -194,67 +154,109 @@ class Inputs:
                     self.report.problems.append(problem)
 
     def _documents(self, place: SourcePath) -> Iterator[Document]:
-        with self._opened(place.path) as stream:
-            if self.reading.may_be_image(place.path) and _begins_an_image(stream):
+        with self._open(place.path) as stream:
+            if self.options.may_be_image(place.path) and _is_image(stream):
                 self.report.envelopes[Envelope()] = None
-                stream.seek(0, os.SEEK_END)  # that is all of it, for `share`
-                yield _image(place.path)
+                stream.seek(0, os.SEEK_END)  # for `share`
+                yield _image_document(place.path)
                 return
-            source = Source(place.path, self._reading_of(place), stream, _is_stream(place.path))
+            options = self._options_for(place)
+            source = SourceReader(place.path, options, stream, _is_stream(place.path))
             try:
                 for document in source.documents():
-                    self._given += len(document.raw or b"")
+                    self._document_bytes += len(document.raw or b"")
                     yield document
             finally:
                 self.report.undecodable += source.undecodable
-                if source.begun:
+                if source.is_text:
                     self.report.envelopes[source.envelope] = None
 
-    def _reading_of(self, place: SourcePath) -> Reading:
-        """Read a file that was found as records only if it has some.
+    def _options_for(self, place: SourcePath) -> ReadOptions:
+        """The options for one source.
 
-        Folders have JSON and tables that hold no documents: they are files like any other.
-        A stream, which a list may name, cannot be looked into beforehand.
+        A file of a folder is read as records only if its first record is a document, because
+        folders have other JSON and tables too. A stream cannot be tried out.
         """
-        reading, path = self.reading, place.path
-        said = reading.unit is not Unit.AUTO or reading.input_format is not None
-        if place.named or said or _is_stream(path):
-            return reading
-        if reading.kinds(path, stream=False)[1] is Unit.RECORD:
+        options, path = self.options, place.path
+        is_explicit = options.unit is not Unit.AUTO or options.input_format is not None
+        if place.named or is_explicit or _is_stream(path):
+            return options
+        if options.format_and_unit(path, stream=False)[1] is Unit.RECORD:
             try:
-                with _plainly(path) as stream:
-                    next(Source(path, reading, stream, stream=False).documents(), None)
+                with _open_once(path) as stream:
+                    next(SourceReader(path, options, stream, stream=False).documents(), None)
             except InputError:
-                return replace(reading, input_format=InputFormat.TEXT, unit=Unit.FILE)
-        return reading
+                return replace(options, input_format=InputFormat.TEXT, unit=Unit.FILE)
+        return options
 
     @contextmanager
-    def _opened(self, path: str) -> Iterator[BinaryIO]:
-        if path not in self._replayed:
-            with _plainly(path) as stream:
-                if self.spool is None or (path != STDIN and stream.seekable()):
-                    with self._told(stream):
+    def _open(self, path: str) -> Iterator[BinaryIO]:
+        """Open a source; again too, if there is a `copy_folder`."""
+        if path not in self._streams:
+            with _open_once(path) as stream:
+                if self.copy_folder is None or (path != STDIN and stream.seekable()):
+                    with self._track(stream):
                         yield stream
                     return
-                self._replayed[path] = Replayed(stream, self.spool)
-        with self._told(self._replayed[path].again()) as stream:
+                self._streams[path] = ReplayableStream(stream, self.copy_folder)
+        with self._track(self._streams[path].rewind()) as stream:
             yield stream
 
     @contextmanager
-    def _told(self, stream: BinaryIO) -> Iterator[BinaryIO]:
-        """Know how far a stream has been read, for `share`."""
+    def _track(self, stream: BinaryIO) -> Iterator[BinaryIO]:
+        """Follow how far a stream is read, for `share`."""
         raw = getattr(stream, "raw", None)
         self._tell = raw.tell if raw is not None and raw.seekable() else None
-        self._given = 0
+        self._document_bytes = 0
         try:
             yield stream
         finally:
-            self._done += self._tell() if self._tell else 0
+            self._finished_bytes += self._tell() if self._tell else 0
             self._tell = None
 
 
+class ReplayableStream:
+    """A stream that can be read again: a seekable one, or a copy of a pipe.
+
+    `copied_bytes` is the size of the copy on disk, 0 if there is none. Raises `OutputError` if the
+    copy cannot be written.
+    """
+
+    def __init__(self, stream: BinaryIO, directory: Path) -> None:
+        self.copied_bytes = 0
+        self._stream = stream
+        if stream.seekable():
+            self._start = stream.tell()
+            return
+        self._start = 0
+        first = stream.read(_MEMORY_BYTES)
+        if len(first) < _MEMORY_BYTES:
+            self._stream = io.BytesIO(first)
+            return
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as `self`
+            weakref.finalize(self, copy.close)
+            copy.write(first)
+            shutil.copyfileobj(stream, copy, _MEMORY_BYTES)
+            copy.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot keep a copy of the input in {directory}: {error.strerror}",
+                hint="BM25 goes through it twice: give it a file, or set RERANK_HOME to a directory"
+                " with room",
+            ) from error
+        self.copied_bytes = copy.tell()
+        self._stream = copy
+
+    def rewind(self) -> BinaryIO:
+        """Go back to the start; returns the stream."""
+        self._stream.seek(self._start)
+        return self._stream
+
+
 @contextmanager
-def _plainly(path: str) -> Iterator[BinaryIO]:
+def _open_once(path: str) -> Iterator[BinaryIO]:
     if path != STDIN:
         with open(path, "rb") as stream:
             yield stream
@@ -264,8 +266,8 @@ def _plainly(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
 
 
-def _image(path: str) -> Document:
-    """The document that an image is: what stands for it in a pipe is its path."""
+def _image_document(path: str) -> Document:
+    """The document of an image. In a pipe its path stands for it."""
     return Document(
         encodable(path),
         source=path,
@@ -275,8 +277,8 @@ def _image(path: str) -> Document:
     )
 
 
-def _begins_an_image(stream: BinaryIO) -> bool:
-    """Whether a file is an image; a stream, which could not be read again, is not looked into."""
+def _is_image(stream: BinaryIO) -> bool:
+    """Whether a file is an image. A stream is not read for this, as it cannot be read again."""
     if not stream.seekable():
         return False
     start = stream.tell()

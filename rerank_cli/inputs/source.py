@@ -1,7 +1,7 @@
-"""The documents of one source: an open stream, and what its name and the user say of it.
+"""Reads the documents of one open source, by `ReadOptions`.
 
-Takes off what the source is wrapped in (compression, a byte-order mark, a document format) and
-hands the rest to the reader of its kind.
+Removes compression, a byte-order mark or a document format, and passes the rest to the reader of
+the source's format.
 """
 
 import io
@@ -37,8 +37,8 @@ from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)
-_MARKDOWN = {".md", ".markdown", ".mdx"}
-# What a file holds, by its suffix; any other is text.
+_MARKDOWN_SUFFIXES = {".md", ".markdown", ".mdx"}
+# Formats by the suffix of a file. Other files are text.
 FORMATS = {
     suffix: format_
     for table in (RECORD_READERS, CONVERTERS)
@@ -48,12 +48,12 @@ FORMATS = {
 
 
 def format_of(path: str) -> InputFormat:
-    """What a source's name says that it holds."""
+    """The format of a source, by its name."""
     return FORMATS.get(suffix_of(path), InputFormat.TEXT)
 
 
 def unit_of(path: str, format_: InputFormat, *, stream: bool) -> Unit:
-    """What one document is, where it is not said; a `stream` has no name that would tell."""
+    """What one document is, by default. The name of a `stream` says nothing."""
     if format_ in RECORD_READERS:
         return Unit.RECORD
     if format_ in CONVERTERS:
@@ -62,11 +62,16 @@ def unit_of(path: str, format_: InputFormat, *, stream: bool) -> Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How sources are read; what is None or auto is told from their names.
+class ReadOptions:
+    """How sources are read.
 
-    `null` says that lines end with NUL, `grep` that they are what grep or rg printed. `scorer` is
-    what they are read for, as soon as it is known: an image is a document if it reads images.
+    unit          what one document is
+    input_format  the format of all sources; None to tell it from their names
+    fields        the fields of records
+    null          whether lines end with NUL
+    grep          whether lines are the output of grep or rg
+    prepend       what goes before each chunk of a document
+    scorer        the scorer, once it is open: images are documents if it reads them
     """
 
     unit: Unit = Unit.AUTO
@@ -78,7 +83,7 @@ class Reading:
     scorer: ScorerInfo | None = None
 
     def check(self) -> None:
-        """Find what makes no sense together; raises `UsageError`."""
+        """Raise `UsageError` for options that contradict each other."""
         if self.grep and self.unit not in (Unit.AUTO, Unit.LINE):
             raise UsageError(f"--grep reads lines, and --unit {self.unit} something else")
         if self.grep and self.input_format not in (None, InputFormat.TEXT):
@@ -88,8 +93,8 @@ class Reading:
         if self.grep and (self.fields.text or self.fields.id):
             raise UsageError("--grep reads lines, and lines have no fields")
 
-    def kinds(self, path: str, *, stream: bool) -> tuple[InputFormat, Unit]:
-        """What a source holds, and what one document of it is."""
+    def format_and_unit(self, path: str, *, stream: bool) -> tuple[InputFormat, Unit]:
+        """The format of a source, and what one document of it is."""
         format_ = self.input_format
         if format_ is None:
             format_ = InputFormat.TEXT if self.grep else format_of(path)
@@ -102,84 +107,88 @@ class Reading:
         return format_, unit_of(path, format_, stream=stream)
 
     def may_be_image(self, path: str) -> bool:
-        """Whether a file's name says that it is an image, and the scorer reads such."""
-        wanted = self.scorer is not None and "image" in self.scorer.media
-        said = self.input_format is not None or self.grep
-        return wanted and not said and PurePath(path).suffix.lower() in IMAGE_SUFFIXES
+        """Whether a file's name says that it is an image, and the scorer reads images."""
+        reads_images = self.scorer is not None and "image" in self.scorer.media
+        is_text = self.input_format is not None or self.grep
+        return reads_images and not is_text and PurePath(path).suffix.lower() in IMAGE_SUFFIXES
 
     def is_table(self, path: str) -> bool:
-        """Whether a file has rows under a header."""
-        format_, unit = self.kinds(path, stream=False)
+        """Whether a file has rows below a header."""
+        format_, unit = self.format_and_unit(path, stream=False)
         return unit is Unit.RECORD and RECORD_READERS.get(format_, JSON_LINES).is_table
 
     def _holds_records(self, path: str, *, stream: bool) -> bool:
-        """Whether lines are JSON: it is said, or fields of what would be lines are asked for."""
+        """Whether lines are JSON: by --unit, or because the user names fields of lines."""
         if self.unit is not Unit.AUTO:
             return self.unit is Unit.RECORD
-        named = bool(self.fields.text or self.fields.id)
-        return named and unit_of(path, InputFormat.TEXT, stream=stream) is Unit.LINE
+        has_fields = bool(self.fields.text or self.fields.id)
+        return has_fields and unit_of(path, InputFormat.TEXT, stream=stream) is Unit.LINE
 
 
 class BinarySource(Exception):
-    """A source is no text."""
+    """A source is not text."""
 
 
 @dataclass(slots=True)
-class Source:
-    """An open source: `path` is its name, and a `stream` is one whose name says nothing.
+class SourceReader:
+    """Reads the documents of an open source.
 
-    It has `begun` when it is known to be text, and its `envelope` what that is in.
+    path         the name of the source; that of a `stream` says nothing about its content
+    title        the title of the source, once it is known
+    undecodable  the number of documents with bytes that are not of the source's encoding
+    is_text      whether it turned out to be text
+    envelope     what all its documents share
     """
 
     path: str
-    reading: Reading
+    options: ReadOptions
     content: BinaryIO
     stream: bool
     title: str = ""
     undecodable: int = 0
-    begun: bool = False
+    is_text: bool = False
     envelope: Envelope = field(default_factory=Envelope)
 
     def documents(self) -> Iterator[Document]:
-        """Read the source's documents, once.
+        """Yield the source's documents. Can be called once.
 
-        Raises `BinarySource`, and `InputError` naming the place of what cannot be read.
+        Raises `BinarySource`, and `InputError` with the place of what cannot be read.
         """
-        format_, unit = self.reading.kinds(self.path, stream=self.stream)
+        format_, unit = self.options.format_and_unit(self.path, stream=self.stream)
         head, content = decompress(self.content, self.path)
-        if format_ in CONVERTERS and not self.reading.grep:
+        if format_ in CONVERTERS and not self.options.grep:
             text, self.title = convert(content.read(), format_, self.path)
             content = io.BytesIO(text.encode())
         else:
             self.envelope = envelope_of(head)
-            if is_binary(head, self.envelope) and not (self.reading.null or self.reading.grep):
+            if is_binary(head, self.envelope) and not (self.options.null or self.options.grep):
                 raise BinarySource
             content.read(len(self.envelope.mark))
-        self.begun = True
+        self.is_text = True
         decoder = Decoder(self.envelope.encoding)
-        for document in self._read(content, format_, unit, decoder):
+        for document in self._read_documents(content, format_, unit, decoder):
             self.undecodable += decoder.undecodable > 0
             decoder.undecodable = 0
-            yield self._titled(document)
+            yield self._add_title(document)
 
-    def _read(
+    def _read_documents(
         self, content: BinaryIO, format_: InputFormat, unit: Unit, decoder: Decoder
     ) -> Iterator[Document]:
         envelope = self.envelope
-        if self.reading.grep:
+        if self.options.grep:
             from rerank_cli.inputs.grep import grep_matches
 
             blocks = line_blocks(content, envelope, decoder, self._terminator)
-            for found in grep_matches(blocks):
+            for match in grep_matches(blocks):
                 yield Document(
-                    found.text,
-                    source=self.path if found.path is None else found.path,
-                    line=found.line,
-                    raw=found.raw,
+                    match.text,
+                    source=self.path if match.path is None else match.path,
+                    line=match.line,
+                    raw=match.raw,
                     envelope=envelope,
                 )
         elif unit is Unit.RECORD:
-            fields, titled = self.reading.fields, self.reading.prepend is Prepend.TITLE
+            fields, with_title = self.options.fields, self.options.prepend is Prepend.TITLE
             reader = RECORD_READERS.get(format_, JSON_LINES)
             end = self._terminator
             self.envelope, records = reader.read(content, envelope, decoder, self.path, end)
@@ -190,9 +199,9 @@ class Source:
                     block,
                     self.path,
                     self.envelope,
-                    with_title=titled,
+                    with_title=with_title,
                     folder="" if self.stream else str(PurePath(self.path).parent),
-                    scorer=self.reading.scorer,
+                    scorer=self.options.scorer,
                 )
         else:
             for block in self._blocks(content, unit, decoder):
@@ -214,26 +223,26 @@ class Source:
 
     @property
     def _terminator(self) -> str:
-        return "\0" if self.reading.null else "\n"
+        return "\0" if self.options.null else "\n"
 
-    def _titled(self, document: Document) -> Document:
-        """Keep as the title what is to be put before the document's chunks.
+    def _add_title(self, document: Document) -> Document:
+        """Set the document's title: what is put before its chunks.
 
-        Of Markdown that is the file's first heading, from where it stands.
+        In Markdown it is the first heading, for the documents from that heading on.
         """
-        if self.reading.prepend is None:
+        if self.options.prepend is None:
             return document
-        if self.reading.prepend is Prepend.PATH:
-            named = document.source not in (None, STDIN)
-            return replace(document, title=encodable(str(document.source)) if named else "")
-        if not self.title and suffix_of(self.path) in _MARKDOWN:
+        if self.options.prepend is Prepend.PATH:
+            has_path = document.source not in (None, STDIN)
+            return replace(document, title=encodable(str(document.source)) if has_path else "")
+        if not self.title and suffix_of(self.path) in _MARKDOWN_SUFFIXES:
             heading = _HEADING.search(document.text)
-            self.title = _without_closing(heading[1]) if heading else ""
+            self.title = _strip_closing_marks(heading[1]) if heading else ""
         return replace(document, title=document.title or self.title)
 
 
-def _without_closing(heading: str) -> str:
-    """Take off the number signs that may close a heading, but not those of a word such as C#."""
+def _strip_closing_marks(heading: str) -> str:
+    """Remove the number signs that may close a heading, but not that of a word such as C#."""
     heading = heading.strip()
     bare = heading.rstrip("#")
     return bare.strip() if bare[-1:].isspace() else heading

@@ -54,7 +54,7 @@ class Sources(Protocol):
     """What a writer may ask of the inputs before anything is scored."""
 
     @property
-    def nameless(self) -> bool:
+    def has_unnamed(self) -> bool:
         """Whether some documents are from no file whose name is known."""
 
     def envelopes(self) -> Iterable[tuple[str, Envelope]]:

@@ -112,7 +112,7 @@ def paths(ranking: Ranking, style: Style) -> Iterator[bytes]:
 
 def check_paths(sources: Sources, _style: Style) -> None:
     """Raise `UsageError` if some documents are from no file."""
-    if sources.nameless:
+    if sources.has_unnamed:
         raise _no_path()
 
 

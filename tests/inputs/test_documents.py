@@ -11,17 +11,17 @@ import pytest
 from rerank_cli import Document
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import documents
-from rerank_cli.inputs.documents import Inputs, Replayed
+from rerank_cli.inputs.documents import Inputs, ReplayableStream
 from rerank_cli.inputs.file_types import Unit
 from rerank_cli.inputs.records import TextFields
-from rerank_cli.inputs.source import Reading
+from rerank_cli.inputs.source import ReadOptions
 from tests.conftest import process
 from tests.support.reading import OneWay, give_stdin
 
 
 def read(path: Path, content: bytes, unit: Unit = Unit.AUTO, *fields: str) -> list[Document]:
     path.write_bytes(content)
-    inputs = Inputs(paths=[str(path)], reading=Reading(unit=unit, fields=TextFields(fields)))
+    inputs = Inputs(paths=[str(path)], options=ReadOptions(unit=unit, fields=TextFields(fields)))
     inputs.check()
     return list(inputs)
 
@@ -70,9 +70,9 @@ def test_only_a_single_whole_file_is_ranked_by_passages(tmp_path: Path) -> None:
 
     def single(*names: str, texts: tuple[str, ...] = (), unit: Unit = Unit.AUTO) -> bool:
         paths = [str(tmp_path / name) for name in names]
-        inputs = Inputs(texts=texts, paths=paths, reading=Reading(unit=unit))
+        inputs = Inputs(texts=texts, paths=paths, options=ReadOptions(unit=unit))
         inputs.check()
-        return inputs.single_file
+        return inputs.is_single_file
 
     assert single("a.md")
     assert single("a.txt", unit=Unit.FILE)
@@ -171,27 +171,27 @@ NOISE = os.urandom(3 << 20)
 
 def test_a_pipe_is_copied_and_its_copy_has_no_name(tmp_path: Path) -> None:
     folder = tmp_path / "not" / "there"
-    replayed = Replayed(io.BufferedReader(OneWay(NOISE)), folder)
+    replayed = ReplayableStream(io.BufferedReader(OneWay(NOISE)), folder)
     for _ in range(3):
-        assert replayed.again().read() == NOISE
-    assert replayed.spooled == len(NOISE)
+        assert replayed.rewind().read() == NOISE
+    assert replayed.copied_bytes == len(NOISE)
     if os.name != "nt":
         assert list(folder.iterdir()) == []
 
 
 def test_a_small_pipe_is_held_in_memory(tmp_path: Path) -> None:
-    replayed = Replayed(io.BufferedReader(OneWay(b"one\n")), tmp_path / "none")
-    assert [replayed.again().read() for _ in range(2)] == [b"one\n", b"one\n"]
-    assert replayed.spooled == 0
+    replayed = ReplayableStream(io.BufferedReader(OneWay(b"one\n")), tmp_path / "none")
+    assert [replayed.rewind().read() for _ in range(2)] == [b"one\n", b"one\n"]
+    assert replayed.copied_bytes == 0
     assert not (tmp_path / "none").exists()
 
 
 def test_what_has_a_way_back_is_not_copied(tmp_path: Path) -> None:
     stream = io.BytesIO(b"before after")
     stream.read(7)
-    replayed = Replayed(stream, tmp_path / "none")
-    assert [replayed.again().read() for _ in range(2)] == [b"after", b"after"]
-    assert replayed.spooled == 0
+    replayed = ReplayableStream(stream, tmp_path / "none")
+    assert [replayed.rewind().read() for _ in range(2)] == [b"after", b"after"]
+    assert replayed.copied_bytes == 0
     assert not (tmp_path / "none").exists()
 
 
@@ -201,12 +201,12 @@ def twice(inputs: Inputs) -> list[list[str]]:
 
 
 def test_standard_input_and_files_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MEMORY", 4)
+    monkeypatch.setattr(documents, "_MEMORY_BYTES", 4)
     give_stdin(monkeypatch, b"\xef\xbb\xbfone\ntwo\n")
     (tmp_path / "a.txt").write_text("three\n")
-    inputs = Inputs(paths=["-", str(tmp_path / "a.txt")], spool=tmp_path / "spool")
+    inputs = Inputs(paths=["-", str(tmp_path / "a.txt")], copy_folder=tmp_path / "spool")
     assert twice(inputs) == [["one", "two", "three"]] * 2
-    assert inputs.spooled == len(b"\xef\xbb\xbfone\ntwo\n")
+    assert inputs.copied_bytes == len(b"\xef\xbb\xbfone\ntwo\n")
 
 
 def test_without_a_place_for_copies_a_pipe_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,20 +217,20 @@ def test_without_a_place_for_copies_a_pipe_is_read_once(monkeypatch: pytest.Monk
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="needs /dev/null")
 def test_a_device_that_can_be_opened_again(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n")
-    inputs = Inputs(paths=[str(tmp_path / "a.txt"), "/dev/null"], spool=tmp_path / "spool")
+    inputs = Inputs(paths=[str(tmp_path / "a.txt"), "/dev/null"], copy_folder=tmp_path / "spool")
     assert twice(inputs) == [["one"], ["one"]]
-    assert inputs.spooled == 0
+    assert inputs.copied_bytes == 0
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
 def test_a_named_pipe_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MEMORY", 4)
+    monkeypatch.setattr(documents, "_MEMORY_BYTES", 4)
     reading, writing = os.pipe()
     os.write(writing, b"one\ntwo\n")
     os.close(writing)
-    inputs = Inputs(paths=[f"/dev/fd/{reading}"], spool=tmp_path)
+    inputs = Inputs(paths=[f"/dev/fd/{reading}"], copy_folder=tmp_path)
     assert twice(inputs) == [["one", "two"]] * 2
-    assert inputs.spooled == 8
+    assert inputs.copied_bytes == 8
     os.close(reading)
 
 
@@ -238,7 +238,9 @@ def test_how_much_has_been_read_of_files(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("line\n")
     for copies in (None, tmp_path):
-        inputs = Inputs(paths=[str(tmp_path / name) for name in ("a.txt", "b.txt")], spool=copies)
+        inputs = Inputs(
+            paths=[str(tmp_path / name) for name in ("a.txt", "b.txt")], copy_folder=copies
+        )
         inputs.check()
         assert inputs.share == 0.0
         for _ in range(2):
@@ -262,7 +264,7 @@ def test_a_file_on_standard_input_tells_how_much_of_it_was_read(
         monkeypatch.setattr("sys.stdin", stdin)
         for copies in (None, tmp_path):
             stdin.seek(0)
-            inputs = Inputs(paths=["-"], spool=copies)
+            inputs = Inputs(paths=["-"], copy_folder=copies)
             inputs.check()
             assert [inputs.share for _ in inputs] == [0.5, 1.0]
 

@@ -19,7 +19,7 @@ from tests.support.reading import give_stdin, inputs_of
 
 def inputs_for(viewer: OverlapScorer, *paths: Path | str, recursive: bool = False) -> Inputs:
     inputs = inputs_of(*paths, recursive=recursive)
-    inputs.read_for(viewer.info)
+    inputs.set_scorer(viewer.info)
     return inputs
 
 
@@ -154,7 +154,7 @@ def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) ->
 
 def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
     inputs = inputs_of(pictures / "dog.png", input_format=InputFormat.TEXT)
-    inputs.read_for(Viewer().info)
+    inputs.set_scorer(Viewer().info)
     assert list(inputs) == []
 
 

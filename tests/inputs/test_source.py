@@ -9,7 +9,7 @@ import pytest
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit, suffix_of
 from rerank_cli.inputs.records import TextFields
-from rerank_cli.inputs.source import Reading, format_of
+from rerank_cli.inputs.source import ReadOptions, format_of
 from tests.support.reading import give_stdin, inputs_of, names, read
 
 T, R = InputFormat.TEXT, InputFormat.JSONL
@@ -49,7 +49,7 @@ T, R = InputFormat.TEXT, InputFormat.JSONL
 def test_what_a_source_holds(
     options: dict[str, Any], path: str, stream: bool, expected: tuple[InputFormat, Unit]
 ) -> None:
-    assert Reading(**options).kinds(path, stream=stream) == expected
+    assert ReadOptions(**options).format_and_unit(path, stream=stream) == expected
 
 
 def test_suffixes() -> None:

@@ -34,7 +34,7 @@ STYLE = Style(Format.TEXT)
 class Named:
     """Sources by their names."""
 
-    nameless = False
+    has_unnamed = False
 
     def __init__(self, **envelopes: Envelope) -> None:
         self._envelopes = envelopes

@@ -1,4 +1,4 @@
-"""Reading in one line, and standard input that is what a test says."""
+"""ReadOptions in one line, and standard input that is what a test says."""
 
 import io
 import os
@@ -11,18 +11,18 @@ import pytest
 
 from rerank_cli import Document
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.source import Reading
+from rerank_cli.inputs.source import ReadOptions
 
 
 def inputs_of(
-    *paths: Path | str, listed: Sequence[str] = (), recursive: bool = False, **reading: Any
+    *paths: Path | str, listed: Sequence[str] = (), recursive: bool = False, **options: Any
 ) -> Inputs:
     """The inputs of some paths, found and ready to be gone through."""
     inputs = Inputs(
         paths=[str(path) for path in paths],
-        listed=listed,
+        listed_paths=listed,
         recursive=recursive,
-        reading=Reading(**reading),
+        options=ReadOptions(**options),
     )
     inputs.check()
     return inputs

@@ -1,4 +1,4 @@
-"""`Reranker`: an open model that ranks documents for many queries at once; and `rank` for one."""
+"""`Reranker`, an open model that ranks documents for many queries at once; and `rank`, for one."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from rerank_cli.ranking.chunking import Plan, plan_chunks
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
-    KnownScores,
-    RankingWork,
+    RankingTask,
     ScorePool,
+    ScoreStore,
 )
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import open_scorer
@@ -36,13 +36,13 @@ from rerank_cli.types import (
     Watch,
 )
 
-# Documents are read and cut in batches: of as many as the scorer is best given at once, but small
-# enough that a stream of any length fits in memory.
+# Documents are read and cut in batches of the size that suits the scorer. A batch has no more
+# characters than this, so that a stream of any length fits in memory.
 MAX_BATCH_CHARACTERS = 1 << 20
-# A list is in memory already: so many times more of its pairs may be under way than of a stream's.
+# A list is in memory already: this many times more of its pairs may wait than of a stream's.
 _LIST_FACTOR = 16
-_SURVEY_STEP_DOCUMENTS = 1000  # after which whoever watches a survey is told
-_MAX_INSTRUCTIONS = 16  # of which the scorers are kept
+_SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
+_MAX_INSTRUCTIONS = 16  # whose scorers are kept
 
 
 class Reranker:
@@ -52,14 +52,18 @@ class Reranker:
             for result in reranker.rank("how do I get a refund", documents, n=5):
                 print(result.relevance_score, result.document.text)
 
-    One object serves many threads: `submit` puts one query's work beside that of others, and the
+    Many threads may use one object. `submit` begins one query's work beside that of others, and the
     scores of recent documents are remembered. Close it, or use it in a `with` statement.
 
-    `model` is a name as `-m` takes it, or a `Scorer`, which stays open when the `Reranker` is
-    closed; None is the model that ships with the package. `instruction` tells a model what to look
-    for, if it can be told. `threads` are the cores for a model that runs here (all by default) and
-    `runtime` says more of how it runs. `chunks` says how documents are cut, and `remote` how a
-    provider's model is used. Raises the errors of `open_scorer`.
+    model        a name as `-m` takes it, or a `Scorer`, which stays open when this is closed; None
+                 for the model that ships with the package
+    instruction  what the model should look for, if it takes an instruction
+    threads      the cores for a model that runs here; None for all
+    runtime      how else a model runs here
+    chunks       how documents are cut
+    remote       how a provider's model is used
+
+    Raises the errors of `open_scorer`.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class Reranker:
 
     @property
     def info(self) -> ScorerInfo:
-        """What is known of the model."""
+        """What is known about the model."""
         return self.scorer.info
 
     def rank(
@@ -110,20 +114,27 @@ class Reranker:
         """Rank documents by their relevance to a query, best first; equal scores keep input order.
 
         Documents are strings, `Document`s, or mappings with `text` (and `id`, `title`, `metadata`).
-        Keeps the best `n` (all by default) whose relevance score is at least `min_score` and no
-        more than `within` below that of the best. With `keep_empty` blank documents, which have no
-        score, fill up what is missing of `n`. With `passages` each window is ranked by itself, and
-        `index` counts windows. With `explain` each result has all its chunks with their scores.
-        `watch` is told how far the ranking is, in the calling thread.
 
-        With `n` memory does not grow with the number of documents. BM25 goes through them twice,
-        and holds those of an iterator in memory. Raises `UsageError` for arguments that make no
-        sense, `QueryTooLong`, and `ScorerError` where scoring fails.
+        n            keep the best `n`; None for all
+        min_score    keep those with at least this relevance score
+        within       keep those whose relevance score is at most this far below the best one
+        keep_empty   fill up `n` with blank documents, which have no score
+        passages     rank each window by itself; `index` then counts windows
+        explain      give each result all its chunks with their scores
+        instruction  what the model should look for, for this query
+        watch        is told how far the ranking has come, in the calling thread
+
+        With `n` memory does not grow with the number of documents. BM25 reads them twice, and holds
+        those of an iterator in memory. Raises `UsageError` for arguments that make no sense,
+        `QueryTooLong`, and `ScorerError` if scoring fails.
         """
         selection = Selection(n, min_score, within, keep_empty, passages, explain)
-        return self.submit(
-            query, documents, selection, instruction=instruction, watch=watch
-        ).result()
+        pending = self.submit(query, documents, selection, instruction=instruction, watch=watch)
+        try:
+            return pending.result()
+        except BaseException:  # an interrupt, or an error of the watch
+            pending.cancel()
+            raise
 
     def submit(
         self,
@@ -135,13 +146,13 @@ class Reranker:
         client: object = None,
         watch: Watch | None = None,
     ) -> "Pending":
-        """Begin to rank documents; returns when all have been read, and most are not scored yet.
+        """Begin to rank documents. Returns when all are read; most of them are not scored then.
 
-        Reads and cuts `documents` in the calling thread, and waits where more are under way than
-        the model needs to be busy. A scorer that has only `score` scores them before it returns.
-        Rankings with one `client` are worked on in the order they came; between clients (by
-        default each ranking is one) the model's time is shared out evenly. Raises as `rank` does
-        for what can be known before anything is scored; `Pending.result` raises the rest.
+        Reads and cuts `documents` in the calling thread, and waits while enough of them are being
+        scored to keep the model busy. A scorer that has only `score` scores them in this thread.
+        Rankings with the same `client` are scored in the order they came. Clients get fair shares
+        of the model's time; without `client` each ranking is a client. Raises as `rank` does for
+        what can be known before anything is scored; `Pending.result` raises the rest.
         """
         selection = Selection() if selection is None else selection
         _check_arguments(query, documents)
@@ -153,14 +164,14 @@ class Reranker:
         if isinstance(documents, Sequence):
             max_pairs *= _LIST_FACTOR
         is_set = info.scope == "set"
-        # A service that gives the best ones only may leave out what is among the best of another.
+        # A service that returns the best ones only may leave out what another ranking needs.
         is_private = is_set or (info.remote and selection.keep is not None)
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
             scorer = scorer.over(_survey(_readable(documents, info), plan, watch))
             is_set = False
         pending = Pending(query)
-        work = pending.work = RankingWork(
+        task = pending.task = RankingTask(
             self._pool,
             scorer,
             plan,
@@ -169,58 +180,58 @@ class Reranker:
             keep=selection.keep,
             passages=selection.passages,
             is_set=is_set,
-            known=KnownScores() if is_private else None,
+            store=ScoreStore() if is_private else None,
             key=(*plan.key, instruction),
             client=client,
             watch=watch,
         )
         if self._is_closed:
-            work.cancel()
+            task.cancel()
             raise UsageError("the Reranker is closed")
         try:
             for batch in _batches(
                 _readable(documents, info), info.preferred_batch, everything=is_set
             ):
-                work.add([plan.split(document) for document in batch])
-                work.wait_for_room(max_pairs)
-                if work.is_over:
+                task.add([plan.split(document) for document in batch])
+                task.wait_for_room(max_pairs)
+                if task.is_over:
                     break
-            work.end()
+            task.end()
         except BaseException:
-            work.cancel()
+            task.cancel()
             raise
         return pending
 
     def score(self, pairs: Iterable[Pair | tuple[str, str]]) -> Scored:
         """Score pairs of query and text as they are: `values` has a raw score for each, in order.
 
-        Nothing is cut and nothing remembered. Raises `ScorerError`, also for a pair that is longer
+        Cuts nothing and remembers nothing. Raises `ScorerError`, also for a pair that is longer
         than the model takes.
         """
-        given = [pair if isinstance(pair, Pair) else Pair.from_texts(*pair) for pair in pairs]
+        whole_pairs = [pair if isinstance(pair, Pair) else Pair.from_texts(*pair) for pair in pairs]
         if isinstance(self.scorer, ConcurrentScorer):
-            return self.scorer.score(given)
+            return self.scorer.score(whole_pairs)
         with self._pool.scoring:
-            return self.scorer.score(given)
+            return self.scorer.score(whole_pairs)
 
     def plan(self, query: str, *, passages: bool = False) -> Plan:
-        """How documents are cut for a query; `Plan.split` cuts one. Raises as `rank` does."""
+        """The plan by which documents are cut for a query. Raises as `rank` does."""
         return plan_chunks(query, self.info, self.chunks, passages=passages)
 
     @property
     def is_busy(self) -> bool:
-        """Whether as many pairs are under way as the model needs, or too many characters."""
+        """Whether enough pairs are being scored for the model, or too many characters."""
         with self._pool.lock:
             is_full = self._pool.pairs >= self.info.max_pending_pairs
             return is_full or self._pool.characters >= MAX_PENDING_CHARACTERS
 
     def close(self) -> None:
-        """Cancel what is under way and, if this object opened the model, end its threads."""
+        """Cancel all rankings and, if this object opened the model, end its threads."""
         self._is_closed = True
         with self._pool.lock:
-            works = list(self._pool.works)
-        for work in works:
-            work.cancel()
+            tasks = list(self._pool.tasks)
+        for task in reversed(tasks):  # so that none adopts the documents of an older one
+            task.cancel()
         if self._owns_scorer and isinstance(self.scorer, ConcurrentScorer):
             self.scorer.close()
 
@@ -239,7 +250,7 @@ class Reranker:
         return f"Reranker({self.info.model!r})"
 
     def _scorer_with(self, instruction: str | None) -> Scorer:
-        """The scorer that has this instruction; those of recent ones are kept."""
+        """The scorer that has this instruction. Those of recent instructions are kept."""
         if instruction is None:
             return self.scorer
         with self._pool.lock:
@@ -252,13 +263,14 @@ class Reranker:
 
 
 class Pending(Future[Ranking]):
-    """A ranking that is being made: a `concurrent.futures.Future`, so `asyncio` can wait for it.
+    """A ranking that is being made: a `concurrent.futures.Future`, which `asyncio` can wait for.
 
-    `result(timeout)` waits for the ranking and raises what went wrong, `CancelledError` after
-    `cancel` or `TimeoutError`; `done` and `add_done_callback` are a future's.
+    `result(timeout)` waits for the ranking. It raises what went wrong, `CancelledError` after
+    `cancel`, or `TimeoutError`. A callback of `add_done_callback` may be called by a thread of the
+    scorer: it must not wait for another ranking.
     """
 
-    work: RankingWork
+    task: RankingTask
 
     def __init__(self, query: str) -> None:
         super().__init__()
@@ -266,18 +278,19 @@ class Pending(Future[Ranking]):
 
     def result(self, timeout: float | None = None) -> Ranking:
         """Wait for the ranking, `timeout` seconds at most."""
-        if self.work.is_watched and timeout is None:
-            while not self.work.is_over:
-                self.work.wait()
-            self.work.tell()
+        if self.task.watch is not None and timeout is None:
+            while not self.task.is_over:
+                self.task.wait()
+            self.task.call_watch()
         return super().result(timeout)
 
     def cancel(self) -> bool:
-        """Score none of what has not begun; False where the ranking is done already.
+        """Score nothing more for this ranking; False if it is done already.
 
-        May be called from any thread. Rankings that wait for scores of the same documents go on.
+        Any thread may call this. Rankings that wait for scores of the same documents go on: a
+        scorer that has only `score` scores for them in this thread.
         """
-        return self.work.cancel() or self.cancelled()
+        return self.task.cancel() or self.cancelled()
 
     def finish(self, ranking: Ranking | BaseException | None) -> None:
         """Settle the future: with a ranking, an error, or as cancelled."""
@@ -291,8 +304,8 @@ class Pending(Future[Ranking]):
 
     @property
     def pairs(self) -> int:
-        """How many pairs were given to the scorer; other documents had the score of equal ones."""
-        return self.work.begun_pairs
+        """How many pairs the scorer got. Other documents have the scores of equal ones."""
+        return self.task.given_pairs
 
     def __repr__(self) -> str:
         query = self._query if len(self._query) <= 40 else f"{self._query[:39]}…"
@@ -321,8 +334,8 @@ def rank(
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
 
-    Without a `scorer` it opens the model that ships with the package, each time: a `Reranker`
-    stays open. The options of `ChunkOptions` say how documents are cut.
+    Without a `scorer` each call opens the model that ships with the package; a `Reranker` stays
+    open. The other arguments are those of `Reranker.rank` and of `ChunkOptions`.
     """
     chunks = ChunkOptions(
         chunk_tokens, overlap_tokens, max_chunks, truncate_query, encoding, aggregate
@@ -348,7 +361,7 @@ def keep_order(
     *,
     n: int | None = None,
 ) -> Ranking:
-    """The first `n` documents in the order they came, without scores: where scoring has failed."""
+    """The first `n` documents in the order of the input, without scores, if scoring has failed."""
     blanks: list[Blank] = []
     count = 0
     for document in _as_documents(documents):
@@ -413,7 +426,7 @@ def _as_document(item: object, place: int) -> Document:
 def _readable(
     documents: Iterable[str | Document | Mapping[str, Any]], info: ScorerInfo
 ) -> Iterator[Document]:
-    """Let documents through that the scorer can read; raises `InputError` for another."""
+    """The documents; raises `InputError` for one that the scorer cannot read."""
     for document in _as_documents(documents):
         if document.media is not None and document.media.kind not in info.media:
             where = ":".join(str(part) for part in (document.source, document.line) if part)
@@ -426,7 +439,7 @@ def _readable(
 
 
 def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:
-    """All pairs of the query and a chunk, one after the other."""
+    """All pairs of the query and a chunk, in the order of the documents."""
     for number, document in enumerate(documents):
         if watch is not None and number % _SURVEY_STEP_DOCUMENTS == 0:
             watch(Progress(0, 0, number, surveying=True))
@@ -437,12 +450,12 @@ def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> I
 def _batches(
     documents: Iterable[Document], size: int, *, everything: bool
 ) -> Iterator[list[Document]]:
-    """Group a stream of documents: all of it where scores depend on the whole set."""
+    """Group a stream of documents; with `everything` in one batch, for scores of a whole set."""
     batch: list[Document] = []
     characters = 0
     for document in documents:
         batch.append(document)
-        # Of an image or a video the text is what is shown of it, and not what is held.
+        # The text of an image or a video is its label, and not what is held in memory.
         characters += sent_size(document.media) if document.media else len(document.text)
         if (len(batch) >= size or characters >= MAX_BATCH_CHARACTERS) and not everything:
             yield batch
@@ -452,7 +465,7 @@ def _batches(
 
 
 def _instruct(scorer: Scorer, instruction: str) -> Scorer:
-    """The same model with an instruction; raises `UsageError` where it takes none."""
+    """The same model with an instruction; raises `UsageError` if it takes none."""
     if not isinstance(scorer, InstructedScorer):
         raise UsageError(f"{scorer.info.model} takes no instruction")
     return scorer.with_instruction(instruction)

@@ -12,7 +12,7 @@ import pytest
 from rerank_cli import Pending, Ranking, Reranker
 from rerank_cli.errors import QueryTooLong, ScorerError, UsageError
 from rerank_cli.ranking import Selection
-from rerank_cli.types import Pair, Part, Scored
+from rerank_cli.types import Pair, Part, Progress, Scored
 from tests.conftest import MODELS, ROOT
 from tests.support.fakes import OverlapScorer, number_in, windowed
 
@@ -88,8 +88,8 @@ def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
 
         results = in_threads(submit)
         assert reranker._pool.pairs == reranker._pool.characters == 0
-        assert reranker._pool.works == set()
-        assert reranker._pool.known.pending == {}
+        assert reranker._pool.tasks == {}
+        assert reranker._pool.store.pending == {}
     found = {place: scores for each in results for place, scores in each.items()}
     assert set(range(len(jobs))) - set(found) <= cancelled
     assert all(scores == alone[place] for place, scores in found.items())
@@ -209,6 +209,75 @@ def test_what_waits_for_one_that_fails_goes_on() -> None:
     assert len(second.result(1)) == 1
 
 
+class Refuser(Gate):
+    """Begins one job and no other."""
+
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> "GateJob":
+        if self.jobs:
+            raise ScorerError("no more")
+        return super().start(pairs, receive, keep=keep, client=client)
+
+
+def test_any_number_may_wait_for_one_that_fails() -> None:
+    gate = Refuser()
+    reranker = Reranker(gate)
+    pending = [reranker.submit("q", ["1"]) for _ in range(2000)]
+    gate.jobs[0].receive(ScorerError("gone"))
+    assert [str(each.exception(1)) for each in pending] == ["gone", *["no more"] * 1999]
+    assert reranker._pool.pairs == reranker._pool.characters == 0
+    assert reranker._pool.store.pending == {}
+
+
+def test_closed_it_begins_nothing_for_those_that_wait() -> None:
+    gate = Gate()
+    with Reranker(gate) as reranker:
+        pending = [reranker.submit("q", ["1"]) for _ in range(50)]
+    assert len(gate.jobs) == 1
+    assert all(each.cancelled() for each in pending)
+
+
+def test_a_watch_that_fails_cancels_the_ranking() -> None:
+    gate = Gate()
+    reranker = Reranker(gate)
+
+    def watch(progress: Progress) -> None:
+        if progress.pairs:
+            raise KeyboardInterrupt
+
+    thread = ThreadPoolExecutor(1)
+    ranking = thread.submit(reranker.rank, "q", ["1", "2"], watch=watch)
+    while not gate.jobs:
+        pass
+    gate.jobs[0].receive(Part([0], Scored([1.0])))
+    assert isinstance(ranking.exception(1), KeyboardInterrupt)
+    assert gate.jobs[0].is_cancelled
+    thread.shutdown()
+
+
+def test_an_interrupt_leaves_nothing_that_others_would_wait_for() -> None:
+    class Interrupting(str):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            raise KeyboardInterrupt
+
+    gate = Gate()
+    reranker = Reranker(gate)
+    with pytest.raises(KeyboardInterrupt):
+        reranker.submit("q", ["1", Interrupting("2")])
+    pending = reranker.submit("q", ["1"])
+    gate.jobs[0].answer()
+    assert len(pending.result(1)) == 1
+    assert reranker._pool.tasks == {}
+
+
 def test_each_ranking_is_a_client_unless_it_has_one() -> None:
     gate = Gate()
     reranker = Reranker(gate)
@@ -280,7 +349,7 @@ def test_what_is_wrong_is_raised_at_once() -> None:
         reranker.submit("q", ["1"], instruction="find")
     with pytest.raises(UsageError, match="document 1 is of type int"):
         reranker.submit("q", ["1", 2])  # type: ignore[list-item]
-    assert reranker._pool.works == set()
+    assert reranker._pool.tasks == {}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rerank_cli.ranking import Selection
 from rerank_cli.ranking import scoring as module
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.results import RankingBuilder
-from rerank_cli.ranking.scoring import RankingWork, ScorePool
+from rerank_cli.ranking.scoring import RankingTask, ScorePool
 from rerank_cli.types import Document, Pair, Progress, Ranking, Scored, Scorer, Watch
 from tests.support.fakes import OverlapScorer, Words
 
@@ -58,7 +58,7 @@ class Scoring:
                 scores.append(tuple(values))
 
         plan = plan_of()
-        work = RankingWork(
+        task = RankingTask(
             self.pool,
             self._scorer,
             plan,
@@ -68,17 +68,17 @@ class Scoring:
             key=plan.key,
             watch=self._watch,
         )
-        work.add(splits)
-        work.end()
+        task.add(splits)
+        task.end()
         (end,) = ends
         if isinstance(end, BaseException):
             raise end
         assert end is not None
         self.rankings.append(end)
         self.duplicates += end.duplicates
-        self.pairs += work.begun_pairs
-        assert (self.pool.pairs, self.pool.characters, self.pool.works) == (0, 0, set())
-        assert self.pool.known.pending == {}
+        self.pairs += task.given_pairs
+        assert (self.pool.pairs, self.pool.characters, self.pool.tasks) == (0, 0, {})
+        assert self.pool.store.pending == {}
         return scores
 
 

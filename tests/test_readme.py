@@ -20,7 +20,7 @@ from rerank_cli.inputs.file_types import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Un
 from rerank_cli.inputs.source import FORMATS
 from rerank_cli.models.catalogue import entries
 from rerank_cli.providers.catalogue import provider_names
-from rerank_cli.render import EXPLAINING, Format
+from rerank_cli.render import EXPLAIN_FORMATS, Format
 from rerank_cli.render.rows import HEADER
 from rerank_cli.runtimes.prepared_cache import VARIABLE as PREPARED_VARIABLE
 from rerank_cli.user_files import HOME_VARIABLE
@@ -115,7 +115,7 @@ def test_every_format_is_in_the_table() -> None:
     section = README.split("## What comes out")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", section, re.MULTILINE)
     assert [name for name, _ in rows] == list(Format)
-    assert [name for name, explains in rows if explains.strip() == "yes"] == list(EXPLAINING)
+    assert [name for name, explains in rows if explains.strip() == "yes"] == list(EXPLAIN_FORMATS)
     assert f"`{','.join(HEADER)}`" in README
 
 

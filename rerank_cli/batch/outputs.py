@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Protocol
 from rerank_cli.atomic_files import OutputFile, sync_stream
 from rerank_cli.batch.records import Given, Outcome, Problem
 from rerank_cli.errors import OutputError
-from rerank_cli.render import decimal, number
+from rerank_cli.render import format_score, json_score
 from rerank_cli.render.json_results import result_object
-from rerank_cli.render.rows import one_word
+from rerank_cli.render.rows import quote_spaces
 from rerank_cli.terminal import Terminal, write_all
 from rerank_cli.types import Ranked, Ranking
 
@@ -199,17 +199,18 @@ def run_of(outcome: Outcome) -> bytes:
     """A record's lines of a TREC run; one with a problem has none."""
     if outcome.ranking is None:
         return b""
-    query, tag = one_word(str(outcome.given.name)), one_word(outcome.ranking.info.model)
+    query, tag = quote_spaces(str(outcome.given.name)), quote_spaces(outcome.ranking.info.model)
     return "".join(
-        f"{query} Q0 {one_word(str(_name(one)))} {one.rank} {decimal(one.raw_score)} {tag}\n"
-        for one in outcome.ranking.results
+        f"{query} Q0 {quote_spaces(str(_name(result)))} {result.rank} "
+        f"{format_score(result.raw_score)} {tag}\n"
+        for result in outcome.ranking.results
     ).encode()
 
 
 def pair_of(ranking: Ranking) -> dict[str, Any]:
     """The scores of the one document of a pair; null where it is blank."""
     for one in ranking.results:
-        return {SCORE: number(one.relevance_score), RAW_SCORE: number(one.raw_score)}
+        return {SCORE: json_score(one.relevance_score), RAW_SCORE: json_score(one.raw_score)}
     return {SCORE: None, RAW_SCORE: None}
 
 
@@ -222,8 +223,8 @@ def _scores(result: Ranked) -> dict[str, Any]:
     return {
         "index": result.index,
         **named,
-        SCORE: number(result.relevance_score),
-        RAW_SCORE: number(result.raw_score),
+        SCORE: json_score(result.relevance_score),
+        RAW_SCORE: json_score(result.raw_score),
     }
 
 

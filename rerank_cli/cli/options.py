@@ -33,7 +33,7 @@ from rerank_cli.providers import (
     Truncate,
 )
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding, Selection
-from rerank_cli.render import EXPLAINING, Format
+from rerank_cli.render import EXPLAIN_FORMATS, Format
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.terminal import STDOUT, Color
 
@@ -493,7 +493,7 @@ def output_options(
         _output(
             "--explain",
             help="Show the score of each chunk of a result. Works with the formats "
-            f"{', '.join(EXPLAINING[:-1])} and {EXPLAINING[-1]}.",
+            f"{', '.join(EXPLAIN_FORMATS[:-1])} and {EXPLAIN_FORMATS[-1]}.",
         ),
     ] = False,
     format_: Annotated[

@@ -23,7 +23,7 @@ from rerank_cli.evaluation.measures import (
 )
 from rerank_cli.evaluation.run import EvalJob
 from rerank_cli.evaluation.statistics import DRAWS, Difference, difference, difference_over_sets
-from rerank_cli.render.rows import one_word
+from rerank_cli.render.rows import quote_spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +336,7 @@ def lines_per_query(sets: Sequence[SetRows]) -> Iterator[bytes]:
 def _run_lines(row: SystemRow, tag: str) -> Iterator[str]:
     for query, scores in row.run.items():
         for rank, name in enumerate(order_by_score(scores), 1):
-            yield f"{one_word(query)} Q0 {one_word(name)} {rank} {scores[name]!r} {tag}\n"
+            yield f"{quote_spaces(query)} Q0 {quote_spaces(name)} {rank} {scores[name]!r} {tag}\n"
 
 
 def _row_object(row: SystemRow) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Turns a ranking into bytes: a `Writer` for each `Format`, in the table `WRITERS`.
+"""Turns a ranking into bytes, with a `Writer` for each `Format` in the table `WRITERS`.
 
-A new format is a member of `Format`, a function in a module of this package, and a row of the
-table. Decides nothing about order or content, and writes to no stream.
+A new format needs a member of `Format`, a function in a module of this package, and a row of the
+table. Writers neither change the order nor write to a stream.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from rerank_cli.errors import UsageError
 from rerank_cli.terminal import readable
 from rerank_cli.types import Document, Envelope, Ranked, Ranking
+
+_SCORE_DIGITS = 7  # a model's float32 holds no more
 
 
 class Format(StrEnum):
@@ -31,12 +33,17 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Style:
-    """What a writer is told beside the ranking.
+    """How a ranking is written.
 
-    `passages` says that it is one of passages, `scores` that a score goes before each record,
-    `null` that NUL ends each, and `full` that a table shows passages whole. `interactive` says
-    that a person reads it on a terminal, which control characters would reach. `envelopes` are
-    those of every source that was read, whether or not any of it is in the ranking.
+    format_      the format
+    passages     whether it is a ranking of passages
+    scores       whether a score goes before each record
+    null         whether NUL ends each record or path
+    full         whether a table shows whole passages
+    interactive  whether the results go to a terminal, which control characters could change
+    color        whether a table has colour
+    width        the width of a table, in cells
+    envelopes    the envelopes of all sources that were read
     """
 
     format_: Format
@@ -51,18 +58,18 @@ class Style:
 
 
 class Sources(Protocol):
-    """What a writer may ask of the inputs before anything is scored."""
+    """What a writer may ask about the inputs before anything is scored."""
 
     @property
     def has_unnamed(self) -> bool:
-        """Whether some documents are from no file whose name is known."""
+        """Whether some documents come from no file with a known name."""
 
     def envelopes(self) -> Iterable[tuple[str, Envelope]]:
-        """The name and envelope of each file that was named, where one of them is a table."""
+        """The name and envelope of each file that the user named, if one of them is a table."""
 
 
 class Remark(NamedTuple):
-    """A sentence on what the results do not show by themselves, and what to do about it."""
+    """A warning about the results, and a hint."""
 
     text: str
     hint: str
@@ -70,13 +77,16 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True)
 class Writer:
-    """What is known of a format. Its `module` is imported when one of the functions is called.
+    """A format: the names of its functions, and what it can show.
 
-    `write` makes the bytes of a ranking in a style. Where it is given, `check` raises an error for
-    sources that the format could not write, and `remark` finds what to say of a ranking that was
-    written. `explains` says that there is a place for the scores of a result's chunks,
-    `has_scores` that there is one for the scores of results, `names_files` that names of files are
-    what is written, and `is_safe` that no control character of a document reaches a terminal.
+    module       the module of the functions; imported when one of them is called
+    write        yields the bytes of a ranking
+    check        raises an error for sources that the format cannot write
+    remark       returns a remark on a ranking that was written, if there is one
+    explains     whether it shows the scores of chunks
+    has_scores   whether it shows the scores of results
+    names_files  whether it writes names of files instead of documents
+    is_safe      whether it makes control characters of documents harmless
     """
 
     module: str
@@ -89,11 +99,11 @@ class Writer:
     is_safe: bool = False
 
     def check_options(self, style: Style, *, explain: bool) -> None:
-        """Raise `UsageError` for options that the format has no place for."""
+        """Raise `UsageError` for options that the format does not support."""
         if explain and not self.explains:
             raise UsageError(
                 f"--explain needs a format with a place for chunks, and {style.format_} has none",
-                hint=f"add -f {', '.join(EXPLAINING[:-1])} or {EXPLAINING[-1]}",
+                hint=f"add -f {', '.join(EXPLAIN_FORMATS[:-1])} or {EXPLAIN_FORMATS[-1]}",
             )
         if style.scores and not self.has_scores:
             raise UsageError(
@@ -102,22 +112,22 @@ class Writer:
             )
 
     def check_sources(self, sources: Sources, style: Style) -> None:
-        """Find what the format could not write of the sources; raises `UsageError`, `OutputError`.
+        """Raise `UsageError` or `OutputError` for sources that the format cannot write.
 
-        May read their first records, and raises `InputError` where it cannot.
+        May read their first records, and raise `InputError`.
         """
         if self.check is not None:
             self._load(self.check)(sources, style)
 
     def find_remark(self, ranking: Ranking, style: Style) -> Remark | None:
-        """What to tell a user of the ranking in this format, if anything."""
+        """The remark on a ranking in this format; None if there is none."""
         remark: Remark | None = None
         if self.remark is not None:
             remark = self._load(self.remark)(ranking, style)
         return remark
 
     def pieces(self, ranking: Ranking, style: Style) -> Iterator[bytes]:
-        """The ranking in this format, piece by piece."""
+        """The bytes of a ranking in this format, in pieces."""
         pieces: Iterator[bytes] = self._load(self.write)(ranking, style)
         return pieces
 
@@ -127,21 +137,23 @@ class Writer:
 
 
 WRITERS: Mapping[Format, Writer] = {
-    Format.TABLE: Writer("table", "table", explains=True, is_safe=True),
-    Format.TEXT: Writer("original", "text", check="check_tables", remark="find_mixed_tables"),
-    Format.TSV: Writer("rows", "as_tsv"),
-    Format.CSV: Writer("rows", "as_csv"),
-    Format.JSON: Writer("json_results", "as_json", explains=True),
-    Format.JSONL: Writer("json_results", "as_jsonl", explains=True),
-    Format.TREC: Writer("rows", "trec"),
-    Format.PATHS: Writer("rows", "paths", check="check_paths", has_scores=False, names_files=True),
-    Format.MD: Writer("markdown", "markdown", explains=True),
+    Format.TABLE: Writer("table", "write_table", explains=True, is_safe=True),
+    Format.TEXT: Writer("original", "write_text", check="check_tables", remark="find_mixed_tables"),
+    Format.TSV: Writer("rows", "write_tsv"),
+    Format.CSV: Writer("rows", "write_csv"),
+    Format.JSON: Writer("json_results", "write_json", explains=True),
+    Format.JSONL: Writer("json_results", "write_jsonl", explains=True),
+    Format.TREC: Writer("rows", "write_trec"),
+    Format.PATHS: Writer(
+        "rows", "write_paths", check="check_paths", has_scores=False, names_files=True
+    ),
+    Format.MD: Writer("markdown", "write_markdown", explains=True),
 }
-EXPLAINING = tuple(format_ for format_, writer in WRITERS.items() if writer.explains)
+EXPLAIN_FORMATS = tuple(format_ for format_, writer in WRITERS.items() if writer.explains)
 
 
 def render(ranking: Ranking, style: Style) -> Iterator[bytes]:
-    """Write a ranking in a style: bytes in a pipe, and what cannot do a terminal harm on one.
+    """The bytes of a ranking, in pieces, with control characters made visible for a terminal.
 
     Errors are raised before the first piece.
     """
@@ -152,34 +164,30 @@ def render(ranking: Ranking, style: Style) -> Iterator[bytes]:
     return pieces
 
 
-# What a model's float32 holds.
-_DIGITS = 7
+def format_score(value: float) -> str:
+    """A score as text."""
+    return f"{value:.{_SCORE_DIGITS}g}"
 
 
-def number(value: float) -> float:
-    """A score as it is written in JSON."""
-    return float(decimal(value))
+def json_score(value: float) -> float:
+    """A score as a number for JSON."""
+    return float(format_score(value))
 
 
-def decimal(value: float) -> str:
-    """A score as it is written in lines and columns."""
-    return f"{value:.{_DIGITS}g}"
-
-
-def place(source: str | None, line: int | None) -> str:
-    """Where something stands, as editors and compilers write it; empty where it came by itself."""
+def format_place(source: str | None, line: int | None) -> str:
+    """A place as editors and compilers write it, `source:line`; empty if it has no source."""
     if source is None:
         return ""
     return source if line is None else f"{source}:{line}"
 
 
-def shown(result: Ranked, *, passages: bool) -> tuple[str, int | None]:
-    """The text that a result is and its line: the passage's, or the document's."""
+def document_place(document: Document) -> str:
+    """The place of a document; that of a whole file has no line."""
+    return format_place(document.source, None if document.whole else document.line)
+
+
+def text_and_line(result: Ranked, *, passages: bool) -> tuple[str, int | None]:
+    """The text and line of a result: those of the passage, or of the document."""
     if passages:
         return result.passage.text, result.passage.line
     return result.document.text, result.document.line
-
-
-def document_place(document: Document) -> str:
-    """Where a document stands; a whole file is named without a line."""
-    return place(document.source, None if document.whole else document.line)

@@ -1,4 +1,4 @@
-"""A ranking as JSON: one object in the shape of the rerank APIs, or one line a result.
+"""A ranking as JSON: one object in the shape of the rerank APIs, or a line for each result.
 
 The same input gives the same bytes.
 """
@@ -9,38 +9,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.media import is_url
-from rerank_cli.render import Style, number, shown
+from rerank_cli.render import Style, json_score, text_and_line
 from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
 
 SCHEMA = 1
-# What JSON need not escape and a terminal may act on, though `printable` shows all of it.
+# JSON does not escape these characters, and some of them can change a terminal.
 _UNESCAPED = re.compile("[^\x00-\x7e]")
 
 
-def as_json(ranking: Ranking, style: Style) -> Iterator[bytes]:
-    """One JSON object."""
-    yield _encoded(payload(ranking, passages=style.passages), style, indent=2)
+def write_json(ranking: Ranking, style: Style) -> Iterator[bytes]:
+    """Yield one JSON object."""
+    yield _encode(_ranking_object(ranking, passages=style.passages), style, indent=2)
 
 
-def as_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
-    """One JSON object a line: a result with its rank, or a blank document without."""
+def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
+    """Yield a line for each result, with its rank, and for each blank document."""
     for result in ranking.results:
-        yield _encoded(
+        yield _encode(
             {"rank": result.rank, **result_object(result, passages=style.passages)}, style
         )
     unscored: dict[str, Any] = {"rank": None, "relevance_score": None}
     if not ranking.reranked:
         unscored["reranked"] = False
     for blank in ranking.blanks:
-        yield _encoded({**unscored, **_blank(blank)}, style)
+        yield _encode({**unscored, **_blank_object(blank)}, style)
 
 
-def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
-    """A ranking in the shape of the rerank APIs: `id, model, results, usage` and what we add.
+def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
+    """A ranking in the shape of the rerank APIs: `id`, `model`, `results`, `usage`, and more.
 
-    In a ranking of passages, each is a document of its own. Numbers have seven significant digits,
-    which is what a model's float32 holds. `id` is a hash of all the rest.
+    In a ranking of passages, each passage is a document. `id` is a hash of all other fields.
     """
     body = {
         "schema": SCHEMA,
@@ -48,7 +47,7 @@ def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
         "scale": ranking.info.scale,
         "query": ranking.query,
         "reranked": ranking.reranked,
-        **_listed(ranking, passages=passages),
+        **_result_lists(ranking, passages=passages),
         "counts": {
             "documents": ranking.documents,
             "empty": ranking.empty,
@@ -61,26 +60,26 @@ def payload(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
         },
         "usage": dict(ranking.usage),
     }
-    import hashlib  # which loads all of OpenSSL
+    import hashlib  # loads all of OpenSSL
 
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     return {"id": f"rerank-{digest[:16]}", **body}
 
 
-def _listed(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
-    """The results, and those without a score: all of them, where nothing was reranked."""
-    unscored = [_blank(blank) for blank in ranking.blanks]
+def _result_lists(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
+    """The results, and the documents without a score. If scoring failed, these are the results."""
+    unscored = [_blank_object(blank) for blank in ranking.blanks]
     if not ranking.reranked:
         return {"results": [{"relevance_score": None, **blank} for blank in unscored]}
     results = [result_object(result, passages=passages) for result in ranking.results]
     return {"results": results, **({"empty": unscored} if unscored else {})}
 
 
-def _encoded(value: Any, style: Style, indent: int | None = None) -> bytes:
+def _encode(value: Any, style: Style, indent: int | None = None) -> bytes:
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     if style.interactive:
         text = _UNESCAPED.sub(_escape, text)
-    # A lone surrogate, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+    # UTF-8 cannot hold a lone surrogate: it becomes an escape, which is valid JSON.
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
@@ -90,14 +89,14 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
-    """A result as JSON has it: its score, its document, and the passage that decided."""
+    """A result as an object: its scores, its document, and the passage that decided."""
     document = result.document
     body = {
         "index": result.index,
-        "relevance_score": number(result.relevance_score),
-        "raw_score": number(result.raw_score),
-        "document": _document(document, *shown(result, passages=passages)),
-        "passage": {**_chunk(result.passage), "raw_score": number(result.passage_score)},
+        "relevance_score": json_score(result.relevance_score),
+        "raw_score": json_score(result.raw_score),
+        "document": _document_object(document, *text_and_line(result, passages=passages)),
+        "passage": {**_chunk_object(result.passage), "raw_score": json_score(result.passage_score)},
         "tokens": result.tokens,
         "chunks": result.chunks,
         "truncated": result.truncated,
@@ -105,35 +104,35 @@ def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
     if result.explanation:
         body["passages"] = [
             {
-                **_chunk(chunk),
-                "raw_score": number(score),
-                "relevance_score": number(relevance),
+                **_chunk_object(chunk),
+                "raw_score": json_score(score),
+                "relevance_score": json_score(relevance),
             }
             for chunk, score, relevance in result.explanation
         ]
     return body
 
 
-def _blank(blank: Blank) -> dict[str, Any]:
-    document = blank.document
-    return {"index": blank.index, "document": _document(document, document.text, document.line)}
+def _blank_object(blank: Blank) -> dict[str, Any]:
+    document = _document_object(blank.document, blank.document.text, blank.document.line)
+    return {"index": blank.index, "document": document}
 
 
-def _document(document: Document, text: str, line: int | None) -> dict[str, Any]:
-    described = {
+def _document_object(document: Document, text: str, line: int | None) -> dict[str, Any]:
+    body = {
         "id": document.id,
-        **_content(document, text),
+        **_content_fields(document, text),
         "source": document.source,
         "line": line,
         "fields": document.fields,
     }
-    return {key: value for key, value in described.items() if value is not None}
+    return {key: value for key, value in body.items() if value is not None}
 
 
-def _content(document: Document, text: str) -> dict[str, Any]:
-    """What a document is, as a record has it: its text, or its image or video.
+def _content_fields(document: Document, text: str) -> dict[str, Any]:
+    """The field that holds a document's text, or the URL or path of its image or video.
 
-    That is the URL or path as it came; only of a data URL the text is not all.
+    The text of media is their URL or path too, but that of a data URL is shortened.
     """
     if document.media is None:
         return {"text": text}
@@ -141,7 +140,7 @@ def _content(document: Document, text: str) -> dict[str, Any]:
     return {kind: place if is_url(place) else document.text}
 
 
-def _chunk(chunk: Chunk) -> dict[str, Any]:
+def _chunk_object(chunk: Chunk) -> dict[str, Any]:
     media = chunk.document.media
     span = {"start": chunk.start, "end": chunk.end} if media is None else {}
     return {

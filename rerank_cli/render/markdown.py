@@ -1,30 +1,30 @@
-"""Markdown to paste into an issue or a prompt: a numbered list of places, scores and passages.
+"""A ranking as Markdown, for an issue or a prompt: a numbered list of passages.
 
-Passages are fenced, so that nothing in them is read as Markdown.
+Passages are fenced, so that they are not read as Markdown.
 """
 
 import re
 from collections.abc import Iterator
 
-from rerank_cli.render import Style, document_place, place
+from rerank_cli.render import Style, document_place, format_place
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Blank, Ranked, Ranking
 
 _BACKTICKS = re.compile("`+")
-# Every one of them ends a line in Markdown.
+# Each of these ends a line in Markdown.
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def markdown(ranking: Ranking, _style: Style) -> Iterator[bytes]:
-    """An item a result; with an explanation all its chunks, in the document's order."""
-    between = ""
+def write_markdown(ranking: Ranking, _style: Style) -> Iterator[bytes]:
+    """Yield an item for each result, or for its chunks with --explain, then blank documents."""
+    separator = ""
     for result in ranking.results:
-        yield encodable(between + _item(result)).encode()
-        between = "\n"
+        yield encodable(separator + _item(result)).encode()
+        separator = "\n"
     if ranking.blanks:
-        empty = not any(blank.document.text.strip() for blank in ranking.blanks)
-        title = "Empty, and not scored" if empty else "Not scored, in the order they came"
-        lines = [f"{between}{title}:\n\n", *map(_blank, ranking.blanks)]
+        are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)
+        title = "Empty, and not scored" if are_empty else "Not scored, in the order they came"
+        lines = [f"{separator}{title}:\n\n", *map(_blank, ranking.blanks)]
         yield encodable("".join(lines)).encode()
 
 
@@ -33,12 +33,12 @@ def _item(result: Ranked) -> str:
     indent = " " * len(marker)
     document, passage = result.document, result.passage
     if not result.explanation:
-        where = place(document.source, passage.line) or document.id or ""
-        return marker + _heading(result.relevance_score, where) + _fenced(passage.text, indent)
+        where = format_place(document.source, passage.line) or document.id or ""
+        return marker + _heading(result.relevance_score, where) + _fence(passage.text, indent)
     where = document_place(document) or document.id or ""
     chunks = [
-        f"\n{indent}- {_heading(relevance, place(document.source, chunk.line))}"
-        f"{_fenced(chunk.text, indent + '  ')}"
+        f"\n{indent}- {_heading(relevance, format_place(document.source, chunk.line))}"
+        f"{_fence(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
     return marker + _heading(result.relevance_score, where) + "".join(chunks)
@@ -48,21 +48,21 @@ def _blank(blank: Blank) -> str:
     where = document_place(blank.document) or blank.document.id
     name = _code(where) if where else f"document {blank.index + 1}"
     text = blank.document.text
-    return f"- {name}\n{_fenced(text, '  ') if text.strip() else ''}"
+    return f"- {name}\n{_fence(text, '  ') if text.strip() else ''}"
 
 
 def _heading(relevance: float, where: str) -> str:
     return f"**{relevance:.3f}**{' ' + _code(where) if where else ''}\n"
 
 
-def _fenced(text: str, indent: str) -> str:
+def _fence(text: str, indent: str) -> str:
     fence = "`" * max(3, _longest_run(text) + 1)
     lines = [fence, *_LINE_END.split(text.rstrip("\r\n")), fence]
     return "\n" + "".join(f"{indent if line else ''}{line}\n" for line in lines)
 
 
 def _code(text: str) -> str:
-    """A code span, which shows any name as it is."""
+    """A code span, which can hold any name."""
     text = _LINE_END.sub(" ", text)
     run = "`" * (_longest_run(text) + 1)
     space = " " if text.startswith("`") or text.endswith("`") else ""

@@ -1,6 +1,6 @@
-"""The table that a person reads: rank, score as number and bar, place, and the best passage.
+"""A ranking as a table for a terminal: rank, score as a number and a bar, place, and passage.
 
-Fits a terminal's width and shows nothing that is not in the ranking; pipes never see it.
+The table fits the terminal's width.
 """
 
 import io
@@ -13,13 +13,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rerank_cli.render import Style, document_place, place
+from rerank_cli.render import Style, document_place, format_place
 from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Ranked, Ranking, ScoredChunk
 
+GAP_CELLS = 2
+_BAR_CELLS = 8
+# The least width of a passage. In a narrower terminal the bar is left out, then the place.
+_PASSAGE_CELLS = 36
+_EXTRACT_LINES = 3
+_EXTRACT_CHARACTERS = 4000  # of a passage in which these lines are searched
+_ELLIPSIS_CELLS = 2
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_NO_SCORE = "\N{EN DASH}"
+_CHUNK_MARK = "·"
+# Hebrew, Arabic and the other scripts that are written from the right.
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
+_DIRECTION_MARK = "\N{LEFT-TO-RIGHT MARK}"
+_SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
 _WORD = re.compile(r"\w+")
-# Words that a query is full of and that say nothing of its subject.
-_COMMON = frozenset(
+# Words that are frequent in queries and say nothing about their subject.
+_COMMON_WORDS = frozenset(
     re.findall(
         r"\w+",
         "a an and are as at be by can could did do does for from had has have how i if in is it "
@@ -29,48 +45,151 @@ _COMMON = frozenset(
 )
 
 
-class QueryWords:
-    """The words of a query that are worth marking: all of them, if it has only common ones."""
+def write_table(ranking: Ranking, style: Style) -> Iterator[bytes]:
+    """Yield the lines of the table, with escape sequences only if it has colour."""
+    console = Console(
+        file=io.StringIO(),
+        width=style.width,
+        height=25,  # not used, but without it rich takes TERM=dumb to be 80 cells wide
+        force_terminal=style.color,
+        no_color=not style.color,  # `style` has followed NO_COLOR and --color
+        color_system="standard" if style.color else None,
+        legacy_windows=False,
+    )
+    with console.capture() as capture:
+        draw_table(ranking, console, full=style.full)
+    for line in capture.get().split("\n")[:-1]:
+        yield line.rstrip().encode() + b"\n"
 
-    def __init__(self, query: str) -> None:
-        self._stemmer = Stemmer.Stemmer("english")
-        words = {word.casefold() for word in _WORD.findall(query)}
-        self._stems = {self._stem(word) for word in words - _COMMON or words}
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """The half-open spans of characters at which a word of the query stands."""
-        return [
-            match.span()
-            for match in _WORD.finditer(text)
-            if self._stem(match.group()) in self._stems
+def draw_table(ranking: Ranking, console: Console, *, full: bool = False) -> None:
+    """Draw the table on a console: a row for each result, and below it its chunks if explained."""
+    if not (ranking.results or ranking.blanks):
+        return
+    cells = RowCells(ranking, console.width)
+    extracts = Extracts(ranking.query, cells.passage_width, console)
+    grid = Table(box=None, show_header=False, padding=(0, GAP_CELLS, 0, 0), pad_edge=False)
+    for width in cells.widths:
+        grid.add_column(width=width, no_wrap=True)
+    grid.add_column(width=cells.passage_width)
+    for result in ranking.results:
+        text = result.passage.text
+        passage = extracts.whole(text) if full else extracts.best_lines(text)
+        grid.add_row(*cells.result(result), passage)
+        for chunk in _explained_chunks(result):
+            text = chunk.chunk.text
+            passage = extracts.whole(text) if full else extracts.best_lines(text, count=1)
+            grid.add_row(*cells.chunk(chunk), passage)
+    for blank in ranking.blanks:
+        text = blank.document.text
+        is_empty = not text.strip()
+        passage = Text("(empty)", style="dim italic") if is_empty else extracts.best_lines(text)
+        grid.add_row(*cells.blank(blank), passage)
+    console.print(grid)
+
+
+def _explained_chunks(result: Ranked) -> Sequence[ScoredChunk]:
+    """The chunks to show below a result. A single chunk would only repeat the result."""
+    return result.explanation if len(result.explanation) > 1 else ()
+
+
+class RowCells:
+    """The cells of a row before its passage: rank, score, bar and place.
+
+    `widths` are their widths, and `passage_width` is what is left for the passage, all in cells.
+    """
+
+    def __init__(self, ranking: Ranking, width: int) -> None:
+        results = ranking.results
+        chunks = [chunk for result in results for chunk in _explained_chunks(result)]
+        is_known_scale = ranking.info.scale in ("logit", "probability")
+        highest = max((result.relevance_score for result in results), default=0.0)
+        self._full_bar = 1.0 if is_known_scale else max(highest, 1e-9)
+        self._decimals = 3 if is_known_scale else 2
+        scores = [r.relevance_score for r in results] + [c.relevance_score for c in chunks]
+        rank_width = len(str(len(results)))
+        score_width = max(map(len, [_NO_SCORE, *map(self._format, scores)]))
+        places = [*map(_result_place, results), *map(_chunk_place, chunks)]
+        places += map(_blank_place, ranking.blanks)
+        place_width = min(max(map(cell_len, places)), max(12, width // 4))
+        left = width - rank_width - score_width - 2 * GAP_CELLS
+        has_place = place_width and left - place_width - GAP_CELLS >= _PASSAGE_CELLS / 2
+        self._place_width = place_width if has_place else 0
+        left -= self._place_width + GAP_CELLS if self._place_width else 0
+        self._bar_width = _BAR_CELLS if left - _BAR_CELLS - GAP_CELLS >= _PASSAGE_CELLS else 0
+        left -= self._bar_width + GAP_CELLS if self._bar_width else 0
+        widths = (rank_width, score_width, self._bar_width, self._place_width)
+        self.widths = [cells for cells in widths if cells]
+        self.passage_width = max(left, 1)
+
+    def result(self, result: Ranked) -> list[Text]:
+        return self._cells(str(result.rank), result.relevance_score, "bold", _result_place(result))
+
+    def chunk(self, chunk: ScoredChunk) -> list[Text]:
+        return self._cells(_CHUNK_MARK, chunk.relevance_score, "dim", _chunk_place(chunk))
+
+    def blank(self, blank: Blank) -> list[Text]:
+        return self._cells("", None, "dim", _blank_place(blank))
+
+    def _cells(self, rank: str, relevance: float | None, style: str, place: str) -> list[Text]:
+        score = _NO_SCORE if relevance is None else self._format(relevance)
+        cells = [
+            Text(rank, justify="right", style="dim"),
+            Text(score, justify="right", style=style),
         ]
+        dim = " dim" if style == "dim" else ""
+        if self._bar_width:
+            cells.append(Text(self._bar(relevance or 0.0), style=f"green{dim}"))
+        if self._place_width:
+            text = _isolate_direction(_shorten(place, self._place_width))
+            cells.append(Text(text, style=f"cyan{dim}"))
+        return cells
 
-    def _stem(self, word: str) -> str:
-        return str(self._stemmer.stemWord(word.casefold()))
+    def _format(self, relevance: float) -> str:
+        return f"{relevance:.{self._decimals}f}"
+
+    def _bar(self, relevance: float) -> str:
+        share = min(max(relevance / self._full_bar, 0.0), 1.0)
+        whole, eighth = divmod(round(share * _BAR_CELLS * 8), 8)
+        return "█" * whole + (_EIGHTHS[eighth] if eighth else "")
 
 
-_LINES = 3
-_LONGEST = 4000  # characters of a passage that are looked at for those lines
-_ELLIPSIS = 2  # cells: at the side of it that text is left out
-# Hebrew, Arabic and the other scripts that are written from the right.
-_RIGHT_TO_LEFT = re.compile(
-    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
-)
-_SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
-_MARK = "\N{LEFT-TO-RIGHT MARK}"
+def _result_place(result: Ranked) -> str:
+    return _on_one_line(format_place(result.document.source, result.passage.line))
 
 
-def left_to_right(cell: str) -> str:
+def _chunk_place(chunk: ScoredChunk) -> str:
+    return _on_one_line(format_place(chunk.chunk.document.source, chunk.chunk.line))
+
+
+def _blank_place(blank: Blank) -> str:
+    return _on_one_line(document_place(blank.document))
+
+
+def _on_one_line(place: str) -> str:
+    return printable(place).replace("\n", "\N{SYMBOL FOR LINE FEED}")
+
+
+def _shorten(place: str, width: int) -> str:
+    """Cut a place at its left, where it says least, to a width in cells."""
+    if cell_len(place) <= width:
+        return place
+    while cell_len(place) > width - 1:
+        place = place[1:]
+    return "…" + place
+
+
+def _isolate_direction(cell: str) -> str:
     """Keep right-to-left writing in its own cell.
 
-    A terminal that knows of directions would else order the row, or two neighbouring cells, from
-    the right. One that does not shows nothing for the mark.
+    Without the marks, a terminal that supports it would order the whole row from the right. Other
+    terminals show nothing for the marks.
     """
-    return f"{_MARK}{cell}{_MARK}" if _RIGHT_TO_LEFT.search(cell) else cell
+    return f"{_DIRECTION_MARK}{cell}{_DIRECTION_MARK}" if _RIGHT_TO_LEFT.search(cell) else cell
 
 
 class Extracts:
-    """Passages in lines of `width` cells, the query's words marked."""
+    """Passages in lines of `width` cells, with the query's words marked."""
 
     def __init__(self, query: str, width: int, console: Console) -> None:
         self._words = QueryWords(query)
@@ -78,31 +197,34 @@ class Extracts:
         self._console = console
 
     def whole(self, passage: str) -> Text:
+        """All lines of a passage."""
         text = printable(passage.replace("\r\n", "\n").expandtabs(4))
-        return _joined(self._wrapped(text, self._width))
+        return _join(self._wrap(text, self._width))
 
-    def of(self, passage: str, lines: int = _LINES) -> Text:
-        """The neighbouring lines with the most of the query's words, the first such."""
-        if len(passage) > _LONGEST:
+    def best_lines(self, passage: str, count: int = _EXTRACT_LINES) -> Text:
+        """The first `count` neighbouring lines that have the most of the query's words."""
+        if len(passage) > _EXTRACT_CHARACTERS:
             first = next(iter(self._words.spans(passage)), (0, 0))[0]
-            start = max(0, min(first - _LONGEST // 4, len(passage) - _LONGEST))
-            passage = passage[start : start + _LONGEST]
+            start = max(
+                0, min(first - _EXTRACT_CHARACTERS // 4, len(passage) - _EXTRACT_CHARACTERS)
+            )
+            passage = passage[start : start + _EXTRACT_CHARACTERS]
         text = printable(" ".join(passage.split()))
-        wrapped = self._wrapped(text, self._width)
-        if len(wrapped) <= lines:
-            return _joined(wrapped)
-        wrapped = self._wrapped(text, max(1, self._width - 2 * _ELLIPSIS))
-        marks = [len(self._words.spans(line.plain)) for line in wrapped]
-        last = len(wrapped) - lines
-        top = max(range(last + 1), key=lambda line: (sum(marks[line : line + lines]), -line))
-        kept = wrapped[top : top + lines]
+        lines = self._wrap(text, self._width)
+        if len(lines) <= count:
+            return _join(lines)
+        lines = self._wrap(text, max(1, self._width - 2 * _ELLIPSIS_CELLS))
+        marks = [len(self._words.spans(line.plain)) for line in lines]
+        last = len(lines) - count
+        top = max(range(last + 1), key=lambda line: (sum(marks[line : line + count]), -line))
+        extract = lines[top : top + count]
         if top:
-            kept[0] = Text("… ") + kept[0]
+            extract[0] = Text("… ") + extract[0]
         if top < last:
-            kept[-1] = kept[-1] + Text(" …")
-        return _joined(kept)
+            extract[-1] = extract[-1] + Text(" …")
+        return _join(extract)
 
-    def _wrapped(self, text: str, width: int) -> list[Text]:
+    def _wrap(self, text: str, width: int) -> list[Text]:
         marked = Text(text, overflow="fold")
         for start, end in self._words.spans(text):
             marked.stylize("bold yellow", start, end)
@@ -111,16 +233,23 @@ class Extracts:
             lines = list(marked.wrap(self._console, room))
             for line in lines:
                 line.rstrip()
-            excess = max((_widest(line.plain) for line in lines), default=0) - width
+            excess = max((_max_cells(line.plain) for line in lines), default=0) - width
             if excess <= 0 or room == 1:
                 return lines
             room = max(1, room - excess)
 
 
-def _widest(line: str) -> int:
-    """The cells that a line takes where joined emoji are drawn one by one, as on many terminals.
+def _join(lines: list[Text]) -> Text:
+    return Text("\n").join(
+        Text(_DIRECTION_MARK) + line if _RIGHT_TO_LEFT.search(line.plain) else line
+        for line in lines
+    )
 
-    A line that is too wide there would run on in the next row.
+
+def _max_cells(line: str) -> int:
+    """The cells of a line on terminals that draw the parts of a joined emoji one by one.
+
+    A line that is too wide there would continue in the next row.
     """
     if line.isascii():
         return len(line)
@@ -128,143 +257,21 @@ def _widest(line: str) -> int:
     return max(cell_len(line), apart)
 
 
-def _joined(lines: list[Text]) -> Text:
-    return Text("\n").join(
-        Text(_MARK) + line if _RIGHT_TO_LEFT.search(line.plain) else line for line in lines
-    )
+class QueryWords:
+    """The words of a query that are worth marking: all of them if it has only common words."""
 
+    def __init__(self, query: str) -> None:
+        self._stemmer = Stemmer.Stemmer("english")
+        words = {word.casefold() for word in _WORD.findall(query)}
+        self._stems = {self._stem(word) for word in words - _COMMON_WORDS or words}
 
-GAP = 2
-_BAR = 8  # cells
-_EIGHTHS = " ▏▎▍▌▋▊▉"
-# The least that a passage needs beside it, before a column is left out: the bar, then the place.
-_ROOM = 36
-_NO_SCORE = "\N{EN DASH}"
-_CHUNK = "·"
-
-
-def chunks_of(result: Ranked) -> Sequence[ScoredChunk]:
-    """The chunks that a result is explained by: one alone would be the result again."""
-    return result.explanation if len(result.explanation) > 1 else ()
-
-
-class RowCells:
-    """The cells before the passage, `widths` wide; `passage` is what is left beside them."""
-
-    def __init__(self, ranking: Ranking, width: int) -> None:
-        results = ranking.results
-        chunks = [scored for result in results for scored in chunks_of(result)]
-        known = ranking.info.scale in ("logit", "probability")
-        highest = max((result.relevance_score for result in results), default=0.0)
-        self._full_bar = 1.0 if known else max(highest, 1e-9)
-        self._decimals = 3 if known else 2
-        relevances = [r.relevance_score for r in results] + [c.relevance_score for c in chunks]
-        rank = len(str(len(results)))
-        score = max(map(len, [_NO_SCORE, *map(self._score, relevances)]))
-        places = [*map(_place, results), *map(_chunk_place, chunks)]
-        places += map(_blank_place, ranking.blanks)
-        widest = min(max(map(cell_len, places)), max(12, width // 4))
-        left = width - rank - score - 2 * GAP
-        self._place = widest if widest and left - widest - GAP >= _ROOM / 2 else 0
-        left -= self._place + GAP if self._place else 0
-        self._bar = _BAR if left - _BAR - GAP >= _ROOM else 0
-        left -= self._bar + GAP if self._bar else 0
-        self.widths = [cells for cells in (rank, score, self._bar, self._place) if cells]
-        self.passage = max(left, 1)
-
-    def of(self, result: Ranked) -> list[Text]:
-        return self._cells(str(result.rank), result.relevance_score, "bold", _place(result))
-
-    def of_chunk(self, scored: ScoredChunk) -> list[Text]:
-        return self._cells(_CHUNK, scored.relevance_score, "dim", _chunk_place(scored))
-
-    def of_blank(self, blank: Blank) -> list[Text]:
-        return self._cells("", None, "dim", _blank_place(blank))
-
-    def _cells(self, rank: str, relevance: float | None, style: str, where: str) -> list[Text]:
-        score = _NO_SCORE if relevance is None else self._score(relevance)
-        cells = [
-            Text(rank, justify="right", style="dim"),
-            Text(score, justify="right", style=style),
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The half-open spans of characters where the query's words are."""
+        return [
+            match.span()
+            for match in _WORD.finditer(text)
+            if self._stem(match.group()) in self._stems
         ]
-        dim = " dim" if style == "dim" else ""
-        if self._bar:
-            cells.append(Text(self._filled(relevance or 0.0), style=f"green{dim}"))
-        if self._place:
-            shown = left_to_right(_shortened(where, self._place))
-            cells.append(Text(shown, style=f"cyan{dim}"))
-        return cells
 
-    def _score(self, relevance: float) -> str:
-        return f"{relevance:.{self._decimals}f}"
-
-    def _filled(self, relevance: float) -> str:
-        share = min(max(relevance / self._full_bar, 0.0), 1.0)
-        whole, eighth = divmod(round(share * _BAR * 8), 8)
-        return "█" * whole + (_EIGHTHS[eighth] if eighth else "")
-
-
-def _place(result: Ranked) -> str:
-    return _one_line(place(result.document.source, result.passage.line))
-
-
-def _chunk_place(scored: ScoredChunk) -> str:
-    return _one_line(place(scored.chunk.document.source, scored.chunk.line))
-
-
-def _blank_place(blank: Blank) -> str:
-    return _one_line(document_place(blank.document))
-
-
-def _one_line(name: str) -> str:
-    return printable(name).replace("\n", "\N{SYMBOL FOR LINE FEED}")
-
-
-def _shortened(where: str, width: int) -> str:
-    """Cut a place from the left, where it says least."""
-    if cell_len(where) <= width:
-        return where
-    while cell_len(where) > width - 1:
-        where = where[1:]
-    return "…" + where
-
-
-def table(ranking: Ranking, style: Style) -> Iterator[bytes]:
-    """Draw the results; as wide as the terminal, without escapes unless it has colour."""
-    console = Console(
-        file=io.StringIO(),
-        width=style.width,
-        height=25,  # of no account; without it rich takes TERM=dumb to be 80 wide
-        force_terminal=style.color,
-        no_color=not style.color,  # NO_COLOR has been heard, and --color always is stronger
-        color_system="standard" if style.color else None,
-        legacy_windows=False,
-    )
-    with console.capture() as captured:
-        draw(ranking, console, full=style.full)
-    for line in captured.get().split("\n")[:-1]:
-        yield line.rstrip().encode() + b"\n"
-
-
-def draw(ranking: Ranking, console: Console, *, full: bool = False) -> None:
-    """Draw the results on a console: a row each, below it its chunks if it is explained."""
-    if not (ranking.results or ranking.blanks):
-        return
-    figures = RowCells(ranking, console.width)
-    extracts = Extracts(ranking.query, figures.passage, console)
-    grid = Table(box=None, show_header=False, padding=(0, GAP, 0, 0), pad_edge=False)
-    for width in figures.widths:
-        grid.add_column(width=width, no_wrap=True)
-    grid.add_column(width=figures.passage)
-    for result in ranking.results:
-        text = result.passage.text
-        grid.add_row(*figures.of(result), extracts.whole(text) if full else extracts.of(text))
-        for scored in chunks_of(result):
-            text = scored.chunk.text
-            shown = extracts.whole(text) if full else extracts.of(text, lines=1)
-            grid.add_row(*figures.of_chunk(scored), shown)
-    for blank in ranking.blanks:
-        text = blank.document.text
-        shown = Text("(empty)", style="dim italic") if not text.strip() else extracts.of(text)
-        grid.add_row(*figures.of_blank(blank), shown)
-    console.print(grid)
+    def _stem(self, word: str) -> str:
+        return str(self._stemmer.stemWord(word.casefold()))

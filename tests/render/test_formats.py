@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
-from rerank_cli.render import EXPLAINING, WRITERS, Format, Style, Writer, render
+from rerank_cli.render import EXPLAIN_FORMATS, WRITERS, Format, Style, Writer, render
 from tests.conftest import Run
 from tests.support.fakes import OverlapScorer, windowed
 
@@ -218,7 +218,9 @@ def test_in_a_ranking_of_passages_the_passage_is_the_document() -> None:
     assert row[5:] == ["a.md", "1", r"none here\nsome fox"]
 
 
-@pytest.mark.parametrize("format_", [format_ for format_ in Format if format_ not in EXPLAINING])
+@pytest.mark.parametrize(
+    "format_", [format_ for format_ in Format if format_ not in EXPLAIN_FORMATS]
+)
 def test_what_has_no_place_for_chunks_says_so_before_scoring(format_: Format, rerank: Run) -> None:
     ran = rerank("x", "-d", "x", "-m", "./no such model", "--explain", "-f", format_)
     assert (ran.code, ran.out) == (2, "")
@@ -226,7 +228,7 @@ def test_what_has_no_place_for_chunks_says_so_before_scoring(format_: Format, re
     assert "-f table, json, jsonl or md" in ran.err
 
 
-@pytest.mark.parametrize("format_", EXPLAINING)
+@pytest.mark.parametrize("format_", EXPLAIN_FORMATS)
 def test_explain_shows_every_chunk(format_: Format, rerank: Run) -> None:
     arguments = ["slugs", "examples/garden.md", "examples/faq.txt", "--unit", "file", "-n", "1"]
     ran = rerank(*arguments, "--explain", "-f", format_)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.render import EXPLAINING, Format
+from rerank_cli.render import EXPLAIN_FORMATS, Format
 from tests.conftest import Run, process
 
 NASTY = (
@@ -33,7 +33,7 @@ def test_no_format_lets_a_control_character_through(
     arguments = ["fox", str(path), "-f", format_, "-m", "bm25", "--color", "never"]
     arguments += ["--unit", "line", "--keep-empty"]
     ran = rerank(*arguments, *options, terminal=80)
-    refused = "--explain" in options and format_ not in EXPLAINING
+    refused = "--explain" in options and format_ not in EXPLAIN_FORMATS
     refused |= "--scores" in options and format_ is Format.PATHS
     assert (ran.code, bool(ran.out)) == ((2, False) if refused else (0, True))
     assert not ACTIVE.search(ran.out)

@@ -30,9 +30,9 @@ from onnx import TensorProto, helper, numpy_helper
 from rerank_cli import machine
 from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
-from rerank_cli.runtimes.network import Network, Row, open_network
+from rerank_cli.runtimes.network import Network, TokenRow, open_network
 from rerank_cli.runtimes.onnxruntime_graph import session_options
-from rerank_cli.runtimes.prepared_cache import Prepared
+from rerank_cli.runtimes.prepared_cache import PreparedCache
 
 LENGTHS = (32, 64, 128, 256, 512)
 SECONDS = 2.0  # that each is timed for
@@ -97,10 +97,10 @@ def others(folder: Path, quantised: Network) -> None:
 
 def opened(path: Path, runtime: Runtime) -> Network:
     engine = RuntimeOptions(runtime, Device.CPU, threads=1)
-    return open_network(describe(path, path.name), engine, Prepared.usual())
+    return open_network(describe(path, path.name), engine, PreparedCache.default())
 
 
-def pair_of(length: int, number: int = 0) -> Row:
+def pair_of(length: int, number: int = 0) -> TokenRow:
     ids = np.random.default_rng(number).integers(5, 20_000, length)
     return ids.tolist(), [0] * length
 
@@ -149,14 +149,14 @@ def in_turn(*works: Callable[[], object]) -> list[float]:
     return best
 
 
-def profile(network: Network, row: Row) -> list[tuple[str, float]]:
+def profile(network: Network, row: TokenRow) -> list[tuple[str, float]]:
     """The shares of a run's time that groups of operators take, the largest first."""
     options = session_options()
     options.enable_profiling = True
     options.profile_file_prefix = str(Path(gettempdir()) / "operations")
-    if network.prepared:
+    if network.prepared_path:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    path = str(network.prepared or network.path)
+    path = str(network.prepared_path or network.path)
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     ids = np.array([row[0]])
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}

@@ -22,7 +22,7 @@ from rerank_cli.models.catalogue import entries
 from rerank_cli.providers.catalogue import provider_names
 from rerank_cli.render import EXPLAIN_FORMATS, Format
 from rerank_cli.render.rows import HEADER
-from rerank_cli.runtimes.prepared_cache import VARIABLE as PREPARED_VARIABLE
+from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE
 from rerank_cli.user_files import HOME_VARIABLE
 from tests.conftest import ROOT, Run
 from tests.support.command_line import SETTINGS

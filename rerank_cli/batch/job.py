@@ -22,7 +22,7 @@ from rerank_cli.batch.report import Figures, Latencies
 from rerank_cli.batch.sources import Source
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
-from rerank_cli.scorers import local_folder
+from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed
 
 VERSION = 1
@@ -353,7 +353,7 @@ def _identity(options: BatchOptions, source: Source) -> Mapping[str, Any]:
 
 def identity_of(options: BatchOptions) -> dict[str, Any]:
     """What the output depends on but for the input."""
-    folder = local_folder(options.model)
+    folder = find_local_folder(options.model)
     remote, chunks = options.remote, options.chunks
     sent = {"instruction": options.instruction} if options.instruction is not None else {}
     return {

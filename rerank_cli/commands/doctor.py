@@ -30,7 +30,7 @@ from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.ranking.results import relevance
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.runtimes.prepared_cache import VARIABLE, Prepared
+from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE, PreparedCache
 from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Pair, Scorer
 from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
@@ -132,7 +132,7 @@ def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
         values = [relevance(value, scale) for value in values]
         expected = [relevance(sample.score, sample.scale) for sample in samples]
         scale = "probability"
-    exact = not is_dynamic(folder.graph) and "bf16" not in getattr(scorer, "run_by", "")
+    exact = not is_dynamic(folder.graph) and "bf16" not in getattr(scorer, "runtime_name", "")
     limit = _EXACT_LOGITS if exact else _NEAR_LOGITS
     limit *= _STEEPEST_SLOPE if scale == "probability" else 1
     away = max(abs(value - wanted) for value, wanted in zip(values, expected, strict=True))
@@ -294,9 +294,9 @@ def _cores(threads: int | None) -> dict[str, Any]:
 
 
 def _model(model: str | None, runtime: RuntimeOptions) -> tuple[dict[str, Any], list[Check]]:
-    from rerank_cli.scorers import local_folder, open_scorer
+    from rerank_cli.scorers import find_local_folder, open_scorer
 
-    folder = local_folder(model)
+    folder = find_local_folder(model)
     files = [] if folder is None else [_file(path) for path in folder.files()]
     if files:
         import rerank_cli.scorers.cross_encoder  # noqa: F401 - to import is not to open
@@ -337,23 +337,26 @@ def _runtime_facts(scorer: Scorer) -> dict[str, Any]:
 
     if not isinstance(scorer, LocalScorer):
         return {}
-    about: dict[str, Any] = {"run_by": scorer.run_by, "prepared": scorer.prepared is not None}
-    store = Prepared.usual()
-    if scorer.prepared is not None and store is not None:
+    about: dict[str, Any] = {
+        "run_by": scorer.runtime_name,
+        "prepared": scorer.prepared_path is not None,
+    }
+    store = PreparedCache.default()
+    if scorer.prepared_path is not None and store is not None:
         size = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
         return {
             **about,
-            "prepared_in": str(scorer.prepared.parent),
+            "prepared_in": str(scorer.prepared_path.parent),
             "bytes_of_all_prepared": size,
         }
-    gpu = scorer.run_by.endswith("GPU")
+    gpu = scorer.runtime_name.endswith("GPU")
     return {**about, "because": "a GPU needs no copy" if gpu else _why_not(store)}
 
 
-def _why_not(store: Prepared | None) -> str:
+def _why_not(store: PreparedCache | None) -> str:
     """Why opening a model has prepared nothing."""
     if store is None:
-        return f"{VARIABLE} is off"
+        return f"{PREPARED_VARIABLE} is off"
     if not os.access(store.root, os.W_OK):
         return f"{store.root} cannot be written"
     return f"another process is preparing a model in {store.root}, or onnxruntime cannot save it"

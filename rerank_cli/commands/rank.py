@@ -363,7 +363,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     plan = _plan(scorer, ranking)
     price = scorer.scorer.price_of(plan["requests"], plan["tokens"])
     if as_json:
-        body = {"first_request": json.loads(scorer.first or b"null")} if verbose else {}
+        body = {"first_request": json.loads(scorer.first_body or b"null")} if verbose else {}
         return format_json({**plan, "price": price and price._asdict(), **body})
     sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
     chunks = format_count(plan["chunks"], "chunk")
@@ -371,14 +371,14 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
         f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
         f"{price} ({price.source})" if price else "",
-        scorer.first.decode() if verbose else "",
+        scorer.first_body.decode() if verbose else "",
         "nothing was sent",
     ]
     return "".join(f"{line}\n" for line in lines if line).encode()
 
 
 def _plan(scorer: "DryRunScorer", ranking: Ranking) -> dict[str, Any]:
-    planned = scorer.planned
+    planned = scorer.plans
     return {
         "endpoint": scorer.scorer.address.public_url,
         "model": scorer.info.name,

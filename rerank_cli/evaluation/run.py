@@ -33,7 +33,7 @@ from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
-from rerank_cli.scorers import BM25, is_remote, local_folder
+from rerank_cli.scorers import BM25, find_local_folder, is_remote
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Document
 from rerank_cli.user_files import cache_directory
@@ -406,7 +406,7 @@ def warn_of_windows(
 
 def system_stamp(system: System, remote: RemoteOptions) -> str:
     """What changes with a local model's files; of a provider's model the server's URL."""
-    folder = local_folder(system.model)
+    folder = find_local_folder(system.model)
     return (remote.base_url or "") if folder is None else folder.stamp()
 
 

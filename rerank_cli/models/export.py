@@ -218,16 +218,16 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path, scale: Scale) -> list[Sa
     """Sample pairs, and PyTorch's scores of them, which are on a scale."""
     import torch
 
-    from rerank_cli.runtimes.tensors import scores_of
+    from rerank_cli.runtimes.tensors import read_scores
     from rerank_cli.scorers.tokenization import ModelTokenizer, PromptTokenizer
 
     plain = ModelTokenizer(tokenizer)
     asking = plain if checkpoint.prompt is None else PromptTokenizer(plain, checkpoint.prompt, None)
-    answers = None if isinstance(asking, ModelTokenizer) else asking.answers()
+    answers = None if isinstance(asking, ModelTokenizer) else asking.find_answers()
     template, most, found = asking.template(), length_in(tokenizer.parent), []
     for query, passages in _QUERIES.items():
         for passage in passages:
-            asked, shown = asking.query(query), asking.encode(passage).ids
+            asked, shown = asking.encode_query(query), asking.encode(passage).ids
             ids, types = template.ids(asked, shown), template.types(len(asked), len(shown))
             if len(ids) > most:
                 continue
@@ -236,7 +236,7 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path, scale: Scale) -> list[Sa
                 given["token_type_ids"] = torch.tensor([types])
             with torch.no_grad():
                 output = checkpoint.model(**given).logits.double().numpy()
-            [score] = scores_of(output, [(ids, types)], tokenizer, scale, answers)
+            [score] = read_scores(output, [(ids, types)], tokenizer, scale, answers)
             found.append(Sample(query, passage, round(score, 5), scale))
     return found
 

@@ -13,11 +13,11 @@ from rerank_cli.types import Scale
 
 if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
-    from rerank_cli.runtimes.prepared_cache import Prepared
-    from rerank_cli.runtimes.tensors import Answers
+    from rerank_cli.runtimes.prepared_cache import PreparedCache
+    from rerank_cli.runtimes.tensors import AnswerTokens
 
 # Batches that each worker has of a job, at least, so that none is idle while the last one runs.
-_SHARES = 4
+_BATCHES_PER_WORKER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,16 @@ class Batching:
     padded: bool = False
 
 
-ALONE = Batching()  # one pair a run
+NO_BATCHING = Batching()  # one pair a run
 # Pairs of one length. Matrices are high enough by then: more gains nothing.
-ALIKE = Batching(512, pairs=16)
+EQUAL_LENGTHS = Batching(512, pairs=16)
 
 
-def cut(lengths: Sequence[int], batching: Batching, workers: int) -> list[list[int]]:
+def make_batches(lengths: Sequence[int], batching: Batching, workers: int) -> list[list[int]]:
     """Put pairs into batches, longest first, by their places; `lengths` are in tokens."""
     room = batching.tokens
     if workers > 1:
-        room = min(room, sum(lengths) // (workers * _SHARES))
+        room = min(room, sum(lengths) // (workers * _BATCHES_PER_WORKER))
     batches: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         if batches:
@@ -52,7 +52,7 @@ def cut(lengths: Sequence[int], batching: Batching, workers: int) -> list[list[i
     return batches
 
 
-_FINDINGS = "findings.json"
+_FINDINGS_FILE = "findings.json"
 
 
 class Findings(NamedTuple):
@@ -65,23 +65,23 @@ class Findings(NamedTuple):
     are_batches_alike: bool
 
     def write(self, folder: Path) -> None:
-        (folder / _FINDINGS).write_text(json.dumps(self._asdict()), encoding="utf-8")
+        (folder / _FINDINGS_FILE).write_text(json.dumps(self._asdict()), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Findings":
         """Read what `write` wrote; raises `ModelError` where that is not there."""
         try:
-            return cls(**json.loads((folder / _FINDINGS).read_bytes()))
+            return cls(**json.loads((folder / _FINDINGS_FILE).read_bytes()))
         except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{folder / _FINDINGS}: cannot be read") from error
+            raise ModelError(f"{folder / _FINDINGS_FILE}: cannot be read") from error
 
     @property
     def batching(self) -> Batching:
-        return ALIKE if self.are_batches_alike else ALONE
+        return EQUAL_LENGTHS if self.are_batches_alike else NO_BATCHING
 
 
 # The token ids of one pair and its token types, of one length.
-Row = tuple[Sequence[int], Sequence[int]]
+TokenRow = tuple[Sequence[int], Sequence[int]]
 
 
 class Network(Protocol):
@@ -92,7 +92,7 @@ class Network(Protocol):
         """The model's own file."""
 
     @property
-    def prepared(self) -> Path | None:
+    def prepared_path(self) -> Path | None:
         """The copy that was made of it for this machine, if that is what was loaded."""
 
     @property
@@ -104,7 +104,7 @@ class Network(Protocol):
         """How many runs it is worth making at once."""
 
     @property
-    def run_by(self) -> str:
+    def runtime_name(self) -> str:
         """The runtime and what it runs on, in words."""
 
     @property
@@ -115,26 +115,26 @@ class Network(Protocol):
     def scale(self) -> Scale:
         """The scale of the scores."""
 
-    def scores(self, rows: Sequence[Row]) -> list[float]:
+    def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run. Raises `ScorerError`.
 
         Of two classes, the score is the second's probability or, on any other scale, the second's
         value less the first's.
         """
 
-    def widened(self) -> "Network | None":
+    def open_wide(self) -> "Network | None":
         """The same model, each of whose runs has all cores; None where there is none."""
 
 
 def open_network(
     folder: "ModelFolder",
     engine: RuntimeOptions,
-    store: "Prepared | None",
-    answers: "Answers | None" = None,
+    store: "PreparedCache | None",
+    answers: "AnswerTokens | None" = None,
 ) -> Network:
     """Open a graph. Raises `ModelError`, `MissingExtra` and, for a GPU not there, `UsageError`."""
     # Only opening a model imports what runs it.
-    from rerank_cli.runtimes.onnxruntime_graph import may_be_gpu, open_graph
+    from rerank_cli.runtimes.onnxruntime_graph import open_graph, supports_gpu
 
     threads = engine.threads or machine.core_count()
     if engine.runtime is Runtime.OPENVINO:
@@ -152,7 +152,7 @@ def open_network(
         from rerank_cli.runtimes.openvino_graph import open_openvino
 
         return open_openvino(folder, threads, store)
-    if engine.device is Device.CUDA or (engine.device is Device.AUTO and may_be_gpu()):
+    if engine.device is Device.CUDA or (engine.device is Device.AUTO and supports_gpu()):
         from rerank_cli.runtimes.onnxruntime_graph import open_on_gpu
 
         on_gpu = open_on_gpu(folder, required=engine.device is Device.CUDA, answers=answers)

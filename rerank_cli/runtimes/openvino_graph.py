@@ -22,25 +22,27 @@ from rerank_cli.models.onnx_file import (
     scale_made_by,
     scale_of,
 )
-from rerank_cli.runtimes.network import ALONE, Batching, Findings, Row
-from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
+from rerank_cli.runtimes.network import NO_BATCHING, Batching, Findings, TokenRow
+from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.runtimes.tensors import (
-    Number,
-    Spec,
-    are_batches_alike,
+    InputSpec,
+    NumberType,
+    batches_keep_scores,
     check_inputs,
     check_output,
-    feed_of,
-    scores_of,
+    make_feed,
+    read_scores,
 )
 from rerank_cli.types import Scale
 
-_COMPILED = "compiled.blob"
-_FORMAT = 2
-_DTYPES: dict[str, Number] = {"i64": np.int64, "i32": np.int32}
+_COMPILED_FILE = "compiled.blob"
+_FORMAT_VERSION = 2
+_DTYPES: dict[str, NumberType] = {"i64": np.int64, "i32": np.int32}
 
 
-def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> "OpenVinoNetwork":
+def open_openvino(
+    folder: ModelFolder, threads: int, store: PreparedCache | None
+) -> "OpenVinoNetwork":
     """Compile a model's graph or open what was compiled of it; raises `ModelError`."""
     # OpenVINO reports its use through this package, and does without where it cannot be imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -64,23 +66,23 @@ def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> 
 
     def open_plain() -> OpenVinoNetwork:
         model = compiled()  # which finds what is wrong with it
-        return OpenVinoNetwork(path, model, threads, folder.scale or _scale_of(core, path))
+        return OpenVinoNetwork(path, model, threads, folder.scale or _find_scale(core, path))
 
     def make(making: Path) -> None:
         model = compiled()
-        (making / _COMPILED).write_bytes(_exported(model))
-        scale = _scale_of(core, path)
-        are_alike = are_batches_alike(OpenVinoNetwork(path, model, 1, scale), folder.length)
+        (making / _COMPILED_FILE).write_bytes(_export(model))
+        scale = _find_scale(core, path)
+        are_alike = batches_keep_scores(OpenVinoNetwork(path, model, 1, scale), folder.length)
         Findings(scale, are_alike).write(making)
 
     try:
         recipe = _recipe(openvino, settings)
-        made = None if store is None else store.folder(path, recipe, make, needs)
-    except Unprepared:
+        made = None if store is None else store.prepare(path, recipe, make, needs)
+    except PreparationError:
         made = None
     if store is None or made is None:
         return open_plain()
-    content = openvino.Tensor(np.memmap(made / _COMPILED, np.uint8, "c"), shared_memory=True)
+    content = openvino.Tensor(np.memmap(made / _COMPILED_FILE, np.uint8, "c"), shared_memory=True)
     try:
         findings = Findings.read(made)
         model = core.import_model(content, "CPU", settings)
@@ -89,7 +91,7 @@ def open_openvino(folder: ModelFolder, threads: int, store: Prepared | None) -> 
         store.discard(made, _reason(error))
         return open_plain()
     network = OpenVinoNetwork(path, model, threads, folder.scale or findings.scale)
-    network.prepared = made / _COMPILED
+    network.prepared_path = made / _COMPILED_FILE
     network.mapped = content
     network.batching = findings.batching
     return network
@@ -99,13 +101,13 @@ class OpenVinoNetwork:
     """A compiled model with as many streams as `workers`; each thread has a request of its own."""
 
     notes: Sequence[str] = ()
-    prepared: Path | None = None
-    batching: Batching = ALONE
+    prepared_path: Path | None = None
+    batching: Batching = NO_BATCHING
     mapped: Any = None  # the weights, which OpenVINO does not keep from being unmapped
 
     def __init__(self, path: Path, model: Any, workers: int, scale: Scale) -> None:
         precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        self.run_by = f"openvino on the CPU, in {precision}"
+        self.runtime_name = f"openvino on the CPU, in {precision}"
         self.path = path
         self.workers = workers
         self.scale = scale
@@ -113,7 +115,7 @@ class OpenVinoNetwork:
         self._own = threading.local()
         self._inputs = check_inputs(
             {
-                port.any_name: Spec(
+                port.any_name: InputSpec(
                     port.get_element_type().get_type_name(),
                     _DTYPES.get(port.get_element_type().get_type_name()),
                     (),
@@ -129,9 +131,9 @@ class OpenVinoNetwork:
         ]
         check_output(", ".join(sorted(self._output.names)), shape, path)
 
-    def scores(self, rows: Sequence[Row]) -> list[float]:
+    def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
-        feed = feed_of(rows, self._inputs, padding=0)
+        feed = make_feed(rows, self._inputs, padding=0)
         try:
             if not hasattr(self._own, "request"):
                 self._own.request = self._model.create_infer_request()
@@ -141,9 +143,9 @@ class OpenVinoNetwork:
             raise ScorerError(
                 f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
             ) from error
-        return scores_of(output, rows, self.path, self.scale)
+        return read_scores(output, rows, self.path, self.scale)
 
-    def widened(self) -> None:
+    def open_wide(self) -> None:
         """There is none: another copy of the weights would be needed."""
 
 
@@ -153,7 +155,7 @@ def _score_port(model: Any) -> Any:
     return next((port for port in outputs if "logits" in port.names), outputs[0])
 
 
-def _scale_of(core: Any, path: Path) -> Scale:
+def _find_scale(core: Any, path: Path) -> Scale:
     """The scale of a graph's scores; OpenVINO's own format is read by OpenVINO."""
     if path.suffix != ".xml":
         return scale_of(path)
@@ -171,13 +173,13 @@ def _last_operators(model: Any) -> Iterator[Operator]:
         node = node.input_value(followed_input(name, inputs)).get_node()
 
 
-def _exported(model: Any) -> memoryview:
+def _export(model: Any) -> memoryview:
     """A compiled model's bytes; raises `Unprepared`."""
     stream = BytesIO()
     try:
         model.export_model(stream)
     except RuntimeError as error:
-        raise Unprepared(_reason(error)) from error
+        raise PreparationError(_reason(error)) from error
     return stream.getbuffer()
 
 
@@ -187,8 +189,8 @@ def _precision(core: Any) -> str:
 
 
 def _recipe(openvino: Any, settings: dict[str, Any]) -> str:
-    precision = settings["INFERENCE_PRECISION_HINT"]
-    return f"graph {_FORMAT}; openvino {openvino.__version__} {precision}; {machine.signature()}"
+    library = f"openvino {openvino.__version__} {settings['INFERENCE_PRECISION_HINT']}"
+    return f"graph {_FORMAT_VERSION}; {library}; {machine.signature()}"
 
 
 def _reason(error: Exception) -> str:

@@ -23,33 +23,33 @@ from zlib import adler32, crc32
 from rerank_cli.atomic_files import atomic_write, file_digest, publish_folder
 from rerank_cli.user_files import cache_directory
 
-VARIABLE = "RERANK_PREPARED"
-_MANIFEST = "manifest.json"
-_MAKING = ".making"
-_LOCK = ".lock"
-_KNOWN = "known"
+PREPARED_VARIABLE = "RERANK_PREPARED"
+_MANIFEST_FILE = "manifest.json"
+_STAGING_FOLDER = ".making"
+_LOCK_FILE = ".lock"
+_KNOWN_FOLDER = "known"
 _ALGORITHM = "blake2b"  # faster than SHA-256
 # What was not opened for so long is removed when something new is made.
-_KEPT = 30 * 86_400.0  # seconds
-_SEEN = 86_400.0  # an opening is noted once in so long
+_KEEP_SECONDS = 30 * 86_400.0  # seconds
+_NOTE_USE_SECONDS = 86_400.0  # an opening is noted once in so long
 # Threads of one process wait for each other; other processes go on without what is being made.
-_HERE = threading.Lock()
+_PROCESS_LOCK = threading.Lock()
 
 Make = Callable[[Path], None]
 Needs = Callable[[Path], Sequence[str]]
 Stamp = list[int]
 
 
-def none(_source: Path) -> Sequence[str]:
+def no_other_files(_source: Path) -> Sequence[str]:
     """A file that consists of itself alone."""
     return ()
 
 
-class Unprepared(Exception):
+class PreparationError(Exception):
     """Why there is nothing made: it cannot be, or another process is at it."""
 
 
-class Prepared:
+class PreparedCache:
     """A place for what is made of models. `notes` are sentences about what was found damaged."""
 
     def __init__(self, root: Path) -> None:
@@ -57,47 +57,50 @@ class Prepared:
         self.notes: list[str] = []
 
     @classmethod
-    def usual(cls) -> "Prepared | None":
+    def default(cls) -> "PreparedCache | None":
         """The user's own place, or the one that `RERANK_PREPARED` names; None where that is off."""
-        place = os.environ.get(VARIABLE)
+        place = os.environ.get(PREPARED_VARIABLE)
         if place == "off":
             return None
         return cls(Path(place) if place else cache_directory() / "prepared")
 
-    def folder(self, source: Path, recipe: str, make: Make, needs: Needs = none) -> Path:
+    def prepare(self, source: Path, recipe: str, make: Make, needs: Needs = no_other_files) -> Path:
         """Find the folder with what `make` makes of a source, or have it made there.
 
         `recipe` says what is made and with what: another one makes another folder. `needs` finds
         other files that the source consists of. Raises `Unprepared`, and whatever `make` raises.
         """
         try:
-            made_of = self._made_of(source, recipe, needs)
-            target = self._place(made_of)
+            made_of = self._ingredients(source, recipe, needs)
+            target = self._target(made_of)
             if not self._is_whole(target, made_of):
                 self._make(target, made_of, make)
             self._note_use(target)
         except OSError as error:
-            raise Unprepared(f"{self.root}: {error.strerror or error}") from error
+            raise PreparationError(f"{self.root}: {error.strerror or error}") from error
         return target
 
-    def find(self, source: Path, recipe: str, needs: Needs = none) -> Path | None:
+    def find(self, source: Path, recipe: str, needs: Needs = no_other_files) -> Path | None:
         """The folder with what was made of a source, if it is there; nothing is made."""
         try:
-            made_of = self._made_of(source, recipe, needs)
-            target = self._place(made_of)
+            made_of = self._ingredients(source, recipe, needs)
+            target = self._target(made_of)
             return target if self._is_whole(target, made_of) else None
-        except (OSError, Unprepared):
+        except (OSError, PreparationError):
             return None
 
-    def _made_of(self, source: Path, recipe: str, needs: Needs) -> list[str]:
+    def _ingredients(self, source: Path, recipe: str, needs: Needs) -> list[str]:
         """The contents and the recipe that make up a folder."""
-        record = self._known(source, needs)
-        others = [self._known(source.parent / name, none)["digest"] for name in record["needs"]]
+        record = self._file_record(source, needs)
+        others = [
+            self._file_record(source.parent / name, no_other_files)["digest"]
+            for name in record["needs"]
+        ]
         return [record["digest"], *others, recipe]
 
-    def _place(self, made_of: Sequence[str]) -> Path:
+    def _target(self, made_of: Sequence[str]) -> Path:
         # Its manifest tells one from another whose name happens to be the same.
-        return self.root / f"{made_of[0][:32]}-{_short('/'.join(made_of[1:]))}"
+        return self.root / f"{made_of[0][:32]}-{_short_name('/'.join(made_of[1:]))}"
 
     def discard(self, target: Path, why: str) -> None:
         """Remove what turned out to be no use, and note that."""
@@ -105,16 +108,16 @@ class Prepared:
         with suppress(OSError):
             shutil.rmtree(target)
 
-    def _known(self, source: Path, needs: Needs) -> dict[str, Any]:
+    def _file_record(self, source: Path, needs: Needs) -> dict[str, Any]:
         """A file's digest and the names of those it needs; it is read only if it has changed."""
         source = source.resolve()
-        place = self.root / _KNOWN / f"{_short(str(source))}.json"
+        place = self.root / _KNOWN_FOLDER / f"{_short_name(str(source))}.json"
         stated = {"path": str(source), "stamp": _stamp(source)}
         record = _read(place)
         if {"digest", "needs"} <= record.keys() and stated.items() <= record.items():
             return record
         if not _is_writable(self.root):
-            raise Unprepared(f"{self.root}: cannot be written")
+            raise PreparationError(f"{self.root}: cannot be written")
         record = {**stated, "digest": file_digest(source, _ALGORITHM), "needs": list(needs(source))}
         place.parent.mkdir(parents=True, exist_ok=True)
         _write(place, record)
@@ -127,7 +130,7 @@ class Prepared:
         """
         if not target.is_dir():
             return False
-        manifest = _read(target / _MANIFEST)
+        manifest = _read(target / _MANIFEST_FILE)
         files = manifest.get("files")
         if not isinstance(files, dict) or not files or manifest.get("made_of") != made_of:
             self.discard(target, "it has no list of its files")
@@ -152,51 +155,55 @@ class Prepared:
             moved = True
         if moved:  # a copy of the folder, say: its stamps are noted, if it is ours to write in
             with suppress(OSError):
-                _write(target / _MANIFEST, manifest)
+                _write(target / _MANIFEST_FILE, manifest)
         return True
 
     def _make(self, target: Path, made_of: Sequence[str], make: Make) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with self._lock():
             if self._is_whole(target, made_of):  # another process was faster
                 return
-            making = self.root / _MAKING
+            making = self.root / _STAGING_FOLDER
             if making.exists():  # its maker was killed
                 shutil.rmtree(making)
             making.mkdir()
             try:
                 make(making)
-                _write(making / _MANIFEST, {"made_of": made_of, "files": _inventory(making)})
+                _write(making / _MANIFEST_FILE, {"made_of": made_of, "files": _inventory(making)})
                 publish_folder(making, target)
             finally:
                 shutil.rmtree(making, ignore_errors=True)
-            self._clear()
+            self._remove_old()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[None]:
         """Hold the lock, which the system takes from a process that dies."""
         from filelock import FileLock, Timeout
 
         try:
-            with _HERE, FileLock(self.root / _LOCK, blocking=False):
+            with _PROCESS_LOCK, FileLock(self.root / _LOCK_FILE, blocking=False):
                 yield
         except Timeout as error:
-            raise Unprepared(f"another process is preparing a model in {self.root}") from error
+            raise PreparationError(
+                f"another process is preparing a model in {self.root}"
+            ) from error
 
     def _note_use(self, target: Path) -> None:
         with suppress(OSError):
-            if time.time() - target.stat().st_mtime > _SEEN:
+            if time.time() - target.stat().st_mtime > _NOTE_USE_SECONDS:
                 os.utime(target)
 
-    def _clear(self) -> None:
+    def _remove_old(self) -> None:
         """Remove what was not used for long: copies for what this machine was like before."""
-        for path in (*self.root.iterdir(), *(self.root / _KNOWN).glob(".*")):
+        for path in (*self.root.iterdir(), *(self.root / _KNOWN_FOLDER).glob(".*")):
             with suppress(OSError):
-                if time.time() - path.stat().st_mtime < _KEPT:
+                if time.time() - path.stat().st_mtime < _KEEP_SECONDS:
                     continue
-                if (path / _MANIFEST).is_file():
+                if (path / _MANIFEST_FILE).is_file():
                     shutil.rmtree(path)
-                elif path.parent.name == _KNOWN:  # half a record, of a process that was killed
+                elif (
+                    path.parent.name == _KNOWN_FOLDER
+                ):  # half a record, of a process that was killed
                     path.unlink()
 
 
@@ -214,7 +221,7 @@ def _stamp(path: Path) -> Stamp:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _short(text: str) -> str:
+def _short_name(text: str) -> str:
     """A name for a text, which another text may have too."""
     content = os.fsencode(text)
     return f"{crc32(content):08x}{adler32(content):08x}"

@@ -13,20 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rerank_cli.errors import ModelError, ScorerError
-from rerank_cli.runtimes.network import ALIKE, Network, Row
+from rerank_cli.runtimes.network import EQUAL_LENGTHS, Network, TokenRow
 from rerank_cli.types import Scale
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # What exporters give causal models besides: the states of tokens before, of which there are none,
 # and after how many places logits are wanted.
-_STATES = ("past_key_values.", "past.")
-_PLACES = ("num_logits_to_keep", "logits_to_keep")
-_BRANCH = "use_cache_branch"
-_MOST_AXES = 3  # pairs, places, tokens of the vocabulary
-Number = type[np.generic]
+_STATE_PREFIXES = ("past_key_values.", "past.")
+_LOGIT_COUNT_INPUTS = ("num_logits_to_keep", "logits_to_keep")
+_BRANCH_INPUT = "use_cache_branch"
+_MAX_AXES = 3  # pairs, places, tokens of the vocabulary
+NumberType = type[np.generic]
 
 
-class Answers(NamedTuple):
+class AnswerTokens(NamedTuple):
     """The tokens by which a causal model says that a passage is relevant, or that it is not."""
 
     yes: int
@@ -34,27 +34,28 @@ class Answers(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class InputSpec:
     """An input that a graph declares: its type in words, and in numpy if that has it.
 
     Sizes of `shape` that are not whole numbers are not known.
     """
 
-    said: str
-    dtype: Number | None
+    type_name: str
+    dtype: NumberType | None
     shape: Sequence[Any]
 
 
 def check_inputs(
-    inputs: Mapping[str, Spec], path: Path, answers: Answers | None = None
-) -> Mapping[str, Spec]:
+    inputs: Mapping[str, InputSpec], path: Path, answers: AnswerTokens | None = None
+) -> Mapping[str, InputSpec]:
     """Raise `ModelError` for a graph whose inputs are not a reranker's; gives them back."""
     for name, spec in inputs.items():
         whole = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
         known = whole and name in INPUTS
         if not known and not (answers is not None and _is_causal(name, spec)):
             raise ModelError(
-                f"{path}: not a reranker that can be run here: its input {name} is a {spec.said}",
+                f"{path}: not a reranker that can be run here: "
+                f"its input {name} is a {spec.type_name}",
                 hint=f"known inputs are {', '.join(INPUTS)}, of whole numbers",
             )
     if "input_ids" not in inputs:
@@ -63,13 +64,13 @@ def check_inputs(
 
 
 def check_output(
-    name: str, shape: Sequence[Any], path: Path, answers: Answers | None = None
+    name: str, shape: Sequence[Any], path: Path, answers: AnswerTokens | None = None
 ) -> None:
     """Raise `ModelError` for an output that is not logits of pairs or, with answers, of tokens.
 
     Sizes of `shape` that are not whole numbers are not known.
     """
-    if answers is not None and len(shape) <= _MOST_AXES:
+    if answers is not None and len(shape) <= _MAX_AXES:
         return
     classes = shape[-1] if len(shape) == 2 else 1
     if len(shape) > 2 or (isinstance(classes, int) and classes > 2):
@@ -79,8 +80,11 @@ def check_output(
         )
 
 
-def feed_of(
-    rows: Sequence[Row], inputs: Mapping[str, Spec], padding: int, answers: Answers | None = None
+def make_feed(
+    rows: Sequence[TokenRow],
+    inputs: Mapping[str, InputSpec],
+    padding: int,
+    answers: AnswerTokens | None = None,
 ) -> dict[str, Any]:
     """Arrays of shape (pairs, tokens of the longest); shorter pairs are filled up and masked.
 
@@ -101,17 +105,21 @@ def feed_of(
     return {
         name: arrays[name].astype(spec.dtype, copy=False)
         if name in arrays
-        else _beside(name, spec, len(rows))
+        else _extra_value(name, spec, len(rows))
         for name, spec in inputs.items()
     }
 
 
-def scores_of(
-    output: Any, rows: Sequence[Row], path: Path, scale: Scale, answers: Answers | None = None
+def read_scores(
+    output: Any,
+    rows: Sequence[TokenRow],
+    path: Path,
+    scale: Scale,
+    answers: AnswerTokens | None = None,
 ) -> list[float]:
     """One score a pair: of answers, yes less no; of two classes as `Network.scores` says."""
     values = np.asarray(output)
-    if answers is not None and values.ndim == _MOST_AXES:
+    if answers is not None and values.ndim == _MAX_AXES:
         values = values[:, -1]
     values = values.astype(np.float64)
     if values.size % len(rows):
@@ -133,39 +141,39 @@ def scores_of(
     return [float(score) for score in scores]
 
 
-def _is_causal(name: str, spec: Spec) -> bool:
+def _is_causal(name: str, spec: InputSpec) -> bool:
     """Whether an input is one that exporters give causal models besides the usual ones."""
-    if name.startswith(_STATES):
+    if name.startswith(_STATE_PREFIXES):
         sized = len(spec.shape) == 4 and all(isinstance(spec.shape[one], int) for one in (1, 3))
         return sized and spec.dtype is not None
-    return name in _PLACES or name == _BRANCH
+    return name in _LOGIT_COUNT_INPUTS or name == _BRANCH_INPUT
 
 
-def _beside(name: str, spec: Spec, pairs: int) -> Any:
+def _extra_value(name: str, spec: InputSpec, pairs: int) -> Any:
     """What such an input gets: no states, logits after the last token, and no branch."""
-    if name.startswith(_STATES):
+    if name.startswith(_STATE_PREFIXES):
         _, heads, _, width = spec.shape
         return np.zeros((pairs, heads, 0, width), spec.dtype)
-    value = np.asarray(name in _PLACES, spec.dtype)
+    value = np.asarray(name in _LOGIT_COUNT_INPUTS, spec.dtype)
     return value.reshape([1] * len(spec.shape))
 
 
-_LENGTHS = (5, 9, 33, 96, 128, 256)  # tokens
-_LONG = 257  # of a pair that has a run of its own in any case
-_COUNTS = (2, 3, 7, 16)  # pairs
+_PROBE_LENGTHS = (5, 9, 33, 96, 128, 256)  # tokens
+_LONG_PROBE_TOKENS = 257  # of a pair that has a run of its own in any case
+_PROBE_COUNTS = (2, 3, 7, 16)  # pairs
 # Every vocabulary has these, and what they mean matters to nobody here.
-_FIRST, _LAST = 4, 24
+_FIRST_ID, _LAST_ID = 4, 24
 
 
-def are_batches_alike(network: Network, longest: int) -> bool:
+def batches_keep_scores(network: Network, longest: int) -> bool:
     """Whether pairs of one length score in one run as they do in runs of their own.
 
     Activations that are quantised by what a run holds do not: each moves the others' scores.
     """
     try:
-        for length in {min(length, longest) for length in _LENGTHS}:
-            counts = [count for count in _COUNTS if count * length <= ALIKE.tokens]
-            rows = [_row(length, number) for number in range(max(counts))]
+        for length in {min(length, longest) for length in _PROBE_LENGTHS}:
+            counts = [count for count in _PROBE_COUNTS if count * length <= EQUAL_LENGTHS.tokens]
+            rows = [_probe_row(length, number) for number in range(max(counts))]
             alone = [score for row in rows for score in network.scores([row])]
             if any(network.scores(rows[:count]) != alone[:count] for count in counts):
                 return False
@@ -174,21 +182,21 @@ def are_batches_alike(network: Network, longest: int) -> bool:
     return True
 
 
-def are_equal(first: Network, second: Network, longest: int) -> bool:
+def score_alike(first: Network, second: Network, longest: int) -> bool:
     """Whether two networks score pairs alike, each in a run of its own."""
-    lengths = [min(length, longest) for length in (*_LENGTHS[:-1], _LONG)]
-    rows = [_row(length, number) for length in lengths for number in (1, 2)]
+    lengths = [min(length, longest) for length in (*_PROBE_LENGTHS[:-1], _LONG_PROBE_TOKENS)]
+    rows = [_probe_row(length, number) for length in lengths for number in (1, 2)]
     try:
         return all(first.scores([row]) == second.scores([row]) for row in rows)
     except ScorerError:
         return False
 
 
-def _row(length: int, number: int) -> Row:
+def _probe_row(length: int, number: int) -> TokenRow:
     """A pair of so many tokens; no two numbers have the same."""
-    spread = _LAST - _FIRST
+    spread = _LAST_ID - _FIRST_ID
     ids = [
-        _FIRST + (3 * place * place + 7 * place * number + number) % spread
+        _FIRST_ID + (3 * place * place + 7 * place * number + number) % spread
         for place in range(length)
     ]
     return ids, [0] * length

@@ -84,9 +84,9 @@ def open_scorer(
             hint="-m PROVIDER/MODEL; rerank providers lists them",
         )
     if model == BM25:
-        from rerank_cli.scorers.bm25 import LexicalScorer
+        from rerank_cli.scorers.bm25 import BM25Scorer
 
-        return LexicalScorer()
+        return BM25Scorer()
 
     from rerank_cli.models import find
     from rerank_cli.scorers.cross_encoder import open_local
@@ -94,7 +94,7 @@ def open_scorer(
     return open_local(find(model), runtime, instruction)
 
 
-def local_folder(model: str | None) -> "ModelFolder | None":
+def find_local_folder(model: str | None) -> "ModelFolder | None":
     """Find the files of a model that is scored here; None for one that has none.
 
     Raises `UsageError` and `ModelError` as `open_scorer` does.

@@ -28,8 +28,8 @@ STOP_WORDS = frozenset(
 )
 _WORD = re.compile(r"\w+")
 _TERM = re.compile(r"\b\w\w+\b")  # as bm25s and scikit-learn have it: two characters or more
-_VOCABULARY = 200_000  # words whose stems are remembered
-_STOPPED = ""
+_MAX_STEMS = 200_000  # words whose stems are remembered
+_NO_STEM = ""
 
 
 class WordTokenizer:
@@ -43,7 +43,7 @@ class WordTokenizer:
         return len(_WORD.findall(text))
 
 
-class LexicalScorer:
+class BM25Scorer:
     """BM25 (Robertson and Zaragoza 2009) in the form that Lucene uses.
 
     Of a document with `tf` of a term among its `length` terms, each term of the query adds
@@ -67,9 +67,9 @@ class LexicalScorer:
         for query, chunk in pairs:
             collection = collections.get(query)
             if collection is None:
-                weights = Counter(self._stems.of(query))
+                weights = Counter(self._stems.stem(query))
                 collection = collections[query] = _Collection(tuple(weights), weights)
-            collection.count(*self._stems.counted(chunk.scored_text, collection.query))
+            collection.count(*self._stems.count_terms(chunk.scored_text, collection.query))
         return CollectionScorer(self.info, self._stems, collections)
 
 
@@ -90,7 +90,7 @@ class CollectionScorer:
         collection = self._collections.get(query)
         if collection is None or not collection.length:  # nothing was there when it was counted
             return 0.0
-        return collection.score(*self._stems.counted(text, collection.query))
+        return collection.score(*self._stems.count_terms(text, collection.query))
 
 
 @dataclass(slots=True)
@@ -128,22 +128,22 @@ class _Stems(dict[str, str]):
         super().__init__()
         self._stemmer = Stemmer.Stemmer("english")
 
-    def of(self, text: str) -> list[str]:
+    def stem(self, text: str) -> list[str]:
         """The stems of a text's words, in order, without stop words."""
         return list(filter(None, [self[word] for word in _TERM.findall(text.lower())]))
 
-    def counted(self, text: str, terms: Sequence[str]) -> tuple[int, list[int]]:
+    def count_terms(self, text: str, terms: Sequence[str]) -> tuple[int, list[int]]:
         """How many terms a text has, and how many of each of `terms`; piece by piece."""
         length, counts = 0, [0] * len(terms)
         for start, end in segments(text):
-            stems = self.of(text[start:end])
+            stems = self.stem(text[start:end])
             length += len(stems)
             counts = [count + stems.count(term) for count, term in zip(counts, terms, strict=True)]
         return length, counts
 
     def __missing__(self, word: str) -> str:
-        if len(self) >= _VOCABULARY:
+        if len(self) >= _MAX_STEMS:
             self.clear()
-        stem = _STOPPED if word in STOP_WORDS else str(self._stemmer.stemWord(word))
+        stem = _NO_STEM if word in STOP_WORDS else str(self._stemmer.stemWord(word))
         self[word] = stem
         return stem

@@ -18,9 +18,9 @@ from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.runtimes.network import Network, Row, cut, open_network
-from rerank_cli.runtimes.prepared_cache import Prepared
-from rerank_cli.scorers.scheduler import Done, Job, Scheduler
+from rerank_cli.runtimes.network import Network, TokenRow, make_batches, open_network
+from rerank_cli.runtimes.prepared_cache import PreparedCache
+from rerank_cli.scorers.scheduler import PieceResult, Scheduler, SchedulerJob
 from rerank_cli.scorers.tokenization import ModelTokenizer, PairTemplate, PromptTokenizer
 from rerank_cli.scorers.vocabulary_index import open_vocabulary
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
@@ -38,7 +38,7 @@ def open_local(
 
     A model that is asked by a prompt takes an `instruction`; of others that is a `UsageError`.
     """
-    store = Prepared.usual()
+    store = PreparedCache.default()
     if folder.prompt is not None:
         return _open_causal(folder, engine, store, folder.prompt, instruction)
     if instruction is not None:
@@ -60,13 +60,13 @@ def open_local(
 def _open_causal(
     folder: ModelFolder,
     engine: RuntimeOptions,
-    store: Prepared | None,
+    store: PreparedCache | None,
     prompt: Prompt,
     instruction: str | None,
 ) -> "LocalScorer":
     """Open a model that answers yes or no; what these are in tokens its tokenizer says."""
     tokenizer = PromptTokenizer(ModelTokenizer(folder.tokenizer), prompt, instruction)
-    network = open_network(folder, engine, store, tokenizer.answers())
+    network = open_network(folder, engine, store, tokenizer.find_answers())
     scorer = LocalScorer(folder, network, tokenizer, tokenizer.template(), tokenizer.query_tokens)
     scorer.notes = (*network.notes, *(store.notes if store else ()))
     return scorer
@@ -132,12 +132,12 @@ class LocalScorer:
         *,
         keep: int | None = None,
         client: object = None,
-    ) -> Job:
+    ) -> SchedulerJob:
         """Begin to score pairs, which are tokenised by the time it returns.
 
         Raises `ScorerError` for a pair that is longer than the model takes.
         """
-        queries = {query: self._tokenizer.query(query) for query in {p.query for p in pairs}}
+        queries = {query: self._tokenizer.encode_query(query) for query in {p.query for p in pairs}}
         encoded = [(queries[pair.query], self._passage(pair.chunk)) for pair in pairs]
         lengths = [self._template.specials + len(q) + len(p) for q, p in encoded]
         if (longest := max(lengths, default=0)) > self._length:
@@ -146,9 +146,9 @@ class LocalScorer:
             )
         with self._counting:
             self._pairs += len(pairs)
-        batches = cut(lengths, self._network.batching, self._network.workers)
+        batches = make_batches(lengths, self._network.batching, self._network.workers)
 
-        def take(result: Done | BaseException) -> None:
+        def take(result: PieceResult | BaseException) -> None:
             if isinstance(result, BaseException):
                 receive(result)
                 return
@@ -168,19 +168,19 @@ class LocalScorer:
         self._scheduler.close()
 
     @property
-    def run_by(self) -> str:
+    def runtime_name(self) -> str:
         """The runtime and what it runs on, in words."""
-        return self._network.run_by
+        return self._network.runtime_name
 
     @property
-    def prepared(self) -> Path | None:
+    def prepared_path(self) -> Path | None:
         """The copy of the model that was made for this machine, if that is what is run."""
-        return self._network.prepared
+        return self._network.prepared_path
 
     def account(self) -> str:
         """What runs have taken, and whether the model was prepared for this machine."""
         threads = f"{self._scheduler.threads} thread{'' if self._scheduler.threads == 1 else 's'}"
-        prepared = "prepared" if self._network.prepared else "not prepared"
+        prepared = "prepared" if self._network.prepared_path else "not prepared"
         return (
             f"{self._pairs:,} pairs on {threads} took {self._scheduler.seconds:.2f} s in all; "
             f"the model is {prepared} for this machine"
@@ -192,19 +192,19 @@ class LocalScorer:
     def _scores(
         self, batch: Sequence[tuple[Sequence[int], Sequence[int]]], alone: bool
     ) -> list[float]:
-        rows: list[Row] = [
+        rows: list[TokenRow] = [
             (self._template.ids(query, passage), self._template.types(len(query), len(passage)))
             for query, passage in batch
         ]
         alone = alone and len(rows) == 1
-        return (self._widened(len(rows[0][0])) if alone else self._network).scores(rows)
+        return (self._choose_network(len(rows[0][0])) if alone else self._network).scores(rows)
 
-    def _widened(self, length: int) -> Network:
+    def _choose_network(self, length: int) -> Network:
         """The model for a pair that nothing else runs beside: all cores for it, if there is one.
 
         It is opened for the first long pair. Scores are the same to the last bit.
         """
         with self._widening:
             if self._wide is None and length >= _LONG_TOKENS:
-                self._wide = self._network.widened()
+                self._wide = self._network.open_wide()
         return self._wide or self._network

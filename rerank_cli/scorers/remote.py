@@ -30,10 +30,10 @@ from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
 
-_TRACED = 5  # requests whose ids are named to the user
+_MAX_TRACE_IDS = 5  # requests whose ids are named to the user
 
 
-class Answered(NamedTuple):
+class RequestReply(NamedTuple):
     """A request and its answer."""
 
     request: Request
@@ -73,7 +73,7 @@ class RemoteScorer:
         self._names_documents = "$id" in provider.request.record.values()
         self._model = model
         self._request_options = request_options
-        self.outgoing = RequestBuilder(provider, model, request_options, info.tokenizer)
+        self.builder = RequestBuilder(provider, model, request_options, info.tokenizer)
         self._client = Client(address, options)
         self._senders = ThreadPoolExecutor(options.concurrency, thread_name_prefix="send")
         # Answers are read, and bodies made, by other threads than those that send.
@@ -92,7 +92,7 @@ class RemoteScorer:
         if problems := requests.find_problems(self.provider, options, self._model):
             raise UsageError("; ".join(problems))
         other = copy(self)
-        other.outgoing = RequestBuilder(self.provider, self._model, options, self.info.tokenizer)
+        other.builder = RequestBuilder(self.provider, self._model, options, self.info.tokenizer)
         return other
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -111,25 +111,25 @@ class RemoteScorer:
 
         The first request that fails for good ends the job: those not yet sent never are.
         """
-        wanted = self.outgoing.build(pairs)
-        notes = (*self.notes, *self._comparability(wanted))
+        wanted = self.builder.build(pairs)
+        notes = (*self.notes, *self._comparability_notes(wanted))
         futures = [
-            self._senders.submit(self._ask, request, keep, self.outgoing.body(request, keep))
+            self._senders.submit(self._send, request, keep, self.builder.body(request, keep))
             for request in wanted
         ]
         job = RequestsJob(futures)
 
-        def deliver(future: Future[list[Answered]]) -> None:
+        def deliver(future: Future[list[RequestReply]]) -> None:
             try:
                 answered = future.result()
-                about = (*notes, *self._comparability([request for request, _ in answered]))
+                about = (*notes, *self._comparability_notes([request for request, _ in answered]))
                 for request, reply in answered:
                     receive(Part(request.places, self._read(request, reply, keep, about)))
             except BaseException as error:  # noqa: BLE001 - whoever receives it raises it
                 job.cancel()
                 receive(error)
 
-        def pass_on(future: Future[list[Answered]]) -> None:
+        def pass_on(future: Future[list[RequestReply]]) -> None:
             if not future.cancelled():
                 self._reader.submit(deliver, future)
 
@@ -144,10 +144,10 @@ class RemoteScorer:
 
     def exchange(self, pairs: Sequence[Pair]) -> Exchange:
         """Send a few pairs in one request, and tell all about the answer."""
-        request = self.outgoing.build(pairs)[0]
-        reply = self._client.send(self.outgoing.body(request, None), request.tokens)
+        request = self.builder.build(pairs)[0]
+        reply = self._client.send(self.builder.body(request, None), request.tokens)
         scored = self._read(request, reply, None)
-        fields = names_in(parse_body(reply.content, reply.headers.get("content-type", "")))
+        fields = field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.public_url, reply.seconds, fields, scored)
 
     @property
@@ -170,25 +170,25 @@ class RemoteScorer:
         if halved := self._counts["halved"]:
             said += f", {halved:,} halved"
         if self._trace_ids:
-            said += f"; trace {', '.join(self._trace_ids[-_TRACED:])}"
+            said += f"; trace {', '.join(self._trace_ids[-_MAX_TRACE_IDS:])}"
         return "\n".join([said, *self.remarks])
 
-    def _ask(self, request: Request, keep: int | None, body: bytes) -> list[Answered]:
+    def _send(self, request: Request, keep: int | None, body: bytes) -> list[RequestReply]:
         """Send a request or, where that is too large, each half of it by itself."""
-        if not self.outgoing.is_too_large(request, len(body)):  # as far as is known by now
+        if not self.builder.is_too_large(request, len(body)):  # as far as is known by now
             try:
-                return [Answered(request, self._client.send(body, request.tokens))]
+                return [RequestReply(request, self._client.send(body, request.tokens))]
             except RequestTooLarge as error:
                 self._count("refused")
                 if len(request.chunks) == 1:
-                    raise _about(error, request.chunks[0]) from error
+                    raise _name_document(error, request.chunks[0]) from error
                 self._count("halved")
-                self.outgoing.learn_limit(request, len(body), by_count=error.by_count)
+                self.builder.learn_limit(request, len(body), by_count=error.by_count)
         # The best of both are the best of all.
         return [
             answered
             for part in request.halves()
-            for answered in self._ask(part, keep, self.outgoing.body(part, keep))
+            for answered in self._send(part, keep, self.builder.body(part, keep))
         ]
 
     def _read(
@@ -237,7 +237,7 @@ class RemoteScorer:
             )
         return notes
 
-    def _comparability(self, wanted: Sequence[Request]) -> Sequence[str]:
+    def _comparability_notes(self, wanted: Sequence[Request]) -> Sequence[str]:
         """What there is to say of scores that are of several requests, if they are listwise."""
         queries = Counter(request.query for request in wanted)
         if not self.provider.listwise or max(queries.values(), default=0) <= 1:
@@ -252,7 +252,7 @@ class RemoteScorer:
 class RequestsJob:
     """Requests that are being sent."""
 
-    def __init__(self, futures: Sequence[Future[list[Answered]]]) -> None:
+    def __init__(self, futures: Sequence[Future[list[RequestReply]]]) -> None:
         self._futures = futures
 
     def cancel(self) -> None:
@@ -261,19 +261,19 @@ class RequestsJob:
             future.cancel()
 
 
-def names_in(body: object, path: str = "") -> list[str]:
+def field_names(body: object, path: str = "") -> list[str]:
     """The names of a JSON value's fields, of a list those of its first item."""
     if isinstance(body, dict):
         inner = (
-            names_in(value, f"{path}.{name}" if path else name) for name, value in body.items()
+            field_names(value, f"{path}.{name}" if path else name) for name, value in body.items()
         )
         return [name for names in inner for name in names]
     if isinstance(body, list):
-        return names_in(body[0], f"{path}[]") if body else [f"{path}[]"]
+        return field_names(body[0], f"{path}[]") if body else [f"{path}[]"]
     return [path]
 
 
-def _about(error: ProviderError, chunk: Chunk) -> ProviderError:
+def _name_document(error: ProviderError, chunk: Chunk) -> ProviderError:
     """Say which document it is that is too large by itself."""
     document = chunk.document
     place = ":".join(str(part) for part in (document.source, chunk.line) if part is not None)
@@ -281,8 +281,8 @@ def _about(error: ProviderError, chunk: Chunk) -> ProviderError:
     return ProviderError(f"{error}; the document is {shown}", hint=error.hint)
 
 
-_SPECIALS = 4  # special tokens of a pair, in the models that have most
-_LEAST_BATCH = 256
+_MAX_SPECIAL_TOKENS = 4  # special tokens of a pair, in the models that have most
+_MIN_BATCH_DOCUMENTS = 256
 _LEAST_SECRET = 6  # characters
 _MAX_PENDING_PAIRS = 1 << 15
 
@@ -308,7 +308,7 @@ def open_remote(
         )
     cutting = choose_cutting(provider, options, chunks)
     given = {"instruction": instruction} if instruction is not None else {}
-    sizes = _sizes(chunks) if cutting is Cutting.REMOTE else {}
+    sizes = _chunk_sizes(chunks) if cutting is Cutting.REMOTE else {}
     request_options = RequestOptions(
         values={**given, **options.request_options, **sizes},
         fields=options.fields,
@@ -350,14 +350,14 @@ def choose_cutting(provider: Provider, options: RemoteOptions, chunks: ChunkOpti
     limits = provider.limits
     if options.chunk is not Cutting.AUTO:
         return options.chunk
-    sizes, needs_local = _sizes(chunks), chunks.needs_local_chunks
+    sizes, needs_local = _chunk_sizes(chunks), chunks.needs_local_chunks
     if limits.chunks and not needs_local and sizes.keys() <= provider.options.keys():
         return Cutting.REMOTE
     known = limits.pair or limits.document or limits.characters
     return Cutting.LOCAL if known or needs_local or sizes else Cutting.REMOTE
 
 
-def _sizes(chunks: ChunkOptions) -> Mapping[str, int]:
+def _chunk_sizes(chunks: ChunkOptions) -> Mapping[str, int]:
     """The sizes of chunks that were given."""
     sizes = {"max-chunks": chunks.max_chunks, "overlap-tokens": chunks.overlap_tokens}
     return {name: size for name, size in sizes.items() if size is not None}
@@ -385,13 +385,13 @@ def _address(
         provider=provider.name,
         url=url,
         headers={**provider.headers, **allowed.headers, **options.headers},
-        secrets=[*allowed.secrets, *_values(urlsplit(base).query)],
+        secrets=[*allowed.secrets, *_query_values(urlsplit(base).query)],
         variable=provider.key[0] if provider.key else None,
         poll=poll,
     )
 
 
-def _values(query: str) -> list[str]:
+def _query_values(query: str) -> list[str]:
     """The values in a URL's query, any of which may be a key."""
     return [value for _, value in parse_qsl(query) if len(value) >= _LEAST_SECRET]
 
@@ -402,7 +402,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
     if limits.characters is not None and cutting is Cutting.LOCAL:
         tokenizer = CharacterTokenizer()
     elif options.tokenizer is not None:
-        tokenizer = _own_tokenizer(options.tokenizer)
+        tokenizer = _load_tokenizer(options.tokenizer)
     window = length = None
     if cutting is Cutting.LOCAL:
         length = limits.pair
@@ -419,17 +419,17 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         scope="set" if provider.listwise else "pair",
         window=window,
         length=length,
-        specials=_SPECIALS,
+        specials=_MAX_SPECIAL_TOKENS,
         tokenizer=tokenizer,
         remote=True,
         estimated=options.tokenizer is None,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
-        preferred_batch=documents * -(-_LEAST_BATCH // documents),  # requests that are full
+        preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # requests that are full
         max_pending_pairs=min(_MAX_PENDING_PAIRS, options.max_pending_requests * documents),
     )
 
 
-def _own_tokenizer(path: str) -> Tokenizer:
+def _load_tokenizer(path: str) -> Tokenizer:
     from rerank_cli.scorers.tokenization import ModelTokenizer
 
     place = Path(path).expanduser()
@@ -439,7 +439,7 @@ def _own_tokenizer(path: str) -> Tokenizer:
     return ModelTokenizer(file)
 
 
-class Planned(NamedTuple):
+class RequestPlan(NamedTuple):
     """A request that would be sent: its documents, estimated tokens, and bytes."""
 
     documents: int
@@ -456,8 +456,8 @@ class DryRunScorer:
     def __init__(self, scorer: RemoteScorer) -> None:
         self.info = scorer.info
         self.scorer = scorer
-        self.planned: list[Planned] = []
-        self.first = b""
+        self.plans: list[RequestPlan] = []
+        self.first_body = b""
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Plan the requests for some pairs."""
@@ -472,11 +472,11 @@ class DryRunScorer:
         client: object = None,
     ) -> RequestsJob:
         """Plan the requests for some pairs, one after the other; done when it returns."""
-        for request in self.scorer.outgoing.build(pairs):
-            body = self.scorer.outgoing.body(request, keep)
-            self.first = self.first or body
+        for request in self.scorer.builder.build(pairs):
+            body = self.scorer.builder.body(request, keep)
+            self.first_body = self.first_body or body
             count = len(request.chunks)
-            self.planned.append(Planned(count, request.tokens, len(body)))
+            self.plans.append(RequestPlan(count, request.tokens, len(body)))
             receive(Part(request.places, Scored([0.0] * count, notes=self.scorer.notes)))
         return RequestsJob(())
 

@@ -23,7 +23,7 @@ class Piece(NamedTuple):
     work: Any
 
 
-class Done(NamedTuple):
+class PieceResult(NamedTuple):
     """A piece that was run, and what came of it."""
 
     place: int
@@ -31,7 +31,7 @@ class Done(NamedTuple):
 
 
 Run = Callable[[Any, bool], Any]
-Receive = Callable[[Done | BaseException], None]
+Receive = Callable[[PieceResult | BaseException], None]
 
 
 class Scheduler:
@@ -55,7 +55,7 @@ class Scheduler:
 
     def submit(
         self, works: Sequence[Any], costs: Sequence[int], receive: Receive, client: object = None
-    ) -> "Job":
+    ) -> "SchedulerJob":
         """Begin to run some works. `receive` is called with each that is done, in any order.
 
         It is called from the scheduler's threads. If a work raises, `receive` gets the exception,
@@ -63,7 +63,7 @@ class Scheduler:
         its own) are run in the order they came.
         """
         pieces = sorted(map(Piece, range(len(works)), costs, works), key=_costliest_first)
-        job = Job(self, deque(pieces), receive)
+        job = SchedulerJob(self, deque(pieces), receive)
         key = job if client is None else client
         with self._choosing:
             known = self._clients.get(key)
@@ -77,7 +77,7 @@ class Scheduler:
             self._pool.submit(self._step)
         return job
 
-    def drop(self, job: "Job") -> None:
+    def drop(self, job: "SchedulerJob") -> None:
         """Run none of a job's pieces that have not begun."""
         with self._choosing:
             self._waiting -= len(job.waiting)
@@ -98,7 +98,9 @@ class Scheduler:
             self._running += 1
         began = time.perf_counter()
         try:
-            result: Done | BaseException = Done(piece.place, self._run(piece.work, alone))
+            result: PieceResult | BaseException = PieceResult(
+                piece.place, self._run(piece.work, alone)
+            )
         except BaseException as error:  # noqa: BLE001 - whoever receives it raises it
             result = error
         spent = time.perf_counter() - began
@@ -109,7 +111,7 @@ class Scheduler:
             self.drop(job)
         job.receive(result)
 
-    def _choose(self) -> "tuple[Job, Piece] | None":
+    def _choose(self) -> "tuple[SchedulerJob, Piece] | None":
         """Take the next piece of the client that was given least."""
         while self._queue:
             given, arrival, client = self._queue[0]
@@ -132,10 +134,10 @@ class _Client:
 
     def __init__(self, key: object) -> None:
         self.key = key
-        self.jobs: deque[Job] = deque()
+        self.jobs: deque[SchedulerJob] = deque()
 
 
-class Job:
+class SchedulerJob:
     """Works that were submitted together; `waiting` are those that have not begun."""
 
     def __init__(self, scheduler: Scheduler, waiting: deque[Piece], receive: Receive) -> None:

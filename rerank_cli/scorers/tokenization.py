@@ -13,8 +13,8 @@ import tokenizers
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.catalogue import Prompt
-from rerank_cli.runtimes.tensors import Answers
-from rerank_cli.scorers.vocabulary_index import MOST_PARTS, Vocabulary
+from rerank_cli.runtimes.tensors import AnswerTokens
+from rerank_cli.scorers.vocabulary_index import MAX_PARTS, Vocabulary
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Tokens
 
@@ -30,30 +30,30 @@ class ModelTokenizer:
         self._vocabulary = vocabulary
         self._reading = threading.Lock()
         if vocabulary is None:
-            _ = self._whole
+            _ = self._tokenizer
 
     def encode(self, text: str) -> Tokens:
         text = encodable(text)
         vocabulary = self._vocabulary  # which another thread may drop meanwhile
         if vocabulary is not None:
-            if vocabulary.looked_up < MOST_PARTS:
+            if vocabulary.lookups < MAX_PARTS:
                 return vocabulary.encode(text)
             with self._reading:
-                _ = self._whole
+                _ = self._tokenizer
             self._vocabulary = None
-        encoding = self._whole.encode(text, add_special_tokens=False)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return Tokens(encoding.ids, encoding.offsets)
 
     def count(self, text: str) -> int:
         return len(self.encode(text).ids)
 
-    def query(self, text: str) -> Sequence[int]:
+    def encode_query(self, text: str) -> Sequence[int]:
         """The tokens of a query, as they stand before a passage."""
         return self.encode(text).ids
 
-    def with_specials(self, text: str) -> Sequence[int]:
+    def encode_with_specials(self, text: str) -> Sequence[int]:
         """The tokens of a text of ours, whose special tokens are such."""
-        whole = self._whole
+        whole = self._tokenizer
         with self._reading:
             whole.encode_special_tokens = False
             try:
@@ -62,7 +62,7 @@ class ModelTokenizer:
                 whole.encode_special_tokens = True
 
     @cached_property
-    def _whole(self) -> tokenizers.Tokenizer:
+    def _tokenizer(self) -> tokenizers.Tokenizer:
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(self._path))
         except Exception as error:  # the library raises nothing more precise
@@ -77,7 +77,9 @@ class ModelTokenizer:
         """Learn how a pair is joined, from a pair that the tokenizer joins."""
         # Special tokens are the post-processor's business, whatever pieces there are.
         tokenizer = (
-            self._whole if self._vocabulary is None else self._vocabulary.tokenizer_for("a b")[0]
+            self._tokenizer
+            if self._vocabulary is None
+            else self._vocabulary.tokenizer_for("a b")[0]
         )
         joined = tokenizer.encode("a", "b")
         sequences = joined.sequence_ids
@@ -119,7 +121,7 @@ class PairTemplate:
     types_after: Sequence[int]
 
     @classmethod
-    def of_types(
+    def without_types(
         cls, before: Sequence[int], between: Sequence[int], after: Sequence[int]
     ) -> "PairTemplate":
         """The template of a model that has no token types."""
@@ -151,44 +153,46 @@ class PromptTokenizer:
     """A tokenizer for passages that follow a prompt with an instruction and a query in it."""
 
     def __init__(self, plain: ModelTokenizer, prompt: Prompt, instruction: str | None) -> None:
-        self._plain = plain
+        self._tokenizer = plain
         self._prompt = prompt
         self._instruction = instruction or prompt.instruction
 
     def with_instruction(self, instruction: str) -> "PromptTokenizer":
         """The same with another instruction."""
-        return PromptTokenizer(self._plain, self._prompt, instruction)
+        return PromptTokenizer(self._tokenizer, self._prompt, instruction)
 
     def encode(self, text: str) -> Tokens:
-        ids, spans = self._plain.encode(_SPACE + text)
+        ids, spans = self._tokenizer.encode(_SPACE + text)
         return Tokens(ids, [(max(0, start - 1), max(0, end - 1)) for start, end in spans])
 
     def count(self, text: str) -> int:
-        return self._plain.count(_SPACE + text)
+        return self._tokenizer.count(_SPACE + text)
 
-    def query(self, text: str) -> Sequence[int]:
+    def encode_query(self, text: str) -> Sequence[int]:
         """The tokens of the instruction, the query, and the words of the prompt beside them."""
         told = self._prompt.query.replace("{instruction}", self._instruction)
-        return self._plain.encode(told.replace("{query}", text)).ids
+        return self._tokenizer.encode(told.replace("{query}", text)).ids
 
     def template(self) -> PairTemplate:
         """The prompt before the query and after the passage."""
-        return PairTemplate.of_types(
-            self._plain.with_specials(self._prompt.before),
+        return PairTemplate.without_types(
+            self._tokenizer.encode_with_specials(self._prompt.before),
             (),
-            self._plain.with_specials(self._prompt.after),
+            self._tokenizer.encode_with_specials(self._prompt.after),
         )
 
     def query_tokens(self, text: str) -> int:
         """How many tokens a query has with the instruction and the words beside it."""
-        return len(self.query(text))
+        return len(self.encode_query(text))
 
-    def answers(self) -> Answers:
+    def find_answers(self) -> AnswerTokens:
         """Find the tokens of the answers; raises `ModelError`."""
-        return Answers(self._answer(self._prompt.yes), self._answer(self._prompt.no))
+        return AnswerTokens(
+            self._answer_token(self._prompt.yes), self._answer_token(self._prompt.no)
+        )
 
-    def _answer(self, text: str) -> int:
-        ids = self._plain.encode(text).ids
+    def _answer_token(self, text: str) -> int:
+        ids = self._tokenizer.encode(text).ids
         if len(ids) != 1:
             raise ModelError(
                 f"the tokenizer has no one token for {text!r}, which the model answers"

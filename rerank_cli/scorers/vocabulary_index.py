@@ -19,19 +19,19 @@ from zlib import crc32
 import numpy as np
 import tokenizers
 
-from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
+from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.types import Tokens
 
 # So many parts of texts are looked up: for more, all pieces are read in as much time.
-MOST_PARTS = 200_000
+MAX_PARTS = 200_000
 _RECIPE = "vocabulary 1"
-_LEAST_FILE = 4_000_000  # bytes: smaller ones are read at once
-_LEAST = 50_000  # pieces; fewer are read as fast as they are looked up
-_SKELETON = "skeleton.json"
-_UNKNOWN = "<unk>"
+_MIN_FILE_BYTES = 4_000_000  # bytes: smaller ones are read at once
+_MIN_PIECES = 50_000  # pieces; fewer are read as fast as they are looked up
+_SKELETON_FILE = "skeleton.json"
+_UNKNOWN_PIECE = "<unk>"
 
 
-def is_worth_it(content: Any) -> bool:
+def can_be_indexed(content: Any) -> bool:
     """Whether a tokenizer.json has such a vocabulary, and nothing besides that splits texts.
 
     Its own added tokens are all special ones, which in a text are text like any other.
@@ -40,7 +40,7 @@ def is_worth_it(content: Any) -> bool:
     return (
         isinstance(model, dict)
         and model.get("type") == "Unigram"
-        and len(model.get("vocab") or ()) >= _LEAST
+        and len(model.get("vocab") or ()) >= _MIN_PIECES
         and model.get("unk_id") is not None
         and all(added.get("special") for added in content.get("added_tokens") or ())
     )
@@ -49,7 +49,7 @@ def is_worth_it(content: Any) -> bool:
 def make_index(source: Path, folder: Path) -> None:
     """Make a tokenizer.json's index; of one that is not worth it, an empty one."""
     content = json.loads(source.read_bytes())
-    worth = is_worth_it(content)
+    worth = can_be_indexed(content)
     model = content["model"] if worth else {"vocab": []}
     vocabulary = model["vocab"]
     pieces = [piece.encode("utf-8", "surrogatepass") for piece, _ in vocabulary]
@@ -76,8 +76,8 @@ def make_index(source: Path, folder: Path) -> None:
             "byte_fallback": bool(model.get("byte_fallback")),
         }
         content |= {"added_tokens": [], "truncation": None, "padding": None}
-        content["model"] = {**model, "vocab": [[_UNKNOWN, 0.0]], "unk_id": 0}
-    (folder / _SKELETON).write_text(
+        content["model"] = {**model, "vocab": [[_UNKNOWN_PIECE, 0.0]], "unk_id": 0}
+    (folder / _SKELETON_FILE).write_text(
         json.dumps({"about": about, "tokenizer": content if worth else None}), encoding="utf-8"
     )
 
@@ -86,26 +86,26 @@ class Vocabulary:
     """An index that `make_index` made. `looked_up` counts the parts of texts that were sought."""
 
     def __init__(self, folder: Path) -> None:
-        saved = json.loads((folder / _SKELETON).read_bytes())
+        saved = json.loads((folder / _SKELETON_FILE).read_bytes())
         about = saved["about"]
-        self.is_worth_it: bool = about["worth"]
-        self.looked_up = 0
+        self.is_usable: bool = about["worth"]
+        self.lookups = 0
         self._counting = Lock()
-        if not self.is_worth_it:
+        if not self.is_usable:
             return
         self.skeleton = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
         self._unknown: int = about["unknown"]
         self._always: Sequence[int] = about["always"]
         self._longest: int = about["longest"]
         self._byte_fallback: bool = about["byte_fallback"]
-        self._hashes = _mapped(folder / "hashes.npy")
-        self._places = _mapped(folder / "places.npy")
+        self._hashes = _map_array(folder / "hashes.npy")
+        self._places = _map_array(folder / "places.npy")
         # A memoryview's numbers cost a fifth of what an array's do.
-        self._ends = _mapped(folder / "ends.npy").data
-        self._scores = _mapped(folder / "scores.npy").data
+        self._ends = _map_array(folder / "ends.npy").data
+        self._scores = _map_array(folder / "scores.npy").data
         with (folder / "pieces.bin").open("rb") as stream:
             self._pieces = mmap(stream.fileno(), 0, access=ACCESS_READ)
-        self._known: dict[str, Sequence[int]] = {}  # the pieces of words
+        self._word_pieces: dict[str, Sequence[int]] = {}  # the pieces of words
         self._entries: dict[int, tuple[str, float]] = {}  # pieces and their scores
 
     def encode(self, text: str) -> Tokens:
@@ -120,7 +120,7 @@ class Vocabulary:
         self._look_up(words)
         found = set(self._always)
         for word in words:
-            found.update(self._known[word])
+            found.update(self._word_pieces[word])
         ids = sorted(found)
         model = tokenizers.models.Unigram(
             [self._entry(place) for place in ids],
@@ -144,13 +144,13 @@ class Vocabulary:
 
     def _look_up(self, words: Iterable[str]) -> None:
         """Find the pieces within words that were not seen before."""
-        parts = {word: self._parts(word) for word in words if word not in self._known}
+        parts = {word: self._parts(word) for word in words if word not in self._word_pieces}
         sought = list(set(chain.from_iterable(parts.values())))
         with self._counting:
-            self.looked_up += len(sought)
-        places = self._places_of(sought)
+            self.lookups += len(sought)
+        places = self._find_places(sought)
         for word, own in parts.items():
-            self._known[word] = [places[part] for part in own if part in places]
+            self._word_pieces[word] = [places[part] for part in own if part in places]
 
     def _parts(self, word: str) -> Sequence[str]:
         length, longest = len(word), self._longest
@@ -160,7 +160,7 @@ class Vocabulary:
             for end in range(start + 1, min(length, start + longest) + 1)
         ]
 
-    def _places_of(self, parts: Sequence[str]) -> dict[str, int]:
+    def _find_places(self, parts: Sequence[str]) -> dict[str, int]:
         """The ids of those that are pieces: equal by their hash, and then by their bytes."""
         encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
         hashes = np.fromiter(map(crc32, encoded), np.uint32, len(encoded))
@@ -184,19 +184,19 @@ class Vocabulary:
         return self._pieces[start : self._ends[place]]
 
 
-def open_vocabulary(path: Path, store: Prepared | None) -> Vocabulary | None:
+def open_vocabulary(path: Path, store: PreparedCache | None) -> Vocabulary | None:
     """Open a tokenizer.json's index, made if need be; None where there is nothing to gain by it."""
-    if store is None or path.stat().st_size < _LEAST_FILE:
+    if store is None or path.stat().st_size < _MIN_FILE_BYTES:
         return None
     try:
-        folder = store.folder(path, _RECIPE, lambda making: make_index(path, making))
+        folder = store.prepare(path, _RECIPE, lambda making: make_index(path, making))
         vocabulary = Vocabulary(folder)
-    except (Unprepared, OSError, ValueError, LookupError, TypeError):
+    except (PreparationError, OSError, ValueError, LookupError, TypeError):
         return None  # what is wrong with the file is told by who reads all of it
-    return vocabulary if vocabulary.is_worth_it else None
+    return vocabulary if vocabulary.is_usable else None
 
 
-def _mapped(path: Path) -> np.ndarray[Any, Any]:
+def _map_array(path: Path) -> np.ndarray[Any, Any]:
     mapped: np.ndarray[Any, Any] = np.load(path, mmap_mode="r").view(np.ndarray)
     return mapped
 

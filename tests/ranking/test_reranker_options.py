@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rerank_cli import Document, Scorer, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.ranking import scoring
-from rerank_cli.scorers.bm25 import LexicalScorer
+from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Pair, Progress, Scored
 from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
 
@@ -161,12 +161,12 @@ class Pass(Iterable[str]):
 
 def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be() -> None:
     texts = ["cats", "dogs", "cats and dogs", "birds"] * WORDS_INFO.preferred_batch
-    expected = [(r.index, r.raw_score) for r in rank("cats", texts, LexicalScorer(), n=5)]
+    expected = [(r.index, r.raw_score) for r in rank("cats", texts, BM25Scorer(), n=5)]
     passes = Pass(texts)
-    assert [(r.index, r.raw_score) for r in rank("cats", passes, LexicalScorer(), n=5)] == expected
+    assert [(r.index, r.raw_score) for r in rank("cats", passes, BM25Scorer(), n=5)] == expected
     assert passes.begun == 2
     once = (text for text in texts)
-    assert [(r.index, r.raw_score) for r in rank("cats", once, LexicalScorer(), n=5)] == expected
+    assert [(r.index, r.raw_score) for r in rank("cats", once, BM25Scorer(), n=5)] == expected
     assert expected[0][1] > 0
 
 
@@ -178,7 +178,7 @@ def test_others_go_through_a_collection_once() -> None:
 
 def test_a_watch_sees_the_survey_first() -> None:
     told: list[Progress] = []
-    rank("cats", ["cats"] * 2500, LexicalScorer(), watch=told.append)
+    rank("cats", ["cats"] * 2500, BM25Scorer(), watch=told.append)
     surveyed = [progress.read for progress in told if progress.surveying]
     assert surveyed == [0, 1000, 2000]
     assert not any(progress.surveying for progress in told[3:])

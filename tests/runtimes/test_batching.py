@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 
 from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.runtimes.network import ALIKE, ALONE, Batching, Row, cut
-from rerank_cli.runtimes.onnxruntime_graph import Graph, Loading, open_graph
-from rerank_cli.runtimes.prepared_cache import Prepared
-from rerank_cli.runtimes.tensors import are_batches_alike
+from rerank_cli.runtimes.network import (
+    EQUAL_LENGTHS,
+    NO_BATCHING,
+    Batching,
+    TokenRow,
+    make_batches,
+)
+from rerank_cli.runtimes.onnxruntime_graph import Graph, LoadOptions, open_graph
+from rerank_cli.runtimes.prepared_cache import PreparedCache
+from rerank_cli.runtimes.tensors import batches_keep_scores
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair
 from tests.conftest import MODELS, ROOT
@@ -33,7 +39,7 @@ BERT = MODELS / "bert" / "model.onnx"
 def test_every_pair_is_in_one_batch_longest_first(
     lengths: list[int], tokens: int, most: int, padded: bool, workers: int
 ) -> None:
-    batches = cut(lengths, Batching(tokens, most, padded), workers)
+    batches = make_batches(lengths, Batching(tokens, most, padded), workers)
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
     longest = [max(lengths[place] for place in batch) for batch in batches]
     assert longest == sorted(longest, reverse=True)
@@ -44,20 +50,28 @@ def test_every_pair_is_in_one_batch_longest_first(
 
 
 def test_few_pairs_are_shared_out_before_they_share_a_run() -> None:
-    assert cut([20] * 4, ALIKE, workers=2) == [[0], [1], [2], [3]]
-    assert [len(batch) for batch in cut([20] * 64, ALIKE, workers=2)] == [8] * 8
-    assert [len(batch) for batch in cut([20] * 40, ALIKE, workers=1)] == [16, 16, 8]
-    assert [len(batch) for batch in cut([200] * 5, ALIKE, workers=1)] == [2, 2, 1]
-    assert cut([20] * 64, ALONE, workers=1) == [[place] for place in range(64)]
+    assert make_batches([20] * 4, EQUAL_LENGTHS, workers=2) == [[0], [1], [2], [3]]
+    assert [len(batch) for batch in make_batches([20] * 64, EQUAL_LENGTHS, workers=2)] == [8] * 8
+    assert [len(batch) for batch in make_batches([20] * 40, EQUAL_LENGTHS, workers=1)] == [
+        16,
+        16,
+        8,
+    ]
+    assert [len(batch) for batch in make_batches([200] * 5, EQUAL_LENGTHS, workers=1)] == [
+        2,
+        2,
+        1,
+    ]
+    assert make_batches([20] * 64, NO_BATCHING, workers=1) == [[place] for place in range(64)]
 
 
 def test_a_run_may_be_shared_where_that_changes_no_score_and_nowhere_else(tmp_path: Path) -> None:
     """Float32 products are each row's own; those of dynamic int8 take one scale of them all."""
-    store = Prepared(tmp_path)
-    assert open_graph(describe(BERT, "bert"), store, 1).batching == ALIKE
-    assert open_graph(describe(MINI, "mini"), store, 1).batching == ALONE
-    assert open_graph(describe(BERT, "bert"), None, 1).batching == ALONE
-    assert not are_batches_alike(Graph(MINI, Loading()), 512)
+    store = PreparedCache(tmp_path)
+    assert open_graph(describe(BERT, "bert"), store, 1).batching == EQUAL_LENGTHS
+    assert open_graph(describe(MINI, "mini"), store, 1).batching == NO_BATCHING
+    assert open_graph(describe(BERT, "bert"), None, 1).batching == NO_BATCHING
+    assert not batches_keep_scores(Graph(MINI, LoadOptions()), 512)
 
 
 @pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr", "xlmr-ids"])
@@ -70,7 +84,7 @@ def test_scores_of_a_shared_run_are_those_of_runs_apart(name: str) -> None:
     network = scorer._network  # type: ignore[attr-defined]
     score_rows = network.scores
 
-    def counted(rows: list[Row]) -> list[float]:
+    def counted(rows: list[TokenRow]) -> list[float]:
         runs.append(len(rows))
         return list(score_rows(rows))
 
@@ -83,8 +97,10 @@ def test_scores_of_a_shared_run_are_those_of_runs_apart(name: str) -> None:
 def test_what_is_filled_up_is_masked() -> None:
     for name in ("bert", "xlmr"):
         folder = describe(MODELS / name, name)
-        graph = Graph(folder.graph, Loading(padding=folder.padding))
-        rows: list[Row] = [(list(range(4, 4 + length)), [0] * length) for length in (30, 9, 17)]
+        graph = Graph(folder.graph, LoadOptions(padding=folder.padding))
+        rows: list[TokenRow] = [
+            (list(range(4, 4 + length)), [0] * length) for length in (30, 9, 17)
+        ]
         apart = [logit for row in rows for logit in graph.scores([row])]
         assert graph.scores(rows) == pytest.approx(apart, abs=1e-5)
     assert (describe(MODELS / "bert", "").padding, describe(MODELS / "xlmr", "").padding) == (0, 1)
@@ -100,11 +116,11 @@ def softmax_inputs(path: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr"])
 def test_the_mask_that_masks_nothing_is_left_out(name: str, tmp_path: Path) -> None:
     folder = describe(MODELS / name, name)
-    graph = open_graph(folder, Prepared(tmp_path), 1)
+    graph = open_graph(folder, PreparedCache(tmp_path), 1)
     assert set(softmax_inputs(folder.graph)) == {"Add"}
-    assert graph.prepared is not None
-    assert "Add" not in softmax_inputs(graph.prepared)
-    plain = Graph(folder.graph, Loading())
+    assert graph.prepared_path is not None
+    assert "Add" not in softmax_inputs(graph.prepared_path)
+    plain = Graph(folder.graph, LoadOptions())
     for length in (5, 23, 64):
         row = (list(range(4, 4 + length)), [0] * length)
         assert graph.scores([row]) == plain.scores([row])
@@ -131,8 +147,8 @@ def test_a_mask_that_does_more_than_mask_stays(tmp_path: Path) -> None:
         model.graph.node.insert(place, node)
     softmax.input[0] = "placed"
     onnx.save(model, path)
-    graph = open_graph(describe(folder, "bert"), Prepared(tmp_path / "prepared"), 1)
-    assert graph.prepared is not None
-    assert "Add" in softmax_inputs(graph.prepared)
+    graph = open_graph(describe(folder, "bert"), PreparedCache(tmp_path / "prepared"), 1)
+    assert graph.prepared_path is not None
+    assert "Add" in softmax_inputs(graph.prepared_path)
     row = (list(range(4, 44)), [0] * 40)
-    assert graph.scores([row]) == Graph(path, Loading()).scores([row])
+    assert graph.scores([row]) == Graph(path, LoadOptions()).scores([row])

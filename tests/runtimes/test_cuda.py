@@ -24,11 +24,11 @@ def scores(scorer: Scorer) -> list[float | None]:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a GPU and the onnxruntime for it, which is the CPU in truth."""
-    monkeypatch.setattr(onnxruntime_graph, "may_be_gpu", lambda: True)
-    monkeypatch.setattr(onnxruntime_graph, "_gpus", lambda: 1)
-    monkeypatch.setattr(onnxruntime_graph, "CUDA", "CPUExecutionProvider")
-    monkeypatch.setattr(onnxruntime_graph, "_OTHERS", [])
-    monkeypatch.setattr(onnxruntime_graph, "_OPTIONS", {})
+    monkeypatch.setattr(onnxruntime_graph, "supports_gpu", lambda: True)
+    monkeypatch.setattr(onnxruntime_graph, "_gpu_count", lambda: 1)
+    monkeypatch.setattr(onnxruntime_graph, "CUDA_PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_graph, "_FALLBACK_PROVIDERS", [])
+    monkeypatch.setattr(onnxruntime_graph, "_CUDA_OPTIONS", {})
     monkeypatch.setattr(onnxruntime, "set_default_logger_severity", lambda _: None)
 
 
@@ -38,11 +38,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pairs_are_filled_up_to_the_longest_of_a_batch(
     name: str, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnxruntime_graph, "_BATCHING", Batching(tokens, pairs=64, padded=True))
+    monkeypatch.setattr(onnxruntime_graph, "_GPU_BATCHING", Batching(tokens, pairs=64, padded=True))
     on_cpu = open_scorer(str(MODELS / name), runtime=RuntimeOptions(device=Device.CPU))
     for device in (Device.CUDA, Device.AUTO):
         scorer = open_scorer(str(MODELS / name), runtime=RuntimeOptions(device=device))
-        assert scorer.run_by == "onnxruntime on the GPU"  # type: ignore[attr-defined]
+        assert scorer.runtime_name == "onnxruntime on the GPU"  # type: ignore[attr-defined]
         assert scores(scorer) == pytest.approx(scores(on_cpu), abs=1e-5)
 
 
@@ -58,8 +58,8 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
     assert "--device cuda: the onnxruntime that is installed is one for CPUs" in ran.err
     assert "onnxruntime-gpu" in ran.err
 
-    monkeypatch.setattr(onnxruntime_graph, "may_be_gpu", lambda: True)
-    monkeypatch.setattr(onnxruntime_graph, "_gpus", lambda: 0)
+    monkeypatch.setattr(onnxruntime_graph, "supports_gpu", lambda: True)
+    monkeypatch.setattr(onnxruntime_graph, "_gpu_count", lambda: 0)
     auto = rerank(*arguments)
     assert (auto.code, auto.out, auto.err) == (0, expected.out, "")
     ran = rerank(*arguments, "--device", "cuda")
@@ -71,17 +71,17 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
 def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(onnxruntime_graph.Graph, "runs_by", lambda *_: False)
+    monkeypatch.setattr(onnxruntime_graph.Graph, "runs_on", lambda *_: False)
     with pytest.raises(UsageError, match="cannot load its CUDA provider"):
         open_scorer(BERT, runtime=RuntimeOptions(device=Device.CUDA))
     auto = open_scorer(BERT, runtime=RuntimeOptions(device=Device.AUTO))
-    assert auto.run_by == "onnxruntime on the CPU"  # type: ignore[attr-defined]
+    assert auto.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("gpu")
 def test_what_is_quantised_for_cpus_stays_there() -> None:
     auto = open_scorer("mini@2", runtime=RuntimeOptions(device=Device.AUTO))
-    assert auto.run_by == "onnxruntime on the CPU"  # type: ignore[attr-defined]
+    assert auto.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match="is quantised for CPUs"):
         open_scorer("mini@2", runtime=RuntimeOptions(device=Device.CUDA))
 
@@ -91,7 +91,7 @@ def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(name)
 
     monkeypatch.setattr("ctypes.CDLL", missing)
-    assert onnxruntime_graph._gpus() == 0
+    assert onnxruntime_graph._gpu_count() == 0
 
 
 def test_the_driver_is_asked_for_what_this_process_may_use(
@@ -110,7 +110,7 @@ def test_the_driver_is_asked_for_what_this_process_may_use(
 
     for answer, found in ((0, 2), (100, 0)):  # 100 is CUDA_ERROR_NO_DEVICE
         monkeypatch.setattr("ctypes.CDLL", lambda _, answer=answer: Driver(answer))
-        assert onnxruntime_graph._gpus() == found
+        assert onnxruntime_graph._gpu_count() == found
 
 
 def test_a_folder_is_found_from_its_own_formats_folder(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rerank_cli.models.folder import describe
 from rerank_cli.models.onnx_file import needs, packed_beside
 from rerank_cli.runtimes import RuntimeOptions, onnxruntime_graph
 from rerank_cli.runtimes.onnxruntime_graph import open_graph
-from rerank_cli.runtimes.prepared_cache import Prepared
+from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
@@ -135,9 +135,9 @@ def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path, rerank: Ru
         assert ran.err.startswith(f"rerank: the prepared copy in {folder} was damaged (")
         assert rerank(*arguments).err == ""
     # One that is as it was written, and still of no use to this onnxruntime.
-    store = Prepared(root)
+    store = PreparedCache(root)
     graph = MODELS / "xlmr" / "model.onnx"
-    store.folder(graph, onnxruntime_graph.recipe(), lambda making: (making / "model.onnx").touch())
+    store.prepare(graph, onnxruntime_graph.recipe(), lambda making: (making / "model.onnx").touch())
     open_graph(describe(graph, "xlmr"), store, 1)
     (note,) = store.notes
     assert "was damaged" in note

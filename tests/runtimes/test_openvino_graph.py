@@ -13,7 +13,7 @@ from rerank_cli.errors import MissingExtra, ModelError
 from rerank_cli.models.folder import describe
 from rerank_cli.ranking.results import relevance
 from rerank_cli.runtimes import Runtime, RuntimeOptions
-from rerank_cli.runtimes.prepared_cache import Prepared
+from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair, Scorer
 from tests.conftest import MODELS, ROOT, Run
@@ -67,7 +67,7 @@ def test_what_is_compiled_once_has_the_same_scores_in_any_company(name: str, roo
     model = str(MODELS / name)
     first = open_scorer(model, runtime=OPENVINO)
     second = open_scorer(model, runtime=OPENVINO)
-    assert second.prepared is not None  # type: ignore[attr-defined]
+    assert second.prepared_path is not None  # type: ignore[attr-defined]
     assert len(list(root.glob("*/compiled.blob"))) == 1
     one = open_scorer(model, runtime=RuntimeOptions(Runtime.OPENVINO, threads=1))
     assert scores(first) == scores(second) == scores(one)
@@ -108,10 +108,10 @@ def test_the_scale_is_that_of_the_graph(
 
 def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path) -> None:
     folder = describe(MODELS / "bert", "bert")
-    expected = open_openvino(folder, 1, Prepared(root)).scores([([5, 6, 7], [0, 0, 0])])
+    expected = open_openvino(folder, 1, PreparedCache(root)).scores([([5, 6, 7], [0, 0, 0])])
     (blob,) = root.glob("*/compiled.blob")
     blob.write_bytes(b"nothing of the kind")
-    store = Prepared(root)
+    store = PreparedCache(root)
     assert open_openvino(folder, 1, store).scores([([5, 6, 7], [0, 0, 0])]) == expected
     (note,) = store.notes
     assert "was damaged" in note
@@ -121,7 +121,7 @@ def test_another_openvino_has_its_own(root: Path, monkeypatch: pytest.MonkeyPatc
     folder = describe(MODELS / "bert", "bert")
     for number, version in enumerate(("1", "2", "1"), start=1):
         monkeypatch.setattr(openvino, "__version__", version)
-        open_openvino(folder, 1, Prepared(root))
+        open_openvino(folder, 1, PreparedCache(root))
         assert len(list(root.glob("*/compiled.blob"))) == min(number, 2)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from rerank_cli.runtimes.prepared_cache import Prepared, Unprepared
+from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from tests.conftest import ROOT
 
 
@@ -25,8 +25,8 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Prepared:
-    return Prepared(tmp_path / "prepared")
+def store(tmp_path: Path) -> PreparedCache:
+    return PreparedCache(tmp_path / "prepared")
 
 
 class Making:
@@ -48,50 +48,50 @@ def is_right(folder: Path, source: Path) -> bool:
     ).read_bytes() == b"second" * 1000
 
 
-def test_it_is_made_once(store: Prepared, source: Path) -> None:
+def test_it_is_made_once(store: PreparedCache, source: Path) -> None:
     making = Making(source)
-    folder = store.folder(source, "a", making)
+    folder = store.prepare(source, "a", making)
     assert is_right(folder, source)
-    assert Prepared(store.root).folder(source, "a", making) == folder
+    assert PreparedCache(store.root).prepare(source, "a", making) == folder
     assert making.times == 1
     assert store.notes == []
 
 
-def test_it_is_found_only_where_it_is(store: Prepared, source: Path) -> None:
+def test_it_is_found_only_where_it_is(store: PreparedCache, source: Path) -> None:
     assert store.find(source, "a") is None
-    folder = store.folder(source, "a", Making(source))
+    folder = store.prepare(source, "a", Making(source))
     assert (store.find(source, "a"), store.find(source, "b")) == (folder, None)
     (folder / "first").unlink()
     assert store.find(source, "a") is None
 
 
-def test_what_it_is_made_with_makes_another(store: Prepared, source: Path) -> None:
+def test_what_it_is_made_with_makes_another(store: PreparedCache, source: Path) -> None:
     making = Making(source)
-    assert len({store.folder(source, recipe, making) for recipe in "aba"}) == 2
+    assert len({store.prepare(source, recipe, making) for recipe in "aba"}) == 2
     assert making.times == 2
 
 
-def test_a_changed_source_makes_another(store: Prepared, source: Path) -> None:
+def test_a_changed_source_makes_another(store: PreparedCache, source: Path) -> None:
     making = Making(source)
-    before = store.folder(source, "a", making)
+    before = store.prepare(source, "a", making)
     source.write_bytes(b"something else")
-    after = store.folder(source, "a", making)
+    after = store.prepare(source, "a", making)
     assert after != before
     assert is_right(after, source)
 
 
 def test_equal_content_is_made_once_wherever_it_lies(
-    store: Prepared, source: Path, tmp_path: Path
+    store: PreparedCache, source: Path, tmp_path: Path
 ) -> None:
     making = Making(source)
-    folder = store.folder(source, "a", making)
+    folder = store.prepare(source, "a", making)
     other = Path(shutil.copy(source, tmp_path / "other"))
     os.utime(source)
-    assert [store.folder(path, "a", making) for path in (source, other)] == [folder, folder]
+    assert [store.prepare(path, "a", making) for path in (source, other)] == [folder, folder]
     assert making.times == 1
 
 
-def test_what_a_source_needs_counts(store: Prepared, source: Path, tmp_path: Path) -> None:
+def test_what_a_source_needs_counts(store: PreparedCache, source: Path, tmp_path: Path) -> None:
     making = Making(source)
     weights = tmp_path / "weights"
     weights.write_bytes(b"1")
@@ -99,9 +99,9 @@ def test_what_a_source_needs_counts(store: Prepared, source: Path, tmp_path: Pat
     def needs(_path: Path) -> list[str]:
         return ["weights"]
 
-    before = store.folder(source, "a", making, needs)
+    before = store.prepare(source, "a", making, needs)
     weights.write_bytes(b"2")
-    assert store.folder(source, "a", making, needs) != before
+    assert store.prepare(source, "a", making, needs) != before
 
 
 def flip(path: Path) -> None:
@@ -136,66 +136,66 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_what_is_damaged_is_made_again_and_said(
-    damage: Callable[[Path], object], store: Prepared, source: Path
+    damage: Callable[[Path], object], store: PreparedCache, source: Path
 ) -> None:
     making = Making(source)
-    folder = store.folder(source, "a", making)
+    folder = store.prepare(source, "a", making)
     damage(folder)
-    assert is_right(store.folder(source, "a", making), source)
+    assert is_right(store.prepare(source, "a", making), source)
     assert making.times == 2
     (note,) = store.notes
     assert note.startswith(f"the prepared copy in {folder} was damaged (")
 
 
-def test_a_copy_of_the_place_is_as_good(store: Prepared, source: Path, tmp_path: Path) -> None:
+def test_a_copy_of_the_place_is_as_good(store: PreparedCache, source: Path, tmp_path: Path) -> None:
     making = Making(source)
-    folder = store.folder(source, "a", making)
+    folder = store.prepare(source, "a", making)
     shutil.copytree(store.root, tmp_path / "copy")
-    copy = Prepared(tmp_path / "copy")
+    copy = PreparedCache(tmp_path / "copy")
     for _ in range(2):
-        assert copy.folder(source, "a", making) == tmp_path / "copy" / folder.name
+        assert copy.prepare(source, "a", making) == tmp_path / "copy" / folder.name
     stamps = json.loads((tmp_path / "copy" / folder.name / "manifest.json").read_text())
     assert stamps["files"]["first"]["stamp"][3] == (copy.root / folder.name / "first").stat().st_ino
     assert (making.times, copy.notes) == (1, [])
 
 
-def test_what_cannot_be_made_leaves_nothing(store: Prepared, source: Path) -> None:
+def test_what_cannot_be_made_leaves_nothing(store: PreparedCache, source: Path) -> None:
     def fails(folder: Path) -> None:
         (folder / "first").write_bytes(b"half")
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        store.folder(source, "a", fails)
+        store.prepare(source, "a", fails)
     assert sorted(path.name for path in store.root.iterdir()) == [".lock", "known"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
-def test_a_full_disk_is_a_reason(store: Prepared, source: Path) -> None:
+def test_a_full_disk_is_a_reason(store: PreparedCache, source: Path) -> None:
     def fills(_folder: Path) -> None:
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")
 
-    with pytest.raises(Unprepared, match="No space left"):
-        store.folder(source, "a", fills)
+    with pytest.raises(PreparationError, match="No space left"):
+        store.prepare(source, "a", fills)
     assert sorted(path.name for path in store.root.iterdir()) == [".lock", "known"]
 
 
 def test_a_place_that_is_none_is_a_reason(source: Path) -> None:
-    with pytest.raises(Unprepared):
-        Prepared(source / "prepared").folder(source, "a", Making(source))
+    with pytest.raises(PreparationError):
+        PreparedCache(source / "prepared").prepare(source, "a", Making(source))
 
 
-def test_another_process_is_not_waited_for(store: Prepared, source: Path) -> None:
+def test_another_process_is_not_waited_for(store: PreparedCache, source: Path) -> None:
     store.root.mkdir()
-    with FileLock(store.root / ".lock"), pytest.raises(Unprepared, match="another process"):
-        store.folder(source, "a", Making(source))
+    with FileLock(store.root / ".lock"), pytest.raises(PreparationError, match="another process"):
+        store.prepare(source, "a", Making(source))
 
 
-def test_threads_wait_for_each_other(store: Prepared, source: Path) -> None:
+def test_threads_wait_for_each_other(store: PreparedCache, source: Path) -> None:
     making = Making(source)
     found: list[Path] = []
     threads = [
-        threading.Thread(target=lambda: found.append(store.folder(source, "a", making)))
+        threading.Thread(target=lambda: found.append(store.prepare(source, "a", making)))
         for _ in range(4)
     ]
     for thread in threads:
@@ -205,13 +205,13 @@ def test_threads_wait_for_each_other(store: Prepared, source: Path) -> None:
     assert (len(found), len(set(found)), making.times) == (4, 1, 1)
 
 
-def test_what_is_not_used_goes_when_something_new_comes(store: Prepared, source: Path) -> None:
+def test_what_is_not_used_goes_when_something_new_comes(store: PreparedCache, source: Path) -> None:
     making = Making(source)
-    old, used = store.folder(source, "old", making), store.folder(source, "used", making)
+    old, used = store.prepare(source, "old", making), store.prepare(source, "used", making)
     for folder in (old, used):
         os.utime(folder, (0, 0))
-    store.folder(source, "used", making)
-    store.folder(source, "new", making)
+    store.prepare(source, "used", making)
+    store.prepare(source, "new", making)
     assert (old.exists(), used.exists()) == (False, True)
 
 
@@ -219,7 +219,7 @@ def test_what_is_not_used_goes_when_something_new_comes(store: Prepared, source:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rerank_cli.runtimes.prepared_cache import Prepared
+from rerank_cli.runtimes.prepared_cache import PreparedCache
 import filelock, tests.runtimes.test_prepared_cache
 
 root, source, left = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -232,7 +232,7 @@ def watch(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)
-Prepared(root).folder(source, "a", tests.runtimes.test_prepared_cache.Making(source))
+PreparedCache(root).prepare(source, "a", tests.runtimes.test_prepared_cache.Making(source))
 """
 
 
@@ -246,8 +246,8 @@ def test_killed_at_any_step_it_leaves_nothing_that_is_trusted(
         ran = subprocess.run(
             [sys.executable, "-c", KILLED, str(root), str(source), str(step)], cwd=ROOT
         )
-        store, making = Prepared(root), Making(source)
-        folder = store.folder(source, "a", making)
+        store, making = PreparedCache(root), Making(source)
+        folder = store.prepare(source, "a", making)
         assert is_right(folder, source)
         assert store.notes == []
         assert {path.name for path in root.iterdir()} <= {".lock", "known", folder.name}

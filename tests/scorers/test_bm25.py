@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import Document, open_scorer, rank
-from rerank_cli.scorers.bm25 import STOP_WORDS, LexicalScorer
+from rerank_cli.scorers.bm25 import STOP_WORDS, BM25Scorer
 from rerank_cli.types import Pair
 
 words = st.sampled_from(
@@ -78,9 +78,9 @@ def scores_of_bm25s(query: str, collection: list[str]) -> list[float]:
 
 @given(texts, st.lists(texts, min_size=1, max_size=12))
 def test_scores_are_those_of_bm25s(query: str, collection: list[str]) -> None:
-    if not any(LexicalScorer()._stems.of(text) for text in collection):
+    if not any(BM25Scorer()._stems.stem(text) for text in collection):
         return  # of which bm25s makes no index
-    ranking = rank(query, collection, LexicalScorer())
+    ranking = rank(query, collection, BM25Scorer())
     found = [result.raw_score for result in sorted(ranking, key=lambda result: result.index)]
     assert found == pytest.approx(scores_of_bm25s(query, collection), abs=1e-4)
 
@@ -90,27 +90,27 @@ def test_scores_are_those_of_bm25s(query: str, collection: list[str]) -> None:
 )
 def test_each_query_has_a_collection_of_its_own(collection: list[str], queries: list[str]) -> None:
     pairs = [Pair.from_texts(query, text) for text in collection for query in queries]
-    mixed = LexicalScorer().score(pairs).values
+    mixed = BM25Scorer().score(pairs).values
     for place in range(len(queries)):
-        alone = LexicalScorer().score(pairs[place :: len(queries)]).values
+        alone = BM25Scorer().score(pairs[place :: len(queries)]).values
         assert mixed[place :: len(queries)] == alone
 
 
 def test_a_document_that_stands_there_twice_counts_twice() -> None:
-    once = rank("cats", ["cats", "dogs", "birds"], LexicalScorer())
-    twice = rank("cats", ["cats", "cats", "dogs", "birds"], LexicalScorer())
+    once = rank("cats", ["cats", "dogs", "birds"], BM25Scorer())
+    twice = rank("cats", ["cats", "cats", "dogs", "birds"], BM25Scorer())
     assert twice[0].raw_score == twice[1].raw_score < once[0].raw_score
     assert twice.duplicates == 1  # which says no more than that it is there
 
 
 def test_a_title_is_part_of_what_is_scored() -> None:
-    ranking = rank("cats", [Document("purr"), Document("purr", title="Cats")], LexicalScorer())
+    ranking = rank("cats", [Document("purr"), Document("purr", title="Cats")], BM25Scorer())
     assert ranking[0].index == 1
     assert ranking[0].raw_score > ranking[1].raw_score == 0.0
 
 
 def test_more_words_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [f"word{number} cats" for number in range(50)] + ["cats cats"]
-    expected = [result.index for result in rank("cats word7", documents, LexicalScorer())]
-    monkeypatch.setattr("rerank_cli.scorers.bm25._VOCABULARY", 3)
-    assert [r.index for r in rank("cats word7", documents, LexicalScorer())] == expected
+    expected = [result.index for result in rank("cats word7", documents, BM25Scorer())]
+    monkeypatch.setattr("rerank_cli.scorers.bm25._MAX_STEMS", 3)
+    assert [r.index for r in rank("cats word7", documents, BM25Scorer())] == expected

@@ -13,7 +13,7 @@ from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.runtimes.network import ALONE, Row
+from rerank_cli.runtimes.network import NO_BATCHING, TokenRow
 from rerank_cli.scorers.cross_encoder import open_local
 from tests.conftest import MODELS
 from tests.support.folders import (
@@ -249,7 +249,7 @@ def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 class MeetingGraph:
     """Runs that wait until `expected` are under way at once; counts them, and notes their order."""
 
-    batching = ALONE
+    batching = NO_BATCHING
     workers = 1
 
     def __init__(self, expected: int) -> None:
@@ -259,7 +259,7 @@ class MeetingGraph:
         self._meeting = threading.Barrier(expected)
         self._lock = threading.Lock()
 
-    def scores(self, rows: Sequence[Row]) -> list[float]:
+    def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         ((ids, types),) = rows
         with self._lock:
             self.lengths.append(len(ids))

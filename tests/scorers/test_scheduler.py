@@ -7,21 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank_cli.scorers.scheduler import Done, Scheduler
+from rerank_cli.scorers.scheduler import PieceResult, Scheduler
 
 
 class Receiver:
     """Takes what is done of a job of so many works; `wait` waits for all of it, or for an error."""
 
     def __init__(self, works: int) -> None:
-        self.done: list[Done] = []
+        self.done: list[PieceResult] = []
         self._works = works
         self._over = threading.Event()
         self._error: BaseException | None = None
         if not works:
             self._over.set()
 
-    def __call__(self, result: Done | BaseException) -> None:
+    def __call__(self, result: PieceResult | BaseException) -> None:
         if isinstance(result, BaseException):
             self._error = result
         else:
@@ -29,7 +29,7 @@ class Receiver:
         if self._error or len(self.done) == self._works:
             self._over.set()
 
-    def wait(self) -> list[Done]:
+    def wait(self) -> list[PieceResult]:
         assert self._over.wait(30)
         if self._error:
             raise self._error

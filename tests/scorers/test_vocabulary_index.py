@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError
-from rerank_cli.runtimes.prepared_cache import Prepared
+from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.scorers import vocabulary_index
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.scorers.vocabulary_index import Vocabulary, make_index, open_vocabulary
@@ -29,8 +29,8 @@ ODD = [
 def small() -> Any:
     """Have a small vocabulary taken for a large one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary_index, "_LEAST", 1)
-        patch.setattr(vocabulary_index, "_LEAST_FILE", 1)
+        patch.setattr(vocabulary_index, "_MIN_PIECES", 1)
+        patch.setattr(vocabulary_index, "_MIN_FILE_BYTES", 1)
         yield
 
 
@@ -48,7 +48,7 @@ def variant(folder: Path, **changes: Any) -> Path:
 
 
 def opened(path: Path, folder: Path) -> ModelTokenizer:
-    own = open_vocabulary(path, Prepared(folder / "prepared"))
+    own = open_vocabulary(path, PreparedCache(folder / "prepared"))
     assert own is not None
     return ModelTokenizer(path, own)
 
@@ -96,7 +96,7 @@ def test_any_text(text: str, both: tuple[Vocabulary, ModelTokenizer]) -> None:
 
 
 def test_much_text_is_given_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rerank_cli.scorers.tokenization.MOST_PARTS", 500)
+    monkeypatch.setattr("rerank_cli.scorers.tokenization.MAX_PARTS", 500)
     own, whole = opened(SOURCE, tmp_path), ModelTokenizer(SOURCE)
     for line in README.splitlines():
         assert own.encode(line) == whole.encode(line)
@@ -118,13 +118,13 @@ def test_much_text_is_given_to_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
 def test_others_are_read_whole(changes: dict[str, Any], tmp_path: Path) -> None:
     path = variant(tmp_path, **changes)
     for _ in range(2):
-        assert open_vocabulary(path, Prepared(tmp_path / "prepared")) is None
+        assert open_vocabulary(path, PreparedCache(tmp_path / "prepared")) is None
 
 
 def test_what_is_no_tokenizer_is_told_by_its_reader(tmp_path: Path) -> None:
     for content in (b"", b"{", b"[]", b"\xff"):
         path = tmp_path / "tokenizer.json"
         path.write_bytes(content)
-        assert open_vocabulary(path, Prepared(tmp_path / "prepared")) is None
+        assert open_vocabulary(path, PreparedCache(tmp_path / "prepared")) is None
         with pytest.raises(ModelError, match="not a tokenizer"):
             ModelTokenizer(path)

@@ -19,13 +19,20 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from rerank_cli import __version__
 from rerank_cli.atomic_files import atomic_write
 from rerank_cli.batch.flow import Bounds, Flow
-from rerank_cli.batch.job import identity_of
+from rerank_cli.batch.job import options_identity
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import line_of
 from rerank_cli.batch.parquet import Columns
-from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, Item, read_line, record_of, too_large
-from rerank_cli.batch.report import Figures, failure_line
-from rerank_cli.batch.sources import lines_in
+from rerank_cli.batch.records import (
+    PARQUET_SUFFIX,
+    Item,
+    RecordFields,
+    make_record,
+    oversized_record,
+    read_line,
+)
+from rerank_cli.batch.report import BatchFigures, failure_line
+from rerank_cli.batch.sources import read_lines
 from rerank_cli.errors import (
     ExitCode,
     InputError,
@@ -57,14 +64,14 @@ class Shard(NamedTuple):
         return self.end < 0
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """A file or folder, and the file system that it is in."""
 
     system: Any
     path: str
 
     @classmethod
-    def of(cls, uri: str) -> "Place":
+    def of(cls, uri: str) -> "Location":
         """Find what a path or URI means; raises `InputError`."""
         check_extra()
 
@@ -86,7 +93,7 @@ def check_extra() -> None:
         raise MissingExtra("--engine ray", "ray")
 
 
-def shards_of(uri: str, count: int, most: int) -> list[Shard]:
+def cut_into_shards(uri: str, count: int, most: int) -> list[Shard]:
     """Cut a file, or all files of a folder, into about so many shards of at most so many bytes.
 
     The same input gives the same shards. Raises `InputError` where there is none.
@@ -105,35 +112,35 @@ def shards_of(uri: str, count: int, most: int) -> list[Shard]:
     return made
 
 
-def items_of(shard: Shard, fields: Fields, info: ScorerInfo, most: int) -> Iterator[Item]:
+def read_shard(shard: Shard, fields: RecordFields, info: ScorerInfo, most: int) -> Iterator[Item]:
     """The items of a shard, in order."""
-    with Place.of(shard.uri).opened() as stream:
+    with Location.of(shard.uri).opened() as stream:
         if shard.is_rows:
             import pyarrow.parquet as pq
 
             rows = pq.ParquetFile(stream)
             for batch in rows.iter_batches(batch_size=64, row_groups=[shard.start]):
                 for row in batch.to_pylist():
-                    yield record_of(row, b"", fields, info)
+                    yield make_record(row, b"", fields, info)
             return
-        for line in lines_in(_within(stream, shard), shard.uri, most):
+        for line in read_lines(_within(stream, shard), shard.uri, most):
             if line.raw is None:
-                yield too_large(line.size, most)
+                yield oversized_record(line.size, most)
             else:
                 yield read_line(line.raw, fields, info)
 
 
-def schema_of(shard: Shard) -> Any:
+def shard_schema(shard: Shard) -> Any:
     """The columns of a shard of Parquet."""
     import pyarrow.parquet as pq
 
-    with Place.of(shard.uri).opened() as stream:
+    with Location.of(shard.uri).opened() as stream:
         return pq.ParquetFile(stream).schema_arrow
 
 
 def _files(uri: str) -> Iterator[tuple[str, int]]:
     """The files that an input is, by name, and their bytes."""
-    place = Place.of(uri)
+    place = Location.of(uri)
 
     from pyarrow.fs import FileSelector, FileType
 
@@ -158,7 +165,7 @@ def _ranges(name: str, size: int, step: int) -> Sequence[tuple[int, int]]:
     if name.endswith(PARQUET_SUFFIX):
         import pyarrow.parquet as pq
 
-        with Place.of(name).opened() as stream:
+        with Location.of(name).opened() as stream:
             groups = pq.ParquetFile(stream).num_row_groups
         return [(group, -1) for group in range(groups)]
     if name.endswith(_COMPRESSED):
@@ -224,7 +231,7 @@ _SETTINGS = {  # where nothing else is said
 }
 
 
-class Part(NamedTuple):
+class ShardResult(NamedTuple):
     """A shard that is done: the name of its part, and its figures."""
 
     shard: int
@@ -255,16 +262,16 @@ class ScoringActor:
             "figures": [json.dumps(one.figures) for one in done],
         }
 
-    def _part(self, shard: Shard) -> Part:
+    def _part(self, shard: Shard) -> ShardResult:
         options = self._options
         is_pairs, results = options.fields.pairs, options.results
         flow = Flow(self._reranker, options.selection, Bounds(options.window_bytes))
-        figures = Figures()
-        columns = Columns(schema_of(shard), results, is_pairs) if shard.is_rows else None
+        figures = BatchFigures()
+        columns = Columns(shard_schema(shard), results, is_pairs) if shard.is_rows else None
         name = f"part-{shard.number:06}{PARQUET_SUFFIX if columns else '.jsonl'}"
         rows: list[dict[str, Any]] = []
         with write_whole(f"{self._output}/{name}") as stream:
-            items = items_of(shard, options.fields, self._reranker.info, options.max_record_bytes)
+            items = read_shard(shard, options.fields, self._reranker.info, options.max_record_bytes)
             for outcome in flow.through(items):
                 figures.see(outcome)
                 if columns:
@@ -273,12 +280,12 @@ class ScoringActor:
                     stream.write(line_of(outcome, results, pairs=is_pairs))
             if columns:
                 columns.write(rows, stream)
-        return Part(shard.number, name, figures.kept())
+        return ShardResult(shard.number, name, figures.as_dict())
 
 
 def score_shards(
     options: BatchOptions, output: str, shards: Sequence[Shard], address: str | None
-) -> Iterator[Part]:
+) -> Iterator[ShardResult]:
     """Score shards on a cluster, or on this machine without an address, and give them as they end.
 
     An actor has as many cores as the engine has threads, by default one; a shard whose actor dies
@@ -309,7 +316,7 @@ def score_shards(
             num_cpus=threads,
         )
         for row in found.iter_rows():
-            yield Part(int(row["shard"]), str(row["name"]), json.loads(row["figures"]))
+            yield ShardResult(int(row["shard"]), str(row["name"]), json.loads(row["figures"]))
     except (ray.exceptions.RayError, ConnectionError) as error:
         cause = getattr(error, "cause", None) or error
         raise ScorerError(
@@ -326,7 +333,7 @@ def write_whole(uri: str) -> Iterator[Any]:
     """Fill a file that is there if the block ends without an error, and else is not."""
     from pyarrow.fs import LocalFileSystem
 
-    place = Place.of(uri)
+    place = Location.of(uri)
     if isinstance(place.system, LocalFileSystem):
         with atomic_write(Path(place.path)) as stream:
             yield stream
@@ -348,18 +355,18 @@ _MOST = 64_000_000  # bytes of a shard
 _JOINED = 1 << 20
 
 
-class Manifest:
+class BatchManifest:
     """What a job is, its shards, and the parts of those that are done; `uri` is the folder."""
 
     def __init__(self, uri: str, job: Mapping[str, Any], shards: list[Shard]) -> None:
         self.uri = uri
         self.job = json.loads(json.dumps(job))
         self.shards = shards
-        self.parts: dict[int, Part] = {}
+        self.parts: dict[int, ShardResult] = {}
 
     def resume(self) -> None:
         """Read what was done; raises `InputError` where that was another job."""
-        place = Place.of(f"{self.uri}/{_MANIFEST}")
+        place = Location.of(f"{self.uri}/{_MANIFEST}")
         try:
             with place.opened() as stream:
                 kept = json.loads(stream.read())
@@ -372,9 +379,9 @@ class Manifest:
                 f"{', '.join(changed) or 'the input'} differs",
                 hint="give what was given then; or begin anew, with another -o",
             )
-        self.parts = {one["shard"]: Part(**one) for one in kept["parts"]}
+        self.parts = {one["shard"]: ShardResult(**one) for one in kept["parts"]}
 
-    def add(self, part: Part) -> None:
+    def add(self, part: ShardResult) -> None:
         self.parts[part.shard] = part
         self.write()
 
@@ -388,11 +395,11 @@ class Manifest:
     def left(self) -> list[Shard]:
         return [one for one in self.shards if one.number not in self.parts]
 
-    def figures(self) -> Figures:
+    def figures(self) -> BatchFigures:
         """The figures of all parts."""
-        whole = Figures()
+        whole = BatchFigures()
         for part in self.parts.values():
-            whole.merge(Figures(part.figures))
+            whole.merge(BatchFigures(part.figures))
         return whole
 
 
@@ -402,7 +409,7 @@ def run_on_ray(
     """Do all of it, or what is left of it; raises `ScorerError`, `InputError`, `OutputError`."""
     if options.run_files is not None or options.errors is not None or options.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")
-    if options.input == STDIN or options.file is None:
+    if options.input == STDIN or options.output_path is None:
         raise UsageError("--engine ray reads files and writes a folder", hint="IN -o OUT")
     if is_remote(options.model):
         raise UsageError(
@@ -413,10 +420,10 @@ def run_on_ray(
     folder = f"{output}.parts" if ordered else output
     if ordered and "://" in output:
         raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
-    manifest = Manifest(
+    manifest = BatchManifest(
         folder,
-        {"version": __version__, **identity_of(options)},
-        shards_of(options.input, _SHARDS, _MOST),
+        {"version": __version__, **options_identity(options)},
+        cut_into_shards(options.input, _SHARDS, _MOST),
     )
     _prepare(folder, manifest, options, terminal)
     if manifest.left:
@@ -427,7 +434,11 @@ def run_on_ray(
         _join(manifest, Path(output))
     figures = manifest.figures()
     if options.report is not None:
-        body = {**figures.kept(), "parts": len(manifest.parts), "asked": identity_of(options)}
+        body = {
+            **figures.as_dict(),
+            "parts": len(manifest.parts),
+            "asked": options_identity(options),
+        }
         options.report.write([format_json(body)], terminal)
     if figures.failed:
         terminal.warn(failure_line(figures))
@@ -435,11 +446,13 @@ def run_on_ray(
     return ExitCode.OK
 
 
-def _prepare(folder: str, manifest: Manifest, options: BatchOptions, terminal: Terminal) -> None:
+def _prepare(
+    folder: str, manifest: BatchManifest, options: BatchOptions, terminal: Terminal
+) -> None:
     """Make the folder, or find what was done in it."""
     from pyarrow.fs import FileType
 
-    place = Place.of(folder)
+    place = Location.of(folder)
     there = place.system.get_file_info(place.path).type
     if there == FileType.File:
         raise OutputError(f"{folder}: is a file", hint="ray writes a folder of parts")
@@ -457,7 +470,7 @@ def _prepare(folder: str, manifest: Manifest, options: BatchOptions, terminal: T
         raise OutputError(f"{folder}: {error}") from error
 
 
-def _join(manifest: Manifest, output: Path) -> None:
+def _join(manifest: BatchManifest, output: Path) -> None:
     """Make one file of the parts, in the order of the input, and remove them."""
     folder = Path(manifest.uri)
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from rerank_cli.batch.records import Gap, Item, Outcome, Problem, Record, Refused
+from rerank_cli.batch.records import BadRecord, BlankLine, Item, Outcome, Problem, Record
 from rerank_cli.errors import (
     InputError,
     ModelError,
@@ -89,7 +89,7 @@ class Flow:
             for item in items:
                 begun = self._begin(item)
                 self._under_way.append(begun)
-                self._held += item.given.size
+                self._held += item.original.size
                 while self._under_way and self._is_enough():
                     yield self._finish()
             while self._under_way:
@@ -112,9 +112,9 @@ class Flow:
         return is_busy or most is not None or self._held >= self._bounds.bytes
 
     def _begin(self, item: Item) -> _Begun | Outcome:
-        if isinstance(item, Refused):
+        if isinstance(item, BadRecord):
             return Outcome(item, problem=item.problem)
-        if isinstance(item, Gap):
+        if isinstance(item, BlankLine):
             return Outcome(item)
         since = time.monotonic()
         try:
@@ -131,7 +131,7 @@ class Flow:
 
     def _finish(self) -> Outcome:
         begun = self._under_way.popleft()
-        self._held -= begun.item.given.size
+        self._held -= begun.item.original.size
         if isinstance(begun, Outcome):
             return begun
         try:
@@ -142,7 +142,7 @@ class Flow:
             begun.item,
             ranking,
             seconds=time.monotonic() - begun.since,
-            scored=begun.pending.pairs,
+            scored_pairs=begun.pending.pairs,
         )
 
     def _failed(self, item: Item, error: Exception, since: float) -> Outcome:

@@ -1,7 +1,7 @@
-"""One machine's run of a batch: everything is read, scored, written and noted, in order.
+"""One machine's run of a batch, and the journal in which it can be continued.
 
-What has been noted is never done again, and what has not been noted is not in the output: it is cut
-off when the job goes on.
+A `BatchJob` reads, scores and writes in order, and notes in its journal how far it is. A job that
+goes on cuts off what was written after the last note, and does that again.
 """
 
 import json
@@ -10,24 +10,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Self
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import replace_file, sync, sync_stream
 from rerank_cli.batch.flow import Flow
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import Sink, error_line
+from rerank_cli.batch.outputs import OutcomeWriter, Sink, error_line
 from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
-from rerank_cli.batch.report import Figures, Latencies
-from rerank_cli.batch.sources import Source
+from rerank_cli.batch.report import BatchFigures, Latencies
+from rerank_cli.batch.sources import RecordSource
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed
 
-VERSION = 1
-_COMPACTED = 1 << 20  # bytes, beyond which earlier marks are forgotten
-_TOLD = {
+# A mark at most this often; on the disk at most that often, as a sync takes long.
+_MARK_SECONDS = 0.1
+_SYNC_SECONDS = 5.0
+_MAX_JOURNAL_BYTES = 1 << 20  # then it is written anew, without its older marks
+_CHECKED_BYTES = 4096  # of the end of an output
+# The parts of a job's identity, and what they are called in a message.
+_IDENTITY_PARTS = {
     "input": "the input",
     "model": "the model",
     "options": "the options",
@@ -37,9 +41,14 @@ _TOLD = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """How far a job was: items done, and the positions of its sinks up to which all is there.
+    """How far a job was.
 
-    `figures` are the counts of the whole job so far.
+    items     the number of items that are done
+    position  up to where the output is whole, in bytes of a file or parts of a folder
+    errors    the same of the file of errors
+    figures   the counts of the whole job
+    done      whether that was all
+    synced    whether all of it is on the disk
     """
 
     items: int = 0
@@ -50,8 +59,127 @@ class Mark:
     synced: bool = False
 
 
-class Journal:
-    """The marks of one job; `begin` makes a new one, `resume` opens one that is there."""
+class BatchJob:
+    """Scores what a source has and writes what became of it; with a journal it can be continued.
+
+    Problems go to `errors` if there is such a sink, and otherwise among the results. With
+    `fail_fast` the first one ends the job.
+    """
+
+    def __init__(
+        self,
+        source: RecordSource,
+        flow: Flow,
+        writer: OutcomeWriter,
+        *,
+        errors: Sink | None = None,
+        journal: "BatchJournal | None" = None,
+        start: Mark | None = None,
+        fail_fast: bool = False,
+    ) -> None:
+        start = start or Mark()
+        self.figures = BatchFigures(start.figures)
+        self.latencies = Latencies()
+        self.source = source
+        self.done_items = self._read_items = start.items
+        self._flow = flow
+        self._writer = writer
+        self._errors = errors
+        self._journal = journal
+        self._fail_fast = fail_fast
+        self._earlier_seconds = self.figures.seconds
+        self._began = self._marked = self._synced = time.monotonic()
+
+    def run(
+        self,
+        is_stopping: Callable[[], bool] = lambda: False,
+        watch: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Do all of the job; if it is stopping, finish what has begun. Returns whether all is done.
+
+        Calls `watch` after each item. Raises `ScorerError` and `OutputError`, and notes first what
+        is done.
+        """
+        try:
+            for outcome in self._flow.through(self._items(is_stopping), is_stopping):
+                self._write(outcome)
+                watch()
+            is_done = not is_stopping()
+            self._mark(final=True, done=is_done)
+            return is_done
+        except (ScorerError, PipeClosed):
+            self._mark(final=True)
+            raise
+        finally:
+            for sink in (self._writer, self._errors):
+                if sink is not None:
+                    with suppress(OSError, OutputError):  # it has been raised before
+                        sink.close()
+            if self._journal is not None:
+                with suppress(OSError):
+                    self._journal.close()
+
+    def _items(self, is_stopping: Callable[[], bool]) -> Iterator[Item]:
+        for item in self.source.items(self._flow.reranker.info, self.done_items):
+            if is_stopping():
+                return
+            self._read_items += 1
+            yield item
+
+    @property
+    def share(self) -> float | None:
+        """How much of the input is done, 0 to 1; None where its size is not known."""
+        read = self.source.share
+        return None if read is None else read * self.done_items / max(1, self._read_items)
+
+    def _write(self, outcome: Outcome) -> None:
+        problem = outcome.problem
+        if problem is not None and self._fail_fast:
+            name = "" if outcome.original.id is None else f" ({outcome.original.id})"
+            raise FailFast(
+                f"record {self.done_items + 1}{name}: {problem.message}",
+                hint="--fail-fast stops here; without it the record becomes an error record",
+            )
+        if problem is not None and self._errors is not None:
+            with suppress(PipeClosed):  # nobody reads the errors any more
+                self._errors.write(error_line(outcome.original, problem))
+        else:
+            self._writer.add(outcome)
+        self.done_items += 1
+        self.figures.see(outcome)
+        if outcome.ranking is not None:
+            self.latencies.add(outcome.seconds)
+        if time.monotonic() - self._marked >= _MARK_SECONDS:
+            self._mark()
+
+    def _mark(self, *, final: bool = False, done: bool = False) -> None:
+        """Note how far the job is, if all that was written is whole."""
+        now = time.monotonic()
+        synced = final or now - self._synced >= _SYNC_SECONDS
+        self.figures.seconds = self._earlier_seconds + now - self._began
+        position = self._writer.mark(synced=synced, final=final)
+        journal = self._journal
+        errors = 0
+        if self._errors is not None and (position is not None or journal is None):
+            is_whole = final or journal is not None  # as a journal notes no other position
+            with suppress(PipeClosed):
+                errors = self._errors.mark(synced=synced, final=is_whole) or 0
+        if journal is not None:
+            if position is None:
+                return
+            figures = self.figures.as_dict()
+            journal.add(Mark(self.done_items, position, errors, figures, done, synced))
+        self._marked = now
+        if synced:
+            self._synced = now
+
+
+class FailFast(ScorerError):
+    """A record failed, and the job was to end then."""
+
+
+class BatchJournal:
+    """The marks of one job, in a file: `begin` makes a new one, `resume` opens one."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any], marks: list[Mark]) -> None:
         self.path = path
@@ -61,38 +189,38 @@ class Journal:
 
     @classmethod
     def begin(cls, path: Path, identity: Mapping[str, Any]) -> Self:
-        """Begin a journal, in place of an older one; raises `OutputError`."""
+        """Begin a journal. It replaces an older one. Raises `OutputError`."""
         journal = cls(path, identity, [Mark(synced=True)])
         journal._write_anew()
         return journal
 
     @classmethod
     def resume(cls, path: Path, identity: Mapping[str, Any]) -> Self:
-        """Open the journal of a job; raises `InputError` where that was another job."""
+        """Open the journal of a job; raises `InputError` if it is that of another job."""
         try:
-            lines = path.read_bytes().split(b"\n")[:-1]  # the last may have been cut off
-            kept = json.loads(lines[0])
-            if "output" in kept["options"]:  # as it was called before it was --results
-                kept["options"]["results"] = kept["options"].pop("output")
+            lines = path.read_bytes().split(b"\n")[:-1]  # the last line may be incomplete
+            old_identity = json.loads(lines[0])
+            if "output" in old_identity["options"]:  # the name of --results in older versions
+                old_identity["options"]["results"] = old_identity["options"].pop("output")
             marks = [Mark(**json.loads(line)) for line in lines[1:]]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise InputError(
                 f"{path}: is no journal of a batch", hint="without it no job can go on: begin anew"
             ) from error
-        _check_same(kept, identity, path)
+        _check_same(old_identity, identity, path)
         return cls(path, identity, marks or [Mark(synced=True)])
 
     @property
     def is_done(self) -> bool:
         return self.marks[-1].done
 
-    def last(self, size: int) -> Mark:
-        """The last mark up to which an output of so many bytes can hold all."""
-        fitting = [mark for mark in self.marks if mark.position <= size]
-        return fitting[-1] if fitting else Mark()
+    def last_within(self, position: int) -> Mark:
+        """The last mark of an output that is whole up to a position."""
+        marks = [mark for mark in self.marks if mark.position <= position]
+        return marks[-1] if marks else Mark()
 
     def last_synced(self) -> Mark:
-        """The last mark that was on the disk with all that it tells of."""
+        """The last mark that was on the disk, with all that was written before it."""
         return next((mark for mark in reversed(self.marks) if mark.synced), Mark())
 
     def add(self, mark: Mark) -> None:
@@ -102,11 +230,11 @@ class Journal:
                 self._write_anew()
                 self._stream = self.path.open("ab")
             self.marks = [mark] if mark.synced else [self.last_synced(), mark]
-            self._stream.write(_line(asdict(mark)))
+            self._stream.write(_encode(asdict(mark)))
             self._stream.flush()
             if mark.synced:
                 sync_stream(self._stream)
-            if self._stream.tell() > _COMPACTED:
+            if self._stream.tell() > _MAX_JOURNAL_BYTES:
                 self._stream.close()
                 self._stream = None
         except OSError as error:
@@ -117,201 +245,25 @@ class Journal:
             self._stream.close()
 
     def _write_anew(self) -> None:
-        lines = [_line(self._identity), *(_line(asdict(mark)) for mark in self.marks)]
+        lines = [_encode(self._identity), *(_encode(asdict(mark)) for mark in self.marks)]
         replace_file(self.path, b"".join(lines))
         sync(self.path.parent)
 
 
-def journal_of(output: Path) -> Path:
-    """Where the journal of an output is."""
-    return output.with_name(f"{output.name}.journal")
+def open_journal(options: BatchOptions, source: RecordSource) -> tuple[BatchJournal | None, Mark]:
+    """Open a job's journal, or begin one. Returns it with the mark where the job goes on.
 
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"
-
-
-def _check_same(kept: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Compare what a job was with what it is to be, and say what differs."""
-    kept, now = json.loads(json.dumps(kept)), json.loads(json.dumps(now))
-    changed = [
-        f"{told}: {_shown(kept.get(name), now.get(name))}"
-        for name, told in _TOLD.items()
-        if kept.get(name) != now.get(name)
-    ]
-    if changed:
-        raise InputError(
-            f"{path}: this is not the job that was begun there, in {'; '.join(changed)}",
-            hint="give what was given then; or begin anew, with another -o",
-        )
-
-
-def _shown(before: Any, after: Any) -> str:
-    """What of two values differs."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        names = [n for n in {**before, **after} if before.get(n) != after.get(n)]
-        return ", ".join(f"{n} was {before.get(n)!r} and is {after.get(n)!r}" for n in names)
-    return f"was {before!r} and is {after!r}"
-
-
-_NOTED = 0.1  # seconds
-_SYNCED = 5.0
-
-
-class OutcomeWriter(Protocol):
-    """Takes outcomes, and knows up to where all of them are written; as `Sink` has it."""
-
-    def add(self, outcome: Outcome) -> None: ...
-
-    def mark(self, *, synced: bool, final: bool = False) -> int | None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class LineWriter:
-    """Writes outcomes as lines."""
-
-    sink: Sink
-    line_of: Callable[[Outcome], bytes]
-
-    def add(self, outcome: Outcome) -> None:
-        self.sink.write(self.line_of(outcome))
-
-    def mark(self, *, synced: bool, final: bool = False) -> int | None:
-        return self.sink.mark(synced=synced, final=final)
-
-    def close(self) -> None:
-        self.sink.close()
-
-
-class Stopped(ScorerError):
-    """A record failed, and no more was to be done then."""
-
-
-class Job:
-    """What goes from a source to a writer; with a journal it can go on where it was.
-
-    Problems go to `errors`, if that is given, and else stand among the results.
+    An output that is a stream has none. Raises `InputError` and `OutputError`.
     """
-
-    def __init__(
-        self,
-        source: Source,
-        flow: Flow,
-        writer: OutcomeWriter,
-        *,
-        errors: Sink | None = None,
-        journal: Journal | None = None,
-        start: Mark | None = None,
-        fail_fast: bool = False,
-    ) -> None:
-        start = start or Mark()
-        self.figures = Figures(start.figures)
-        self.latencies = Latencies()
-        self.source = source
-        self.done = self._read = start.items
-        self._flow = flow
-        self._writer = writer
-        self._errors = errors
-        self._journal = journal
-        self._fail_fast = fail_fast
-        self._before = self.figures.seconds
-        self._began = self._noted = self._synced = time.monotonic()
-
-    def run(
-        self,
-        is_stopping: Callable[[], bool] = lambda: False,
-        watch: Callable[[], None] = lambda: None,
-    ) -> bool:
-        """Do all of it or, where it is to stop, what has begun by then; says whether all is done.
-
-        `watch` is called after each record. Raises `ScorerError` and `OutputError`; what was done
-        before is noted all the same.
-        """
-        try:
-            for outcome in self._flow.through(self._items(is_stopping), is_stopping):
-                self._take(outcome)
-                watch()
-            whole = not is_stopping()
-            self._note(final=True, done=whole)
-            return whole
-        except (ScorerError, PipeClosed):
-            self._note(final=True)
-            raise
-        finally:
-            for sink in (self._writer, self._errors):
-                if sink is not None:
-                    with suppress(OSError, OutputError):  # that has been said
-                        sink.close()
-            if self._journal is not None:
-                with suppress(OSError):
-                    self._journal.close()
-
-    def _items(self, is_stopping: Callable[[], bool]) -> Iterator[Item]:
-        for item in self.source.items(self._flow.reranker.info, self.done):
-            if is_stopping():
-                return
-            self._read += 1
-            yield item
-
-    @property
-    def share(self) -> float | None:
-        """How much of the input is done, 0 to 1; None where its size is not known."""
-        read = self.source.share
-        return None if read is None else read * self.done / max(1, self._read)
-
-    def _take(self, outcome: Outcome) -> None:
-        problem = outcome.problem
-        if problem is not None and self._fail_fast:
-            named = "" if outcome.given.name is None else f" ({outcome.given.name})"
-            raise Stopped(
-                f"record {self.done + 1}{named}: {problem.message}",
-                hint="--fail-fast stops here; without it the record becomes an error record",
-            )
-        if problem is not None and self._errors is not None:
-            with suppress(PipeClosed):  # whoever reads the errors wants no more of them
-                self._errors.write(error_line(outcome.given, problem))
-        else:
-            self._writer.add(outcome)
-        self.done += 1
-        self.figures.see(outcome)
-        if outcome.ranking is not None:
-            self.latencies.add(outcome.seconds)
-        if time.monotonic() - self._noted >= _NOTED:
-            self._note()
-
-    def _note(self, *, final: bool = False, done: bool = False) -> None:
-        """Note how far the job is, if what is written is whole so far."""
-        now = time.monotonic()
-        synced = final or now - self._synced >= _SYNCED
-        self.figures.seconds = self._before + now - self._began
-        position = self._writer.mark(synced=synced, final=final)
-        journal = self._journal
-        errors = 0
-        if self._errors is not None and (position is not None or journal is None):
-            whole = final or journal is not None  # as all that a journal notes
-            with suppress(PipeClosed):
-                errors = self._errors.mark(synced=synced, final=whole) or 0
-        if journal is not None:
-            if position is None:
-                return
-            journal.add(Mark(self.done, position, errors, self.figures.kept(), done, synced))
-        self._noted = now
-        if synced:
-            self._synced = now
-
-
-def journal_and_start(options: BatchOptions, source: Source) -> tuple[Journal | None, Mark]:
-    """The job's journal and where it was; a new one where there is none to go on with."""
-    output, errors = options.file, options.errors
+    output, errors = options.output_path, options.errors
     if output is None:
         return None, Mark()
-    path, identity = journal_of(output), _identity(options, source)
+    path = output.with_name(f"{output.name}.journal")
+    identity = _job_identity(options, source)
     if not options.resume or not (path.exists() or output.exists()):
-        return Journal.begin(path, identity), Mark()
-    journal = Journal.resume(path, identity)
-    mark = journal.last(_size_of(output))
+        return BatchJournal.begin(path, identity), Mark()
+    journal = BatchJournal.resume(path, identity)
+    mark = journal.last_within(_size_of(output))
     if mark.position and not _is_whole(output, mark.position):
         mark = journal.last_synced()
     if errors is not None and not errors.is_stream and mark.errors > _size_of(Path(errors.path)):
@@ -324,38 +276,65 @@ def journal_and_start(options: BatchOptions, source: Source) -> tuple[Journal | 
     return journal, mark
 
 
-def is_whole_job(journal: Journal, output: Path) -> bool:
-    """Whether a job was done, and what it made is still there."""
+def _encode(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    """Compare the identity of a job with that in its journal; raises `InputError`."""
+    old, new = json.loads(json.dumps(old)), json.loads(json.dumps(new))
+    differences = [
+        f"{words}: {_difference(old.get(name), new.get(name))}"
+        for name, words in _IDENTITY_PARTS.items()
+        if old.get(name) != new.get(name)
+    ]
+    if differences:
+        raise InputError(
+            f"{path}: this is not the job that was begun there, in {'; '.join(differences)}",
+            hint="give what was given then; or begin anew, with another -o",
+        )
+
+
+def _difference(old: Any, new: Any) -> str:
+    """What differs between two values, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        return ", ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in names)
+    return f"was {old!r} and is {new!r}"
+
+
+def is_complete(journal: BatchJournal, output: Path) -> bool:
+    """Whether a job was done, and all of its output is still there."""
     return journal.is_done and _size_of(output) == journal.marks[-1].position
 
 
 def _size_of(output: Path) -> int:
-    """How much of an output is there: bytes of a file, parts of a folder."""
+    """The size of an output: bytes of a file, parts of a folder, 0 if there is none."""
     if output.is_dir():
         return sum(1 for _ in output.glob(f"part-*{PARQUET_SUFFIX}"))
     return output.stat().st_size if output.exists() else 0
 
 
 def _is_whole(output: Path, position: int) -> bool:
-    """Whether a file has all up to a position: what a lost machine left out is zeros."""
+    """Whether a file has all up to a position. A machine that lost power leaves zeros."""
     if output.is_dir() or output.suffix in (".gz", ".zst"):
         return True
     with output.open("rb") as stream:
-        stream.seek(max(0, position - 4096))
-        tail = stream.read(min(position, 4096))
+        stream.seek(max(0, position - _CHECKED_BYTES))
+        tail = stream.read(min(position, _CHECKED_BYTES))
     return tail.endswith(b"\n") and b"\0" not in tail
 
 
-def _identity(options: BatchOptions, source: Source) -> Mapping[str, Any]:
-    """What the output depends on, which is the same where a job goes on."""
-    return {"input": source.identity(), "version": __version__, **identity_of(options)}
+def _job_identity(options: BatchOptions, source: RecordSource) -> Mapping[str, Any]:
+    """What the output depends on. It must be the same when a job goes on."""
+    return {"input": source.identity(), "version": __version__, **options_identity(options)}
 
 
-def identity_of(options: BatchOptions) -> dict[str, Any]:
-    """What the output depends on but for the input."""
+def options_identity(options: BatchOptions) -> dict[str, Any]:
+    """What the output depends on besides the input."""
     folder = find_local_folder(options.model)
     remote, chunks = options.remote, options.chunks
-    sent = {"instruction": options.instruction} if options.instruction is not None else {}
+    instruction = {} if options.instruction is None else {"instruction": options.instruction}
     return {
         "model": {
             "name": options.model,
@@ -373,7 +352,7 @@ def identity_of(options: BatchOptions) -> dict[str, Any]:
             "max_record": options.max_record_bytes,
             "errors": options.errors is not None,
             "runs": options.run_files is not None,
-            "asked": [{**sent, **remote.request_options}, dict(remote.fields)],
+            "asked": [{**instruction, **remote.request_options}, dict(remote.fields)],
             "chunk": [remote.chunk, remote.sigmoid, remote.tokenizer],
         },
     }

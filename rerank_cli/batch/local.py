@@ -13,20 +13,18 @@ from filelock import FileLock, Timeout
 from rerank_cli.atomic_files import clean_up_on_signal
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.job import (
-    Job,
-    LineWriter,
+    BatchJob,
     Mark,
-    OutcomeWriter,
-    identity_of,
-    is_whole_job,
-    journal_and_start,
+    is_complete,
+    open_journal,
+    options_identity,
 )
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import line_of, open_sink, run_of
-from rerank_cli.batch.parquet import Columns, PartsSink, Rows
+from rerank_cli.batch.outputs import LineWriter, OutcomeWriter, line_of, open_sink, run_lines_of
+from rerank_cli.batch.parquet import Columns, ParquetSource, PartsWriter
 from rerank_cli.batch.records import PARQUET_SUFFIX
-from rerank_cli.batch.report import account_of, cost_of, remarks_on, report_of, show_pace
-from rerank_cli.batch.sources import Source, holds_parquet, open_source
+from rerank_cli.batch.report import account_lines, cost_of, make_report, remarks_on, show_pace
+from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
 from rerank_cli.errors import ExitCode, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.terminal import PipeClosed, Terminal, format_json
@@ -68,16 +66,16 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
         return _run_from(source, options, terminal)
 
 
-def _run_from(source: Source, options: BatchOptions, terminal: Terminal) -> ExitCode:
-    journal, start = journal_and_start(options, source)
-    output = options.file
-    if journal is not None and output is not None and is_whole_job(journal, output):
+def _run_from(source: RecordSource, options: BatchOptions, terminal: Terminal) -> ExitCode:
+    journal, start = open_journal(options, source)
+    output = options.output_path
+    if journal is not None and output is not None and is_complete(journal, output):
         terminal.say(f"{output} is whole already: there is nothing to do")
         return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
     with options.open_reranker() as reranker:
         max_records = options.remote.max_pending_requests if reranker.info.remote else None
         errors = options.errors
-        job = Job(
+        job = BatchJob(
             source,
             Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
             _writer(options, source, terminal, start),
@@ -89,7 +87,7 @@ def _run_from(source: Source, options: BatchOptions, terminal: Terminal) -> Exit
         return _finish(job, options, reranker.scorer, terminal)
 
 
-def _finish(job: Job, options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
+def _finish(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
     """Run the job to its end, or to Ctrl-C, and say what came of it."""
     interrupted = False
     try:
@@ -104,13 +102,13 @@ def _finish(job: Job, options: BatchOptions, scorer: Scorer, terminal: Terminal)
         return ExitCode.OK
     finally:
         if options.report is not None:
-            report = report_of(job, scorer, identity_of(options), done=not interrupted)
+            report = make_report(job, scorer, options_identity(options), done=not interrupted)
             with suppress(PipeClosed):
                 options.report.write([format_json(report)], terminal)
         for line in remarks_on(job, scorer):
             terminal.warn(line)
         if options.verbose:
-            terminal.say("\n".join(account_of(job, scorer)))
+            terminal.say("\n".join(account_lines(job, scorer)))
     if interrupted:
         terminal.say(_how_to_go_on(options, job))
         return ExitCode.INTERRUPTED
@@ -126,7 +124,7 @@ def _check(options: BatchOptions) -> None:
     if options.input == STDIN and options.run_files is None and sys.stdin.isatty():
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
     options.selection.check()
-    output = options.file
+    output = options.output_path
     parquet_in = holds_parquet(options.input)
     if output is not None and output.suffix == PARQUET_SUFFIX and not parquet_in:
         raise UsageError(
@@ -159,13 +157,15 @@ def _check_files(options: BatchOptions) -> None:
 
 
 def _writer(
-    options: BatchOptions, source: Source, terminal: Terminal, start: Mark
+    options: BatchOptions, source: RecordSource, terminal: Terminal, start: Mark
 ) -> OutcomeWriter:
-    pairs, output = options.fields.pairs, options.file
+    pairs, output = options.fields.pairs, options.output_path
     if output is not None and output.suffix == PARQUET_SUFFIX:
-        assert isinstance(source, Rows)  # noqa: S101 - `_check` has seen to it
-        return PartsSink(output, Columns(source.schema, options.results, pairs), start.position)
-    lines = run_of if options.run_files else partial(line_of, shape=options.results, pairs=pairs)
+        assert isinstance(source, ParquetSource)  # noqa: S101 - `_check` has seen to it
+        return PartsWriter(output, Columns(source.schema, options.results, pairs), start.position)
+    lines = (
+        run_lines_of if options.run_files else partial(line_of, shape=options.results, pairs=pairs)
+    )
     return LineWriter(open_sink(options.output, terminal, start.position), lines)
 
 
@@ -189,6 +189,6 @@ def _stopping(terminal: Terminal) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _how_to_go_on(options: BatchOptions, job: Job) -> str:
+def _how_to_go_on(options: BatchOptions, job: BatchJob) -> str:
     done = f"interrupted after {job.figures.records:,} records"
     return done if options.output.is_stream else f"{done}: --resume goes on"

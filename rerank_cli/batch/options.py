@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rerank_cli.atomic_files import OutputFile
-from rerank_cli.batch.outputs import Shape
-from rerank_cli.batch.records import Fields
+from rerank_cli.batch.outputs import ResultsShape
+from rerank_cli.batch.records import RecordFields
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions, Selection
 from rerank_cli.ranking.reranker import Reranker
@@ -32,10 +32,10 @@ class BatchOptions:
     input: str
     output: OutputFile
     run_files: RunFiles | None
-    fields: Fields
+    fields: RecordFields
     selection: Selection
     chunks: ChunkOptions
-    results: Shape
+    results: ResultsShape
     window_bytes: int
     max_record_bytes: int
     errors: OutputFile | None
@@ -50,7 +50,7 @@ class BatchOptions:
     verbose: bool = False
 
     @property
-    def file(self) -> Path | None:
+    def output_path(self) -> Path | None:
         """The file or folder that a job can go on in; None where a stream is written."""
         return None if self.output.is_stream else Path(self.output.path)
 

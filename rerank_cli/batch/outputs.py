@@ -1,6 +1,8 @@
-"""Where lines of a batch go: a file that can be taken up again, or a stream.
+"""What an outcome becomes, and where it goes: lines into a file that can be continued, or a stream.
 
-A sink knows up to where all that was written is whole, which is what a journal notes.
+    Outcome ─ OutcomeWriter ─ line_of, run_lines_of ─ Sink
+
+A writer and its sink know up to where all that was written is whole: a journal notes that.
 """
 
 import io
@@ -8,12 +10,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from rerank_cli.atomic_files import OutputFile, sync_stream
-from rerank_cli.batch.records import Given, Outcome, Problem
+from rerank_cli.batch.records import Original, Outcome, Problem
 from rerank_cli.errors import OutputError
 from rerank_cli.render import format_score, json_score
 from rerank_cli.render.json_results import result_object
@@ -21,28 +24,67 @@ from rerank_cli.render.rows import quote_spaces
 from rerank_cli.terminal import Terminal, write_all
 from rerank_cli.types import Ranked, Ranking
 
-# Members of a compressed file end after so much, or so long: less is lost when the process dies,
-# and each costs a few bytes.
+# A compressed file is a series of members, each whole in itself. One ends after this many bytes of
+# lines, or this long: the process loses at most one when it dies, and each costs a few bytes.
 _MEMBER_BYTES = 4_000_000
 _MEMBER_SECONDS = 10.0
+_GZIP_LEVEL = 6
+
+RESULTS, SCORE, RAW_SCORE, ERROR = "results", "relevance_score", "raw_score", "error"
+
+
+class ResultsShape(StrEnum):
+    """How much of each result is written."""
+
+    FULL = "full"  # as in `rerank --json`
+    SCORES = "scores"  # its index, id and scores
+    IDS = "ids"  # its document's id, or the index of one without
+
+
+class OutcomeWriter(Protocol):
+    """Writes outcomes in order. `mark` is that of a `Sink`."""
+
+    def add(self, outcome: Outcome) -> None: ...
+
+    def mark(self, *, synced: bool, final: bool = False) -> int | None: ...
+
+    def close(self) -> None: ...
 
 
 class Sink(Protocol):
-    """Takes what is written, in order."""
+    """Where lines are written, in order."""
 
-    def write(self, lines: bytes) -> None: ...
+    def write(self, lines: bytes) -> None:
+        """Write lines; raises `OutputError`, or `PipeClosed`."""
 
     def mark(self, *, synced: bool, final: bool = False) -> int | None:
-        """The position up to which all that was written is whole, or None where it is not yet.
+        """The position up to which all is whole; None if what was written last is not.
 
-        With `synced` it is on the disk; a `final` one is whole.
+        With `synced` all is on the disk then. After a `final` call all is whole.
         """
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class LineWriter:
+    """Writes outcomes as lines into a sink."""
+
+    sink: Sink
+    line_of: Callable[[Outcome], bytes]
+
+    def add(self, outcome: Outcome) -> None:
+        self.sink.write(self.line_of(outcome))
+
+    def mark(self, *, synced: bool, final: bool = False) -> int | None:
+        return self.sink.mark(synced=synced, final=final)
+
+    def close(self) -> None:
+        self.sink.close()
+
+
 class FileSink:
-    """A file of lines: whole after each. `position` is where it goes on, in bytes."""
+    """A file of lines, whole after each. `position` is the byte where it goes on."""
 
     def __init__(self, path: Path, position: int = 0) -> None:
         self._path = path
@@ -67,7 +109,7 @@ class FileSink:
 
 
 class StreamSink:
-    """Standard output, a device or a pipe, which nothing can go on in."""
+    """Standard output, a device or a pipe: no job can be continued in it."""
 
     def __init__(self, output: OutputFile, terminal: Terminal) -> None:
         self._is_ours = not output.is_stdout
@@ -86,30 +128,32 @@ class StreamSink:
 
 
 class MembersSink:
-    """Compressed members, each of which can be read by itself, in another sink; whole after each.
+    """Lines compressed into another sink, a member at a time. It is whole after each member.
 
-    `is_begun` says that the sink has members of an earlier run.
+    `has_members` says that an earlier run has written some.
     """
 
-    def __init__(self, sink: Sink, compress: Callable[[bytes], bytes], *, is_begun: bool) -> None:
+    def __init__(
+        self, sink: Sink, compress: Callable[[bytes], bytes], *, has_members: bool
+    ) -> None:
         self._sink = sink
         self._compress = compress
-        self._is_begun = is_begun
+        self._has_members = has_members
         self._lines = io.BytesIO()
-        self._since = time.monotonic()
+        self._member_began = time.monotonic()
 
     def write(self, lines: bytes) -> None:
         self._lines.write(lines)
 
     def mark(self, *, synced: bool, final: bool = False) -> int | None:
-        size, age = self._lines.tell(), time.monotonic() - self._since
+        size, age = self._lines.tell(), time.monotonic() - self._member_began
         if not final and size < _MEMBER_BYTES and age < _MEMBER_SECONDS:
             return None
-        if size or (final and not self._is_begun):  # nothing is a member too
+        if size or (final and not self._has_members):  # an empty output has one too
             self._sink.write(self._compress(self._lines.getvalue()))
-            self._is_begun = True
+            self._has_members = True
             self._lines = io.BytesIO()
-        self._since = time.monotonic()
+        self._member_began = time.monotonic()
         return self._sink.mark(synced=synced, final=final)
 
     def close(self) -> None:
@@ -117,15 +161,15 @@ class MembersSink:
 
 
 def open_sink(output: OutputFile, terminal: Terminal, position: int = 0) -> Sink:
-    """Open the sink for an output, which its name says how to compress; raises `OutputError`."""
+    """Open the sink for an output; its name says how it is compressed. Raises `OutputError`."""
     path = Path(output.path)
     sink = StreamSink(output, terminal) if output.is_stream else FileSink(path, position)
     compress = _COMPRESSIONS.get(path.suffix)
-    return MembersSink(sink, compress, is_begun=position > 0) if compress else sink
+    return MembersSink(sink, compress, has_members=position > 0) if compress else sink
 
 
 def _open_at(path: Path, position: int) -> BinaryIO:
-    """Open a file to go on at a position, and drop what is behind it; raises `OutputError`."""
+    """Open a file to go on at a position, and cut off what is behind it; raises `OutputError`."""
     try:
         stream = path.open("r+b" if position else "wb")
         stream.truncate(position)
@@ -139,13 +183,13 @@ def _failure(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {path}: {error.strerror}")
 
 
-def _gzipped(lines: bytes) -> bytes:
+def _compress_gzip(lines: bytes) -> bytes:
     import gzip
 
-    return gzip.compress(lines, 6, mtime=0)
+    return gzip.compress(lines, _GZIP_LEVEL, mtime=0)
 
 
-def _zstandard(lines: bytes) -> bytes:
+def _compress_zstandard(lines: bytes) -> bytes:
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
@@ -153,92 +197,85 @@ def _zstandard(lines: bytes) -> bytes:
     return zstd.compress(lines)
 
 
-_COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {".gz": _gzipped, ".zst": _zstandard}
+_COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {
+    ".gz": _compress_gzip,
+    ".zst": _compress_zstandard,
+}
 
 
-RESULTS, SCORE, RAW_SCORE, ERROR = "results", "relevance_score", "raw_score", "error"
-
-
-class Shape(StrEnum):
-    """How much of each result is written."""
-
-    FULL = "full"  # as `rerank --json` has it
-    SCORES = "scores"  # its index, id and scores
-    IDS = "ids"  # its document's id, or the index of one without
-
-
-def line_of(outcome: Outcome, shape: Shape, *, pairs: bool) -> bytes:
-    """The line that stands for an item: all that came in, and what came of it."""
+def line_of(outcome: Outcome, shape: ResultsShape, *, pairs: bool) -> bytes:
+    """The line for an item: all that came in, with its results or its scores."""
     if outcome.problem is not None:
-        return _encoded(problem_object(outcome.given, outcome.problem))
+        return error_line(outcome.original, outcome.problem)
     if outcome.ranking is None:
-        return outcome.given.raw + b"\n"
-    added = pair_of(outcome.ranking) if pairs else {RESULTS: results_of(outcome.ranking, shape)}
-    return _with(outcome.given, added)
+        return outcome.original.raw + b"\n"
+    if pairs:
+        return _line_with(outcome.original, pair_scores(outcome.ranking))
+    return _line_with(outcome.original, {RESULTS: shaped_results(outcome.ranking, shape)})
 
 
-def problem_object(given: Given, problem: Problem) -> dict[str, Any]:
-    """An error record: the id of what it stands for, and why that has no results."""
-    return {"id": given.name, ERROR: {"code": problem.code, "message": problem.message}}
+def error_line(original: Original, problem: Problem) -> bytes:
+    """The line of an error record: the id of an item, and why it has no results."""
+    error = {"code": problem.code, "message": problem.message}
+    return _encode({"id": original.id, ERROR: error})
 
 
-def error_line(given: Given, problem: Problem) -> bytes:
-    return _encoded(problem_object(given, problem))
-
-
-def results_of(ranking: Ranking, shape: Shape) -> list[Any]:
-    """A ranking's results, best first."""
-    if shape is Shape.IDS:
-        return [_name(one) for one in ranking.results]
-    if shape is Shape.SCORES:
-        return [_scores(one) for one in ranking.results]
-    return [result_object(one) for one in ranking.results]
-
-
-def run_of(outcome: Outcome) -> bytes:
-    """A record's lines of a TREC run; one with a problem has none."""
+def run_lines_of(outcome: Outcome) -> bytes:
+    """A record's lines of a TREC run; none if it has a problem."""
     if outcome.ranking is None:
         return b""
-    query, tag = quote_spaces(str(outcome.given.name)), quote_spaces(outcome.ranking.info.model)
+    query, tag = quote_spaces(str(outcome.original.id)), quote_spaces(outcome.ranking.info.model)
     return "".join(
-        f"{query} Q0 {quote_spaces(str(_name(result)))} {result.rank} "
+        f"{query} Q0 {quote_spaces(str(_name_of(result)))} {result.rank} "
         f"{format_score(result.raw_score)} {tag}\n"
         for result in outcome.ranking.results
     ).encode()
 
 
-def pair_of(ranking: Ranking) -> dict[str, Any]:
-    """The scores of the one document of a pair; null where it is blank."""
-    for one in ranking.results:
-        return {SCORE: json_score(one.relevance_score), RAW_SCORE: json_score(one.raw_score)}
+def shaped_results(ranking: Ranking, shape: ResultsShape) -> list[Any]:
+    """A ranking's results, best first, with as much of each as is to be written."""
+    if shape is ResultsShape.IDS:
+        return [_name_of(result) for result in ranking.results]
+    if shape is ResultsShape.SCORES:
+        return [_scores_of(result) for result in ranking.results]
+    return [result_object(result) for result in ranking.results]
+
+
+def pair_scores(ranking: Ranking) -> dict[str, Any]:
+    """The scores of a pair's one document; null if it is blank."""
+    for result in ranking.results:
+        return {SCORE: json_score(result.relevance_score), RAW_SCORE: json_score(result.raw_score)}
     return {SCORE: None, RAW_SCORE: None}
 
 
-def _name(result: Ranked) -> str | int:
+def _name_of(result: Ranked) -> str | int:
     return result.index if result.document.id is None else result.document.id
 
 
-def _scores(result: Ranked) -> dict[str, Any]:
-    named = {} if result.document.id is None else {"id": result.document.id}
+def _scores_of(result: Ranked) -> dict[str, Any]:
+    own_id = {} if result.document.id is None else {"id": result.document.id}
     return {
         "index": result.index,
-        **named,
+        **own_id,
         SCORE: json_score(result.relevance_score),
         RAW_SCORE: json_score(result.raw_score),
     }
 
 
-def _with(given: Given, added: Mapping[str, Any]) -> bytes:
-    """An object with more fields: its own bytes as they came, unless it had fields of that name."""
-    raw = given.raw.strip()
-    if raw.endswith(b"}") and not added.keys() & given.fields.keys():
+def _line_with(original: Original, added: Mapping[str, Any]) -> bytes:
+    """The line of an object with more fields.
+
+    It keeps the bytes that came, unless the object has a field of the same name already.
+    """
+    raw = original.raw.strip()
+    if raw.endswith(b"}") and not added.keys() & original.fields.keys():
         more = json.dumps(added, ensure_ascii=False)[1:]
-        joint = ", " if given.fields else ""
-        return raw[:-1].rstrip() + f"{joint}{more}\n".encode("utf-8", "backslashreplace")
-    return _encoded({**given.fields, **added})
+        comma = ", " if original.fields else ""
+        return raw[:-1].rstrip() + f"{comma}{more}\n".encode("utf-8", "backslashreplace")
+    return _encode({**original.fields, **added})
 
 
-def _encoded(value: Any) -> bytes:
-    # A lone surrogate, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+def _encode(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False, default=str)  # Parquet has dates and more
+    # UTF-8 cannot hold a lone surrogate: it becomes JSON's escape for it.
     return f"{text}\n".encode("utf-8", "backslashreplace")

@@ -10,9 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rerank_cli.atomic_files import atomic_write
-from rerank_cli.batch.outputs import ERROR, RAW_SCORE, RESULTS, SCORE, Shape, pair_of, results_of
-from rerank_cli.batch.records import PARQUET_SUFFIX, Fields, Item, Outcome, record_of, reservoir
-from rerank_cli.batch.sources import digest_of
+from rerank_cli.batch.outputs import (
+    ERROR,
+    RAW_SCORE,
+    RESULTS,
+    SCORE,
+    ResultsShape,
+    pair_scores,
+    shaped_results,
+)
+from rerank_cli.batch.records import (
+    PARQUET_SUFFIX,
+    Item,
+    Outcome,
+    RecordFields,
+    draw_sample,
+    make_record,
+)
+from rerank_cli.batch.sources import input_digest
 from rerank_cli.errors import InputError, OutputError, require_extra
 from rerank_cli.types import ScorerInfo
 
@@ -25,12 +40,12 @@ _PART_ROWS = 4096
 _PART_BYTES = 64_000_000
 
 
-class Rows:
+class ParquetSource:
     """The rows of a file, or of all files of a folder in the order of their names."""
 
     missing = 0
 
-    def __init__(self, path: Path, fields: Fields) -> None:
+    def __init__(self, path: Path, fields: RecordFields) -> None:
         self._fields = fields
         self.paths = sorted(path.glob(f"*{PARQUET_SUFFIX}")) if path.is_dir() else [path]
         if not self.paths:
@@ -52,7 +67,7 @@ class Rows:
                 continue
             for batch in file.iter_batches(batch_size=_ROWS):
                 for row in batch.slice(skip).to_pylist():
-                    yield record_of(row, b"", self._fields, info)
+                    yield make_record(row, b"", self._fields, info)
                 skip = max(0, skip - batch.num_rows)
                 self._read += batch.num_rows
 
@@ -61,10 +76,10 @@ class Rows:
         return self._read / self._count if self._count else None
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
-        return reservoir(self.items(info, 0))
+        return draw_sample(self.items(info, 0))
 
     def identity(self) -> Mapping[str, Any]:
-        return {path.name: digest_of(path) for path in self.paths}
+        return {path.name: input_digest(path) for path in self.paths}
 
     def close(self) -> None:
         for file in self._files:
@@ -76,18 +91,18 @@ class Columns:
     """How rows become rows with results: those of `schema`, and more."""
 
     schema: "pa.Schema"
-    shape: Shape
+    shape: ResultsShape
     pairs: bool
 
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
-        row = dict(outcome.given.fields)
+        row = dict(outcome.original.fields)
         problem, ranking = outcome.problem, outcome.ranking
         row[ERROR] = None if problem is None else problem._asdict()
         if ranking is None:
             return row
         if self.pairs:
-            return row | pair_of(ranking)
-        return row | {RESULTS: _plain(results_of(ranking, self.shape))}
+            return row | pair_scores(ranking)
+        return row | {RESULTS: _plain(shaped_results(ranking, self.shape))}
 
     def write(self, rows: list[dict[str, Any]], stream: BinaryIO) -> None:
         """Write rows to an open file; raises `OSError`."""
@@ -98,7 +113,7 @@ class Columns:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)
 
 
-class PartsSink:
+class PartsWriter:
     """A folder of parts; its position is how many of them are whole."""
 
     def __init__(self, folder: Path, columns: Columns, position: int = 0) -> None:
@@ -118,7 +133,7 @@ class PartsSink:
     def add(self, outcome: Outcome) -> None:
         """Take the row that an item becomes."""
         self._rows.append(self._columns.row_of(outcome))
-        self._size += outcome.given.size
+        self._size += outcome.original.size
         if len(self._rows) >= _PART_ROWS or self._size >= _PART_BYTES:
             self._write()
 
@@ -157,7 +172,7 @@ def _plain(results: list[Any]) -> list[Any]:
     ]
 
 
-def _with_results(schema: "pa.Schema", shape: Shape, *, pairs: bool) -> "pa.Schema":
+def _with_results(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> "pa.Schema":
     import pyarrow as pa
 
     scores = [(SCORE, pa.float64()), (RAW_SCORE, pa.float64())]
@@ -171,9 +186,9 @@ def _with_results(schema: "pa.Schema", shape: Shape, *, pairs: bool) -> "pa.Sche
     ]
     place = [("index", pa.int64()), ("id", pa.string())]
     results = {
-        Shape.IDS: pa.list_(pa.string()),
-        Shape.SCORES: pa.list_(pa.struct([*place, *scores])),
-        Shape.FULL: pa.list_(pa.struct([*place, *scores, *whole])),
+        ResultsShape.IDS: pa.list_(pa.string()),
+        ResultsShape.SCORES: pa.list_(pa.struct([*place, *scores])),
+        ResultsShape.FULL: pa.list_(pa.struct([*place, *scores, *whole])),
     }
     added = scores if pairs else [(RESULTS, results[shape])]
     added.append((ERROR, pa.struct([("code", pa.string()), ("message", pa.string())])))

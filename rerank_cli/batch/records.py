@@ -1,4 +1,7 @@
-"""What a batch is made of: records, and what stands in the place of those that are none."""
+"""The records of a batch: a JSON object or a row becomes a query and its documents.
+
+An item of the input that is no record becomes a `BadRecord`, which says why, or a `BlankLine`.
+"""
 
 import math
 import random
@@ -13,108 +16,26 @@ from rerank_cli.terminal import encodable, format_size
 from rerank_cli.types import Document, Envelope, Ranking, ScorerInfo
 
 PARQUET_SUFFIX = ".parquet"
-SAMPLE = 200  # records
+SAMPLE_RECORDS = 200
+_SHOWN_CHARACTERS = 40  # of a value in a message
+_SHOWN_NAMES_CHARACTERS = 200
+# About what a value takes in memory.
+_TEXT_BYTES = 50  # besides its characters
+_NUMBER_BYTES = 30
+_ENVELOPE = Envelope()
 
 T = TypeVar("T")
 
 
-class Problem(NamedTuple):
-    """Why a record has no results: a word for programs, and a sentence for people."""
-
-    code: str
-    message: str
-
-
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One place of the input, as it came: `raw` are a line's own bytes without its end.
+class RecordFields:
+    """The names of a record's fields. A dotted name is that of a nested field.
 
-    `size` is what it holds in memory, about, in bytes. `name` is the record's id, if it has one.
-    """
-
-    raw: bytes
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    name: str | int | None = None
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A query and the documents to be ranked by it; what is None is as for all records."""
-
-    given: Given
-    query: str
-    documents: Sequence[Document]
-    top_n: int | None = None
-    min_score: float | None = None
-    instruction: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A place of the input that is no record."""
-
-    given: Given
-    problem: Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A blank line, which comes out as it came."""
-
-    given: Given = Given(b"")
-
-
-Item = Record | Refused | Gap
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an item: a ranking or a problem, or neither for a gap.
-
-    `seconds` from when it was begun until it was done; `scored` pairs, which are fewer than those
-    of its ranking where equal ones were scored before.
-    """
-
-    item: Item
-    ranking: Ranking | None = None
-    problem: Problem | None = None
-    seconds: float = 0.0
-    scored: int = 0
-
-    @property
-    def given(self) -> Given:
-        return self.item.given
-
-
-def reservoir(values: Iterable[T], size: int = SAMPLE) -> tuple[int, list[T]]:
-    """Count values, and keep some of them, each as likely as any other (Vitter 1985)."""
-    draw = random.Random(0)  # noqa: S311 - no secret
-    kept: list[T] = []
-    count = 0
-    for value in values:
-        count += 1
-        if len(kept) < size:
-            kept.append(value)
-        elif (place := draw.randrange(count)) < size:
-            kept[place] = value
-    return count, kept
-
-
-_SHOWN = 40  # characters of what is not understood
-
-
-class _Problem(Exception):
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.problem = Problem(code, message)
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """Which fields of a record are what; dotted names are nested ones.
-
-    With `pairs` a record is a query and one document, and `documents` names the field of that.
+    query      holds the query
+    documents  holds the documents; with `pairs`, the one document
+    text       hold the text of a document; empty for the usual names
+    id         holds the record's id; None for the usual names
+    pairs      whether a record is a query and one document
     """
 
     query: str = "query"
@@ -123,16 +44,83 @@ class Fields:
     id: str | None = None
     pairs: bool = False
 
+
+class Problem(NamedTuple):
+    """Why a record has no results: a code for programs, and a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """An item of the input as it came.
+
+    raw     the bytes of its line without the end; empty if it did not come as a line
+    fields  of the object
+    id      of the record, if it has one
+    size    about how many bytes of memory it takes
+    """
+
+    raw: bytes
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    id: str | int | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A query and its documents. What is None is as the command line says."""
+
+    original: Original
+    query: str
+    documents: Sequence[Document]
+    top_n: int | None = None
+    min_score: float | None = None
+    instruction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """An item of the input that is no record, and the reason."""
+
+    original: Original
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class BlankLine:
+    """A blank line, which is written as it came."""
+
+    original: Original = Original(b"")
+
+
+Item = Record | BadRecord | BlankLine
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an item: a ranking or a problem; neither for a blank line.
+
+    `seconds` passed from its beginning to its end. `scored_pairs` leaves out the pairs that had the
+    score of an equal one.
+    """
+
+    item: Item
+    ranking: Ranking | None = None
+    problem: Problem | None = None
+    seconds: float = 0.0
+    scored_pairs: int = 0
+
     @property
-    def own(self) -> records.TextFields:
-        """Those of a document."""
-        return records.TextFields(self.text)
+    def original(self) -> Original:
+        return self.item.original
 
 
-def read_line(raw: bytes, fields: Fields, info: ScorerInfo) -> Item:
-    """Read a line of JSON, without its end; what is no record becomes what says why."""
+def read_line(raw: bytes, fields: RecordFields, info: ScorerInfo) -> Item:
+    """Read a line of JSON, without its end, for a scorer."""
     if not raw.strip():
-        return Gap(Given(raw))
+        return BlankLine(Original(raw))
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -142,41 +130,63 @@ def read_line(raw: bytes, fields: Fields, info: ScorerInfo) -> Item:
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", str(error))
         place = f" at character {error.pos + 1}" if hasattr(error, "pos") else ""
-        return Refused(Given(raw), Problem("not_json", f"not JSON: {reason}{place}"))
+        return BadRecord(Original(raw), Problem("not_json", f"not JSON: {reason}{place}"))
     if not isinstance(content, dict):
-        shown_text = text.strip()[:_SHOWN]
-        problem = Problem("not_an_object", f"a record is a JSON object, and not {shown_text}")
-        return Refused(Given(raw), problem)
-    return record_of(content, raw, fields, info)
+        start = text.strip()[:_SHOWN_CHARACTERS]
+        problem = Problem("not_an_object", f"a record is a JSON object, and not {start}")
+        return BadRecord(Original(raw), problem)
+    return make_record(content, raw, fields, info)
 
 
-def too_large(size: int, most: int) -> Refused:
-    """What stands in the place of a record that is not read."""
-    message = (
-        f"the record has {format_size(size)} and {format_size(most)} is the most: --max-record"
-    )
-    return Refused(Given(b""), Problem("too_large", message))
+def oversized_record(size_bytes: int, max_bytes: int) -> BadRecord:
+    """What stands for a record that is too large to be read."""
+    size, limit = format_size(size_bytes), format_size(max_bytes)
+    message = f"the record has {size} and {limit} is the most: --max-record"
+    return BadRecord(Original(b""), Problem("too_large", message))
 
 
-def record_of(
-    content: Mapping[str, Any], raw: bytes, fields: Fields, info: ScorerInfo
-) -> Record | Refused:
-    """Make a record of an object, which came as `raw`, if it came as bytes."""
-    given = Given(raw, content, _name_in(content, fields), len(raw) or _size_of(content))
+def make_record(
+    content: Mapping[str, Any], raw: bytes, fields: RecordFields, info: ScorerInfo
+) -> Record | BadRecord:
+    """Make a record of an object for a scorer; `raw` is empty if it did not come as a line."""
+    original = Original(raw, content, _find_id(content, fields), len(raw) or _size_of(content))
     try:
         return Record(
-            given=given,
-            query=_query_in(content, fields),
-            documents=_documents_in(content, fields, info),
-            top_n=_top_n_in(content),
-            min_score=_min_score_in(content),
-            instruction=_instruction_in(content),
+            original=original,
+            query=_read_query(content, fields),
+            documents=_read_documents(content, fields, info),
+            top_n=_read_top_n(content),
+            min_score=_read_min_score(content),
+            instruction=_read_instruction(content),
         )
-    except _Problem as error:
-        return Refused(given, error.problem)
+    except _ProblemFound as error:
+        return BadRecord(original, error.problem)
 
 
-def _name_in(content: Mapping[str, Any], fields: Fields) -> str | int | None:
+def draw_sample(values: Iterable[T], size: int = SAMPLE_RECORDS) -> tuple[int, list[T]]:
+    """Draw a random sample, and say how many values there are (reservoir sampling, Vitter 1985).
+
+    The same values give the same sample.
+    """
+    draw = random.Random(0)  # noqa: S311 - no secret
+    sample: list[T] = []
+    count = 0
+    for value in values:
+        count += 1
+        if len(sample) < size:
+            sample.append(value)
+        elif (place := draw.randrange(count)) < size:
+            sample[place] = value
+    return count, sample
+
+
+class _ProblemFound(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = Problem(code, message)
+
+
+def _find_id(content: Mapping[str, Any], fields: RecordFields) -> str | int | None:
     names = (fields.id,) if fields.id is not None else records.ID_FIELDS
     for name in names:
         value = _value_in(content, name)
@@ -185,42 +195,39 @@ def _name_in(content: Mapping[str, Any], fields: Fields) -> str | int | None:
     return None
 
 
-def _query_in(content: Mapping[str, Any], fields: Fields) -> str:
+def _read_query(content: Mapping[str, Any], fields: RecordFields) -> str:
     value = _value_in(content, fields.query)
     if isinstance(value, str) and value.strip():
         return encodable(value)
     if value is None:
-        raise _Problem("no_query", f"no field called {fields.query}: it has {_names(content)}")
+        raise _ProblemFound("no_query", _no_field(fields.query, content))
     kind = "is blank" if isinstance(value, str) else f"is no text but a {type(value).__name__}"
-    raise _Problem("no_query", f"the field {fields.query} {kind}")
+    raise _ProblemFound("no_query", f"the field {fields.query} {kind}")
 
 
-def _documents_in(
-    content: Mapping[str, Any], fields: Fields, info: ScorerInfo
+def _read_documents(
+    content: Mapping[str, Any], fields: RecordFields, info: ScorerInfo
 ) -> Sequence[Document]:
     value = _value_in(content, fields.documents)
+    if value is None:
+        raise _ProblemFound("no_documents", _no_field(fields.documents, content))
     if fields.pairs:
-        if value is None:
-            raise _Problem(
-                "no_documents", f"no field called {fields.documents}: it has {_names(content)}"
-            )
-        return (_document(value, 0, fields, info),)
+        return (_read_document(value, 0, fields, info),)
     if not isinstance(value, list):
-        missing = f"no field called {fields.documents}: it has {_names(content)}"
-        wrong = f"the field {fields.documents} is no list but a {type(value).__name__}"
-        raise _Problem("no_documents", missing if value is None else wrong)
+        kind = type(value).__name__
+        raise _ProblemFound("no_documents", f"the field {fields.documents} is no list but a {kind}")
     if not value:
-        raise _Problem("no_documents", f"the field {fields.documents} is empty")
-    return [_document(one, place, fields, info) for place, one in enumerate(value)]
+        raise _ProblemFound("no_documents", f"the field {fields.documents} is empty")
+    return [_read_document(document, place, fields, info) for place, document in enumerate(value)]
 
 
-def _document(value: Any, place: int, fields: Fields, info: ScorerInfo) -> Document:
+def _read_document(value: Any, place: int, fields: RecordFields, info: ScorerInfo) -> Document:
     if isinstance(value, str):
         return Document(encodable(value))
     try:
-        made = records.make_document(
+        document = records.make_document(
             value,
-            fields.own,
+            records.TextFields(fields.text),
             Block(str(value), place, b""),
             fields.documents,
             _ENVELOPE,
@@ -228,61 +235,56 @@ def _document(value: Any, place: int, fields: Fields, info: ScorerInfo) -> Docum
             scorer=info,
         )
     except InputError as error:
-        raise _Problem("bad_document", str(error)) from error
-    if made.media is not None and made.media.kind not in info.media:
-        raise _Problem("bad_document", f"{info.model} reads no {made.media.kind}s")
-    return Document(made.text, id=made.id, fields=made.fields, media=made.media)
+        raise _ProblemFound("bad_document", str(error)) from error
+    if document.media is not None and document.media.kind not in info.media:
+        raise _ProblemFound("bad_document", f"{info.model} reads no {document.media.kind}s")
+    return Document(document.text, id=document.id, fields=document.fields, media=document.media)
 
 
-_ENVELOPE = Envelope()
-
-
-def _top_n_in(content: Mapping[str, Any]) -> int | None:
+def _read_top_n(content: Mapping[str, Any]) -> int | None:
     value = content.get("top_n")
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
-    raise _Problem("bad_option", f"top_n is a whole number from 1 on, and not {_json(value)}")
+    raise _ProblemFound("bad_option", f"top_n is a whole number from 1 on, and not {_show(value)}")
 
 
-def _min_score_in(content: Mapping[str, Any]) -> float | None:
+def _read_min_score(content: Mapping[str, Any]) -> float | None:
     value = content.get("min_score")
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    raise _Problem("bad_option", f"min_score is a number, and not {_json(value)}")
+    raise _ProblemFound("bad_option", f"min_score is a number, and not {_show(value)}")
 
 
-def _instruction_in(content: Mapping[str, Any]) -> str | None:
+def _read_instruction(content: Mapping[str, Any]) -> str | None:
     value = content.get("instruction")
     if value is None or isinstance(value, str):
         return value or None
-    raise _Problem("bad_option", f"instruction is a text, and not {_json(value)}")
+    raise _ProblemFound("bad_option", f"instruction is a text, and not {_show(value)}")
 
 
 def _value_in(content: Mapping[str, Any], name: str) -> Any:
+    """The value of a field; the parts of a dotted name are looked up one in the other."""
     value: Any = content
-    for step in [name] if name in content else name.split("."):
-        value = value.get(step) if isinstance(value, dict) else None
+    for part in [name] if name in content else name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
-def _names(content: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, content))[:200] or "none"
+def _no_field(name: str, content: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, content))[:_SHOWN_NAMES_CHARACTERS] or "none"
+    return f"no field called {name}: it has {names}"
 
 
-def _json(value: Any) -> str:
-    return repr(value)[:_SHOWN]
+def _show(value: Any) -> str:
+    return repr(value)[:_SHOWN_CHARACTERS]
 
 
-def _size_of(content: Mapping[str, Any]) -> int:
-    """About how many bytes an object holds that did not come as bytes."""
-    return sum(map(_weight, content.values()))
-
-
-def _weight(value: Any) -> int:
+def _size_of(value: Any) -> int:
+    """About how many bytes of memory a value of JSON takes."""
     if isinstance(value, str):
-        return len(value) + 50
+        return len(value) + _TEXT_BYTES
     if isinstance(value, Mapping):
-        return sum(map(_weight, value.values()))
-    return sum(map(_weight, value)) if isinstance(value, list) else 30
+        return sum(map(_size_of, value.values()))
+    return sum(map(_size_of, value)) if isinstance(value, list) else _NUMBER_BYTES

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.batch.records import Gap, Outcome
+from rerank_cli.batch.records import BlankLine, Outcome
 from rerank_cli.progress import show_progress
 from rerank_cli.terminal import Terminal, format_count, format_duration
 from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 
 if TYPE_CHECKING:
-    from rerank_cli.batch.job import Job
+    from rerank_cli.batch.job import BatchJob
 
 _MAX_NOTES = 20  # that are kept apart
 _PRECISION = 1.02  # of latencies: neighbours in the histogram differ by so much
 
 
-class Figures:
+class BatchFigures:
     """The counts of a job, over all runs that it took.
 
     `pairs` were scored, and `reused` counts documents with the score of an equal one before them.
@@ -43,7 +43,7 @@ class Figures:
 
     def see(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        if isinstance(outcome.item, Gap):
+        if isinstance(outcome.item, BlankLine):
             return
         self.records += 1
         if outcome.problem is not None:
@@ -53,7 +53,7 @@ class Figures:
             return
         self.documents += ranking.documents
         self.empty += ranking.empty
-        self.pairs += outcome.scored
+        self.pairs += outcome.scored_pairs
         self.reused += ranking.duplicates
         self.tokens += ranking.tokens
         self.truncated += ranking.cut + ranking.query_cut
@@ -62,7 +62,7 @@ class Figures:
         for note in ranking.notes:
             self._note(note, 1)
 
-    def merge(self, other: "Figures") -> None:
+    def merge(self, other: "BatchFigures") -> None:
         """Add the counts of another part of the job."""
         for name, value in vars(other).items():
             if isinstance(value, int | float) and name != "runs":
@@ -82,7 +82,7 @@ class Figures:
     def failed(self) -> int:
         return self.errors.total()
 
-    def kept(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All of it, as a journal keeps it."""
         return {**vars(self), "errors": dict(self.errors), "usage": dict(self.usage)}
 
@@ -111,7 +111,7 @@ _SAY_SECONDS = 30.0  # between the lines that say how far a job is, where nobody
 
 @contextmanager
 def show_pace(
-    terminal: Terminal, figures: Figures, cost: Callable[[], str]
+    terminal: Terminal, figures: BatchFigures, cost: Callable[[], str]
 ) -> Iterator[Callable[[float | None], None]]:
     """Show how far a job is while the block runs: on a terminal in a line, else now and then.
 
@@ -136,7 +136,7 @@ def show_pace(
 class _Pace:
     """The rates of this run of a job, and how long it still takes."""
 
-    def __init__(self, figures: Figures, cost: Callable[[], str]) -> None:
+    def __init__(self, figures: BatchFigures, cost: Callable[[], str]) -> None:
         self._figures = figures
         self._cost = cost
         self._began = time.monotonic()
@@ -172,8 +172,8 @@ _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 _SHOWN_NOTES = 5
 
 
-def report_of(
-    job: "Job", scorer: Scorer, asked: Mapping[str, Any], *, done: bool
+def make_report(
+    job: "BatchJob", scorer: Scorer, asked: Mapping[str, Any], *, done: bool
 ) -> dict[str, Any]:
     """All figures; those of `latency` are seconds a record took, in this run."""
     figures = job.figures
@@ -208,7 +208,7 @@ def report_of(
     return report
 
 
-def failure_line(figures: Figures) -> str:
+def failure_line(figures: BatchFigures) -> str:
     """How many records failed, and why."""
     codes = ", ".join(f"{code}: {count:,}" for code, count in figures.errors.most_common())
     return f"{format_count(figures.failed, 'record')} of {figures.records:,} failed ({codes})"
@@ -222,7 +222,7 @@ def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
     return "" if price is None else str(price)
 
 
-def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
+def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
     """What should be known of what came out, each in a sentence."""
     figures = job.figures
     notes = sorted(figures.notes.items(), key=lambda note: -note[1])
@@ -242,7 +242,7 @@ def remarks_on(job: "Job", scorer: Scorer) -> Iterator[str]:
         yield failure_line(figures)
 
 
-def account_of(job: "Job", scorer: Scorer) -> Iterator[str]:
+def account_lines(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
     """What it took, for --verbose."""
     figures = job.figures
     counts = [

@@ -17,15 +17,15 @@ from rerank_cli.atomic_files import file_digest
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.records import (
     PARQUET_SUFFIX,
-    Fields,
-    Given,
+    BadRecord,
     Item,
+    Original,
     Problem,
     Record,
-    Refused,
+    RecordFields,
+    draw_sample,
+    oversized_record,
     read_line,
-    reservoir,
-    too_large,
 )
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.file_types import STDIN
@@ -45,7 +45,7 @@ class Line(NamedTuple):
     size: int
 
 
-class Lines:
+class LineReader:
     """The lines of one source; how far it was read is known meanwhile."""
 
     def __init__(self, path: str, most: int) -> None:
@@ -64,7 +64,7 @@ class Lines:
 
     def __iter__(self) -> Iterator[Line]:
         """Read them, once; raises `InputError` for a source that is no UTF-8 text."""
-        for line in lines_in(self._stream, self.path, self._most):
+        for line in read_lines(self._stream, self.path, self._most):
             self.number += 1
             yield line
 
@@ -80,7 +80,7 @@ class Lines:
         return min(1.0, self._stream.tell() / self.size)
 
 
-def lines_in(stream: BinaryIO, name: str, most: int) -> Iterator[Line]:
+def read_lines(stream: BinaryIO, name: str, most: int) -> Iterator[Line]:
     """The lines of a stream, which may be compressed; raises `InputError` where it is no UTF-8."""
     head, content = decompress(stream, name)
     envelope = envelope_of(head)
@@ -96,7 +96,7 @@ def lines_in(stream: BinaryIO, name: str, most: int) -> Iterator[Line]:
             yield Line(line.rstrip(b"\r\n"), len(line))
 
 
-def digest_of(path: Path) -> str:
+def input_digest(path: Path) -> str:
     """A hash of a file's bytes; raises `InputError`."""
     try:
         return file_digest(path)
@@ -117,7 +117,7 @@ def _skipped(stream: BinaryIO) -> int:
 _HASH = 8  # bytes
 
 
-class Lookup:
+class TextLookup:
     """The texts of one file, JSONL or TSV; `what` they are is for messages.
 
     Of several with one id the first counts. Raises `InputError` for a line that has no text, and
@@ -202,7 +202,7 @@ def _hash(name: str) -> int:
     return int.from_bytes(blake2b(content, digest_size=_HASH).digest(), "little")
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """The items of a batch, read once and in order."""
 
     missing: int  # documents that a run names and the corpus does not have
@@ -223,13 +223,13 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class JsonLines:
+class JsonLinesSource:
     """A record a line."""
 
     missing = 0
 
-    def __init__(self, path: str, fields: Fields, most: int) -> None:
-        self._lines = Lines(path, most)
+    def __init__(self, path: str, fields: RecordFields, most: int) -> None:
+        self._lines = LineReader(path, most)
         self._fields = fields
         self._most = most
 
@@ -238,7 +238,7 @@ class JsonLines:
             if place < skip:
                 continue
             if line.raw is None:
-                yield too_large(line.size, self._most)
+                yield oversized_record(line.size, self._most)
             else:
                 yield read_line(line.raw, self._fields, info)
 
@@ -247,9 +247,9 @@ class JsonLines:
         return self._lines.share
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
-        count, lines = reservoir(self._lines)
+        count, lines = draw_sample(self._lines)
         return count, [
-            too_large(line.size, self._most)
+            oversized_record(line.size, self._most)
             if line.raw is None
             else read_line(line.raw, self._fields, info)
             for line in lines
@@ -258,13 +258,13 @@ class JsonLines:
     def identity(self) -> Mapping[str, Any]:
         if self._lines.path == STDIN:
             return {"file": STDIN}
-        return {"bytes": self._lines.size, "sha256": digest_of(Path(self._lines.path))}
+        return {"bytes": self._lines.size, "sha256": input_digest(Path(self._lines.path))}
 
     def close(self) -> None:
         self._lines.close()
 
 
-class Run:
+class RunSource:
     """A query a record, with the documents that a run has for it, in the run's order.
 
     `folder` is where a compressed corpus is unpacked.
@@ -273,9 +273,9 @@ class Run:
     def __init__(self, run: Path, queries: Path, corpus: Path, folder: Path, most: int) -> None:
         self.missing = 0
         self._paths = {"run": run, "queries": queries, "corpus": corpus}
-        self._lines = Lines(str(run), most)
-        self._queries = Lookup(queries, "query", folder)
-        self._corpus = Lookup(corpus, "document", folder)
+        self._lines = LineReader(str(run), most)
+        self._queries = TextLookup(queries, "query", folder)
+        self._corpus = TextLookup(corpus, "document", folder)
 
     def items(self, info: ScorerInfo, skip: int) -> Iterator[Item]:
         for place, (query, names) in enumerate(self._groups()):
@@ -287,11 +287,11 @@ class Run:
         return self._lines.share
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
-        count, groups = reservoir(self._groups())
+        count, groups = draw_sample(self._groups())
         return count, [self._record(query, names) for query, names in groups]
 
     def identity(self) -> Mapping[str, Any]:
-        return {name: digest_of(path) for name, path in self._paths.items()}
+        return {name: input_digest(path) for name, path in self._paths.items()}
 
     def close(self) -> None:
         for one in (self._lines, self._queries, self._corpus):
@@ -323,32 +323,32 @@ class Run:
         if names:
             yield query, names
 
-    def _record(self, query: str, names: list[str]) -> Record | Refused:
+    def _record(self, query: str, names: list[str]) -> Record | BadRecord:
         found = self._queries.find(query)
         documents = [one for one in map(self._corpus.find, names) if one is not None]
         self.missing += len(names) - len(documents)
-        given = Given(b"", name=query, size=sum(len(one.text) + 100 for one in documents))
+        given = Original(b"", id=query, size=sum(len(one.text) + 100 for one in documents))
         if found is None or not found.text.strip():
             name = self._paths["queries"].name
-            return Refused(given, Problem("no_query", f"query {query} is not in {name}"))
+            return BadRecord(given, Problem("no_query", f"query {query} is not in {name}"))
         if not documents:
             name = self._paths["corpus"].name
-            return Refused(given, Problem("no_documents", f"none of its documents is in {name}"))
+            return BadRecord(given, Problem("no_documents", f"none of its documents is in {name}"))
         return Record(given, found.text, documents)
 
 
-def open_source(options: BatchOptions) -> Source:
+def open_source(options: BatchOptions) -> RecordSource:
     """Open the input that a command line names."""
     files = options.run_files
     if files is not None:
-        return Run(
+        return RunSource(
             files.run, files.queries, files.corpus, cache_directory(), options.max_record_bytes
         )
     if holds_parquet(options.input):
-        from rerank_cli.batch.parquet import Rows
+        from rerank_cli.batch.parquet import ParquetSource
 
-        return Rows(Path(options.input), options.fields)
-    return JsonLines(options.input, options.fields, options.max_record_bytes)
+        return ParquetSource(Path(options.input), options.fields)
+    return JsonLinesSource(options.input, options.fields, options.max_record_bytes)
 
 
 def holds_parquet(path: str) -> bool:

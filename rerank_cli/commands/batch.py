@@ -10,8 +10,8 @@ import typer
 
 from rerank_cli.atomic_files import OutputFile
 from rerank_cli.batch.options import BatchOptions, RunFiles
-from rerank_cli.batch.outputs import Shape
-from rerank_cli.batch.records import Fields
+from rerank_cli.batch.outputs import ResultsShape
+from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import UsageError
@@ -96,12 +96,12 @@ def batch_options(
         ),
     ] = DEFAULT_RECORD_SIZE,
     results: Annotated[
-        Shape,
+        ResultsShape,
         _output(
             "--results",
             help="What to write of each result: all that --json shows, its scores, or its id.",
         ),
-    ] = Shape.FULL,
+    ] = ResultsShape.FULL,
     errors: Annotated[
         str | None,
         _output("--errors", metavar="FILE", help="Write error records to FILE instead of OUT."),
@@ -221,7 +221,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         input=given["input_"] or STDIN,
         output=OutputFile(given["output"]),
         run_files=RunFiles(*names) if has_run else None,
-        fields=Fields(
+        fields=RecordFields(
             query=given["query_field"],
             documents=given["documents_field"] or ("document" if is_pairs else "documents"),
             text=tuple(given["text_field"] or ()),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.batch.cluster import Shard, items_of, shards_of
-from rerank_cli.batch.records import Fields, Gap
+from rerank_cli.batch.cluster import Shard, cut_into_shards, read_shard
+from rerank_cli.batch.records import BlankLine, RecordFields
 from rerank_cli.types import ScorerInfo
 from tests.conftest import Run
 from tests.support.batches import SMALL, record, start_batch, write
@@ -35,8 +35,8 @@ def test_shards_have_every_line_once(step: int, tmp_path: Path) -> None:
         Shard(n, str(source), start, min(size, start + step))
         for n, start in enumerate(range(0, size, step))
     ]
-    items = [item for one in shards for item in items_of(one, Fields(), INFO, 1000)]
-    assert [item.given.name for item in items if not isinstance(item, Gap)] == [
+    items = [item for one in shards for item in read_shard(one, RecordFields(), INFO, 1000)]
+    assert [item.original.id for item in items if not isinstance(item, BlankLine)] == [
         n for n in range(20) if n != 5
     ]
     assert len(items) == 20
@@ -46,7 +46,7 @@ def test_shards_have_every_line_once(step: int, tmp_path: Path) -> None:
 def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl.gz", "c.txt"):
         (tmp_path / name).write_bytes(b"x" * 300_000)
-    shards = shards_of(str(tmp_path), 64, 1 << 20)
+    shards = cut_into_shards(str(tmp_path), 64, 1 << 20)
     assert [(Path(one.uri).name, one.start) for one in shards] == [
         ("a.jsonl.gz", 0), ("b.jsonl", 0), ("b.jsonl", 262_144),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from rerank_cli import RemoteOptions, Reranker
 from rerank_cli.batch.flow import Bounds, Flow
-from rerank_cli.batch.records import Fields, read_line
+from rerank_cli.batch.records import RecordFields, read_line
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.rate_limit import SPAN_SECONDS, RateLimiter
 from rerank_cli.ranking import Selection
@@ -155,10 +155,10 @@ def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
         remote = RemoteOptions(base_url=server.url, retries=0)
         reranker = Reranker("openai-like/m", remote=remote)
         lines = [json.dumps(record(n)).encode() for n in range(4)]
-        items = [read_line(line, Fields(), reranker.info) for line in lines]
+        items = [read_line(line, RecordFields(), reranker.info) for line in lines]
         flow = Flow(reranker, Selection(), Bounds(records=2))
-        stopped = [one.given.name for one in flow.through(items, lambda: True)]
-        ended = [one.given.name for one in flow.through(items)]
+        stopped = [one.original.id for one in flow.through(items, lambda: True)]
+        ended = [one.original.id for one in flow.through(items)]
     assert stopped == ["r0", "r1", "r2"]
     assert ended == ["r0", "r1", "r2", "r3"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.batch.outputs import Shape
+from rerank_cli.batch.outputs import ResultsShape
 from tests.conftest import Run
 from tests.support.batches import SMALL, record, write
 
@@ -26,9 +26,9 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
 
 
-@pytest.mark.parametrize("shape", list(Shape))
+@pytest.mark.parametrize("shape", list(ResultsShape))
 def test_parquet_in_and_out(
-    shape: Shape, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shape: ResultsShape, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rerank_cli.batch.parquet._PART_ROWS", 10)
     records = [record(number) for number in range(25)]
@@ -46,7 +46,7 @@ def test_parquet_in_and_out(
             assert found["error"] == expected["error"]
             continue
         assert found["query"] == expected["query"]
-        if shape is Shape.IDS:
+        if shape is ResultsShape.IDS:
             assert found["results"] == [str(one) for one in expected["results"]]
         else:
             for one, other in zip(found["results"], expected["results"], strict=True):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from rerank_cli import Reranker
 from rerank_cli.batch.flow import Bounds, Flow
-from rerank_cli.batch.outputs import Shape, line_of
-from rerank_cli.batch.records import Fields, Gap, Record, read_line, reservoir
+from rerank_cli.batch.outputs import ResultsShape, line_of
+from rerank_cli.batch.records import BlankLine, Record, RecordFields, draw_sample, read_line
 from rerank_cli.ranking import Selection
 
 values = st.recursive(
@@ -43,13 +43,13 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
     reranker = Reranker("bm25")
     flow = Flow(reranker, Selection(), Bounds())
     raws = [raw.replace(b"\n", b" ").rstrip(b"\r") for raw in raws]
-    items = [read_line(raw, Fields(), reranker.info) for raw in raws]
-    found = [line_of(one, Shape.SCORES, pairs=False) for one in flow.through(items)]
+    items = [read_line(raw, RecordFields(), reranker.info) for raw in raws]
+    found = [line_of(one, ResultsShape.SCORES, pairs=False) for one in flow.through(items)]
     assert len(found) == len(raws)
     for raw, item, line in zip(raws, items, found, strict=True):
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
-        if isinstance(item, Gap):
+        if isinstance(item, BlankLine):
             assert line.strip() == b""
             continue
         content = json.loads(line.decode("utf-8", "surrogateescape"))
@@ -62,7 +62,7 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
 
 
 def test_a_sample_is_drawn_from_all() -> None:
-    count, kept = reservoir(range(10_000), 100)
+    count, kept = draw_sample(range(10_000), 100)
     assert (count, len(set(kept))) == (10_000, 100)
     assert 4000 < sum(kept) / 100 < 6000
-    assert reservoir(range(3), 100) == (3, [0, 1, 2])
+    assert draw_sample(range(3), 100) == (3, [0, 1, 2])

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from rerank_cli.batch import report
-from rerank_cli.batch.report import Figures, show_pace
+from rerank_cli.batch.report import BatchFigures, show_pace
 from rerank_cli.terminal import Terminal
 from tests.test_progress import Clock, FakeTerminal, terminal_at
 
@@ -21,7 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
     """A resumed job of a hundred seconds: each of them ten records, a hundred pairs, an error."""
-    figures = Figures({"records": 5000, "pairs": 70_000, "tokens": 10})
+    figures = BatchFigures({"records": 5000, "pairs": 70_000, "tokens": 10})
     with show_pace(terminal, figures, lambda: "about 0.5 USD") as see:
         see(0.0)
         for second in range(1, seconds + 1):

@@ -612,7 +612,7 @@ def _parse_headers(arguments: Sequence[str]) -> Mapping[str, str]:
                 f"--header {name}: not a header", hint="as in --header 'X-Team: search'"
             )
         if match[1].lower() in _PROTOCOL_HEADERS:
-            raise UsageError(f"--header {match[1]}: what is sent decides it")
+            raise UsageError(f"--header {match[1]}: the request sets this header itself")
         headers[match[1]] = match[2].strip()
     return headers
 

@@ -144,7 +144,7 @@ def check_config(
         except ValueError as error:
             raise ConfigError(
                 f"{path}: {key}: {error}",
-                hint=f"{key} is {settings[key].kind.description}; to be rid of it: "
+                hint=f"{key} is {settings[key].kind.description}; to remove it: "
                 f"rerank config unset {key}",
             ) from error
     return values

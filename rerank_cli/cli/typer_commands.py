@@ -296,7 +296,7 @@ class _PlainReader:
             if ctx.get_parameter_source(param.name).name == "ENVIRONMENT":
                 raise ConfigError(
                     f"{param.envvar}: {error}",
-                    hint=f"{param.envvar} is {_kind(param).description}; to be rid of it: "
+                    hint=f"{param.envvar} is {_kind(param).description}; to remove it: "
                     f"unset {param.envvar}",
                 ) from error
             raise typer.BadParameter(str(error), ctx=ctx, param=param) from error

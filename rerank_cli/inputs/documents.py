@@ -243,8 +243,8 @@ class ReplayableStream:
         except OSError as error:
             raise OutputError(
                 f"cannot keep a copy of the input in {directory}: {error.strerror}",
-                hint="BM25 goes through it twice: give it a file, or set RERANK_HOME to a directory"
-                " with room",
+                hint="it must be read twice: give a file instead of a pipe, or set RERANK_HOME to "
+                "a directory with room",
             ) from error
         self.copied_bytes = copy.tell()
         self._stream = copy

@@ -159,7 +159,9 @@ def _id_in(record: dict[str, Any], fields: TextFields, where: str) -> str | None
         values = (record.get(name) for name in ID_FIELDS)
         value = next((value for value in values if isinstance(value, str | int)), None)
     if isinstance(value, dict | list):
-        raise InputError(f"{where}: the field {fields.id} is no name but a {type(value).__name__}")
+        raise InputError(
+            f"{where}: the field {fields.id} is not an id but a {type(value).__name__}"
+        )
     return None if value is None else encodable(str(value))
 
 
@@ -168,7 +170,7 @@ def _text_in(record: dict[str, Any], name: str, where: str) -> str:
     if value is None:
         return ""
     if isinstance(value, dict | list):
-        raise InputError(f"{where}: the field {name} holds no text but a {type(value).__name__}")
+        raise InputError(f"{where}: the field {name} holds not text but a {type(value).__name__}")
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -61,7 +61,7 @@ def parse_text(line: str, where: str, what: str, *, jsonl: bool) -> tuple[str, s
         if not tab:
             raise InputError(
                 f"{where}: no {what}: not an id, a tab and a text",
-                hint="JSONL is told by the file's name, as in corpus.jsonl or corpus.jsonl.gz",
+                hint="the name of a JSONL file ends in .jsonl, or in .jsonl.gz and the like",
             )
         return name, "", text
     record = _parse_object(line, where)

@@ -102,12 +102,12 @@ class Writer:
         """Raise `UsageError` for options that the format does not support."""
         if explain and not self.explains:
             raise UsageError(
-                f"--explain needs a format with a place for chunks, and {style.format_} has none",
+                f"--explain does not work with the format {style.format_}, which shows no chunks",
                 hint=f"add -f {', '.join(EXPLAIN_FORMATS[:-1])} or {EXPLAIN_FORMATS[-1]}",
             )
         if style.scores and not self.has_scores:
             raise UsageError(
-                f"--scores goes before records, and {style.format_} has none",
+                f"--scores does not work with the format {style.format_}, which shows no records",
                 hint="-f tsv has scores and paths",
             )
 

@@ -115,7 +115,7 @@ def check_paths(sources: Sources, _style: Style) -> None:
 
 def _no_path_error() -> UsageError:
     return UsageError(
-        "paths are of files, and some of these documents are from none",
+        "the format paths needs files, and some of these documents come from no file",
         hint="name files to rank; --files-from - reads such names from a pipe",
     )
 

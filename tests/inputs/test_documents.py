@@ -130,7 +130,7 @@ def test_lone_surrogates_of_a_record_are_replaced(tmp_path: Path) -> None:
         (b"{}\n", (), ":1: no field called text, content"),
         (b'{"title": "x"}\n', ("body",), ":1: no field called body"),
         (b'{"meta": "x"}\n', ("meta.body",), ":1: no field called meta.body"),
-        (b'{"text": ["x"]}\n', (), ":1: the field text holds no text but a list"),
+        (b'{"text": ["x"]}\n', (), ":1: the field text holds not text but a list"),
         (b"[" * 100_000, (), ":1: not a JSON record"),
     ],
 )

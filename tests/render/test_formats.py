@@ -165,7 +165,7 @@ def test_paths_are_named_once_best_first() -> None:
 def test_what_comes_from_no_file_has_no_path(source: str | None) -> None:
     documents = [Document("fox", source="a.txt", line=1), Document("fox", source=source)]
     pieces = render(ranked(*documents), Style(Format.PATHS))
-    with pytest.raises(UsageError, match="from none"):
+    with pytest.raises(UsageError, match="from no file"):
         next(pieces)
 
 
@@ -224,7 +224,7 @@ def test_in_a_ranking_of_passages_the_passage_is_the_document() -> None:
 def test_what_has_no_place_for_chunks_says_so_before_scoring(format_: Format, rerank: Run) -> None:
     ran = rerank("x", "-d", "x", "-m", "./no such model", "--explain", "-f", format_)
     assert (ran.code, ran.out) == (2, "")
-    assert f"{format_} has none" in ran.err
+    assert f"the format {format_}, which shows no chunks" in ran.err
     assert "-f table, json, jsonl or md" in ran.err
 
 
@@ -245,4 +245,4 @@ def test_explain_wants_a_format_in_a_pipe_and_none_on_a_terminal(rerank: Run) ->
 def test_scores_go_before_records_and_paths_have_none(rerank: Run) -> None:
     ran = rerank("x", "examples/faq.txt", "-f", "paths", "--scores")
     assert ran.code == 2
-    assert "paths has none" in ran.err
+    assert "paths, which shows no records" in ran.err

@@ -28,11 +28,9 @@ from rerank_cli.batch.records import (
     Item,
     RecordFields,
     make_record,
-    oversized_record,
-    read_line,
 )
 from rerank_cli.batch.report import BatchFigures, failure_line
-from rerank_cli.batch.sources import read_lines
+from rerank_cli.batch.sources import read_item, read_lines
 from rerank_cli.errors import (
     ExitCode,
     InputError,
@@ -124,10 +122,7 @@ def read_shard(shard: Shard, fields: RecordFields, info: ScorerInfo, most: int) 
                     yield make_record(row, b"", fields, info)
             return
         for line in read_lines(_within(stream, shard), shard.uri, most):
-            if line.raw is None:
-                yield oversized_record(line.size, most)
-            else:
-                yield read_line(line.raw, fields, info)
+            yield read_item(line, fields, info)
 
 
 def shard_schema(shard: Shard) -> Any:

@@ -121,10 +121,7 @@ def read_line(raw: bytes, fields: RecordFields, info: ScorerInfo) -> Item:
     """Read a line of JSON, without its end, for a scorer."""
     if not raw.strip():
         return BlankLine(Original(raw))
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = encodable(raw.decode("utf-8", "surrogateescape"))
+    text = decode_line(raw)
     try:
         content = records.JSON_DECODER.decode(text)
     except (ValueError, RecursionError) as error:
@@ -136,6 +133,14 @@ def read_line(raw: bytes, fields: RecordFields, info: ScorerInfo) -> Item:
         problem = Problem("not_an_object", f"a record is a JSON object, and not {start}")
         return BadRecord(Original(raw), problem)
     return make_record(content, raw, fields, info)
+
+
+def decode_line(raw: bytes) -> str:
+    """The text of a line. Bytes that are not UTF-8 become U+FFFD."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return encodable(raw.decode("utf-8", "surrogateescape"))
 
 
 def oversized_record(size_bytes: int, max_bytes: int) -> BadRecord:

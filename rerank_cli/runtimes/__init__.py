@@ -1,4 +1,4 @@
-"""What a local model is run by: the runtime, the device, and how many cores."""
+"""How to run a local model: the runtime, the device, and the number of threads."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ class Runtime(StrEnum):
 
 
 class Device(StrEnum):
-    """Where it runs. AUTO is a GPU if onnxruntime-gpu is installed, one is there, and it pays."""
+    """The device that runs it. AUTO is a GPU if onnxruntime-gpu finds one and it is faster."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -21,7 +21,7 @@ class Device(StrEnum):
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """How a local model is run; `threads` of None are all cores that this process may use."""
+    """How to run a local model; `threads` is None for all cores that this process may use."""
 
     runtime: Runtime = Runtime.ONNXRUNTIME
     device: Device = Device.AUTO

@@ -1,4 +1,4 @@
-"""What a scorer needs of whatever runs its model, and how that is opened."""
+"""`Network`, a model that is loaded to run, and `open_network`; also how pairs share runs."""
 
 import json
 from collections.abc import Sequence
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from rerank_cli.runtimes.prepared_cache import PreparedCache
     from rerank_cli.runtimes.tensors import AnswerTokens
 
-# Batches that each worker has of a job, at least, so that none is idle while the last one runs.
+# The least number of batches of a job for each worker, so that none is idle for long at the end.
 _BATCHES_PER_WORKER = 4
+_FINDINGS_FILE = "findings.json"
+# The token ids of a pair and its token types, which have the same length.
+TokenRow = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How many tokens and pairs a run may hold; where it is `padded`, some are filled up."""
+    """The most tokens and pairs of a run; `padded` allows pairs of different lengths in one."""
 
     tokens: int = 0
     pairs: int = 1
@@ -30,12 +33,91 @@ class Batching:
 
 
 NO_BATCHING = Batching()  # one pair a run
-# Pairs of one length. Matrices are high enough by then: more gains nothing.
-EQUAL_LENGTHS = Batching(512, pairs=16)
+EQUAL_LENGTHS = Batching(512, pairs=16)  # larger matrices are not faster
+
+
+class Network(Protocol):
+    """A loaded model; safe to run from several threads at once."""
+
+    @property
+    def path(self) -> Path:
+        """The model's own file."""
+
+    @property
+    def prepared_path(self) -> Path | None:
+        """The copy prepared for this machine, if that was loaded."""
+
+    @property
+    def batching(self) -> Batching:
+        """Which pairs may share a run."""
+
+    @property
+    def workers(self) -> int:
+        """How many runs to make at once for the best speed."""
+
+    @property
+    def runtime_name(self) -> str:
+        """The runtime and its device in words, as in "onnxruntime on the CPU"."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences that every user should read."""
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of the scores."""
+
+    def scores(self, rows: Sequence[TokenRow]) -> list[float]:
+        """Score pairs in one run; raises `ScorerError`.
+
+        For a model of two classes, the score is the second's probability or, on any other scale,
+        the second's value minus the first's.
+        """
+
+    def open_wide(self) -> "Network | None":
+        """Open the same model with all cores for each run; None if that is not possible."""
+
+
+def open_network(
+    folder: "ModelFolder",
+    runtime: RuntimeOptions,
+    store: "PreparedCache | None",
+    answers: "AnswerTokens | None" = None,
+) -> Network:
+    """Open a model's graph, with `store` for a prepared copy; a causal model needs `answers`.
+
+    Raises `ModelError`, `MissingExtra`, and `UsageError` if a required GPU is not there.
+    """
+    # The runtimes are imported only when a model is opened.
+    from rerank_cli.runtimes.onnxruntime_graph import open_graph, supports_gpu
+
+    threads = runtime.threads or machine.core_count()
+    if runtime.runtime is Runtime.OPENVINO:
+        if runtime.device is Device.CUDA:
+            raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
+
+        from rerank_cli.models.onnx_file import is_dynamic
+
+        if is_dynamic(folder.graph) or answers is not None:
+            graph = open_graph(folder, store, threads, answers)
+            why = "is causal" if answers else "is quantised for onnxruntime"
+            graph.notes = [f"{folder.graph}: {why}, and onnxruntime runs it"]
+            return graph
+
+        from rerank_cli.runtimes.openvino_graph import open_openvino
+
+        return open_openvino(folder, threads, store)
+    if runtime.device is Device.CUDA or (runtime.device is Device.AUTO and supports_gpu()):
+        from rerank_cli.runtimes.onnxruntime_graph import open_on_gpu
+
+        on_gpu = open_on_gpu(folder, required=runtime.device is Device.CUDA, answers=answers)
+        if on_gpu is not None:
+            return on_gpu
+    return open_graph(folder, store, threads, answers)
 
 
 def make_batches(lengths: Sequence[int], batching: Batching, workers: int) -> list[list[int]]:
-    """Put pairs into batches, longest first, by their places; `lengths` are in tokens."""
+    """Divide pairs of some `lengths`, in tokens, into batches of their places, longest first."""
     room = batching.tokens
     if workers > 1:
         room = min(room, sum(lengths) // (workers * _BATCHES_PER_WORKER))
@@ -52,13 +134,11 @@ def make_batches(lengths: Sequence[int], batching: Batching, workers: int) -> li
     return batches
 
 
-_FINDINGS_FILE = "findings.json"
-
-
 class Findings(NamedTuple):
-    """What was found of a graph when its prepared copy was made, and is kept beside that.
+    """What was found out about a graph when its prepared copy was made; stored beside the copy.
 
-    The `scale` of its scores, and whether pairs of one length score in one run as they do alone.
+    `scale` is that of its scores. `are_batches_alike` says whether pairs of one length score the
+    same in one run as alone.
     """
 
     scale: Scale
@@ -69,7 +149,7 @@ class Findings(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path) -> "Findings":
-        """Read what `write` wrote; raises `ModelError` where that is not there."""
+        """Read what `write` wrote; raises `ModelError` if it is missing or damaged."""
         try:
             return cls(**json.loads((folder / _FINDINGS_FILE).read_bytes()))
         except (OSError, ValueError, TypeError) as error:
@@ -77,85 +157,5 @@ class Findings(NamedTuple):
 
     @property
     def batching(self) -> Batching:
-        return EQUAL_LENGTHS if self.are_batches_alike else NO_BATCHING
-
-
-# The token ids of one pair and its token types, of one length.
-TokenRow = tuple[Sequence[int], Sequence[int]]
-
-
-class Network(Protocol):
-    """A loaded model; safe to run from several threads at once."""
-
-    @property
-    def path(self) -> Path:
-        """The model's own file."""
-
-    @property
-    def prepared_path(self) -> Path | None:
-        """The copy that was made of it for this machine, if that is what was loaded."""
-
-    @property
-    def batching(self) -> Batching:
         """Which pairs may share a run."""
-
-    @property
-    def workers(self) -> int:
-        """How many runs it is worth making at once."""
-
-    @property
-    def runtime_name(self) -> str:
-        """The runtime and what it runs on, in words."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences that every user should read."""
-
-    @property
-    def scale(self) -> Scale:
-        """The scale of the scores."""
-
-    def scores(self, rows: Sequence[TokenRow]) -> list[float]:
-        """Score pairs in one run. Raises `ScorerError`.
-
-        Of two classes, the score is the second's probability or, on any other scale, the second's
-        value less the first's.
-        """
-
-    def open_wide(self) -> "Network | None":
-        """The same model, each of whose runs has all cores; None where there is none."""
-
-
-def open_network(
-    folder: "ModelFolder",
-    engine: RuntimeOptions,
-    store: "PreparedCache | None",
-    answers: "AnswerTokens | None" = None,
-) -> Network:
-    """Open a graph. Raises `ModelError`, `MissingExtra` and, for a GPU not there, `UsageError`."""
-    # Only opening a model imports what runs it.
-    from rerank_cli.runtimes.onnxruntime_graph import open_graph, supports_gpu
-
-    threads = engine.threads or machine.core_count()
-    if engine.runtime is Runtime.OPENVINO:
-        if engine.device is Device.CUDA:
-            raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
-
-        from rerank_cli.models.onnx_file import is_dynamic
-
-        if is_dynamic(folder.graph) or answers is not None:
-            graph = open_graph(folder, store, threads, answers)
-            why = "is causal" if answers else "is quantised for onnxruntime"
-            graph.notes = [f"{folder.graph}: {why}, and onnxruntime runs it"]
-            return graph
-
-        from rerank_cli.runtimes.openvino_graph import open_openvino
-
-        return open_openvino(folder, threads, store)
-    if engine.device is Device.CUDA or (engine.device is Device.AUTO and supports_gpu()):
-        from rerank_cli.runtimes.onnxruntime_graph import open_on_gpu
-
-        on_gpu = open_on_gpu(folder, required=engine.device is Device.CUDA, answers=answers)
-        if on_gpu is not None:
-            return on_gpu
-    return open_graph(folder, store, threads, answers)
+        return EQUAL_LENGTHS if self.are_batches_alike else NO_BATCHING

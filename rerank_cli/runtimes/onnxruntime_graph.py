@@ -1,7 +1,7 @@
-"""An ONNX cross-encoder in onnxruntime: token ids of pairs in, their scores out.
+"""Runs an ONNX reranker in onnxruntime, on the CPU or a GPU: token ids of pairs in, scores out.
 
-Knows onnxruntime and the shapes that exporters give cross-encoders; knows no text. A graph is
-optimised once for this machine and this onnxruntime, and mapped into memory from then on.
+For the CPU, a graph is optimised once for this machine and this onnxruntime, and its copy is mapped
+into memory from then on.
 """
 
 import ctypes
@@ -43,9 +43,17 @@ from rerank_cli.runtimes.tensors import (
 )
 from rerank_cli.types import Scale
 
-# The variable that `scorers` sets is for other systems than Windows, where this is for.
+# The variable that `scorers` sets stops telemetry on other systems; this call is for Windows.
 onnxruntime.disable_telemetry_events()
 
+_CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+_FALLBACK_PROVIDERS = [_CPU_PROVIDER]  # run the operators that another provider has no kernel for
+# TF32 would round each factor to 10 bits.
+_CUDA_OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
+# Keeps a GPU busy, and takes about 1 GB with a base-sized model.
+_GPU_BATCHING = Batching(32_768, pairs=1024, padded=True)
+_SILENT_LOG_LEVEL = 4  # errors are raised: onnxruntime's log would repeat them
 _DTYPES: dict[str, NumberType] = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
@@ -53,27 +61,38 @@ _DTYPES: dict[str, NumberType] = {
     "tensor(float16)": np.float16,
     "tensor(bool)": np.bool_,
 }
-_CPU_PROVIDER = "CPUExecutionProvider"
-CUDA_PROVIDER = "CUDAExecutionProvider"
 _MASK_INPUT = "attention_mask"
-_FALLBACK_PROVIDERS = [_CPU_PROVIDER]  # what runs the operators that a provider has no kernel for
-_SILENT_LOG_LEVEL = 4  # what goes wrong is raised: onnxruntime's own log would only say it twice
-# All that onnxruntime raises: its exceptions have no common base, and are exported nowhere else.
+_GRAPH_FILE = "model.onnx"
+_WEIGHTS_FILE = "weights.bin"
+_UNMASKED_FILE = "unmasked.onnx"  # is renamed when it is complete
+_FORMAT_VERSION = 4  # of prepared copies
+_MIN_WEIGHT_BYTES = 1024  # smaller weights stay inside the graph
+_MAX_INNER_BYTES = 1 << 24  # larger weights do not
+# Kernels load packed weights from multiples of this, and crash at other places. onnxruntime 1.31
+# writes weights one after the other, so that one of another length shifts those after it.
+_ALIGNMENT_BYTES = 64
+# All exceptions of onnxruntime: they have no common base, and are exported nowhere else.
 ORT_ERRORS: tuple[type[Exception], ...] = tuple(
     member
     for member in vars(onnxruntime_pybind11_state).values()
     if isinstance(member, type) and issubclass(member, Exception)
 )
+# If the graph itself is wrong, opening it without a copy will raise the error.
+_PREPARATION_ERRORS: tuple[type[Exception], ...] = (PreparationError, *ORT_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a graph is loaded.
+    """How to load a graph.
 
-    One that is a model's `prepared` copy is taken as it is. Each run has so many `threads`, and it
-    is worth making so many at once as there are `workers`. `provider` is onnxruntime's own name of
-    what else than the CPU runs it, with its options. Pairs are filled up with the token `padding`.
-    A causal model is read by its `answers`. Scores are on a `scale`.
+    prepared_path   the prepared copy, which is loaded without optimisation
+    threads         of each run
+    workers         runs at once
+    batching        which pairs may share a run
+    provider        onnxruntime's name of a provider other than the CPU, and its options
+    padding         the token id that fills up shorter pairs
+    answers         the tokens of a causal model's answers
+    scale           of the scores
     """
 
     prepared_path: Path | None = None
@@ -92,7 +111,7 @@ class Graph:
     notes: Sequence[str] = ()
 
     def __init__(self, path: Path, loading: LoadOptions) -> None:
-        """Load a graph, and check that it is a cross-encoder's; raises `ModelError`."""
+        """Load a graph, and check that it is a reranker's; raises `ModelError`."""
         options = session_options(loading.threads)
         if loading.prepared_path is not None:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -103,7 +122,7 @@ class Graph:
                 providers=[loading.provider, *_FALLBACK_PROVIDERS]
                 if loading.provider
                 else [_CPU_PROVIDER],
-                enable_fallback=0,  # which would print, and go on by another provider
+                enable_fallback=0,  # a fallback would print, and use another provider
             )
         except ORT_ERRORS as error:
             raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
@@ -122,17 +141,17 @@ class Graph:
             loading.answers,
         )
         self.batching = loading.batching
-        if _MASK_INPUT not in self._inputs:  # what is filled up would be read
+        if _MASK_INPUT not in self._inputs:  # padding would change scores
             self.batching = replace(self.batching, padded=False)
         ids = next(spec for spec in self._session.get_inputs() if spec.name == "input_ids")
         if isinstance(ids.shape[0], int):
-            self.batching = NO_BATCHING  # the graph was exported for so many pairs
+            self.batching = NO_BATCHING  # the graph was exported for a fixed number of pairs
         self._output = self._score_output()
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = _SILENT_LOG_LEVEL
 
     def runs_on(self, provider: str) -> bool:
-        """Whether onnxruntime did load what else than the CPU was asked for."""
+        """Whether onnxruntime really loaded a provider that was asked for."""
         return provider in self._session.get_providers()
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
@@ -149,7 +168,10 @@ class Graph:
         return read_scores(output, rows, self.path, self.scale, answers)
 
     def open_wide(self) -> "Graph | None":
-        """The graph with all cores for each run, from the copy whose weights are in memory."""
+        """Open the graph again with all cores for each run; None without a prepared copy.
+
+        The copy's weights are mapped into memory already, so that this takes little memory.
+        """
         if self.workers == 1 or self.prepared_path is None:
             return None
         return Graph(self.path, replace(self._loading, threads=self.workers))
@@ -161,52 +183,20 @@ class Graph:
         return name
 
 
-def supports_gpu() -> bool:
-    """Whether the onnxruntime that is installed is one that could use a GPU."""
-    return CUDA_PROVIDER in onnxruntime.get_available_providers()
-
-
-def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
-    """How every graph is loaded: for lengths that differ, and so many threads a run."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Several threads wait for each other busily, but not for the next run.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # a pattern a length would pile up
-    options.log_severity_level = _SILENT_LOG_LEVEL
-    return options
-
-
-def _reason(error: Exception) -> str:
-    """What onnxruntime said, without its own prefix, in one line."""
-    return " ".join(str(error).rpartition(" : ")[2].split())
-
-
-_GRAPH_FILE = "model.onnx"
-_WEIGHTS_FILE = "weights.bin"
-_UNMASKED_FILE = "unmasked.onnx"  # while it is made
-_FORMAT_VERSION = 4
-_MIN_WEIGHT_BYTES = 1024  # bytes: smaller ones stay within the graph
-_MAX_INNER_BYTES = 1 << 24  # bytes
-# Kernels load packed weights from places that are multiples of this, and onnxruntime 1.31 writes
-# them one behind the other: after one of another length they would end the process.
-_ALIGNMENT_BYTES = 64  # bytes
-# A graph that is itself the trouble will say so when it is opened as it is.
-_PREPARATION_ERRORS: tuple[type[Exception], ...] = (PreparationError, *ORT_ERRORS)
-
-
 def open_graph(
     folder: ModelFolder,
     store: PreparedCache | None,
     threads: int,
     answers: AnswerTokens | None = None,
 ) -> Graph:
-    """Open a model's graph for so many runs at once, prepared if it can be; raises `ModelError`."""
+    """Open a model's graph on the CPU for `threads` runs at once; raises `ModelError`.
+
+    It is a prepared copy if `store` has or can make one.
+    """
     path = folder.graph
 
-    def make(making: Path) -> None:
-        _make_copy(path, making, folder.length, answers)
+    def make(target: Path) -> None:
+        _make_copy(path, target, folder.length, answers)
 
     def open_plain() -> Graph:
         scale = folder.scale or _find_scale(path, answers)
@@ -215,13 +205,13 @@ def open_graph(
     if store is None:
         return open_plain()
     try:
-        made = store.prepare(path, recipe(), make, needs)
+        copy = store.prepare(path, recipe(), make, needs)
     except _PREPARATION_ERRORS:
         return open_plain()
     try:
-        findings = Findings.read(made)
+        findings = Findings.read(copy)
         loading = LoadOptions(
-            prepared_path=made / _GRAPH_FILE,
+            prepared_path=copy / _GRAPH_FILE,
             workers=threads,
             batching=findings.batching,
             answers=answers,
@@ -229,33 +219,86 @@ def open_graph(
         )
         return Graph(path, loading)
     except ModelError as error:
-        store.discard(made, str(error))
+        store.discard(copy, str(error))
         return open_plain()
 
 
-def _find_scale(path: Path, answers: AnswerTokens | None) -> Scale:
-    """The scale of a graph's scores: of answers it is a logit, as they are two tokens' logits."""
-    try:
-        return scale_of(path) if answers is None else "logit"
-    except OSError:  # onnxruntime will say what is wrong
-        return "logit"
+def open_on_gpu(
+    folder: ModelFolder, *, required: bool, answers: AnswerTokens | None = None
+) -> Graph | None:
+    """Open a model's graph on the first GPU; raises `UsageError` or `ModelError` if it cannot.
+
+    If it is not `required`, returns None instead: if there is no GPU, if CUDA's libraries cannot be
+    loaded, or if the graph is quantised for CPUs, which would compute its products in any case.
+    """
+    problem = _gpu_problem()
+    if problem is None and required and is_dynamic(folder.graph):
+        raise ModelError(
+            f"{folder.graph}: is quantised for CPUs, and no GPU computes its products",
+            hint="use the model's float32 or float16 graph, or --device cpu",
+        )
+    if problem is None and not is_dynamic(folder.graph):
+        try:
+            graph = _open_cuda_graph(folder, answers)
+        except ModelError:  # for example, its memory is full
+            if required:
+                raise
+            return None
+        if graph is not None:
+            return graph
+        problem = "onnxruntime cannot load its CUDA provider"
+    if required:
+        raise UsageError(
+            f"--device cuda: {problem}",
+            hint="pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]', "
+            "or --device cpu",
+        )
+    return None
+
+
+def supports_gpu() -> bool:
+    """Whether the installed onnxruntime was built for GPUs."""
+    return CUDA_PROVIDER in onnxruntime.get_available_providers()
+
+
+def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
+    """Session options for inputs of varying lengths, and for `threads` threads a run."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads may spin while they wait for each other, but not until the next run.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # one memory pattern for each length would pile up
+    options.log_severity_level = _SILENT_LOG_LEVEL
+    return options
 
 
 def recipe() -> str:
-    """What a prepared graph depends on besides its file: it changes with any of it."""
+    """What a prepared graph depends on besides the model's files, in one line."""
     return f"graph {_FORMAT_VERSION}; onnxruntime {onnxruntime.__version__}; {machine.signature()}"
 
 
+def _find_scale(path: Path, answers: AnswerTokens | None) -> Scale:
+    """The scale of a graph's scores; a causal model's are logits, like those of its answers."""
+    try:
+        return scale_of(path) if answers is None else "logit"
+    except OSError:  # loading the graph will raise the error
+        return "logit"
+
+
 def _make_copy(path: Path, folder: Path, longest: int, answers: AnswerTokens | None) -> None:
-    """Have onnxruntime load a graph and save what it then has, and see what runs can be made."""
+    """Save an optimised copy of a graph into a folder, and `Findings` about it.
+
+    The attention mask is removed if that changes no score; pairs have at most `longest` tokens.
+    """
     _save(path, folder)
     loading = LoadOptions(folder / _GRAPH_FILE, answers=answers, scale=_find_scale(path, answers))
     try:
         graph = Graph(path, loading)
-    except ModelError:  # it is no cross-encoder, and whoever opens it will say so
+    except ModelError:  # not a reranker: opening it will raise the error
         return
     unmasked = folder / _UNMASKED_FILE
-    with suppress(ModelError):  # what cannot be made without it is as good with it
+    with suppress(ModelError):  # the mask can stay
         if unmask(folder / _GRAPH_FILE, unmasked):
             without = Graph(path, replace(loading, prepared_path=unmasked))
             if score_alike(graph, without, longest):
@@ -266,86 +309,49 @@ def _make_copy(path: Path, folder: Path, longest: int, answers: AnswerTokens | N
 
 
 def _save(path: Path, folder: Path) -> None:
-    """Save the optimised graph, and its weights beside it, as kernels want them if that can be."""
-    if machine.features():  # else a copy could be mistaken for one of the same machine
+    """Save the optimised graph, its weights in another file, packed for kernels if possible."""
+    # Without features, a copy for another processor could be mistaken for one of this machine.
+    if machine.features():
         if _save_packed(path, folder, _MIN_WEIGHT_BYTES):
             return
-        # What puts the others out of place stays within the graph, unless that makes it large.
-        uneven = [one for one in lengths_beside(folder / _GRAPH_FILE) if one % _ALIGNMENT_BYTES]
-        least = max(uneven, default=_MAX_INNER_BYTES) + 1
-        if least <= _MAX_INNER_BYTES and _save_packed(path, folder, least):
+        # Weights that shift others stay inside the graph, unless that makes it too large.
+        lengths = lengths_beside(folder / _GRAPH_FILE)
+        uneven = [length for length in lengths if length % _ALIGNMENT_BYTES]
+        min_bytes = max(uneven, default=_MAX_INNER_BYTES) + 1
+        if min_bytes <= _MAX_INNER_BYTES and _save_packed(path, folder, min_bytes):
             return
     _save_optimised(path, folder, _MIN_WEIGHT_BYTES, packed=False)
 
 
-def _save_packed(path: Path, folder: Path, least: int) -> bool:
-    """Save a graph with packed weights, and tell whether kernels can load them."""
-    _save_optimised(path, folder, least, packed=True)
+def _save_packed(path: Path, folder: Path, min_bytes: int) -> bool:
+    """Save a graph with packed weights; False if kernels could not load them."""
+    _save_optimised(path, folder, min_bytes, packed=True)
     return all(place % _ALIGNMENT_BYTES == 0 for place in packed_beside(folder / _GRAPH_FILE))
 
 
-def _save_optimised(path: Path, folder: Path, least: int, *, packed: bool) -> None:
-    """Have onnxruntime save what it makes of a graph, weights of `least` bytes on beside it."""
+def _save_optimised(path: Path, folder: Path, min_bytes: int, *, packed: bool) -> None:
+    """Have onnxruntime optimise and save a graph; weights of `min_bytes` or more go beside it."""
     options = session_options()
     options.optimized_model_filepath = str(folder / _GRAPH_FILE)
     entries = {
         "optimized_model_external_initializers_file_name": _WEIGHTS_FILE,
-        "optimized_model_external_initializers_min_size_in_bytes": str(least),
+        "optimized_model_external_initializers_min_size_in_bytes": str(min_bytes),
         "save_external_prepacked_constant_initializers": str(int(packed)),
     }
     for name, value in entries.items():
         options.add_session_config_entry(f"session.{name}", value)
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-# TF32 would round each factor to 10 bits.
-_CUDA_OPTIONS = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
-# Fills a GPU, and takes about 1 GB with a base-sized model.
-_GPU_BATCHING = Batching(32_768, pairs=1024, padded=True)
-
-
-def open_on_gpu(
-    folder: ModelFolder, *, required: bool, answers: AnswerTokens | None = None
-) -> Graph | None:
-    """Open a graph on the first GPU, or say with `UsageError` or `ModelError` why it cannot be.
-
-    One that is not `required` is None if there is no GPU, if CUDA's libraries cannot be loaded, or
-    if the graph is quantised for CPUs, on which its products would be computed all the same.
-    """
-    trouble = _gpu_problem()
-    if trouble is None and required and is_dynamic(folder.graph):
-        raise ModelError(
-            f"{folder.graph}: is quantised for CPUs, and no GPU computes its products",
-            hint="use the model's float32 or float16 graph, or --device cpu",
-        )
-    if trouble is None and not is_dynamic(folder.graph):
-        try:
-            graph = _open_cuda_graph(folder, answers)
-        except ModelError:  # as where its memory is taken
-            if required:
-                raise
-            return None
-        if graph is not None:
-            return graph
-        trouble = "onnxruntime cannot load its CUDA provider"
-    if required:
-        raise UsageError(
-            f"--device cuda: {trouble}",
-            hint="pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]', "
-            "or --device cpu",
-        )
-    return None
+    onnxruntime.InferenceSession(str(path), options, providers=[_CPU_PROVIDER])
 
 
 def _gpu_problem() -> str | None:
-    """Why nothing can be run on a GPU here, found without loading much."""
+    """Why there is no usable GPU, in words; None if there is one. Loads no large library."""
     if not supports_gpu():
         return "the onnxruntime that is installed is one for CPUs"
     return None if _gpu_count() else "the driver finds no NVIDIA GPU"
 
 
 def _gpu_count() -> int:
-    """How many GPUs the CUDA driver finds that this process may use."""
+    """How many GPUs of this process the CUDA driver finds."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
@@ -357,11 +363,11 @@ def _gpu_count() -> int:
 
 
 def _open_cuda_graph(folder: ModelFolder, answers: AnswerTokens | None) -> Graph | None:
-    """The graph, if onnxruntime then runs it on the GPU and not, as it may, on the CPU."""
-    onnxruntime.set_default_logger_severity(4)  # what fails to load is told of by us
+    """Open the graph on the GPU; None if onnxruntime silently chose the CPU instead."""
+    onnxruntime.set_default_logger_severity(_SILENT_LOG_LEVEL)
     if hasattr(onnxruntime, "preload_dlls"):
-        # It prints what it cannot load, to where results go. To redirect stdout would silence
-        # other threads too; a name of its own module comes before the built-in one.
+        # It prints what it cannot load to stdout, where results go. Redirecting stdout would
+        # silence other threads too; but a `print` in its own module hides the built-in one.
         onnxruntime.print = _say_nothing
         try:
             onnxruntime.preload_dlls()
@@ -382,3 +388,8 @@ def _open_cuda_graph(folder: ModelFolder, answers: AnswerTokens | None) -> Graph
 
 def _say_nothing(*_: object, **__: object) -> None:
     pass
+
+
+def _reason(error: Exception) -> str:
+    """onnxruntime's message without its prefix, in one line."""
+    return " ".join(str(error).rpartition(" : ")[2].split())

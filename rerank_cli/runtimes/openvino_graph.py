@@ -1,6 +1,6 @@
-"""A cross-encoder in OpenVINO, which computes float32 graphs in bfloat16 where the CPU can.
+"""Runs an ONNX reranker in OpenVINO, which computes float32 graphs in bfloat16 if the CPU can.
 
-Compiled once for this machine, and mapped into memory from then on.
+A graph is compiled once for this machine, and the copy is mapped into memory from then on.
 """
 
 import sys
@@ -43,14 +43,14 @@ _DTYPES: dict[str, NumberType] = {"i64": np.int64, "i32": np.int32}
 def open_openvino(
     folder: ModelFolder, threads: int, store: PreparedCache | None
 ) -> "OpenVinoNetwork":
-    """Compile a model's graph or open what was compiled of it; raises `ModelError`."""
-    # OpenVINO reports its use through this package, and does without where it cannot be imported.
+    """Compile a model's graph, or load the compiled copy that `store` has; raises `ModelError`."""
+    # OpenVINO reports its use by this package, and reports nothing if it cannot import it.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     with require_extra("--runtime openvino", "openvino"):
         import openvino
     core = openvino.Core()
     path = folder.graph
-    # One stream a thread: runs side by side, and each on a core of its own.
+    # One stream for each thread: runs are side by side, each on its own core.
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": threads,
@@ -58,52 +58,55 @@ def open_openvino(
         "INFERENCE_PRECISION_HINT": _precision(core),
     }
 
-    def compiled() -> Any:
+    def compile_graph() -> Any:
         try:
             return core.compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise ModelError(f"{path}: cannot be opened by OpenVINO: {_reason(error)}") from error
 
     def open_plain() -> OpenVinoNetwork:
-        model = compiled()  # which finds what is wrong with it
+        model = compile_graph()  # first, as it says what is wrong with a graph
         return OpenVinoNetwork(path, model, threads, folder.scale or _find_scale(core, path))
 
-    def make(making: Path) -> None:
-        model = compiled()
-        (making / _COMPILED_FILE).write_bytes(_export(model))
+    def make(target: Path) -> None:
+        model = compile_graph()
+        (target / _COMPILED_FILE).write_bytes(_export(model))
         scale = _find_scale(core, path)
         are_alike = batches_keep_scores(OpenVinoNetwork(path, model, 1, scale), folder.length)
-        Findings(scale, are_alike).write(making)
+        Findings(scale, are_alike).write(target)
 
     try:
         recipe = _recipe(openvino, settings)
-        made = None if store is None else store.prepare(path, recipe, make, needs)
+        copy = None if store is None else store.prepare(path, recipe, make, needs)
     except PreparationError:
-        made = None
-    if store is None or made is None:
+        copy = None
+    if store is None or copy is None:
         return open_plain()
-    content = openvino.Tensor(np.memmap(made / _COMPILED_FILE, np.uint8, "c"), shared_memory=True)
+    content = openvino.Tensor(np.memmap(copy / _COMPILED_FILE, np.uint8, "c"), shared_memory=True)
     try:
-        findings = Findings.read(made)
+        findings = Findings.read(copy)
         model = core.import_model(content, "CPU", settings)
     except (ModelError, RuntimeError, TypeError) as error:
-        del content  # which would keep the file
-        store.discard(made, _reason(error))
+        del content  # a mapped file could not be removed on Windows
+        store.discard(copy, _reason(error))
         return open_plain()
     network = OpenVinoNetwork(path, model, threads, folder.scale or findings.scale)
-    network.prepared_path = made / _COMPILED_FILE
-    network.mapped = content
+    network.prepared_path = copy / _COMPILED_FILE
+    network.content = content
     network.batching = findings.batching
     return network
 
 
 class OpenVinoNetwork:
-    """A compiled model with as many streams as `workers`; each thread has a request of its own."""
+    """A compiled graph; safe to run from `workers` threads at once.
+
+    Each thread has its own inference request.
+    """
 
     notes: Sequence[str] = ()
     prepared_path: Path | None = None
     batching: Batching = NO_BATCHING
-    mapped: Any = None  # the weights, which OpenVINO does not keep from being unmapped
+    content: Any = None  # the mapped weights: a reference, or Python would unmap them
 
     def __init__(self, path: Path, model: Any, workers: int, scale: Scale) -> None:
         precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -112,7 +115,7 @@ class OpenVinoNetwork:
         self.workers = workers
         self.scale = scale
         self._model = model
-        self._own = threading.local()
+        self._thread_data = threading.local()
         self._inputs = check_inputs(
             {
                 port.any_name: InputSpec(
@@ -135,9 +138,9 @@ class OpenVinoNetwork:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
         feed = make_feed(rows, self._inputs, padding=0)
         try:
-            if not hasattr(self._own, "request"):
-                self._own.request = self._model.create_infer_request()
-            output = self._own.request.infer(feed)[self._output]
+            if not hasattr(self._thread_data, "request"):
+                self._thread_data.request = self._model.create_infer_request()
+            output = self._thread_data.request.infer(feed)[self._output]
         except RuntimeError as error:
             longest = max(len(ids) for ids, _ in rows)
             raise ScorerError(
@@ -146,17 +149,17 @@ class OpenVinoNetwork:
         return read_scores(output, rows, self.path, self.scale)
 
     def open_wide(self) -> None:
-        """There is none: another copy of the weights would be needed."""
+        """Return None: it would need another copy of the weights in memory."""
 
 
 def _score_port(model: Any) -> Any:
-    """The port whose values are the scores, as `score_output` chooses; one may have many names."""
+    """The output port of the scores, chosen as by `score_output`; a port may have many names."""
     outputs = model.outputs
     return next((port for port in outputs if "logits" in port.names), outputs[0])
 
 
 def _find_scale(core: Any, path: Path) -> Scale:
-    """The scale of a graph's scores; OpenVINO's own format is read by OpenVINO."""
+    """The scale of a graph's scores; only OpenVINO reads its own format, `.xml`."""
     if path.suffix != ".xml":
         return scale_of(path)
     return scale_made_by(_last_operators(core.read_model(str(path))))
@@ -174,7 +177,7 @@ def _last_operators(model: Any) -> Iterator[Operator]:
 
 
 def _export(model: Any) -> memoryview:
-    """A compiled model's bytes; raises `Unprepared`."""
+    """The bytes of a compiled model; raises `PreparationError`."""
     stream = BytesIO()
     try:
         model.export_model(stream)
@@ -184,16 +187,17 @@ def _export(model: Any) -> memoryview:
 
 
 def _precision(core: Any) -> str:
-    """The one that products are computed in: the fastest that rounds factors and not sums."""
+    """The precision of products: the fastest that rounds factors and not sums."""
     return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 def _recipe(openvino: Any, settings: dict[str, Any]) -> str:
+    """What a compiled graph depends on besides the model's files, in one line."""
     library = f"openvino {openvino.__version__} {settings['INFERENCE_PRECISION_HINT']}"
     return f"graph {_FORMAT_VERSION}; {library}; {machine.signature()}"
 
 
 def _reason(error: Exception) -> str:
-    """What OpenVINO said last: lines before it are where in its source."""
+    """The last line of OpenVINO's message: lines before it are places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,7 +1,8 @@
-"""Pairs as the arrays that a reranker's graph takes, and scores from those that it gives.
+"""Converts pairs to a graph's input arrays, and its output to scores; checks both shapes.
 
 A cross-encoder gives one score a pair, or two classes. A causal model gives a logit for each token
-of its vocabulary at each place: then those of two `Answers` after the last token are what counts.
+of its vocabulary at each place; the logits of two `AnswerTokens` after the last token are used.
+This module also probes whether two graphs, or runs of several pairs, give the same scores.
 """
 
 import math
@@ -17,17 +18,21 @@ from rerank_cli.runtimes.network import EQUAL_LENGTHS, Network, TokenRow
 from rerank_cli.types import Scale
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-# What exporters give causal models besides: the states of tokens before, of which there are none,
-# and after how many places logits are wanted.
+# Inputs that exporters add for causal models: the states of earlier tokens, and for how many places
+# to return logits.
 _STATE_PREFIXES = ("past_key_values.", "past.")
 _LOGIT_COUNT_INPUTS = ("num_logits_to_keep", "logits_to_keep")
 _BRANCH_INPUT = "use_cache_branch"
 _MAX_AXES = 3  # pairs, places, tokens of the vocabulary
+_PROBE_LENGTHS = (5, 9, 33, 96, 128, 256)  # tokens
+_LONG_PROBE_TOKENS = 257  # too many for `EQUAL_LENGTHS`, so that such a pair is always alone
+_PROBE_COUNTS = (2, 3, 7, 16)  # pairs
+_FIRST_ID, _LAST_ID = 4, 24  # token ids that every vocabulary has
 NumberType = type[np.generic]
 
 
 class AnswerTokens(NamedTuple):
-    """The tokens by which a causal model says that a passage is relevant, or that it is not."""
+    """The ids of the tokens with which a causal model says that a passage is relevant, or not."""
 
     yes: int
     no: int
@@ -35,9 +40,10 @@ class AnswerTokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """An input that a graph declares: its type in words, and in numpy if that has it.
+    """An input that a graph declares.
 
-    Sizes of `shape` that are not whole numbers are not known.
+    `type_name` is the runtime's name of its type, and `dtype` numpy's, if there is one. Sizes in
+    `shape` that are not integers are unknown.
     """
 
     type_name: str
@@ -48,7 +54,7 @@ class InputSpec:
 def check_inputs(
     inputs: Mapping[str, InputSpec], path: Path, answers: AnswerTokens | None = None
 ) -> Mapping[str, InputSpec]:
-    """Raise `ModelError` for a graph whose inputs are not a reranker's; gives them back."""
+    """Check that a graph's inputs are a reranker's, and return them; raises `ModelError`."""
     for name, spec in inputs.items():
         whole = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
         known = whole and name in INPUTS
@@ -66,9 +72,9 @@ def check_inputs(
 def check_output(
     name: str, shape: Sequence[Any], path: Path, answers: AnswerTokens | None = None
 ) -> None:
-    """Raise `ModelError` for an output that is not logits of pairs or, with answers, of tokens.
+    """Raise `ModelError` for an output that has no scores of pairs or, with `answers`, of tokens.
 
-    Sizes of `shape` that are not whole numbers are not known.
+    Sizes in `shape` that are not integers are unknown.
     """
     if answers is not None and len(shape) <= _MAX_AXES:
         return
@@ -86,9 +92,9 @@ def make_feed(
     padding: int,
     answers: AnswerTokens | None = None,
 ) -> dict[str, Any]:
-    """Arrays of shape (pairs, tokens of the longest); shorter pairs are filled up and masked.
+    """Make arrays of shape (pairs, tokens of the longest); shorter pairs are padded and masked.
 
-    Those of causal models are filled up before their first token, as what counts is after the last.
+    For causal models the padding is before the first token, so that all pairs end at one place.
     """
     longest = max(len(ids) for ids, _ in rows)
     arrays = {
@@ -97,11 +103,11 @@ def make_feed(
     }
     for place, (ids, types) in enumerate(rows):
         start = 0 if answers is None else longest - len(ids)
-        where = slice(start, start + len(ids))
-        arrays["input_ids"][place, where] = ids
-        arrays["attention_mask"][place, where] = 1
-        arrays["token_type_ids"][place, where] = types
-        arrays["position_ids"][place, where] = np.arange(len(ids))
+        span = slice(start, start + len(ids))
+        arrays["input_ids"][place, span] = ids
+        arrays["attention_mask"][place, span] = 1
+        arrays["token_type_ids"][place, span] = types
+        arrays["position_ids"][place, span] = np.arange(len(ids))
     return {
         name: arrays[name].astype(spec.dtype, copy=False)
         if name in arrays
@@ -117,7 +123,10 @@ def read_scores(
     scale: Scale,
     answers: AnswerTokens | None = None,
 ) -> list[float]:
-    """One score a pair: of answers, yes less no; of two classes as `Network.scores` says."""
+    """Read one score a pair: with `answers`, yes minus no; two classes as in `Network.scores`.
+
+    Raises `ModelError` for a wrong number of outputs, and `ScorerError` for other wrong values.
+    """
     values = np.asarray(output)
     if answers is not None and values.ndim == _MAX_AXES:
         values = values[:, -1]
@@ -141,34 +150,10 @@ def read_scores(
     return [float(score) for score in scores]
 
 
-def _is_causal(name: str, spec: InputSpec) -> bool:
-    """Whether an input is one that exporters give causal models besides the usual ones."""
-    if name.startswith(_STATE_PREFIXES):
-        sized = len(spec.shape) == 4 and all(isinstance(spec.shape[one], int) for one in (1, 3))
-        return sized and spec.dtype is not None
-    return name in _LOGIT_COUNT_INPUTS or name == _BRANCH_INPUT
-
-
-def _extra_value(name: str, spec: InputSpec, pairs: int) -> Any:
-    """What such an input gets: no states, logits after the last token, and no branch."""
-    if name.startswith(_STATE_PREFIXES):
-        _, heads, _, width = spec.shape
-        return np.zeros((pairs, heads, 0, width), spec.dtype)
-    value = np.asarray(name in _LOGIT_COUNT_INPUTS, spec.dtype)
-    return value.reshape([1] * len(spec.shape))
-
-
-_PROBE_LENGTHS = (5, 9, 33, 96, 128, 256)  # tokens
-_LONG_PROBE_TOKENS = 257  # of a pair that has a run of its own in any case
-_PROBE_COUNTS = (2, 3, 7, 16)  # pairs
-# Every vocabulary has these, and what they mean matters to nobody here.
-_FIRST_ID, _LAST_ID = 4, 24
-
-
 def batches_keep_scores(network: Network, longest: int) -> bool:
-    """Whether pairs of one length score in one run as they do in runs of their own.
+    """Whether pairs of one length have exactly the same scores in one run as in separate runs.
 
-    Activations that are quantised by what a run holds do not: each moves the others' scores.
+    They do not if activations are quantised by a scale that all pairs of the run determine.
     """
     try:
         for length in {min(length, longest) for length in _PROBE_LENGTHS}:
@@ -183,7 +168,7 @@ def batches_keep_scores(network: Network, longest: int) -> bool:
 
 
 def score_alike(first: Network, second: Network, longest: int) -> bool:
-    """Whether two networks score pairs alike, each in a run of its own."""
+    """Whether two networks give exactly the same scores to pairs in separate runs."""
     lengths = [min(length, longest) for length in (*_PROBE_LENGTHS[:-1], _LONG_PROBE_TOKENS)]
     rows = [_probe_row(length, number) for length in lengths for number in (1, 2)]
     try:
@@ -192,8 +177,25 @@ def score_alike(first: Network, second: Network, longest: int) -> bool:
         return False
 
 
+def _is_causal(name: str, spec: InputSpec) -> bool:
+    """Whether an input is one that exporters add for causal models."""
+    if name.startswith(_STATE_PREFIXES):
+        sized = len(spec.shape) == 4 and all(isinstance(spec.shape[axis], int) for axis in (1, 3))
+        return sized and spec.dtype is not None
+    return name in _LOGIT_COUNT_INPUTS or name == _BRANCH_INPUT
+
+
+def _extra_value(name: str, spec: InputSpec, pairs: int) -> Any:
+    """The value of such an input: no states, logits after the last token only, and no branch."""
+    if name.startswith(_STATE_PREFIXES):
+        _, heads, _, width = spec.shape
+        return np.zeros((pairs, heads, 0, width), spec.dtype)
+    value = np.asarray(name in _LOGIT_COUNT_INPUTS, spec.dtype)
+    return value.reshape([1] * len(spec.shape))
+
+
 def _probe_row(length: int, number: int) -> TokenRow:
-    """A pair of so many tokens; no two numbers have the same."""
+    """A pair of `length` tokens; each `number` gives another pair."""
     spread = _LAST_ID - _FIRST_ID
     ids = [
         _FIRST_ID + (3 * place * place + 7 * place * number + number) % spread

@@ -32,7 +32,7 @@ _LONG_TOKENS = 256
 
 
 def open_local(
-    folder: ModelFolder, engine: RuntimeOptions, instruction: str | None = None
+    folder: ModelFolder, runtime: RuntimeOptions, instruction: str | None = None
 ) -> "LocalScorer":
     """Open the model in a folder. Raises `ModelError` for one that is not a reranker.
 
@@ -40,14 +40,14 @@ def open_local(
     """
     store = PreparedCache.default()
     if folder.prompt is not None:
-        return _open_causal(folder, engine, store, folder.prompt, instruction)
+        return _open_causal(folder, runtime, store, folder.prompt, instruction)
     if instruction is not None:
         raise UsageError(
             f"--instruction: {folder.name} takes none",
             hint="Qwen3-Reranker and its kin do, and some providers' models",
         )
     aside = ThreadPoolExecutor(1)  # neither the graph nor the tokenizer waits for the other
-    opening = aside.submit(open_network, folder, engine, store)
+    opening = aside.submit(open_network, folder, runtime, store)
     aside.shutdown(wait=False)
     tokenizer = ModelTokenizer(folder.tokenizer, open_vocabulary(folder.tokenizer, store))
     template = tokenizer.template()
@@ -59,14 +59,14 @@ def open_local(
 
 def _open_causal(
     folder: ModelFolder,
-    engine: RuntimeOptions,
+    runtime: RuntimeOptions,
     store: PreparedCache | None,
     prompt: Prompt,
     instruction: str | None,
 ) -> "LocalScorer":
     """Open a model that answers yes or no; what these are in tokens its tokenizer says."""
     tokenizer = PromptTokenizer(ModelTokenizer(folder.tokenizer), prompt, instruction)
-    network = open_network(folder, engine, store, tokenizer.find_answers())
+    network = open_network(folder, runtime, store, tokenizer.find_answers())
     scorer = LocalScorer(folder, network, tokenizer, tokenizer.template(), tokenizer.query_tokens)
     scorer.notes = (*network.notes, *(store.notes if store else ()))
     return scorer

@@ -1,10 +1,11 @@
-"""Many queries, each with its own documents: read, scored together, written in the order they came.
+"""Many queries, each with its own documents: scored together, and written in the order they came.
 
-    source (lines, TREC, Parquet) → Record… → flow (scores many at once) → Outcome… → sink
-                                                                             └→ journal
+    sources ─ Item… ─ flow ─ Outcome… ─ outputs, parquet
+       │      records          │
+       └──────── job (one machine, with a journal) or cluster (Ray) ────────┘
 
-`reading` makes records of what a source gives, `flow` scores them, whatever their number, in memory
-that is bounded in bytes; `written` says what a record becomes. These know no files and no clock,
-and are the same on one machine (`job`) and on a cluster (`on_ray`). Where a job was is in its
-`journal`, so that one that died goes on there.
+`sources` read items, and `records` makes records of them. `flow` ranks them by a `Reranker`, many
+at once, in memory that is bounded in bytes. `outputs` and `parquet` write what became of each. None
+of these knows where it runs: `local` runs a `job` on this machine, which continues where one died,
+and `cluster` runs shards on Ray. `report` counts, and `estimate` says beforehand what a job takes.
 """

@@ -267,7 +267,7 @@ class ScoringActor:
         rows: list[dict[str, Any]] = []
         with write_whole(f"{self._output}/{name}") as stream:
             items = read_shard(shard, options.fields, self._reranker.info, options.max_record_bytes)
-            for outcome in flow.through(items):
+            for outcome in flow.rank(items):
                 figures.see(outcome)
                 if columns:
                     rows.append(columns.row_of(outcome))

@@ -1,7 +1,8 @@
-"""Scores records, many at once, and gives what came of each in the order they came.
+"""Ranks the documents of records, many records at once, and returns outcomes in their order.
 
-Documents of as many records are under way as keep the scorer busy, and no more than are allowed in
-bytes. What is wrong with one record is its own; what every other would meet too ends the job.
+As many records are under way as keep the scorer busy, within bounds of bytes and, for services, of
+records. An error of one record becomes its problem. An error that every record would meet ends the
+job.
 """
 
 import time
@@ -22,10 +23,10 @@ from rerank_cli.errors import (
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Pending, Reranker
 
-# Records in a row for which a service is not there: then it is no use to go on.
-PATIENCE = 20
+# The job ends when a service was not available for this many records in a row.
+MAX_UNAVAILABLE_RECORDS = 20
 _UNAVAILABLE = "provider_unavailable"
-_CODES: Mapping[type[Exception], str] = {
+_PROBLEM_CODES: Mapping[type[Exception], str] = {
     QueryTooLong: "query_too_long",
     UsageError: "bad_option",
     InputError: "bad_document",
@@ -36,87 +37,88 @@ _CODES: Mapping[type[Exception], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much is under way at once: `bytes` of records and, for services, so many `records`."""
+    """The most that is under way at once: `bytes` of records; `records`, or None for any number."""
 
     bytes: int = 64_000_000
     records: int | None = None
 
 
-class _Begun(NamedTuple):
-    """A record whose documents are being scored, and since when."""
+class _PendingRecord(NamedTuple):
+    """A record whose documents are being scored; `began` is a time of `time.monotonic`."""
 
     item: Record
-    since: float
+    began: float
     pending: Pending
 
 
 class Flow:
-    """Ranks the records that it is given, many at once, by one `Reranker`."""
+    """Ranks records by a `Reranker`, many at once."""
 
     def __init__(self, reranker: Reranker, selection: Selection, bounds: Bounds) -> None:
         self.reranker = reranker
         self._selection = selection
         self._bounds = bounds
-        self._under_way: deque[_Begun | Outcome] = deque()  # an outcome waits for its turn
-        self._held = 0  # bytes
+        self._under_way: deque[_PendingRecord | Outcome] = deque()  # an outcome waits for its turn
+        self._held_bytes = 0
 
-    def through(
+    def rank(
         self, items: Iterable[Item], is_stopping: Callable[[], bool] = lambda: False
     ) -> Iterator[Outcome]:
-        """Score items as they come; raises `ScorerError` for what would meet all of them.
+        """Rank items; the outcomes come in their order. Raises the errors that all would meet.
 
-        Records for which a service is not there are held back until one succeeds: where none does
-        any more, or the job is to stop, they are not given, and one that goes on begins with them.
+        If a service is not available, the outcomes of its records are held back until one succeeds.
+        They are dropped if none does, or if the job is stopping: a job that goes on begins with
+        them.
         """
-        failed: list[Outcome] = []
+        held_back: list[Outcome] = []
         for outcome in self._outcomes(items):
             if outcome.problem is not None and outcome.problem.code == _UNAVAILABLE:
-                failed.append(outcome)
-                if len(failed) >= PATIENCE:
+                held_back.append(outcome)
+                count = len(held_back)
+                if count >= MAX_UNAVAILABLE_RECORDS:
                     raise ProviderError(
-                        f"{outcome.problem.message} (the last of {len(failed)} records in a row)",
+                        f"{outcome.problem.message} (the last of {count} records in a row)",
                         hint="they are not written: --resume begins with them",
                     )
                 continue
-            yield from failed
-            failed.clear()
+            yield from held_back
+            held_back.clear()
             yield outcome
         if not is_stopping():
-            yield from failed
+            yield from held_back
 
     def _outcomes(self, items: Iterable[Item]) -> Iterator[Outcome]:
         try:
             for item in items:
-                begun = self._begin(item)
-                self._under_way.append(begun)
-                self._held += item.original.size
-                while self._under_way and self._is_enough():
+                self._under_way.append(self._begin(item))
+                self._held_bytes += item.original.size
+                while self._under_way and self._should_finish_first():
                     yield self._finish()
             while self._under_way:
                 yield self._finish()
         finally:
-            for begun in self._under_way:
-                if isinstance(begun, _Begun):
-                    begun.pending.cancel()
+            for entry in reversed(self._under_way):  # so that none scores for an older one
+                if isinstance(entry, _PendingRecord):
+                    entry.pending.cancel()
             self._under_way.clear()
 
-    def _is_enough(self) -> bool:
-        """Whether the first of what is under way is to be given before more is read."""
-        first = self._under_way[0]
+    def _should_finish_first(self) -> bool:
+        """Whether to wait for the first of what is under way before more is read."""
+        first, max_records = self._under_way[0], self._bounds.records
         if isinstance(first, Outcome) or first.pending.done():
             return True
-        most = self._bounds.records
-        if most is not None and len(self._under_way) < most and self._held < self._bounds.bytes:
-            return False
-        is_busy = self.reranker.is_busy
-        return is_busy or most is not None or self._held >= self._bounds.bytes
+        if self._held_bytes >= self._bounds.bytes:
+            return True
+        if max_records is not None:
+            return len(self._under_way) >= max_records
+        return self.reranker.is_busy
 
-    def _begin(self, item: Item) -> _Begun | Outcome:
+    def _begin(self, item: Item) -> _PendingRecord | Outcome:
         if isinstance(item, BadRecord):
             return Outcome(item, problem=item.problem)
         if isinstance(item, BlankLine):
             return Outcome(item)
-        since = time.monotonic()
+        began = time.monotonic()
         try:
             pending = self.reranker.submit(
                 item.query,
@@ -126,35 +128,36 @@ class Flow:
                 client=self,  # records are done in the order they came
             )
         except (UsageError, InputError, ScorerError) as error:
-            return self._failed(item, error, since)
-        return _Begun(item, since, pending)
+            return self._fail(item, error, began)
+        return _PendingRecord(item, began, pending)
 
     def _finish(self) -> Outcome:
-        begun = self._under_way.popleft()
-        self._held -= begun.item.original.size
-        if isinstance(begun, Outcome):
-            return begun
+        entry = self._under_way.popleft()
+        self._held_bytes -= entry.item.original.size
+        if isinstance(entry, Outcome):
+            return entry
         try:
-            ranking = begun.pending.result()
+            ranking = entry.pending.result()
         except ScorerError as error:
-            return self._failed(begun.item, error, begun.since)
+            return self._fail(entry.item, error, entry.began)
         return Outcome(
-            begun.item,
+            entry.item,
             ranking,
-            seconds=time.monotonic() - begun.since,
-            scored_pairs=begun.pending.pairs,
+            seconds=time.monotonic() - entry.began,
+            scored_pairs=entry.pending.pairs,
         )
 
-    def _failed(self, item: Item, error: Exception, since: float) -> Outcome:
-        """What a record comes to that could not be scored; raises what all would meet."""
+    def _fail(self, item: Item, error: Exception, began: float) -> Outcome:
+        """The outcome of a record that could not be scored; raises an error that all would meet."""
         if isinstance(error, ModelError) or getattr(error, "permanent", False):
             raise error
-        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        code = next(code for kind, code in _PROBLEM_CODES.items() if isinstance(error, kind))
         if getattr(error, "transient", False):
             code = _UNAVAILABLE
-        return Outcome(item, problem=Problem(code, str(error)), seconds=time.monotonic() - since)
+        return Outcome(item, problem=Problem(code, str(error)), seconds=time.monotonic() - began)
 
     def _selection_of(self, record: Record) -> Selection:
+        """The selection of the command line, with what the record says instead."""
         selection = self._selection
         if record.top_n is not None:
             selection = replace(selection, n=record.top_n)

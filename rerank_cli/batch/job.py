@@ -101,7 +101,7 @@ class BatchJob:
         is done.
         """
         try:
-            for outcome in self._flow.through(self._items(is_stopping), is_stopping):
+            for outcome in self._flow.rank(self._items(is_stopping), is_stopping):
                 self._write(outcome)
                 watch()
             is_done = not is_stopping()

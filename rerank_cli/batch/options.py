@@ -1,4 +1,4 @@
-"""What a command line of `rerank batch` asks for."""
+"""The options of `rerank batch`, as its parts get them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from rerank_cli.runtimes import RuntimeOptions
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """A TREC run to be reranked, and where its queries and documents are."""
+    """A TREC run to rerank, its queries and its documents."""
 
     run: Path
     queries: Path
@@ -23,10 +23,16 @@ class RunFiles:
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """What a command line asks for.
+    """The options of a batch.
 
-    With `--engine ray` the path of `output` may be a URI. `window_bytes` of records are held at
-    once, and a record has `max_record_bytes` at most.
+    input             a path, or `-` for standard input; with `--engine ray` it may be a URI
+    output            for the results; with `--engine ray` its path may be a URI
+    run_files         a TREC run, in place of `input`
+    results           how much of each result is written
+    window_bytes      how much of the input is in memory at once
+    max_record_bytes  the size of the largest record that is read
+    errors            for error records; None to write them into the output
+    report            for the counts and times of the job
     """
 
     input: str
@@ -51,7 +57,7 @@ class BatchOptions:
 
     @property
     def output_path(self) -> Path | None:
-        """The file or folder that a job can go on in; None where a stream is written."""
+        """The file or folder of the output, in which a job can go on; None for a stream."""
         return None if self.output.is_stream else Path(self.output.path)
 
     def open_reranker(self) -> Reranker:

@@ -157,8 +157,8 @@ def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
         lines = [json.dumps(record(n)).encode() for n in range(4)]
         items = [read_line(line, RecordFields(), reranker.info) for line in lines]
         flow = Flow(reranker, Selection(), Bounds(records=2))
-        stopped = [one.original.id for one in flow.through(items, lambda: True)]
-        ended = [one.original.id for one in flow.through(items)]
+        stopped = [one.original.id for one in flow.rank(items, lambda: True)]
+        ended = [one.original.id for one in flow.rank(items)]
     assert stopped == ["r0", "r1", "r2"]
     assert ended == ["r0", "r1", "r2", "r3"]
 

@@ -44,7 +44,7 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
     flow = Flow(reranker, Selection(), Bounds())
     raws = [raw.replace(b"\n", b" ").rstrip(b"\r") for raw in raws]
     items = [read_line(raw, RecordFields(), reranker.info) for raw in raws]
-    found = [line_of(one, ResultsShape.SCORES, pairs=False) for one in flow.through(items)]
+    found = [line_of(one, ResultsShape.SCORES, pairs=False) for one in flow.rank(items)]
     assert len(found) == len(raws)
     for raw, item, line in zip(raws, items, found, strict=True):
         assert line.endswith(b"\n")

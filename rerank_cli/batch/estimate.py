@@ -1,9 +1,10 @@
-"""What a job would take, by a sample of its records."""
+"""`--plan`: estimates what a job would take, from a sample of its records."""
 
 import random
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
 from rerank_cli import machine
 from rerank_cli.batch.options import BatchOptions
@@ -15,11 +16,63 @@ from rerank_cli.terminal import Terminal, format_duration
 from rerank_cli.types import Pair, PricedScorer, Scorer, SurveyingScorer
 
 _MEASURING_SECONDS = 4.0
-_STEP_PAIRS = 64
+_STEP_PAIRS = 64  # that are scored in one call
+_CLUSTER_CORES = (16, 64, 256)
+_DIGITS = 3  # of an estimate
 
 
-def collect_pairs(items: Iterable[Item], reranker: Reranker) -> tuple[list[Pair], int, int, int]:
-    """The pairs of some records, with their documents and tokens, and how many are none."""
+class _Sample(NamedTuple):
+    """What was found in a sample: pairs to score, documents, tokens, and items without results."""
+
+    pairs: list[Pair]
+    documents: int
+    tokens: int
+    refused: int
+
+
+def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
+    """Sample the input, measure the model, and write what the whole job would take."""
+    with options.open_reranker() as reranker, closing(open_source(options)) as source:
+        count, items = source.sample(reranker.info)
+        sample = _examine(items, reranker)
+        rate = None if reranker.info.remote else _measure_rate(reranker.scorer, sample.pairs)
+    scorer = reranker.scorer
+    factor = count / len(items) if items else 0.0
+
+    def estimate(value: float) -> str:
+        """The figure of the whole input, for one of the sample."""
+        if count == len(items):
+            return f"{value:,}"
+        return f"about {float(f'{value * factor:.{_DIGITS}g}'):,.0f}"
+
+    lines = [
+        f"records   {count:,}",
+        f"documents {estimate(sample.documents)}",
+        f"pairs     {estimate(len(sample.pairs))}",
+        f"tokens    {estimate(sample.tokens)}, the queries not counted",
+    ]
+    if sample.refused:
+        lines.append(f"errors    {estimate(sample.refused)} records are none")
+    pairs = len(sample.pairs) * factor
+    if scorer.info.remote:
+        lines += _describe_requests(options, scorer, count, sample.tokens * factor)
+    elif rate is None:
+        lines.append("time      too few pairs to measure")
+    else:
+        cores = options.runtime.threads or machine.core_count()
+        core_rate = rate / cores
+        lines.append(f"measured  {rate:,.0f} pairs/s on {cores} cores, {core_rate:,.1f} a core")
+        lines.append(f"here      {format_duration(pairs / rate)}")
+        clusters = [
+            f"{format_duration(pairs / core_rate / cores)} on {cores} cores"
+            for cores in _CLUSTER_CORES
+        ]
+        lines.append(f"ray       {', '.join(clusters)} like these")
+    terminal.write(f"{line}\n".encode() for line in lines)
+    return ExitCode.OK
+
+
+def _examine(items: Iterable[Item], reranker: Reranker) -> _Sample:
     pairs: list[Pair] = []
     documents = tokens = refused = 0
     for item in items:
@@ -36,17 +89,17 @@ def collect_pairs(items: Iterable[Item], reranker: Reranker) -> tuple[list[Pair]
             documents += 1
             tokens += split.tokens
             pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
-    return pairs, documents, tokens, refused
+    return _Sample(pairs, documents, tokens, refused)
 
 
-def measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:
-    """The pairs a second that a scorer makes here; None where there are too few to tell."""
+def _measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:
+    """The pairs that a scorer scores in a second on this machine; None for too few pairs."""
     if len(pairs) < 2 * _STEP_PAIRS:
         return None
     random.Random(0).shuffle(pairs := list(pairs))  # noqa: S311 - no secret
     if isinstance(scorer, SurveyingScorer):
         scorer = scorer.over(pairs)
-    scorer.score(pairs[:_STEP_PAIRS])  # which warms up
+    scorer.score(pairs[:_STEP_PAIRS])  # to warm up
     began = time.perf_counter()
     done = _STEP_PAIRS
     while done < len(pairs) and time.perf_counter() - began < _MEASURING_SECONDS:
@@ -56,49 +109,10 @@ def measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:
     return (done - _STEP_PAIRS) / (time.perf_counter() - began)
 
 
-_CLUSTER_CORES = (16, 64, 256)
-_DIGITS = 3
-
-
-def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Sample the input, measure the model, and say what that comes to."""
-    with options.open_reranker() as reranker, closing(open_source(options)) as source:
-        count, items = source.sample(reranker.info)
-        sample = collect_pairs(items, reranker)
-        rate = None if reranker.info.remote else measure_rate(reranker.scorer, sample[0])
-    pairs, documents, tokens, refused = sample
-    scorer = reranker.scorer
-    share = count / len(items) if items else 0.0
-    lines = [
-        f"records   {count:,}",
-        f"documents {_about(documents * share, count, items)}",
-        f"pairs     {_about(len(pairs) * share, count, items)}",
-        f"tokens    {_about(tokens * share, count, items)}, the queries not counted",
-    ]
-    if refused:
-        lines.append(f"errors    {_about(refused * share, count, items)} records are none")
-    total = len(pairs) * share
-    if scorer.info.remote:
-        lines += _describe_requests(options, scorer, count, tokens * share)
-    elif rate is None:
-        lines.append("time      too few pairs to measure")
-    else:
-        cores = options.runtime.threads or machine.core_count()
-        each = rate / cores
-        lines.append(f"measured  {rate:,.0f} pairs/s on {cores} cores, {each:,.1f} a core")
-        lines.append(f"here      {format_duration(total / rate)}")
-        clusters = [
-            f"{format_duration(total / each / cores)} on {cores} cores" for cores in _CLUSTER_CORES
-        ]
-        lines.append(f"ray       {', '.join(clusters)} like these")
-    terminal.write(f"{line}\n".encode() for line in lines)
-    return ExitCode.OK
-
-
 def _describe_requests(
     options: BatchOptions, scorer: object, records: int, tokens: float
 ) -> list[str]:
-    """What a provider would be sent, and what it asks for that."""
+    """The requests to a provider, their time and their cost."""
     lines = [f"requests  {records:,} or more, one a record and --concurrency at once"]
     if rpm := options.remote.rpm:
         lines.append(
@@ -107,10 +121,3 @@ def _describe_requests(
     if isinstance(scorer, PricedScorer) and (price := scorer.price_of(records, round(tokens))):
         lines.append(f"cost      {price} ({price.source})")
     return lines
-
-
-def _about(value: float, count: int, items: object) -> str:
-    whole = count == len(items) if isinstance(items, list) else False
-    if whole:
-        return f"{round(value):,}"
-    return f"about {float(f'{value:.{_DIGITS}g}'):,.0f}"

@@ -1,4 +1,4 @@
-"""A batch on this machine: its lock, source, model and output, and what came of it."""
+"""A batch on this machine: checks the options, locks the output, runs the job and reports on it."""
 
 import os
 import signal
@@ -32,13 +32,13 @@ from rerank_cli.types import Scorer
 
 
 def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Do all of it; raises the errors of reading, scoring and writing."""
+    """Run a batch; raises the errors of reading, scoring and writing."""
     output = options.output
     output.check(may_be_folder=output.path.endswith(PARQUET_SUFFIX))
     if output.is_stream:
         if options.resume:
-            named = "" if output.is_stdout else f", and {output.path} is a stream"
-            raise UsageError(f"--resume goes on in a file{named}", hint="-o FILE names it")
+            which = "" if output.is_stdout else f", and {output.path} is a stream"
+            raise UsageError(f"--resume goes on in a file{which}", hint="-o FILE names it")
         return _run(options, terminal)
     lock = FileLock(f"{output.path}.lock", blocking=False)
     try:
@@ -63,54 +63,49 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
 def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
     _check(options)
     with closing(open_source(options)) as source:
-        return _run_from(source, options, terminal)
+        journal, start = open_journal(options, source)
+        output = options.output_path
+        if journal is not None and output is not None and is_complete(journal, output):
+            terminal.say(f"{output} is whole already: there is nothing to do")
+            return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
+        with options.open_reranker() as reranker:
+            max_records = options.remote.max_pending_requests if reranker.info.remote else None
+            errors = options.errors
+            job = BatchJob(
+                source,
+                Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
+                _open_writer(options, source, terminal, start),
+                errors=None if errors is None else open_sink(errors, terminal, start.errors),
+                journal=journal,
+                start=start,
+                fail_fast=options.fail_fast,
+            )
+            return _run_job(job, options, reranker.scorer, terminal)
 
 
-def _run_from(source: RecordSource, options: BatchOptions, terminal: Terminal) -> ExitCode:
-    journal, start = open_journal(options, source)
-    output = options.output_path
-    if journal is not None and output is not None and is_complete(journal, output):
-        terminal.say(f"{output} is whole already: there is nothing to do")
-        return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
-    with options.open_reranker() as reranker:
-        max_records = options.remote.max_pending_requests if reranker.info.remote else None
-        errors = options.errors
-        job = BatchJob(
-            source,
-            Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
-            _writer(options, source, terminal, start),
-            errors=None if errors is None else open_sink(errors, terminal, start.errors),
-            journal=journal,
-            start=start,
-            fail_fast=options.fail_fast,
-        )
-        return _finish(job, options, reranker.scorer, terminal)
-
-
-def _finish(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
-    """Run the job to its end, or to Ctrl-C, and say what came of it."""
-    interrupted = False
+def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
+    """Run a job to its end, or to Ctrl-C, and report on it."""
+    is_interrupted = False
     try:
         with (
-            _stopping(terminal) as is_stopping,
-            show_pace(
-                terminal, job.figures, lambda: cost_of(scorer, job.figures.usage)
-            ) as see_share,
+            _stop_on_ctrl_c(terminal) as is_stopping,
+            show_pace(terminal, job.figures, lambda: cost_of(scorer, job.figures.usage)) as show,
         ):
-            interrupted = not job.run(is_stopping, lambda: see_share(job.share))
-    except PipeClosed:  # whoever reads has enough
+            is_interrupted = not job.run(is_stopping, lambda: show(job.share))
+    except PipeClosed:
         return ExitCode.OK
     finally:
         if options.report is not None:
-            report = make_report(job, scorer, options_identity(options), done=not interrupted)
+            report = make_report(job, scorer, options_identity(options), done=not is_interrupted)
             with suppress(PipeClosed):
                 options.report.write([format_json(report)], terminal)
-        for line in remarks_on(job, scorer):
-            terminal.warn(line)
+        for remark in remarks_on(job, scorer):
+            terminal.warn(remark)
         if options.verbose:
             terminal.say("\n".join(account_lines(job, scorer)))
-    if interrupted:
-        terminal.say(_how_to_go_on(options, job))
+    if is_interrupted:
+        hint = "" if options.output.is_stream else ": --resume goes on"
+        terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
         return ExitCode.INTERRUPTED
     if job.figures.failed:
         return ExitCode.SCORER
@@ -120,7 +115,7 @@ def _finish(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Term
 
 
 def _check(options: BatchOptions) -> None:
-    """Find what cannot be before anything is opened."""
+    """Refuse options that exclude each other, before anything is opened; raises `UsageError`."""
     if options.input == STDIN and options.run_files is None and sys.stdin.isatty():
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
     options.selection.check()
@@ -139,15 +134,15 @@ def _check(options: BatchOptions) -> None:
 
 
 def _check_files(options: BatchOptions) -> None:
-    """Refuse files that are there already, and one file for two things."""
+    """Refuse files that are there already, and one file for two options."""
     files = {"--report": options.report, "--errors": options.errors, "-o": options.output}
     names: dict[str, str] = {}
     for option, file in files.items():
         if file is None or file.is_stream:
             continue
         path = Path(file.path)
-        is_there = path.exists() or path.is_symlink()
-        if is_there and not options.resume and option != "--report":
+        exists = path.exists() or path.is_symlink()
+        if exists and not options.resume and option != "--report":
             raise OutputError(
                 f"{path}: is there already", hint="--resume goes on in it; or name another file"
             )
@@ -156,39 +151,37 @@ def _check_files(options: BatchOptions) -> None:
             raise UsageError(f"{other} and {option} name one file")
 
 
-def _writer(
+def _open_writer(
     options: BatchOptions, source: RecordSource, terminal: Terminal, start: Mark
 ) -> OutcomeWriter:
     pairs, output = options.fields.pairs, options.output_path
     if output is not None and output.suffix == PARQUET_SUFFIX:
         assert isinstance(source, ParquetSource)  # noqa: S101 - `_check` has seen to it
-        return PartsWriter(output, Columns(source.schema, options.results, pairs), start.position)
-    lines = (
-        run_lines_of if options.run_files else partial(line_of, shape=options.results, pairs=pairs)
-    )
-    return LineWriter(open_sink(options.output, terminal, start.position), lines)
+        columns = Columns(source.schema, options.results, pairs)
+        return PartsWriter(output, columns, start.position)
+    format_lines = partial(line_of, shape=options.results, pairs=pairs)
+    sink = open_sink(options.output, terminal, start.position)
+    return LineWriter(sink, run_lines_of if options.run_files else format_lines)
 
 
 @contextmanager
-def _stopping(terminal: Terminal) -> Iterator[Callable[[], bool]]:
-    """Have the first Ctrl-C end the job after what is under way, and the second at once."""
-    asked_to = False
-    before = signal.getsignal(signal.SIGINT)
+def _stop_on_ctrl_c(terminal: Terminal) -> Iterator[Callable[[], bool]]:
+    """Have the first Ctrl-C end the job when what has begun is done, and a second one at once.
+
+    Yields a function that says whether the job is to end.
+    """
+    is_stopping = False
+    old_handler = signal.getsignal(signal.SIGINT)
 
     def stop(_number: int, _frame: object) -> None:
-        nonlocal asked_to
-        asked_to = True
-        signal.signal(signal.SIGINT, before)
+        nonlocal is_stopping
+        is_stopping = True
+        signal.signal(signal.SIGINT, old_handler)
         terminal.wipe_line()
         terminal.say("finishing what is under way; Ctrl-C once more ends at once")
 
     signal.signal(signal.SIGINT, stop)
     try:
-        yield lambda: asked_to
+        yield lambda: is_stopping
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _how_to_go_on(options: BatchOptions, job: BatchJob) -> str:
-    done = f"interrupted after {job.figures.records:,} records"
-    return done if options.output.is_stream else f"{done}: --resume goes on"
+        signal.signal(signal.SIGINT, old_handler)

@@ -1,4 +1,4 @@
-"""What a batch came to, in numbers: of the whole job, and of this run of it."""
+"""The counts and times of a batch, the line that shows its pace, and the report at its end."""
 
 import math
 import time
@@ -15,31 +15,45 @@ from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 if TYPE_CHECKING:
     from rerank_cli.batch.job import BatchJob
 
-_MAX_NOTES = 20  # that are kept apart
-_PRECISION = 1.02  # of latencies: neighbours in the histogram differ by so much
+_MAX_NOTES = 20  # that are counted each by itself
+_SHOWN_NOTES = 5
+_LATENCY_STEP = 1.02  # the factor between two places of the histogram of latencies
+_MIN_LATENCY_SECONDS = 1e-6
+_LATENCY_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+_SAY_SECONDS = 30.0  # between two lines on how far a job is, if no person reads stderr
+_MIN_SHARE = 0.001  # of the input, from which the time that is left can be told
 
 
 class BatchFigures:
-    """The counts of a job, over all runs that it took.
+    """The counts of a job, over all its runs.
 
-    `pairs` were scored, and `reused` counts documents with the score of an equal one before them.
+    records    those of the input; `documents` are theirs, and `empty` ones are blank
+    pairs      those that were scored
+    reused     documents that got the score of an equal one
+    tokens     of all documents
+    truncated  documents and queries of which a part was not scored
+    missing    scores that a service did not give
+    runs       how often the job was begun or resumed
+    errors     error records, by their code
+    usage      what a service says was spent
+    notes      what the scorer said, with the number of records
     """
 
-    def __init__(self, kept: Mapping[str, Any] | None = None) -> None:
-        kept = kept or {}
-        self.records: int = kept.get("records", 0)
-        self.documents: int = kept.get("documents", 0)
-        self.empty: int = kept.get("empty", 0)
-        self.pairs: int = kept.get("pairs", 0)
-        self.reused: int = kept.get("reused", 0)
-        self.tokens: int = kept.get("tokens", 0)
-        self.truncated: int = kept.get("truncated", 0)
-        self.missing: int = kept.get("missing", 0)
-        self.runs: int = kept.get("runs", 0) + 1
-        self.seconds: float = kept.get("seconds", 0.0)
-        self.errors: Counter[str] = Counter(kept.get("errors", {}))
-        self.usage: Counter[str] = Counter(kept.get("usage", {}))
-        self.notes: dict[str, int] = dict(kept.get("notes", {}))
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        values = values or {}
+        self.records: int = values.get("records", 0)
+        self.documents: int = values.get("documents", 0)
+        self.empty: int = values.get("empty", 0)
+        self.pairs: int = values.get("pairs", 0)
+        self.reused: int = values.get("reused", 0)
+        self.tokens: int = values.get("tokens", 0)
+        self.truncated: int = values.get("truncated", 0)
+        self.missing: int = values.get("missing", 0)
+        self.runs: int = values.get("runs", 0) + 1
+        self.seconds: float = values.get("seconds", 0.0)
+        self.errors: Counter[str] = Counter(values.get("errors", {}))
+        self.usage: Counter[str] = Counter(values.get("usage", {}))
+        self.notes: dict[str, int] = dict(values.get("notes", {}))
 
     def see(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -73,7 +87,7 @@ class BatchFigures:
             self._note(note, count)
 
     def _note(self, note: str, count: int) -> None:
-        """Count a remark; of many that differ, the later ones are counted together."""
+        """Count a note. Beyond `_MAX_NOTES` different ones, they are counted together."""
         if note not in self.notes and len(self.notes) >= _MAX_NOTES:
             note = "remarks like these"
         self.notes[note] = self.notes.get(note, 0) + count
@@ -83,40 +97,37 @@ class BatchFigures:
         return self.errors.total()
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as a journal keeps it."""
+        """All counts, as a journal holds them."""
         return {**vars(self), "errors": dict(self.errors), "usage": dict(self.usage)}
 
 
 class Latencies:
-    """How long records took, in a histogram that does not grow with their number."""
+    """How long records took: a histogram, which does not grow with their number."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
-        self._counts[round(math.log(max(seconds, 1e-6), _PRECISION))] += 1
+        self._counts[round(math.log(max(seconds, _MIN_LATENCY_SECONDS), _LATENCY_STEP))] += 1
 
     def at(self, share: float) -> float | None:
-        """The seconds within which this share of records was done, to two hundredths."""
+        """The seconds within which this share of the records was done, to 2 %."""
         left = share * self._counts.total()
         for place in sorted(self._counts):
             left -= self._counts[place]
             if left <= 0:
-                return float(f"{_PRECISION**place:.3g}")
+                return float(f"{_LATENCY_STEP**place:.3g}")
         return None
-
-
-_SAY_SECONDS = 30.0  # between the lines that say how far a job is, where nobody watches
 
 
 @contextmanager
 def show_pace(
     terminal: Terminal, figures: BatchFigures, cost: Callable[[], str]
 ) -> Iterator[Callable[[float | None], None]]:
-    """Show how far a job is while the block runs: on a terminal in a line, else now and then.
+    """Show how far a job is while the block runs: in a line of a terminal, else now and then.
 
-    Yields what is to be called with the share of the input that is done, None where it is not
-    known. `cost` says what the job has cost so far.
+    Yields a function to call with the share of the input that is done, None if it is not known.
+    `cost` returns what the job has cost so far, in words.
     """
     pace = _Pace(figures, cost)
     due = time.monotonic() + _SAY_SECONDS
@@ -134,7 +145,7 @@ def show_pace(
 
 
 class _Pace:
-    """The rates of this run of a job, and how long it still takes."""
+    """The rates of this run of a job, and the time that is left."""
 
     def __init__(self, figures: BatchFigures, cost: Callable[[], str]) -> None:
         self._figures = figures
@@ -145,13 +156,13 @@ class _Pace:
         self._share: float | None = None
 
     def see(self, share: float | None) -> None:
-        """Note the share of the input that is done."""
+        """Take the share of the input that is done."""
         self._share = share
         if self._first_share is None:
             self._first_share = share
 
     def describe(self) -> tuple[str, float | None]:
-        """How far the job is, in one line, and the share that is done."""
+        """How far the job is, in one line, and the share of the input that is done."""
         figures, share = self._figures, self._share
         elapsed = max(time.monotonic() - self._began, 1e-9)
         parts = [
@@ -163,19 +174,18 @@ class _Pace:
             parts.append(format_count(figures.failed, "error"))
         if cost := self._cost():
             parts.append(cost)
-        if share is not None and (done := share - (self._first_share or 0.0)) > 0.001:
+        if share is not None and (done := share - (self._first_share or 0.0)) > _MIN_SHARE:
             parts.append(f"{format_duration(elapsed * (1 - share) / done)} left")
         return ", ".join(parts), share
 
 
-_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-_SHOWN_NOTES = 5
-
-
 def make_report(
-    job: "BatchJob", scorer: Scorer, asked: Mapping[str, Any], *, done: bool
+    job: "BatchJob", scorer: Scorer, identity: Mapping[str, Any], *, done: bool
 ) -> dict[str, Any]:
-    """All figures; those of `latency` are seconds a record took, in this run."""
+    """All figures, as JSON. Those of `latency` are seconds for a record, in this run.
+
+    `identity` is that of the options. `done` says whether the job is.
+    """
     figures = job.figures
     seconds = max(figures.seconds, 1e-9)
     report = {
@@ -197,8 +207,8 @@ def make_report(
             "pairs_per_second": round(figures.pairs / seconds, 3),
             "tokens_per_second": round(figures.tokens / seconds, 3),
         },
-        "latency": {name: job.latencies.at(share) for name, share in _SHARES.items()},
-        "asked": asked,
+        "latency": {name: job.latencies.at(share) for name, share in _LATENCY_SHARES.items()},
+        "asked": identity,
     }
     if isinstance(scorer, PricedScorer):
         report["requests"] = scorer.requests
@@ -209,13 +219,13 @@ def make_report(
 
 
 def failure_line(figures: BatchFigures) -> str:
-    """How many records failed, and why."""
+    """How many records failed, and why, in a sentence."""
     codes = ", ".join(f"{code}: {count:,}" for code, count in figures.errors.most_common())
     return f"{format_count(figures.failed, 'record')} of {figures.records:,} failed ({codes})"
 
 
 def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
-    """What a provider asks for so far, for a person; empty where nobody knows."""
+    """What a provider has charged so far, in words; empty if that is not known."""
     if not isinstance(scorer, PricedScorer):
         return ""
     price = scorer.price_of(scorer.requests["sent"], usage.get("total_tokens", 0))
@@ -223,7 +233,7 @@ def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
 
 
 def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
-    """What should be known of what came out, each in a sentence."""
+    """What the user should know about the results, each in a sentence."""
     figures = job.figures
     notes = sorted(figures.notes.items(), key=lambda note: -note[1])
     for note, count in notes[:_SHOWN_NOTES]:
@@ -243,7 +253,7 @@ def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
 
 
 def account_lines(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
-    """What it took, for --verbose."""
+    """What the job took, for --verbose."""
     figures = job.figures
     counts = [
         format_count(figures.records, "record"),

@@ -17,6 +17,7 @@ from rerank_cli.atomic_files import replace_file, sync, sync_stream
 from rerank_cli.batch.flow import Flow
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import OutcomeWriter, Sink, error_line
+from rerank_cli.batch.parquet import PART_PREFIX
 from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
 from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
@@ -311,7 +312,7 @@ def is_complete(journal: BatchJournal, output: Path) -> bool:
 def _size_of(output: Path) -> int:
     """The size of an output: bytes of a file, parts of a folder, 0 if there is none."""
     if output.is_dir():
-        return sum(1 for _ in output.glob(f"part-*{PARQUET_SUFFIX}"))
+        return sum(1 for _ in output.glob(f"{PART_PREFIX}*{PARQUET_SUFFIX}"))
     return output.stat().st_size if output.exists() else 0
 
 

@@ -1,7 +1,7 @@
-"""Parquet in and out: rows are records, and the output is a folder of part files.
+"""Parquet in and out: a row is a record, and the output is a folder of part files.
 
-Parts end after so many rows or bytes, both of which the input decides: the same input gives the
-same parts. A part is there whole or not at all.
+A part ends after a number of rows or bytes of the input, so that the same input gives the same
+parts. It is written whole or not at all.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,14 +34,17 @@ from rerank_cli.types import ScorerInfo
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PART = "part-"
-_ROWS = 64  # that are held at once
+PART_PREFIX = "part-"
 _PART_ROWS = 4096
-_PART_BYTES = 64_000_000
+_PART_BYTES = 64_000_000  # of the input
+_BATCH_ROWS = 64  # that are read at once
 
 
 class ParquetSource:
-    """The rows of a file, or of all files of a folder in the order of their names."""
+    """A record for each row of a file, or of all files of a folder in the order of their names.
+
+    Raises `InputError` for a file that is not Parquet, or has other columns than the first.
+    """
 
     missing = 0
 
@@ -50,30 +53,30 @@ class ParquetSource:
         self.paths = sorted(path.glob(f"*{PARQUET_SUFFIX}")) if path.is_dir() else [path]
         if not self.paths:
             raise InputError(f"{path}: holds no {PARQUET_SUFFIX} file")
-        self._files = [_opened(one) for one in self.paths]
+        self._files = [_open_file(path) for path in self.paths]
         self.schema: pa.Schema = self._files[0].schema_arrow
-        for one, file in zip(self.paths, self._files, strict=True):
+        for path, file in zip(self.paths, self._files, strict=True):
             if not file.schema_arrow.equals(self.schema):
-                raise InputError(f"{one}: has other columns than {self.paths[0].name}")
-        self._count = sum(file.metadata.num_rows for file in self._files)
-        self._read = 0
+                raise InputError(f"{path}: has other columns than {self.paths[0].name}")
+        self._rows = sum(file.metadata.num_rows for file in self._files)
+        self._read_rows = 0
 
     def items(self, info: ScorerInfo, skip: int) -> Iterator[Item]:
         for file in self._files:
-            count = file.metadata.num_rows
-            if skip >= count:
-                skip -= count
-                self._read += count
+            rows = file.metadata.num_rows
+            if skip >= rows:
+                skip -= rows
+                self._read_rows += rows
                 continue
-            for batch in file.iter_batches(batch_size=_ROWS):
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 for row in batch.slice(skip).to_pylist():
                     yield make_record(row, b"", self._fields, info)
                 skip = max(0, skip - batch.num_rows)
-                self._read += batch.num_rows
+                self._read_rows += batch.num_rows
 
     @property
     def share(self) -> float | None:
-        return self._read / self._count if self._count else None
+        return self._read_rows / self._rows if self._rows else None
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
         return draw_sample(self.items(info, 0))
@@ -88,13 +91,14 @@ class ParquetSource:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """How rows become rows with results: those of `schema`, and more."""
+    """The columns of the output: those of the input's `schema`, and those of the results."""
 
     schema: "pa.Schema"
     shape: ResultsShape
     pairs: bool
 
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
+        """The row for an item: all that came in, with its results or its problem."""
         row = dict(outcome.original.fields)
         problem, ranking = outcome.problem, outcome.ranking
         row[ERROR] = None if problem is None else problem._asdict()
@@ -102,82 +106,84 @@ class Columns:
             return row
         if self.pairs:
             return row | pair_scores(ranking)
-        return row | {RESULTS: _plain(shaped_results(ranking, self.shape))}
+        return row | {RESULTS: _flatten(shaped_results(ranking, self.shape))}
 
     def write(self, rows: list[dict[str, Any]], stream: BinaryIO) -> None:
         """Write rows to an open file; raises `OSError`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = _with_results(self.schema, self.shape, pairs=self.pairs)
+        schema = _output_schema(self.schema, self.shape, pairs=self.pairs)
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)
 
 
 class PartsWriter:
-    """A folder of parts; its position is how many of them are whole."""
+    """Writes outcomes into a folder of parts. Its position is the number of whole parts."""
 
     def __init__(self, folder: Path, columns: Columns, position: int = 0) -> None:
         self._folder = folder
         self._columns = columns
         self._rows: list[dict[str, Any]] = []
-        self._size = 0
+        self._bytes = 0
         self._position = position
         try:
             folder.mkdir(exist_ok=True)
-            for path in folder.iterdir():  # of parts that were not noted
-                if path.name.startswith(_PART) and path.name >= _part(position):
+            for path in folder.iterdir():  # parts that the journal does not know
+                if path.name.startswith(PART_PREFIX) and path.name >= part_name(position):
                     path.unlink()
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}") from error
 
     def add(self, outcome: Outcome) -> None:
-        """Take the row that an item becomes."""
+        """Take the row of an outcome; raises `OutputError`."""
         self._rows.append(self._columns.row_of(outcome))
-        self._size += outcome.original.size
-        if len(self._rows) >= _PART_ROWS or self._size >= _PART_BYTES:
-            self._write()
+        self._bytes += outcome.original.size
+        if len(self._rows) >= _PART_ROWS or self._bytes >= _PART_BYTES:
+            self._write_part()
 
     def mark(self, *, synced: bool, final: bool = False) -> int | None:
         if final and (self._rows or not self._position):
-            self._write()
+            self._write_part()
         return None if self._rows else self._position
 
     def close(self) -> None:
         pass
 
-    def _write(self) -> None:
-        path = self._folder / _part(self._position)
+    def _write_part(self) -> None:
+        path = self._folder / part_name(self._position)
         try:
             with atomic_write(path) as stream:
                 self._columns.write(self._rows, stream)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        self._rows, self._size = [], 0
+        self._rows, self._bytes = [], 0
         self._position += 1
 
 
-def _part(number: int) -> str:
-    return f"{_PART}{number:06}{PARQUET_SUFFIX}"
+def part_name(number: int, suffix: str = PARQUET_SUFFIX) -> str:
+    """The name of a part file."""
+    return f"{PART_PREFIX}{number:06}{suffix}"
 
 
-def _plain(results: list[Any]) -> list[Any]:
-    """Results as columns have them: names are texts, and of a document its id and its text."""
+def _flatten(results: list[Any]) -> list[Any]:
+    """Results as columns have them: a name is a text, and a document is its id and its text."""
     if results and not isinstance(results[0], dict):
-        return [str(one) for one in results]
+        return [str(name) for name in results]
     return [
-        {**one, "id": one["document"].get("id"), "text": one["document"].get("text")}
-        if "document" in one
-        else one
-        for one in results
+        {**result, "id": result["document"].get("id"), "text": result["document"].get("text")}
+        if "document" in result
+        else result
+        for result in results
     ]
 
 
-def _with_results(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> "pa.Schema":
+def _output_schema(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> "pa.Schema":
+    """The schema of the input with columns for results; they replace columns of their names."""
     import pyarrow as pa
 
     scores = [(SCORE, pa.float64()), (RAW_SCORE, pa.float64())]
     passage = pa.struct([("text", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
-    whole = [
+    details = [
         ("text", pa.string()),
         ("passage", passage),
         ("tokens", pa.int64()),
@@ -188,7 +194,7 @@ def _with_results(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> "
     results = {
         ResultsShape.IDS: pa.list_(pa.string()),
         ResultsShape.SCORES: pa.list_(pa.struct([*place, *scores])),
-        ResultsShape.FULL: pa.list_(pa.struct([*place, *scores, *whole])),
+        ResultsShape.FULL: pa.list_(pa.struct([*place, *scores, *details])),
     }
     added = scores if pairs else [(RESULTS, results[shape])]
     added.append((ERROR, pa.struct([("code", pa.string()), ("message", pa.string())])))
@@ -197,7 +203,7 @@ def _with_results(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> "
     return pa.schema([*kept, *added])
 
 
-def _opened(path: Path) -> Any:
+def _open_file(path: Path) -> Any:
     with require_extra(f"{path}: Parquet", "parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq

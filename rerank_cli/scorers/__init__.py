@@ -1,6 +1,6 @@
-"""Scorers, and the one way to open them: `open_scorer`.
+"""Scorers, and `open_scorer`, the only way to open them.
 
-What a name means is written here and nowhere else; nothing is guessed from parts of names.
+This module alone decides what a model's name means, and never by a part of the name.
 """
 
 import os
@@ -17,36 +17,8 @@ if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
 
 BM25 = "bm25"
-# onnxruntime reports its use to its makers, unless this is set before it is imported.
+# Must be set before onnxruntime is imported, or onnxruntime reports its use to its makers.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-
-def open_in_background(
-    model: str | None,
-    *,
-    instruction: str | None = None,
-    runtime: RuntimeOptions | None = None,
-    remote: RemoteOptions | None = None,
-    chunks: ChunkOptions | None = None,
-) -> Future[Scorer]:
-    """Begin to open a scorer, as `open_scorer` does, while something else is done.
-
-    What a model's graph takes to load is spent outside of Python: what is imported meanwhile costs
-    nothing. Two threads that both import would only take turns.
-    """
-    if model != BM25 and not is_remote(model):
-        import rerank_cli.scorers.cross_encoder  # noqa: F401
-    opener = ThreadPoolExecutor(1, thread_name_prefix="open")
-    future = opener.submit(
-        open_scorer,
-        model,
-        instruction=instruction,
-        runtime=runtime,
-        remote=remote,
-        chunks=chunks,
-    )
-    opener.shutdown(wait=False)
-    return future
 
 
 def open_scorer(
@@ -57,16 +29,23 @@ def open_scorer(
     remote: RemoteOptions | None = None,
     chunks: ChunkOptions | None = None,
 ) -> Scorer:
-    """Open a scorer by name, by default the model that ships with the package.
+    """Open a scorer by name; by default the model that ships with the package.
 
-    `model` is `bm25`, a name of the catalogue (`mini@2`) or of the Hub (`hf:OWNER/REPOSITORY`) that
-    is installed, the path of a folder with an ONNX reranker, which begins with `./`, `../`, `/` or
-    `~`, or a provider and its model's name (`siliconflow/BAAI/bge-reranker-v2-m3`). `instruction`
-    tells a model what to look for, if it can be told. `runtime` says how a model runs here and
-    `remote` how a provider's is used; `chunks` says how documents will be cut, which a provider may
-    do itself. Raises `UsageError` for a name that means nothing and for options that the model
-    does not have, `NotInstalled` for one that was not pulled, `ModelError` for one that cannot be
-    opened, and `ConfigError` for a provider without a key.
+    `model` is one of these:
+
+    - `bm25`;
+    - an installed model, by its name in the catalogue (`mini@2`) or on the Hub
+      (`hf:OWNER/REPOSITORY`);
+    - the path of a folder with an ONNX reranker, which begins with `./`, `../`, `/` or `~`;
+    - a provider and its model's name (`siliconflow/BAAI/bge-reranker-v2-m3`).
+
+    `instruction` says what to look for, for models that take one. `runtime` says how to run a local
+    model, and `remote` how to use a provider's. `chunks` says how documents will be cut, which a
+    provider may do itself.
+
+    Raises `UsageError` for an unknown name and for options that the model does not have,
+    `NotInstalled` for a model that was not pulled, `ModelError` for one that cannot be opened, and
+    `ConfigError` for a provider without a key.
     """
     runtime = RuntimeOptions() if runtime is None else runtime
     remote = RemoteOptions() if remote is None else remote
@@ -94,8 +73,36 @@ def open_scorer(
     return open_local(find(model), runtime, instruction)
 
 
+def open_in_background(
+    model: str | None,
+    *,
+    instruction: str | None = None,
+    runtime: RuntimeOptions | None = None,
+    remote: RemoteOptions | None = None,
+    chunks: ChunkOptions | None = None,
+) -> Future[Scorer]:
+    """Open a scorer as `open_scorer` does, in another thread.
+
+    Loading a graph runs outside of Python, so that other imports can run at the same time. The
+    scorer's own modules are imported here first: two threads that import only take turns.
+    """
+    if model != BM25 and not is_remote(model):
+        import rerank_cli.scorers.cross_encoder  # noqa: F401
+    opener = ThreadPoolExecutor(1, thread_name_prefix="open")
+    future = opener.submit(
+        open_scorer,
+        model,
+        instruction=instruction,
+        runtime=runtime,
+        remote=remote,
+        chunks=chunks,
+    )
+    opener.shutdown(wait=False)
+    return future
+
+
 def find_local_folder(model: str | None) -> "ModelFolder | None":
-    """Find the files of a model that is scored here; None for one that has none.
+    """The folder of a local model; None for `bm25` and for a provider's model.
 
     Raises `UsageError` and `ModelError` as `open_scorer` does.
     """
@@ -106,32 +113,10 @@ def find_local_folder(model: str | None) -> "ModelFolder | None":
     return find(model)
 
 
-def _open_remote(
-    model: str, options: RemoteOptions, instruction: str | None, chunks: ChunkOptions
-) -> Scorer:
-    """Open a provider's model by `PROVIDER/MODEL`; a dry run sends nothing."""
-    from rerank_cli.providers.catalogue import find_table
-    from rerank_cli.providers.keys import find_credentials
-
-    provider, _, name = model.partition("/")
-    table = find_table(provider, name)
-    if not name:
-        raise UsageError(
-            f"{provider} needs the name of a model",
-            hint=f"-m {provider}/{table['example']}, for example",
-        )
-    allowed = find_credentials(table, options.headers, dry_run=options.dry_run)
-
-    from rerank_cli.scorers.remote import DryRunScorer, open_remote  # and all that sends
-
-    scorer = open_remote(provider, name, options, allowed, instruction=instruction, chunks=chunks)
-    return DryRunScorer(scorer) if options.dry_run else scorer
-
-
 def is_remote(model: str | None) -> bool:
-    """Whether a name is a provider's: what is before the first slash, or the whole of it.
+    """Whether a model's name begins with a provider's: the part before the first slash, or all.
 
-    Raises `UsageError` for what is nearly one, and nothing else.
+    Raises `UsageError` for an unknown name that is similar to a provider's.
     """
     if model is None or model == BM25:
         return False
@@ -144,11 +129,34 @@ def is_remote(model: str | None) -> bool:
     from rerank_cli.providers.catalogue import is_provider, similar_names
 
     provider, slash, name = model.partition("/")
-    if (
-        not is_provider(provider)
-        and not os.path.exists(model)
-        and (alike := similar_names(provider))
-    ):
-        meant = " or ".join(f"{near_name}{slash}{name}" for near_name in alike)
-        raise UsageError(f"no model is called {model!r}", hint=f"did you mean {meant}?")
-    return is_provider(provider)
+    if is_provider(provider):
+        return True
+    if not os.path.exists(model) and (similar := similar_names(provider)):
+        models = " or ".join(f"{similar_name}{slash}{name}" for similar_name in similar)
+        raise UsageError(f"no model is called {model!r}", hint=f"did you mean {models}?")
+    return False
+
+
+def _open_remote(
+    model: str, options: RemoteOptions, instruction: str | None, chunks: ChunkOptions
+) -> Scorer:
+    """Open a provider's model by `PROVIDER/MODEL`, or a dry run of it."""
+    from rerank_cli.providers.catalogue import find_table
+    from rerank_cli.providers.keys import find_credentials
+
+    provider, _, name = model.partition("/")
+    table = find_table(provider, name)
+    if not name:
+        raise UsageError(
+            f"{provider} needs the name of a model",
+            hint=f"-m {provider}/{table['example']}, for example",
+        )
+    credentials = find_credentials(table, options.headers, dry_run=options.dry_run)
+
+    # Imported last: a missing key or model is reported without the HTTP client.
+    from rerank_cli.scorers.remote import DryRunScorer, open_remote
+
+    scorer = open_remote(
+        provider, name, options, credentials, instruction=instruction, chunks=chunks
+    )
+    return DryRunScorer(scorer) if options.dry_run else scorer

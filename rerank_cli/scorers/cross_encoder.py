@@ -1,9 +1,9 @@
 """Scores pairs with a cross-encoder on this machine.
 
-One thread a run, as many runs at once as there are cores; a pair that is alone has all of them. A
-score cannot depend on a pair's neighbours: dynamic int8 takes one scale from a whole batch of
-activations, and a batch would move every score in it, so that each pair has a run of its own.
-Where batches are seen to have the very scores of their pairs, short pairs of one length share one.
+Each run has one thread, and there are as many runs at once as cores; a pair that runs alone has all
+cores. A pair's score must not depend on other pairs. Dynamic int8 takes one scale from all
+activations of a batch, so that a batch would change every score in it: there each pair has its own
+run. If a model's batches are found to keep scores, short pairs of one length share a run.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,20 +23,21 @@ from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.scorers.scheduler import PieceResult, Scheduler, SchedulerJob
 from rerank_cli.scorers.tokenization import ModelTokenizer, PairTemplate, PromptTokenizer
 from rerank_cli.scorers.vocabulary_index import open_vocabulary
+from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
-# Pairs that are tokenised while others run: more than are in a batch, so that one always waits.
+# Pairs to tokenise while others run: more than are in a batch, so that one always waits.
 _MAX_PENDING_PAIRS = 512
-# Tokens of a pair for which it pays to open the graph once more.
-_LONG_TOKENS = 256
+# From this length on, opening the graph again for all cores saves time.
+_LONG_PAIR_TOKENS = 256
 
 
 def open_local(
     folder: ModelFolder, runtime: RuntimeOptions, instruction: str | None = None
 ) -> "LocalScorer":
-    """Open the model in a folder. Raises `ModelError` for one that is not a reranker.
+    """Open the model in a folder; raises `ModelError` if it is not a reranker.
 
-    A model that is asked by a prompt takes an `instruction`; of others that is a `UsageError`.
+    Only a model that has a prompt takes an `instruction`; for others it is a `UsageError`.
     """
     store = PreparedCache.default()
     if folder.prompt is not None:
@@ -46,9 +47,9 @@ def open_local(
             f"--instruction: {folder.name} takes none",
             hint="Qwen3-Reranker and its kin do, and some providers' models",
         )
-    aside = ThreadPoolExecutor(1)  # neither the graph nor the tokenizer waits for the other
-    opening = aside.submit(open_network, folder, runtime, store)
-    aside.shutdown(wait=False)
+    opener = ThreadPoolExecutor(1)  # the graph and the tokenizer are opened at the same time
+    opening = opener.submit(open_network, folder, runtime, store)
+    opener.shutdown(wait=False)
     tokenizer = ModelTokenizer(folder.tokenizer, open_vocabulary(folder.tokenizer, store))
     template = tokenizer.template()
     network = opening.result()
@@ -57,25 +58,10 @@ def open_local(
     return scorer
 
 
-def _open_causal(
-    folder: ModelFolder,
-    runtime: RuntimeOptions,
-    store: PreparedCache | None,
-    prompt: Prompt,
-    instruction: str | None,
-) -> "LocalScorer":
-    """Open a model that answers yes or no; what these are in tokens its tokenizer says."""
-    tokenizer = PromptTokenizer(ModelTokenizer(folder.tokenizer), prompt, instruction)
-    network = open_network(folder, runtime, store, tokenizer.find_answers())
-    scorer = LocalScorer(folder, network, tokenizer, tokenizer.template(), tokenizer.query_tokens)
-    scorer.notes = (*network.notes, *(store.notes if store else ()))
-    return scorer
-
-
 class LocalScorer:
-    """A cross-encoder, its tokenizer, and the threads it runs on; `open_local` makes one.
+    """A local cross-encoder with its tokenizer and its threads; `open_local` makes one.
 
-    `notes` are sentences that every user of it should read.
+    `notes` are sentences that every user of the model should read.
     """
 
     notes: Sequence[str] = ()
@@ -107,11 +93,11 @@ class LocalScorer:
         self._wide: Network | None = None
         self._widening = Lock()
         self._scheduler = Scheduler(self._scores, network.workers)
-        self._pairs = 0  # counted by a lock, as many threads may begin to score at once
+        self._pairs = 0  # how many were scored so far
         self._counting = Lock()
 
     def with_instruction(self, instruction: str) -> "LocalScorer":
-        """The same model with another instruction; raises `UsageError` where it takes none."""
+        """The same model with another instruction; raises `UsageError` if it takes none."""
         if not isinstance(self._tokenizer, PromptTokenizer):
             raise UsageError(f"{self.info.name} takes no instruction")
         other = copy(self)
@@ -122,7 +108,7 @@ class LocalScorer:
         return other
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        """Score every pair, as none costs extra to return; usage is the tokens of all sequences."""
+        """Score all pairs, whatever `keep` is; `usage` has the tokens of all sequences."""
         return wait_for_scores(self, pairs, keep)
 
     def start(
@@ -133,7 +119,7 @@ class LocalScorer:
         keep: int | None = None,
         client: object = None,
     ) -> SchedulerJob:
-        """Begin to score pairs, which are tokenised by the time it returns.
+        """Tokenise pairs, and begin to score them; see `ConcurrentScorer`.
 
         Raises `ScorerError` for a pair that is longer than the model takes.
         """
@@ -164,22 +150,22 @@ class LocalScorer:
         )
 
     def close(self) -> None:
-        """End the threads, when what they have begun is done."""
+        """End the threads, after the runs that have begun."""
         self._scheduler.close()
 
     @property
     def runtime_name(self) -> str:
-        """The runtime and what it runs on, in words."""
+        """The runtime and its device in words, as in "onnxruntime on the CPU"."""
         return self._network.runtime_name
 
     @property
     def prepared_path(self) -> Path | None:
-        """The copy of the model that was made for this machine, if that is what is run."""
+        """The copy of the model that was prepared for this machine, if that is what runs."""
         return self._network.prepared_path
 
     def account(self) -> str:
-        """What runs have taken, and whether the model was prepared for this machine."""
-        threads = f"{self._scheduler.threads} thread{'' if self._scheduler.threads == 1 else 's'}"
+        """How many pairs were scored in what time, in words, and whether the model is prepared."""
+        threads = format_count(self._scheduler.threads, "thread")
         prepared = "prepared" if self._network.prepared_path else "not prepared"
         return (
             f"{self._pairs:,} pairs on {threads} took {self._scheduler.seconds:.2f} s in all; "
@@ -187,11 +173,13 @@ class LocalScorer:
         )
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:
+        """A chunk's token ids."""
         return chunk.ids if chunk.ids is not None else self._tokenizer.encode(chunk.scored_text).ids
 
     def _scores(
         self, batch: Sequence[tuple[Sequence[int], Sequence[int]]], alone: bool
     ) -> list[float]:
+        """Score pairs of token ids in one run; `alone` says that nothing else runs or waits."""
         rows: list[TokenRow] = [
             (self._template.ids(query, passage), self._template.types(len(query), len(passage)))
             for query, passage in batch
@@ -200,11 +188,26 @@ class LocalScorer:
         return (self._choose_network(len(rows[0][0])) if alone else self._network).scores(rows)
 
     def _choose_network(self, length: int) -> Network:
-        """The model for a pair that nothing else runs beside: all cores for it, if there is one.
+        """The network for a pair of `length` tokens that runs alone: with all cores, if it is open.
 
-        It is opened for the first long pair. Scores are the same to the last bit.
+        It is opened for the first long pair. It gives exactly the same scores.
         """
         with self._widening:
-            if self._wide is None and length >= _LONG_TOKENS:
+            if self._wide is None and length >= _LONG_PAIR_TOKENS:
                 self._wide = self._network.open_wide()
         return self._wide or self._network
+
+
+def _open_causal(
+    folder: ModelFolder,
+    runtime: RuntimeOptions,
+    store: PreparedCache | None,
+    prompt: Prompt,
+    instruction: str | None,
+) -> "LocalScorer":
+    """Open a causal model, which answers yes or no; its tokenizer is needed to find the answers."""
+    tokenizer = PromptTokenizer(ModelTokenizer(folder.tokenizer), prompt, instruction)
+    network = open_network(folder, runtime, store, tokenizer.find_answers())
+    scorer = LocalScorer(folder, network, tokenizer, tokenizer.template(), tokenizer.query_tokens)
+    scorer.notes = (*network.notes, *(store.notes if store else ()))
+    return scorer

@@ -1,8 +1,8 @@
-"""Runs many small pieces of work on a few threads, shared out fairly between clients.
+"""Runs many small pieces of work on a few threads, and shares the threads fairly among clients.
 
-Of one client's jobs the first is done first, and of a job the costliest piece, so that all threads
-finish together. Between clients the one that was given least goes next. A piece that is alone is
-told so: it may have all threads' cores. Idle threads wait and cost nothing.
+The next piece is for the client that has had the least work so far. A client's jobs run in order,
+and a job's costliest piece first, so that all threads finish at about the same time. A piece that
+runs alone is told so, because it may use all cores.
 """
 
 import threading
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 
 class Piece(NamedTuple):
-    """One piece of work: its place in its job, what it costs (in any unit), and what it is of."""
+    """A piece of work: its place in its job, its cost in any unit, and what to run."""
 
     place: int
     cost: int
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
 
 
 class PieceResult(NamedTuple):
-    """A piece that was run, and what came of it."""
+    """What running a piece returned, and the piece's place in its job."""
 
     place: int
     value: Any
@@ -35,9 +35,9 @@ Receive = Callable[[PieceResult | BaseException], None]
 
 
 class Scheduler:
-    """Threads that share the work of all clients. `seconds` is what they have spent on it.
+    """Threads that do the work of all clients; `seconds` is the time they have spent on it.
 
-    `run` is given a work, and whether nothing else runs or waits just then.
+    `run` is called with what to run, and whether nothing else runs or waits at that time.
     """
 
     def __init__(self, run: Run, threads: int) -> None:
@@ -46,7 +46,7 @@ class Scheduler:
         self._run = run
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._choosing = threading.Lock()
-        # Clients with work by what they were given; of equal ones the first to come is first.
+        # A heap of clients that have work: the cost they were given so far, then their arrival.
         self._queue: list[tuple[int, int, _Client]] = []
         self._clients: dict[object, _Client] = {}
         self._arrivals = count()
@@ -56,11 +56,11 @@ class Scheduler:
     def submit(
         self, works: Sequence[Any], costs: Sequence[int], receive: Receive, client: object = None
     ) -> "SchedulerJob":
-        """Begin to run some works. `receive` is called with each that is done, in any order.
+        """Begin to run some works, and return; `costs` has a cost for each.
 
-        It is called from the scheduler's threads. If a work raises, `receive` gets the exception,
-        and what has not begun by then is not run. Jobs of one `client` (by default each job has
-        its own) are run in the order they came.
+        `receive` is called with each result, in any order, from the scheduler's threads. If a work
+        raises, `receive` gets the exception, and works that have not begun are dropped. By default
+        each job is a client of its own.
         """
         pieces = sorted(map(Piece, range(len(works)), costs, works), key=_costliest_first)
         job = SchedulerJob(self, deque(pieces), receive)
@@ -78,22 +78,22 @@ class Scheduler:
         return job
 
     def drop(self, job: "SchedulerJob") -> None:
-        """Run none of a job's pieces that have not begun."""
+        """Drop a job's pieces that have not begun."""
         with self._choosing:
             self._waiting -= len(job.waiting)
             job.waiting.clear()
 
     def close(self) -> None:
-        """End the threads, when what they have begun is done."""
+        """Drop all pieces that have not begun, and wait until the others are done."""
         self._pool.shutdown(cancel_futures=True)
 
     def _step(self) -> None:
-        """Run the piece whose turn it is; none, if the one that this step was for was dropped."""
+        """Run the next piece, if there is one: there are as many steps as submitted pieces."""
         with self._choosing:
-            chosen = self._choose()
-            if chosen is None:
+            choice = self._choose()
+            if choice is None:  # pieces were dropped
                 return
-            job, piece = chosen
+            job, piece = choice
             alone = not self._running and not self._waiting
             self._running += 1
         began = time.perf_counter()
@@ -101,7 +101,7 @@ class Scheduler:
             result: PieceResult | BaseException = PieceResult(
                 piece.place, self._run(piece.work, alone)
             )
-        except BaseException as error:  # noqa: BLE001 - whoever receives it raises it
+        except BaseException as error:  # noqa: BLE001 - the receiver raises it
             result = error
         spent = time.perf_counter() - began
         with self._choosing:
@@ -112,7 +112,7 @@ class Scheduler:
         job.receive(result)
 
     def _choose(self) -> "tuple[SchedulerJob, Piece] | None":
-        """Take the next piece of the client that was given least."""
+        """Take the next piece of the client that was given the least work."""
         while self._queue:
             given, arrival, client = self._queue[0]
             while client.jobs and not client.jobs[0].waiting:
@@ -138,7 +138,7 @@ class _Client:
 
 
 class SchedulerJob:
-    """Works that were submitted together; `waiting` are those that have not begun."""
+    """Works that were submitted together; `waiting` has those that have not begun."""
 
     def __init__(self, scheduler: Scheduler, waiting: deque[Piece], receive: Receive) -> None:
         self.waiting = waiting
@@ -146,7 +146,7 @@ class SchedulerJob:
         self._scheduler = scheduler
 
     def cancel(self) -> None:
-        """Run none of those that have not begun; may be called from any thread."""
+        """Drop the works that have not begun; may be called from any thread."""
         self._scheduler.drop(self)
 
 

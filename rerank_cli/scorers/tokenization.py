@@ -1,6 +1,6 @@
-"""Text to a cross-encoder's tokens: a wrapped tokenizer, and how a pair is put together.
+"""Converts texts to a model's token ids, and joins a query and a passage into one sequence.
 
-Adds nothing to what the model's own tokenizer.json says.
+A cross-encoder's pairs are joined as its tokenizer.json says, and a causal model's by its prompt.
 """
 
 import threading
@@ -18,11 +18,13 @@ from rerank_cli.scorers.vocabulary_index import MAX_PARTS, Vocabulary
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Tokens
 
+_SPACE = " "  # between the prompt and the passage
+
 
 class ModelTokenizer:
-    """A tokenizer.json, with the truncation and padding that it may carry switched off.
+    """A model's tokenizer.json, without the truncation and padding that it may define.
 
-    With a `vocabulary`, all of the file is read only when there is much to tokenise.
+    With a `vocabulary`, the whole file is read only if there is much text.
     """
 
     def __init__(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
@@ -34,7 +36,7 @@ class ModelTokenizer:
 
     def encode(self, text: str) -> Tokens:
         text = encodable(text)
-        vocabulary = self._vocabulary  # which another thread may drop meanwhile
+        vocabulary = self._vocabulary  # another thread may set it to None at any time
         if vocabulary is not None:
             if vocabulary.lookups < MAX_PARTS:
                 return vocabulary.encode(text)
@@ -48,34 +50,38 @@ class ModelTokenizer:
         return len(self.encode(text).ids)
 
     def encode_query(self, text: str) -> Sequence[int]:
-        """The tokens of a query, as they stand before a passage."""
+        """The token ids of a query, without special tokens."""
         return self.encode(text).ids
 
     def encode_with_specials(self, text: str) -> Sequence[int]:
-        """The tokens of a text of ours, whose special tokens are such."""
-        whole = self._tokenizer
+        """The token ids of a text in which the names of special tokens mean these tokens.
+
+        This is for prompts, never for the texts of users.
+        """
+        tokenizer = self._tokenizer
         with self._reading:
-            whole.encode_special_tokens = False
+            tokenizer.encode_special_tokens = False
             try:
-                return whole.encode(text, add_special_tokens=False).ids
+                return tokenizer.encode(text, add_special_tokens=False).ids
             finally:
-                whole.encode_special_tokens = True
+                tokenizer.encode_special_tokens = True
 
     @cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
+        """The whole tokenizer; raises `ModelError`."""
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(self._path))
-        except Exception as error:  # the library raises nothing more precise
+        except Exception as error:  # the library has no exceptions of its own
             raise ModelError(f"{self._path}: not a tokenizer: {error}") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        # A document that says [SEP] says so, and ends nothing.
+        # The text "[SEP]" in a document is text, and not the special token.
         tokenizer.encode_special_tokens = True
         return tokenizer
 
     def template(self) -> "PairTemplate":
-        """Learn how a pair is joined, from a pair that the tokenizer joins."""
-        # Special tokens are the post-processor's business, whatever pieces there are.
+        """Find out how a pair is joined, by joining one; raises `ModelError`."""
+        # The post-processor adds the special tokens, so that a part of the vocabulary is enough.
         tokenizer = (
             self._tokenizer
             if self._vocabulary is None
@@ -107,9 +113,63 @@ class ModelTokenizer:
         )
 
 
+class PromptTokenizer:
+    """The tokenizer of a causal model, whose passages follow a prompt with the query.
+
+    `instruction` replaces the prompt's own.
+    """
+
+    def __init__(self, tokenizer: ModelTokenizer, prompt: Prompt, instruction: str | None) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._instruction = instruction or prompt.instruction
+
+    def with_instruction(self, instruction: str) -> "PromptTokenizer":
+        """The same tokenizer and prompt with another instruction."""
+        return PromptTokenizer(self._tokenizer, self._prompt, instruction)
+
+    def encode(self, text: str) -> Tokens:
+        ids, spans = self._tokenizer.encode(_SPACE + text)
+        return Tokens(ids, [(max(0, start - 1), max(0, end - 1)) for start, end in spans])
+
+    def count(self, text: str) -> int:
+        return self._tokenizer.count(_SPACE + text)
+
+    def encode_query(self, text: str) -> Sequence[int]:
+        """The token ids of the prompt's part with the instruction and the query."""
+        prompt = self._prompt.query.replace("{instruction}", self._instruction)
+        return self._tokenizer.encode(prompt.replace("{query}", text)).ids
+
+    def template(self) -> "PairTemplate":
+        """The parts of the prompt before the query's and after the passage."""
+        return PairTemplate.without_types(
+            self._tokenizer.encode_with_specials(self._prompt.before),
+            (),
+            self._tokenizer.encode_with_specials(self._prompt.after),
+        )
+
+    def query_tokens(self, text: str) -> int:
+        """How many tokens a query has, with the instruction and the words of the prompt."""
+        return len(self.encode_query(text))
+
+    def find_answers(self) -> AnswerTokens:
+        """Find the tokens of the answers yes and no; raises `ModelError`."""
+        return AnswerTokens(
+            self._answer_token(self._prompt.yes), self._answer_token(self._prompt.no)
+        )
+
+    def _answer_token(self, text: str) -> int:
+        ids = self._tokenizer.encode(text).ids
+        if len(ids) != 1:
+            raise ModelError(
+                f"the tokenizer has no one token for {text!r}, which the model answers"
+            )
+        return ids[0]
+
+
 @dataclass(frozen=True, slots=True)
 class PairTemplate:
-    """The special tokens around a query and a passage, and the token types of each part."""
+    """The special tokens around a query and a passage, and the token types of all parts."""
 
     before: Sequence[int]
     between: Sequence[int]
@@ -130,9 +190,11 @@ class PairTemplate:
 
     @property
     def specials(self) -> int:
+        """How many special tokens a pair has."""
         return len(self.before) + len(self.between) + len(self.after)
 
     def ids(self, query: Sequence[int], passage: Sequence[int]) -> list[int]:
+        """The token ids of a pair, from those of its query and its passage."""
         return [*self.before, *query, *self.between, *passage, *self.after]
 
     def types(self, query: int, passage: int) -> list[int]:
@@ -144,57 +206,3 @@ class PairTemplate:
             *[self.passage_type] * passage,
             *self.types_after,
         ]
-
-
-_SPACE = " "  # between the prompt and the passage
-
-
-class PromptTokenizer:
-    """A tokenizer for passages that follow a prompt with an instruction and a query in it."""
-
-    def __init__(self, plain: ModelTokenizer, prompt: Prompt, instruction: str | None) -> None:
-        self._tokenizer = plain
-        self._prompt = prompt
-        self._instruction = instruction or prompt.instruction
-
-    def with_instruction(self, instruction: str) -> "PromptTokenizer":
-        """The same with another instruction."""
-        return PromptTokenizer(self._tokenizer, self._prompt, instruction)
-
-    def encode(self, text: str) -> Tokens:
-        ids, spans = self._tokenizer.encode(_SPACE + text)
-        return Tokens(ids, [(max(0, start - 1), max(0, end - 1)) for start, end in spans])
-
-    def count(self, text: str) -> int:
-        return self._tokenizer.count(_SPACE + text)
-
-    def encode_query(self, text: str) -> Sequence[int]:
-        """The tokens of the instruction, the query, and the words of the prompt beside them."""
-        told = self._prompt.query.replace("{instruction}", self._instruction)
-        return self._tokenizer.encode(told.replace("{query}", text)).ids
-
-    def template(self) -> PairTemplate:
-        """The prompt before the query and after the passage."""
-        return PairTemplate.without_types(
-            self._tokenizer.encode_with_specials(self._prompt.before),
-            (),
-            self._tokenizer.encode_with_specials(self._prompt.after),
-        )
-
-    def query_tokens(self, text: str) -> int:
-        """How many tokens a query has with the instruction and the words beside it."""
-        return len(self.encode_query(text))
-
-    def find_answers(self) -> AnswerTokens:
-        """Find the tokens of the answers; raises `ModelError`."""
-        return AnswerTokens(
-            self._answer_token(self._prompt.yes), self._answer_token(self._prompt.no)
-        )
-
-    def _answer_token(self, text: str) -> int:
-        ids = self._tokenizer.encode(text).ids
-        if len(ids) != 1:
-            raise ModelError(
-                f"the tokenizer has no one token for {text!r}, which the model answers"
-            )
-        return ids[0]

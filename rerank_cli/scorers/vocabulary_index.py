@@ -1,10 +1,10 @@
-"""Large Unigram vocabularies by the piece: a short text is tokenised without reading all of one.
+"""Tokenises short texts with a large Unigram vocabulary without loading all of it.
 
-To read the 250,002 pieces of an XLM-RoBERTa tokenizer takes longer than to score ten documents, and
-a text's tokens depend on no other pieces than those that are parts of it. These are looked up in
-an index, once made of the tokenizer.json and mapped into memory, and a tokenizer of them alone is
-given the text: it splits it as the whole one does, for the best segmentation (Kudo 2018) is sought
-among the same candidates.
+Loading the 250,002 pieces of an XLM-RoBERTa tokenizer takes longer than scoring ten documents. But
+a text's tokens depend only on the pieces that are parts of the text. An index of the pieces is made
+once from tokenizer.json, and mapped into memory. To split a text, its parts are looked up in the
+index, and a tokenizer is made of the pieces found. It gives the same tokens as the whole one,
+because it chooses the best segmentation (Kudo 2018) among the same candidates.
 """
 
 import json
@@ -22,19 +22,172 @@ import tokenizers
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.types import Tokens
 
-# So many parts of texts are looked up: for more, all pieces are read in as much time.
+# Looking up more parts of texts would take longer than loading all pieces.
 MAX_PARTS = 200_000
 _RECIPE = "vocabulary 1"
-_MIN_FILE_BYTES = 4_000_000  # bytes: smaller ones are read at once
-_MIN_PIECES = 50_000  # pieces; fewer are read as fast as they are looked up
+_MIN_FILE_BYTES = 4_000_000  # smaller files are loaded fast enough
+_MIN_PIECES = 50_000  # fewer are loaded as fast as they are looked up
 _SKELETON_FILE = "skeleton.json"
 _UNKNOWN_PIECE = "<unk>"
 
 
-def can_be_indexed(content: Any) -> bool:
-    """Whether a tokenizer.json has such a vocabulary, and nothing besides that splits texts.
+class Vocabulary:
+    """An index that `make_index` wrote; `lookups` counts the parts of texts looked up so far."""
 
-    Its own added tokens are all special ones, which in a text are text like any other.
+    def __init__(self, folder: Path) -> None:
+        saved = json.loads((folder / _SKELETON_FILE).read_bytes())
+        about = saved["about"]
+        self.is_usable: bool = about["worth"]
+        self.lookups = 0
+        self._counting = Lock()
+        if not self.is_usable:
+            return
+        self._skeleton = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
+        self._unknown: int = about["unknown"]
+        self._always: Sequence[int] = about["always"]
+        self._longest: int = about["longest"]
+        self._byte_fallback: bool = about["byte_fallback"]
+        self._hashes = _map_array(folder / "hashes.npy")
+        self._ids = _map_array(folder / "places.npy")  # in the order of their hashes
+        # Reading a number of a memoryview takes a fifth of the time of one of an array.
+        self._ends = _map_array(folder / "ends.npy").data
+        self._scores = _map_array(folder / "scores.npy").data
+        with (folder / "pieces.bin").open("rb") as stream:
+            self._pieces = mmap(stream.fileno(), 0, access=ACCESS_READ)
+        self._word_pieces: dict[str, Sequence[int]] = {}  # the ids of the pieces in each word
+        self._entries: dict[int, tuple[str, float]] = {}  # pieces and their scores, by id
+
+    def encode(self, text: str) -> Tokens:
+        """Split a text into tokens; their ids are those of the whole vocabulary."""
+        tokenizer, ids = self.tokenizer_for(text)
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        return Tokens([ids[token] for token in encoding.ids], encoding.offsets)
+
+    def tokenizer_for(self, text: str) -> tuple[tokenizers.Tokenizer, Sequence[int]]:
+        """A tokenizer of a text's pieces only, and the ids of these in the whole vocabulary."""
+        words = self._words(text)
+        self._look_up(words)
+        found = set(self._always)
+        for word in words:
+            found.update(self._word_pieces[word])
+        ids = sorted(found)
+        model = tokenizers.models.Unigram(
+            [self._entry(piece_id) for piece_id in ids],
+            unk_id=ids.index(self._unknown),
+            byte_fallback=self._byte_fallback,
+        )
+        tokenizer = tokenizers.Tokenizer(model)
+        for part in ("normalizer", "pre_tokenizer", "post_processor"):
+            if (value := getattr(self._skeleton, part)) is not None:
+                setattr(tokenizer, part, value)
+        tokenizer.encode_special_tokens = True
+        return tokenizer, ids
+
+    def _words(self, text: str) -> set[str]:
+        """The words that the tokenizer splits separately, after it has normalised the text."""
+        normalizer, splitter = self._skeleton.normalizer, self._skeleton.pre_tokenizer
+        normal = normalizer.normalize_str(text) if normalizer is not None else text
+        if splitter is None:
+            return {normal}
+        return {word for word, _ in splitter.pre_tokenize_str(normal)}
+
+    def _look_up(self, words: Iterable[str]) -> None:
+        """Find and remember the pieces inside new words."""
+        parts = {word: self._parts(word) for word in words if word not in self._word_pieces}
+        unique = list(set(chain.from_iterable(parts.values())))
+        with self._counting:
+            self.lookups += len(unique)
+        ids = self._find_ids(unique)
+        for word, own in parts.items():
+            self._word_pieces[word] = [ids[part] for part in own if part in ids]
+
+    def _parts(self, word: str) -> Sequence[str]:
+        """All parts of a word that are short enough to be pieces."""
+        length, longest = len(word), self._longest
+        return [
+            word[start:end]
+            for start in range(length)
+            for end in range(start + 1, min(length, start + longest) + 1)
+        ]
+
+    def _find_ids(self, parts: Sequence[str]) -> dict[str, int]:
+        """Find the ids of the parts that are pieces, by their hashes and then by their bytes."""
+        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+        hashes = np.fromiter(map(crc32, encoded), np.uint32, len(encoded))
+        starts = np.searchsorted(self._hashes, hashes)
+        ends = np.searchsorted(self._hashes, hashes, side="right")
+        ids = {}
+        for number in np.flatnonzero(starts < ends).tolist():
+            for candidate in self._ids[starts[number] : ends[number]].tolist():
+                if self._piece(candidate) == encoded[number]:
+                    ids[parts[number]] = candidate
+        return ids
+
+    def _entry(self, piece_id: int) -> tuple[str, float]:
+        """A piece and its score."""
+        if (entry := self._entries.get(piece_id)) is None:
+            text = self._piece(piece_id).decode("utf-8", "surrogatepass")
+            entry = self._entries[piece_id] = (text, self._scores[piece_id])
+        return entry
+
+    def _piece(self, piece_id: int) -> bytes:
+        start = self._ends[piece_id - 1] if piece_id else 0
+        return self._pieces[start : self._ends[piece_id]]
+
+
+def open_vocabulary(path: Path, store: PreparedCache | None) -> Vocabulary | None:
+    """Open the index of a tokenizer.json, or make it; None if there is no gain or no index."""
+    if store is None or path.stat().st_size < _MIN_FILE_BYTES:
+        return None
+    try:
+        folder = store.prepare(path, _RECIPE, lambda making: make_index(path, making))
+        vocabulary = Vocabulary(folder)
+    except (PreparationError, OSError, ValueError, LookupError, TypeError):
+        return None  # if the file is wrong, loading all of it will raise the error
+    return vocabulary if vocabulary.is_usable else None
+
+
+def make_index(source: Path, folder: Path) -> None:
+    """Write the index of a tokenizer.json into a folder; an empty one if it cannot be indexed."""
+    content = json.loads(source.read_bytes())
+    is_usable = _can_be_indexed(content)
+    model = content["model"] if is_usable else {"vocab": []}
+    vocabulary = model["vocab"]
+    # The arrays are in the order of ids, but hashes and places (ids) in the order of hashes.
+    pieces = [piece.encode("utf-8", "surrogatepass") for piece, _ in vocabulary]
+    scores = np.array([score for _, score in vocabulary], np.float64)
+    hashes = np.array([crc32(piece) for piece in pieces], np.uint32)
+    order = np.argsort(hashes, kind="stable")
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    np.save(folder / "hashes.npy", hashes[order])
+    np.save(folder / "places.npy", order.astype(np.int32))
+    np.save(folder / "ends.npy", ends)
+    np.save(folder / "scores.npy", scores)
+    (folder / "pieces.bin").write_bytes(b"".join(pieces))
+    about: dict[str, Any] = {"worth": is_usable}
+    if is_usable:
+        unknown = int(model["unk_id"])
+        # The tokenizer derives the score of unknown text from the lowest score of all pieces.
+        always = {unknown, int(scores.argmin())}
+        if model.get("byte_fallback"):
+            always |= {number for number, piece in enumerate(pieces) if _is_byte(piece)}
+        about |= {
+            "unknown": unknown,
+            "always": sorted(always),
+            "longest": max(len(piece) for piece, _ in vocabulary),
+            "byte_fallback": bool(model.get("byte_fallback")),
+        }
+        content |= {"added_tokens": [], "truncation": None, "padding": None}
+        content["model"] = {**model, "vocab": [[_UNKNOWN_PIECE, 0.0]], "unk_id": 0}
+    (folder / _SKELETON_FILE).write_text(
+        json.dumps({"about": about, "tokenizer": content if is_usable else None}), encoding="utf-8"
+    )
+
+
+def _can_be_indexed(content: Any) -> bool:
+    """Whether a tokenizer.json has a large Unigram vocabulary, and nothing else that splits texts.
+
+    Its added tokens must all be special ones: in a text, these are ordinary text.
     """
     model = content.get("model") if isinstance(content, dict) else None
     return (
@@ -46,160 +199,12 @@ def can_be_indexed(content: Any) -> bool:
     )
 
 
-def make_index(source: Path, folder: Path) -> None:
-    """Make a tokenizer.json's index; of one that is not worth it, an empty one."""
-    content = json.loads(source.read_bytes())
-    worth = can_be_indexed(content)
-    model = content["model"] if worth else {"vocab": []}
-    vocabulary = model["vocab"]
-    pieces = [piece.encode("utf-8", "surrogatepass") for piece, _ in vocabulary]
-    scores = np.array([score for _, score in vocabulary], np.float64)
-    hashes = np.array([crc32(piece) for piece in pieces], np.uint32)
-    order = np.argsort(hashes, kind="stable")
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    np.save(folder / "hashes.npy", hashes[order])
-    np.save(folder / "places.npy", order.astype(np.int32))
-    np.save(folder / "ends.npy", ends)
-    np.save(folder / "scores.npy", scores)
-    (folder / "pieces.bin").write_bytes(b"".join(pieces))
-    about: dict[str, Any] = {"worth": worth}
-    if worth:
-        unknown = int(model["unk_id"])
-        # The score of what is unknown is made of the least one there is.
-        always = {unknown, int(scores.argmin())}
-        if model.get("byte_fallback"):
-            always |= {n for n, piece in enumerate(pieces) if _is_byte(piece)}
-        about |= {
-            "unknown": unknown,
-            "always": sorted(always),
-            "longest": max(len(piece) for piece, _ in vocabulary),
-            "byte_fallback": bool(model.get("byte_fallback")),
-        }
-        content |= {"added_tokens": [], "truncation": None, "padding": None}
-        content["model"] = {**model, "vocab": [[_UNKNOWN_PIECE, 0.0]], "unk_id": 0}
-    (folder / _SKELETON_FILE).write_text(
-        json.dumps({"about": about, "tokenizer": content if worth else None}), encoding="utf-8"
-    )
-
-
-class Vocabulary:
-    """An index that `make_index` made. `looked_up` counts the parts of texts that were sought."""
-
-    def __init__(self, folder: Path) -> None:
-        saved = json.loads((folder / _SKELETON_FILE).read_bytes())
-        about = saved["about"]
-        self.is_usable: bool = about["worth"]
-        self.lookups = 0
-        self._counting = Lock()
-        if not self.is_usable:
-            return
-        self.skeleton = tokenizers.Tokenizer.from_str(json.dumps(saved["tokenizer"]))
-        self._unknown: int = about["unknown"]
-        self._always: Sequence[int] = about["always"]
-        self._longest: int = about["longest"]
-        self._byte_fallback: bool = about["byte_fallback"]
-        self._hashes = _map_array(folder / "hashes.npy")
-        self._places = _map_array(folder / "places.npy")
-        # A memoryview's numbers cost a fifth of what an array's do.
-        self._ends = _map_array(folder / "ends.npy").data
-        self._scores = _map_array(folder / "scores.npy").data
-        with (folder / "pieces.bin").open("rb") as stream:
-            self._pieces = mmap(stream.fileno(), 0, access=ACCESS_READ)
-        self._word_pieces: dict[str, Sequence[int]] = {}  # the pieces of words
-        self._entries: dict[int, tuple[str, float]] = {}  # pieces and their scores
-
-    def encode(self, text: str) -> Tokens:
-        """Split a text into tokens, with their ids in the whole vocabulary."""
-        tokenizer, ids = self.tokenizer_for(text)
-        encoding = tokenizer.encode(text, add_special_tokens=False)
-        return Tokens([ids[place] for place in encoding.ids], encoding.offsets)
-
-    def tokenizer_for(self, text: str) -> tuple[tokenizers.Tokenizer, Sequence[int]]:
-        """A tokenizer with a text's pieces alone, and the ids of these in the whole vocabulary."""
-        words = self._words(text)
-        self._look_up(words)
-        found = set(self._always)
-        for word in words:
-            found.update(self._word_pieces[word])
-        ids = sorted(found)
-        model = tokenizers.models.Unigram(
-            [self._entry(place) for place in ids],
-            unk_id=ids.index(self._unknown),
-            byte_fallback=self._byte_fallback,
-        )
-        tokenizer = tokenizers.Tokenizer(model)
-        for part in ("normalizer", "pre_tokenizer", "post_processor"):
-            if (value := getattr(self.skeleton, part)) is not None:
-                setattr(tokenizer, part, value)
-        tokenizer.encode_special_tokens = True
-        return tokenizer, ids
-
-    def _words(self, text: str) -> set[str]:
-        """What is split by itself, as the tokenizer's own first steps have it."""
-        normalizer, splitter = self.skeleton.normalizer, self.skeleton.pre_tokenizer
-        normal = normalizer.normalize_str(text) if normalizer is not None else text
-        if splitter is None:
-            return {normal}
-        return {word for word, _ in splitter.pre_tokenize_str(normal)}
-
-    def _look_up(self, words: Iterable[str]) -> None:
-        """Find the pieces within words that were not seen before."""
-        parts = {word: self._parts(word) for word in words if word not in self._word_pieces}
-        sought = list(set(chain.from_iterable(parts.values())))
-        with self._counting:
-            self.lookups += len(sought)
-        places = self._find_places(sought)
-        for word, own in parts.items():
-            self._word_pieces[word] = [places[part] for part in own if part in places]
-
-    def _parts(self, word: str) -> Sequence[str]:
-        length, longest = len(word), self._longest
-        return [
-            word[start:end]
-            for start in range(length)
-            for end in range(start + 1, min(length, start + longest) + 1)
-        ]
-
-    def _find_places(self, parts: Sequence[str]) -> dict[str, int]:
-        """The ids of those that are pieces: equal by their hash, and then by their bytes."""
-        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-        hashes = np.fromiter(map(crc32, encoded), np.uint32, len(encoded))
-        starts = np.searchsorted(self._hashes, hashes)
-        ends = np.searchsorted(self._hashes, hashes, side="right")
-        places = {}
-        for number in np.flatnonzero(starts < ends).tolist():
-            for candidate in self._places[starts[number] : ends[number]].tolist():
-                if self._piece(candidate) == encoded[number]:
-                    places[parts[number]] = candidate
-        return places
-
-    def _entry(self, place: int) -> tuple[str, float]:
-        if (entry := self._entries.get(place)) is None:
-            text = self._piece(place).decode("utf-8", "surrogatepass")
-            entry = self._entries[place] = (text, self._scores[place])
-        return entry
-
-    def _piece(self, place: int) -> bytes:
-        start = self._ends[place - 1] if place else 0
-        return self._pieces[start : self._ends[place]]
-
-
-def open_vocabulary(path: Path, store: PreparedCache | None) -> Vocabulary | None:
-    """Open a tokenizer.json's index, made if need be; None where there is nothing to gain by it."""
-    if store is None or path.stat().st_size < _MIN_FILE_BYTES:
-        return None
-    try:
-        folder = store.prepare(path, _RECIPE, lambda making: make_index(path, making))
-        vocabulary = Vocabulary(folder)
-    except (PreparationError, OSError, ValueError, LookupError, TypeError):
-        return None  # what is wrong with the file is told by who reads all of it
-    return vocabulary if vocabulary.is_usable else None
-
-
 def _map_array(path: Path) -> np.ndarray[Any, Any]:
-    mapped: np.ndarray[Any, Any] = np.load(path, mmap_mode="r").view(np.ndarray)
-    return mapped
+    """Map an array into memory, as a plain `ndarray`: a `memmap` is slower to index."""
+    array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r").view(np.ndarray)
+    return array
 
 
 def _is_byte(piece: bytes) -> bool:
+    """Whether a piece stands for one byte, as `<0x0A>` does."""
     return len(piece) == len("<0x00>") and piece.startswith(b"<0x") and piece.endswith(b">")

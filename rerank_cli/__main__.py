@@ -1,6 +1,7 @@
-"""Where the command `rerank` and `python -m rerank_cli` begin.
+"""The start of `rerank` and of `python -m rerank_cli`.
 
-Sets what Ctrl-C and its like do, and imports the command line only then.
+It sets what Ctrl-C and other signals do, and only then imports the command line: they work while it
+imports too.
 """
 
 import gc
@@ -9,20 +10,21 @@ import signal
 import sys
 from types import FrameType
 
-_OBJECTS = 50_000  # made since the garbage was last looked for
+_GC_OBJECTS = 50_000  # that are made between two collections
 _SWITCH_SECONDS = 0.0002
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C leaves at once, whatever is being imported, read or scored."""
+    """Run the command line. Ctrl-C ends it at once, also while it imports, reads or scores."""
     signal.signal(signal.SIGINT, _leave)
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it
+        # nohup has SIGHUP ignored, and so it stays.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _leave)
-    # What is imported stays: to look for garbage in it is a fiftieth of a short run.
-    gc.set_threshold(_OBJECTS)
-    # A thread with a score to give waits for the one that reads: up to 5 ms, if not told otherwise.
+    # Imported modules are no garbage, and to look for some takes a fiftieth of a short run.
+    gc.set_threshold(_GC_OBJECTS)
+    # By default a thread that has a score waits up to 5 ms for the one that reads.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
     from rerank_cli.cli.app import main as run_command_line
@@ -31,13 +33,13 @@ def main() -> None:
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    files = sys.modules.get("rerank_cli.atomic_files")  # there may have been no time to import it
+    files = sys.modules.get("rerank_cli.atomic_files")  # None if it is not imported yet
     if clean_up := getattr(files, "clean_up", None):
         clean_up()
     if number == signal.SIGINT:
-        os._exit(130)  # an exception would be lost in C code: onnxruntime's import makes it its own
+        os._exit(130)  # C code would swallow an exception, as onnxruntime's import does
     signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)  # whoever started us is told how this ended
+    os.kill(os.getpid(), number)  # the parent process learns that the signal ended this one
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Writes files and folders whole or not at all: whoever reads one sees the old content or the new.
+"""Writes files and folders whole or not at all: a reader sees the old content or the new.
 
-Follows links and keeps the mode of what it replaces. Nothing can take the place of a device, a pipe
-or a stream that is open: `OutputFile` writes those as streams.
+A new file has a temporary name until it is whole; then it replaces the old one. Links are followed,
+and the mode of a replaced file stays. A device, a pipe or an open stream cannot be replaced:
+`OutputFile` writes these as streams.
 """
 
 import errno
@@ -19,13 +20,16 @@ from rerank_cli.terminal import STDOUT, Terminal, write_all
 
 _NEW_MODE = 0o666  # less the umask, as for every file
 _FOLDER_MODE = 0o700  # as the XDG specification says
+_OPEN_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR_FOLDERS = ("/dev/fd", "/proc/self/fd")
+_MAX_DESCRIPTOR_DIGITS = 9  # what fits in C's int
 
 _clean_ups: list[Callable[[], None]] = []
 
 
 @contextmanager
 def clean_up_on_signal(action: Callable[[], None]) -> Iterator[None]:
-    """Run an action if Ctrl-C ends the process in the block: os._exit skips finally blocks."""
+    """Run an action if a signal ends the process in the block: os._exit skips finally blocks."""
     _clean_ups.append(action)
     try:
         yield
@@ -34,17 +38,17 @@ def clean_up_on_signal(action: Callable[[], None]) -> Iterator[None]:
 
 
 def clean_up() -> None:
-    """Run the actions of all blocks that are open, the innermost first.
+    """Run the actions of all open blocks, the innermost first.
 
-    For the handler of a signal, before it ends the process.
+    A signal's handler calls this before it ends the process.
     """
     for action in reversed(_clean_ups):
-        with suppress(Exception):  # the process ends, and the others are to run too
+        with suppress(Exception):  # the process ends, and the other actions must run too
             action()
 
 
 def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Write a file, in a folder that is made if need be; raises `OutputError`.
+    """Write a file, and make its folder if there is none; raises `OutputError`.
 
     `mode` is that of `atomic_write`.
     """
@@ -58,55 +62,55 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
 
 @contextmanager
 def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
-    """Fill a new file, which takes a path's place when the block ends without an error.
+    """Write a new file, which replaces the one at a path if the block ends without an error.
 
-    With a `mode` the file has exactly that from its first moment on, whatever the old one's was.
-    Raises `OSError`.
+    With `mode` the file has exactly that mode from the first moment on; without it, that of the
+    file that it replaces. Raises `OSError`.
     """
     target = Path(os.path.realpath(path))
     old_mode = target.stat().st_mode if target.exists() else None
     if old_mode is not None and not stat.S_ISREG(old_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    beside = target.with_name(f".rerank-{os.getpid()}-{os.urandom(8).hex()}")
-    with clean_up_on_signal(lambda: _remove(beside)):
+    new_path = target.with_name(f".rerank-{os.getpid()}-{os.urandom(8).hex()}")
+    with clean_up_on_signal(lambda: _remove(new_path)):
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode or _NEW_MODE)
+            descriptor = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode or _NEW_MODE)
             with open(descriptor, "wb") as stream:
                 if mode is None and old_mode is not None:
-                    beside.chmod(stat.S_IMODE(old_mode))
+                    new_path.chmod(stat.S_IMODE(old_mode))
                 yield stream
                 sync_stream(stream)
-            beside.replace(target)
+            new_path.replace(target)
         finally:
-            _remove(beside)
+            _remove(new_path)
 
 
-def publish_file(made: Path, target: Path) -> None:
-    """Have a file take a path's place, once it is on the disk; raises `OSError`."""
-    sync(made)
-    made.replace(target)
+def publish_file(new: Path, target: Path) -> None:
+    """Move a file to a path once it is on the disk, and replace the one there; raises `OSError`."""
+    sync(new)
+    new.replace(target)
 
 
-def publish_folder(made: Path, target: Path, *, aside: Path | None = None) -> None:
-    """Have a folder take a path's place by one rename, once all of it is on the disk.
+def publish_folder(new: Path, target: Path, *, aside: Path | None = None) -> None:
+    """Move a folder to a path by one rename, once all of it is on the disk.
 
-    A folder that is there already moves to `aside`, and is removed. Raises `OSError`.
+    A folder at the path is moved to `aside` before, and then removed. Raises `OSError`.
     """
-    for path in made.rglob("*"):
+    for path in new.rglob("*"):
         sync(path)
-    sync(made)
+    sync(new)
     if aside is not None and target.exists():
         target.rename(aside)
-    made.rename(target)
+    new.rename(target)
     sync(target.parent)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_folder(folder: Path, *, aside: Path) -> None:
-    """Move a folder to `aside` by one rename and remove it there, which takes longer.
+    """Remove a folder, if there is one: move it to `aside` by one rename, and remove it there.
 
-    Does nothing where there is none; raises `OSError`.
+    Raises `OSError`.
     """
     if folder.exists():
         folder.rename(aside)
@@ -114,8 +118,8 @@ def remove_folder(folder: Path, *, aside: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder on the disk, where the system can do that; raises `OSError`."""
-    is_windows = os.name == "nt"  # which syncs no folder, and no file that is open for reading
+    """Wait until a file or folder is on the disk, if the system can do that; raises `OSError`."""
+    is_windows = os.name == "nt"  # it syncs no folder, and no file that is open for reading
     if is_windows and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
@@ -127,33 +131,24 @@ def sync(path: Path) -> None:
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """The hash of a file's content, in hexadecimal; raises `OSError`."""
-    import hashlib  # 2 ms, which a start that hashes nothing saves
+    import hashlib  # it takes 2 ms, and most runs do not need it
 
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def sync_stream(stream: BinaryIO) -> None:
-    """Have all that was written to an open file on the disk; raises `OSError`."""
+    """Wait until all that was written to an open file is on the disk; raises `OSError`."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
-
-
-_OPEN_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
-_DESCRIPTOR_FOLDERS = ("/dev/fd", "/proc/self/fd")
-
-
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file that an option names for results, `-` being standard output.
+    """The file that an option names for results; `-` is standard output.
 
-    It may be one of those that are read. Devices, pipes and streams that are open already are
-    written as streams.
+    It may be a file that is read in the same run. Devices, pipes and open streams are written as
+    streams.
     """
 
     path: str
@@ -164,7 +159,7 @@ class OutputFile:
 
     @property
     def is_stream(self) -> bool:
-        """Whether there is nothing to replace, and nothing to go on in later.
+        """Whether it is a stream, a device or a pipe, which cannot be replaced or continued.
 
         Raises `OutputError`.
         """
@@ -174,7 +169,7 @@ class OutputFile:
         return mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
     def check(self, *, may_be_folder: bool = False) -> None:
-        """Find what cannot be written before anything is scored; raises `OutputError`."""
+        """Raise `OutputError` if it cannot be written. To call before anything is scored."""
         if self.is_stdout:
             return
         if not self.path:
@@ -183,7 +178,7 @@ class OutputFile:
         is_folder = mode is not None and stat.S_ISDIR(mode)
         if (is_folder or self.path.endswith(os.sep)) and not may_be_folder:
             raise OutputError(f"{self.path}: is a directory", hint="name a file in it")
-        if self._descriptor is not None:  # it is open, whoever may open it
+        if self._descriptor is not None:  # it is open: its permissions do not matter
             return
         if mode is not None and not os.access(self.path, os.W_OK):
             raise OutputError(f"{self.path}: Permission denied")
@@ -196,9 +191,9 @@ class OutputFile:
             raise OutputError(f"{self.path}: nothing can be written in {folder}: Permission denied")
 
     def write(self, pieces: Iterable[bytes], terminal: Terminal) -> None:
-        """Write the results: all of them, or an error and the file as it was.
+        """Write the results: all of them, or none, and the file stays as it was.
 
-        Raises `OutputError`, and `PipeClosed` where whoever reads a pipe wants no more.
+        Raises `OutputError`, and `PipeClosed` if the reader of a pipe has closed it.
         """
         if self.is_stdout:
             terminal.write(pieces)
@@ -213,11 +208,11 @@ class OutputFile:
             raise self._failure(error) from error
 
     def open_stream(self) -> BinaryIO:
-        """Open a device, a pipe, or once more a stream that is open; raises `OutputError`."""
+        """Open a device or a pipe, or an open stream once more; raises `OutputError`."""
         descriptor = self._descriptor
         try:
-            # By its name a stream would get a position of its own, and a socket could not be
-            # opened.
+            # Opened by its name, a stream would have a position of its own. A socket cannot be
+            # opened by its name.
             return open(self.path, "ab") if descriptor is None else open(os.dup(descriptor), "wb")
         except OSError as error:
             raise self._failure(error) from error
@@ -227,7 +222,7 @@ class OutputFile:
         try:
             write_all(stream, pieces, self.path)
         finally:
-            with suppress(OSError):  # it would write again what could not be written
+            with suppress(OSError):  # closing tries again to write what could not be written
                 stream.close()
 
     def _failure(self, error: OSError) -> OutputError:
@@ -241,11 +236,11 @@ class OutputFile:
         if self.path in _OPEN_STREAMS:
             return _OPEN_STREAMS[self.path]
         folder, _, number = self.path.rpartition("/")
-        is_number = number.isdecimal() and len(number) < 10  # more would be beyond C's int
+        is_number = number.isdecimal() and len(number) <= _MAX_DESCRIPTOR_DIGITS
         return int(number) if folder in _DESCRIPTOR_FOLDERS and is_number else None
 
     def _mode(self) -> int | None:
-        """What is there, and what may be done with it; None for nothing."""
+        """The type and permissions of what is at the path; None if nothing is."""
         try:
             if self._descriptor is not None:
                 return os.fstat(self._descriptor).st_mode
@@ -254,3 +249,8 @@ class OutputFile:
             return None
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}") from error
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

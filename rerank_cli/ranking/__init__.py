@@ -1,10 +1,10 @@
-"""The heart: a query and documents in, a ranking out. Reads nothing and prints nothing.
+"""The heart: a query and documents in, a ranking out. It reads no files and prints nothing.
 
     query ─ plan_chunks ─ Plan ─┐
-    documents ──────────── split ─ Split ─ ScorePool ─ RankingBuilder ─ Ranking
+    documents ──────────── split ─ Split ─ RankingTask ─ RankingBuilder ─ Ranking
 
-`chunking` cuts documents, `scoring` gets the scores of many rankings at once, `results` selects,
-and `reranker` puts these together. Here are the options of all of it, which cost nothing to import.
+`chunking` cuts documents, `scoring` scores the chunks of many rankings at once, and `results`
+selects. `reranker` puts these together. This module has their options, and imports nothing slow.
 """
 
 import math
@@ -15,7 +15,7 @@ from rerank_cli.errors import UsageError
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
-# The window of a model of which none is known: most cross-encoders were trained at it.
+# The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
 
 
@@ -23,11 +23,11 @@ class Encoding(StrEnum):
     """How a query and a document become sequences of tokens."""
 
     AUTO = "auto"  # windows beside the whole query
-    FLAG = "flag"  # as FlagEmbedding does it: one sequence, whose end is cut
+    FLAG = "flag"  # as in FlagEmbedding: one sequence, whose end is cut off
 
 
 class Aggregation(StrEnum):
-    """How the scores of a document's chunks become the document's own."""
+    """How the scores of a document's chunks become the score of the document."""
 
     MAX = "max"
     MEAN_TOP_3 = "mean-top-3"
@@ -38,9 +38,10 @@ class Aggregation(StrEnum):
 class ChunkOptions:
     """How documents are cut, and how the scores of their chunks become one.
 
-    `chunk_tokens` is the largest window and `overlap_tokens` what neighbours share, a quarter of a
-    window at most; None for what suits the model. At most `max_chunks` of a document are scored,
-    `DEFAULT_MAX_CHUNKS` where it is None. With `truncate_query` a query that is too long is cut.
+    chunk_tokens    the most tokens of a chunk; None for what suits the model
+    overlap_tokens  the tokens that neighbours share, a quarter of a chunk at most; None for that
+    max_chunks      the most chunks of a document; None for `DEFAULT_MAX_CHUNKS`
+    truncate_query  whether a query that is too long is cut; else it is an error
     """
 
     chunk_tokens: int | None = None
@@ -52,11 +53,11 @@ class ChunkOptions:
 
     @property
     def needs_local_chunks(self) -> bool:
-        """Whether documents are to be cut in a way that no provider offers."""
+        """Whether an option is given that no provider supports."""
         return self.chunk_tokens is not None or self.aggregate != Aggregation.MAX
 
     def check(self) -> None:
-        """Raise `UsageError` for what makes no sense."""
+        """Raise `UsageError` for a value that makes no sense."""
         if self.chunk_tokens is not None and self.chunk_tokens < MIN_CHUNK_TOKENS:
             raise UsageError(
                 f"a chunk needs at least {MIN_CHUNK_TOKENS} tokens, not {self.chunk_tokens}"
@@ -74,12 +75,14 @@ class ChunkOptions:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which results of a ranking are kept, and what is a result.
+    """Which results of a ranking are kept, and what a result is.
 
-    Keeps the best `n` (None: all) whose relevance score is at least `min_score` and no more than
-    `within` below that of the best. With `keep_empty` blank documents, which have no score, fill up
-    what is missing of `n`. With `passages` each window is a result of its own. With `explain` each
-    result has all its chunks with their scores.
+    n           how many results, the best ones; None for all
+    min_score   the lowest relevance score to keep
+    within      how far below the best relevance score a result may be
+    keep_empty  whether blank documents, which have no score, fill up `n`
+    passages    whether each chunk is a result of its own
+    explain     whether a result has all its chunks with their scores
     """
 
     n: int | None = None
@@ -90,7 +93,7 @@ class Selection:
     explain: bool = False
 
     def check(self) -> None:
-        """Raise `UsageError` for what makes no sense."""
+        """Raise `UsageError` for a value that makes no sense."""
         if self.n is not None and self.n < 1:
             raise UsageError(f"at least one result must be kept, not {self.n}")
         if self.min_score is not None and math.isnan(self.min_score):
@@ -100,5 +103,5 @@ class Selection:
 
     @property
     def keep(self) -> int | None:
-        """How many of the best pairs need a score, where each pair is a result; None for all."""
+        """How many of the best pairs need a score, if each pair is a result; None for all."""
         return None if self.keep_empty else self.n

@@ -1,6 +1,9 @@
-"""Builds a ranking from documents and the scores of their chunks: selects, counts, explains.
+"""Builds a ranking from documents and the scores of their chunks.
 
-Holds only the documents that are among the best so far.
+    Split and scores ─ RankingBuilder ─ aggregate ─ relevance ─ TopN ─ Ranking
+                                      └ LanguageCheck ─ a note
+
+It holds only the documents that are among the best so far.
 """
 
 import math
@@ -13,11 +16,17 @@ from rerank_cli.ranking import Aggregation, Selection
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.types import Blank, Chunk, Ranked, Ranking, Scale, ScoredChunk, ScorerInfo
 
+_READ_CHARACTERS = 400  # of each text, to find its script
+# Letters from Greek on are of other scripts, but for these blocks of Latin.
+_FIRST_AFTER_LATIN = 0x370
+_LATIN_BLOCKS = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
+
 
 class RankingBuilder:
     """Builds one ranking, a document at a time, in the order of the input.
 
-    `query` is as the user wrote it; the plan's may have been cut.
+    `query` is the whole query: that of the plan may have been cut. `duplicates`, `missing`, `usage`
+    and `notes` become those of the ranking.
     """
 
     def __init__(
@@ -43,12 +52,12 @@ class RankingBuilder:
         self._tokens = self._cut = self._dropped = 0
 
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
-        """Take the next document, and the raw score of each of its chunks."""
+        """Take the next document, with the raw score of each of its chunks; None for no score."""
         selection, scale = self._selection, self._info.scale
         if selection.keep_empty and all(score is None for score in scores):
             self._top.offer_blank(Blank(self._documents, split.document))
         for place, chunks, values in _group_chunks(split, scores, passages=selection.passages):
-            score, deciding = self._aggregate(values)
+            score, decisive = self._aggregate(values)
             relevance_score = relevance(score, scale)
             if self._top.wants(score, relevance_score):
                 self._top.offer(
@@ -58,8 +67,8 @@ class RankingBuilder:
                         raw_score=score,
                         relevance_score=relevance_score,
                         document=split.document,
-                        passage=chunks[deciding],
-                        passage_score=values[deciding],
+                        passage=chunks[decisive],
+                        passage_score=values[decisive],
                         tokens=chunks[0].tokens if selection.passages else split.tokens,
                         chunks=len(chunks),
                         dropped=0 if selection.passages else split.dropped,
@@ -76,7 +85,7 @@ class RankingBuilder:
             self._language.see(split.document.text)
 
     def ranking(self) -> Ranking:
-        """The ranking of all documents so far, with what the scorer said and what it spent."""
+        """The ranking of all documents so far."""
         results = self._top.results(self._selection.within)
         language = self._language.notes(self._query, self._info.model)
         return Ranking(
@@ -99,10 +108,10 @@ class RankingBuilder:
 
 
 class TopN:
-    """The best `n` results so far of those with a relevance score of `min_score` or more.
+    """The best `n` results so far whose relevance score is `min_score` or more.
 
-    None for either sets no such limit. Of equal scores the earlier is better. Blank documents come
-    after all that have a score, and count towards `n`.
+    None sets no limit. Of equal scores the earlier is better. Blank documents come last, and only
+    as far as `n` has room.
     """
 
     def __init__(self, n: int | None, min_score: float | None) -> None:
@@ -112,13 +121,13 @@ class TopN:
         self._blanks: list[Blank] = []
 
     def wants(self, score: float, relevance_score: float) -> bool:
-        """Whether the next result would be kept, if it had this score."""
+        """Whether a next result with this score would be kept."""
         if relevance_score < self._min_score:
             return False
         return self._n is None or len(self._heap) < self._n or score > self._heap[0][0]
 
     def offer(self, result: Ranked) -> None:
-        """Keep a result that is wanted; results come in the order of the input."""
+        """Keep a result that `wants` has accepted; results come in the order of the input."""
         entry = (result.raw_score, -result.index, result)
         if self._n is None or len(self._heap) < self._n:
             heappush(self._heap, entry)
@@ -130,7 +139,7 @@ class TopN:
             self._blanks.append(blank)
 
     def results(self, within: float | None = None) -> tuple[Ranked, ...]:
-        """The results, best first, each with its rank; those `within` of the best, if given."""
+        """The results, best first, with their ranks; only those `within` of the best, if given."""
         best_first = [entry[2] for entry in sorted(self._heap, reverse=True)]
         if within is not None and best_first:
             least = best_first[0].relevance_score - within
@@ -138,12 +147,12 @@ class TopN:
         return tuple(replace(result, rank=rank) for rank, result in enumerate(best_first, 1))
 
     def blanks(self, results: int) -> Sequence[Blank]:
-        """The blank documents for which there is room after so many results."""
+        """The blank documents for which `n` has room after a number of results."""
         return self._blanks if self._n is None else self._blanks[: max(0, self._n - results)]
 
 
 def relevance(score: float, scale: Scale) -> float:
-    """The score in 0..1 where the scale is known, by a sigmoid in float64; unchanged elsewhere."""
+    """The relevance score of a raw score: of a logit its sigmoid in float64, else the same."""
     if scale != "logit":
         return score
     if score >= 0:
@@ -154,12 +163,13 @@ def relevance(score: float, scale: Scale) -> float:
 def _group_chunks(
     split: Split, scores: Sequence[float | None], *, passages: bool
 ) -> Iterator[tuple[int, Sequence[Chunk], Sequence[float]]]:
-    """The chunks that make one result, with their scores: each by itself, or all of a document.
+    """Group the chunks of a document that make one result: each by itself, or all of them.
 
-    Before them the place of the first in the document. Chunks without a score are left out.
+    Yields the place of the first chunk in the document, the chunks, and their scores. Leaves out
+    chunks without a score.
     """
     pairs = zip(split.chunks, scores, strict=True)
-    scored = [(place, c, v) for place, (c, v) in enumerate(pairs) if v is not None]
+    scored = [(place, c, score) for place, (c, score) in enumerate(pairs) if score is not None]
     if passages:
         yield from ((place, (chunk,), (score,)) for place, chunk, score in scored)
     elif scored:
@@ -174,7 +184,7 @@ def _explain(
     return tuple(ScoredChunk(chunk, value, relevance(value, scale)) for chunk, value in pairs)
 
 
-# Each way to aggregate gives the score, and the place of the chunk that decided.
+# A way to aggregate returns the document's score, and the place of the chunk that decided it.
 
 
 def take_best(scores: Sequence[float]) -> tuple[float, int]:
@@ -201,13 +211,8 @@ AGGREGATES: dict[Aggregation, Callable[[Sequence[float]], tuple[float, int]]] = 
 }
 
 
-_SEEN_CHARACTERS = 400  # of each text
-_FIRST_AFTER_LATIN = 0x370  # from Greek on other scripts follow, but for these blocks of Latin
-_LATIN_BLOCKS = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
-
-
 class LanguageCheck:
-    """Counts the documents of one ranking that a model of English cannot read."""
+    """Counts the documents of a ranking that are not in Latin script, for a model of English."""
 
     def __init__(self, languages: Sequence[str]) -> None:
         self._is_english = list(languages) == ["en"]
@@ -219,13 +224,13 @@ class LanguageCheck:
             self._others += not is_latin(text)
 
     def notes(self, query: str, model: str) -> Sequence[str]:
-        """A sentence for the user where the query or most documents are in another script."""
+        """A note for the user if the query or most documents are in another script."""
         if not self._is_english:
             return ()
-        latin_query = is_latin(query)
-        if latin_query and 2 * self._others <= self._documents:
+        is_latin_query = is_latin(query)
+        if is_latin_query and 2 * self._others <= self._documents:
             return ()
-        what = "most documents are" if latin_query else "the query is"
+        what = "most documents are" if is_latin_query else "the query is"
         note = (
             f"{model} reads English, and {what} not in Latin script: for other languages "
             "take a multilingual model: rerank models pull bge-reranker-v2-m3"
@@ -234,10 +239,10 @@ class LanguageCheck:
 
 
 def is_latin(text: str) -> bool:
-    """Whether at least half of a text's letters are Latin; true where it has none."""
+    """Whether at least half of a text's letters are Latin, or it has none."""
     if text.isascii():
         return True
-    letters = [ord(letter) for letter in text[:_SEEN_CHARACTERS] if letter.isalpha()]
+    letters = [ord(letter) for letter in text[:_READ_CHARACTERS] if letter.isalpha()]
     others = [
         code
         for code in letters

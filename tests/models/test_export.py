@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MODELS, Run
+from tests.conftest import ROOT, Run
 from tests.support.hub import Hub
 
 torch = pytest.importorskip("torch", reason="needs the extra export")
 transformers = pytest.importorskip("transformers", reason="needs the extra export")
 
-FAMILIES = MODELS.parent / "families"
+FAMILIES = ROOT / "tests" / "support" / "families"
 KINDS = {
     "bert": "AutoModelForSequenceClassification",
     "modernbert": "AutoModelForSequenceClassification",

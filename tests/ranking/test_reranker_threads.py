@@ -62,7 +62,7 @@ def in_threads(action: Callable[[int], Any], threads: int = THREADS) -> list[Any
 )
 def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
     jobs = make_jobs(0, THREADS * submits)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with Reranker(model) as reranker:
         alone = {
             place: scores_of(reranker.rank(query, documents))
@@ -93,9 +93,10 @@ def test_many_threads_get_the_scores_of_one(model: str, submits: int) -> None:
     found = {place: scores for each in results for place, scores in each.items()}
     assert set(range(len(jobs))) - set(found) <= cancelled
     assert all(scores == alone[place] for place, scores in found.items())
-    for thread in threading.enumerate():
-        thread.join(10) if thread is not threading.current_thread() else None
-    assert threading.active_count() <= before
+    after = set(threading.enumerate()) - before
+    for thread in after:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in after)
 
 
 class Gate:

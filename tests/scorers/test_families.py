@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from rerank_cli import Pair, Scorer, open_scorer, rank
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.ranking import Encoding
-from tests.conftest import MODELS, Run
+from tests.conftest import ROOT, Run
 
-FOLDER = MODELS.parent / "families"
+FOLDER = ROOT / "tests" / "support" / "families"
 PAIRED = ["bert", "xlm-roberta", "modernbert", "deberta-v2"]
 CAUSAL = "qwen3"
 LENGTHS = {**dict.fromkeys(PAIRED, 64), CAUSAL: 512}

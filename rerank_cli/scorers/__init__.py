@@ -58,8 +58,8 @@ def open_scorer(
         options = ["--instruction", *options]
     if options:
         raise UsageError(
-            f"{', '.join(options)}: for a provider's models, and "
-            f"{model or 'the default model'} is none",
+            f"{', '.join(options)}: only for providers' models, and "
+            f"{model or 'the default model'} is not one",
             hint="-m PROVIDER/MODEL; rerank providers lists them",
         )
     if model == BM25:

@@ -1,7 +1,7 @@
-"""Scores pairs by a rerank API: sends several requests at once, and merges answers by index.
+"""Scores pairs with a provider's model: sends several requests at once, and merges the answers.
 
-Halves what is refused as too large. What is in a request is `outgoing`'s business, and how it gets
-there the client's.
+Opens such a model, decides who cuts long documents, halves requests that are too large, and has the
+scorer of a dry run. `providers` makes requests, sends them and reads answers.
 """
 
 from collections import Counter
@@ -15,13 +15,19 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from rerank_cli.errors import AnswerError, ProviderError, UsageError
-from rerank_cli.providers import Cutting, requests
+from rerank_cli.providers import Cutting
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, is_loopback, public_url
-from rerank_cli.providers.keys import Credentials
+from rerank_cli.providers.keys import MIN_SECRET_CHARACTERS, Credentials
 from rerank_cli.providers.options import RemoteOptions
-from rerank_cli.providers.requests import DEFAULT_DOCUMENTS, Request, RequestBuilder, RequestOptions
+from rerank_cli.providers.requests import (
+    DEFAULT_DOCUMENTS,
+    Request,
+    RequestBuilder,
+    RequestOptions,
+    find_problems,
+)
 from rerank_cli.providers.responses import Answer, parse_body, read_answer
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
@@ -30,18 +36,21 @@ from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
 
-_MAX_TRACE_IDS = 5  # requests whose ids are named to the user
+_MAX_TRACE_IDS = 5  # in a message to the user
+_MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
+_MIN_BATCH_DOCUMENTS = 256
+_MAX_PENDING_PAIRS = 1 << 15
 
 
 class RequestReply(NamedTuple):
-    """A request and its answer."""
+    """A request and the reply to it."""
 
     request: Request
     reply: Reply
 
 
 class Exchange(NamedTuple):
-    """One request and what came of it: the scores, and the names of the answer's fields."""
+    """One request and its result: the scores, and the names of the answer's fields."""
 
     url: str
     seconds: float
@@ -50,9 +59,9 @@ class Exchange(NamedTuple):
 
 
 class RemoteScorer:
-    """A model of a provider; `connecting.open_remote` makes one.
+    """A provider's model; `open_remote` makes one.
 
-    `notes` are sentences that every user of it should read, `remarks` those that account for it.
+    `notes` are sentences that every user of the model should read; `remarks` are for `account`.
     """
 
     notes: Sequence[str] = ()
@@ -76,27 +85,27 @@ class RemoteScorer:
         self.builder = RequestBuilder(provider, model, request_options, info.tokenizer)
         self._client = Client(address, options)
         self._senders = ThreadPoolExecutor(options.concurrency, thread_name_prefix="send")
-        # Answers are read, and bodies made, by other threads than those that send.
+        # Other threads than those that send make bodies and read answers.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._counting = Lock()
         self._counts: Counter[str] = Counter()
         self._trace_ids: list[str] = []
 
     def with_instruction(self, instruction: str) -> "RemoteScorer":
-        """The same model with another instruction, by the same connections and rates.
+        """The same model with another instruction, with shared connections and rate limits.
 
-        Raises `UsageError` where the provider has none.
+        Raises `UsageError` if the provider takes none.
         """
         values = {**self._request_options.values, "instruction": instruction}
         options = replace(self._request_options, values=values)
-        if problems := requests.find_problems(self.provider, options, self._model):
+        if problems := find_problems(self.provider, options, self._model):
             raise UsageError("; ".join(problems))
         other = copy(self)
         other.builder = RequestBuilder(self.provider, self._model, options, self.info.tokenizer)
         return other
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        """Score pairs, which may have several queries, each query's in requests of its own."""
+        """Score pairs; each query has requests of its own."""
         return wait_for_scores(self, pairs, keep)
 
     def start(
@@ -107,25 +116,27 @@ class RemoteScorer:
         keep: int | None = None,
         client: object = None,
     ) -> "RequestsJob":
-        """Begin to send pairs in requests, several at once, in the order they came.
+        """Begin to send requests, several at once, in the order of the pairs.
 
-        The first request that fails for good ends the job: those not yet sent never are.
+        See `ConcurrentScorer`. The first request that fails ends the job: others that wait are not
+        sent.
         """
-        wanted = self.builder.build(pairs)
-        notes = (*self.notes, *self._comparability_notes(wanted))
+        requests = self.builder.build(pairs)
+        notes = (*self.notes, *self._comparability_notes(requests))
         futures = [
             self._senders.submit(self._send, request, keep, self.builder.body(request, keep))
-            for request in wanted
+            for request in requests
         ]
         job = RequestsJob(futures)
 
         def deliver(future: Future[list[RequestReply]]) -> None:
             try:
-                answered = future.result()
-                about = (*notes, *self._comparability_notes([request for request, _ in answered]))
-                for request, reply in answered:
-                    receive(Part(request.places, self._read(request, reply, keep, about)))
-            except BaseException as error:  # noqa: BLE001 - whoever receives it raises it
+                replies = future.result()
+                more = self._comparability_notes([request for request, _ in replies])
+                for request, reply in replies:
+                    scored = self._read(request, reply, keep, (*notes, *more))
+                    receive(Part(request.places, scored))
+            except BaseException as error:  # noqa: BLE001 - the receiver raises it
                 job.cancel()
                 receive(error)
 
@@ -138,44 +149,45 @@ class RemoteScorer:
         return job
 
     def close(self) -> None:
-        """End the threads, when the requests that were sent are answered."""
+        """End the threads, after the requests that were sent are answered."""
         self._senders.shutdown(cancel_futures=True)
         self._reader.shutdown()
 
     def exchange(self, pairs: Sequence[Pair]) -> Exchange:
-        """Send a few pairs in one request, and tell all about the answer."""
+        """Send a few pairs in one request, and return all that is known about the answer."""
         request = self.builder.build(pairs)[0]
         reply = self._client.send(self.builder.body(request, None), request.tokens)
         scored = self._read(request, reply, None)
-        fields = field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
+        fields = _field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.public_url, reply.seconds, fields, scored)
 
     @property
     def requests(self) -> Mapping[str, int]:
-        """How many requests were sent, of them those tried again, and those cut in two."""
-        sent = self._counts["requests"] + self._counts["refused"]
-        return {"sent": sent, "retried": self._counts["again"], "halved": self._counts["halved"]}
+        """The numbers of requests sent, of those sent again, and of those cut in two."""
+        counts = self._counts
+        sent = counts["answered"] + counts["refused"]
+        return {"sent": sent, "retried": counts["retried"], "halved": counts["halved"]}
 
     def price_of(self, requests: int, tokens: int) -> Price | None:
-        """The price of so many requests and tokens, if the provider's entry has one."""
+        """The price of some requests with `tokens` tokens in all, if the entry has one."""
         tariff = self.provider.price
         return None if tariff is None else tariff.price_of(requests, tokens)
 
     def account(self) -> str:
-        """How many requests there were, and what the provider calls the last of them."""
-        count, again = self._counts["requests"] + self._counts["refused"], self._counts["again"]
-        said = f"{format_count(count, 'request')} to {self.provider.name}"
-        if again:
-            said += f", {again:,} of them tried again"
-        if halved := self._counts["halved"]:
-            said += f", {halved:,} halved"
+        """How many requests were sent, in words, and the provider's ids of the last ones."""
+        counts = self.requests
+        words = f"{format_count(counts['sent'], 'request')} to {self.provider.name}"
+        if retried := counts["retried"]:
+            words += f", {retried:,} of them tried again"
+        if halved := counts["halved"]:
+            words += f", {halved:,} halved"
         if self._trace_ids:
-            said += f"; trace {', '.join(self._trace_ids[-_MAX_TRACE_IDS:])}"
-        return "\n".join([said, *self.remarks])
+            words += f"; trace {', '.join(self._trace_ids[-_MAX_TRACE_IDS:])}"
+        return "\n".join([words, *self.remarks])
 
     def _send(self, request: Request, keep: int | None, body: bytes) -> list[RequestReply]:
-        """Send a request or, where that is too large, each half of it by itself."""
-        if not self.builder.is_too_large(request, len(body)):  # as far as is known by now
+        """Send a request, or each half of it if it is too large, and so on."""
+        if not self.builder.is_too_large(request, len(body)):
             try:
                 return [RequestReply(request, self._client.send(body, request.tokens))]
             except RequestTooLarge as error:
@@ -184,16 +196,17 @@ class RemoteScorer:
                     raise _name_document(error, request.chunks[0]) from error
                 self._count("halved")
                 self.builder.learn_limit(request, len(body), by_count=error.by_count)
-        # The best of both are the best of all.
+        # The best `keep` of all are among the best of each half.
         return [
-            answered
-            for part in request.halves()
-            for answered in self._send(part, keep, self.builder.body(part, keep))
+            reply
+            for half in request.halves()
+            for reply in self._send(half, keep, self.builder.body(half, keep))
         ]
 
     def _read(
         self, request: Request, reply: Reply, keep: int | None, notes: Sequence[str] = ()
     ) -> Scored:
+        """Read the scores in a reply, and count it; raises `ProviderError`."""
         try:
             content = parse_body(reply.content, reply.headers.get("content-type", ""))
             answer = read_answer(
@@ -206,18 +219,17 @@ class RemoteScorer:
                 and any(chunk.document.id is not None for chunk in request.chunks),
             )
         except AnswerError as error:
-            trace = reply.trace_id
-            told = f" (request {trace})" if trace else ""
+            suffix = f" (request {reply.trace_id})" if reply.trace_id else ""
             raise ProviderError(
-                self.address.redact(f"{self.provider.name}: {error}{told}"), hint=error.hint
+                self.address.redact(f"{self.provider.name}: {error}{suffix}"), hint=error.hint
             ) from error
         values: list[float | None] = [None] * len(request.chunks)
         for result in answer.results:
             values[result.index] = result.score
-        self._count("requests", reply.tries)
-        self._count("again", reply.tries - 1)
-        trace = self.address.redact(reply.trace_id or answer.id or "")
-        trace_ids = [trace] if trace else []
+        self._count("answered", reply.tries)
+        self._count("retried", reply.tries - 1)
+        trace_id = self.address.redact(reply.trace_id or answer.id or "")
+        trace_ids = [trace_id] if trace_id else []
         self._trace_ids += trace_ids
         missing = max(0, request.score_count(keep) - len(answer.results))
         return Scored(values, answer.usage, trace_ids, (*notes, *self._notes(answer)), missing)
@@ -227,6 +239,7 @@ class RemoteScorer:
             self._counts[name] += number
 
     def _notes(self, answer: Answer) -> Sequence[str]:
+        """The server's warnings, and a note if scores are not on the scale that they should be."""
         notes = [f"{self.provider.name}: {self.address.redact(note)}" for note in answer.notes]
         if self.info.scale == "probability" and any(
             not 0 <= result.score <= 1 for result in answer.results
@@ -237,9 +250,9 @@ class RemoteScorer:
             )
         return notes
 
-    def _comparability_notes(self, wanted: Sequence[Request]) -> Sequence[str]:
-        """What there is to say of scores that are of several requests, if they are listwise."""
-        queries = Counter(request.query for request in wanted)
+    def _comparability_notes(self, requests: Sequence[Request]) -> Sequence[str]:
+        """A note that a listwise model's scores of several requests cannot be compared."""
+        queries = Counter(request.query for request in requests)
         if not self.provider.listwise or max(queries.values(), default=0) <= 1:
             return ()
         note = (
@@ -256,49 +269,23 @@ class RequestsJob:
         self._futures = futures
 
     def cancel(self) -> None:
-        """Send none of those that were not sent; may be called from any thread."""
+        """Send none of the requests that wait; may be called from any thread."""
         for future in self._futures:
             future.cancel()
-
-
-def field_names(body: object, path: str = "") -> list[str]:
-    """The names of a JSON value's fields, of a list those of its first item."""
-    if isinstance(body, dict):
-        inner = (
-            field_names(value, f"{path}.{name}" if path else name) for name, value in body.items()
-        )
-        return [name for names in inner for name in names]
-    if isinstance(body, list):
-        return field_names(body[0], f"{path}[]") if body else [f"{path}[]"]
-    return [path]
-
-
-def _name_document(error: ProviderError, chunk: Chunk) -> ProviderError:
-    """Say which document it is that is too large by itself."""
-    document = chunk.document
-    place = ":".join(str(part) for part in (document.source, chunk.line) if part is not None)
-    shown = place or f"“{chunk.text[:40]}…”"
-    return ProviderError(f"{error}; the document is {shown}", hint=error.hint)
-
-
-_MAX_SPECIAL_TOKENS = 4  # special tokens of a pair, in the models that have most
-_MIN_BATCH_DOCUMENTS = 256
-_LEAST_SECRET = 6  # characters
-_MAX_PENDING_PAIRS = 1 << 15
 
 
 def open_remote(
     name: str,
     model: str,
     options: RemoteOptions,
-    allowed: Credentials,
+    credentials: Credentials,
     *,
     instruction: str | None = None,
     chunks: ChunkOptions,
 ) -> RemoteScorer:
-    """Open a provider's model; raises `UsageError` for what the provider does not support.
+    """Open a provider's model; raises `UsageError` for options that the provider does not have.
 
-    `chunks` says how documents are to be cut, which the provider may do instead.
+    `chunks` says how documents will be cut, which the provider may do itself.
     """
     provider = find_provider(name, model)
     if options.chunk is Cutting.REMOTE and chunks.needs_local_chunks:
@@ -306,19 +293,19 @@ def open_remote(
             "--chunk remote: --chunk-tokens and --aggregate are for chunks that are cut here",
             hint="leave it out, or let --chunk local cut them",
         )
-    cutting = choose_cutting(provider, options, chunks)
-    given = {"instruction": instruction} if instruction is not None else {}
+    cutting = _choose_cutting(provider, options, chunks)
+    instructions = {"instruction": instruction} if instruction is not None else {}
     sizes = _chunk_sizes(chunks) if cutting is Cutting.REMOTE else {}
     request_options = RequestOptions(
-        values={**given, **options.request_options, **sizes},
+        values={**instructions, **options.request_options, **sizes},
         fields=options.fields,
         image=options.image,
         image_only=options.image_only,
     )
-    problems = requests.find_problems(provider, request_options, model)
+    problems = find_problems(provider, request_options, model)
     if options.chunk is Cutting.REMOTE and not provider.limits.chunks:
         problems.append(f"{name} does not cut documents into chunks")
-    # A server of one's own, or one that is asked for more, may send logits all the same.
+    # The user's own server may send logits, and so may any server with other fields.
     may_differ = provider.keyless or options.base_url is not None or options.fields
     if options.sigmoid and provider.scale == "probability" and not may_differ:
         raise UsageError(
@@ -333,7 +320,7 @@ def open_remote(
         model,
         request_options,
         _info(provider, model, options, cutting),
-        _address(provider, model, options, allowed),
+        _address(provider, model, options, credentials),
         options,
     )
     scorer.notes = problems
@@ -345,31 +332,81 @@ def open_remote(
     return scorer
 
 
-def choose_cutting(provider: Provider, options: RemoteOptions, chunks: ChunkOptions) -> Cutting:
-    """Decide who cuts long documents: never is one left to be cut silently, if that is known."""
+def _choose_cutting(provider: Provider, options: RemoteOptions, chunks: ChunkOptions) -> Cutting:
+    """Decide who cuts long documents, so that a provider with known limits cuts none silently."""
     limits = provider.limits
     if options.chunk is not Cutting.AUTO:
         return options.chunk
     sizes, needs_local = _chunk_sizes(chunks), chunks.needs_local_chunks
     if limits.chunks and not needs_local and sizes.keys() <= provider.options.keys():
         return Cutting.REMOTE
-    known = limits.pair or limits.document or limits.characters
-    return Cutting.LOCAL if known or needs_local or sizes else Cutting.REMOTE
+    has_limit = limits.pair or limits.document or limits.characters
+    return Cutting.LOCAL if has_limit or needs_local or sizes else Cutting.REMOTE
+
+
+class RequestPlan(NamedTuple):
+    """A request that would be sent: its numbers of documents, estimated tokens and bytes."""
+
+    documents: int
+    tokens: int
+    bytes: int
+
+
+class DryRunScorer:
+    """Stands in for a remote scorer: sends nothing, and remembers what it would have sent.
+
+    `plans` describes each request, and `first_body` is the body of the first. Every score is 0.
+    """
+
+    def __init__(self, scorer: RemoteScorer) -> None:
+        self.info = scorer.info
+        self.scorer = scorer
+        self.plans: list[RequestPlan] = []
+        self.first_body = b""
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        """Plan the requests for some pairs; every score is 0."""
+        return wait_for_scores(self, pairs, keep)
+
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> RequestsJob:
+        """Plan the requests for some pairs; the job is done when this returns."""
+        for request in self.scorer.builder.build(pairs):
+            body = self.scorer.builder.body(request, keep)
+            self.first_body = self.first_body or body
+            count = len(request.chunks)
+            self.plans.append(RequestPlan(count, request.tokens, len(body)))
+            receive(Part(request.places, Scored([0.0] * count, notes=self.scorer.notes)))
+        return RequestsJob(())
+
+    def account(self) -> str:
+        """Return an empty text: `plans` has the result."""
+        return ""
+
+    def close(self) -> None:
+        self.scorer.close()
 
 
 def _chunk_sizes(chunks: ChunkOptions) -> Mapping[str, int]:
-    """The sizes of chunks that were given."""
+    """The given sizes of chunks, by the names of their options."""
     sizes = {"max-chunks": chunks.max_chunks, "overlap-tokens": chunks.overlap_tokens}
     return {name: size for name, size in sizes.items() if size is not None}
 
 
 def _address(
-    provider: Provider, model: str, options: RemoteOptions, allowed: Credentials
+    provider: Provider, model: str, options: RemoteOptions, credentials: Credentials
 ) -> Address:
+    """Where requests go, and their headers; raises `UsageError` for a wrong or missing URL."""
     base = options.base_url or provider.url
     if base is None:
         raise UsageError(
-            f"{provider.name} is wherever you say, and no URL was given",
+            f"{provider.name} has no fixed URL, and none was given",
             hint="--base-url https://…, as its documentation has it",
         )
     url = endpoint(base, provider.path, model, versionless=provider.versionless)
@@ -379,24 +416,25 @@ def _address(
             hint="SSL_CERT_FILE names a file with the certificates to trust",
         )
     poll = provider.poll
-    if poll is not None and options.base_url is not None:  # never to another host than was typed
+    if poll is not None and options.base_url is not None:  # only to the host that the user named
         poll = urljoin(url, urlsplit(poll).path)
     return Address(
         provider=provider.name,
         url=url,
-        headers={**provider.headers, **allowed.headers, **options.headers},
-        secrets=[*allowed.secrets, *_query_values(urlsplit(base).query)],
+        headers={**provider.headers, **credentials.headers, **options.headers},
+        secrets=[*credentials.secrets, *_query_values(urlsplit(base).query)],
         variable=provider.key[0] if provider.key else None,
         poll=poll,
     )
 
 
 def _query_values(query: str) -> list[str]:
-    """The values in a URL's query, any of which may be a key."""
-    return [value for _, value in parse_qsl(query) if len(value) >= _LEAST_SECRET]
+    """The values in a URL's query, which may be keys."""
+    return [value for _, value in parse_qsl(query) if len(value) >= MIN_SECRET_CHARACTERS]
 
 
 def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutting) -> ScorerInfo:
+    """What is known of a provider's model: its limits in tokens, its scale, its tokenizer."""
     limits = provider.limits
     tokenizer: Tokenizer = EstimatedTokenizer()
     if limits.characters is not None and cutting is Cutting.LOCAL:
@@ -406,7 +444,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
     window = length = None
     if cutting is Cutting.LOCAL:
         length = limits.pair
-        # One character is the line break after a title.
+        # One character less, for the line break after a title.
         window = limits.characters - 1 if limits.characters else limits.document
         if window is None and length is None:
             window = DEFAULT_WINDOW_TOKENS
@@ -424,65 +462,38 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         remote=True,
         estimated=options.tokenizer is None,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
-        preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # requests that are full
+        preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # full requests
         max_pending_pairs=min(_MAX_PENDING_PAIRS, options.max_pending_requests * documents),
     )
 
 
 def _load_tokenizer(path: str) -> Tokenizer:
+    """Load a tokenizer.json, given by its path or its folder; raises `UsageError`."""
     from rerank_cli.scorers.tokenization import ModelTokenizer
 
-    place = Path(path).expanduser()
-    file = place / "tokenizer.json" if place.is_dir() else place
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file /= "tokenizer.json"
     if not file.is_file():
         raise UsageError(f"{path}: no such tokenizer", hint="--tokenizer takes a tokenizer.json")
     return ModelTokenizer(file)
 
 
-class RequestPlan(NamedTuple):
-    """A request that would be sent: its documents, estimated tokens, and bytes."""
+def _field_names(body: object, path: str = "") -> list[str]:
+    """The dotted names of a JSON value's fields; a list has those of its first item."""
+    if isinstance(body, dict):
+        inner = (
+            _field_names(value, f"{path}.{name}" if path else name) for name, value in body.items()
+        )
+        return [name for names in inner for name in names]
+    if isinstance(body, list):
+        return _field_names(body[0], f"{path}[]") if body else [f"{path}[]"]
+    return [path]
 
-    documents: int
-    tokens: int
-    bytes: int
 
-
-class DryRunScorer:
-    """Stands in for a remote scorer: sends nothing, and remembers what it would have sent.
-
-    Every score is 0.
-    """
-
-    def __init__(self, scorer: RemoteScorer) -> None:
-        self.info = scorer.info
-        self.scorer = scorer
-        self.plans: list[RequestPlan] = []
-        self.first_body = b""
-
-    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        """Plan the requests for some pairs."""
-        return wait_for_scores(self, pairs, keep)
-
-    def start(
-        self,
-        pairs: Sequence[Pair],
-        receive: Callable[[Part | BaseException], None],
-        *,
-        keep: int | None = None,
-        client: object = None,
-    ) -> RequestsJob:
-        """Plan the requests for some pairs, one after the other; done when it returns."""
-        for request in self.scorer.builder.build(pairs):
-            body = self.scorer.builder.body(request, keep)
-            self.first_body = self.first_body or body
-            count = len(request.chunks)
-            self.plans.append(RequestPlan(count, request.tokens, len(body)))
-            receive(Part(request.places, Scored([0.0] * count, notes=self.scorer.notes)))
-        return RequestsJob(())
-
-    def account(self) -> str:
-        """Nothing: what would have been sent is the result."""
-        return ""
-
-    def close(self) -> None:
-        self.scorer.close()
+def _name_document(error: ProviderError, chunk: Chunk) -> ProviderError:
+    """Add to an error which document is too large by itself."""
+    document = chunk.document
+    place = ":".join(str(part) for part in (document.source, chunk.line) if part is not None)
+    name = place or f"“{chunk.text[:40]}…”"
+    return ProviderError(f"{error}; the document is {name}", hint=error.hint)

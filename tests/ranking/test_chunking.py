@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.providers.token_estimate import CharacterTokenizer
 from rerank_cli.ranking import ChunkOptions, chunking
-from rerank_cli.ranking.chunking import Cut, Plan, cut_before, joins, plan_chunks, windows
+from rerank_cli.ranking.chunking import (
+    Cut,
+    Plan,
+    is_inside_character,
+    judge_cut,
+    plan_chunks,
+    windows,
+)
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT
@@ -128,7 +135,7 @@ def test_no_visible_character_is_cut_where_a_better_place_is_near(text: str, roo
     ranges = list(windows(text, spans, room, room // 4))
     assert len(ranges) > 1
     for place in {place for both in ranges for place in both} - {0, len(spans)}:
-        assert not joins(text, spans[place][0])
+        assert not is_inside_character(text, spans[place][0])
 
 
 @given(st.integers(1, 3000), st.integers(8, 200), st.integers(0, 50))
@@ -156,8 +163,8 @@ def test_windows_end_with_sentences_where_one_is_near() -> None:
 
 def test_tokens_that_stand_for_no_text_are_no_place_to_cut() -> None:
     text = "e" + "\u0301" * 3
-    assert cut_before(text, [(0, 0), (0, 1)], 1) is Cut.IN_CHARACTER
-    assert cut_before(text, [(0, 4), (4, 4)], 1) is Cut.IN_CHARACTER
+    assert judge_cut(text, [(0, 0), (0, 1)], 1) is Cut.IN_CHARACTER
+    assert judge_cut(text, [(0, 4), (4, 4)], 1) is Cut.IN_CHARACTER
 
 
 def test_lines_and_blank_lines_are_preferred_to_words() -> None:
@@ -181,12 +188,12 @@ def test_a_long_text_is_encoded_in_pieces_and_loses_nothing(
 ) -> None:
     text = "".join(f"word{n} is here. " for n in range(400))
     whole = Plan("q", Words(), 50, 12, 1000).split(Document(text))
-    monkeypatch.setattr(chunking, "SEGMENT", 100)
+    monkeypatch.setattr(chunking, "SEGMENT_CHARACTERS", 100)
     assert Plan("q", Words(), 50, 12, 1000).split(Document(text)) == whole
 
 
 def test_what_is_beyond_the_last_chunk_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunking, "SEGMENT", 100)
+    monkeypatch.setattr(chunking, "SEGMENT_CHARACTERS", 100)
     done = Plan("q", Words(), 20, 5, 3).split(Document("word " * 1000))
     assert (len(done.chunks), done.tokens) == (3, 1000)
     covered = [place for chunk in done.chunks for place in range(chunk.start, chunk.end, 5)]
@@ -195,7 +202,7 @@ def test_what_is_beyond_the_last_chunk_is_counted(monkeypatch: pytest.MonkeyPatc
 
 
 def test_segments_of_text_without_spaces_do_not_split_characters() -> None:
-    text = ("e\u0301" * chunking.SEGMENT)[: 2 * chunking.SEGMENT + 5]
+    text = ("e\u0301" * chunking.SEGMENT_CHARACTERS)[: 2 * chunking.SEGMENT_CHARACTERS + 5]
     pieces = [text[a:b] for a, b in chunking.segments(text)]
     assert "".join(pieces) == text
     assert not any(unicodedata.combining(piece[0]) for piece in pieces)

@@ -93,7 +93,7 @@ def run_on_ray(
     if options.report is not None:
         body = {**figures.as_dict(), "parts": len(manifest.results), "asked": identity}
         options.report.write([format_json(body)], terminal)
-    if figures.failed:
+    if figures.failures:
         terminal.warn(failure_line(figures))
         return ExitCode.SCORER
     return ExitCode.OK

@@ -107,7 +107,7 @@ def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Ter
         hint = "" if options.output.is_stream else ": --resume goes on"
         terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
         return ExitCode.INTERRUPTED
-    if job.figures.failed:
+    if job.figures.failures:
         return ExitCode.SCORER
     if options.strict and (job.figures.truncated or job.figures.missing):
         return ExitCode.TRUNCATED

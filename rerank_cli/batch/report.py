@@ -93,7 +93,7 @@ class BatchFigures:
         self.notes[note] = self.notes.get(note, 0) + count
 
     @property
-    def failed(self) -> int:
+    def failures(self) -> int:
         return self.errors.total()
 
     def as_dict(self) -> dict[str, Any]:
@@ -170,8 +170,8 @@ class _Pace:
             f"{(figures.pairs - self._first_pairs) / elapsed:,.0f} pairs/s",
             f"{(figures.tokens - self._first_tokens) / elapsed:,.0f} tokens/s",
         ]
-        if figures.failed:
-            parts.append(format_count(figures.failed, "error"))
+        if figures.failures:
+            parts.append(format_count(figures.failures, "error"))
         if cost := self._cost():
             parts.append(cost)
         if share is not None and (done := share - (self._first_share or 0.0)) > _MIN_SHARE:
@@ -193,7 +193,7 @@ def make_report(
         "done": done,
         "runs": figures.runs,
         "records": figures.records,
-        "errors": {"total": figures.failed, "by_code": dict(figures.errors)},
+        "errors": {"total": figures.failures, "by_code": dict(figures.errors)},
         "documents": figures.documents,
         "empty": figures.empty,
         "pairs": {"scored": figures.pairs, "reused": figures.reused},
@@ -221,7 +221,7 @@ def make_report(
 def failure_line(figures: BatchFigures) -> str:
     """How many records failed, and why, in a sentence."""
     codes = ", ".join(f"{code}: {count:,}" for code, count in figures.errors.most_common())
-    return f"{format_count(figures.failed, 'record')} of {figures.records:,} failed ({codes})"
+    return f"{format_count(figures.failures, 'record')} of {figures.records:,} failed ({codes})"
 
 
 def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
@@ -248,7 +248,7 @@ def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
         yield f"{format_count(figures.missing, 'score')} not given by {scorer.info.model}"
     if figures.truncated:
         yield f"{format_count(figures.truncated, 'document')} or queries not scored whole"
-    if figures.failed:
+    if figures.failures:
         yield failure_line(figures)
 
 

@@ -143,7 +143,9 @@ def _measure(
     table = [rows.first]
     if BM25 not in (task.first, *options.models):
         table.append(rows.baseline(BM25, score_by_bm25(task)))
-    table += [rows.reranked(jobs.job(depth), depth) for jobs in systems for depth in options.depths]
+    table += [
+        rows.system_row(jobs.job(depth), depth) for jobs in systems for depth in options.depths
+    ]
     return SetRows(task, [*table, rows.oracle()])
 
 

@@ -94,7 +94,7 @@ class RowBuilder:
         """The row of the best order that the candidates allow."""
         return self._row("oracle", None, oracle(self._task))
 
-    def reranked(self, job: EvalJob, depth: int) -> SystemRow:
+    def system_row(self, job: EvalJob, depth: int) -> SystemRow:
         """The row of a system whose best `depth` candidates are reranked."""
         scores = {query: scored.scores for query, scored in job.scores.items()}
         run = reranked_run(self._task, scores, depth)

@@ -222,13 +222,16 @@ def samples_of(checkpoint: Checkpoint, tokenizer: Path, scale: Scale) -> list[Sa
     from rerank_cli.scorers.tokenization import ModelTokenizer, PromptTokenizer
 
     plain = ModelTokenizer(tokenizer)
-    asking = plain if checkpoint.prompt is None else PromptTokenizer(plain, checkpoint.prompt, None)
-    answers = None if isinstance(asking, ModelTokenizer) else asking.find_answers()
-    template, most, found = asking.template(), length_in(tokenizer.parent), []
+    encoder = (
+        plain if checkpoint.prompt is None else PromptTokenizer(plain, checkpoint.prompt, None)
+    )
+    answers = None if isinstance(encoder, ModelTokenizer) else encoder.find_answers()
+    template, most, found = encoder.template(), length_in(tokenizer.parent), []
     for query, passages in _QUERIES.items():
         for passage in passages:
-            asked, shown = asking.encode_query(query), asking.encode(passage).ids
-            ids, types = template.ids(asked, shown), template.types(len(asked), len(shown))
+            query_ids, passage_ids = encoder.encode_query(query), encoder.encode(passage).ids
+            ids = template.ids(query_ids, passage_ids)
+            types = template.types(len(query_ids), len(passage_ids))
             if len(ids) > most:
                 continue
             given = {"input_ids": torch.tensor([ids])}

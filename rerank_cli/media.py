@@ -42,9 +42,9 @@ def find_media(value: str, kind: MediaKind = "image", folder: str = "") -> Media
         return Media(kind, value)
     path = str(Path(folder, value))
     if not os.path.isfile(path):
-        named = path if len(path) <= _MAX_NAME_CHARACTERS else path[:_MAX_NAME_CHARACTERS] + "…"
+        name = path if len(path) <= _MAX_NAME_CHARACTERS else path[:_MAX_NAME_CHARACTERS] + "…"
         raise InputError(
-            f"{named}: no such file",
+            f"{name}: no such file",
             hint=f"{with_article(kind)} is a URL (http, https or data) or the path of a file",
         )
     return Media(kind, path)
@@ -121,8 +121,8 @@ def _find_type(media: Media, data: bytes) -> str:
     if not kind:
         import mimetypes
 
-        named = mimetypes.guess_type(media.place)[0] or ""
-        kind = "" if named in _TYPE_PATTERNS else named
+        guess = mimetypes.guess_type(media.place)[0] or ""
+        kind = "" if guess in _TYPE_PATTERNS else guess
     if not kind.startswith(f"{media.kind}/"):
         found = f" but {kind}" if kind else ""
         raise InputError(f"{media.place}: not {with_article(media.kind)}{found}")

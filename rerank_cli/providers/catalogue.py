@@ -70,39 +70,36 @@ def find_table(name: str, model: str = "") -> Table:
     Raises `UsageError`, with similar names, for an unknown name, and `ConfigError` for an entry of
     the user's that is not valid.
     """
-    known = _find_name(name)
-    if known is None:
+    canonical = _find_name(name)
+    if canonical is None:
         similar = " or ".join(similar_names(name))
         raise UsageError(
             f"no provider is called {name}",
             hint=f"did you mean {similar}?" if similar else "rerank providers lists them",
         )
-    table = _inherit(known)
+    table = _inherit(canonical)
     for special in table.pop("models", ()):
         if any(fnmatchcase(model, pattern) for pattern in special["names"]):
             table = _merge(table, {k: v for k, v in special.items() if k != "names"})
     table.pop("like", None)
-    table = {"account": known, "title": known, **table, "name": known}
-    if known in _read_user_tables():  # shipped entries are validated by tests
+    table = {"account": canonical, "title": canonical, **table, "name": canonical}
+    if canonical in _read_user_tables():  # shipped entries are validated by tests
         _validate(table)
     return table
 
 
 def provider_tables() -> Mapping[str, Table]:
     """All entries as they are written, by name, without what they inherit."""
-    own = _read_user_tables()
-    return {
-        **_shipped_tables(),
-        **{name: _merge(_shipped_tables().get(name, {}), own[name]) for name in own},
-    }
+    shipped, own = _shipped_tables(), _read_user_tables()
+    return {**shipped, **{name: _merge(shipped.get(name, {}), own[name]) for name in own}}
 
 
 def _find_name(name: str) -> str | None:
     """The name of the provider that is called so, or has it as an alias."""
-    known = provider_tables()
-    if name in known and name != DEFAULT:
+    tables = provider_tables()
+    if name in tables and name != DEFAULT:
         return name
-    return next((other for other in known if name in known[other].get("aliases", ())), None)
+    return next((other for other in tables if name in tables[other].get("aliases", ())), None)
 
 
 def _inherit(name: str, heirs: tuple[str, ...] = ()) -> Table:

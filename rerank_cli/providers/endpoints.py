@@ -59,19 +59,18 @@ def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> 
     `UsageError` for what is not a server's URL.
     """
     url = parse_server_url(base)
-    own = [part for segment in _segments(path) for part in _path_parts(segment, model)]
-    given = _segments(url.path)
-    shared = _overlap(given, own)
-    if not shared and not (given and given[-1] in _ENDPOINT_SEGMENTS):
-        if versionless and given and _VERSION_SEGMENT.fullmatch(given[-1]):
-            given.pop()
-        if given and _VERSION_SEGMENT.fullmatch(given[-1]):
-            versions = [place for place, part in enumerate(own) if _VERSION_SEGMENT.fullmatch(part)]
-            own = own[max(versions) + 1 if versions else 0 :]
-        given += own
-    elif shared:
-        given += own[shared:]
-    return url._replace(path="/" + "/".join(given), fragment="").geturl()
+    start = _segments(url.path)
+    rest = [part for segment in _segments(path) for part in _path_parts(segment, model)]
+    if overlap := _overlap(start, rest):
+        start += rest[overlap:]
+    elif not start or start[-1] not in _ENDPOINT_SEGMENTS:
+        if versionless and start and _VERSION_SEGMENT.fullmatch(start[-1]):
+            start.pop()
+        if start and _VERSION_SEGMENT.fullmatch(start[-1]):
+            versions = [i for i, part in enumerate(rest) if _VERSION_SEGMENT.fullmatch(part)]
+            rest = rest[versions[-1] + 1 :] if versions else rest
+        start += rest
+    return url._replace(path="/" + "/".join(start), fragment="").geturl()
 
 
 def parse_server_url(base: str) -> SplitResult:
@@ -121,10 +120,10 @@ def _without_user(text: str) -> str:
     return re.sub(r"//[^/]*@", "//", text)
 
 
-def _overlap(given: list[str], own: list[str]) -> int:
-    """How many segments `given` ends with and `own` begins with."""
-    fitting = (count for count in range(len(own), 0, -1) if given[-count:] == own[:count])
-    return next(fitting, 0)
+def _overlap(start: list[str], rest: list[str]) -> int:
+    """How many segments at the end of `start` are the first ones of `rest`."""
+    counts = range(len(rest), 0, -1)
+    return next((count for count in counts if start[-count:] == rest[:count]), 0)
 
 
 def _segments(path: str) -> list[str]:

@@ -131,7 +131,7 @@ class Failure:
 
 def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Failure:
     """Read an HTTP error; its body may be anything, and header names may be in any case."""
-    named = {name.lower(): value for name, value in headers.items()}
+    lower_headers = {name.lower(): value for name, value in headers.items()}
     text = decode_head(content)
     body: Any = None
     try:
@@ -139,14 +139,14 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Fai
         # An object of an unknown shape is better than no message.
         message = error_message(body) or (one_line(text, 120) if body else "")
     except (ValueError, RecursionError):
-        if is_web_page(content, named.get("content-type", "")):
+        if is_web_page(content, lower_headers.get("content-type", "")):
             return Failure(
-                status, page_title(content), _find_trace_id(named, None, ""), web_page=True
+                status, page_title(content), _find_trace_id(lower_headers, None, ""), web_page=True
             )
         message = one_line(text)
     # As "ValidationException:http://…": what comes after the colon is for machines.
-    kind = named.get("x-amzn-errortype", "").partition(":")[0]
-    return Failure(status, _with_code(message, kind), _find_trace_id(named, body, text))
+    kind = lower_headers.get("x-amzn-errortype", "").partition(":")[0]
+    return Failure(status, _with_code(message, kind), _find_trace_id(lower_headers, body, text))
 
 
 def failure_hint(failure: Failure, address: Address) -> str | None:
@@ -172,14 +172,14 @@ def failure_hint(failure: Failure, address: Address) -> str | None:
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
     """The seconds to wait from `now` that a server asks for; None if it names no valid time."""
-    named = {name.lower(): value for name, value in headers.items()}
-    if (milliseconds := as_number(named.get("retry-after-ms"))) is not None:
+    lower_headers = {name.lower(): value for name, value in headers.items()}
+    if (milliseconds := as_number(lower_headers.get("retry-after-ms"))) is not None:
         return max(0.0, milliseconds / 1000)
-    stated = named.get("retry-after", "")
-    if (seconds := as_number(stated)) is not None:
+    value = lower_headers.get("retry-after", "")
+    if (seconds := as_number(value)) is not None:
         return max(0.0, seconds)
     try:
-        date = parsedate_to_datetime(stated)
+        date = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     # A date whose time zone is unknown (-0000) is in UTC.
@@ -263,8 +263,8 @@ def _code(value: Any) -> str:
 
 def _number_text(value: Any) -> str:
     """A whole number in digits; empty for anything else, and for a number beyond 64 bits."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return str(value) if whole and value.bit_length() < 64 else ""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_whole and value.bit_length() < 64 else ""
 
 
 def _with_code(text: str, code: str) -> str:
@@ -278,12 +278,12 @@ def _with_code(text: str, code: str) -> str:
 def _find_trace_id(headers: Mapping[str, str], body: Any, text: str) -> str | None:
     """The id of a request, from the headers, the body or the words of the message."""
     for name in _ID_HEADERS:
-        if stated := one_line(headers.get(name, ""), _ID_CHARACTERS):
-            return stated
+        if trace_id := one_line(headers.get(name, ""), _ID_CHARACTERS):
+            return trace_id
     for path in (*_ID_FIELDS, *(f"error.{name}" for name in _ID_FIELDS)):
-        if isinstance(found := value_at(body, path), str) and (
-            stated := one_line(found, _ID_CHARACTERS)
+        if isinstance(value := value_at(body, path), str) and (
+            trace_id := one_line(value, _ID_CHARACTERS)
         ):
-            return stated
-    within = _ID_IN_WORDS.search(text)
-    return one_line(within[1], _ID_CHARACTERS) if within else None
+            return trace_id
+    match = _ID_IN_WORDS.search(text)
+    return one_line(match[1], _ID_CHARACTERS) if match else None

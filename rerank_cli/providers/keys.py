@@ -34,18 +34,18 @@ def find_credentials(
 
     Raises `ConfigError` if a key is needed and there is none; a `dry_run` needs none.
     """
-    stated = {**table.get("headers", {}), **given}
-    secrets = [part for name, value in stated.items() for part in _secrets_in(name, str(value))]
+    headers = {**table.get("headers", {}), **given}
+    secrets = [part for name, value in headers.items() for part in _secrets_in(name, str(value))]
     header = table["authorization"]
     if dry_run or header.lower() in {name.lower() for name in given}:
         return Credentials({}, secrets)
     variables = table.get("key", ())
     key = find_key(table["account"], variables)
     if key is None and not table.get("keyless"):
-        named = " or ".join(variables)
+        names = " or ".join(variables)
         raise ConfigError(
-            f"{table['name']} needs a key" + (f": {named} is not set" if named else ""),
-            hint=(f"export {variables[0]}=…, or " if named else "") + key_hint(table["account"]),
+            f"{table['name']} needs a key" + (f": {names} is not set" if names else ""),
+            hint=(f"export {variables[0]}=…, or " if names else "") + key_hint(table["account"]),
         )
     if key is None:
         return Credentials({}, secrets)

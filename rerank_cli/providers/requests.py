@@ -101,15 +101,17 @@ class RequestBuilder:
             places.setdefault(pair.query, []).append(place)
         each = self._provider.limits.query_each
         requests = []
-        for query, own in places.items():
-            chunks = [pairs[place].chunk for place in own]
+        for query, query_places in places.items():
+            chunks = [pairs[place].chunk for place in query_places]
             room = self._room(chunks)
             sizes = [self._size(chunk, room) for chunk in chunks]
             query_size = self._query_size(query)
             for part in pack(sizes, room, query=query_size, query_each=each):
                 tokens = sum(sizes[i].tokens + query_size.tokens for i in part)
                 requests.append(
-                    Request(query, [own[i] for i in part], [chunks[i] for i in part], tokens)
+                    Request(
+                        query, [query_places[i] for i in part], [chunks[i] for i in part], tokens
+                    )
                 )
         return requests
 
@@ -166,14 +168,14 @@ class RequestBuilder:
         For a short text the bytes are an upper bound, because encoding every chunk twice would take
         as long as all other work on it.
         """
-        whole, overhead = chunk.document, self._provider.limits.overhead
+        document, overhead = chunk.document, self._provider.limits.overhead
         tokens = chunk.tokens + (self._count(chunk.title) if chunk.title else 0)
         if room.bytes is None:
             return Size(tokens, 0)
-        if whole.media is not None:
-            return Size(tokens, sent_size(whole.media) + _TEMPLATE_BYTES)
+        if document.media is not None:
+            return Size(tokens, sent_size(document.media) + _TEMPLATE_BYTES)
         bound = _MAX_ESCAPED_BYTES * len(chunk.scored_text) + _TEMPLATE_BYTES + overhead
-        if whole.fields is None and bound * self._max_documents < room.bytes // 2:
+        if document.fields is None and bound * self._max_documents < room.bytes // 2:
             return Size(tokens, bound)
         content = _encode_json(_document_value(self._provider, chunk))
         return Size(tokens, len(content) + 1 + overhead)  # 1 for a comma
@@ -240,12 +242,12 @@ def pack(
 
 def _supported_options(provider: Provider, options: RequestOptions) -> Mapping[str, Any]:
     """The given options that a provider supports, and its defaults for the others."""
-    given = {
+    values = {
         name: value
         for name, value in options.values.items()
         if name in provider.options and _violated_range(provider.options[name], value) is None
     }
-    return {**provider.defaults, **given}
+    return {**provider.defaults, **values}
 
 
 def _query_value(provider: Provider, options: RequestOptions, query: str) -> Any:
@@ -260,22 +262,22 @@ def _query_value(provider: Provider, options: RequestOptions, query: str) -> Any
 
 def _document_value(provider: Provider, chunk: Chunk) -> Any:
     """A chunk as the provider takes it: a string or an object."""
-    templates, whole = provider.request, chunk.document
-    if whole.media is not None:
-        template = templates.image if whole.media.kind == "image" else templates.video
-        return _fill_template(template, {"$url": media_url(whole.media)})
+    templates, document = provider.request, chunk.document
+    if document.media is not None:
+        template = templates.image if document.media.kind == "image" else templates.video
+        return _fill_template(template, {"$url": media_url(document.media)})
     if templates.document == "$text" and not templates.record:
         return chunk.scored_text  # a shortcut for nearly all providers
-    fields = whole.fields or {}
+    fields = document.fields or {}
     title, metadata = fields.get("title"), fields.get("metadata")
-    known = {
-        "$id": whole.id,
+    values = {
+        "$id": document.id,
         "$title": title if isinstance(title, str) and title and not chunk.title else None,
         "$metadata": metadata if isinstance(metadata, dict) else None,
     }
-    known = {name: value for name, value in known.items() if value is not None}
-    template = templates.record if templates.record and known else templates.document
-    return _fill_template(template, {"$text": chunk.scored_text, **known})
+    values = {name: value for name, value in values.items() if value is not None}
+    template = templates.record if templates.record and values else templates.document
+    return _fill_template(template, {"$text": chunk.scored_text, **values})
 
 
 def _fill_template(template: Any, values: Mapping[str, Any]) -> Any:

@@ -174,8 +174,8 @@ def _find_results(body: Any, path: str | None) -> list[Any] | None:
 def _no_results_error(body: Any, *, empty: bool) -> AnswerError:
     """The error that says what a body without results is instead."""
     if not isinstance(body, dict):
-        what = "an empty list" if empty else quote(body, _EXCERPT_CHARACTERS)
-        return AnswerError(f"the server answered with {what}, not with a ranking")
+        kind = "an empty list" if empty else quote(body, _EXCERPT_CHARACTERS)
+        return AnswerError(f"the server answered with {kind}, not with a ranking")
     if isinstance(body.get("choices"), list):
         return _other_answer_error("a chat completion")
     if "embedding" in body or "embeddings" in body:
@@ -185,8 +185,8 @@ def _no_results_error(body: Any, *, empty: bool) -> AnswerError:
     if empty:
         return AnswerError("the server's list of results is empty", hint=_WRONG_MODEL_HINT)
     if "results" in body:
-        what = quote(body["results"])
-        return AnswerError(f"the server gave {what} for a list of results", hint=_WRONG_MODEL_HINT)
+        kind = quote(body["results"])
+        return AnswerError(f"the server gave {kind} for a list of results", hint=_WRONG_MODEL_HINT)
     names = one_line(", ".join(body), _EXCERPT_CHARACTERS) or "nothing"
     return AnswerError(
         f"the server's answer has no list of results; it has {names}", hint=_WRONG_MODEL_HINT
@@ -211,11 +211,12 @@ def _read_plain(
     indices = [item.get("index") for item in items]
     name = next((name for name in _SCORE_PATHS[:2] if items and name in items[0]), "")
     scores = [item.get(name) for item in items]
-    unlike = name != _SCORE_PATHS[0] and any(_SCORE_PATHS[0] in item for item in items)
-    if unlike or {int} != {*map(type, indices)} or {float} != {*map(type, scores)}:
+    is_other = name != _SCORE_PATHS[0] and any(_SCORE_PATHS[0] in item for item in items)
+    if is_other or {int} != {*map(type, indices)} or {float} != {*map(type, scores)}:
         return None
-    right = len(set(indices)) == len(items) and all(map(math.isfinite, scores))
-    return (indices, scores) if right and 0 <= min(indices) <= max(indices) < documents else None
+    if len(set(indices)) != len(items) or not all(map(math.isfinite, scores)):
+        return None
+    return (indices, scores) if 0 <= min(indices) <= max(indices) < documents else None
 
 
 def _find_indices(
@@ -232,11 +233,11 @@ def _find_indices(
     An index is at `path`, or in a usual field; the first document's is `first`. Results without
     indices are matched by `texts`, or else there must be one for each document, in order.
     """
-    stated = [_stated_index(item, path, own_ids=own_ids) for item in items]
-    if all(index is None for index in stated):
+    values = [_stated_index(item, path, own_ids=own_ids) for item in items]
+    if all(index is None for index in values):
         return _find_unstated_indices(items, documents, texts)
     seen: dict[int, str] = {}
-    for label, value in _label_results(stated):
+    for label, value in _label_results(values):
         if value is None:
             raise AnswerError(f"{label} has no index, and others have one")
         index = _whole_number(value)
@@ -246,7 +247,7 @@ def _find_indices(
             indices = _index_range(first, documents)
             raise AnswerError(
                 f"{label} has index {quote(value)}, and documents have {indices}",
-                hint=_first_index_hint(stated, documents) if not first else None,
+                hint=_first_index_hint(values, documents) if not first else None,
             )
         if index in seen:
             raise AnswerError(f"{seen[index]} and {label} have the same index {quote(value)}")
@@ -264,9 +265,9 @@ def _find_unstated_indices(
         for place in reversed(range(len(texts))):
             places.setdefault(texts[place], []).append(place)
         found = [places[str(echo)].pop() if places.get(str(echo)) else None for echo in echoes]
-        if known := [place for place in found if place is not None]:
-            if len(known) == len(found):
-                return known
+        if matched := [place for place in found if place is not None]:
+            if len(matched) == len(found):
+                return matched
             raise AnswerError("the server's results have no indices, and texts that were not sent")
     if len(items) != documents:
         raise AnswerError(
@@ -288,10 +289,10 @@ def _stated_index(item: Any, path: str | None, *, own_ids: bool) -> Any:
         return value_at(item, path)
     if not isinstance(item, dict):
         return None
-    stated = next((item[name] for name in _INDEX_FIELDS if item.get(name) is not None), None)
+    value = next((item[name] for name in _INDEX_FIELDS if item.get(name) is not None), None)
     # Some APIs put the index into `id`; but documents that were sent with ids get these back.
-    is_index = stated is None and not own_ids and _whole_number(item.get("id")) is not None
-    return item["id"] if is_index else stated
+    is_index = value is None and not own_ids and _whole_number(item.get("id")) is not None
+    return item["id"] if is_index else value
 
 
 def _whole_number(value: Any) -> int | None:
@@ -306,9 +307,9 @@ def _index_range(first: int, documents: int) -> str:
     return f"{first} to {first + documents - 1}" if documents else "none"
 
 
-def _first_index_hint(stated: Sequence[Any], documents: int) -> str | None:
+def _first_index_hint(values: Sequence[Any], documents: int) -> str | None:
     """A hint for indices that seem to count from 1."""
-    indices = {_whole_number(value) for value in stated}
+    indices = {_whole_number(value) for value in values}
     if indices <= set(range(1, documents + 1)):
         return "the server seems to count from 1; its provider's entry can say first_index = 1"
     return None
@@ -316,18 +317,18 @@ def _first_index_hint(stated: Sequence[Any], documents: int) -> str | None:
 
 def _read_score(item: Any, label: str, path: str | None) -> float:
     """The score of a result, or of a bare number; raises `AnswerError` that begins with `label`."""
-    stated = item
+    value = item
     if isinstance(item, dict):
         paths = _SCORE_PATHS if path is None else (path,)
-        found = (value_at(item, name) for name in paths)
-        stated = next((value for value in found if value is not None), None)
-        if stated is None and "embedding" in item:
+        values = (value_at(item, name) for name in paths)
+        value = next((found for found in values if found is not None), None)
+        if value is None and "embedding" in item:
             raise _other_answer_error("embeddings")
-    if stated is None:
+    if value is None:
         raise AnswerError(f"{label} has no score")
-    score = as_number(stated)
+    score = as_number(value)
     if score is None:
-        raise AnswerError(f"{label} has {quote(stated)} for a score, not a finite number")
+        raise AnswerError(f"{label} has {quote(value)} for a score, not a finite number")
     return score
 
 

@@ -56,9 +56,9 @@ def check_inputs(
 ) -> Mapping[str, InputSpec]:
     """Check that a graph's inputs are a reranker's, and return them; raises `ModelError`."""
     for name, spec in inputs.items():
-        whole = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
-        known = whole and name in INPUTS
-        if not known and not (answers is not None and _is_causal(name, spec)):
+        is_integer = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
+        is_known = is_integer and name in INPUTS
+        if not is_known and not (answers is not None and _is_causal(name, spec)):
             raise ModelError(
                 f"{path}: not a reranker that can be run here: "
                 f"its input {name} is a {spec.type_name}",
@@ -180,8 +180,10 @@ def score_alike(first: Network, second: Network, longest: int) -> bool:
 def _is_causal(name: str, spec: InputSpec) -> bool:
     """Whether an input is one that exporters add for causal models."""
     if name.startswith(_STATE_PREFIXES):
-        sized = len(spec.shape) == 4 and all(isinstance(spec.shape[axis], int) for axis in (1, 3))
-        return sized and spec.dtype is not None
+        has_sizes = len(spec.shape) == 4 and all(
+            isinstance(spec.shape[axis], int) for axis in (1, 3)
+        )
+        return has_sizes and spec.dtype is not None
     return name in _LOGIT_COUNT_INPUTS or name == _BRANCH_INPUT
 
 

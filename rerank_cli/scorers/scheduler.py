@@ -66,12 +66,12 @@ class Scheduler:
         job = SchedulerJob(self, deque(pieces), receive)
         key = job if client is None else client
         with self._choosing:
-            known = self._clients.get(key)
-            if known is None:
+            owner = self._clients.get(key)
+            if owner is None:
                 least = self._queue[0][0] if self._queue else 0
-                known = self._clients[key] = _Client(key)
-                heappush(self._queue, (least, next(self._arrivals), known))
-            known.jobs.append(job)
+                owner = self._clients[key] = _Client(key)
+                heappush(self._queue, (least, next(self._arrivals), owner))
+            owner.jobs.append(job)
             self._waiting += len(pieces)
         for _ in pieces:
             self._pool.submit(self._step)
@@ -114,7 +114,7 @@ class Scheduler:
     def _choose(self) -> "tuple[SchedulerJob, Piece] | None":
         """Take the next piece of the client that was given the least work."""
         while self._queue:
-            given, arrival, client = self._queue[0]
+            cost_so_far, arrival, client = self._queue[0]
             while client.jobs and not client.jobs[0].waiting:
                 client.jobs.popleft()
             if not client.jobs:
@@ -124,7 +124,7 @@ class Scheduler:
             job = client.jobs[0]
             piece = job.waiting.popleft()
             self._waiting -= 1
-            heapreplace(self._queue, (given + piece.cost, arrival, client))
+            heapreplace(self._queue, (cost_so_far + piece.cost, arrival, client))
             return job, piece
         return None
 

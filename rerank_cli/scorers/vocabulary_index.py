@@ -98,8 +98,8 @@ class Vocabulary:
         with self._counting:
             self.lookups += len(unique)
         ids = self._find_ids(unique)
-        for word, own in parts.items():
-            self._word_pieces[word] = [ids[part] for part in own if part in ids]
+        for word, word_parts in parts.items():
+            self._word_pieces[word] = [ids[part] for part in word_parts if part in ids]
 
     def _parts(self, word: str) -> Sequence[str]:
         """All parts of a word that are short enough to be pieces."""
@@ -140,7 +140,7 @@ def open_vocabulary(path: Path, store: PreparedCache | None) -> Vocabulary | Non
     if store is None or path.stat().st_size < _MIN_FILE_BYTES:
         return None
     try:
-        folder = store.prepare(path, _RECIPE, lambda making: make_index(path, making))
+        folder = store.prepare(path, _RECIPE, lambda folder: make_index(path, folder))
         vocabulary = Vocabulary(folder)
     except (PreparationError, OSError, ValueError, LookupError, TypeError):
         return None  # if the file is wrong, loading all of it will raise the error

@@ -228,7 +228,7 @@ ONNXRUNTIME: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "preload_dlls, by its module's print": (
         prints_by_own_name,
-        f"keep it from printing to stdout in another way, in `_opened` in {_FILE}",
+        f"keep it from printing to stdout in another way, in `_open_cuda_graph` in {_FILE}",
     ),
     "InferenceSession(enable_fallback=0)": (
         lambda: (

@@ -185,7 +185,7 @@ def _parse_user_tables(content: str, path: Path) -> Mapping[str, Table]:
     for name, table in tables.items():
         if not isinstance(table, dict) or name == DEFAULT:
             raise ConfigError(
-                f"{path}: {name} is no table of a provider", hint=f"[{name}] and below it url = …"
+                f"{path}: {name} is not a provider's table", hint=f"[{name}] and below it url = …"
             )
         if not isinstance(table.get("like", DEFAULT), str):
             raise ConfigError(f"{path}: {name}: like is the name of a provider")

@@ -1,4 +1,4 @@
-"""`RemoteOptions`: how a provider's model is used."""
+"""`RemoteOptions`: how to use a provider's model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

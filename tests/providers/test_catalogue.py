@@ -57,8 +57,8 @@ def test_a_form_of_its_own_is_templates(file: Path, rerank: Run) -> None:
     ("text", "message"),
     [
         ("[mine", "not TOML: "),
-        ("mine = 1", "mine is no table of a provider"),
-        ("[default]\nkey = []", "default is no table of a provider"),
+        ("mine = 1", "mine is not a provider's table"),
+        ("[default]\nkey = []", "default is not a provider's table"),
         ('[mine]\nurll = "http://h"', "mine: urll: extra inputs are not permitted"),
         ('[mine]\nlike = "nobody"', "mine is like nobody, and there is no such provider"),
         ('[mine]\nlike = "mine"', "mine is like mine, which is like itself"),

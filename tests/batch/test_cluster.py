@@ -35,7 +35,7 @@ def test_shards_have_every_line_once(step: int, tmp_path: Path) -> None:
         Shard(n, str(source), start, min(size, start + step))
         for n, start in enumerate(range(0, size, step))
     ]
-    items = [item for one in shards for item in read_shard(one, RecordFields(), INFO, 1000)]
+    items = [item for shard in shards for item in read_shard(shard, RecordFields(), INFO, 1000)]
     assert [item.original.id for item in items if not isinstance(item, BlankLine)] == [
         n for n in range(20) if n != 5
     ]
@@ -47,7 +47,7 @@ def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl.gz", "c.txt"):
         (tmp_path / name).write_bytes(b"x" * 300_000)
     shards = cut_into_shards(str(tmp_path), 64, 1 << 20)
-    assert [(Path(one.uri).name, one.start) for one in shards] == [
+    assert [(Path(shard.uri).name, shard.start) for shard in shards] == [
         ("a.jsonl.gz", 0), ("b.jsonl", 0), ("b.jsonl", 262_144),
     ]  # fmt: skip
 
@@ -73,7 +73,7 @@ def finished(process: Any) -> str:
 
 def parts(folder: Path) -> list[Any]:
     manifest = json.loads((folder / "manifest.json").read_text())
-    names = [one["name"] for one in sorted(manifest["parts"], key=lambda one: one["shard"])]
+    names = [part["name"] for part in sorted(manifest["parts"], key=lambda part: part["shard"])]
     return [json.loads(line) for name in names for line in (folder / name).read_text().splitlines()]
 
 

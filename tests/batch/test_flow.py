@@ -22,7 +22,7 @@ from tests.support.loopback import Fault, Plan, Request, Server, Status, score_o
 BUSY = Status(429, headers={"retry-after-ms": "1"})
 
 
-def asked(server: Server) -> Counter[str]:
+def count_queries(server: Server) -> Counter[str]:
     return Counter(str(request.json["query"]) for request in server.requests)
 
 
@@ -55,7 +55,7 @@ def test_where_a_third_is_refused_for_now_none_is_lost_or_doubled(
     assert (ran.code, ran.err) == (0, "")
     for given, found in zip(records, read(out), strict=True):
         assert found["id"] == given["id"]
-        scores = {one["index"]: one["relevance_score"] for one in found["results"]}
+        scores = {result["index"]: result["relevance_score"] for result in found["results"]}
         assert scores == {
             place: pytest.approx(score_of(given["query"], text), abs=1e-6)
             for place, text in enumerate(given["documents"])
@@ -100,7 +100,7 @@ def test_a_record_that_fails_is_an_error_of_its_own(rerank: Run, tmp_path: Path)
         ran = rerank("batch", str(source), *at(server))
     found = [json.loads(line) for line in ran.out.splitlines()]
     assert ran.code == 3
-    assert [number for number, one in enumerate(found) if "error" in one] == [7]
+    assert [number for number, line in enumerate(found) if "error" in line] == [7]
     assert found[7]["error"]["code"] == "provider_failed"
     assert "422" in found[7]["error"]["message"]
 
@@ -123,11 +123,11 @@ def test_what_fails_for_all_ends_the_job(
         assert failed.code == 3
         assert str(status) in failed.err
         assert len(read(out)) == 40
-        assert sum(asked(server)[f"garden {n}"] > 0 for n in range(40, 100)) >= count
+        assert sum(count_queries(server)[f"garden {n}"] > 0 for n in range(40, 100)) >= count
         broken = False
         assert rerank(*arguments, *base, "--resume").code == 0
-    assert [one["id"] for one in read(out)] == [f"r{number}" for number in range(100)]
-    assert all("results" in one for one in read(out))
+    assert [line["id"] for line in read(out)] == [f"r{number}" for number in range(100)]
+    assert all("results" in line for line in read(out))
 
 
 def map_records(count: int) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def test_what_one_record_leaves_out_another_has(rerank: Run, tmp_path: Path) -> 
     texts = record(1, documents=6)["documents"]
     texts.sort(key=lambda text: -score_of("garden", text))
     lists = [texts, texts[2:], texts[4:], texts]
-    records = [{"query": "garden", "documents": some, "top_n": 2} for some in lists]
+    records = [{"query": "garden", "documents": documents, "top_n": 2} for documents in lists]
     source = write(tmp_path / "in.jsonl", [*records, {"query": "garden", "documents": texts}])
     with serve("openai-like") as server:
         ran = rerank("batch", str(source), *at(server), "--results", "ids")
@@ -157,8 +157,8 @@ def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
         lines = [json.dumps(record(n)).encode() for n in range(4)]
         items = [read_line(line, RecordFields(), reranker.info) for line in lines]
         flow = Flow(reranker, Selection(), Bounds(records=2))
-        stopped = [one.original.id for one in flow.rank(items, lambda: True)]
-        ended = [one.original.id for one in flow.rank(items)]
+        stopped = [outcome.original.id for outcome in flow.rank(items, lambda: True)]
+        ended = [outcome.original.id for outcome in flow.rank(items)]
     assert stopped == ["r0", "r1", "r2"]
     assert ended == ["r0", "r1", "r2", "r3"]
 
@@ -167,11 +167,13 @@ def test_a_record_may_have_an_instruction(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SILICONFLOW_API_KEY", "key")
-    told = [None, "Find gardens.", "Find gardens.", None]
-    records = [record(n) | ({"instruction": one} if one else {}) for n, one in enumerate(told)]
+    instructions = [None, "Find gardens.", "Find gardens.", None]
+    records = [
+        record(n) | ({"instruction": text} if text else {}) for n, text in enumerate(instructions)
+    ]
     source = write(tmp_path / "in.jsonl", records)
     with serve("siliconflow") as server:
         ran = rerank("batch", str(source), *at(server, "siliconflow/Qwen/Qwen3-Reranker-0.6B"))
     assert (ran.code, ran.err) == (0, "")
-    found = {str(one.json["query"]): one.json.get("instruction") for one in server.requests}
-    assert found == {f"garden {n}": one for n, one in enumerate(told)}
+    found = {str(r.json["query"]): r.json.get("instruction") for r in server.requests}
+    assert found == {f"garden {n}": text for n, text in enumerate(instructions)}

@@ -124,10 +124,10 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
     whole = out.read_bytes()
     identity, *_, mark = journal.read_bytes().splitlines()
     marks = [{**json.loads(mark), "done": False, "synced": synced} for synced in (True, False)]
-    for one, items in zip(marks, (3, 7), strict=True):
-        one["items"] = items
-        one["position"] = len(b"".join(whole.splitlines(keepends=True)[:items]))
-    lines = b"".join(json.dumps(one).encode() + b"\n" for one in marks)
+    for old_mark, items in zip(marks, (3, 7), strict=True):
+        old_mark["items"] = items
+        old_mark["position"] = len(b"".join(whole.splitlines(keepends=True)[:items]))
+    lines = b"".join(json.dumps(old_mark).encode() + b"\n" for old_mark in marks)
     journal.write_bytes(identity + b"\n" + lines)
     kept = whole[: marks[0]["position"]]
     out.write_bytes(kept + b"\0" * (marks[1]["position"] - len(kept)))
@@ -136,19 +136,21 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         (["-m", SMALL], "in the model: name was 'bm25'"),
         (["-m", "bm25", "-n", "1"], "in the options: n was None and is 1"),
         (["-m", "bm25", "--results", "ids"], "results was 'full' and is 'ids'"),
     ],
 )
-def test_another_job_is_told(changed: list[str], told: str, tmp_path: Path, rerank: Run) -> None:
+def test_another_job_is_refused(
+    changed: list[str], message: str, tmp_path: Path, rerank: Run
+) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
     rerank("batch", str(source), "-o", str(out), "-m", "bm25")
     ran = rerank("batch", str(source), "-o", str(out), *changed, "--resume")
     assert ran.code == 2
-    assert told in ran.err
+    assert message in ran.err
 
 
 def test_a_journal_from_before_an_option_was_renamed_goes_on(tmp_path: Path, rerank: Run) -> None:
@@ -183,7 +185,7 @@ def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
     assert rerank(*arguments).code == 3
     whole = out.read_bytes(), errors.read_bytes()
     identity, *_, mark = journal.read_bytes().splitlines()
-    lines = [one.splitlines(keepends=True) for one in whole]
+    lines = [content.splitlines(keepends=True) for content in whole]
     half = {**json.loads(mark), "done": False, "items": 15}
     half["position"], half["errors"] = len(b"".join(lines[0][:10])), len(b"".join(lines[1][:5]))
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")

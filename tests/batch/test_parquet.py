@@ -47,10 +47,10 @@ def test_parquet_in_and_out(
             continue
         assert found["query"] == expected["query"]
         if shape is ResultsShape.IDS:
-            assert found["results"] == [str(one) for one in expected["results"]]
+            assert found["results"] == [str(name) for name in expected["results"]]
         else:
-            for one, other in zip(found["results"], expected["results"], strict=True):
-                assert one["raw_score"] == other["raw_score"]
+            for row, result in zip(found["results"], expected["results"], strict=True):
+                assert row["raw_score"] == result["raw_score"]
     as_lines = rerank("batch", str(source), *options)
     assert [json.loads(a) for a in as_lines.out.splitlines()] == [
         json.loads(b) for b in lines.out.splitlines()

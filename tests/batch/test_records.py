@@ -32,7 +32,7 @@ objects = st.fixed_dictionaries(
 )
 lines = (
     st.binary(max_size=30)
-    | objects.map(lambda one: json.dumps(one).encode())
+    | objects.map(lambda content: json.dumps(content).encode())
     | st.binary(max_size=5).map(lambda tail: b'{"query": "x", "documents": ["y"]}' + tail)
 )
 
@@ -44,7 +44,7 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
     flow = Flow(reranker, Selection(), Bounds())
     raws = [raw.replace(b"\n", b" ").rstrip(b"\r") for raw in raws]
     items = [read_line(raw, RecordFields(), reranker.info) for raw in raws]
-    found = [line_of(one, ResultsShape.SCORES, pairs=False) for one in flow.rank(items)]
+    found = [line_of(outcome, ResultsShape.SCORES, pairs=False) for outcome in flow.rank(items)]
     assert len(found) == len(raws)
     for raw, item, line in zip(raws, items, found, strict=True):
         assert line.endswith(b"\n")

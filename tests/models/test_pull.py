@@ -12,7 +12,7 @@ from rerank_cli import open_scorer
 from rerank_cli.models.store import Store
 from rerank_cli.terminal import format_size
 from tests.conftest import MODELS, ROOT, Outcome, Run, process
-from tests.support.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, left_over
+from tests.support.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of, leftovers
 
 
 def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
@@ -51,7 +51,7 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
     removed = rerank("models", "rm", NAME)
     assert removed.code == 0
     assert f"{NAME} is still what runs use, and is not here now" in removed.err
-    assert left_over() == ["revisions.json"]
+    assert leftovers() == ["revisions.json"]
     assert rerank("refund", "-d", "a", "-m", NAME).code == 3
     assert len(hub.requests) == asked
 
@@ -110,7 +110,7 @@ def test_content_that_changed_within_a_commit_is_refused(
     hub.add(REPOSITORY, {**files_of(), "README.md": b"other"}, commit=served.commit)
     ran = rerank("models", "pull", NAME)
     assert (ran.code, "other content than when this commit was pulled" in ran.err) == (3, True)
-    assert left_over() == ["revisions.json"]
+    assert leftovers() == ["revisions.json"]
 
 
 def test_any_repository_can_be_pulled_by_its_owner(hub: Hub, rerank: Run) -> None:

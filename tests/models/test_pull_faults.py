@@ -13,7 +13,7 @@ import pytest
 
 from rerank_cli.models.store import Store
 from tests.conftest import ROOT, Run
-from tests.support.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, left_over
+from tests.support.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, leftovers
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({GRAPH: Fault(changed=True)}, "came with other content than the Hub says"),
@@ -35,7 +35,7 @@ def test_what_cannot_be_had_is_said_and_leaves_no_model(
     assert ran.code == 3
     assert said in ran.err
     assert "Traceback" not in ran.err
-    assert left_over() == []
+    assert leftovers() == []
     served.faults = {}
     assert rerank("models", "pull", NAME).code == 0
     assert rerank("models", "verify").code == 0
@@ -128,7 +128,7 @@ def test_a_pull_that_is_killed_goes_on(
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert Store.usual().models() == []
-    assert left_over() == []
+    assert leftovers() == []
     served.faults = {}
     assert rerank("models", "pull", NAME).code == 0
     assert rerank("models", "verify").code == 0

@@ -14,7 +14,7 @@ from rerank_cli.ranking.chunking import Plan, plan_chunks, windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer
 from tests.conftest import ROOT
-from tests.support.fakes import windowed
+from tests.support.fakes import words_info
 
 ESTIMATED, CHARACTERS = EstimatedTokenizer(), CharacterTokenizer()
 both = pytest.mark.parametrize("tokenizer", [ESTIMATED, CHARACTERS], ids=["estimate", "characters"])
@@ -56,7 +56,7 @@ def test_no_window_has_more_tokens_than_it_may(
 
 @both
 def test_windows_are_laid_beside_the_query(tokenizer: Tokenizer) -> None:
-    info = windowed(64, length=100, specials=3, tokenizer=tokenizer)
+    info = words_info(64, length=100, specials=3, tokenizer=tokenizer)
     query = "how long do refunds take"
     made = plan_chunks(query, info, ChunkOptions(chunk_tokens=100))
     assert made.room == 97 - tokenizer.count(query)

@@ -23,7 +23,7 @@ from rerank_cli.ranking.chunking import (
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT
-from tests.support.fakes import WORDS_INFO, Words, windowed
+from tests.support.fakes import WORDS_INFO, Words, words_info
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "words": lambda: Words(),
@@ -219,13 +219,13 @@ def test_a_document_without_tokens_is_one_empty_window_and_not_lost() -> None:
     with pytest.raises(UsageError, match="it has no token"):
         plan_chunks(
             "\u200b",
-            windowed(8, length=64, tokenizer=tokenizer_called("wordpiece")),
+            words_info(8, length=64, tokenizer=tokenizer_called("wordpiece")),
             ChunkOptions(),
         )
 
 
 def test_the_window_is_the_models_and_the_overlap_a_quarter() -> None:
-    info = windowed(128, length=512, specials=3)
+    info = words_info(128, length=512, specials=3)
     assert plan_chunks("a short query", info, ChunkOptions()) == Plan(
         "a short query", info.tokenizer, 128, 32, 1024
     )
@@ -234,7 +234,7 @@ def test_the_window_is_the_models_and_the_overlap_a_quarter() -> None:
 
 
 def test_sizes_that_do_not_fit_are_made_to_and_said() -> None:
-    info = windowed(128, length=512, specials=3)
+    info = words_info(128, length=512, specials=3)
     made = plan_chunks("a b", info, ChunkOptions(chunk_tokens=512, overlap_tokens=400))
     assert (made.room, made.overlap) == (507, 126)
     assert "507 tokens, not 512" in made.notes[0]
@@ -242,7 +242,7 @@ def test_sizes_that_do_not_fit_are_made_to_and_said() -> None:
 
 
 def test_a_query_that_leaves_no_room_is_an_error_with_figures() -> None:
-    info = windowed(128, length=512, specials=3)
+    info = words_info(128, length=512, specials=3)
     assert plan_chunks("q " * 477, info, ChunkOptions()).room == 32
     with pytest.raises(QueryTooLong, match="478 tokens and 477 fit") as raised:
         plan_chunks("q " * 478, info, ChunkOptions())

@@ -11,7 +11,7 @@ from rerank_cli import Document, RerankError, rank
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.ranking.results import relevance
 from rerank_cli.types import Pair, Scored
-from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
+from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, words_info
 
 NUMBERS = OverlapScorer(score=number_in)
 
@@ -37,7 +37,7 @@ def test_the_best_n_are_the_head_of_the_whole_ranking(scores: list[int], n: int)
 
 
 def test_min_score_applies_to_relevance() -> None:
-    logits = OverlapScorer(windowed(8, scale="logit"), number_in)
+    logits = OverlapScorer(words_info(8, scale="logit"), number_in)
     ranking = rank("q", ["0", "-1", "2"], logits, min_score=0.5)
     assert [(r.index, round(r.relevance_score, 4)) for r in ranking] == [(2, 0.8808), (0, 0.5)]
     assert order("q", ["0", "-1", "2"], min_score=0.5) == [2]
@@ -58,7 +58,7 @@ def test_blank_documents_are_set_aside_and_keep_their_index() -> None:
 
 
 def test_a_long_document_is_ranked_by_its_best_window() -> None:
-    scorer = OverlapScorer(windowed(10))
+    scorer = OverlapScorer(words_info(10))
     text = " ".join(["no"] * 30 + ["fox", "fox"] + ["no"] * 30)
     ranking = rank("fox", ["fox no", text], scorer)
     first = ranking[0]
@@ -71,7 +71,7 @@ def test_a_long_document_is_ranked_by_its_best_window() -> None:
 
 
 def test_what_is_not_scored_is_counted() -> None:
-    scorer = OverlapScorer(windowed(10))
+    scorer = OverlapScorer(words_info(10))
     text = " ".join(["no"] * 60 + ["fox"])
     ranking = rank("fox", ["a b", text], scorer, max_chunks=2, overlap_tokens=0)
     cut = next(result for result in ranking if result.index == 1)
@@ -86,7 +86,7 @@ def test_what_is_not_scored_is_counted() -> None:
 
 
 def test_mean_of_the_best_three_points_at_the_best() -> None:
-    scorer = OverlapScorer(windowed(8))
+    scorer = OverlapScorer(words_info(8))
     text = " ".join(["fox"] * 8 + ["no"] * 20)
     result = rank("fox", [text], scorer, aggregate="mean-top-3", overlap_tokens=0)[0]
     assert result.raw_score < result.passage_score
@@ -94,7 +94,7 @@ def test_mean_of_the_best_three_points_at_the_best() -> None:
 
 
 def test_passages_of_one_document_are_ranked_by_themselves() -> None:
-    scorer = OverlapScorer(windowed(8))
+    scorer = OverlapScorer(words_info(8))
     text = "no no no no no no.\nno no no no no no.\nfox no no no no no."
     ranking = rank("fox", [Document(text, source="f", line=1)], scorer, passages=True)
     assert len(ranking) > 2
@@ -121,7 +121,7 @@ def test_a_stream_is_scored_in_batches_and_never_held() -> None:
 
 
 def test_a_scorer_of_sets_gets_everything_at_once() -> None:
-    scorer = OverlapScorer(windowed(8, scope="set"), number_in)
+    scorer = OverlapScorer(words_info(8, scope="set"), number_in)
     rank("q", [str(number) for number in range(3 * WORDS_INFO.preferred_batch)], scorer)
     assert scorer.batches == [3 * WORDS_INFO.preferred_batch]
 
@@ -186,7 +186,7 @@ def test_pairs_carry_the_query_and_the_chunk() -> None:
             seen.extend(pairs)  # type: ignore[arg-type]
             return super().score(pairs, keep)  # type: ignore[arg-type]
 
-    rank("the query", ["a b c"], Watching(windowed(8)))
+    rank("the query", ["a b c"], Watching(words_info(8)))
     assert [(pair.query, pair.chunk.text, pair.chunk.ids) for pair in seen] == [
         ("the query", "a b c", [1, 1, 1])
     ]

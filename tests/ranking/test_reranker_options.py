@@ -13,7 +13,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.ranking import scoring
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Pair, Progress, Scored
-from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, windowed
+from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, words_info
 
 numbers = st.lists(st.sampled_from(["", " ", "0", "1", "2", "3", "4.5"]), max_size=30)
 
@@ -32,7 +32,7 @@ def test_within_keeps_what_is_near_the_best(texts: list[str], within: float, n: 
 
 
 def test_within_is_of_relevance_and_beside_min_score() -> None:
-    logits = OverlapScorer(windowed(8, scale="logit"), number_in)
+    logits = OverlapScorer(words_info(8, scale="logit"), number_in)
     assert [r.index for r in rank("q", ["9", "5", "0"], logits, within=0.01)] == [0, 1]
     assert [r.index for r in rank("q", ["3", "2", "1"], numbered(), within=2, min_score=2)] == [
         0,
@@ -61,7 +61,7 @@ def test_blank_documents_are_kept_last_in_their_order(
 
 
 def test_explained_results_have_all_their_chunks() -> None:
-    scorer = OverlapScorer(windowed(8, scale="logit"))
+    scorer = OverlapScorer(words_info(8, scale="logit"))
     text = " ".join(["no"] * 20 + ["fox"] + ["no"] * 20)
     ranking = rank("fox", ["fox", text], scorer, explain=True, overlap_tokens=0)
     for result in ranking:
@@ -89,10 +89,10 @@ class Sums(OverlapScorer):
     def __init__(self, batch: int = 256) -> None:
         info = replace(WORDS_INFO, preferred_batch=batch)
         super().__init__(info, lambda _query, passage: sum(map(float, passage.split())))
-        self.asked: list[str] = []
+        self.texts: list[str] = []
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        self.asked += [pair.chunk.text for pair in pairs]
+        self.texts += [pair.chunk.text for pair in pairs]
         return super().score(pairs, keep)
 
 
@@ -109,19 +109,19 @@ def test_equal_documents_keep_their_places_and_are_scored_once_within_a_window(
     assert all(result.document.text == texts[result.index] for result in ranking)
     assert all(result.passage.document is result.document for result in ranking)
     assert ranking.duplicates == len(filled) - len(set(filled))
-    assert sorted(scorer.asked) == sorted(set(filled))
+    assert sorted(scorer.texts) == sorted(set(filled))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring.ScoreCache.__init__, "__defaults__", (window, 1000))
         few = Sums(batch)
         assert {r.index: r.raw_score for r in rank("q", texts, few)} == expected
-        assert len(set(filled)) <= len(few.asked) <= len(filled)
+        assert len(set(filled)) <= len(few.texts) <= len(filled)
 
 
 def test_equal_documents_in_other_batches() -> None:
     scorer = Sums()
     ranking = rank("q", ["1", "2"] * WORDS_INFO.preferred_batch * 2, scorer)
-    assert scorer.asked == ["1", "2"]
+    assert scorer.texts == ["1", "2"]
     assert (ranking.duplicates, ranking.documents) == (
         4 * WORDS_INFO.preferred_batch - 2,
         4 * WORDS_INFO.preferred_batch,
@@ -177,9 +177,9 @@ def test_others_go_through_a_collection_once() -> None:
 
 
 def test_a_watch_sees_the_survey_first() -> None:
-    told: list[Progress] = []
-    rank("cats", ["cats"] * 2500, BM25Scorer(), watch=told.append)
-    surveyed = [progress.read for progress in told if progress.surveying]
+    seen: list[Progress] = []
+    rank("cats", ["cats"] * 2500, BM25Scorer(), watch=seen.append)
+    surveyed = [progress.read for progress in seen if progress.surveying]
     assert surveyed == [0, 1000, 2000]
-    assert not any(progress.surveying for progress in told[3:])
-    assert told[-1].documents <= 2500
+    assert not any(progress.surveying for progress in seen[3:])
+    assert seen[-1].documents <= 2500

@@ -14,7 +14,7 @@ from rerank_cli.errors import QueryTooLong, ScorerError, UsageError
 from rerank_cli.ranking import Selection
 from rerank_cli.types import Pair, Part, Progress, Scored
 from tests.conftest import MODELS, ROOT
-from tests.support.fakes import OverlapScorer, number_in, windowed
+from tests.support.fakes import OverlapScorer, number_in, words_info
 
 THREADS, SUBMITS = 32, 50
 WORDS = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").split()
@@ -103,7 +103,7 @@ class Gate:
     """A concurrent scorer whose jobs are answered when they are told to."""
 
     def __init__(self) -> None:
-        self.info = windowed(100, max_pending_pairs=1000)
+        self.info = words_info(100, max_pending_pairs=1000)
         self.jobs: list[GateJob] = []
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
@@ -339,7 +339,7 @@ def test_a_stream_waits_for_room_and_a_list_does_not() -> None:
 
 
 def test_what_is_wrong_is_raised_at_once() -> None:
-    reranker = Reranker(OverlapScorer(windowed(8, length=16), number_in))
+    reranker = Reranker(OverlapScorer(words_info(8, length=16), number_in))
     with pytest.raises(UsageError, match="query is empty"):
         reranker.submit(" ", ["1"])
     with pytest.raises(UsageError, match="must be several"):

@@ -17,14 +17,14 @@ from tests.support.fakes import OverlapScorer, Words
 
 
 class Recorder(OverlapScorer):
-    """Scores a chunk by its title and text, and keeps what it was asked."""
+    """Scores a chunk by its title and text, and keeps the texts that it got."""
 
     def __init__(self) -> None:
         super().__init__(score=lambda _query, passage: float(len(passage)))
-        self.asked: list[str] = []
+        self.texts: list[str] = []
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        self.asked += [pair.chunk.scored_text for pair in pairs]
+        self.texts += [pair.chunk.scored_text for pair in pairs]
         return super().score(pairs, keep)
 
 
@@ -102,18 +102,18 @@ def test_every_document_has_its_own_scores_and_equal_ones_are_scored_once(
             splits = splits_of(batch)
             scores = scoring.score(splits)
             assert [list(values) for values in scores] == [
-                [float(len(chunk.text)) for chunk in one.chunks] for one in splits
+                [float(len(chunk.text)) for chunk in split.chunks] for split in splits
             ]
             for text in filter(str.strip, batch):
                 repeated += text in seen
                 seen.add(text)
     assert scoring.duplicates == repeated
-    assert scorer.asked == [
+    assert scorer.texts == [
         chunk.text
-        for one in splits_of(list(dict.fromkeys(t for b in batches for t in b)))
-        for chunk in one.chunks
+        for split in splits_of(list(dict.fromkeys(t for b in batches for t in b)))
+        for chunk in split.chunks
     ]
-    assert scoring.pairs == len(scorer.asked)
+    assert scoring.pairs == len(scorer.texts)
     assert [ranking.documents for ranking in scoring.rankings] == [len(b) for b in batches]
 
 
@@ -121,7 +121,7 @@ def test_the_same_text_under_another_title_is_another() -> None:
     scorer = Recorder()
     scoring = Scoring(scorer)
     scoring.score([*splits_of(["a"]), *splits_of(["a"], "T"), *splits_of(["a"], "T")])
-    assert scorer.asked == ["a", "T\na"]
+    assert scorer.texts == ["a", "T\na"]
     assert scoring.duplicates == 1
 
 
@@ -150,11 +150,11 @@ def test_usage_and_notes_are_gathered() -> None:
 
 
 def test_a_watch_is_told_of_beginnings_slices_and_ends() -> None:
-    told: list[Progress] = []
-    scoring = Scoring(OverlapScorer(), watch=told.append)
+    seen: list[Progress] = []
+    scoring = Scoring(OverlapScorer(), watch=seen.append)
     for _ in range(2):
         scoring.score(splits_of([str(number) for number in range(512)]))
-    assert told == [
+    assert seen == [
         Progress(0, 0, 512),
         Progress(256, 256, 512),
         Progress(512, 512, 512),

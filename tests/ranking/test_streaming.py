@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rerank_cli.errors import InputError
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.types import Document, Media, Pair, Part, Progress, Scored
-from tests.support.fakes import OverlapScorer, number_in, shared_words, windowed
+from tests.support.fakes import OverlapScorer, number_in, shared_words, words_info
 
 
 class Service(OverlapScorer):
@@ -27,10 +27,10 @@ class Service(OverlapScorer):
         later: int = 0,
         **info: int,
     ) -> None:
-        about = windowed(window or 100, remote=True, media=frozenset({"image"}), **info)
+        about = words_info(window or 100, remote=True, media=frozenset({"image"}), **info)
         super().__init__(about, number_in if window is None else shared_words)
         self.kept: list[int | None] = []
-        self.asked: list[str] = []
+        self.texts: list[str] = []
         self.jobs: list[Job] = []
         self._step = step
         self._gives = gives
@@ -45,7 +45,7 @@ class Service(OverlapScorer):
         client: object = None,
     ) -> "Job":
         self.kept.append(keep)
-        self.asked += [pair.chunk.text for pair in pairs]
+        self.texts += [pair.chunk.text for pair in pairs]
         parts = self._parts(pairs, keep)
         self.jobs.append(Job(parts, receive))
         for job in self.jobs[: len(self.jobs) - self._later]:
@@ -110,7 +110,7 @@ def test_batches_under_way_together_give_what_one_gives(
     ranking = rank("q", documents, service)
     whole = rank("q", documents, OverlapScorer(score=number_in))
     assert [result.index for result in ranking] == [result.index for result in whole]
-    assert sorted(service.asked) == sorted(set(documents))  # also where an equal one is under way
+    assert sorted(service.texts) == sorted(set(documents))  # also where an equal one is under way
     assert ranking.duplicates == len(documents) - len(set(documents))
 
 

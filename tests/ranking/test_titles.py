@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rerank_cli import Document, rank
 from rerank_cli.ranking.chunking import Plan
 from rerank_cli.types import Pair, Scored, Tokenizer
-from tests.support.fakes import OverlapScorer, Words, windowed
+from tests.support.fakes import OverlapScorer, Words, words_info
 
 words = st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), max_size=40).map(" ".join)
 
@@ -50,7 +50,7 @@ def test_a_title_makes_windows_smaller() -> None:
 def test_a_title_too_long_is_cut_at_a_quarter_and_said() -> None:
     (chunk,) = plan_of(8, Words()).split(Document("text", title="one two three four")).chunks
     assert chunk.title == "one two"
-    scorer = OverlapScorer(windowed(8))
+    scorer = OverlapScorer(words_info(8))
     ranking = rank("q", [Document("text", title="one two three four")], scorer)
     assert (ranking.cut, ranking.dropped, ranking[0].dropped) == (1, 2, 2)
     assert ranking.truncated

@@ -13,11 +13,11 @@ from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.render import EXPLAIN_FORMATS, WRITERS, Format, Style, Writer, render
 from tests.conftest import Run
-from tests.support.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, words_info
 
 
 def ranked(*documents: Document | str, query: str = "fox", **options: object) -> Ranking:
-    scorer = OverlapScorer(windowed(200, scale="logit"))
+    scorer = OverlapScorer(words_info(200, scale="logit"))
     return rank(query, documents, scorer, **options)  # type: ignore[arg-type]
 
 

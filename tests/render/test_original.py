@@ -10,7 +10,7 @@ from rerank_cli.errors import OutputError
 from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Envelope
-from tests.support.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, words_info
 
 UTF16 = Envelope("utf-16-le", codecs.BOM_UTF16_LE)
 MARKED = Envelope("utf-8", codecs.BOM_UTF8)
@@ -24,7 +24,7 @@ def document(text: str, envelope: Envelope = PLAIN, raw: bytes | None = None) ->
 
 
 def ranked(*documents: Document, **options: object) -> Ranking:
-    return rank("fox", documents, OverlapScorer(windowed(200)), **options)  # type: ignore[arg-type]
+    return rank("fox", documents, OverlapScorer(words_info(200)), **options)  # type: ignore[arg-type]
 
 
 TEXT = WRITERS[Format.TEXT]
@@ -156,7 +156,7 @@ def test_a_passage_that_was_not_utf_8_is_given_back_as_it_was() -> None:
     raw = b"caf\xe9 one two.\nfox \xff\xe2\x82 \xe2\x82\xac end.\n"
     text = encodable(raw.decode("utf-8", "surrogateescape"))
     record = Document(text, source="a.md", line=1, raw=raw)
-    ranking = rank("fox", [record], OverlapScorer(windowed(8)), passages=True, chunk_tokens=8)
+    ranking = rank("fox", [record], OverlapScorer(words_info(8)), passages=True, chunk_tokens=8)
     assert written(ranking, passages=True) == raw
 
 

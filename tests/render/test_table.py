@@ -10,7 +10,7 @@ from rerank_cli.render import Format, Style, render
 from rerank_cli.render.table import QueryWords
 from rerank_cli.terminal import printable, readable
 from tests.conftest import Run
-from tests.support.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, words_info
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 ODD = [
@@ -30,7 +30,7 @@ ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 def ranked(texts: list[str], query: str = "fox", **options: object) -> Ranking:
     documents = [Document(t, source="notes/a.txt", line=n) for n, t in enumerate(texts, 1)]
-    scorer = OverlapScorer(windowed(200, scale="logit"))
+    scorer = OverlapScorer(words_info(200, scale="logit"))
     return rank(query, documents, scorer, **options)  # type: ignore[arg-type]
 
 
@@ -41,7 +41,7 @@ def drawn(ranking: Ranking, width: int, *, color: bool = False, full: bool = Fal
 
 def test_probabilities_are_shown_as_relevance_and_other_scores_beside_the_best() -> None:
     def first_line(scale: str) -> str:
-        scorer = OverlapScorer(windowed(200, scale=scale), lambda *_: 0.25)
+        scorer = OverlapScorer(words_info(200, scale=scale), lambda *_: 0.25)
         return drawn(rank("fox", ["a fox"], scorer), 80)[0]
 
     assert first_line("probability").startswith("1  0.250  ██ ")
@@ -100,7 +100,7 @@ def wide(character: str) -> int:
 def test_right_to_left_text_stays_in_its_cell() -> None:
     name = "\N{HEBREW LETTER ALEF}.txt"
     documents = [Document("שלום עולם fox " * 9, source=name, line=1), Document("fox")]
-    ranking = rank("fox", documents, OverlapScorer(windowed(200, scale="logit")))
+    ranking = rank("fox", documents, OverlapScorer(words_info(200, scale="logit")))
     *hebrew, english = drawn(ranking, 80)
     assert len(hebrew) == 3
     assert re.search(f"\u200e{name}:1\u200e +\u200e", hebrew[0])
@@ -116,7 +116,7 @@ def test_a_name_with_a_line_end_stays_in_its_row() -> None:
 
 def test_an_explained_result_has_a_row_for_each_of_its_chunks() -> None:
     document = Document("none of it\n" * 3 + "a fox here\n", source="a.md", line=1)
-    scorer = OverlapScorer(windowed(4, scale="logit"))
+    scorer = OverlapScorer(words_info(4, scale="logit"))
     ranking = rank("fox", [document], scorer, explain=True, chunk_tokens=8, overlap_tokens=0)
     first, *chunks = drawn(ranking, 80)
     assert first.startswith("1  0.731  █████▉    a.md:3")

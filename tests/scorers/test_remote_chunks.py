@@ -10,7 +10,7 @@ from rerank_cli.providers.token_estimate import EstimatedTokenizer
 from rerank_cli.ranking.results import AGGREGATES
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from tests.conftest import ROOT, Outcome, Run
-from tests.support.asking import at, lines, sent
+from tests.support.asking import at, lines, sent_documents
 from tests.support.loopback import Server, logit_of, score_of, serve
 
 TOKENIZER = ROOT / "models" / "mini" / "tokenizer.json"
@@ -52,7 +52,7 @@ def test_who_cuts_or_takes_all_is_given_documents_whole(
     with serve(dialect) as server:
         found = results(asked(rerank, server, model))
     name = "documents" if dialect == "siliconflow" else "texts"
-    assert sent(server, name) == LONG
+    assert sent_documents(server, name) == LONG
     assert all(result["chunks"] == 1 and not result["truncated"] for result in found)
 
 
@@ -68,10 +68,10 @@ def test_what_would_be_cut_unseen_is_cut_here(
         found = results(asked(rerank, server, model, *tokenizer))
     count = (ModelTokenizer(TOKENIZER) if tokenizer else EstimatedTokenizer()).count
     beside = count(QUERY) + 4 if pair else 0
-    assert max(count(text) for text in sent(server)) + beside <= limit
-    assert max(count(text) for text in sent(server)) + beside > limit * 0.9
+    assert max(count(text) for text in sent_documents(server)) + beside <= limit
+    assert max(count(text) for text in sent_documents(server)) + beside > limit * 0.9
     for place, text in enumerate(LONG):
-        own = [chunk for chunk in sent(server) if chunk in text]
+        own = [chunk for chunk in sent_documents(server) if chunk in text]
         result = next(one for one in found if one["index"] == place)
         assert result["chunks"] == len(own)
         assert not result["truncated"]
@@ -85,7 +85,7 @@ def test_what_would_be_cut_unseen_is_cut_here(
 def test_a_limit_in_characters_is_kept_in_characters(tokenizer: list[str], rerank: Run) -> None:
     with serve("zhipu") as server:
         found = results(asked(rerank, server, "zhipu/rerank", *tokenizer))
-    lengths = [len(text) for text in sent(server)]
+    lengths = [len(text) for text in sent_documents(server)]
     assert max(lengths) <= 4096
     assert max(lengths) > 3900
     assert sum(result["chunks"] for result in found) == len(lengths)
@@ -98,8 +98,8 @@ def test_a_title_takes_its_room_from_each_chunk(rerank: Run, tmp_path: Any) -> N
     with serve("zhipu") as server:
         ran = rerank(*at(server, "zhipu/rerank"), QUERY, str(path), "--prepend", "title")
     assert (ran.code, ran.err) == (0, "")
-    assert all(text.startswith("A title that is sent\nx") for text in sent(server))
-    assert max(len(text) for text in sent(server)) <= 4096
+    assert all(text.startswith("A title that is sent\nx") for text in sent_documents(server))
+    assert max(len(text) for text in sent_documents(server)) <= 4096
 
 
 def test_the_best_of_chunks_is_the_same_whoever_cuts(rerank: Run) -> None:
@@ -112,10 +112,10 @@ def test_the_best_of_chunks_is_the_same_whoever_cuts(rerank: Run) -> None:
     with serve("siliconflow") as server:
         here = results(asked(rerank, server, BGE, "--chunk", "local"))
         for text in LONG:
-            chunks[text] = [chunk for chunk in sent(server) if chunk in text]
+            chunks[text] = [chunk for chunk in sent_documents(server) if chunk in text]
     with serve("siliconflow", score=best) as other:
         there = results(asked(rerank, other, BGE, "--chunk", "remote"))
-    assert len(sent(server)) > len(LONG) == len(sent(other))
+    assert len(sent_documents(server)) > len(LONG) == len(sent_documents(other))
     scores = [[(one["index"], one["raw_score"]) for one in found] for found in (here, there)]
     assert scores[0] == scores[1]
 
@@ -125,14 +125,14 @@ def test_what_is_asked_for_is_cut_here(model: str, rerank: Run) -> None:
     name = "documents" if model == BGE else "texts"
     with serve(model.partition("/")[0]) as server:
         ran = asked(rerank, server, model, "--chunk-tokens", "100", "--overlap-tokens", "0")
-        counts = [EstimatedTokenizer().count(text) for text in sent(server, name)]
+        counts = [EstimatedTokenizer().count(text) for text in sent_documents(server, name)]
         assert 80 < max(counts) <= 100
         assert "overlap_tokens" not in server.requests[0].json
         found = results(ran)
     with serve(model.partition("/")[0]) as server:
         for way in AGGREGATES.keys() - {"first", "max"}:
             assert len(results(asked(rerank, server, model, "--aggregate", way))) == len(found)
-        assert max(EstimatedTokenizer().count(t) for t in sent(server, name)) <= 512
+        assert max(EstimatedTokenizer().count(t) for t in sent_documents(server, name)) <= 512
 
 
 def test_chunks_beyond_the_most_are_dropped_and_said(rerank: Run) -> None:
@@ -143,7 +143,7 @@ def test_chunks_beyond_the_most_are_dropped_and_said(rerank: Run) -> None:
         )  # fmt: skip
     assert ran.code == 4
     assert "2 documents of 4 not scored whole" in ran.err
-    assert len(sent(server)) == 6
+    assert len(sent_documents(server)) == 6
 
 
 def test_all_scores_are_asked_for_where_documents_are_in_chunks(rerank: Run) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rerank_cli.providers import client as client_module
 from rerank_cli.providers.token_estimate import EstimatedTokenizer
 from tests.conftest import Run
-from tests.support.asking import at, lines, sent
+from tests.support.asking import at, lines, sent_documents
 from tests.support.loopback import (
     Close,
     CloseHalfway,
@@ -205,7 +205,7 @@ def test_a_request_has_no_more_tokens_than_it_may(rerank: Run) -> None:
         totals.append(len(own) * count(QUERY) + sum(map(count, own)))
     assert max(totals) <= 120_000
     assert min(sum(pair) for pair in pairwise(totals)) > 120_000
-    assert [text.rstrip() for text in texts] == sorted(sent(server), key=number_of)
+    assert [text.rstrip() for text in texts] == sorted(sent_documents(server), key=number_of)
 
 
 def number_of(text: str) -> int:
@@ -222,7 +222,7 @@ def test_a_request_has_no_more_bytes_than_it_may(content: str, rerank: Run, tmp_
     assert ran.code == 0
     assert "halved" not in ran.err
     assert max(len(request.body) for request in server.requests) <= 2_000_000
-    assert sorted(sent(server, "texts"), key=number_of) == texts
+    assert sorted(sent_documents(server, "texts"), key=number_of) == texts
 
 
 def test_the_bytes_of_a_request_are_counted_as_the_provider_does(rerank: Run) -> None:
@@ -233,7 +233,7 @@ def test_the_bytes_of_a_request_are_counted_as_the_provider_does(rerank: Run) ->
     for request in server.requests:
         own: list[Any] = request.json["documents"]
         assert sum(150 + len(query) + len(text) for text in own) <= 5_000_000
-    assert sorted(sent(server), key=number_of) == texts
+    assert sorted(sent_documents(server), key=number_of) == texts
 
 
 @pytest.mark.parametrize("concurrency", ["1", "4"])

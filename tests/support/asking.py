@@ -36,6 +36,6 @@ def lines(texts: Sequence[str]) -> bytes:
     return "".join(f"{text}\n" for text in texts).encode()
 
 
-def sent(server: Server, name: str = "documents") -> list[Any]:
+def sent_documents(server: Server, name: str = "documents") -> list[Any]:
     """The documents of all requests, one after the other."""
     return [document for request in server.requests for document in request.json[name]]

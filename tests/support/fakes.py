@@ -49,5 +49,6 @@ def number_in(_query: str, passage: str) -> float:
     return float(passage)
 
 
-def windowed(window: int, **changes: object) -> ScorerInfo:
+def words_info(window: int, **changes: object) -> ScorerInfo:
+    """`WORDS_INFO` with a window, and other changes."""
     return replace(WORDS_INFO, window=window, **changes)  # type: ignore[arg-type]

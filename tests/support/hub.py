@@ -96,9 +96,9 @@ class Hub:
     def count_fetches(self, path: str) -> int:
         """How often a file's bytes were asked for."""
         return sum(
-            method == "GET" and (asked.endswith(f"/{path}") or f"/{path}?" in asked)
-            for method, asked, _ in self.requests
-            if not asked.startswith("/cdn/")
+            method == "GET" and (requested.endswith(f"/{path}") or f"/{path}?" in requested)
+            for method, requested, _ in self.requests
+            if not requested.startswith("/cdn/")
         )
 
     def _handler(hub) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - a class within has a self
@@ -245,7 +245,7 @@ def files_of(folder: str = "xlmr", graph: str = GRAPH) -> dict[str, bytes]:
     }
 
 
-def left_over() -> list[str]:
+def leftovers() -> list[str]:
     """What is in the store and not a model."""
     root = Store.usual().root
     return [str(path.relative_to(root)) for path in root.glob("*") if path.name[0] != "."]

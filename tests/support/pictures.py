@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rerank_cli import Media
 from rerank_cli.types import Pair, Scored
-from tests.support.fakes import OverlapScorer, windowed
+from tests.support.fakes import OverlapScorer, words_info
 
 URL = "https://example.org/fox.png"
 DATA = "data:image/png;base64,iVBORw0KGgo="
@@ -30,7 +30,7 @@ class Viewer(OverlapScorer):
     """Reads images and videos, as a service does; a fox is what it looks for."""
 
     def __init__(self, *kinds: str) -> None:
-        info = windowed(100, remote=True, media=frozenset(kinds or {"image", "video"}))
+        info = words_info(100, remote=True, media=frozenset(kinds or {"image", "video"}))
         super().__init__(info, lambda _query, text: float("fox" in text))
         self.seen: list[Media | None] = []
 

@@ -242,7 +242,7 @@ class ConcurrentScorer(Scorer, Protocol):
     `start` begins to score pairs and returns. It keeps the contract of `score` in parts: the
     scorer's threads call `receive` until every place was in a part, or with the exception that ends
     the job. Clients get fair shares of the work. `account` describes for a person what all scoring
-    took. `close` ends the scorer's threads.
+    took. `close` ends the scorer's threads: jobs that are not done receive a `ScorerError`.
     """
 
     def start(

@@ -221,9 +221,6 @@ class TextLookup:
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._places = hashes[order], places[order]
 
-    def __len__(self) -> int:
-        return len(self._hashes)
-
     def find(self, text_id: str) -> Document | None:
         """The text with an id, with its title before it."""
         wanted = _hash_id(text_id)

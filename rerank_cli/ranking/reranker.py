@@ -209,6 +209,8 @@ class Reranker:
         than the model takes.
         """
         whole_pairs = [pair if isinstance(pair, Pair) else Pair.from_texts(*pair) for pair in pairs]
+        if self._is_closed:
+            raise UsageError("the Reranker is closed")
         if isinstance(self.scorer, ConcurrentScorer):
             return self.scorer.score(whole_pairs)
         with self._pool.scoring:

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
-from rerank_cli.errors import AnswerError, ProviderError, UsageError
+from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
 from rerank_cli.providers import Cutting
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
@@ -143,6 +143,9 @@ class RemoteScorer:
         def pass_on(future: Future[list[RequestReply]]) -> None:
             if not future.cancelled():
                 self._reader.submit(deliver, future)
+            elif not job.is_cancelled:  # `close` has cancelled it
+                job.cancel()
+                receive(ScorerError("the model was closed before all was scored"))
 
         for future in futures:
             future.add_done_callback(pass_on)
@@ -266,10 +269,12 @@ class RequestsJob:
     """Requests that are being sent."""
 
     def __init__(self, futures: Sequence[Future[list[RequestReply]]]) -> None:
+        self.is_cancelled = False
         self._futures = futures
 
     def cancel(self) -> None:
         """Send none of the requests that wait; may be called from any thread."""
+        self.is_cancelled = True
         for future in self._futures:
             future.cancel()
 

@@ -14,6 +14,8 @@ from heapq import heappop, heappush, heapreplace
 from itertools import count
 from typing import Any, NamedTuple
 
+from rerank_cli.errors import ScorerError
+
 
 class Piece(NamedTuple):
     """A piece of work: its place in its job, its cost in any unit, and what to run."""
@@ -84,8 +86,15 @@ class Scheduler:
             job.waiting.clear()
 
     def close(self) -> None:
-        """Drop all pieces that have not begun, and wait until the others are done."""
+        """Drop all pieces that have not begun, and wait until the others are done.
+
+        A job that has lost pieces receives a `ScorerError`.
+        """
         self._pool.shutdown(cancel_futures=True)
+        jobs = [job for client in self._clients.values() for job in client.jobs if job.waiting]
+        for job in jobs:
+            self.drop(job)
+            job.receive(ScorerError("the model was closed before all was scored"))
 
     def _step(self) -> None:
         """Run the next piece, if there is one: there are as many steps as submitted pieces."""

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from rerank_cli import Pending, Ranking, Reranker
+from rerank_cli import Pending, Ranking, RemoteOptions, Reranker
 from rerank_cli.errors import QueryTooLong, ScorerError, UsageError
 from rerank_cli.ranking import Selection
 from rerank_cli.types import Pair, Part, Progress, Scored
 from tests.conftest import MODELS, ROOT
 from tests.support.fakes import OverlapScorer, number_in, words_info
+from tests.support.loopback import Delay, every, serve
 
 THREADS, SUBMITS = 32, 50
 WORDS = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").split()
@@ -313,6 +314,34 @@ def test_closed_it_cancels_and_takes_no_more() -> None:
     assert pending.cancelled()
     with pytest.raises(UsageError, match="closed"):
         reranker.submit("q", ["1"])
+
+
+def check_that_closing_ends_pairs(reranker: Reranker, patch: pytest.MonkeyPatch) -> None:
+    has_begun = threading.Event()
+    start: Any = reranker.scorer.start  # type: ignore[attr-defined]
+
+    def begin(*arguments: Any, **options: Any) -> Any:
+        job = start(*arguments, **options)
+        has_begun.set()
+        return job
+
+    patch.setattr(reranker.scorer, "start", begin)
+    pairs = [(f"query {number}", "word " * 60) for number in range(500)]
+    with ThreadPoolExecutor(1) as thread:
+        scored = thread.submit(reranker.score, pairs)
+        assert has_begun.wait(10)
+        reranker.close()
+        with pytest.raises(ScorerError, match="closed"):
+            scored.result(10)
+    with pytest.raises(UsageError, match="closed"):
+        reranker.score(pairs)
+
+
+def test_closed_it_ends_pairs_that_are_scored_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_that_closing_ends_pairs(Reranker("mini", threads=1), monkeypatch)
+    with serve("openai-like", faults=every(1, Delay(0.1))) as server:
+        remote = RemoteOptions(base_url=server.url, concurrency=1)
+        check_that_closing_ends_pairs(Reranker("openai-like/m", remote=remote), monkeypatch)
 
 
 def test_a_stream_waits_for_room_and_a_list_does_not() -> None:

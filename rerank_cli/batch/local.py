@@ -61,7 +61,7 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
 
 
 def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
-    _check(options)
+    _check_options(options)
     with closing(open_source(options)) as source:
         journal, start = open_journal(options, source)
         output = options.output_path
@@ -85,25 +85,25 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
 
 def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
     """Run a job to its end, or to Ctrl-C, and report on it."""
-    is_interrupted = False
+    is_done = False
     try:
         with (
             _stop_on_ctrl_c(terminal) as is_stopping,
             show_pace(terminal, job.figures, lambda: cost_of(scorer, job.figures.usage)) as show,
         ):
-            is_interrupted = not job.run(is_stopping, lambda: show(job.share))
+            is_done = job.run(is_stopping, lambda: show(job.share))
     except PipeClosed:
         return ExitCode.OK
     finally:
         if options.report is not None:
-            report = make_report(job, scorer, options_identity(options), done=not is_interrupted)
+            report = make_report(job, scorer, options_identity(options), done=is_done)
             with suppress(PipeClosed):
                 options.report.write([format_json(report)], terminal)
         for remark in remarks_on(job, scorer):
             terminal.warn(remark)
         if options.verbose:
             terminal.say("\n".join(account_lines(job, scorer)))
-    if is_interrupted:
+    if not is_done:
         hint = "" if options.output.is_stream else ": --resume goes on"
         terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
         return ExitCode.INTERRUPTED
@@ -114,7 +114,7 @@ def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Ter
     return ExitCode.OK
 
 
-def _check(options: BatchOptions) -> None:
+def _check_options(options: BatchOptions) -> None:
     """Refuse options that exclude each other, before anything is opened; raises `UsageError`."""
     if options.input == STDIN and options.run_files is None and sys.stdin.isatty():
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
@@ -156,7 +156,7 @@ def _open_writer(
 ) -> OutcomeWriter:
     pairs, output = options.fields.pairs, options.output_path
     if output is not None and output.suffix == PARQUET_SUFFIX:
-        assert isinstance(source, ParquetSource)  # noqa: S101 - `_check` has seen to it
+        assert isinstance(source, ParquetSource)  # noqa: S101 - `_check_options` has seen to it
         columns = Columns(source.schema, options.results, pairs)
         return PartsWriter(output, columns, start.position)
     format_lines = partial(line_of, shape=options.results, pairs=pairs)

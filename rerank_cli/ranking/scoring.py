@@ -40,8 +40,8 @@ from rerank_cli.types import (
 SLICE_PAIRS = 256
 # Pairs that are being scored hold their texts: this many characters of them at most.
 MAX_PENDING_CHARACTERS = 1 << 24
-CACHED_DOCUMENTS = 1 << 15
-CACHED_CHARACTERS = 1 << 22
+MAX_CACHED_DOCUMENTS = 1 << 15
+MAX_CACHED_CHARACTERS = 1 << 22
 
 
 class ScoreKey(NamedTuple):
@@ -62,7 +62,7 @@ class ScoreCache:
     """The scores of the chunks of recent documents. It forgets the oldest first."""
 
     def __init__(
-        self, documents: int = CACHED_DOCUMENTS, characters: int = CACHED_CHARACTERS
+        self, documents: int = MAX_CACHED_DOCUMENTS, characters: int = MAX_CACHED_CHARACTERS
     ) -> None:
         self._max_documents = documents
         self._max_characters = characters

@@ -110,7 +110,11 @@ def test_what_fails_for_all_ends_the_job(
     status: int, count: int, rerank: Run, tmp_path: Path
 ) -> None:
     source, out = write(tmp_path / "in.jsonl", map_records(100)), tmp_path / "out.jsonl"
-    arguments = ("batch", str(source), "-o", str(out), "--concurrency", "1", "--retries", "1")
+    report = tmp_path / "report.json"
+    arguments = (
+        "batch", str(source), "-o", str(out), "--concurrency", "1", "--retries", "1",
+        "--report", str(report),
+    )  # fmt: skip
     broken = True
 
     def plan(request: Request, _number: int) -> Fault | None:
@@ -123,9 +127,11 @@ def test_what_fails_for_all_ends_the_job(
         assert failed.code == 3
         assert str(status) in failed.err
         assert len(read(out)) == 40
+        assert json.loads(report.read_text())["done"] is False
         assert sum(count_queries(server)[f"garden {n}"] > 0 for n in range(40, 100)) >= count
         broken = False
         assert rerank(*arguments, *base, "--resume").code == 0
+    assert json.loads(report.read_text())["done"] is True
     assert [line["id"] for line in read(out)] == [f"r{number}" for number in range(100)]
     assert all("results" in line for line in read(out))
 

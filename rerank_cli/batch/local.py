@@ -123,7 +123,7 @@ def _check_options(options: BatchOptions) -> None:
     parquet_in = holds_parquet(options.input)
     if output is not None and output.suffix == PARQUET_SUFFIX and not parquet_in:
         raise UsageError(
-            f"{output}: Parquet comes of Parquet only, whose columns have types",
+            f"{output}: Parquet output needs Parquet input, whose columns have types",
             hint="write JSON Lines: -o OUT.jsonl",
         )
     if options.run_files is not None and options.fields.pairs:

@@ -131,8 +131,9 @@ def input_options(
         _input(
             "-r",
             "--recursive",
-            help="Rank the files in folders, in the current folder if there is no FILE. Hidden "
-            "and binary files are skipped, and those that .gitignore, .ignore or .rgignore lists.",
+            help="Rank the files in folders, in the current folder if there is no FILE. Files "
+            "are skipped if they are hidden or binary, or if a .gitignore, .ignore or .rgignore "
+            "lists them.",
         ),
     ] = False,
     files_from: Annotated[
@@ -165,8 +166,8 @@ def input_options(
             "--field",
             metavar="NAME",
             help="The field that holds a record's text, such as text or meta.title. If repeated, "
-            "the fields are joined. Default: text, content, body, passage or document, else image "
-            "or video if the model reads them.",
+            "the fields are joined. Default: the first of text, content, body, passage and "
+            "document that it has, else image or video if the model reads them.",
         ),
     ] = None,
     id_field: Annotated[
@@ -198,8 +199,8 @@ def input_options(
         _input(
             "-0",
             "--null",
-            help="End lines with NUL, in the input and the output. With --files-from this holds "
-            "for the names in LIST instead of the input, with -r or -f paths for the output alone.",
+            help="End lines with NUL, in the output and in the input. With --files-from, -r or "
+            "-f paths the lines of the input end as usual, but the names in LIST end with NUL.",
         ),
     ] = False,
 ) -> None:

@@ -128,11 +128,8 @@ class DefaultGroup(PlainGroup):
         return super().parse_args(ctx, args)
 
 
-class RankCommand(PlainCommand):
-    """The default command. Its help is the program's, with options in groups."""
-
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        formatter.write_usage("rerank", "[OPTIONS] QUERY [FILE]...")
+class GroupedCommand(PlainCommand):
+    """A command whose help shows its options in groups."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -145,6 +142,16 @@ class RankCommand(PlainCommand):
         for name in sorted(groups, key=lambda group: group == OTHER_GROUP):
             with formatter.section(name):
                 formatter.write_dl(groups[name])
+
+
+class RankCommand(GroupedCommand):
+    """The default command. Its help is the program's, and ends with the other commands."""
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        formatter.write_usage("rerank", "[OPTIONS] QUERY [FILE]...")
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        super().format_options(ctx, formatter)
         commands = [(name, text) for name, (_, text) in lazy_commands(ctx).items()]
         if commands:
             with formatter.section("Commands"):

@@ -13,7 +13,7 @@ from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import options
-from rerank_cli.cli.typer_commands import PlainCommand, make_app
+from rerank_cli.cli.typer_commands import GroupedCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.scorers import BM25
@@ -38,16 +38,6 @@ _engine = partial(typer.Option, rich_help_panel="Engine")
 
 def batch_options(
     input_: Annotated[str | None, typer.Argument(metavar="[IN]", show_default=False)] = None,
-    output: Annotated[
-        str,
-        _output(
-            "-o",
-            "--output",
-            metavar="OUT",
-            help="Write to OUT: JSONL, compressed if it ends in .gz or .zst, or a folder of "
-            "Parquet files if it ends in .parquet.",
-        ),
-    ] = STDOUT,
     query_field: Annotated[
         str, _input("--query-field", metavar="NAME", help="The field that holds the query.")
     ] = "query",
@@ -66,11 +56,16 @@ def batch_options(
             "--text-field",
             metavar="NAME",
             help="The field that holds a document's text. If repeated, the fields are joined. "
-            "Default: text, content, body, passage or document.",
+            "Default: the first of text, content, body, passage and document that it has.",
         ),
     ] = None,
     id_field: Annotated[
-        str | None, _input("--id-field", metavar="NAME", help="The field that holds a record's id.")
+        str | None,
+        _input(
+            "--id-field",
+            metavar="NAME",
+            help="The field that holds a record's id. Default: id or _id.",
+        ),
     ] = None,
     pairs: Annotated[
         bool, _input("--pairs", help="Each line is one query and one document, and gets a score.")
@@ -95,11 +90,22 @@ def batch_options(
             help="The size of the longest record to read. A longer one becomes an error record.",
         ),
     ] = DEFAULT_RECORD_SIZE,
+    output: Annotated[
+        str,
+        _output(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="Write to OUT: JSONL, compressed if it ends in .gz or .zst. If IN is Parquet, an "
+            "OUT that ends in .parquet is a folder of Parquet files.",
+        ),
+    ] = STDOUT,
     results: Annotated[
         ResultsShape,
         _output(
             "--results",
-            help="What to write of each result: all that --json shows, its scores, or its id.",
+            help="What to write of each result. full: all that --json shows. scores: its index, id "
+            "and scores. ids: its id, or its index if it has none.",
         ),
     ] = ResultsShape.FULL,
     errors: Annotated[
@@ -147,22 +153,22 @@ def batch_options(
             "--window",
             metavar="SIZE",
             show_default=True,
-            help="How much of the input to hold in memory at once.",
+            help="Hold at most this much of the input in memory.",
         ),
     ] = DEFAULT_WINDOW_SIZE,
 ) -> None:
     """Options of this command alone: what is read, what is written, and what runs it."""
 
 
-@app.command("batch", cls=PlainCommand)
-@options.with_options(batch_options)
-@options.with_options(options.model_options, options.chunking_options)
-@options.with_options(options.output_options, only="top_n min_score verbose")
+@app.command("batch", cls=GroupedCommand)
 @options.with_options(
     options.provider_options,
     only="base_url instruction truncate user metadata set_ header lenient sigmoid concurrency "
     "retries timeout connect_timeout rpm tpm insecure",
 )
+@options.with_options(options.model_options, options.chunking_options)
+@options.with_options(options.output_options, only="top_n min_score verbose")
+@options.with_options(batch_options)
 def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.
 
@@ -196,6 +202,9 @@ def batch(ctx: typer.Context) -> int:
         return run_on_ray(job, given["address"], terminal, ordered=given["ordered"])
     if given["address"] is not None or given["ordered"]:
         raise UsageError("--address and --ordered are for --engine ray")
+    for place in (job.input, given["output"]):
+        if "://" in place:
+            raise UsageError(f"{place}: only Ray reads and writes URLs", hint="--engine ray")
 
     from rerank_cli.batch.local import run_here  # and all that reads, scores and writes
 

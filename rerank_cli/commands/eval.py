@@ -31,7 +31,7 @@ Models = Annotated[
         metavar="MODEL",
         autocompletion=options.complete_model,
         help="A model to measure, with its own options if needed: 'mini@2 --max-chunks 1'. May be "
-        "repeated.",
+        "repeated. Default: mini@2.",
     ),
 ]
 Compare = Annotated[
@@ -114,8 +114,9 @@ def evaluate(
     """Measure whether reranking helps on your own queries, and how sure that is.
 
     A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a JSONL file of
-    {"query": …, "documents": […], "relevant": […]}. `relevant` lists positions from 0, ids, or a
-    grade for each document, or maps ids to grades. --queries, --corpus, --qrels and --run name
+    {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions of
+    relevant documents, from 0, or their ids. Or it gives grades: a list with one for each document,
+    or a map from ids. --queries, --corpus, --qrels and --run name
     files that lie elsewhere. If there are no candidates, BM25 finds them. Each model is compared
     with the order of the data, with BM25, and with the best order that the candidates allow.
 

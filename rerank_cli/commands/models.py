@@ -156,7 +156,7 @@ def verify(
 ) -> int:
     """Compare the files of installed models with their hashes.
 
-    By default all installed models are checked. The exit code is 3 if a file has changed.
+    By default all models that were pulled are checked. The exit code is 3 if a file has changed.
 
     \b
     rerank models verify
@@ -171,7 +171,10 @@ def verify(
             line = f"{trouble or 'ok'}\t{model.folder / path}\n"
             terminal.write([line.encode("utf-8", "surrogateescape")])
     if not models:
-        terminal.warn("no model is installed", "rerank models pull NAME")
+        terminal.warn(
+            "no model was pulled: there is nothing to verify",
+            "rerank doctor checks the model that ships with rerank",
+        )
     if wrong:
         raise ModelError(
             f"{wrong} file{'s are' if wrong > 1 else ' is'} not as pulled",

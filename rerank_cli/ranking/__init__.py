@@ -42,6 +42,8 @@ class ChunkOptions:
     overlap_tokens  the tokens that neighbours share, a quarter of a chunk at most; None for that
     max_chunks      the most chunks of a document; None for `DEFAULT_MAX_CHUNKS`
     truncate_query  whether a query that is too long is cut; else it is an error
+    encoding        how a query and a document become sequences of tokens
+    aggregate       how the scores of chunks become one: "max", "mean-top-3" or "first"
     """
 
     chunk_tokens: int | None = None

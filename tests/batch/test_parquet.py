@@ -79,4 +79,4 @@ def test_parquet_does_not_come_of_lines(rerank: Run, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(1)])
     ran = rerank("batch", str(source), "-o", str(tmp_path / "out.parquet"), "-m", "bm25")
     assert ran.code == 2
-    assert "Parquet comes of Parquet only" in ran.err
+    assert "Parquet output needs Parquet input" in ran.err

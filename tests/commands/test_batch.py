@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,8 @@ def test_an_output_that_is_there_is_refused(rerank: Run, tmp_path: Path) -> None
         (["--window", "much"], "--window 'much' is no size"),
         (["--run", "a"], "--run, --queries and --corpus make up an input"),
         (["--address", "auto"], "--address and --ordered are for --engine ray"),
+        (["s3://bucket/in"], "s3://bucket/in: only Ray reads and writes URLs"),
+        (["-o", "gs://bucket/out"], "gs://bucket/out: only Ray reads and writes URLs"),
         (["-m", "nothing"], "no model is called"),
         (["-o", "no/such/out.jsonl"], "no/such/out.jsonl: there is no directory"),
         (["--errors", "no/such/e.jsonl"], "no/such/e.jsonl: there is no directory"),
@@ -250,6 +253,12 @@ def test_what_cannot_be(arguments: list[str], message: str, rerank: Run) -> None
     ran = rerank("batch", *arguments, stdin=b"")
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
+
+
+def test_the_help_shows_options_in_groups_with_its_own_first(rerank: Run) -> None:
+    groups = re.findall(r"^(\w+):$", rerank("batch", "--help").out, re.MULTILINE)
+    own = ["Input", "Output", "Engine"]
+    assert groups == [*own, "Model", "Chunking", "Providers", "Other"]
 
 
 def test_a_terminal_is_not_waited_for(rerank: Run) -> None:

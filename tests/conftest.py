@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,21 @@ def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.setattr(sys, "stderr", err)
         monkeypatch.setenv("COLUMNS", str(terminal or 80))
         code = app.run(list(arguments))
+        wait_for_openers()
         return Outcome(code, out.written(), err.written().decode())
 
     return run
+
+
+def wait_for_openers() -> None:
+    """Wait for the model that a command began to open, and did not need.
+
+    onnxruntime reads the environment meanwhile. To change that in another thread, as the next test
+    does, may crash the process: C's setenv may not run beside getenv.
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith("open"):
+            thread.join()
 
 
 def process(

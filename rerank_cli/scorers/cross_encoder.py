@@ -47,7 +47,8 @@ def open_local(
             f"--instruction: {folder.name} takes none",
             hint="Qwen3-Reranker and its kin do, and some providers' models",
         )
-    opener = ThreadPoolExecutor(1)  # the graph and the tokenizer are opened at the same time
+    # The graph and the tokenizer are opened at the same time.
+    opener = ThreadPoolExecutor(1, thread_name_prefix="open-graph")
     opening = opener.submit(open_network, folder, runtime, store)
     opener.shutdown(wait=False)
     tokenizer = ModelTokenizer(folder.tokenizer, open_vocabulary(folder.tokenizer, store))

@@ -18,7 +18,7 @@ The number is the exit code. A message says what went wrong, where and why in on
 what to do now. Any other exception is a bug: the program ends with `ExitCode.BUG`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -47,6 +47,12 @@ class RerankError(Exception):
 
 class UsageError(RerankError):
     exit_code = ExitCode.USAGE
+
+
+def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
+    """Raise `UsageError` for a value that is none of its choices."""
+    if value not in (names := [*choices]):
+        raise UsageError(f"no {what} is called {str(value)!r}", hint=f"one of {', '.join(names)}")
 
 
 class QueryTooLong(UsageError):

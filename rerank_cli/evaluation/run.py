@@ -273,7 +273,7 @@ class EvalJob:
         return [
             self._reranker.info.model,
             self._stamp,
-            [runtime.runtime.value, runtime.device.value, runtime.threads],
+            [str(runtime.runtime), str(runtime.device), runtime.threads],
             __version__,
             asdict(chunks),
             self.system.titled,

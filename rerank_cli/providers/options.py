@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rerank_cli.errors import UsageError, check_choice
 from rerank_cli.providers import (
     DEFAULT_CONCURRENCY_REQUESTS,
     DEFAULT_CONNECT_TIMEOUT_SECONDS,
@@ -22,7 +23,7 @@ class RemoteOptions:
     """How to use a provider's model.
 
     base_url          the server to use instead of the one in the provider's entry
-    chunk             who cuts long documents
+    chunk             who cuts long documents: "auto", "local" or "remote"
     tokenizer         path of the model's tokenizer.json, to count tokens with
     truncate, user, metadata
                       sent to providers that have these options
@@ -41,9 +42,9 @@ class RemoteOptions:
     """
 
     base_url: str | None = None
-    chunk: Cutting = Cutting.AUTO
+    chunk: Cutting | str = Cutting.AUTO
     tokenizer: str | None = None
-    truncate: Truncate | None = None
+    truncate: Truncate | str | None = None
     user: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +61,20 @@ class RemoteOptions:
     rpm: int | None = None
     tpm: int | None = None
     insecure: bool = False
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value that makes no sense."""
+        check_choice("way to cut documents", self.chunk, Cutting)
+        if self.truncate is not None:
+            check_choice("way to truncate", self.truncate, Truncate)
+        least = {"concurrency": 1, "retries": 0, "rpm": 1, "tpm": 1}
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise UsageError(f"{name} is at least {minimum}, not {value}")
+        for name in ("timeout", "connect_timeout"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is more than 0 seconds, not {getattr(self, name)}")
 
     @property
     def max_pending_requests(self) -> int:
@@ -80,7 +95,7 @@ class RemoteOptions:
             "--set": bool(self.fields),
             "--header": bool(self.headers),
             "--image": self.image is not None,
-            "--chunk remote": self.chunk is Cutting.REMOTE,
+            "--chunk remote": self.chunk == Cutting.REMOTE,
             "--tokenizer": self.tokenizer is not None,
             "--sigmoid": self.sigmoid,
             "--dry-run": self.dry_run,

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import UsageError, check_choice
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
@@ -42,7 +42,7 @@ class ChunkOptions:
     overlap_tokens  the tokens that neighbours share, a quarter of a chunk at most; None for that
     max_chunks      the most chunks of a document; None for `DEFAULT_MAX_CHUNKS`
     truncate_query  whether a query that is too long is cut; else it is an error
-    encoding        how a query and a document become sequences of tokens
+    encoding        how a query and a document become sequences of tokens: "auto" or "flag"
     aggregate       how the scores of chunks become one: "max", "mean-top-3" or "first"
     """
 
@@ -50,7 +50,7 @@ class ChunkOptions:
     overlap_tokens: int | None = None
     max_chunks: int | None = None
     truncate_query: bool = False
-    encoding: Encoding = Encoding.AUTO
+    encoding: Encoding | str = Encoding.AUTO
     aggregate: Aggregation | str = Aggregation.MAX
 
     @property
@@ -68,11 +68,8 @@ class ChunkOptions:
             raise UsageError(f"overlap cannot be {self.overlap_tokens} tokens")
         if self.max_chunks is not None and self.max_chunks < 1:
             raise UsageError(f"at least one chunk must be scored, not {self.max_chunks}")
-        if self.aggregate not in list(Aggregation):
-            raise UsageError(
-                f"no way to aggregate is called {str(self.aggregate)!r}",
-                hint=f"one of {', '.join(Aggregation)}",
-            )
+        check_choice("encoding", self.encoding, Encoding)
+        check_choice("way to aggregate", self.aggregate, Aggregation)
 
 
 @dataclass(frozen=True)

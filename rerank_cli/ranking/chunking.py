@@ -106,7 +106,7 @@ def plan_chunks(
     `UsageError` for options that make no sense.
     """
     options.check()
-    if options.encoding is Encoding.FLAG:
+    if options.encoding == Encoding.FLAG:
         return _flag_plan(query, info, options.chunk_tokens)
     notes: list[str] = []
     wanted = options.chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)

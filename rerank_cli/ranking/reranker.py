@@ -329,7 +329,7 @@ def rank(
     overlap_tokens: int | None = None,
     max_chunks: int | None = None,
     truncate_query: bool = False,
-    encoding: Encoding = Encoding.AUTO,
+    encoding: Encoding | str = Encoding.AUTO,
     passages: bool = False,
     explain: bool = False,
     watch: Watch | None = None,
@@ -387,7 +387,11 @@ def keep_order(
     )
 
 
-def _check_arguments(query: str, documents: object) -> None:
+def _check_arguments(query: object, documents: object) -> None:
+    if not isinstance(query, str):
+        raise UsageError(f"the query is a string, and not of type {type(query).__name__}")
+    if not isinstance(documents, Iterable):
+        raise UsageError(f"documents are a list or the like, and not {type(documents).__name__}")
     if not query.strip():
         raise UsageError("the query is empty", hint="say what to look for")
     if isinstance(documents, str | bytes | Document | Mapping):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from rerank_cli.errors import UsageError, check_choice
+
 
 class Runtime(StrEnum):
     """The library that runs a model's graph."""
@@ -21,8 +23,20 @@ class Device(StrEnum):
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """How to run a local model; `threads` is None for all cores that this process may use."""
+    """How to run a local model.
 
-    runtime: Runtime = Runtime.ONNXRUNTIME
-    device: Device = Device.AUTO
+    runtime  the library that runs it: "onnxruntime" or "openvino"
+    device   where it runs: "auto", "cpu" or "cuda"
+    threads  the cores to use; None for all that this process may use
+    """
+
+    runtime: Runtime | str = Runtime.ONNXRUNTIME
+    device: Device | str = Device.AUTO
     threads: int | None = None
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value that makes no sense."""
+        check_choice("runtime", self.runtime, Runtime)
+        check_choice("device", self.device, Device)
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"at least one thread is needed, not {self.threads}")

@@ -92,8 +92,8 @@ def open_network(
     from rerank_cli.runtimes.onnxruntime_graph import open_graph, supports_gpu
 
     threads = runtime.threads or machine.core_count()
-    if runtime.runtime is Runtime.OPENVINO:
-        if runtime.device is Device.CUDA:
+    if runtime.runtime == Runtime.OPENVINO:
+        if runtime.device == Device.CUDA:
             raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
 
         from rerank_cli.models.onnx_file import is_dynamic
@@ -107,10 +107,10 @@ def open_network(
         from rerank_cli.runtimes.openvino_graph import open_openvino
 
         return open_openvino(folder, threads, store)
-    if runtime.device is Device.CUDA or (runtime.device is Device.AUTO and supports_gpu()):
+    if runtime.device == Device.CUDA or (runtime.device == Device.AUTO and supports_gpu()):
         from rerank_cli.runtimes.onnxruntime_graph import open_on_gpu
 
-        on_gpu = open_on_gpu(folder, required=runtime.device is Device.CUDA, answers=answers)
+        on_gpu = open_on_gpu(folder, required=runtime.device == Device.CUDA, answers=answers)
         if on_gpu is not None:
             return on_gpu
     return open_graph(folder, store, threads, answers)

@@ -49,8 +49,8 @@ def open_scorer(
     """
     runtime = RuntimeOptions() if runtime is None else runtime
     remote = RemoteOptions() if remote is None else remote
-    if runtime.threads is not None and runtime.threads < 1:
-        raise UsageError(f"at least one thread is needed, not {runtime.threads}")
+    runtime.check()
+    remote.check()
     if is_remote(model):
         return _open_remote(str(model), remote, instruction, chunks or ChunkOptions())
     options = remote.provider_only_flags

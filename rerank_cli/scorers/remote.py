@@ -293,7 +293,7 @@ def open_remote(
     `chunks` says how documents will be cut, which the provider may do itself.
     """
     provider = find_provider(name, model)
-    if options.chunk is Cutting.REMOTE and chunks.needs_local_chunks:
+    if options.chunk == Cutting.REMOTE and chunks.needs_local_chunks:
         raise UsageError(
             "--chunk remote: --chunk-tokens and --aggregate are for chunks that are cut here",
             hint="leave it out, or let --chunk local cut them",
@@ -308,7 +308,7 @@ def open_remote(
         image_only=options.image_only,
     )
     problems = find_problems(provider, request_options, model)
-    if options.chunk is Cutting.REMOTE and not provider.limits.chunks:
+    if options.chunk == Cutting.REMOTE and not provider.limits.chunks:
         problems.append(f"{name} does not cut documents into chunks")
     # The user's own server may send logits, and so may any server with other fields.
     may_differ = provider.keyless or options.base_url is not None or options.fields
@@ -340,8 +340,8 @@ def open_remote(
 def _choose_cutting(provider: Provider, options: RemoteOptions, chunks: ChunkOptions) -> Cutting:
     """Decide who cuts long documents, so that a provider with known limits cuts none silently."""
     limits = provider.limits
-    if options.chunk is not Cutting.AUTO:
-        return options.chunk
+    if options.chunk != Cutting.AUTO:
+        return Cutting(options.chunk)
     sizes, needs_local = _chunk_sizes(chunks), chunks.needs_local_chunks
     if limits.chunks and not needs_local and sizes.keys() <= provider.options.keys():
         return Cutting.REMOTE

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli import Pending, Ranking, RemoteOptions, Reranker
+from rerank_cli import ChunkOptions, Pending, Ranking, RemoteOptions, Reranker, RuntimeOptions
 from rerank_cli.errors import QueryTooLong, ScorerError, UsageError
 from rerank_cli.ranking import Selection
 from rerank_cli.types import Pair, Part, Progress, Scored
@@ -402,3 +402,37 @@ def test_pairs_are_scored_as_they_are() -> None:
         assert list(values) == [scores_of(ranking)[0], scores_of(ranking)[1]]
         with pytest.raises(ScorerError, match="tokens, and mini@2 takes"):
             reranker.score([("q", "word " * 2000)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Reranker(runtime=RuntimeOptions(device="gpu")), "no device is called 'gpu'"),
+        (lambda: Reranker(runtime=RuntimeOptions(runtime="tvm")), "no runtime is called 'tvm'"),
+        (lambda: Reranker(threads=0), "at least one thread"),
+        (lambda: Reranker(chunks=ChunkOptions(encoding="x")), "no encoding is called 'x'"),
+        (lambda: Reranker(chunks=ChunkOptions(aggregate="x")), "no way to aggregate"),
+        (lambda: Reranker(remote=RemoteOptions(chunk="x")), "no way to cut documents"),
+        (lambda: Reranker(remote=RemoteOptions(truncate="x")), "no way to truncate"),
+        (lambda: Reranker(remote=RemoteOptions(concurrency=0)), "concurrency is at least 1"),
+        (lambda: Reranker(remote=RemoteOptions(rpm=0)), "rpm is at least 1"),
+        (lambda: Reranker(remote=RemoteOptions(retries=-1)), "retries is at least 0"),
+        (lambda: Reranker(remote=RemoteOptions(timeout=0)), "timeout is more than 0"),
+    ],
+)
+def test_senseless_options_are_errors(make: Callable[[], Reranker], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_options_may_be_words() -> None:
+    with pytest.raises(UsageError, match="--device cuda"):
+        Reranker(runtime=RuntimeOptions(device="cuda"))
+    with Reranker(chunks=ChunkOptions(encoding="flag")) as reranker:
+        assert reranker.plan("q").first_only
+
+
+@pytest.mark.parametrize(("query", "documents"), [(None, ["a"]), ("q", None), ("q", 3)])
+def test_what_is_no_query_or_no_documents(query: Any, documents: Any) -> None:
+    with pytest.raises(UsageError, match=r"of type NoneType|and not"):
+        Reranker(OverlapScorer()).rank(query, documents)

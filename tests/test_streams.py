@@ -68,6 +68,11 @@ def test_closed_streams() -> None:
     assert shell("2>&-") == (2, "", "")
     assert shell("word -d word -m bm25 >&-") == (0, "", "")
     assert shell("word - -m bm25 <&-") == (2, "", "rerank: standard input is closed\n")
+    code, out, err = shell("batch -m bm25 <&-")
+    assert (code, out, "there is nothing to read" in err) == (2, "", True)
+    code, out, err = shell("word -d word -m bge-reranker-large <&-")
+    assert (code, out, "is not installed" in err) == (3, "", True)
+    assert shell("word -d word -m bge-reranker-large 2>&-") == (3, "", "")
     assert shell("--help | true; exit ${PIPESTATUS[0]}") == (0, "", "")
 
 

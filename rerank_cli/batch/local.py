@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -116,7 +116,8 @@ def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Ter
 
 def _check_options(options: BatchOptions) -> None:
     """Refuse options that exclude each other, before anything is opened; raises `UsageError`."""
-    if options.input == STDIN and options.run_files is None and sys.stdin.isatty():
+    is_piped = sys.stdin is not None and not sys.stdin.isatty()
+    if options.input == STDIN and options.run_files is None and not is_piped:
         raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
     options.selection.check()
     output = options.output_path
@@ -134,9 +135,9 @@ def _check_options(options: BatchOptions) -> None:
 
 
 def _check_files(options: BatchOptions) -> None:
-    """Refuse files that are there already, and one file for two options."""
+    """Refuse files that are there already, one file for two options, and one that is read too."""
     files = {"--report": options.report, "--errors": options.errors, "-o": options.output}
-    names: dict[str, str] = {}
+    names = {os.path.realpath(path): f"the input {path}" for path in _input_paths(options)}
     for option, file in files.items():
         if file is None or file.is_stream:
             continue
@@ -149,6 +150,12 @@ def _check_files(options: BatchOptions) -> None:
         other = names.setdefault(os.path.realpath(path), option)
         if other != option:
             raise UsageError(f"{other} and {option} name one file")
+
+
+def _input_paths(options: BatchOptions) -> Sequence[Path]:
+    if options.run_files is not None:
+        return (options.run_files.run, options.run_files.queries, options.run_files.corpus)
+    return () if options.input == STDIN else (Path(options.input),)
 
 
 def _open_writer(

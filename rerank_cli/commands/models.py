@@ -437,7 +437,8 @@ def ensure_installed(model: str | None, *, pull: bool, keep_off: bool) -> None:
         barrier = _barrier(keep_off=keep_off)
         if barrier is not None:
             raise _kept_off(error, barrier) from error
-        can_ask = sys.stdin.isatty() and sys.stderr.isatty()
+        streams = (sys.stdin, sys.stderr)
+        can_ask = all(stream is not None and stream.isatty() for stream in streams)
         if not pull and not can_ask:
             raise
         fetch(reference, refusal=None if pull else error)

@@ -93,7 +93,7 @@ class Selection:
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
-        if self.n is not None and self.n < 1:
+        if self.n is not None and not self.n >= 1:
             raise UsageError(f"at least one result must be kept, not {self.n}")
         if self.min_score is not None and math.isnan(self.min_score):
             raise UsageError("the least score to keep must be a number")

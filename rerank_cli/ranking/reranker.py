@@ -269,7 +269,7 @@ class Pending(Future[Ranking]):
 
     `result(timeout)` waits for the ranking. It raises what went wrong, `CancelledError` after
     `cancel`, or `TimeoutError`. A callback of `add_done_callback` may be called by a thread of the
-    scorer: it must not wait for another ranking.
+    scorer: it must not wait for another ranking, nor `submit` more documents than may wait at once.
     """
 
     task: RankingTask
@@ -421,7 +421,7 @@ def _as_document(item: object, place: int) -> Document:
             hint="a mapping has text, and may have id, title and metadata",
         )
     if isinstance(name, bool) or not isinstance(name, str | int | None):
-        raise UsageError(f"document {place}: an id is a string or a number, not {name!r}")
+        raise UsageError(f"document {place}: an id is a string or an integer, not {name!r}")
     return Document(
         text,
         id=None if name is None else str(name),

@@ -289,6 +289,7 @@ class RankingTask:
     def take(self, run: "ScoringRun", part: Part) -> "list[RankingTask]":
         """Take a part of a run's scores. Returns the rankings that are complete with it."""
         values = _check_scores(part.scored, len(part.places), is_remote=self.scorer.info.remote)
+        run.check_places(part.places)
         self.builder.missing += part.scored.missing
         self.builder.usage.update(part.scored.usage)
         self.builder.notes.update(dict.fromkeys(part.scored.notes))
@@ -419,6 +420,7 @@ class ScoringRun:
         self.missing_pairs = len(self.pairs)
         self.characters = sum(_characters_in(entry.split) for entry in entries)
         self._targets = [(entry, place) for entry in entries for place in range(len(entry.scores))]
+        self._is_scored = bytearray(len(self.pairs))
         self._job: ScoringJob | None = None
 
     @property
@@ -468,6 +470,13 @@ class ScoringRun:
             return
         for ranking in complete:
             ranking.give_ranking()
+
+    def check_places(self, places: Sequence[int]) -> None:
+        """Raise `ScorerError` if a place is that of no pair, or of one that has its score."""
+        for place in places:
+            if not 0 <= place < len(self._is_scored) or self._is_scored[place]:
+                raise ScorerError(f"the scorer gave a score for no pair, or twice: for {place}")
+            self._is_scored[place] = True
 
     def fill(self, places: Sequence[int], values: Sequence[float | None]) -> list[ScoreEntry]:
         """Put scores in their places. Returns the documents that have all of theirs now."""

@@ -231,6 +231,28 @@ def test_an_output_that_is_there_is_refused(rerank: Run, tmp_path: Path) -> None
     assert (errors.code, out.read_text()) == (2, "mine\n")
 
 
+def test_a_report_does_not_replace_what_is_read(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [record(1)])
+    content = source.read_text()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(source)
+    for report in (source, link):
+        ran = rerank("batch", str(source), "--report", str(report), *BM25)
+        assert (ran.code, ran.out, source.read_text()) == (2, "", content)
+        assert f"the input {source} and --report name one file" in ran.err
+
+
+def test_nor_a_file_of_a_run(rerank: Run, tmp_path: Path) -> None:
+    run, queries, corpus = (tmp_path / name for name in ("run", "queries", "corpus"))
+    for path in (run, queries, corpus):
+        path.write_text("mine\n")
+    inputs = ["--run", str(run), "--queries", str(queries), "--corpus", str(corpus)]
+    for path in (run, queries, corpus):
+        ran = rerank("batch", *inputs, "--report", str(path), *BM25)
+        assert (ran.code, path.read_text()) == (2, "mine\n")
+        assert f"the input {path} and --report name one file" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -162,6 +162,20 @@ def test_results_come_in_any_order() -> None:
     assert repr(first) == "<Pending 'q': done>"
 
 
+@pytest.mark.parametrize("places", [(0,), (1, 1), (2,), (-1,)])
+def test_a_score_for_no_pair_or_a_second_one_ends_the_ranking(places: tuple[int, ...]) -> None:
+    gate = Gate()
+    reranker = Reranker(gate)
+    first, second = reranker.submit("q", ["1", "2"]), reranker.submit("q", ["2", "1"])
+    gate.jobs[0].receive(Part([0], Scored([1.0])))
+    gate.jobs[0].receive(Part(places, Scored([2.0] * len(places))))
+    with pytest.raises(ScorerError, match="for no pair, or twice"):
+        first.result(1)
+    gate.jobs[1].answer()
+    assert scores_of(second.result(1)) == {0: 2, 1: 1}
+    assert reranker._pool.pairs == reranker._pool.characters == 0
+
+
 def test_callbacks_are_called_once_and_given_the_ranking() -> None:
     gate, seen = Gate(), list[Any]()
     reranker = Reranker(gate)

@@ -90,6 +90,8 @@ class ScoreEntry:
     `key` is None for a document whose scores no other may use.
     """
 
+    __slots__ = ("key", "missing_scores", "scores", "split", "waiting")
+
     def __init__(self, key: ScoreKey | None, split: Split) -> None:
         self.key = key
         self.split = split
@@ -298,12 +300,14 @@ class RankingTask:
         self.pool.pairs -= len(part.places)
         if not run.missing_pairs:
             self._drop_run(run)
+            run.forget_job()
         tasks: dict[RankingTask, None] = {self: None}
         for entry in complete:
             self._remember(entry)
             for block in entry.waiting:
                 block.missing_entries -= 1
                 tasks[block.task] = None
+            entry.waiting.clear()  # or entries and blocks would hold each other in memory
         if self.watch is not None or not self._is_full(self._max_pairs):
             self._changed.notify_all()
         return [task for task in tasks if task._advance()]
@@ -374,6 +378,7 @@ class RankingTask:
             for split, scores in zip(block.splits, block.scores, strict=True):
                 self.builder.add(split, scores)
             self._ranked_documents += len(block.splits)
+            block.entries.clear()
         if not self._has_all_documents or self._blocks:
             return False
         self._close()
@@ -442,16 +447,21 @@ class ScoringRun:
         client = task if task.client is None else task.client
         job = task.scorer.start(self.pairs, self.receive, keep=self.keep, client=client)
         with task.pool.lock:
-            self._job = job
             is_over = self.is_over  # `cancel` may have come before there was a job
+            if not is_over:
+                self._job = job
         if is_over:
             job.cancel()
 
     def cancel(self) -> None:
         """Score no pair that has not begun."""
-        job = self._job
+        job, self._job = self._job, None
         if job is not None:
             job.cancel()
+
+    def forget_job(self) -> None:
+        """Let go of the job, which holds this run, once all scores are there."""
+        self._job = None
 
     def receive(self, part: Part | BaseException) -> None:
         """Take scores, or the error that ends the ranking. Any thread may call this."""

@@ -1,5 +1,6 @@
 """The steps of an evaluation: read, find candidates, score, measure, write."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -89,9 +90,18 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
 
 def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     """Evaluate what a command line asks for, and write the results."""
+    parts = options.parts
+    given = [*options.datasets, options.qrels, options.run]
+    given += [parts.queries, parts.corpus] if parts is not None else []
+    read = {os.path.realpath(path) for path in given if path is not None}
     for file in (options.output, options.per_query):
-        if file is not None:
-            file.check()
+        if file is None:
+            continue
+        file.check()
+        if not file.is_stream and os.path.realpath(file.path) in read:
+            raise UsageError(
+                f"{file.path}: is read, and would be overwritten", hint="name another file"
+            )
     measures = parse_measures(options.measures or DEFAULT_MEASURES)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
     if options.remote.base_url and not any(system.is_remote for system in systems):

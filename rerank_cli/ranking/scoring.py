@@ -366,8 +366,7 @@ class RankingTask:
         if entry.key is None:
             return
         self._store.pending.pop(entry.key, None)
-        if self._is_private or None not in entry.scores:
-            self._store.cache.put(entry.key, entry.scores)
+        self._store.cache.put(entry.key, entry.scores)
 
     def _advance(self) -> bool:
         """Move documents that have their scores into the ranking; say whether it is complete."""

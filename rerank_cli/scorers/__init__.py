@@ -87,6 +87,7 @@ def open_in_background(
     scorer's own modules are imported here first: two threads that import only take turns.
     """
     if model != BM25 and not is_remote(model):
+        import rerank_cli.runtimes.onnxruntime_graph
         import rerank_cli.scorers.cross_encoder  # noqa: F401
     opener = ThreadPoolExecutor(1, thread_name_prefix="open")
     future = opener.submit(

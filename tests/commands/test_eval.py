@@ -300,6 +300,16 @@ def test_a_provider_stands_beside_a_model_and_goes_on_where_it_failed(
     assert found["tei/m"]["measures"] == rows["tei/m"]["measures"]
 
 
+@pytest.mark.parametrize("option", ["-o", "--per-query"])
+def test_a_dataset_is_never_overwritten(option: str, tmp_path: Path, rerank: Run) -> None:
+    path = a_set(tmp_path)
+    before = path.read_bytes()
+    ran = rerank("eval", str(path), option, str(path))
+    assert (ran.code, ran.out) == (2, "")
+    assert "is read, and would be overwritten" in ran.err
+    assert path.read_bytes() == before
+
+
 def test_an_address_is_for_a_provider(tmp_path: Path, rerank: Run) -> None:
     ran = rerank("eval", str(a_set(tmp_path)), "-m", "bm25", "--base-url", "http://127.0.0.1:9")
     assert ran.code == 2

@@ -260,11 +260,11 @@ class RankingTask:
         if adopted is None:
             return False
         start_runs(adopted)
-        self.finish(error)
+        self.call_finish(error)
         return True
 
     def close(self) -> "Sequence[ScoringRun] | None":
-        """Cancel what is being scored. `finish` is for the caller to call.
+        """Cancel what is being scored. `call_finish` is for the caller to call.
 
         Returns the runs, not begun, in which other rankings adopt its documents; None if the
         ranking is over already.
@@ -282,9 +282,14 @@ class RankingTask:
         try:
             ranking = self.builder.ranking()
         except BaseException as error:  # noqa: BLE001 - `Pending.result` raises it
-            self.finish(error)
+            self.call_finish(error)
         else:
-            self.finish(ranking)
+            self.call_finish(ranking)
+
+    def call_finish(self, result: Ranking | BaseException | None) -> None:
+        """Call `finish`, and let go of it: its owner holds this task, and memory would stay."""
+        finish, self.finish = self.finish, _do_nothing
+        finish(result)
 
     # What follows is called with the pool's lock held.
 
@@ -526,7 +531,7 @@ def start_runs(runs: Iterable[ScoringRun]) -> None:
                 waiting.extend(adopted)
                 failed.append((run.task, error))
     for task, reason in failed:
-        task.finish(reason)
+        task.call_finish(reason)
 
 
 def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int | None) -> Scored:
@@ -565,6 +570,10 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
     if errors:
         raise errors[0]
     return Scored(values, usage, trace_ids, (*notes,), missing)
+
+
+def _do_nothing(_result: object) -> None:
+    pass
 
 
 def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence[float | None]:

@@ -62,6 +62,15 @@ _seconds = partial(_provider_setting, metavar="SECONDS", min=0.001, max=86_400, 
 _output = partial(typer.Option, rich_help_panel="Output")
 _output_setting = partial(setting, rich_help_panel="Output")
 
+IdField = Annotated[
+    str | None,
+    _input(
+        "--id-field",
+        metavar="NAME",
+        help="The field that holds a record's id. Default: id or _id.",
+    ),
+]
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Options = TypeVar("Options", "RemoteOptions", RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
@@ -170,14 +179,7 @@ def input_options(
             "document that it has, else image or video if the model reads them.",
         ),
     ] = None,
-    id_field: Annotated[
-        str | None,
-        _input(
-            "--id-field",
-            metavar="NAME",
-            help="The field that holds a record's id. Default: id or _id.",
-        ),
-    ] = None,
+    id_field: IdField = None,
     prepend: Annotated[
         Prepend | None,
         setting(

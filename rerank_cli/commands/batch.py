@@ -59,14 +59,7 @@ def batch_options(
             "Default: the first of text, content, body, passage and document that it has.",
         ),
     ] = None,
-    id_field: Annotated[
-        str | None,
-        _input(
-            "--id-field",
-            metavar="NAME",
-            help="The field that holds a record's id. Default: id or _id.",
-        ),
-    ] = None,
+    id_field: options.IdField = None,
     pairs: Annotated[
         bool, _input("--pairs", help="Each line is one query and one document, and gets a score.")
     ] = False,

@@ -107,7 +107,7 @@ def _config(source: Path) -> dict[str, Any]:
 NAME = "model.onnx"
 OPSET = 17
 _WEIGHTS = "model.onnx_data"
-_MOST_IN_ONE = 1_900_000_000  # bytes: protobuf takes 2 GB
+_MAX_FILE_BYTES = 1_900_000_000  # protobuf takes 2 GB
 
 
 def write_graph(checkpoint: Checkpoint, path: Path) -> None:
@@ -149,7 +149,7 @@ def write_graph(checkpoint: Checkpoint, path: Path) -> None:
         )
         size = sum(path.stat().st_size for path in Path(scratch).iterdir())
         graph = onnx.load(first)
-        if size <= _MOST_IN_ONE:
+        if size <= _MAX_FILE_BYTES:
             onnx.save(graph, path)
         else:
             onnx.save(graph, path, save_as_external_data=True, location=_WEIGHTS)

@@ -7,6 +7,7 @@ scorer of a dry run. `providers` makes requests, sends them and reads answers.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -142,8 +143,11 @@ class RemoteScorer:
 
         def pass_on(future: Future[list[RequestReply]]) -> None:
             if not future.cancelled():
-                self._reader.submit(deliver, future)
-            elif not job.is_cancelled:  # `close` has cancelled it
+                # The reader takes no more once the model is closed or the program ends.
+                with suppress(RuntimeError):
+                    self._reader.submit(deliver, future)
+                    return
+            if not job.is_cancelled:
                 job.cancel()
                 receive(ScorerError("the model was closed before all was scored"))
 

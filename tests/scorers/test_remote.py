@@ -1,6 +1,8 @@
 """Documents in requests: as many as a provider takes, merged by index, and none lost or doubled."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,3 +191,31 @@ def test_queries_have_requests_of_their_own() -> None:
     assert list(scored.values) == [score_of(pair.query, pair.chunk.text) for pair in pairs]
     assert len(scored.trace_ids) in (0, server.count)
     assert {request.json["query"] for request in server.requests} == {"late", "refund"}
+
+
+LEAVES_EARLY = """
+import sys
+import time
+from rerank_cli import Reranker
+from rerank_cli.providers.options import RemoteOptions
+
+reranker = Reranker("tei/m", remote=RemoteOptions(base_url=sys.argv[1]))
+reranker.rank("a query", ["one document"])  # now a thread waits for answers to read
+reranker.submit("a query", ["another document"]).add_done_callback(
+    lambda pending: print(pending.exception())
+)
+time.sleep(0.2)
+"""
+
+
+def test_a_program_that_leaves_before_an_answer_ends_the_ranking() -> None:
+    with serve("tei", latency=1) as server:
+        left = subprocess.run(
+            [sys.executable, "-c", LEAVES_EARLY, server.url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    assert left.stderr == ""
+    assert left.stdout == "the model was closed before all was scored\n"

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from rerank_cli import __version__, progress
-from rerank_cli.cli import options
+from rerank_cli.cli import option_values, options
 from rerank_cli.cli.completion import VARIABLE, Shell, answer, install, script
 from rerank_cli.cli.typer_commands import (
     CONCISE_HELP,
@@ -139,7 +139,7 @@ def rank(ctx: typer.Context) -> int:
     rerank -m cohere/rerank-v3.5 "fox" *.txt     with a provider's model
     """
     progress.lap(progress.STARTING)
-    options.output_format(ctx)  # raises if two are given
+    option_values.output_format(ctx)  # raises if two are given
 
     from rerank_cli.scorers import BM25, open_in_background
 
@@ -152,9 +152,9 @@ def rank(ctx: typer.Context) -> int:
     opening = open_in_background(  # while the rest is imported
         model,
         instruction=ctx.params["instruction"],
-        runtime=options.runtime_options(ctx),
-        remote=options.remote_options(ctx),
-        chunks=options.chunk_options(ctx),
+        runtime=option_values.runtime_options(ctx),
+        remote=option_values.remote_options(ctx),
+        chunks=option_values.chunk_options(ctx),
     )
 
     from rerank_cli.commands.rank import rank_documents

@@ -12,7 +12,7 @@ from rerank_cli.atomic_files import OutputFile
 from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
-from rerank_cli.cli import options
+from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import GroupedCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import STDIN
@@ -230,8 +230,8 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             id=given["id_field"],
             pairs=is_pairs,
         ),
-        selection=options.selection(ctx),
-        chunks=options.chunk_options(ctx),
+        selection=option_values.selection(ctx),
+        chunks=option_values.chunk_options(ctx),
         results=given["results"],
         window_bytes=parse_size(given["window"], "--window"),
         max_record_bytes=parse_size(given["max_record"], "--max-record"),
@@ -239,8 +239,8 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         report=None if given["report"] is None else OutputFile(given["report"]),
         model=given["model"],
         instruction=given["instruction"],
-        runtime=options.runtime_options(ctx),
-        remote=options.remote_options(ctx),
+        runtime=option_values.runtime_options(ctx),
+        remote=option_values.remote_options(ctx),
         resume=given["resume"],
         fail_fast=given["fail_fast"],
         strict=given["strict"],

@@ -18,7 +18,7 @@ import typer
 
 from rerank_cli import __version__, machine
 from rerank_cli.atomic_files import file_digest
-from rerank_cli.cli import options
+from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, RerankError
 from rerank_cli.models import offline_variable, read_name
@@ -55,7 +55,7 @@ def doctor(
     rerank doctor -m ./my-model --json
     """
 
-    found = find_facts(ctx.params["model"], options.runtime_options(ctx))
+    found = find_facts(ctx.params["model"], option_values.runtime_options(ctx))
     Terminal.current().write([format_json(found) if as_json else format_columns(_rows(found))])
     failed = any(not result.startswith("ok") for result in found.get("checks", {}).values())
     return ExitCode.SCORER if failed or found["model"].get("error") else ExitCode.OK

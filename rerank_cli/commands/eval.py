@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rerank_cli.atomic_files import OutputFile
-from rerank_cli.cli import options
+from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
@@ -157,11 +157,11 @@ def evaluate(
             runs=runs,
             output=output,
             as_json=as_json,
-            runtime=options.runtime_options(ctx),
-            remote=options.remote_options(ctx),
+            runtime=option_values.runtime_options(ctx),
+            remote=option_values.remote_options(ctx),
             # A query is cut, and a document has as many chunks whoever scores them.
             chunks=replace(
-                options.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
+                option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
             ),
         ),
         Terminal.current(to_file=not output.is_stdout),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rerank_cli.cli import options
+from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode
 from rerank_cli.providers import catalogue
@@ -108,13 +108,13 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
 
     provider, _, model = name.partition("/")
     entry = catalogue.find_provider(provider, model)
-    remote = replace(options.remote_options(ctx), retries=1)
+    remote = replace(option_values.remote_options(ctx), retries=1)
     scorer = open_remote(
         provider,
         model or entry.example,
         remote,
         find_credentials(catalogue.find_table(provider, model), remote.headers),
-        chunks=options.chunk_options(ctx),
+        chunks=option_values.chunk_options(ctx),
     )
     found = try_provider(scorer)
     terminal = Terminal.current()

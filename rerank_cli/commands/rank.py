@@ -13,7 +13,7 @@ import typer
 
 from rerank_cli import progress
 from rerank_cli.atomic_files import OutputFile
-from rerank_cli.cli import options
+from rerank_cli.cli import option_values
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
@@ -49,7 +49,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     query, inputs = read_arguments(ctx)
     inputs.check()
-    selection = options.selection(ctx)
+    selection = option_values.selection(ctx)
     if inputs.is_single_file:
         selection = replace(selection, passages=True)
     style = _style(ctx, terminal, passages=selection.passages)
@@ -61,7 +61,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     inputs.set_scorer(scorer.info)
     if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
         inputs.copy_folder = cache_directory()
-    with Reranker(scorer, chunks=options.chunk_options(ctx)) as reranker:
+    with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
         ranking, failure = _rank(
             query, inputs, reranker, selection, terminal, on_error=given["on_error"]
         )
@@ -132,7 +132,7 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
     given = ctx.params
     # Where files are looked for or paths are written NUL ends those, and lines are lines.
     has_names = given["recursive"] or given["files_from"] is not None
-    format_ = options.output_format(ctx)
+    format_ = option_values.output_format(ctx)
     has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
     return ReadOptions(
         unit=given["unit"],
@@ -171,7 +171,7 @@ def _decode(argument: str) -> str:
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     """How results are written; raises `UsageError` for what the format has no place for."""
     given = ctx.params
-    format_ = options.output_format(ctx)
+    format_ = option_values.output_format(ctx)
     style = Style(
         format_=format_ or (Format.TABLE if terminal.interactive else Format.TEXT),
         passages=passages,

@@ -1,4 +1,4 @@
-"""Where the user's files are, and how to set or remove one key of a TOML file.
+"""Where the user's files are, and how they are read and changed.
 
     config.toml, keys.toml    XDG_CONFIG_HOME/rerank    RERANK_HOME
     the cache                 XDG_CACHE_HOME/rerank     RERANK_HOME/cache
@@ -6,9 +6,15 @@
 
 The last column holds if `RERANK_HOME` is set. macOS and Windows have other places. Functions that
 return a path create nothing.
+
+Anybody may have changed or damaged these files, and those of a model. `read_regular_file`,
+`parse_json_object` and `parse_toml` never hang, take little memory, and raise only the errors that
+they name.
 """
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,7 @@ from rerank_cli.errors import ConfigError
 
 HOME_VARIABLE = "RERANK_HOME"
 _APP_NAME = "rerank"
+_MAX_FILE_BYTES = 64 << 20
 
 
 def config_directory() -> Path:
@@ -45,6 +52,44 @@ def keys_file() -> Path:
     return config_directory() / "keys.toml"
 
 
+def read_regular_file(path: Path, *, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
+    """Read a whole file that is at most `max_bytes` long.
+
+    Raises `OSError` for a larger file, and for a pipe or a device, which could block or never end.
+    """
+    with open(path, "rb", opener=_open_at_once) as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))
+    return content
+
+
+def parse_json_object(content: bytes) -> dict[str, Any]:
+    """Parse a JSON object in UTF-8; raises `ValueError` for whatever is not one."""
+    import json  # few runs need it
+
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """Parse TOML in UTF-8, with or without a byte-order mark; raises `ValueError`."""
+    import tomllib  # few runs need it
+
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def set_toml_value(path: Path, key: str, value: Any, *, mode: int | None = None) -> None:
     """Set a top-level key of a TOML file; creates the file if it is missing.
 
@@ -64,6 +109,11 @@ def remove_toml_key(path: Path, key: str, *, mode: int | None = None) -> bool:
     del document[key]
     _write(path, document, mode)
     return True
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to would block without the flag."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
 
 
 def _home() -> Path | None:

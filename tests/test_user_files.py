@@ -1,5 +1,6 @@
 """Where the user's files are."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,36 @@ def test_with_the_variable_nothing_is_imported_to_find_them() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ran.stdout == "False\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes on its disks")
+def test_a_pipe_or_a_device_is_no_file_to_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for path in (tmp_path / "pipe", tmp_path / "link", tmp_path):
+        with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+            user_files.read_regular_file(path)
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"four")
+    assert user_files.read_regular_file(path, max_bytes=4) == b"four"
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        user_files.read_regular_file(path, max_bytes=3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b'{"a":', b"\xff", b"[" * 100_000, b'{"a":' * 100_000],
+    ids=["empty", "array", "null", "cut", "not UTF-8", "deep array", "deep object"],
+)
+def test_what_is_not_a_json_object_is_a_value_error(content: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  (json has messages of its own)
+        user_files.parse_json_object(content)
+
+
+@pytest.mark.parametrize("content", [b"a", b"\xff", b"a = " + b"[" * 100_000])
+def test_what_is_not_toml_is_a_value_error(content: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        user_files.parse_toml(content)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rerank_cli.errors import ConfigError, UsageError
+from rerank_cli.user_files import parse_toml, read_regular_file
 
 BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -118,15 +119,13 @@ def variable_of(key: str) -> str:
 def read_config(path: Path) -> dict[str, Any]:
     """Read config.toml; empty if there is no such file. Raises `ConfigError`."""
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    import tomllib  # most runs have no config.toml
-
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        return parse_toml(content)
     except ValueError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
 

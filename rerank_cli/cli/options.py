@@ -16,7 +16,12 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from rerank_cli.cli.settings import variable_of
-from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit
+from rerank_cli.inputs.file_types import (
+    DEFAULT_MAX_DOCUMENT_BYTES,
+    InputFormat,
+    Prepend,
+    Unit,
+)
 from rerank_cli.providers import (
     DEFAULT_CONCURRENCY_REQUESTS,
     DEFAULT_CONNECT_TIMEOUT_SECONDS,
@@ -29,7 +34,7 @@ from rerank_cli.providers import (
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, Encoding
 from rerank_cli.render import EXPLAIN_FORMATS, Format
 from rerank_cli.runtimes import Device, Runtime
-from rerank_cli.terminal import STDOUT, Color
+from rerank_cli.terminal import STDOUT, Color, format_size
 
 
 def setting(*names: str, **rest: Any) -> Any:
@@ -183,6 +188,26 @@ def input_options(
             help="Read the output of rg -n, grep -n or rg --json, and rank the lines they found.",
         ),
     ] = False,
+    text: Annotated[
+        bool,
+        _input(
+            "-a",
+            "--text",
+            help="Read files with NUL bytes as text, as grep does. Without it they are binary, and "
+            "are left out.",
+        ),
+    ] = False,
+    max_document: Annotated[
+        str,
+        setting(
+            "--max-document",
+            rich_help_panel="Input",
+            metavar="SIZE",
+            show_default=True,
+            help="The size of the largest document to read, once it is unpacked. A larger one is "
+            "left out with a warning, and the exit code is 2.",
+        ),
+    ] = format_size(DEFAULT_MAX_DOCUMENT_BYTES).replace(" ", ""),
     null: Annotated[
         bool,
         _input(

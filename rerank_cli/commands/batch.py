@@ -1,6 +1,5 @@
 """`rerank batch`: many queries, each with documents of its own, in a job that can be resumed."""
 
-import re
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -233,8 +232,8 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         selection=option_values.selection(ctx),
         chunks=option_values.chunk_options(ctx),
         results=given["results"],
-        window_bytes=parse_size(given["window"], "--window"),
-        max_record_bytes=parse_size(given["max_record"], "--max-record"),
+        window_bytes=option_values.parse_size(given["window"], "--window"),
+        max_record_bytes=option_values.parse_size(given["max_record"], "--max-record"),
         errors=None if given["errors"] is None else OutputFile(given["errors"]),
         report=None if given["report"] is None else OutputFile(given["report"]),
         model=given["model"],
@@ -246,19 +245,3 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         strict=given["strict"],
         verbose=given["verbose"],
     )
-
-
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
-_SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
-
-
-def parse_size(text: str, option: str) -> int:
-    """Read a size in bytes, as in `64MB`, `1GiB` or `5000`; raises `UsageError`."""
-    match = _SIZE.fullmatch(text)
-    size_bytes = 0
-    if match:
-        power = _SIZE_POWERS.index(match[2].lower() or " ")
-        size_bytes = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-    if size_bytes < 1:
-        raise UsageError(f"{option} {text!r} is no size", hint="as 64MB, 1GB or 500kB")
-    return size_bytes

@@ -140,6 +140,8 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
         fields=TextFields(given["field"] or [], given["id_field"]),
         null=given["null"] and not has_names,
         grep=given["grep"],
+        text=given["text"],
+        max_document_bytes=option_values.parse_size(given["max_document"], "--max-document"),
         prepend=given["prepend"],
     )
 

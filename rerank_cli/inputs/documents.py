@@ -22,6 +22,7 @@ from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
+from rerank_cli.inputs.text import DocumentTooLarge
 from rerank_cli.media import HEAD_BYTES, is_image
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
@@ -144,6 +145,8 @@ class Inputs:
                 self.report.skipped[BINARY] += 1
                 if place.named:
                     self.report.binary.append(place.path)
+            except DocumentTooLarge as error:
+                self.report.problems.append(error)
             except (OSError, InputError) as error:
                 problem = error if isinstance(error, InputError) else read_error(place.path, error)
                 if place.named:

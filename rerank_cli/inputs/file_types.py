@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import PurePath
 
 STDIN = "-"
+DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
 LINE_SUFFIXES = {".txt", ".log"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 COMPRESSION_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}

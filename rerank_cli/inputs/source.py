@@ -14,6 +14,7 @@ from typing import BinaryIO
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, convert
 from rerank_cli.inputs.file_types import (
+    DEFAULT_MAX_DOCUMENT_BYTES,
     IMAGE_SUFFIXES,
     LINE_SUFFIXES,
     STDIN,
@@ -31,6 +32,7 @@ from rerank_cli.inputs.text import (
     is_binary,
     line_blocks,
     paragraph_blocks,
+    read_whole,
     whole_block,
 )
 from rerank_cli.terminal import encodable
@@ -70,8 +72,11 @@ class ReadOptions:
     fields        the fields of records
     null          whether lines end with NUL
     grep          whether lines are the output of grep or rg
+    text          whether sources with NUL bytes are text
     prepend       what goes before each chunk of a document
     scorer        the scorer, once it is open: images are documents if it reads them
+    max_document_bytes
+                  the size that a document may reach when it is decoded
     """
 
     unit: Unit = Unit.AUTO
@@ -79,8 +84,10 @@ class ReadOptions:
     fields: TextFields = field(default_factory=TextFields)
     null: bool = False
     grep: bool = False
+    text: bool = False
     prepend: Prepend | None = None
     scorer: ScorerInfo | None = None
+    max_document_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
 
     def check(self) -> None:
         """Raise `UsageError` for options that contradict each other."""
@@ -109,7 +116,7 @@ class ReadOptions:
     def may_be_image(self, path: str) -> bool:
         """Whether a file's name says that it is an image, and the scorer reads images."""
         reads_images = self.scorer is not None and "image" in self.scorer.media
-        is_text = self.input_format is not None or self.grep
+        is_text = self.input_format is not None or self.grep or self.text
         return reads_images and not is_text and PurePath(path).suffix.lower() in IMAGE_SUFFIXES
 
     def is_table(self, path: str) -> bool:
@@ -157,11 +164,14 @@ class SourceReader:
         format_, unit = self.options.format_and_unit(self.path, stream=self.stream)
         head, content = decompress(self.content, self.path)
         if format_ in CONVERTERS and not self.options.grep:
-            text, self.title = convert(content.read(), format_, self.path)
+            text, self.title = convert(
+                read_whole(content, self.path, self.options.max_document_bytes), format_, self.path
+            )
             content = io.BytesIO(text.encode())
         else:
             self.envelope = envelope_of(head)
-            if is_binary(head, self.envelope) and not (self.options.null or self.options.grep):
+            is_text = self.options.text or self.options.null or self.options.grep
+            if is_binary(head, self.envelope) and not is_text:
                 raise BinarySource
             content.read(len(self.envelope.mark))
         self.is_text = True

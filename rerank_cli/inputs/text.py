@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from rerank_cli.errors import InputError
-from rerank_cli.terminal import encodable
+from rerank_cli.terminal import encodable, format_size
 from rerank_cli.types import Envelope
 
 if TYPE_CHECKING:
@@ -51,6 +51,24 @@ def envelope_of(head: bytes) -> Envelope:
 def is_binary(head: bytes, envelope: Envelope) -> bool:
     """Whether a source is not text: it has a NUL byte, which text in UTF-8 has not."""
     return envelope.encoding == "utf-8" and b"\0" in head
+
+
+class DocumentTooLarge(InputError):
+    """A document of a source is larger than `--max-document`. `where` is its place."""
+
+    def __init__(self, where: str, max_bytes: int) -> None:
+        super().__init__(
+            f"{where}: larger than {format_size(max_bytes)}, the most that a document may have",
+            hint="--max-document SIZE reads larger ones",
+        )
+
+
+def read_whole(stream: BinaryIO, source: str, max_bytes: int) -> bytes:
+    """Read all of a stream as one document; raises `DocumentTooLarge`."""
+    content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise DocumentTooLarge(source, max_bytes)
+    return content
 
 
 class Decoder:

@@ -10,7 +10,7 @@ import pytest
 from backports import zstd
 
 from rerank_cli import open_scorer, rank
-from rerank_cli.commands.batch import parse_size
+from rerank_cli.cli.option_values import parse_size
 from rerank_cli.errors import UsageError
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, write

@@ -4,6 +4,7 @@
     ├── UsageError      2   the command line, or the arguments of a call, is wrong
     │   └── QueryTooLong    the query leaves no room for a passage
     ├── ConfigError     2   a setting, in config.toml or the environment, or a file of keys is wrong
+    │   ├── NoHome          the user has no home directory, where something has to be kept
     │   └── UnusableProxy   a proxy of the environment or the system cannot be used
     ├── InputError      2   a file or record cannot be read
     │   └── MissingExtra    a library that comes with an extra is not installed
@@ -69,6 +70,15 @@ class QueryTooLong(UsageError):
 
 class ConfigError(RerankError):
     exit_code = ExitCode.USAGE
+
+
+class NoHome(ConfigError):
+    """Whoever only reads does without the files that would be there."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this user has no home directory", hint="set RERANK_HOME to the path of a directory"
+        )
 
 
 class UnusableProxy(ConfigError):

@@ -5,7 +5,8 @@
     data                      XDG_DATA_HOME/rerank      RERANK_HOME/data
 
 The last column holds if `RERANK_HOME` is set. macOS and Windows have other places. Functions that
-return a path create nothing.
+return a path create nothing, and raise `NoHome` for a user who has no such place. Whoever only
+reads does without it: such a user has no settings, no keys and no cache.
 
 Anybody may have changed or damaged these files, and those of a model. `read_regular_file`,
 `parse_json_object` and `parse_toml` never hang, take little memory, and raise only the errors that
@@ -15,10 +16,11 @@ they name.
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.errors import ConfigError
+from rerank_cli.errors import ConfigError, NoHome
 
 HOME_VARIABLE = "RERANK_HOME"
 _APP_NAME = "rerank"
@@ -42,6 +44,20 @@ def data_directory() -> Path:
     return home / "data" if home else _platform_directory("data")
 
 
+def spool_directory() -> Path:
+    """The folder of nameless copies of what is read twice: the cache, or that of temporary files.
+
+    Raises `OSError` if there is neither.
+    """
+    with suppress(NoHome):
+        folder = cache_directory()
+        if _is_writable(folder):
+            return folder
+    import tempfile  # few runs need it
+
+    return Path(tempfile.gettempdir())
+
+
 def config_file() -> Path:
     """The path of the user's settings."""
     return config_directory() / "config.toml"
@@ -50,6 +66,51 @@ def config_file() -> Path:
 def keys_file() -> Path:
     """The path of the user's keys, which nobody else may read."""
     return config_directory() / "keys.toml"
+
+
+def home_directory() -> Path:
+    """The user's home directory, where other programs have their files."""
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():
+        raise NoHome
+    return home
+
+
+def shared_config_directory() -> Path:
+    """The folder of other programs' settings, as the XDG specification says; on every system."""
+    folder = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return folder if folder.is_absolute() else home_directory() / ".config"
+
+
+def expand_user(path: str | Path) -> Path:
+    """A path with the home directory for a `~` at its start, where that user has one."""
+    return Path(os.path.expanduser(path))
+
+
+def read_user_file(path: Path) -> bytes | None:
+    """Read a file that a user may have; None if it is not there, or in a folder that is closed.
+
+    Raises `OSError` for one that is there and cannot be read.
+    """
+    try:
+        return read_regular_file(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError:
+        if is_closed(path):
+            return None
+        raise
+
+
+def is_closed(path: Path) -> bool:
+    """Whether a path leads through a folder that this process may not enter."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read_regular_file(path: Path, *, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
@@ -119,7 +180,21 @@ def _open_at_once(path: str, flags: int) -> int:
 def _home() -> Path | None:
     """The folder that `RERANK_HOME` names, if it is set."""
     value = os.environ.get(HOME_VARIABLE)
-    return Path(os.path.abspath(os.path.expanduser(value))) if value else None  # noqa: PTH100
+    if not value:
+        return None
+    folder = expand_user(value)
+    if value.startswith("~") and str(folder).startswith("~"):
+        raise ConfigError(
+            f"{HOME_VARIABLE}: {value}: there is no such home directory",
+            hint="give the whole path of a directory",
+        )
+    try:
+        return Path(os.path.abspath(folder))  # noqa: PTH100 - links stay as they are
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{HOME_VARIABLE}: {value}: the current directory is gone",
+            hint="give the whole path of a directory",
+        ) from None
 
 
 def _platform_directory(kind: str) -> Path:
@@ -130,12 +205,22 @@ def _platform_directory(kind: str) -> Path:
         "cache": platformdirs.user_cache_path,
         "data": platformdirs.user_data_path,
     }
-    path = find[kind](_APP_NAME, appauthor=False)
+    try:
+        path = find[kind](_APP_NAME, appauthor=False)
+    except RuntimeError:  # of newer versions
+        raise NoHome from None
     if not path.is_absolute():  # it begins with a ~ that could not be expanded
-        raise ConfigError(
-            "this user has no home directory", hint=f"set {HOME_VARIABLE} to a directory"
-        )
+        raise NoHome
     return path
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be created in a folder, which may not exist yet."""
+    try:
+        place = next(above for above in (folder, *folder.parents) if above.exists())
+    except OSError:  # one may not be entered
+        return False
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def _read(path: Path) -> Any:

@@ -40,7 +40,7 @@ from rerank_cli.inputs.text import decompress, envelope_of
 from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text
 from rerank_cli.terminal import format_size
 from rerank_cli.types import Document, ScorerInfo
-from rerank_cli.user_files import cache_directory
+from rerank_cli.user_files import spool_directory
 
 _COPY_BYTES = 1 << 20
 _ID_HASH_BYTES = 8
@@ -76,7 +76,7 @@ def open_source(options: BatchOptions) -> RecordSource:
     """Open the input that a command line names; raises `InputError`."""
     files, max_bytes = options.run_files, options.max_record_bytes
     if files is not None:
-        return RunSource(files.run, files.queries, files.corpus, cache_directory(), max_bytes)
+        return RunSource(files.run, files.queries, files.corpus, spool_directory(), max_bytes)
     if holds_parquet(options.input):
         from rerank_cli.batch.parquet import ParquetSource
 

@@ -180,14 +180,13 @@ def install(shell: Shell) -> list[Path]:
     the script by its folder. Raises `OutputError`.
     """
     from rerank_cli.atomic_files import replace_file  # not at every start
-    from rerank_cli.user_files import data_directory
+    from rerank_cli.user_files import data_directory, home_directory, shared_config_directory
 
-    home = Path(os.path.expanduser("~"))
     if shell is Shell.FISH:
-        config = os.environ.get("XDG_CONFIG_HOME") or str(home / ".config")
-        place = Path(config) / "fish" / "completions" / "rerank.fish"
+        place = shared_config_directory() / "fish" / "completions" / "rerank.fish"
         replace_file(place, script(shell).encode())
         return [place]
+    home = home_directory()
     place = data_directory() / "completion" / f"rerank.{shell}"
     replace_file(place, script(shell).encode())
     start = home / ".bashrc"

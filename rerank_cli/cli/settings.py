@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rerank_cli.errors import ConfigError, UsageError
-from rerank_cli.user_files import parse_toml, read_regular_file
+from rerank_cli.user_files import parse_toml, read_user_file
 
 BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -117,13 +117,13 @@ def variable_of(key: str) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read config.toml; empty if there is no such file. Raises `ConfigError`."""
+    """Read config.toml; empty if there is none that can be reached. Raises `ConfigError`."""
     try:
-        content = read_regular_file(path)
-    except FileNotFoundError:
-        return {}
+        content = read_user_file(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+    if not content:
+        return {}
     try:
         return parse_toml(content)
     except ValueError as error:

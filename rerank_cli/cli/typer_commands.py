@@ -10,6 +10,7 @@ Typer itself prefers an option on the command line to the environment, and that 
 only, and tests/test_dependencies.py checks each of them.
 """
 
+import sys
 import textwrap
 from collections.abc import Iterable
 from importlib import import_module
@@ -20,8 +21,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from rerank_cli.cli.settings import Setting, ValueKind, check_config, read_config
-from rerank_cli.errors import ConfigError, UsageError
-from rerank_cli.user_files import config_file
+from rerank_cli.errors import ConfigError, NoHome, UsageError
+from rerank_cli.terminal import warn
+from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
 
 DEFAULT_COMMAND = "rank"
 OTHER_GROUP = "Other"  # the group of options that name none
@@ -199,21 +201,21 @@ def setting_values(ctx: Any) -> dict[str, tuple[Any, str]]:
 
     Asks every command for its values, as if it ran without options. Raises `ConfigError`.
     """
-    values = {}
+    values: dict[str, tuple[Any, str]] = {}
     for command in all_commands(ctx):
         if not settings_in([command]):
             continue
         run = command.make_context(command.name, [], parent=ctx, resilient_parsing=True)
         run.resilient_parsing = False
-        run.default_map = _ConfigDefaults(run)
+        run.default_map = _ConfigDefaults(run, quiet=bool(values))
         for parameter in command.get_params(run):
             if not parameter.envvar:
                 continue
             parameter.handle_parse_result(run, {}, [])
-            origin = {
-                "ENVIRONMENT": parameter.envvar,
-                "DEFAULT_MAP": str(config_file()),
-            }.get(run.get_parameter_source(parameter.name).name, "default")
+            source = run.get_parameter_source(parameter.name).name
+            origin = parameter.envvar if source == "ENVIRONMENT" else "default"
+            if source == "DEFAULT_MAP":
+                origin = str(config_file())
             values[_key(parameter)] = (run.params[parameter.name], origin)
     return values
 
@@ -252,11 +254,13 @@ def panel_of(option: Any) -> str:
 class _ConfigDefaults:
     """The settings in config.toml, by parameter. Reads the file at the first `get`.
 
-    Typer calls no other method of a `default_map`.
+    Typer calls no other method of a `default_map`. If it is not `quiet`, says if the file's folder
+    is closed.
     """
 
-    def __init__(self, ctx: Any) -> None:
+    def __init__(self, ctx: Any, *, quiet: bool = False) -> None:
         self._ctx = ctx
+        self._quiet = quiet
         self._values: dict[str, Any] | None = None
 
     def get(self, parameter: str) -> Any:
@@ -267,10 +271,16 @@ class _ConfigDefaults:
     def _load(self) -> dict[str, Any]:
         try:
             path = config_file()
-        except ConfigError:  # no home directory, so no file
+        except NoHome:
             return {}
         content = read_config(path)
         if not content:
+            if not self._quiet and is_closed(path):
+                warn(
+                    sys.stderr,
+                    f"{path}: Permission denied: no settings and keys of yours are used",
+                    f"set HOME, or {HOME_VARIABLE}, to a directory of your own",
+                )
             return {}
         own = settings_in([self._ctx.command])
         known = own if content.keys() <= own.keys() else settings_in(all_commands(self._ctx))

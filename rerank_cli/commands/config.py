@@ -6,6 +6,7 @@ What a setting is, is in `cli.settings`; the files are written by `user_files` a
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ from rerank_cli.cli.typer_commands import (
     setting_values,
     settings_in,
 )
-from rerank_cli.errors import ConfigError, ExitCode, UsageError
+from rerank_cli.errors import ConfigError, ExitCode, NoHome, UsageError
 from rerank_cli.providers.keys import (
     check_provider,
     forget_key,
@@ -102,8 +103,11 @@ def list_(
     except ConfigError as error:
         terminal.warn(str(error), error.hint)
     if as_json:
+        path = None
+        with suppress(NoHome):
+            path = str(config_file())
         listing = {
-            "path": str(config_file()),
+            "path": path,
             "settings": [
                 {"key": key, "value": value, "origin": origin}
                 for key, (value, origin) in values.items()

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,7 @@ from rerank_cli import __version__, machine
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
-from rerank_cli.errors import ConfigError, ExitCode, RerankError
+from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError
 from rerank_cli.models import offline_variable, read_name
 from rerank_cli.models.catalogue import Sample, entries
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
@@ -222,10 +222,10 @@ def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str
             **_cores(runtime.threads),
         },
         "places": {
-            "settings": str(config_file()),
-            "keys": str(keys_file()),
-            "cache": str(cache_directory()),
-            "data": str(data_directory()),
+            "settings": _place(config_file),
+            "keys": _place(keys_file),
+            "cache": _place(cache_directory),
+            "data": _place(data_directory),
         },
         "keys": _keys(),
         "model": {},
@@ -245,6 +245,14 @@ def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str
     if advice := _advice(found, checks):
         found["advice"] = advice
     return found
+
+
+def _place(find: Callable[[], Path]) -> str:
+    """Where something of the user's is, or why it is nowhere."""
+    try:
+        return str(find())
+    except ConfigError as error:
+        return f"nowhere: {error}"
 
 
 def _keys() -> dict[str, Any]:
@@ -356,7 +364,8 @@ def _runtime_facts(scorer: Scorer) -> dict[str, Any]:
 def _why_not(store: PreparedCache | None) -> str:
     """Why opening a model has prepared nothing."""
     if store is None:
-        return f"{PREPARED_VARIABLE} is off"
+        is_off = os.environ.get(PREPARED_VARIABLE) == "off"
+        return f"{PREPARED_VARIABLE} is off" if is_off else str(NoHome())
     if not os.access(store.root, os.W_OK):
         return f"{store.root} cannot be written"
     return f"another process is preparing a model in {store.root}, or onnxruntime cannot save it"

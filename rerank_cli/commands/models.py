@@ -34,7 +34,7 @@ from rerank_cli.models.onnx_file import scale_of
 from rerank_cli.models.store import InstalledModel, Store
 from rerank_cli.scorers import BM25, is_remote
 from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
-from rerank_cli.user_files import config_file
+from rerank_cli.user_files import config_file, expand_user
 
 if TYPE_CHECKING:
     from rerank_cli.models.export import Fidelity
@@ -514,12 +514,12 @@ def run_export(source: str, out: Path, terminal: Terminal) -> "list[Fidelity]":
     from rerank_cli.models.export import export  # imports more than all other commands
 
     with ExitStack() as stack:
-        folder = Path(source).expanduser()
+        folder = expand_user(source)
         if source.startswith(HUB):
             folder = _fetch_checkpoint(source, stack, terminal)
         return export(
             folder,
-            out.expanduser(),
+            expand_user(out),
             features=machine.features(),
             name=source.removeprefix(HUB) if source.startswith(HUB) else folder.resolve().name,
             say=terminal.say,

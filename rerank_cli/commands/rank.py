@@ -28,7 +28,7 @@ from rerank_cli.ranking.reranker import Reranker, keep_order
 from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.terminal import Terminal, format_count, format_json, format_size
 from rerank_cli.types import ConcurrentScorer, Progress, Ranking, Scorer, SurveyingScorer, Watch
-from rerank_cli.user_files import cache_directory
+from rerank_cli.user_files import spool_directory
 
 if TYPE_CHECKING:
     from rerank_cli.scorers.remote import DryRunScorer
@@ -60,7 +60,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     progress.lap(progress.OPENING)
     inputs.set_scorer(scorer.info)
     if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
-        inputs.copy_folder = cache_directory()
+        inputs.copy_folder = spool_directory()
     with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
         ranking, failure = _rank(
             query, inputs, reranker, selection, terminal, on_error=given["on_error"]

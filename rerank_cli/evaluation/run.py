@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import OutputFile
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import InputError, NoHome, UsageError
 from rerank_cli.evaluation.datasets import (
     Candidate,
     Collection,
@@ -60,14 +60,17 @@ class QueryScores:
 class ScoreJournal:
     """The scores of one system on one task, by query; `identity` is what they depend on."""
 
-    def __init__(self, folder: Path, identity: object) -> None:
+    def __init__(self, folder: Path | None, identity: object) -> None:
         content = json.dumps(identity, sort_keys=True).encode()
-        self._path = folder / f"{blake2b(content, digest_size=16).hexdigest()}.jsonl"
+        name = f"{blake2b(content, digest_size=16).hexdigest()}.jsonl"
+        self._path = folder / name if folder else None
         self.scores = self._read()
 
     def add(self, query: str, scores: QueryScores) -> None:
         """Keep a query's scores, on the disk too if there is room."""
         self.scores[query] = scores
+        if self._path is None:
+            return
         line = json.dumps({"query": query, **asdict(scores)}) + "\n"
         with suppress(OSError):  # without it the evaluation is what it is, and begins anew if cut
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,12 +79,16 @@ class ScoreJournal:
 
     def close(self) -> None:
         """Remove the journal: the evaluation is over."""
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()
 
     def _read(self) -> dict[str, QueryScores]:
+        if self._path is None:
+            return {}
         try:
             content = self._path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return {}
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:  # the process died while it wrote
@@ -172,12 +179,12 @@ _PILOT_QUERIES = 2  # at least; the first is not counted, as it warms up
 class EvalJob:
     """Scores one task by one system.
 
-    What has been scored is kept in a `folder` until the job is closed; `stamp` changes with the
-    model.
+    What has been scored is kept in a `folder`, if there is one, until the job is closed; `stamp`
+    changes with the model.
     """
 
     def __init__(
-        self, task: Task, system: System, reranker: Reranker, folder: Path, stamp: str = ""
+        self, task: Task, system: System, reranker: Reranker, folder: Path | None, stamp: str = ""
     ) -> None:
         self.task = task
         self.system = system
@@ -329,7 +336,9 @@ class SystemJobs:
         self, task: Task, system: System, reranker: Reranker, depths: Sequence[int], stamp: str
     ) -> None:
         scores_sets = reranker.info.scope == "set"
-        folder = cache_directory() / "eval"
+        folder = None
+        with suppress(NoHome):  # a user without a home begins anew if cut off
+            folder = cache_directory() / "eval"
         self.jobs = {
             depth: EvalJob(_cut_task(task, depth), system, reranker, folder, stamp)
             for depth in (depths if scores_sets else depths[-1:])

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rerank_cli.errors import InputError
+from rerank_cli.errors import InputError, NoHome
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.text import envelope_of
+from rerank_cli.user_files import expand_user, home_directory, shared_config_directory
 
 IGNORED, HIDDEN, LINKED = "ignored", "hidden", "symbolic links"  # reasons to skip a file
 # The files of rules that ripgrep reads. A rule of a name that comes first beats the rules of later
@@ -247,7 +248,7 @@ def _rules_above(parts: tuple[str, ...]) -> _Rules:
     root = next((folder for folder in reversed(folders) if os.path.exists(folder / ".git")), None)
     rules = _Rules()
     if root is not None:
-        for path in (_global_excludes(), root / ".git" / "info" / "exclude"):
+        for path in filter(None, (_global_excludes(), root / ".git" / "info" / "exclude")):
             rules = rules.with_files({".gitignore": str(path)}, len(root.parts))
     for folder in folders[:-1]:
         in_repository = root is not None and len(folder.parts) >= len(root.parts)
@@ -256,19 +257,24 @@ def _rules_above(parts: tuple[str, ...]) -> _Rules:
     return rules
 
 
-def _global_excludes() -> Path:
+def _global_excludes() -> Path | None:
     """The file of rules for all repositories, by the user's git configuration or its usual place.
+
+    None for a user who has no place for either.
 
     Like ripgrep, does not follow `include` in the configuration.
     """
-    home = Path(os.path.expanduser("~"))
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
-    for path in (home / ".gitconfig", folder / "config"):
+    folders = []
+    with suppress(NoHome):  # a user without a home has at most the second
+        folders.append(home_directory() / ".gitconfig")
+    with suppress(NoHome):
+        folders.append(shared_config_directory() / "git" / "config")
+    for path in folders:
         with suppress(OSError):
             text = path.read_text("utf-8", "replace")
             if paths := re.findall(r'(?im)^\s*excludesfile\s*=\s*"?(.*?)"?\s*$', text):
-                return Path(os.path.expanduser(paths[-1]))
-    return folder / "ignore"
+                return expand_user(paths[-1])
+    return folders[-1].with_name("ignore") if folders else None
 
 
 def _read_rules(path: str) -> list["_Rule"]:

@@ -15,6 +15,7 @@ from rerank_cli.errors import ModelError, NotInstalled, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
 from rerank_cli.models.folder import ModelFolder, describe
 from rerank_cli.models.store import InstalledModel, Store
+from rerank_cli.user_files import expand_user
 
 HUB = "hf:"
 
@@ -59,7 +60,7 @@ def find(model: str | None) -> ModelFolder:
     """
     name = model or default()
     if is_path(name):
-        return describe(Path(os.path.expanduser(name)), name)
+        return describe(expand_user(name), name)
     reference = read_name(name)
     if reference.entry is not None and reference.entry.folder:
         return _shipped(reference.entry)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.atomic_files import file_digest, publish_folder, remove_folder, replace_file
-from rerank_cli.errors import ModelError
+from rerank_cli.errors import ModelError, NoHome
 from rerank_cli.user_files import data_directory
 
 MANIFEST = "manifest.json"
@@ -116,13 +116,23 @@ class InstalledModel:
 class Store:
     """The models in a directory, which need not be there yet."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path | None) -> None:
+        self._root = root
 
     @classmethod
     def usual(cls) -> "Store":
-        """The user's own."""
-        return cls(data_directory() / "models")
+        """The user's own; an empty one for a user who has no place for it."""
+        try:
+            return cls(data_directory() / "models")
+        except NoHome:
+            return cls(None)
+
+    @property
+    def root(self) -> Path:
+        """Where the models are; raises `NoHome`."""
+        if self._root is None:
+            raise NoHome
+        return self._root
 
     def place(self, name: str, precision: str) -> Path:
         """Where a model's manifest is, if it is there; of no precision, the model's folder."""
@@ -131,6 +141,8 @@ class Store:
 
     def models(self, name: str | None = None) -> list[InstalledModel]:
         """What is in the store, or what of one model is, by name and precision."""
+        if self._root is None:
+            return []
         pattern = f"{_slug(name) if name else '[!.]*'}/*/{MANIFEST}"
         return [_read(path) for path in sorted(self.root.glob(pattern))]
 

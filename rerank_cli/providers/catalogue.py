@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.errors import ConfigError, UsageError
-from rerank_cli.user_files import config_directory
+from rerank_cli.errors import ConfigError, NoHome, UsageError
+from rerank_cli.user_files import config_directory, parse_toml, read_user_file
 
 if TYPE_CHECKING:
     from rerank_cli.providers.schema import Provider
@@ -168,18 +168,19 @@ def _read_user_tables() -> Mapping[str, Table]:
     """The user's own entries; raises `ConfigError` for a file that cannot be read."""
     try:
         path = user_file()
-        content = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, ConfigError):  # `ConfigError`: the user has no config directory
+    except NoHome:
         return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{user_file()}: {error}") from error
-    return _parse_user_tables(content, path)
+    try:
+        content = read_user_file(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    return _parse_user_tables(content, path) if content else {}
 
 
-def _parse_user_tables(content: str, path: Path) -> Mapping[str, Table]:
+def _parse_user_tables(content: bytes, path: Path) -> Mapping[str, Table]:
     """Parse the user's entries, and check what merging them relies on."""
     try:
-        tables = tomllib.loads(content)
+        tables = parse_toml(content)
     except ValueError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     for name, table in tables.items():

@@ -11,9 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rerank_cli.errors import ConfigError, UsageError
+from rerank_cli.errors import ConfigError, NoHome, UsageError
 from rerank_cli.providers.catalogue import is_secret
-from rerank_cli.user_files import keys_file, remove_toml_key, set_toml_value
+from rerank_cli.user_files import (
+    keys_file,
+    parse_toml,
+    read_user_file,
+    remove_toml_key,
+    set_toml_value,
+)
 
 _OWNER_ONLY = 0o600  # a file's mode
 _PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
@@ -110,19 +116,19 @@ def key_hint(provider: str) -> str:
 
 def _read_keys() -> dict[str, str]:
     """The keys in the user's file, by name."""
-    path = keys_file()
     try:
-        with open(path, "rb") as stream:
-            _check_mode(path, os.fstat(stream.fileno()).st_mode)
-            content = stream.read()
-    except FileNotFoundError:
+        path = keys_file()
+    except NoHome:
         return {}
+    try:
+        content = read_user_file(path)
+        if content is None:
+            return {}
+        _check_mode(path, path.stat().st_mode)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    import tomllib
-
     try:
-        keys = tomllib.loads(content.decode("utf-8-sig"))
+        keys = parse_toml(content)
     except ValueError:  # its message may quote the file
         raise ConfigError(f"{path}: not TOML", hint="mend it, or move it away") from None
     if not all(isinstance(key, str) and key for key in keys.values()):

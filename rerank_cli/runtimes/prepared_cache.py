@@ -21,6 +21,7 @@ from typing import Any
 from zlib import adler32, crc32
 
 from rerank_cli.atomic_files import atomic_write, file_digest, publish_folder
+from rerank_cli.errors import NoHome
 from rerank_cli.user_files import cache_directory
 
 PREPARED_VARIABLE = "RERANK_PREPARED"
@@ -56,11 +57,17 @@ class PreparedCache:
 
     @classmethod
     def default(cls) -> "PreparedCache | None":
-        """The user's cache, or the folder that `RERANK_PREPARED` names; None if that is `off`."""
+        """The user's cache, or the folder that `RERANK_PREPARED` names.
+
+        None if that is `off`, and for a user without a home.
+        """
         folder = os.environ.get(PREPARED_VARIABLE)
         if folder == "off":
             return None
-        return cls(Path(folder) if folder else cache_directory() / "prepared")
+        try:
+            return cls(Path(folder) if folder else cache_directory() / "prepared")
+        except NoHome:
+            return None
 
     def prepare(
         self, source: Path, recipe: str, make: Make, needs: Needs = _no_other_files

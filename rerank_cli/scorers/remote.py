@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urljoin, urlsplit
@@ -36,6 +35,7 @@ from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
+from rerank_cli.user_files import expand_user
 
 _MAX_TRACE_IDS = 5  # in a message to the user
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
@@ -480,7 +480,7 @@ def _load_tokenizer(path: str) -> Tokenizer:
     """Load a tokenizer.json, given by its path or its folder; raises `UsageError`."""
     from rerank_cli.scorers.tokenization import ModelTokenizer
 
-    file = Path(path).expanduser()
+    file = expand_user(path)
     if file.is_dir():
         file /= "tokenizer.json"
     if not file.is_file():

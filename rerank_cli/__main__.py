@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 _GC_OBJECTS = 50_000  # that are made between two collections
@@ -16,6 +17,7 @@ _SWITCH_SECONDS = 0.0002
 
 def main() -> None:
     """Run the command line. Ctrl-C ends it at once, also while it imports, reads or scores."""
+    _fill_standard_streams()
     signal.signal(signal.SIGINT, _leave)
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -27,9 +29,30 @@ def main() -> None:
     # By default a thread that has a score waits up to 5 ms for the one that reads.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
-    from rerank_cli.cli.app import main as run_command_line
+    try:
+        from rerank_cli.cli.app import main as run_command_line
+    except (ImportError, MemoryError) as error:
+        from rerank_cli.errors import OutOfMemory
 
+        if not OutOfMemory.caused(error):
+            raise
+        sys.stderr.write(f"rerank: {OutOfMemory()}\n")
+        raise SystemExit(OutOfMemory.exit_code) from None
     run_command_line()
+
+
+def _fill_standard_streams() -> None:
+    """Open nothing in place of the standard streams that the caller has closed.
+
+    A file that is opened later would else get the number of one, and what a library writes to
+    stderr would go into that file.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

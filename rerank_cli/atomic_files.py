@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import OutputError
-from rerank_cli.terminal import STDOUT, Terminal, write_all
+from rerank_cli.terminal import STDOUT, Terminal, show_controls, write_all
 
 _NEW_MODE = 0o666  # less the umask, as for every file
 _FOLDER_MODE = 0o700  # as the XDG specification says
@@ -190,35 +190,43 @@ class OutputFile:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{self.path}: nothing can be written in {folder}: Permission denied")
 
-    def write(self, pieces: Iterable[bytes], terminal: Terminal) -> None:
+    def write(self, pieces: Iterable[bytes], terminal: Terminal, *, drawn: bool = False) -> None:
         """Write the results: all of them, or none, and the file stays as it was.
 
-        Raises `OutputError`, and `PipeClosed` if the reader of a pipe has closed it.
+        What is `drawn` has no control characters but ours: see `Terminal.draw`. Raises
+        `OutputError`, and `PipeClosed` if the reader of a pipe has closed it.
         """
         if self.is_stdout:
-            terminal.write(pieces)
+            (terminal.draw if drawn else terminal.write)(pieces)
             return
         try:
             if self.is_stream:
-                self._write_stream(pieces)
+                self._write_stream(pieces, drawn=drawn)
                 return
             with atomic_write(Path(self.path)) as stream:
                 write_all(stream, pieces, self.path)
         except OSError as error:
             raise self._failure(error) from error
 
-    def open_stream(self) -> BinaryIO:
-        """Open a device or a pipe, or an open stream once more; raises `OutputError`."""
-        descriptor = self._descriptor
+    def open_stream(self, *, drawn: bool = False) -> BinaryIO:
+        """Open a device or a pipe, or an open stream once more; raises `OutputError`.
+
+        A terminal shows control characters, unless what is written is `drawn`.
+        """
         try:
-            # Opened by its name, a stream would have a position of its own. A socket cannot be
-            # opened by its name.
-            return open(self.path, "ab") if descriptor is None else open(os.dup(descriptor), "wb")
+            stream = self._open()
         except OSError as error:
             raise self._failure(error) from error
+        return show_controls(stream, closing=True) if stream.isatty() and not drawn else stream
 
-    def _write_stream(self, pieces: Iterable[bytes]) -> None:
-        stream = self.open_stream()
+    def _open(self) -> BinaryIO:
+        descriptor = self._descriptor
+        # Opened by its name, a stream would have a position of its own. A socket cannot be opened
+        # by its name.
+        return open(self.path, "ab") if descriptor is None else open(os.dup(descriptor), "wb")
+
+    def _write_stream(self, pieces: Iterable[bytes], *, drawn: bool) -> None:
+        stream = self.open_stream(drawn=drawn)
         try:
             write_all(stream, pieces, self.path)
         finally:

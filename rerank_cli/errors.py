@@ -10,6 +10,7 @@
     │   └── MissingExtra    a library that comes with an extra is not installed
     ├── OutputError     2   results cannot be written
     └── ScorerError     3   scoring failed
+        ├── OutOfMemory     the system gives no more memory
         ├── ModelError      a model's files are missing, damaged or of another kind
         │   └── NotInstalled    a known model was not pulled yet
         └── ProviderError   a service could not be reached, or it refused
@@ -22,6 +23,14 @@ what to do now. Any other exception is a bug: the program ends with `ExitCode.BU
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from errno import ENOMEM
+
+_OUT_OF_MEMORY_WORDS = (
+    "failed to map segment",
+    "cannot allocate memory",
+    "can't start new thread",
+    "bad_alloc",
+)
 
 
 class ExitCode(IntEnum):
@@ -112,6 +121,8 @@ def require_extra(what: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if OutOfMemory.caused(error):
+            raise OutOfMemory from error
         raise MissingExtra(what, extra) from error
 
 
@@ -121,6 +132,32 @@ class OutputError(RerankError):
 
 class ScorerError(RerankError):
     exit_code = ExitCode.SCORER
+
+
+class OutOfMemory(ScorerError):
+    """Some exception was `caused` by too little memory."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is too little memory for this",
+            hint="ulimit -v or a container's limit may be too low, or other programs need it",
+        )
+
+    @staticmethod
+    def caused(error: BaseException) -> bool:
+        """Whether an exception, or what led to it, is for want of memory.
+
+        Libraries that cannot be loaded and threads that cannot be started say so only in words.
+        """
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == ENOMEM:
+                return True
+            is_of_a_library = isinstance(cause, ImportError | RuntimeError)
+            if is_of_a_library and any(words in str(cause) for words in _OUT_OF_MEMORY_WORDS):
+                return True
+            cause = cause.__cause__ or cause.__context__
+        return False
 
 
 class ModelError(ScorerError):

@@ -4,6 +4,7 @@ The line is there while something runs, and leaves nothing behind, also on Ctrl-
 watches stderr there is none.
 """
 
+import math
 import os
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import Terminal, printable
 from rerank_cli.types import Progress, Watch
 
 DELAY_SECONDS = 0.3  # before a bar comes up: what is soon done shows none
@@ -35,8 +36,7 @@ def status_line(terminal: Terminal, text: str) -> Iterator[None]:
     from rerank_cli.atomic_files import clean_up_on_signal  # not at every start
 
     with clean_up_on_signal(terminal.wipe_line):
-        terminal.stderr.write(f"{text} …")
-        terminal.stderr.flush()
+        terminal.show(f"{text} …")
         try:
             yield
         finally:
@@ -80,10 +80,14 @@ class _BarLine:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _REFRESH_SECONDS
-        text, share = self._describe()
+        description, share = self._describe()
+        text = printable(description)
         done = min(max(share or 0.0, 0.0), 1.0)
         if self._bar is None:
-            self._bar = self._open(text, done, known=share is not None)
+            try:
+                self._bar = self._open(text, done, known=share is not None)
+            except (ValueError, TypeError):  # a TQDM_… variable that tqdm cannot use
+                self._next = math.inf
         else:
             self._bar.n = done
             self._bar.set_description_str(text)

@@ -1,11 +1,14 @@
 """The streams of a run, and how values are put into words and lines for them.
 
 A `Terminal` is made once and passed on: nothing here is global. stdout is for data, stderr for
-people. The functions put counts, sizes and durations in words, rows in columns and values in JSON,
-and take out of a text what could move the cursor.
+people. Whatever goes to a terminal goes through here, and control characters are made visible on
+the way: no text can move the cursor, set a title or turn the order of characters. The functions put
+counts, sizes and durations in words, rows in columns and values in JSON.
 """
 
+import codecs
 import errno
+import io
 import math
 import os
 import re
@@ -25,6 +28,9 @@ STDOUT = "-"  # as a file's name
 # The errors of a write to a pipe without a reader; Windows has its own.
 _CLOSED_PIPE_ERRORS = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
 _WIDTH_OFF_TERMINAL = 80  # columns
+_MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are believed
+_MAX_WIDTH_DIGITS = 9
+_RESULTS = "the results"  # in a message
 _SIZE_UNITS = ("", "kB", "MB", "GB", "TB")
 _DURATION_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))  # with their seconds
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -47,10 +53,12 @@ class Color(StrEnum):
 class Terminal:
     """The streams that a run writes to, and what is known of them.
 
+    stdout       on a terminal shows control characters
     interactive  a person reads stdout
     color        what is drawn on stdout may have colour
     width        of what is drawn on stdout, in columns
     watched      a person reads stderr, and a line there can be drawn again
+    canvas       stdout for what is drawn: tables whose colours are escape sequences
     """
 
     stdout: BinaryIO
@@ -59,6 +67,7 @@ class Terminal:
     color: bool
     width: int
     watched: bool = False
+    canvas: BinaryIO | None = None
 
     @classmethod
     def current(
@@ -74,18 +83,27 @@ class Terminal:
         """
         interactive = sys.stdout.isatty() and not to_file
         plain = not interactive or environ.get("TERM") == "dumb" or bool(environ.get("NO_COLOR"))
+        columns = shutil.get_terminal_size().columns if interactive else _width_in(environ)
         return cls(
-            stdout=sys.stdout.buffer,
+            stdout=show_controls(sys.stdout.buffer) if interactive else sys.stdout.buffer,
             stderr=sys.stderr,
             interactive=interactive,
             color=color is Color.ALWAYS or (color is Color.AUTO and not plain),
-            width=shutil.get_terminal_size().columns if interactive else _width_in(environ),
+            width=min(max(columns, _MIN_WIDTH), _MAX_WIDTH),
             watched=sys.stderr.isatty() and environ.get("TERM") != "dumb",
+            canvas=sys.stdout.buffer,
         )
 
     def write(self, pieces: Iterable[bytes]) -> None:
         """Write data to stdout; raises `PipeClosed` or `OutputError` if not all can be written."""
-        write_all(self.stdout, pieces, "the results")
+        write_all(self.stdout, pieces, _RESULTS)
+
+    def draw(self, pieces: Iterable[bytes]) -> None:
+        """Write to stdout what has escape sequences of ours, and none of anybody else's.
+
+        Raises as `write` does.
+        """
+        write_all(self.canvas or self.stdout, pieces, _RESULTS)
 
     def write_table(
         self, rows: Sequence[Sequence[str]], heads: Sequence[str] = (), *, cut: bool = False
@@ -111,7 +129,11 @@ class Terminal:
 
     def say(self, lines: str) -> None:
         """Write lines for the user to stderr."""
-        _write_message(self.stderr, f"{printable(lines)}\n")
+        say(self.stderr, lines)
+
+    def show(self, text: str) -> None:
+        """Write a text to stderr in whose line something is to follow."""
+        _write_message(self.stderr, _on_one_line(text))
 
 
 def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bool = True) -> None:
@@ -131,10 +153,69 @@ def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bo
 
 def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
     """Write a message to stderr in the one form that messages have: what, a blank line, a hint."""
-    lines = f"rerank: {printable(message)}\n"
+    lines = f"rerank: {_on_one_line(message)}\n"
     if hint:
-        lines += f"\nhint: {printable(hint)}\n"
+        lines += f"\nhint: {_on_one_line(hint)}\n"
     _write_message(stderr, lines)
+
+
+def say(stderr: TextIO, lines: str) -> None:
+    """Write lines for the user to stderr."""
+    _write_message(stderr, f"{printable(lines)}\n")
+
+
+def usable_stream(stream: TextIO | None) -> TextIO:
+    """A standard stream that takes any text, in UTF-8; what goes to a closed one goes nowhere."""
+    if stream is None:
+        return io.TextIOWrapper(io.BufferedWriter(_Nowhere()), "utf-8", "backslashreplace")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    if isinstance(stream.buffer, io.RawIOBase):
+        # PYTHONUNBUFFERED leaves out what writes again if a pipe takes only a part.
+        raw: Any = stream.detach()
+        return io.TextIOWrapper(
+            io.BufferedWriter(raw), "utf-8", "backslashreplace", write_through=True
+        )
+    stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return stream
+
+
+def show_controls(terminal: BinaryIO, *, closing: bool = False) -> BinaryIO:
+    """A stream to a terminal that makes control characters visible, as `readable` does.
+
+    It closes the terminal's own stream only if it is to be `closing`.
+    """
+    return io.BufferedWriter(_Screen(terminal, closing=closing))
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes everything and keeps nothing, also where there is no null device."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        return len(content)
+
+
+class _Screen(io.RawIOBase):
+    def __init__(self, terminal: BinaryIO, *, closing: bool) -> None:
+        self._terminal = terminal
+        self._closing = closing
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        super().close()
+        if self._closing:
+            self._terminal.close()
+
+    def write(self, content: Any) -> int:
+        self._terminal.write(readable(self._decoder.decode(bytes(content))).encode())
+        self._terminal.flush()
+        return len(content)
 
 
 def _write_message(stderr: TextIO, lines: str) -> None:
@@ -146,7 +227,9 @@ def _write_message(stderr: TextIO, lines: str) -> None:
 def _width_in(environ: Mapping[str, str]) -> int:
     """The width of what is drawn off a terminal: COLUMNS, or the same on every machine."""
     columns = environ.get("COLUMNS", "")
-    return int(columns) if columns.isdecimal() and int(columns) else _WIDTH_OFF_TERMINAL
+    if not columns.isdecimal() or len(columns) > _MAX_WIDTH_DIGITS:
+        return _WIDTH_OFF_TERMINAL
+    return int(columns) or _WIDTH_OFF_TERMINAL
 
 
 def format_json(value: Any) -> bytes:
@@ -171,6 +254,10 @@ def format_columns(rows: Sequence[Sequence[str]], *, width: int | None = None) -
 
 def _in_one_line(cell: str) -> str:
     return printable(cell).replace("\n", " ")
+
+
+def _on_one_line(message: str) -> str:
+    return printable(message).replace("\n", "\N{SYMBOL FOR LINE FEED}")
 
 
 def _cut(line: str, width: int | None) -> str:

@@ -3,7 +3,6 @@
 It starts fast, because commands import what they need when they run.
 """
 
-import io
 import os
 import sys
 import traceback
@@ -21,8 +20,8 @@ from rerank_cli.cli.typer_commands import (
     DefaultGroup,
     RankCommand,
 )
-from rerank_cli.errors import ExitCode, RerankError
-from rerank_cli.terminal import PipeClosed, warn
+from rerank_cli.errors import ExitCode, OutOfMemory, RerankError
+from rerank_cli.terminal import PipeClosed, say, usable_stream, warn
 
 
 class Commands(DefaultGroup):
@@ -67,8 +66,8 @@ def _print_script(ctx: typer.Context, shell: Shell | None) -> None:
 def _install_script(ctx: typer.Context, shell: Shell | None) -> None:
     if shell and not ctx.resilient_parsing:
         for path in install(shell):
-            typer.echo(f"{path} written", err=True)
-        typer.echo(f"Completion begins with the next {shell}.", err=True)
+            say(sys.stderr, f"{path} written")
+        say(sys.stderr, f"Completion begins with the next {shell}.")
         raise typer.Exit
 
 
@@ -178,14 +177,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line, report errors on stderr, and return the exit code."""
-    # The caller may have closed a stream: write to nowhere then.
-    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.stdout, sys.stderr = usable_stream(sys.stdout), usable_stream(sys.stderr)
     if VARIABLE in os.environ:  # a shell asks for completions
-        with suppress(OSError):  # a traceback would spoil the line that the user types
+        with suppress(OSError, RerankError):  # what is said would spoil the line that is typed
             sys.stdout.write(answer(typer.main.get_command(app), arguments))
         return ExitCode.OK
     if not arguments:
@@ -195,19 +189,29 @@ def run(arguments: list[str]) -> int:
         return app(arguments, prog_name="rerank", standalone_mode=False) or ExitCode.OK
     except (PipeClosed, SystemExit):  # typer raises the latter if help meets a closed pipe
         return ExitCode.OK
-    except OSError as error:
-        warn(sys.stderr, str(error))
-        return ExitCode.USAGE
-    except RerankError as error:
-        warn(sys.stderr, str(error), error.hint)
-        return error.exit_code
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path.removesuffix(f" {DEFAULT_COMMAND}") if context else "rerank"
-        message = error.format_message().removesuffix(".")
-        warn(sys.stderr, message, f"{command} --help shows every option")
-        return ExitCode.USAGE
-    except Exception:  # noqa: BLE001 - the boundary: any other error is a bug
-        traceback.print_exc()
-        warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")
-        return ExitCode.BUG
+    except Exception as error:  # noqa: BLE001 - the boundary: any unknown error is a bug
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Say on stderr what ended a run; return the exit code."""
+    if not isinstance(error, RerankError) and OutOfMemory.caused(error):
+        error = OutOfMemory()
+    match error:
+        case RerankError():
+            warn(sys.stderr, str(error), error.hint)
+            return error.exit_code
+        case OSError():
+            reason, name = error.strerror or str(error), error.filename
+            warn(sys.stderr, f"{name}: {reason}" if isinstance(name, str) else reason)
+            return ExitCode.USAGE
+        case typer.TyperException():
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context else "rerank"
+            command = path.removesuffix(f" {DEFAULT_COMMAND}")
+            message = error.format_message().removesuffix(".")
+            warn(sys.stderr, message, f"{command} --help shows every option")
+            return ExitCode.USAGE
+    say(sys.stderr, "".join(traceback.format_exception(error)).removesuffix("\n"))
+    warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")
+    return ExitCode.BUG

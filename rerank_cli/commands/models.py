@@ -493,8 +493,7 @@ def _describe_plan(plan: "PullPlan") -> str:
 
 
 def _ask_to_fetch(terminal: Terminal) -> bool:
-    terminal.stderr.write("fetch it? [y/N] ")
-    terminal.stderr.flush()
+    terminal.show("fetch it? [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -72,7 +72,8 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         return ExitCode.OK
     style = replace(style, envelopes=tuple(inputs.report.envelopes))
     try:
-        output.write(render(ranking, style), terminal)
+        is_drawn = WRITERS[style.format_].is_drawn
+        output.write(render(ranking, style), terminal, drawn=is_drawn)
     finally:  # whoever closed the pipe is told all the same
         _warn_of_inputs(inputs, terminal)
         if (remark := WRITERS[style.format_].find_remark(ranking, style)) is not None:

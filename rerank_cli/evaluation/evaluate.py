@@ -180,4 +180,4 @@ def _write(
         else draw_report(sets, means, comparison, measures, terminal)
     )
     with suppress(PipeClosed):
-        options.output.write(content, terminal)
+        options.output.write(content, terminal, drawn=not options.as_json)

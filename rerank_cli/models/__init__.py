@@ -7,11 +7,12 @@ business, and fetching one `hub`'s.
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from rerank_cli.errors import ModelError, NotInstalled, UsageError
+from rerank_cli.errors import ModelError, NoHome, NotInstalled, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
 from rerank_cli.models.folder import ModelFolder, describe
 from rerank_cli.models.store import InstalledModel, Store
@@ -127,8 +128,10 @@ def find_installed(reference: Reference) -> InstalledModel:
         and model.revision.startswith(reference.revision)
     ]
     if not found:
-        place = store.place(reference.name, reference.precision)
-        raise NotInstalled(str(reference), str(place))
+        place = "home directory"  # of a user who has none
+        with suppress(NoHome):
+            place = str(store.place(reference.name, reference.precision))
+        raise NotInstalled(str(reference), place)
     model = min(found, key=lambda model: PRECISIONS.index(model.precision))
     if (damage := model.damage()) is not None:
         raise ModelError(

@@ -191,7 +191,9 @@ class Store:
 
     def find_lock(self, name: str, precision: str) -> Mapping[str, Any] | None:
         """Find what was noted of a model that was pulled before: repository, revision, hashes."""
-        lock = _load(self.root / _REVISIONS).get(f"{name}:{precision}")
+        if self._root is None:
+            return None
+        lock = _load(self._root / _REVISIONS).get(f"{name}:{precision}")
         return lock if isinstance(lock, dict) else None
 
     def lock(self, manifest: ModelManifest) -> None:

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from rerank_cli.errors import UsageError
-from rerank_cli.terminal import readable
 from rerank_cli.types import Document, Envelope, Ranked, Ranking
 
 _SCORE_DIGITS = 7  # a model's float32 holds no more
@@ -86,7 +85,7 @@ class Writer:
     explains     whether it shows the scores of chunks
     has_scores   whether it shows the scores of results
     names_files  whether it writes names of files instead of documents
-    is_safe      whether it makes control characters of documents harmless
+    is_drawn     whether it makes control characters visible, and may have some of its own
     """
 
     module: str
@@ -96,7 +95,7 @@ class Writer:
     explains: bool = False
     has_scores: bool = True
     names_files: bool = False
-    is_safe: bool = False
+    is_drawn: bool = False
 
     def check_options(self, style: Style, *, explain: bool) -> None:
         """Raise `UsageError` for options that the format does not support."""
@@ -137,7 +136,7 @@ class Writer:
 
 
 WRITERS: Mapping[Format, Writer] = {
-    Format.TABLE: Writer("table", "write_table", explains=True, is_safe=True),
+    Format.TABLE: Writer("table", "write_table", explains=True, is_drawn=True),
     Format.TEXT: Writer("original", "write_text", check="check_tables", remark="find_mixed_tables"),
     Format.TSV: Writer("rows", "write_tsv"),
     Format.CSV: Writer("rows", "write_csv"),
@@ -153,15 +152,8 @@ EXPLAIN_FORMATS = tuple(format_ for format_, writer in WRITERS.items() if writer
 
 
 def render(ranking: Ranking, style: Style) -> Iterator[bytes]:
-    """The bytes of a ranking, in pieces, with control characters made visible for a terminal.
-
-    Errors are raised before the first piece.
-    """
-    writer = WRITERS[style.format_]
-    pieces = writer.pieces(ranking, style)
-    if style.interactive and not writer.is_safe:
-        return (readable(piece.decode("utf-8", "replace")).encode() for piece in pieces)
-    return pieces
+    """The bytes of a ranking, in pieces; errors are raised before the first piece."""
+    return WRITERS[style.format_].pieces(ranking, style)
 
 
 def format_score(value: float) -> str:

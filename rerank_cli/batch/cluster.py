@@ -16,17 +16,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import atomic_write
-from rerank_cli.batch.flow import Bounds, Flow
+from rerank_cli.batch.flow import Bounds, Flow, stop_if_all_fail
 from rerank_cli.batch.job import options_identity
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import line_of
 from rerank_cli.batch.parquet import Columns, part_name
-from rerank_cli.batch.records import PARQUET_SUFFIX, Item, RecordFields, make_record
+from rerank_cli.batch.records import (
+    PARQUET_SUFFIX,
+    BadRecord,
+    Item,
+    Outcome,
+    RecordFields,
+    make_record,
+)
 from rerank_cli.batch.report import BatchFigures, failure_line
 from rerank_cli.batch.sources import read_item, read_lines
 from rerank_cli.errors import (
@@ -37,10 +45,11 @@ from rerank_cli.errors import (
     ScorerError,
     UsageError,
 )
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.streams import is_stream
 from rerank_cli.scorers import is_remote
-from rerank_cli.terminal import Terminal, format_json
+from rerank_cli.terminal import Terminal, format_count, format_json
 from rerank_cli.types import ScorerInfo
+from rerank_cli.user_files import parse_json_object
 
 _SHARDS = 64  # about: enough to keep all cores of a few machines busy to the end
 _MIN_SHARD_BYTES = 1 << 18
@@ -52,6 +61,7 @@ _BATCH_ROWS = 64  # that are read at once
 _LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _MANIFEST = "manifest.json"
+_MAX_MANIFEST_BYTES = 64 << 20
 _RAY_VARIABLES = {  # unless the user has set them
     "RAY_USAGE_STATS_ENABLED": "0",  # which reports to Ray's makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -66,22 +76,14 @@ def run_on_ray(
 
     With `ordered` the parts become one file. Raises `ScorerError`, `InputError`, `OutputError`.
     """
-    if options.run_files is not None or options.errors is not None or options.fail_fast:
-        raise UsageError("--engine ray has no --run, --errors and --fail-fast")
-    if options.input == STDIN or options.output_path is None:
-        raise UsageError("--engine ray reads files and writes a folder", hint="IN -o OUT")
-    if is_remote(options.model):
-        raise UsageError(
-            f"--engine ray is for models that are run here, and {options.model} is a provider's",
-            hint="one machine sends all that a provider takes: leave --engine out",
-        )
+    _check_options(options, ordered=ordered)
     output = options.output.path
     folder = f"{output}.parts" if ordered else output
-    if ordered and "://" in output:
-        raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
     identity = options_identity(options)
     shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
     manifest = BatchManifest(folder, {"version": __version__, **identity}, shards)
+    if options.fail_fast is None and not options.resume:
+        _check_first_records(shards, options)
     _prepare_folder(folder, manifest, options, terminal)
     if manifest.missing_shards:
         for result in score_shards(options, folder, manifest.missing_shards, address):
@@ -99,6 +101,38 @@ def run_on_ray(
     return ExitCode.OK
 
 
+def _check_options(options: BatchOptions, *, ordered: bool) -> None:
+    """Refuse what a cluster cannot do; raises `UsageError`."""
+    if options.run_files is not None or options.errors is not None or options.fail_fast:
+        raise UsageError("--engine ray has no --run, --errors and --fail-fast")
+    if is_stream(options.input) or options.output_path is None:
+        raise UsageError(
+            "--engine ray reads files and writes a folder",
+            hint="IN -o OUT; IN is read by several processes, and a pipe can be read only once",
+        )
+    if is_remote(options.model):
+        raise UsageError(
+            f"--engine ray is for models that are run here, and {options.model} is a provider's",
+            hint="one machine sends all that a provider takes: leave --engine out",
+        )
+    if ordered and "://" in options.output.path:
+        raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
+
+
+def _check_first_records(shards: Sequence["Shard"], options: BatchOptions) -> None:
+    """Read the first records; raises `AllFailed` if none of them is one."""
+    text_only = ScorerInfo("", "", "unknown")
+    items = chain.from_iterable(
+        read_shard(shard, options.fields, text_only, options.max_record_bytes) for shard in shards
+    )
+    outcomes = (
+        Outcome(item, problem=item.problem if isinstance(item, BadRecord) else None)
+        for item in items
+        if not isinstance(item, BadRecord) or item.problem.code != "bad_document"
+    )
+    next(stop_if_all_fail(outcomes, options.window_bytes), None)
+
+
 class Shard(NamedTuple):
     """A piece of the input: bytes `start` to `end` of a file, or a row group's number and -1."""
 
@@ -113,10 +147,11 @@ class Shard(NamedTuple):
 
 
 class ShardResult(NamedTuple):
-    """A shard that is done: its number, the name of its part, and its counts."""
+    """A shard that is done: its number, its part's name and size in bytes, and its counts."""
 
     shard: int
     name: str
+    size: int
     figures: Mapping[str, Any]
 
 
@@ -129,22 +164,53 @@ class BatchManifest:
         self.shards = shards
         self.results: dict[int, ShardResult] = {}
 
-    def resume(self) -> None:
-        """Read what is done, if anything; raises `InputError` for another job's manifest."""
-        location = Location.of(f"{self.folder}/{_MANIFEST}")
+    def resume(self) -> int:
+        """Read what is done, if anything. Returns how many parts are not what they were.
+
+        Their shards are done again. Raises `InputError` for another job's manifest, or a damaged
+        one.
+        """
+        sizes = _sizes_in(self.folder)
+        if not sizes:  # there is no folder, or its job died at once
+            return 0
         try:
-            with location.open() as stream:
-                content = json.loads(stream.read())
-        except FileNotFoundError:
-            return
-        changed = [name for name in self.job if content["job"].get(name) != self.job[name]]
-        if changed or [Shard(*shard) for shard in content["shards"]] != self.shards:
+            content = _read_manifest(f"{self.folder}/{_MANIFEST}")
+            job, shards, parts = content["job"], content["shards"], content["parts"]
+            changed = [name for name in self.job if job.get(name) != self.job[name]]
+            is_same = shards == json.loads(json.dumps(self.shards))
+            results = [ShardResult(**part) for part in parts]
+            for result in results if is_same and not changed else ():
+                self._check_result(result)
+        except (
+            AttributeError,
+            LookupError,
+            OSError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise InputError(
+                f"{self.folder}/{_MANIFEST}: is no manifest of a batch, or a damaged one",
+                hint="without it no job can go on: begin anew, with another -o",
+            ) from error
+        if changed or not is_same:
             raise InputError(
                 f"{self.folder}: this is not the job that was begun there: "
                 f"{', '.join(changed) or 'the input'} differs",
                 hint="give what was given then; or begin anew, with another -o",
             )
-        self.results = {part["shard"]: ShardResult(**part) for part in content["parts"]}
+        self.results = {
+            result.shard: result for result in results if sizes.get(result.name) == result.size
+        }
+        return len(results) - len(self.results)
+
+    def _check_result(self, result: ShardResult) -> None:
+        """Raise `ValueError` or `LookupError` for a result that no shard of this job has."""
+        if type(result.shard) is not int or result.shard < 0 or type(result.size) is not int:
+            raise ValueError("not a number")
+        if result.name != _part_name(self.shards[result.shard]):
+            raise ValueError("another name")
+        BatchFigures.check(result.figures)
 
     def add(self, result: ShardResult) -> None:
         self.results[result.shard] = result
@@ -188,6 +254,7 @@ class ScoringActor:
         return {
             "shard": [result.shard for result in results],
             "name": [result.name for result in results],
+            "size": [result.size for result in results],
             "figures": [json.dumps(result.figures) for result in results],
         }
 
@@ -197,7 +264,7 @@ class ScoringActor:
         flow = Flow(self._reranker, options.selection, Bounds(options.window_bytes))
         figures = BatchFigures()
         columns = Columns(shard_schema(shard), shape, pairs) if shard.is_row_group else None
-        name = part_name(shard.number, PARQUET_SUFFIX if columns else ".jsonl")
+        name = _part_name(shard)
         rows: list[dict[str, Any]] = []
         with write_whole(f"{self._output}/{name}") as stream:
             items = read_shard(shard, options.fields, self._reranker.info, options.max_record_bytes)
@@ -209,7 +276,8 @@ class ScoringActor:
                     stream.write(line_of(outcome, shape, pairs=pairs))
             if columns:
                 columns.write(rows, stream)
-        return ShardResult(shard.number, name, figures.as_dict())
+            size = stream.tell()
+        return ShardResult(shard.number, name, size, figures.as_dict())
 
 
 def score_shards(
@@ -245,7 +313,8 @@ def score_shards(
             num_cpus=threads,
         )
         for row in results.iter_rows():
-            yield ShardResult(int(row["shard"]), str(row["name"]), json.loads(row["figures"]))
+            figures = json.loads(row["figures"])
+            yield ShardResult(int(row["shard"]), str(row["name"]), int(row["size"]), figures)
     except (ray.exceptions.RayError, ConnectionError) as error:
         cause = getattr(error, "cause", None) or error
         raise ScorerError(
@@ -286,12 +355,20 @@ def read_shard(
             import pyarrow.parquet as pq
 
             file = pq.ParquetFile(stream)
+            groups = [file.metadata.row_group(group) for group in range(shard.start)]
+            number = sum(group.num_rows for group in groups)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[shard.start]):
                 for row in batch.to_pylist():
-                    yield make_record(row, b"", fields, info)
+                    number += 1
+                    place = {"file": shard.uri, "line": number}
+                    yield make_record(row, b"", fields, info, place)
             return
-        for line in read_lines(_shard_bytes(stream, shard), shard.uri, max_bytes):
-            yield read_item(line, fields, info)
+        source, byte = _shard_bytes(stream, shard)
+        is_from_start = byte == 0  # else nobody has counted the lines before it
+        for line in read_lines(source, shard.uri, max_bytes):
+            where = {"line": line.number} if is_from_start else {"byte": byte}
+            yield read_item(line, fields, info, {"file": shard.uri, **where})
+            byte += line.size
 
 
 def shard_schema(shard: Shard) -> Any:
@@ -338,27 +415,31 @@ def _file_ranges(name: str, size: int, step: int) -> Sequence[tuple[int, int]]:
     return [(start, min(size, start + step)) for start in range(0, max(size, 1), step)]
 
 
-def _shard_bytes(stream: BinaryIO, shard: Shard) -> BinaryIO:
-    """The lines that begin in a shard's range; all of a compressed file."""
+def _shard_bytes(stream: BinaryIO, shard: Shard) -> tuple[BinaryIO, int]:
+    """The lines that begin in a shard's range, and where the first begins; all if compressed."""
     if shard.uri.endswith(_COMPRESSED_SUFFIXES):
-        return stream
-    return io.BufferedReader(_LineRange(stream, shard.start, shard.end), _READ_BYTES)
+        return stream, 0
+    lines = _LineRange(stream, shard.start, shard.end)
+    return io.BufferedReader(lines, _READ_BYTES), lines.place
 
 
 class _LineRange(io.RawIOBase):
-    """The bytes of all lines that begin in a range of a stream, each to its end."""
+    """The bytes of all lines that begin in a range of a stream, each to its end.
+
+    `place` is that of the next byte in the stream.
+    """
 
     def __init__(self, stream: BinaryIO, start: int, end: int) -> None:
         self._stream = stream
         self._end = end
-        self._place = start
+        self.place = start
         self._is_over = False
         if start:
             # A line that begins at `start` is ours: look for a line's end from the byte before it.
             stream.seek(start - 1)
-            self._place = start - 1 + _bytes_to_line_end(stream)
-            stream.seek(self._place)
-            self._is_over = self._place >= end
+            self.place = start - 1 + _bytes_to_line_end(stream)
+            stream.seek(self.place)
+            self._is_over = self.place >= end
 
     def readable(self) -> bool:
         return True
@@ -368,9 +449,9 @@ class _LineRange(io.RawIOBase):
             return 0
         view = memoryview(buffer)
         piece = self._stream.read(len(view))
-        self._place += len(piece)
-        if self._place >= self._end:  # to the end of the line that has the range's last byte
-            last = max(0, self._end - 1 - (self._place - len(piece)))
+        self.place += len(piece)
+        if self.place >= self._end:  # to the end of the line that has the range's last byte
+            last = max(0, self._end - 1 - (self.place - len(piece)))
             line_end = piece.find(b"\n", last)
             if line_end >= 0:
                 piece = piece[: line_end + 1]
@@ -404,7 +485,9 @@ def _prepare_folder(
             f"{folder}: is there already", hint="--resume goes on in it; or name another folder"
         )
     if options.resume:
-        manifest.resume()
+        if changed := manifest.resume():
+            parts = format_count(changed, "part")
+            terminal.warn(f"{folder}: {parts} missing or changed since: done again")
         done, shards = len(manifest.results), len(manifest.shards)
         terminal.say(f"{done:,} of {shards:,} shards were done before")
     try:
@@ -412,6 +495,31 @@ def _prepare_folder(
         manifest.write()
     except OSError as error:
         raise OutputError(f"{folder}: {error}") from error
+
+
+def _part_name(shard: Shard) -> str:
+    return part_name(shard.number, PARQUET_SUFFIX if shard.is_row_group else ".jsonl")
+
+
+def _sizes_in(folder: str) -> Mapping[str, int | None]:
+    """The size in bytes of each file in a folder, by its name; None for what is no file."""
+    from pyarrow.fs import FileSelector
+
+    location = Location.of(folder)
+    entries = location.system.get_file_info(FileSelector(location.path, allow_not_found=True))
+    return {entry.base_name: entry.size for entry in entries}
+
+
+def _read_manifest(uri: str) -> Mapping[str, Any]:
+    """Read a manifest; raises `OSError` and `ValueError`."""
+    from pyarrow.fs import FileType
+
+    location = Location.of(uri)
+    info = location.system.get_file_info(location.path)
+    if info.type != FileType.File or info.size > _MAX_MANIFEST_BYTES:
+        raise ValueError("not a file")  # a pipe would block
+    with location.open() as stream:
+        return parse_json_object(stream.read(_MAX_MANIFEST_BYTES))
 
 
 def _join_parts(manifest: BatchManifest, output: Path) -> None:

@@ -25,6 +25,8 @@ from rerank_cli.ranking.reranker import Pending, Reranker
 
 # The job ends when a service was not available for this many records in a row.
 MAX_UNAVAILABLE_RECORDS = 20
+# It does not go on when this many records failed in the same way before any other came.
+MAX_ALIKE_RECORDS = 100
 _UNAVAILABLE = "provider_unavailable"
 _PROBLEM_CODES: Mapping[type[Exception], str] = {
     QueryTooLong: "query_too_long",
@@ -32,6 +34,12 @@ _PROBLEM_CODES: Mapping[type[Exception], str] = {
     InputError: "bad_document",
     ProviderError: "provider_failed",
     ScorerError: "scoring_failed",
+}
+_REMEDIES: Mapping[str, str] = {
+    "no_query": "--query-field names the field that holds the query; --no-fail-fast goes on all "
+    "the same",
+    "no_documents": "--documents-field names the field that holds the documents; --no-fail-fast "
+    "goes on all the same",
 }
 
 
@@ -41,6 +49,14 @@ class Bounds:
 
     bytes: int = 64_000_000
     records: int | None = None
+
+
+class FailFast(ScorerError):
+    """Records failed, and the job was to end then."""
+
+
+class AllFailed(FailFast):
+    """The first records of a job failed, all in the same way."""
 
 
 class _PendingRecord(NamedTuple):
@@ -57,7 +73,7 @@ class Flow:
     def __init__(self, reranker: Reranker, selection: Selection, bounds: Bounds) -> None:
         self.reranker = reranker
         self._selection = selection
-        self._bounds = bounds
+        self.bounds = bounds
         self._under_way: deque[_PendingRecord | Outcome] = deque()  # an outcome waits for its turn
         self._held_bytes = 0
 
@@ -104,10 +120,10 @@ class Flow:
 
     def _should_finish_first(self) -> bool:
         """Whether to wait for the first of what is under way before more is read."""
-        first, max_records = self._under_way[0], self._bounds.records
+        first, max_records = self._under_way[0], self.bounds.records
         if isinstance(first, Outcome) or first.pending.done():
             return True
-        if self._held_bytes >= self._bounds.bytes:
+        if self._held_bytes >= self.bounds.bytes:
             return True
         if max_records is not None:
             return len(self._under_way) >= max_records
@@ -164,3 +180,34 @@ class Flow:
         if record.min_score is not None:
             selection = replace(selection, min_score=record.min_score)
         return selection
+
+
+def stop_if_all_fail(outcomes: Iterable[Outcome], max_bytes: int) -> Iterator[Outcome]:
+    """Yield outcomes; raises `AllFailed` if the first records all fail in the same way.
+
+    They are held back until one comes that does not, `max_bytes` of them at most.
+    """
+    outcomes = iter(outcomes)
+    held_back: list[Outcome] = []
+    count = held_bytes = 0
+    code = ""
+    for outcome in outcomes:
+        held_back.append(outcome)
+        held_bytes += outcome.original.size
+        if isinstance(outcome.item, BlankLine):
+            continue
+        problem = outcome.problem
+        if problem is None or problem.code != (code := code or problem.code):
+            break
+        count += 1
+        if count >= MAX_ALIKE_RECORDS:
+            raise AllFailed(
+                f"the first {count} records all failed, and in the same way: {problem.message}",
+                hint=_REMEDIES.get(code, "--no-fail-fast goes on all the same"),
+            )
+        if held_bytes > max_bytes:
+            yield from held_back
+            held_back.clear()
+            held_bytes = 0
+    yield from held_back
+    yield from outcomes

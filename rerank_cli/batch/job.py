@@ -5,16 +5,19 @@ goes on cuts off what was written after the last note, and does that again.
 """
 
 import json
+import reprlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from rerank_cli import __version__
-from rerank_cli.atomic_files import replace_file, sync, sync_stream
-from rerank_cli.batch.flow import Flow
+from rerank_cli.atomic_files import OutputFile, replace_file, sync, sync_stream
+from rerank_cli.batch.flow import AllFailed, FailFast, Flow, stop_if_all_fail
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import OutcomeWriter, Sink, error_line
 from rerank_cli.batch.parquet import PART_PREFIX
@@ -25,12 +28,17 @@ from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed
+from rerank_cli.user_files import parse_json_object, read_regular_file
 
 # A mark at most this often; on the disk at most that often, as a sync takes long.
 _MARK_SECONDS = 0.1
 _SYNC_SECONDS = 5.0
 _MAX_JOURNAL_BYTES = 1 << 20  # then it is written anew, without its older marks
 _CHECKED_BYTES = 4096  # of the end of an output
+_MAX_COUNT = (1 << 63) - 1
+_SHOWN_DIFFERENCES = 10
+_SHORT = reprlib.Repr()  # of values in a message, which may be from a damaged file
+_SHOWN_CHARACTERS = _SHORT.maxstring = _SHORT.maxother = 200
 # The parts of a job's identity, and what they are called in a message.
 _IDENTITY_PARTS = {
     "input": "the input",
@@ -50,6 +58,7 @@ class Mark:
     figures   the counts of the whole job
     done      whether that was all
     synced    whether all of it is on the disk
+    digest    of an input that can be read once: the hash of what was read for these items
     """
 
     items: int = 0
@@ -58,13 +67,15 @@ class Mark:
     figures: Mapping[str, Any] = field(default_factory=dict)
     done: bool = False
     synced: bool = False
+    digest: str = ""
 
 
 class BatchJob:
     """Scores what a source has and writes what became of it; with a journal it can be continued.
 
-    Problems go to `errors` if there is such a sink, and otherwise among the results. With
-    `fail_fast` the first one ends the job.
+    A job that goes on has a source of which the items that are done were skipped. Problems go to
+    `errors` if there is such a sink, and otherwise among the results. `fail_fast` is that of
+    `BatchOptions`.
     """
 
     def __init__(
@@ -76,7 +87,7 @@ class BatchJob:
         errors: Sink | None = None,
         journal: "BatchJournal | None" = None,
         start: Mark | None = None,
-        fail_fast: bool = False,
+        fail_fast: bool | None = None,
     ) -> None:
         start = start or Mark()
         self.figures = BatchFigures(start.figures)
@@ -88,6 +99,9 @@ class BatchJob:
         self._errors = errors
         self._journal = journal
         self._fail_fast = fail_fast
+        self._digest = start.digest
+        self._next_digests: deque[str] = deque()  # after each item that is read and not done
+        self.first_problem = ""
         self._earlier_seconds = self.figures.seconds
         self._began = self._marked = self._synced = time.monotonic()
 
@@ -101,13 +115,20 @@ class BatchJob:
         Calls `watch` after each item. Raises `ScorerError` and `OutputError`, and notes first what
         is done.
         """
+        outcomes = self._flow.rank(self._items(is_stopping), is_stopping)
+        if self.done_items == 0 and self._fail_fast is None:
+            outcomes = stop_if_all_fail(outcomes, self._flow.bounds.bytes)
         try:
-            for outcome in self._flow.rank(self._items(is_stopping), is_stopping):
+            for outcome in outcomes:
                 self._write(outcome)
                 watch()
             is_done = not is_stopping()
             self._mark(final=True, done=is_done)
             return is_done
+        except AllFailed:
+            if self.done_items:
+                self._mark(final=True)
+            raise
         except (ScorerError, PipeClosed):
             self._mark(final=True)
             raise
@@ -121,10 +142,11 @@ class BatchJob:
                     self._journal.close()
 
     def _items(self, is_stopping: Callable[[], bool]) -> Iterator[Item]:
-        for item in self.source.items(self._flow.reranker.info, self.done_items):
+        for item in self.source.items(self._flow.reranker.info):
             if is_stopping():
                 return
             self._read_items += 1
+            self._next_digests.append(self.source.digest)
             yield item
 
     @property
@@ -146,7 +168,10 @@ class BatchJob:
                 self._errors.write(error_line(outcome.original, problem))
         else:
             self._writer.add(outcome)
+        if problem is not None:
+            self.first_problem = self.first_problem or problem.message
         self.done_items += 1
+        self._digest = self._next_digests.popleft()
         self.figures.see(outcome)
         if outcome.ranking is not None:
             self.latencies.add(outcome.seconds)
@@ -168,15 +193,20 @@ class BatchJob:
         if journal is not None:
             if position is None:
                 return
-            figures = self.figures.as_dict()
-            journal.add(Mark(self.done_items, position, errors, figures, done, synced))
+            journal.add(
+                Mark(
+                    items=self.done_items,
+                    position=position,
+                    errors=errors,
+                    figures=self.figures.as_dict(),
+                    done=done,
+                    synced=synced,
+                    digest=self._digest,
+                )
+            )
         self._marked = now
         if synced:
             self._synced = now
-
-
-class FailFast(ScorerError):
-    """A record failed, and the job was to end then."""
 
 
 class BatchJournal:
@@ -199,26 +229,33 @@ class BatchJournal:
     def resume(cls, path: Path, identity: Mapping[str, Any]) -> Self:
         """Open the journal of a job; raises `InputError` if it is that of another job."""
         try:
-            lines = path.read_bytes().split(b"\n")[:-1]  # the last line may be incomplete
-            old_identity = json.loads(lines[0])
-            if "output" in old_identity["options"]:  # the name of --results in older versions
-                old_identity["options"]["results"] = old_identity["options"].pop("output")
-            marks = [Mark(**json.loads(line)) for line in lines[1:]]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            # The last line may be incomplete.
+            lines = read_regular_file(path).split(b"\n")[:-1]
+            old_identity = _read_identity(lines[0])
+            marks = [_read_mark(line) for line in lines[1:]]
+            if not marks:
+                raise ValueError("it ends before the first mark")
+            for old, new in pairwise(marks):
+                if new.items < old.items or new.position < old.position or new.errors < old.errors:
+                    raise ValueError("it goes backwards")
+            _check_same(old_identity, identity, path)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            reason = (
+                error.strerror if isinstance(error, OSError) else str(error)[:_SHOWN_CHARACTERS]
+            )
             raise InputError(
-                f"{path}: is no journal of a batch", hint="without it no job can go on: begin anew"
+                f"{path}: is no journal of a batch, or a damaged one: {reason}",
+                hint="without it no job can go on: begin anew, with another -o",
             ) from error
-        _check_same(old_identity, identity, path)
-        return cls(path, identity, marks or [Mark(synced=True)])
+        return cls(path, identity, marks)
 
     @property
     def is_done(self) -> bool:
         return self.marks[-1].done
 
-    def last_within(self, position: int) -> Mark:
-        """The last mark of an output that is whole up to a position."""
-        marks = [mark for mark in self.marks if mark.position <= position]
-        return marks[-1] if marks else Mark()
+    def rewind(self, mark: Mark) -> None:
+        """Forget the marks after the one where the job goes on."""
+        self.marks = [old for old in self.marks if old.items <= mark.items] or [mark]
 
     def last_synced(self) -> Mark:
         """The last mark that was on the disk, with all that was written before it."""
@@ -251,6 +288,11 @@ class BatchJournal:
         sync(self.path.parent)
 
 
+def journal_path(output: Path) -> Path:
+    """The journal of an output, beside it."""
+    return output.with_name(f"{output.name}.journal")
+
+
 def open_journal(options: BatchOptions, source: RecordSource) -> tuple[BatchJournal | None, Mark]:
     """Open a job's journal, or begin one. Returns it with the mark where the job goes on.
 
@@ -259,31 +301,71 @@ def open_journal(options: BatchOptions, source: RecordSource) -> tuple[BatchJour
     output, errors = options.output_path, options.errors
     if output is None:
         return None, Mark()
-    path = output.with_name(f"{output.name}.journal")
+    path = journal_path(output)
     identity = _job_identity(options, source)
     if not options.resume or not (path.exists() or output.exists()):
         return BatchJournal.begin(path, identity), Mark()
     journal = BatchJournal.resume(path, identity)
-    mark = journal.last_within(_size_of(output))
-    if mark.position and not _is_whole(output, mark.position):
-        mark = journal.last_synced()
-    if errors is not None and not errors.is_stream and mark.errors > _size_of(Path(errors.path)):
-        mark = journal.last_synced()
-        if mark.errors > _size_of(Path(errors.path)):
+    mark = _find_start(journal.marks, output, errors)
+    journal.rewind(mark)
+    return journal, mark
+
+
+def _find_start(marks: Sequence[Mark], output: Path, errors: OutputFile | None) -> Mark:
+    """The last mark up to which the output and the errors are whole; raises `InputError`."""
+    size = _size_of(output)
+    fitting = [mark for mark in marks if mark.position <= size]
+    mark = fitting[-1] if fitting else Mark()
+    if not _is_whole(output, mark.position):
+        fitting = [old for old in fitting if old.synced and _is_whole(output, old.position)]
+        mark = fitting[-1] if fitting else Mark()
+    if errors is None or errors.is_stream:
+        return mark
+    size = _size_of(Path(errors.path))
+    if mark.errors > size:
+        fitting = [old for old in fitting if old.synced and old.errors <= size]
+        if not fitting:
             raise InputError(
                 f"{errors.path}: has less than was written to it",
                 hint="without it the job cannot go on: begin anew, with another -o",
             )
-    return journal, mark
+        mark = fitting[-1]
+    return mark
 
 
 def _encode(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
+def _read_identity(line: bytes) -> Mapping[str, Any]:
+    """Read the first line of a journal; raises `ValueError`, and `RecursionError`."""
+    identity = parse_json_object(line)
+    for name in ("input", "model", "options"):
+        if not isinstance(identity.get(name), dict):
+            raise ValueError(f"{name} is missing")
+    options = identity["options"]
+    if "output" in options:  # the name of --results in older versions
+        options["results"] = options.pop("output")
+    return identity
+
+
+def _read_mark(line: bytes) -> Mark:
+    """Read a later line of a journal; raises `ValueError`, and `TypeError` for other names."""
+    mark = Mark(**parse_json_object(line))
+    counts = (mark.items, mark.position, mark.errors)
+    if not all(type(count) is int and 0 <= count <= _MAX_COUNT for count in counts):
+        raise ValueError("a count is no whole number")
+    if type(mark.done) is not bool or type(mark.synced) is not bool:
+        raise ValueError("done and synced are true or false")
+    if not isinstance(mark.digest, str) or not isinstance(mark.figures, dict):
+        raise ValueError("a mark has a digest and figures")
+    BatchFigures.check(mark.figures)
+    return mark
+
+
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     """Compare the identity of a job with that in its journal; raises `InputError`."""
-    old, new = json.loads(json.dumps(old)), json.loads(json.dumps(new))
+    new = json.loads(json.dumps(new))
     differences = [
         f"{words}: {_difference(old.get(name), new.get(name))}"
         for name, words in _IDENTITY_PARTS.items()
@@ -300,8 +382,12 @@ def _difference(old: Any, new: Any) -> str:
     """What differs between two values, in words."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-        return ", ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in names)
-    return f"was {old!r} and is {new!r}"
+        return ", ".join(
+            f"{_SHORT.repr(name)[1:-1]} was {_SHORT.repr(old.get(name))} "
+            f"and is {_SHORT.repr(new.get(name))}"
+            for name in names[:_SHOWN_DIFFERENCES]
+        )
+    return f"was {_SHORT.repr(old)} and is {_SHORT.repr(new)}"
 
 
 def is_complete(journal: BatchJournal, output: Path) -> bool:
@@ -318,7 +404,7 @@ def _size_of(output: Path) -> int:
 
 def _is_whole(output: Path, position: int) -> bool:
     """Whether a file has all up to a position. A machine that lost power leaves zeros."""
-    if output.is_dir() or output.suffix in (".gz", ".zst"):
+    if not position or output.is_dir() or output.suffix in (".gz", ".zst"):
         return True
     with output.open("rb") as stream:
         stream.seek(max(0, position - _CHECKED_BYTES))

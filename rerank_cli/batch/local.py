@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -11,11 +10,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rerank_cli.atomic_files import clean_up_on_signal
-from rerank_cli.batch.flow import Bounds, Flow
+from rerank_cli.batch.flow import AllFailed, Bounds, Flow
 from rerank_cli.batch.job import (
     BatchJob,
     Mark,
     is_complete,
+    journal_path,
     open_journal,
     options_identity,
 )
@@ -23,11 +23,18 @@ from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import LineWriter, OutcomeWriter, line_of, open_sink, run_lines_of
 from rerank_cli.batch.parquet import Columns, ParquetSource, PartsWriter
 from rerank_cli.batch.records import PARQUET_SUFFIX
-from rerank_cli.batch.report import account_lines, cost_of, make_report, remarks_on, show_pace
+from rerank_cli.batch.report import (
+    BatchFigures,
+    account_lines,
+    cost_of,
+    make_report,
+    remarks_on,
+    show_pace,
+)
 from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
-from rerank_cli.errors import ExitCode, OutputError, UsageError
+from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.terminal import PipeClosed, Terminal, format_json
+from rerank_cli.terminal import PipeClosed, Terminal, format_count, format_json
 from rerank_cli.types import Scorer
 
 
@@ -64,10 +71,13 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
     _check_options(options)
     with closing(open_source(options)) as source:
         journal, start = open_journal(options, source)
+        _skip_done_items(source, start, options)
         output = options.output_path
-        if journal is not None and output is not None and is_complete(journal, output):
+        is_whole = journal is not None and output is not None and is_complete(journal, output)
+        if is_whole and not (source.digest and source.has_more()):
             terminal.say(f"{output} is whole already: there is nothing to do")
-            return ExitCode.SCORER if start.figures.get("errors") else ExitCode.OK
+            if options.report is None:
+                return _exit_code(BatchFigures(start.figures), options)
         with options.open_reranker() as reranker:
             max_records = options.remote.max_pending_requests if reranker.info.remote else None
             errors = options.errors
@@ -83,6 +93,21 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
             return _run_job(job, options, reranker.scorer, terminal)
 
 
+def _skip_done_items(source: RecordSource, start: Mark, options: BatchOptions) -> None:
+    """Pass over what is done, before anything is written.
+
+    Raises `InputError` if an input that can be read once begins with something else now.
+    """
+    if not start.items:
+        return
+    if not source.skip(start.items) or source.digest != start.digest:
+        raise InputError(
+            f"{journal_path(Path(options.output.path))}: the input does not begin with the "
+            f"{format_count(start.items, 'record')} that are done",
+            hint="give what was given then; or begin anew, with another -o",
+        )
+
+
 def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
     """Run a job to its end, or to Ctrl-C, and report on it."""
     is_done = False
@@ -94,6 +119,10 @@ def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Ter
             is_done = job.run(is_stopping, lambda: show(job.share))
     except PipeClosed:
         return ExitCode.OK
+    except AllFailed:
+        if not job.done_items:
+            _remove_empty_outputs(options)
+        raise
     finally:
         if options.report is not None:
             report = make_report(job, scorer, options_identity(options), done=is_done)
@@ -107,18 +136,37 @@ def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Ter
         hint = "" if options.output.is_stream else ": --resume goes on"
         terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
         return ExitCode.INTERRUPTED
-    if job.figures.failures:
+    return _exit_code(job.figures, options)
+
+
+def _exit_code(figures: BatchFigures, options: BatchOptions) -> ExitCode:
+    if figures.failures:
         return ExitCode.SCORER
-    if options.strict and (job.figures.truncated or job.figures.missing):
-        return ExitCode.TRUNCATED
-    return ExitCode.OK
+    is_cut = options.strict and (figures.truncated or figures.missing)
+    return ExitCode.TRUNCATED if is_cut else ExitCode.OK
+
+
+def _remove_empty_outputs(options: BatchOptions) -> None:
+    """Remove what a job made that has written nothing, so that the next one finds no trace."""
+    output = options.output_path
+    if output is not None:
+        with suppress(OSError):
+            if output.is_dir():
+                output.rmdir()
+            elif output.stat().st_size:
+                return
+            else:
+                output.unlink()
+            journal_path(output).unlink()
+    errors = options.errors
+    if errors is not None and not errors.is_stream:
+        with suppress(OSError):
+            if not Path(errors.path).stat().st_size:
+                Path(errors.path).unlink()
 
 
 def _check_options(options: BatchOptions) -> None:
     """Refuse options that exclude each other, before anything is opened; raises `UsageError`."""
-    is_piped = sys.stdin is not None and not sys.stdin.isatty()
-    if options.input == STDIN and options.run_files is None and not is_piped:
-        raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
     options.selection.check()
     output = options.output_path
     parquet_in = holds_parquet(options.input)
@@ -130,8 +178,6 @@ def _check_options(options: BatchOptions) -> None:
     if options.run_files is not None and options.fields.pairs:
         raise UsageError("--pairs and --run are different inputs")
     _check_files(options)
-    if options.resume and options.run_files is None and options.input == STDIN:
-        raise UsageError("--resume needs a file to read again, and not standard input")
 
 
 def _check_files(options: BatchOptions) -> None:

@@ -215,9 +215,9 @@ def line_of(outcome: Outcome, shape: ResultsShape, *, pairs: bool) -> bytes:
 
 
 def error_line(original: Original, problem: Problem) -> bytes:
-    """The line of an error record: the id of an item, and why it has no results."""
+    """The line of an error record: an item's id, where it is, and why it has no results."""
     error = {"code": problem.code, "message": problem.message}
-    return _encode({"id": original.id, ERROR: error})
+    return _encode({"id": original.id, **original.place, ERROR: error})
 
 
 def run_lines_of(outcome: Outcome) -> bytes:

@@ -4,7 +4,7 @@ A part ends after a number of rows or bytes of the input, so that the same input
 parts. It is written whole or not at all.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -27,9 +27,10 @@ from rerank_cli.batch.records import (
     draw_sample,
     make_record,
 )
-from rerank_cli.batch.sources import input_digest
 from rerank_cli.errors import InputError, OutputError, require_extra
+from rerank_cli.inputs.streams import SeekableInput
 from rerank_cli.types import ScorerInfo
+from rerank_cli.user_files import spool_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,46 +48,68 @@ class ParquetSource:
     """
 
     missing = 0
+    digest = ""
+    notes: Sequence[str] = ()
 
     def __init__(self, path: Path, fields: RecordFields) -> None:
         self._fields = fields
-        self.paths = sorted(path.glob(f"*{PARQUET_SUFFIX}")) if path.is_dir() else [path]
+        self._is_folder = path.is_dir()
+        self.paths = sorted(path.glob(f"*{PARQUET_SUFFIX}")) if self._is_folder else [path]
         if not self.paths:
             raise InputError(f"{path}: holds no {PARQUET_SUFFIX} file")
-        self._files = [_open_file(path) for path in self.paths]
+        self._inputs = [SeekableInput(str(path), spool_directory) for path in self.paths]
+        self._files = [_open_file(source) for source in self._inputs]
         self.schema: pa.Schema = self._files[0].schema_arrow
         for path, file in zip(self.paths, self._files, strict=True):
             if not file.schema_arrow.equals(self.schema):
                 raise InputError(f"{path}: has other columns than {self.paths[0].name}")
-        self._rows = sum(file.metadata.num_rows for file in self._files)
-        self._read_rows = 0
+        self._rows: int = sum(file.metadata.num_rows for file in self._files)
+        self._read_rows = self._skipped_rows = 0
 
-    def items(self, info: ScorerInfo, skip: int) -> Iterator[Item]:
-        for file in self._files:
+    def skip(self, count: int) -> bool:
+        self._skipped_rows = count
+        return count <= self._rows
+
+    def has_more(self) -> bool:
+        return self._skipped_rows < self._rows
+
+    def items(self, info: ScorerInfo) -> Iterator[Item]:
+        skip = self._skipped_rows
+        for path, file in zip(self.paths, self._files, strict=True):
+            place = {"file": path.name} if self._is_folder else {}
             rows = file.metadata.num_rows
             if skip >= rows:
                 skip -= rows
                 self._read_rows += rows
                 continue
+            first = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                for row in batch.slice(skip).to_pylist():
-                    yield make_record(row, b"", self._fields, info)
+                for number, row in enumerate(batch.slice(skip).to_pylist(), first + skip + 1):
+                    yield make_record(row, b"", self._fields, info, {**place, "line": number})
                 skip = max(0, skip - batch.num_rows)
+                first += batch.num_rows
                 self._read_rows += batch.num_rows
+        for source in self._inputs:
+            source.check()
 
     @property
     def share(self) -> float | None:
         return self._read_rows / self._rows if self._rows else None
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
-        return draw_sample(self.items(info, 0))
+        return draw_sample(self.items(info))
 
     def identity(self) -> Mapping[str, Any]:
-        return {path.name: input_digest(path) for path in self.paths}
+        return {
+            path.name: source.digest()
+            for path, source in zip(self.paths, self._inputs, strict=True)
+        }
 
     def close(self) -> None:
         for file in self._files:
             file.close()
+        for source in self._inputs:
+            source.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +226,11 @@ def _output_schema(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> 
     return pa.schema([*kept, *added])
 
 
-def _open_file(path: Path) -> Any:
-    with require_extra(f"{path}: Parquet", "parquet"):
+def _open_file(source: SeekableInput) -> Any:
+    with require_extra(f"{source.path}: Parquet", "parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(source.stream)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: no Parquet: {error}") from error
+        raise InputError(f"{source.path}: no Parquet: {error}") from error

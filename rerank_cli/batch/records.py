@@ -3,10 +3,13 @@
 An item of the input that is no record becomes a `BadRecord`, which says why, or a `BlankLine`.
 """
 
+import json
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from json import JSONDecodeError
 from typing import Any, NamedTuple, TypeVar
 
 from rerank_cli.errors import InputError
@@ -22,6 +25,7 @@ _SHOWN_NAMES_CHARACTERS = 200
 # About what a value takes in memory.
 _TEXT_BYTES = 50  # besides its characters
 _NUMBER_BYTES = 30
+_MAX_DEPTH = 200  # of a record's values, so that whatever goes through it ends
 _ENVELOPE = Envelope()
 
 T = TypeVar("T")
@@ -60,12 +64,14 @@ class Original:
     fields  of the object
     id      of the record, if it has one
     size    about how many bytes of memory it takes
+    place   where it is in the input, as error records have it: its line, and what else is needed
     """
 
     raw: bytes
     fields: Mapping[str, Any] = field(default_factory=dict)
     id: str | int | None = None
     size: int = 0
+    place: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +123,29 @@ class Outcome:
         return self.item.original
 
 
-def read_line(raw: bytes, fields: RecordFields, info: ScorerInfo) -> Item:
-    """Read a line of JSON, without its end, for a scorer."""
+def read_line(
+    raw: bytes, fields: RecordFields, info: ScorerInfo, place: Mapping[str, str | int]
+) -> Item:
+    """Read a line of JSON, without its end, for a scorer; `place` is where it is."""
+    original = Original(raw, size=len(raw), place=place)
     if not raw.strip():
-        return BlankLine(Original(raw))
+        return BlankLine(original)
     text = decode_line(raw)
     try:
         content = records.JSON_DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", str(error))
-        place = f" at character {error.pos + 1}" if hasattr(error, "pos") else ""
-        return BadRecord(Original(raw), Problem("not_json", f"not JSON: {reason}{place}"))
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        where = f" at character {error.pos + 1}" if isinstance(error, JSONDecodeError) else ""
+        reason = getattr(error, "msg", reason)
+        return BadRecord(original, Problem("not_json", f"not JSON: {reason}{where}"))
     if not isinstance(content, dict):
         start = text.strip()[:_SHOWN_CHARACTERS]
         problem = Problem("not_an_object", f"a record is a JSON object, and not {start}")
-        return BadRecord(Original(raw), problem)
-    return make_record(content, raw, fields, info)
+        return BadRecord(original, problem)
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _is_too_deep(content):
+        problem = Problem("not_json", f"nested more than {_MAX_DEPTH} levels deep")
+        return BadRecord(original, problem)
+    return make_record(content, raw, fields, info, place)
 
 
 def decode_line(raw: bytes) -> str:
@@ -143,26 +156,31 @@ def decode_line(raw: bytes) -> str:
         return encodable(raw.decode("utf-8", "surrogateescape"))
 
 
-def oversized_record(size_bytes: int, max_bytes: int) -> BadRecord:
+def oversized_record(size_bytes: int, max_bytes: int, place: Mapping[str, str | int]) -> BadRecord:
     """What stands for a record that is too large to be read."""
     size, limit = format_size(size_bytes), format_size(max_bytes)
     message = f"the record has {size} and {limit} is the most: --max-record"
-    return BadRecord(Original(b""), Problem("too_large", message))
+    return BadRecord(Original(b"", place=place), Problem("too_large", message))
 
 
 def make_record(
-    content: Mapping[str, Any], raw: bytes, fields: RecordFields, info: ScorerInfo
+    content: Mapping[str, Any],
+    raw: bytes,
+    fields: RecordFields,
+    info: ScorerInfo,
+    place: Mapping[str, str | int],
 ) -> Record | BadRecord:
     """Make a record of an object for a scorer; `raw` is empty if it did not come as a line."""
-    original = Original(raw, content, _find_id(content, fields), len(raw) or _size_of(content))
+    size = len(raw) or _size_of(content)
+    original = Original(raw, content, _find_id(content, fields), size, place)
     try:
         return Record(
             original=original,
             query=_read_query(content, fields),
             documents=_read_documents(content, fields, info),
-            top_n=_read_top_n(content),
-            min_score=_read_min_score(content),
-            instruction=_read_instruction(content),
+            top_n=_read_top_n(_option_in(content, raw, "top_n")),
+            min_score=_read_min_score(_option_in(content, raw, "min_score")),
+            instruction=_read_instruction(_option_in(content, raw, "instruction")),
         )
     except _ProblemFound as error:
         return BadRecord(original, error.problem)
@@ -246,24 +264,34 @@ def _read_document(value: Any, place: int, fields: RecordFields, info: ScorerInf
     return Document(document.text, id=document.id, fields=document.fields, media=document.media)
 
 
-def _read_top_n(content: Mapping[str, Any]) -> int | None:
-    value = content.get("top_n")
+def _option_in(content: Mapping[str, Any], raw: bytes, name: str) -> Any:
+    """The value of a record's own option.
+
+    A number that is too large for a float, or NaN, was read as None, and is no null.
+    """
+    value = content.get(name)
+    return (
+        json.loads(decode_line(raw))[name] if value is None and name in content and raw else value
+    )
+
+
+def _read_top_n(value: Any) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
     raise _ProblemFound("bad_option", f"top_n is a whole number from 1 on, and not {_show(value)}")
 
 
-def _read_min_score(content: Mapping[str, Any]) -> float | None:
-    value = content.get("min_score")
+def _read_min_score(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    raise _ProblemFound("bad_option", f"min_score is a number, and not {_show(value)}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of a whole number
+            if math.isfinite(number := float(value)):
+                return number
+    raise _ProblemFound("bad_option", f"min_score is a finite number, and not {_show(value)}")
 
 
-def _read_instruction(content: Mapping[str, Any]) -> str | None:
-    value = content.get("instruction")
+def _read_instruction(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     raise _ProblemFound("bad_option", f"instruction is a text, and not {_show(value)}")
@@ -284,6 +312,21 @@ def _no_field(name: str, content: Mapping[str, Any]) -> str:
 
 def _show(value: Any) -> str:
     return repr(value)[:_SHOWN_CHARACTERS]
+
+
+def _is_too_deep(content: Any) -> bool:
+    """Whether a value of JSON has more than `_MAX_DEPTH` levels; goes through it level by level."""
+    level = [content]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _size_of(value: Any) -> int:

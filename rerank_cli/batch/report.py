@@ -15,6 +15,7 @@ from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 if TYPE_CHECKING:
     from rerank_cli.batch.job import BatchJob
 
+_MAX_COUNT = (1 << 63) - 1
 _MAX_NOTES = 20  # that are counted each by itself
 _SHOWN_NOTES = 5
 _LATENCY_STEP = 1.02  # the factor between two places of the histogram of latencies
@@ -54,6 +55,14 @@ class BatchFigures:
         self.errors: Counter[str] = Counter(values.get("errors", {}))
         self.usage: Counter[str] = Counter(values.get("usage", {}))
         self.notes: dict[str, int] = dict(values.get("notes", {}))
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> None:
+        """Raise `ValueError` for counts that are none, such as those of a damaged file."""
+        for name, kind in cls().as_dict().items():
+            value = values.get(name, kind)
+            if not _are_counts(value, kind):
+                raise ValueError(f"{name} has no counts")
 
     def see(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -99,6 +108,14 @@ class BatchFigures:
     def as_dict(self) -> dict[str, Any]:
         """All counts, as a journal holds them."""
         return {**vars(self), "errors": dict(self.errors), "usage": dict(self.usage)}
+
+
+def _are_counts(value: Any, like: Any) -> bool:
+    """Whether a value is of the kind of another: a count, seconds, or counts by their names."""
+    if isinstance(like, dict):
+        return isinstance(value, dict) and all(_are_counts(count, 0) for count in value.values())
+    is_number = type(value) is int or (isinstance(like, float) and type(value) is float)
+    return is_number and 0 <= value <= _MAX_COUNT
 
 
 class Latencies:
@@ -248,8 +265,11 @@ def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
         yield f"{format_count(figures.missing, 'score')} not given by {scorer.info.model}"
     if figures.truncated:
         yield f"{format_count(figures.truncated, 'document')} or queries not scored whole"
+    yield from job.source.notes
     if figures.failures:
         yield failure_line(figures)
+        if figures.failures == figures.records > 1 and job.first_problem:
+            yield f"the first that failed: {job.first_problem}"
 
 
 def account_lines(job: "BatchJob", scorer: Scorer) -> Iterator[str]:

@@ -4,22 +4,22 @@ path ─ LineReader ─ JsonLinesSource ─┐
 run ── LineReader ─ RunSource ───────┼─ Item…
 queries, corpus ─ TextLookup ┘       │
 Parquet ─ ParquetSource (`parquet`) ─┘
+
+What is read from start to end may be a stream, which can be read once. Queries, corpus and Parquet
+are read in any order: a stream is copied for that.
 """
 
-import os
-import shutil
+import io
 import sys
-import tempfile
-import weakref
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from rerank_cli.atomic_files import file_digest
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.records import (
     PARQUET_SUFFIX,
@@ -34,30 +34,52 @@ from rerank_cli.batch.records import (
     oversized_record,
     read_line,
 )
-from rerank_cli.errors import InputError, OutputError
+from rerank_cli.errors import InputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.streams import OnePass, SeekableInput, is_stream
 from rerank_cli.inputs.text import decompress, envelope_of
 from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text
 from rerank_cli.terminal import format_size
 from rerank_cli.types import Document, ScorerInfo
 from rerank_cli.user_files import spool_directory
 
-_COPY_BYTES = 1 << 20
+_READ_BYTES = 1 << 18
+_SKIP_BYTES = 1 << 20
 _ID_HASH_BYTES = 8
+_DIGEST_BYTES = 16
 _DOCUMENT_BYTES = 100  # about what a document takes in memory besides its text
 _UTF8_MARK = b"\xef\xbb\xbf"
+_PARQUET_MARK = b"PAR1"
+
+T = TypeVar("T")
 
 
 class RecordSource(Protocol):
     """The items of a batch, in order. They can be read once.
 
-    `missing` counts the documents that a run names and its corpus does not have.
+    missing  the number of documents that a run names and its corpus does not have
+    notes    sentences about the input that the user should read, once it is read
+    digest   the hash of all that was read so far of a stream; empty for a file, which has an
+             `identity` before it is read
     """
 
     missing: int
+    notes: Sequence[str]
 
-    def items(self, info: ScorerInfo, skip: int) -> Iterator[Item]:
-        """The items after the first `skip`, read for a scorer; raises `InputError`."""
+    @property
+    def digest(self) -> str: ...
+
+    def skip(self, count: int) -> bool:
+        """Pass over items before any is read. Returns whether there were as many."""
+
+    def has_more(self) -> bool:
+        """Whether there is an item that was not read; not for Parquet."""
+
+    def items(self, info: ScorerInfo) -> Iterator[Item]:
+        """The items that are left, read for a scorer.
+
+        Raises `InputError`, also at the end for a file that was changed while it was read.
+        """
 
     @property
     def share(self) -> float | None:
@@ -73,10 +95,13 @@ class RecordSource(Protocol):
 
 
 def open_source(options: BatchOptions) -> RecordSource:
-    """Open the input that a command line names; raises `InputError`."""
+    """Open the input that a command line names; raises `InputError`, `UsageError` for none."""
     files, max_bytes = options.run_files, options.max_record_bytes
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if files is None and options.input == STDIN and is_terminal:
+        raise UsageError("there is nothing to read", hint="rerank batch IN.jsonl -o OUT.jsonl")
     if files is not None:
-        return RunSource(files.run, files.queries, files.corpus, spool_directory(), max_bytes)
+        return RunSource(files.run, files.queries, files.corpus, spool_directory, max_bytes)
     if holds_parquet(options.input):
         from rerank_cli.batch.parquet import ParquetSource
 
@@ -91,132 +116,177 @@ def holds_parquet(path: str) -> bool:
     return path != STDIN and any(Path(path).glob(f"*{PARQUET_SUFFIX}"))
 
 
+class _Remaining(Iterator[T]):
+    """Values that are left, which can be passed over and looked at ahead."""
+
+    def __init__(self, values: Iterable[T]) -> None:
+        self._values = iter(values)
+
+    def __next__(self) -> T:
+        return next(self._values)
+
+    def skip(self, count: int) -> bool:
+        """Pass over values; whether there were as many."""
+        return sum(1 for _ in islice(self._values, count)) == count
+
+    def has_more(self) -> bool:
+        for value in self._values:
+            self._values = chain([value], self._values)
+            return True
+        return False
+
+
 class JsonLinesSource:
     """A record on each line. A line has `max_bytes` at most."""
 
     missing = 0
 
     def __init__(self, path: str, fields: RecordFields, max_bytes: int) -> None:
-        self._lines = LineReader(path, max_bytes)
+        self._reader = LineReader(path, max_bytes)
+        self._lines = _Remaining(self._reader)
         self._fields = fields
+        self.notes: Sequence[str] = ()
+        self.skip, self.has_more = self._lines.skip, self._lines.has_more
 
-    def items(self, info: ScorerInfo, skip: int) -> Iterator[Item]:
-        for place, line in enumerate(self._lines):
-            if place >= skip:
-                yield read_item(line, self._fields, info)
+    def items(self, info: ScorerInfo) -> Iterator[Item]:
+        for line in self._lines:
+            yield read_item(line, self._fields, info)
+        self.notes = self._reader.check()
 
     @property
     def share(self) -> float | None:
-        return self._lines.share
+        return self._reader.share
+
+    @property
+    def digest(self) -> str:
+        return self._reader.digest
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
         count, lines = draw_sample(self._lines)
         return count, [read_item(line, self._fields, info) for line in lines]
 
     def identity(self) -> Mapping[str, Any]:
-        if self._lines.path == STDIN:
-            return {"file": STDIN}
-        return {"bytes": self._lines.size, "sha256": input_digest(Path(self._lines.path))}
+        return self._reader.identity()
 
     def close(self) -> None:
-        self._lines.close()
+        self._reader.close()
 
 
 class RunSource:
     """A record for each query of a TREC run, with the run's documents in the run's order.
 
-    A compressed corpus is unpacked in `folder`.
+    What must be copied, because it is compressed or a stream, is copied to `folder()`.
     """
 
     def __init__(
-        self, run: Path, queries: Path, corpus: Path, folder: Path, max_bytes: int
+        self, run: Path, queries: Path, corpus: Path, folder: Callable[[], Path], max_bytes: int
     ) -> None:
         self.missing = 0
-        self._paths = {"run": run, "queries": queries, "corpus": corpus}
-        self._lines = LineReader(str(run), max_bytes)
+        self.notes: Sequence[str] = ()
+        self._names = {"queries": queries.name, "corpus": corpus.name}
+        self._reader = LineReader(str(run), max_bytes)
         self._queries = TextLookup(queries, "query", folder)
         self._corpus = TextLookup(corpus, "document", folder)
+        self._records = _Remaining(self._groups())
+        self.skip, self.has_more = self._records.skip, self._records.has_more
 
-    def items(self, info: ScorerInfo, skip: int) -> Iterator[Item]:
-        for place, (query, documents) in enumerate(self._groups()):
-            if place >= skip:
-                yield self._record(query, documents)
+    def items(self, info: ScorerInfo) -> Iterator[Item]:
+        for group in self._records:
+            yield self._record(group)
+        self.notes = self._reader.check()
+        for lookup in (self._queries, self._corpus):
+            lookup.check()
 
     @property
     def share(self) -> float | None:
-        return self._lines.share
+        return self._reader.share
+
+    @property
+    def digest(self) -> str:
+        return self._reader.digest
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
-        count, groups = draw_sample(self._groups())
-        return count, [self._record(query, documents) for query, documents in groups]
+        count, groups = draw_sample(self._records)
+        return count, [self._record(group) for group in groups]
 
     def identity(self) -> Mapping[str, Any]:
-        return {name: input_digest(path) for name, path in self._paths.items()}
+        return {
+            "run": self._reader.identity(),
+            "queries": self._queries.digest(),
+            "corpus": self._corpus.digest(),
+        }
 
     def close(self) -> None:
-        self._lines.close()
+        self._reader.close()
         self._queries.close()
         self._corpus.close()
 
-    def _groups(self) -> Iterator[tuple[str, list[str]]]:
-        """The id of each query with those of its documents; its lines must stand together."""
+    def _groups(self) -> Iterator["_RunGroup"]:
+        """The queries of the run with their documents; the lines of each must stand together."""
         seen: set[int] = set()
-        query, documents = "", list[str]()
-        for line in self._lines:
-            where = f"{self._lines.path}:{self._lines.number}"
+        group = _RunGroup("", 0, [])
+        for line in self._reader:
+            where = f"{self._reader.path}:{line.number}"
             if line.raw is None:
                 raise InputError(f"{where}: not a line of a run: it has {format_size(line.size)}")
             if not line.raw.strip():
                 continue
-            next_query, document, _ = parse_run_line(decode_line(line.raw), where)
-            if next_query != query:
-                if documents:
-                    yield query, documents
-                if hash(next_query) in seen:
+            query, document, _ = parse_run_line(decode_line(line.raw), where)
+            if query != group.query:
+                if group.documents:
+                    yield group
+                if hash(query) in seen:
                     raise InputError(
-                        f"{where}: query {next_query} was there before, and others since",
+                        f"{where}: query {query} was there before, and others since",
                         hint="sort -s -k1,1 puts the lines of each query together",
                     )
-                seen.add(hash(next_query))
-                query, documents = next_query, []
-            documents.append(document)
-        if documents:
-            yield query, documents
+                seen.add(hash(query))
+                group = _RunGroup(query, line.number, [])
+            group.documents.append(document)
+        if group.documents:
+            yield group
 
-    def _record(self, query_id: str, document_ids: list[str]) -> Record | BadRecord:
-        query = self._queries.find(query_id)
-        found = map(self._corpus.find, document_ids)
+    def _record(self, group: "_RunGroup") -> Record | BadRecord:
+        query = self._queries.find(group.query)
+        found = map(self._corpus.find, group.documents)
         documents = [document for document in found if document is not None]
-        self.missing += len(document_ids) - len(documents)
+        self.missing += len(group.documents) - len(documents)
         size = sum(len(document.text) + _DOCUMENT_BYTES for document in documents)
-        original = Original(b"", id=query_id, size=size)
+        original = Original(b"", id=group.query, size=size, place={"line": group.line})
         if query is None or not query.text.strip():
-            name = self._paths["queries"].name
-            return BadRecord(original, Problem("no_query", f"query {query_id} is not in {name}"))
+            message = f"query {group.query} is not in {self._names['queries']}"
+            return BadRecord(original, Problem("no_query", message))
         if not documents:
-            name = self._paths["corpus"].name
-            message = f"none of its documents is in {name}"
+            message = f"none of its documents is in {self._names['corpus']}"
             return BadRecord(original, Problem("no_documents", message))
         return Record(original, query.text, documents)
+
+
+class _RunGroup(NamedTuple):
+    """A query of a run: its id, the line where it begins, and the ids of its documents."""
+
+    query: str
+    line: int
+    documents: list[str]
 
 
 class TextLookup:
     """The texts of a file by their ids, found without holding them in memory. JSONL or TSV.
 
-    Of equal ids the first counts. `what` names the texts in messages. A compressed file is unpacked
-    in `folder`. Raises `InputError` for a line that has no text, and `OutputError` if the folder
-    has no room.
+    Of equal ids the first counts. `what` names the texts in messages. What is compressed or a
+    stream is copied to `folder()`. The name of a stream says nothing: its first byte tells its
+    kind. Raises `InputError` for a line that has no text, and `OutputError` if the folder has no
+    room.
     """
 
-    def __init__(self, path: Path, what: str, folder: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, what: str, folder: Callable[[], Path]) -> None:
+        self._path = path
         self._what = what
-        self._is_jsonl = is_jsonl(path)
-        try:
-            self._stream = _open_plain(path, folder)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror or error}") from error
-        weakref.finalize(self, self._stream.close)
+        self._input = SeekableInput(str(path), folder, unpack=True)
+        self._stream = self._input.stream
+        if self._stream.read(len(_UTF8_MARK)) != _UTF8_MARK:
+            self._stream.seek(0)
+        self._is_jsonl = is_jsonl(path) or (is_stream(str(path)) and self._begins_with_object())
         hashes, places = self._read_places()
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._places = hashes[order], places[order]
@@ -227,14 +297,32 @@ class TextLookup:
         place = int(np.searchsorted(self._hashes, wanted))
         while place < len(self._hashes) and self._hashes[place] == wanted:
             self._stream.seek(int(self._places[place]))
-            found_id, title, text = self._parse(self._stream.readline(), "a line")
+            try:
+                found_id, title, text = self._parse(self._stream.readline(), str(self._path))
+            except InputError:
+                self.check()
+                raise
             if found_id == text_id:
                 return Document(f"{title} {text}".strip() if title else text, id=text_id)
             place += 1
         return None
 
+    def digest(self) -> str:
+        """The hash of the file's content; raises `InputError`."""
+        return self._input.digest()
+
+    def check(self) -> None:
+        """Raise `InputError` if the file was changed after it was opened."""
+        self._input.check()
+
     def close(self) -> None:
-        self._stream.close()
+        self._input.close()
+
+    def _begins_with_object(self) -> bool:
+        place = self._stream.tell()
+        begin = self._stream.read(_READ_BYTES).lstrip()
+        self._stream.seek(place)
+        return begin.startswith(b"{")
 
     def _read_places(self) -> tuple[np.ndarray, np.ndarray]:
         """The hash of each id, and the byte where its line begins."""
@@ -242,7 +330,7 @@ class TextLookup:
         place = self._stream.tell()
         for number, line in enumerate(self._stream, 1):
             if line.strip():
-                text_id, _, _ = self._parse(line, f"{self.path}:{number}")
+                text_id, _, _ = self._parse(line, f"{self._path}:{number}")
                 hashes.append(_hash_id(text_id))
                 places.append(place)
             place += len(line)
@@ -254,46 +342,64 @@ class TextLookup:
 
 
 class Line(NamedTuple):
-    """A line without its end, and its size in bytes. `raw` is None if that is over `max_size`."""
+    """A line without its end, its number from 1, and its size in bytes.
+
+    `raw` is None if the size is over `max_size`.
+    """
 
     raw: bytes | None
+    number: int
     size: int
     max_size: int
 
 
 class LineReader:
-    """The lines of one source, which can be read once. It knows how much of it has been read."""
+    """The lines of one source, which can be read once. It knows how much of it has been read.
+
+    `digest` is the hash of all lines of a stream that were read; empty for a file.
+    """
 
     def __init__(self, path: str, max_bytes: int) -> None:
         self.path = path
-        self.number = 0
+        self.digest = ""
+        self._input = OnePass(path)
+        self._stream = io.BufferedReader(self._input, _READ_BYTES)
         self._max_bytes = max_bytes
-        try:
-            if path == STDIN:
-                self._stream: BinaryIO = sys.stdin.buffer
-            else:
-                self._stream = Path(path).open("rb")  # noqa: SIM115 - open as long as this object
-                weakref.finalize(self, self._stream.close)
-            self.size = 0 if path == STDIN else os.fstat(self._stream.fileno()).st_size
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from error
 
     def __iter__(self) -> Iterator[Line]:
         """Read the lines; raises `InputError` for a source that is not UTF-8."""
+        is_file, content = self._input.size is not None, blake2b(digest_size=_DIGEST_BYTES)
         for line in read_lines(self._stream, self.path, self._max_bytes):
-            self.number += 1
+            if not is_file:
+                content.update(b"%d\n" % line.size)
+                content.update(line.raw or b"")
+                self.digest = content.hexdigest()
             yield line
 
+    def identity(self) -> Mapping[str, Any]:
+        """What tells a file from another; to call before it is read. Raises `InputError`."""
+        size = self._input.size
+        if size is None:
+            return {"stream": True}
+        return {"bytes": size, "sha256": self._input.digest()}
+
+    def check(self) -> Sequence[str]:
+        """Look at a file once all lines are read; returns what a user should know of it.
+
+        Raises `InputError` if it was changed while it was read.
+        """
+        if not self._input.check():
+            return ()
+        return (f"{self.path} has grown since it was opened: what was added is not in the results",)
+
     def close(self) -> None:
-        if self.path != STDIN:
-            self._stream.close()
+        self._stream.close()
 
     @property
     def share(self) -> float | None:
         """How much of the source has been read, 0 to 1; None if its size is not known."""
-        if not self.size or self._stream.closed:
-            return None
-        return min(1.0, self._stream.tell() / self.size)
+        size = self._input.size
+        return min(1.0, self._input.read_bytes / size) if size else None
 
 
 def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
@@ -307,60 +413,36 @@ def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
         raise InputError(
             f"{name}: is in {envelope.encoding}", hint="JSON Lines are UTF-8: iconv -t UTF-8"
         )
+    if head.startswith(_PARQUET_MARK):
+        raise InputError(f"{name}: is Parquet, and not lines", hint="its name must end in .parquet")
     content.read(len(envelope.mark))
+    number = 0
     while line := content.readline(max_bytes + 1):
+        number += 1
         if len(line) > max_bytes and not line.endswith(b"\n"):
-            yield Line(None, len(line) + _skip_line(content), max_bytes)
+            yield Line(None, number, len(line) + _skip_line(content), max_bytes)
         else:
-            yield Line(line.rstrip(b"\r\n"), len(line), max_bytes)
+            yield Line(line.rstrip(b"\r\n"), number, len(line), max_bytes)
 
 
-def read_item(line: Line, fields: RecordFields, info: ScorerInfo) -> Item:
-    """Read a line of JSON for a scorer."""
+def read_item(
+    line: Line, fields: RecordFields, info: ScorerInfo, place: Mapping[str, str | int] | None = None
+) -> Item:
+    """Read a line of JSON for a scorer. `place` is where it is, if its number does not tell."""
+    place = {"line": line.number} if place is None else place
     if line.raw is None:
-        return oversized_record(line.size, line.max_size)
-    return read_line(line.raw, fields, info)
-
-
-def input_digest(path: Path) -> str:
-    """The hash of a file's content; raises `InputError`."""
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        return oversized_record(line.size, line.max_size, place)
+    return read_line(line.raw, fields, info, place)
 
 
 def _skip_line(stream: BinaryIO) -> int:
     """Read to the end of a line. Returns how many bytes that was."""
     size = 0
-    while piece := stream.readline(_COPY_BYTES):
+    while piece := stream.readline(_SKIP_BYTES):
         size += len(piece)
         if piece.endswith(b"\n"):
             break
     return size
-
-
-def _open_plain(path: Path, folder: Path) -> BinaryIO:
-    """Open a file, or a copy of its content in a folder if it is compressed."""
-    stream = path.open("rb")
-    head, _ = decompress(stream, str(path))
-    stream.seek(0)
-    if head == stream.read(len(head)):  # it is not compressed
-        stream.seek(len(_UTF8_MARK) if head.startswith(_UTF8_MARK) else 0)
-        return stream
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        copy = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as the lookup
-        with stream:
-            stream.seek(0)
-            shutil.copyfileobj(decompress(stream, str(path))[1], copy, _COPY_BYTES)
-        copy.seek(0)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be unpacked in {folder}: {error.strerror}",
-            hint="unpack it yourself, or set RERANK_HOME to a directory with room",
-        ) from error
-    return copy
 
 
 def _hash_id(text_id: str) -> int:

@@ -15,6 +15,7 @@ from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import GroupedCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.scorers import BM25
 from rerank_cli.terminal import STDOUT, Terminal
 
@@ -105,8 +106,13 @@ def batch_options(
         _output("--errors", metavar="FILE", help="Write error records to FILE instead of OUT."),
     ] = None,
     fail_fast: Annotated[
-        bool, _output("--fail-fast", help="Stop at the first record that fails.")
-    ] = False,
+        bool | None,
+        _output(
+            "--fail-fast/--no-fail-fast",
+            help="Stop at the first record that fails. Default: only if the first 100 all fail in "
+            "the same way, and then nothing is written. --no-fail-fast never stops.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, _output("--resume", help="Continue where an earlier run ended or was killed.")
     ] = False,
@@ -203,11 +209,17 @@ def batch(ctx: typer.Context) -> int:
     return run_here(job, terminal)
 
 
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 def _read_options(ctx: typer.Context) -> BatchOptions:
     """Make an object of what the command line asks for; raises `UsageError`."""
     given = ctx.params
     names = [given[name] for name in ("run", "queries", "corpus")]
     has_run = any(name is not None for name in names)
+    options_by_path = zip(("--run", "--queries", "--corpus"), map(_text, names), strict=True)
+    check_read_once([("IN", given["input_"]), *options_by_path])
     if has_run and (None in names or given["input_"] is not None):
         raise UsageError(
             "--run, --queries and --corpus make up an input of their own",

@@ -161,7 +161,7 @@ def test_what_a_service_that_is_gone_failed_on_is_done_again() -> None:
         remote = RemoteOptions(base_url=server.url, retries=0)
         reranker = Reranker("openai-like/m", remote=remote)
         lines = [json.dumps(record(n)).encode() for n in range(4)]
-        items = [read_line(line, RecordFields(), reranker.info) for line in lines]
+        items = [read_line(line, RecordFields(), reranker.info, {}) for line in lines]
         flow = Flow(reranker, Selection(), Bounds(records=2))
         stopped = [outcome.original.id for outcome in flow.rank(items, lambda: True)]
         ended = [outcome.original.id for outcome in flow.rank(items)]

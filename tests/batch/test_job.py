@@ -159,9 +159,9 @@ def test_a_journal_from_before_an_option_was_renamed_goes_on(tmp_path: Path, rer
     rerank(*arguments)
     whole = out.read_bytes()
     journal = tmp_path / "out.jsonl.journal"
-    first, *_ = journal.read_bytes().splitlines(keepends=True)
+    first, *marks = journal.read_bytes().splitlines(keepends=True)
     assert b'"results": "full"' in first
-    journal.write_bytes(first.replace(b'"results"', b'"output"'))
+    journal.write_bytes(b"".join([first.replace(b'"results"', b'"output"'), *marks]))
     out.write_bytes(whole[:10])
     assert rerank(*arguments, "--resume").code == 0
     assert out.read_bytes() == whole

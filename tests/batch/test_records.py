@@ -43,7 +43,7 @@ def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:
     reranker = Reranker("bm25")
     flow = Flow(reranker, Selection(), Bounds())
     raws = [raw.replace(b"\n", b" ").rstrip(b"\r") for raw in raws]
-    items = [read_line(raw, RecordFields(), reranker.info) for raw in raws]
+    items = [read_line(raw, RecordFields(), reranker.info, {}) for raw in raws]
     found = [line_of(outcome, ResultsShape.SCORES, pairs=False) for outcome in flow.rank(items)]
     assert len(found) == len(raws)
     for raw, item, line in zip(raws, items, found, strict=True):

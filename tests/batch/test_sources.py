@@ -24,7 +24,7 @@ def test_a_lookup_finds_texts_by_their_ids(name: str, tmp_path: Path) -> None:
     content = "\n".join([*rows[:250], "", *rows[250:], rows[0]]).encode()
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    lookup = TextLookup(path, "document", tmp_path)
+    lookup = TextLookup(path, "document", lambda: tmp_path)
     title = "T " if "jsonl" in name else ""
     assert {key: found.text for key in texts if (found := lookup.find(key))} == {
         key: title + text for key, text in texts.items()
@@ -102,4 +102,4 @@ def test_a_plan_of_a_run(rerank: Run, tmp_path: Path) -> None:
 def test_a_line_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "c.jsonl", [{"_id": "a", "text": "x"}, {"_id": "b"}])
     with pytest.raises(InputError, match=r"c\.jsonl:2: no document"):
-        TextLookup(path, "document", tmp_path)
+        TextLookup(path, "document", lambda: tmp_path)

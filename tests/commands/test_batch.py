@@ -124,7 +124,8 @@ def test_a_bad_line_is_an_error_in_its_place(code: str, line: bytes, rerank: Run
     first, error, last = map(json.loads, ran.out.splitlines())
     assert ran.code == 3
     assert first["results"] == last["results"] != []
-    assert error.keys() == {"id", "error"}
+    assert error.keys() == {"id", "line", "error"}
+    assert error["line"] == 2
     assert (error["error"]["code"], bool(error["error"]["message"])) == (code, True)
     assert f"1 record of 3 failed ({code}: 1)" in ran.err
 
@@ -328,3 +329,82 @@ def test_a_plan_counts_and_measures(rerank: Run, tmp_path: Path) -> None:
     few = rerank("batch", "--plan", "-m", SMALL, stdin=json.dumps(record(1)).encode())
     assert "pairs     4\n" in few.out
     assert "too few pairs to measure" in few.out
+
+
+def test_where_the_first_hundred_all_fail_the_job_stops_and_leaves_no_trace(
+    rerank: Run, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", [record(number) for number in range(150)])
+    out, errors = tmp_path / "out.jsonl", tmp_path / "errors.jsonl"
+    wrong = ("batch", str(source), "-o", str(out), *BM25, "--query-field", "ask")
+    ran = rerank(*wrong, "--errors", str(errors))
+    assert (ran.code, list(tmp_path.iterdir())) == (3, [source])
+    assert "the first 100 records all failed, and in the same way: no field called ask" in ran.err
+    assert "--query-field names the field" in ran.err
+    piped = rerank("batch", *BM25, "--query-field", "ask", stdin=source.read_bytes())
+    assert (piped.code, piped.out) == (3, "")
+    assert rerank(*wrong, "--no-fail-fast").code == 3
+    assert [line["error"]["code"] for line in read(out)] == ["no_query"] * 150
+
+
+@pytest.mark.parametrize("good", [0, 50, 99])
+def test_one_that_does_not_fail_or_fails_otherwise_lets_it_go_on(
+    good: int, rerank: Run, tmp_path: Path
+) -> None:
+    for other in (record(1), {"query": "x"}, 5):
+        records: list[Any] = [{"id": number} for number in range(150)]
+        records[good] = other
+        lines = write(tmp_path / "in.jsonl", records).read_bytes().replace(b"\n", b"\n\n")
+        ran = rerank("batch", *BM25, stdin=lines)
+        assert (ran.code, len(ran.out.split("\n"))) == (3, 301)
+        found = [json.loads(line) for line in ran.out.splitlines()[::2]]
+        lines_of_errors = [line["line"] for line in found if line.get("error")]
+        assert lines_of_errors == [2 * n + 1 for n in range(150) if "error" in found[n]]
+
+
+def test_few_that_all_fail_are_written_and_the_first_is_told(rerank: Run) -> None:
+    ran = rerank("batch", *BM25, stdin=b'{"id": 1, "q": "x"}\n' * 99)
+    assert (ran.code, len(ran.out.splitlines())) == (3, 99)
+    assert "99 records of 99 failed (no_query: 99)" in ran.err
+    assert "the first that failed: no field called query: it has id, q" in ran.err
+
+
+def test_large_records_that_all_fail_are_not_all_held(rerank: Run, tmp_path: Path) -> None:
+    records = [{"id": number, "text": "x" * 1000} for number in range(150)]
+    out = tmp_path / "out.jsonl"
+    source = write(tmp_path / "in.jsonl", records)
+    ran = rerank("batch", str(source), "-o", str(out), *BM25, "--window", "10kB")
+    assert ran.code == 3
+    assert "the first 100 records all failed" in ran.err
+    assert 0 < len(read(out)) < 100
+    assert rerank("batch", str(source), "-o", str(out), *BM25, "--resume").code == 3
+    assert [line["id"] for line in read(out)] == list(range(150))
+
+
+@pytest.mark.parametrize("depth", [150, 900, 5000, 100_000])
+@pytest.mark.parametrize(
+    "name", ["query", "documents", "min_score", "top_n", "instruction", "id", "n"]
+)
+def test_a_record_of_any_depth_is_a_line(name: str, depth: int, rerank: Run) -> None:
+    for begin, end in (("[", "]"), ('{"a":', "}")):
+        nested = f"{begin * depth}1{end * depth}"
+        fields = {"query": '"x"', "documents": '["x"]'} | {name: nested}
+        line = "{" + ", ".join(f'"{key}": {value}' for key, value in fields.items()) + "}"
+        ran = rerank("batch", *BM25, stdin=line.encode())
+        found = json.loads(ran.out)
+        good = depth < 200 and name in ("id", "n")
+        assert (ran.code, "error" in found) == (0 if good else 3, not good)
+
+
+@pytest.mark.parametrize("name", ["min_score", "top_n", "instruction"])
+@pytest.mark.parametrize(
+    "value", ["1e999", "-1e999", "NaN", "Infinity", "1" + "0" * 400, "1" * 5000]
+)
+def test_a_number_out_of_range_is_not_taken_for_none(name: str, value: str, rerank: Run) -> None:
+    line = f'{{"query": "x", "documents": ["x"], "{name}": {value}}}'
+    ran = rerank("batch", *BM25, stdin=line.encode())
+    error = json.loads(ran.out).get("error", {})
+    if name == "top_n" and value.startswith("10"):
+        assert ran.code == 0  # all of them
+    else:
+        assert (ran.code, error["code"]) == (3, "not_json" if len(value) > 4300 else "bad_option")

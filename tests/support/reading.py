@@ -1,9 +1,11 @@
-"""ReadOptions in one line, and standard input that is what a test says."""
+"""ReadOptions in one line, and standard input and FIFOs that have what a test says."""
 
 import io
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +55,32 @@ class OneWay(io.RawIOBase):
 def names(documents: Sequence[Document], root: Path) -> list[str]:
     """Where documents came from, below a folder, with slashes."""
     return [os.path.relpath(str(d.source), root).replace(os.sep, "/") for d in documents]
+
+
+_PAUSE_SECONDS = 0.002
+
+
+@contextmanager
+def fed(path: Path, content: bytes) -> Iterator[Path]:
+    """Make a FIFO that gives some bytes to whoever reads it first, and nothing to the next."""
+    os.mkfifo(path)
+    is_over = threading.Event()
+
+    def feed() -> None:
+        left = content
+        while not is_over.wait(_PAUSE_SECONDS):
+            with suppress(OSError):  # nobody reads it yet
+                descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+                os.set_blocking(descriptor, True)
+                with suppress(BrokenPipeError), open(descriptor, "wb") as stream:
+                    stream.write(left)
+                left = b""
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    try:
+        yield path
+    finally:
+        is_over.set()
+        feeder.join(10)
+        path.unlink()

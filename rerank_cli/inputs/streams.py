@@ -1,0 +1,247 @@
+"""Sources that can be read only once: standard input, pipes, sockets and devices.
+
+    is_stream          tells one by its path
+    check_read_once    refuses to read one twice
+    OnePass            a source that is read from its start to its end
+    SeekableInput      a source that is read in any order: a file, or the copy of a stream
+
+The shell's `<(…)`, /dev/stdin and a FIFO are such sources too. Each source is opened once: a FIFO
+gives its content only to the first that opens it, and a file that is replaced meanwhile is another.
+"""
+
+import io
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from rerank_cli.errors import InputError, OutputError, UsageError
+from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.text import decompress
+
+if TYPE_CHECKING:
+    import hashlib
+
+    from _typeshed import WriteableBuffer
+
+_COPY_BYTES = 1 << 20
+_CHANGED_HINT = "begin anew, with another -o, when nothing writes to it"
+
+
+def is_stream(path: str) -> bool:
+    """Whether a path is standard input, or names a pipe, a socket or a device."""
+    return path == STDIN or _stream_key(path) is not None
+
+
+def check_read_once(sources: Iterable[tuple[str, str | None]]) -> None:
+    """Raise `UsageError` if one stream is to be read twice.
+
+    `sources` are options or arguments, each with the path that it has; None stands for no path.
+    """
+    first_options: dict[tuple[int, ...], str] = {}
+    for option, path in sources:
+        key = None if path is None else _stream_key(path)
+        if path is None or key is None:
+            continue
+        if key in first_options:
+            name = "standard input (-)" if path == STDIN else path
+            first = first_options[key]
+            who = f"{first} names it twice" if first == option else f"{first} and {option} name it"
+            raise UsageError(f"{name} can be read only once, and {who}", hint="give it as a file")
+        first_options[key] = option
+
+
+def open_source(path: str) -> BinaryIO:
+    """Open a source. Standard input is not to be closed. Raises `InputError`."""
+    if path == STDIN:
+        if sys.stdin is None:
+            raise InputError("standard input is closed")
+        return sys.stdin.buffer
+    try:
+        return open(path, "rb")
+    except (OSError, ValueError) as error:  # ValueError for a NUL in the name
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+class OnePass(io.RawIOBase):
+    """The bytes of a source, from its start to its end, and their hash.
+
+    A file is read as long as it was when it was opened: what is added to it later is not read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._stream = open_source(path)
+        self._status = None if path == STDIN else _file_status(self._stream)
+        self.read_bytes = 0
+        self._hash = _new_hash()
+        self._digest: str | None = None
+
+    @property
+    def size(self) -> int | None:
+        """The size of a file; None for a stream."""
+        return None if self._status is None else self._status.st_size
+
+    def digest(self) -> str:
+        """The hash of a file before it is read; raises `InputError`."""
+        self._digest = self._content_digest()
+        return self._digest
+
+    def check(self) -> bool:
+        """Read a file to its end, and compare it with what it was.
+
+        Returns whether it has grown since it was opened. Raises `InputError` if it has changed.
+        """
+        if self._status is None:
+            return False
+        while self.read(_COPY_BYTES):
+            pass
+        found, now = self._hash.hexdigest(), os.fstat(self._stream.fileno())
+        expected = found if self._digest is None else self._digest
+        if self._digest is None and _stamp(now) != _stamp(self._status):
+            expected = self._content_digest()
+        if found != expected or self.read_bytes < self._status.st_size:
+            raise _changed_error(self.path)
+        return now.st_size > self._status.st_size
+
+    def close(self) -> None:
+        """Close the source, unless it is standard input."""
+        super().close()
+        if self.path != STDIN:
+            self._stream.close()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        size = len(view)
+        if self._status is not None:
+            size = min(size, self._status.st_size - self.read_bytes)
+        piece = self._stream.read(size)
+        view[: len(piece)] = piece
+        self.read_bytes += len(piece)
+        if self._status is not None:
+            self._hash.update(piece)
+        return len(piece)
+
+    def _content_digest(self) -> str:
+        """The hash of a file's first bytes, as many as it had; the place stays."""
+        place = self._stream.tell()
+        self._stream.seek(0)
+        content, left = _new_hash(), self.size or 0
+        while left and (piece := self._stream.read(min(left, _COPY_BYTES))):
+            content.update(piece)
+            left -= len(piece)
+        self._stream.seek(place)
+        return content.hexdigest()
+
+
+class SeekableInput:
+    """A source that is read in any order. A stream is copied to `folder()` first.
+
+    With `unpack` so is what is compressed. Raises `InputError`, and `OutputError` if the folder has
+    no room.
+    """
+
+    def __init__(self, path: str, folder: Callable[[], Path], *, unpack: bool = False) -> None:
+        self.path = path
+        self._source = self.stream = open_source(path)
+        if path != STDIN:
+            weakref.finalize(self, self._source.close)
+        self._status = None if path == STDIN else _file_status(self._source)
+        if self._status is None:
+            self._source = self.stream = self._copy(self._source, folder)
+        self._digest: str | None = None
+        if unpack:
+            head, content = decompress(self._source, path)
+            self._source.seek(0)
+            if head != self._source.read(len(head)):
+                self._source.seek(0)
+                _, content = decompress(self._source, path)
+                self.stream = self._copy(content, folder)
+        self.stream.seek(0)
+
+    def digest(self) -> str:
+        """The hash of the content as it came; raises `InputError`."""
+        self._digest = self._content_digest()
+        return self._digest
+
+    def check(self) -> None:
+        """Raise `InputError` if the file was changed after it was opened."""
+        if self._status is None or _stamp(os.fstat(self._source.fileno())) == _stamp(self._status):
+            return
+        if self._digest is None or self._content_digest() != self._digest:
+            raise _changed_error(self.path)
+
+    def close(self) -> None:
+        for stream in (self.stream, self._source):
+            if stream is not getattr(sys.stdin, "buffer", None):
+                stream.close()
+
+    def _content_digest(self) -> str:
+        place = self._source.tell()
+        self._source.seek(0)
+        content = _new_hash()
+        while piece := self._source.read(_COPY_BYTES):
+            content.update(piece)
+        self._source.seek(place)
+        return content.hexdigest()
+
+    def _copy(self, stream: BinaryIO, folder: Callable[[], Path]) -> BinaryIO:
+        """Copy a stream to a file without a name; it is gone when it is closed."""
+        directory: Path | None = None
+        try:
+            directory = folder()
+            directory.mkdir(parents=True, exist_ok=True)
+            copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - open as long as `self`
+            weakref.finalize(self, copy.close)
+            shutil.copyfileobj(stream, copy, _COPY_BYTES)
+            copy.flush()
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: cannot be copied to {directory or 'disk'}: {error.strerror}",
+                hint="give a file that is not compressed, or set RERANK_HOME to a directory with "
+                "room",
+            ) from error
+        copy.seek(0)
+        return copy
+
+
+def _new_hash() -> "hashlib._Hash":
+    import hashlib  # it takes 2 ms, and most runs do not need it
+
+    return hashlib.sha256()
+
+
+def _stream_key(path: str) -> tuple[int, ...] | None:
+    """What tells one stream from another; None for what is none, or is not there."""
+    try:
+        status = os.fstat(sys.stdin.fileno()) if path == STDIN else Path(path).stat()
+    except (AttributeError, OSError, ValueError):  # closed, not a file, or a NUL in the name
+        return (0,) if path == STDIN else None
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        return (0,) if path == STDIN else None
+    return status.st_dev, status.st_ino
+
+
+def _file_status(stream: BinaryIO) -> os.stat_result | None:
+    """The status of an open file; None for a stream."""
+    status = os.fstat(stream.fileno())
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _changed_error(path: str) -> InputError:
+    return InputError(
+        f"{path}: changed while it was read, so the results may be of both contents",
+        hint=_CHANGED_HINT,
+    )

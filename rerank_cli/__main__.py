@@ -29,16 +29,17 @@ def main() -> None:
     # By default a thread that has a score waits up to 5 ms for the one that reads.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
+    from rerank_cli.errors import OutOfMemory
+
     try:
         from rerank_cli.cli.app import main as run_command_line
-    except (ImportError, MemoryError) as error:
-        from rerank_cli.errors import OutOfMemory
 
+        run_command_line()
+    except (ImportError, MemoryError) as error:  # it is that little that even this cannot be said
         if not OutOfMemory.caused(error):
             raise
-        sys.stderr.write(f"rerank: {OutOfMemory()}\n")
-        raise SystemExit(OutOfMemory.exit_code) from None
-    run_command_line()
+        os.write(2, f"rerank: {OutOfMemory()}\n".encode())
+        os._exit(OutOfMemory.exit_code)
 
 
 def _fill_standard_streams() -> None:

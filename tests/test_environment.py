@@ -4,13 +4,20 @@ A command works, or ends with one clear line; it never ends in a traceback. Noth
 be written needs a place.
 """
 
+import os
 import pwd
+import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from rerank_cli import user_files
+from rerank_cli.errors import ConfigError, NoHome
 from tests.conftest import ROOT, Outcome, Run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
@@ -118,3 +125,144 @@ def test_what_is_only_read_needs_no_place(
         assert ran.code in (0, 2, 3), (name, ran.err)
         assert has_one_message(ran), (name, ran.err)
     assert sorted(ROOT.iterdir()) == before, "something was written into the current directory"
+
+
+def test_settings_in_a_place_of_their_own_are_read(
+    bare: pytest.MonkeyPatch, tmp_path: Path, rerank: Run
+) -> None:
+    """Without a home, what a variable names is used, and a relative path is nobody's place."""
+    _no_home(bare, tmp_path)
+    bare.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert rerank("config", "set", "top-n", "7").code == 0
+    assert rerank("config", "get", "top-n").out == "7\n"
+    bare.setenv("XDG_CONFIG_HOME", os.path.relpath(tmp_path, ROOT))
+    assert rerank("config", "get", "top-n").code == 1
+    ran = rerank("config", "set", "top-n", "8")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, f"rerank: {NoHome()}")
+
+
+def test_a_copy_of_a_pipe_is_among_temporary_files_where_there_is_no_home(
+    bare: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _no_home(bare, tmp_path)
+    assert user_files.spool_directory() == Path(tempfile.gettempdir())
+    bare.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_files.spool_directory() == tmp_path / "rerank"
+    bare.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert user_files.spool_directory() == Path(tempfile.gettempdir())
+
+
+def test_a_home_that_cannot_be_found_is_not_made_here(
+    bare: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _no_home(bare, tmp_path)
+    bare.chdir(tmp_path)
+    for value in ("~/rerank", "~nobody-of-this-name/rerank"):
+        bare.setenv("RERANK_HOME", value)
+        with pytest.raises(ConfigError, match="no such home directory"):
+            user_files.config_file()
+    assert user_files.expand_user("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+
+
+# As root the permissions of files do not count, unless these capabilities are given up.
+DROPPED = "-dac_override,-dac_read_search"
+
+
+def shell(script: str, cwd: Path = ROOT, **variables: str) -> Outcome:
+    """Run a script of bash in an environment of its own, where the permissions of files count."""
+    command = ["bash", "-c", script]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv makes permissions count for root")
+        command = ["setpriv", f"--bounding-set={DROPPED}", f"--inh-caps={DROPPED}", *command]
+    ran = subprocess.run(
+        command,
+        input=b"",
+        capture_output=True,
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables},
+        check=False,
+        timeout=60,
+    )
+    return Outcome(ran.returncode, ran.stdout, ran.stderr.decode())
+
+
+def bound(*arguments: str, **variables: str) -> Outcome:
+    """Run a command line so."""
+    return shell(shlex.join([sys.executable, "-m", "rerank_cli", *arguments]), ROOT, **variables)
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may not be entered."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("variable", ["HOME", "RERANK_HOME", "XDG_CONFIG_HOME"])
+@pytest.mark.parametrize("model", ["bm25", "mini@2"])
+def test_a_home_that_may_not_be_entered_is_one_warning(
+    variable: str, model: str, closed: Path
+) -> None:
+    environment = {"HOME": "/dev/null", variable: str(closed)}
+    ran = bound("late", "-d", "it is late", "-d", "cats", "-m", model, **environment)
+    assert (ran.code, ran.out) == (0, "it is late\ncats\n")
+    assert ran.err.count("\n") == 3
+    assert "Permission denied: no settings and keys of yours are used" in ran.err
+
+
+def test_commands_for_the_files_of_a_closed_home_say_so_once(closed: Path) -> None:
+    codes = {"config": 0, "doctor": 0, "models": 0, "set": 2, "no key": 2, "not pulled": 3}
+    for name, code in codes.items():
+        ran = bound(*{**READERS, **WRITERS}[name], HOME=str(closed))
+        assert ran.code == code, (name, ran.err)
+        assert "Traceback" not in ran.err, (name, ran.err)
+        assert ran.err.count("no settings and keys of yours") <= 1, (name, ran.err)
+
+
+def test_a_file_of_settings_that_is_there_and_closed_is_an_error(tmp_path: Path) -> None:
+    """To go on without it would rank by another model than its user has chosen."""
+    for name in ("config.toml", "providers.toml", "keys.toml"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0)
+        ran = bound("late", "-d", "late", "-m", "cohere/x", RERANK_HOME=str(tmp_path))
+        assert (ran.code, ran.err) == (2, f"rerank: {tmp_path / name}: Permission denied\n")
+        (tmp_path / name).unlink()
+
+
+def test_nothing_needs_to_be_written(tmp_path: Path) -> None:
+    """The model that ships ranks on a read-only file system, and says nothing."""
+    tmp_path.chmod(0o555)
+    ran = bound("late", "-d", "it is late", "-d", "cats", HOME=str(tmp_path))
+    assert ran == Outcome(0, b"it is late\ncats\n", "")
+    ran = bound("config", "set", "model", "bm25", HOME=str(tmp_path))
+    assert ran.code == 2
+    assert ran.err.startswith(f"rerank: {tmp_path}/.config/rerank/config.toml: cannot be written: ")
+    tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["gone", "closed"])
+def test_the_current_directory_may_be_gone(lost: bool, tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    (there / "a.txt").write_text("it is late\n")
+    change = "rmdir" if lost else "chmod 0"
+    for arguments, code in {
+        "late -d late": 0,
+        "late a.txt -m bm25": 2,
+        "late -r -m bm25": 2,
+        f"late -r {there} -m bm25": 0,
+        "config": 0,
+        "late -d x -m ./model": 2,
+        "late -d late -m bm25 -o out.txt": 2,
+    }.items():
+        script = f"{change} {here}; {sys.executable} -m rerank_cli {arguments}"
+        ran = shell(script, cwd=here, RERANK_HOME=str(tmp_path / "home"))
+        here.chmod(0o700) if here.exists() else here.mkdir()
+        assert ran.code == code, (arguments, ran)
+        assert "Traceback" not in ran.err, arguments
+        assert ran.err.count("rerank: ") == (code != 0), (arguments, ran.err)

@@ -20,7 +20,7 @@ from typing import Any
 
 from rerank_cli.atomic_files import file_digest, publish_folder, remove_folder, replace_file
 from rerank_cli.errors import ModelError, NoHome
-from rerank_cli.user_files import data_directory
+from rerank_cli.user_files import data_directory, is_closed
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
@@ -140,8 +140,11 @@ class Store:
         return folder / precision / MANIFEST if precision else folder
 
     def models(self, name: str | None = None) -> list[InstalledModel]:
-        """What is in the store, or what of one model is, by name and precision."""
-        if self._root is None:
+        """What is in the store, or what of one model is, by name and precision.
+
+        Nothing is in one whose folder may not be entered.
+        """
+        if self._root is None or is_closed(self._root):
             return []
         pattern = f"{_slug(name) if name else '[!.]*'}/*/{MANIFEST}"
         return [_read(path) for path in sorted(self.root.glob(pattern))]

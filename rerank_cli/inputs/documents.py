@@ -171,6 +171,7 @@ class Inputs:
                     yield document
             finally:
                 self.report.undecodable += source.undecodable
+                self.report.skipped[BINARY] += source.binary_files
                 if source.is_text:
                     self.report.envelopes[source.envelope] = None
 

@@ -1,28 +1,62 @@
-"""Parses the output of grep and rg: `path:line:text`, or the messages of `rg --json`."""
+"""Parses the output of grep, git grep and rg: `path:line:text` and its kin, or rg's JSON messages.
+
+`2:12:30:45 late` may be line 2 of one file, line 12 of a file called `2`, or begin with a time. So
+no line is taken apart by itself: the first lines decide together how all are laid out.
+
+    NAMED     each line begins with its path
+    HEADING   a path has a line of its own, and the numbered lines of the file follow
+    NUMBERED  the numbered lines of one file, without its name
+    WHOLE     none of these for certain: a line is its own text
+
+The files on disk count most: is there one of this name, and is this its line? Without files, parts
+must fit those of the other lines. Only a file can tell the number of a column from the text.
+"""
 
 import base64
+import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum, auto
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from rerank_cli.inputs.records import JSON_DECODER
 from rerank_cli.inputs.text import Block
 from rerank_cli.terminal import encodable
+from rerank_cli.user_files import read_regular_file
 
 # Colours, links and titles for terminals: grep --color=always writes them.
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
-# With rg --null a NUL ends the path.
-_MATCHING_LINE = re.compile(
-    r"(?:(?P<path>[^\0]+(?=\0)|(?:[A-Za-z]:)?[^:\0]+)[:\0])?(?P<line>\d{1,18}):(?P<text>.*)",
+_ESCAPE_BYTES = re.compile(_ESCAPE_SEQUENCE.pattern.encode())
+# Matches have colons, the lines around them hyphens, the function lines of git equals signs. A path
+# may end with NUL (-Z), which is in no name; git's -z ends the number with it too.
+_NUMBER_IN_LINE = re.compile(r"(?=(?P<end>[:=-]) *\d{1,18}(?P=end))")
+_NUMBER = re.compile(r" *(\d{1,18})([:=\-\0])")
+_LINE_NUMBER = re.compile(r"([1-9]\d{0,17})([:=\-\0])")
+# What a line of a log begins with, and no line number: a leading zero, a date, or a time.
+_TIME = re.compile(r"0\d|\d{4}-\d\d(?!\d)|\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?![:\d])")
+# A path that is believed although it is not on disk: `a.py`, `src/Makefile`, `C:\src\a`.
+_PLAUSIBLE_PATH = re.compile(r"(?=.*[^\W\d_])[^\s\0]*[./\\][^\s\0]*")
+_STREAM_NAMES = {"(standard input)", "<stdin>"}
+_REVISIONS = ("HEAD:", "@:")  # git's names of what the files on disk come from
+_GROUP_SEPARATOR = "--"
+_BINARY_FILE = re.compile(
+    r"Binary file .+ matches|(?:.+: )?(?:WARNING: stopped searching binary file after match"
+    r"|binary file matches)\b.*",
     re.DOTALL,
 )
-# The lines around a match (-C) have hyphens instead of colons.
-_CONTEXT_LINE = re.compile(
-    r"(?:(?P<path>[^\0]+(?=\0)|[^\0]+?)[-\0])?(?P<line>\d{1,18})-(?P<text>.*)", re.DOTALL
-)
-_GROUP_SEPARATOR = "--"
+_TOOL_ERROR = re.compile(r"(?:[efz]?grep|git|rg): ")
 _MESSAGE_TYPES = {"begin", "match", "context", "end", "summary"}
+
+_WINDOW_LINES = 1000  # that are read ahead
+_WINDOW_CHARACTERS = 1 << 20
+_COMPARED_LINES = 60  # that are looked for in the files on disk
+_MAX_PATH_CHARACTERS = 4096
+_MAX_FILE_BYTES = 16 << 20  # the text of larger files is not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +69,356 @@ class GrepMatch:
     raw: bytes
 
 
-def grep_matches(blocks: Iterator[Block]) -> Iterator[GrepMatch]:
-    """Parse the lines of the output. Leaves out separators and other messages of rg."""
+def grep_matches(blocks: Iterator[Block], count_binary: Callable[[], None]) -> Iterator[GrepMatch]:
+    """Parse the lines of the output. Leaves out separators and other messages of rg.
+
+    Calls `count_binary` for each file of which a tool says only that it is binary.
+    """
+    reader: _Reader | None = None
+    for window in _windows(blocks):
+        lines = [_parse_block(block) for block in window]
+        plain = [line for line in lines if isinstance(line, _Line)]
+        if reader is None:
+            reader = _Reader(plain, count_binary)
+        known = reader.known_paths(plain)
+        for line in lines:
+            match = reader.read(line, known) if isinstance(line, _Line) else line
+            if match is not None:
+                yield match
+
+
+def _windows(blocks: Iterator[Block]) -> Iterator[list[Block]]:
+    window, size = list[Block](), 0
     for block in blocks:
-        message = _parse_message(block.text)
-        if message is not None:
-            if message["type"] in ("match", "context"):
-                yield _message_match(message["data"], block)
-            continue
-        text = _ESCAPE_SEQUENCE.sub("", block.text)
-        if text == _GROUP_SEPARATOR:
-            continue
-        match = _MATCHING_LINE.fullmatch(text) or _CONTEXT_LINE.fullmatch(text)
-        if match is None:
-            yield GrepMatch(text, None, block.line, block.raw)
-        else:
-            yield GrepMatch(match["text"], match["path"], int(match["line"]), block.raw)
+        window.append(block)
+        size += len(block.text)
+        if len(window) >= _WINDOW_LINES or size >= _WINDOW_CHARACTERS:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line without escape sequences. Bytes that are not UTF-8 are surrogates in its text."""
+
+    text: str
+    block: Block
+
+    @property
+    def is_remark(self) -> bool:
+        """Whether a tool says something here that is in no file."""
+        return bool(_BINARY_FILE.fullmatch(self.text) or _TOOL_ERROR.match(self.text))
+
+    def match(self, path: str | None, line: int | None, text: str) -> GrepMatch:
+        known = None if path in _STREAM_NAMES else path
+        return GrepMatch(encodable(text), known, line, self.block.raw)
+
+    def whole(self) -> GrepMatch:
+        return self.match(None, self.block.line, self.text)
+
+
+def _parse_block(block: Block) -> _Line | GrepMatch | None:
+    """A line, a match of rg --json, or None for its other messages."""
+    message = _parse_message(block.text)
+    if message is not None:
+        is_match = message["type"] in ("match", "context")
+        return _message_match(message["data"], block) if is_match else None
+    text = block.text
+    if "\ufffd" in text:  # the name of a file needs its own bytes
+        own = block.raw.decode("utf-8", "surrogateescape")[: len(text)]
+        text = own if encodable(own) == text else text
+    return _Line(_ESCAPE_SEQUENCE.sub("", text), block)
+
+
+class _Shape(NamedTuple):
+    """What follows a path: numbers, and the text.
+
+    numbers    how many there are: the line, the column, the offset in bytes
+    has_tab    whether a tab is before the text, as with `grep -T`
+    is_offset  whether the only number is an offset
+    """
+
+    numbers: int = 1
+    has_tab: bool = False
+    is_offset: bool = False
+
+    def parse(self, after: str) -> tuple[int | None, str] | None:
+        """The first number, if there is one, and the text; None if the shape does not fit."""
+        number, place = None, 0
+        for _ in range(self.numbers):
+            match = _NUMBER.match(after, place)
+            if match is None:
+                return None
+            number = int(match[1]) if number is None else number
+            place = match.end()
+        if self.has_tab and after[place : place + 1] != "\t":
+            return None
+        return number, after[place + self.has_tab :]
+
+
+_PLAIN, _WITHOUT_NUMBER = _Shape(), _Shape(0)
+_SHAPES = (
+    _PLAIN, _Shape(2), _Shape(3), _Shape(has_tab=True), _Shape(2, has_tab=True),
+    _Shape(is_offset=True), _WITHOUT_NUMBER,
+)  # fmt: skip
+
+
+class _Split(NamedTuple):
+    """One way to divide a line: its path, whether NUL ends that, and what comes after."""
+
+    path: str
+    is_certain: bool
+    after: str
+
+    @property
+    def number(self) -> int:
+        match = _NUMBER.match(self.after)
+        return int(match[1]) if match else 0
+
+    @property
+    def is_match(self) -> bool:
+        """Whether the line is a match, and not one around it."""
+        number = _NUMBER.match(self.after)
+        return number is None or number[2] not in "-="
+
+
+def _find_splits(text: str) -> list[_Split]:
+    """The ways to divide a line at its path, those with shorter paths first."""
+    head = text[: _MAX_PATH_CHARACTERS + 32]
+    null = head.find("\0")
+    places = [match.start() for match in _NUMBER_IN_LINE.finditer(head, 1)]
+    splits = [
+        _Split(_without_revision(head[:place]), is_certain=False, after=text[place + 1 :])
+        for place in places
+        if null < 0 or place < null
+    ]
+    if null > 0:
+        splits.append(_Split(_without_revision(head[:null]), True, text[null + 1 :]))
+    return splits
+
+
+def _without_revision(path: str) -> str:
+    revision = next((name for name in _REVISIONS if path.startswith(name)), "")
+    return path.removeprefix(revision) or path
+
+
+class _Disk:
+    """What the files on disk say of the lines that were found in them."""
+
+    def __init__(self) -> None:
+        self.is_file: Callable[[str], bool] = lru_cache(4096)(os.path.isfile)
+        self._content: Callable[[str], bytes] = lru_cache(1)(_read_content)
+        self._lines: Callable[[str], list[bytes]] = lru_cache(1)(self._split_content)
+
+    def find_shape(self, split: _Split) -> tuple[int, _Shape]:
+        """The shape that fits the file of a line best, and how well: 2, 1, or 0 for not at all."""
+        fits = [(self._fit(split, shape), shape) for shape in _SHAPES]
+        return max(fits, key=lambda fit: fit[0])  # the first of equal ones
+
+    def choose(self, splits: Sequence[_Split]) -> _Split | None:
+        """The split of a line that its file fits best; None if none does, or two do equally."""
+        on_disk = [split for split in splits if self.is_file(split.path)]
+        fits = [(self.find_shape(split)[0], split) for split in on_disk]
+        best = max((fit for fit, _ in fits), default=0)
+        chosen = [split for fit, split in fits if fit == best > 0]
+        return chosen[0] if len(chosen) == 1 else None
+
+    def _fit(self, split: _Split, shape: _Shape) -> int:
+        """2 if the file has this line, 1 if the text is a part of it (-o, --trim), 0 if neither."""
+        parsed = shape.parse(split.after)
+        if parsed is None:
+            return 0
+        number, text = parsed
+        lines, part = self._lines(split.path), text.encode("utf-8", "surrogateescape")
+        if number is None:
+            return 2 if part and part in lines else 0
+        if shape.is_offset:
+            content = self._content(split.path)
+            is_start = not number or content[number - 1 : number] == b"\n"
+            return 2 if part and is_start and content.startswith(part, number) else 0
+        if not 0 < number <= len(lines):
+            return 0
+        line = lines[number - 1]
+        return 2 if part == line else int(bool(part) and part in line)
+
+    def _split_content(self, path: str) -> list[bytes]:
+        content = _ESCAPE_BYTES.sub(b"", self._content(path))
+        return [line.rstrip(b"\r") for line in content.split(b"\n")]
+
+
+def _read_content(path: str) -> bytes:
+    try:
+        return read_regular_file(Path(path), max_bytes=_MAX_FILE_BYTES)
+    except (OSError, ValueError):
+        return b""
+
+
+class _Headings:
+    """Divides the lines below headings. Blank lines stand between files."""
+
+    def __init__(self, disk: _Disk) -> None:
+        self._disk = disk
+        self._path: str | None = None
+        self._after_blank = True
+
+    def divide(self, text: str) -> _Split | bool:
+        """The parts of a line; True for a heading or a blank line, False for anything else."""
+        after_blank, self._after_blank = self._after_blank, not text
+        if not text:
+            return True
+        if not _NUMBER.match(text):
+            path, null, text = text.partition("\0")  # rg -0 has a match on the heading's line
+            path = _without_revision(path)
+            is_plausible = after_blank and _PLAUSIBLE_PATH.fullmatch(path) is not None
+            if not self._disk.is_file(path) and (not is_plausible or _find_splits(path)):
+                return False
+            self._path = path
+            if not null:
+                return True
+        if self._path is None or not _NUMBER.match(text):
+            return False
+        return _Split(self._path, True, text)
+
+
+class _Layout(Enum):
+    NAMED = auto()
+    HEADING = auto()
+    NUMBERED = auto()
+    WHOLE = auto()
+
+
+class _Reader:
+    """Reads lines by the layout that the first ones have."""
+
+    def __init__(self, lines: Sequence[_Line], count_binary: Callable[[], None]) -> None:
+        self._count_binary = count_binary
+        self._disk = _Disk()
+        self._headings = _Headings(self._disk)
+        lines = [line for line in lines if line.text != _GROUP_SEPARATOR and not line.is_remark]
+        self._layout, splits = _choose_layout([line.text for line in lines], self._disk)
+        self._shapes = _vote(splits, self._disk)
+
+    def known_paths(self, lines: Sequence[_Line]) -> set[str]:
+        """The paths in a window of lines that are believed although they are not on disk."""
+        if self._layout is not _Layout.NAMED:
+            return set()
+        return _believable_paths([_find_splits(line.text) for line in lines], self._disk)
+
+    def read(self, line: _Line, known: set[str]) -> GrepMatch | None:
+        """Parse a line; None if it is none of a file."""
+        if line.text == _GROUP_SEPARATOR:
+            return None
+        if self._layout is _Layout.WHOLE:
+            return line.whole()
+        if line.is_remark:
+            if _TOOL_ERROR.match(line.text) and not _BINARY_FILE.fullmatch(line.text):
+                return line.whole()
+            self._count_binary()
+            return None
+        if self._layout is _Layout.NUMBERED:
+            parsed = _PLAIN.parse(line.text)
+            return line.match(None, *parsed) if parsed else line.whole()
+        if self._layout is _Layout.HEADING:
+            below = self._headings.divide(line.text)
+            if below is True:
+                return None
+            return self._match(line, below) if below else line.whole()
+        split = self._choose(_find_splits(line.text), known)
+        return self._match(line, split) if split else line.whole()
+
+    def _choose(self, splits: Sequence[_Split], known: set[str]) -> _Split | None:
+        """The split to believe; None if there is a doubt."""
+        if splits and splits[-1].is_certain and len(splits) == 1:
+            return splits[0]
+        on_disk = [split for split in splits if self._disk.is_file(split.path)]
+        others = [split for split in splits if split.path in known and split not in on_disk]
+        if len(on_disk) == 1 and not others:
+            return on_disk[0]
+        chosen = self._disk.choose(on_disk)
+        return others[0] if chosen is None and others else chosen
+
+    def _match(self, line: _Line, split: _Split) -> GrepMatch:
+        for shape in (self._shapes[split.is_match], _PLAIN):
+            if (parsed := shape.parse(split.after)) is not None:
+                number, text = parsed
+                return line.match(split.path, None if shape.is_offset else number, text)
+        return line.match(split.path, None, split.after)
+
+
+def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_Split]]:
+    """The layout of the first lines, and how those with a path are divided by it."""
+    headings = _Headings(disk)
+    below = [headings.divide(text) for text in texts]
+    splits = [split for split in below if isinstance(split, _Split)]
+    if splits and False not in below:
+        return _Layout.HEADING, splits
+    texts = [text for text in texts if text]
+    lines = [_find_splits(text) for text in texts]
+    compared = lines[:_COMPARED_LINES]
+    splits = [split for line in compared if (split := disk.choose(line)) is not None]
+    if splits and len(splits) * 2 >= len(compared):
+        has_numbers = _vote(splits, disk)[True] is not _WITHOUT_NUMBER
+        is_named = has_numbers or any(split.is_certain for split in splits)
+        return (_Layout.NAMED if is_named else _Layout.WHOLE), splits
+    if _are_numbered(texts):
+        return _Layout.NUMBERED, []
+    known = _believable_paths(lines, disk)
+    named = sum(any(split.path in known for split in line) for line in lines)
+    on_disk = any(map(disk.is_file, known))
+    if named and (named == len(lines) or (on_disk and named * 2 >= len(lines))):
+        return _Layout.NAMED, []
+    return _Layout.WHOLE, []
+
+
+def _vote(splits: Sequence[_Split], disk: _Disk) -> dict[bool, _Shape]:
+    """The shapes of matches (True) and of the lines around them (False), by the files."""
+    votes: dict[bool, Counter[_Shape]] = {True: Counter(), False: Counter()}
+    for split in splits[:_COMPARED_LINES]:
+        weight, shape = disk.find_shape(split)
+        votes[split.is_match][shape] += weight
+    # Without any votes it is the first one.
+    return {is_match: max(_SHAPES, key=counter.__getitem__) for is_match, counter in votes.items()}
+
+
+def _are_numbered(texts: Sequence[str]) -> bool:
+    """Whether all lines begin with what can be the numbers of lines, and they mostly rise."""
+    matches = [match for text in texts if (match := _LINE_NUMBER.match(text))]
+    if len(matches) < len(texts) or all(map(_TIME.match, texts)):
+        return False
+    numbers = [int(match[1]) for match in matches]
+    falls = sum(before > after for before, after in pairwise(numbers))
+    return falls * 4 <= len(numbers) and any(match[2] == ":" for match in matches)
+
+
+def _believable_paths(lines: Sequence[Sequence[_Split]], disk: _Disk) -> set[str]:
+    """The paths of matches that look like paths, or whose line numbers rise.
+
+    Not if one number comes again and again, as that of a port, or if all lines begin with a time.
+    """
+    found: dict[str, list[_Split]] = {}
+    for splits in lines:
+        split = next((split for split in splits if split.is_match), None)
+        if split is not None:
+            found.setdefault(split.path, []).append(split)
+    believable = set()
+    for path, splits in found.items():
+        numbers = [split.number for split in splits]
+        rises = len(numbers) > 1 and all(
+            a is None or b is None or a < b for a, b in pairwise(numbers)
+        )
+        looks_right = (
+            any(split.is_certain for split in splits)
+            or path in _STREAM_NAMES
+            or _PLAUSIBLE_PATH.fullmatch(path) is not None
+            or disk.is_file(path)
+        )
+        is_constant = len(numbers) > 2 and len({*numbers}) == 1
+        has_times = all(_TIME.match(split.after) for split in splits)
+        if (looks_right or rises) and not is_constant and not has_times:
+            believable.add(path)
+    return believable
 
 
 def _parse_message(line: str) -> dict[str, Any] | None:

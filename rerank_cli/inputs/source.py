@@ -153,6 +153,7 @@ class SourceReader:
     stream: bool
     title: str = ""
     undecodable: int = 0
+    binary_files: int = 0
     is_text: bool = False
     envelope: Envelope = field(default_factory=Envelope)
 
@@ -189,7 +190,7 @@ class SourceReader:
             from rerank_cli.inputs.grep import grep_matches
 
             blocks = line_blocks(content, envelope, decoder, self._terminator)
-            for match in grep_matches(blocks):
+            for match in grep_matches(blocks, self._count_binary):
                 yield Document(
                     match.text,
                     source=self.path if match.path is None else match.path,
@@ -230,6 +231,9 @@ class SourceReader:
         if unit is Unit.PARAGRAPH:
             return paragraph_blocks(content, self.envelope, decoder)
         return line_blocks(content, self.envelope, decoder, self._terminator)
+
+    def _count_binary(self) -> None:
+        self.binary_files += 1
 
     @property
     def _terminator(self) -> str:

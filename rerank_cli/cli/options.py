@@ -185,7 +185,7 @@ def input_options(
         bool,
         _input(
             "--grep",
-            help="Read the output of rg -n, grep -n or rg --json, and rank the lines they found.",
+            help="Read the output of rg -n, grep -n, git grep -n or rg --json, and rank the lines.",
         ),
     ] = False,
     text: Annotated[

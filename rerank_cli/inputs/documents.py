@@ -171,7 +171,8 @@ class Inputs:
                     yield document
             finally:
                 self.report.undecodable += source.undecodable
-                self.report.skipped[BINARY] += source.binary_files
+                if source.binary_files:
+                    self.report.skipped[BINARY] += source.binary_files
                 if source.is_text:
                     self.report.envelopes[source.envelope] = None
 

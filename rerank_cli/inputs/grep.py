@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +56,7 @@ _WINDOW_LINES = 1000  # that are read ahead
 _WINDOW_CHARACTERS = 1 << 20
 _COMPARED_LINES = 60  # that are looked for in the files on disk
 _MAX_PATH_CHARACTERS = 4096
+_MAX_SPLITS = 64
 _MAX_FILE_BYTES = 16 << 20  # the text of larger files is not looked at
 
 
@@ -136,7 +137,7 @@ class _Shape(NamedTuple):
     """What follows a path: numbers, and the text.
 
     numbers    how many there are: the line, the column, the offset in bytes
-    has_tab    whether a tab is before the text, as with `grep -T`
+    has_tab    whether a tab is before a text that is not empty, as with `grep -T`
     is_offset  whether the only number is an offset
     """
 
@@ -153,9 +154,10 @@ class _Shape(NamedTuple):
                 return None
             number = int(match[1]) if number is None else number
             place = match.end()
-        if self.has_tab and after[place : place + 1] != "\t":
+        text = after[place:]
+        if self.has_tab and text and not text.startswith("\t"):
             return None
-        return number, after[place + self.has_tab :]
+        return number, text[self.has_tab :]
 
 
 _PLAIN, _WITHOUT_NUMBER = _Shape(), _Shape(0)
@@ -212,18 +214,27 @@ class _Disk:
         self._content: Callable[[str], bytes] = lru_cache(1)(_read_content)
         self._lines: Callable[[str], list[bytes]] = lru_cache(1)(self._split_content)
 
-    def find_shape(self, split: _Split) -> tuple[int, _Shape]:
-        """The shape that fits the file of a line best, and how well: 2, 1, or 0 for not at all."""
-        fits = [(self._fit(split, shape), shape) for shape in _SHAPES]
-        return max(fits, key=lambda fit: fit[0])  # the first of equal ones
+    def fits(self, split: _Split) -> dict[_Shape, int]:
+        """How well each shape fits the file of a line: 2, 1, or 0 for not at all."""
+        return {shape: self._fit(split, shape) for shape in _SHAPES}
 
     def choose(self, splits: Sequence[_Split]) -> _Split | None:
         """The split of a line that its file fits best; None if none does, or two do equally."""
         on_disk = [split for split in splits if self.is_file(split.path)]
-        fits = [(self.find_shape(split)[0], split) for split in on_disk]
+        fits = [(max(self.fits(split).values()), split) for split in on_disk]
         best = max((fit for fit, _ in fits), default=0)
         chosen = [split for fit, split in fits if fit == best > 0]
         return chosen[0] if len(chosen) == 1 else None
+
+    def has_line_without_number(self, text: str) -> bool:
+        """Whether a file has all that comes after its name."""
+        ends = islice(re.finditer("[:=-]", text[:_MAX_PATH_CHARACTERS]), _MAX_SPLITS)
+        return any(
+            self.is_file(path) and self._fit(_Split(path, False, after), _WITHOUT_NUMBER)
+            for end in ends
+            for path in [text[: end.start()]]
+            for after in (text[end.end() :], text[end.end() :].removeprefix("\t"))
+        )
 
     def _fit(self, split: _Split, shape: _Shape) -> int:
         """2 if the file has this line, 1 if the text is a part of it (-o, --trim), 0 if neither."""
@@ -235,9 +246,8 @@ class _Disk:
         if number is None:
             return 2 if part and part in lines else 0
         if shape.is_offset:
-            content = self._content(split.path)
-            is_start = not number or content[number - 1 : number] == b"\n"
-            return 2 if part and is_start and content.startswith(part, number) else 0
+            content = self._content(split.path)[number : number + len(part) + 1]
+            return int(bool(part)) + (content == part + b"\n") if content.startswith(part) else 0
         if not 0 < number <= len(lines):
             return 0
         line = lines[number - 1]
@@ -268,18 +278,24 @@ class _Headings:
         after_blank, self._after_blank = self._after_blank, not text
         if not text:
             return True
-        if not _NUMBER.match(text):
-            path, null, text = text.partition("\0")  # rg -0 has a match on the heading's line
-            path = _without_revision(path)
-            is_plausible = after_blank and _PLAUSIBLE_PATH.fullmatch(path) is not None
-            if not self._disk.is_file(path) and (not is_plausible or _find_splits(path)):
+        path, null, after = text.partition("\0")  # rg -0 has a match on the heading's line
+        path = _without_revision(path)
+        if self._is_heading(path, after_blank=after_blank):
+            if not null and not after_blank and _NUMBER.match(text):
                 return False
             self._path = path
             if not null:
                 return True
+            text = after
         if self._path is None or not _NUMBER.match(text):
             return False
         return _Split(self._path, True, text)
+
+    def _is_heading(self, path: str, *, after_blank: bool) -> bool:
+        if self._disk.is_file(path):
+            return True
+        is_plausible = _PLAUSIBLE_PATH.fullmatch(path) is not None and not _NUMBER.match(path)
+        return after_blank and is_plausible and not _find_splits(path)
 
 
 class _Layout(Enum):
@@ -358,10 +374,11 @@ def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_Sp
     lines = [_find_splits(text) for text in texts]
     compared = lines[:_COMPARED_LINES]
     splits = [split for line in compared if (split := disk.choose(line)) is not None]
+    without_number = sum(map(disk.has_line_without_number, texts[:_COMPARED_LINES]))
+    if without_number and without_number >= len(splits):
+        return _Layout.WHOLE, []
     if splits and len(splits) * 2 >= len(compared):
-        has_numbers = _vote(splits, disk)[True] is not _WITHOUT_NUMBER
-        is_named = has_numbers or any(split.is_certain for split in splits)
-        return (_Layout.NAMED if is_named else _Layout.WHOLE), splits
+        return _Layout.NAMED, splits
     if _are_numbered(texts):
         return _Layout.NUMBERED, []
     known = _believable_paths(lines, disk)
@@ -376,14 +393,14 @@ def _vote(splits: Sequence[_Split], disk: _Disk) -> dict[bool, _Shape]:
     """The shapes of matches (True) and of the lines around them (False), by the files."""
     votes: dict[bool, Counter[_Shape]] = {True: Counter(), False: Counter()}
     for split in splits[:_COMPARED_LINES]:
-        weight, shape = disk.find_shape(split)
-        votes[split.is_match][shape] += weight
+        votes[split.is_match].update(disk.fits(split))
     # Without any votes it is the first one.
-    return {is_match: max(_SHAPES, key=counter.__getitem__) for is_match, counter in votes.items()}
+    of_match, of_context = (max(_SHAPES, key=votes[is_match].__getitem__) for is_match in votes)
+    return {True: of_match, False: of_context._replace(has_tab=of_match.has_tab)}
 
 
 def _are_numbered(texts: Sequence[str]) -> bool:
-    """Whether all lines begin with what can be the numbers of lines, and they mostly rise."""
+    """Whether all lines begin with what can be the numbers of lines, and these mostly rise."""
     matches = [match for text in texts if (match := _LINE_NUMBER.match(text))]
     if len(matches) < len(texts) or all(map(_TIME.match, texts)):
         return False
@@ -398,8 +415,10 @@ def _believable_paths(lines: Sequence[Sequence[_Split]], disk: _Disk) -> set[str
     Not if one number comes again and again, as that of a port, or if all lines begin with a time.
     """
     found: dict[str, list[_Split]] = {}
+    have_null = all(splits[-1].is_certain for splits in lines if splits)
     for splits in lines:
-        split = next((split for split in splits if split.is_match), None)
+        splits = splits[-1:] if have_null else splits
+        split = next((split for split in splits if split.is_match or have_null), None)
         if split is not None:
             found.setdefault(split.path, []).append(split)
     believable = set()

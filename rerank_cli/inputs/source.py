@@ -143,6 +143,7 @@ class SourceReader:
     path         the name of the source; that of a `stream` says nothing about its content
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
+    binary_files the number of files that `grep` found to be binary
     is_text      whether it turned out to be text
     envelope     what all its documents share
     """

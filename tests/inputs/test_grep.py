@@ -3,23 +3,31 @@
 import base64
 import io
 import json
+import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.inputs.grep import GrepMatch, grep_matches
-from rerank_cli.inputs.text import Decoder, line_blocks
+from rerank_cli.inputs.text import Block, Decoder, line_blocks
 from rerank_cli.types import Envelope
-from tests.support.reading import read
+from tests.support.reading import inputs_of, read
 
 
 def found(content: bytes) -> list[GrepMatch]:
-    return list(grep_matches(line_blocks(io.BytesIO(content), Envelope(), Decoder("utf-8"))))
+    blocks = line_blocks(io.BytesIO(content), Envelope(), Decoder("utf-8"))
+    return list(grep_matches(blocks, lambda: None))
+
+
+def parts(content: bytes) -> list[tuple[str | None, int | None, str]]:
+    return [(match.path, match.line, match.text) for match in found(content)]
 
 
 @pytest.mark.parametrize(
@@ -30,23 +38,18 @@ def found(content: bytes) -> list[GrepMatch]:
         (b"a.py:1:", ("", "a.py", 1)),
         (b"C:\\src\\a.py:7:text", ("text", "C:\\src\\a.py", 7)),
         (b"C:/src/a.py:7:b:8:c", ("b:8:c", "C:/src/a.py", 7)),
-        (b"a.py-11-around", ("around", "a.py", 11)),
-        (b"my-file-2.py-11-around", ("around", "my-file-2.py", 11)),
-        (b"11-around", ("around", None, 11)),
         (b"a.py\x0012:text", ("text", "a.py", 12)),
+        (b"a.py\x0012\x00text", ("text", "a.py", 12)),
         (b"a:3:b.py\x0012:text", ("text", "a:3:b.py", 12)),
         (b"a-3-b.py\x0011-around", ("around", "a-3-b.py", 11)),
-        (b"just text", ("just text", None, 1)),
-        (b"Note: see 4", ("Note: see 4", None, 1)),
-        (b"", ("", None, 1)),
-        (b"{not rg's", ("{not rg's", None, 1)),
-        (b'{"type": "match"}', ('{"type": "match"}', None, 1)),
+        (b"(standard input):3:text", ("text", None, 3)),
+        (b"HEAD:src/a.py:2:timeout = 3", ("timeout = 3", "src/a.py", 2)),
+        (b"v1.0:src/a.py:2:timeout = 3", ("timeout = 3", "v1.0:src/a.py", 2)),
         (
             b"\x1b[35msrc/a.py\x1b[m\x1b[K\x1b[36m\x1b[K:\x1b[m\x1b[K12:a \x1b[01;31mword\x1b[m",
             ("a word", "src/a.py", 12),
         ),
         (b"\x1b]8;;file:///a.py\x1b\\a.py\x1b]8;;\x07:3:x", ("x", "a.py", 3)),
-        (b"9" * 5000 + b":x", ("9" * 5000 + ":x", None, 1)),
     ],
 )
 def test_lines(line: bytes, expected: tuple[str, str | None, int]) -> None:
@@ -55,9 +58,119 @@ def test_lines(line: bytes, expected: tuple[str, str | None, int]) -> None:
     assert only.raw == line + b"\n"
 
 
-def test_what_stands_between_groups_is_left_out() -> None:
-    content = b"a:1:x\na-2-y\n--\na:9:z\n\x1b[36m--\x1b[m\na:12:w\n"
-    assert [one.line for one in found(content)] == [1, 2, 9, 12]
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"just text\n",
+        b"Note: see 4\n",
+        b"\n",
+        b"{not rg's\n",
+        b'{"type": "match"}\n',
+        b"9" * 5000 + b":x\n",
+        b"11-around\n",
+        b"a.py-11-around\n",
+        b"12:30:44 start\n12:30:45 late\n",
+        b"10:00:01 start\n11:00:02 late\n",
+        b"2024-01-15 12:30:44 start\n",
+        b"09:5 start\n",
+        b"Error:5:x\n",
+        b"my notes.txt:5:x\n",
+        b"localhost:8080:up\nlocalhost:8080:down\nlocalhost:8080:up\n",
+        b"127.0.0.1:8080:up\n",
+        b"y.txt:see rfc-2119-compliance for words\ny.txt:plain\n",
+        b"a.log:12:30:44 start\nb.log:12:30:45 late\n",
+    ],
+)
+def test_without_certainty_a_line_is_its_own_text(content: bytes) -> None:
+    assert parts(content) == [
+        (None, number, text) for number, text in enumerate(content.decode().splitlines(), 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"2:12:30:45 late\n", [(None, 2, "12:30:45 late")]),
+        (
+            b"1-12:30:44 start\n2:12:30:45 late\n3-12:30:46 again\n",
+            [(None, 1, "12:30:44 start"), (None, 2, "12:30:45 late"), (None, 3, "12:30:46 again")],
+        ),
+        (
+            b"my-file-2.py-11-around\nmy-file-2.py:12:here\n--\nmy-file-2.py:30:there\n",
+            [("my-file-2.py", 11, "around"), ("my-file-2.py", 12, "here"),
+             ("my-file-2.py", 30, "there")],
+        ),
+        (
+            b"a:1:x\na-2-y\n--\na:9:z\n\x1b[36m--\x1b[m\na:12:w\n",
+            [("a", 1, "x"), ("a", 2, "y"), ("a", 9, "z"), ("a", 12, "w")],
+        ),
+        (
+b"""a.py:3:x
+Binary file b.bin matches
+grep: c.bin: binary file matches
+d: binary file matches (found "\\0" byte around offset 3)
+a.py:5:y
+""",
+            [("a.py", 3, "x"), ("a.py", 5, "y")],
+        ),
+        (
+            b"a.py:3:x\ngrep: b: Is a directory\na.py:5:y\n",
+            [("a.py", 3, "x"), (None, 2, "grep: b: Is a directory"), ("a.py", 5, "y")],
+        ),
+        (
+            b"src/a.py\n1:x\n2-y\n\nb.py\n7:z\n",
+            [("src/a.py", 1, "x"), ("src/a.py", 2, "y"), ("b.py", 7, "z")],
+        ),
+        (b"a.txt\0one\na.txt\0two\n", [("a.txt", None, "one"), ("a.txt", None, "two")]),
+    ],
+)  # fmt: skip
+def test_lines_are_read_together(
+    content: bytes, expected: list[tuple[str | None, int | None, str]]
+) -> None:
+    assert parts(content) == expected
+
+
+def test_files_on_disk_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2").write_text("a\n" * 11 + "30:45 late\n")
+    assert parts(b"2:12:30:45 late\n") == [("2", 12, "30:45 late")]
+    (tmp_path / "2").write_text("another text\n" * 20)
+    assert parts(b"2:12:30:45 late\n") == [(None, 2, "12:30:45 late")]
+    (tmp_path / "a").write_text("x\nb:2:y\n")
+    (tmp_path / "a:2:b").write_text("x\nz\n")
+    assert parts(b"a:2:b:2:y\na:2:b:2:z\n") == [("a", 2, "b:2:y"), ("a:2:b", 2, "z")]
+    assert parts(b"a:2:b:2:neither\na:1:x\na:1:x\n")[0] == (None, 1, "a:2:b:2:neither")
+    (tmp_path / "times.log").write_text("12:30:44 start\n12:30:45 late\n")
+    assert parts(b"times.log:12:30:44 start\n") == [(None, 1, "times.log:12:30:44 start")]
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero.log").symlink_to("/dev/zero")
+    assert parts(b"zero.log:3:x\nzero.log:5:y\n") == [("zero.log", 3, "x"), ("zero.log", 5, "y")]
+    assert parts(b"pipe:3:x\npipe:5:y\n") == [("pipe", 3, "x"), ("pipe", 5, "y")]
+
+
+def test_binary_files_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "found").write_bytes(b"a.py:3:x\nBinary file b.bin matches\n")
+    inputs = inputs_of(tmp_path / "found", grep=True)
+    assert len(list(inputs)) == 1
+    assert inputs.report.skipped == {"binary": 1}
+
+
+def test_a_stream_of_any_length_is_read_as_it_comes() -> None:
+    read = 0
+
+    def blocks() -> Iterator[Block]:
+        nonlocal read
+        for read in range(1, 1_000_000):
+            yield Block(f"a.py:{read}:x", read, b"")
+
+    matches = grep_matches(blocks(), lambda: None)
+    assert [next(matches).line for _ in range(5000)] == list(range(1, 5001))
+    assert read <= 6000
 
 
 def message(kind: str, **data: Any) -> bytes:
@@ -104,42 +217,115 @@ def test_what_only_looks_like_rg_s_is_text(data: dict[str, Any]) -> None:
 @given(st.binary(max_size=60) | st.text("a:-0\x0012\x1b[m{}\n", max_size=40).map(str.encode))
 def test_any_bytes_are_read_and_given_back(content: bytes) -> None:
     pieces = iter(line_blocks(io.BytesIO(content), Envelope(), Decoder("utf-8")))
-    for one in found(content):  # in their order, each once
-        assert one.raw in (piece.raw for piece in pieces)
+    for match in found(content):  # in their order, each once
+        assert match.raw in (piece.raw for piece in pieces)
 
 
 def test_sources_and_lines_are_those_that_were_said(tmp_path: Path) -> None:
     path = tmp_path / "found"
-    path.write_bytes(b"a.py:3:one\nplain\n")
+    path.write_bytes(b"a.py:3:one\na.py:4:two\n")
     assert [(d.source, d.line, d.text) for d in read(path, grep=True)] == [
         ("a.py", 3, "one"),
-        (str(path), 2, "plain"),
+        ("a.py", 4, "two"),
     ]
 
 
+GREP = ["grep", "-rH", "--binary-files=text"]
+RG = ["rg", "--sort=path", "-a"]
+GIT = ["git", "-c", "core.quotePath=false", "grep", "-a"]
+CONTEXT = [[], ["-C1"], ["-B2"], ["-A1"]]
 TOOLS = [
-    ["grep", "-rn", "needle", "-C1", "."],
-    ["grep", "-rnZ", "needle", "."],
-    ["grep", "-rn", "--color=always", "needle", "-C1", "."],
-    ["rg", "-n", "--no-heading", "needle", "-C1"],
-    ["rg", "-n", "--no-heading", "--color=always", "needle", "-C1"],
-    ["rg", "-n0", "--no-heading", "needle", "-C1"],
-    ["rg", "--json", "needle", "-C1"],
+    *(
+        [*GREP, *more]
+        for more in (["-n"], ["-nZ"], ["-n", "--color=always"], ["-nb"], ["-b"], ["-T"])
+    ),
+    *([*GREP, *more] for more in (["-nT"], [], ["-Z"], ["-no"])),
+    *([*RG, *more] for more in (["-n", "--no-heading"], ["-n0"], ["--vimgrep"], ["--column"])),
+    *([*RG, *more] for more in (["--heading", "-n"], ["--heading", "-n0"], ["--json"], ["-p"])),
+    *([*RG, *more] for more in (["-nb"], ["-n", "--trim"], ["--no-heading", "-N"], ["-no"])),
+    *(
+        [*GIT, *more]
+        for more in (["-n"], ["-nz"], ["--column", "-n"], ["--heading", "--break", "-n"])
+    ),
+    *([*GIT, *more] for more in (["-n", "--color=always"], ["-nW"], ["-np"], [])),
+    [*GIT, "-n", "HEAD"],
 ]
+names = st.text("ab12:-. ", min_size=1, max_size=12).filter(
+    lambda name: name.strip(". -") == name and ".." not in name
+) | st.sampled_from(
+    ["2024-01-15.log", "app.log", "app-2024-01-15.log", "12:30:45", "a:3:b", "a-3-b", "x.py", "7"]
+)
+texts = st.text("ab 12:-=\t\u00e9", max_size=14) | st.sampled_from(
+    ["12:30:45 late", "3:4:5", "1-2-3", "a:3:b:4:c", "app-3-x", "2024-01-15 10:00", "--", "{}"]
+)
+contents = st.lists(texts, min_size=1, max_size=6)
 
 
-@pytest.mark.parametrize("command", TOOLS, ids=" ".join)
-def test_the_tools_themselves(command: list[str], tmp_path: Path) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
-    text = "hay 5:30\nthe needle: 7\nhay\n\nmore\nmore\nneedle again"
-    (tmp_path / "one.txt").write_text(text)
-    (tmp_path / "two.txt").write_text("a needle")
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
-    matches = [one for one in found(ran.stdout) if "needle" in one.text]
-    assert {(str(one.path).removeprefix("./"), one.line, one.text) for one in matches} == {
-        ("one.txt", 2, "the needle: 7"),
-        ("one.txt", 7, "needle again"),
-        ("two.txt", 1, "a needle"),
-    }
-    assert {one.text for one in found(ran.stdout)} <= {*text.split("\n"), "a needle"}
+file_sets = st.dictionaries(names, contents, min_size=1, max_size=4)
+words = st.sampled_from(["a", "2", ":", "[a1]"])
+slow_start = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@settings(max_examples=60, suppress_health_check=slow_start, deadline=None)
+@given(st.sampled_from(TOOLS), file_sets, st.sampled_from(CONTEXT), words)
+def test_what_a_tool_prints_is_read_exactly_or_whole(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    tool: list[str],
+    files: dict[str, list[str]],
+    context: list[str],
+    word: str,
+) -> None:
+    if shutil.which(tool[0]) is not None:
+        monkeypatch.chdir(tmp_path_factory.mktemp("files"))
+        check_reading(tool, files, context, word)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOLS, ids=" ".join)
+@settings(max_examples=60, suppress_health_check=slow_start, deadline=None)
+@given(file_sets, st.sampled_from(CONTEXT), words)
+def test_whatever_options_a_tool_has(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    tool: list[str],
+    files: dict[str, list[str]],
+    context: list[str],
+    word: str,
+) -> None:
+    if shutil.which(tool[0]) is None:
+        pytest.skip(f"{tool[0]} is not installed")
+    monkeypatch.chdir(tmp_path_factory.mktemp("files"))
+    check_reading(tool, files, context, word)
+
+
+def check_reading(
+    tool: list[str], files: dict[str, list[str]], around: list[str], word: str
+) -> None:
+    """Run a tool over files in this folder, and compare what is read of it with the files."""
+    for name, lines in files.items():
+        Path(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if tool[0] == "git":
+        commit = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]
+        for command in (["git", "init", "-q"], ["git", "add", "-f", "."], commit):
+            subprocess.run(command, check=True)
+    has_around = not {"-no", "--vimgrep"} & {*tool}
+    options, revision = (tool[:-1], ["HEAD"]) if tool[-1] == "HEAD" else (tool, [])
+    command = [*options, *(around if has_around else []), "-e", word, *revision]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    assert ran.stderr == b""
+    wrong = [match for match in found(ran.stdout) if not is_right(match, files, tool)]
+    assert wrong == [], ran.stdout
+
+
+def is_right(match: GrepMatch, files: dict[str, list[str]], tool: list[str]) -> bool:
+    """Whether a match has its place and text, or says of no place and has all of the line."""
+    if match.path is None:
+        printed = re.sub(rb"\x1b\[[0-9;]*[mK]", b"", match.raw).decode().rstrip("\r\n")
+        return match.text == printed
+    lines = files[str(match.path).removeprefix("./")]
+    if match.line is None:
+        return match.text in lines
+    if any(option in tool for option in ("-no", "--trim")):
+        return match.text in lines[match.line - 1]
+    return match.text == lines[match.line - 1]

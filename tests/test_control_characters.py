@@ -67,12 +67,20 @@ def test_a_batch(folder: Path, rerank: Run) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no terminals that have a path")
 @pytest.mark.parametrize(
-    "command", ["late {} -m bm25", "batch {} -m bm25", "late {} -m bm25 -f md"]
+    ("first", "name", "more"),
+    [
+        ("late", f"{NAME}.txt", ()),
+        ("late", f"{NAME}.txt", ("-f", "md")),
+        ("batch", "queries.jsonl", ()),
+    ],
+    ids=["text", "md", "batch"],
 )
-def test_a_terminal_that_is_named(command: str, folder: Path, rerank: Run) -> None:
+def test_a_terminal_that_is_named(
+    first: str, name: str, more: Sequence[str], folder: Path, rerank: Run
+) -> None:
     ours, theirs = os.openpty()
-    path = folder / "queries.jsonl"
-    ran = rerank(*command.format(path).split(), "-o", os.ttyname(theirs))
+    path = str(folder / name)
+    ran = rerank(first, path, "-m", "bm25", *more, "-o", os.ttyname(theirs))
     assert ran.code == 0, ran.err
     shown = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
     assert "late" in shown

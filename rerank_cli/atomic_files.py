@@ -1,28 +1,30 @@
 """Writes files and folders whole or not at all: a reader sees the old content or the new.
 
-A new file has a temporary name until it is whole; then it replaces the old one. Links are followed,
-and the mode of a replaced file stays. A device, a pipe or an open stream cannot be replaced:
-`OutputFile` writes these as streams.
+A new file has a temporary name until it is whole; then it replaces the old one, whose mode stays. A
+link is followed if the user named it, and never if the name is ours: another user of the folder may
+have put it there. What options name to be written is settled in `output_files`.
 """
 
 import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import OutputError
-from rerank_cli.terminal import STDOUT, Terminal, show_controls, write_all
 
 _NEW_MODE = 0o666  # less the umask, as for every file
 _FOLDER_MODE = 0o700  # as the XDG specification says
-_OPEN_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
-_DESCRIPTOR_FOLDERS = ("/dev/fd", "/proc/self/fd")
-_MAX_DESCRIPTOR_DIGITS = 9  # what fits in C's int
+_TEMPORARY_PREFIX = ".rerank-"
+_NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would block
+_LEFT_BEHIND_SECONDS = 3600.0  # no write of settings takes so long
+_POLL_SECONDS = 0.02
+_LOCK_SECONDS = 10.0  # that another process may take to change a file of settings
 
 _clean_ups: list[Callable[[], None]] = []
 
@@ -47,42 +49,131 @@ def clean_up() -> None:
             action()
 
 
-def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
+def replace_file(
+    path: Path, content: bytes, *, mode: int | None = None, follow_links: bool = False
+) -> None:
     """Write a file, and make its folder if there is none; raises `OutputError`.
 
-    `mode` is that of `atomic_write`.
+    `mode` and `follow_links` are those of `atomic_write`.
     """
+    target = Path(os.path.realpath(path)) if follow_links else path
     try:
-        Path(os.path.realpath(path)).parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        with atomic_write(path, mode=mode) as stream:
+        target.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        with atomic_write(target, mode=mode) as stream:
             stream.write(content)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 @contextmanager
-def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
+def atomic_write(
+    path: Path, *, mode: int | None = None, follow_links: bool = False
+) -> Iterator[BinaryIO]:
     """Write a new file, which replaces the one at a path if the block ends without an error.
 
     With `mode` the file has exactly that mode from the first moment on; without it, that of the
-    file that it replaces. Raises `OSError`.
+    file that it replaces. With `follow_links` the file that a link names is replaced, and otherwise
+    the link itself. Raises `OSError`.
     """
-    target = Path(os.path.realpath(path))
-    old_mode = target.stat().st_mode if target.exists() else None
-    if old_mode is not None and not stat.S_ISREG(old_mode):
+    target = Path(os.path.realpath(path)) if follow_links else path
+    old_mode = link_mode(target)
+    if old_mode is not None and not (stat.S_ISREG(old_mode) or stat.S_ISLNK(old_mode)):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    new_path = target.with_name(f".rerank-{os.getpid()}-{os.urandom(8).hex()}")
-    with clean_up_on_signal(lambda: _remove(new_path)):
+    new_path = temporary_path(target.parent)
+    with clean_up_on_signal(lambda: remove_file(new_path)):
         try:
             descriptor = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode or _NEW_MODE)
             with open(descriptor, "wb") as stream:
-                if mode is None and old_mode is not None:
+                if mode is None and old_mode is not None and stat.S_ISREG(old_mode):
                     new_path.chmod(stat.S_IMODE(old_mode))
                 yield stream
                 sync_stream(stream)
             new_path.replace(target)
         finally:
-            _remove(new_path)
+            remove_file(new_path)
+
+
+def create_file(path: Path) -> BinaryIO:
+    """Create a file that is not there yet, and open it to be read and written; raises `OSError`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, _NEW_MODE), "w+b")
+
+
+def open_own_file(path: Path, *, follow_links: bool = False) -> BinaryIO:
+    """Open a file of ours, to be read and written from its start; creates it if it is missing.
+
+    Raises `OSError`, also for what is not a file, and for a link if these are not followed.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | _AT_ONCE
+    if not follow_links:
+        flags |= _NOT_FOLLOWED
+    stream = os.fdopen(os.open(path, flags, _NEW_MODE), "r+b")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return stream
+
+
+def remove_temporary_files(folder: Path, *, older_than_seconds: float = 0.0) -> None:
+    """Remove what killed processes left in a folder."""
+    with suppress(OSError):
+        for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+            if time.time() - path.lstat().st_mtime >= older_than_seconds:
+                remove_file(path)
+
+
+@contextmanager
+def hold_lock(path: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold a lock: an empty file, which is removed at the end.
+
+    Raises `TimeoutError` if another process has the lock for longer, and `OSError`.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while (stream := _lock(path)) is None:
+        if time.monotonic() >= deadline:
+            raise TimeoutError(errno.ETIMEDOUT, "another process has the lock", str(path))
+        time.sleep(_POLL_SECONDS)
+    with stream, clean_up_on_signal(lambda: remove_file(path)):
+        try:
+            yield
+        finally:
+            remove_file(path)  # while it is locked: who waits for it sees that it is another
+
+
+def _lock(path: Path) -> BinaryIO | None:
+    """Create and lock a file; None if another process has locked it, or has just removed it."""
+    from filelock import lock_descriptor  # few runs need it
+
+    stream = open_own_file(path)
+    try:
+        if lock_descriptor(stream.fileno(), blocking=False):
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.lstat(), os.fstat(stream.fileno())):
+                    return stream
+    except BaseException:
+        stream.close()
+        raise
+    stream.close()
+    return None
+
+
+@contextmanager
+def lock_for_change(path: Path) -> Iterator[None]:
+    """Let one process at a time read a file of settings and replace it.
+
+    Makes the file's folder if there is none. Raises `OutputError`.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            stack.enter_context(hold_lock(lock, wait_seconds=_LOCK_SECONDS))
+        except TimeoutError as error:
+            raise OutputError(f"{path}: another process has been changing it for long") from error
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        remove_temporary_files(path.parent, older_than_seconds=_LEFT_BEHIND_SECONDS)
+        yield
 
 
 def publish_file(new: Path, target: Path) -> None:
@@ -129,6 +220,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def read_head(path: Path, size_bytes: int) -> bytes:
+    """The first bytes of a file; raises `OSError`, also for what is not a file."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return stream.read(size_bytes)
+
+
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """The hash of a file's content, in hexadecimal; raises `OSError`."""
     import hashlib  # it takes 2 ms, and most runs do not need it
@@ -143,122 +242,20 @@ def sync_stream(stream: BinaryIO) -> None:
     os.fsync(stream.fileno())
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFile:
-    """The file that an option names for results; `-` is standard output.
-
-    It may be a file that is read in the same run. Devices, pipes and open streams are written as
-    streams.
-    """
-
-    path: str
-
-    @property
-    def is_stdout(self) -> bool:
-        return self.path == STDOUT
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether it is a stream, a device or a pipe, which cannot be replaced or continued.
-
-        Raises `OutputError`.
-        """
-        if self.is_stdout or self._descriptor is not None:
-            return True
-        mode = self._mode()
-        return mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-    def check(self, *, may_be_folder: bool = False) -> None:
-        """Raise `OutputError` if it cannot be written. To call before anything is scored."""
-        if self.is_stdout:
-            return
-        if not self.path:
-            raise OutputError("the output file has no name", hint="is a shell variable not set?")
-        mode = self._mode()
-        is_folder = mode is not None and stat.S_ISDIR(mode)
-        if (is_folder or self.path.endswith(os.sep)) and not may_be_folder:
-            raise OutputError(f"{self.path}: is a directory", hint="name a file in it")
-        if self._descriptor is not None:  # it is open: its permissions do not matter
-            return
-        if mode is not None and not os.access(self.path, os.W_OK):
-            raise OutputError(f"{self.path}: Permission denied")
-        if self.is_stream:
-            return
-        folder = Path(os.path.realpath(self.path)).parent
-        if not folder.is_dir():
-            raise OutputError(f"{self.path}: there is no directory {folder}")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"{self.path}: nothing can be written in {folder}: Permission denied")
-
-    def write(self, pieces: Iterable[bytes], terminal: Terminal, *, drawn: bool = False) -> None:
-        """Write the results: all of them, or none, and the file stays as it was.
-
-        What is `drawn` has no control characters but ours: see `Terminal.draw`. Raises
-        `OutputError`, and `PipeClosed` if the reader of a pipe has closed it.
-        """
-        if self.is_stdout:
-            (terminal.draw if drawn else terminal.write)(pieces)
-            return
-        try:
-            if self.is_stream:
-                self._write_stream(pieces, drawn=drawn)
-                return
-            with atomic_write(Path(self.path)) as stream:
-                write_all(stream, pieces, self.path)
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def open_stream(self, *, drawn: bool = False) -> BinaryIO:
-        """Open a device or a pipe, or an open stream once more; raises `OutputError`.
-
-        A terminal shows control characters, unless what is written is `drawn`.
-        """
-        try:
-            stream = self._open()
-        except OSError as error:
-            raise self._failure(error) from error
-        return show_controls(stream, closing=True) if stream.isatty() and not drawn else stream
-
-    def _open(self) -> BinaryIO:
-        descriptor = self._descriptor
-        # Opened by its name, a stream would have a position of its own. A socket cannot be opened
-        # by its name.
-        return open(self.path, "ab") if descriptor is None else open(os.dup(descriptor), "wb")
-
-    def _write_stream(self, pieces: Iterable[bytes], *, drawn: bool) -> None:
-        stream = self.open_stream(drawn=drawn)
-        try:
-            write_all(stream, pieces, self.path)
-        finally:
-            with suppress(OSError):  # closing tries again to write what could not be written
-                stream.close()
-
-    def _failure(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self.path}: {error.strerror}")
-
-    @property
-    def _descriptor(self) -> int | None:
-        """The number of the open stream that the path names, where the system has such names."""
-        if os.name == "nt":
-            return None
-        if self.path in _OPEN_STREAMS:
-            return _OPEN_STREAMS[self.path]
-        folder, _, number = self.path.rpartition("/")
-        is_number = number.isdecimal() and len(number) <= _MAX_DESCRIPTOR_DIGITS
-        return int(number) if folder in _DESCRIPTOR_FOLDERS and is_number else None
-
-    def _mode(self) -> int | None:
-        """The type and permissions of what is at the path; None if nothing is."""
-        try:
-            if self._descriptor is not None:
-                return os.fstat(self._descriptor).st_mode
-            return Path(self.path).stat().st_mode
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror}") from error
+def temporary_path(folder: Path) -> Path:
+    """A path in a folder for a file that is not whole yet."""
+    return folder / f"{_TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
 
 
-def _remove(path: Path) -> None:
+def link_mode(path: Path) -> int | None:
+    """The type and permissions of what is at a path, be it a link; None if nothing is."""
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if that is possible."""
     with suppress(OSError):
         path.unlink()

@@ -113,6 +113,14 @@ def is_closed(path: Path) -> bool:
     return False
 
 
+def own_files() -> list[Path]:
+    """The files in which the user keeps settings, keys and providers; no result replaces them."""
+    try:
+        return [config_file(), keys_file(), config_directory() / "providers.toml"]
+    except ConfigError:  # this user has no place for them
+        return []
+
+
 def read_regular_file(path: Path, *, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
     """Read a whole file that is at most `max_bytes` long.
 
@@ -157,18 +165,26 @@ def set_toml_value(path: Path, key: str, value: Any, *, mode: int | None = None)
     `mode` is as for `replace_file`. Raises `ConfigError` if the file is not TOML, and `OutputError`
     if it cannot be written.
     """
-    document = _read(path)
-    document[key] = value
-    _write(path, document, mode)
+    from rerank_cli.atomic_files import lock_for_change  # not at every start
+
+    with lock_for_change(path):
+        document = _read(path)
+        document[key] = value
+        _write(path, document, mode)
 
 
 def remove_toml_key(path: Path, key: str, *, mode: int | None = None) -> bool:
     """Remove a top-level key; False if it was not there. Raises as `set_toml_value` does."""
-    document = _read(path)
-    if key not in document:
+    from rerank_cli.atomic_files import lock_for_change  # not at every start
+
+    if key not in _read(path):  # nothing is made then
         return False
-    del document[key]
-    _write(path, document, mode)
+    with lock_for_change(path):
+        document = _read(path)
+        if key not in document:
+            return False
+        del document[key]
+        _write(path, document, mode)
     return True
 
 
@@ -227,12 +243,12 @@ def _read(path: Path) -> Any:
     import tomlkit  # lazily: only changing a file needs it
 
     try:
-        return tomlkit.parse(path.read_bytes().decode("utf-8-sig"))
+        return tomlkit.parse(read_regular_file(path).decode("utf-8-sig"))
     except FileNotFoundError:
         return tomlkit.document()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except ValueError:  # its message may quote the file, and so a key
+    except (ValueError, RecursionError):  # its message may quote the file, and so a key
         raise ConfigError(
             f"{path}: not TOML", hint="mend it in an editor, or move it away"
         ) from None
@@ -243,4 +259,5 @@ def _write(path: Path, document: Any, mode: int | None) -> None:
 
     from rerank_cli.atomic_files import replace_file  # not at every start
 
-    replace_file(path, tomlkit.dumps(document).encode("utf-8"), mode=mode)
+    content = tomlkit.dumps(document).encode("utf-8")
+    replace_file(path, content, mode=mode, follow_links=True)

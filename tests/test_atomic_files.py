@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.atomic_files import OutputFile, atomic_write, publish_folder, remove_folder
+from rerank_cli.atomic_files import atomic_write, publish_folder, remove_folder
 from rerank_cli.errors import OutputError
+from rerank_cli.output_files import OutputFile
 from rerank_cli.terminal import PipeClosed, Terminal
 from tests.conftest import ROOT, Run
 
@@ -216,7 +217,11 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/dev/null")
     for name in ("fifo", "link"):
-        with pytest.raises(OSError, match="not a regular file"), atomic_write(tmp_path / name):
+        path = tmp_path / name
+        with (
+            pytest.raises(OSError, match="not a regular file"),
+            atomic_write(path, follow_links=True),
+        ):
             pass
     assert names(tmp_path) == ["fifo", "link"]
 

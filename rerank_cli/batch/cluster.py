@@ -35,7 +35,7 @@ from rerank_cli.batch.records import (
     RecordFields,
     make_record,
 )
-from rerank_cli.batch.report import BatchFigures, failure_line
+from rerank_cli.batch.report import BatchFigures, failure_line, planned_report, write_report
 from rerank_cli.batch.sources import read_item, read_lines
 from rerank_cli.errors import (
     ExitCode,
@@ -46,8 +46,9 @@ from rerank_cli.errors import (
     UsageError,
 )
 from rerank_cli.inputs.streams import is_stream
+from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.scorers import is_remote
-from rerank_cli.terminal import Terminal, format_count, format_json
+from rerank_cli.terminal import Terminal, format_count
 from rerank_cli.types import ScorerInfo
 from rerank_cli.user_files import parse_json_object
 
@@ -61,6 +62,7 @@ _BATCH_ROWS = 64  # that are read at once
 _LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _MANIFEST = "manifest.json"
+_EXISTS_HINT = "--resume goes on in it; or name another"
 _MAX_MANIFEST_BYTES = 64 << 20
 _RAY_VARIABLES = {  # unless the user has set them
     "RAY_USAGE_STATS_ENABLED": "0",  # which reports to Ray's makers
@@ -81,6 +83,7 @@ def run_on_ray(
     folder = f"{output}.parts" if ordered else output
     identity = options_identity(options)
     shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
+    _settle_outputs(options, folder, ordered=ordered)
     manifest = BatchManifest(folder, {"version": __version__, **identity}, shards)
     if options.fail_fast is None and not options.resume:
         _check_first_records(shards, options)
@@ -94,7 +97,7 @@ def run_on_ray(
     figures = manifest.figures()
     if options.report is not None:
         body = {**figures.as_dict(), "parts": len(manifest.results), "asked": identity}
-        options.report.write([format_json(body)], terminal)
+        write_report(options.report, body, terminal)
     if figures.failures:
         terminal.warn(failure_line(figures))
         return ExitCode.SCORER
@@ -117,6 +120,25 @@ def _check_options(options: BatchOptions, *, ordered: bool) -> None:
         )
     if ordered and "://" in options.output.path:
         raise UsageError("--ordered joins parts in a file of this machine", hint="-o OUT.jsonl")
+
+
+def _settle_outputs(options: BatchOptions, folder: str, *, ordered: bool) -> None:
+    """Refuse outputs that cannot be written or would destroy something; those of URIs are new."""
+    planned = []
+    if "://" not in folder:
+        planned.append(PlannedOutput("-o", OutputFile(folder), is_folder=True))
+    if ordered:
+        planned.append(
+            PlannedOutput(
+                "--ordered",
+                options.output,
+                is_ours=lambda _: options.resume and Path(folder).is_dir(),
+                exists_hint=_EXISTS_HINT,
+            )
+        )
+    if options.report is not None:
+        planned.append(planned_report(options.report))
+    settle_outputs(planned, [] if "://" in options.input else [options.input])
 
 
 def _check_first_records(shards: Sequence["Shard"], options: BatchOptions) -> None:
@@ -481,15 +503,17 @@ def _prepare_folder(
     if kind == FileType.File:
         raise OutputError(f"{folder}: is a file", hint="ray writes a folder of parts")
     if kind == FileType.Directory and not options.resume:
-        raise OutputError(
-            f"{folder}: is there already", hint="--resume goes on in it; or name another folder"
-        )
+        raise OutputError(f"{folder}: is there already", hint=_EXISTS_HINT)
     if options.resume:
         if changed := manifest.resume():
             parts = format_count(changed, "part")
             terminal.warn(f"{folder}: {parts} missing or changed since: done again")
         done, shards = len(manifest.results), len(manifest.shards)
         terminal.say(f"{done:,} of {shards:,} shards were done before")
+    output = options.output.path
+    # The parts become one file only when all of them are done.
+    if folder != output and manifest.missing_shards and os.path.lexists(output):
+        raise OutputError(f"{output}: is there already", hint=_EXISTS_HINT)
     try:
         location.system.create_dir(location.path)
         manifest.write()
@@ -526,7 +550,7 @@ def _join_parts(manifest: BatchManifest, output: Path) -> None:
     """Make one file of the parts, in the order of the input, and remove them."""
     folder = Path(manifest.folder)
     try:
-        with atomic_write(output) as stream:
+        with atomic_write(output, follow_links=True) as stream:
             for number in sorted(manifest.results):
                 with (folder / manifest.results[number].name).open("rb") as part:
                     shutil.copyfileobj(part, stream, _COPY_BYTES)

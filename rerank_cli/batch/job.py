@@ -5,6 +5,8 @@ goes on cuts off what was written after the last note, and does that again.
 """
 
 import json
+import math
+import os
 import reprlib
 import time
 from collections import deque
@@ -16,10 +18,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from rerank_cli import __version__
-from rerank_cli.atomic_files import OutputFile, replace_file, sync, sync_stream
+from rerank_cli.atomic_files import (
+    open_own_file,
+    read_head,
+    replace_file,
+    sync,
+    sync_stream,
+)
 from rerank_cli.batch.flow import AllFailed, FailFast, Flow, stop_if_all_fail
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import OutcomeWriter, Sink, error_line
+from rerank_cli.batch.outputs import OutcomeWriter, Sink, error_line, tail_digest
 from rerank_cli.batch.parquet import PART_PREFIX
 from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
 from rerank_cli.batch.report import BatchFigures, Latencies
@@ -34,7 +42,7 @@ from rerank_cli.user_files import parse_json_object, read_regular_file
 _MARK_SECONDS = 0.1
 _SYNC_SECONDS = 5.0
 _MAX_JOURNAL_BYTES = 1 << 20  # then it is written anew, without its older marks
-_CHECKED_BYTES = 4096  # of the end of an output
+_JOURNAL_HEAD = b'{"input": '
 _MAX_COUNT = (1 << 63) - 1
 _SHOWN_DIFFERENCES = 10
 _SHORT = reprlib.Repr()  # of values in a message, which may be from a damaged file
@@ -59,6 +67,7 @@ class Mark:
     done      whether that was all
     synced    whether all of it is on the disk
     digest    of an input that can be read once: the hash of what was read for these items
+    tails     the `tail` of the output's sink, and that of the errors'
     """
 
     items: int = 0
@@ -68,6 +77,7 @@ class Mark:
     done: bool = False
     synced: bool = False
     digest: str = ""
+    tails: Sequence[str] = ("", "")
 
 
 class BatchJob:
@@ -103,7 +113,8 @@ class BatchJob:
         self._next_digests: deque[str] = deque()  # after each item that is read and not done
         self.first_problem = ""
         self._earlier_seconds = self.figures.seconds
-        self._began = self._marked = self._synced = time.monotonic()
+        self._began = self._synced = time.monotonic()
+        self._marked = -math.inf  # so that the first outcome is noted
 
     def run(
         self,
@@ -202,6 +213,7 @@ class BatchJob:
                     done=done,
                     synced=synced,
                     digest=self._digest,
+                    tails=(self._writer.tail, "" if self._errors is None else self._errors.tail),
                 )
             )
         self._marked = now
@@ -210,20 +222,25 @@ class BatchJob:
 
 
 class BatchJournal:
-    """The marks of one job, in a file: `begin` makes a new one, `resume` opens one."""
+    """The marks of one job, in a file: `begin` makes a new one, `resume` opens one.
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], marks: list[Mark]) -> None:
+    `inodes` are those of the files that the job writes, by which it knows them before the first
+    mark.
+    """
+
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], marks: list[Mark], inodes: Sequence[int] = ()
+    ) -> None:
         self.path = path
         self.marks = marks
+        self.inodes = inodes
         self._identity = identity
         self._stream: BinaryIO | None = None
 
     @classmethod
     def begin(cls, path: Path, identity: Mapping[str, Any]) -> Self:
-        """Begin a journal. It replaces an older one. Raises `OutputError`."""
-        journal = cls(path, identity, [Mark(synced=True)])
-        journal._write_anew()
-        return journal
+        """Begin a journal, which `note_files` writes."""
+        return cls(path, identity, [Mark(synced=True)])
 
     @classmethod
     def resume(cls, path: Path, identity: Mapping[str, Any]) -> Self:
@@ -232,6 +249,7 @@ class BatchJournal:
             # The last line may be incomplete.
             lines = read_regular_file(path).split(b"\n")[:-1]
             old_identity = _read_identity(lines[0])
+            inodes = [int(inode) for inode in old_identity.get("inodes", ())]
             marks = [_read_mark(line) for line in lines[1:]]
             if not marks:
                 raise ValueError("it ends before the first mark")
@@ -247,7 +265,18 @@ class BatchJournal:
                 f"{path}: is no journal of a batch, or a damaged one: {reason}",
                 hint="without it no job can go on: begin anew, with another -o",
             ) from error
-        return cls(path, identity, marks)
+        return cls(path, identity, marks, inodes)
+
+    def note_files(self, files: Sequence[Path]) -> None:
+        """Note the files that the job has opened, and replace an older journal.
+
+        Raises `OutputError`.
+        """
+        try:
+            self.inodes = [path.stat().st_ino for path in files]
+        except OSError as error:
+            raise OutputError(f"{error.filename}: {error.strerror}") from error
+        self._write_anew()
 
     @property
     def is_done(self) -> bool:
@@ -256,6 +285,11 @@ class BatchJournal:
     def rewind(self, mark: Mark) -> None:
         """Forget the marks after the one where the job goes on."""
         self.marks = [old for old in self.marks if old.items <= mark.items] or [mark]
+
+    def last_within(self, position: int) -> Mark:
+        """The last mark of an output that is whole up to a position."""
+        marks = [mark for mark in self.marks if mark.position <= position]
+        return marks[-1] if marks else Mark()
 
     def last_synced(self) -> Mark:
         """The last mark that was on the disk, with all that was written before it."""
@@ -266,7 +300,8 @@ class BatchJournal:
         try:
             if self._stream is None:
                 self._write_anew()
-                self._stream = self.path.open("ab")
+                self._stream = open_own_file(self.path)
+                self._stream.seek(0, os.SEEK_END)
             self.marks = [mark] if mark.synced else [self.last_synced(), mark]
             self._stream.write(_encode(asdict(mark)))
             self._stream.flush()
@@ -283,7 +318,8 @@ class BatchJournal:
             self._stream.close()
 
     def _write_anew(self) -> None:
-        lines = [_encode(self._identity), *(_encode(asdict(mark)) for mark in self.marks)]
+        identity = _encode({**self._identity, "inodes": self.inodes})
+        lines = [identity, *(_encode(asdict(mark)) for mark in self.marks)]
         replace_file(self.path, b"".join(lines))
         sync(self.path.parent)
 
@@ -293,44 +329,80 @@ def journal_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.journal")
 
 
-def open_journal(options: BatchOptions, source: RecordSource) -> tuple[BatchJournal | None, Mark]:
+def is_journal(path: Path) -> bool:
+    """Whether a file is a journal of any job, or empty; raises `OSError`."""
+    head = read_head(path, len(_JOURNAL_HEAD))
+    return not head or head == _JOURNAL_HEAD
+
+
+def open_journal(
+    options: BatchOptions, source: RecordSource
+) -> tuple[BatchJournal | None, Mark | None]:
     """Open a job's journal, or begin one. Returns it with the mark where the job goes on.
 
-    An output that is a stream has none. Raises `InputError` and `OutputError`.
+    There is no mark for a job whose files must be new, and no journal for an output that is a
+    stream. Raises `InputError` for a file that is not the job's.
     """
-    output, errors = options.output_path, options.errors
+    output, errors = options.output_path, options.errors_path
     if output is None:
-        return None, Mark()
-    path = journal_path(output)
-    identity = _job_identity(options, source)
-    if not options.resume or not (path.exists() or output.exists()):
+        return None, None
+    path, identity = journal_path(output), _job_identity(options, source)
+    if not options.resume:
+        return BatchJournal.begin(path, identity), None
+    if not path.exists() and _size_of(output) == 0:  # a process may have died when it began
         return BatchJournal.begin(path, identity), Mark()
     journal = BatchJournal.resume(path, identity)
-    mark = _find_start(journal.marks, output, errors)
+    mark = _find_start(journal, output, errors)
     journal.rewind(mark)
     return journal, mark
 
 
-def _find_start(marks: Sequence[Mark], output: Path, errors: OutputFile | None) -> Mark:
+def _find_start(journal: BatchJournal, output: Path, errors: Path | None) -> Mark:
     """The last mark up to which the output and the errors are whole; raises `InputError`."""
-    size = _size_of(output)
-    fitting = [mark for mark in marks if mark.position <= size]
-    mark = fitting[-1] if fitting else Mark()
-    if not _is_whole(output, mark.position):
-        fitting = [old for old in fitting if old.synced and _is_whole(output, old.position)]
-        mark = fitting[-1] if fitting else Mark()
-    if errors is None or errors.is_stream:
+    ends = [(mark.position, mark.tails[0]) for mark in journal.marks]
+    mark = journal.last_within(_own_end(output, ends, journal.inodes[:1]))
+    if errors is None:
         return mark
-    size = _size_of(Path(errors.path))
-    if mark.errors > size:
-        fitting = [old for old in fitting if old.synced and old.errors <= size]
-        if not fitting:
-            raise InputError(
-                f"{errors.path}: has less than was written to it",
-                hint="without it the job cannot go on: begin anew, with another -o",
-            )
-        mark = fitting[-1]
+    ends = [(mark.errors, mark.tails[1]) for mark in journal.marks]
+    errors_end = _own_end(errors, ends, journal.inodes[1:])
+    if mark.errors > errors_end:
+        mark = journal.last_synced()
+    if mark.errors > errors_end:
+        raise InputError(
+            f"{errors}: has less than was written to it",
+            hint="without it the job cannot go on: begin anew, with another -o",
+        )
     return mark
+
+
+def _own_end(path: Path, ends: Sequence[tuple[int, str]], inodes: Sequence[int]) -> int:
+    """Up to where a file is what a job has written, by the positions and tails of its marks.
+
+    What is behind that is cut off, and must be the job's own. A file that has no mark yet is known
+    by its inode. Raises `InputError` for another file.
+    """
+    if _size_of(path) == 0:
+        return 0
+    positions = [position for position, tail in ends if position and _holds(path, position, tail)]
+    if positions:
+        return max(positions)
+    if not any(position for position, _ in ends) and path.stat().st_ino in inodes:
+        return 0
+    raise InputError(
+        f"{path}: is not what this job has written, and stays as it is",
+        hint="name the file that the job began; or begin anew, with another name",
+    )
+
+
+def _holds(path: Path, position: int, tail: str) -> bool:
+    """Whether a file goes up to a position, and ends there as a tail says.
+
+    A machine that lost power leaves zeros there.
+    """
+    if _size_of(path) < position or path.is_dir():
+        return _size_of(path) >= position
+    with path.open("rb") as stream:
+        return not tail or tail_digest(stream, position) == tail
 
 
 def _encode(value: Mapping[str, Any]) -> bytes:
@@ -355,6 +427,8 @@ def _read_mark(line: bytes) -> Mark:
     counts = (mark.items, mark.position, mark.errors)
     if not all(type(count) is int and 0 <= count <= _MAX_COUNT for count in counts):
         raise ValueError("a count is no whole number")
+    if not all(isinstance(tail, str) for tail in mark.tails) or len(mark.tails) != 2:
+        raise ValueError("a mark has two tails")
     if type(mark.done) is not bool or type(mark.synced) is not bool:
         raise ValueError("done and synced are true or false")
     if not isinstance(mark.digest, str) or not isinstance(mark.figures, dict):
@@ -390,9 +464,9 @@ def _difference(old: Any, new: Any) -> str:
     return f"was {_SHORT.repr(old)} and is {_SHORT.repr(new)}"
 
 
-def is_complete(journal: BatchJournal, output: Path) -> bool:
-    """Whether a job was done, and all of its output is still there."""
-    return journal.is_done and _size_of(output) == journal.marks[-1].position
+def is_complete(journal: BatchJournal, start: Mark | None, output: Path) -> bool:
+    """Whether a job that would go on at `start` was done, and its output has nothing more."""
+    return journal.is_done and start == journal.marks[-1] and _size_of(output) == start.position
 
 
 def _size_of(output: Path) -> int:
@@ -400,16 +474,6 @@ def _size_of(output: Path) -> int:
     if output.is_dir():
         return sum(1 for _ in output.glob(f"{PART_PREFIX}*{PARQUET_SUFFIX}"))
     return output.stat().st_size if output.exists() else 0
-
-
-def _is_whole(output: Path, position: int) -> bool:
-    """Whether a file has all up to a position. A machine that lost power leaves zeros."""
-    if not position or output.is_dir() or output.suffix in (".gz", ".zst"):
-        return True
-    with output.open("rb") as stream:
-        stream.seek(max(0, position - _CHECKED_BYTES))
-        tail = stream.read(min(position, _CHECKED_BYTES))
-    return tail.endswith(b"\n") and b"\0" not in tail
 
 
 def _job_identity(options: BatchOptions, source: RecordSource) -> Mapping[str, Any]:

@@ -1,26 +1,31 @@
 """A batch on this machine: checks the options, locks the output, runs the job and reports on it."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from rerank_cli.atomic_files import clean_up_on_signal
+from rerank_cli.atomic_files import hold_lock, read_head
 from rerank_cli.batch.flow import AllFailed, Bounds, Flow
 from rerank_cli.batch.job import (
     BatchJob,
     Mark,
     is_complete,
+    is_journal,
     journal_path,
     open_journal,
     options_identity,
 )
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import LineWriter, OutcomeWriter, line_of, open_sink, run_lines_of
+from rerank_cli.batch.outputs import (
+    LineWriter,
+    OutcomeWriter,
+    Sink,
+    line_of,
+    open_sink,
+    run_lines_of,
+)
 from rerank_cli.batch.parquet import Columns, ParquetSource, PartsWriter
 from rerank_cli.batch.records import PARQUET_SUFFIX
 from rerank_cli.batch.report import (
@@ -28,64 +33,62 @@ from rerank_cli.batch.report import (
     account_lines,
     cost_of,
     make_report,
+    planned_report,
     remarks_on,
     show_pace,
+    write_report,
 )
 from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
 from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.terminal import PipeClosed, Terminal, format_count, format_json
+from rerank_cli.output_files import IsOurs, OutputFile, PlannedOutput, settle_outputs
+from rerank_cli.terminal import PipeClosed, Terminal, format_count
 from rerank_cli.types import Scorer
 
 
 def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
     """Run a batch; raises the errors of reading, scoring and writing."""
     output = options.output
-    output.check(may_be_folder=output.path.endswith(PARQUET_SUFFIX))
-    if output.is_stream:
-        if options.resume:
-            which = "" if output.is_stdout else f", and {output.path} is a stream"
-            raise UsageError(f"--resume goes on in a file{which}", hint="-o FILE names it")
+    if output.is_stream and options.resume:
+        which = "" if output.is_stdout else f", and {output.path} is a stream"
+        raise UsageError(f"--resume goes on in a file{which}", hint="-o FILE names it")
+    _check_options(options)
+    settle_outputs(_planned_outputs(options), _input_paths(options))
+    with ExitStack() as stack:
+        if not output.is_stream:
+            try:
+                stack.enter_context(hold_lock(_lock_path(output)))
+            except TimeoutError as error:
+                raise UsageError(f"{output.path}: another process writes it") from error
+            except OSError as error:
+                raise OutputError(f"{_lock_path(output)}: {error.strerror}") from error
         return _run(options, terminal)
-    lock = FileLock(f"{output.path}.lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(f"{output.path}: another process writes it") from error
-    except OSError as error:
-        raise OutputError(f"{output.path}: {error.strerror}") from error
-
-    def remove_lock() -> None:
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()
-
-    with clean_up_on_signal(remove_lock):
-        try:
-            return _run(options, terminal)
-        finally:
-            remove_lock()
-            lock.release()
 
 
 def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
-    _check_options(options)
     with closing(open_source(options)) as source:
         journal, start = open_journal(options, source)
         _skip_done_items(source, start, options)
         output = options.output_path
-        is_whole = journal is not None and output is not None and is_complete(journal, output)
+        is_whole = (
+            journal is not None and output is not None and is_complete(journal, start, output)
+        )
         if is_whole and not (source.digest and source.has_more()):
             terminal.say(f"{output} is whole already: there is nothing to do")
             if options.report is None:
-                return _exit_code(BatchFigures(start.figures), options)
+                return _exit_code(BatchFigures(None if start is None else start.figures), options)
         with options.open_reranker() as reranker:
             max_records = options.remote.max_pending_requests if reranker.info.remote else None
-            errors = options.errors
+            writer = _open_writer(options, source, terminal, start)
+            errors = _open_errors(options, terminal, start)
+            if journal is not None:
+                files = (output, options.errors_path)
+                journal.note_files([path for path in files if path is not None])
             job = BatchJob(
                 source,
                 Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
-                _open_writer(options, source, terminal, start),
-                errors=None if errors is None else open_sink(errors, terminal, start.errors),
+                writer,
+                errors=errors,
                 journal=journal,
                 start=start,
                 fail_fast=options.fail_fast,
@@ -93,12 +96,12 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
             return _run_job(job, options, reranker.scorer, terminal)
 
 
-def _skip_done_items(source: RecordSource, start: Mark, options: BatchOptions) -> None:
+def _skip_done_items(source: RecordSource, start: Mark | None, options: BatchOptions) -> None:
     """Pass over what is done, before anything is written.
 
     Raises `InputError` if an input that can be read once begins with something else now.
     """
-    if not start.items:
+    if start is None or not start.items:
         return
     if not source.skip(start.items) or source.digest != start.digest:
         raise InputError(
@@ -126,8 +129,7 @@ def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Ter
     finally:
         if options.report is not None:
             report = make_report(job, scorer, options_identity(options), done=is_done)
-            with suppress(PipeClosed):
-                options.report.write([format_json(report)], terminal)
+            write_report(options.report, report, terminal)
         for remark in remarks_on(job, scorer):
             terminal.warn(remark)
         if options.verbose:
@@ -177,25 +179,46 @@ def _check_options(options: BatchOptions) -> None:
         )
     if options.run_files is not None and options.fields.pairs:
         raise UsageError("--pairs and --run are different inputs")
-    _check_files(options)
 
 
-def _check_files(options: BatchOptions) -> None:
-    """Refuse files that are there already, one file for two options, and one that is read too."""
-    files = {"--report": options.report, "--errors": options.errors, "-o": options.output}
-    names = {os.path.realpath(path): f"the input {path}" for path in _input_paths(options)}
-    for option, file in files.items():
-        if file is None or file.is_stream:
-            continue
-        path = Path(file.path)
-        exists = path.exists() or path.is_symlink()
-        if exists and not options.resume and option != "--report":
-            raise OutputError(
-                f"{path}: is there already", hint="--resume goes on in it; or name another file"
+def _planned_outputs(options: BatchOptions) -> Sequence[PlannedOutput]:
+    """What a job writes. A file that is there stays, unless the job goes on in it."""
+    output, resume = options.output, options.resume
+    hint = "--resume goes on in it; or name another file"
+    journal = journal_path(Path(output.path))
+    side_files: dict[Path, IsOurs] = {}
+    if not output.is_stream:
+        side_files = {journal: is_journal, _lock_path(output): _is_empty}
+    planned = [
+        PlannedOutput(
+            "-o",
+            output,
+            is_folder=output.path.endswith(PARQUET_SUFFIX),
+            is_ours=lambda _: resume,
+            exists_hint=hint,
+            side_files=side_files,
+        )
+    ]
+    if options.errors is not None:
+        planned.append(
+            PlannedOutput(
+                "--errors",
+                options.errors,
+                is_ours=lambda path: resume and (journal.exists() or _is_empty(path)),
+                exists_hint=hint,
             )
-        other = names.setdefault(os.path.realpath(path), option)
-        if other != option:
-            raise UsageError(f"{other} and {option} name one file")
+        )
+    if options.report is not None:
+        planned.append(planned_report(options.report))
+    return planned
+
+
+def _lock_path(output: OutputFile) -> Path:
+    return Path(f"{output.path}.lock")
+
+
+def _is_empty(path: Path) -> bool:
+    return not read_head(path, 1)
 
 
 def _input_paths(options: BatchOptions) -> Sequence[Path]:
@@ -205,16 +228,23 @@ def _input_paths(options: BatchOptions) -> Sequence[Path]:
 
 
 def _open_writer(
-    options: BatchOptions, source: RecordSource, terminal: Terminal, start: Mark
+    options: BatchOptions, source: RecordSource, terminal: Terminal, start: Mark | None
 ) -> OutcomeWriter:
     pairs, output = options.fields.pairs, options.output_path
+    position = None if start is None else start.position
     if output is not None and output.suffix == PARQUET_SUFFIX:
         assert isinstance(source, ParquetSource)  # noqa: S101 - `_check_options` has seen to it
         columns = Columns(source.schema, options.results, pairs)
-        return PartsWriter(output, columns, start.position)
+        return PartsWriter(output, columns, position)
     format_lines = partial(line_of, shape=options.results, pairs=pairs)
-    sink = open_sink(options.output, terminal, start.position)
+    sink = open_sink(options.output, terminal, position)
     return LineWriter(sink, run_lines_of if options.run_files else format_lines)
+
+
+def _open_errors(options: BatchOptions, terminal: Terminal, start: Mark | None) -> Sink | None:
+    if options.errors is None:
+        return None
+    return open_sink(options.errors, terminal, None if start is None else start.errors)
 
 
 @contextmanager

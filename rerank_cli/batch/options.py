@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rerank_cli.atomic_files import OutputFile
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
+from rerank_cli.output_files import OutputFile
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions, Selection
 from rerank_cli.ranking.reranker import Reranker
@@ -61,6 +61,12 @@ class BatchOptions:
     def output_path(self) -> Path | None:
         """The file or folder of the output, in which a job can go on; None for a stream."""
         return None if self.output.is_stream else Path(self.output.path)
+
+    @property
+    def errors_path(self) -> Path | None:
+        """The file of error records, in which a job can go on; None for a stream, or for none."""
+        errors = self.errors
+        return None if errors is None or errors.is_stream else Path(errors.path)
 
     def open_reranker(self) -> Reranker:
         """Open the model; raises the errors of `open_scorer`."""

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from rerank_cli.atomic_files import OutputFile, sync_stream
+from rerank_cli.atomic_files import create_file, open_own_file, sync_stream
 from rerank_cli.batch.records import Original, Outcome, Problem
 from rerank_cli.errors import OutputError
+from rerank_cli.output_files import OutputFile
 from rerank_cli.render import format_score, json_score
 from rerank_cli.render.json_results import result_object
 from rerank_cli.render.rows import quote_spaces
@@ -29,6 +31,7 @@ from rerank_cli.types import Ranked, Ranking
 _MEMBER_BYTES = 4_000_000
 _MEMBER_SECONDS = 10.0
 _GZIP_LEVEL = 6
+_TAIL_BYTES = 4096
 
 RESULTS, SCORE, RAW_SCORE, ERROR = "results", "relevance_score", "raw_score", "error"
 
@@ -42,7 +45,10 @@ class ResultsShape(StrEnum):
 
 
 class OutcomeWriter(Protocol):
-    """Writes outcomes in order. `mark` is that of a `Sink`."""
+    """Writes outcomes in order. `mark` and `tail` are those of a `Sink`."""
+
+    @property
+    def tail(self) -> str: ...
 
     def add(self, outcome: Outcome) -> None: ...
 
@@ -52,7 +58,14 @@ class OutcomeWriter(Protocol):
 
 
 class Sink(Protocol):
-    """Where lines are written, in order."""
+    """Where lines are written, in order.
+
+    `tail` is the hash of what was before the last mark, by which a job knows its own file again;
+    empty if there is none.
+    """
+
+    @property
+    def tail(self) -> str: ...
 
     def write(self, lines: bytes) -> None:
         """Write lines; raises `OutputError`, or `PipeClosed`."""
@@ -73,6 +86,10 @@ class LineWriter:
     sink: Sink
     line_of: Callable[[Outcome], bytes]
 
+    @property
+    def tail(self) -> str:
+        return self.sink.tail
+
     def add(self, outcome: Outcome) -> None:
         self.sink.write(self.line_of(outcome))
 
@@ -84,12 +101,16 @@ class LineWriter:
 
 
 class FileSink:
-    """A file of lines, whole after each. `position` is the byte where it goes on."""
+    """A file of lines, whole after each. `position` is the byte where it goes on.
 
-    def __init__(self, path: Path, position: int = 0) -> None:
+    Without a position a new file is created. What is behind the position is cut off.
+    """
+
+    def __init__(self, path: Path, position: int | None = None) -> None:
+        self.tail = ""
         self._path = path
-        self._stream = _open_at(path, position)
-        self._position = position
+        self._stream = _create(path) if position is None else _open_at(path, position)
+        self._position = position or 0
 
     def write(self, lines: bytes) -> None:
         write_all(self._stream, [lines], str(self._path), flush=False)
@@ -102,6 +123,7 @@ class FileSink:
                 sync_stream(self._stream)
             except OSError as error:
                 raise _failure(self._path, error) from error
+        self.tail = tail_digest(self._stream, self._position)
         return self._position
 
     def close(self) -> None:
@@ -110,6 +132,8 @@ class FileSink:
 
 class StreamSink:
     """Standard output, a device or a pipe: no job can be continued in it."""
+
+    tail = ""
 
     def __init__(self, output: OutputFile, terminal: Terminal) -> None:
         self._is_ours = not output.is_stdout
@@ -142,6 +166,10 @@ class MembersSink:
         self._lines = io.BytesIO()
         self._member_began = time.monotonic()
 
+    @property
+    def tail(self) -> str:
+        return self._sink.tail
+
     def write(self, lines: bytes) -> None:
         self._lines.write(lines)
 
@@ -160,18 +188,40 @@ class MembersSink:
         self._sink.close()
 
 
-def open_sink(output: OutputFile, terminal: Terminal, position: int = 0) -> Sink:
-    """Open the sink for an output; its name says how it is compressed. Raises `OutputError`."""
+def open_sink(output: OutputFile, terminal: Terminal, position: int | None = None) -> Sink:
+    """Open the sink for an output; its name says how it is compressed. Raises `OutputError`.
+
+    `position` is that of `FileSink`.
+    """
     path = Path(output.path)
     sink = StreamSink(output, terminal) if output.is_stream else FileSink(path, position)
     compress = _COMPRESSIONS.get(path.suffix)
-    return MembersSink(sink, compress, has_members=position > 0) if compress else sink
+    return MembersSink(sink, compress, has_members=bool(position)) if compress else sink
+
+
+def tail_digest(stream: BinaryIO, position: int) -> str:
+    """The hash of the last bytes of a file up to a position, where the stream stays."""
+    start = max(0, position - _TAIL_BYTES)
+    stream.seek(start)
+    content = stream.read(position - start)
+    stream.seek(position)
+    return blake2b(content, digest_size=8).hexdigest() if len(content) == position - start else ""
+
+
+def _create(path: Path) -> BinaryIO:
+    """Create a file; raises `OutputError`, also if it is there already."""
+    try:
+        return create_file(path)
+    except FileExistsError as error:
+        raise OutputError(f"{path}: is there already", hint="name another file") from error
+    except OSError as error:
+        raise _failure(path, error) from error
 
 
 def _open_at(path: Path, position: int) -> BinaryIO:
     """Open a file to go on at a position, and cut off what is behind it; raises `OutputError`."""
     try:
-        stream = path.open("r+b" if position else "wb")
+        stream = open_own_file(path, follow_links=True)
         stream.truncate(position)
         stream.seek(position)
         return stream

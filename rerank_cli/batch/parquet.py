@@ -4,12 +4,13 @@ A part ends after a number of rows or bytes of the input, so that the same input
 parts. It is written whole or not at all.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rerank_cli.atomic_files import atomic_write
+from rerank_cli.atomic_files import atomic_write, remove_temporary_files
 from rerank_cli.batch.outputs import (
     ERROR,
     RAW_SCORE,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PART_PREFIX = "part-"
+_PART_NAME = re.compile(rf"{PART_PREFIX}\d{{6,}}\{PARQUET_SUFFIX}")
 _PART_ROWS = 4096
 _PART_BYTES = 64_000_000  # of the input
 _BATCH_ROWS = 64  # that are read at once
@@ -141,18 +143,24 @@ class Columns:
 
 
 class PartsWriter:
-    """Writes outcomes into a folder of parts. Its position is the number of whole parts."""
+    """Writes outcomes into a folder of parts. Its position is the number of whole parts.
 
-    def __init__(self, folder: Path, columns: Columns, position: int = 0) -> None:
+    Without a position the folder is made, and must not be there yet.
+    """
+
+    tail = ""
+
+    def __init__(self, folder: Path, columns: Columns, position: int | None = None) -> None:
         self._folder = folder
         self._columns = columns
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
-        self._position = position
+        self._position = position or 0
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=position is not None)
+            remove_temporary_files(folder)
             for path in folder.iterdir():  # parts that the journal does not know
-                if path.name.startswith(PART_PREFIX) and path.name >= part_name(position):
+                if _PART_NAME.fullmatch(path.name) and path.name >= part_name(self._position):
                     path.unlink()
         except OSError as error:
             raise OutputError(f"cannot write {folder}: {error.strerror}") from error

@@ -1,16 +1,27 @@
 """The counts and times of a batch, the line that shows its pace, and the report at its end."""
 
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_cli.batch.records import BlankLine, Outcome
+from rerank_cli.errors import OutputError
+from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import show_progress
-from rerank_cli.terminal import Terminal, format_count, format_duration
+from rerank_cli.terminal import (
+    PipeClosed,
+    Terminal,
+    format_count,
+    format_duration,
+    format_json,
+)
 from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
+from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:
     from rerank_cli.batch.job import BatchJob
@@ -233,6 +244,38 @@ def make_report(
         price = scorer.price_of(scorer.requests["sent"], tokens)
         report["cost"] = None if price is None else price._asdict()
     return report
+
+
+def planned_report(file: OutputFile) -> PlannedOutput:
+    """What --report is to write: a new file, or one in place of an older report."""
+    return PlannedOutput(
+        "--report",
+        file,
+        is_ours=_is_report,
+        exists_hint="--report replaces no other file than a report: name another",
+    )
+
+
+def write_report(file: OutputFile, report: Mapping[str, Any], terminal: Terminal) -> None:
+    """Write a report. If an error is on its way, that one is raised, and not that of writing."""
+    failure = sys.exception()
+    try:
+        file.write([format_json(report)], terminal)
+    except PipeClosed:
+        pass
+    except OutputError as error:
+        if failure is None:
+            raise
+        terminal.warn(str(error), error.hint)
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file is a report of a batch, or empty."""
+    try:
+        content = read_regular_file(path)
+        return not content or {"records", "asked"} <= parse_json_object(content).keys()
+    except (OSError, ValueError):
+        return False
 
 
 def failure_line(figures: BatchFigures) -> str:

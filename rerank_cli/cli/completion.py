@@ -177,33 +177,52 @@ def install(shell: Shell) -> list[Path]:
     """Write a shell's script, and for bash and zsh a line into the start file that reads it.
 
     Returns the files that were changed. A line that is already there is not added again. fish finds
-    the script by its folder. Raises `OutputError`.
+    the script by its folder. Raises `OutputError`, before anything is written if that can be known.
     """
-    from rerank_cli.atomic_files import replace_file  # not at every start
+    from rerank_cli.atomic_files import lock_for_change, replace_file  # not at every start
     from rerank_cli.user_files import data_directory, home_directory, shared_config_directory
 
     if shell is Shell.FISH:
         place = shared_config_directory() / "fish" / "completions" / "rerank.fish"
-        replace_file(place, script(shell).encode())
+        _check_script(place)
+        replace_file(place, script(shell).encode(), follow_links=True)
         return [place]
     home = home_directory()
     place = data_directory() / "completion" / f"rerank.{shell}"
-    replace_file(place, script(shell).encode())
     start = home / ".bashrc"
     if shell is Shell.ZSH:
         start = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
     line = f"source {shlex.quote(str(place))}  # completion of rerank"
-    content = _add_line(start, os.fsencode(line))
-    if content is None:
-        return [place]
-    replace_file(start, content)
+    _check_script(place)
+    with lock_for_change(place):
+        content = _add_line(start, os.fsencode(line))
+        replace_file(place, script(shell).encode(), follow_links=True)
+        if content is None:
+            return [place]
+        replace_file(start, content, follow_links=True)
     return [place, start]
+
+
+def _check_script(place: Path) -> None:
+    """Raise `OutputError` if there is something at a script's place that is none of ours."""
+    from rerank_cli.user_files import read_regular_file
+
+    try:
+        content = read_regular_file(place)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"{place}: {error.strerror}") from error
+    if content and VARIABLE.encode() not in content:
+        raise OutputError(f"{place}: is not a script of rerank", hint="move it away")
 
 
 def _add_line(path: Path, line: bytes) -> bytes | None:
     """A file's content with one line more; None if it has the line already."""
+    from rerank_cli.user_files import read_regular_file
+
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path)
     except FileNotFoundError:
         content = b""
     except OSError as error:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from rerank_cli.atomic_files import OutputFile
 from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
@@ -16,6 +15,7 @@ from rerank_cli.cli.typer_commands import GroupedCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.streams import check_read_once
+from rerank_cli.output_files import OutputFile
 from rerank_cli.scorers import BM25
 from rerank_cli.terminal import STDOUT, Terminal
 
@@ -191,9 +191,6 @@ def batch(ctx: typer.Context) -> int:
         from rerank_cli.batch.estimate import report_plan
 
         return report_plan(job, terminal)
-    for file in (job.errors, job.report):
-        if file is not None:
-            file.check()
     if given["engine"] is BatchEngine.RAY:
         from rerank_cli.batch.cluster import run_on_ray
 

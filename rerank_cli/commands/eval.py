@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.atomic_files import OutputFile
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
+from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.terminal import Terminal
 
@@ -104,7 +104,7 @@ def evaluate(
         str | None, _file("per-query", "Write the measures of every query to FILE, as TSV.")
     ] = None,
     runs: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--runs", metavar="DIR", help="Write each system's run to DIR, for trec_eval."
         ),

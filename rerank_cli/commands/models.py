@@ -32,6 +32,7 @@ from rerank_cli.models import (
 from rerank_cli.models.catalogue import Entry, default, entries, prompts
 from rerank_cli.models.onnx_file import scale_of
 from rerank_cli.models.store import InstalledModel, Store
+from rerank_cli.output_files import check_output_folder
 from rerank_cli.scorers import BM25, is_remote
 from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
 from rerank_cli.user_files import config_file, expand_user
@@ -248,7 +249,7 @@ def path(name: InstalledName) -> int:
 @app.command("export", cls=PlainCommand)
 def export_(
     source: Annotated[str, typer.Argument(metavar="FOLDER|hf:OWNER/REPOSITORY")],
-    out: Annotated[Path, typer.Argument(metavar="OUT")],
+    out: Annotated[str, typer.Argument(metavar="OUT")],
     as_json: AsJson = False,
 ) -> int:
     """Make ONNX graphs from a checkpoint.
@@ -269,7 +270,10 @@ def export_(
         return ExitCode.OK
     template = "the largest difference of scores {largest:.5f}, rank correlation {correlation:.3f}"
     terminal.write_table(
-        [(str(out / fidelity.precision), template.format(**asdict(fidelity))) for fidelity in found]
+        [
+            (str(Path(out) / fidelity.precision), template.format(**asdict(fidelity)))
+            for fidelity in found
+        ]
     )
     return ExitCode.OK
 
@@ -508,8 +512,9 @@ def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
     return error
 
 
-def run_export(source: str, out: Path, terminal: Terminal) -> "list[Fidelity]":
+def run_export(source: str, out: str, terminal: Terminal) -> "list[Fidelity]":
     """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what exporting raises."""
+    check_output_folder(out and str(expand_user(out)), "OUT")
     from rerank_cli.models.export import export  # imports more than all other commands
 
     with ExitStack() as stack:

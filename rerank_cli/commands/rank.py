@@ -4,15 +4,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rerank_cli import progress
-from rerank_cli.atomic_files import OutputFile
 from rerank_cli.cli import option_values
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
@@ -22,10 +22,12 @@ from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.text import envelope_of
+from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Reranker, keep_order
 from rerank_cli.render import WRITERS, Format, Style, render
+from rerank_cli.scorers import model_files
 from rerank_cli.terminal import Terminal, format_count, format_json, format_size
 from rerank_cli.types import ConcurrentScorer, Progress, Ranking, Scorer, SurveyingScorer, Watch
 from rerank_cli.user_files import spool_directory
@@ -54,7 +56,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         selection = replace(selection, passages=True)
     style = _style(ctx, terminal, passages=selection.passages)
     WRITERS[style.format_].check_sources(inputs, style)
-    output.check()
+    _settle_output(output, given, inputs)
     progress.lap(progress.STARTING)
     scorer = _wait_until_open(opening, terminal)
     progress.lap(progress.OPENING)
@@ -88,6 +90,18 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     if not ranking.results:
         terminal.warn(_why_nothing(ranking, inputs, selection))
     return _exit_code(ranking, inputs, strict=given["strict"])
+
+
+def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs) -> None:
+    """Refuse an output that cannot be written, or is read and no document."""
+    options = ("query_file", "files_from", "tokenizer", "image")
+    read: list[str | Path] = [given[option] for option in options]
+    read = [path for path in read if path is not None]
+    # A pipe would wait for itself.
+    read += [path for path in inputs.paths if path != STDIN and not os.path.isfile(path)]
+    if os.path.isfile(output.path):
+        read += model_files(given["model"])
+    settle_outputs([PlannedOutput("-o", output)], read)
 
 
 def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:

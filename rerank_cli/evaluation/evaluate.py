@@ -1,10 +1,10 @@
 """The steps of an evaluation: read, find candidates, score, measure, write."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import UsageError
@@ -13,6 +13,7 @@ from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import (
     RowBuilder,
     SetRows,
+    check_runs_folder,
     compare_systems,
     lines_per_query,
     mean_rows,
@@ -32,9 +33,10 @@ from rerank_cli.evaluation.run import (
     warn_of_windows,
 )
 from rerank_cli.evaluation.table import draw_report, forecast
+from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import show_progress, status_line
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.scorers import BM25
+from rerank_cli.scorers import BM25, model_files
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -90,20 +92,17 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
 
 def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     """Evaluate what a command line asks for, and write the results."""
-    parts = options.parts
-    given = [*options.datasets, options.qrels, options.run]
-    given += [parts.queries, parts.corpus] if parts is not None else []
-    read = {os.path.realpath(path) for path in given if path is not None}
-    for file in (options.output, options.per_query):
-        if file is None:
-            continue
-        file.check()
-        if not file.is_stream and os.path.realpath(file.path) in read:
-            raise UsageError(
-                f"{file.path}: is read, and would be overwritten", hint="name another file"
-            )
+    read: list[str | Path] = [*_read_files(options)]
     measures = parse_measures(options.measures or DEFAULT_MEASURES)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
+    read += [path for system in systems for path in model_files(system.model)]
+    files = {"-o": options.output, "--per-query": options.per_query}
+    settle_outputs(
+        [PlannedOutput(option, file) for option, file in files.items() if file is not None],
+        read,
+    )
+    if options.runs is not None:
+        check_runs_folder(options.runs)
     if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
     with ExitStack() as stack:
@@ -112,6 +111,14 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
         }
         warn_of_windows(options, rerankers, terminal)
         _evaluate(options, measures, rerankers, terminal)
+
+
+def _read_files(options: EvalOptions) -> list[Path]:
+    """The files and folders of the data."""
+    parts = options.parts
+    paths = [*options.datasets, options.qrels, options.run]
+    paths += [parts.queries, parts.corpus] if parts is not None else []
+    return [path for path in paths if path is not None]
 
 
 def _evaluate(
@@ -170,7 +177,9 @@ def _write(
         names = first.strip(), second.strip()
         comparison = compare_systems(names, options.depths[-1], sets, measures[0], options.seed)
     if options.runs:
-        write_runs(options.runs, sets)
+        others = (options.output, options.per_query)
+        paths = [file.path for file in others if file is not None and not file.is_stream]
+        write_runs(Path(options.runs), sets, [*_read_files(options), *paths])
     if options.per_query is not None:
         with suppress(PipeClosed):  # whoever reads has enough
             options.per_query.write(lines_per_query(sets), terminal)

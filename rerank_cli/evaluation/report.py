@@ -23,7 +23,10 @@ from rerank_cli.evaluation.measures import (
 )
 from rerank_cli.evaluation.run import EvalJob
 from rerank_cli.evaluation.statistics import DRAWS, Difference, difference, difference_over_sets
+from rerank_cli.output_files import check_output_folder, files_among
 from rerank_cli.render.rows import quote_spaces
+
+_RUN_SUFFIX = ".trec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,11 +305,23 @@ def report_object(
     }
 
 
-def write_runs(folder: Path, sets: Sequence[SetRows]) -> None:
-    """Write each row's run as `SET.SYSTEM.trec`; raises `OutputError`."""
+def check_runs_folder(path: str) -> None:
+    """Raise `OutputError` if runs cannot be written to a folder. To call before scoring."""
+    check_output_folder(path, "--runs")
+    for run in Path(path).glob(f"*{_RUN_SUFFIX}"):
+        if not run.is_file() and not run.is_symlink():
+            raise OutputError(f"{run}: is not a file", hint="--runs DIR names another folder")
+
+
+def write_runs(folder: Path, sets: Sequence[SetRows], others: Sequence[str | Path]) -> None:
+    """Write each row's run as `SET.SYSTEM.trec`; raises `OutputError`.
+
+    A run that would replace one of the `others`, which are read or written too, has a `+` more in
+    its name.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken: set[str] = set()
+        taken = {run.name.removesuffix(_RUN_SUFFIX) for run in files_among(folder, others)}
         for results in sets:
             for row in results.rows:
                 depth = "" if row.depth in (None, results.task.depth) else f".{row.depth}"
@@ -315,7 +330,7 @@ def write_runs(folder: Path, sets: Sequence[SetRows]) -> None:
                 while name in taken:  # of two models whose names differ in other characters
                     name += "+"
                 taken.add(name)
-                with atomic_write(folder / f"{name}.trec") as stream:
+                with atomic_write(folder / f"{name}{_RUN_SUFFIX}") as stream:
                     stream.writelines(line.encode() for line in _run_lines(row, tag))
     except OSError as error:
         raise OutputError(f"cannot write runs to {folder}: {error.strerror}") from error

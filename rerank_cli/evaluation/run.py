@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from rerank_cli import __version__
-from rerank_cli.atomic_files import OutputFile
 from rerank_cli.errors import InputError, NoHome, UsageError
 from rerank_cli.evaluation.datasets import (
     Candidate,
@@ -29,6 +28,7 @@ from rerank_cli.evaluation.datasets import (
     read_folder,
     read_lists,
 )
+from rerank_cli.output_files import OutputFile
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
@@ -321,7 +321,7 @@ class EvalOptions:
     sample: int | None
     seed: int
     per_query: OutputFile | None
-    runs: Path | None
+    runs: str | None
     output: OutputFile
     as_json: bool
     runtime: RuntimeOptions

@@ -12,14 +12,15 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rerank_cli.atomic_files import file_digest, publish_folder
+from rerank_cli.atomic_files import clean_up_on_signal, file_digest, publish_folder
 from rerank_cli.errors import ModelError, UsageError, require_extra
 from rerank_cli.models.catalogue import Prompt, Sample, prompts
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, length_in
@@ -305,7 +306,7 @@ def export(
     """
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out}: is not empty", hint="name a folder that is to be made")
-    with tempfile.TemporaryDirectory(dir=_parent(out), prefix=".export-") as scratch:
+    with _make_scratch(_parent(out)) as scratch:
         plain, small = Path(scratch) / "fp32", Path(scratch) / "int8"
         say(f"{name}: read by PyTorch")
         checkpoint = read_checkpoint(source)
@@ -330,6 +331,16 @@ def export(
         for folder in (plain, small):
             publish_folder(folder, out / folder.name)
     return found
+
+
+@contextmanager
+def _make_scratch(folder: Path) -> Iterator[str]:
+    """Make a folder that is gone when the block ends, or a signal ends the process in it."""
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch,
+        clean_up_on_signal(lambda: shutil.rmtree(scratch, ignore_errors=True)),
+    ):
+        yield scratch
 
 
 def _parent(out: Path) -> Path:

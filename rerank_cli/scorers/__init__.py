@@ -5,9 +5,10 @@ This module alone decides what a model's name means, and never by a part of the 
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import RerankError, UsageError
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
@@ -112,6 +113,15 @@ def find_local_folder(model: str | None) -> "ModelFolder | None":
     from rerank_cli.models import find
 
     return find(model)
+
+
+def model_files(model: str | None) -> list[Path]:
+    """The files of a local model that are read; none if there is no such model."""
+    try:
+        folder = find_local_folder(model)
+        return [] if folder is None else [*folder.files(), folder.graph.parent / "config.json"]
+    except (RerankError, OSError):
+        return []
 
 
 def is_remote(model: str | None) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.batch.outputs import tail_digest
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, start_batch, write
 
@@ -108,7 +109,7 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path, rerank: Run) -> None
     assert (rerank(*arguments, "--resume").code, out.read_bytes()) == (0, whole)
     journal = tmp_path / "out.jsonl.journal"
     identity, *_, mark = journal.read_bytes().splitlines()
-    half = {**json.loads(mark), "done": False, "items": 7}
+    half = {**json.loads(mark), "done": False, "items": 7, "tails": ["", ""]}
     half["position"] = len(b"".join(whole.splitlines(keepends=True)[:7]))
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n" + mark[:30])
     out.write_bytes(whole[: half["position"] + 50])
@@ -127,6 +128,8 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
     for old_mark, items in zip(marks, (3, 7), strict=True):
         old_mark["items"] = items
         old_mark["position"] = len(b"".join(whole.splitlines(keepends=True)[:items]))
+        with out.open("rb") as stream:
+            old_mark["tails"] = [tail_digest(stream, old_mark["position"]), ""]
     lines = b"".join(json.dumps(old_mark).encode() + b"\n" for old_mark in marks)
     journal.write_bytes(identity + b"\n" + lines)
     kept = whole[: marks[0]["position"]]
@@ -162,7 +165,7 @@ def test_a_journal_from_before_an_option_was_renamed_goes_on(tmp_path: Path, rer
     first, *marks = journal.read_bytes().splitlines(keepends=True)
     assert b'"results": "full"' in first
     journal.write_bytes(b"".join([first.replace(b'"results"', b'"output"'), *marks]))
-    out.write_bytes(whole[:10])
+    out.write_bytes(b"")
     assert rerank(*arguments, "--resume").code == 0
     assert out.read_bytes() == whole
 
@@ -186,7 +189,7 @@ def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
     whole = out.read_bytes(), errors.read_bytes()
     identity, *_, mark = journal.read_bytes().splitlines()
     lines = [content.splitlines(keepends=True) for content in whole]
-    half = {**json.loads(mark), "done": False, "items": 15}
+    half = {**json.loads(mark), "done": False, "items": 15, "tails": ["", ""]}
     half["position"], half["errors"] = len(b"".join(lines[0][:10])), len(b"".join(lines[1][:5]))
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
     assert rerank(*arguments, "--resume").code == 3

@@ -269,7 +269,7 @@ def test_nor_a_file_of_a_run(rerank: Run, tmp_path: Path) -> None:
         (["--errors", "no/such/e.jsonl"], "no/such/e.jsonl: there is no directory"),
         (["--report", "no/such/r.json"], "no/such/r.json: there is no directory"),
         (["--report", ""], "the output file has no name"),
-        (["--report", "r", "--errors", "./r"], "--report and --errors name one file"),
+        (["--report", "r", "--errors", "./r"], "--errors and --report name one file"),
     ],
 )
 def test_what_cannot_be(arguments: list[str], message: str, rerank: Run) -> None:

@@ -306,7 +306,7 @@ def test_a_dataset_is_never_overwritten(option: str, tmp_path: Path, rerank: Run
     before = path.read_bytes()
     ran = rerank("eval", str(path), option, str(path))
     assert (ran.code, ran.out) == (2, "")
-    assert "is read, and would be overwritten" in ran.err
+    assert f"the input {path} and {option} name one file" in ran.err
     assert path.read_bytes() == before
 
 

@@ -236,6 +236,21 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
+def file_stamp(path: Path) -> list[int]:
+    """What changes with a file's content, without reading it; raises `OSError`.
+
+    These are its size, times and inode, and if the path is a link, the time of the link itself.
+    """
+    status = path.stat()
+    return [
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        path.lstat().st_ctime_ns,
+    ]
+
+
 def sync_stream(stream: BinaryIO) -> None:
     """Wait until all that was written to an open file is on the disk; raises `OSError`."""
     stream.flush()

@@ -6,7 +6,7 @@ business, and fetching one `hub`'s.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rerank_cli.errors import ModelError, NoHome, NotInstalled, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
-from rerank_cli.models.folder import ModelFolder, describe
+from rerank_cli.models.folder import ModelFolder, describe, read_checksums
 from rerank_cli.models.store import InstalledModel, Store
 from rerank_cli.user_files import expand_user
 
@@ -146,17 +146,60 @@ def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
     window = {} if entry is None else {"window": entry.window}
     name = f"{model.name}:{model.precision}"
     found = describe(model.folder / model.graph, name, model.revision[:8], **window)
+    hashes = {model.folder / name: file.sha256 for name, file in model.manifest.files.items()}
+    found = replace(found, hashes=hashes)
     if entry is None:
         return found
     length = min(found.length, entry.length)
     return replace(found, length=length, languages=entry.languages, scale=entry.scale)
 
 
+def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
+    """Raise `ModelError` if a file has other content than it is known to have.
+
+    `digest` finds a file's SHA-256, and raises `OSError`. Of models in the user's own folders
+    nothing is known.
+    """
+    if not folder.hashes:
+        return
+    hint = how_to_renew(folder.name)
+    for path in (path for path, stamp in folder.stamps.items() if stamp is not None):
+        try:
+            found, expected = digest(path), folder.hashes.get(path)
+        except OSError as error:
+            raise ModelError(f"{path}: {error.strerror}", hint=hint) from error
+        if expected is None:
+            raise ModelError(f"{path}: is none of the files of {folder.name}", hint=hint)
+        if found != expected:
+            raise ModelError(
+                f"{path}: is damaged: its SHA-256 is {found} and not {expected}", hint=hint
+            )
+
+
+def how_to_renew(name: str) -> str:
+    """How to get the files of a model anew."""
+    name = name.partition("@")[0]
+    entry = entries().get(name.partition(":")[0])
+    if entry is not None and entry.folder:
+        return "install rerank-cli again"
+    if entry is not None or name.startswith(HUB):
+        return (
+            f"rerank models pull {name} fetches what is damaged again, and rerank models verify "
+            "says what that is"
+        )
+    return "get its files again from where they came from"
+
+
 def _shipped(entry: Entry) -> ModelFolder:
     for root in _SHIPPED:
-        if (root / entry.folder).is_dir():
-            found = describe(root / entry.folder, entry.name, entry.revision, window=entry.window)
-            return replace(found, languages=entry.languages, scale=entry.scale)
+        if (folder := root / entry.folder).is_dir():
+            found = describe(folder, entry.name, entry.revision, window=entry.window)
+            try:
+                hashes = read_checksums(folder)
+            except ModelError as error:
+                error.hint = how_to_renew(entry.name)
+                raise
+            return replace(found, languages=entry.languages, scale=entry.scale, hashes=hashes)
     raise ModelError(
         f"the files of {entry.name}@{entry.revision} are missing from this installation",
         hint="install rerank-cli again",

@@ -5,17 +5,19 @@ Describes; opening and running is `scorers.local`'s business.
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.atomic_files import file_digest
+from rerank_cli.atomic_files import file_digest, file_stamp
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.catalogue import Prompt, prompts
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS
 from rerank_cli.types import Scale
+from rerank_cli.user_files import read_regular_file
 
 # These number positions from the padding token on, which costs them pad_token_id + 1 of the
 # length (transformers, create_position_ids_from_input_ids).
@@ -37,6 +39,9 @@ class ModelFolder:
     well at once, `padding` the token that fills a sequence up. `languages` are those that it is
     known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its
     scores are on a `scale`; where that is None its graph tells (`onnx_file.scale_of`).
+
+    `stamps` are those of its files when it was described, None for files that may be there and were
+    not. `hashes` are the SHA-256 that its files are known to have; empty where none is known.
     """
 
     name: str
@@ -49,23 +54,52 @@ class ModelFolder:
     languages: Sequence[str] = ()
     prompt: Prompt | None = None
     scale: Scale | None = None
+    stamps: Mapping[Path, Sequence[int] | None] = field(default_factory=dict, repr=False)
+    hashes: Mapping[Path, str] = field(default_factory=dict, repr=False)
 
     def files(self) -> list[Path]:
-        """The files that scores depend on: the graph, its tokenizer, and weights beside it."""
-        weights = [self.graph.parent / name for name in needs(self.graph)]
-        return [self.graph, self.tokenizer, *weights]
+        """The files that scores depend on; raises `ModelError`.
+
+        These are the graph, its tokenizer, their configuration, and weights beside the graph.
+        """
+        with _translate_errors(self.graph):
+            weights = [self.graph.parent / name for name in needs(self.graph)]
+        return [*(path for path, stamp in self.stamps.items() if stamp), *weights]
 
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of each of its files, by name; raises `ModelError`."""
-        try:
-            return {path.name: file_digest(path) for path in self.files()}
-        except OSError as error:
-            raise ModelError(f"{error.filename or self.graph}: {error.strerror}") from error
+        """The SHA-256 of each of its files, by its path from the graph; raises `ModelError`.
+
+        If a file has changed since the model was described, that is an error too.
+        """
+        with _translate_errors(self.graph):
+            found = {self.short_name(path): file_digest(path) for path in self.files()}
+        self.check_unchanged()
+        return found
 
     def stamp(self) -> str:
-        """What changes with its files, found without reading them: sizes and times."""
-        states = [path.stat() for path in self.files()]
-        return " ".join(f"{state.st_size} {state.st_mtime_ns}" for state in states)
+        """What changes with its files, found without reading their weights: sizes and times."""
+        with _translate_errors(self.graph):
+            return json.dumps({self.short_name(path): file_stamp(path) for path in self.files()})
+
+    def short_name(self, path: Path) -> str:
+        """The path of one of its files from the graph's folder."""
+        return Path(os.path.relpath(path, self.graph.parent)).as_posix()
+
+    def with_weights(self, names: Sequence[str]) -> "ModelFolder":
+        """The same, with the stamps of files beside the graph; raises `ModelError`."""
+        return replace(
+            self, stamps={**self.stamps, **_stamps(self.graph.parent / n for n in names)}
+        )
+
+    def check_unchanged(self) -> None:
+        """Raise `ModelError` if a file that has a stamp is not as it was."""
+        now = _stamps(self.stamps)
+        for path, stamp in self.stamps.items():
+            if now[path] != stamp:
+                raise ModelError(
+                    f"{path}: changed while it was in use",
+                    hint="run the same again, when nobody is changing the model",
+                )
 
 
 def describe(
@@ -85,6 +119,10 @@ def describe(
             f"{path}: no tokenizer.json beside the model",
             hint="copy it from where the model came from; transformers writes one on save",
         )
+    places = {"config.json": _folders_of(graph), "tokenizer_config.json": [folder]}
+    configuration = [place / name for name, folders in places.items() for place in folders]
+    # Taken before anything is read, so that a change meanwhile is found later.
+    stamps = _stamps([graph, folder / "tokenizer.json", *configuration])
     config = _read_json(_holding("config.json", graph), "config.json")
     length = _length(config, _read_json(folder, "tokenizer_config.json"), path)
     return ModelFolder(
@@ -96,7 +134,18 @@ def describe(
         window=min(window, length),
         padding=_padding(config),
         prompt=prompts().get(str(config.get("model_type"))),
+        stamps=stamps,
     )
+
+
+def read_checksums(folder: Path) -> dict[Path, str]:
+    """The hashes in a folder's file of checksums; raises `ModelError`."""
+    path = folder / CHECKSUMS
+    with _translate_errors(path):
+        lines = read_regular_file(path).decode("utf-8", "replace").splitlines()
+    # A line of sha256sum is the hash, two spaces and the name.
+    rows = [line.split("  ", 1) for line in lines if "  " in line]
+    return {folder / name: digest for digest, name in rows}
 
 
 def length_in(folder: Path) -> int:
@@ -125,11 +174,36 @@ def _find_graph(folder: Path) -> Path:
 
 
 def _holding(name: str, graph: Path) -> Path | None:
-    """Find which folder has a file: the graph's own or the one above `onnx/`."""
-    places = [graph.parent]
-    if graph.parent.name in ("onnx", "openvino"):
-        places.append(graph.parent.parent)
-    return next((place for place in places if (place / name).is_file()), None)
+    """Find which folder has a file."""
+    return next((place for place in _folders_of(graph) if (place / name).is_file()), None)
+
+
+def _folders_of(graph: Path) -> list[Path]:
+    """The folders that hold a model's files: the graph's own, and the one above `onnx/`."""
+    is_below = graph.parent.name in ("onnx", "openvino")
+    return [graph.parent, graph.parent.parent] if is_below else [graph.parent]
+
+
+def _stamps(paths: Iterable[Path]) -> dict[Path, Sequence[int] | None]:
+    """The stamps of files, None for one that is not there; raises `ModelError`."""
+    stamps: dict[Path, Sequence[int] | None] = {}
+    for path in paths:
+        try:
+            stamps[path] = file_stamp(path)
+        except (FileNotFoundError, NotADirectoryError):
+            stamps[path] = None
+        except OSError as error:
+            raise ModelError(f"{path}: {error.strerror}") from error
+    return stamps
+
+
+@contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
+    """Raise what goes wrong with a model's files as `ModelError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
 def _read_json(folder: Path | None, name: str) -> dict[str, Any]:

@@ -15,29 +15,43 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
+from rerank_cli.errors import ModelError
 from rerank_cli.types import Scale
 
 # The operators of onnxruntime's dynamic quantisation, which scale each run's own activations.
 _DYNAMIC = ("MatMulInteger", "DynamicQuantize", "QAttention")
 # Of what onnxruntime notes of a weight packed for a kernel: `|place;bytes;`, for each of its parts.
-_PACKED = re.compile(r"\|(\d+);\d+;")
+_PACKED = re.compile(rb"\|(\d+);\d+;")
 
 
 def needs(path: Path) -> Sequence[str]:
-    """The files beside a graph that hold weights of its own, by their names in it."""
+    """The files that hold weights of a graph, whether they are there or not.
+
+    They are paths from the folder that the graph is opened in, where the runtimes look for them: if
+    the graph is a link, that is the link's folder. Raises `OSError`, and `ModelError` if the file
+    is not read as the runtimes would read it.
+    """
     if path.suffix == ".xml":  # OpenVINO's own format
         return [weights.name] if (weights := path.with_suffix(".bin")).is_file() else []
-    return [name for name in stated_weights(path) if os.path.isfile(path.parent / name)]
-
-
-def stated_weights(path: Path) -> Sequence[str]:
-    """The files that a graph says its weights are in, whether they are there or not."""
-    return sorted({entry["location"] for entry in _weights_beside(path) if "location" in entry})
+    if path.suffix == ".ort":  # onnxruntime's own, which has all weights inside
+        return []
+    try:
+        entries = _weights_beside(path, strict=True)
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: cannot be opened: it is no ONNX graph, or not all of one"
+        ) from error
+    names = {os.fsdecode(value) for entry in entries for key, value in entry if key == b"location"}
+    if any("\0" in name for name in names):
+        raise ModelError(f"{path}: has weights in a file whose name is none")
+    return sorted(names)
 
 
 def lengths_beside(path: Path) -> Sequence[int]:
     """How many bytes each of a graph's weights has, of those that lie in other files."""
-    return [int(entry["length"]) for entry in _weights_beside(path) if "length" in entry]
+    return [
+        int(value) for entry in _weights_beside(path) for key, value in entry if key == b"length"
+    ]
 
 
 def packed_beside(path: Path) -> Sequence[int]:
@@ -45,8 +59,8 @@ def packed_beside(path: Path) -> Sequence[int]:
     return [
         int(found[1])
         for entry in _weights_beside(path)
-        for key, value in entry.items()
-        if key.startswith("prepacked")
+        for key, value in entry
+        if key.startswith(b"prepacked")
         for found in _PACKED.finditer(value)
     ]
 
@@ -62,18 +76,23 @@ def is_dynamic(path: Path) -> bool:
         )
 
 
-def _weights_beside(path: Path) -> list[Mapping[str, str]]:
-    """Of each weight that lies in another file, what the graph says of its place there."""
-    found: list[Mapping[str, str]] = []
+def _weights_beside(path: Path, *, strict: bool = False) -> list[list[tuple[bytes, bytes]]]:
+    """Of each weight that lies in another file, what the graph says of its place there.
+
+    If it is `strict`, raises `ValueError` for a file that is not read to its end.
+    """
+    found: list[list[tuple[bytes, bytes]]] = []
     with _open_mapped(path) as content:
-        for tensor in _find_messages(content, "tensor"):
-            pairs = [
-                (_texts_in(content, field, _ENTRY_KEY), _texts_in(content, field, _ENTRY_VALUE))
-                for field in _fields_in(content, tensor)
+        for tensor in _find_messages(content, "tensor", strict=strict):
+            entries = [
+                (_bytes_in(content, field, _ENTRY_KEY), _bytes_in(content, field, _ENTRY_VALUE))
+                for field in _fields_in(content, tensor, strict=strict)
                 if field.number == _TENSOR_EXTERNAL_DATA
             ]
+            # Of values that are said twice, each library takes another one.
+            pairs = [(key, value) for keys, values in entries for key in keys for value in values]
             if pairs:
-                found.append({keys[-1]: values[-1] for keys, values in pairs if keys and values})
+                found.append(pairs)
     return found
 
 
@@ -251,7 +270,7 @@ _OUTPUT_NAME = 1
 _MESSAGES: Mapping[str, Mapping[int, str]] = {
     "model": {_MODEL_GRAPH: "graph", 25: "function"},
     "graph": {_GRAPH_NODE: "node", 5: "tensor", 15: "sparse tensor"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "node": {_NODE_ATTRIBUTE: "attribute"},
     "attribute": {
         5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor",
@@ -262,6 +281,7 @@ _MESSAGES: Mapping[str, Mapping[int, str]] = {
 }  # fmt: skip
 _VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 _VARINT_BITS = 64
+_LAST_FIELD_NUMBER = (1 << 29) - 1
 
 
 class _Field(NamedTuple):
@@ -292,8 +312,8 @@ def _open_mapped(path: Path) -> Iterator[_Content]:
             yield content
 
 
-def _find_messages(content: _Content, kind: str) -> Iterator[_Field]:
-    """All messages of a kind, wherever they lie in a model."""
+def _find_messages(content: _Content, kind: str, *, strict: bool = False) -> Iterator[_Field]:
+    """All messages of a kind, wherever they lie in a model; `strict` is as for `_fields_in`."""
     waiting = [("model", _whole(content))]
     while waiting:
         found, message = waiting.pop()
@@ -301,7 +321,7 @@ def _find_messages(content: _Content, kind: str) -> Iterator[_Field]:
             yield message
         kinds = _MESSAGES[found]
         if kinds:
-            fields = _fields_in(content, message)
+            fields = _fields_in(content, message, strict=strict)
             waiting += [(kinds[field.number], field) for field in fields if field.number in kinds]
 
 
@@ -309,28 +329,36 @@ def _whole(content: _Content) -> _Field:
     return _Field(0, 0, 0, len(content))
 
 
-def _fields_in(content: _Content, message: _Field) -> Iterator[_Field]:
-    """The fields of a message, up to what is none."""
+def _fields_in(content: _Content, message: _Field, *, strict: bool = False) -> Iterator[_Field]:
+    """The fields of a message, up to what is none; that raises `ValueError` if it is `strict`."""
     place, end = message.start, message.end
     while place < end:
-        begin = place
-        try:
-            tag, start = _read_varint(content, place)
-            kind = tag & 7
-            if kind == _LENGTH_DELIMITED:
-                length, start = _read_varint(content, start)
-                place = start + length
-            elif kind == _VARINT:
-                _, place = _read_varint(content, start)
-            elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
-                place = start + (8 if kind == _EIGHT_BYTES else 4)
-            else:
-                return
-        except (IndexError, ValueError):
+        field = _read_field(content, place)
+        if field is None or field.end > end or field.number > _LAST_FIELD_NUMBER:
+            if strict:
+                raise ValueError("not a field")
             return
-        if place > end:
-            return
-        yield _Field(tag >> 3, begin, start, place)
+        yield field
+        place = field.end
+
+
+def _read_field(content: _Content, begin: int) -> _Field | None:
+    """The field at a place; None if there is none, or one of a kind that ONNX has not."""
+    try:
+        tag, start = _read_varint(content, begin)
+        kind = tag & 7
+        if kind == _LENGTH_DELIMITED:
+            length, start = _read_varint(content, start)
+            end = start + length
+        elif kind == _VARINT:
+            _, end = _read_varint(content, start)
+        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
+            end = start + (8 if kind == _EIGHT_BYTES else 4)
+        else:
+            return None
+    except (IndexError, ValueError):
+        return None
+    return _Field(tag >> 3, begin, start, end)
 
 
 def _read_varint(content: _Content, place: int) -> tuple[int, int]:
@@ -348,8 +376,13 @@ def _read_varint(content: _Content, place: int) -> tuple[int, int]:
 
 def _texts_in(content: _Content, message: _Field, number: int) -> list[str]:
     """The values of a field that holds text."""
+    return [value.decode("utf-8", "replace") for value in _bytes_in(content, message, number)]
+
+
+def _bytes_in(content: _Content, message: _Field, number: int) -> list[bytes]:
+    """The values of a field that holds bytes."""
     return [
-        content[field.start : field.end].decode("utf-8", "replace")
+        content[field.start : field.end]
         for field in _fields_in(content, message)
         if field.number == number
     ]

@@ -22,7 +22,7 @@ from rerank_cli.models.hub import (
     fetch_file,
     list_repository,
 )
-from rerank_cli.models.onnx_file import stated_weights
+from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import File, InstalledModel, ModelManifest, Store
 
 TOKENIZER = "tokenizer.json"
@@ -280,7 +280,7 @@ def _find_installed(plan: PullPlan, store: Store) -> InstalledModel | None:
 def _list_others(plan: PullPlan, graph: Path) -> Sequence[RemoteFile]:
     """What else is to be fetched, now that the graph itself says where its weights are."""
     listing, folder = plan.listing, PurePosixPath(plan.graph.path).parent
-    weights = {str(folder / name) for name in stated_weights(graph)}
+    weights = {str(folder / name) for name in needs(graph)}
     check_paths(weights)
     if missing := sorted(weights - listing.files.keys()):
         raise ModelError(

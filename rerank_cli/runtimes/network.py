@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, get_args
 
 from rerank_cli import machine
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.types import Scale
+from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
@@ -150,10 +151,16 @@ class Findings(NamedTuple):
     @classmethod
     def read(cls, folder: Path) -> "Findings":
         """Read what `write` wrote; raises `ModelError` if it is missing or damaged."""
+        path = folder / _FINDINGS_FILE
         try:
-            return cls(**json.loads((folder / _FINDINGS_FILE).read_bytes()))
+            findings = cls(**parse_json_object(read_regular_file(path)))
         except (OSError, ValueError, TypeError) as error:
-            raise ModelError(f"{folder / _FINDINGS_FILE}: cannot be read") from error
+            raise ModelError(f"{path}: cannot be read") from error
+        if findings.scale not in get_args(Scale) or not isinstance(
+            findings.are_batches_alike, bool
+        ):
+            raise ModelError(f"{path}: is not what was written there")
+        return findings
 
     @property
     def batching(self) -> Batching:

@@ -65,20 +65,23 @@ _MASK_INPUT = "attention_mask"
 _GRAPH_FILE = "model.onnx"
 _WEIGHTS_FILE = "weights.bin"
 _UNMASKED_FILE = "unmasked.onnx"  # is renamed when it is complete
-_FORMAT_VERSION = 4  # of prepared copies
+_FORMAT_VERSION = 5  # of prepared copies
 _MIN_WEIGHT_BYTES = 1024  # smaller weights stay inside the graph
 _MAX_INNER_BYTES = 1 << 24  # larger weights do not
 # Kernels load packed weights from multiples of this, and crash at other places. onnxruntime 1.31
 # writes weights one after the other, so that one of another length shifts those after it.
 _ALIGNMENT_BYTES = 64
 # All exceptions of onnxruntime: they have no common base, and are exported nowhere else.
-ORT_ERRORS: tuple[type[Exception], ...] = tuple(
-    member
-    for member in vars(onnxruntime_pybind11_state).values()
-    if isinstance(member, type) and issubclass(member, Exception)
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    UnicodeDecodeError,  # of a message with a name in it that is not in UTF-8
+    *(
+        member
+        for member in vars(onnxruntime_pybind11_state).values()
+        if isinstance(member, type) and issubclass(member, Exception)
+    ),
 )
 # If the graph itself is wrong, opening it without a copy will raise the error.
-_PREPARATION_ERRORS: tuple[type[Exception], ...] = (PreparationError, *ORT_ERRORS)
+_PREPARATION_ERRORS: tuple[type[Exception], ...] = (PreparationError, ModelError, *ORT_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,7 @@ def open_graph(
     if store is None:
         return open_plain()
     try:
-        copy = store.prepare(path, recipe(), make, needs)
+        copy = store.prepare(path, recipe(folder.length, answers), make, needs)
     except _PREPARATION_ERRORS:
         return open_plain()
     try:
@@ -273,9 +276,15 @@ def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
     return options
 
 
-def recipe() -> str:
-    """What a prepared graph depends on besides the model's files, in one line."""
-    return f"graph {_FORMAT_VERSION}; onnxruntime {onnxruntime.__version__}; {machine.signature()}"
+def recipe(longest: int, answers: AnswerTokens | None) -> str:
+    """What a prepared graph depends on besides the model's files, in one line.
+
+    That are the runtime and the processor, and what `_make_copy` is called with.
+    """
+    return (
+        f"graph {_FORMAT_VERSION}; onnxruntime {onnxruntime.__version__}; "
+        f"{onnxruntime.get_build_info()}; {machine.signature()}; {longest} tokens; {answers}"
+    )
 
 
 def _find_scale(path: Path, answers: AnswerTokens | None) -> Scale:
@@ -340,7 +349,8 @@ def _save_optimised(path: Path, folder: Path, min_bytes: int, *, packed: bool) -
     }
     for name, value in entries.items():
         options.add_session_config_entry(f"session.{name}", value)
-    onnxruntime.InferenceSession(str(path), options, providers=[_CPU_PROVIDER])
+    # A fallback would print.
+    onnxruntime.InferenceSession(str(path), options, providers=[_CPU_PROVIDER], enable_fallback=0)
 
 
 def _gpu_problem() -> str | None:

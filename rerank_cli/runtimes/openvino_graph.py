@@ -36,7 +36,7 @@ from rerank_cli.runtimes.tensors import (
 from rerank_cli.types import Scale
 
 _COMPILED_FILE = "compiled.blob"
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _DTYPES: dict[str, NumberType] = {"i64": np.int64, "i32": np.int32}
 
 
@@ -76,9 +76,9 @@ def open_openvino(
         Findings(scale, are_alike).write(target)
 
     try:
-        recipe = _recipe(openvino, settings)
+        recipe = f"{_recipe(openvino, settings)}; {folder.length} tokens"
         copy = None if store is None else store.prepare(path, recipe, make, needs)
-    except PreparationError:
+    except (PreparationError, ModelError):  # opening it without a copy will raise the latter
         copy = None
     if store is None or copy is None:
         return open_plain()

@@ -5,6 +5,10 @@
     .making/              a folder that is being made
     .lock                 held by the process that makes a folder
 
+KEY is made of the digests of all sources and of a recipe. A source is opened by the path that its
+user opens it by: links are not resolved, as they decide which files are beside it. After a folder
+was made, the sources are looked at again; it is kept only if they are as they were.
+
 A finished folder is renamed to its place after all of it is on the disk. So a folder is complete or
 missing, and a killed process leaves at most `.making`, which the next one removes.
 """
@@ -12,48 +16,59 @@ missing, and a killed process leaves at most `.making`, which the next one remov
 import json
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import adler32, crc32
 
-from rerank_cli.atomic_files import atomic_write, file_digest, publish_folder
+from rerank_cli.atomic_files import atomic_write, file_digest, file_stamp, publish_folder
 from rerank_cli.errors import NoHome
-from rerank_cli.user_files import cache_directory
+from rerank_cli.user_files import cache_directory, parse_json_object, read_regular_file
 
 PREPARED_VARIABLE = "RERANK_PREPARED"
 _MANIFEST_FILE = "manifest.json"
 _STAGING_FOLDER = ".making"
 _LOCK_FILE = ".lock"
 _KNOWN_FOLDER = "known"
-_ALGORITHM = "blake2b"  # faster than SHA-256
+_MAX_RECORD_BYTES = 1 << 20
 _KEEP_SECONDS = 30 * 86_400.0  # folders that were not used for longer are removed
 _NOTE_USE_SECONDS = 86_400.0  # a folder's use is noted at most once in this time
+# File systems note times in steps, of 2 seconds at most. A file that was changed just before it was
+# read may be changed again without another time.
+_STEP_NS = 2_000_000_000
 # Threads of one process wait for each other; other processes do without the prepared folder.
 _PROCESS_LOCK = threading.Lock()
 Make = Callable[[Path], None]
 Needs = Callable[[Path], Sequence[str]]
-Stamp = list[int]
+Stamp = Sequence[int]
 
 
 class PreparationError(Exception):
     """A folder cannot be made, or another process is making it."""
 
 
-def _no_other_files(_source: Path) -> Sequence[str]:
-    """The other files of a source that is a single file: none."""
-    return ()
+class SourceFile(NamedTuple):
+    """A file that something is made of: its stamp and its SHA-256.
+
+    `needs` are the files that belong to it, as paths from its folder; None if nobody asked.
+    """
+
+    stamp: Stamp
+    digest: str
+    needs: Sequence[str] | None
 
 
 class PreparedCache:
-    """A folder of prepared copies. `notes` are sentences about copies that were damaged."""
+    """A folder of prepared copies. `notes` are sentences about what was damaged in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.notes: list[str] = []
+        self._read: dict[Path, SourceFile] = {}  # what this process has read
 
     @classmethod
     def default(cls) -> "PreparedCache | None":
@@ -69,74 +84,114 @@ class PreparedCache:
         except NoHome:
             return None
 
-    def prepare(
-        self, source: Path, recipe: str, make: Make, needs: Needs = _no_other_files
-    ) -> Path:
+    def is_writable(self) -> bool:
+        """Whether files can be created in its folder, which may not exist yet."""
+        place = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        return os.access(place, os.W_OK)
+
+    def prepare(self, source: Path, recipe: str, make: Make, needs: Needs | None = None) -> Path:
         """Find the folder that `make` makes of a source file, or make it; return its path.
 
-        `recipe` names what is made and the versions of what makes it; another recipe has another
-        folder. `needs` lists the names of other files beside the source that belong to it. Raises
-        `PreparationError`, and whatever `make` raises.
+        `recipe` names all else that decides what is made, as options and the versions of what makes
+        it; another recipe has another folder. `needs` finds the files that belong to the
+        source. Raises `PreparationError`, and what `make` and `needs` raise.
         """
         try:
-            made_of = self._ingredients(source, recipe, needs)
-            target = self._target(made_of)
+            sources = self._find_sources(source, needs)
+            made_of = [*(found.digest for found in sources), recipe]
+            # The name is not unique; the manifest has all that a folder was made of.
+            target = self.root / f"{made_of[0][:32]}-{_short_name('/'.join(made_of[1:]))}"
             if not self._verify(target, made_of):
-                self._make(target, made_of, make)
+
+                def make_and_check(folder: Path) -> None:
+                    make(folder)
+                    if self._find_sources(source, needs) != sources:
+                        raise PreparationError(f"{source}: changed while it was prepared")
+
+                self._make(target, made_of, make_and_check)
             self._note_use(target)
         except OSError as error:
             raise PreparationError(f"{self.root}: {error.strerror or error}") from error
         return target
 
-    def find(self, source: Path, recipe: str, needs: Needs = _no_other_files) -> Path | None:
-        """Find the folder that `prepare` made; None if there is none. Makes nothing."""
-        try:
-            made_of = self._ingredients(source, recipe, needs)
-            target = self._target(made_of)
-            return target if self._verify(target, made_of) else None
-        except (OSError, PreparationError):
-            return None
+    def find_source(self, path: Path, needs: Needs | None = None) -> SourceFile:
+        """Find a file's digest and the files it needs; read only if it has changed.
 
-    def _ingredients(self, source: Path, recipe: str, needs: Needs) -> list[str]:
-        """The digests of a source's files, and the recipe: together they identify a folder."""
-        record = self._file_record(source, needs)
-        others = [
-            self._file_record(source.parent / name, _no_other_files)["digest"]
-            for name in record["needs"]
-        ]
-        return [record["digest"], *others, recipe]
-
-    def _target(self, made_of: Sequence[str]) -> Path:
-        # The name is not unique; the manifest has all ingredients.
-        return self.root / f"{made_of[0][:32]}-{_short_name('/'.join(made_of[1:]))}"
+        Raises `OSError`, `PreparationError` if it changes meanwhile, and what `needs` raises.
+        """
+        return self._find_source(path, needs, may_read=True)
 
     def discard(self, target: Path, why: str) -> None:
         """Remove a damaged folder, and note that for the user."""
         self.notes.append(f"the prepared copy in {target} was damaged ({why}): it is made again")
         with suppress(OSError):
-            shutil.rmtree(target)
+            _remove(target)
 
-    def _file_record(self, source: Path, needs: Needs) -> dict[str, Any]:
-        """A file's digest and the names of the files it needs; read only if it has changed."""
-        source = source.resolve()
-        path = self.root / _KNOWN_FOLDER / f"{_short_name(str(source))}.json"
-        state = {"path": str(source), "stamp": _stamp(source)}
-        record = _read_json(path)
-        if {"digest", "needs"} <= record.keys() and state.items() <= record.items():
-            return record
-        if not _is_writable(self.root):
+    def _find_sources(self, source: Path, needs: Needs | None) -> list[SourceFile]:
+        """A source, and the files that it needs. What is not known is not read in vain."""
+        may_read = self.is_writable()
+        first = self._find_source(source, needs, may_read=may_read)
+        paths = [source.parent / name for name in first.needs or ()]
+        return [first, *(self._find_source(path, None, may_read=may_read) for path in paths)]
+
+    def _find_source(self, path: Path, needs: Needs | None, *, may_read: bool) -> SourceFile:
+        stamp = file_stamp(path)
+        known = self._read.get(path)
+        if (
+            known is not None
+            and known.stamp == stamp
+            and (needs is None or known.needs is not None)
+        ):
+            return known
+        # Not resolved: `..` after a link means another folder than it does in the text of a path.
+        name = str(path.absolute())
+        record_path = self.root / _KNOWN_FOLDER / f"{_short_name(name)}.json"
+        record = self._read_record(record_path)
+        is_enough = needs is None or record.get("needs") is not None
+        if record.get("path") == name and record.get("stamp") == stamp and is_enough:
+            return self._remember(path, SourceFile(stamp, record["digest"], record["needs"]))
+        if not may_read:
             raise PreparationError(f"{self.root}: cannot be written")
-        record = {**state, "digest": file_digest(source, _ALGORITHM), "needs": list(needs(source))}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(path, record)
-        return record
+        began = time.time_ns()
+        digest, others = file_digest(path), None if needs is None else list(needs(path))
+        if file_stamp(path) != stamp:
+            raise PreparationError(f"{path}: changed while it was read")
+        found = SourceFile(stamp, digest, others)
+        if not _may_have_changed(stamp, began):
+            self._remember(path, found)
+            with suppress(OSError):  # it is read again the next time
+                record_path.parent.mkdir(parents=True, exist_ok=True)
+                _write_json(record_path, {"path": name, **found._asdict()})
+        return found
+
+    def _remember(self, path: Path, found: SourceFile) -> SourceFile:
+        self._read[path] = found
+        return found
+
+    def _read_record(self, path: Path) -> dict[str, Any]:
+        """Read what is known of a source; what is no record is removed, and that is noted."""
+        record = _read_json(path)
+        needs = record.get("needs")
+        is_right = isinstance(record.get("digest"), str) and (
+            needs is None
+            or (isinstance(needs, list) and all(isinstance(name, str) for name in needs))
+        )
+        if is_right or not os.path.lexists(path):
+            return record
+        self.notes.append(f"the record in {path} was damaged: it is made again")
+        with suppress(OSError):
+            _remove(path)
+        return {}
 
     def _verify(self, target: Path, made_of: Sequence[str]) -> bool:
         """Whether a folder is as it was made, by its files' stamps, or by content if these differ.
 
         A folder that is damaged is removed.
         """
-        if not target.is_dir():
+        if not os.path.lexists(target):
+            return False
+        if target.is_symlink() or not target.is_dir():
+            self.discard(target, "it is no folder")
             return False
         manifest = _read_json(target / _MANIFEST_FILE)
         files = manifest.get("files")
@@ -147,16 +202,16 @@ class PreparedCache:
         for name, entry in files.items():
             path = target / name
             try:
-                stamp = _stamp(path)
+                if path.parent != target or not stat.S_ISREG(path.lstat().st_mode):
+                    self.discard(target, f"{name} is not one of its files")
+                    return False
+                stamp = file_stamp(path)
                 if stamp == entry["stamp"]:
                     continue
-                if (
-                    stamp[0] != entry["stamp"][0]
-                    or file_digest(path, _ALGORITHM) != entry["digest"]
-                ):
+                if stamp[0] != entry["stamp"][0] or file_digest(path) != entry["digest"]:
                     self.discard(target, f"{name} is not as it was written")
                     return False
-            except (OSError, KeyError, TypeError, IndexError):
+            except (OSError, ValueError, LookupError, TypeError):
                 self.discard(target, f"{name} is missing")
                 return False
             entry["stamp"] = stamp
@@ -173,8 +228,8 @@ class PreparedCache:
             if self._verify(target, made_of):  # another process was faster
                 return
             staging = self.root / _STAGING_FOLDER
-            if staging.exists():  # a process was killed
-                shutil.rmtree(staging)
+            if os.path.lexists(staging):  # a process was killed
+                _remove(staging)
             staging.mkdir()
             try:
                 make(staging)
@@ -222,15 +277,16 @@ class PreparedCache:
 def _inventory(folder: Path) -> Mapping[str, Any]:
     """The stamp and the digest of every file in a folder."""
     return {
-        path.name: {"stamp": _stamp(path), "digest": file_digest(path, _ALGORITHM)}
+        path.name: {"stamp": file_stamp(path), "digest": file_digest(path)}
         for path in sorted(folder.iterdir())
     }
 
 
-def _stamp(path: Path) -> Stamp:
-    """A file's size, times and inode, of which some change whenever its content does."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+def _may_have_changed(stamp: Stamp, began_ns: int) -> bool:
+    """Whether a file that was read from a time on may have changed since, with the same stamp."""
+    _, modified_ns, changed_ns, *_ = stamp
+    last_change_ns = modified_ns if os.name == "nt" else changed_ns  # Windows: when it was created
+    return last_change_ns > began_ns - _STEP_NS
 
 
 def _short_name(text: str) -> str:
@@ -242,10 +298,9 @@ def _short_name(text: str) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty if there is none."""
     try:
-        content = json.loads(path.read_bytes())
+        return parse_json_object(read_regular_file(path, max_bytes=_MAX_RECORD_BYTES))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -253,7 +308,9 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
         stream.write(json.dumps(content).encode())
 
 
-def _is_writable(root: Path) -> bool:
-    """Whether files can be created in a folder, which may not exist yet."""
-    place = next(folder for folder in (root, *root.parents) if folder.exists())
-    return os.access(place, os.W_OK)
+def _remove(path: Path) -> None:
+    """Remove a folder, or whatever else is in its place."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)

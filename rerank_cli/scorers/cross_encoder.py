@@ -13,13 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
-from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.atomic_files import file_digest
+from rerank_cli.errors import ModelError, ScorerError, UsageError
+from rerank_cli.models import check_hashes
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import ModelFolder
+from rerank_cli.models.onnx_file import needs
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import Network, TokenRow, make_batches, open_network
-from rerank_cli.runtimes.prepared_cache import PreparedCache
+from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.scorers.scheduler import PieceResult, Scheduler, SchedulerJob
 from rerank_cli.scorers.tokenization import ModelTokenizer, PairTemplate, PromptTokenizer
 from rerank_cli.scorers.vocabulary_index import open_vocabulary
@@ -39,14 +42,49 @@ def open_local(
 
     Only a model that has a prompt takes an `instruction`; for others it is a `UsageError`.
     """
-    store = PreparedCache.default()
-    if folder.prompt is not None:
-        return _open_causal(folder, runtime, store, folder.prompt, instruction)
-    if instruction is not None:
+    if folder.prompt is None and instruction is not None:
         raise UsageError(
             f"--instruction: {folder.name} takes none",
             hint="Qwen3-Reranker and its kin do, and some providers' models",
         )
+    store = PreparedCache.default()
+    folder = _check_files(folder, store)
+    if folder.prompt is None:
+        scorer = _open_encoder(folder, runtime, store)
+    else:
+        scorer = _open_causal(folder, runtime, store, folder.prompt, instruction)
+    # Else the parts of two models could have been opened together.
+    folder.check_unchanged()
+    return scorer
+
+
+def _check_files(folder: ModelFolder, store: PreparedCache | None) -> ModelFolder:
+    """Compare a model's files with their hashes; return the model with the stamps of its weights.
+
+    Raises `ModelError`.
+    """
+
+    def digest(path: Path) -> str:
+        return file_digest(path) if store is None else store.find_source(path).digest
+
+    try:
+        if store is not None and (folder.hashes or store.is_writable()):
+            weights = store.find_source(folder.graph, needs).needs or ()
+        else:
+            weights = needs(folder.graph)
+        folder = folder.with_weights(weights)
+        check_hashes(folder, digest)
+    except OSError as error:
+        raise ModelError(f"{folder.graph}: {error.strerror}") from error
+    except PreparationError as error:
+        raise ModelError(str(error), hint="run the same again") from error
+    return folder
+
+
+def _open_encoder(
+    folder: ModelFolder, runtime: RuntimeOptions, store: PreparedCache | None
+) -> "LocalScorer":
+    """Open a cross-encoder."""
     # The graph and the tokenizer are opened at the same time.
     opener = ThreadPoolExecutor(1, thread_name_prefix="open-graph")
     opening = opener.submit(open_network, folder, runtime, store)

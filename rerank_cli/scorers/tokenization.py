@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tokenizers
 
+from rerank_cli.atomic_files import file_stamp
 from rerank_cli.errors import ModelError
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.runtimes.tensors import AnswerTokens
@@ -29,6 +30,7 @@ class ModelTokenizer:
 
     def __init__(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
         self._path = path
+        self._stamp = _stamp_of(path)
         self._vocabulary = vocabulary
         self._reading = threading.Lock()
         if vocabulary is None:
@@ -73,6 +75,10 @@ class ModelTokenizer:
             tokenizer = tokenizers.Tokenizer.from_file(str(self._path))
         except Exception as error:  # the library has no exceptions of its own
             raise ModelError(f"{self._path}: not a tokenizer: {error}") from error
+        if _stamp_of(self._path) != self._stamp:  # its tokens may be other ones than before
+            raise ModelError(
+                f"{self._path}: changed while it was in use", hint="run the same again"
+            )
         tokenizer.no_truncation()
         tokenizer.no_padding()
         # The text "[SEP]" in a document is text, and not the special token.
@@ -111,6 +117,13 @@ class ModelTokenizer:
             types_between=types[query_end:passage],
             types_after=types[passage_end:],
         )
+
+
+def _stamp_of(path: Path) -> list[int]:
+    try:
+        return file_stamp(path)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
 
 
 class PromptTokenizer:

@@ -31,11 +31,12 @@ def test_the_shipped_model(rerank: Run, home: Path) -> None:
     model = found["model"]
     assert (model["name"], model["window"], model["length"]) == ("mini@2", 192, 512)
     assert model["scale"] == "logit"
-    graph, tokenizer = model["files"]
+    graph, tokenizer, config = model["files"]
     assert graph["path"] == str(ROOT / "models" / "mini" / "model.onnx")
     assert graph["bytes"] == (ROOT / "models" / "mini" / "model.onnx").stat().st_size
     assert len(graph["hash"]) == 16
     assert tokenizer["path"].endswith("tokenizer.json")
+    assert config["path"].endswith("config.json")
     assert model["prepared"] is True
     assert (Path(model["prepared_in"]) / "model.onnx").is_file()
     assert model["bytes_of_all_prepared"] > graph["bytes"]

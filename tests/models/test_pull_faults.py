@@ -116,7 +116,9 @@ def has_part(root: Path) -> bool:
 def test_a_pull_that_is_killed_goes_on(
     hub: Hub, served: Repository, rerank: Run, path: str
 ) -> None:
-    served = hub.add(REPOSITORY, {**served.files, GRAPH: bytes(range(256)) * 4096})
+    # A field that no graph has makes the file large.
+    large = served.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
+    served = hub.add(REPOSITORY, {**served.files, GRAPH: large})
     served.faults = {path: Fault(slow=0.002 if path == GRAPH else 5)}
     running = pulling()
     deadline = time.monotonic() + 30

@@ -137,8 +137,10 @@ def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path, rerank: Ru
     # One that is as it was written, and still of no use to this onnxruntime.
     store = PreparedCache(root)
     graph = MODELS / "xlmr" / "model.onnx"
-    store.prepare(graph, onnxruntime_graph.recipe(), lambda making: (making / "model.onnx").touch())
-    open_graph(describe(graph, "xlmr"), store, 1)
+    model = describe(graph, "xlmr")
+    recipe = onnxruntime_graph.recipe(model.length, None)
+    store.prepare(graph, recipe, lambda making: (making / "model.onnx").touch())
+    open_graph(model, store, 1)
     (note,) = store.notes
     assert "was damaged" in note
 

@@ -158,7 +158,7 @@ def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:
     folder = graph_of(["batch", 7], tmp_path, inputs=("input_ids",))
     with pytest.raises(ModelError, match="not a reranker: its output"):
         open_scorer(str(folder), runtime=OPENVINO)
-    (folder / "model.onnx").write_bytes(b"no graph")
+    (folder / "model.onnx").write_bytes(b"")
     ran = rerank("-m", str(folder), "--runtime", "openvino", "x", "-d", "x")
     assert (ran.code, ran.out) == (3, "")
     assert "cannot be opened by OpenVINO: " in ran.err

@@ -145,6 +145,9 @@ class ScorerInfo:
     estimated     whether its tokenizer is an estimate, which counts rather too many tokens
     media         the kinds of media that it scores
     languages     the codes of the languages that it reads; empty if unknown
+    unmatched_score
+                  the score of a text that has no word of the query, and of no other; None if a
+                  model has no such score
     query_tokens  counts the tokens of a query, if these are not just its own
     preferred_batch
                   the number of documents to give it at once
@@ -164,6 +167,7 @@ class ScorerInfo:
     estimated: bool = False
     media: frozenset[str] = frozenset()
     languages: Sequence[str] = ()
+    unmatched_score: float | None = None
     query_tokens: Callable[[str], int] | None = None
     preferred_batch: int = 256
     max_pending_pairs: int = 0
@@ -344,6 +348,7 @@ class Ranking(Sequence[Ranked]):
     chunks, tokens  those of all documents
     cut, dropped    the number of documents that were cut, and of tokens that were not scored
     missing         the number of documents to which a service gave no score
+    unmatched       the number of results left out, as they have no word of the query
     usage           what was spent, as a service counts it
     notes           messages for the user
     blanks          with `keep_empty`, the blank documents
@@ -366,6 +371,7 @@ class Ranking(Sequence[Ranked]):
     blanks: Sequence[Blank] = ()
     missing: int = 0
     reranked: bool = True
+    unmatched: int = 0
 
     @property
     def truncated(self) -> bool:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "rerank_cli"
 # Each group may import those before it, and its own members; none imports one that comes later.
 # A package's module that is named comes where it stands, and not with its package.
 ORDER = [
-    "errors types media machine user_files atomic_files output_files terminal progress",
+    "errors types words media machine user_files atomic_files output_files terminal progress",
     "ranking inputs render",
     "models providers runtimes",
     "scorers",

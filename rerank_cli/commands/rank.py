@@ -52,6 +52,8 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     query, inputs = read_arguments(ctx)
     inputs.check()
     selection = option_values.selection(ctx)
+    # As in grep. A least score that is given says itself what is left out.
+    selection = replace(selection, matched_only=selection.min_score is None)
     if inputs.is_single_file:
         selection = replace(selection, passages=True)
     style = _style(ctx, terminal, passages=selection.passages)
@@ -336,6 +338,8 @@ def summary(ranking: Ranking, seconds: float) -> str:
         format_count(ranking.duplicates, "duplicate"),
         f"{ranking.cut:,} cut",
     ]
+    if ranking.unmatched:
+        read.append(f"{ranking.unmatched:,} without a word of the query")
     tokens = format_count(ranking.tokens, "token")
     took = [
         format_count(ranking.chunks, "chunk"),
@@ -368,6 +372,8 @@ def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
         return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"
     if not scored:
         return f"nothing to rank: {format_count(ranking.empty, 'document')}, all blank"
+    if ranking.unmatched:
+        return f"none of {format_count(scored, 'document')} has a word of the query"
     return f"none of {format_count(scored, 'document')} reached a score of {selection.min_score:g}"
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import Stemmer
 
 from rerank_cli.errors import InputError, UsageError, require_extra
 from rerank_cli.inputs.trec import find_jsonl, read_objects, read_qrels, read_run, read_texts
 from rerank_cli.scorers import BM25
-from rerank_cli.scorers.bm25 import K1, STOP_WORDS, B
+from rerank_cli.scorers.bm25 import K1, B
 from rerank_cli.types import Document
+from rerank_cli.words import Words
 
 # For each query by its id, grades of documents by theirs; above 0 is relevant.
 Qrels = Mapping[str, Mapping[str, int]]
@@ -349,20 +349,26 @@ def retrieve_candidates(
         import bm25s
     if not collection.corpus:
         raise InputError(f"{collection.name}: the corpus is empty")
-    stemmer = Stemmer.Stemmer("english")
+    words = Words()
     documents = list(collection.corpus.values())
-
-    def terms(texts: list[str]) -> object:
-        return bm25s.tokenize(
-            texts, stopwords=sorted(STOP_WORDS), stemmer=stemmer, show_progress=False
-        )
-
+    wanted = {name: words.query_terms(query) for name, query in queries.items()}
+    singles = frozenset[str]().union(*(terms.singles for terms in wanted.values()))
+    vocabulary: dict[str, int] = {}
+    ids = [
+        [
+            vocabulary.setdefault(term, len(vocabulary))
+            for term in words.terms(f"{document.title} {document.text}", singles)
+        ]
+        for document in documents
+    ]
+    if not vocabulary:
+        return {name: [] for name in queries}
     index = bm25s.BM25(k1=K1, b=B)
-    index.index(
-        terms([f"{document.title} {document.text}" for document in documents]), show_progress=False
-    )
+    index.index((ids, vocabulary), show_progress=False)
     found, scores = index.retrieve(
-        terms(list(queries.values())), k=min(depth, len(documents)), show_progress=False
+        [list(terms.terms) for terms in wanted.values()],
+        k=min(depth, len(documents)),
+        show_progress=False,
     )
     return {
         name: [

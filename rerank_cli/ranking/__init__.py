@@ -76,12 +76,14 @@ class ChunkOptions:
 class Selection:
     """Which results of a ranking are kept, and what a result is.
 
-    n           how many results, the best ones; None for all
-    min_score   the lowest relevance score to keep
-    within      how far below the best relevance score a result may be
-    keep_empty  whether blank documents, which have no score, fill up `n`
-    passages    whether each chunk is a result of its own
-    explain     whether a result has all its chunks with their scores
+    n             how many results, the best ones; None for all
+    min_score     the lowest relevance score to keep
+    within        how far below the best relevance score a result may be
+    keep_empty    whether blank documents, which have no score, fill up `n`
+    passages      whether each chunk is a result of its own
+    explain       whether a result has all its chunks with their scores
+    matched_only  whether documents that have no word of the query are left out, if the model knows
+                  them (`ScorerInfo.unmatched_score`)
     """
 
     n: int | None = None
@@ -90,6 +92,7 @@ class Selection:
     keep_empty: bool = False
     passages: bool = False
     explain: bool = False
+    matched_only: bool = False
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""

@@ -125,8 +125,9 @@ class Reranker:
         watch        is told how far the ranking has come, in the calling thread
 
         With `n` memory does not grow with the number of documents. BM25 reads them twice, and holds
-        those of an iterator in memory. Raises `UsageError` for arguments that make no sense,
-        `QueryTooLong`, and `ScorerError` if scoring fails.
+        those of an iterator in memory; those without a word of the query have the score 0. Raises
+        `UsageError` for arguments that make no sense, `QueryTooLong`, and `ScorerError` if scoring
+        fails.
         """
         selection = Selection(n, min_score, within, keep_empty, passages, explain)
         pending = self.submit(query, documents, selection, instruction=instruction, watch=watch)

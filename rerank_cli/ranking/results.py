@@ -48,7 +48,8 @@ class RankingBuilder:
         self._aggregate = AGGREGATES[Aggregation(aggregate)]
         self._top = TopN(selection.n, selection.min_score)
         self._language = LanguageCheck(info.languages)
-        self._documents = self._empty = self._chunks = 0
+        self._unmatched_score = info.unmatched_score if selection.matched_only else None
+        self._documents = self._empty = self._chunks = self._unmatched = 0
         self._tokens = self._cut = self._dropped = 0
 
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
@@ -58,6 +59,9 @@ class RankingBuilder:
             self._top.offer_blank(Blank(self._documents, split.document))
         for place, chunks, values in _group_chunks(split, scores, passages=selection.passages):
             score, decisive = self._aggregate(values)
+            if score == self._unmatched_score:
+                self._unmatched += 1
+                continue
             relevance_score = relevance(score, scale)
             if self._top.wants(score, relevance_score):
                 self._top.offer(
@@ -104,6 +108,7 @@ class RankingBuilder:
             notes=tuple(dict.fromkeys((*self._plan.notes, *self.notes, *language))),
             blanks=self._top.blanks(len(results)),
             missing=self.missing,
+            unmatched=self._unmatched,
         )
 
 

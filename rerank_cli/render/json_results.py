@@ -57,6 +57,7 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
             "truncated": ranking.cut,
             "dropped_tokens": ranking.dropped,
             **({"missing": ranking.missing} if ranking.missing else {}),
+            **({"unmatched": ranking.unmatched} if ranking.unmatched else {}),
         },
         "usage": dict(ranking.usage),
     }

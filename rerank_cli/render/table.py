@@ -6,8 +6,8 @@ The table fits the terminal's width.
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
-import Stemmer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +16,7 @@ from rich.text import Text
 from rerank_cli.render import Style, document_place, format_place
 from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Ranked, Ranking, ScoredChunk
+from rerank_cli.words import Words, cut, normalise, token_pattern
 
 GAP_CELLS = 2
 _BAR_CELLS = 8
@@ -33,7 +34,6 @@ _RIGHT_TO_LEFT = re.compile(
 )
 _DIRECTION_MARK = "\N{LEFT-TO-RIGHT MARK}"
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
-_WORD = re.compile(r"\w+")
 # Words that are frequent in queries and say nothing about their subject.
 _COMMON_WORDS = frozenset(
     re.findall(
@@ -258,20 +258,28 @@ def _max_cells(line: str) -> int:
 
 
 class QueryWords:
-    """The words of a query that are worth marking: all of them if it has only common words."""
+    """The words of a query that are worth marking: all of them if it has only common words.
+
+    In scripts without blanks that is any two neighbouring characters of the query, or one that is
+    alone in it.
+    """
 
     def __init__(self, query: str) -> None:
-        self._stemmer = Stemmer.Stemmer("english")
-        words = {word.casefold() for word in _WORD.findall(query)}
-        self._stems = {self._stem(word) for word in words - _COMMON_WORDS or words}
+        self._words = Words()
+        words, runs = cut(normalise(query))
+        self._stems = {self._words.stem(word) for word in {*words} - _COMMON_WORDS or words}
+        self._bigrams = {first + second for run in runs for first, second in pairwise(run)}
+        self._singles = {run[0] for run in runs if len(run) == 1}
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The half-open spans of characters where the query's words are."""
-        return [
-            match.span()
-            for match in _WORD.finditer(text)
-            if self._stem(match.group()) in self._stems
-        ]
-
-    def _stem(self, word: str) -> str:
-        return str(self._stemmer.stemWord(word.casefold()))
+        spans = []
+        before, before_start, before_end = "", 0, 0  # the token before
+        for match in token_pattern(text).finditer(text):
+            token, (start, end) = normalise(match.group()), match.span()
+            if before_end == start and before + token in self._bigrams:
+                spans.append((before_start, end))
+            elif token in self._singles or self._words.stem(token) in self._stems:
+                spans.append((start, end))
+            before, before_start, before_end = token, start, end
+        return spans

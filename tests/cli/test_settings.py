@@ -39,7 +39,9 @@ def test_flags_beat_the_environment_which_beats_the_file(
     rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def count(*options: str) -> int:
-        return len(rerank("x", "-m", "bm25", *options, stdin=LINES).out.splitlines())
+        return len(
+            rerank("cats", "-m", "bm25", "--min-score", "0", *options, stdin=LINES).out.splitlines()
+        )
 
     assert count() == 3
     (home / "config.toml").write_text("top-n = 1\n")
@@ -55,7 +57,7 @@ def test_every_kind_of_setting_is_read_from_both(
     rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = ("word " * 400).encode()
-    cut = ("x", "-m", "bm25", "--chunk-tokens", "20", "--max-chunks", "1")
+    cut = ("word", "-m", "bm25", "--chunk-tokens", "20", "--max-chunks", "1")
     assert rerank(*cut, stdin=long).code == 0
     for value, code in [("1", 4), ("TRUE", 4), ("yes", 4), ("0", 0), ("false", 0), ("no", 0)]:
         monkeypatch.setenv("RERANK_STRICT", value)
@@ -138,9 +140,9 @@ def test_a_bad_variable_is_named(
 
 def test_a_byte_order_mark_and_an_empty_file(rerank: Run, home: Path) -> None:
     (home / "config.toml").write_bytes(b"\xef\xbb\xbftop-n = 1\r\n")
-    assert rerank("x", "-m", "bm25", stdin=LINES).out == "cats purr\n"
+    assert rerank("cats", "-m", "bm25", stdin=LINES).out == "cats purr\n"
     (home / "config.toml").write_bytes(b"")
-    assert rerank("x", "-m", "bm25", stdin=LINES).code == 0
+    assert rerank("cats", "-m", "bm25", stdin=LINES).code == 0
 
 
 def test_a_file_that_cannot_be_read(rerank: Run, home: Path) -> None:

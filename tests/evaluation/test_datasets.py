@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("ir_measures", reason="needs the extra eval")
 
+from rerank_cli import Document, open_scorer, rank
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation import datasets
 from rerank_cli.evaluation.datasets import Collection, task_of
@@ -74,6 +75,36 @@ def test_a_beir_folder_is_read_and_bm25_finds_candidates(tmp_path: Path) -> None
     assert [note for note in task.notes if "no judgements" in note] == [
         "1 queries have no judgements: they are left out"
     ]
+
+
+def test_candidates_have_the_scores_of_bm25_in_every_script() -> None:
+    texts = [
+        "東京都の天気予報", "新しい車", "黒猫と猫", "วิธีขอคืนเงิน", "get a refund", "환불을 받다",
+    ]  # fmt: skip
+    queries = {
+        "a": "天気予報 refunds",
+        "b": "猫",
+        "c": "คืนเงิน",
+        "d": "환불",
+        "e": "zebra",
+        "f": "?",
+    }
+    corpus = {str(place): Document(text, id=str(place)) for place, text in enumerate(texts)}
+    collection = Collection("many", queries, {}, corpus)
+    found = datasets.retrieve_candidates(collection, queries, 10)
+    for name, query in queries.items():
+        if query == "猫":  # for which characters that are alone count as terms too
+            assert [each.id for each in found[name]] == ["2"]
+            continue
+        ranking = rank(query, texts, open_scorer("bm25"))
+        expected = {str(result.index): result.raw_score for result in ranking if result.raw_score}
+        assert {each.id: each.score for each in found[name]} == pytest.approx(expected, rel=0.1)
+        assert [each.id for each in found[name]] == list(expected)
+
+
+def test_a_corpus_without_any_word_has_no_candidates() -> None:
+    collection = Collection("none", {"q": "fox"}, {}, {"a": Document("?!", id="a")})
+    assert datasets.retrieve_candidates(collection, {"q": "fox"}, 10) == {"q": []}
 
 
 def test_what_is_amiss_is_said(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_when_there_is_colour(
     monkeypatch.setenv("TERM", "xterm-256color")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    ran = rerank("x", "-d", "a b", "-m", "bm25", *arguments, terminal=80)
+    ran = rerank("fox", "-d", "a fox", "-m", "bm25", *arguments, terminal=80)
     assert ("\x1b[" in ran.out) is colored
 
 

@@ -10,14 +10,15 @@ from bm25s.stopwords import STOPWORDS_EN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli import Document, open_scorer, rank
-from rerank_cli.scorers.bm25 import STOP_WORDS, BM25Scorer
+from rerank_cli import Document, Reranker, Selection, open_scorer, rank
+from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Pair
+from rerank_cli.words import STOP_WORDS, Words
 
 words = st.sampled_from(
     ["cat", "cats", "Cats'", "running", "runs", "the", "a", "x", "I",
      "of", "naïve", "naive", "42", "7", "_id_", "don't", "state-of-the-art", "Straße",
-     "İstanbul", "日本語", "日本", "généralement", "general", "generally", "generous", "skies",
+     "généralement", "general", "generally", "generous", "skies",
      "dying", "news"]
 )  # fmt: skip
 texts = st.lists(words, min_size=1, max_size=12).map(" ".join)
@@ -47,7 +48,56 @@ def test_words_are_stemmed() -> None:
     assert ranking[0].raw_score > 0
 
 
-@pytest.mark.parametrize("query", ["zebra", "the", "?!"])
+def test_a_query_of_stop_words_and_letters_looks_for_them() -> None:
+    documents = ["vitamin c", "vitamin d", "to be or not to be", "cats"]
+    for query, expected in [("c", 0), ("to be", 2), ("C?", 0)]:
+        ranking = rank(query, documents, BM25Scorer())
+        assert [result.index for result in ranking if result.raw_score > 0] == [expected]
+    assert rank("vitamin c", documents, BM25Scorer())[0].raw_score == pytest.approx(
+        rank("vitamin", documents, BM25Scorer())[0].raw_score
+    )
+
+
+# Of each script a text with the words, one without, and a query of two words that it has.
+SCRIPTS = {
+    "Chinese": ("我們在北京大學讀書", "今天的天氣很好", "北京大學"),
+    "Japanese": ("東京都の天気予報を見る", "新しい車を買った", "天気予報"),
+    "narrow katakana": ("新しいﾊﾟｿｺﾝを買う", "天気予報を見る", "パソコン"),
+    "Korean": ("환불을 받으려면 어떻게 하나요", "오늘 날씨가 좋다", "환불"),
+    "Thai": ("วิธีขอคืนเงินสำหรับสินค้า", "วันนี้อากาศดีมาก", "คืนเงิน"),
+    "Lao": ("ວິທີຂໍເງິນຄືນ", "ມື້ນີ້ອາກາດດີ", "ເງິນຄືນ"),
+    "Khmer": ("របៀបសុំប្រាក់វិញ", "ថ្ងៃនេះអាកាសធាតុល្អ", "ប្រាក់"),
+    "Burmese": ("ငွေပြန်အမ်းနည်း", "ဒီနေ့ရာသီဥတုကောင်း", "ငွေပြန်"),
+    "Tibetan": ("དངུལ་ཕྱིར་སློག་བྱེད་ཐབས", "དེ་རིང་གནམ་གཤིས་ཡག་པོ", "དངུལ་ཕྱིར"),
+    "Hindi": ("पैसे वापस कैसे मिलेंगे", "आज मौसम अच्छा है", "वापस पैसे"),
+    "Arabic": ("كيف أسترد المال", "الطقس جميل اليوم", "المَال"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_words_are_found_in_every_script(script: str) -> None:
+    found, other, query = SCRIPTS[script]
+    ranking = rank(query, [other, found], BM25Scorer())
+    assert [result.index for result in ranking] == [1, 0]
+    assert ranking[0].raw_score > ranking[1].raw_score == 0.0
+
+
+def test_a_character_alone_is_found_in_every_run() -> None:
+    ranking = rank("猫", ["黒猫がいる", "犬がいる", "猫", "猫と猫"], BM25Scorer())
+    assert sorted(result.index for result in ranking if result.raw_score) == [0, 2, 3]
+    both = rank("猫 写真", ["犬の写真", "黒猫の写真", "黒猫"], BM25Scorer())
+    assert both[0].index == 1
+    assert all(result.raw_score > 0 for result in both)
+
+
+def test_passages_of_scripts_without_blanks_have_their_size() -> None:
+    text = "これは文書です。" * 100
+    ranking = rank("文書", [text], BM25Scorer(), chunk_tokens=100)
+    assert ranking[0].tokens == 700
+    assert ranking[0].chunks >= 7
+
+
+@pytest.mark.parametrize("query", ["zebra", "?!"])
 def test_no_word_in_common_scores_nothing_and_keeps_the_order(query: str) -> None:
     ranking = rank(query, ["cats purr", "dogs bark"], open_scorer("bm25"))
     assert [(result.index, result.raw_score) for result in ranking] == [(0, 0.0), (1, 0.0)]
@@ -78,8 +128,9 @@ def scores_of_bm25s(query: str, collection: list[str]) -> list[float]:
 
 @given(texts, st.lists(texts, min_size=1, max_size=12))
 def test_scores_are_those_of_bm25s(query: str, collection: list[str]) -> None:
-    if not any(BM25Scorer()._stems.stem(text) for text in collection):
-        return  # of which bm25s makes no index
+    words = Words()
+    if not any(map(words.terms, collection)) or not words.terms(query):
+        return  # bm25s makes no index of the one, and finds nothing for the other
     ranking = rank(query, collection, BM25Scorer())
     found = [result.raw_score for result in sorted(ranking, key=lambda result: result.index)]
     assert found == pytest.approx(scores_of_bm25s(query, collection), abs=1e-4)
@@ -112,5 +163,16 @@ def test_a_title_is_part_of_what_is_scored() -> None:
 def test_more_words_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [f"word{number} cats" for number in range(50)] + ["cats cats"]
     expected = [result.index for result in rank("cats word7", documents, BM25Scorer())]
-    monkeypatch.setattr("rerank_cli.scorers.bm25._MAX_STEMS", 3)
+    monkeypatch.setattr("rerank_cli.words._MAX_STEMS", 3)
     assert [r.index for r in rank("cats word7", documents, BM25Scorer())] == expected
+
+
+def test_texts_without_a_word_of_the_query_stay_unless_a_selection_leaves_them_out() -> None:
+    texts = ["cats purr", "dogs bark", "", "the dogs"]
+    with Reranker("bm25") as reranker:
+        every = reranker.rank("cats", texts, n=3)
+        assert [result.raw_score > 0 for result in every] == [True, False, False]
+        assert every.unmatched == 0
+        matched = reranker.submit("cats", texts, Selection(matched_only=True)).result()
+    assert [result.index for result in matched] == [0]
+    assert (matched.documents, matched.empty, matched.unmatched) == (4, 1, 2)

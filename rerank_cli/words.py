@@ -1,0 +1,215 @@
+"""Cuts text into the words by which BM25 compares texts, and by which a table marks them.
+
+    text ─ normalise ─ words, and runs of scripts without blanks ─ stems and bigrams ─ terms
+
+Words are letters, digits and their marks. Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese
+have no blanks between words, or no words between blanks: there every two neighbouring characters
+are a term, as in Lucene's CJKBigramFilter. The stemmer and the stop words are English.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from operator import add
+from typing import NamedTuple
+
+import Stemmer
+
+# Lucene's English stop words, which bm25s uses too.
+STOP_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be but by for if in into is it no not of on or such that the their "
+        "then there these they this to was will with",
+    )
+)
+_MAX_STEMS = 200_000  # words whose stems are cached
+_NO_STEM = ""  # of a stop word, and of a word of one character
+
+# Ranges of characters, written as in a regular expression.
+_LATIN = "\0-\u036f\u1e00-\u1eff\u2c60-\u2c7f\ua720-\ua7ff"
+# Unicode's default-ignorable characters.
+_INVISIBLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff"
+)
+# Vowel points of Hebrew, Arabic and Syriac, and the stroke that lengthens Arabic letters.
+_LEFT_OUT_BY_WRITERS = (
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
+    "\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0730-\u074a"
+)
+# Han, kana, Bopomofo, Hangul with its parts, Yi; and beyond the first plane Tangut, kana and Han.
+_EAST_ASIAN = (
+    "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u3096\u309d-\u309f\u30a1-\u30fa"
+    "\u30fc-\u30ff\u3105-\u312f\u3131-\u318e\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua000-\ua48c\uf900-\ufaff\uff66-\uff9d\uffa1-\uffdc\u1100-\u11ff\ua960-\ua97c\uac00-\ud7fb"
+    "\U00017000-\U00018cff\U0001aff0-\U0001b2ff\U00020000-\U0003ffff"
+)
+# Thai and Lao, Burmese, Khmer, Tai Le and New Tai Lue, Tai Tham, Balinese, Javanese, and more
+# Burmese with Tai Viet. They have digits and marks besides.
+_SOUTH_EAST_ASIAN_BLOCKS = (
+    range(0xE00, 0xF00), range(0x1000, 0x10A0), range(0x1780, 0x1800), range(0x1950, 0x19E0),
+    range(0x1A20, 0x1AB0), range(0x1B00, 0x1B80), range(0xA980, 0xAA00), range(0xAA60, 0xAAE0),
+)  # fmt: skip
+# What belongs to the character before it, beside Unicode's marks: what does not show, vowels and
+# final consonants of Hangul that is not composed, and the sound marks of narrow katakana.
+_MARKS = f"{_INVISIBLE}\u1160-\u11ff\ud7b0-\ud7fb\uff9e\uff9f"
+# Those of Unicode's first plane. With others a set of characters would be no table to look up in,
+# and patterns many times slower.
+_BLOCKS_WITH_MARKS = (range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xFB00, 0xFFFF))
+
+# Blocks that have marks or scripts without blanks. The words of other texts are plain ones.
+_SPECIAL = re.compile(
+    "[\xad\u0300-\u036f\u0483-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20d0-\u20ff\u2ce0-\u2dff"
+    "\u3000-\ud7ff\uf900-\ufdff\ufe20-\uffdc\U00017000-\U0001b2ff\U00020000-\U000e0fff]"
+)
+# Text with no other characters than these needs no normalising, and its words are plain.
+_PLAIN = re.compile(
+    "[\0-\x7f\xa0\xa9\xab\xae\xb0\xb7\xbb\xc0-\u012f\u2013\u2014\u2018\u2019\u201c\u201d\u2022"
+    "\u2026\u20ac]*"
+)
+# These would become letters and digits of the word that they follow: Foo™ and 2½.
+_NO_PART_OF_WORDS = re.compile("[\u2120\u2122\xbc-\xbe\u2150-\u215f\u2189]")
+_IGNORED = re.compile(f"[{_INVISIBLE}{_LEFT_OUT_BY_WRITERS}]")
+_WORD = re.compile(r"\w+")
+_TERM = re.compile(r"\b\w\w+\b")  # two characters or more, as in bm25s and scikit-learn
+_LATIN_WORD = re.compile(f"[{_LATIN}]*")
+
+
+def normalise(text: str) -> str:
+    """A text in the one form that all its spellings have.
+
+    That is NFKC with case folded and without what does not show: composed and decomposed, narrow
+    and wide, upper and lower case are the same, and so are ligatures and their letters. Accents
+    stay, as they part words: schon and schön.
+    """
+    if text.isascii():
+        return text.lower()
+    if _PLAIN.fullmatch(text):
+        return text.casefold()
+    text = _NO_PART_OF_WORDS.sub(" ", text)
+    text = unicodedata.normalize("NFKC", text).casefold().replace("i\u0307", "i")  # of İ
+    return unicodedata.normalize("NFKC", _IGNORED.sub("", text))
+
+
+class QueryTerms(NamedTuple):
+    """The terms of a query, in order, and those of them that texts have only if they are wanted."""
+
+    terms: Sequence[str]
+    singles: frozenset[str]
+
+
+class Words(dict[str, str]):
+    """Cuts texts into terms. A cache of the stems of words; that of a stop word is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stemmer = Stemmer.Stemmer("english")
+
+    def terms(self, text: str, singles: frozenset[str] = frozenset()) -> list[str]:
+        """The terms of a text: stems of words, and bigrams of runs. Runs come last.
+
+        Leaves out stop words and words of one character, but not `singles`. A character that is
+        one of these is a term wherever it is in a run, beside the bigrams.
+        """
+        text = normalise(text)
+        if singles or not (text.isascii() or _SPECIAL.search(text) is None):
+            return self._terms_of(*cut(text), singles)
+        return list(filter(None, [self[word] for word in _TERM.findall(text)]))
+
+    def query_terms(self, query: str) -> QueryTerms:
+        """The terms of a query. A character that is alone in it counts in any run of a text.
+
+        A query of nothing but stop words and single letters has these as its terms.
+        """
+        words, runs = cut(normalise(query))
+        singles = frozenset(run[0] for run in runs if len(run) == 1)
+        terms = self._terms_of(words, runs, singles)
+        return QueryTerms(terms, singles) if terms else QueryTerms(words, frozenset(words))
+
+    def _terms_of(
+        self, words: Sequence[str], runs: Sequence[Sequence[str]], singles: frozenset[str]
+    ) -> list[str]:
+        terms = [word if word in singles else self[word] for word in words]
+        for run in runs:
+            if len(run) == 1:
+                terms.append(run[0])
+                continue
+            terms += map(add, run, run[1:])
+            if singles:
+                terms += filter(singles.__contains__, run)
+        return list(filter(None, terms))
+
+    def __missing__(self, word: str) -> str:
+        if len(self) >= _MAX_STEMS:
+            self.clear()
+        is_left_out = len(word) == 1 or word in STOP_WORDS
+        stem = self[word] = _NO_STEM if is_left_out else self.stem(word)
+        return stem
+
+    def stem(self, word: str) -> str:
+        """The English stem of a word in Latin script; another word as it is."""
+        return str(self._stemmer.stemWord(word)) if _LATIN_WORD.fullmatch(word) else word
+
+
+def token_pattern(text: str) -> re.Pattern[str]:
+    """What finds the tokens of a text as it stands: each word, and each character of a run."""
+    return _WORD if text.isascii() or not _SPECIAL.search(text) else _patterns().token
+
+
+def cut(text: str) -> tuple[list[str], list[Sequence[str]]]:
+    """The words of a normalised text, and the characters of each of its runs."""
+    if not _SPECIAL.search(text):
+        return _WORD.findall(text), []
+    patterns = _patterns()
+    runs = patterns.run.findall(text)
+    return patterns.word.findall(text), [
+        patterns.character.findall(run) if patterns.mark.search(run) else run for run in runs
+    ]
+
+
+class _Patterns(NamedTuple):
+    """Patterns of normalised text; a text as it stands has `token` and `run` too.
+
+    mark       a mark
+    word       a word: letters and digits of scripts with blanks, and their marks
+    run        neighbouring characters of scripts without blanks
+    character  one of these, and its marks
+    token      a word or a character
+    """
+
+    mark: re.Pattern[str]
+    word: re.Pattern[str]
+    run: re.Pattern[str]
+    character: re.Pattern[str]
+    token: re.Pattern[str]
+
+
+@cache
+def _patterns() -> _Patterns:
+    """Made when a text first needs them, as that takes some milliseconds."""
+    marks = _MARKS + _ranges(_BLOCKS_WITH_MARKS, "M")
+    unspaced = _EAST_ASIAN + _ranges(_SOUTH_EAST_ASIAN_BLOCKS, "L")
+    word = rf"[^\W{unspaced}]+(?:[{marks}]+[^\W{unspaced}]*)*"
+    character = f"[{unspaced}][{marks}]*"
+    return _Patterns(
+        mark=re.compile(f"[{marks}]"),
+        word=re.compile(word),
+        run=re.compile(f"[{unspaced}][{unspaced}{marks}]*"),
+        character=re.compile(character),
+        token=re.compile(f"{word}|{character}"),
+    )
+
+
+def _ranges(blocks: Sequence[range], category: str) -> str:
+    """The characters of some blocks that have a category, written as in a regular expression."""
+    ranges: list[list[int]] = []
+    for code in chain.from_iterable(blocks):
+        if unicodedata.category(chr(code))[0] == category:
+            if ranges and ranges[-1][1] == code - 1:
+                ranges[-1][1] = code
+            else:
+                ranges.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)

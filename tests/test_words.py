@@ -1,0 +1,128 @@
+"""Words: one form for all spellings, and terms in every script."""
+# ruff: noqa: RUF001 - letters that look like others are what this is about
+
+import re
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.render.table import QueryWords
+from rerank_cli.words import Words, cut, normalise, token_pattern
+
+WORDS = Words()
+# Letters of many scripts, marks, what does not show, symbols, emoji, lone surrogates.
+letters = st.sampled_from(
+    list("aZéßİıſ١٢0 9_-.'’½²™ﬁΣςя") + list("日本語々〇ー・ｶﾞカガがﾟ漢𠮷한ㅏ한")
+    + list("ภาษาไทยที่น้ำລາວខ្មែរမြန်བཀྲ་हिन्दीमُحמֵ")
+    + list("\u200b\u200d\xad\ufe0f\ufeff\u0301\u3099\U000e0100")
+    + list("🎉👩‍👩‍👧🇩🇪\ud800\udfff\0\n")
+)  # fmt: skip
+texts = st.text(letters, max_size=30) | st.text(max_size=30)
+
+
+@given(texts)
+def test_composed_and_decomposed_text_is_the_same(text: str) -> None:
+    expected = WORDS.terms(text)
+    for form in ("NFC", "NFD"):
+        assert WORDS.terms(unicodedata.normalize(form, text)) == expected
+        assert WORDS.query_terms(unicodedata.normalize(form, text)) == WORDS.query_terms(text)
+
+
+@given(texts)
+def test_normalised_text_stays_as_it_is(text: str) -> None:
+    assert WORDS.terms(normalise(text)) == WORDS.terms(text)
+
+
+@given(texts)
+def test_a_text_has_each_term_of_itself(text: str) -> None:
+    terms, singles = WORDS.query_terms(text)
+    assert not set(terms) - set(WORDS.terms(f"{text} and more", singles))
+    assert all(terms)
+
+
+@given(st.lists(texts, max_size=4))
+def test_texts_that_are_joined_have_the_terms_of_each(parts: list[str]) -> None:
+    joined = WORDS.terms("\n".join(parts))
+    assert sorted(joined) == sorted(term for part in parts for term in WORDS.terms(part))
+
+
+@given(texts)
+def test_tokens_are_in_order_and_none_is_empty(text: str) -> None:
+    end = 0
+    for match in token_pattern(text).finditer(text):
+        assert end <= match.start() < match.end()
+        end = match.end()
+
+
+@given(st.text(st.characters(max_codepoint=0x24F), max_size=40))
+def test_latin_words_are_cut_as_before(text: str) -> None:
+    """As bm25s does, but for what is another spelling."""
+    lower = text.lower()
+    if lower == unicodedata.normalize("NFKC", lower).casefold() and "\xad" not in lower:
+        assert cut(normalise(text)) == (re.findall(r"\w+", lower), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("東京の天気", ["東京", "京の", "の天", "天気"]),
+        ("ｶﾞﾗｽ ガラス", ["ガラ", "ラス"] * 2),
+        ("２０１９年のＷｉＦｉ", ["2019", "wifi", "年の"]),
+        ("한국어 문장", ["한국", "국어", "문장"]),
+        ("ที่นี่", ["ที่นี่"]),
+        ("สวัส\u200bดี", ["สวั", "วัส", "สดี"]),
+        ("कि़ताब हिन्दी", ["कि़ताब", "हिन्दी"]),
+        ("བཀྲ་ཤིས", ["བཀྲ", "ཤིས"]),
+        ("مُحَمَّد محمـد", ["محمد"] * 2),
+        ("שָׁלוֹם שלום", ["שלום"] * 2),
+        ("می\u200cخواهم", ["میخواهم"]),
+        ("STRASSE Straße İZMİR izmir", ["strass"] * 2 + ["izmir"] * 2),
+        ("ΣΊΣΥΦΟΣ σίσυφος", ["σίσυφοσ"] * 2),
+        ("infor\xadmation ﬁnding Foo™ 2½", ["inform", "find", "foo"]),
+        ("CO₂ m² 𝐛𝐨𝐥𝐝 ⼀二", ["co2", "m2", "bold", "一二"]),
+        ("café cafe\u0301", ["café"] * 2),
+        ("running бегущие", ["run", "бегущие"]),
+        ("🎉 👩‍👩‍👧 x", []),
+        ("日🎉本", ["日", "本"]),
+    ],
+)  # fmt: skip
+def test_terms(text: str, terms: list[str]) -> None:
+    assert WORDS.terms(text) == terms
+
+
+def test_every_letter_with_its_marks_is_one_word() -> None:
+    """Whatever marks a newer Unicode adds: those of the first plane never part a word."""
+    marks = [
+        chr(code)
+        for code in range(0x300, 0x10000)
+        if unicodedata.category(chr(code)).startswith("M")
+    ]
+    for mark in marks:
+        if normalise(mark):  # others are left out
+            assert len(WORDS.terms(f"до{mark}м")) == 1, hex(ord(mark))
+
+
+def test_words_of_the_query_are_marked_in_every_script() -> None:
+    def marked(query: str, text: str) -> list[str]:
+        return [text[start:end] for start, end in QueryWords(query).spans(text)]
+
+    assert marked("天気予報", "東京の天気 予報") == ["天気", "予報"]
+    assert marked("ガラス", "ｶﾞﾗｽを") == ["ｶﾞﾗ", "ﾗｽ"]
+    assert marked("猫", "黒猫と猫") == ["猫", "猫"]
+    assert marked("हिन्दी", "यह हिन्दी है") == ["हिन्दी"]
+    assert marked("information", "infor\xadmations") == ["infor\xadmations"]
+
+
+def test_plain_text_makes_no_tables() -> None:
+    """Which take some milliseconds, and the words of most texts need none."""
+    import subprocess
+
+    code = (
+        "from rerank_cli import words\n"
+        "words.Words().terms('naïve “façade” → Ελλάδα Москва 🎉 № 5')\n"
+        "assert not words._patterns.cache_info().currsize"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,7 @@ from rerank_cli.cli import option_values
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.file_types import IMAGE_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
@@ -256,7 +256,7 @@ def _watch_laps(inner: Watch | None) -> Watch:
 def _exit_code(ranking: Ranking, inputs: Inputs, *, strict: bool) -> ExitCode:
     if inputs.report.problems or (inputs.report.unreadable and not ranking.documents):
         return ExitCode.USAGE
-    if strict and ranking.truncated:
+    if strict and (ranking.truncated or inputs.report.in_doubt):
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
 
@@ -266,7 +266,7 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
     report = inputs.report
     for path in report.binary[:_NAMED_FILES]:
         name = "standard input" if path == "-" else path
-        terminal.warn(f"{name}: binary, not text: left out", hint=_binary_hint(inputs))
+        terminal.warn(f"{name}: binary, not text: left out", hint=_binary_hint(path))
     _warn_of_more(len(report.binary), "binary", terminal)
     for extra, formats in formats_by_extra().items():
         if count := report.skipped[NEEDS_EXTRA[extra]]:
@@ -279,17 +279,22 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
     for problem in report.problems[:_NAMED_FILES]:
         terminal.warn(str(problem), problem.hint)
     _warn_of_more(len(report.problems), "that could not be read", terminal)
+    for fault in report.faults[:_NAMED_FILES]:
+        terminal.warn(str(fault), fault.hint)
+    _warn_of_more(len(report.faults), "with such faults", terminal)
     if report.undecodable:
         documents = format_count(report.undecodable, "document")
         terminal.warn(f"{documents} had bytes that are not text in the input's encoding")
 
 
-def _binary_hint(inputs: Inputs) -> str | None:
-    if STDIN not in inputs.report.binary:
+def _binary_hint(path: str) -> str | None:
+    if suffix_of(path) in IMAGE_SUFFIXES:
         return None
+    if path != STDIN:
+        return "-a reads it as text"
     binary = [format_ for format_, converter in CONVERTERS.items() if converter.is_binary]
     formats = _joined(binary, "or")
-    return f"-0 reads lines that end with NUL; --input-format {formats} such a file"
+    return f"-0 reads lines that end with NUL, -a any text; --input-format {formats} such a file"
 
 
 def _joined(names: Sequence[str], word: str) -> str:
@@ -352,6 +357,8 @@ def _say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
     """Say for --verbose what the input took, and what there was that is not in it."""
     if skipped := left_out(inputs):
         terminal.say(f"left out of folders and lists: {skipped}")
+    if faults := sum(fault.count for fault in inputs.report.faults):
+        terminal.say(f"{format_count(faults, 'row')} did not fit the header")
     if inputs.copied_bytes:
         size = format_size(inputs.copied_bytes)
         terminal.say(f"{size} copied to disk, to be gone through twice")

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +22,7 @@ from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
-from rerank_cli.inputs.text import DocumentTooLarge
+from rerank_cli.inputs.text import DocumentTooLarge, Fault
 from rerank_cli.media import HEAD_BYTES, is_image
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
@@ -39,6 +39,7 @@ class InputReport:
     skipped      the number of files of folders and lists that were left out, by reason
     problems     the errors of files of folders and lists that could not be read
     undecodable  the number of documents with undecodable bytes; `raw` has these unchanged
+    faults       what was wrong with records that were read all the same
     binary       the sources that the user named and that are not text
     envelopes    the envelopes of the sources, as a set in the order of the input
     """
@@ -46,8 +47,22 @@ class InputReport:
     skipped: Counter[str] = field(default_factory=Counter)
     problems: list[InputError] = field(default_factory=list)
     undecodable: int = 0
+    faults: list[Fault] = field(default_factory=list)
     binary: list[str] = field(default_factory=list)
     envelopes: dict[Envelope, None] = field(default_factory=dict)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the text of some records may be wrong."""
+        return any(fault.is_doubt for fault in self.faults)
+
+    def add_faults(self, faults: Iterable[Fault]) -> None:
+        """Add the faults of a source; those that were left out are problems."""
+        for fault in faults:
+            if fault.is_lost:
+                self.problems.append(InputError(str(fault), hint=fault.hint))
+            else:
+                self.faults.append(fault)
 
     @property
     def unreadable(self) -> bool:
@@ -114,10 +129,15 @@ class Inputs:
     def _envelope_of(self, path: str) -> Envelope:
         if not self.options.is_table(path):
             return Envelope()
-        with self._open(path) as stream:
-            source = SourceReader(path, self.options, stream, stream=False)
-            next(source.documents(), None)
-            return source.envelope
+        try:
+            with self._open(path) as stream:
+                source = SourceReader(path, self.options, stream, stream=False)
+                # Reading all of it will say what is wrong.
+                with suppress(BinarySource, DocumentTooLarge):
+                    next(source.documents(), None)
+                return source.envelope
+        except OSError as error:
+            raise read_error(path, error) from error
 
     @property
     def share(self) -> float | None:
@@ -173,6 +193,7 @@ class Inputs:
                 self.report.undecodable += source.undecodable
                 if source.binary_files:
                     self.report.skipped[BINARY] += source.binary_files
+                self.report.add_faults(source.faults.values())
                 if source.is_text:
                     self.report.envelopes[source.envelope] = None
 

@@ -1,6 +1,7 @@
-"""Records: reads them from JSON, JSONL, CSV and TSV, and makes documents of them.
+"""Records: reads them from JSON and JSONL, and makes documents of them and of rows of tables.
 
     RECORD_READERS   the reader of each format; a new format needs a row here
+    parse_json       JSON that somebody else wrote to a value
     make_document    a record to a document: which fields hold its text, id, title or media
 
 A record is a JSON value or the row of a table. Media are not opened here.
@@ -11,14 +12,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
-from typing import Any, BinaryIO, NamedTuple, get_args
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, NamedTuple, get_args
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.text import Block, Decoder, line_blocks, read_lines
+from rerank_cli.inputs.text import Block, TextSource
 from rerank_cli.media import MediaKind, find_media, media_label, with_article
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
@@ -30,15 +30,17 @@ TITLE_FIELD = "title"
 # A record without text is an image or a video if it has a field of that name.
 MEDIA_FIELDS: Sequence[MediaKind] = get_args(MediaKind)
 _READ_CHARACTERS = 1 << 16
-_SPACE = re.compile(r"[ \t\n\r]*")
+_SPACE = re.compile(r"[ \t\n\r\ufeff]*")
 # Matches only where white space begins, so that a long run of it is searched once.
 _LINE_BREAK = re.compile(r"(?<![ \t])[ \t]*[\r\n]\s*")
 # An error this close to the end of the text may come from a value that is not read whole.
 _NEAR_END_CHARACTERS = 32
-# Ends a field whose quotation mark is never closed.
-_MAX_FIELD_CHARACTERS = 1 << 26
-# Delimiters of tables without commas: spreadsheets use them where a comma is the decimal sign.
-_OTHER_DELIMITERS = ";\t|"
+_SHOWN_NAMES_CHARACTERS = 200  # of a record's fields in a message
+# What Python writes JSON with needs a frame for each level.
+_MAX_LEVELS = 256
+# An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
+_MAX_CONTAINERS = 1_000_000
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
 
@@ -186,7 +188,8 @@ def _field_value(record: dict[str, Any], name: str, where: str) -> Any:
 
 
 def _field_names(record: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, record)) or "none"
+    names = encodable(", ".join(map(str, islice(record, _SHOWN_NAMES_CHARACTERS)))) or "none"
+    return names if len(names) <= _SHOWN_NAMES_CHARACTERS else f"{names[:_SHOWN_NAMES_CHARACTERS]}…"
 
 
 def _constant_as_none(_constant: str) -> None:
@@ -199,60 +202,107 @@ def _finite_number(digits: str) -> float | None:
 
 
 JSON_DECODER = json.JSONDecoder(parse_constant=_constant_as_none, parse_float=_finite_number)
+# Takes control characters in strings.
+_LENIENT_DECODER = json.JSONDecoder(
+    parse_constant=_constant_as_none, parse_float=_finite_number, strict=False
+)
 
 
-def _parse_json(text: str, where: str) -> Any:
-    """Parse a JSON value; raises `InputError` with its place."""
+def parse_json(text: str, *, controls: bool = False) -> Any:
+    """Parse JSON; with `controls`, its strings may have control characters.
+
+    Raises `ValueError` for what is not JSON, and for a value with more levels or lists than a
+    record may have.
+    """
+    check_containers(text)
     try:
-        return JSON_DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        raise _json_error(where, error) from error
+        value = (_LENIENT_DECODER if controls else JSON_DECODER).decode(text)
+    except RecursionError:
+        raise _deep_error() from None
+    _check_levels(value, text)
+    return value
 
 
-def _json_error(where: str, error: Exception) -> InputError:
+def without_joints(text: str) -> str:
+    """A line of JSON without what stands between parts that were joined.
+
+    That is a byte-order mark before it, if files were joined, or a comma behind it, if it was in an
+    array.
+    """
+    return text.removeprefix("\ufeff").rstrip().removesuffix(",")
+
+
+def check_containers(text: str) -> None:
+    """Raise `ValueError` for JSON with so many lists and objects that they fill the memory."""
+    if (
+        len(text) > _MAX_CONTAINERS
+        and text.count("[") + text.count("{") > _MAX_CONTAINERS
+        and sum(map(_STRING.sub("", text).count, "[{")) > _MAX_CONTAINERS
+    ):
+        raise ValueError(f"more than {_MAX_CONTAINERS:,} lists and objects")
+
+
+def _check_levels(value: Any, text: str) -> None:
+    """Raise `ValueError` for a value of JSON with more than `_MAX_LEVELS` levels."""
+    if text.count("[") + text.count("{") <= _MAX_LEVELS:
+        return
+    level = [value]
+    for _ in range(_MAX_LEVELS + 1):
+        members = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for each in chain.from_iterable(members) if isinstance(each, dict | list)]
+        if not level:
+            return
+    raise _deep_error()
+
+
+def _deep_error() -> ValueError:
+    return ValueError(f"nested more than {_MAX_LEVELS} levels deep")
+
+
+def _json_error(where: str, error: ValueError) -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
     hint = "--unit line ranks plain lines; --input-format says what it holds"
     return InputError(f"{where}: not a JSON record: {reason}", hint=hint)
 
 
-def json_values(
-    stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str
-) -> Iterator[tuple[Any, Block]]:
+def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
     """Yield the values of JSON: the elements of an array, or a series of values.
 
     The block of each has its own text, on one line like JSONL. Raises `InputError` with the line
     that is not JSON.
     """
-    text = _JsonText(stream, envelope.encoding, source)
+    text = _JsonText(source)
     is_array = text.peek() == "["
     if is_array:
         text.take("[")
     while (character := text.peek()) and not (is_array and character == "]"):
         line = text.line
         value, own = text.take_value()
-        raw = _LINE_BREAK.sub(" ", own).encode(envelope.encoding, text.errors)
+        raw = _LINE_BREAK.sub(" ", own).encode(source.encoding, text.errors)
         decoded = encodable(own)
-        decoder.undecodable += decoded != own
-        yield value, Block(decoded, line, raw + "\n".encode(envelope.encoding))
+        source.undecodable += decoded != own
+        yield value, Block(decoded, line, raw + "\n".encode(source.encoding))
         if is_array and text.peek() != "]":
             text.take(",")
             if text.peek() == "]":
-                raise InputError(f"{source}:{text.line}: a value is missing before ']'")
+                raise InputError(f"{source.name}:{text.line}: a value is missing before ']'")
     if is_array:
         text.take("]")
         if text.peek():
-            raise InputError(f"{source}:{text.line}: there is more after the array's end")
+            raise InputError(f"{source.name}:{text.line}: there is more after the array's end")
 
 
 class _JsonText:
-    """The text of a stream. Holds as much of it as the next value needs."""
+    """The text of a source. Holds as much of it as the next value needs."""
 
-    def __init__(self, stream: BinaryIO, encoding: str, source: str) -> None:
-        self.errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+    def __init__(self, source: TextSource) -> None:
+        is_utf8 = source.encoding == "utf-8"
+        self.errors = "surrogateescape" if is_utf8 else "surrogatepass"
         self.line = 1
-        read_errors = "surrogateescape" if encoding == "utf-8" else "replace"
-        self._stream = io.TextIOWrapper(stream, encoding, read_errors, newline="")
+        read_errors = "surrogateescape" if is_utf8 else "replace"
+        self._stream = io.TextIOWrapper(source.stream, source.encoding, read_errors, newline="")
         self._source = source
+        self._decoder = _LENIENT_DECODER if source.controls else JSON_DECODER
         self._text = ""
         self._place = 0
         self._ended = False
@@ -271,31 +321,51 @@ class _JsonText:
         """Skip white space and one character; raises `InputError` if another one is there."""
         if self.peek() != character:
             other = repr(self.peek()) if self.peek() else "the end"
-            raise InputError(f"{self._source}:{self.line}: a {character} is missing before {other}")
+            where = f"{self._source.name}:{self.line}"
+            raise InputError(f"{where}: a {character} is missing before {other}")
         self._advance(self._place + 1)
 
     def take_value(self) -> tuple[Any, str]:
-        """Parse the value that begins here; returns it and its text."""
+        """Parse the value that begins here; returns it and its text.
+
+        Raises `InputError`, and `DocumentTooLarge` if its end is far away.
+        """
         size = _READ_CHARACTERS
         while True:
             try:
-                value, end = JSON_DECODER.raw_decode(self._text, self._place)
+                value, end = self._decoder.raw_decode(self._text, self._place)
+                # A number may continue in text that is not read yet, also with "e+" and digits.
+                if end + len("e+") < len(self._text) or self._ended:
+                    own = self._text[self._place : end]
+                    _check_levels(value, own)
+                    self._advance(end)
+                    return value, own
+                self._read_more(size)
             except json.JSONDecodeError as error:
                 unfinished = error.msg.startswith("Unterminated string")
                 is_near_end = error.pos > len(self._text) - _NEAR_END_CHARACTERS
                 if self._ended or not (unfinished or is_near_end):
                     line = self.line + self._text.count("\n", self._place, error.pos)
-                    raise _json_error(f"{self._source}:{line}", error) from error
-            except (ValueError, RecursionError) as error:
-                raise _json_error(f"{self._source}:{self.line}", error) from error
-            else:
-                # A number may continue in text that is not read yet, also with "e+" and digits.
-                if end + len("e+") < len(self._text) or self._ended:
-                    own = self._text[self._place : end]
-                    self._advance(end)
-                    return value, own
-            self._read(size)
+                    raise _json_error(f"{self._source.name}:{line}", error) from error
+                self._read_more(size)
+            except RecursionError:
+                raise self._error(_deep_error()) from None
+            except ValueError as error:
+                raise self._error(error) from error
             size *= 2
+
+    def _error(self, error: ValueError) -> InputError:
+        return _json_error(f"{self._source.name}:{self.line}", error)
+
+    def _read_more(self, size: int) -> None:
+        """Read more of a value, but no more of it than a document may have."""
+        if len(self._text) - self._place > self._source.max_bytes:
+            raise self._source.too_large_error(self.line)
+        self._read(size)
+        try:
+            check_containers(self._text)
+        except ValueError as error:
+            raise self._error(error) from error
 
     def _advance(self, end: int) -> None:
         self.line += self._text.count("\n", self._place, end)
@@ -308,142 +378,85 @@ class _JsonText:
         self._place = 0
 
 
-def _read_table(
-    stream: BinaryIO,
-    envelope: Envelope,
-    decoder: Decoder,
-    source: str,
-    _end: str,
-    *,
-    delimiter: str | None = None,
-) -> Records:
-    """Read the header, which goes into the envelope, and then the rows, by the columns' names.
-
-    Fields beyond the header are in the bytes of a row only. Without a `delimiter`, that of the
-    header is used and fields may be quoted; with one, quotation marks are text. Raises `InputError`
-    with the line of what is not a row.
-    """
-    table = _Table(stream, envelope, decoder, source)
-    header = table.read_header(delimiter)
-    return replace(envelope, header=header, delimiter=table.delimiter), table.rows()
-
-
-class _Table:
-    """The rows of a table, as csv reads them, with the bytes of their lines."""
-
-    def __init__(self, stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str) -> None:
-        self.delimiter = ","
-        self._lines = read_lines(stream, envelope)
-        self._decoder = decoder
-        self._source = source
-        self._raw: list[bytes] = []
-        self._line = 0
-        self._ended = False
-
-    def read_header(self, delimiter: str | None) -> bytes:
-        """Read the names of the columns; returns the header's bytes."""
-        import csv  # only tables need it
-
-        csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-        first, text = [], ""  # the header, and blank lines before it
-        while not text.strip("\r\n") and (raw := next(self._lines, b"")):
-            first.append(raw)
-            text = raw.decode(self._decoder.encoding, "replace")
-        if delimiter is not None:
-            self.delimiter = delimiter
-            texts = self._texts(first)
-            self._reader = csv.reader(texts, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-        else:
-            if "," not in text:
-                self.delimiter = next((d for d in _OTHER_DELIMITERS if d in text), ",")
-            self._reader = csv.reader(self._texts(first), delimiter=self.delimiter)
-        names, block = next(self._rows(), ([], Block("", 1, b"")))
-        self._names = _unique_names(names)
-        self._decoder.undecodable = 0  # the header is not a document
-        return block.raw
-
-    def rows(self) -> Iterator[tuple[dict[str, str], Block]]:
-        for values, block in self._rows():
-            missing = [""] * (len(self._names) - len(values))
-            yield dict(zip(self._names, values + missing, strict=False)), block
-
-    def _rows(self) -> Iterator[tuple[list[str], Block]]:
-        """Yield the rows that are not blank, with their bytes."""
-        import csv
-
-        while True:
-            line = self._line + 1
-            self._raw.clear()
-            try:
-                values = next(self._reader, None)
-            except csv.Error as error:
-                raise InputError(f"{self._source}:{line}: not a row of a table: {error}") from error
-            if values is None:
-                return
-            if self._ended:  # only an open quotation mark reads beyond the last line
-                raise InputError(
-                    f"{self._source}:{line}: a quotation mark is never closed",
-                    hint="in TSV it is text like any other: --input-format tsv",
-                )
-            if values:
-                yield values, Block("", line, b"".join(self._raw))
-
-    def _texts(self, first: list[bytes]) -> Iterator[str]:
-        for raw in chain(first, self._lines):
-            self._raw.append(raw)
-            self._line += 1
-            yield self._decoder.decode(raw)
-        self._ended = True
-
-
-def _unique_names(names: list[str]) -> list[str]:
-    """The names of columns, where equal names get numbers: `text`, `text.2`."""
-    unique: list[str] = []
-    for name in names:
-        number, candidate = 2, name
-        while candidate in unique:
-            candidate, number = f"{name}.{number}", number + 1
-        unique.append(candidate)
-    return unique
-
-
 class RecordReader(NamedTuple):
     """How records of one format are read.
 
     suffixes  the endings of the files' names
-    read      takes a stream, its envelope and decoder, the source's name and the line terminator;
-              returns the envelope, with the header of a table, and each record with its block
+    read      takes a source and the fields of its records; returns the envelope, with the header of
+              a table, and each record with its block
     is_table  whether records are rows below a header
     """
 
     suffixes: Sequence[str]
-    read: Callable[[BinaryIO, Envelope, Decoder, str, str], Records]
+    read: Callable[[TextSource, TextFields], Records]
     is_table: bool = False
 
 
-def _read_json(
-    stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str, _end: str
-) -> Records:
-    return envelope, json_values(stream, envelope, decoder, source)
+def _read_json(source: TextSource, _fields: TextFields) -> Records:
+    return source.envelope, json_values(source)
 
 
-def _read_json_lines(
-    stream: BinaryIO, envelope: Envelope, decoder: Decoder, source: str, end: str
-) -> Records:
-    """Read a value from each line that is not blank."""
-    blocks = line_blocks(stream, envelope, decoder, end)
-    values = (
-        (_parse_json(block.text, f"{source}:{block.line}"), block)
-        for block in blocks
-        if block.text.strip()
+def _read_json_lines(source: TextSource, _fields: TextFields) -> Records:
+    """Read a value from each line that is not blank; or the elements of an array."""
+    start = source.head.decode(source.encoding, "replace").lstrip()
+    is_array = start.startswith("[") and source.terminator == "\n"
+    return source.envelope, json_values(source) if is_array else _json_line_values(source)
+
+
+def _json_line_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
+    for block in source.line_blocks():
+        if not block.text.strip():
+            continue
+        try:
+            value = parse_json(block.text, controls=source.controls)
+        except ValueError as error:
+            text = without_joints(block.text)
+            try:
+                value = parse_json(text or "null", controls=source.controls)
+            except ValueError:
+                raise _json_error(f"{source.name}:{block.line}", error) from error
+            if not text:
+                continue
+            yield value, Block(text, block.line, _without_joints(block.raw, source))
+        else:
+            yield value, block
+
+
+def _without_joints(raw: bytes, source: TextSource) -> bytes:
+    """The bytes of a line without what joins it to others."""
+    errors = "surrogateescape" if source.encoding == "utf-8" else "replace"
+    text = without_joints(raw.decode(source.encoding, errors)) + source.terminator
+    return text.encode(source.encoding, errors)
+
+
+def _read_csv(source: TextSource, fields: TextFields) -> Records:
+    if b"\r" in source.head and b"\n" not in source.head:  # as spreadsheets of old Macs wrote it
+        source.terminator = "\r"
+    return _read_table(source, fields)
+
+
+def _read_tsv(source: TextSource, fields: TextFields) -> Records:
+    return _read_table(source, fields, delimiter="\t")
+
+
+def _read_table(source: TextSource, fields: TextFields, delimiter: str | None = None) -> Records:
+    from rerank_cli.inputs.tables import (
+        TableColumns,
+        read_table,
+    )  # and csv, which little else needs
+
+    columns = (
+        TableColumns(fields.text, fields.id or "")
+        if fields.text
+        else TableColumns(TEXT_FIELDS, fields.id or "", is_any=True, others=MEDIA_FIELDS)
     )
-    return envelope, values
+    return read_table(source, columns, delimiter=delimiter)
 
 
 JSON_LINES = RecordReader((".jsonl", ".ndjson"), _read_json_lines)
 RECORD_READERS: Mapping[InputFormat, RecordReader] = {
     InputFormat.JSONL: JSON_LINES,
     InputFormat.JSON: RecordReader((".json",), _read_json),
-    InputFormat.CSV: RecordReader((".csv",), _read_table, is_table=True),
-    InputFormat.TSV: RecordReader((".tsv",), partial(_read_table, delimiter="\t"), is_table=True),
+    InputFormat.CSV: RecordReader((".csv",), _read_csv, is_table=True),
+    InputFormat.TSV: RecordReader((".tsv",), _read_tsv, is_table=True),
 }

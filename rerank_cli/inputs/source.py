@@ -26,14 +26,12 @@ from rerank_cli.inputs.file_types import (
 from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, make_document
 from rerank_cli.inputs.text import (
     Block,
-    Decoder,
+    Fault,
+    TextSource,
     decompress,
     envelope_of,
     is_binary,
-    line_blocks,
-    paragraph_blocks,
     read_whole,
-    whole_block,
 )
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
@@ -144,6 +142,7 @@ class SourceReader:
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
     binary_files the number of files that `grep` found to be binary
+    faults       what was wrong with its records, by kind
     is_text      whether it turned out to be text
     envelope     what all its documents share
     """
@@ -155,6 +154,7 @@ class SourceReader:
     title: str = ""
     undecodable: int = 0
     binary_files: int = 0
+    faults: dict[str, Fault] = field(default_factory=dict)
     is_text: bool = False
     envelope: Envelope = field(default_factory=Envelope)
 
@@ -169,41 +169,48 @@ class SourceReader:
             text, self.title = convert(
                 read_whole(content, self.path, self.options.max_document_bytes), format_, self.path
             )
-            content = io.BytesIO(text.encode())
+            head = text.encode()
+            content = io.BytesIO(head)
         else:
-            self.envelope = envelope_of(head)
+            self.envelope = envelope_of(head, null=self.options.null)
             is_text = self.options.text or self.options.null or self.options.grep
             if is_binary(head, self.envelope) and not is_text:
                 raise BinarySource
             content.read(len(self.envelope.mark))
         self.is_text = True
-        decoder = Decoder(self.envelope.encoding)
-        for document in self._read_documents(content, format_, unit, decoder):
-            self.undecodable += decoder.undecodable > 0
-            decoder.undecodable = 0
+        source = TextSource(
+            content,
+            self.path,
+            self.envelope,
+            "\0" if self.options.null else "\n",
+            self.options.max_document_bytes,
+            head=head[len(self.envelope.mark) :],
+            controls=self.options.text,
+            faults=self.faults,
+        )
+        for document in self._read_documents(source, format_, unit):
+            self.undecodable += source.undecodable > 0
+            source.undecodable = 0
             yield self._add_title(document)
 
     def _read_documents(
-        self, content: BinaryIO, format_: InputFormat, unit: Unit, decoder: Decoder
+        self, source: TextSource, format_: InputFormat, unit: Unit
     ) -> Iterator[Document]:
-        envelope = self.envelope
         if self.options.grep:
             from rerank_cli.inputs.grep import grep_matches
 
-            blocks = line_blocks(content, envelope, decoder, self._terminator)
-            for match in grep_matches(blocks, self._count_binary):
+            for match in grep_matches(source.line_blocks(), self._count_binary):
                 yield Document(
                     match.text,
                     source=self.path if match.path is None else match.path,
                     line=match.line,
                     raw=match.raw,
-                    envelope=envelope,
+                    envelope=self.envelope,
                 )
         elif unit is Unit.RECORD:
             fields, with_title = self.options.fields, self.options.prepend is Prepend.TITLE
             reader = RECORD_READERS.get(format_, JSON_LINES)
-            end = self._terminator
-            self.envelope, records = reader.read(content, envelope, decoder, self.path, end)
+            self.envelope, records = reader.read(source, fields)
             for record, block in records:
                 yield make_document(
                     record,
@@ -216,29 +223,18 @@ class SourceReader:
                     scorer=self.options.scorer,
                 )
         else:
-            for block in self._blocks(content, unit, decoder):
+            for block in _blocks(source, unit):
                 yield Document(
                     block.text,
                     source=self.path,
                     line=block.line,
                     raw=block.raw,
                     whole=unit is Unit.FILE,
-                    envelope=envelope,
+                    envelope=self.envelope,
                 )
-
-    def _blocks(self, content: BinaryIO, unit: Unit, decoder: Decoder) -> Iterator[Block]:
-        if unit is Unit.FILE:
-            return iter([whole_block(content, self.envelope, decoder)])
-        if unit is Unit.PARAGRAPH:
-            return paragraph_blocks(content, self.envelope, decoder)
-        return line_blocks(content, self.envelope, decoder, self._terminator)
 
     def _count_binary(self) -> None:
         self.binary_files += 1
-
-    @property
-    def _terminator(self) -> str:
-        return "\0" if self.options.null else "\n"
 
     def _add_title(self, document: Document) -> Document:
         """Set the document's title: what is put before its chunks.
@@ -254,6 +250,12 @@ class SourceReader:
             heading = _HEADING.search(document.text)
             self.title = _strip_closing_marks(heading[1]) if heading else ""
         return replace(document, title=document.title or self.title)
+
+
+def _blocks(source: TextSource, unit: Unit) -> Iterator[Block]:
+    if unit is Unit.FILE:
+        return iter([source.whole_block()])
+    return source.paragraph_blocks() if unit is Unit.PARAGRAPH else source.line_blocks()
 
 
 def _strip_closing_marks(heading: str) -> str:

@@ -1,21 +1,26 @@
 """Bytes to text: compression, encodings, lines, paragraphs and whole files.
 
     decompress     a stream's content, without compression
-    envelope_of    the encoding, by the byte-order mark
-    line_blocks, paragraph_blocks, whole_block
-                   the content in blocks: each has its text and its own bytes
+    envelope_of    the encoding, by the byte-order mark or the NUL bytes of UTF-16
+    TextSource     the content in blocks: each has its text and its own bytes
+    Fault          what was wrong with a source, for its user
 
-Undecodable bytes are replaced in the text, and kept in the bytes of a block.
+Undecodable bytes are replaced in the text, and kept in the bytes of a block. No document takes more
+memory than `max_bytes` allows, whatever the source is.
 """
 
 import codecs
 import io
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from rerank_cli.errors import InputError
-from rerank_cli.terminal import encodable, format_size
+from rerank_cli.inputs.file_types import DEFAULT_MAX_DOCUMENT_BYTES
+from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
 _READ_BYTES = 1 << 18
+# Beyond so many times the size of a document, the end of one that is too large is not looked for.
+_SKIP_FACTOR = 4
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -31,6 +38,11 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+# Text in UTF-16 without a mark is known only if most of it is Latin: it has many NUL bytes then, on
+# one side, and no other control characters. Binary data may look like a shorter one.
+_MIN_UTF16_BYTES = 8
+_MIN_UTF16_NULS = 0.7  # for each character
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffe\uffff]")
 _COMPRESSION_MARKS = {
     b"\x1f\x8b\x08": "gzip",
     b"BZh": "bzip2",
@@ -40,12 +52,29 @@ _COMPRESSION_MARKS = {
 _BZIP2_BLOCK_MARKS = (b"1AY&SY", b"\x17rE8P\x90")  # after BZh and a digit
 
 
-def envelope_of(head: bytes) -> Envelope:
-    """The encoding of a source by its byte-order mark; UTF-8 if it has none."""
+def envelope_of(head: bytes, *, null: bool = False) -> Envelope:
+    """The encoding of a source by its first bytes; UTF-8 if they do not tell.
+
+    With `null` its lines end with NUL, and only a byte-order mark tells.
+    """
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
             return Envelope(encoding, mark)
-    return Envelope()
+    return Envelope((None if null else _utf16_without_mark(head)) or "utf-8")
+
+
+def _utf16_without_mark(head: bytes) -> str | None:
+    """The encoding of text in UTF-16 that has no byte-order mark; None if it is something else."""
+    units = len(head) // 2
+    if len(head) < _MIN_UTF16_BYTES or b"\0" not in head:
+        return None
+    even, odd = head[: 2 * units : 2].count(0), head[1 : 2 * units : 2].count(0)
+    if min(even, odd) > 0 or max(even, odd) < _MIN_UTF16_NULS * units:
+        return None
+    encoding = "utf-16-le" if odd else "utf-16-be"
+    # The head may end within a character of two units.
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(head[: 2 * units])
+    return None if "\ufffd" in text or _CONTROL_CHARACTER.search(text) else encoding
 
 
 def is_binary(head: bytes, envelope: Envelope) -> bool:
@@ -54,82 +83,50 @@ def is_binary(head: bytes, envelope: Envelope) -> bool:
 
 
 class DocumentTooLarge(InputError):
-    """A document of a source is larger than `--max-document`. `where` is its place."""
+    """A document is larger than `--max-document`, and what follows it in its source is lost too."""
 
     def __init__(self, where: str, max_bytes: int) -> None:
-        super().__init__(
-            f"{where}: larger than {format_size(max_bytes)}, the most that a document may have",
-            hint="--max-document SIZE reads larger ones",
-        )
+        super().__init__(f"{where}: {_size_problem(max_bytes)}", hint=_SIZE_HINT)
 
 
-def read_whole(stream: BinaryIO, source: str, max_bytes: int) -> bytes:
+_SIZE_HINT = "--max-document SIZE reads larger ones"
+
+
+def _size_problem(max_bytes: int) -> str:
+    return f"larger than {format_size(max_bytes)}, the most that a document may have: left out"
+
+
+def read_whole(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
     """Read all of a stream as one document; raises `DocumentTooLarge`."""
-    content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise DocumentTooLarge(source, max_bytes)
-    return content
+    pieces, size = [], 0
+    while piece := stream.read(_READ_BYTES):
+        size += len(piece)
+        if size > max_bytes:
+            raise DocumentTooLarge(name, max_bytes)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
-class Decoder:
-    """Decodes pieces of a source, and counts those with undecodable bytes."""
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What was wrong with some records of a source: where that was first, and how many there were.
 
-    def __init__(self, encoding: str) -> None:
-        self.encoding = encoding
-        self.undecodable = 0
-
-    def decode(self, raw: bytes) -> str:
-        try:
-            return raw.decode(self.encoding)
-        except UnicodeDecodeError:
-            self.undecodable += 1
-        if self.encoding == "utf-8":
-            # Each bad byte becomes one character, so that positions in the text stay true.
-            return encodable(raw.decode("utf-8", "surrogateescape"))
-        return raw.decode(self.encoding, "replace")
-
-
-def read_lines(stream: BinaryIO, envelope: Envelope, terminator: str = "\n") -> Iterator[bytes]:
-    """Yield lines with their terminators. The last line gets one if it has none.
-
-    The stream begins after the byte-order mark.
+    is_lost   whether they were left out
+    is_doubt  whether their text may be wrong
+    what      what they are, in the singular
     """
-    end = terminator.encode(envelope.encoding)
-    carriage_return = "\r".encode(envelope.encoding)
-    lines = stream if end == b"\n" else _split(stream, end)
-    missing = end
-    for line in lines:
-        if line.endswith(end):
-            if terminator == "\n":
-                returns = line.endswith(carriage_return + end)
-                missing = carriage_return + end if returns else end
-            yield line
-        else:
-            yield line + missing
 
+    where: str
+    problem: str
+    hint: str | None = None
+    is_lost: bool = False
+    is_doubt: bool = False
+    what: str = "document"
+    count: int = 1
 
-def _split(stream: BinaryIO, end: bytes) -> Iterator[bytes]:
-    """Split a stream after each `end` that stands at a multiple of its own length."""
-    width, left, searched = len(end), bytearray(), 0
-    while block := stream.read(_READ_BYTES):
-        left += block
-        start = 0
-        place = _find_end(left, end, searched)
-        while place >= 0:
-            yield bytes(left[start : place + width])
-            start = place + width
-            place = _find_end(left, end, start)
-        del left[:start]
-        searched = max(0, len(left) - len(left) % width - width)
-    if left:
-        yield bytes(left)
-
-
-def _find_end(data: bytearray, end: bytes, start: int) -> int:
-    place = data.find(end, start)
-    while place % len(end) and place >= 0:
-        place = data.find(end, place + 1)
-    return place
+    def __str__(self) -> str:
+        others = f" (and {format_count(self.count - 1, f'other {self.what}')})"
+        return f"{self.where}: {self.problem}{others if self.count > 1 else ''}"
 
 
 class Block(NamedTuple):
@@ -140,50 +137,185 @@ class Block(NamedTuple):
     raw: bytes
 
 
-def line_blocks(
-    stream: BinaryIO, envelope: Envelope, decoder: Decoder, terminator: str = "\n"
-) -> Iterator[Block]:
-    """Yield lines; with another terminator, `line` is the number of the record."""
-    ends = "\r\n" if terminator == "\n" else terminator
-    for number, raw in enumerate(read_lines(stream, envelope, terminator), 1):
-        yield Block(decoder.decode(raw).rstrip(ends), number, raw)
+@dataclass(slots=True)
+class TextSource:
+    """The text of one source, which can be read once: its lines, its paragraphs, or all of it.
 
-
-def paragraph_blocks(stream: BinaryIO, envelope: Envelope, decoder: Decoder) -> Iterator[Block]:
-    """Yield paragraphs. The blank lines after a paragraph belong to its bytes.
-
-    The last paragraph gets a blank line too, so that paragraphs in a new order stay apart.
+    stream       the content after the byte-order mark
+    name         the name of the source in messages
+    envelope     the source's encoding
+    terminator   what ends a line: a newline, NUL or a carriage return
+    max_bytes    the size that a document may reach
+    head         the first bytes of the content
+    controls     whether JSON may have control characters
+    undecodable  how many blocks had bytes that are not of the encoding
+    faults       what was wrong, by kind
     """
-    first, text, end = 1, list[bytes](), list[bytes]()
-    for number, line in enumerate(read_lines(stream, envelope), 1):
-        if not line.decode(envelope.encoding, "replace").strip():
-            if text:
-                end.append(line)
-            continue
-        if end:
-            yield _paragraph(first, text, end, decoder)
-            text, end = [], []
-        if not text:
-            first = number
-        text.append(line)
-    if text:
-        newline = "\r\n" if text[-1].endswith("\r\n".encode(envelope.encoding)) else "\n"
-        yield _paragraph(first, text, end or [newline.encode(envelope.encoding)], decoder)
+
+    stream: BinaryIO
+    name: str
+    envelope: Envelope = field(default_factory=Envelope)
+    terminator: str = "\n"
+    max_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
+    head: bytes = b""
+    controls: bool = False
+    undecodable: int = 0
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    @property
+    def encoding(self) -> str:
+        return self.envelope.encoding
+
+    def note(self, kind: str, fault: Fault) -> None:
+        """Note a fault: the first one of a kind is told, the others are counted."""
+        known = self.faults.get(kind)
+        self.faults[kind] = fault if known is None else replace(known, count=known.count + 1)
+
+    def decode(self, raw: bytes) -> str:
+        """Decode a block. What cannot be decoded is replaced, and counted."""
+        try:
+            return raw.decode(self.encoding)
+        except UnicodeDecodeError:
+            self.undecodable += 1
+        if self.encoding == "utf-8":
+            # Each bad byte becomes one character, so that positions in the text stay true.
+            return encodable(raw.decode("utf-8", "surrogateescape"))
+        return raw.decode(self.encoding, "replace")
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield lines with their numbers and terminators. The last line gets one if it has none.
+
+        A line that is too large is left out. Raises `DocumentTooLarge` if its end is far away.
+        """
+        end = self.terminator.encode(self.encoding)
+        limit = self.max_bytes
+        is_plain = end == b"\n"
+        lines = iter(partial(self.stream.readline, limit + 1), b"") if is_plain else _split(self)
+        previous = b""
+        for number, line in enumerate(lines, 1):
+            if line.endswith(end):
+                yield number, line
+                previous = line
+            elif line and len(line) <= limit:
+                yield number, line + self._missing_end(previous)
+            else:
+                if is_plain:
+                    self._skip_line(number)
+                self.note_too_large(number)
+
+    def note_too_large(self, line: int) -> None:
+        """Note that the document of a line is too large, and left out."""
+        problem = _size_problem(self.max_bytes)
+        where = f"{self.name}:{line}"
+        self.note(_TOO_LARGE, Fault(where, problem, _SIZE_HINT, is_lost=True))
+
+    def too_large_error(self, line: int) -> DocumentTooLarge:
+        """The error of a document whose end was not found: nothing behind it can be read."""
+        return DocumentTooLarge(f"{self.name}:{line}", self.max_bytes)
+
+    def _missing_end(self, previous: bytes) -> bytes:
+        """The terminator that the last line lacks, as the line before it has it."""
+        end = self.terminator
+        is_pair = end == "\n" and previous.endswith("\r\n".encode(self.encoding))
+        return ("\r\n" if is_pair else end).encode(self.encoding)
+
+    def _skip_line(self, number: int) -> None:
+        """Read to the end of a line that is too large."""
+        skipped = 0
+        while piece := self.stream.readline(_READ_BYTES):
+            skipped += len(piece)
+            if piece.endswith(b"\n"):
+                return
+            if skipped > self.max_bytes * _SKIP_FACTOR:
+                raise self.too_large_error(number)
+
+    def line_blocks(self) -> Iterator[Block]:
+        """Yield lines; with another terminator, `line` is the number of the record."""
+        ends = "\r\n" if self.terminator == "\n" else self.terminator
+        decode = self.decode
+        for number, raw in self.lines():
+            yield Block(decode(raw).rstrip(ends), number, raw)
+
+    def paragraph_blocks(self) -> Iterator[Block]:
+        """Yield paragraphs. The blank lines after a paragraph belong to its bytes.
+
+        The last paragraph gets a blank line too, so that paragraphs in a new order stay apart.
+        """
+        first, text, end = 1, bytearray(), bytearray()
+        is_skipped = False  # the paragraph of this line is too large
+        for number, line in self.lines():
+            is_blank = not line.decode(self.encoding, "replace").strip()
+            if end and not is_blank:
+                yield self._paragraph(first, text, end)
+                text.clear()
+                end.clear()
+            if is_blank:
+                is_skipped = False
+                end += line if text else b""
+            elif not is_skipped:
+                first = first if text else number
+                text += line
+            if len(text) + len(end) > self.max_bytes:
+                self.note_too_large(first)
+                text.clear()
+                end.clear()
+                is_skipped = not is_blank
+        if text:
+            newline = "\r\n" if text.endswith("\r\n".encode(self.encoding)) else "\n"
+            yield self._paragraph(first, text, end or newline.encode(self.encoding))
+
+    def _paragraph(self, line: int, text: bytearray, end: bytes | bytearray) -> Block:
+        raw = bytes(text)
+        return Block(self.decode(raw).rstrip("\r\n"), line, raw + end)
+
+    def whole_block(self) -> Block:
+        """Read the whole source as one block; raises `DocumentTooLarge`."""
+        raw = read_whole(self.stream, self.name, self.max_bytes)
+        newline = "\n".encode(self.encoding)
+        text = self.decode(raw)
+        if not raw.endswith(newline):
+            raw += ("\r\n" if "\r\n" in text else "\n").encode(self.encoding)
+        return Block(text, 1, raw)
 
 
-def _paragraph(line: int, text: list[bytes], end: list[bytes], decoder: Decoder) -> Block:
-    raw = b"".join(text)
-    return Block(decoder.decode(raw).rstrip("\r\n"), line, raw + b"".join(end))
+_TOO_LARGE = "too large"  # a kind of fault
 
 
-def whole_block(stream: BinaryIO, envelope: Envelope, decoder: Decoder) -> Block:
-    """Read a whole source as one block."""
-    raw = stream.read()
-    newline = "\n".encode(envelope.encoding)
-    text = decoder.decode(raw)
-    if not raw.endswith(newline):
-        raw += ("\r\n" if "\r\n" in text else "\n").encode(envelope.encoding)
-    return Block(text, 1, raw)
+def _split(source: TextSource) -> Iterator[bytes]:
+    """Split a source after each terminator that stands at a multiple of its own length.
+
+    An empty line stands for one that is too large.
+    """
+    end, limit = source.terminator.encode(source.encoding), source.max_bytes
+    width, left, searched = len(end), bytearray(), 0
+    number, skipped = 1, 0  # `skipped` is how much of this line was left out
+    while block := source.stream.read(_READ_BYTES):
+        left += block
+        start = 0
+        place = _find_end(left, end, searched)
+        while place >= 0:
+            is_large = skipped or place - start > limit
+            yield b"" if is_large else bytes(left[start : place + width])
+            number, skipped = number + 1, 0
+            start = place + width
+            place = _find_end(left, end, start)
+        del left[:start]
+        if skipped or len(left) > limit:
+            whole = len(left) - len(left) % width
+            skipped += whole
+            del left[:whole]
+            if skipped > limit * (1 + _SKIP_FACTOR):
+                raise source.too_large_error(number)
+        searched = max(0, len(left) - len(left) % width - width)
+    if left or skipped:
+        yield b"" if skipped else bytes(left)
+
+
+def _find_end(data: bytearray, end: bytes, start: int) -> int:
+    place = data.find(end, start)
+    while place % len(end) and place >= 0:
+        place = data.find(end, place + 1)
+    return place
 
 
 class _Readable(Protocol):

@@ -12,7 +12,7 @@ from rerank_cli.types import Document, Envelope, Ranked, Ranking
 
 _SCORE_COLUMN = "relevance_score"
 # The terminators of records, the longer first.
-_TERMINATORS = ("\r\n", "\n", "\0")
+_TERMINATORS = ("\r\n", "\n", "\0", "\r")
 _HINT = "-f csv and --json take records of any kind"
 
 

@@ -1,7 +1,6 @@
 """What grep and rg print: the text, the path and the line in it, and the line given back."""
 
 import base64
-import io
 import json
 import os
 import re
@@ -16,14 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.inputs.grep import GrepMatch, grep_matches
-from rerank_cli.inputs.text import Block, Decoder, line_blocks
-from rerank_cli.types import Envelope
-from tests.support.reading import inputs_of, read
+from rerank_cli.inputs.text import Block
+from tests.support.reading import inputs_of, read, source_of
 
 
 def found(content: bytes) -> list[GrepMatch]:
-    blocks = line_blocks(io.BytesIO(content), Envelope(), Decoder("utf-8"))
-    return list(grep_matches(blocks, lambda: None))
+    return list(grep_matches(source_of(content).line_blocks(), lambda: None))
 
 
 def parts(content: bytes) -> list[tuple[str | None, int | None, str]]:
@@ -216,7 +213,7 @@ def test_what_only_looks_like_rg_s_is_text(data: dict[str, Any]) -> None:
 
 @given(st.binary(max_size=60) | st.text("a:-0\x0012\x1b[m{}\n", max_size=40).map(str.encode))
 def test_any_bytes_are_read_and_given_back(content: bytes) -> None:
-    pieces = iter(line_blocks(io.BytesIO(content), Envelope(), Decoder("utf-8")))
+    pieces = iter(source_of(content).line_blocks())
     for match in found(content):  # in their order, each once
         assert match.raw in (piece.raw for piece in pieces)
 

@@ -18,17 +18,12 @@ from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     Block,
-    Decoder,
     decompress,
     envelope_of,
     is_binary,
-    line_blocks,
-    paragraph_blocks,
-    read_lines,
-    whole_block,
 )
 from rerank_cli.types import Envelope
-from tests.support.reading import read
+from tests.support.reading import read, source_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -144,7 +139,7 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pieces(content: bytes, encoding: str = "utf-8", terminator: str = "\n") -> list[bytes]:
-    return list(read_lines(io.BytesIO(content), Envelope(encoding), terminator))
+    return [line for _, line in source_of(content, encoding, terminator=terminator).lines()]
 
 
 @given(st.binary(max_size=60) | st.lists(st.sampled_from([b"a", b"\n", b"\r\n"])).map(b"".join))
@@ -200,7 +195,7 @@ def test_binary_is_what_has_nul_bytes_that_no_encoding_explains() -> None:
 
 @given(st.binary(max_size=40))
 def test_text_has_one_character_for_each_byte_that_is_none(raw: bytes) -> None:
-    decoder = Decoder("utf-8")
+    decoder = source_of(b"")
     text = decoder.decode(raw)
     text.encode()  # which a lone surrogate would make fail
     try:
@@ -211,7 +206,7 @@ def test_text_has_one_character_for_each_byte_that_is_none(raw: bytes) -> None:
 
 
 def test_half_a_character_of_utf_16_is_replaced_and_counted() -> None:
-    decoder = Decoder("utf-16-le")
+    decoder = source_of(b"", "utf-16-le")
     assert decoder.decode("a".encode("utf-16-le") + b"b") == "a\ufffd"
     assert decoder.undecodable == 1
 
@@ -222,8 +217,7 @@ encodings = st.sampled_from(["utf-8", "utf-16-le", "utf-16-be"])
 
 
 def paragraphs(text: str, encoding: str = "utf-8") -> list[Block]:
-    stream = io.BytesIO(text.encode(encoding))
-    return list(paragraph_blocks(stream, Envelope(encoding), Decoder(encoding)))
+    return list(source_of(text.encode(encoding), encoding).paragraph_blocks())
 
 
 @given(st.lists(words, max_size=12), line_ends, st.booleans(), encodings)
@@ -266,18 +260,17 @@ def test_a_paragraph_of_many_lines() -> None:
 
 
 def test_undecodable_bytes_are_counted_once_a_paragraph() -> None:
-    decoder = Decoder("utf-8")
-    stream = io.BytesIO(b"a\xff\nb\xff\n\nok\n")
-    assert [block.raw for block in paragraph_blocks(stream, Envelope(), decoder)] == [
+    source = source_of(b"a\xff\nb\xff\n\nok\n")
+    assert [block.raw for block in source.paragraph_blocks()] == [
         b"a\xff\nb\xff\n\n",
         b"ok\n\n",
     ]
-    assert decoder.undecodable == 1
+    assert source.undecodable == 1
 
 
 def test_records_between_nul_bytes_keep_their_line_breaks() -> None:
-    stream = io.BytesIO(b"one\ntwo\n\0three\0four")
-    assert list(line_blocks(stream, Envelope(), Decoder("utf-8"), "\0")) == [
+    source = source_of(b"one\ntwo\n\0three\0four", terminator="\0")
+    assert list(source.line_blocks()) == [
         Block("one\ntwo\n", 1, b"one\ntwo\n\0"),
         Block("three", 2, b"three\0"),
         Block("four", 3, b"four\0"),
@@ -289,6 +282,5 @@ def test_records_between_nul_bytes_keep_their_line_breaks() -> None:
 def test_a_whole_source_ends_as_its_lines_do(text: str, encoding: str) -> None:
     end = "\r\n" if "\r" in text else "\n"
     for content in (text, text.removesuffix(end)):
-        stream = io.BytesIO(content.encode(encoding))
-        block = whole_block(stream, Envelope(encoding), Decoder(encoding))
+        block = source_of(content.encode(encoding), encoding).whole_block()
         assert block == Block(content, 1, text.encode(encoding))

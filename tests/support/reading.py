@@ -14,6 +14,16 @@ import pytest
 from rerank_cli import Document
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.source import ReadOptions
+from rerank_cli.inputs.text import HEAD_BYTES, TextSource
+from rerank_cli.types import Envelope
+
+
+def source_of(content: bytes, encoding: str = "utf-8", **rest: Any) -> TextSource:
+    """The text of some bytes, which are not compressed."""
+    name = rest.pop("name", "x")
+    return TextSource(
+        io.BytesIO(content), name, Envelope(encoding), head=content[:HEAD_BYTES], **rest
+    )
 
 
 def inputs_of(

@@ -1,0 +1,463 @@
+"""Tables: the rows of CSV and TSV, by the names of their columns.
+
+Files that are not quite CSV are read where they can mean only one thing: another delimiter, `sep=`
+above the header, quotation marks that are escaped by a backslash or stand behind a blank. Of a row
+that does not fit its header no text is lost without a word: fields too many are text, and a
+quotation mark that is never closed is one too. Both are noted as faults of the source, and so is a
+row that ends before its text.
+
+A row is read in a time that is linear in its size, whatever its quotation marks are.
+"""
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from typing import NamedTuple
+
+from rerank_cli.errors import InputError
+from rerank_cli.inputs.text import Block, Fault, TextSource
+from rerank_cli.terminal import encodable, format_count
+from rerank_cli.types import Envelope
+
+# The first of these that gives a column of text separates the columns. Spreadsheets use others
+# than commas where a comma is the decimal sign.
+_DELIMITERS = ",;\t|"
+# Excel reads and writes such a line above the header.
+_DELIMITER_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[\r\n]*', re.IGNORECASE)
+_MAX_FIELD_CHARACTERS = (1 << 31) - 1  # the most that csv takes on every system
+_MAX_ROW_LINES = 1_000_000
+_SEARCHED_LINES = 10  # among which a header is looked for, to say where it is
+_SHOWN_CHARACTERS = 200  # of a header in a message
+# How much more than the source itself may be read again because of quotation marks.
+_REREAD_FACTOR = 4
+_FIRST_CREDIT_BYTES = 1 << 20
+_EXTRA, _MISSING, _UNCLOSED = "extra fields", "missing text", "unclosed quote"  # kinds of faults
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumns:
+    """The columns that a table should have.
+
+    text    the names of those with the text
+    id      the name of that with the id; empty if it need not be there
+    is_any  whether the first of `text` that is there is enough
+    others  the names of those that stand for text, if there is none
+    """
+
+    text: Sequence[str]
+    id: str = ""
+    is_any: bool = False
+    others: Sequence[str] = ()
+
+    def places_in(self, header: Sequence[str]) -> Sequence[int]:
+        """Where the columns of text are in a header; empty if one is missing."""
+        places = {name: place for place, name in reversed([*enumerate(header)])}
+        names = (*self.text, *self.others)
+        found = [places[name] for name in names if name in places]
+        if self.is_any:
+            return found[:1]
+        return sorted({*found}) if len(found) == len(names) else ()
+
+
+def read_table(
+    source: TextSource, columns: TableColumns, *, delimiter: str | None = None
+) -> tuple[Envelope, Iterator[tuple[Mapping[str, str], Block]]]:
+    """Read the header, which goes into the envelope, and then the rows.
+
+    Without a `delimiter` the header tells it, and fields may be quoted; with one, quotation marks
+    are text. Raises `InputError` at the first row of a table without its columns.
+    """
+    table = _Table(source, columns, delimiter)
+    return table.read_header(), table.rows()
+
+
+_Line = tuple[int, bytes, str]  # its number, bytes and text
+
+
+class _RowTooLong(Exception):
+    """A row has more lines or bytes than a row may have."""
+
+
+class _Table:
+    """The rows of a table, as csv reads them, with the bytes of their lines."""
+
+    def __init__(self, source: TextSource, columns: TableColumns, delimiter: str | None) -> None:
+        csv.field_size_limit(_MAX_FIELD_CHARACTERS)
+        self._source = source
+        self._columns = columns
+        self._quoted = delimiter is None
+        self._delimiter = delimiter or _DELIMITERS[0]
+        self._header: Sequence[str] = ()
+        self._text_places: Sequence[int] = ()
+        self._lines = source.lines()
+        self._row = list[_Line]()  # the lines of the row that is being read
+        self._read_bytes = self._row_start = 0  # how much of the source was read, also before it
+        self._waiting = deque[_Line]()  # lines that were read, and are not in a row yet
+        self._returned_bytes = 0
+        self._max_lines = _MAX_ROW_LINES
+        self._reader: Iterator[list[str]] = iter(())
+
+    def read_header(self) -> Envelope:
+        """Read the names of the columns; returns the envelope of the rows."""
+        mark = self._source.envelope.mark
+        for line in self._next_lines():
+            _, raw, text = line
+            if not text.strip("\r\n"):
+                continue
+            if self._quoted and (match := _DELIMITER_LINE.fullmatch(text)):
+                self._delimiter, mark = match[1], mark + raw
+            else:
+                if self._quoted and mark == self._source.envelope.mark:
+                    self._delimiter = _find_delimiter(text, self._columns)
+                self._waiting.append(line)
+                break
+        self._start_reader()
+        names, block = next(self._raw_rows(), ([], Block("", 1, b"")))
+        self._header = _unique_names(names)
+        self._text_places = self._columns.places_in(self._header)
+        self._source.undecodable = 0  # the header is not a document
+        return replace(
+            self._source.envelope, mark=mark, header=block.raw, delimiter=self._delimiter
+        )
+
+    def rows(self) -> Iterator[tuple[Mapping[str, str], Block]]:
+        """Yield the rows that are not blank, by the names of their columns.
+
+        A row that is too short has its columns of text and id all the same.
+        """
+        needed = [self._header[place] for place in self._text_places]
+        needed += [self._columns.id] if self._columns.id in self._header else []
+        for values, block in self._raw_rows():
+            if not self._text_places:
+                raise self._header_error(block.line)
+            row = dict(zip(self._header, values, strict=False))
+            if len(values) < len(self._header):
+                if len(values) <= self._text_places[-1]:
+                    self._note_missing(values, block.line)
+                for name in needed:
+                    row.setdefault(name, "")
+            yield row, block
+
+    def _raw_rows(self) -> Iterator[tuple[list[str], Block]]:
+        """Yield the fields of rows that are not blank, with their bytes.
+
+        After the header, no row has more fields than that.
+        """
+        while True:
+            width = len(self._header)
+            self._begin_row()
+            values: list[str] | None
+            try:
+                values = next(self._reader, None)
+                if values is None:
+                    return
+            except (csv.Error, _RowTooLong):
+                values = None
+                self._start_reader()
+            if values is None or (
+                width and (len(values) > width or (len(values) < width and len(self._row) > 1))
+            ):
+                values = self._read_again(values, width)
+            if values:
+                number, raw, _ = self._row[0]
+                if len(self._row) > 1:
+                    raw = b"".join([raw for _, raw, _ in self._row])
+                yield values, Block("", number, raw)
+
+    # The lines of the source, and those that were read too early.
+
+    def _begin_row(self) -> None:
+        self._row = []
+        self._row_start = self._read_bytes
+
+    def _next_lines(self) -> Iterator[_Line]:
+        """Yield the next lines: those that wait, and then those of the source."""
+        waiting, decode = self._waiting, self._source.decode
+        while True:
+            if waiting:
+                yield waiting.popleft()
+            elif (pair := next(self._lines, None)) is not None:
+                number, raw = pair
+                self._read_bytes += len(raw)
+                yield number, raw, decode(raw)
+            else:
+                return
+
+    def _texts(self) -> Iterator[str]:
+        """Yield the texts of the lines of a row, and so of each row after it."""
+        max_bytes = self._source.max_bytes
+        for line in self._next_lines():
+            self._row.append(line)
+            if len(self._row) > 1 and (
+                len(self._row) > self._max_lines or self._read_bytes - self._row_start > max_bytes
+            ):
+                raise _RowTooLong
+            yield line[2]
+
+    def _start_reader(self, escape: str | None = None) -> None:
+        """Make a reader of the next rows: after an error the one before reads no more."""
+        if self._quoted:
+            self._reader = csv.reader(
+                self._texts(), delimiter=self._delimiter, strict=True, escapechar=escape
+            )
+        else:
+            self._reader = (
+                text.rstrip("\r\n").split(self._delimiter) if text.strip("\r\n") else []
+                for text in self._texts()
+            )
+
+    def _put_back(self, kept: int) -> None:
+        """Give the lines of the row back, but for the first ones."""
+        back = self._row[kept:]
+        self._waiting.extendleft(reversed(back))
+        del self._row[kept:]
+        self._returned_bytes += sum(len(raw) for _, raw, _ in back)
+        if self._returned_bytes > _FIRST_CREDIT_BYTES + _REREAD_FACTOR * self._read_bytes:
+            self._max_lines = 1
+        self._start_reader()
+
+    # Rows that do not fit their header.
+
+    def _read_again(self, values: list[str] | None, width: int) -> list[str]:
+        """Read a row that csv read as `values`, or not at all, in the way that fits the header."""
+        if not self._quoted:
+            return self._fold(values or [], width)
+        fitting = self._fitting_fields(self._row, width)
+        if len(self._row) > 1:
+            first = self._fitting_fields(self._row[:1], width)
+            if first is not None or (fitting is None and values is None):
+                self._put_back(1)
+                self._note_unclosed(is_header=not width)
+                fitting, values = first, None
+        elif '\\"' in self._row[0][2] and not _is_closed(fitting):
+            fitting = self._read_escaped(width) or fitting
+        if fitting is not None:
+            return fitting
+        if values is None:
+            values = [token.text for token in _tokens(_joined(self._row), self._delimiter)]
+        return self._fold(values, width) if width else values
+
+    def _read_escaped(self, width: int) -> list[str] | None:
+        """Read a row whose quotation marks are escaped by backslashes, over several lines."""
+        self._put_back(0)
+        self._begin_row()
+        self._start_reader(escape="\\")
+        exact = None
+        try:
+            if next(self._reader, None) is not None:
+                exact = self._fitting_fields(self._row, width)
+        except (csv.Error, _RowTooLong):
+            pass
+        self._put_back(len(self._row) if exact is not None else 1)
+        return exact
+
+    def _fitting_fields(self, lines: Sequence[_Line], width: int) -> list[str] | None:
+        """The fields of a row, read less strictly; None if they are not as many as the header's."""
+        if not width or len(lines) > self._max_lines:
+            return None
+        text = _joined(lines)
+        for escapes in (True, False) if '\\"' in text else (False,):
+            tokens = _tokens(text, self._delimiter, escapes=escapes)
+            tokens = _without_empty_end(tokens, width)
+            if len(tokens) == width:
+                return [token.text for token in tokens]
+        return None
+
+    def _fold(self, values: list[str], width: int) -> list[str]:
+        """Read the fields too many as text.
+
+        The text is all that may be of it: with fewer fields before and behind it than there are in
+        the header, it begins and ends where it would in a row that fits. It is as it was written.
+        """
+        row = _joined(self._row)
+        tokens = _tokens(row, self._delimiter) if self._quoted else _split(row, self._delimiter)
+        tokens = _without_empty_end(tokens, width)
+        extra = len(tokens) - width
+        if extra <= 0 or not self._text_places:
+            return values[:width]
+        first, last = self._text_places[0], self._text_places[-1]
+        self._note(
+            _EXTRA,
+            f"{_field_count(tokens)}, and the header has {width}: those too many are read as text",
+            is_doubt=first != last or last != width - 1,
+        )
+        text = row[tokens[first].start : tokens[last + extra].end]
+        if self._quoted and len(text) > 1 and text[0] == text[-1] == '"':
+            text = text[1:-1].replace('""', '"')
+        before = [token.text for token in tokens[:first]]
+        behind = [token.text for token in tokens[last + extra + 1 :]]
+        return [*before, *[""] * (last - first), text, *behind]
+
+    def _note_unclosed(self, *, is_header: bool) -> None:
+        problem = "a quotation mark that is never closed"
+        if is_header:
+            raise InputError(
+                f"{self._source.name}:{self._row[0][0]}: {problem}",
+                hint="in TSV it is text like any other: --input-format tsv",
+            )
+        self._note(_UNCLOSED, f"{problem}: it is read as text", is_doubt=True)
+
+    def _note_missing(self, values: Sequence[str], line: int) -> None:
+        name = encodable(self._header[self._text_places[-1]])
+        problem = (
+            f"{_field_count(values)}, and the header has {len(self._header)}: nothing is in {name}"
+        )
+        self._note(_MISSING, problem, line=line, is_doubt=True)
+
+    def _note(
+        self, kind: str, problem: str, *, line: int | None = None, is_doubt: bool = False
+    ) -> None:
+        where = f"{self._source.name}:{self._row[0][0] if line is None else line}"
+        self._source.note(kind, Fault(where, problem, is_doubt=is_doubt, what="row"))
+
+    # A header that is none.
+
+    def _header_error(self, line: int) -> InputError:
+        """The error of a table that has no column of text."""
+        where = f"{self._source.name}:{line}"
+        missing = [name for name in self._columns.text if name not in self._header]
+        names = encodable(", ".join(self._header))
+        shown = names if len(names) <= _SHOWN_CHARACTERS else f"{names[:_SHOWN_CHARACTERS]}…"
+        wanted = ", ".join(self._columns.text if self._columns.is_any else missing[:1])
+        return InputError(
+            f"{where}: no field called {wanted}",
+            hint=self._header_hint(f"the record has {shown or 'none'}"),
+        )
+
+    def _header_hint(self, known: str) -> str:
+        for number, _, text in [*self._row, *islice(self._next_lines(), _SEARCHED_LINES)]:
+            for delimiter in _DELIMITERS:
+                if self._columns.places_in(_names(text, delimiter)):
+                    format_ = "tsv" if delimiter == "\t" else "csv"
+                    return (
+                        f"line {number} may be the header: tail -n +{number} FILE | "
+                        f"rerank QUERY - --input-format {format_}"
+                    )
+        format_ = "csv" if self._quoted else "tsv"
+        if any(map(_is_value, self._header)):
+            names = self._delimiter.join(["id", "text", *self._header][: max(2, len(self._header))])
+            shown = names.replace("\t", "\\t") if len(self._header) <= 2 else "NAMES"
+            return (
+                f"{known}; if that is a row and no header, give it one: "
+                f"(printf '{shown}\\n'; cat FILE) | rerank QUERY - --input-format {format_}"
+            )
+        option = "name one with --field: " if self._columns.is_any else ""
+        return option + known
+
+
+def _find_delimiter(text: str, columns: TableColumns) -> str:
+    """What separates the columns of a header: the first delimiter that gives one of text."""
+    headers = {delimiter: _names(text, delimiter) for delimiter in _DELIMITERS}
+    for delimiter, header in headers.items():
+        if columns.places_in(header):
+            return delimiter
+    return max(headers, key=lambda delimiter: len(headers[delimiter]))
+
+
+def _names(text: str, delimiter: str) -> Sequence[str]:
+    return [token.text for token in _tokens(text.rstrip("\r\n"), delimiter)]
+
+
+def _unique_names(names: Sequence[str]) -> Sequence[str]:
+    """The names of columns, where equal names get numbers: `text`, `text.2`."""
+    numbers: dict[str, int] = {}
+    unique: dict[str, None] = {}
+    for name in names:
+        candidate = name
+        while candidate in unique:
+            numbers[name] = numbers.get(name, 1) + 1
+            candidate = f"{name}.{numbers[name]}"
+        unique[candidate] = None
+    return [*unique]
+
+
+class _Token(NamedTuple):
+    """A field of a row: its text, and where it is written."""
+
+    text: str
+    start: int
+    end: int
+
+
+def _split(row: str, delimiter: str) -> list[_Token]:
+    """Split a row in which quotation marks are text."""
+    tokens, start = [], 0
+    for text in row.split(delimiter):
+        tokens.append(_Token(text, start, start + len(text)))
+        start += len(text) + len(delimiter)
+    return tokens
+
+
+@cache
+def _quoted_field(delimiter: str, *, escapes: bool) -> re.Pattern[str]:
+    """A pattern for a field in quotation marks, which may have blanks around them.
+
+    Such a mark ends the field only before a delimiter. It is possessive, and so linear.
+    """
+    end = rf" *(?:{re.escape(delimiter)}|\Z)"
+    inner = r'[^"\\]++|\\.|\\\Z' if escapes else r'[^"]++'
+    return re.compile(rf' *"((?:{inner}|""|"(?!{end}))*+)" *(?={end})', re.DOTALL)
+
+
+_OPENING_MARK = re.compile(r' *"')
+_ESCAPED_MARK = re.compile(r'""|\\"')
+
+
+def _tokens(row: str, delimiter: str, *, escapes: bool = False) -> list[_Token]:
+    """Split a row into fields, less strictly than csv does; with `escapes` \\" is a quotation mark.
+
+    A field whose quotation mark is not closed ends at the next delimiter, as one without does.
+    """
+    pattern = _quoted_field(delimiter, escapes=escapes)
+    tokens, start, is_closed = list[_Token](), 0, True
+    while True:
+        match = None
+        if is_closed and _OPENING_MARK.match(row, start):
+            match = pattern.match(row, start)
+            # What is not closed here would be searched to the end from each later field too.
+            is_closed = match is not None
+        if match is not None:
+            inner, end = match[1], match.end()
+            text = _ESCAPED_MARK.sub('"', inner) if escapes else inner.replace('""', '"')
+        else:
+            end = row.find(delimiter, start)
+            end = len(row) if end < 0 else end
+            text = row[start:end]
+        tokens.append(_Token(text, start, end))
+        if end == len(row):
+            return tokens
+        start = end + 1
+
+
+def _joined(lines: Sequence[_Line]) -> str:
+    return "".join(text for _, _, text in lines).rstrip("\r\n")
+
+
+def _is_closed(values: Sequence[str] | None) -> bool:
+    """Whether fields were found, and none of them begins with a quotation mark."""
+    return values is not None and not any(value.startswith('"') for value in values)
+
+
+def _without_empty_end(tokens: list[_Token], width: int) -> list[_Token]:
+    """The fields of a row without the blank ones at its end that are too many."""
+    end = len(tokens)
+    while end > width and not tokens[end - 1].text.strip():
+        end -= 1
+    return tokens[:end]
+
+
+def _field_count(values: Sequence[object]) -> str:
+    return format_count(len(values), "field")
+
+
+def _is_value(name: str) -> bool:
+    """Whether a column's name looks like a value: a number or a sentence."""
+    return bool(_NUMBER.fullmatch(name)) or len(name) > _MAX_NAME_CHARACTERS
+
+
+_NUMBER = re.compile(r"\s*[-+]?\d[\d.,]*\s*")
+_MAX_NAME_CHARACTERS = 60

@@ -43,8 +43,9 @@ def find_media(value: str, kind: MediaKind = "image", folder: str = "") -> Media
     path = str(Path(folder, value))
     if not os.path.isfile(path):
         name = path if len(path) <= _MAX_NAME_CHARACTERS else path[:_MAX_NAME_CHARACTERS] + "…"
+        is_other = os.path.exists(path) and not Path(path).is_dir()
         raise InputError(
-            f"{name}: no such file",
+            f"{name}: {'not a file' if is_other else 'no such file'}",
             hint=f"{with_article(kind)} is a URL (http, https or data) or the path of a file",
         )
     return Media(kind, path)

@@ -21,6 +21,7 @@ from rerank_cli.inputs.file_types import IMAGE_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
+from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import envelope_of
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.providers import OnError
@@ -128,8 +129,8 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
     texts, names_file = given["document"] or [], given["files_from"]
     if not paths and not texts and names_file is None:
         paths = [_unnamed_source(query, recursive=given["recursive"])]
-    if [given["query_file"], names_file, *paths].count(STDIN) > 1:
-        raise UsageError("standard input (-) can be read only once")
+    read_for_options = [("--query-file", given["query_file"]), ("--files-from", names_file)]
+    check_read_once([*read_for_options, *(("FILE", path) for path in paths)])
     if given["query_file"] is not None:
         query = _query_in(given["query_file"])
     else:
@@ -140,6 +141,7 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
         listed_paths=[] if names_file is None else read_names(names_file, null=given["null"]),
         recursive=given["recursive"],
         options=read_options,
+        taken=[path for _, path in read_for_options if path is not None],
     )
     return query, inputs
 

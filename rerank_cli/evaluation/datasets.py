@@ -4,6 +4,7 @@ The layout of folders is BEIR's (Thakur and others 2021), that of runs and judge
 """
 
 import random
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rerank_cli.errors import InputError, UsageError, require_extra
-from rerank_cli.inputs.trec import find_jsonl, read_objects, read_qrels, read_run, read_texts
+from rerank_cli.inputs.trec import (
+    MAX_GRADE,
+    check_grade,
+    find_jsonl,
+    read_objects,
+    read_qrels,
+    read_run,
+    read_texts,
+)
 from rerank_cli.scorers import BM25
 from rerank_cli.scorers.bm25 import K1, B
 from rerank_cli.types import Document
@@ -70,7 +79,8 @@ class Task:
 
 def order_by_score(scores: Mapping[str, float]) -> list[str]:
     """Documents, best first, as trec_eval orders them: by 32 bits of the score, ties by id."""
-    return sorted(scores, key=lambda name: (np.float32(scores[name]), name), reverse=True)
+    with np.errstate(over="ignore"):  # beyond 32 bits a score is infinite there too
+        return sorted(scores, key=lambda name: (np.float32(scores[name]), name), reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,7 @@ def read_lists(path: Path) -> Collection:
         permuted += _is_permutation(relevant, len(documents))
         try:
             grades = _read_grades(relevant, places)
-        except (OverflowError, ValueError) as error:
+        except (OverflowError, RecursionError, ValueError) as error:
             raise InputError(f"{path}:{number}: relevant {error}", hint=_RECORD_HINT) from error
         queries[name] = query
         if grades is not None:
@@ -266,7 +276,7 @@ def _read_grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
         if len(relevant) == len(places):
             grades: dict[str, int] = {}
             for name, grade in zip(places, relevant, strict=True):
-                grades[name] = max(grades.get(name, -(10**6)), _read_grade(grade))
+                grades[name] = max(grades.get(name, -MAX_GRADE), _read_grade(grade))
             return grades
         if any(isinstance(truth, bool) for truth in relevant):
             raise ValueError(f"has {len(relevant)} truths for {len(places)} documents")
@@ -291,14 +301,14 @@ def _is_permutation(relevant: Any, count: int) -> bool:
 def _check_name(name: Any, places: Sequence[str]) -> str:
     """A document's id; raises `ValueError` for what is none."""
     if str(name) not in places:
-        raise ValueError(f"has {name!r}, which is no document's id")
+        raise ValueError(f"has {reprlib.repr(name)}, which is no document's id")
     return str(name)
 
 
 def _read_grade(grade: Any) -> int:
-    if not isinstance(grade, int | float) or int(grade) != grade:
-        raise ValueError(f"has {grade!r}, which is no grade: a whole number")
-    return int(grade)
+    if not isinstance(grade, int | float):
+        raise ValueError(f"has {reprlib.repr(grade)}, which is no grade: a whole number")
+    return check_grade(grade)
 
 
 def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -> Task:

@@ -33,6 +33,7 @@ from rerank_cli.evaluation.run import (
     warn_of_windows,
 )
 from rerank_cli.evaluation.table import draw_report, forecast
+from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import show_progress, status_line
 from rerank_cli.ranking.reranker import Reranker
@@ -92,6 +93,7 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
 
 def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     """Evaluate what a command line asks for, and write the results."""
+    _check_read_once(options)
     read: list[str | Path] = [*_read_files(options)]
     measures = parse_measures(options.measures or DEFAULT_MEASURES)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
@@ -119,6 +121,16 @@ def _read_files(options: EvalOptions) -> list[Path]:
     paths = [*options.datasets, options.qrels, options.run]
     paths += [parts.queries, parts.corpus] if parts is not None else []
     return [path for path in paths if path is not None]
+
+
+def _check_read_once(options: EvalOptions) -> None:
+    """Raise `UsageError` if a stream would be read twice, for two options or for two sets."""
+    sets = max(1, len(options.datasets))
+    files = [("--qrels", options.qrels), ("--run", options.run)] * sets
+    if options.parts is not None:
+        files += [("--queries", options.parts.queries), ("--corpus", options.parts.corpus)]
+    files += [("DATASET", path) for path in options.datasets]
+    check_read_once((option, None if path is None else str(path)) for option, path in files)
 
 
 def _evaluate(

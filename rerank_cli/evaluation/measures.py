@@ -8,11 +8,12 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from subprocess import SubprocessError
 from typing import Any
 
 import numpy as np
 
-from rerank_cli.errors import UsageError, require_extra
+from rerank_cli.errors import InputError, UsageError, require_extra
 from rerank_cli.evaluation.datasets import Candidate, Qrels, Task, order_by_score
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP")
@@ -82,9 +83,15 @@ def figures_of(
         for query, order in orders.items()
         if order
     }
-    for metric in ir_measures.iter_calc(list(measures.values()), judged, descending):
-        if metric.query_id in qrels:
-            values[str(metric.measure)][metric.query_id] = float(metric.value)
+    try:
+        for metric in ir_measures.iter_calc(list(measures.values()), judged, descending):
+            if metric.query_id in qrels:
+                values[str(metric.measure)][metric.query_id] = float(metric.value)
+    except (OSError, RuntimeError, SubprocessError, ValueError) as error:
+        raise InputError(
+            f"{', '.join(measures)}: cannot be computed of these judgements: {error}",
+            hint="some measures need grades of 0 and more, or ids without blanks: try one by one",
+        ) from error
     return values
 
 

@@ -6,6 +6,7 @@ was scored is kept in a journal, so that an evaluation that was cut off goes on 
 
 import argparse
 import json
+import math
 import os
 import random
 import shlex
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +30,7 @@ from rerank_cli.evaluation.datasets import (
     read_folder,
     read_lists,
 )
+from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
@@ -36,7 +39,9 @@ from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Document
-from rerank_cli.user_files import cache_directory
+from rerank_cli.user_files import cache_directory, parse_json_object, read_regular_file
+
+_MAX_JOURNAL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +92,39 @@ class ScoreJournal:
         if self._path is None:
             return {}
         try:
-            content = self._path.read_bytes()
-        except OSError:
+            content = read_regular_file(self._path, max_bytes=_MAX_JOURNAL_BYTES)
+        except FileNotFoundError:
+            return {}
+        except OSError:  # it is something else, or too large: do without it
+            self._path = None
             return {}
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:  # the process died while it wrote
-            os.truncate(self._path, len(whole))
+            with suppress(OSError):
+                os.truncate(self._path, len(whole))
         scores = {}
         for line in whole.splitlines():
-            with suppress(ValueError, TypeError, KeyError):  # of a disk that was full, or old
-                record = json.loads(line)
-                query = record.pop("query")
-                scores[query] = QueryScores(**record)
+            with suppress(LookupError, TypeError, ValueError):  # damaged, or old: scored again
+                query, own = _read_scores(line)
+                scores[query] = own
         return scores
+
+
+def _read_scores(line: bytes) -> tuple[str, QueryScores]:
+    """Read a line of a journal; raises `LookupError`, `TypeError` or `ValueError` for others."""
+    record = parse_json_object(line)
+    query = record.pop("query")
+    own = QueryScores(**record)
+    by_id = (own.scores, own.tokens, own.chunks)
+    counts = (own.spent, own.truncated, own.missing)
+    if not isinstance(query, str) or not all(isinstance(values, dict) for values in by_id):
+        raise ValueError("not a query and its scores")
+    numbers = [own.seconds, *counts, *chain.from_iterable(values.values() for values in by_id)]
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        raise ValueError("not numbers")
+    if not isinstance(own.notes, list) or not all(isinstance(note, str) for note in own.notes):
+        raise ValueError("not notes")
+    return query, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +402,7 @@ def _read_sets(options: EvalOptions) -> Iterator[Collection]:
             yield read_folder(find_parts(path, options.qrels, options.run))
         elif options.qrels or options.run:
             raise UsageError(f"{path}: --qrels and --run are for folders, and it is none")
-        elif path.exists():
+        elif path.exists() or str(path) == STDIN:
             yield read_lists(path)
         else:
             raise InputError(

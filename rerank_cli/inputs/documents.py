@@ -79,6 +79,7 @@ class Inputs:
     listed_paths  files of a list; errors in these and in folders are reported
     recursive     whether a folder stands for the files in it
     copy_folder   where pipes are copied, so that they can be read again; None if they are read once
+    taken         paths that are read for something else than documents
     """
 
     texts: Sequence[str] = ()
@@ -87,16 +88,20 @@ class Inputs:
     recursive: bool = False
     options: ReadOptions = field(default_factory=ReadOptions)
     copy_folder: Path | None = None
+    taken: Sequence[str] = ()
     report: InputReport = field(default_factory=InputReport, init=False)
     _sources: SourceList = field(default_factory=SourceList, init=False)
     _streams: dict[str, "ReplayableStream"] = field(default_factory=dict, init=False)
+    _statuses: dict[str, os.stat_result] = field(default_factory=dict, init=False)
     _finished_bytes: int = field(default=0, init=False)  # of the files that were read whole
     _document_bytes: int = field(default=0, init=False)  # of the documents of the current file
     _tell: Callable[[], int] | None = field(default=None, init=False)
 
     def check(self) -> None:
         """Find the sources; raises `InputError`."""
-        self._sources = find_sources(self.paths, self.listed_paths, recursive=self.recursive)
+        self._sources = find_sources(
+            self.paths, self.listed_paths, recursive=self.recursive, taken=self.taken
+        )
 
     def set_scorer(self, scorer: ScorerInfo) -> None:
         """Tell what will score the documents: images are documents if it reads them."""
@@ -221,12 +226,24 @@ class Inputs:
         if path not in self._streams:
             with _open_once(path) as stream:
                 if self.copy_folder is None or (path != STDIN and stream.seekable()):
+                    if self.copy_folder is not None:
+                        self._check_same(path, os.fstat(stream.fileno()))
                     with self._track(stream):
                         yield stream
                     return
                 self._streams[path] = ReplayableStream(stream, self.copy_folder)
         with self._track(self._streams[path].rewind()) as stream:
             yield stream
+
+    def _check_same(self, path: str, status: os.stat_result) -> None:
+        """Raise `InputError` for a file that was another when it was read before; it may grow."""
+        old = self._statuses.setdefault(path, status)
+        is_same = (old.st_dev, old.st_ino) == (status.st_dev, status.st_ino)
+        is_changed = status.st_mtime_ns != old.st_mtime_ns and status.st_size <= old.st_size
+        if not is_same or is_changed or status.st_size < old.st_size:
+            raise InputError(
+                f"{path}: changed while it was read", hint="it is read twice: rank a copy of it"
+            )
 
     @contextmanager
     def _track(self, stream: BinaryIO) -> Iterator[BinaryIO]:

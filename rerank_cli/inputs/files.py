@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from rerank_cli.errors import InputError, NoHome
 from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.streams import stream_key
 from rerank_cli.inputs.text import envelope_of
 from rerank_cli.user_files import expand_user, home_directory, shared_config_directory
 
@@ -42,15 +43,22 @@ class SourceList:
     """The sources of a run, in order.
 
     `size` is their size in bytes, None if one is a stream. `skipped` counts the files of folders
-    that were left out, by reason. `problems` are the errors of lists and folders.
+    that were left out, by reason. `problems` are the errors of lists and folders. `streams` are the
+    keys of the streams that are read, for documents or for something else.
     """
 
     places: list[SourcePath] = field(default_factory=list)
     size: int | None = 0
     skipped: Counter[str] = field(default_factory=Counter)
     problems: list[InputError] = field(default_factory=list)
+    streams: set[tuple[int, ...]] = field(default_factory=set)
 
     def add(self, place: SourcePath, status: os.stat_result | None) -> None:
+        """Add a source; raises `InputError` for a stream that is read already."""
+        if (status is None or not stat.S_ISREG(status.st_mode)) and (key := stream_key(place.path)):
+            if key in self.streams:
+                raise InputError(f"{place.path}: can be read only once, and was named before")
+            self.streams.add(key)
         self.places.append(place)
         if status is None or not stat.S_ISREG(status.st_mode):
             self.size = None
@@ -58,13 +66,16 @@ class SourceList:
             self.size += status.st_size
 
 
-def find_sources(paths: Sequence[str], listed: Sequence[str], *, recursive: bool) -> SourceList:
+def find_sources(
+    paths: Sequence[str], listed: Sequence[str], *, recursive: bool, taken: Sequence[str] = ()
+) -> SourceList:
     """Find the sources of `paths`, which the user named, and then those of `listed`.
 
-    With `recursive` a folder stands for the files in it. Raises `InputError` if one of `paths`
-    cannot be read; the other errors are the result's `problems`.
+    With `recursive` a folder stands for the files in it. `taken` are read for something else.
+    Raises `InputError` if one of `paths` cannot be read; the other errors are the result's
+    `problems`.
     """
-    sources = SourceList()
+    sources = SourceList(streams={key for path in taken if (key := stream_key(path)) is not None})
     for path in paths:
         _add_path(path, sources, named=True, recursive=recursive)
     for path in listed:

@@ -1,6 +1,7 @@
 """Sources that can be read only once: standard input, pipes, sockets and devices.
 
     is_stream          tells one by its path
+    stream_key         tells one from another
     check_read_once    refuses to read one twice
     OnePass            a source that is read from its start to its end
     SeekableInput      a source that is read in any order: a file, or the copy of a stream
@@ -35,7 +36,19 @@ _CHANGED_HINT = "begin anew, with another -o, when nothing writes to it"
 
 def is_stream(path: str) -> bool:
     """Whether a path is standard input, or names a pipe, a socket or a device."""
-    return path == STDIN or _stream_key(path) is not None
+    return path == STDIN or stream_key(path) is not None
+
+
+def stream_key(path: str) -> tuple[int, ...] | None:
+    """What tells one stream from another; None for what is none, or is not there."""
+    try:
+        status = os.fstat(sys.stdin.fileno()) if path == STDIN else Path(path).stat()
+    except (AttributeError, OSError, ValueError):  # closed, not a file, or a NUL in the name
+        return (0,) if path == STDIN else None
+    is_null = stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or is_null:
+        return (0,) if path == STDIN else None
+    return status.st_dev, status.st_ino
 
 
 def check_read_once(sources: Iterable[tuple[str, str | None]]) -> None:
@@ -45,14 +58,15 @@ def check_read_once(sources: Iterable[tuple[str, str | None]]) -> None:
     """
     first_options: dict[tuple[int, ...], str] = {}
     for option, path in sources:
-        key = None if path is None else _stream_key(path)
+        key = None if path is None else stream_key(path)
         if path is None or key is None:
             continue
         if key in first_options:
-            name = "standard input (-)" if path == STDIN else path
+            if path == STDIN:
+                raise UsageError("standard input (-) can be read only once")
             first = first_options[key]
             who = f"{first} names it twice" if first == option else f"{first} and {option} name it"
-            raise UsageError(f"{name} can be read only once, and {who}", hint="give it as a file")
+            raise UsageError(f"{path} can be read only once, and {who}", hint="give it as a file")
         first_options[key] = option
 
 
@@ -217,17 +231,6 @@ def _new_hash() -> "hashlib._Hash":
     import hashlib  # it takes 2 ms, and most runs do not need it
 
     return hashlib.sha256()
-
-
-def _stream_key(path: str) -> tuple[int, ...] | None:
-    """What tells one stream from another; None for what is none, or is not there."""
-    try:
-        status = os.fstat(sys.stdin.fileno()) if path == STDIN else Path(path).stat()
-    except (AttributeError, OSError, ValueError):  # closed, not a file, or a NUL in the name
-        return (0,) if path == STDIN else None
-    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-        return (0,) if path == STDIN else None
-    return status.st_dev, status.st_ino
 
 
 def _file_status(stream: BinaryIO) -> os.stat_result | None:

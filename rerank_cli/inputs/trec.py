@@ -8,13 +8,18 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import InputError
+from rerank_cli.inputs.streams import OnePass, is_stream
 from rerank_cli.inputs.text import decompress
 
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_QRELS_HINT = "query, 0, document, grade, as trec_eval has it; or query, document, grade"
+_SHOWN_CHARACTERS = 40
+MAX_GRADE = 1_000_000
 _ID_FIELDS = ("_id", "id", "qid", "query_id", "docid", "doc_id", "docno", "pid")
 _TEXT_FIELDS = ("text", "query", "contents", "body", "passage")
 
@@ -22,7 +27,8 @@ _TEXT_FIELDS = ("text", "query", "contents", "body", "passage")
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file that are not blank, with their numbers from 1."""
     try:
-        with path.open("rb") as stream:
+        with closing(OnePass(str(path))) as source:
+            stream = io.BufferedReader(source)
             head, content = decompress(stream, str(path))
             encoding = "utf-16" if head[:2] in _UTF16_MARKS else "utf-8-sig"
             number = 0
@@ -47,10 +53,13 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_texts(path: Path, what: str) -> Iterator[tuple[str, str, str]]:
     """Yield the id, title and text of each line: JSONL, or an id, a tab and a text.
 
-    `what` names the texts in errors, such as "query".
+    `what` names the texts in errors, such as "query". The name of a stream says nothing: its first
+    line tells its kind.
     """
-    jsonl = is_jsonl(path)
+    jsonl, is_told = is_jsonl(path), not is_stream(str(path))
     for number, line in read_lines(path):
+        if not is_told:
+            jsonl, is_told = jsonl or line.lstrip().startswith("{"), True
         yield parse_text(line, f"{path}:{number}", what, jsonl=jsonl)
 
 
@@ -82,14 +91,28 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
         cells = line.split("\t") if line.count("\t") == 2 else line.split()
         if len(cells) == 4:  # TREC: query, iteration, document, grade
             del cells[1]
-        if number == 1 and len(cells) == 3 and not _is_grade(cells[2]):
-            continue
-        if len(cells) != 3 or not _is_grade(cells[2]):
-            raise InputError(
-                f"{path}:{number}: not a judgement",
-                hint="query, 0, document, grade, as trec_eval has it; or query, document, grade",
-            )
-        yield cells[0], cells[1], int(float(cells[2]))
+        if len(cells) != 3 or not _is_number(cells[2]):
+            if number == 1 and len(cells) == 3:  # the names of the columns
+                continue
+            raise InputError(f"{path}:{number}: not a judgement", hint=_QRELS_HINT)
+        try:
+            yield cells[0], cells[1], check_grade(float(cells[2]))
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}", hint=_QRELS_HINT) from error
+
+
+def check_grade(number: float) -> int:
+    """A number as a grade; raises `ValueError` if it is none.
+
+    What computes measures needs memory for all grades up to the largest, and without it has wrong
+    figures (trec_eval).
+    """
+    if math.isfinite(number) and int(number) == number and abs(number) <= MAX_GRADE:
+        return int(number)
+    raise ValueError(
+        f"has {str(number)[:_SHOWN_CHARACTERS]}, which is no grade: a whole number, at most "
+        f"{MAX_GRADE:,}"
+    )
 
 
 def read_run(path: Path) -> Iterator[tuple[str, str, float]]:
@@ -103,7 +126,7 @@ def parse_run_line(line: str, where: str) -> tuple[str, str, float]:
     cells = line.split()
     try:
         query, _, document, _, score = cells[:5]
-        if math.isnan(value := float(score)):
+        if math.isnan(value := float(score)) or "_" in score:
             raise ValueError("not a score")
     except ValueError as error:
         raise InputError(
@@ -127,13 +150,16 @@ def _parse_object(line: str, where: str) -> dict[str, Any]:
         content = json.loads(line)
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from error
+    except RecursionError:
+        raise InputError(f"{where}: not JSON that can be read: nested too deeply") from None
     if not isinstance(content, dict):
         raise InputError(f"{where}: not a JSON object")
     return content
 
 
-def _is_grade(text: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
-        return float(text).is_integer()
+        float(text)
     except ValueError:
         return False
+    return "_" not in text  # as in Python's own numbers

@@ -6,6 +6,7 @@ activations of a batch, so that a batch would change every score in it: there ea
 run. If a model's batches are found to keep scores, short pairs of one length share a run.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -132,7 +133,8 @@ class LocalScorer:
         self._wide: Network | None = None
         self._widening = Lock()
         self._scheduler = Scheduler(self._scores, network.workers)
-        self._pairs = 0  # how many were scored so far
+        # How many pairs were scored so far, also by the same model with other instructions.
+        self._counts: Counter[str] = Counter()
         self._counting = Lock()
 
     def with_instruction(self, instruction: str) -> "LocalScorer":
@@ -170,7 +172,7 @@ class LocalScorer:
                 f"a pair has {longest} tokens, and {self.info.model} takes {self._length}"
             )
         with self._counting:
-            self._pairs += len(pairs)
+            self._counts["pairs"] += len(pairs)
         batches = make_batches(lengths, self._network.batching, self._network.workers)
 
         def take(result: PieceResult | BaseException) -> None:
@@ -206,8 +208,9 @@ class LocalScorer:
         """How many pairs were scored in what time, in words, and whether the model is prepared."""
         threads = format_count(self._scheduler.threads, "thread")
         prepared = "prepared" if self._network.prepared_path else "not prepared"
+        pairs = self._counts["pairs"]
         return (
-            f"{self._pairs:,} pairs on {threads} took {self._scheduler.seconds:.2f} s in all; "
+            f"{pairs:,} pairs on {threads} took {self._scheduler.seconds:.2f} s in all; "
             f"the model is {prepared} for this machine"
         )
 

@@ -484,7 +484,8 @@ def _load_tokenizer(path: str) -> Tokenizer:
     if file.is_dir():
         file /= "tokenizer.json"
     if not file.is_file():
-        raise UsageError(f"{path}: no such tokenizer", hint="--tokenizer takes a tokenizer.json")
+        reason = "not a file" if file.exists() else "no such tokenizer"
+        raise UsageError(f"{path}: {reason}", hint="--tokenizer takes a tokenizer.json")
     return ModelTokenizer(file)
 
 

@@ -8,6 +8,8 @@ Looks at names and at their entries on disk, but does not read the files that it
 .gitignore, .ignore and .rgignore are here too: tests hold them to what git does.
 """
 
+import errno
+import heapq
 import os
 import re
 import stat
@@ -16,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +26,22 @@ from rerank_cli.errors import InputError, NoHome
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.inputs.streams import stream_key
 from rerank_cli.inputs.text import envelope_of
-from rerank_cli.user_files import expand_user, home_directory, shared_config_directory
+from rerank_cli.terminal import format_size
+from rerank_cli.user_files import (
+    expand_user,
+    home_directory,
+    read_regular_file,
+    shared_config_directory,
+)
 
-IGNORED, HIDDEN, LINKED = "ignored", "hidden", "symbolic links"  # reasons to skip a file
+# Reasons to skip a file. Pipes, sockets and devices are special.
+IGNORED, HIDDEN, LINKED, SPECIAL = "ignored", "hidden", "symbolic links", "special files"
 # The files of rules that ripgrep reads. A rule of a name that comes first beats the rules of later
 # names, wherever they are. Among files of one name, the nearest beats those of folders above.
 _IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
+_MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
+_MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
+_MAX_LIST_BYTES = 1 << 28  # of a list of names
 
 
 class SourcePath(NamedTuple):
@@ -92,31 +105,41 @@ def read_names(path: str, *, null: bool) -> list[str]:
     if not null and (envelope := envelope_of(content)).mark:  # PowerShell writes lists so
         text = content[len(envelope.mark) :].decode(envelope.encoding, "replace")
         content = text.encode("utf-8", "replace")
-    names = content.split(b"\0") if null else content.splitlines()
     if not null and b"\0" in content:
         raise InputError(
             "the list of files has NUL bytes in it", hint="-0 reads names that end with NUL"
         )
-    return [os.fsdecode(name) for name in names if name]
+    names = re.finditer(rb"[^\0]+" if null else rb"[^\r\n]+", content)
+    return [os.fsdecode(name[0]) for name in names]
 
 
 def read_content(path: str) -> bytes:
-    """Read all of a file, or of standard input; raises `InputError`."""
+    """Read all of a file, or of standard input, within a bound; raises `InputError`."""
     try:
         if path != STDIN:
-            return Path(path).read_bytes()
-        if sys.stdin is None:
+            with open(path, "rb") as stream:
+                content = stream.read(_MAX_LIST_BYTES + 1)
+        elif sys.stdin is None:
             raise InputError("standard input is closed")
-        return sys.stdin.buffer.read()
+        else:
+            content = sys.stdin.buffer.read(_MAX_LIST_BYTES + 1)
     except OSError as error:
         raise read_error(path, error) from error
+    if len(content) > _MAX_LIST_BYTES:
+        raise InputError(f"{_name_of(path)}: larger than {format_size(_MAX_LIST_BYTES)}")
+    return content
 
 
 def read_error(path: str, error: OSError) -> InputError:
     """The error of a source that cannot be read."""
-    name = "standard input" if path == STDIN else path
     is_missing = isinstance(error, FileNotFoundError)
-    return InputError(f"{name}: {'no such file' if is_missing else error.strerror or error}")
+    return InputError(
+        f"{_name_of(path)}: {'no such file' if is_missing else error.strerror or error}"
+    )
+
+
+def _name_of(path: str) -> str:
+    return "standard input" if path == STDIN else path
 
 
 def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -> None:
@@ -167,15 +190,19 @@ def walk(root: str, skipped: Counter[str], on_error: Callable[[OSError], None]) 
     """
     here = f"{os.curdir}{os.sep}" if root == os.curdir else ""
     parts = Path(os.path.normpath(Path(root).absolute())).parts
-    levels = [_entries(_Folder(root, parts, _rules_above(parts)), skipped, on_error)]
+    reader = _RuleReader(on_error)
+    top = _Folder(root, parts, _rules_above(parts, reader))
+    levels = [_entries(top, reader, skipped, on_error)]
     while levels:
         entry = next(levels[-1], None)
         if entry is None:
             levels.pop()
         elif isinstance(entry, _Folder):
-            levels.append(_entries(entry, skipped, on_error))
+            levels.append(_entries(entry, reader, skipped, on_error))
         else:
-            yield entry.removeprefix(here)
+            # Other programs would take -n for an option, and - is standard input.
+            name = entry.removeprefix(here)
+            yield entry if name.startswith("-") else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +215,10 @@ class _Folder:
 
 
 def _entries(
-    folder: _Folder, skipped: Counter[str], on_error: Callable[[OSError], None]
+    folder: _Folder,
+    reader: "_RuleReader",
+    skipped: Counter[str],
+    on_error: Callable[[OSError], None],
 ) -> Iterator[str | _Folder]:
     """Yield the files of a folder as paths, and the folders in it."""
     try:
@@ -198,7 +228,7 @@ def _entries(
         on_error(error)
         return
     files = {entry.name: entry.path for entry in entries if entry.name in _IGNORE_FILES}
-    rules = folder.rules.with_files(files, len(folder.parts))
+    rules = folder.rules.with_files(files, len(folder.parts), reader)
     for entry in entries:
         parts = (*folder.parts, entry.name)
         if entry.name.startswith("."):
@@ -211,13 +241,60 @@ def _entries(
             yield _Folder(entry.path, parts, rules)
         elif entry.is_file():
             yield entry.path
+        else:
+            skipped[SPECIAL] += 1
 
 
-class _RuleList(NamedTuple):
+class _RuleReader:
+    """Reads the files of rules of one run, within bounds. Equal rules are parsed once."""
+
+    def __init__(self, on_error: Callable[[OSError], None]) -> None:
+        self._on_error = on_error
+        self._rules: dict[str, _Rule | None] = {}
+        self._wildcard_characters = 0
+
+    def read(self, path: str) -> list["_Rule"]:
+        """The rules of a file, the last one first; none if it is missing, a pipe or a device.
+
+        Tells of a file that is beyond the bounds, and leaves it out.
+        """
+        try:
+            content = read_regular_file(Path(path), max_bytes=_MAX_RULES_BYTES)
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                self._on_error(error)
+            return []
+        text = content.decode("utf-8-sig", "replace")
+        lines = [line.removesuffix("\r") for line in text.split("\n")]
+        new = {line for line in lines if line not in self._rules}
+        characters = sum(len(line) for line in new if _WILDCARD.search(line))
+        if self._wildcard_characters + characters > _MAX_WILDCARD_CHARACTERS:
+            bound = f"rules with more than {_MAX_WILDCARD_CHARACTERS:,} characters in all"
+            self._on_error(OSError(errno.EFBIG, bound, path))
+            return []
+        self._wildcard_characters += characters
+        self._rules.update((line, _parse_rule(line)) for line in new)
+        rules = [self._rules[line] for line in reversed(lines)]
+        return [rule for rule in rules if rule is not None]
+
+
+class _RuleList:
     """The rules of one file, the last one first. Their paths start after `depth` parts."""
 
-    depth: int
-    rules: Sequence["_Rule"]
+    def __init__(self, depth: int, rules: Sequence["_Rule"]) -> None:
+        self._depth = depth
+        self._by_name: dict[str, list[tuple[int, _Rule]]] = {}
+        self._others = list[tuple[int, _Rule]]()
+        for place, rule in enumerate(rules):
+            is_name = rule.name is not None
+            kind = self._by_name.setdefault(rule.name or "", []) if is_name else self._others
+            kind.append((place, rule))
+
+    def find(self, parts: Sequence[str], *, is_folder: bool) -> "_Rule | None":
+        """The first rule that matches a path."""
+        path = "".join(f"{part}/" for part in parts[self._depth :])
+        rules = heapq.merge(self._by_name.get(parts[-1], ()), self._others, key=itemgetter(0))
+        return next((rule for _, rule in rules if rule.matches(path, is_folder=is_folder)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +303,12 @@ class _Rules:
 
     lists: tuple[tuple[_RuleList, ...], ...] = ((),) * len(_IGNORE_FILES)
 
-    def with_files(self, paths: Mapping[str, str], depth: int) -> "_Rules":
+    def with_files(self, paths: Mapping[str, str], depth: int, reader: _RuleReader) -> "_Rules":
         """These rules and those of more files, which are in a folder with `depth` parts.
 
         `paths` are by the names in `_IGNORE_FILES`.
         """
-        rules = {name: _read_rules(path) for name, path in paths.items()}
+        rules = {name: reader.read(path) for name, path in paths.items()}
         if not any(rules.values()):
             return self
         pairs = zip(_IGNORE_FILES, self.lists, strict=True)
@@ -245,26 +322,26 @@ class _Rules:
     def ignore(self, parts: Sequence[str], *, is_folder: bool) -> bool:
         """Whether a path is ignored, by the first rule that matches it."""
         for lists in self.lists:
-            for depth, rules in reversed(lists):
-                path = "".join(f"{part}/" for part in parts[depth:])
-                for rule in rules:
-                    if rule.matches(path, is_folder=is_folder):
-                        return rule.ignores
+            for rules in reversed(lists):
+                rule = rules.find(parts, is_folder=is_folder)
+                if rule is not None:
+                    return rule.ignores
         return False
 
 
-def _rules_above(parts: tuple[str, ...]) -> _Rules:
+def _rules_above(parts: tuple[str, ...], reader: _RuleReader) -> _Rules:
     """The rules of the folders above one. Those of git count only within a repository."""
     folders = [Path(*parts[:depth]) for depth in range(1, len(parts) + 1)]
     root = next((folder for folder in reversed(folders) if os.path.exists(folder / ".git")), None)
     rules = _Rules()
     if root is not None:
         for path in filter(None, (_global_excludes(), root / ".git" / "info" / "exclude")):
-            rules = rules.with_files({".gitignore": str(path)}, len(root.parts))
+            rules = rules.with_files({".gitignore": str(path)}, len(root.parts), reader)
     for folder in folders[:-1]:
         in_repository = root is not None and len(folder.parts) >= len(root.parts)
         names = [name for name in _IGNORE_FILES if name != ".gitignore" or in_repository]
-        rules = rules.with_files({name: str(folder / name) for name in names}, len(folder.parts))
+        paths = {name: str(folder / name) for name in names}
+        rules = rules.with_files(paths, len(folder.parts), reader)
     return rules
 
 
@@ -282,31 +359,25 @@ def _global_excludes() -> Path | None:
         folders.append(shared_config_directory() / "git" / "config")
     for path in folders:
         with suppress(OSError):
-            text = path.read_text("utf-8", "replace")
-            if paths := re.findall(r'(?im)^\s*excludesfile\s*=\s*"?(.*?)"?\s*$', text):
-                return expand_user(paths[-1])
+            text = read_regular_file(path, max_bytes=_MAX_RULES_BYTES).decode("utf-8", "replace")
+            settings = [line.partition("=") for line in text.split("\n")]
+            values = [value for key, _, value in settings if key.strip().lower() == "excludesfile"]
+            if values:
+                return expand_user(values[-1].strip().strip('"'))
     return folders[-1].with_name("ignore") if folders else None
-
-
-def _read_rules(path: str) -> list["_Rule"]:
-    """The rules of a file, the last one first; none if there is no such file."""
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe might never end
-            return []
-        lines = Path(path).read_text("utf-8-sig", "replace").split("\n")
-    except OSError:
-        return []
-    rules = [_parse_rule(line.removesuffix("\r")) for line in lines]
-    return [rule for rule in reversed(rules) if rule is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A rule of a .gitignore: the paths that it matches, and whether it ignores or excepts them."""
+    """A rule of a .gitignore: the paths that it matches, and whether it ignores or excepts them.
+
+    It has a pattern for whole paths, or the name that files and folders must have.
+    """
 
     ignores: bool
     folders_only: bool
-    pattern: re.Pattern[str]
+    name: str | None
+    pattern: re.Pattern[str] | None
 
     def matches(self, path: str, *, is_folder: bool) -> bool:
         """Whether the rule matches a path itself; a path ends each part with a slash.
@@ -315,9 +386,12 @@ class _Rule:
         """
         if self.folders_only and not is_folder:
             return False
+        if self.pattern is None:
+            return path.split("/")[-2] == self.name
         return self.pattern.fullmatch(path) is not None
 
 
+_WILDCARD = re.compile(r"[*?\[\\]")
 # A line without the spaces at its end, unless they are escaped.
 _RULE_TEXT = re.compile(r"(?:\\.|[^\\ ]| ++(?! |$))*\\?", re.DOTALL)
 
@@ -329,6 +403,9 @@ def _parse_rule(line: str) -> _Rule | None:
     glob = text.removeprefix("!").removesuffix("/")
     if text.startswith("#") or not glob:
         return None
+    ignores, folders_only = not text.startswith("!"), text.endswith("/")
+    if "/" not in glob and not _WILDCARD.search(glob):
+        return _Rule(ignores, folders_only, glob, None)
     blocks: list[list[str]] = [[]] if "/" in glob else [[], []]  # ** stands between two blocks
     try:
         for part in glob.removeprefix("/").split("/"):
@@ -338,7 +415,7 @@ def _parse_rule(line: str) -> _Rule | None:
                 blocks[-1].append(_part_expression(part))
     except ValueError:
         return None
-    return _Rule(not text.startswith("!"), text.endswith("/"), _path_pattern(blocks))
+    return _Rule(ignores, folders_only, None, _path_pattern(blocks))
 
 
 def _path_pattern(blocks: Sequence[Sequence[str]]) -> re.Pattern[str]:

@@ -280,7 +280,7 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
             )
     for problem in report.problems[:_NAMED_FILES]:
         terminal.warn(str(problem), problem.hint)
-    _warn_of_more(len(report.problems), "that could not be read", terminal)
+    _warn_of_more(report.problems.total, "that could not be read", terminal)
     for fault in report.faults[:_NAMED_FILES]:
         terminal.warn(str(fault), fault.hint)
     _warn_of_more(len(report.faults), "with such faults", terminal)
@@ -376,7 +376,7 @@ def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
     scored = ranking.documents - ranking.empty
     if not ranking.documents:
         reasons = [f"left out {reason}"] if (reason := left_out(inputs)) else []
-        if problems := len(inputs.report.problems):
+        if problems := inputs.report.problems.total:
             reasons.append(f"{format_count(problems, 'file')} could not be read")
         return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"
     if not scored:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from rerank_cli.errors import InputError, MissingExtra, OutputError
 from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
-from rerank_cli.inputs.files import SourceList, SourcePath, find_sources, read_error
+from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.text import DocumentTooLarge, Fault
 from rerank_cli.media import HEAD_BYTES, is_image
@@ -45,7 +45,7 @@ class InputReport:
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
-    problems: list[InputError] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     undecodable: int = 0
     faults: list[Fault] = field(default_factory=list)
     binary: list[str] = field(default_factory=list)

@@ -41,7 +41,8 @@ IGNORED, HIDDEN, LINKED, SPECIAL = "ignored", "hidden", "symbolic links", "speci
 _IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 _MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
 _MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
-_MAX_LIST_BYTES = 1 << 28  # of a list of names
+_MAX_LIST_BYTES = 256_000_000  # of a list of names
+_MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing files can cause
 
 
 class SourcePath(NamedTuple):
@@ -49,6 +50,23 @@ class SourcePath(NamedTuple):
 
     path: str
     named: bool
+
+
+class Problems(list[InputError]):
+    """The errors of files that were left out: the first ones, and the number of all."""
+
+    total = 0
+
+    def append(self, error: InputError) -> None:
+        """Count an error, and keep it if it is one of the first."""
+        self.total += 1
+        if len(self) < _MAX_PROBLEMS:
+            super().append(error)
+
+    def copy(self) -> "Problems":
+        problems = Problems(self)
+        problems.total = self.total
+        return problems
 
 
 @dataclass(slots=True)
@@ -63,7 +81,7 @@ class SourceList:
     places: list[SourcePath] = field(default_factory=list)
     size: int | None = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    problems: list[InputError] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
     streams: set[tuple[int, ...]] = field(default_factory=set)
 
     def add(self, place: SourcePath, status: os.stat_result | None) -> None:
@@ -133,9 +151,8 @@ def read_content(path: str) -> bytes:
 def read_error(path: str, error: OSError) -> InputError:
     """The error of a source that cannot be read."""
     is_missing = isinstance(error, FileNotFoundError)
-    return InputError(
-        f"{_name_of(path)}: {'no such file' if is_missing else error.strerror or error}"
-    )
+    problem = "no such file" if is_missing else error.strerror or error
+    return InputError(f"{_name_of(path)}: {problem}")
 
 
 def _name_of(path: str) -> str:

@@ -121,7 +121,11 @@ def _no_path_error() -> UsageError:
 
 
 def _path_bytes(path: str) -> bytes:
-    """The bytes of a path: in the locale's encoding if it has the characters, else in UTF-8."""
+    """The bytes of a path: in the locale's encoding if it has the characters, else in UTF-8.
+
+    Programs that get it would take a name such as -n for an option, so ./ is put before it.
+    """
+    path = f"{os.curdir}{os.sep}{path}" if path.startswith("-") else path
     try:
         return os.fsencode(path)
     except UnicodeEncodeError:

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
+from rerank_cli.inputs import files
 from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.files import SourcePath, find_sources, read_names, walk
+from rerank_cli.inputs.files import SourcePath, find_sources, read_error, read_names, walk
 from tests.support.reading import give_stdin, inputs_of, names
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -217,6 +219,58 @@ def test_no_rule_takes_long(tmp_path: Path, rule: str) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_files_of_rules_are_read_with_a_bound(tmp_path: Path, git_home: Path) -> None:
+    tree(tmp_path, {".git/HEAD": "", "a": "", "b/c": ""})
+    os.mkfifo(git_home / ".gitconfig")
+    (tmp_path / ".git" / "info").mkdir()
+    os.mkfifo(tmp_path / ".git" / "info" / "exclude")
+    with open(tmp_path / ".gitignore", "wb") as file:  # a sparse file
+        file.truncate(1 << 40)
+    (tmp_path / "b" / ".ignore").write_text("".join(f"*{number}x\n" for number in range(3000)))
+    problems: list[OSError] = []
+    found = list(walk(str(tmp_path), Counter(), problems.append))
+    assert found == [str(tmp_path / "a"), str(tmp_path / "b" / "c")]
+    assert [str(read_error(str(error.filename), error)) for error in problems] == [
+        f"{tmp_path / '.gitignore'}: larger than 262,144 bytes"
+    ]
+
+
+def test_the_patterns_of_all_files_of_rules_have_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_MAX_WILDCARD_CHARACTERS", 1000)
+    for number in range(6):
+        rule = "x" * 195 + f"*{number}\n"
+        tree(tmp_path, {f"{number}/.gitignore": f"{rule}a\n", f"{number}/a": ""})
+    tree(tmp_path, {"7/.gitignore": "a\n", "7/a": ""})  # names are no patterns
+    problems: list[OSError] = []
+    assert list(walk(str(tmp_path), Counter(), problems.append)) == [str(tmp_path / "5" / "a")]
+    assert [error.strerror for error in problems] == [
+        "rules with more than 1,000 characters in all"
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_what_is_no_file_is_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path, {"a": ""})
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")  # a whole path could be too long for it
+    assert walked(tmp_path) == (["a"], {"special files": 2})
+
+
+def test_a_name_is_no_option_and_no_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree(tmp_path, {"-": "", "-n": "", "a": "", "b/-n": ""})
+    monkeypatch.chdir(tmp_path)
+    start = f".{os.sep}"
+    expected = [f"{start}-", f"{start}-n", "a", str(Path("b", "-n"))]
+    assert list(walk(".", Counter(), unexpected)) == expected
+
+
 def test_an_ignored_folder_that_is_named_is_read(tmp_path: Path) -> None:
     tree(tmp_path, {".git/HEAD": "", ".gitignore": "build/\n*.o\n", "build/a": "", "build/b.o": ""})
     assert walked(tmp_path / "build") == (["a"], {"ignored": 1})
@@ -359,6 +413,19 @@ def test_lists_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputError, match="standard input is closed"):
         read_names("-", null=False)
+
+
+def test_a_list_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_MAX_LIST_BYTES", 50_000)
+    for null in (True, False):
+        with pytest.raises(InputError, match="/dev/zero: larger than 50 kB"):
+            read_names("/dev/zero", null=null)
+
+
+def test_of_many_missing_files_only_the_first_are_kept(tmp_path: Path) -> None:
+    inputs = inputs_of(listed=[str(tmp_path / f"{number}") for number in range(3000)])
+    assert list(inputs) == []
+    assert (len(inputs.report.problems), inputs.report.problems.total) == (1000, 3000)
 
 
 def test_a_list_s_files_that_are_gone_do_not_stop_the_others(tmp_path: Path) -> None:

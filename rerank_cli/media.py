@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from rerank_cli.atomic_files import file_stamp
 from rerank_cli.errors import InputError
 from rerank_cli.terminal import format_size
 from rerank_cli.types import Media
@@ -74,6 +75,16 @@ def sent_size(media: Media) -> int:
         return Path(media.place).stat().st_size * 4 // 3
     except OSError:  # `media_url` will raise it
         return 0
+
+
+def media_stamp(media: Media) -> tuple[int, ...]:
+    """What changes with the content of a file; nothing for a URL."""
+    if is_url(media.place):
+        return ()
+    try:
+        return tuple(file_stamp(Path(media.place)))
+    except OSError:  # `media_url` will raise it
+        return ()
 
 
 def is_image(head: bytes) -> bool:

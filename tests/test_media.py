@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli import Document, Media, rank
+from rerank_cli import Document, Media, Reranker, rank
 from rerank_cli.errors import InputError
 from rerank_cli.media import find_media, media_label, media_url
 from rerank_cli.ranking.scoring import ScoreCache, ScoreKey
@@ -190,3 +190,15 @@ def test_a_record_that_a_model_does_not_read_is_bad_input(rerank: Run, pictures:
     ran = rerank("fox", str(pictures / "a.jsonl"))
     assert ran.code == 2
     assert "but an image, which mini@2 does not read" in ran.err
+
+
+def test_a_file_that_was_changed_is_scored_again(pictures: Path) -> None:
+    viewer, path = Viewer(), pictures / "fox.JPG"
+    fox = Document("fox", media=Media("image", str(path)))
+    with Reranker(viewer) as reranker:
+        for _ in range(2):
+            reranker.rank("fox", [fox])
+        assert len(viewer.seen) == 1
+        path.write_bytes(png() + b"more")
+        reranker.rank("fox", [fox])
+        assert len(viewer.seen) == 2

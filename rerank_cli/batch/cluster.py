@@ -41,13 +41,14 @@ from rerank_cli.errors import (
     ExitCode,
     InputError,
     MissingExtra,
+    ModelError,
     OutputError,
     ScorerError,
     UsageError,
 )
 from rerank_cli.inputs.streams import is_stream
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
-from rerank_cli.scorers import is_remote
+from rerank_cli.scorers import find_local_folder, is_remote
 from rerank_cli.terminal import Terminal, format_count
 from rerank_cli.types import ScorerInfo
 from rerank_cli.user_files import parse_json_object
@@ -81,7 +82,7 @@ def run_on_ray(
     _check_options(options, ordered=ordered)
     output = options.output.path
     folder = f"{output}.parts" if ordered else output
-    identity = options_identity(options)
+    identity = options_identity(options, find_local_folder(options.model))
     shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
     _settle_outputs(options, folder, ordered=ordered)
     manifest = BatchManifest(folder, {"version": __version__, **identity}, shards)
@@ -89,7 +90,8 @@ def run_on_ray(
         _check_first_records(shards, options)
     _prepare_folder(folder, manifest, options, terminal)
     if manifest.missing_shards:
-        for result in score_shards(options, folder, manifest.missing_shards, address):
+        digests = identity["model"]["files"]
+        for result in score_shards(options, digests, folder, manifest.missing_shards, address):
             manifest.add(result)
             terminal.say(f"{len(manifest.results):,} of {len(manifest.shards):,} shards done")
     if ordered:
@@ -259,11 +261,19 @@ class BatchManifest:
 class ScoringActor:
     """A process that has the model open, and scores one shard after the other."""
 
-    def __init__(self, options: BatchOptions, output: str) -> None:
+    def __init__(self, options: BatchOptions, digests: Mapping[str, str], output: str) -> None:
+        folder = find_local_folder(options.model)
+        if folder is not None and folder.digests() != digests:
+            raise ModelError(
+                f"{folder.graph}: is another model here than where the job was begun",
+                hint="all machines need the same files; rerank doctor shows their hashes",
+            )
         runtime = replace(options.runtime, threads=options.runtime.threads or 1)
         self._options = replace(options, runtime=runtime)
         self._output = output
         self._reranker = self._options.open_reranker()
+        if folder is not None:
+            folder.check_unchanged()
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Score the shards of a block of rows, whose columns are their fields."""
@@ -303,9 +313,15 @@ class ScoringActor:
 
 
 def score_shards(
-    options: BatchOptions, output: str, shards: Sequence[Shard], address: str | None
+    options: BatchOptions,
+    digests: Mapping[str, str],
+    output: str,
+    shards: Sequence[Shard],
+    address: str | None,
 ) -> Iterator[ShardResult]:
     """Score shards on a cluster, or without an address on this machine; results in any order.
+
+    `digests` are those of the model's files, which are the same on all machines.
 
     An actor has as many cores as the runtime has threads, by default one. A shard whose actor dies
     is begun anew. Raises `ScorerError` if Ray cannot be reached, or a shard fails for good.
@@ -328,7 +344,7 @@ def score_shards(
         rows = [shard._asdict() for shard in shards]
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ScoringActor,
-            fn_constructor_args=(options, output),
+            fn_constructor_args=(options, digests, output),
             batch_size=1,
             batch_format="numpy",
             compute=ActorPoolStrategy(min_size=1, max_size=min(max_actors, len(rows))),

@@ -33,8 +33,9 @@ from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
 from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
 from rerank_cli.errors import InputError, OutputError, ScorerError
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
-from rerank_cli.scorers import find_local_folder
+from rerank_cli.scorers import remote_fingerprint
 from rerank_cli.terminal import PipeClosed
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
@@ -336,17 +337,19 @@ def is_journal(path: Path) -> bool:
 
 
 def open_journal(
-    options: BatchOptions, source: RecordSource
+    options: BatchOptions, source: RecordSource, identity: Mapping[str, Any]
 ) -> tuple[BatchJournal | None, Mark | None]:
     """Open a job's journal, or begin one. Returns it with the mark where the job goes on.
 
-    There is no mark for a job whose files must be new, and no journal for an output that is a
-    stream. Raises `InputError` for a file that is not the job's.
+    `identity` is that of the options. There is no mark for a job whose files must be new, and no
+    journal for an output that is a stream. Raises `InputError` for a file that is not the job's.
     """
     output, errors = options.output_path, options.errors_path
     if output is None:
         return None, None
-    path, identity = journal_path(output), _job_identity(options, source)
+    path = journal_path(output)
+    # What the output depends on. It must be the same when a job goes on.
+    identity = {"input": source.identity(), "version": __version__, **identity}
     if not options.resume:
         return BatchJournal.begin(path, identity), None
     if not path.exists() and _size_of(output) == 0:  # a process may have died when it began
@@ -476,14 +479,8 @@ def _size_of(output: Path) -> int:
     return output.stat().st_size if output.exists() else 0
 
 
-def _job_identity(options: BatchOptions, source: RecordSource) -> Mapping[str, Any]:
-    """What the output depends on. It must be the same when a job goes on."""
-    return {"input": source.identity(), "version": __version__, **options_identity(options)}
-
-
-def options_identity(options: BatchOptions) -> dict[str, Any]:
-    """What the output depends on besides the input."""
-    folder = find_local_folder(options.model)
+def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[str, Any]:
+    """What the output depends on besides the input; `folder` is that of a local model."""
     remote, chunks = options.remote, options.chunks
     instruction = {} if options.instruction is None else {"instruction": options.instruction}
     return {
@@ -493,6 +490,7 @@ def options_identity(options: BatchOptions) -> dict[str, Any]:
             "runtime": options.runtime.runtime,
             "device": options.runtime.device,
             "base_url": remote.base_url,
+            "entry": remote_fingerprint(options.model, remote),
         },
         "options": {
             **asdict(options.fields),

@@ -1,10 +1,11 @@
 """A batch on this machine: checks the options, locks the output, runs the job and reports on it."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rerank_cli.atomic_files import hold_lock, read_head
 from rerank_cli.batch.flow import AllFailed, Bounds, Flow
@@ -42,6 +43,7 @@ from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
 from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.output_files import IsOurs, OutputFile, PlannedOutput, settle_outputs
+from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
 from rerank_cli.types import Scorer
 
@@ -67,7 +69,10 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
 
 def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
     with closing(open_source(options)) as source:
-        journal, start = open_journal(options, source)
+        folder = find_local_folder(options.model)
+        is_noted = options.output_path is not None or options.report is not None
+        identity = options_identity(options, folder) if is_noted else {}
+        journal, start = open_journal(options, source, identity)
         _skip_done_items(source, start, options)
         output = options.output_path
         is_whole = (
@@ -78,6 +83,8 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
             if options.report is None:
                 return _exit_code(BatchFigures(None if start is None else start.figures), options)
         with options.open_reranker() as reranker:
+            if folder is not None:  # else other files were opened than the journal says
+                folder.check_unchanged()
             max_records = options.remote.max_pending_requests if reranker.info.remote else None
             writer = _open_writer(options, source, terminal, start)
             errors = _open_errors(options, terminal, start)
@@ -93,7 +100,7 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
                 start=start,
                 fail_fast=options.fail_fast,
             )
-            return _run_job(job, options, reranker.scorer, terminal)
+            return _run_job(job, options, identity, reranker.scorer, terminal)
 
 
 def _skip_done_items(source: RecordSource, start: Mark | None, options: BatchOptions) -> None:
@@ -111,7 +118,13 @@ def _skip_done_items(source: RecordSource, start: Mark | None, options: BatchOpt
         )
 
 
-def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Terminal) -> ExitCode:
+def _run_job(
+    job: BatchJob,
+    options: BatchOptions,
+    identity: Mapping[str, Any],
+    scorer: Scorer,
+    terminal: Terminal,
+) -> ExitCode:
     """Run a job to its end, or to Ctrl-C, and report on it."""
     is_done = False
     try:
@@ -128,7 +141,7 @@ def _run_job(job: BatchJob, options: BatchOptions, scorer: Scorer, terminal: Ter
         raise
     finally:
         if options.report is not None:
-            report = make_report(job, scorer, options_identity(options), done=is_done)
+            report = make_report(job, scorer, identity, done=is_done)
             write_report(options.report, report, terminal)
         for remark in remarks_on(job, scorer):
             terminal.warn(remark)

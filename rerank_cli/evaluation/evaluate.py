@@ -29,7 +29,6 @@ from rerank_cli.evaluation.run import (
     read_collections,
     read_system,
     score_by_bm25,
-    system_stamp,
     warn_of_windows,
 )
 from rerank_cli.evaluation.table import draw_report, forecast
@@ -108,11 +107,12 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
     with ExitStack() as stack:
-        rerankers = {
-            system: stack.enter_context(open_system(system, options.remote)) for system in systems
-        }
+        rerankers, stamps = {}, {}
+        for system in systems:
+            reranker, stamps[system] = open_system(system, options.remote)
+            rerankers[system] = stack.enter_context(reranker)
         warn_of_windows(options, rerankers, terminal)
-        _evaluate(options, measures, rerankers, terminal)
+        _evaluate(options, measures, rerankers, stamps, terminal)
 
 
 def _read_files(options: EvalOptions) -> list[Path]:
@@ -137,6 +137,7 @@ def _evaluate(
     options: EvalOptions,
     measures: Mapping[str, Any],
     rerankers: Mapping[System, Reranker],
+    stamps: Mapping[System, str],
     terminal: Terminal,
 ) -> None:
     """Read the sets, score them by every system, measure and write."""
@@ -149,7 +150,7 @@ def _evaluate(
             terminal.warn(f"{task.name}: {note}")
     jobs_by_task = {
         task.name: [
-            SystemJobs(task, system, reranker, options.depths, system_stamp(system, options.remote))
+            SystemJobs(task, system, reranker, options.depths, stamps[system])
             for system, reranker in rerankers.items()
         ]
         for task in tasks

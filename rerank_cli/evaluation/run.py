@@ -36,7 +36,7 @@ from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
-from rerank_cli.scorers import BM25, find_local_folder, is_remote
+from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Document
 from rerank_cli.user_files import cache_directory, parse_json_object, read_regular_file
@@ -296,11 +296,10 @@ class EvalJob:
         """What the scores depend on."""
         content = blake2b(digest_size=16)
         for name, query in self.task.queries.items():
-            content.update(f"{name}\0{query}\0".encode("utf-8", "surrogatepass"))
+            content.update(json.dumps([name, query]).encode())
             for candidate in self.task.candidates[name]:
                 document = candidate.document
-                text = f"{candidate.id}\0{document.title}\0{document.text}\0"
-                content.update(text.encode("utf-8", "surrogatepass"))
+                content.update(json.dumps([candidate.id, document.title, document.text]).encode())
         runtime, chunks = self.system.runtime, self.system.chunks
         return [
             self._reranker.info.model,
@@ -410,14 +409,22 @@ def _read_sets(options: EvalOptions) -> Iterator[Collection]:
             )
 
 
-def open_system(system: System, remote: RemoteOptions) -> Reranker:
-    """Open a system's model; `remote` is for the systems that are providers'."""
-    return Reranker(
+def open_system(system: System, remote: RemoteOptions) -> tuple[Reranker, str]:
+    """Open a system's model; also return what changes when its scores do.
+
+    `remote` is for the systems that are providers'.
+    """
+    folder = find_local_folder(system.model)
+    reranker = Reranker(
         system.model,
         runtime=system.runtime,
         chunks=system.chunks,
         remote=remote if system.is_remote else None,
     )
+    if folder is None:
+        return reranker, remote_fingerprint(system.model, remote)
+    folder.check_unchanged()
+    return reranker, folder.stamp()
 
 
 def warn_of_windows(
@@ -436,12 +443,6 @@ def warn_of_windows(
             f"the two cut documents differently: into windows of their own, {sizes} tokens",
             hint="to compare the models alone: --compare 'A --chunk-tokens N' 'B --chunk-tokens N'",
         )
-
-
-def system_stamp(system: System, remote: RemoteOptions) -> str:
-    """What changes with a local model's files; of a provider's model the server's URL."""
-    folder = find_local_folder(system.model)
-    return (remote.base_url or "") if folder is None else folder.stamp()
 
 
 def score_by_bm25(task: Task) -> dict[str, dict[str, float]]:

@@ -62,9 +62,18 @@ class ModelFolder:
 
         These are the graph, its tokenizer, their configuration, and weights beside the graph.
         """
+        weights = self.weights()
+        found = [path for path, stamp in self.stamps.items() if stamp is not None]
+        return [*(path for path in found if path not in weights), *weights]
+
+    def weights(self) -> list[Path]:
+        """The files beside the graph that its weights are in; raises `ModelError`."""
         with _translate_errors(self.graph):
-            weights = [self.graph.parent / name for name in needs(self.graph)]
-        return [*(path for path, stamp in self.stamps.items() if stamp), *weights]
+            return [self.graph.parent / name for name in needs(self.graph)]
+
+    def with_weights(self, paths: Iterable[Path]) -> "ModelFolder":
+        """The same, with the stamps of files that its weights are in; raises `ModelError`."""
+        return replace(self, stamps={**self.stamps, **_stamps(paths)})
 
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each of its files, by its path from the graph; raises `ModelError`.
@@ -72,24 +81,17 @@ class ModelFolder:
         If a file has changed since the model was described, that is an error too.
         """
         with _translate_errors(self.graph):
-            found = {self.short_name(path): file_digest(path) for path in self.files()}
+            found = {self._short_name(path): file_digest(path) for path in self.files()}
         self.check_unchanged()
         return found
 
     def stamp(self) -> str:
-        """What changes with its files, found without reading their weights: sizes and times."""
-        with _translate_errors(self.graph):
-            return json.dumps({self.short_name(path): file_stamp(path) for path in self.files()})
+        """What changes with its files, of those that have a stamp."""
+        return json.dumps({self._short_name(path): stamp for path, stamp in self.stamps.items()})
 
-    def short_name(self, path: Path) -> str:
+    def _short_name(self, path: Path) -> str:
         """The path of one of its files from the graph's folder."""
         return Path(os.path.relpath(path, self.graph.parent)).as_posix()
-
-    def with_weights(self, names: Sequence[str]) -> "ModelFolder":
-        """The same, with the stamps of files beside the graph; raises `ModelError`."""
-        return replace(
-            self, stamps={**self.stamps, **_stamps(self.graph.parent / n for n in names)}
-        )
 
     def check_unchanged(self) -> None:
         """Raise `ModelError` if a file that has a stamp is not as it was."""

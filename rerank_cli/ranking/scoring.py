@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rerank_cli.errors import ScorerError
-from rerank_cli.media import sent_size
+from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.types import (
@@ -51,6 +51,7 @@ class ScoreKey(NamedTuple):
     title: str
     text: str
     media: Media | None = None
+    stamp: tuple[int, ...] = ()  # of a file of media, whose content may change
 
     @property
     def size(self) -> int:
@@ -591,7 +592,9 @@ def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence
 
 
 def _key_of(plan: tuple[object, ...], document: Document) -> ScoreKey:
-    return ScoreKey(plan, document.title, document.text, document.media)
+    media = document.media
+    stamp = () if media is None else media_stamp(media)
+    return ScoreKey(plan, document.title, document.text, media, stamp)
 
 
 def _characters_in(split: Split) -> int:

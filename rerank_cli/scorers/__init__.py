@@ -8,11 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import RerankError, UsageError
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Scorer
+from rerank_cli.user_files import expand_user
 
 if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
@@ -104,22 +106,51 @@ def open_in_background(
 
 
 def find_local_folder(model: str | None) -> "ModelFolder | None":
-    """The folder of a local model; None for `bm25` and for a provider's model.
+    """The folder of a local model, with the stamps of all its files.
 
-    Raises `UsageError` and `ModelError` as `open_scorer` does.
+    It is None for `bm25` and for a provider's model. Raises `UsageError` and `ModelError` as
+    `open_scorer` does.
     """
     if model == BM25 or is_remote(model):
         return None
     from rerank_cli.models import find
 
-    return find(model)
+    folder = find(model)
+    return folder.with_weights(folder.weights())
+
+
+def remote_fingerprint(model: str | None, remote: RemoteOptions) -> str:
+    """A hash of all that decides the scores of a provider's model; empty for another model.
+
+    That are the provider's entry, which may be the user's own, and the options for it.
+    """
+    if model is None or not is_remote(model):
+        return ""
+    import json
+    from hashlib import blake2b
+
+    from rerank_cli.providers.catalogue import find_table
+
+    tokenizer = None
+    if remote.tokenizer is not None:
+        tokenizer = expand_user(remote.tokenizer)
+        tokenizer = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    provider, _, name = model.partition("/")
+    parts = [
+        find_table(provider, name),
+        [remote.base_url, remote.request_options, remote.fields, remote.chunk, remote.sigmoid],
+        [remote.image and remote.image.place, remote.image_only],
+        file_digest(tokenizer) if tokenizer and tokenizer.is_file() else None,
+    ]
+    content = json.dumps(parts, sort_keys=True, default=str)
+    return blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def model_files(model: str | None) -> list[Path]:
     """The files of a local model that are read; none if there is no such model."""
     try:
         folder = find_local_folder(model)
-        return [] if folder is None else [*folder.files(), folder.graph.parent / "config.json"]
+        return [] if folder is None else [*folder.stamps]
     except (RerankError, OSError):
         return []
 

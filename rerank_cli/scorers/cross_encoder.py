@@ -70,9 +70,10 @@ def _check_files(folder: ModelFolder, store: PreparedCache | None) -> ModelFolde
 
     try:
         if store is not None and (folder.hashes or store.is_writable()):
-            weights = store.find_source(folder.graph, needs).needs or ()
+            names = store.find_source(folder.graph, needs).needs or ()
+            weights = [folder.graph.parent / name for name in names]
         else:
-            weights = needs(folder.graph)
+            weights = folder.weights()
         folder = folder.with_weights(weights)
         check_hashes(folder, digest)
     except OSError as error:

@@ -5,6 +5,7 @@ every time around preparation, and its times are set back. The scores are then t
 has no prepared copies, or the run refuses.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +21,17 @@ from hypothesis import strategies as st
 
 from rerank_cli import models, open_scorer
 from rerank_cli.atomic_files import file_digest
-from rerank_cli.errors import ScorerError
+from rerank_cli.batch import local
+from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.models import find
 from rerank_cli.models.catalogue import entries
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import File, ModelManifest, Store
+from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.runtimes import onnxruntime_graph, prepared_cache
-from rerank_cli.scorers import cross_encoder
+from rerank_cli.scorers import cross_encoder, find_local_folder, remote_fingerprint
 from rerank_cli.types import Pair
-from tests.conftest import MODELS, wait_for_openers
+from tests.conftest import MODELS, Run, wait_for_openers
 from tests.support.folders import copy_model, with_external_data
 
 PAIRS = [
@@ -361,3 +364,85 @@ def test_any_byte_that_is_changed_at_any_time(
             model.files[name].write_bytes(contents[name])
 
     try_one()
+
+
+def write_batch(to: Path) -> tuple[str, str]:
+    record = {"query": "late", "documents": ["the parcel is late", "cats purr"]}
+    (to / "in.jsonl").write_text(json.dumps(record) + "\n")
+    return str(to / "in.jsonl"), str(to / "out.jsonl")
+
+
+@pytest.mark.parametrize("layout", [plain, cached])
+def test_a_batch_goes_on_only_with_the_same_bytes_in_every_file(
+    layout: Callable[[Path], Layout], tmp_path: Path, rerank: Run
+) -> None:
+    model = layout(tmp_path / "model")
+    source, target = write_batch(tmp_path)
+    arguments = ["batch", source, "-m", model.model, "-o", target]
+    assert rerank(*arguments).code == 0
+    assert rerank(*arguments, "--resume").code == 0
+    for name, path in model.files.items():
+        content = path.read_bytes()
+        change(path)
+        ran = rerank(*arguments, "--resume")
+        # A graph may also name weights now that are not there.
+        assert (ran.code == 2 and "not the job" in ran.err) or (ran.code == 3 and name in ran.err)
+        path.write_bytes(content)
+    assert rerank(*arguments, "--resume").code == 0
+
+
+@pytest.mark.parametrize("step", ["options_identity", "open_journal"])
+def test_a_batch_whose_model_changes_before_it_is_opened_is_refused(
+    step: str, tmp_path: Path, rerank: Run
+) -> None:
+    """The journal would have the hashes of other files than those that were opened."""
+    model = beside(tmp_path / "model")
+    source, target = write_batch(tmp_path)
+    with changed_before(step, local, model.files["model.onnx_data"]):
+        ran = rerank("batch", source, "-m", model.model, "-o", target)
+    assert (ran.code, "changed while it was in use" in ran.err) == (3, True)
+
+
+def test_weights_of_one_name_in_two_folders_are_two_files(tmp_path: Path) -> None:
+    folder = copy_model("bert", tmp_path)
+    graph = folder / "model.onnx"
+    model = onnx.load(graph)
+    tensors = [weights for weights in model.graph.initializer if len(weights.raw_data) > 1000]
+    for number, weights in enumerate(tensors):
+        path = folder / str(number) / "weights"
+        path.parent.mkdir()
+        path.write_bytes(weights.raw_data)
+        onnx.external_data_helper.set_external_data(weights, f"{number}/weights")
+        weights.ClearField("raw_data")
+    onnx.save(model, graph)
+    found = find(str(folder))
+    digests = found.digests()
+    assert {"0/weights", "1/weights", "model.onnx", "tokenizer.json"} < digests.keys()
+    change(folder / "0" / "weights", 0)
+    changed = find(str(folder)).digests().items() - digests.items()
+    assert dict(changed).keys() == {"0/weights"}
+
+
+def test_what_eval_keeps_is_of_the_same_files(tmp_path: Path) -> None:
+    model = cached(tmp_path / "model")
+    for path in model.files.values():
+        folder = find_local_folder(model.model)
+        assert folder is not None
+        before = folder.stamp()
+        change(path)
+        with pytest.raises(ModelError, match="changed"):
+            folder.check_unchanged()
+        folder = find_local_folder(model.model)
+        assert folder is not None
+        assert folder.stamp() != before
+
+
+def test_what_eval_and_batch_keep_is_of_the_same_service(home: Path) -> None:
+    entry = '[ours]\nlike = "cohere"\nurl = "{}"\n'
+    own, found = home / "providers.toml", set()
+    options = [RemoteOptions(), RemoteOptions(sigmoid=True), RemoteOptions(fields={"a": 1})]
+    for url in ("http://127.0.0.1:1/a", "http://127.0.0.1:1/b"):
+        own.write_text(entry.format(url))
+        found |= {remote_fingerprint("ours/x", remote) for remote in options}
+    assert len(found) == 6
+    assert remote_fingerprint("bm25", RemoteOptions()) == ""

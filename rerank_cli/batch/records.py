@@ -25,7 +25,7 @@ _SHOWN_NAMES_CHARACTERS = 200
 # About what a value takes in memory.
 _TEXT_BYTES = 50  # besides its characters
 _NUMBER_BYTES = 30
-_MAX_DEPTH = 200  # of a record's values, so that whatever goes through it ends
+_ARRAY_REASON = "an array: jq -c '.[]' makes lines of one"
 _ENVELOPE = Envelope()
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class RecordFields:
     text       hold the text of a document; empty for the usual names
     id         holds the record's id; None for the usual names
     pairs      whether a record is a query and one document
+    controls   whether texts may have control characters as they are, NUL among them
     """
 
     query: str = "query"
@@ -47,6 +48,7 @@ class RecordFields:
     text: Sequence[str] = ()
     id: str | None = None
     pairs: bool = False
+    controls: bool = False
 
 
 class Problem(NamedTuple):
@@ -131,21 +133,27 @@ def read_line(
     if not raw.strip():
         return BlankLine(original)
     text = decode_line(raw)
+    is_array = text.lstrip().startswith("[")
     try:
-        content = records.JSON_DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        where = f" at character {error.pos + 1}" if isinstance(error, JSONDecodeError) else ""
-        reason = getattr(error, "msg", reason)
-        return BadRecord(original, Problem("not_json", f"not JSON: {reason}{where}"))
+        content, own = records.parse_json_line(text, controls=fields.controls)
+    except ValueError as error:
+        reason = _ARRAY_REASON if is_array else _json_reason(error)
+        return BadRecord(original, Problem("not_json", f"not JSON: {reason}"))
     if not isinstance(content, dict):
-        start = text.strip()[:_SHOWN_CHARACTERS]
-        problem = Problem("not_an_object", f"a record is a JSON object, and not {start}")
+        reason = _ARRAY_REASON if is_array else text.strip()[:_SHOWN_CHARACTERS]
+        problem = Problem("not_an_object", f"a record is a JSON object, and not {reason}")
         return BadRecord(original, problem)
-    if text.count("[") + text.count("{") > _MAX_DEPTH and _is_too_deep(content):
-        problem = Problem("not_json", f"nested more than {_MAX_DEPTH} levels deep")
-        return BadRecord(original, problem)
+    if own is not text:
+        raw = records.raw_without_joints(raw, "utf-8")
     return make_record(content, raw, fields, info, place)
+
+
+def _json_reason(error: ValueError) -> str:
+    if not isinstance(error, JSONDecodeError):
+        return str(error)
+    is_control = error.msg.startswith("Invalid control character")
+    hint = "; --text reads control characters" if is_control else ""
+    return f"{error.msg.removesuffix(' at')} at character {error.pos + 1}{hint}"
 
 
 def decode_line(raw: bytes) -> str:
@@ -271,7 +279,9 @@ def _option_in(content: Mapping[str, Any], raw: bytes, name: str) -> Any:
     """
     value = content.get(name)
     return (
-        json.loads(decode_line(raw))[name] if value is None and name in content and raw else value
+        json.loads(decode_line(raw), strict=False)[name]
+        if value is None and name in content and raw
+        else value
     )
 
 
@@ -312,21 +322,6 @@ def _no_field(name: str, content: Mapping[str, Any]) -> str:
 
 def _show(value: Any) -> str:
     return repr(value)[:_SHOWN_CHARACTERS]
-
-
-def _is_too_deep(content: Any) -> bool:
-    """Whether a value of JSON has more than `_MAX_DEPTH` levels; goes through it level by level."""
-    level = [content]
-    for _ in range(_MAX_DEPTH):
-        level = [
-            inner
-            for value in level
-            for inner in (value.values() if isinstance(value, dict) else value)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _size_of(value: Any) -> int:

@@ -193,8 +193,8 @@ def input_options(
         _input(
             "-a",
             "--text",
-            help="Read files with NUL bytes as text, as grep does. Without it they are binary, and "
-            "are left out.",
+            help="Read NUL bytes as text, as grep -a does. Without it a file that has some is "
+            "binary, and left out; in JSON they are an error.",
         ),
     ] = False,
     max_document: Annotated[
@@ -205,7 +205,8 @@ def input_options(
             metavar="SIZE",
             show_default=True,
             help="The size of the largest document to read, once it is unpacked. A larger one is "
-            "left out with a warning, and the exit code is 2.",
+            "left out with a warning, and the exit code is 2. It also holds for a file with the "
+            "query or with names.",
         ),
     ] = format_size(DEFAULT_MAX_DOCUMENT_BYTES).replace(" ", ""),
     null: Annotated[
@@ -346,7 +347,8 @@ def chunking_options(
         bool,
         _chunking_setting(
             "--strict/--no-strict",
-            help="Exit with 4 if part of a document or of the query was not scored.",
+            help="Exit with 4 if part of a document or of the query was not scored, or if the "
+            "text of a malformed row is in doubt.",
         ),
     ] = False,
 ) -> None:

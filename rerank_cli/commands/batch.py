@@ -166,6 +166,7 @@ def batch_options(
 )
 @options.with_options(options.model_options, options.chunking_options)
 @options.with_options(options.output_options, only="top_n min_score verbose")
+@options.with_options(options.input_options, only="text")
 @options.with_options(batch_options)
 def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.
@@ -237,6 +238,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             text=tuple(given["text_field"] or ()),
             id=given["id_field"],
             pairs=is_pairs,
+            controls=given["text"],
         ),
         selection=option_values.selection(ctx),
         chunks=option_values.chunk_options(ctx),

@@ -22,7 +22,7 @@ from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
-from rerank_cli.inputs.text import envelope_of
+from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
@@ -132,13 +132,18 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
     read_for_options = [("--query-file", given["query_file"]), ("--files-from", names_file)]
     check_read_once([*read_for_options, *(("FILE", path) for path in paths)])
     if given["query_file"] is not None:
-        query = _query_in(given["query_file"])
+        query = _query_in(given["query_file"], read_options.max_document_bytes)
     else:
         query = _decode(query or "")
+    listed = list[str]()
+    if names_file is not None:
+        listed = read_names(
+            names_file, null=given["null"], max_bytes=read_options.max_document_bytes
+        )
     inputs = Inputs(
         texts=[_decode(text) for text in texts],
         paths=paths,
-        listed_paths=[] if names_file is None else read_names(names_file, null=given["null"]),
+        listed_paths=listed,
         recursive=given["recursive"],
         options=read_options,
         taken=[path for _, path in read_for_options if path is not None],
@@ -178,9 +183,9 @@ def _unnamed_source(query: str | None, *, recursive: bool) -> str:
     return STDIN
 
 
-def _query_in(path: str) -> str:
-    content = read_content(path)
-    envelope = envelope_of(content)
+def _query_in(path: str, max_bytes: int) -> str:
+    content = read_content(path, max_bytes)
+    envelope = envelope_of(content[:HEAD_BYTES])
     return content[len(envelope.mark) :].decode(envelope.encoding, "replace").strip()
 
 

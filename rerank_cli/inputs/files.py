@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rerank_cli.errors import InputError, NoHome
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs.file_types import DEFAULT_MAX_DOCUMENT_BYTES, STDIN
 from rerank_cli.inputs.streams import stream_key
-from rerank_cli.inputs.text import envelope_of
-from rerank_cli.terminal import format_size
+from rerank_cli.inputs.text import HEAD_BYTES, envelope_of, read_whole
 from rerank_cli.user_files import (
     expand_user,
     home_directory,
@@ -41,7 +40,6 @@ IGNORED, HIDDEN, LINKED, SPECIAL = "ignored", "hidden", "symbolic links", "speci
 _IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 _MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
 _MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
-_MAX_LIST_BYTES = 256_000_000  # of a list of names
 _MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing files can cause
 
 
@@ -117,10 +115,11 @@ def find_sources(
     return sources
 
 
-def read_names(path: str, *, null: bool) -> list[str]:
+def read_names(path: str, *, null: bool, max_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES) -> list[str]:
     """Read a list of files' names, one on each line, or each ended by NUL. Raises `InputError`."""
-    content = read_content(path)
-    if not null and (envelope := envelope_of(content)).mark:  # PowerShell writes lists so
+    content = read_content(path, max_bytes)
+    envelope = envelope_of(content[:HEAD_BYTES], null=null)
+    if not null and (envelope.mark or envelope.encoding != "utf-8"):  # PowerShell writes lists so
         text = content[len(envelope.mark) :].decode(envelope.encoding, "replace")
         content = text.encode("utf-8", "replace")
     if not null and b"\0" in content:
@@ -131,21 +130,17 @@ def read_names(path: str, *, null: bool) -> list[str]:
     return [os.fsdecode(name[0]) for name in names]
 
 
-def read_content(path: str) -> bytes:
-    """Read all of a file, or of standard input, within a bound; raises `InputError`."""
+def read_content(path: str, max_bytes: int) -> bytes:
+    """Read all of a file, or of standard input; raises `InputError` also if it is too large."""
     try:
         if path != STDIN:
             with open(path, "rb") as stream:
-                content = stream.read(_MAX_LIST_BYTES + 1)
-        elif sys.stdin is None:
+                return read_whole(stream, path, max_bytes)
+        if sys.stdin is None:
             raise InputError("standard input is closed")
-        else:
-            content = sys.stdin.buffer.read(_MAX_LIST_BYTES + 1)
+        return read_whole(sys.stdin.buffer, _name_of(path), max_bytes)
     except OSError as error:
         raise read_error(path, error) from error
-    if len(content) > _MAX_LIST_BYTES:
-        raise InputError(f"{_name_of(path)}: larger than {format_size(_MAX_LIST_BYTES)}")
-    return content
 
 
 def read_error(path: str, error: OSError) -> InputError:

@@ -40,6 +40,7 @@ _SHOWN_NAMES_CHARACTERS = 200  # of a record's fields in a message
 _MAX_LEVELS = 256
 # An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
 _MAX_CONTAINERS = 1_000_000
+_MARK = "\ufeff"  # a byte-order mark
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
@@ -223,13 +224,33 @@ def parse_json(text: str, *, controls: bool = False) -> Any:
     return value
 
 
-def without_joints(text: str) -> str:
-    """A line of JSON without what stands between parts that were joined.
+def parse_json_line(text: str, *, controls: bool = False) -> tuple[Any, str]:
+    """Parse a line of JSON Lines; returns its value and the text of that.
 
-    That is a byte-order mark before it, if files were joined, or a comma behind it, if it was in an
-    array.
+    A byte-order mark before it, as between files that were joined, and a comma behind it, as in an
+    array, are no part of the text. Raises `ValueError` as `parse_json` does.
     """
-    return text.removeprefix("\ufeff").rstrip().removesuffix(",")
+    try:
+        return parse_json(text, controls=controls), text
+    except ValueError as error:
+        own = _without_joints(text)
+        if own == text:
+            raise
+        try:
+            return parse_json(own, controls=controls), own
+        except ValueError:
+            raise error from None
+
+
+def raw_without_joints(raw: bytes, encoding: str) -> bytes:
+    """The bytes of a line of JSON without its terminator, and without what joins it to others."""
+    errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+    text = raw[: len(raw) - len(raw) % len("\n".encode(encoding))].decode(encoding, errors)
+    return _without_joints(text).encode(encoding, errors)
+
+
+def _without_joints(text: str) -> str:
+    return text.removeprefix(_MARK).rstrip().removesuffix(",")
 
 
 def check_containers(text: str) -> None:
@@ -405,28 +426,16 @@ def _read_json_lines(source: TextSource, _fields: TextFields) -> Records:
 
 def _json_line_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
     for block in source.line_blocks():
-        if not block.text.strip():
+        if block.text.strip() in ("", _MARK):
             continue
         try:
-            value = parse_json(block.text, controls=source.controls)
+            value, text = parse_json_line(block.text, controls=source.controls)
         except ValueError as error:
-            text = without_joints(block.text)
-            try:
-                value = parse_json(text or "null", controls=source.controls)
-            except ValueError:
-                raise _json_error(f"{source.name}:{block.line}", error) from error
-            if not text:
-                continue
-            yield value, Block(text, block.line, _without_joints(block.raw, source))
-        else:
-            yield value, block
-
-
-def _without_joints(raw: bytes, source: TextSource) -> bytes:
-    """The bytes of a line without what joins it to others."""
-    errors = "surrogateescape" if source.encoding == "utf-8" else "replace"
-    text = without_joints(raw.decode(source.encoding, errors)) + source.terminator
-    return text.encode(source.encoding, errors)
+            raise _json_error(f"{source.name}:{block.line}", error) from error
+        if text is not block.text:
+            raw = raw_without_joints(block.raw, source.encoding)
+            block = Block(text, block.line, raw + source.terminator.encode(source.encoding))
+        yield value, block
 
 
 def _read_csv(source: TextSource, fields: TextFields) -> Records:

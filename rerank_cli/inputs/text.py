@@ -83,17 +83,16 @@ def is_binary(head: bytes, envelope: Envelope) -> bool:
 
 
 class DocumentTooLarge(InputError):
-    """A document is larger than `--max-document`, and what follows it in its source is lost too."""
+    """A document is larger than `--max-document`. With `rest`, all behind it is lost too."""
 
-    def __init__(self, where: str, max_bytes: int) -> None:
-        super().__init__(f"{where}: {_size_problem(max_bytes)}", hint=_SIZE_HINT)
+    def __init__(self, where: str, max_bytes: int, *, rest: bool = False) -> None:
+        problem = f"{where}: larger than {format_size(max_bytes)}"
+        super().__init__(
+            f"{problem}: left out, with all behind it" if rest else problem, hint=_SIZE_HINT
+        )
 
 
 _SIZE_HINT = "--max-document SIZE reads larger ones"
-
-
-def _size_problem(max_bytes: int) -> str:
-    return f"larger than {format_size(max_bytes)}, the most that a document may have: left out"
 
 
 def read_whole(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
@@ -205,13 +204,13 @@ class TextSource:
 
     def note_too_large(self, line: int) -> None:
         """Note that the document of a line is too large, and left out."""
-        problem = _size_problem(self.max_bytes)
+        problem = f"larger than {format_size(self.max_bytes)}: left out"
         where = f"{self.name}:{line}"
         self.note(_TOO_LARGE, Fault(where, problem, _SIZE_HINT, is_lost=True))
 
     def too_large_error(self, line: int) -> DocumentTooLarge:
-        """The error of a document whose end was not found: nothing behind it can be read."""
-        return DocumentTooLarge(f"{self.name}:{line}", self.max_bytes)
+        """The error of a document whose end was not found."""
+        return DocumentTooLarge(f"{self.name}:{line}", self.max_bytes, rest=True)
 
     def _missing_end(self, previous: bytes) -> bytes:
         """The terminator that the last line lacks, as the line before it has it."""

@@ -415,11 +415,10 @@ def test_lists_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_names("-", null=False)
 
 
-def test_a_list_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_MAX_LIST_BYTES", 50_000)
+def test_a_list_without_end_is_an_error() -> None:
     for null in (True, False):
         with pytest.raises(InputError, match="/dev/zero: larger than 50 kB"):
-            read_names("/dev/zero", null=null)
+            read_names("/dev/zero", null=null, max_bytes=50_000)
 
 
 def test_of_many_missing_files_only_the_first_are_kept(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.runtimes import prepared_cache
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from tests.conftest import ROOT
@@ -146,6 +148,141 @@ def test_what_is_damaged_is_made_again_and_said(
     assert note.startswith(f"the prepared copy in {folder} was damaged (")
 
 
+DEEP = b"[" * 100_000 + b"]" * 100_000
+# What may be in the place of a file of ours.
+ODD: dict[str, Callable[[Path], object]] = {
+    "nothing in it": lambda path: path.write_bytes(b""),
+    "deep": lambda path: path.write_bytes(DEEP),
+    "deep within": lambda path: path.write_bytes(b'{"files":' + DEEP + b"}"),
+    "no object": lambda path: path.write_bytes(b"[1]"),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe{"),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-9] if path.is_file() else b"{"),
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": lambda path: os.mkfifo(path),
+    "without an end": lambda path: path.symlink_to("/dev/zero"),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize("damage", ODD)
+@pytest.mark.parametrize("name", ["known/*.json", "*-*/manifest.json", "*-*/first", "*-*"])
+def test_whatever_is_in_the_place_of_a_file_is_set_aside_and_said(
+    name: str, damage: str, store: PreparedCache, source: Path
+) -> None:
+    making = Making(source)
+    store.prepare(source, "a", making)
+    (path,) = store.root.glob(name)
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif damage != "cut off":
+        path.unlink()
+    ODD[damage](path)
+    store = PreparedCache(store.root)
+    assert is_right(store.prepare(source, "a", making), source)
+    (note,) = store.notes
+    assert "was damaged (" in note or note.startswith(f"the record in {path} was damaged")
+    again = PreparedCache(store.root)
+    assert is_right(again.prepare(source, "a", making), source)
+    assert again.notes == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digest": 7}, {"digest": None}, {"needs": "abc"}, {"needs": [7]}, {"needs": {"a": 1}},
+        {"stamp": "now"}, {"stamp": None}, {"path": 7},
+    ],
+)  # fmt: skip
+def test_a_record_of_other_types_is_made_again(
+    changes: dict[str, Any], store: PreparedCache, source: Path
+) -> None:
+    making = Making(source)
+    folder = store.prepare(source, "a", making)
+    (path,) = store.root.glob("known/*.json")
+    right = json.loads(path.read_text())
+    path.write_text(json.dumps({**right, **changes}))
+    again = PreparedCache(store.root)
+    assert again.prepare(source, "a", making) == folder
+    assert json.loads(path.read_text()) == right
+    assert (making.times, len(again.notes)) == (1, int(not changes.keys() & {"stamp", "path"}))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        7, [], "first", {"first": 7}, {"first": {"stamp": 7}}, {"first": {"stamp": []}},
+        {"first": {"stamp": {}, "digest": 7}}, {"": {}}, {".": {}}, {"..": {}}, {"a\0": {}},
+        {"../known": {}}, {"/dev/zero": {"stamp": [0], "digest": "0"}},
+    ],
+)  # fmt: skip
+def test_a_list_of_other_types_is_made_again(
+    files: Any, store: PreparedCache, source: Path
+) -> None:
+    making = Making(source)
+    folder = store.prepare(source, "a", making)
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": files}))
+    assert is_right(store.prepare(source, "a", making), source)
+    assert (making.times, len(store.notes)) == (2, 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize("name", [".lock", ".making"])
+@pytest.mark.parametrize("damage", ["a folder", "a pipe", "a link to another file"])
+def test_what_was_planted_is_not_written_through(
+    name: str, damage: str, store: PreparedCache, source: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("of somebody else")
+    store.root.mkdir()
+    if damage == "a link to another file":
+        (store.root / name).symlink_to(other)
+    else:
+        ODD[damage](store.root / name)
+    try:
+        assert is_right(store.prepare(source, "a", Making(source)), source)
+    except PreparationError:
+        assert name == ".lock"
+    assert other.read_text() == "of somebody else"
+
+
+def test_a_source_that_changes_while_it_is_read_is_not_filed(
+    store: PreparedCache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = Making(source)
+
+    def change_after(path: Path) -> str:
+        digest = file_digest(path)
+        flip(source)
+        return digest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared_cache, "file_digest", change_after)
+        with pytest.raises(PreparationError, match="changed while it was read"):
+            store.prepare(source, "a", making)
+    assert is_right(store.prepare(source, "a", making), source)
+
+
+def test_a_file_that_was_written_just_now_is_read_again(
+    store: PreparedCache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may change again within the time that its file system does not tell apart."""
+    monkeypatch.setattr(prepared_cache, "_STEP_NS", 10**15)
+    read: list[Path] = []
+
+    def note_and_digest(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr(prepared_cache, "file_digest", note_and_digest)
+    making = Making(source)
+    assert store.prepare(source, "a", making) == store.prepare(source, "a", making)
+    assert (making.times, read.count(source)) == (1, 3)  # before and after it was prepared
+    assert not (store.root / "known").exists()
+
+
 def test_a_copy_of_the_place_is_as_good(store: PreparedCache, source: Path, tmp_path: Path) -> None:
     making = Making(source)
     folder = store.prepare(source, "a", making)
@@ -218,6 +355,7 @@ def test_what_is_not_used_goes_when_something_new_comes(store: PreparedCache, so
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.runtimes import prepared_cache
 from rerank_cli.runtimes.prepared_cache import PreparedCache
 import filelock, tests.runtimes.test_prepared_cache

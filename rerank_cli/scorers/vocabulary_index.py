@@ -19,12 +19,12 @@ from zlib import crc32
 import numpy as np
 import tokenizers
 
-from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
+from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.types import Tokens
 
 # Looking up more parts of texts would take longer than loading all pieces.
 MAX_PARTS = 200_000
-_RECIPE = "vocabulary 1"
+_RECIPE = f"vocabulary 2; tokenizers {tokenizers.__version__}"
 _MIN_FILE_BYTES = 4_000_000  # smaller files are loaded fast enough
 _MIN_PIECES = 50_000  # fewer are loaded as fast as they are looked up
 _SKELETON_FILE = "skeleton.json"
@@ -137,18 +137,25 @@ class Vocabulary:
 
 def open_vocabulary(path: Path, store: PreparedCache | None) -> Vocabulary | None:
     """Open the index of a tokenizer.json, or make it; None if there is no gain or no index."""
-    if store is None or path.stat().st_size < _MIN_FILE_BYTES:
-        return None
     try:
+        if store is None or path.stat().st_size < _MIN_FILE_BYTES:
+            return None
         folder = store.prepare(path, _RECIPE, lambda folder: make_index(path, folder))
         vocabulary = Vocabulary(folder)
-    except (PreparationError, OSError, ValueError, LookupError, TypeError):
-        return None  # if the file is wrong, loading all of it will raise the error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # If the file is wrong, loading all of it will raise the error.
+    except BaseException:  # noqa: BLE001 - the library raises anything, and panics
+        return None
     return vocabulary if vocabulary.is_usable else None
 
 
 def make_index(source: Path, folder: Path) -> None:
-    """Write the index of a tokenizer.json into a folder; an empty one if it cannot be indexed."""
+    """Write the index of a tokenizer.json into a folder; an empty one if it cannot be indexed.
+
+    Raises any exception if it is no tokenizer.
+    """
+    tokenizers.Tokenizer.from_file(str(source))  # raises what is wrong with the parts left out
     content = json.loads(source.read_bytes())
     is_usable = _can_be_indexed(content)
     model = content["model"] if is_usable else {"vocab": []}
@@ -193,8 +200,9 @@ def _can_be_indexed(content: Any) -> bool:
     return (
         isinstance(model, dict)
         and model.get("type") == "Unigram"
-        and len(model.get("vocab") or ()) >= _MIN_PIECES
-        and model.get("unk_id") is not None
+        and len(vocabulary := model.get("vocab") or ()) >= _MIN_PIECES
+        and isinstance(unknown := model.get("unk_id"), int)
+        and 0 <= unknown < len(vocabulary)
         and all(added.get("special") for added in content.get("added_tokens") or ())
     )
 

@@ -29,7 +29,12 @@ from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import File, ModelManifest, Store
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.runtimes import onnxruntime_graph, prepared_cache
-from rerank_cli.scorers import cross_encoder, find_local_folder, remote_fingerprint
+from rerank_cli.scorers import (
+    cross_encoder,
+    find_local_folder,
+    remote_fingerprint,
+    vocabulary_index,
+)
 from rerank_cli.types import Pair
 from tests.conftest import MODELS, Run, wait_for_openers
 from tests.support.folders import copy_model, with_external_data
@@ -446,3 +451,28 @@ def test_what_eval_and_batch_keep_is_of_the_same_service(home: Path) -> None:
         found |= {remote_fingerprint("ours/x", remote) for remote in options}
     assert len(found) == 6
     assert remote_fingerprint("bm25", RemoteOptions()) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_cache")
+def test_any_byte_of_a_large_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its index has only parts of the file, and gives the tokens of all of it."""
+    monkeypatch.setattr(vocabulary_index, "_MIN_PIECES", 1)
+    monkeypatch.setattr(vocabulary_index, "_MIN_FILE_BYTES", 1)
+    folder = copy_model("xlmr", tmp_path)
+    path = folder / "tokenizer.json"
+    content = path.read_bytes()
+    model, places = str(folder), st.integers(0, len(content) - 1)
+    # Most bytes are pieces and their scores; the others decide more.
+    pieces = content.index(b'"vocab"')
+
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(places | st.integers(0, pieces) | st.just(pieces), st.integers(0, 7))
+    def try_one(place: int, bit: int) -> None:
+        change(path, place, bit)
+        try:
+            assert scores(model) == fresh_scores(model)
+        finally:
+            path.write_bytes(content)
+
+    try_one()

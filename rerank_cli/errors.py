@@ -91,11 +91,11 @@ class NoHome(ConfigError):
 
 
 class UnusableProxy(ConfigError):
-    """httpx2 raised `reason` for a proxy of the environment or the system."""
+    """The proxy that a `variable` names cannot be used, for a `reason` that shows no password."""
 
-    def __init__(self, reason: Exception) -> None:
+    def __init__(self, variable: str, reason: str) -> None:
         super().__init__(
-            f"a proxy that cannot be used: {str(reason).partition('. ')[0]}",
+            f"a proxy that cannot be used: {variable}: {reason}",
             hint="HTTPS_PROXY, HTTP_PROXY and ALL_PROXY take http:// and https://",
         )
 

@@ -213,7 +213,7 @@ class _Places:
     def add_input(self, path: str | Path) -> None:
         names = dict.fromkeys(_keys_of(path), f"the input {path}")
         self._files.update(names)
-        if Path(path).is_dir():
+        if _is_folder(path):
             self._input_folders.update(names)
 
     def add_output_folder(self, output: PlannedOutput) -> None:
@@ -251,6 +251,13 @@ class _Places:
             return
         if folder := _name_of_folder(path, self._input_folders):
             raise UsageError(f"{name} would replace a file of {folder}")
+
+
+def _is_folder(path: str | Path) -> bool:
+    """Whether a path is a folder's; false for what may not be reached, which reading will say."""
+    with suppress(OSError):
+        return Path(path).is_dir()
+    return False
 
 
 def _name_of_folder(path: str | Path, folders: Mapping[_Key, str]) -> str | None:

@@ -51,7 +51,7 @@ def spool_directory() -> Path:
     """
     with suppress(NoHome):
         folder = cache_directory()
-        if _is_writable(folder):
+        if is_writable(folder):
             return folder
     import tempfile  # few runs need it
 
@@ -111,6 +111,15 @@ def is_closed(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be created in a folder, which may not exist yet."""
+    try:
+        place = next(above for above in (folder, *folder.parents) if above.exists())
+    except OSError:  # one may not be entered
+        return False
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def own_files() -> list[Path]:
@@ -228,15 +237,6 @@ def _platform_directory(kind: str) -> Path:
     if not path.is_absolute():  # it begins with a ~ that could not be expanded
         raise NoHome
     return path
-
-
-def _is_writable(folder: Path) -> bool:
-    """Whether files can be created in a folder, which may not exist yet."""
-    try:
-        place = next(above for above in (folder, *folder.parents) if above.exists())
-    except OSError:  # one may not be entered
-        return False
-    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def _read(path: Path) -> Any:

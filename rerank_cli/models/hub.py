@@ -24,8 +24,14 @@ from huggingface_hub import errors
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
 from rerank_cli.atomic_files import file_digest, publish_file
-from rerank_cli.errors import ModelError, UnusableProxy
+from rerank_cli.errors import ModelError
 from rerank_cli.models.store import File
+from rerank_cli.providers.proxies import (
+    AUTHENTICATION_STATUS,
+    PROXY_STATUSES,
+    find_proxy,
+    open_transport,
+)
 from rerank_cli.terminal import format_size
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -64,6 +70,37 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _DEFAULT_ENDPOINT
 
 
+def _place() -> str:
+    """The Hub that is asked, and the proxy between, for a message; raises `UnusableProxy`."""
+    proxy = find_proxy(endpoint())
+    return endpoint() + (f" through the proxy {proxy.public_url}" if proxy else "")
+
+
+class _Transport(httpx2.BaseTransport):
+    """Sends each request through the proxy that `proxies` finds for it."""
+
+    def __init__(self) -> None:
+        self._transports: dict[str, httpx2.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        proxy = find_proxy(str(request.url))
+        key = proxy.url if proxy else ""
+        if key not in self._transports:
+            self._transports[key] = open_transport(proxy)
+        return self._transports[key].handle_request(request)
+
+    def close(self) -> None:
+        for transport in self._transports.values():
+            transport.close()
+
+
+def _open_client() -> httpx2.Client:
+    return httpx2.Client(transport=_Transport(), follow_redirects=True, timeout=None)
+
+
+huggingface_hub.set_client_factory(_open_client)
+
+
 def list_repository(repository: str, revision: str | None) -> Listing:
     """Find what is in a repository, by default on its main branch; raises `ModelError`."""
     with translate_errors(repository, revision):
@@ -88,10 +125,7 @@ def list_repository(repository: str, revision: str | None) -> Listing:
 def translate_errors(repository: str, revision: str | None, file: str = "") -> Iterator[None]:
     """Raise what goes wrong between here and the Hub as `ModelError`, or as `UnusableProxy`."""
     what = f"{repository}/{file}" if file else repository
-    try:
-        huggingface_hub.get_session()
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        raise UnusableProxy(error) from error
+    place = _place()
     try:
         yield
     except errors.GatedRepoError as error:
@@ -103,16 +137,19 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
         raise ModelError(f"{repository}: has no revision {revision}") from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
-            f"{repository}: {endpoint()} has no such model, or does not show it to you",
+            f"{repository}: {place} has no such model, or does not show it to you",
             hint="is the name right? For a private one set HF_TOKEN to a token that may read it",
         ) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(f"{what}: is not in the repository at {revision}") from error
     except errors.HfHubHTTPError as error:
-        raise ModelError(f"{what}: {_answer(error)}", hint=_advice(error)) from error
+        raise ModelError(f"{what}: {place} {_answer(error)}", hint=_advice(error)) from error
     except (errors.OfflineModeIsEnabled, httpx2.HTTPError, httpx2.StreamError) as error:
+        proxy = find_proxy(endpoint())
+        if proxy is not None and (words := proxy.describe_failure(error)) is not None:
+            raise ModelError(f"{what}: {words}", hint=proxy.hint_for(str(error))) from error
         raise ModelError(
-            f"{what}: cannot be fetched from {endpoint()}: {_plain(error)}",
+            f"{what}: cannot be fetched from {place}: {_plain(error)}",
             hint="what was fetched is kept: the same command goes on from there",
         ) from error
     except errors.HFValidationError as error:
@@ -122,11 +159,15 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
 def _answer(error: errors.HfHubHTTPError) -> str:
     status = error.response.status_code
     reason = error.server_message or error.response.reason_phrase
-    return f"{endpoint()} answered {status} {_plain(reason)}".rstrip()
+    return f"answered {status} {_plain(reason)}".rstrip()
 
 
 def _advice(error: errors.HfHubHTTPError) -> str:
-    status = error.response.status_code
+    status, proxy = error.response.status_code, find_proxy(endpoint())
+    if proxy is not None and str(status) == AUTHENTICATION_STATUS:
+        return proxy.hint_for(str(status))
+    if proxy is not None and status in PROXY_STATUSES:
+        return f"the proxy itself may have said so: {proxy.hint}"
     if status in (401, 403):
         return "set HF_TOKEN to a token of yours that may read it"
     if status == 429:

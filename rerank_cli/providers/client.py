@@ -4,24 +4,22 @@ Handles connections, retries, rate limits, deadlines, redirects and proxies. Err
 server's own message, and never a key.
 """
 
-import ipaddress
 import os
 import random
 import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urljoin
 
 import httpx2
 
 from rerank_cli import __version__
-from rerank_cli.errors import ConfigError, ProviderError, UnusableProxy
+from rerank_cli.errors import ConfigError, ProviderError
 from rerank_cli.providers.endpoints import Address, origin, public_url
 from rerank_cli.providers.failures import (
     Failure,
@@ -32,6 +30,13 @@ from rerank_cli.providers.failures import (
     trace_id_in,
 )
 from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers.proxies import (
+    AUTHENTICATION_STATUS,
+    PROXY_STATUSES,
+    Proxy,
+    find_proxy,
+    open_transport,
+)
 from rerank_cli.providers.rate_limit import RateLimiter
 
 MAX_ANSWER_BYTES = 1 << 26  # no ranking is longer, and memory is limited
@@ -70,7 +75,11 @@ class RequestTooLarge(ProviderError):
 
 
 class Client:
-    """Sends requests to one address; safe to use from many threads."""
+    """Sends requests to one address; safe to use from many threads.
+
+    They go through a `proxy`, if there is one. Then a message has the `way`: whatever comes may be
+    the proxy's own.
+    """
 
     def __init__(
         self,
@@ -85,7 +94,11 @@ class Client:
         self._sleep = sleep
         self._rate_limiter = RateLimiter(options.rpm, options.tpm, clock=clock, sleep=sleep)
         self._reached = False
-        self._connections = _Connections(address, options)
+        # For a proxy on another machine, localhost would be that machine.
+        self.proxy = None if options.insecure else find_proxy(address.url)
+        self.way = f" through the proxy {self.proxy.public_url}" if self.proxy else ""
+        self._place = address.public_url + self.way
+        self._connections = _Connections(address, options, self.proxy)
         weakref.finalize(self, self._connections.close)
 
     def send(self, body: bytes, tokens: int = 0) -> Reply:
@@ -120,17 +133,10 @@ class Client:
         started = time.monotonic()
         try:
             answer, content = self._follow(body, started + self._options.timeout)
-        except httpx2.TimeoutException as error:
-            waited = f"{time.monotonic() - started:.1f} s ({type(error).__name__})"
-            raise _RetryableError(
-                f"no answer from {self.address.public_url} in {waited}",
-                "--timeout waits longer, --connect-timeout for a connection",
-                is_doubtful=True,
-            ) from error
         except httpx2.TransportError as error:
-            raise self._connection_error(error) from error
+            raise self._connection_error(error, time.monotonic() - started) from error
         except (httpx2.InvalidURL, httpx2.DecodingError) as error:
-            raise self._error(f"{self.address.public_url}: {error}") from error
+            raise self._error(f"{self._place}: {error}") from error
         self._reached = True
         if not answer.is_success:
             raise self._refusal(read_failure(answer.status_code, answer.headers, content), answer)
@@ -178,7 +184,7 @@ class Client:
 
         Only the same server may get the key and the text.
         """
-        source = public_url(url)
+        source = public_url(url) + self.way
         status, location = answer.status_code, answer.headers["location"]
         try:
             target = urljoin(url, location)
@@ -202,10 +208,15 @@ class Client:
     def _refusal(self, failure: Failure, answer: httpx2.Response) -> Exception:
         """The exception for an answer that is not a success."""
         words = f": {failure.message}" if failure.message else ""
-        message = f"answered {failure.status}{words}"
+        message = f"answered {failure.status}{self.way}{words}"
         if failure.request_id and failure.request_id not in failure.message:
             message += f" (request {failure.request_id})"
         advice = failure_hint(failure, self.address)
+        if self.proxy is not None and (failure.web_page or failure.status in PROXY_STATUSES):
+            advice = f"the proxy itself may have said so: {self.proxy.hint}"
+        if self.proxy is not None and str(failure.status) == AUTHENTICATION_STATUS:
+            said = f"the proxy {self.proxy.public_url} answered {failure.status}{words}"
+            return self._proxy_refusal(said, self.proxy.hint_for(str(failure.status)))
         after = retry_after_seconds(answer.headers, datetime.now(UTC))
         if after is not None and after > MAX_RETRY_AFTER_SECONDS:
             advice = f"it asks to wait {after:.0f} s; {advice or 'try again then'}"
@@ -222,9 +233,19 @@ class Client:
                 error.permanent = failure.is_permanent
                 return error
 
-    def _connection_error(self, error: httpx2.TransportError) -> Exception:
-        """The exception for a connection that failed."""
-        url, message = self.address.public_url, str(error)
+    def _connection_error(self, error: httpx2.TransportError, seconds: float) -> Exception:
+        """The exception for a connection that failed after some `seconds`."""
+        if self.proxy is not None and (words := self.proxy.describe_failure(error)) is not None:
+            if isinstance(error, httpx2.ProxyError) and str(error).startswith("4"):
+                return self._proxy_refusal(words, self.proxy.hint_for(str(error)))
+            return _RetryableError(words, self.proxy.hint, is_doubtful=True)
+        if isinstance(error, httpx2.TimeoutException):
+            return _RetryableError(
+                f"no answer from {self._place} in {seconds:.1f} s ({type(error).__name__})",
+                "--timeout waits longer, --connect-timeout for a connection",
+                is_doubtful=True,
+            )
+        url, message = self._place, str(error)
         reason = f"{message} ({type(error).__name__})" if message else type(error).__name__
         cause: BaseException | None = error
         while cause is not None:
@@ -236,8 +257,6 @@ class Client:
                 untrusted.permanent = True
                 return untrusted
             cause = cause.__cause__ or cause.__context__
-        if isinstance(error, httpx2.ProxyError | httpx2.UnsupportedProtocol):
-            return self._error(f"{url}: {reason}", "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how")
         unreached = isinstance(error, httpx2.ConnectError) and not self._reached
         advice = (
             "is the server running, and this machine online? --base-url says where it is"
@@ -245,6 +264,12 @@ class Client:
             else None
         )
         return _RetryableError(f"{url}: {reason}", advice, is_doubtful=unreached)
+
+    def _proxy_refusal(self, message: str, advice: str) -> ProviderError:
+        """The exception for a proxy that will not let any request through."""
+        error = self._error(message, advice)
+        error.permanent = True
+        return error
 
     def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:
         again = f", {tries} times" if tries > 1 else ""
@@ -294,7 +319,7 @@ class _Connections:
     to follow every redirect.
     """
 
-    def __init__(self, address: Address, options: RemoteOptions) -> None:
+    def __init__(self, address: Address, options: RemoteOptions, proxy: Proxy | None) -> None:
         """Raises `ConfigError` for certificates that cannot be read, or an unusable proxy."""
         self._headers = httpx2.Headers(
             {
@@ -308,18 +333,13 @@ class _Connections:
         self._headers.update(address.headers)
         timeout = httpx2.Timeout(options.timeout, connect=options.connect_timeout)
         self._extensions = {"timeout": timeout.as_dict()}
-        # For a proxy on another machine, localhost would be that machine.
-        proxy = None if options.insecure else _find_proxy(address.url)
         encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
-        try:
-            self._transport = httpx2.HTTPTransport(
-                limits=httpx2.Limits(max_connections=options.concurrency),
-                verify=_choose_verification(options, needed=encrypted or proxy is not None),
-                http2=address.url.startswith("https:") and find_spec("h2") is not None,
-                proxy=proxy,
-            )
-        except (ImportError, ValueError, httpx2.InvalidURL) as error:
-            raise UnusableProxy(error) from error
+        self._transport = open_transport(
+            proxy,
+            limits=httpx2.Limits(max_connections=options.concurrency),
+            verify=_choose_verification(options, needed=encrypted or proxy is not None),
+            http2=address.url.startswith("https:") and find_spec("h2") is not None,
+        )
 
     @contextmanager
     def exchange(self, method: str, url: str, content: bytes) -> Iterator[httpx2.Response]:
@@ -334,30 +354,6 @@ class _Connections:
 
     def close(self) -> None:
         self._transport.close()
-
-
-def _find_proxy(url: str) -> str | None:
-    """The proxy for a URL, from the usual environment variables or the system; None for none."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    host = parts.hostname or ""
-    if not proxy or proxy_bypass(host) or proxy_bypass(f"{host}:{parts.port}"):
-        return None
-    if _is_in_networks(host, proxies.get("no", "")):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _is_in_networks(host: str, excepted: str) -> bool:
-    """Whether NO_PROXY has a host's address, alone or in a network such as 10.0.0.0/8."""
-    with suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        for name in excepted.split(","):
-            with suppress(ValueError):
-                if address in ipaddress.ip_network(name.strip(" []"), strict=False):
-                    return True
-    return False
 
 
 def _choose_verification(options: RemoteOptions, *, needed: bool) -> ssl.SSLContext | bool:

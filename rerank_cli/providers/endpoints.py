@@ -18,7 +18,6 @@ _ENDPOINT_SEGMENTS = {
     "text-rerank", "multimodal",
 }  # fmt: skip
 _MAX_LABEL_CHARACTERS = 63  # of a host's name, between two dots (RFC 1035)
-_LOOPBACK_HOST = re.compile(r"localhost|.+\.localhost|127(\.\d+){3}|::1", re.IGNORECASE)
 _HARMLESS_CHARACTERS = 3  # a secret's first three may be shown
 
 
@@ -108,11 +107,6 @@ def origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     default_port = {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default_port
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine."""
-    return _LOOPBACK_HOST.fullmatch(urlsplit(url).hostname or "") is not None
 
 
 def _without_user(text: str) -> str:

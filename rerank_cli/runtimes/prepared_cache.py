@@ -27,7 +27,7 @@ from zlib import adler32, crc32
 
 from rerank_cli.atomic_files import atomic_write, file_digest, file_stamp, publish_folder
 from rerank_cli.errors import NoHome
-from rerank_cli.user_files import cache_directory, parse_json_object, read_regular_file
+from rerank_cli.user_files import cache_directory, is_writable, parse_json_object, read_regular_file
 
 PREPARED_VARIABLE = "RERANK_PREPARED"
 _MANIFEST_FILE = "manifest.json"
@@ -86,8 +86,7 @@ class PreparedCache:
 
     def is_writable(self) -> bool:
         """Whether files can be created in its folder, which may not exist yet."""
-        place = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        return os.access(place, os.W_OK)
+        return is_writable(self.root)
 
     def prepare(self, source: Path, recipe: str, make: Make, needs: Needs | None = None) -> Path:
         """Find the folder that `make` makes of a source file, or make it; return its path.

@@ -18,9 +18,10 @@ from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageErro
 from rerank_cli.providers import Cutting
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
-from rerank_cli.providers.endpoints import Address, endpoint, is_loopback, public_url
+from rerank_cli.providers.endpoints import Address, endpoint, public_url
 from rerank_cli.providers.keys import MIN_SECRET_CHARACTERS, Credentials
 from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers.proxies import is_loopback
 from rerank_cli.providers.requests import (
     DEFAULT_DOCUMENTS,
     Request,
@@ -228,7 +229,8 @@ class RemoteScorer:
         except AnswerError as error:
             suffix = f" (request {reply.trace_id})" if reply.trace_id else ""
             raise ProviderError(
-                self.address.redact(f"{self.provider.name}: {error}{suffix}"), hint=error.hint
+                self.address.redact(f"{self.provider.name}: {error}{self._client.way}{suffix}"),
+                hint=error.hint if self._client.proxy is None else self._client.proxy.hint,
             ) from error
         values: list[float | None] = [None] * len(request.chunks)
         for result in answer.results:

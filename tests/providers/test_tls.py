@@ -131,7 +131,8 @@ def test_a_proxy_sees_nothing_of_what_is_encrypted(
             "-m", "openai-like/m", "--base-url", "https://rerank.invalid", "q", *documents()
         )
     assert (ran.code, ran.out) == (3, "")
-    assert "hint: HTTPS_PROXY, HTTP_PROXY and NO_PROXY say how" in ran.err
+    assert f"the proxy {proxy.url} does not connect to rerank.invalid: " in ran.err
+    assert "hint: HTTPS_PROXY names the proxy; NO_PROXY=rerank.invalid does without it" in ran.err
     (request,) = proxy.requests
     assert (request.method, request.path, request.body) == ("CONNECT", "rerank.invalid:443", b"")
     assert KEY not in str(request.headers)
@@ -143,10 +144,11 @@ def test_some_are_not_asked_through_a_proxy(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with serve("openai-like") as server:
+        monkeypatch.setenv("NO_PROXY", "<-loopback>")
         assert asked(rerank, server, "--retries", "0").code == 3
-        monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+        monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, <-loopback>")
         assert asked(rerank, server, "--retries", "0").code == 3
-        monkeypatch.setenv("NO_PROXY", name)
+        monkeypatch.setenv("NO_PROXY", name if name == "*" else f"<-loopback>,{name}")
         assert asked(rerank, server).code == 0
 
 
@@ -154,6 +156,7 @@ def test_a_proxy_for_other_addresses_does_not_matter(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "<-loopback>")
     with serve("openai-like", faults=Body(RANKING)) as proxy, serve("openai-like") as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         assert asked(rerank, server).code == 0
@@ -177,6 +180,6 @@ def test_a_proxy_that_cannot_be_used_is_an_error(
     name: str, proxy: str, rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, proxy)
-    ran = rerank("-m", "openai-like/m", "--base-url", "https://127.0.0.1:1", "q", "-d", "x")
+    ran = rerank("-m", "openai-like/m", "--base-url", "https://rerank.invalid", "q", "-d", "x")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("rerank: a proxy that cannot be used: ")
+    assert ran.err.startswith(f"rerank: a proxy that cannot be used: {name}: ")

@@ -161,18 +161,32 @@ class PlannedOutput:
 
     option      the option's name, for messages
     is_folder   it may be a folder, in which all files are ours
+    is_shared   it is a folder in which others may have files; it is made if it is missing
     is_ours     says of the content of a file that is there whether it may be replaced or continued;
                 by default any may
     exists_hint what to do about a file that is there and is not ours
-    side_files  paths of files that are written beside it, each with such a function
+    side_files  what is written beside it: the ends of the names, each with such a function
     """
 
     option: str
     file: OutputFile
     is_folder: bool = False
+    is_shared: bool = False
     is_ours: IsOurs = lambda _: True
     exists_hint: str = "name another file"
-    side_files: Mapping[Path, IsOurs] = field(default_factory=dict)
+    side_files: Mapping[str, IsOurs] = field(default_factory=dict)
+
+    @property
+    def side_paths(self) -> Mapping[Path, IsOurs]:
+        """The paths of the side files; a stream has none."""
+        if self.file.is_stream:
+            return {}
+        return {side_path(self.file.path, end): test for end, test in self.side_files.items()}
+
+
+def side_path(path: str | Path, end: str) -> Path:
+    """The path of a file beside another, whose name ends in `end`."""
+    return Path(path).with_name(f"{Path(path).name}{end}")
 
 
 def settle_outputs(outputs: Sequence[PlannedOutput], inputs: Iterable[str | Path]) -> None:
@@ -183,7 +197,10 @@ def settle_outputs(outputs: Sequence[PlannedOutput], inputs: Iterable[str | Path
     new ones may be written there. Raises `OutputError` and `UsageError`.
     """
     for output in outputs:
-        output.file.check(may_be_folder=output.is_folder)
+        if output.is_shared:
+            check_output_folder(output.file.path, output.option)
+        else:
+            output.file.check(may_be_folder=output.is_folder)
     inputs = list(inputs)
     places = _Places()
     for path in (*inputs, *own_files()):
@@ -232,8 +249,9 @@ class _Places:
             self._add(output.option, _stream_keys(file))
         else:
             self._add(output.option, _keys_of(file.path))
-            self._check_folders(output.option, file.path, replaces=output.is_folder)
-        for path in output.side_files:
+            if not output.is_shared:
+                self._check_folders(output.option, file.path, replaces=output.is_folder)
+        for path in output.side_paths:
             name = f"{path} beside {output.option}"
             self._add(name, _keys_of(path))
             self._check_folders(name, path)
@@ -303,21 +321,6 @@ def _inode_keys(status: os.stat_result) -> Sequence[_Key]:
     return [("file", status.st_dev, status.st_ino)] if has_content and status.st_ino else []
 
 
-def check_output_folder(path: str, option: str) -> None:
-    """Raise `OutputError` if a folder cannot be made or nothing can be written in it."""
-    if not path:
-        raise OutputError(f"{option}: the folder has no name", hint="is a shell variable not set?")
-    folder = Path(os.path.realpath(path))
-    try:
-        while link_mode(folder) is None:
-            folder = folder.parent
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}") from error
-    if path == STDOUT or not folder.is_dir():
-        raise OutputError(f"{path}: is not a directory", hint=f"{option} writes a directory")
-    _check_folder(folder, path)
-
-
 def files_among(folder: Path, paths: Iterable[str | Path]) -> list[Path]:
     """The files of a folder that are among some paths, or in a folder among them."""
     keys = {key for path in paths for key in _keys_of(path)}
@@ -326,12 +329,27 @@ def files_among(folder: Path, paths: Iterable[str | Path]) -> list[Path]:
     return [path for path in folder.iterdir() if keys.intersection(_keys_of(path))]
 
 
+def check_output_folder(path: str, option: str) -> None:
+    """Raise `OutputError` if a folder cannot be made, or nothing can be written in it."""
+    if not path:
+        raise OutputError(f"{option}: the folder has no name", hint="is a shell variable not set?")
+    folder = Path(os.path.realpath(path))
+    try:
+        while link_mode(folder) is None:
+            folder = folder.parent
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from error
+    if OutputFile(path).is_stream or not folder.is_dir():
+        raise OutputError(f"{path}: is not a directory", hint=f"{option} names a directory")
+    _check_folder(folder, path)
+
+
 def _check_what_is_there(output: PlannedOutput) -> None:
     """Refuse what is at the paths of an output, unless it is ours; raises `OutputError`."""
     path = Path(output.file.path)
     if not output.file.is_stream and os.path.lexists(path) and not output.is_ours(path):
         raise OutputError(f"{path}: is there already", hint=output.exists_hint)
-    for side_file, is_ours in output.side_files.items():
+    for side_file, is_ours in output.side_paths.items():
         try:
             mode = link_mode(side_file)
             if mode is None:

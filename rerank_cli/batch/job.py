@@ -34,6 +34,7 @@ from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.models.folder import ModelFolder
+from rerank_cli.output_files import side_path
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import remote_fingerprint
 from rerank_cli.terminal import PipeClosed
@@ -43,6 +44,7 @@ from rerank_cli.user_files import parse_json_object, read_regular_file
 _MARK_SECONDS = 0.1
 _SYNC_SECONDS = 5.0
 _MAX_JOURNAL_BYTES = 1 << 20  # then it is written anew, without its older marks
+JOURNAL_END = ".journal"  # of its name
 _JOURNAL_HEAD = b'{"input": '
 _MAX_COUNT = (1 << 63) - 1
 _SHOWN_DIFFERENCES = 10
@@ -327,7 +329,7 @@ class BatchJournal:
 
 def journal_path(output: Path) -> Path:
     """The journal of an output, beside it."""
-    return output.with_name(f"{output.name}.journal")
+    return side_path(output, JOURNAL_END)
 
 
 def is_journal(path: Path) -> bool:

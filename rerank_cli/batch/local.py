@@ -10,6 +10,7 @@ from typing import Any
 from rerank_cli.atomic_files import hold_lock, read_head
 from rerank_cli.batch.flow import AllFailed, Bounds, Flow
 from rerank_cli.batch.job import (
+    JOURNAL_END,
     BatchJob,
     Mark,
     is_complete,
@@ -42,10 +43,12 @@ from rerank_cli.batch.report import (
 from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
 from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
 from rerank_cli.inputs.file_types import STDIN
-from rerank_cli.output_files import IsOurs, OutputFile, PlannedOutput, settle_outputs
+from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
 from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
 from rerank_cli.types import Scorer
+
+_LOCK_END = ".lock"
 
 
 def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
@@ -59,11 +62,11 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
     with ExitStack() as stack:
         if not output.is_stream:
             try:
-                stack.enter_context(hold_lock(_lock_path(output)))
+                stack.enter_context(hold_lock(lock := side_path(output.path, _LOCK_END)))
             except TimeoutError as error:
                 raise UsageError(f"{output.path}: another process writes it") from error
             except OSError as error:
-                raise OutputError(f"{_lock_path(output)}: {error.strerror}") from error
+                raise OutputError(f"{lock}: {error.strerror}") from error
         return _run(options, terminal)
 
 
@@ -198,18 +201,14 @@ def _planned_outputs(options: BatchOptions) -> Sequence[PlannedOutput]:
     """What a job writes. A file that is there stays, unless the job goes on in it."""
     output, resume = options.output, options.resume
     hint = "--resume goes on in it; or name another file"
-    journal = journal_path(Path(output.path))
-    side_files: dict[Path, IsOurs] = {}
-    if not output.is_stream:
-        side_files = {journal: is_journal, _lock_path(output): _is_empty}
     planned = [
         PlannedOutput(
             "-o",
             output,
             is_folder=output.path.endswith(PARQUET_SUFFIX),
-            is_ours=lambda _: resume,
+            is_ours=lambda path: resume and path.exists(),  # a link may lead to nothing
             exists_hint=hint,
-            side_files=side_files,
+            side_files={JOURNAL_END: is_journal, _LOCK_END: _is_empty},
         )
     ]
     if options.errors is not None:
@@ -217,7 +216,7 @@ def _planned_outputs(options: BatchOptions) -> Sequence[PlannedOutput]:
             PlannedOutput(
                 "--errors",
                 options.errors,
-                is_ours=lambda path: resume and (journal.exists() or _is_empty(path)),
+                is_ours=lambda path: resume and (_has_journal(output) or _is_empty(path)),
                 exists_hint=hint,
             )
         )
@@ -226,8 +225,8 @@ def _planned_outputs(options: BatchOptions) -> Sequence[PlannedOutput]:
     return planned
 
 
-def _lock_path(output: OutputFile) -> Path:
-    return Path(f"{output.path}.lock")
+def _has_journal(output: OutputFile) -> bool:
+    return not output.is_stream and journal_path(Path(output.path)).exists()
 
 
 def _is_empty(path: Path) -> bool:

@@ -13,10 +13,10 @@ from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import (
     RowBuilder,
     SetRows,
-    check_runs_folder,
     compare_systems,
     lines_per_query,
     mean_rows,
+    planned_runs,
     report_object,
     write_runs,
 )
@@ -97,13 +97,12 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     measures = parse_measures(options.measures or DEFAULT_MEASURES)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
     read += [path for system in systems for path in model_files(system.model)]
-    files = {"-o": options.output, "--per-query": options.per_query}
-    settle_outputs(
-        [PlannedOutput(option, file) for option, file in files.items() if file is not None],
-        read,
-    )
+    planned = [PlannedOutput("-o", options.output)]
+    if options.per_query is not None:
+        planned.append(PlannedOutput("--per-query", options.per_query))
     if options.runs is not None:
-        check_runs_folder(options.runs)
+        planned.append(planned_runs(options.runs))
+    settle_outputs(planned, read)
     if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")
     with ExitStack() as stack:

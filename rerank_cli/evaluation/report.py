@@ -1,5 +1,6 @@
 """Puts figures, differences and costs together: one row for each system, set and depth."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,7 @@ from rerank_cli.evaluation.measures import (
 )
 from rerank_cli.evaluation.run import EvalJob
 from rerank_cli.evaluation.statistics import DRAWS, Difference, difference, difference_over_sets
-from rerank_cli.output_files import check_output_folder, files_among
+from rerank_cli.output_files import OutputFile, PlannedOutput, files_among
 from rerank_cli.render.rows import quote_spaces
 
 _RUN_SUFFIX = ".trec"
@@ -305,12 +306,14 @@ def report_object(
     }
 
 
-def check_runs_folder(path: str) -> None:
-    """Raise `OutputError` if runs cannot be written to a folder. To call before scoring."""
-    check_output_folder(path, "--runs")
-    for run in Path(path).glob(f"*{_RUN_SUFFIX}"):
-        if not run.is_file() and not run.is_symlink():
-            raise OutputError(f"{run}: is not a file", hint="--runs DIR names another folder")
+def planned_runs(path: str) -> PlannedOutput:
+    """What --runs is to write: files in a folder, in the place of other files only."""
+
+    def holds_files(folder: Path) -> bool:
+        runs = folder.glob(f"*{_RUN_SUFFIX}")
+        return all(run.is_symlink() or run.is_file() for run in runs)
+
+    return PlannedOutput("--runs", OutputFile(path), is_shared=True, is_ours=holds_files)
 
 
 def write_runs(folder: Path, sets: Sequence[SetRows], others: Sequence[str | Path]) -> None:
@@ -320,6 +323,7 @@ def write_runs(folder: Path, sets: Sequence[SetRows], others: Sequence[str | Pat
     its name.
     """
     try:
+        folder = Path(os.path.realpath(folder))  # a link may lead to where none is yet
         folder.mkdir(parents=True, exist_ok=True)
         taken = {run.name.removesuffix(_RUN_SUFFIX) for run in files_among(folder, others)}
         for results in sets:

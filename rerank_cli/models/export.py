@@ -327,6 +327,7 @@ def export(
         recipes = ("float32", recipe)
         for folder, fidelity, how in zip((plain, small), found, recipes, strict=True):
             write_report(folder, fidelity, samples, name, how)
+        out = Path(os.path.realpath(out))  # a link may lead to where no folder is yet
         out.mkdir(parents=True, exist_ok=True)
         for folder in (plain, small):
             publish_folder(folder, out / folder.name)

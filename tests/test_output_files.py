@@ -1,0 +1,371 @@
+"""Every option that names a file to write, against every kind of thing that it can name.
+
+The options are taken from the command line's own declarations: a new one that takes a text must be
+put in one of the tables here.
+"""
+
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.cli.typer_commands import value_type
+from rerank_cli.errors import ModelError
+from tests.conftest import ROOT, Run, process
+from tests.support.batches import record, write
+from tests.support.command_line import COMMAND
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="devices and links are POSIX's")
+
+# By command and parameter: options whose text names no file, those that name what is read, and
+# those that name what is written.
+TEXTS = {
+    "*": {
+        "query", "document", "field", "id_field", "query_field", "documents_field", "text_field",
+        "model", "base_url", "instruction", "user", "metadata", "set_", "header", "max_record",
+        "max_document", "window", "address", "depth", "measure", "compare", "name", "key",
+        "value", "provider", "revision",
+    },
+}  # fmt: skip
+READS = {
+    "*": {"arguments", "query_file", "files_from", "tokenizer", "image", "input_", "run", "queries"}
+    | {"corpus", "qrels", "datasets", "source"},
+}
+WRITES = {
+    ("rank", "output"), ("batch", "output"), ("batch", "errors"), ("batch", "report"),
+    ("eval", "output"), ("eval", "per_query"), ("eval", "runs"), ("models export", "out"),
+}  # fmt: skip
+
+
+def parameters() -> Iterator[tuple[str, Any]]:
+    """All parameters of all commands that take a text, with the names of their commands."""
+
+    def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        ctx = command.make_context(name or "rerank", [], resilient_parsing=True)
+        if hasattr(command, "list_commands"):
+            for inner in command.list_commands(ctx):
+                yield from walk(f"{name} {inner}".strip(), command.get_command(ctx, inner))
+            return
+        for parameter in command.params:
+            kind = value_type(parameter)
+            if not (isinstance(kind, type) and issubclass(kind, StrEnum | int | float)):
+                yield name, parameter
+
+    yield from walk("", COMMAND)
+
+
+def test_every_option_that_takes_a_text_is_known() -> None:
+    found = {(command, parameter.name) for command, parameter in parameters()}
+    plain = TEXTS["*"] | READS["*"]
+    unknown = {(command, name) for command, name in found - WRITES if name not in plain}
+    assert not unknown, "say in the tables whether it names a file, and whether that is written"
+    assert found >= WRITES
+    assert {name for _, name in found} >= plain
+
+
+@dataclass
+class Place:
+    """A folder with inputs, another job's files, and all that a path can name."""
+
+    folder: Path
+    held: list[int] = field(default_factory=list)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def close(self) -> None:
+        for descriptor in self.held:
+            os.close(descriptor)
+
+
+OTHER_JOB = ("other.jsonl", "other.jsonl.journal", "other-errors.jsonl", "other-report.json")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is the same in every place: it is made once, and copied."""
+    folder = tmp_path_factory.mktemp("template")
+    records = [record(number) for number in range(4)] + [{"id": "bad"}]
+    write(folder / "in.jsonl", records)
+    (folder / "docs.txt").write_text("a slug\nno\n")
+    (folder / "list").write_text(f"{ROOT / 'LICENSE'}\n")
+    (folder / "query").write_text("slug")
+    (folder / "set").mkdir()
+    texts = [{"_id": f"d{n}", "text": text} for n, text in enumerate(("a slug", "soil", "worm"))]
+    write(folder / "set" / "corpus.jsonl", texts)
+    write(folder / "set" / "queries.jsonl", [{"_id": "q1", "text": "slug"}])
+    (folder / "set" / "qrels").mkdir()
+    (folder / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\n")
+    (folder / "ckpt").mkdir()
+    (folder / "ckpt" / "config.json").write_text("{}")
+    other, _, errors, report = (str(folder / name) for name in OTHER_JOB)
+    more = ("-o", other, "--errors", errors, "--report", report, "-m", "bm25")
+    ran = process("batch", str(folder / "in.jsonl"), *more)
+    assert ran.returncode == 3, ran.stderr.decode()
+    assert all((folder / name).is_file() for name in OTHER_JOB)
+    return folder
+
+
+def end_hanging_test(*_: Any) -> None:
+    raise AssertionError("it hangs, as at a pipe that nobody reads or writes")
+
+
+@pytest.fixture
+def place(template: Path, tmp_path: Path) -> Iterator[Place]:
+    import shutil
+
+    folder = tmp_path / "place"
+    shutil.copytree(template, folder)
+    found = Place(folder)
+    old = signal.signal(signal.SIGALRM, end_hanging_test)
+    signal.alarm(60)
+    yield found
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+    found.close()
+
+
+def file(place: Place) -> str:
+    (place / "mine").write_text("mine\n")
+    return str(place / "mine")
+
+
+def empty_file(place: Place) -> str:
+    (place / "empty").touch()
+    return str(place / "empty")
+
+
+def read_only(place: Place) -> str:
+    Path(file(place)).chmod(0o444)
+    return str(place / "mine")
+
+
+def link_to(target: str) -> Callable[[Place], str]:
+    def link(place: Place) -> str:
+        file(place)
+        (place / "link").symlink_to(target)
+        return str(place / "link")
+
+    link.__name__ = f"link to {target}"
+    return link
+
+
+def hard_link(place: Place) -> str:
+    os.link(place / "in.jsonl", place / "hard")
+    return str(place / "hard")
+
+
+def pipe(place: Place) -> str:
+    os.mkfifo(place / "fifo")
+    place.held.append(os.open(place / "fifo", os.O_RDWR | os.O_NONBLOCK))  # its reader
+    return str(place / "fifo")
+
+
+def link_to_pipe(place: Place) -> str:
+    (place / "link").symlink_to(pipe(place))
+    return str(place / "link")
+
+
+def local_socket(place: Place) -> str:
+    here = Path.cwd()
+    os.chdir(place.folder)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+    os.chdir(here)
+    return str(place / "socket")
+
+
+def folder(place: Place) -> str:
+    (place / "folder").mkdir()
+    (place / "folder" / "x.trec").write_text("mine")
+    return str(place / "folder")
+
+
+def open_file(place: Place) -> str:
+    descriptor = os.open(place / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.write(descriptor, b"before\n")
+    place.held.append(descriptor)
+    return f"/dev/fd/{descriptor}"
+
+
+def open_for_reading(place: Place) -> str:
+    place.held.append(os.open(place / "in.jsonl", os.O_RDONLY))
+    return f"/dev/fd/{place.held[-1]}"
+
+
+def open_input(place: Place) -> str:
+    place.held.append(os.open(place / "in.jsonl", os.O_WRONLY | os.O_APPEND))
+    return f"/dev/fd/{place.held[-1]}"
+
+
+def link_to_stream(place: Place) -> str:
+    (place / "link").symlink_to(open_file(place))
+    return str(place / "link")
+
+
+def named(name: str) -> Callable[[Place], str]:
+    def path(place: Place) -> str:
+        file(place)
+        return f"{place.folder}/{name}" if name and not name.startswith("/dev/") else name
+
+    path.__name__ = name or "empty name"
+    return path
+
+
+def planted(side_file: str) -> Callable[[Place], str]:
+    """A new name with a link in the place of one of its side files."""
+
+    def path(place: Place) -> str:
+        file(place)
+        (place / f"new{side_file}").symlink_to("mine")
+        return str(place / "new")
+
+    path.__name__ = f"link at {side_file}"
+    return path
+
+
+def standard_output(_: Place) -> str:
+    return "-"
+
+
+def own_settings(_: Place) -> str:
+    path = Path(os.environ["RERANK_HOME"]) / "config.toml"
+    path.write_text('prepend = "title"\n')
+    return str(path)
+
+
+KINDS: list[Callable[[Place], str]] = [
+    named("new"), file, empty_file, read_only, link_to("mine"), link_to("nothing"),
+    link_to("none/nothing"), link_to("link"), link_to("/dev/null"), link_to("in.jsonl"),
+    link_to("list"), link_to("set"), hard_link, named("/dev/null"), named("/dev/full"), pipe,
+    link_to_pipe, local_socket, folder, named("folder/"), named("none/new"), named("mine/new"),
+    named("n" * 300), named(""), standard_output, named("/dev/stdout"), named("/dev/stdin"),
+    open_file, open_for_reading, open_input, link_to_stream, named("/dev/fd/987"),
+    own_settings, planted(".journal"), planted(".lock"),
+    *(named(name) for name in OTHER_JOB),
+    # The inputs, in several spellings, and the other outputs with their side files.
+    *(named(name) for name in ("in.jsonl", "./set/../in.jsonl", "docs.txt", "list", "query")),
+    *(named(name) for name in ("set", "set/corpus.jsonl", "set/qrels/test.tsv", "set/new.jsonl")),
+    *(named(name) for name in ("out", "out.journal", "out.lock", "errors", "report", "table")),
+    *(named(name) for name in ("figures", "runs", "runs/x", "ckpt", "ckpt/config.json")),
+]  # fmt: skip
+
+BATCH = "batch {in.jsonl} -m bm25"
+# By option: a command line with VALUE for what it names. The last words are other options.
+LINES = {
+    "rank -o": "-q x {docs.txt} --files-from {list} -m bm25 -o VALUE",
+    "rank -o, query": "--query-file {query} {docs.txt} -m bm25 -o VALUE",
+    "batch -o": f"{BATCH} -o VALUE --errors {{errors}} --report {{report}}",
+    "batch -o, on": f"{BATCH} -o VALUE --errors {{errors}} --report {{report}} --resume",
+    "batch --errors": f"{BATCH} -o {{out}} --errors VALUE --report {{report}}",
+    "batch --errors, on": f"{BATCH} -o {{out}} --errors VALUE --report {{report}} --resume",
+    "batch --report": f"{BATCH} -o {{out}} --errors {{errors}} --report VALUE",
+    "batch --report, on": f"{BATCH} -o {{out}} --errors {{errors}} --report VALUE --resume",
+    "eval -o": "eval {set} -m bm25 -o VALUE --per-query {figures} --runs {runs}",
+    "eval --per-query": "eval {set} -m bm25 -o {table} --per-query VALUE --runs {runs}",
+    "eval --runs": "eval {set} -m bm25 -o {table} --per-query {figures} --runs VALUE",
+    "models export OUT": "models export {ckpt} VALUE",
+}
+# What may be replaced where an option names it: any file of the user, or a report.
+REPLACED = {
+    "rank": {"mine", "empty", "in.jsonl", "docs.txt", *OTHER_JOB, "set/corpus.jsonl"}
+    | {"set/qrels/test.tsv", "ckpt/config.json", "query", "list"},
+    "eval": {"mine", "empty", "in.jsonl", "docs.txt", *OTHER_JOB, "query", "list"}
+    | {"ckpt/config.json"},
+    "batch --report": {"empty", "other-report.json"},
+    "batch -o, on": {"empty"},
+    "batch --errors, on": {"empty"},
+}
+NOT_REPLACED = {"rank -o": {"list"}, "rank -o, query": {"query"}}
+# Files of its own that a command may write or remove.
+OWN = (
+    "new", "nothing", "none", "out", "errors", "report", "table", "figures", "runs", "folder",
+    "set/new", "empty.journal", "link.journal",
+)  # fmt: skip
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """The type and content of all that is in a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        mode = path.lstat().st_mode
+        content = b""
+        if stat.S_ISLNK(mode):
+            content = os.fsencode(path.readlink())
+        elif stat.S_ISREG(mode):
+            content = path.read_bytes()
+        found[str(path.relative_to(folder))] = (stat.S_IFMT(mode), content)
+    return found
+
+
+def changed_names(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    return {name for name in {**before, **after} if before.get(name) != after.get(name)}
+
+
+def fail_to_open(*_: Any, **__: Any) -> None:
+    raise ModelError("a model was opened")
+
+
+def command_line(option: str, place: Place, value: str) -> list[str]:
+    words = LINES[option].split()
+    words = [str(place / word[1:-1]) if word.startswith("{") else word for word in words]
+    return [value if word == "VALUE" else word for word in words]
+
+
+def option_and_kind() -> Iterator[Any]:
+    """All pairs; three of four are slow tests, so that most runs try each option and each kind."""
+    for row, option in enumerate(LINES):
+        for column, kind in enumerate(KINDS):
+            marks = [pytest.mark.slow] if (row + column) % 4 else []
+            yield pytest.param(option, kind, id=f"{option} {kind.__name__[:40]}", marks=marks)
+
+
+@pytest.mark.parametrize(("option", "kind"), [*option_and_kind()])
+def test_nothing_is_destroyed_and_what_cannot_be_is_said_before_scoring(
+    option: str,
+    kind: Callable[[Place], str],
+    place: Place,
+    rerank: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    value = kind(place)
+    before = snapshot(place.folder)
+    devices = {path: path.stat().st_rdev for path in map(Path, ("/dev/null", "/dev/full"))}
+    line = command_line(option, place, value)
+    with monkeypatch.context() as patch:  # what is refused is refused before a model is opened
+        for module in ("rerank_cli.scorers", "rerank_cli.ranking.reranker"):
+            patch.setattr(f"{module}.open_scorer", fail_to_open)
+        early = rerank(*line, stdin=b"")
+    assert changed_names(before, snapshot(place.folder)) == set(), early.err
+    ran = rerank(*line, stdin=b"")
+    after = snapshot(place.folder)
+
+    assert ran.code in (0, 1, 2, 3), ran.err
+    assert {path: path.stat().st_rdev for path in devices} == devices
+    left = {name for name in after if ".rerank-" in name or name.endswith(".lock")}
+    assert left <= {*before, "out.lock" if value.endswith("out.lock") else ""}
+    changed = changed_names(before, after)
+    if ran.code == 2 and "No space left" not in ran.err:
+        assert changed == set(), ran.err
+        if not option.startswith("models"):
+            assert early.err == ran.err, "it is said only after scoring"
+    command = next((name for name in REPLACED if option.startswith(name)), "")
+    allowed = REPLACED.get(command, set()) - NOT_REPLACED.get(option, set())
+    target = {value, os.path.realpath(value)}
+    for name in changed:
+        if name in before:
+            is_own = name == "log" and before[name][1] == after[name][1][: len(before[name][1])]
+            assert is_own or name in allowed or (name == "hard" and command in ("rank", "eval"))
+            assert target & {str(place / name), os.path.realpath(place / name)} or is_own
+        else:
+            assert name.startswith(OWN) or (option == "eval --runs" and name.endswith(".trec"))
+    for name, (kind_before, _) in before.items():
+        assert after[name][0] == kind_before, f"{name} is something else now"

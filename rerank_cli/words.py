@@ -63,7 +63,7 @@ _BLOCKS_WITH_MARKS = (range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xFB00,
 # Blocks that have marks or scripts without blanks. The words of other texts are plain ones.
 _SPECIAL = re.compile(
     "[\xad\u0300-\u036f\u0483-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20d0-\u20ff\u2ce0-\u2dff"
-    "\u3000-\ud7ff\uf900-\ufdff\ufe20-\uffdc\U00017000-\U0001b2ff\U00020000-\U000e0fff]"
+    "\u3000-\ud7ff\uf900-\ufdff\ufe20-\ufefc\uff66-\uffdc\U00017000-\U0001b2ff\U00020000-\U000e0fff]"
 )
 # Text with no other characters than these needs no normalising, and its words are plain.
 _PLAIN = re.compile(
@@ -114,7 +114,7 @@ class Words(dict[str, str]):
         Leaves out stop words and words of one character, but not `singles`. A character that is
         one of these is a term wherever it is in a run, beside the bigrams.
         """
-        text = normalise(text)
+        text = text.lower() if text.isascii() else normalise(text)
         if singles or not (text.isascii() or _SPECIAL.search(text) is None):
             return self._terms_of(*cut(text), singles)
         return list(filter(None, [self[word] for word in _TERM.findall(text)]))

@@ -35,6 +35,7 @@ class Commands(DefaultGroup):
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
         "doctor": ("rerank_cli.commands.doctor", "Check a model and what it runs on here."),
     }
+    file_commands: ClassVar[frozenset[str]] = frozenset({DEFAULT_COMMAND, "batch", "eval"})
 
 
 app = typer.Typer(

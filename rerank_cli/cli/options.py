@@ -113,7 +113,12 @@ def input_options(
     ] = None,
     query: Annotated[
         str | None,
-        _input("-q", "--query", metavar="TEXT", help="The query. All arguments are then files."),
+        _input(
+            "-q",
+            "--query",
+            metavar="TEXT",
+            help="The query. All arguments are then files. Needed for a word that is a command's name.",
+        ),
     ] = None,
     query_file: Annotated[
         str | None,

@@ -11,10 +11,15 @@ only, and tests/test_dependencies.py checks each of them.
 """
 
 import sys
+import os
+import shlex
+import stat
+import sys
 import textwrap
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -33,6 +38,8 @@ RESERVED = (
     "rank", "batch", "serve", "eval", "calibrate", "models", "providers", "config", "doctor",
     "cache", "mcp", "help",
 )  # fmt: skip
+
+_PIPE_WAIT_MILLISECONDS = 100  # for what a pipe has, or its end
 
 CONCISE_HELP = """\
 usage: rerank [OPTIONS] QUERY [FILE]...
@@ -98,6 +105,8 @@ class DefaultGroup(PlainGroup):
 
     # By name: the module that has the command as its `app`, and a sentence for help and completion.
     lazy_commands: ClassVar[dict[str, tuple[str, str]]] = {}
+    # Those whose arguments are files.
+    file_commands: ClassVar[frozenset[str]] = frozenset()
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *self.lazy_commands]
@@ -113,6 +122,9 @@ class DefaultGroup(PlainGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the default command if the arguments do not begin with a command."""
         first = args[0] if args else None
+        is_known = first == "help" or first in self.list_commands(ctx)
+        if is_known and first not in self.file_commands and not ctx.resilient_parsing:
+            self._check_word(ctx, str(first), args[1:])
         if first == "help":
             first = args[1] if len(args) > 1 else DEFAULT_COMMAND
             if first not in RESERVED:
@@ -128,6 +140,28 @@ class DefaultGroup(PlainGroup):
                 hint=f"to search for the word itself: rerank -q {first} FILE",
             )
         return super().parse_args(ctx, args)
+
+    def _check_word(self, ctx: Any, word: str, rest: list[str]) -> None:
+        """Raise `UsageError` if a command's name was meant as a query of one word.
+
+        Then a file follows it, or documents are piped into a command that would not read them. A
+        name that belongs to the command, as in `models show`, leaves no doubt.
+        """
+        command = self.get_command(ctx, word)
+        names = command.list_commands(ctx) if isinstance(command, TyperGroup) else ()
+        if any(part in names or part == "--help" for part in rest):
+            return
+        if rest and (rest[0] == "-" or os.path.exists(rest[0])):
+            raise UsageError(
+                f"{word} is a command, and {rest[0]} a file, which it does not read",
+                hint=f"to search for the word itself: rerank -q {shlex.join([word, *rest])}",
+            )
+        if has_input_of_its_own(sys.stdin):
+            raise UsageError(
+                f"{word} is a command, and does not read what is piped into it",
+                hint=f"to search for the word itself: rerank -q {shlex.join([word, *rest])}; "
+                f"for the command: {shlex.join(['rerank', word, *rest])} < {os.devnull}",
+            )
 
 
 class GroupedCommand(PlainCommand):
@@ -172,6 +206,59 @@ class RankCommand(GroupedCommand):
             )
             formatter.write("\n".join(lines) + "\n")
         super().format_epilog(ctx, formatter)
+
+
+def has_input_of_its_own(stream: TextIO | None) -> bool:
+    """Whether a stream is a pipe or a file that was opened for this process alone, with a content.
+
+    Most commands run with a standard input that nobody means them to read: that of a script, of a
+    loop over lines (`while read`), of cron, ssh or a CI job. Their parent process has it open too,
+    or the other end of the pipe. False wherever that cannot be known.
+    """
+    try:
+        number = stream.fileno() if stream is not None else -1
+        status = os.fstat(number)
+        is_pipe = stat.S_ISFIFO(status.st_mode)
+        if not (is_pipe or stat.S_ISREG(status.st_mode)) or _is_open_in_parent(status):
+            return False
+        if is_pipe:
+            return not _is_empty_pipe(number)
+        return os.lseek(number, 0, os.SEEK_CUR) < status.st_size
+    except (OSError, ValueError, ImportError, AttributeError):  # the last two are Windows'
+        return False
+
+
+def _is_empty_pipe(number: int) -> bool:
+    """Whether a pipe has ended without a content."""
+    import fcntl
+    import select
+    import termios
+
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    if not poll.poll(_PIPE_WAIT_MILLISECONDS):
+        return False  # whoever writes has not begun
+    waiting = bytearray(4)
+    fcntl.ioctl(number, termios.FIONREAD, waiting)
+    return not any(waiting)
+
+
+def _is_open_in_parent(status: os.stat_result) -> bool:
+    """Whether the parent process has this file open, or the other end of this pipe.
+
+    Without /proc, whether a pipe came to it with the job: a shell at a terminal makes each pipeline
+    a process group, and what it runs in a script stays in the script's.
+    """
+    parent = os.getppid()
+    if not os.path.isdir("/proc/self/fd"):
+        return not stat.S_ISFIFO(status.st_mode) or os.getpgid(parent) == os.getpgrp()
+    if parent <= 1:  # it is out of sight, or gone
+        return True
+    for name in os.listdir(f"/proc/{parent}/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.path.samestat(os.stat(f"/proc/{parent}/fd/{name}"), status):
+                return True
+    return False
 
 
 def make_app(group: type[TyperGroup] = TyperGroup) -> typer.Typer:

@@ -139,7 +139,10 @@ def evaluate(
             )
         parts = Parts(queries.name.partition(".")[0], queries, corpus, qrels, run)
     elif not datasets:
-        raise UsageError("eval needs a DATASET", hint="rerank eval --help shows what one is")
+        raise UsageError(
+            "eval needs a DATASET",
+            hint="rerank eval --help shows what one is; to search for the word: rerank -q eval",
+        )
     run_evaluation(
         EvalOptions(
             datasets=[Path(path) for path in datasets or []],

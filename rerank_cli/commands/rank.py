@@ -124,7 +124,10 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
         query = given["image"]
     if query is None and given["query_file"] is None:
         if not paths:
-            raise UsageError("there is no query", hint="rerank QUERY [FILE]...")
+            raise UsageError(
+                "there is no query",
+                hint="rerank QUERY [FILE]...; to search for the word rank: rerank -q rank",
+            )
         query = paths.pop(0)
     texts, names_file = given["document"] or [], given["files_from"]
     if not paths and not texts and names_file is None:

@@ -93,10 +93,11 @@ class _Collection:
     def __init__(self, query: QueryTerms) -> None:
         self.documents = 0
         self.length = 0  # of all documents
+        weights = Counter(query.terms)
+        self._terms = tuple(weights)
+        self._weights = tuple(weights.values())  # how often each term is in the query
+        self._frequencies = [0] * len(weights)  # documents with each term
         self._singles = query.singles
-        self._weights = Counter(query.terms)  # how often each term is in the query
-        self._terms = tuple(self._weights)
-        self._frequencies: Counter[str] = Counter()  # documents with each term
 
     def count_terms(self, text: str, words: Words) -> tuple[int, list[int]]:
         """How many terms a text has, and how often it has each of the query's.
@@ -116,17 +117,18 @@ class _Collection:
         """Add a document of `length` terms; `counts` has how often it has each query term."""
         self.documents += 1
         self.length += length
-        for term, count in zip(self._terms, counts, strict=True):
-            self._frequencies[term] += count > 0
+        for place, count in enumerate(counts):
+            if count:
+                self._frequencies[place] += 1
 
     def score(self, length: int, counts: Sequence[int]) -> float:
         """Score a document, given as to `count`."""
         score = 0.0
-        for term, count in zip(self._terms, counts, strict=True):
+        for place, count in enumerate(counts):
             if count:
                 relative_length = length * self.documents / self.length
-                df = self._frequencies[term]
+                df = self._frequencies[place]
                 idf = math.log(1 + (self.documents - df + 0.5) / (df + 0.5))
                 saturation = count + K1 * (1 - B + B * relative_length)
-                score += self._weights[term] * idf * count / saturation
+                score += self._weights[place] * idf * count / saturation
         return score

@@ -117,7 +117,8 @@ def input_options(
             "-q",
             "--query",
             metavar="TEXT",
-            help="The query. All arguments are then files. Needed for a word that is a command's name.",
+            help="The query. All arguments are then files. Needed for a word that is a command's "
+            "name.",
         ),
     ] = None,
     query_file: Annotated[

@@ -10,7 +10,6 @@ Typer itself prefers an option on the command line to the environment, and that 
 only, and tests/test_dependencies.py checks each of them.
 """
 
-import sys
 import os
 import shlex
 import stat
@@ -19,6 +18,7 @@ import textwrap
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import typer
@@ -250,13 +250,13 @@ def _is_open_in_parent(status: os.stat_result) -> bool:
     a process group, and what it runs in a script stays in the script's.
     """
     parent = os.getppid()
-    if not os.path.isdir("/proc/self/fd"):
+    if not Path("/proc/self/fd").is_dir():
         return not stat.S_ISFIFO(status.st_mode) or os.getpgid(parent) == os.getpgrp()
     if parent <= 1:  # it is out of sight, or gone
         return True
-    for name in os.listdir(f"/proc/{parent}/fd"):
+    for opened in Path(f"/proc/{parent}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
-            if os.path.samestat(os.stat(f"/proc/{parent}/fd/{name}"), status):
+            if os.path.samestat(opened.stat(), status):
                 return True
     return False
 

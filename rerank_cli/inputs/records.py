@@ -41,7 +41,7 @@ _MAX_LEVELS = 256
 # An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
 _MAX_CONTAINERS = 1_000_000
 _MARK = "\ufeff"  # a byte-order mark
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # or the start of one
 
 Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
 
@@ -243,10 +243,12 @@ def parse_json_line(text: str, *, controls: bool = False) -> tuple[Any, str]:
 
 
 def raw_without_joints(raw: bytes, encoding: str) -> bytes:
-    """The bytes of a line of JSON without its terminator, and without what joins it to others."""
+    """The bytes of a line of JSON without what joins it to others."""
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
-    text = raw[: len(raw) - len(raw) % len("\n".encode(encoding))].decode(encoding, errors)
-    return _without_joints(text).encode(encoding, errors)
+    whole = len(raw) - len(raw) % len("\n".encode(encoding))
+    text = raw[:whole].decode(encoding, errors)
+    own = text.rstrip("\r\n\0")
+    return (_without_joints(own) + text[len(own) :]).encode(encoding, errors)
 
 
 def _without_joints(text: str) -> str:
@@ -433,8 +435,7 @@ def _json_line_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
         except ValueError as error:
             raise _json_error(f"{source.name}:{block.line}", error) from error
         if text is not block.text:
-            raw = raw_without_joints(block.raw, source.encoding)
-            block = Block(text, block.line, raw + source.terminator.encode(source.encoding))
+            block = Block(text, block.line, raw_without_joints(block.raw, source.encoding))
         yield value, block
 
 

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import records as module
-from rerank_cli.inputs.records import json_values
-from rerank_cli.inputs.text import Block
+from rerank_cli.inputs.file_types import InputFormat
+from rerank_cli.inputs.records import RECORD_READERS, TextFields, json_values
+from rerank_cli.inputs.text import Block, DocumentTooLarge
+from rerank_cli.types import Envelope
+from tests.conftest import Run
 from tests.support.reading import source_of
 
 scalars = st.one_of(
@@ -139,3 +142,119 @@ def test_long_elements_and_long_white_space(monkeypatch: pytest.MonkeyPatch) -> 
     rows = [{"text": "word \u2028" * 400_000}, {"text": " " * 1_000_000}, {"text": "short"}]
     content = json.dumps(rows, indent=4).encode()
     assert [value for value, _ in elements(content)] == rows
+
+
+def deep(levels: int) -> bytes:
+    return b'{"text": "x", "more": ' + b"[" * levels + b"]" * levels + b"}"
+
+
+@pytest.mark.parametrize("format_", [InputFormat.JSONL, InputFormat.JSON])
+@pytest.mark.parametrize("levels", [300, 900, 1500, 50_000])
+def test_a_record_of_too_many_levels_is_an_error(format_: InputFormat, levels: int) -> None:
+    """Whatever the interpreter's limit is: one level less would fail where results are written."""
+    with pytest.raises(InputError, match=r"x:1: not a JSON record: nested more than 256 levels"):
+        records_of(deep(levels), format_)
+
+
+def records_of(content: bytes, format_: InputFormat = InputFormat.JSONL, **rest: Any) -> list[Any]:
+    _, found = RECORD_READERS[format_].read(source_of(content, **rest), TextFields())
+    return [(value, block.raw) for value, block in found]
+
+
+def test_a_record_may_have_many_levels_and_lists() -> None:
+    for format_ in (InputFormat.JSONL, InputFormat.JSON):
+        assert len(records_of(deep(254), format_)) == 1
+        brackets = json.dumps({"text": "[" * 5000, "more": [[]] * 1000}).encode()
+        assert len(records_of(brackets, format_)) == 1
+
+
+@pytest.mark.parametrize("format_", [InputFormat.JSONL, InputFormat.JSON])
+def test_lists_cannot_fill_the_memory(
+    format_: InputFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_MAX_CONTAINERS", 100_000)
+    with pytest.raises(InputError, match="more than 100,000 lists and objects"):
+        records_of(b'{"text": "x", "more": [' + b"[]," * 100_001 + b"0]}", format_)
+    in_strings = json.dumps({"text": "[{" * 200_000, "more": ['"[{' * 100_000]}).encode()
+    assert len(records_of(in_strings, format_)) == 1
+
+
+def test_numbers_that_are_too_large_are_no_bug(rerank: Run) -> None:
+    content = b'{"text": "a fox", "n": 1e999, "m": [-1e999]}\n{"text": 1e999}\n'
+    ran = rerank("fox", "-m", "bm25", "-f", "jsonl", "--input-format", "jsonl", stdin=content)
+    assert ran.code == 0
+    assert [json.loads(line)["document"]["text"] for line in ran.out.splitlines()] == ["a fox"]
+    ran = rerank("fox", "-m", "bm25", "--input-format", "jsonl", stdin=b'{"text": ' + b"9" * 5000)
+    assert ran.code == 2
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "json"])
+def test_a_deep_record_is_no_bug(rerank: Run, format_: str) -> None:
+    for levels in (200, 254, 300, 990, 100_000):
+        for shape in ("jsonl", "table", "csv"):
+            arguments = ["fox", "-m", "bm25", "-f", shape, "--input-format", format_]
+            ran = rerank(*arguments, stdin=deep(levels).replace(b'"x"', b'"a fox"'))
+            assert ran.code == (0 if levels <= 254 else 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_what_joins_lines_is_no_part_of_a_record(encoding: str) -> None:
+    lines = [
+        '{"text": "a"}\r\n',
+        '\ufeff{"text": "b"}\r\n',
+        "\ufeff\n",
+        ' {"text": "c"} ,\n',
+        '"d",',
+    ]
+    found = records_of("".join(lines).encode(encoding), encoding=encoding)
+    own = ['{"text": "a"}\r\n', '{"text": "b"}\r\n', ' {"text": "c"} \n', '"d"\n']
+    assert [raw.decode(encoding) for _, raw in found] == own
+    assert [value for value, _ in found] == [{"text": "a"}, {"text": "b"}, {"text": "c"}, "d"]
+
+
+def test_bytes_that_are_no_text_stay_where_a_comma_is_left_out() -> None:
+    assert records_of(b'"caf\xe9",\n') == [("caf\ufffd", b'"caf\xe9"\n')]
+
+
+@pytest.mark.parametrize("line", ['{"a": 1},,', "\ufeff\ufeff{}", '{"a": 1}{"b": 2}', "{,", ","])
+def test_what_is_no_joint_is_an_error(line: str) -> None:
+    with pytest.raises(InputError, match=r"x:1: not a JSON record"):
+        records_of(line.encode())
+
+
+def test_an_array_of_lines_is_read_as_one() -> None:
+    content = b'\n [{"text": "a"},\n  {"text":\n "b"}\n]\n'
+    assert [raw for _, raw in records_of(content)] == [b'{"text": "a"}\n', b'{"text": "b"}\n']
+    assert len(records_of(content + b"\0" + b"1", terminator="\0")) == 2
+
+
+def test_a_mark_may_stand_between_the_values_of_a_series() -> None:
+    content = '{"text": "a"}\n\ufeff{"text": "b"}'.encode()
+    assert len(records_of(content, InputFormat.JSON)) == 2
+
+
+@pytest.mark.parametrize("format_", [InputFormat.JSONL, InputFormat.JSON])
+def test_control_characters_are_text_if_that_is_wanted(format_: InputFormat) -> None:
+    content = b'{"text": "a\0\tb"}\n'
+    assert records_of(content, format_, controls=True)[0][0] == {"text": "a\0\tb"}
+    with pytest.raises(InputError, match="Invalid control character"):
+        records_of(content, format_)
+
+
+def test_a_value_that_is_too_large_is_told() -> None:
+    content = json.dumps([{"text": "a"}, {"text": "b" * 1000}, {"text": "c"}]).encode()
+    values = json_values(source_of(content, max_bytes=100))
+    assert next(values)[0] == {"text": "a"}
+    with pytest.raises(DocumentTooLarge, match=r"x:1: larger than 100 bytes: left out, with all"):
+        next(values)
+
+
+def test_many_names_of_fields_are_short_in_a_message() -> None:
+    record = {f"name{number}": 1 for number in range(100_000)}
+    inputs = source_of(json.dumps(record).encode())
+    _, found = RECORD_READERS[InputFormat.JSONL].read(inputs, TextFields())
+    value, block = next(found)
+    with pytest.raises(InputError) as raised:
+        module.make_document(value, TextFields(), block, "x", Envelope(), with_title=False)
+    assert len(raised.value.hint or "") < 300

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import text as text_module
+from rerank_cli.inputs.records import json_values
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     Block,
+    DocumentTooLarge,
     decompress,
     envelope_of,
     is_binary,
@@ -284,3 +287,113 @@ def test_a_whole_source_ends_as_its_lines_do(text: str, encoding: str) -> None:
     for content in (text, text.removesuffix(end)):
         block = source_of(content.encode(encoding), encoding).whole_block()
         assert block == Block(content, 1, text.encode(encoding))
+
+
+def bounded(content: bytes, encoding: str = "utf-8", **rest: Any) -> tuple[list[Block], list[str]]:
+    """The lines of a source in which a document has ten bytes at most, and its faults."""
+    source = source_of(content, encoding, max_bytes=10, **rest)
+    return [*source.line_blocks()], [str(fault) for fault in source.faults.values()]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-32-be"])
+@pytest.mark.parametrize("terminator", ["\n", "\0"])
+@pytest.mark.parametrize("size", [11, 30, 45])
+def test_a_line_that_is_too_large_is_left_out_and_told(
+    encoding: str, terminator: str, size: int
+) -> None:
+    width = len("a".encode(encoding))
+    text = f"a{terminator}{'b' * (size // width + 1)}{terminator}cd{terminator}"
+    blocks, faults = bounded(text.encode(encoding), encoding, terminator=terminator)
+    assert [(block.text, block.line) for block in blocks] == [("a", 1), ("cd", 3)]
+    assert faults == ["x:2: larger than 10 bytes: left out"]
+
+
+def test_lines_that_are_too_large_are_counted() -> None:
+    blocks, faults = bounded((b"b" * 20 + b"\n") * 3 + b"a\n" + b"b" * 11)
+    assert [block.line for block in blocks] == [4]
+    assert faults == ["x:1: larger than 10 bytes: left out (and 3 other documents)"]
+
+
+def test_a_line_may_be_as_large_as_a_document() -> None:
+    assert bounded(b"b" * 10 + b"\n" + b"b" * 10)[1] == []
+
+
+@pytest.mark.parametrize("terminator", ["\n", "\0"])
+def test_the_end_of_a_line_is_not_looked_for_without_bound(terminator: str) -> None:
+    for encoding in ("utf-8", "utf-16-le"):
+        source = source_of(b"", encoding, max_bytes=100, terminator=terminator)
+        endless = Endless()
+        source.stream = io.BufferedReader(endless, 100)
+        with pytest.raises(DocumentTooLarge, match="larger than 100 bytes: left out, with all"):
+            list(source.line_blocks())
+        assert endless.size < 1_000_000
+
+
+class Endless(io.RawIOBase):
+    """A source without an end, as /dev/zero is."""
+
+    size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.size += len(buffer)
+        buffer[:] = b"a" * len(buffer)
+        return len(buffer)
+
+
+def test_no_more_is_read_than_a_document_may_have() -> None:
+    for read_it in (
+        lambda source: source.whole_block(),
+        lambda source: list(source.paragraph_blocks()),
+        lambda source: list(json_values(source)),
+    ):
+        source = source_of(b"", max_bytes=1000)
+        endless = Endless()
+        source.stream = io.BufferedReader(endless, 100)
+        with pytest.raises(InputError, match=r"larger than 1 kB|not a JSON record"):
+            read_it(source)
+        assert endless.size < 1_000_000
+
+
+def test_a_paragraph_that_is_too_large_is_left_out_and_told() -> None:
+    content = b"one\n\n" + b"two\n" * 10 + b"\n\nthree\n\n" + b"four\n" + b"\n" * 20 + b"five\n"
+    source = source_of(content, max_bytes=10)
+    assert [(block.text, block.line) for block in source.paragraph_blocks()] == [
+        ("one", 1),
+        ("three", 15),
+        ("five", 38),
+    ]
+    assert [str(fault) for fault in source.faults.values()] == [
+        "x:3: larger than 10 bytes: left out (and 1 other document)"
+    ]
+
+
+@given(st.lists(st.sampled_from([b"aaaa", b"b", b"\n", b"\r\n"]), max_size=30).map(b"".join))
+def test_each_line_is_read_or_told(content: bytes) -> None:
+    source = source_of(content, max_bytes=5)
+    kept = dict(source.lines())
+    lines = content.split(b"\n")
+    large = [n for n, line in enumerate(lines, 1) if len(line) > 5]
+    told = sum(fault.count for fault in source.faults.values())
+    assert told == len([n for n in large if n not in kept])
+    for number, line in enumerate(lines, 1):
+        assert number in kept or number in large or not line
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["one parcel\n", "déjà vu, naïve\r\n", "id,text\n1,日本\n"])
+def test_utf_16_without_a_mark_is_known_where_it_is_latin(encoding: str, text: str) -> None:
+    head = text.encode(encoding)
+    assert envelope_of(head) == Envelope(encoding)
+    assert envelope_of(head, null=True) == Envelope()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"a\0b\0", b"no\nmore\0fox\0", b"\x7fELF\2\1\1\0\0\0\0\0", b"\0" * 100, b"a\0" * 9 + b"\0\1",
+     b"P\0K\0\3\0\4\0" * 4, "日本語の文章です。\n".encode("utf-16-le"), b"plain text here"],
+)  # fmt: skip
+def test_what_is_not_utf_16(head: bytes) -> None:
+    assert envelope_of(head) == Envelope()

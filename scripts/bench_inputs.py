@@ -1,0 +1,236 @@
+"""Time and peak memory of every reader of inputs, at three sizes of inputs that are hard to read.
+
+    python scripts/bench_inputs.py [--size MB] [NAME...]
+
+Each row is a reader and a shape of input. Its figures are the processor's time and the peak memory
+of a process of its own that reads an input of a quarter, a half and the whole of SIZE (10 MB) into
+documents, and scores none. What is linear doubles from one column to the next. The last column says
+what was read.
+"""
+
+import argparse
+import bz2
+import gzip
+import io
+import json
+import lzma
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_SECONDS = 120
+Make = Callable[[int], bytes]
+
+
+def fill(unit: bytes, size: int, before: bytes = b"", after: bytes = b"") -> bytes:
+    """A unit that is repeated to a size, between a start and an end."""
+    return before + unit * max(1, (size - len(before) - len(after)) // len(unit)) + after
+
+
+def filled(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
+    return lambda size: fill(unit, size, before, after)
+
+
+def packed_line(size: int, times: int = 100, kind: Any = gzip.open) -> bytes:
+    """A compressed line that is so many times as large as the size says."""
+    packed, piece = io.BytesIO(), b"word " * 20_000
+    with kind(packed, mode="wb") as stream:
+        for _ in range(size * times // len(piece)):
+            stream.write(piece)
+    return packed.getvalue()
+
+
+def small_members(size: int) -> bytes:
+    return fill(gzip.compress(b"word\n"), size)
+
+
+def members_without_content(size: int) -> bytes:
+    return fill(gzip.compress(b""), size)
+
+
+def packed_values(size: int) -> bytes:
+    """A compressed record with as many lists as a document may have."""
+    return gzip.compress(fill(b"[],", size * 6, b'{"text": "x", "more": [', b"0]}\n"))
+
+
+def equal_names(size: int) -> bytes:
+    half = size // 2
+    return fill(b"text,", half) + b"text\n" + fill(b"x,", half) + b"x\n"
+
+
+def wide_header(size: int) -> bytes:
+    half = size // 2
+    names = b",".join(b"c%d" % number for number in range(half // 8))
+    return b"text," + names + b"\n" + fill(b"x\n", half)
+
+
+SHAPES: dict[str, tuple[str, Make]] = {
+    "lines: short ones": ("a.txt", filled(b"some words\n")),
+    "lines: empty ones": ("a.txt", lambda size: b"\n" * size),
+    "lines: one": ("a.txt", filled(b"word ")),
+    "lines: bytes that are no text": ("a.txt", filled(b"\xff\xfe\xfd \n")),
+    "lines: UTF-16": ("a.txt", lambda size: b"\xff\xfe" + fill("word\n".encode("utf-16-le"), size)),
+    "lines: UTF-32, line ends within characters": (
+        "a.txt", lambda size: b"\xff\xfe\0\0" + fill(b"\0\n\0\0", size)),
+    "lines: UTF-32, one": ("a.txt", lambda size: b"\xff\xfe\0\0" + fill(b"a\0\0\0", size)),
+    "lines: NUL ends them": ("a.txt -0", filled(b"word\0")),
+    "lines: NUL bytes as text": ("a.txt -a", lambda size: b"\0" * size),
+    "lines: gzip, one": ("a.txt.gz", packed_line),
+    "lines: bzip2, one": ("a.txt.bz2", lambda size: packed_line(size, 20, bz2.open)),
+    "lines: xz, one": ("a.txt.xz", lambda size: packed_line(size, 20, lzma.open)),
+    "lines: gzip in gzip": ("a.txt.gz", lambda size: gzip.compress(packed_line(size))),
+    "lines: gzip, small members": ("a.txt.gz", small_members),
+    "lines: gzip, members without content": ("a.txt.gz", members_without_content),
+    "paragraphs: short ones": ("a.txt --unit paragraph", filled(b"a\nb\n\n")),
+    "paragraphs: one of short lines": ("a.txt --unit paragraph", lambda size: b"a\n" * (size // 2)),
+    "paragraphs: blank lines": ("a.txt --unit paragraph", lambda size: b"a\n" + b"\n" * size),
+    "files: one": ("a.md", filled(b"word ")),
+    "files: headings": ("a.md --prepend title", filled(b"# \n")),
+    "grep: short lines": ("a.txt --grep", filled(b"a.py:12:text\n")),
+    "grep: colons": ("a.txt --grep", filled(b"a:1:")),
+    "JSONL: short records": ("a.jsonl", filled(b'{"text": "word"}\n')),
+    "JSONL: blank lines": ("a.jsonl", filled(b" \n", b'{"text": "x"}\n')),
+    "JSONL: one string": ("a.jsonl", filled(b"word ", b'{"text": "', b'"}\n')),
+    "JSONL: escapes": ("a.jsonl", filled(b"\\u00e9\\n", b'{"text": "', b'"}\n')),
+    "JSONL: numbers": ("a.jsonl", filled(b"1234,", b'{"text": "x", "n": [', b"0]}\n")),
+    "JSONL: empty lists": ("a.jsonl", filled(b"[],", b'{"text": "x", "n": [', b"0]}\n")),
+    "JSONL: empty lists, packed": ("a.jsonl.gz", packed_values),
+    "JSONL: objects": ("a.jsonl", filled(b'{"a":{}},', b'{"text": "x", "n": [', b"0]}\n")),
+    "JSONL: levels": ("a.jsonl", filled(b"[")),
+    "JSONL: levels of objects": ("a.jsonl", filled(b'{"a":', b'{"text": "x", "n": ')),
+    "JSONL: equal keys": ("a.jsonl", filled(b'"text":"x",', b"{", b'"text":"y"}\n')),
+    "JSONL: many keys": ("a.jsonl", lambda size: json.dumps(
+        {"text": "x", **{f"k{number}": 0 for number in range(size // 14)}}).encode()),
+    "JSONL: a large number": ("a.jsonl", filled(b"9", b'{"text": "x", "n": ', b"}\n")),
+    "JSONL: a large fraction": ("a.jsonl", filled(b"9", b'{"text": "x", "n": 1.', b"}\n")),
+    "JSONL: not closed": ("a.jsonl", filled(b"word ", b'{"text": "')),
+    "JSON: short records": ("a.json", filled(b'{"text": "word"},', b"[", b'"x"]')),
+    "JSON: a series": ("a.json", filled(b'{"text": "word"} ')),
+    "JSON: numbers": ("a.json", filled(b"1,", b'["x",', b"0]")),
+    "JSON: one string": ("a.json", filled(b"word ", b'["', b'"]')),
+    "JSON: a string that is not closed": ("a.json", filled(b"word ", b'["')),
+    "JSON: blanks": ("a.json", filled(b" \n", b'["x",', b'"y"]')),
+    "JSON: blanks in a value": ("a.json", filled(b" \n", b'[{"text":', b'"y"}]')),
+    "JSON: levels": ("a.json", filled(b"[")),
+    "JSON: one record of numbers": ("a.json", filled(b"1,", b'[{"text": "x", "n": [', b"0]}]")),
+    "CSV: short rows": ("a.csv", filled(b"1,word\n", b"id,text\n")),
+    "CSV: rows with a field too many": ("a.csv", filled(b"1,word,more\n", b"id,text\n")),
+    "CSV: rows with a field too few": ("a.csv", filled(b"1\n", b"id,text\n")),
+    "CSV: blank lines": ("a.csv", filled(b"\n", b"id,text\n1,x\n")),
+    "CSV: columns": ("a.csv", filled(b"a,", b"text,", b"a\nx\n")),
+    "CSV: columns of equal names": ("a.csv", equal_names),
+    "CSV: columns, and rows of one field": ("a.csv", wide_header),
+    "CSV: one row of delimiters": ("a.csv", filled(b",", b"id,text\n1")),
+    "CSV: one quoted field": ("a.csv", filled(b"word\n", b'id,text\n1,"', b'"\n')),
+    "CSV: a quotation mark that is open": ("a.csv", filled(b"2,word\n", b'id,text\n1,"x\n')),
+    "CSV: an open mark, and short lines": ("a.csv", filled(b"x\n", b'id,text\n1,"x\n')),
+    "CSV: marks that are open in each row": ("a.csv", filled(b'p","\n', b"id,text\n", b'p"q\n')),
+    "CSV: open marks in one row": ("a.csv", filled(b'"a,', b"id,text\n1,")),
+    "CSV: marks and blanks": ("a.csv", filled(b'" ', b"id,text\n1,")),
+    "CSV: escaped marks": ("a.csv", filled(b'1,"a \\"b\\", c"\n', b"id,text\n")),
+    "CSV: escaped marks, and none closes": ("a.csv", filled(b'1,"a \\", "c\n', b"id,text\n")),
+    "CSV: marks": ("a.csv", filled(b'"', b"id,text\n1,")),
+    "CSV: carriage returns": ("a.csv", filled(b"1,x\r", b"id,text\r")),
+    "CSV: carriage returns in a row": ("a.csv", filled(b"x\r", b"id,text\n1,")),
+    "TSV: short rows": ("a.tsv", filled(b"1\tword\n", b"id\ttext\n")),
+    "TSV: one row of tabs": ("a.tsv", filled(b"\t", b"id\ttext\n1")),
+    "a list of names": ("list --files-from", lambda size: b"\n" * size),
+    "a query": ("query --query-file", filled(b"word ")),
+}  # fmt: skip
+
+
+def read_documents(path: str, flags: list[str]) -> str:
+    """Read an input, and say what came out."""
+    from rerank_cli.inputs.documents import Inputs
+    from rerank_cli.inputs.file_types import Prepend, Unit
+    from rerank_cli.inputs.files import read_content, read_names
+    from rerank_cli.inputs.source import ReadOptions
+
+    if "--files-from" in flags:
+        return f"{len(read_names(path, null=False))} names"
+    if "--query-file" in flags:
+        return f"{len(read_content(path, 64_000_000))} bytes"
+    options = ReadOptions(
+        null="-0" in flags,
+        text="-a" in flags,
+        grep="--grep" in flags,
+        unit=Unit.PARAGRAPH if "--unit" in flags else Unit.AUTO,
+        prepend=Prepend.TITLE if "--prepend" in flags else None,
+    )
+    inputs = Inputs(paths=[path], options=options)
+    inputs.check()
+    count = 0
+    for document in inputs:
+        count += 1
+        del document
+    report = inputs.report
+    notes = [*map(str, report.problems), *map(str, report.faults), *report.skipped]
+    return "; ".join([f"{count} documents", *notes])
+
+
+def peak_megabytes() -> int:
+    """The peak memory of this process. On Linux what it began as does not count."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def run_child(path: str, flags: list[str]) -> None:
+    started = time.process_time()
+    try:
+        result = read_documents(path, flags)
+    except Exception as error:  # noqa: BLE001 - it is what came out
+        result = f"{type(error).__name__}: {error}"
+    seconds = time.process_time() - started
+    peak = peak_megabytes()
+    print(json.dumps([seconds, peak, result.replace(path, "FILE")[:300]]))
+
+
+def measure(name: str, sizes: list[int], folder: Path) -> Iterator[tuple[float, int, str]]:
+    file, make = SHAPES[name]
+    file, *flags = file.split()
+    for size in sizes:
+        path = folder / file
+        path.write_bytes(make(size))
+        command = [sys.executable, __file__, "--child", str(path), *flags]
+        try:
+            ran = subprocess.run(command, capture_output=True, timeout=TIMEOUT_SECONDS, check=False)
+            seconds, peak, result = json.loads(ran.stdout or b'[-1, -1, "ended"]')
+        except subprocess.TimeoutExpired:
+            seconds, peak, result = TIMEOUT_SECONDS, -1, "no end"
+        path.unlink()
+        yield seconds, peak, result
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        run_child(sys.argv[2], sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows whose name has one of these")
+    parser.add_argument("--size", type=float, default=10, metavar="MB")
+    given = parser.parse_args()
+    whole = int(given.size * 1_000_000)
+    sizes = [whole // 4, whole // 2, whole]
+    columns = "".join(f" {size / 1e6:g} MB: s | MB |" for size in sizes)
+    print(f"| reader |{columns} what was read |\n|{'---|' * (2 * len(sizes) + 2)}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SHAPES:
+            if given.names and not any(part in name for part in given.names):
+                continue
+            figures = [*measure(name, sizes, Path(folder))]
+            cells = "".join(f" {seconds:.2f} | {peak} |" for seconds, peak, _ in figures)
+            print(f"| {name} |{cells} {figures[-1][2]} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT_SECONDS = 120
+MAX_MEMORY_BYTES = 3 << 30
 Make = Callable[[int], bytes]
 
 
@@ -183,6 +184,7 @@ def peak_megabytes() -> int:
 
 
 def run_child(path: str, flags: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     started = time.process_time()
     try:
         result = read_documents(path, flags)

@@ -168,21 +168,29 @@ _SHAPES = (
 
 
 class _Split(NamedTuple):
-    """One way to divide a line: its path, whether NUL ends that, and what comes after."""
+    """One way to divide a line: its path, whether NUL ends that, and what comes after.
+
+    That is the text from `start` on. It is not cut out for each way: a line may be long.
+    """
 
     path: str
     is_certain: bool
-    after: str
+    line: str
+    start: int = 0
+
+    @property
+    def after(self) -> str:
+        return self.line[self.start :]
 
     @property
     def number(self) -> int:
-        match = _NUMBER.match(self.after)
+        match = _NUMBER.match(self.line, self.start)
         return int(match[1]) if match else 0
 
     @property
     def is_match(self) -> bool:
         """Whether the line is a match, and not one around it."""
-        number = _NUMBER.match(self.after)
+        number = _NUMBER.match(self.line, self.start)
         return number is None or number[2] not in "-="
 
 
@@ -192,12 +200,12 @@ def _find_splits(text: str) -> list[_Split]:
     null = head.find("\0")
     places = [match.start() for match in _NUMBER_IN_LINE.finditer(head, 1)]
     splits = [
-        _Split(_without_revision(head[:place]), is_certain=False, after=text[place + 1 :])
+        _Split(_without_revision(head[:place]), False, text, place + 1)
         for place in places
         if null < 0 or place < null
     ]
     if null > 0:
-        splits.append(_Split(_without_revision(head[:null]), True, text[null + 1 :]))
+        splits.append(_Split(_without_revision(head[:null]), True, text, null + 1))
     return splits
 
 
@@ -230,10 +238,10 @@ class _Disk:
         """Whether a file has all that comes after its name."""
         ends = islice(re.finditer("[:=-]", text[:_MAX_PATH_CHARACTERS]), _MAX_SPLITS)
         return any(
-            self.is_file(path) and self._fit(_Split(path, False, after), _WITHOUT_NUMBER)
+            self.is_file(path) and self._fit(_Split(path, False, text, start), _WITHOUT_NUMBER)
             for end in ends
             for path in [text[: end.start()]]
-            for after in (text[end.end() :], text[end.end() :].removeprefix("\t"))
+            for start in {end.end(), end.end() + text.startswith("\t", end.end())}
         )
 
     def _fit(self, split: _Split, shape: _Shape) -> int:
@@ -434,7 +442,7 @@ def _believable_paths(lines: Sequence[Sequence[_Split]], disk: _Disk) -> set[str
             or disk.is_file(path)
         )
         is_constant = len(numbers) > 2 and len({*numbers}) == 1
-        has_times = all(_TIME.match(split.after) for split in splits)
+        has_times = all(_TIME.match(split.line, split.start) for split in splits)
         if (looks_right or rises) and not is_constant and not has_times:
             believable.add(path)
     return believable

@@ -229,11 +229,21 @@ def read_head(path: Path, size_bytes: int) -> bytes:
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """The hash of a file's content, in hexadecimal; raises `OSError`."""
+    """The hash of a file's content, in hexadecimal.
+
+    Raises `OSError`, also for a pipe or a device, which could block or never end.
+    """
     import hashlib  # it takes 2 ms, and most runs do not need it
 
-    with path.open("rb") as stream:
+    with open(path, "rb", opener=_open_at_once) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to would block without the flag."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
 
 
 def file_stamp(path: Path) -> list[int]:

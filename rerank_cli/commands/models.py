@@ -31,7 +31,7 @@ from rerank_cli.models import (
 )
 from rerank_cli.models.catalogue import Entry, default, entries, prompts
 from rerank_cli.models.onnx_file import scale_of
-from rerank_cli.models.store import InstalledModel, Store
+from rerank_cli.models.store import DamagedModel, InstalledModel, Store
 from rerank_cli.output_files import check_output_folder
 from rerank_cli.scorers import BM25, is_remote
 from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
@@ -46,7 +46,7 @@ app = make_app(ListGroup)
 
 
 def _installed_names() -> list[str]:
-    return [f"{model.name}:{model.precision}" for model in Store.usual().models()]
+    return [f"{model.name}:{model.precision}" for model in Store.usual().folders()]
 
 
 Name = Annotated[
@@ -164,11 +164,13 @@ def verify(
     rerank models verify bge-reranker-base
     """
     terminal, store = Terminal.current(), Store.usual()
-    models = _models_called(name) if name else store.models()
-    wrong = 0
+    models = _models_called(name) if name else store.folders()
+    wrong, damaged = 0, dict[str, None]()
     for model in models:
         for path, trouble in model.verify():
-            wrong += trouble is not None
+            if trouble is not None:
+                wrong += 1
+                damaged[f"{model.name}:{model.precision}"] = None
             line = f"{trouble or 'ok'}\t{model.folder / path}\n"
             terminal.write([line.encode("utf-8", "surrogateescape")])
     if not models:
@@ -179,7 +181,7 @@ def verify(
     if wrong:
         raise ModelError(
             f"{wrong} file{'s are' if wrong > 1 else ' is'} not as pulled",
-            hint="rerank models rm NAME, then pull it again",
+            hint="fetch them again: " + ", ".join(f"rerank models pull {name}" for name in damaged),
         )
     return ExitCode.OK
 
@@ -208,6 +210,8 @@ def rm(
                 f"{chosen} is still what runs use, and is not here now",
                 hint="rerank config unset model, for the model that ships",
             )
+        except ModelError:  # it is here, though it may be damaged
+            pass
     return ExitCode.OK
 
 
@@ -278,16 +282,16 @@ def export_(
     return ExitCode.OK
 
 
-def _models_called(names: Sequence[str]) -> list[InstalledModel]:
+def _models_called(names: Sequence[str]) -> list[InstalledModel | DamagedModel]:
     """The installed models that names mean; raises `UsageError` and `NotInstalled`."""
-    models: list[InstalledModel] = []
+    models: list[InstalledModel | DamagedModel] = []
     for name in names:
         reference = read_name(name)
         if reference.entry is not None and reference.entry.folder:
             raise UsageError(f"{name} ships with rerank, and is not among what was pulled")
         found = [
             model
-            for model in Store.usual().models(reference.name)
+            for model in Store.usual().folders(reference.name)
             if reference.precision in ("", model.precision)
         ]
         models += found or [find_installed(reference)]
@@ -313,7 +317,7 @@ class ModelRow:
 def list_models(chosen: str | None) -> list[ModelRow]:
     """All models of the catalogue, and what else was pulled; `chosen` is the one that is set."""
     chosen = chosen or default()
-    installed = Store.usual().models()
+    installed = Store.usual().folders()
     rows = [_shipped_row(entry, chosen) for entry in entries().values() if entry.folder]
     for entry in entries().values():
         own = [_installed_row(model, chosen) for model in installed if model.name == entry.name]
@@ -346,7 +350,10 @@ def facts(reference: Reference) -> dict[str, Any]:
     if entry is not None and entry.folder:
         return about | {"revision": entry.revision, "installed": str(find(entry.name).graph.parent)}
     about["precisions"] = _origins(reference, store)
-    for model in store.models(reference.name):
+    for model in store.folders(reference.name):
+        if isinstance(model, DamagedModel):
+            about[f"{model.precision} damaged"] = model.damage()
+            continue
         manifest = model.manifest
         about[f"{model.precision} installed"] = [
             f"{model.folder}, {manifest.size:,} bytes, pulled {manifest.pulled}",
@@ -393,17 +400,18 @@ def _shipped_row(entry: Entry, chosen: str) -> ModelRow:
     return ModelRow(name, state, format_size(size), *_about(entry))
 
 
-def _installed_row(model: InstalledModel, chosen: str) -> ModelRow:
+def _installed_row(model: InstalledModel | DamagedModel, chosen: str) -> ModelRow:
     name = f"{model.name}:{model.precision}"
     entry = entries().get(model.name)
     state = "default" if _is_called(chosen, model) else "installed"
     if model.damage() is not None:
         state = "damaged"
-    about = _about(entry) if entry else ("", "", model.manifest.licence)
-    return ModelRow(name, state, format_size(model.manifest.size), *about)
+    manifest = None if isinstance(model, DamagedModel) else model.manifest
+    about = _about(entry) if entry else ("", "", manifest.licence if manifest else "")
+    return ModelRow(name, state, format_size(manifest.size) if manifest else "", *about)
 
 
-def _is_called(name: str, model: InstalledModel) -> bool:
+def _is_called(name: str, model: InstalledModel | DamagedModel) -> bool:
     """Whether a name in the settings is that of a model, whatever precision is there."""
     if name.partition(":")[0] not in (model.name, "hf") and name != model.name:
         return False
@@ -479,12 +487,21 @@ def fetch(
             fetched = size
             refresh()
 
-        return pull(
+        model = pull(
             plan,
             store,
             on_wait=lambda: terminal.say("another process is fetching it: waiting for that"),
             watch=watch,
         )
+    listed = plan.listing.files
+    unchecked = [
+        path for path in model.manifest.files if path in listed and not listed[path].has_hash
+    ]
+    if unchecked:
+        terminal.warn(
+            f"the Hub has no hash of {', '.join(unchecked)}: unchecked, and kept as fetched"
+        )
+    return model
 
 
 def _describe_plan(plan: "PullPlan") -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rerank_cli.errors import ModelError, NoHome, NotInstalled, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
 from rerank_cli.models.folder import ModelFolder, describe, read_checksums
-from rerank_cli.models.store import InstalledModel, Store
+from rerank_cli.models.store import DamagedModel, InstalledModel, Store
 from rerank_cli.user_files import expand_user
 
 HUB = "hf:"
@@ -123,22 +123,28 @@ def find_installed(reference: Reference) -> InstalledModel:
     store = Store.usual()
     found = [
         model
-        for model in store.models(reference.name)
+        for model in store.folders(reference.name)
         if reference.precision in ("", model.precision)
-        and model.revision.startswith(reference.revision)
+        # A damaged one may be the one that is meant, and another precision has other scores.
+        and (isinstance(model, DamagedModel) or model.revision.startswith(reference.revision))
     ]
     if not found:
         place = "home directory"  # of a user who has none
         with suppress(NoHome):
             place = str(store.place(reference.name, reference.precision))
         raise NotInstalled(str(reference), place)
-    model = min(found, key=lambda model: PRECISIONS.index(model.precision))
-    if (damage := model.damage()) is not None:
+    model = min(found, key=lambda model: _preference(model.precision))
+    damage = model.damage()
+    if isinstance(model, DamagedModel) or damage is not None:
         raise ModelError(
-            f"{model.name}: {damage}",
-            hint=f"fetch it again: rerank models pull {model.name}:{model.precision}",
+            f"{model.name}: {damage}", hint=how_to_renew(f"{model.name}:{model.precision}")
         )
     return model
+
+
+def _preference(precision: str) -> int:
+    """The place of a precision among all, the preferred one first."""
+    return PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
 
 
 def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
@@ -183,10 +189,7 @@ def how_to_renew(name: str) -> str:
     if entry is not None and entry.folder:
         return "install rerank-cli again"
     if entry is not None or name.startswith(HUB):
-        return (
-            f"rerank models pull {name} fetches what is damaged again, and rerank models verify "
-            "says what that is"
-        )
+        return f"rerank models pull {name} fetches what is damaged; rerank models verify lists that"
     return "get its files again from where they came from"
 
 

@@ -7,12 +7,13 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import httpx2
@@ -38,6 +39,8 @@ _DEFAULT_ENDPOINT = "https://huggingface.co"
 _MAX_FAILURES = 5  # one after the other that bring no byte
 _PAUSE_SECONDS = 0.5  # twice as long each time
 _HASH_DIGITS = 12  # in a part's name
+_COMMIT = re.compile(r"\w[\w.-]*", re.ASCII)
+_SHA256, _BLOB = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised
 
@@ -46,13 +49,18 @@ logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong 
 class RemoteFile:
     """A file of a repository: its size in bytes, and a hash of its content.
 
-    Large ones have a `sha256`; others the `blob` by which git knows them, a SHA-1.
+    Large ones have a `sha256`; others the `blob` by which git knows them, a SHA-1. Of what has
+    neither, nothing but the size is known.
     """
 
     path: str
     size: int
     sha256: str | None
     blob: str
+
+    @property
+    def has_hash(self) -> bool:
+        return bool(self.sha256 or self.blob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +110,45 @@ huggingface_hub.set_client_factory(_open_client)
 
 
 def list_repository(repository: str, revision: str | None) -> Listing:
-    """Find what is in a repository, by default on its main branch; raises `ModelError`."""
-    with translate_errors(repository, revision):
-        info = huggingface_hub.HfApi(endpoint()).model_info(
-            repository, revision=revision, files_metadata=True
-        )
-    files = {
-        file.rfilename: RemoteFile(
-            path=file.rfilename,
-            size=file.size or 0,
-            sha256=file.lfs.sha256 if file.lfs else None,
-            blob=file.blob_id or "",
-        )
-        for file in info.siblings or ()
-    }
-    card: Any = info.card_data
-    licence = card.get("license") if card else None
-    return Listing(repository, str(info.sha), files, str(licence or ""))
+    """Find what is in a repository, by default on its main branch.
+
+    Raises `ModelError`, also for a listing that is none.
+    """
+    try:
+        with translate_errors(repository, revision):
+            info = huggingface_hub.HfApi(endpoint()).model_info(
+                repository, revision=revision, files_metadata=True
+            )
+        files = [_remote_file(sibling) for sibling in info.siblings or ()]
+        if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+            raise ValueError("no commit")
+        card: Any = info.card_data
+        licence = card.get("license") if card else None
+    # The library checks no types: it raises whatever an operation on another type raises.
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{repository}: {endpoint()} answered with what is no listing of files: "
+            f"{_plain(error)}",
+            hint="is HF_ENDPOINT a Hub?" if "HF_ENDPOINT" in os.environ else None,
+        ) from error
+    by_path = {file.path: file for file in files}
+    return Listing(repository, info.sha, by_path, _plain(licence) if licence else "")
+
+
+def _remote_file(sibling: Any) -> RemoteFile:
+    """A file of a listing; raises `ValueError` for what cannot be one."""
+    path, size, blob = sibling.rfilename, sibling.size, sibling.blob_id or ""
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    if not isinstance(path, str) or not path or path.startswith("/") or "\0" in path:
+        raise ValueError(f"{path!r} is no path")
+    if ".." in PurePosixPath(path).parts:  # which git cannot have
+        raise ValueError(f"{path!r} leads out of the repository")
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{size!r} is no size of {path}")
+    for value, pattern in ((sha256 or "", _SHA256), (blob, _BLOB)):
+        if value and not (isinstance(value, str) and pattern.fullmatch(value)):
+            raise ValueError(f"{value!r} is no hash of {path}")
+    return RemoteFile(path, size, sha256 or None, blob)
 
 
 @contextmanager
@@ -184,16 +214,21 @@ Watch = Callable[[int], None]  # is called with the bytes of a file that are the
 
 
 def fetch_file(listing: Listing, file: RemoteFile, folder: Path, watch: Watch) -> File:
-    """Fetch a file of a repository into a folder, and check its hash; raises `ModelError`."""
+    """Fetch a file of a repository into a folder, and check its hash; raises `ModelError`.
+
+    A file that has no hash is fetched anew: what is there may be another one.
+    """
     target = folder / file.path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and target.stat().st_size == file.size:
+        if file.has_hash and target.exists() and target.stat().st_size == file.size:
             with suppress(ModelError):  # it may be an older one of the same size
                 found = _check_content(target, file, listing)
                 watch(file.size)
                 return found
         part = target.with_name(f".{target.name}.{(file.sha256 or file.blob)[:_HASH_DIGITS]}.part")
+        if not file.has_hash:
+            part.unlink(missing_ok=True)
         _fill(part, listing, file, watch)
         found = _check_content(part, file, listing)
         publish_file(part, target)

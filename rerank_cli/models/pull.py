@@ -4,9 +4,11 @@ A pull is planned first, so that a user can be asked. One that is cut off goes o
 the same is pulled again.
 """
 
+import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -23,7 +25,7 @@ from rerank_cli.models.hub import (
     list_repository,
 )
 from rerank_cli.models.onnx_file import needs
-from rerank_cli.models.store import File, InstalledModel, ModelManifest, Store
+from rerank_cli.models.store import MANIFEST, File, InstalledModel, ModelManifest, Store
 
 TOKENIZER = "tokenizer.json"
 # What is read here, or tells a person what the files are.
@@ -105,12 +107,22 @@ def pull(
     """
     name, precision, listing = plan.reference.name, plan.precision, plan.listing
     with store.stage_model(name, precision, on_wait) as staging:
-        if (installed := _find_installed(plan, store)) is not None:  # another process was faster
-            return installed
+        for model in store.models(name):
+            if (model.precision, model.revision) != (precision, listing.revision):
+                continue
+            whole = [path for path, trouble in model.verify() if trouble is None]
+            if model.graph == plan.graph.path and len(whole) == len(model.manifest.files):
+                return model  # another process was faster
+            _reuse(whole, model.folder, staging)
         check_disk_space(staging, plan.size - _size_of(staging))
         sizes = _Sizes(watch)
         files = {plan.graph.path: fetch_file(listing, plan.graph, staging, sizes.watch(plan.graph))}
-        for file in _list_others(plan, staging / plan.graph.path):
+        try:
+            others = _list_others(plan, staging / plan.graph.path)
+        except ModelError:  # it will never be a model
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        for file in others:
             files[file.path] = fetch_file(listing, file, staging, sizes.watch(file))
         manifest = ModelManifest(
             name=name,
@@ -134,7 +146,6 @@ def fetch_checkpoint(
     repository: str, revision: str, store: Store, stack: ExitStack, on_wait: Callable[[], None]
 ) -> Path:
     """Fetch a checkpoint into a folder, which lasts as long as the `stack`; raises `ModelError`."""
-    folder = stack.enter_context(store.stage_model(repository, "checkpoint", on_wait))
     listing = list_repository(repository, revision or None)
     files = [
         file
@@ -147,6 +158,7 @@ def fetch_checkpoint(
             f"{repository}: has no weights in safetensors",
             hint="weights in pickles can run anything, and are not read",
         )
+    folder = stack.enter_context(store.stage_model(repository, "checkpoint", on_wait))
     check_disk_space(folder, sum(file.size for file in files))
     for file in files:
         fetch_file(listing, file, folder, lambda _: None)
@@ -157,8 +169,10 @@ def check_paths(paths: Iterable[str]) -> None:
     """Raise `ModelError` for a path that would lead out of a model's folder."""
     for path in paths:
         parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\\" in path:
-            raise ModelError(f"{path!r}: not a path within a repository")
+        is_path = parts and not path.startswith("/") and ".." not in parts and "\\" not in path
+        # A name that JSON had in half a surrogate pair cannot be one of a file.
+        if not is_path or not path.isprintable() or path == MANIFEST:
+            raise ModelError(f"{path!r}: not a path of a model's file within a repository")
 
 
 def _plan_precision(
@@ -266,15 +280,12 @@ def _companions(listing: Listing, graph: RemoteFile) -> Mapping[str, RemoteFile]
     return {path: listing.files[path] for path in paths}
 
 
-def _find_installed(plan: PullPlan, store: Store) -> InstalledModel | None:
-    """What is in the store, if it is what would be fetched."""
-    for model in store.models(plan.reference.name):
-        same = (model.precision, model.revision, model.graph) == (
-            plan.precision, plan.listing.revision, plan.graph.path,
-        )  # fmt: skip
-        if same and model.damage() is None:
-            return model
-    return None
+def _reuse(paths: Sequence[str], folder: Path, staging: Path) -> None:
+    """Have files of an installed model among those that were fetched, where that costs nothing."""
+    for path in paths:
+        with suppress(OSError):  # it is there already, or the disk has no links: it is fetched
+            (staging / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(folder / path, staging / path)
 
 
 def _list_others(plan: PullPlan, graph: Path) -> Sequence[RemoteFile]:

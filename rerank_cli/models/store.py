@@ -6,21 +6,24 @@
     revisions.json              the commit that each was pulled at first, and is from then on
 
 A model takes its place by one rename, after all of it is on the disk and its hashes are right.
+Anybody may have damaged these files since: one model's manifest is no matter for the others.
 Knows neither the Hub nor the catalogue.
 """
 
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from rerank_cli.atomic_files import file_digest, publish_folder, remove_folder, replace_file
 from rerank_cli.errors import ModelError, NoHome
-from rerank_cli.user_files import data_directory, is_closed
+from rerank_cli.user_files import data_directory, is_closed, parse_json_object, read_regular_file
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
@@ -89,11 +92,13 @@ class InstalledModel:
         for name, file in self.manifest.files.items():
             path = self.folder / name
             try:
-                size = path.stat().st_size
+                status = path.stat()
             except OSError as error:
                 return f"{path}: {error.strerror}"
-            if size != file.size:
-                return f"{path} has {size:,} bytes and not {file.size:,}"
+            if not stat.S_ISREG(status.st_mode):
+                return f"{path} is not a regular file"
+            if status.st_size != file.size:
+                return f"{path} has {status.st_size:,} bytes and not {file.size:,}"
         return None
 
     def verify(self) -> Iterator[tuple[str, str | None]]:
@@ -111,6 +116,28 @@ class InstalledModel:
                 yield name, f"its SHA-256 is {digest} and not {file.sha256}"
             else:
                 yield name, None
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedModel:
+    """A folder in the store whose manifest says nothing; `reason` is why."""
+
+    folder: Path
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return _unslug(self.folder.parent.name)
+
+    @property
+    def precision(self) -> str:
+        return self.folder.name
+
+    def damage(self) -> str:
+        return f"{self.folder / MANIFEST}: {self.reason}"
+
+    def verify(self) -> Iterator[tuple[str, str | None]]:
+        yield MANIFEST, self.reason
 
 
 class Store:
@@ -140,6 +167,10 @@ class Store:
         return folder / precision / MANIFEST if precision else folder
 
     def models(self, name: str | None = None) -> list[InstalledModel]:
+        """What is in the store and has a manifest, or what of one model has."""
+        return [model for model in self.folders(name) if isinstance(model, InstalledModel)]
+
+    def folders(self, name: str | None = None) -> list[InstalledModel | DamagedModel]:
         """What is in the store, or what of one model is, by name and precision.
 
         Nothing is in one whose folder may not be entered.
@@ -185,7 +216,7 @@ class Store:
             publish_folder(staging, target, aside=self._aside())
         return InstalledModel(target, manifest)
 
-    def remove(self, model: InstalledModel) -> None:
+    def remove(self, model: InstalledModel | DamagedModel) -> None:
         """Take a model out of the store; what its commit was stays known."""
         with _translate_errors(self.root):
             remove_folder(model.folder, aside=self._aside())
@@ -193,11 +224,27 @@ class Store:
                 model.folder.parent.rmdir()  # if that was its only precision
 
     def find_lock(self, name: str, precision: str) -> Mapping[str, Any] | None:
-        """Find what was noted of a model that was pulled before: repository, revision, hashes."""
+        """Find what was noted of a model that was pulled before: repository, revision, hashes.
+
+        Raises `ModelError` if the notes are damaged.
+        """
         if self._root is None:
             return None
-        lock = _load(self._root / _REVISIONS).get(f"{name}:{precision}")
-        return lock if isinstance(lock, dict) else None
+        path, key = self._root / _REVISIONS, f"{name}:{precision}"
+        locks = _load_locks(path)
+        if key not in locks:
+            return None
+        lock: dict[str, Any] = locks[key]
+        is_right = (
+            isinstance(lock, dict)
+            and isinstance(lock.get("repository"), str)
+            and isinstance(lock.get("revision"), str)
+            and isinstance(files := lock.get("files"), dict)
+            and all(isinstance(digest, str) for digest in files.values())
+        )
+        if not is_right:
+            raise _lock_error(path, f"what it has of {key} is damaged")
+        return lock
 
     def lock(self, manifest: ModelManifest) -> None:
         """Note what a model's commit and hashes are, from now on."""
@@ -209,7 +256,7 @@ class Store:
         key = f"{manifest.name}:{manifest.precision}"
         others = FileLock(self.root / _LOCKS / "revisions.lock")  # other processes pull too
         with _translate_errors(self.root), others:
-            replace_file(path, _json({**_load(path), key: lock}))
+            replace_file(path, _json({**_load_locks(path), key: lock}))
 
     def _aside(self) -> Path:
         """A place where nobody looks for models, for a folder that is to go."""
@@ -221,26 +268,53 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _read(path: Path) -> InstalledModel:
+_HASH = re.compile(r"[0-9a-f]{64}")
+_TEXTS = [field.name for field in fields(ModelManifest) if field.name != "files"]
+
+
+def _read(path: Path) -> InstalledModel | DamagedModel:
+    folder = path.parent
     try:
-        content = json.loads(path.read_bytes())
-        files = {_inside(name): File(**file) for name, file in content.pop("files").items()}
-        if content.pop("schema") != _SCHEMA:
-            raise ValueError("of another version of rerank")
-        return InstalledModel(path.parent, ModelManifest(**content, files=files))
+        manifest = _manifest_of(parse_json_object(read_regular_file(path)))
+        if (_slug(manifest.name), manifest.precision) != (folder.parent.name, folder.name):
+            raise ValueError("it is another model's")
+        return InstalledModel(folder, manifest)
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path}: cannot be read: {error}",
-            hint=f"remove {path.parent} and pull the model again",
-        ) from error
+        return DamagedModel(folder, error.strerror or str(error))
+    except ValueError as error:
+        return DamagedModel(folder, f"cannot be read: {error}")
+
+
+def _manifest_of(content: Mapping[str, Any]) -> ModelManifest:
+    """The manifest that JSON is; raises `ValueError`."""
+    if content.get("schema") != _SCHEMA:
+        raise ValueError("it is of another version of rerank")
+    texts = {name: content.get(name) for name in _TEXTS}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"its {name} is no text")
+    files = content.get("files")
+    if not isinstance(files, dict):
+        raise ValueError("it has no files")
+    found = {_inside(name): _file_of(name, file) for name, file in files.items()}
+    if texts["graph"] not in found:
+        raise ValueError("its graph is none of its files")
+    return ModelManifest(**texts, files=found)  # type: ignore[arg-type]
+
+
+def _file_of(name: str, entry: Any) -> File:
+    """What a manifest says of a file; raises `ValueError`."""
+    if isinstance(entry, dict):
+        size, digest = entry.get("size"), entry.get("sha256")
+        if type(size) is int and isinstance(digest, str) and _HASH.fullmatch(digest):
+            return File(size, digest)
+    raise ValueError(f"what it says of {name!r} is no size and hash")
 
 
 def _inside(name: str) -> str:
     """A path that stays in its folder, or `ValueError`."""
     path = Path(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise ValueError(f"{name!r} is not a path within a model's folder")
     return name
 
@@ -259,12 +333,30 @@ def _slug(name: str) -> str:
     return name.removeprefix("hf:").replace("/", "--")
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _unslug(folder: str) -> str:
+    """The name of a model whose folder is called so."""
+    owner, separator, repository = folder.partition("--")
+    return f"hf:{owner}/{repository}" if separator else folder
+
+
+def _load_locks(path: Path) -> dict[str, Any]:
+    """What was noted of all models, by key; raises `ModelError`."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return parse_json_object(read_regular_file(path))
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except OSError as error:
+        raise _lock_error(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise _lock_error(path, f"cannot be read: {error}") from error
+
+
+def _lock_error(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{path}: {reason}",
+        hint="it has the commits that models were pulled at; without it, which is to remove it, "
+        "each is noted anew when it is pulled",
+    )
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

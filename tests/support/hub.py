@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -52,6 +52,7 @@ class Repository:
     private: bool = False
     gated: bool = False
     faults: dict[str, Fault] = field(default_factory=dict)
+    change_listing: Callable[[dict[str, Any]], Any] = lambda listing: listing
 
     def __post_init__(self) -> None:
         content = b"".join(name.encode() + data for name, data in sorted(self.files.items()))
@@ -131,7 +132,7 @@ class Exchange:
         if parts[:2] == ["api", "models"]:
             name, revision = "/".join(parts[2:4]), "/".join(parts[5:])
             if (repository := self._repository(name, revision, "api")) is not None:
-                self._json(listing(name, repository))
+                self._json(repository.change_listing(listing(name, repository)))
         elif parts[0] == "cdn":
             repository = self._hub.repositories["/".join(parts[1:3])]
             self._file(repository, "/".join(parts[3:]))
@@ -197,7 +198,8 @@ class Exchange:
         self._send(status, content, headers, cut=cut, slow=fault.slow if active else 0.0)
 
     def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self._send(200, content, {"Content-Type": "application/json"})
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})

@@ -21,11 +21,10 @@ from rerank_cli.atomic_files import file_digest
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError
-from rerank_cli.models import offline_variable, read_name
+from rerank_cli.models import how_to_renew, offline_variable
 from rerank_cli.models.catalogue import Sample, entries
-from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder
+from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder, read_checksums
 from rerank_cli.models.onnx_file import is_dynamic
-from rerank_cli.models.store import MANIFEST, Store
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.ranking.results import relevance
@@ -33,7 +32,13 @@ from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE, PreparedCache
 from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Pair, Scorer
-from rerank_cli.user_files import cache_directory, config_file, data_directory, keys_file
+from rerank_cli.user_files import (
+    cache_directory,
+    config_file,
+    data_directory,
+    keys_file,
+    read_regular_file,
+)
 
 app = make_app()
 
@@ -114,10 +119,10 @@ def _check_files(folder: ModelFolder) -> Iterator[Check]:
         try:
             if file_digest(path) != expected:
                 wrong.append(f"{path} has changed")
-        except OSError as error:
-            wrong.append(f"{path}: {error.strerror}")
+        except (OSError, ValueError) as error:  # a name may have a NUL
+            wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
     found = "; ".join(wrong) or f"{len(hashes)} files are as they were made"
-    yield Check("files", not wrong, found, _how_to_renew(folder))
+    yield Check("files", not wrong, found, how_to_renew(folder.name))
 
 
 def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
@@ -147,24 +152,16 @@ def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
     found = f"{len(samples)} known {names}, {away:.4f} away at most (allowed: {limit:g})"
     if not ordered:
         found += ", and not in their order"
-    yield Check("scores", ordered and away <= limit, found, _how_to_renew(folder))
+    yield Check("scores", ordered and away <= limit, found, how_to_renew(folder.name))
 
 
 def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
-    """The hashes that a model's files should have, by path."""
+    """The hashes that a model's files should have, by path; raises `ModelError`."""
+    if folder.hashes:
+        return folder.hashes
     root = folder.graph.parent
-    for place in (root, root.parent):
-        if (place / MANIFEST).is_file():
-            for model in Store.usual().models():
-                if model.folder == place:
-                    files = model.manifest.files
-                    return {place / name: file.sha256 for name, file in files.items()}
-        if (place / CHECKSUMS).is_file():
-            lines = (place / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-            # A line of sha256sum is the hash, two spaces and the name.
-            rows = [line.split("  ", 1) for line in lines if "  " in line]
-            return {place / name: digest for digest, name in rows}
-    return {}
+    place = next((place for place in (root, root.parent) if (place / CHECKSUMS).is_file()), None)
+    return {} if place is None else read_checksums(place)
 
 
 def _samples(folder: ModelFolder) -> Sequence[Sample]:
@@ -176,21 +173,10 @@ def _samples(folder: ModelFolder) -> Sequence[Sample]:
     if not path.is_file():
         return ()
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = json.loads(read_regular_file(path))
         return [Sample.from_row(row) for row in rows]
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return ()
-
-
-def _how_to_renew(folder: ModelFolder) -> str:
-    """How to get a model anew."""
-    name = folder.name.partition("@")[0]
-    entry = entries().get(name.partition(":")[0])
-    if entry is not None and entry.folder:
-        return "install rerank-cli again"
-    if entry is not None or name.startswith("hf:"):
-        return f"rerank models rm {read_name(name)}, and pull it again"
-    return "get its files again from where they came from"
 
 
 # Of what a processor can do, what decides how fast its integer and 16-bit products are.

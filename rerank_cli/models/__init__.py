@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rerank_cli.errors import ModelError, NoHome, NotInstalled, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
-from rerank_cli.models.folder import ModelFolder, describe, read_checksums
+from rerank_cli.models.folder import CHECKSUMS, ModelFolder, describe, read_checksums
 from rerank_cli.models.store import DamagedModel, InstalledModel, Store
 from rerank_cli.user_files import expand_user
 
@@ -199,6 +199,8 @@ def _shipped(entry: Entry) -> ModelFolder:
             found = describe(folder, entry.name, entry.revision, window=entry.window)
             try:
                 hashes = read_checksums(folder)
+                if found.graph not in hashes:
+                    raise ModelError(f"{folder / CHECKSUMS}: has no hash of {found.graph.name}")
             except ModelError as error:
                 error.hint = how_to_renew(entry.name)
                 raise

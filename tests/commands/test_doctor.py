@@ -1,6 +1,7 @@
 """`rerank doctor`: true facts of the machine and the model, whatever is wrong with the model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,46 @@ def test_known_scores_are_compared_on_their_own_scale_or_as_probabilities(
 
 def test_what_is_no_self_test_is_none(rerank: Run, tmp_path: Path) -> None:
     folder = copy_model("bert", tmp_path)
-    for content in ("{", "[3]", '[{"query": "a", "passage": "b"}]', '[{"query": "a", "x": 1}]'):
+    number, deep = "1" + "0" * 400, "[" * 100_000
+    for content in (
+        "{", "[3]", '[{"query": "a", "passage": "b"}]', '[{"query": "a", "x": 1}]', deep,
+        f'[{{"query": "a", "passage": "b", "logit": {number}}}]', "\x00\xff",
+    ):  # fmt: skip
         (folder / "self_test.json").write_text(content)
         assert "checks" not in told(rerank, "-m", str(folder))
+
+
+def test_checksums_of_any_content_are_compared(rerank: Run, tmp_path: Path) -> None:
+    folder = copy_model("bert", tmp_path)
+    for content in (b"", b"\xff\xfe\x00", b"no list\n"):
+        (folder / "SHA256SUMS").write_bytes(content)
+        assert "checks" not in told(rerank, "-m", str(folder))
+    names = [b"model.onnx", b"a\0b", b"/dev/zero", b"nowhere", b"."]
+    for name in names:
+        (folder / "SHA256SUMS").write_bytes(b"0" * 64 + b"  " + name + b"\n")
+        found = told(rerank, "-m", str(folder), code=3)
+        assert found["checks"]["files"].startswith("FAILED: ")
+
+
+def test_a_shipped_model_that_was_damaged_is_not_opened(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "models" / "mini", tmp_path / "mini")
+    monkeypatch.setattr("rerank_cli.models._SHIPPED", (tmp_path,))
+    assert told(rerank)["checks"]["files"].startswith("ok: 3 files")
+    graph = tmp_path / "mini" / "model.onnx"
+    with graph.open("r+b") as stream:
+        stream.seek(10_000_000)
+        stream.write(b"\0" * 1000)
+    model = told(rerank, code=3)["model"]
+    assert str(graph) in model["error"]
+    assert model["hint"] == "install rerank-cli again"
+    shutil.copy(ROOT / "models" / "mini" / "model.onnx", graph)
+    told(rerank)
+    for content in (None, b"", b"\xff" * 100):
+        sums = tmp_path / "mini" / "SHA256SUMS"
+        sums.unlink()
+        if content is not None:
+            sums.write_bytes(content)
+        assert rerank("q", "-d", "a").code == 3
+        sums.touch()

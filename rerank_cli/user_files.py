@@ -17,6 +17,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +131,24 @@ def own_files() -> list[Path]:
         return []
 
 
+def open_regular_file(path: Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises `OSError` for whatever is no file: a pipe or a device could block or never end.
+    """
+    stream = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return stream
+
+
 def read_regular_file(path: Path, *, max_bytes: int = _MAX_FILE_BYTES) -> bytes:
     """Read a whole file that is at most `max_bytes` long.
 
-    Raises `OSError` for a larger file, and for a pipe or a device, which could block or never end.
+    Raises `OSError` for a larger file, and as `open_regular_file` does.
     """
-    with open(path, "rb", opener=_open_at_once) as stream:
-        mode = os.fstat(stream.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open_regular_file(path) as stream:
         content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"larger than {max_bytes:,} bytes", str(path))

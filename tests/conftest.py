@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from rerank_cli import Scorer, open_scorer
 from rerank_cli.cli import app
+from rerank_cli.runtimes import network
 from tests.support.hub import REPOSITORY, Hub, Repository, files_of
 
 # Nothing here is a benchmark: a slow machine fails no test.
@@ -66,6 +67,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     # Nearly every test may as well find what another has had made.
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path_factory.getbasetemp() / "prepared"))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open models without a child process, as where there can be none: it takes half a second."""
+    if request.node.get_closest_marker("trial") is None:
+        monkeypatch.setattr(network, "_run_child", lambda *_: None)
 
 
 @pytest.fixture

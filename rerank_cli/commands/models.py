@@ -30,7 +30,6 @@ from rerank_cli.models import (
     read_name,
 )
 from rerank_cli.models.catalogue import Entry, default, entries, prompts
-from rerank_cli.models.onnx_file import scale_of
 from rerank_cli.models.store import DamagedModel, InstalledModel, Store
 from rerank_cli.output_files import check_output_folder
 from rerank_cli.scorers import BM25, is_remote
@@ -370,6 +369,8 @@ def _scale(reference: Reference) -> str:
         return entry.scale
     if entry is not None and entry.encoding in prompts():
         return "logit"
+    from rerank_cli.runtimes.tensors import scale_of  # numpy is slow to import
+
     with suppress(ModelError):
         folder = find(str(reference))
         return scale_of(folder.graph) if folder.prompt is None else "logit"

@@ -204,7 +204,13 @@ def _shipped(entry: Entry) -> ModelFolder:
             except ModelError as error:
                 error.hint = how_to_renew(entry.name)
                 raise
-            return replace(found, languages=entry.languages, scale=entry.scale, hashes=hashes)
+            return replace(
+                found,
+                languages=entry.languages,
+                scale=entry.scale,
+                hashes=hashes,
+                is_shipped=True,
+            )
     raise ModelError(
         f"the files of {entry.name}@{entry.revision} are missing from this installation",
         hint="install rerank-cli again",

@@ -23,8 +23,14 @@ import numpy as np
 from rerank_cli.atomic_files import clean_up_on_signal, file_digest, publish_folder
 from rerank_cli.errors import ModelError, UsageError, require_extra
 from rerank_cli.models.catalogue import Prompt, Sample, prompts
-from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, length_in
-from rerank_cli.models.onnx_file import scale_of
+from rerank_cli.models.folder import (
+    CHECKSUMS,
+    SELF_TEST,
+    ModelConfig,
+    check_file,
+    length_in,
+)
+from rerank_cli.runtimes.tensors import scale_of
 from rerank_cli.types import Scale
 
 TOKENIZER = "tokenizer.json"
@@ -47,8 +53,8 @@ class Checkpoint:
 
 def read_checkpoint(source: Path) -> Checkpoint:
     """Read a checkpoint's folder. Raises `MissingExtra`, and `ModelError` for no reranker's."""
+    prompt = prompts().get(_model_type(source))
     torch, transformers = _libraries()
-    prompt = prompts().get(str(_config(source).get("model_type")))
     kind = (
         transformers.AutoModelForSequenceClassification
         if prompt is None
@@ -87,22 +93,22 @@ def _libraries() -> tuple[Any, Any]:
     return torch, transformers
 
 
-def _config(source: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
+def _model_type(source: Path) -> str:
+    """Check the files of a checkpoint, and find what its model is called in transformers."""
+    if not (source / "config.json").exists():
         raise ModelError(
-            f"{source}: no checkpoint: its config.json: {error.strerror}",
+            f"{source}: no checkpoint: it has no config.json",
             hint="name the folder that transformers saved the model in",
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"{source}/config.json: not JSON: {error}") from error
+        )
     if not any(source.glob("*.safetensors")):
         raise ModelError(
             f"{source}: has no weights in safetensors",
             hint="weights in pickles can run anything: save them anew with save_pretrained",
         )
-    return content if isinstance(content, dict) else {}
+    for path in source.iterdir():
+        if not path.is_dir():
+            check_file(path)
+    return ModelConfig.read(source, "config.json").text("model_type")
 
 
 NAME = "model.onnx"

@@ -17,7 +17,7 @@ from rerank_cli.models.catalogue import Prompt, prompts
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS
 from rerank_cli.types import Scale
-from rerank_cli.user_files import read_regular_file
+from rerank_cli.user_files import open_regular_file, parse_json_object, read_regular_file
 
 # These number positions from the padding token on, which costs them pad_token_id + 1 of the
 # length (transformers, create_position_ids_from_input_ids).
@@ -27,8 +27,13 @@ _OFFSET_POSITIONS = {
 }  # fmt: skip
 # What may lie in a folder for `rerank doctor`: pairs and their logits, and hashes of all files.
 SELF_TEST, CHECKSUMS = "self_test.json", "SHA256SUMS"
-_LEAST_LENGTH = 16  # below it there is no room for a query and a passage
+LEAST_LENGTH = 16  # below it there is no room for a query and a passage
 _UNLIMITED = 1_000_000  # tokenizers state a length of 1e30 where they know none
+_LARGEST_ID = (1 << 31) - 1
+_CONFIG, _TOKENIZER, _TOKENIZER_CONFIG = "config.json", "tokenizer.json", "tokenizer_config.json"
+# What Git LFS leaves in the place of a file that it has not fetched
+# (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md).
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ class ModelFolder:
     `length` is the most tokens it takes in one sequence, `window` the passage tokens it reads
     well at once, `padding` the token that fills a sequence up. `languages` are those that it is
     known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its
-    scores are on a `scale`; where that is None its graph tells (`onnx_file.scale_of`).
+    scores are on a `scale`; where that is None its graph tells (`tensors.scale_of`). One that
+    `is_shipped` came with this package, and needs no trial.
 
     `stamps` are those of its files when it was described, None for files that may be there and were
     not. `hashes` are the SHA-256 that its files are known to have; empty where none is known.
@@ -56,6 +62,7 @@ class ModelFolder:
     scale: Scale | None = None
     stamps: Mapping[Path, Sequence[int] | None] = field(default_factory=dict, repr=False)
     hashes: Mapping[Path, str] = field(default_factory=dict, repr=False)
+    is_shipped: bool = False
 
     def files(self) -> list[Path]:
         """The files that scores depend on; raises `ModelError`.
@@ -84,6 +91,12 @@ class ModelFolder:
             found = {self._short_name(path): file_digest(path) for path in self.files()}
         self.check_unchanged()
         return found
+
+    def size(self) -> int:
+        """The bytes of its graph and of the weights beside it; raises `ModelError`."""
+        with _translate_errors(self.graph):
+            paths = [self.graph, *self.weights()]
+            return sum(path.stat().st_size for path in paths if path.exists())
 
     def stamp(self) -> str:
         """What changes with its files, of those that have a stamp."""
@@ -114,28 +127,30 @@ def describe(
     """
     if not os.path.exists(path):
         raise UsageError(f"{name}: no such model", hint="-m takes a folder with an ONNX model")
-    graph = path if path.is_file() else _find_graph(path)
-    folder = _holding("tokenizer.json", graph)
+    graph = _find_graph(path) if path.is_dir() else path
+    check_file(graph)
+    folder = _holding(_TOKENIZER, graph)
     if folder is None:
         raise ModelError(
             f"{path}: no tokenizer.json beside the model",
             hint="copy it from where the model came from; transformers writes one on save",
         )
-    places = {"config.json": _folders_of(graph), "tokenizer_config.json": [folder]}
+    places = {_CONFIG: _folders_of(graph), _TOKENIZER_CONFIG: [folder]}
     configuration = [place / name for name, folders in places.items() for place in folders]
     # Taken before anything is read, so that a change meanwhile is found later.
-    stamps = _stamps([graph, folder / "tokenizer.json", *configuration])
-    config = _read_json(_holding("config.json", graph), "config.json")
-    length = _length(config, _read_json(folder, "tokenizer_config.json"), path)
+    stamps = _stamps([graph, folder / _TOKENIZER, *configuration])
+    check_file(folder / _TOKENIZER)
+    config = ModelConfig.read(_holding(_CONFIG, graph), _CONFIG)
+    length = _length(config, ModelConfig.read(folder, _TOKENIZER_CONFIG), path)
     return ModelFolder(
         name=name,
         revision=revision,
         graph=graph,
-        tokenizer=folder / "tokenizer.json",
+        tokenizer=folder / _TOKENIZER,
         length=length,
         window=min(window, length),
         padding=_padding(config),
-        prompt=prompts().get(str(config.get("model_type"))),
+        prompt=prompts().get(config.text("model_type")),
         stamps=stamps,
     )
 
@@ -152,8 +167,19 @@ def read_checksums(folder: Path) -> dict[Path, str]:
 
 def length_in(folder: Path) -> int:
     """The most tokens that the model takes whose configuration is in a folder."""
-    config = _read_json(folder, "config.json")
-    return _length(config, _read_json(folder, "tokenizer_config.json"), folder)
+    config = ModelConfig.read(folder, _CONFIG)
+    return _length(config, ModelConfig.read(folder, _TOKENIZER_CONFIG), folder)
+
+
+def check_file(path: Path) -> None:
+    """Raise `ModelError` if one of a model's files cannot be read, or is not the file itself."""
+    with _translate_errors(path), open_regular_file(path) as stream:
+        start = stream.read(len(_LFS_POINTER))
+    if start == _LFS_POINTER:
+        raise ModelError(
+            f"{path}: a pointer of Git LFS, and not the file itself",
+            hint="git lfs pull, in the repository of the model, fetches what it stands for",
+        )
 
 
 def _find_graph(folder: Path) -> Path:
@@ -176,8 +202,8 @@ def _find_graph(folder: Path) -> Path:
 
 
 def _holding(name: str, graph: Path) -> Path | None:
-    """Find which folder has a file."""
-    return next((place for place in _folders_of(graph) if (place / name).is_file()), None)
+    """Find which folder has a file, or a link of its name."""
+    return next((place for place in _folders_of(graph) if os.path.lexists(place / name)), None)
 
 
 def _folders_of(graph: Path) -> list[Path]:
@@ -208,36 +234,78 @@ def _translate_errors(path: Path) -> Iterator[None]:
         raise ModelError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
-def _read_json(folder: Path | None, name: str) -> dict[str, Any]:
-    path = folder and folder / name
-    if not path or not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: not a JSON object")
-    return content
+class ModelConfig:
+    """The values of one of a model's JSON files; a file that is missing has none.
+
+    A value of a wrong type is a `ModelError`: what it was to say is not known.
+    """
+
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+        self.path = path
+        self._values = values
+
+    @classmethod
+    def read(cls, folder: Path | None, name: str) -> "ModelConfig":
+        """Read a file of a folder; raises `ModelError` for one that is no JSON object."""
+        if folder is None or not os.path.lexists(folder / name):
+            return cls(Path(name), {})
+        path = folder / name
+        check_file(path)
+        with _translate_errors(path):
+            content = read_regular_file(path)
+        try:
+            return cls(path, parse_json_object(content))
+        except ValueError as error:
+            reason = str(error)
+            raise ModelError(
+                f"{path}: {reason if reason.startswith('not') else f'not JSON: {reason}'}"
+            ) from error
+
+    def text(self, key: str) -> str:
+        """A text; empty if there is none."""
+        value = self._values.get(key)
+        if value is None or isinstance(value, str):
+            return value or ""
+        raise self.wrong(key, "a text")
+
+    def number(self, key: str) -> float | None:
+        """A number; None if there is none."""
+        value = self._values.get(key)
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            return value
+        raise self.wrong(key, "a number")
+
+    def integer(self, key: str) -> int | None:
+        """A whole number; None if there is none."""
+        value = self._values.get(key)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        raise self.wrong(key, "a whole number")
+
+    def wrong(self, key: str, kind: str) -> ModelError:
+        """The error of a value that is not of its kind."""
+        return ModelError(f"{self.path}: {key} is not {kind}")
 
 
-def _length(config: dict[str, Any], tokenizer_config: dict[str, Any], path: Path) -> int:
+def _length(config: ModelConfig, tokenizer_config: ModelConfig, path: Path) -> int:
     """The most tokens of one sequence: the model's positions, or fewer if its tokenizer says so."""
-    stated = tokenizer_config.get("model_max_length")
-    lengths = [int(stated)] if isinstance(stated, int | float) and stated < _UNLIMITED else []
-    positions = config.get("max_position_embeddings")
-    if isinstance(positions, int):
-        offset = config.get("model_type") in _OFFSET_POSITIONS
+    stated = tokenizer_config.number("model_max_length")
+    lengths = [int(max(stated, 0))] if stated is not None and stated < _UNLIMITED else []
+    positions = config.integer("max_position_embeddings")
+    if positions is not None:
+        offset = config.text("model_type") in _OFFSET_POSITIONS
         lengths.append(positions - (_padding(config) + 1) * offset)
     length = min(lengths, default=DEFAULT_WINDOW_TOKENS)
-    if length < _LEAST_LENGTH:
+    if length < LEAST_LENGTH:
         raise ModelError(f"{path}: its configuration says that it takes {length} tokens")
     return length
 
 
-def _padding(config: dict[str, Any]) -> int:
+def _padding(config: ModelConfig) -> int:
     """The id of the padding token: RoBERTa and its kin have 1 where they do not say."""
-    stated = config.get("pad_token_id")
-    return stated if isinstance(stated, int) else int(config.get("model_type") in _OFFSET_POSITIONS)
+    stated = config.integer("pad_token_id")
+    if stated is None:
+        return int(config.text("model_type") in _OFFSET_POSITIONS)
+    if abs(stated) > _LARGEST_ID:
+        raise config.wrong("pad_token_id", "the id of a token")
+    return stated

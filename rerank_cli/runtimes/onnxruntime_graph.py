@@ -18,28 +18,29 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from rerank_cli import machine
 from rerank_cli.atomic_files import publish_file
 from rerank_cli.errors import ModelError, ScorerError, UsageError
-from rerank_cli.models.folder import ModelFolder
+from rerank_cli.models.folder import ModelFolder, check_file
 from rerank_cli.models.onnx_file import (
     is_dynamic,
     lengths_beside,
     needs,
     packed_beside,
-    scale_of,
-    score_output,
     unmask,
 )
-from rerank_cli.runtimes.network import NO_BATCHING, Batching, Findings, TokenRow
+from rerank_cli.runtimes.network import NO_BATCHING, Batching, Findings, TokenRow, Trial, allow_more
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.runtimes.tensors import (
+    MASK_INPUT,
     AnswerTokens,
+    InputLayout,
     InputSpec,
     NumberType,
     batches_keep_scores,
-    check_inputs,
     check_output,
-    make_feed,
+    probe_seconds,
     read_scores,
+    scale_of,
     score_alike,
+    score_output,
 )
 from rerank_cli.types import Scale
 
@@ -61,11 +62,12 @@ _DTYPES: dict[str, NumberType] = {
     "tensor(float16)": np.float16,
     "tensor(bool)": np.bool_,
 }
-_MASK_INPUT = "attention_mask"
+# Numbers that numpy has too.
+_SCORE_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 _GRAPH_FILE = "model.onnx"
 _WEIGHTS_FILE = "weights.bin"
 _UNMASKED_FILE = "unmasked.onnx"  # is renamed when it is complete
-_FORMAT_VERSION = 5  # of prepared copies
+_FORMAT_VERSION = 6  # of prepared copies
 _MIN_WEIGHT_BYTES = 1024  # smaller weights stay inside the graph
 _MAX_INNER_BYTES = 1 << 24  # larger weights do not
 # Kernels load packed weights from multiples of this, and crash at other places. onnxruntime 1.31
@@ -80,8 +82,9 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
         if isinstance(member, type) and issubclass(member, Exception)
     ),
 )
-# If the graph itself is wrong, opening it without a copy will raise the error.
-_PREPARATION_ERRORS: tuple[type[Exception], ...] = (PreparationError, ModelError, *ORT_ERRORS)
+# It raises Python's own too, for example of too little memory.
+_RUN_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, MemoryError, RuntimeError, ValueError)
+_MEMORY_FACTOR = 6  # of a graph's size: to read it, to optimise it and to save it
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class LoadOptions:
     provider        onnxruntime's name of a provider other than the CPU, and its options
     padding         the token id that fills up shorter pairs
     answers         the tokens of a causal model's answers
-    scale           of the scores
+    scale           of the scores; None if the graph tells
+    output          the one that has the scores; the graph tells if it is empty
     """
 
     prepared_path: Path | None = None
@@ -105,7 +109,8 @@ class LoadOptions:
     provider: tuple[str, dict[str, str]] | None = None
     padding: int = 0
     answers: AnswerTokens | None = None
-    scale: Scale = "logit"
+    scale: Scale | None = None
+    output: str = ""
 
 
 class Graph:
@@ -127,29 +132,27 @@ class Graph:
                 else [_CPU_PROVIDER],
                 enable_fallback=0,  # a fallback would print, and use another provider
             )
-        except ORT_ERRORS as error:
+        except _RUN_ERRORS as error:
             raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
         self.path = path
         self.prepared_path = loading.prepared_path
         self.workers = loading.workers
-        self.scale = loading.scale
         self.runtime_name = f"onnxruntime on the {'GPU' if loading.provider else 'CPU'}"
         self._loading = loading
-        self._inputs = check_inputs(
-            {
-                spec.name: InputSpec(spec.type, _DTYPES.get(spec.type), spec.shape)
-                for spec in self._session.get_inputs()
-            },
-            path,
-            loading.answers,
-        )
+        inputs = {
+            spec.name: InputSpec(spec.type, _DTYPES.get(spec.type), spec.shape)
+            for spec in self._session.get_inputs()
+        }
+        self._layout = InputLayout.of_graph(inputs, path, loading.padding, loading.answers)
+        self.tokens = self._layout.tokens
         self.batching = loading.batching
-        if _MASK_INPUT not in self._inputs:  # padding would change scores
+        if MASK_INPUT not in inputs:  # padding would change scores
             self.batching = replace(self.batching, padded=False)
-        ids = next(spec for spec in self._session.get_inputs() if spec.name == "input_ids")
-        if isinstance(ids.shape[0], int):
-            self.batching = NO_BATCHING  # the graph was exported for a fixed number of pairs
-        self._output = self._score_output()
+        if self._layout.pairs is not None:
+            self.batching = NO_BATCHING
+        self.output = loading.output or self._find_output()
+        self._check_output()
+        self.scale = loading.scale or _find_scale(path, self.output, loading.answers)
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = _SILENT_LOG_LEVEL
 
@@ -159,16 +162,16 @@ class Graph:
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
-        answers = self._loading.answers
-        feed = make_feed(rows, self._inputs, self._loading.padding, answers)
+        feed = self._layout.feed(rows)
         try:
-            output = self._session.run([self._output], feed, self._options)[0]
-        except ORT_ERRORS as error:
+            output = self._session.run([self.output], feed, self._options)[0]
+        except _RUN_ERRORS as error:
             longest = max(len(ids) for ids, _ in rows)
             raise ScorerError(
                 f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
             ) from error
-        return read_scores(output, rows, self.path, self.scale, answers)
+        values = self._layout.select(output, len(rows))
+        return read_scores(values, rows, self.path, self.scale, self._loading.answers)
 
     def open_wide(self) -> "Graph | None":
         """Open the graph again with all cores for each run; None without a prepared copy.
@@ -179,11 +182,24 @@ class Graph:
             return None
         return Graph(self.path, replace(self._loading, threads=self.workers))
 
-    def _score_output(self) -> str:
+    def _find_output(self) -> str:
+        """The name of the output that has the scores; raises `ModelError` if there is none."""
         shapes = {str(spec.name): spec.shape for spec in self._session.get_outputs()}
-        name = score_output(list(shapes))
-        check_output(name, shapes[name], self.path, self._loading.answers)
-        return name
+        if not shapes:
+            raise ModelError(f"{self.path}: not a reranker: it has no outputs")
+        return score_output(shapes)
+
+    def _check_output(self) -> None:
+        outputs = {str(spec.name): spec for spec in self._session.get_outputs()}
+        if self.output not in outputs:
+            raise ModelError(f"{self.path}: has no output called {self.output}")
+        spec = outputs[self.output]
+        check_output(self.output, spec.shape, self.path, self._loading.answers)
+        if spec.type not in _SCORE_TYPES:
+            raise ModelError(
+                f"{self.path}: not a reranker: its output {self.output} is a {spec.type}",
+                hint=f"scores are a {' or a '.join(_SCORE_TYPES)}",
+            )
 
 
 def open_graph(
@@ -197,28 +213,32 @@ def open_graph(
     It is a prepared copy if `store` has or can make one.
     """
     path = folder.graph
+    plain = LoadOptions(padding=folder.padding, answers=answers, scale=folder.scale)
+    trial = Trial(path, folder.size, _MEMORY_FACTOR, is_trusted=folder.is_shipped)
 
     def make(target: Path) -> None:
-        _make_copy(path, target, folder.length, answers)
+        trial.run(make_copy, target, folder.length, replace(plain, scale=None))
 
     def open_plain() -> Graph:
-        scale = folder.scale or _find_scale(path, answers)
-        return Graph(path, LoadOptions(workers=threads, answers=answers, scale=scale))
+        if not trial.is_over:
+            trial.run(try_graph, plain)
+        return Graph(path, replace(plain, workers=threads))
 
     if store is None:
         return open_plain()
     try:
-        copy = store.prepare(path, recipe(folder.length, answers), make, needs)
-    except _PREPARATION_ERRORS:
+        copy = store.prepare(path, recipe(folder, answers), make, needs)
+    except PreparationError:
         return open_plain()
     try:
         findings = Findings.read(copy)
-        loading = LoadOptions(
+        loading = replace(
+            plain,
             prepared_path=copy / _GRAPH_FILE,
             workers=threads,
             batching=findings.batching,
-            answers=answers,
             scale=folder.scale or findings.scale,
+            output=findings.output,
         )
         return Graph(path, loading)
     except ModelError as error:
@@ -276,45 +296,65 @@ def session_options(threads: int = 1) -> onnxruntime.SessionOptions:
     return options
 
 
-def recipe(longest: int, answers: AnswerTokens | None) -> str:
+def recipe(folder: ModelFolder, answers: AnswerTokens | None = None) -> str:
     """What a prepared graph depends on besides the model's files, in one line.
 
-    That are the runtime and the processor, and what `_make_copy` is called with.
+    That are the runtime and the processor, and what `make_copy` is called with.
     """
     return (
         f"graph {_FORMAT_VERSION}; onnxruntime {onnxruntime.__version__}; "
-        f"{onnxruntime.get_build_info()}; {machine.signature()}; {longest} tokens; {answers}"
+        f"{onnxruntime.get_build_info()}; {machine.signature()}; "
+        f"{folder.length} tokens; padding {folder.padding}; {answers}"
     )
 
 
-def _find_scale(path: Path, answers: AnswerTokens | None) -> Scale:
+def _find_scale(path: Path, output: str, answers: AnswerTokens | None) -> Scale:
     """The scale of a graph's scores; a causal model's are logits, like those of its answers."""
     try:
-        return scale_of(path) if answers is None else "logit"
-    except OSError:  # loading the graph will raise the error
-        return "logit"
+        return scale_of(path, output) if answers is None else "logit"
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
 
 
-def _make_copy(path: Path, folder: Path, longest: int, answers: AnswerTokens | None) -> None:
+def try_graph(path: Path, loading: LoadOptions) -> None:
+    """Open a graph, and score a short pair; raises `ModelError`."""
+    _check_weights(path)
+    probe_seconds(Graph(path, loading))
+
+
+def make_copy(path: Path, folder: Path, longest: int, loading: LoadOptions) -> None:
     """Save an optimised copy of a graph into a folder, and `Findings` about it.
 
     The attention mask is removed if that changes no score; pairs have at most `longest` tokens.
+    Raises `ModelError` for a graph that cannot be used, and `PreparationError` for one that can,
+    and cannot be saved.
     """
-    _save(path, folder)
-    loading = LoadOptions(folder / _GRAPH_FILE, answers=answers, scale=_find_scale(path, answers))
+    _check_weights(path)
     try:
-        graph = Graph(path, loading)
-    except ModelError:  # not a reranker: opening it will raise the error
-        return
+        _save(path, folder)
+    except _RUN_ERRORS as error:
+        try_graph(path, loading)  # says more of what is wrong with it
+        raise PreparationError(f"{path}: {_reason(error)}") from error
+    loading = replace(loading, prepared_path=folder / _GRAPH_FILE)
+    graph = Graph(path, loading)
+    allow_more(2 * probe_seconds(graph))
+    longest = min(longest, graph.tokens or longest)
     unmasked = folder / _UNMASKED_FILE
     with suppress(ModelError):  # the mask can stay
-        if unmask(folder / _GRAPH_FILE, unmasked):
+        if graph.tokens is None and unmask(folder / _GRAPH_FILE, unmasked):
             without = Graph(path, replace(loading, prepared_path=unmasked))
             if score_alike(graph, without, longest):
                 publish_file(unmasked, folder / _GRAPH_FILE)
                 graph = without
     unmasked.unlink(missing_ok=True)
-    Findings(loading.scale, batches_keep_scores(graph, longest)).write(folder)
+    are_alike = batches_keep_scores(graph, longest)
+    Findings(graph.scale, are_alike, graph.output).write(folder)
+
+
+def _check_weights(path: Path) -> None:
+    """Check the files that have a graph's weights; raises `ModelError`."""
+    for name in needs(path):
+        check_file(path.parent / name)
 
 
 def _save(path: Path, folder: Path) -> None:
@@ -390,7 +430,7 @@ def _open_cuda_graph(folder: ModelFolder, answers: AnswerTokens | None) -> Graph
             provider=(CUDA_PROVIDER, _CUDA_OPTIONS),
             padding=folder.padding,
             answers=answers,
-            scale=folder.scale or _find_scale(folder.graph, answers),
+            scale=folder.scale,
         ),
     )
     return graph if graph.runs_on(CUDA_PROVIDER) else None

@@ -5,7 +5,7 @@ A graph is compiled once for this machine, and the copy is mapped into memory fr
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,27 @@ import numpy as np
 
 from rerank_cli import machine
 from rerank_cli.errors import ModelError, ScorerError, require_extra
-from rerank_cli.models.folder import ModelFolder
-from rerank_cli.models.onnx_file import (
-    Operator,
-    followed_input,
-    needs,
-    scale_made_by,
-    scale_of,
-)
-from rerank_cli.runtimes.network import NO_BATCHING, Batching, Findings, TokenRow
+from rerank_cli.models.folder import ModelFolder, check_file
+from rerank_cli.models.onnx_file import Operator, needs
+from rerank_cli.runtimes.network import NO_BATCHING, Batching, Findings, TokenRow, Trial, allow_more
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.runtimes.tensors import (
+    InputLayout,
     InputSpec,
     NumberType,
     batches_keep_scores,
-    check_inputs,
     check_output,
-    make_feed,
+    probe_seconds,
     read_scores,
+    scale_made_by,
+    scale_of,
+    score_output,
 )
 from rerank_cli.types import Scale
 
 _COMPILED_FILE = "compiled.blob"
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
+_MEMORY_FACTOR = 8  # of a graph's size: to read it, to compile it and to save it
 _DTYPES: dict[str, NumberType] = {"i64": np.int64, "i32": np.int32}
 
 
@@ -44,41 +42,25 @@ def open_openvino(
     folder: ModelFolder, threads: int, store: PreparedCache | None
 ) -> "OpenVinoNetwork":
     """Compile a model's graph, or load the compiled copy that `store` has; raises `ModelError`."""
-    # OpenVINO reports its use by this package, and reports nothing if it cannot import it.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    with require_extra("--runtime openvino", "openvino"):
-        import openvino
+    openvino = _import_openvino()
     core = openvino.Core()
+    settings = _settings(core, threads)
     path = folder.graph
-    # One stream for each thread: runs are side by side, each on its own core.
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-        "ENABLE_CPU_PINNING": False,
-        "INFERENCE_PRECISION_HINT": _precision(core),
-    }
-
-    def compile_graph() -> Any:
-        try:
-            return core.compile_model(str(path), "CPU", settings)
-        except RuntimeError as error:
-            raise ModelError(f"{path}: cannot be opened by OpenVINO: {_reason(error)}") from error
-
-    def open_plain() -> OpenVinoNetwork:
-        model = compile_graph()  # first, as it says what is wrong with a graph
-        return OpenVinoNetwork(path, model, threads, folder.scale or _find_scale(core, path))
+    trial = Trial(path, folder.size, _MEMORY_FACTOR, is_trusted=folder.is_shipped)
 
     def make(target: Path) -> None:
-        model = compile_graph()
-        (target / _COMPILED_FILE).write_bytes(_export(model))
-        scale = _find_scale(core, path)
-        are_alike = batches_keep_scores(OpenVinoNetwork(path, model, 1, scale), folder.length)
-        Findings(scale, are_alike).write(target)
+        trial.run(make_copy, target, folder.length, folder.padding, settings)
+
+    def open_plain() -> OpenVinoNetwork:
+        if not trial.is_over:
+            trial.run(try_graph, folder.padding, settings)
+        model = _compile(core, path, settings)
+        return OpenVinoNetwork(path, model, folder.padding, threads, folder.scale)
 
     try:
-        recipe = f"{_recipe(openvino, settings)}; {folder.length} tokens"
+        recipe = f"{_recipe(openvino, settings)}; {folder.length} tokens; padding {folder.padding}"
         copy = None if store is None else store.prepare(path, recipe, make, needs)
-    except (PreparationError, ModelError):  # opening it without a copy will raise the latter
+    except PreparationError:
         copy = None
     if store is None or copy is None:
         return open_plain()
@@ -90,11 +72,37 @@ def open_openvino(
         del content  # a mapped file could not be removed on Windows
         store.discard(copy, _reason(error))
         return open_plain()
-    network = OpenVinoNetwork(path, model, threads, folder.scale or findings.scale)
+    scale = folder.scale or findings.scale
+    network = OpenVinoNetwork(path, model, folder.padding, threads, scale)
     network.prepared_path = copy / _COMPILED_FILE
     network.content = content
     network.batching = findings.batching
     return network
+
+
+def try_graph(path: Path, padding: int, settings: Mapping[str, Any]) -> None:
+    """Compile a graph, and score a short pair; raises `ModelError`."""
+    _check_weights(path)
+    core = _import_openvino().Core()
+    probe_seconds(OpenVinoNetwork(path, _compile(core, path, settings), padding))
+
+
+def make_copy(
+    path: Path, folder: Path, longest: int, padding: int, settings: Mapping[str, Any]
+) -> None:
+    """Write a compiled graph into a folder, and `Findings` about it.
+
+    Pairs have at most `longest` tokens. Raises `ModelError`.
+    """
+    _check_weights(path)
+    core = _import_openvino().Core()
+    model = _compile(core, path, settings)
+    network = OpenVinoNetwork(path, model, padding)
+    allow_more(2 * probe_seconds(network))
+    (folder / _COMPILED_FILE).write_bytes(_export(model))
+    longest = min(longest, network.tokens or longest)
+    are_alike = batches_keep_scores(network, longest)
+    Findings(network.scale, are_alike, network.output).write(folder)
 
 
 class OpenVinoNetwork:
@@ -108,72 +116,117 @@ class OpenVinoNetwork:
     batching: Batching = NO_BATCHING
     content: Any = None  # the mapped weights: a reference, or Python would unmap them
 
-    def __init__(self, path: Path, model: Any, workers: int, scale: Scale) -> None:
+    def __init__(
+        self, path: Path, model: Any, padding: int, workers: int = 1, scale: Scale | None = None
+    ) -> None:
         precision = model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.runtime_name = f"openvino on the CPU, in {precision}"
         self.path = path
         self.workers = workers
-        self.scale = scale
         self._model = model
         self._thread_data = threading.local()
-        self._inputs = check_inputs(
-            {
-                port.any_name: InputSpec(
-                    port.get_element_type().get_type_name(),
-                    _DTYPES.get(port.get_element_type().get_type_name()),
-                    (),
-                )
-                for port in model.inputs
-            },
-            path,
-        )
-        self._output = _score_port(model)
-        shape = [
-            size.get_length() if size.is_static else str(size)
-            for size in self._output.get_partial_shape()
-        ]
-        check_output(", ".join(sorted(self._output.names)), shape, path)
+        inputs = {}
+        for port in model.inputs:
+            type_name = port.get_element_type().get_type_name()
+            inputs[port.any_name] = InputSpec(type_name, _DTYPES.get(type_name), _shape(port))
+        self._layout = InputLayout.of_graph(inputs, path, padding)
+        self.tokens = self._layout.tokens
+        self._port = _score_port(model, path)
+        self.output = ", ".join(sorted(self._port.names))
+        check_output(self.output, _shape(self._port), path)
+        if not self._port.get_element_type().is_real():
+            type_name = self._port.get_element_type().get_type_name()
+            raise ModelError(f"{path}: not a reranker: its output {self.output} is a {type_name}")
+        self.scale = scale or _find_scale(path, self._port.names)
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
-        feed = make_feed(rows, self._inputs, padding=0)
+        feed = self._layout.feed(rows)
         try:
             if not hasattr(self._thread_data, "request"):
                 self._thread_data.request = self._model.create_infer_request()
-            output = self._thread_data.request.infer(feed)[self._output]
-        except RuntimeError as error:
+            output = self._thread_data.request.infer(feed)[self._port]
+        except (RuntimeError, MemoryError) as error:
             longest = max(len(ids) for ids, _ in rows)
             raise ScorerError(
                 f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
             ) from error
-        return read_scores(output, rows, self.path, self.scale)
+        return read_scores(self._layout.select(output, len(rows)), rows, self.path, self.scale)
 
     def open_wide(self) -> None:
         """Return None: it would need another copy of the weights in memory."""
 
 
-def _score_port(model: Any) -> Any:
+def _import_openvino() -> Any:
+    """The library; raises `MissingExtra`."""
+    # It reports its use by this package, and reports nothing if it cannot import it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    with require_extra("--runtime openvino", "openvino"):
+        import openvino
+    return openvino
+
+
+def _settings(core: Any, threads: int) -> dict[str, Any]:
+    """How to compile a graph: one stream for each thread, so that each run has its own core."""
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,
+        "INFERENCE_PRECISION_HINT": _precision(core),
+    }
+
+
+def _compile(core: Any, path: Path, settings: Mapping[str, Any]) -> Any:
+    try:
+        return core.compile_model(str(path), "CPU", dict(settings))
+    except (RuntimeError, MemoryError) as error:
+        raise ModelError(f"{path}: cannot be opened by OpenVINO: {_reason(error)}") from error
+
+
+def _check_weights(path: Path) -> None:
+    """Check the files that have a graph's weights; raises `ModelError`."""
+    for name in needs(path):
+        check_file(path.parent / name)
+
+
+def _shape(port: Any) -> list[int | str]:
+    """The sizes of a port; of those that are not known, a text."""
+    partial = port.get_partial_shape()
+    if partial.rank.is_dynamic:
+        return []
+    return [size.get_length() if size.is_static else str(size) for size in partial]
+
+
+def _score_port(model: Any, path: Path) -> Any:
     """The output port of the scores, chosen as by `score_output`; a port may have many names."""
-    outputs = model.outputs
-    return next((port for port in outputs if "logits" in port.names), outputs[0])
+    if not model.outputs:
+        raise ModelError(f"{path}: not a reranker: it has no outputs")
+    ports = {name: port for port in model.outputs for name in sorted(port.names)}
+    if not ports:  # names are not required
+        return model.outputs[0]
+    return ports[score_output({name: _shape(port) for name, port in ports.items()})]
 
 
-def _find_scale(core: Any, path: Path) -> Scale:
-    """The scale of a graph's scores; only OpenVINO reads its own format, `.xml`."""
+def _find_scale(path: Path, outputs: Collection[str]) -> Scale:
+    """The scale of the scores in an output of some names; OpenVINO reads its own format, `.xml`."""
     if path.suffix != ".xml":
-        return scale_of(path)
-    return scale_made_by(_last_operators(core.read_model(str(path))))
+        return scale_of(path, min(outputs, default=None))
+    model = _import_openvino().Core().read_model(str(path))
+    port = next((port for port in model.outputs if port.names & set(outputs)), model.outputs[0])
+    return scale_made_by(_operator(port.get_node()))
 
 
-def _last_operators(model: Any) -> Iterator[Operator]:
-    """The operators that make a model's scores, from its output back."""
-    node = _score_port(model).get_node()
-    while True:
-        name, inputs = node.get_type_name(), node.get_input_size()
-        yield Operator(name, node.get_attributes().get("axis"))
-        if not inputs:
-            return
-        node = node.input_value(followed_input(name, inputs)).get_node()
+def _operator(node: Any) -> Operator:
+    """A model's node as an operator."""
+    name = node.get_type_name()
+    if name == "Parameter":
+        return Operator("")
+
+    def find_sources() -> list[Operator | None]:
+        nodes = [node.input_value(place).get_node() for place in range(node.get_input_size())]
+        return [None if n.get_type_name() == "Constant" else _operator(n) for n in nodes]
+
+    return Operator(name, node.get_attributes().get("axis"), sources=find_sources)
 
 
 def _export(model: Any) -> memoryview:

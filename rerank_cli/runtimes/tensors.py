@@ -3,9 +3,15 @@
 A cross-encoder gives one score a pair, or two classes. A causal model gives a logit for each token
 of its vocabulary at each place; the logits of two `AnswerTokens` after the last token are used.
 This module also probes whether two graphs, or runs of several pairs, give the same scores.
+
+The scale of scores is a fact of the graph, told by the operators that made them. What other
+libraries do with scores afterwards, as a model's config.json may say, does not change it. Where the
+operators do not tell, it is unknown, and scores are shown as they are.
 """
 
 import math
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rerank_cli.errors import ModelError, ScorerError
-from rerank_cli.runtimes.network import EQUAL_LENGTHS, Network, TokenRow
+from rerank_cli.models.folder import LEAST_LENGTH
+from rerank_cli.models.onnx_file import CALL, Operator, follow_back, output_shapes
+from rerank_cli.runtimes.network import EQUAL_LENGTHS, Network, TokenRow, is_out_of_memory
 from rerank_cli.types import Scale
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+MASK_INPUT = "attention_mask"
+INPUTS = ("input_ids", MASK_INPUT, "token_type_ids", "position_ids")
+_EXPORT_HINT = "export the model with dynamic axes for pairs and tokens"
 # Inputs that exporters add for causal models: the states of earlier tokens, and for how many places
 # to return logits.
 _STATE_PREFIXES = ("past_key_values.", "past.")
@@ -27,6 +37,9 @@ _MAX_AXES = 3  # pairs, places, tokens of the vocabulary
 _PROBE_LENGTHS = (5, 9, 33, 96, 128, 256)  # tokens
 _LONG_PROBE_TOKENS = 257  # too many for `EQUAL_LENGTHS`, so that such a pair is always alone
 _PROBE_COUNTS = (2, 3, 7, 16)  # pairs
+# Probing all of them takes as long as a thousand short runs, or less.
+_SHORT_RUNS = 1_500
+_LEAST_PROBING_SECONDS, _MAX_PROBING_SECONDS = 15.0, 150.0
 _FIRST_ID, _LAST_ID = 4, 24  # token ids that every vocabulary has
 NumberType = type[np.generic]
 
@@ -51,22 +64,97 @@ class InputSpec:
     shape: Sequence[Any]
 
 
-def check_inputs(
-    inputs: Mapping[str, InputSpec], path: Path, answers: AnswerTokens | None = None
-) -> Mapping[str, InputSpec]:
-    """Check that a graph's inputs are a reranker's, and return them; raises `ModelError`."""
-    for name, spec in inputs.items():
-        is_integer = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
-        is_known = is_integer and name in INPUTS
-        if not is_known and not (answers is not None and _is_causal(name, spec)):
+@dataclass(frozen=True, slots=True)
+class InputLayout:
+    """The inputs of a reranker's graph, by name, and how pairs are laid out in them.
+
+    `pairs` and `tokens` are set if the graph takes exactly so many of them in a run; fewer pairs
+    and shorter ones are filled up. `padding` is the token that fills them up. A causal model, which
+    has `answers`, has its padding before the first token, so that all pairs end at one place.
+    """
+
+    inputs: Mapping[str, InputSpec]
+    padding: int = 0
+    answers: AnswerTokens | None = None
+    pairs: int | None = None
+    tokens: int | None = None
+
+    @classmethod
+    def of_graph(
+        cls,
+        inputs: Mapping[str, InputSpec],
+        path: Path,
+        padding: int = 0,
+        answers: AnswerTokens | None = None,
+    ) -> "InputLayout":
+        """Check that a graph's inputs are a reranker's; raises `ModelError`."""
+        for name, spec in inputs.items():
+            is_integer = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
+            is_known = is_integer and name in INPUTS
+            if not is_known and not (answers is not None and _is_causal(name, spec)):
+                raise ModelError(
+                    f"{path}: not a reranker that can be run here: "
+                    f"its input {name} is a {spec.type_name}",
+                    hint=f"known inputs are {', '.join(INPUTS)}, of whole numbers",
+                )
+        if "input_ids" not in inputs:
+            raise ModelError(f"{path}: not a reranker: it has no input called input_ids")
+        shapes = [inputs[name].shape for name in INPUTS if name in inputs]
+        pairs, tokens = (_fixed_size(shapes, axis, path) for axis in (0, 1))
+        if tokens is not None and MASK_INPUT not in inputs:
             raise ModelError(
-                f"{path}: not a reranker that can be run here: "
-                f"its input {name} is a {spec.type_name}",
-                hint=f"known inputs are {', '.join(INPUTS)}, of whole numbers",
+                f"{path}: takes pairs of exactly {tokens} tokens, and has no {MASK_INPUT} with "
+                "which shorter ones can be filled up",
+                hint=_EXPORT_HINT,
             )
-    if "input_ids" not in inputs:
-        raise ModelError(f"{path}: not a reranker: it has no input called input_ids")
-    return inputs
+        if tokens is not None and tokens < LEAST_LENGTH:
+            raise ModelError(
+                f"{path}: takes pairs of exactly {tokens} tokens, which has no room for a query "
+                "and a passage",
+                hint=_EXPORT_HINT,
+            )
+        return cls(inputs, padding, answers, pairs, tokens)
+
+    def feed(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
+        """Make arrays of shape (pairs, tokens of the longest); shorter pairs are masked.
+
+        The pairs that a graph wants besides are repetitions of the first.
+        """
+        rows = [*rows, *[rows[0]] * ((self.pairs or 0) - len(rows))]
+        longest = self.tokens or max(len(ids) for ids, _ in rows)
+        arrays = {
+            "input_ids": np.full((len(rows), longest), self.padding, np.int64),
+            **{name: np.zeros((len(rows), longest), np.int64) for name in INPUTS[1:]},
+        }
+        for place, (ids, types) in enumerate(rows):
+            start = 0 if self.answers is None else longest - len(ids)
+            span = slice(start, start + len(ids))
+            arrays["input_ids"][place, span] = ids
+            arrays["attention_mask"][place, span] = 1
+            arrays["token_type_ids"][place, span] = types
+            arrays["position_ids"][place, span] = np.arange(len(ids))
+        return {
+            name: arrays[name].astype(spec.dtype, copy=False)
+            if name in arrays
+            else _extra_value(name, spec, len(rows))
+            for name, spec in self.inputs.items()
+        }
+
+    def select(self, output: Any, pairs: int) -> Any:
+        """The part of an output that is of the first `pairs` pairs; others filled it up."""
+        values = np.asarray(output)
+        return values[:pairs] if values.ndim and len(values) == self.pairs else values
+
+
+def _fixed_size(shapes: Sequence[Sequence[Any]], axis: int, path: Path) -> int | None:
+    """The one size that inputs have along an axis; None if any size will do."""
+    sizes = {shape[axis] for shape in shapes if len(shape) > axis and isinstance(shape[axis], int)}
+    if len(sizes) > 1 or min(sizes, default=1) < 1:
+        found = " and ".join(map(str, sorted(sizes)))
+        raise ModelError(
+            f"{path}: its inputs have sizes that do not fit: {found}", hint=_EXPORT_HINT
+        )
+    return next(iter(sizes), None)
 
 
 def check_output(
@@ -78,42 +166,11 @@ def check_output(
     """
     if answers is not None and len(shape) <= _MAX_AXES:
         return
-    classes = shape[-1] if len(shape) == 2 else 1
-    if len(shape) > 2 or (isinstance(classes, int) and classes > 2):
+    if not holds_scores(shape):
         raise ModelError(
             f"{path}: not a reranker: its output {name} has shape {list(shape)}",
             hint="a cross-encoder gives one logit a pair, or two classes",
         )
-
-
-def make_feed(
-    rows: Sequence[TokenRow],
-    inputs: Mapping[str, InputSpec],
-    padding: int,
-    answers: AnswerTokens | None = None,
-) -> dict[str, Any]:
-    """Make arrays of shape (pairs, tokens of the longest); shorter pairs are padded and masked.
-
-    For causal models the padding is before the first token, so that all pairs end at one place.
-    """
-    longest = max(len(ids) for ids, _ in rows)
-    arrays = {
-        "input_ids": np.full((len(rows), longest), padding, np.int64),
-        **{name: np.zeros((len(rows), longest), np.int64) for name in INPUTS[1:]},
-    }
-    for place, (ids, types) in enumerate(rows):
-        start = 0 if answers is None else longest - len(ids)
-        span = slice(start, start + len(ids))
-        arrays["input_ids"][place, span] = ids
-        arrays["attention_mask"][place, span] = 1
-        arrays["token_type_ids"][place, span] = types
-        arrays["position_ids"][place, span] = np.arange(len(ids))
-    return {
-        name: arrays[name].astype(spec.dtype, copy=False)
-        if name in arrays
-        else _extra_value(name, spec, len(rows))
-        for name, spec in inputs.items()
-    }
 
 
 def read_scores(
@@ -131,7 +188,7 @@ def read_scores(
     if answers is not None and values.ndim == _MAX_AXES:
         values = values[:, -1]
     values = values.astype(np.float64)
-    if values.size % len(rows):
+    if not values.size or values.size % len(rows):
         raise ScorerError(f"{path}: gave {values.size} values for {len(rows)} pairs")
     values = values.reshape(len(rows), -1)
     if answers is not None and values.shape[1] > max(answers):
@@ -153,18 +210,41 @@ def read_scores(
 def batches_keep_scores(network: Network, longest: int) -> bool:
     """Whether pairs of one length have exactly the same scores in one run as in separate runs.
 
-    They do not if activations are quantised by a scale that all pairs of the run determine.
+    They do not if activations are quantised by a scale that all pairs of the run determine. False
+    too if it takes long to find out.
     """
+    end = time.monotonic() + _MAX_PROBING_SECONDS
     try:
-        for length in {min(length, longest) for length in _PROBE_LENGTHS}:
+        for length in sorted({min(length, longest) for length in _PROBE_LENGTHS}):
             counts = [count for count in _PROBE_COUNTS if count * length <= EQUAL_LENGTHS.tokens]
             rows = [_probe_row(length, number) for number in range(max(counts))]
-            alone = [score for row in rows for score in network.scores([row])]
-            if any(network.scores(rows[:count]) != alone[:count] for count in counts):
-                return False
+            alone = []
+            for row in rows:
+                alone += network.scores([row])
+                if time.monotonic() > end:
+                    return False
+            for count in counts:
+                if network.scores(rows[:count]) != alone[:count] or time.monotonic() > end:
+                    return False
     except ScorerError:
         return False
     return True
+
+
+def probe_seconds(network: Network) -> float:
+    """Score a short pair, and estimate how long probing may take on a slow machine.
+
+    Raises `ScorerError` if there is too little memory. Other errors may be due to the pair, which
+    means nothing.
+    """
+    began = time.monotonic()
+    try:
+        network.scores([_probe_row(_PROBE_LENGTHS[0], 0)])
+    except ScorerError as error:
+        if is_out_of_memory(str(error)):
+            raise
+    spent = time.monotonic() - began
+    return min(_MAX_PROBING_SECONDS, _LEAST_PROBING_SECONDS + _SHORT_RUNS * spent)
 
 
 def score_alike(first: Network, second: Network, longest: int) -> bool:
@@ -204,3 +284,134 @@ def _probe_row(length: int, number: int) -> TokenRow:
         for place in range(length)
     ]
     return ids, [0] * length
+
+
+_LOGITS = "logits"  # what most exporters call the scores
+_MAX_CLASSES = 2
+_CONSTANT = "constant"
+# Graphs that would take longer to follow back are made to.
+_MAX_STEPS, _MAX_DEPTH = 1_000, 30
+
+# Operators that give some of the values of their first input, and those that give all of them, or
+# averages of them, in other shapes, types or orders; in ONNX and in OpenVINO.
+_SELECTING = {
+    "Gather", "GatherElements", "GatherND", "Slice", "Split", "StridedSlice", "VariadicSplit",
+}  # fmt: skip
+_PASSING = {
+    CALL, "Cast", "CastLike", "Clamp", "Clip", "Convert", "ConvertLike", "DequantizeLinear",
+    "Dropout", "Expand", "FakeQuantize", "Flatten", "Identity", "QuantizeLinear", "ReduceMax",
+    "ReduceMean", "ReduceMin", "Reshape", "Result", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+# Operators that add and multiply, and those that give one of their inputs or an average.
+_ADDING = {"Add", "Neg", "Negative", "ReduceSum", "Sub", "Subtract", "Sum"}
+_MULTIPLYING = {"Div", "Divide", "Mul", "Multiply"}
+_CHOOSING = {"If", "Max", "Maximum", "Mean", "Min", "Minimum", "Select", "Where"}
+_CONDITIONAL = {"Select", "Where"}  # their first input is the condition
+_QUANTISING = "DynamicQuantizeLinear"  # what is taken of it here is a factor
+# Linear layers, also as runtimes fuse and quantise them, but not with an activation of their own.
+_LINEAR = re.compile(r"(?!.*(?:[GRS]elu|Silu|Mlp)).*(?:MatMul|Gemm|Conv|Einsum)")
+
+
+def holds_scores(shape: Sequence[Any]) -> bool:
+    """Whether an output of a shape may be one score a pair, or two classes.
+
+    Sizes that are not integers are unknown.
+    """
+    if len(shape) > 2:
+        return False
+    return len(shape) < 2 or not isinstance(shape[1], int) or 1 <= shape[1] <= _MAX_CLASSES
+
+
+def score_output(outputs: Mapping[str, Sequence[Any]]) -> str:
+    """Which output has the scores, by the outputs' names and shapes: logits, or else the first.
+
+    An output that may hold scores comes before one that cannot, and one that surely does before
+    one of unknown sizes.
+    """
+    names = [name for name, shape in outputs.items() if holds_scores(shape)] or list(outputs)
+    if _LOGITS in names:
+        return _LOGITS
+    sure = [
+        name
+        for name in names
+        if len(shape := outputs[name]) == 1 or (len(shape) == 2 and isinstance(shape[1], int))
+    ]
+    return (sure or names)[0]
+
+
+def scale_of(path: Path, output: str | None = None) -> Scale:
+    """The scale of an ONNX graph's scores, as `scale_made_by` tells it; raises `OSError`."""
+    if output is None:
+        shapes = output_shapes(path)
+        output = score_output(shapes) if shapes else ""
+    with follow_back(path, output) as last:
+        return scale_made_by(last)
+
+
+def scale_made_by(last: Operator) -> Scale:
+    """The scale of a graph's scores, by the operator that made them and those before it.
+
+    A sigmoid gives probabilities, and so does a softmax over classes; a linear layer gives logits.
+    Two classes of a log-softmax differ by their logit; one of them alone is on no scale that has a
+    name, and nor is what a softmax over the pairs of a run gives, or a probability that was
+    multiplied.
+    """
+    kind = _Walk().kind_of(last)
+    return "unknown" if kind == _CONSTANT else kind
+
+
+class _Walk:
+    """Follows operators back from an output, in a bounded number of steps."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def kind_of(
+        self, operator: Operator | None, depth: int = 0, *, is_selected: bool = False
+    ) -> Any:
+        """The scale of what an operator gives, or `_CONSTANT`."""
+        while operator is not None:
+            self._steps += 1
+            if self._steps > _MAX_STEPS or depth > _MAX_DEPTH:
+                return "unknown"
+            name = operator.name.removeprefix("QLinear")
+            if name in _ADDING | _MULTIPLYING | _CHOOSING:
+                return self._merged_kind(name, operator, depth, is_selected)
+            if name == _QUANTISING:
+                return _CONSTANT
+            if name not in _SELECTING and name not in _PASSING and name != "Concat":
+                return _kind_made_by(name, operator, is_selected)
+            is_selected |= name in _SELECTING
+            sources = operator.sources()
+            # Of two classes that are joined, the second is the score.
+            operator = (
+                (sources[-1] if name == "Concat" else sources[0]) if sources else Operator("")
+            )
+        return _CONSTANT
+
+    def _merged_kind(self, name: str, operator: Operator, depth: int, is_selected: bool) -> Any:
+        """The scale of what an operator makes of several inputs."""
+        sources = operator.sources()[name in _CONDITIONAL :]
+        kinds = [self.kind_of(source, depth + 1, is_selected=is_selected) for source in sources]
+        varying = {kind for kind in kinds if kind != _CONSTANT}
+        if not varying:
+            return _CONSTANT
+        if name in _CHOOSING:
+            return varying.pop() if len(varying) == 1 else "unknown"
+        # A sum with a linear layer is one too. But multiples of probabilities are none.
+        is_linear = "logit" in varying and "probability" not in varying
+        if name in _MULTIPLYING:
+            is_linear = is_linear and kinds.count(_CONSTANT) == len(kinds) - 1
+        return "logit" if is_linear else "unknown"
+
+
+def _kind_made_by(name: str, operator: Operator, is_selected: bool) -> Scale:
+    """The scale of what an operator gives that changes values."""
+    if _LINEAR.match(name) and not operator.activation:
+        return "logit"
+    name = operator.activation or name
+    if name == "LogSoftmax":
+        return "unknown" if is_selected or operator.axis == 0 else "logit"
+    if name.endswith(("Softmax", "SoftMax")):
+        return "unknown" if operator.axis == 0 else "probability"
+    return "probability" if name.endswith("Sigmoid") and name != "LogSigmoid" else "unknown"

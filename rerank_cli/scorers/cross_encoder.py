@@ -18,15 +18,19 @@ from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models import check_hashes
 from rerank_cli.models.catalogue import Prompt
-from rerank_cli.models.folder import ModelFolder
+from rerank_cli.models.folder import LEAST_LENGTH, ModelFolder, check_file
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import Network, TokenRow, make_batches, open_network
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.scorers.scheduler import PieceResult, Scheduler, SchedulerJob
-from rerank_cli.scorers.tokenization import ModelTokenizer, PairTemplate, PromptTokenizer
-from rerank_cli.scorers.vocabulary_index import open_vocabulary
+from rerank_cli.scorers.tokenization import (
+    ModelTokenizer,
+    PairTemplate,
+    PromptTokenizer,
+    open_tokenizer,
+)
 from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
 
@@ -74,6 +78,8 @@ def _check_files(folder: ModelFolder, store: PreparedCache | None) -> ModelFolde
             weights = [folder.graph.parent / name for name in names]
         else:
             weights = folder.weights()
+        for path in weights:
+            check_file(path)
         folder = folder.with_weights(weights)
         check_hashes(folder, digest)
     except OSError as error:
@@ -91,7 +97,7 @@ def _open_encoder(
     opener = ThreadPoolExecutor(1, thread_name_prefix="open-graph")
     opening = opener.submit(open_network, folder, runtime, store)
     opener.shutdown(wait=False)
-    tokenizer = ModelTokenizer(folder.tokenizer, open_vocabulary(folder.tokenizer, store))
+    tokenizer = open_tokenizer(folder.tokenizer, store, is_trusted=folder.is_shipped)
     template = tokenizer.template()
     network = opening.result()
     scorer = LocalScorer(folder, network, tokenizer, template)
@@ -115,19 +121,25 @@ class LocalScorer:
         template: PairTemplate,
         query_tokens: Callable[[str], int] | None = None,
     ) -> None:
+        length = min(folder.length, network.tokens or folder.length)
+        if length - template.specials < LEAST_LENGTH // 2:
+            raise ModelError(
+                f"{folder.tokenizer}: adds {template.specials:,} tokens to each pair, and the "
+                f"model takes {length:,}"
+            )
         self.info = ScorerInfo(
             name=folder.name,
             revision=folder.revision,
             scale=network.scale,
-            window=folder.window,
-            length=folder.length,
+            window=min(folder.window, length),
+            length=length,
             specials=template.specials,
             query_tokens=query_tokens,
             languages=folder.languages,
             tokenizer=tokenizer,
             max_pending_pairs=_MAX_PENDING_PAIRS,
         )
-        self._length = folder.length
+        self._length = length
         self._network = network
         self._tokenizer = tokenizer
         self._template = template
@@ -249,7 +261,8 @@ def _open_causal(
     instruction: str | None,
 ) -> "LocalScorer":
     """Open a causal model, which answers yes or no; its tokenizer is needed to find the answers."""
-    tokenizer = PromptTokenizer(ModelTokenizer(folder.tokenizer), prompt, instruction)
+    plain = open_tokenizer(folder.tokenizer, store, joins_pairs=False)
+    tokenizer = PromptTokenizer(plain, prompt, instruction)
     network = open_network(folder, runtime, store, tokenizer.find_answers())
     scorer = LocalScorer(folder, network, tokenizer, tokenizer.template(), tokenizer.query_tokens)
     scorer.notes = (*network.notes, *(store.notes if store else ()))

@@ -3,33 +3,59 @@
 A cross-encoder's pairs are joined as its tokenizer.json says, and a causal model's by its prompt.
 """
 
+import base64
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
 from rerank_cli.atomic_files import file_stamp
-from rerank_cli.errors import ModelError
+from rerank_cli.errors import ModelError, RerankError
 from rerank_cli.models.catalogue import Prompt
+from rerank_cli.runtimes.network import Trial
+from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.runtimes.tensors import AnswerTokens
-from rerank_cli.scorers.vocabulary_index import MAX_PARTS, Vocabulary
+from rerank_cli.scorers.vocabulary_index import (
+    MAX_CHARACTERS,
+    MAX_PARTS,
+    Vocabulary,
+    make_index,
+    open_vocabulary,
+)
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Tokens
+from rerank_cli.user_files import parse_json_object
 
 _SPACE = " "  # between the prompt and the passage
+_MIN_INDEXED_BYTES = 4_000_000  # smaller files are loaded fast enough
+_MEMORY_FACTOR = 40  # of a tokenizer.json's size: Python's objects of it, and the library's
+_FORMAT_VERSION = 2  # of what is prepared
+# Texts that the trial encodes: of all kinds of characters, and with long words.
+_TRIAL_TEXTS = (
+    "".join(map(chr, range(0x20, 0x7F))),
+    "\t\n\r\x00\x7f\u00a0\u200b\ufeff\ufffd é ü ß ñ ŉ Ω λ Ж я א ש ع ف ह न ก ไ",
+    "日 本 ｶ 한 국 ﷺ ½ ™ 🥕 👩\u200d🔬 e\u0301 \U0001d49c",
+    " ".join(chr(code) * 40 for code in range(0x21, 0x7F)),
+)
+_MAX_GROWTH = 100  # a text's length after a normalizer, in lengths before it
+_MAX_EXPANSION = 1_000  # characters for one, in a compiled map of them
 
 
 class ModelTokenizer:
     """A model's tokenizer.json, without the truncation and padding that it may define.
 
-    With a `vocabulary`, the whole file is read only if there is much text.
+    With a `vocabulary`, the whole file is read only if there is much text. Raises `ModelError` for
+    a file, and for a text, with which the library fails.
     """
 
     def __init__(self, path: Path, vocabulary: Vocabulary | None = None) -> None:
-        self._path = path
+        self.path = path
         self._stamp = _stamp_of(path)
         self._vocabulary = vocabulary
         self._reading = threading.Lock()
@@ -40,12 +66,13 @@ class ModelTokenizer:
         text = encodable(text)
         vocabulary = self._vocabulary  # another thread may set it to None at any time
         if vocabulary is not None:
-            if vocabulary.lookups < MAX_PARTS:
-                return vocabulary.encode(text)
+            if vocabulary.lookups < MAX_PARTS and len(text) <= MAX_CHARACTERS:
+                with self._name_failures("fails on a text"):
+                    return vocabulary.encode(text)
             with self._reading:
                 _ = self._tokenizer
             self._vocabulary = None
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._encode(self._tokenizer, text)
         return Tokens(encoding.ids, encoding.offsets)
 
     def count(self, text: str) -> int:
@@ -64,47 +91,63 @@ class ModelTokenizer:
         with self._reading:
             tokenizer.encode_special_tokens = False
             try:
-                return tokenizer.encode(text, add_special_tokens=False).ids
+                return self._encode(tokenizer, text).ids
             finally:
                 tokenizer.encode_special_tokens = True
 
     @cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
-        """The whole tokenizer; raises `ModelError`."""
-        try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(self._path))
-        except Exception as error:  # the library has no exceptions of its own
-            raise ModelError(f"{self._path}: not a tokenizer: {error}") from error
-        if _stamp_of(self._path) != self._stamp:  # its tokens may be other ones than before
-            raise ModelError(
-                f"{self._path}: changed while it was in use", hint="run the same again"
-            )
+        """The whole tokenizer."""
+        with self._name_failures("not a tokenizer"):
+            tokenizer = tokenizers.Tokenizer.from_file(str(self.path))
+        if _stamp_of(self.path) != self._stamp:  # its tokens may be other ones than before
+            raise ModelError(f"{self.path}: changed while it was in use", hint="run the same again")
         tokenizer.no_truncation()
         tokenizer.no_padding()
         # The text "[SEP]" in a document is text, and not the special token.
         tokenizer.encode_special_tokens = True
         return tokenizer
 
+    def _encode(self, tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
+        # Unlike `encode`, this lets other threads run, such as the one that Ctrl-C needs.
+        with self._name_failures("fails on a text"):
+            return tokenizer.encode_batch([text], add_special_tokens=False)[0]
+
+    @contextmanager
+    def _name_failures(self, what: str) -> Iterator[None]:
+        """Turn the library's errors into a `ModelError` that names the file.
+
+        It has no exceptions of its own, and its panics are no `Exception`s.
+        """
+        try:
+            yield
+        except (RerankError, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ModelError(f"{self.path}: {what}: {reason}") from error
+
     def template(self) -> "PairTemplate":
         """Find out how a pair is joined, by joining one; raises `ModelError`."""
-        # The post-processor adds the special tokens, so that a part of the vocabulary is enough.
-        tokenizer = (
-            self._tokenizer
-            if self._vocabulary is None
-            else self._vocabulary.tokenizer_for("a b")[0]
-        )
-        joined = tokenizer.encode("a", "b")
+        with self._name_failures("cannot encode a pair of texts"):
+            # The post-processor adds the special tokens: a part of the vocabulary is enough.
+            tokenizer = (
+                self._tokenizer
+                if self._vocabulary is None
+                else self._vocabulary.tokenizer_for("a b")[0]
+            )
+            [joined] = tokenizer.encode_batch([("a", "b")])
         sequences = joined.sequence_ids
         if 0 not in sequences or 1 not in sequences:
-            raise ModelError("the tokenizer cannot encode a pair of texts")
+            raise ModelError(f"{self.path}: cannot encode a pair of texts")
         query = sequences.index(0)
         query_end = len(sequences) - sequences[::-1].index(0)
         passage = sequences.index(1)
         passage_end = len(sequences) - sequences[::-1].index(1)
         if not query < query_end < passage:
             raise ModelError(
-                "the tokenizer puts nothing between a query and a passage",
-                hint="its tokenizer.json needs a post_processor with a template for pairs",
+                f"{self.path}: puts nothing between a query and a passage",
+                hint="it needs a post_processor with a template for pairs",
             )
         ids, types = joined.ids, joined.type_ids
         return PairTemplate(
@@ -124,6 +167,73 @@ def _stamp_of(path: Path) -> list[int]:
         return file_stamp(path)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
+
+
+def open_tokenizer(
+    path: Path, store: PreparedCache | None, *, joins_pairs: bool = True, is_trusted: bool = False
+) -> ModelTokenizer:
+    """Open a tokenizer.json, with the index that `store` has or can make; raises `ModelError`.
+
+    It has a trial before. One that is of a causal model joins no pairs.
+    """
+    size = path.stat().st_size
+    if is_trusted and size < _MIN_INDEXED_BYTES:
+        return ModelTokenizer(path)
+    trial = Trial(path, lambda: size, _MEMORY_FACTOR, is_trusted=is_trusted)
+    try:
+        if store is None:
+            raise PreparationError("there is no store")
+        recipe = f"tokenizer {_FORMAT_VERSION}; tokenizers {tokenizers.__version__}"
+        folder = store.prepare(
+            path,
+            f"{recipe}; {'pairs' if joins_pairs else 'texts'}",
+            lambda target: trial.run(prepare_tokenizer, joins_pairs, target),
+        )
+    except PreparationError:
+        if not trial.is_over:
+            trial.run(prepare_tokenizer, joins_pairs, None)
+        return ModelTokenizer(path)
+    return ModelTokenizer(path, open_vocabulary(folder))
+
+
+def prepare_tokenizer(path: Path, joins_pairs: bool, folder: Path | None) -> None:
+    """Encode texts of all kinds, and write an index into a folder; raises `ModelError`."""
+    tokenizer = ModelTokenizer(path)
+    try:
+        content = parse_json_object(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a tokenizer: {error}") from error
+    if _growth(content.get("normalizer")) > _MAX_GROWTH:
+        raise ModelError(
+            f"{path}: its normalizer may make a text more than {_MAX_GROWTH} times as long",
+            hint="it is damaged, or not to be trusted: get it again from where it came from",
+        )
+    if joins_pairs:
+        tokenizer.template()
+    for text in _TRIAL_TEXTS:
+        tokenizer.encode(text)
+    if folder is not None:
+        make_index(content, folder)
+
+
+def _growth(normalizer: Any) -> float:
+    """How many times as long a text may become by a normalizer that the library has loaded.
+
+    The forms of Unicode count as 1: they make only few characters longer, and each once.
+    """
+    match normalizer:
+        case {"type": "Sequence", "normalizers": list(parts)}:
+            return math.prod(map(_growth, parts))
+        case {"type": "Replace", "pattern": {"String": str(pattern)}, "content": str(content)}:
+            return max(1.0, len(content) / max(1, len(pattern)))
+        case {"type": "Replace", "content": str(content)}:  # may match an empty text anywhere
+            return 1.0 + len(content)
+        case {"type": "Prepend", "prepend": str(content)}:
+            return 1.0 if len(content) <= _MAX_EXPANSION else math.inf
+        case {"type": "Precompiled", "precompiled_charsmap": str(encoded)}:
+            longest = max(map(len, base64.b64decode(encoded).split(b"\0")))
+            return 1.0 if longest <= _MAX_EXPANSION else math.inf
+    return 1.0
 
 
 class PromptTokenizer:
@@ -175,7 +285,7 @@ class PromptTokenizer:
         ids = self._tokenizer.encode(text).ids
         if len(ids) != 1:
             raise ModelError(
-                f"the tokenizer has no one token for {text!r}, which the model answers"
+                f"{self._tokenizer.path}: has no one token for {text!r}, which the model answers"
             )
         return ids[0]
 

@@ -19,14 +19,13 @@ from zlib import crc32
 import numpy as np
 import tokenizers
 
-from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.types import Tokens
 
 # Looking up more parts of texts would take longer than loading all pieces.
 MAX_PARTS = 200_000
-_RECIPE = f"vocabulary 2; tokenizers {tokenizers.__version__}"
-_MIN_FILE_BYTES = 4_000_000  # smaller files are loaded fast enough
+MAX_CHARACTERS = MAX_PARTS // 4  # of a text, whose parts are looked up at once
 _MIN_PIECES = 50_000  # fewer are loaded as fast as they are looked up
+_MAX_PIECE_CHARACTERS = 256  # a text has as many parts, for each of its characters
 _SKELETON_FILE = "skeleton.json"
 _UNKNOWN_PIECE = "<unk>"
 
@@ -60,7 +59,8 @@ class Vocabulary:
     def encode(self, text: str) -> Tokens:
         """Split a text into tokens; their ids are those of the whole vocabulary."""
         tokenizer, ids = self.tokenizer_for(text)
-        encoding = tokenizer.encode(text, add_special_tokens=False)
+        # Unlike `encode`, this lets other threads run, such as the one that Ctrl-C needs.
+        [encoding] = tokenizer.encode_batch([text], add_special_tokens=False)
         return Tokens([ids[token] for token in encoding.ids], encoding.offsets)
 
     def tokenizer_for(self, text: str) -> tuple[tokenizers.Tokenizer, Sequence[int]]:
@@ -135,30 +135,34 @@ class Vocabulary:
         return self._pieces[start : self._ends[piece_id]]
 
 
-def open_vocabulary(path: Path, store: PreparedCache | None) -> Vocabulary | None:
-    """Open the index of a tokenizer.json, or make it; None if there is no gain or no index."""
+def open_vocabulary(folder: Path) -> Vocabulary | None:
+    """Open the index that `make_index` wrote; None if it is of no use."""
     try:
-        if store is None or path.stat().st_size < _MIN_FILE_BYTES:
-            return None
-        folder = store.prepare(path, _RECIPE, lambda folder: make_index(path, folder))
         vocabulary = Vocabulary(folder)
     except (KeyboardInterrupt, SystemExit):
         raise
-    # If the file is wrong, loading all of it will raise the error.
+    # Loading all of the file will do.
     except BaseException:  # noqa: BLE001 - the library raises anything, and panics
         return None
     return vocabulary if vocabulary.is_usable else None
 
 
-def make_index(source: Path, folder: Path) -> None:
-    """Write the index of a tokenizer.json into a folder; an empty one if it cannot be indexed.
+def make_index(content: dict[str, Any], folder: Path) -> None:
+    """Write the index of a tokenizer.json's content into a folder.
 
-    Raises any exception if it is no tokenizer.
+    It is empty if it cannot be made, or if loading the whole vocabulary is fast enough.
     """
-    tokenizers.Tokenizer.from_file(str(source))  # raises what is wrong with the parts left out
-    content = json.loads(source.read_bytes())
-    is_usable = _can_be_indexed(content)
-    model = content["model"] if is_usable else {"vocab": []}
+    try:
+        if _can_be_indexed(content):
+            _write_index(content, folder)
+            return
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        pass  # the library has read the file, so all of it may be of use
+    _write_skeleton(folder, {"worth": False}, None)
+
+
+def _write_index(content: dict[str, Any], folder: Path) -> None:
+    model = content["model"]
     vocabulary = model["vocab"]
     # The arrays are in the order of ids, but hashes and places (ids) in the order of hashes.
     pieces = [piece.encode("utf-8", "surrogatepass") for piece, _ in vocabulary]
@@ -171,36 +175,44 @@ def make_index(source: Path, folder: Path) -> None:
     np.save(folder / "ends.npy", ends)
     np.save(folder / "scores.npy", scores)
     (folder / "pieces.bin").write_bytes(b"".join(pieces))
-    about: dict[str, Any] = {"worth": is_usable}
-    if is_usable:
-        unknown = int(model["unk_id"])
-        # The tokenizer derives the score of unknown text from the lowest score of all pieces.
-        always = {unknown, int(scores.argmin())}
-        if model.get("byte_fallback"):
-            always |= {number for number, piece in enumerate(pieces) if _is_byte(piece)}
-        about |= {
-            "unknown": unknown,
-            "always": sorted(always),
-            "longest": max(len(piece) for piece, _ in vocabulary),
-            "byte_fallback": bool(model.get("byte_fallback")),
-        }
-        content |= {"added_tokens": [], "truncation": None, "padding": None}
-        content["model"] = {**model, "vocab": [[_UNKNOWN_PIECE, 0.0]], "unk_id": 0}
-    (folder / _SKELETON_FILE).write_text(
-        json.dumps({"about": about, "tokenizer": content if is_usable else None}), encoding="utf-8"
-    )
+    unknown, byte_fallback = int(model["unk_id"]), bool(model.get("byte_fallback"))
+    # The tokenizer derives the score of unknown text from the lowest score of all pieces.
+    always = {unknown, int(scores.argmin())}
+    if byte_fallback:
+        always |= {number for number, piece in enumerate(pieces) if _is_byte(piece)}
+    about = {
+        "worth": True,
+        "unknown": unknown,
+        "always": sorted(always),
+        "longest": max(len(piece) for piece, _ in vocabulary),
+        "byte_fallback": byte_fallback,
+    }
+    model = {**model, "vocab": [[_UNKNOWN_PIECE, 0.0]], "unk_id": 0}
+    changed: dict[str, Any] = {
+        "added_tokens": [],
+        "truncation": None,
+        "padding": None,
+        "model": model,
+    }
+    _write_skeleton(folder, about, content | changed)
 
 
-def _can_be_indexed(content: Any) -> bool:
+def _write_skeleton(folder: Path, about: dict[str, Any], tokenizer: dict[str, Any] | None) -> None:
+    content = {"about": about, "tokenizer": tokenizer}
+    (folder / _SKELETON_FILE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _can_be_indexed(content: dict[str, Any]) -> bool:
     """Whether a tokenizer.json has a large Unigram vocabulary, and nothing else that splits texts.
 
     Its added tokens must all be special ones: in a text, these are ordinary text.
     """
-    model = content.get("model") if isinstance(content, dict) else None
+    model = content.get("model")
     return (
         isinstance(model, dict)
         and model.get("type") == "Unigram"
         and len(vocabulary := model.get("vocab") or ()) >= _MIN_PIECES
+        and max(len(piece) for piece, _ in vocabulary) <= _MAX_PIECE_CHARACTERS
         and isinstance(unknown := model.get("unk_id"), int)
         and 0 <= unknown < len(vocabulary)
         and all(added.get("special") for added in content.get("added_tokens") or ())

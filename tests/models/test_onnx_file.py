@@ -11,51 +11,18 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError
 from rerank_cli.models.onnx_file import (
-    Operator,
     is_dynamic,
     lengths_beside,
     needs,
     packed_beside,
-    scale_made_by,
-    scale_of,
     unmask,
 )
+from rerank_cli.runtimes.tensors import scale_of
 from tests.conftest import MODELS, ROOT
 from tests.support.folders import copy_model, with_external_data, with_last_operators
 
 SMALL = sorted((ROOT / "tests" / "support").glob("*/*/model.onnx"))
 MINI = ROOT / "models" / "mini" / "model.onnx"
-
-
-@pytest.mark.parametrize(
-    ("operators", "scale"),
-    [
-        ([], "logit"),
-        (["Gemm", "Sigmoid"], "logit"),
-        (["Sigmoid"], "probability"),
-        (["HardSigmoid"], "probability"),
-        (["Softmax"], "probability"),
-        (["SoftMax"], "probability"),
-        (["Cast", "Squeeze", "Identity", "Sigmoid"], "probability"),
-        (["DequantizeLinear", "QuantizeLinear", "Sigmoid"], "probability"),
-        (["Gather", "Softmax"], "probability"),
-        (["Clip", "Add"], "logit"),
-        (["LogSoftmax"], "logit"),
-        (["Identity", "LogSoftmax"], "logit"),
-        (["Slice", "LogSoftmax"], "unknown"),
-        (["MatMul", "Softmax"], "logit"),
-    ],
-)
-def test_the_last_operator_that_changes_values_tells_the_scale(
-    operators: list[str], scale: str
-) -> None:
-    assert scale_made_by(map(Operator, operators)) == scale
-
-
-@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax"])
-def test_a_softmax_over_pairs_is_on_no_known_scale(name: str) -> None:
-    assert scale_made_by([Operator(name, 0)]) == "unknown"
-    assert scale_made_by([Operator(name, -1)]) == scale_made_by([Operator(name, 1)]) != "unknown"
 
 
 @pytest.mark.parametrize(
@@ -186,4 +153,4 @@ def test_any_bytes_are_read_to_their_end(place: Path, content: bytes) -> None:
 
 def test_a_number_without_an_end_is_no_field(place: Path) -> None:
     place.write_bytes(b"\xff" * 1_000_000)
-    assert scale_of(place) == "logit"
+    assert scale_of(place) == "unknown"

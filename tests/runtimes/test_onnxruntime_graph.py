@@ -138,7 +138,7 @@ def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path, rerank: Ru
     store = PreparedCache(root)
     graph = MODELS / "xlmr" / "model.onnx"
     model = describe(graph, "xlmr")
-    recipe = onnxruntime_graph.recipe(model.length, None)
+    recipe = onnxruntime_graph.recipe(model)
     store.prepare(graph, recipe, lambda making: (making / "model.onnx").touch())
     open_graph(model, store, 1)
     (note,) = store.notes

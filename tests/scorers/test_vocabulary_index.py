@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError
-from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.scorers import vocabulary_index
-from rerank_cli.scorers.tokenization import ModelTokenizer
+from rerank_cli.scorers.tokenization import ModelTokenizer, prepare_tokenizer
 from rerank_cli.scorers.vocabulary_index import Vocabulary, make_index, open_vocabulary
 from tests.conftest import MODELS, ROOT
 
@@ -30,7 +29,6 @@ def small() -> Any:
     """Have a small vocabulary taken for a large one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vocabulary_index, "_MIN_PIECES", 1)
-        patch.setattr(vocabulary_index, "_MIN_FILE_BYTES", 1)
         yield
 
 
@@ -47,8 +45,16 @@ def variant(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def indexed(path: Path, folder: Path) -> Vocabulary | None:
+    """The index of a tokenizer, made as for its first use."""
+    folder = folder / "index"
+    folder.mkdir(exist_ok=True)
+    prepare_tokenizer(path, True, folder)
+    return open_vocabulary(folder)
+
+
 def opened(path: Path, folder: Path) -> ModelTokenizer:
-    own = open_vocabulary(path, PreparedCache(folder / "prepared"))
+    own = indexed(path, folder)
     assert own is not None
     return ModelTokenizer(path, own)
 
@@ -82,7 +88,7 @@ def test_tokens_and_spans_are_those_of_the_whole(changes: dict[str, Any], tmp_pa
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vocabulary, ModelTokenizer]:
     folder = tmp_path_factory.mktemp("index")
-    make_index(SOURCE, folder)
+    make_index(CONTENT, folder)
     return Vocabulary(folder), ModelTokenizer(SOURCE)
 
 
@@ -107,24 +113,19 @@ def test_much_text_is_given_to_the_whole(tmp_path: Path, monkeypatch: pytest.Mon
     "changes",
     [
         {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}},
-        {"model_unk_id": None},
+        {"model_vocab": [*CONTENT["model"]["vocab"], ["x" * 300, -9.0]]},
         {"added_tokens": [{**CONTENT["added_tokens"][0], "id": 0, "special": False}]},
-        {"model": None},
-        {"model_vocab": "none"},
-        {"model_vocab": [["a"]]},
     ],
-    ids=str,
+    ids=["of words", "a long piece", "a token that is not special"],
 )
 def test_others_are_read_whole(changes: dict[str, Any], tmp_path: Path) -> None:
     path = variant(tmp_path, **changes)
-    for _ in range(2):
-        assert open_vocabulary(path, PreparedCache(tmp_path / "prepared")) is None
+    assert indexed(path, tmp_path) is None
 
 
 def test_what_is_no_tokenizer_is_told_by_its_reader(tmp_path: Path) -> None:
     for content in (b"", b"{", b"[]", b"\xff"):
         path = tmp_path / "tokenizer.json"
         path.write_bytes(content)
-        assert open_vocabulary(path, PreparedCache(tmp_path / "prepared")) is None
         with pytest.raises(ModelError, match="not a tokenizer"):
-            ModelTokenizer(path)
+            indexed(path, tmp_path)

@@ -284,6 +284,7 @@ def _deep_error() -> ValueError:
 
 def _json_error(where: str, error: ValueError) -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    reason = reason.partition(";")[0]  # what follows is for programmers
     hint = "--unit line ranks plain lines; --input-format says what it holds"
     return InputError(f"{where}: not a JSON record: {reason}", hint=hint)
 

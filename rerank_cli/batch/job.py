@@ -252,7 +252,9 @@ class BatchJournal:
             # The last line may be incomplete.
             lines = read_regular_file(path).split(b"\n")[:-1]
             old_identity = _read_identity(lines[0])
-            inodes = [int(inode) for inode in old_identity.get("inodes", ())]
+            inodes = old_identity.get("inodes", [])
+            if not isinstance(inodes, list) or not all(type(inode) is int for inode in inodes):
+                raise ValueError("inodes are whole numbers")
             marks = [_read_mark(line) for line in lines[1:]]
             if not marks:
                 raise ValueError("it ends before the first mark")
@@ -432,7 +434,7 @@ def _read_mark(line: bytes) -> Mark:
     counts = (mark.items, mark.position, mark.errors)
     if not all(type(count) is int and 0 <= count <= _MAX_COUNT for count in counts):
         raise ValueError("a count is no whole number")
-    if not all(isinstance(tail, str) for tail in mark.tails) or len(mark.tails) != 2:
+    if not isinstance(mark.tails, list | tuple) or [*map(type, mark.tails)] != [str, str]:
         raise ValueError("a mark has two tails")
     if type(mark.done) is not bool or type(mark.synced) is not bool:
         raise ValueError("done and synced are true or false")

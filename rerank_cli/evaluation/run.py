@@ -6,7 +6,6 @@ was scored is kept in a journal, so that an evaluation that was cut off goes on 
 
 import argparse
 import json
-import math
 import os
 import random
 import shlex
@@ -42,6 +41,7 @@ from rerank_cli.types import Document
 from rerank_cli.user_files import cache_directory, parse_json_object, read_regular_file
 
 _MAX_JOURNAL_BYTES = 1 << 30
+_MAX_NUMBER = 1e300  # of scores and counts; NaN is not less
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _read_scores(line: bytes) -> tuple[str, QueryScores]:
     if not isinstance(query, str) or not all(isinstance(values, dict) for values in by_id):
         raise ValueError("not a query and its scores")
     numbers = [own.seconds, *counts, *chain.from_iterable(values.values() for values in by_id)]
-    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+    if not all(type(number) in (int, float) and abs(number) <= _MAX_NUMBER for number in numbers):
         raise ValueError("not numbers")
     if not isinstance(own.notes, list) or not all(isinstance(note, str) for note in own.notes):
         raise ValueError("not notes")

@@ -16,6 +16,7 @@ they name.
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -25,6 +26,7 @@ from rerank_cli.errors import ConfigError, NoHome
 
 HOME_VARIABLE = "RERANK_HOME"
 _APP_NAME = "rerank"
+_CHECKSUM = "crc32"
 _MAX_FILE_BYTES = 64 << 20
 
 
@@ -165,6 +167,34 @@ def parse_json_object(content: bytes) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    return value
+
+
+def seal_json(value: Mapping[str, Any]) -> bytes:
+    """A line of JSON, with a checksum of it as its last field."""
+    import json
+    from zlib import crc32
+
+    text = json.dumps(value)
+    return f'{text[:-1]}, "{_CHECKSUM}": {crc32(text.encode())}}}\n'.encode()
+
+
+def parse_sealed_json(line: bytes) -> dict[str, Any]:
+    """Parse such a line, or one without a checksum, as older versions wrote them.
+
+    Raises `ValueError` for whatever is not one, and for one that is not what was written.
+    """
+    import json
+    from zlib import crc32
+
+    value = parse_json_object(line)
+    checksum = value.pop(_CHECKSUM, None)
+    try:
+        is_whole = checksum is None or checksum == crc32(json.dumps(value).encode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not is_whole:
+        raise ValueError("its checksum is another")
     return value
 
 

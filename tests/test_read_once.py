@@ -42,7 +42,7 @@ READS: dict[tuple[str, str], Sequence[Sequence[str]]] = {
         ("-q", "late", "lines.txt", "-m", "bm25", "-f", "json", "--on-error", "keep"),
     ],
     ("rank", "query_file"): [("--query-file", "query", "examples/faq.txt", "-m", "bm25")],
-    ("rank", "files_from"): [("-q", "refund", "--files-from", "list", "-m", "bm25", "--json")],
+    ("rank", "files_from"): [("-q", "return", "--files-from", "list", "-m", "bm25", "--json")],
     ("batch", "input_"): [
         ("batch", "records.jsonl", "-m", "bm25"),
         ("batch", "records.jsonl", "-m", "bm25", "--plan"),

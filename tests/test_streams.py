@@ -68,12 +68,41 @@ def test_closed_streams() -> None:
     assert shell("2>&-") == (2, "", "")
     assert shell("word -d word -m bm25 >&-") == (0, "", "")
     assert shell("word - -m bm25 <&-") == (2, "", "rerank: standard input is closed\n")
-    code, out, err = shell("batch -m bm25 <&-")
-    assert (code, out, "there is nothing to read" in err) == (2, "", True)
     code, out, err = shell("word -d word -m bge-reranker-large <&-")
     assert (code, out, "is not installed" in err) == (3, "", True)
     assert shell("word -d word -m bge-reranker-large 2>&-") == (3, "", "")
     assert shell("--help | true; exit ${PIPESTATUS[0]}") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "batch -m bm25", "batch - -m bm25 --plan", "batch /dev/stdin -m bm25",
+        "batch --run - --queries x --corpus x", "word /dev/stdin -m bm25",
+        "word --files-from - -m bm25", "--query-file - examples/faq.txt", "eval - -m bm25",
+        "eval /dev/fd/0 -m bm25",
+    ],
+)  # fmt: skip
+def test_standard_input_that_is_closed_is_one_line(command: str) -> None:
+    assert shell(f"{command} <&-") == (2, "", "rerank: standard input is closed\n")
+
+
+COMMANDS = [
+    "batch - -m bm25", "batch examples/tickets.jsonl -m bm25 --no-fail-fast", "word -m bm25",
+    "word examples/faq.txt -m bm25", "eval examples/tickets.jsonl", "models", "models path mini",
+    "providers", "providers show cohere", "config", "config get model", "config set-key cohere",
+    "doctor -m bm25", "--help", "--version", "", "models pull x", "models rm x", "models use x",
+    "models verify", "models show mini", "models export x y", "--show-completion bash",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_minds_what_is_closed(command: str, closing: str) -> None:
+    code, _, err = shell(f"{command} {closing}")
+    assert code in (0, 1, 2, 3)
+    assert "Traceback" not in err
 
 
 def test_warnings_survive_a_closed_pipe(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from rerank_cli.output_files import side_path
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import remote_fingerprint
 from rerank_cli.terminal import PipeClosed
-from rerank_cli.user_files import parse_json_object, read_regular_file
+from rerank_cli.user_files import parse_sealed_json, read_regular_file, seal_json
 
 # A mark at most this often; on the disk at most that often, as a sync takes long.
 _MARK_SECONDS = 0.1
@@ -308,7 +308,7 @@ class BatchJournal:
                 self._stream = open_own_file(self.path)
                 self._stream.seek(0, os.SEEK_END)
             self.marks = [mark] if mark.synced else [self.last_synced(), mark]
-            self._stream.write(_encode(asdict(mark)))
+            self._stream.write(seal_json(asdict(mark)))
             self._stream.flush()
             if mark.synced:
                 sync_stream(self._stream)
@@ -323,8 +323,8 @@ class BatchJournal:
             self._stream.close()
 
     def _write_anew(self) -> None:
-        identity = _encode({**self._identity, "inodes": self.inodes})
-        lines = [identity, *(_encode(asdict(mark)) for mark in self.marks)]
+        identity = seal_json({**self._identity, "inodes": self.inodes})
+        lines = [identity, *(seal_json(asdict(mark)) for mark in self.marks)]
         replace_file(self.path, b"".join(lines))
         sync(self.path.parent)
 
@@ -412,13 +412,9 @@ def _holds(path: Path, position: int, tail: str) -> bool:
         return not tail or tail_digest(stream, position) == tail
 
 
-def _encode(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"
-
-
 def _read_identity(line: bytes) -> Mapping[str, Any]:
     """Read the first line of a journal; raises `ValueError`, and `RecursionError`."""
-    identity = parse_json_object(line)
+    identity = parse_sealed_json(line)
     for name in ("input", "model", "options"):
         if not isinstance(identity.get(name), dict):
             raise ValueError(f"{name} is missing")
@@ -430,7 +426,7 @@ def _read_identity(line: bytes) -> Mapping[str, Any]:
 
 def _read_mark(line: bytes) -> Mark:
     """Read a later line of a journal; raises `ValueError`, and `TypeError` for other names."""
-    mark = Mark(**parse_json_object(line))
+    mark = Mark(**parse_sealed_json(line))
     counts = (mark.items, mark.position, mark.errors)
     if not all(type(count) is int and 0 <= count <= _MAX_COUNT for count in counts):
         raise ValueError("a count is no whole number")

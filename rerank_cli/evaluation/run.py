@@ -38,7 +38,7 @@ from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Document
-from rerank_cli.user_files import cache_directory, parse_json_object, read_regular_file
+from rerank_cli.user_files import cache_directory, parse_sealed_json, read_regular_file, seal_json
 
 _MAX_JOURNAL_BYTES = 1 << 30
 _MAX_NUMBER = 1e300  # of scores and counts; NaN is not less
@@ -76,10 +76,10 @@ class ScoreJournal:
         self.scores[query] = scores
         if self._path is None:
             return
-        line = json.dumps({"query": query, **asdict(scores)}) + "\n"
+        line = seal_json({"query": query, **asdict(scores)})
         with suppress(OSError):  # without it the evaluation is what it is, and begins anew if cut
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as stream:
+            with self._path.open("ab") as stream:
                 stream.write(line)
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class ScoreJournal:
 
 def _read_scores(line: bytes) -> tuple[str, QueryScores]:
     """Read a line of a journal; raises `LookupError`, `TypeError` or `ValueError` for others."""
-    record = parse_json_object(line)
+    record = parse_sealed_json(line)
     query = record.pop("query")
     own = QueryScores(**record)
     by_id = (own.scores, own.tokens, own.chunks)

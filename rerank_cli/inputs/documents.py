@@ -22,6 +22,7 @@ from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
+from rerank_cli.inputs.streams import check_open
 from rerank_cli.inputs.text import DocumentTooLarge, Fault
 from rerank_cli.media import HEAD_BYTES, is_image
 from rerank_cli.terminal import encodable
@@ -300,13 +301,12 @@ class ReplayableStream:
 
 @contextmanager
 def _open_once(path: str) -> Iterator[BinaryIO]:
-    if path != STDIN:
-        with open(path, "rb") as stream:
-            yield stream
-    elif sys.stdin is None:
-        raise InputError("standard input is closed")
-    else:
+    check_open(path)
+    if path == STDIN:
         yield sys.stdin.buffer
+        return
+    with open(path, "rb") as stream:
+        yield stream
 
 
 def _image_document(path: str) -> Document:

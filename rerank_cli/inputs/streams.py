@@ -1,6 +1,7 @@
 """Sources that can be read only once: standard input, pipes, sockets and devices.
 
     is_stream          tells one by its path
+    check_open         refuses standard input that is closed
     stream_key         tells one from another
     check_read_once    refuses to read one twice
     OnePass            a source that is read from its start to its end
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
+_STDIN_NAMES = (STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _COPY_BYTES = 1 << 20
 _CHANGED_HINT = "begin anew, with another -o, when nothing writes to it"
 
@@ -70,11 +72,16 @@ def check_read_once(sources: Iterable[tuple[str, str | None]]) -> None:
         first_options[key] = option
 
 
+def check_open(path: str) -> None:
+    """Raise `InputError` for standard input, by whatever name, if the caller has closed it."""
+    if sys.stdin is None and path in _STDIN_NAMES:
+        raise InputError("standard input is closed")
+
+
 def open_source(path: str) -> BinaryIO:
     """Open a source. Standard input is not to be closed. Raises `InputError`."""
+    check_open(path)
     if path == STDIN:
-        if sys.stdin is None:
-            raise InputError("standard input is closed")
         return sys.stdin.buffer
     try:
         return open(path, "rb")

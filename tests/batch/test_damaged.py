@@ -102,8 +102,7 @@ def test_a_damaged_journal_is_refused_or_comes_to_the_same(
             assert len(ran.err) < 3000
             assert "\nhint: " in ran.err
         else:
-            assert out.read_bytes() == whole, (other, ran.err)
-            assert ran.code in (0, 3)  # by the counts of errors, which are journaled too
+            assert (ran.code, out.read_bytes()) == (3, whole), (other, ran.err)
     assert refused > 50
 
 
@@ -210,10 +209,7 @@ def test_a_damaged_journal_of_an_evaluation_is_scored_again(is_slow: bool, tmp_p
     assert whole.keys() == {"q1", "q2"}
     for other in some(damaged(content), 500, is_slow=is_slow):
         path.write_bytes(other)
-        for scores in ScoreJournal(tmp_path, "identity").scores.values():
-            numbers = [*scores.scores.values(), *scores.tokens.values(), *scores.chunks.values()]
-            assert sum(numbers) + scores.seconds + scores.spent < 10**400
-            assert "".join(scores.notes) is not None
+        assert ScoreJournal(tmp_path, "identity").scores.items() <= whole.items()
     path.unlink()
     os.mkfifo(path)
     journal = ScoreJournal(tmp_path, "identity")

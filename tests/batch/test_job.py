@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.batch.outputs import tail_digest
+from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, start_batch, write
 
@@ -109,7 +110,7 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path, rerank: Run) -> None
     assert (rerank(*arguments, "--resume").code, out.read_bytes()) == (0, whole)
     journal = tmp_path / "out.jsonl.journal"
     identity, *_, mark = journal.read_bytes().splitlines()
-    half = {**json.loads(mark), "done": False, "items": 7, "tails": ["", ""]}
+    half = {**parse_sealed_json(mark), "done": False, "items": 7, "tails": ["", ""]}
     half["position"] = len(b"".join(whole.splitlines(keepends=True)[:7]))
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n" + mark[:30])
     out.write_bytes(whole[: half["position"] + 50])
@@ -124,7 +125,9 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
     rerank(*arguments)
     whole = out.read_bytes()
     identity, *_, mark = journal.read_bytes().splitlines()
-    marks = [{**json.loads(mark), "done": False, "synced": synced} for synced in (True, False)]
+    marks = [
+        {**parse_sealed_json(mark), "done": False, "synced": synced} for synced in (True, False)
+    ]
     for old_mark, items in zip(marks, (3, 7), strict=True):
         old_mark["items"] = items
         old_mark["position"] = len(b"".join(whole.splitlines(keepends=True)[:items]))
@@ -164,7 +167,8 @@ def test_a_journal_from_before_an_option_was_renamed_goes_on(tmp_path: Path, rer
     journal = tmp_path / "out.jsonl.journal"
     first, *marks = journal.read_bytes().splitlines(keepends=True)
     assert b'"results": "full"' in first
-    journal.write_bytes(b"".join([first.replace(b'"results"', b'"output"'), *marks]))
+    older = json.dumps(parse_sealed_json(first)).replace('"results"', '"output"').encode()
+    journal.write_bytes(b"".join([older, b"\n", *marks]))
     out.write_bytes(b"")
     assert rerank(*arguments, "--resume").code == 0
     assert out.read_bytes() == whole
@@ -189,7 +193,7 @@ def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
     whole = out.read_bytes(), errors.read_bytes()
     identity, *_, mark = journal.read_bytes().splitlines()
     lines = [content.splitlines(keepends=True) for content in whole]
-    half = {**json.loads(mark), "done": False, "items": 15, "tails": ["", ""]}
+    half = {**parse_sealed_json(mark), "done": False, "items": 15, "tails": ["", ""]}
     half["position"], half["errors"] = len(b"".join(lines[0][:10])), len(b"".join(lines[1][:5]))
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
     assert rerank(*arguments, "--resume").code == 3

@@ -12,6 +12,7 @@ import pytest
 
 from rerank_cli.batch.sources import JsonLinesSource, LineReader
 from rerank_cli.errors import InputError
+from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import ROOT, Outcome, Run, process
 from tests.support.batches import read, record, write
 from tests.support.reading import fed
@@ -81,7 +82,7 @@ def test_a_stream_goes_on_in_the_middle(
 ) -> None:
     out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal"
     go_on(b"".join(lines.splitlines(keepends=True)[:11]))
-    mark = json.loads(journal.read_bytes().splitlines()[-1])
+    mark = parse_sealed_json(journal.read_bytes().splitlines()[-1])
     identity = journal.read_bytes().splitlines()[0]
     go_on_from = json.dumps({**mark, "done": False}).encode()
     journal.write_bytes(identity + b"\n" + go_on_from + b"\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import ROOT, Run
 from tests.support.batches import read, record, write
 
@@ -180,7 +181,7 @@ def test_errors_that_go_to_a_stream_from_now_on(source: Path, rerank: Run, tmp_p
     journal = tmp_path / "out.jsonl.journal"
     identity, *_, mark = journal.read_bytes().splitlines()
     rows, lines = whole.splitlines(keepends=True), errors.read_bytes().splitlines(keepends=True)
-    half = {**json.loads(mark), "done": False, "items": 10, "tails": ["", ""]}
+    half = {**parse_sealed_json(mark), "done": False, "items": 10, "tails": ["", ""]}
     half["position"], half["errors"] = len(b"".join(rows[:8])), len(b"".join(lines[:2]))
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
     content = fifo_of(tmp_path / "fifo")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from rerank_cli.batch.outputs import ResultsShape
+from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run
 from tests.support.batches import SMALL, record, write
 
@@ -69,7 +70,7 @@ def test_parquet_resumes_by_part(
     (out / "part-000003.parquet").unlink()
     journal = tmp_path / "out.parquet.journal"
     identity, *_, mark = journal.read_bytes().splitlines()
-    half = {**json.loads(mark), "done": False, "items": 20, "position": 2}
+    half = {**parse_sealed_json(mark), "done": False, "items": 20, "position": 2}
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
     assert rerank(*arguments, "--resume").code == 0
     assert rows_in(out) == whole

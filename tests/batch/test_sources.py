@@ -8,6 +8,7 @@ import pytest
 
 from rerank_cli.batch.sources import TextLookup
 from rerank_cli.errors import InputError
+from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run
 from tests.support.batches import write
 
@@ -77,7 +78,13 @@ def test_a_run_resumes(rerank: Run, tmp_path: Path) -> None:
     journal = tmp_path / "o.trec.journal"
     identity, *_, mark = journal.read_bytes().splitlines()
     position = len(b"".join(whole.splitlines(keepends=True)[:2]))
-    half = {**json.loads(mark), "done": False, "items": 1, "position": position, "tails": ["", ""]}
+    half = {
+        **parse_sealed_json(mark),
+        "done": False,
+        "items": 1,
+        "position": position,
+        "tails": ["", ""],
+    }
     journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
     assert rerank(*options, "--resume").code == 3
     assert (tmp_path / "o.trec").read_bytes() == whole

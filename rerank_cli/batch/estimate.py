@@ -2,13 +2,14 @@
 
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
-from typing import NamedTuple
 
 from rerank_cli import machine
+from rerank_cli.batch.flow import problem_of
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.records import Item, Record
+from rerank_cli.batch.records import BadRecord, BlankLine, Item
 from rerank_cli.batch.sources import open_source
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.ranking.reranker import Reranker
@@ -21,20 +22,55 @@ _CLUSTER_CORES = (16, 64, 256)
 _DIGITS = 3  # of an estimate
 
 
-class _Sample(NamedTuple):
-    """What was found in a sample: pairs to score, documents, tokens, and items without results."""
+class _Sample:
+    """What was found in a sample.
 
-    pairs: list[Pair]
-    documents: int
-    tokens: int
-    refused: int
+    pairs               those to score
+    records, documents  their numbers; blank lines are no records
+    tokens              of all documents
+    cut                 documents and queries of which a part would not be scored
+    errors              records that would fail, by their code
+    notes               what would be said, with the number of records
+    """
+
+    def __init__(self) -> None:
+        self.pairs: list[Pair] = []
+        self.records = self.documents = self.tokens = self.cut = 0
+        self.errors: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+
+    def see(self, item: Item, reranker: Reranker) -> None:
+        if isinstance(item, BlankLine):
+            return
+        self.records += 1
+        if isinstance(item, BadRecord):
+            self.errors[item.problem.code] += 1
+            return
+        try:
+            plan = reranker.plan(item.query)
+        except UsageError as error:
+            self.errors[problem_of(error).code] += 1
+            return
+        self.notes.update(plan.notes)
+        self.cut += plan.query != item.query
+        for document in item.documents:
+            split = plan.split(document)
+            self.documents += 1
+            self.tokens += split.tokens
+            self.cut += split.dropped > 0
+            self.pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
 
 
 def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Sample the input, measure the model, and write what the whole job would take."""
+    """Sample the input, measure the model, and write what the whole job would take.
+
+    Says and returns what the job would, by what is in the sample.
+    """
     with options.open_reranker() as reranker, closing(open_source(options)) as source:
         count, items = source.sample(reranker.info)
-        sample = _examine(items, reranker)
+        sample = _Sample()
+        for item in items:
+            sample.see(item, reranker)
         rate = None if reranker.info.remote else _measure_rate(reranker.scorer, sample.pairs)
     scorer = reranker.scorer
     factor = count / len(items) if items else 0.0
@@ -45,14 +81,16 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
             return f"{value:,}"
         return f"about {float(f'{value * factor:.{_DIGITS}g}'):,.0f}"
 
+    records = f"{count:,}" if sample.records == len(items) else estimate(sample.records)
     lines = [
-        f"records   {count:,}",
+        f"records   {records}",
         f"documents {estimate(sample.documents)}",
         f"pairs     {estimate(len(sample.pairs))}",
         f"tokens    {estimate(sample.tokens)}, the queries not counted",
     ]
-    if sample.refused:
-        lines.append(f"errors    {estimate(sample.refused)} records are none")
+    failures = sample.errors.total()
+    if failures:
+        lines.append(f"errors    {estimate(failures)} records are none")
     pairs = len(sample.pairs) * factor
     if scorer.info.remote:
         lines += _describe_requests(options, scorer, count, sample.tokens * factor)
@@ -69,27 +107,15 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
         ]
         lines.append(f"ray       {', '.join(clusters)} like these")
     terminal.write(f"{line}\n".encode() for line in lines)
-    return ExitCode.OK
-
-
-def _examine(items: Iterable[Item], reranker: Reranker) -> _Sample:
-    pairs: list[Pair] = []
-    documents = tokens = refused = 0
-    for item in items:
-        if not isinstance(item, Record):
-            refused += 1
-            continue
-        try:
-            plan = reranker.plan(item.query)
-        except UsageError:
-            refused += 1
-            continue
-        for document in item.documents:
-            split = plan.split(document)
-            documents += 1
-            tokens += split.tokens
-            pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
-    return _Sample(pairs, documents, tokens, refused)
+    for note, number in sample.notes.items():
+        terminal.warn(note if number == 1 else f"{note} (of {estimate(number)} records)")
+    if sample.cut:
+        terminal.warn(f"{estimate(sample.cut)} documents or queries would not be scored whole")
+    if failures:
+        codes = ", ".join(f"{code}: {estimate(number)}" for code, number in sample.errors.items())
+        terminal.warn(f"{estimate(failures)} of {records} records would fail ({codes})")
+        return ExitCode.SCORER
+    return ExitCode.TRUNCATED if options.strict and sample.cut else ExitCode.OK
 
 
 def _measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:

@@ -167,10 +167,7 @@ class Flow:
         """The outcome of a record that could not be scored; raises an error that all would meet."""
         if isinstance(error, ModelError) or getattr(error, "permanent", False):
             raise error
-        code = next(code for kind, code in _PROBLEM_CODES.items() if isinstance(error, kind))
-        if getattr(error, "transient", False):
-            code = _UNAVAILABLE
-        return Outcome(item, problem=Problem(code, str(error)), seconds=time.monotonic() - began)
+        return Outcome(item, problem=problem_of(error), seconds=time.monotonic() - began)
 
     def _selection_of(self, record: Record) -> Selection:
         """The selection of the command line, with what the record says instead."""
@@ -180,6 +177,14 @@ class Flow:
         if record.min_score is not None:
             selection = replace(selection, min_score=record.min_score)
         return selection
+
+
+def problem_of(error: Exception) -> Problem:
+    """Why a record has no results, by the error that it met."""
+    code = next(code for kind, code in _PROBLEM_CODES.items() if isinstance(error, kind))
+    if getattr(error, "transient", False):
+        code = _UNAVAILABLE
+    return Problem(code, str(error))
 
 
 def stop_if_all_fail(outcomes: Iterable[Outcome], max_bytes: int) -> Iterator[Outcome]:

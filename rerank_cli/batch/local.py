@@ -51,14 +51,20 @@ from rerank_cli.types import Scorer
 _LOCK_END = ".lock"
 
 
-def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
-    """Run a batch; raises the errors of reading, scoring and writing."""
+def check_job(options: BatchOptions) -> None:
+    """Refuse what can be known to be wrong before anything is read, and writes nothing."""
     output = options.output
     if output.is_stream and options.resume:
         which = "" if output.is_stdout else f", and {output.path} is a stream"
         raise UsageError(f"--resume goes on in a file{which}", hint="-o FILE names it")
     _check_options(options)
     settle_outputs(_planned_outputs(options), _input_paths(options))
+
+
+def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
+    """Run a batch; raises the errors of reading, scoring and writing."""
+    check_job(options)
+    output = options.output
     with ExitStack() as stack:
         if not output.is_stream:
             try:

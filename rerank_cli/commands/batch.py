@@ -188,10 +188,8 @@ def batch(ctx: typer.Context) -> int:
 
     job, given = _read_options(ctx), ctx.params
     terminal = Terminal.current(to_file=not job.output.is_stdout)
-    if given["plan"]:
-        from rerank_cli.batch.estimate import report_plan
-
-        return report_plan(job, terminal)
+    if given["plan"] and given["engine"] is BatchEngine.RAY:
+        return _report_plan(job, terminal)
     if given["engine"] is BatchEngine.RAY:
         from rerank_cli.batch.cluster import run_on_ray
 
@@ -202,9 +200,18 @@ def batch(ctx: typer.Context) -> int:
         if "://" in place:
             raise UsageError(f"{place}: only Ray reads and writes URLs", hint="--engine ray")
 
-    from rerank_cli.batch.local import run_here  # and all that reads, scores and writes
+    from rerank_cli.batch.local import check_job, run_here  # and all that reads, scores and writes
 
+    if given["plan"]:
+        check_job(job)
+        return _report_plan(job, terminal)
     return run_here(job, terminal)
+
+
+def _report_plan(job: BatchOptions, terminal: Terminal) -> int:
+    from rerank_cli.batch.estimate import report_plan
+
+    return report_plan(job, terminal)
 
 
 def _text(path: Path | None) -> str | None:

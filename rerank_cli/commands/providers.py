@@ -3,6 +3,7 @@
 The entries are in `providers.catalogue`; `scorers.remote` sends.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,12 +117,14 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
         find_credentials(catalogue.find_table(provider, model), remote.headers),
         chunks=option_values.chunk_options(ctx),
     )
-    found = try_provider(scorer)
+    found, notes = try_provider(scorer)
     terminal = Terminal.current()
     if as_json:
         terminal.write([format_json(found)])
     else:
         terminal.write([format_columns([(key, str(value)) for key, value in found.items()])])
+    for note in notes:
+        terminal.warn(note)
     return ExitCode.OK
 
 
@@ -192,12 +195,12 @@ def entry_table(provider: "Provider") -> dict[str, Any]:
     return provider.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
 
 
-def try_provider(scorer: "RemoteScorer") -> dict[str, Any]:
-    """Send two documents, and say what came back; raises the scorer's errors."""
+def try_provider(scorer: "RemoteScorer") -> tuple[dict[str, Any], Sequence[str]]:
+    """Send two documents; what came back, and notes on it. Raises the scorer's errors."""
     sent = scorer.exchange([Pair.from_texts(_QUERY, text) for text in _DOCUMENTS])
     scores = sent.scored.values
     known = [score for score in scores if score is not None]
-    return {
+    found = {
         "endpoint": sent.url,
         "seconds": round(sent.seconds, 3),
         "scores": [None if score is None else round(score, 6) for score in scores],
@@ -207,6 +210,7 @@ def try_provider(scorer: "RemoteScorer") -> dict[str, Any]:
         "usage": dict(sent.scored.usage),
         "trace": ", ".join(sent.scored.trace_ids),
     }
+    return found, sent.scored.notes
 
 
 _LIMITS = {

@@ -52,11 +52,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     query, inputs = read_arguments(ctx)
     inputs.check()
-    selection = option_values.selection(ctx)
-    # As in grep. A least score that is given says itself what is left out.
-    selection = replace(selection, matched_only=selection.min_score is None)
-    if inputs.is_single_file:
-        selection = replace(selection, passages=True)
+    selection = _selection(ctx, inputs)
     style = _style(ctx, terminal, passages=selection.passages)
     WRITERS[style.format_].check_sources(inputs, style)
     _settle_output(output, given, inputs)
@@ -71,21 +67,26 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             query, inputs, reranker, selection, terminal, on_error=given["on_error"]
         )
     progress.lap(progress.READING)
-    if given["dry_run"]:
-        as_json = style.format_ in (Format.JSON, Format.JSONL)
-        terminal.write([dry_run_report(scorer, ranking, as_json=as_json, verbose=given["verbose"])])
-        return ExitCode.OK
     style = replace(style, envelopes=tuple(inputs.report.envelopes))
     try:
-        is_drawn = WRITERS[style.format_].is_drawn
-        output.write(render(ranking, style), terminal, drawn=is_drawn)
+        if given["dry_run"]:
+            as_json = style.format_ in (Format.JSON, Format.JSONL)
+            report = dry_run_report(scorer, ranking, as_json=as_json, verbose=given["verbose"])
+            terminal.write([report])
+        else:
+            is_drawn = WRITERS[style.format_].is_drawn
+            output.write(render(ranking, style), terminal, drawn=is_drawn)
     finally:  # whoever closed the pipe is told all the same
         _warn_of_inputs(inputs, terminal)
         if (remark := WRITERS[style.format_].find_remark(ranking, style)) is not None:
             terminal.warn(remark.text, remark.hint)
         _warn_of_ranking(ranking, terminal)
         if given["verbose"]:
-            _say_what_it_took(ranking, scorer, inputs, terminal, time.monotonic() - started)
+            if not given["dry_run"]:
+                terminal.say(summary(ranking, time.monotonic() - started))
+            if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
+                terminal.say(account)
+            _say_what_was_read(inputs, terminal)
     progress.lap(progress.WRITING)
     if failure is not None:
         terminal.warn(f"not reranked, in the order they came: {failure}", failure.hint)
@@ -195,6 +196,19 @@ def _query_in(path: str, max_bytes: int) -> str:
 def _decode(argument: str) -> str:
     """Read an argument as UTF-8, as all text here; the locale decoded it, whatever it may be."""
     return os.fsencode(argument).decode("utf-8", "replace")
+
+
+def _selection(ctx: typer.Context, inputs: Inputs) -> Selection:
+    """Which results are kept; raises `UsageError` for a value that makes no sense."""
+    selection = option_values.selection(ctx)
+    selection.check()
+    # As in grep. A least score that is given says itself what is left out.
+    selection = replace(selection, matched_only=selection.min_score is None)
+    if inputs.is_single_file:
+        selection = replace(selection, passages=True)
+    if ctx.params["dry_run"]:  # which has no scores
+        selection = replace(selection, min_score=None, within=None)
+    return selection
 
 
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
@@ -333,16 +347,6 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
             f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
-
-
-def _say_what_it_took(
-    ranking: Ranking, scorer: Scorer, inputs: Inputs, terminal: Terminal, seconds: float
-) -> None:
-    """Tell for --verbose what it took."""
-    terminal.say(summary(ranking, seconds))
-    if isinstance(scorer, ConcurrentScorer):
-        terminal.say(scorer.account())
-    _say_what_was_read(inputs, terminal)
 
 
 def summary(ranking: Ranking, seconds: float) -> str:

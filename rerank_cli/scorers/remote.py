@@ -124,7 +124,7 @@ class RemoteScorer:
         sent.
         """
         requests = self.builder.build(pairs)
-        notes = (*self.notes, *self._comparability_notes(requests))
+        notes = (*self.notes, *self.comparability_notes(requests))
         futures = [
             self._senders.submit(self._send, request, keep, self.builder.body(request, keep))
             for request in requests
@@ -134,7 +134,7 @@ class RemoteScorer:
         def deliver(future: Future[list[RequestReply]]) -> None:
             try:
                 replies = future.result()
-                more = self._comparability_notes([request for request, _ in replies])
+                more = self.comparability_notes([request for request, _ in replies])
                 for request, reply in replies:
                     scored = self._read(request, reply, keep, (*notes, *more))
                     receive(Part(request.places, scored))
@@ -259,7 +259,7 @@ class RemoteScorer:
             )
         return notes
 
-    def _comparability_notes(self, requests: Sequence[Request]) -> Sequence[str]:
+    def comparability_notes(self, requests: Sequence[Request]) -> Sequence[str]:
         """A note that a listwise model's scores of several requests cannot be compared."""
         queries = Counter(request.query for request in requests)
         if not self.provider.listwise or max(queries.values(), default=0) <= 1:
@@ -388,17 +388,19 @@ class DryRunScorer:
         client: object = None,
     ) -> RequestsJob:
         """Plan the requests for some pairs; the job is done when this returns."""
-        for request in self.scorer.builder.build(pairs):
+        requests = self.scorer.builder.build(pairs)
+        notes = (*self.scorer.notes, *self.scorer.comparability_notes(requests))
+        for request in requests:
             body = self.scorer.builder.body(request, keep)
             self.first_body = self.first_body or body
             count = len(request.chunks)
             self.plans.append(RequestPlan(count, request.tokens, len(body)))
-            receive(Part(request.places, Scored([0.0] * count, notes=self.scorer.notes)))
+            receive(Part(request.places, Scored([0.0] * count, notes=notes)))
         return RequestsJob(())
 
     def account(self) -> str:
-        """Return an empty text: `plans` has the result."""
-        return ""
+        """What the real scorer has to say besides; `plans` has the result."""
+        return "\n".join(self.scorer.remarks)
 
     def close(self) -> None:
         self.scorer.close()

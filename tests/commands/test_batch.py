@@ -331,6 +331,48 @@ def test_a_plan_counts_and_measures(rerank: Run, tmp_path: Path) -> None:
     assert "too few pairs to measure" in few.out
 
 
+def test_a_plan_says_and_returns_what_the_job_would(rerank: Run, tmp_path: Path) -> None:
+    lines = [record(1), {"id": 1}, {"query": "slug", "documents": ["slug " * 500]}]
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    options = ("-m", SMALL, "--chunk-tokens", "16", "--max-chunks", "1", "--strict")
+    out = tmp_path / "out.jsonl"
+    for arguments in [(*options, "-o", str(out), "--plan"), options]:
+        ran = rerank("batch", str(source), *arguments)
+        assert ran.code == 3
+        assert re.search(r"1 (record )?of 3 (records would fail|failed) \(no_query: 1\)", ran.err)
+        assert re.search(r"1 documents? or queries (would )?not (be )?scored whole", ran.err)
+    assert list(tmp_path.iterdir()) == [source]
+    source.write_text(json.dumps(lines[2]) + "\n")
+    for arguments in [(*options, "--plan"), options]:
+        assert rerank("batch", str(source), *arguments).code == 4
+        assert rerank("batch", str(source), *arguments[:6], *arguments[7:]).code == 0
+    note = "chunks overlap by 4 tokens, not 9: a quarter at most"
+    for arguments in [(*options, "--plan"), options]:
+        assert note in rerank("batch", str(source), *arguments, "--overlap-tokens", "9").err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-o", "{source}"], "-o"),
+        (["--resume"], "--resume goes on in a file"),
+        (["-o", "out.parquet"], "Parquet output needs Parquet input"),
+        (["-o", "s3://bucket/out"], "only Ray reads and writes URLs"),
+        (["--ordered"], "for --engine ray"),
+    ],
+)
+def test_a_plan_refuses_what_the_job_would(
+    options: list[str], message: str, rerank: Run, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", [record(1)])
+    options = [option.format(source=source) for option in options]
+    plan = rerank("batch", str(source), *BM25, *options, "--plan")
+    ran = rerank("batch", str(source), *BM25, *options)
+    assert (plan.code, plan.out, plan.err) == (2, "", ran.err)
+    assert message in ran.err
+
+
 def test_where_the_first_hundred_all_fail_the_job_stops_and_leaves_no_trace(
     rerank: Run, tmp_path: Path
 ) -> None:

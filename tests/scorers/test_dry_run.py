@@ -1,8 +1,14 @@
 """--dry-run: what would be sent and what it would cost, and nothing leaves the machine."""
 
 import json
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
+import pytest
+
+from rerank_cli.errors import ScorerError
+from rerank_cli.scorers.remote import DryRunScorer
 from tests.conftest import Run
 from tests.support.loopback import serve
 
@@ -57,3 +63,78 @@ def test_a_price_is_told_where_one_is_stated(rerank: Run, home: Path) -> None:
 def test_what_could_not_be_sent_is_said_all_the_same(rerank: Run) -> None:
     ran = rerank("-m", "cohere/m", "q", "-d", "a", "--dry-run", "--user", "me")
     assert (ran.code, ran.out) == (2, "")
+
+
+CUT = ("long.txt", "--chunk", "local", "--chunk-tokens", "20", "--max-chunks", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["bytes.txt"], 0),
+        (["empty.txt"], 1),
+        (["blank.txt"], 1),
+        (["bytes.txt", "missing.txt"], 2),
+        (["missing.txt"], 2),
+        (["bytes.txt", "binary"], 0),
+        (["binary"], 2),
+        ([*CUT], 0),
+        ([*CUT, "--strict"], 4),
+        ([*CUT, "--overlap-tokens", "15"], 0),
+        (["bytes.txt", "--user", "me", "--lenient"], 0),
+        (["bytes.txt", "--within", "-1"], 2),
+        (["bytes.txt", "-o", "missing/out"], 2),
+        (["a.csv", "b.csv"], 2),
+        (["a.csv", "c.csv"], 0),
+        (["-r", ".", "-v"], 0),
+    ],
+)
+def test_a_dry_run_says_and_returns_what_the_run_would(
+    arguments: list[str], code: int, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They differ in standard output alone, and in how long it took."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CO_API_KEY", "a-secret-key")
+    (tmp_path / "binary").write_bytes(b"\0\1")
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "blank.txt").write_bytes(b"\n \n")
+    (tmp_path / "bytes.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "long.txt").write_text("word " * 1000 + "\nshort\n")
+    (tmp_path / "a.csv").write_text("text,n\na,1\n")
+    (tmp_path / "b.csv").write_text("text,m\nb,2\n")
+    (tmp_path / "c.csv").write_text("text,n\nc\n")
+    with serve("cohere-v2") as server:
+        command = ("-m", "cohere/m", "q", "--base-url", server.url, *arguments)
+        dry = rerank(*command, "--dry-run")
+        assert not server.connections
+        real = rerank(*command)
+    assert (dry.code, real.code) == (code, code)
+    expected = real.err
+    if "-v" in arguments:
+        expected = "".join(
+            line for line in real.err.splitlines(keepends=True) if not re.match(r"\d", line)
+        )
+        assert "left out of folders" in expected
+    assert dry.err == expected
+
+
+def test_scores_that_it_does_not_have_leave_nothing_out(rerank: Run) -> None:
+    ran = rerank("-m", "cohere/m", "q", "-d", "a", "--dry-run", "--min-score", "0.9", "--strict")
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_several_requests_of_a_listwise_model_are_said_before(rerank: Run, home: Path) -> None:
+    (home / "providers.toml").write_text('[mine]\nlike = "tei"\nlistwise = true\n')
+    ran = rerank("-m", "mine/m", "q", "--dry-run", stdin=LINES)
+    assert "scores of different ones do not compare" in ran.err
+    assert ran.code == 0
+
+
+def test_where_planning_fails_and_the_order_is_kept(rerank: Run) -> None:
+    failing = ScorerError("too large", hint="make it smaller")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DryRunScorer, "start", Mock(side_effect=failing))
+        ran = rerank("-m", "tei/m", "q", "-d", "a", "--dry-run", "--on-error", "keep")
+    assert ran.code == 3
+    assert "not reranked, in the order they came: too large" in ran.err
+    assert "nothing was sent" in ran.out

@@ -109,6 +109,16 @@ def test_warnings_of_cohere_are_shown(fault: Fault, rerank: Run) -> None:
     assert ran.err.count("rerank: cohere: this model goes\n") == 1
 
 
+def test_warnings_are_shown_where_a_provider_is_tried(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CO_API_KEY", "a-secret-key")
+    fault = Headers(X_API_Warning="this model goes")
+    with serve("cohere-v2", faults=[fault]) as server:
+        ran = rerank("providers", "check", "cohere", "--base-url", server.url)
+    assert (ran.code, ran.err) == (0, "rerank: cohere: this model goes\n")
+
+
 def test_tokens_of_tei_are_in_a_header(rerank: Run) -> None:
     with serve("tei") as server:
         used = json.loads(ask(rerank, "tei", server, "--json").out)["usage"]

@@ -19,8 +19,8 @@ def main() -> None:
     """Run the command line. Ctrl-C ends it at once, also while it imports, reads or scores."""
     _fill_standard_streams()
     signal.signal(signal.SIGINT, _leave)
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
+    for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"):
+        number = getattr(signal, name, None)  # Windows has the first only
         # nohup has SIGHUP ignored, and so it stays.
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _leave)

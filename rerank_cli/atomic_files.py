@@ -107,11 +107,14 @@ def open_own_file(path: Path, *, follow_links: bool = False) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | _AT_ONCE
     if not follow_links:
         flags |= _NOT_FOLLOWED
-    stream = os.fdopen(os.open(path, flags, _NEW_MODE), "r+b")
-    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        stream.close()
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return stream
+    descriptor = os.open(path, flags, _NEW_MODE)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "r+b")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def remove_temporary_files(folder: Path, *, older_than_seconds: float = 0.0) -> None:

@@ -321,12 +321,11 @@ def _inode_keys(status: os.stat_result) -> Sequence[_Key]:
     return [("file", status.st_dev, status.st_ino)] if has_content and status.st_ino else []
 
 
-def files_among(folder: Path, paths: Iterable[str | Path]) -> list[Path]:
-    """The files of a folder that are among some paths, or in a folder among them."""
-    keys = {key for path in paths for key in _keys_of(path)}
-    if keys.intersection(_keys_of(folder)):
-        return [*folder.iterdir()]
-    return [path for path in folder.iterdir() if keys.intersection(_keys_of(path))]
+def is_among(path: Path, others: Iterable[str | Path]) -> bool:
+    """Whether a path is one of others, by any spelling, or a file in a folder among them."""
+    keys = dict.fromkeys((key for other in others for key in _keys_of(other)), "")
+    is_in_folder = os.path.lexists(path) and _name_of_folder(path, keys) is not None
+    return is_in_folder or not keys.keys().isdisjoint(_keys_of(path))
 
 
 def check_output_folder(path: str, option: str) -> None:

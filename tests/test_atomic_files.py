@@ -12,11 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.atomic_files import atomic_write, publish_folder, remove_folder
+from rerank_cli.atomic_files import (
+    atomic_write,
+    create_file,
+    hold_lock,
+    open_own_file,
+    publish_folder,
+    remove_folder,
+    replace_file,
+)
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.terminal import PipeClosed, Terminal
-from tests.conftest import ROOT, Run
+from tests.conftest import MODELS, ROOT, Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and links are POSIX's")
 
@@ -112,33 +120,102 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-# Has `rerank` write half of its results and then get a signal.
+# Runs a command line that gets a signal when it is about to rename its Nth new file.
 SIGNALLED = """
 import os, signal, sys
 from rerank_cli.__main__ import main
-from rerank_cli.commands import rank
 
-number = signal.Signals[sys.argv.pop()]
+number, left = signal.Signals[sys.argv.pop()], int(sys.argv.pop())
 
-def render(*_):
-    yield b"half"
-    os.kill(os.getpid(), number)
-    yield b"rest"
+def watch(event, arguments):
+    global left
+    if event == "os.rename" and ".rerank-" in str(arguments[0]):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), number)
 
-rank.render = render
+sys.addaudithook(watch)
 main()
 """
+WRITERS = {
+    "rank": (1, "fox -d fox -m bm25 -o out"),
+    "rank by a model": (1, f"fox -d fox -m {MODELS / 'bert'} -o out"),  # its prepared copy
+    "batch": (1, "batch in.jsonl -m bm25 -o out"),  # the journal
+    "a report": (3, "batch in.jsonl -m bm25 -o out --report report"),
+    "eval": (2, "eval set.jsonl -m bm25 --runs runs"),
+    "settings": (1, "config set top-n 3"),
+    "completion": (2, "--install-completion bash"),
+}
+SIGNALS = {"SIGTERM": -15, "SIGHUP": -1, "SIGINT": 130, "SIGQUIT": -3}
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", -15), ("SIGHUP", -1)])
-def test_a_signal_leaves_the_old_file_and_no_other(name: str, code: int, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("old")
+def _without_core() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [
+        pytest.param(name, writer, marks=[pytest.mark.slow] if (row + column) % 4 else [])
+        for row, name in enumerate(SIGNALS)
+        for column, writer in enumerate(WRITERS)
+    ],
+)
+def test_a_signal_leaves_what_was_there_and_nothing_half(
+    name: str, writer: str, tmp_path: Path
+) -> None:
+    work, home = tmp_path / "work", tmp_path / "home"
+    for folder in (work, home, home / "config"):
+        folder.mkdir()
+    (work / "in.jsonl").write_text('{"query": "x", "documents": ["x"]}\n' * 3)
+    (work / "set.jsonl").write_text('{"query": "x", "documents": ["x", "y"], "relevant": [0]}\n')
+    if writer.startswith("rank"):
+        (work / "out").write_text("old")
+    (home / ".bashrc").write_text("old\n")
+    (home / "config" / "config.toml").write_text("top-n = 2\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    environment |= {"RERANK_HOME": str(home / "config"), "RERANK_PREPARED": str(home / "prepared")}
+    nth, line = WRITERS[writer]
+    ran = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *line.split(), str(nth), name],
+        cwd=work,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=_without_core,
+    )
+    assert ran.returncode == SIGNALS[name], ran.stderr
+    assert [*tmp_path.rglob("**/.rerank-*")] == []
+    assert [*tmp_path.rglob("**/*.lock")] in ([], [home / "prepared" / ".lock"])
+    if writer.startswith("rank"):
+        assert (work / "out").read_text() == "old"
+    assert (home / ".bashrc").read_text() == "old\n"
+    assert (home / "config" / "config.toml").read_text() == "top-n = 2\n"
+
+
+def test_an_error_leaves_nothing_of_what_another_thread_writes(tmp_path: Path) -> None:
+    code = """
+import os, sys, threading, time
+from pathlib import Path
+from rerank_cli.atomic_files import atomic_write
+from rerank_cli.cli import app
+
+def write():
+    with atomic_write(Path("file")):
+        begun.set()
+        time.sleep(30)
+
+begun = threading.Event()
+threading.Thread(target=write, daemon=True).start()
+begun.wait()
+sys.argv = ["rerank", "--no-such-option"]
+app.main()
+"""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SIGNALLED, *RANK, "-o", "a.txt", name]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL)
-    assert ran.returncode == code
-    assert names(tmp_path) == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "old"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
+    assert (ran.returncode, names(tmp_path)) == (2, [])
 
 
 def test_a_signal_that_ends_nothing_costs_nothing(tmp_path: Path) -> None:
@@ -211,6 +288,65 @@ def test_folders_take_their_places_and_leave_them(tmp_path: Path) -> None:
     for _ in range(2):
         remove_folder(target, aside=aside)
         assert names(tmp_path) == []
+
+
+def test_a_link_is_followed_only_where_that_is_wanted(tmp_path: Path) -> None:
+    path, link = tmp_path / "a.txt", tmp_path / "link"
+    path.write_text("old")
+    link.symlink_to("a.txt")
+    replace_file(link, b"new", follow_links=True)
+    assert (link.is_symlink(), path.read_text()) == (True, "new")
+    replace_file(link, b"ours")
+    assert (link.is_symlink(), link.read_text(), path.read_text()) == (False, "ours", "new")
+
+
+def test_a_file_of_ours_is_no_link_and_no_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with open_own_file(path) as stream:
+        stream.write(b"ours")
+    with open_own_file(path) as stream:
+        assert stream.read() == b"ours"
+    (tmp_path / "link").symlink_to("a.txt")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(OSError, match=r"symbolic links|not a regular file"):
+            open_own_file(tmp_path / name)
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "link")
+    assert path.read_bytes() == b"ours"
+
+
+def test_a_lock_is_for_one_at_a_time_and_leaves_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with hold_lock(lock):
+        with pytest.raises(TimeoutError), hold_lock(lock):
+            pass
+        assert lock.read_bytes() == b""
+    assert names(tmp_path) == []
+    (tmp_path / "mine").write_text("mine")
+    lock.symlink_to("mine")
+    with pytest.raises(OSError, match="symbolic links"), hold_lock(lock):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_those_who_wait_for_a_lock_get_it_one_after_the_other(tmp_path: Path) -> None:
+    held, most = 0, 0
+
+    def hold() -> None:
+        nonlocal held, most
+        for _ in range(5):
+            with hold_lock(tmp_path / "lock", wait_seconds=60):
+                held += 1
+                most = max(most, held)
+                held -= 1
+
+    threads = [threading.Thread(target=hold) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (held, most, names(tmp_path)) == (0, 1, [])
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:

@@ -3,13 +3,43 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from rerank_cli import user_files
 from rerank_cli.errors import ConfigError
+from rerank_cli.user_files import parse_toml, remove_toml_key, set_toml_value
 from tests.conftest import ROOT
+
+
+def test_two_changes_at_once_lose_none(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "keys.toml"
+    names = [f"key-{number}" for number in range(24)]
+    threads = [threading.Thread(target=set_toml_value, args=(path, name, 1)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert parse_toml(path.read_bytes()) == dict.fromkeys(names, 1)
+    threads = [threading.Thread(target=remove_toml_key, args=(path, name)) for name in names[1:]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert parse_toml(path.read_bytes()) == {names[0]: 1}
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_what_a_killed_process_left_is_removed_after_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    old, new = tmp_path / ".rerank-1-old", tmp_path / ".rerank-1-new"
+    for left in (old, new):
+        left.touch()
+    os.utime(old, (0, 0))
+    set_toml_value(path, "a", 1)
+    assert sorted(tmp_path.iterdir()) == [new, path]
 
 
 def test_one_variable_moves_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

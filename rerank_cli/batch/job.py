@@ -35,6 +35,7 @@ from rerank_cli.batch.sources import RecordSource
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import side_path
+from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import remote_fingerprint
 from rerank_cli.terminal import PipeClosed
@@ -489,7 +490,7 @@ def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[
             "files": {} if folder is None else folder.digests(),
             "runtime": options.runtime.runtime,
             "device": options.runtime.device,
-            "base_url": remote.base_url,
+            "base_url": public_base_url(remote.base_url),
             "entry": remote_fingerprint(options.model, remote),
         },
         "options": {
@@ -501,7 +502,10 @@ def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[
             "max_record": options.max_record_bytes,
             "errors": options.errors is not None,
             "runs": options.run_files is not None,
-            "asked": [{**instruction, **remote.request_options}, dict(remote.fields)],
+            "asked": [
+                {**instruction, **hide_secrets(remote.request_options)},
+                hide_secrets(remote.fields),
+            ],
             "chunk": [remote.chunk, remote.sigmoid, remote.tokenizer],
         },
     }

@@ -171,6 +171,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # errors of writing were reported before
             stream.flush()
+    files = sys.modules.get("rerank_cli.atomic_files")  # None if nothing was written
+    if files is not None:  # a model may still be prepared in another thread
+        files.clean_up()
     # A usual exit tears numpy and onnxruntime down piece by piece: a tenth of a short run, for
     # nothing.
     os._exit(code)

@@ -406,8 +406,9 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
         raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
     plan = _plan(scorer, ranking)
     price = scorer.scorer.price_of(plan["requests"], plan["tokens"])
+    request = scorer.scorer.address.redact(scorer.first_body.decode())
     if as_json:
-        body = {"first_request": json.loads(scorer.first_body or b"null")} if verbose else {}
+        body = {"first_request": json.loads(request or "null")} if verbose else {}
         return format_json({**plan, "price": price and price._asdict(), **body})
     sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
     chunks = format_count(plan["chunks"], "chunk")
@@ -415,7 +416,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
         f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
         f"{price} ({price.source})" if price else "",
-        scorer.first_body.decode() if verbose else "",
+        request if verbose else "",
         "nothing was sent",
     ]
     return "".join(f"{line}\n" for line in lines if line).encode()

@@ -24,7 +24,7 @@ from rerank_cli.evaluation.measures import (
 )
 from rerank_cli.evaluation.run import EvalJob
 from rerank_cli.evaluation.statistics import DRAWS, Difference, difference, difference_over_sets
-from rerank_cli.output_files import OutputFile, PlannedOutput, files_among
+from rerank_cli.output_files import OutputFile, PlannedOutput, is_among
 from rerank_cli.render.rows import quote_spaces
 
 _RUN_SUFFIX = ".trec"
@@ -325,14 +325,14 @@ def write_runs(folder: Path, sets: Sequence[SetRows], others: Sequence[str | Pat
     try:
         folder = Path(os.path.realpath(folder))  # a link may lead to where none is yet
         folder.mkdir(parents=True, exist_ok=True)
-        taken = {run.name.removesuffix(_RUN_SUFFIX) for run in files_among(folder, others)}
+        taken: set[str] = set()
         for results in sets:
             for row in results.rows:
                 depth = "" if row.depth in (None, results.task.depth) else f".{row.depth}"
                 tag = _UNSAFE_IN_NAMES.sub("_", f"{row.system}{depth}").strip("_")
                 name = f"{_UNSAFE_IN_NAMES.sub('_', results.task.name)}.{tag}"
-                while name in taken:  # of two models whose names differ in other characters
-                    name += "+"
+                while name in taken or is_among(folder / f"{name}{_RUN_SUFFIX}", others):
+                    name += "+"  # also of two models whose names differ in other characters
                 taken.add(name)
                 with atomic_write(folder / f"{name}{_RUN_SUFFIX}") as stream:
                     stream.writelines(line.encode() for line in _run_lines(row, tag))

@@ -78,15 +78,16 @@ def parse_server_url(base: str) -> SplitResult:
         url = urlsplit(base)
         url.port  # noqa: B018 - raises for an invalid port
     except ValueError as error:
-        raise UsageError(f"not a URL: {_without_user(base)}: {error}") from error
+        raise UsageError(f"not a URL: {_shown(base)}: {error}") from error
     if any(
         not 0 < len(label) <= _MAX_LABEL_CHARACTERS
         for label in (url.hostname or "-").split(".")[:-1]
     ):
         raise UsageError(f"not the name of a host: {url.hostname}")
     if url.scheme not in ("http", "https") or not url.hostname:
-        guess = base if "//" in base else f"http://{base}"
-        raise UsageError(f"not the URL of a server: {base}", hint=f"--base-url {guess}")
+        shown = _shown(base)
+        guess = shown if "//" in shown else f"http://{shown}"
+        raise UsageError(f"not the URL of a server: {shown}", hint=f"--base-url {guess}")
     if url.username or url.password:
         raise UsageError(
             f"a URL with a password in it: {public_url(base)}",
@@ -109,9 +110,14 @@ def origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default_port
 
 
-def _without_user(text: str) -> str:
-    """A text that cannot be split as a URL, without what may be a user and password."""
-    return re.sub(r"//[^/]*@", "//", text)
+def without_user(text: str) -> str:
+    """A text that may be no URL, without what may be a user and password."""
+    return re.sub(r"^([^/]*//)?[^/]*@", r"\1", text)
+
+
+def _shown(text: str) -> str:
+    """A text that is no URL, without what may be secret."""
+    return without_user(re.split(r"[?#]", text)[0])
 
 
 def _overlap(start: list[str], rest: list[str]) -> int:

@@ -7,12 +7,15 @@ its owner may read.
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from rerank_cli.errors import ConfigError, NoHome, UsageError
 from rerank_cli.providers.catalogue import is_secret
+from rerank_cli.providers.endpoints import without_user
 from rerank_cli.user_files import (
     keys_file,
     parse_toml,
@@ -24,6 +27,9 @@ from rerank_cli.user_files import (
 _OWNER_ONLY = 0o600  # a file's mode
 _PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 MIN_SECRET_CHARACTERS = 6  # hiding shorter texts would hide ordinary words too
+_HIDDEN = "[secret]"
+# A word that looks like a key, whatever its field is called: long, with letters and digits.
+_KEY_LIKE = re.compile(r"(?=\S*[A-Za-z])(?=\S*\d)\S{16,}")
 
 
 class Credentials(NamedTuple):
@@ -109,6 +115,46 @@ def check_provider(name: str) -> None:
         )
 
 
+def hide_secrets(value: Any) -> Any:
+    """A JSON value as journals, reports and messages may have it.
+
+    What has the name of a secret is hidden. A text that looks like a key is its hash, so that two
+    of them can be told apart.
+    """
+    if isinstance(value, Mapping):
+        return {
+            name: _HIDDEN if is_secret(name) and inner else hide_secrets(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [hide_secrets(inner) for inner in value]
+    return _digest(value) if isinstance(value, str) and _KEY_LIKE.search(value) else value
+
+
+def public_base_url(url: str | None) -> str | None:
+    """A URL as journals and reports may have it: without a user, and the query as hashes."""
+    if url is None:
+        return None
+    place, _, query = url.partition("#")[0].partition("?")
+    pairs = [
+        f"{name}={_HIDDEN if is_secret(name) else _digest(value)}"
+        for name, value in parse_qsl(query, keep_blank_values=True)
+    ]
+    return "?".join([without_user(place), *(["&".join(pairs)] if pairs else [])])
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """The texts in a JSON value that have the name of a secret."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if is_secret(name) and len(str(inner)) >= MIN_SECRET_CHARACTERS:
+                yield str(inner)
+            yield from secrets_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from secrets_in(inner)
+
+
 def key_hint(provider: str) -> str:
     """How to set a key, in words for the user."""
     return f"rerank config set-key {provider}, and paste it; or pipe it in"
@@ -143,6 +189,10 @@ def _check_mode(path: Path, mode: int) -> None:
             f"{path}: others can read or write it, so its keys are not used",
             hint=f"chmod 600 {path}",
         )
+
+
+def _digest(text: str) -> str:
+    return f"[hidden {blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}]"
 
 
 def _secrets_in(name: str, value: str) -> list[str]:

@@ -130,6 +130,7 @@ def remote_fingerprint(model: str | None, remote: RemoteOptions) -> str:
     from hashlib import blake2b
 
     from rerank_cli.providers.catalogue import find_table
+    from rerank_cli.providers.keys import hide_secrets, public_base_url
 
     tokenizer = None
     if remote.tokenizer is not None:
@@ -138,7 +139,9 @@ def remote_fingerprint(model: str | None, remote: RemoteOptions) -> str:
     provider, _, name = model.partition("/")
     parts = [
         find_table(provider, name),
-        [remote.base_url, remote.request_options, remote.fields, remote.chunk, remote.sigmoid],
+        # Another key is the same model.
+        [public_base_url(remote.base_url), hide_secrets(remote.fields)],
+        [remote.request_options, remote.chunk, remote.sigmoid],
         [remote.image and remote.image.place, remote.image_only],
         file_digest(tokenizer) if tokenizer and tokenizer.is_file() else None,
     ]

@@ -19,7 +19,7 @@ from rerank_cli.providers import Cutting
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
-from rerank_cli.providers.keys import MIN_SECRET_CHARACTERS, Credentials
+from rerank_cli.providers.keys import MIN_SECRET_CHARACTERS, Credentials, secrets_in
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.proxies import is_loopback
 from rerank_cli.providers.requests import (
@@ -435,7 +435,11 @@ def _address(
         provider=provider.name,
         url=url,
         headers={**provider.headers, **credentials.headers, **options.headers},
-        secrets=[*credentials.secrets, *_query_values(urlsplit(base).query)],
+        secrets=[
+            *credentials.secrets,
+            *_query_values(urlsplit(base).query),
+            *secrets_in(options.fields),
+        ],
         variable=provider.key[0] if provider.key else None,
         poll=poll,
     )

@@ -214,3 +214,86 @@ def test_two_at_once_do_not_mix(source: Path, tmp_path: Path, rerank: Run) -> No
     process.communicate()
     assert ran.code == 2
     assert "another process writes it" in ran.err
+
+
+def killed_job(tmp_path: Path, rerank: Run) -> tuple[list[str], Path, Path]:
+    """A job with an error file that is not done: its command line, output and errors."""
+    records = [record(n) if n % 3 else {"id": n} for n in range(30)]
+    source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    errors, journal = tmp_path / "errors.jsonl", tmp_path / "out.jsonl.journal"
+    line = ["batch", str(source), "-o", str(out), "-m", "bm25", "--errors", str(errors)]
+    assert rerank(*line).code == 3
+    content = journal.read_bytes()
+    journal.write_bytes(content.replace(b'"done": true', b'"done": false'))
+    return line, out, errors
+
+
+def test_a_job_goes_on_only_in_what_it_has_written(tmp_path: Path, rerank: Run) -> None:
+    line, out, errors = killed_job(tmp_path, rerank)
+    whole = out.read_bytes(), errors.read_bytes()
+    write(tmp_path / "other.jsonl", [{"id": n, "error": "x" * 500} for n in range(30)])
+    mine = (tmp_path / "other.jsonl").read_bytes()
+    # Another file by name, and another in the place of each.
+    other = [*line[:-1], str(tmp_path / "other.jsonl")]
+    assert (rerank(*other, "--resume").code, (tmp_path / "other.jsonl").read_bytes()) == (2, mine)
+    for path, content in ((out, whole[0]), (errors, whole[1])):
+        path.write_bytes(mine)
+        ran = rerank(*line, "--resume")
+        assert (ran.code, path.read_bytes()) == (2, mine)
+        assert f"{path}: is not what this job has written, and stays as it is" in ran.err
+        path.write_bytes(content)
+    journal = tmp_path / "out.jsonl.journal"
+    marks = journal.read_bytes()
+    identity, first, *_ = marks.splitlines(keepends=True)
+    journal.write_bytes(identity + first)  # nothing was noted yet
+    (tmp_path / "other.jsonl").replace(out)
+    assert (rerank(*line, "--resume").code, out.read_bytes()) == (2, mine)
+    out.write_bytes(whole[0])
+    journal.write_bytes(marks)
+    assert rerank(*line, "--resume").code == 3
+    assert (out.read_bytes(), errors.read_bytes()) == whole
+
+
+@pytest.mark.parametrize("given", ["in.jsonl", "other.jsonl", "link"])
+def test_a_new_job_that_may_resume_cuts_no_file_for_its_errors(
+    given: str, tmp_path: Path, rerank: Run
+) -> None:
+    source = write(tmp_path / "in.jsonl", [record(1), {"id": 2}])
+    write(tmp_path / "other.jsonl", [{"id": "of another job"}])
+    (tmp_path / "link").symlink_to("other.jsonl")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    options = ["-o", str(tmp_path / "new.jsonl"), "--errors", str(tmp_path / given), "--resume"]
+    ran = rerank("batch", str(source), *options, "-m", "bm25")
+    assert ran.code == 2
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_model_that_cannot_be_opened_leaves_no_trace(tmp_path: Path, rerank: Run) -> None:
+    """Its journal would have a later job take another file for its own, and cut it."""
+    source = write(tmp_path / "in.jsonl", [record(1)])
+    (tmp_path / "model").mkdir()
+    options = ["-o", str(tmp_path / "out.jsonl"), "-m", str(tmp_path / "model")]
+    assert rerank("batch", str(source), *options).code in (2, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "model"]
+
+
+def test_a_lock_that_is_something_else_stays(tmp_path: Path, rerank: Run) -> None:
+    """As Cargo.lock beside `-o Cargo`."""
+    source = write(tmp_path / "in.jsonl", [record(1)])
+    for end in (".lock", ".journal"):
+        (tmp_path / f"Cargo{end}").write_text("mine")
+        ran = rerank("batch", str(source), "-o", str(tmp_path / "Cargo"), "-m", "bm25")
+        assert (ran.code, (tmp_path / f"Cargo{end}").read_text()) == (2, "mine")
+        assert f"Cargo{end}: is there already, and is not what rerank writes there" in ran.err
+        (tmp_path / f"Cargo{end}").unlink()
+
+
+def test_a_report_that_fails_hides_no_failure_of_the_job(tmp_path: Path, rerank: Run) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    source = write(tmp_path / "in.jsonl", [{"id": 1}, record(1)])
+    options = ["-m", "bm25", "--fail-fast", "--report", "/dev/full"]
+    ran = rerank("batch", str(source), *options)
+    assert ran.code == 3
+    assert "cannot write /dev/full: No space left on device" in ran.err
+    assert "--fail-fast stops here" in ran.err

@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from rerank_cli.cli.completion import Shell, script
+from rerank_cli.cli.completion import Shell, install, script
 from rerank_cli.models import names
 from rerank_cli.providers.catalogue import example_models
 from rerank_cli.render import Format
@@ -176,6 +177,46 @@ def test_installing(rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert before == (["alias l=ls"] if shell is Shell.BASH else [])
         place = Path(line.removeprefix("source ").partition("  #")[0].strip("'"))
         assert place.read_text() == script(shell)
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HOME", "USERPROFILE", "RERANK_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("ZDOTDIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_two_that_install_at_once_add_one_line(own_home: Path) -> None:
+    (own_home / ".bashrc").write_bytes(b"alias l=ls\n")
+    threads = [threading.Thread(target=install, args=(Shell.BASH,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    before, line = (own_home / ".bashrc").read_text().splitlines()
+    assert (before, line.startswith("source ")) == ("alias l=ls", True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes are POSIX's")
+def test_installing_destroys_nothing(own_home: Path, rerank: Run) -> None:
+    (own_home / "dotfiles").mkdir()
+    (own_home / "dotfiles" / "bashrc").write_text("mine\n")
+    (own_home / ".bashrc").symlink_to("dotfiles/bashrc")
+    assert rerank("--install-completion", "bash").code == 0
+    assert (own_home / ".bashrc").is_symlink()
+    assert (own_home / "dotfiles" / "bashrc").read_text().startswith("mine\nsource ")
+    os.mkfifo(own_home / ".zshrc")
+    fish = own_home / ".config" / "fish" / "completions" / "rerank.fish"
+    fish.parent.mkdir(parents=True)
+    fish.write_text("mine")
+    for shell in ("zsh", "fish"):
+        ran = rerank("--install-completion", shell)
+        assert ran.code == 2
+        assert "not a regular file" in ran.err or "is not a script of rerank" in ran.err
+    assert fish.read_text() == "mine"
+    assert not (own_home / "data" / "completion" / "rerank.zsh").exists()
 
 
 @pytest.fixture

@@ -314,3 +314,38 @@ def test_an_address_is_for_a_provider(tmp_path: Path, rerank: Run) -> None:
     ran = rerank("eval", str(a_set(tmp_path)), "-m", "bm25", "--base-url", "http://127.0.0.1:9")
     assert ran.code == 2
     assert "--base-url is for a provider's model, and none is measured" in ran.err
+
+
+def test_a_run_that_is_read_is_not_replaced_by_one_that_is_written(
+    tmp_path: Path, rerank: Run
+) -> None:
+    folder, runs = tmp_path / "set", tmp_path / "runs"
+    for path in (folder / "qrels", runs):
+        path.mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "a"}\n{"_id": "d2", "text": "b"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "a"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
+    run = runs / "set.bm25.trec"
+    run.write_text("q Q0 d1 1 2.0 mine\n")
+    line = ["eval", str(folder), "--run", str(run), "-m", "bm25", "--runs", str(runs)]
+    assert rerank(*line, "-o", str(runs / "set.oracle.trec")).code == 0
+    assert run.read_text() == "q Q0 d1 1 2.0 mine\n"
+    assert (runs / "set.bm25+.trec").exists()
+    assert "nDCG" in (runs / "set.oracle.trec").read_text()
+    assert (runs / "set.oracle+.trec").exists()
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "qrels/test.tsv", "new.txt"])
+def test_a_file_of_a_dataset_is_not_replaced(name: str, tmp_path: Path, rerank: Run) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "a"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "a"}\n')
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n")
+    path = tmp_path / name
+    before = path.read_bytes() if path.exists() else None
+    ran = rerank("eval", str(tmp_path), "-m", "bm25", "-o", str(path))
+    if before is None:
+        assert (ran.code, path.exists()) == (0, True)
+    else:
+        assert (ran.code, path.read_bytes()) == (2, before)
+        assert f"-o would replace a file of the input {tmp_path}" in ran.err

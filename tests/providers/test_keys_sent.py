@@ -10,6 +10,7 @@ from rerank_cli.providers.endpoints import Address
 from rerank_cli.providers.keys import store_key
 from tests.conftest import Outcome, Run, process
 from tests.support.asking import KEY, at, documents
+from tests.support.batches import write
 from tests.support.loopback import Body, Fault, Redirect, Server, Status, first, serve
 
 HEAVY = {"httpx2", "httpcore2", "h2", "ssl"}
@@ -283,3 +284,74 @@ def test_a_redirect_to_nowhere_is_an_error(target: str, rerank: Run) -> None:
     with serve("openai-like", faults=Redirect(target)) as server:
         ran = asked(rerank, server, "--retries", "0", model="openai-like/m")
     assert (ran.code, ran.out, server.count) == (3, "", 1)
+
+
+def test_no_file_of_a_batch_has_a_secret(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever on the command line it stands; and another key is the same job."""
+    monkeypatch.setenv("SILICONFLOW_API_KEY", KEY)
+    records = [{"id": n, "query": "refund", "documents": ["a", "b"]} for n in range(3)]
+    source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    report, errors = tmp_path / "report.json", tmp_path / "errors.jsonl"
+
+    def line(server: Server, key: str) -> list[str]:
+        options = ["--set", f"api_key={key}", "--set", f'more={{"token": "{key}", "x": ["{key}"]}}']
+        options += ["--metadata", f"secret={key}", "--header", f"X-Api-Key: {key}", "--lenient"]
+        options += ["-m", "openai-like/m", "--base-url", f"{server.url}?key={key}&version=1"]
+        files = ["-o", str(out), "--report", str(report), "--errors", str(errors)]
+        return ["batch", str(source), *files, *options]
+
+    with serve("openai-like") as server:
+        ran = rerank(*line(server, KEY))
+        assert ran.code == 3, ran.err  # this server knows no such field
+        assert server.requests[0].query["key"] == KEY
+        assert server.requests[0].json["api_key"] == KEY
+        texts = [path.read_text() for path in tmp_path.iterdir()]
+        assert len(texts) == 5
+        others = [
+            rerank(*line(server, KEY), "--resume", "--set", "more=1"),
+            rerank(*line(server, KEY), "--resume", "--base-url", f"http://127.0.0.1:1/?key={KEY}"),
+            rerank(*line(server, KEY), "--resume", "--base-url", f"http://me:{KEY}@host/?k={KEY}"),
+        ]
+        assert [other.code for other in others] == [2, 2, 2]
+        shown = [text for other in (ran, *others) for text in (other.out, other.err)]
+        assert "base_url was" in others[1].err
+        for text in [*texts, *shown]:
+            assert KEY[:-2] not in text
+        journal = json.loads((tmp_path / "out.jsonl.journal").read_text().splitlines()[0])
+        assert journal["options"]["asked"][1]["api_key"] == "[secret]"
+        # What only looks like a key may decide the scores: it is told apart by its hash.
+        assert json.loads(report.read_text())["asked"]["model"]["base_url"].startswith(server.url)
+
+
+def test_another_key_is_the_same_job(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [{"query": "refund", "documents": ["a"]}])
+    line = ["batch", str(source), "-o", str(tmp_path / "out.jsonl"), "-m", "tei/m"]
+    with serve("tei") as server:
+        for more, code, resumed in (
+            (["--base-url", f"{server.url}?key=first1"], 0, []),
+            (["--base-url", f"{server.url}?key=second"], 0, ["--resume"]),
+            (["--base-url", f"{server.url}?key=second&version=2"], 2, ["--resume"]),
+        ):
+            assert rerank(*line, *more, *resumed).code == code
+        assert server.count == 1
+
+
+@pytest.mark.parametrize(
+    "url", [f"ftp://me:{KEY}@h/?k={KEY}", f"me:{KEY}@h?k={KEY}", f"h?k={KEY}#{KEY}", f"//{KEY}@"]
+)
+def test_a_url_that_cannot_be_one_is_shown_without_secrets(url: str, rerank: Run) -> None:
+    ran = rerank("-m", "tei/m", "--base-url", url, "q", "-d", "x")
+    assert (ran.code, KEY in ran.err + ran.out) == (2, False)
+
+
+def test_a_dry_run_shows_no_secret_field(rerank: Run) -> None:
+    for more in ([], ["--json"]):
+        ran = rerank(
+            *("-m", "siliconflow/m", "--set", f"api_key={KEY}", "--dry-run", "-v"), "q", "-d", "x",
+            *more,
+        )  # fmt: skip
+        assert ran.code == 0
+        assert KEY not in ran.out + ran.err
+        assert "[secret]" in ran.out

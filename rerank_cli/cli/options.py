@@ -535,7 +535,7 @@ def output_options(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write to FILE, whole or not at all. FILE may be one of the inputs.",
+            help="Write to FILE, whole or not at all. It may be a FILE that is ranked.",
         ),
     ] = STDOUT,
     scores: Annotated[

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rerank_cli import __version__
+from rerank_cli.atomic_files import open_own_file
 from rerank_cli.errors import InputError, NoHome, UsageError
 from rerank_cli.evaluation.datasets import (
     Candidate,
@@ -79,7 +80,8 @@ class ScoreJournal:
         line = seal_json({"query": query, **asdict(scores)})
         with suppress(OSError):  # without it the evaluation is what it is, and begins anew if cut
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as stream:
+            with open_own_file(self._path) as stream:
+                stream.seek(0, os.SEEK_END)
                 stream.write(line)
 
     def close(self) -> None:
@@ -100,8 +102,8 @@ class ScoreJournal:
             return {}
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:  # the process died while it wrote
-            with suppress(OSError):
-                os.truncate(self._path, len(whole))
+            with suppress(OSError), open_own_file(self._path) as stream:
+                stream.truncate(len(whole))
         scores = {}
         for line in whole.splitlines():
             with suppress(LookupError, TypeError, ValueError):  # damaged, or old: scored again

@@ -24,7 +24,7 @@ import huggingface_hub
 from huggingface_hub import errors
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
-from rerank_cli.atomic_files import file_digest, publish_file
+from rerank_cli.atomic_files import file_digest, open_own_file, publish_file
 from rerank_cli.errors import ModelError
 from rerank_cli.models.store import File
 from rerank_cli.providers.proxies import (
@@ -252,7 +252,8 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, watch: Watch) -> None:
     """Fetch what a part lacks of a file; raises `ModelError`, and `OSError` of the disk."""
     failures = most = 0
     while True:
-        with part.open("ab") as stream:
+        with open_own_file(part) as stream:
+            stream.seek(0, os.SEEK_END)
             try:
                 _fetch_rest(stream, listing, file, watch)
                 break

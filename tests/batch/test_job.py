@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.batch.outputs import tail_digest
-from rerank_cli.user_files import parse_sealed_json
+from rerank_cli.user_files import parse_sealed_json, seal_json
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, start_batch, write
 
@@ -223,8 +223,9 @@ def killed_job(tmp_path: Path, rerank: Run) -> tuple[list[str], Path, Path]:
     errors, journal = tmp_path / "errors.jsonl", tmp_path / "out.jsonl.journal"
     line = ["batch", str(source), "-o", str(out), "-m", "bm25", "--errors", str(errors)]
     assert rerank(*line).code == 3
-    content = journal.read_bytes()
-    journal.write_bytes(content.replace(b'"done": true', b'"done": false'))
+    *before, last = journal.read_bytes().splitlines(keepends=True)
+    mark = {**parse_sealed_json(last), "done": False}
+    journal.write_bytes(b"".join(before) + seal_json(mark))
     return line, out, errors
 
 

@@ -176,11 +176,16 @@ class Graph:
     def open_wide(self) -> "Graph | None":
         """Open the graph again with all cores for each run; None without a prepared copy.
 
+        It is None too if the copy is not there any more, or does not open.
+
         The copy's weights are mapped into memory already, so that this takes little memory.
         """
         if self.workers == 1 or self.prepared_path is None:
             return None
-        return Graph(self.path, replace(self._loading, threads=self.workers))
+        try:
+            return Graph(self.path, replace(self._loading, threads=self.workers))
+        except ModelError:  # this graph goes on
+            return None
 
     def _find_output(self) -> str:
         """The name of the output that has the scores; raises `ModelError` if there is none."""

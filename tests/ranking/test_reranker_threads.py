@@ -40,7 +40,6 @@ def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
         return "mini"
     from rerank_cli.scorers import tokenization, vocabulary_index
 
-    monkeypatch.setattr(vocabulary_index, "_MIN_FILE_BYTES", 0)
     monkeypatch.setattr(vocabulary_index, "_MIN_PIECES", 0)
     monkeypatch.setattr(tokenization, "MAX_PARTS", 500)
     return str(MODELS / "xlmr")

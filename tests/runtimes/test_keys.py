@@ -8,6 +8,10 @@ has no prepared copies, or the run refuses.
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,7 +40,7 @@ from rerank_cli.scorers import (
     vocabulary_index,
 )
 from rerank_cli.types import Pair
-from tests.conftest import MODELS, Run, wait_for_openers
+from tests.conftest import MODELS, ROOT, Run, wait_for_openers
 from tests.support.folders import copy_model, with_external_data
 
 PAIRS = [
@@ -454,7 +458,6 @@ def test_what_eval_and_batch_keep_is_of_the_same_service(home: Path) -> None:
 def test_any_byte_of_a_large_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its index has only parts of the file, and gives the tokens of all of it."""
     monkeypatch.setattr(vocabulary_index, "_MIN_PIECES", 1)
-    monkeypatch.setattr(vocabulary_index, "_MIN_FILE_BYTES", 1)
     folder = copy_model("xlmr", tmp_path)
     path = folder / "tokenizer.json"
     content = path.read_bytes()
@@ -472,3 +475,31 @@ def test_any_byte_of_a_large_vocabulary(tmp_path: Path, monkeypatch: pytest.Monk
             path.write_bytes(content)
 
     try_one()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize("is_put_back", [False, True])
+def test_weights_that_change_while_another_process_prepares_them(
+    is_put_back: bool, own_cache: Path, tmp_path: Path
+) -> None:
+    model = beside(tmp_path / "model")
+    weights = model.files["model.onnx_data"]
+    content = weights.read_bytes()
+    first = fresh_scores(model.model)
+    command = [sys.executable, "-m", "rerank_cli", "-m", model.model, "late", "-d", "the"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while running.poll() is None and not (own_cache / ".making").exists():
+        time.sleep(0.001)
+    running.send_signal(signal.SIGSTOP)
+    change(weights)
+    running.send_signal(signal.SIGCONT)
+    if is_put_back:
+        time.sleep(0.5)
+        weights.write_bytes(content)
+    out, _ = running.communicate(timeout=60)
+    assert (running.returncode, out) in ((0, "the\n"), (3, ""))
+    weights.write_bytes(content)
+    assert scores(model.model) == first
+    change(weights)
+    assert scores(model.model) == fresh_scores(model.model) != first

@@ -207,3 +207,13 @@ def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> No
     assert one._wide is None  # type: ignore[attr-defined]
     assert scores(several) == scores(one)
     assert len(made(root)) == 1
+
+
+def test_a_copy_that_is_gone_when_it_is_to_be_opened_again_is_done_without(
+    root: Path, tmp_path: Path
+) -> None:
+    folder = describe(copy_model("bert", tmp_path), "bert")
+    graph = open_graph(folder, PreparedCache(root), 2)
+    assert graph.open_wide() is not None
+    shutil.rmtree(root)
+    assert graph.open_wide() is None

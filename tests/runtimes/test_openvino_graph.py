@@ -192,3 +192,17 @@ def test_a_run_leaves_no_word_and_no_trace() -> None:
     )
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert len(json.loads(ran.stdout)["results"]) == 2
+
+
+def test_a_compiled_copy_is_one_of_the_weights_beside_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared"))
+    folder = with_external_data("bert", tmp_path)
+    weights = folder / "onnx" / "model.onnx_data"
+    first = scores(open_scorer(str(folder), runtime=OPENVINO))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:1000] + content[2000:] + content[1000:2000])
+    second = scores(open_scorer(str(folder), runtime=OPENVINO))
+    monkeypatch.setenv("RERANK_PREPARED", "off")
+    assert second == scores(open_scorer(str(folder), runtime=OPENVINO)) != first

@@ -24,6 +24,7 @@ _NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would block
 _LEFT_BEHIND_SECONDS = 3600.0  # no write of settings takes so long
 _POLL_SECONDS = 0.02
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _LOCK_SECONDS = 10.0  # that another process may take to change a file of settings
 
 _clean_ups: list[Callable[[], None]] = []
@@ -149,10 +150,15 @@ def _lock(path: Path) -> BinaryIO | None:
 
     stream = open_own_file(path)
     try:
-        if lock_descriptor(stream.fileno(), blocking=False):
-            with suppress(FileNotFoundError):
-                if os.path.samestat(path.lstat(), os.fstat(stream.fileno())):
-                    return stream
+        try:
+            is_ours = lock_descriptor(stream.fileno(), blocking=False)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return stream  # a file system that knows no locks: better without than not at all
+        with suppress(FileNotFoundError):
+            if is_ours and os.path.samestat(path.lstat(), os.fstat(stream.fileno())):
+                return stream
     except BaseException:
         stream.close()
         raise

@@ -293,11 +293,11 @@ def _keys_of(path: str | Path) -> Sequence[_Key]:
     """
     keys: list[_Key] = []
     with suppress(OSError, ValueError):
-        status = os.fstat(0) if path == STDOUT else Path(path).stat()
+        status = os.fstat(0) if str(path) == STDOUT else Path(path).stat()
         keys += _inode_keys(status)
         if not keys:
             return keys
-    if path == STDOUT:
+    if str(path) == STDOUT:
         return keys
     target = Path(os.path.realpath(path))
     with suppress(OSError):

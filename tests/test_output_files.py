@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 from rerank_cli.cli.typer_commands import value_type
-from rerank_cli.errors import ModelError
+from rerank_cli.errors import ModelError, UsageError
+from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from tests.conftest import ROOT, Run, process
 from tests.support.batches import record, write
 from tests.support.command_line import COMMAND
@@ -369,3 +371,95 @@ def test_nothing_is_destroyed_and_what_cannot_be_is_said_before_scoring(
             assert name.startswith(OWN) or (option == "eval --runs" and name.endswith(".trec"))
     for name, (kind_before, _) in before.items():
         assert after[name][0] == kind_before, f"{name} is something else now"
+
+
+FIXED = {
+    "set": ("config.toml", ["config", "set", "top-n", "3"], b""),
+    "unset": ("config.toml", ["config", "unset", "top-n"], b""),
+    "set-key": ("keys.toml", ["config", "set-key", "cohere"], b"key"),
+    "unset-key": ("keys.toml", ["config", "unset-key", "cohere"], b""),
+    "bash": (".bashrc", ["--install-completion", "bash"], b""),
+    "script": ("data/completion/rerank.bash", ["--install-completion", "bash"], b""),
+    "fish": (".config/fish/completions/rerank.fish", ["--install-completion", "fish"], b""),
+}
+THINGS: dict[str, Callable[[Path], object]] = {
+    "file": lambda path: path.write_text("top-n = 1\ncohere = 'k'\n# _RERANK_COMPLETE\n"),
+    "text": lambda path: path.write_text("mine, and no TOML"),
+    "link": lambda path: path.symlink_to("/real"),
+    "dangling": lambda path: path.symlink_to("nothing"),
+    "none/nothing": lambda path: path.symlink_to("none/nothing"),
+    "null": lambda path: path.symlink_to("/dev/null"),
+    "full": lambda path: path.symlink_to("/dev/full"),
+    "zero": lambda path: path.symlink_to("/dev/zero"),
+    "pipe": os.mkfifo,
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+@pytest.mark.parametrize("command", FIXED)
+def test_files_of_fixed_names_are_whatever_they_are(
+    command: str,
+    thing: str,
+    place: Place,
+    rerank: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HOME", "RERANK_HOME"):
+        monkeypatch.setenv(name, str(place.folder))
+    for name in ("ZDOTDIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    name, line, stdin = FIXED[command]
+    path = place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if thing == "link":
+        THINGS["file"](place / "real")
+        (place / "real").chmod(0o600)
+        path.symlink_to(place / "real")
+    else:
+        THINGS[thing](path)
+    if thing == "file":
+        path.chmod(0o600)
+    before = snapshot(place.folder)
+    ran = rerank(*line, stdin=stdin)
+    after = snapshot(place.folder)
+    assert ran.code in (0, 2), ran.err
+    if ran.code == 2:
+        assert changed_names(before, after) == set()
+        assert ran.err.count("rerank: ") == 1
+    assert {old: kind for old, (kind, _) in before.items()} == {
+        old: after[old][0] for old in before
+    }
+    assert not [old for old in after if ".rerank-" in old or old.endswith(".lock")]
+    for old, (kind, content) in before.items():
+        if stat.S_ISLNK(kind):
+            assert after[old][1] == content
+    if ran.code == 0 and thing in ("file", "text", "link") and command == "bash":
+        kept = (place / "real" if thing == "link" else path).read_text()
+        assert kept.startswith(before["real" if thing == "link" else name][1].decode())
+
+
+def test_names_that_a_file_system_does_not_tell_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = [
+        PlannedOutput("-o", OutputFile(str(tmp_path / "Out"))),
+        PlannedOutput("--errors", OutputFile(str(tmp_path / "oUT"))),
+    ]
+    settle_outputs(planned, [])
+    monkeypatch.setattr("rerank_cli.output_files._folds_case", lambda _: True)
+    with pytest.raises(UsageError, match="-o and --errors name one file"):
+        settle_outputs(planned, [])
+
+
+def test_a_batch_does_not_read_what_it_writes_to_its_output(template: Path, tmp_path: Path) -> None:
+    """As `batch in.jsonl >> in.jsonl` would, without end."""
+    source = tmp_path / "in.jsonl"
+    content = (template / "in.jsonl").read_bytes()
+    for options in ("{0} -m bm25 >> {0}", "- -m bm25 < {0} >> {0}", "{0} -o /dev/fd/5 5>> {0}"):
+        source.write_bytes(content)
+        line = f"{sys.executable} -m rerank_cli batch {options.format(source)}"
+        ran = subprocess.run(["/bin/sh", "-c", line], cwd=ROOT, timeout=60, capture_output=True)
+        assert ran.returncode == 2
+        assert source.read_bytes() == content
+        assert b"and -o name one file" in ran.stderr

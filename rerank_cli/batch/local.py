@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.atomic_files import hold_lock, read_head
+from rerank_cli.atomic_files import hold_lock
 from rerank_cli.batch.flow import AllFailed, Bounds, Flow
 from rerank_cli.batch.job import (
     JOURNAL_END,
@@ -42,7 +42,6 @@ from rerank_cli.batch.report import (
 )
 from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
 from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
-from rerank_cli.inputs.file_types import STDIN
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
 from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
@@ -236,13 +235,13 @@ def _has_journal(output: OutputFile) -> bool:
 
 
 def _is_empty(path: Path) -> bool:
-    return not read_head(path, 1)
+    return path.stat().st_size == 0
 
 
-def _input_paths(options: BatchOptions) -> Sequence[Path]:
+def _input_paths(options: BatchOptions) -> Sequence[str | Path]:
     if options.run_files is not None:
         return (options.run_files.run, options.run_files.queries, options.run_files.corpus)
-    return () if options.input == STDIN else (Path(options.input),)
+    return (options.input,)
 
 
 def _open_writer(

@@ -194,6 +194,7 @@ def install(shell: Shell) -> list[Path]:
         start = Path(os.environ.get("ZDOTDIR") or home) / ".zshrc"
     line = f"source {shlex.quote(str(place))}  # completion of rerank"
     _check_script(place)
+    _add_line(start, os.fsencode(line))  # raises before a folder is made
     with lock_for_change(place):
         content = _add_line(start, os.fsencode(line))
         replace_file(place, script(shell).encode(), follow_links=True)

@@ -85,7 +85,8 @@ def run_on_ray(
     identity = options_identity(options, find_local_folder(options.model))
     shards = cut_into_shards(options.input, _SHARDS, _MAX_SHARD_BYTES)
     _settle_outputs(options, folder, ordered=ordered)
-    manifest = BatchManifest(folder, {"version": __version__, **identity}, shards)
+    job = {"version": __version__, "input": _input_stamps(options.input), **identity}
+    manifest = BatchManifest(folder, job, shards)
     if options.fail_fast is None and not options.resume:
         _check_first_records(shards, options)
     _prepare_folder(folder, manifest, options, terminal)
@@ -220,7 +221,7 @@ class BatchManifest:
         if changed or not is_same:
             raise InputError(
                 f"{self.folder}: this is not the job that was begun there: "
-                f"{', '.join(changed) or 'the input'} differs",
+                f"{', '.join(changed) or 'input'} differs",
                 hint="give what was given then; or begin anew, with another -o",
             )
         self.results = {
@@ -417,8 +418,14 @@ def shard_schema(shard: Shard) -> Any:
         return pq.ParquetFile(stream).schema_arrow
 
 
+def _input_stamps(uri: str) -> Mapping[str, str]:
+    """The time of each input file's last change, which tells it from another of its size."""
+    infos = [(name, Location.of(name)) for name, _ in _input_files(uri)]
+    return {name: str(place.system.get_file_info(place.path).mtime_ns) for name, place in infos}
+
+
 def _input_files(uri: str) -> Iterator[tuple[str, int]]:
-    """The files of an input, by name, with their bytes."""
+    """The files of an input, by name, with their bytes; raises `InputError` for a stream."""
     location = Location.of(uri)
 
     from pyarrow.fs import FileSelector, FileType
@@ -429,8 +436,11 @@ def _input_files(uri: str) -> Iterator[tuple[str, int]]:
     elif info.type == FileType.Directory:
         entries = location.system.get_file_info(FileSelector(location.path))
         for entry in sorted(entries, key=lambda entry: str(entry.path)):
+            name = f"{uri.rstrip('/')}/{entry.base_name}"
             if entry.type == FileType.File and _is_input(entry.base_name):
-                yield f"{uri.rstrip('/')}/{entry.base_name}", entry.size
+                yield name, entry.size
+            elif entry.type == FileType.Unknown and _is_input(entry.base_name):
+                raise InputError(f"{name}: is not a file, and ray reads files")
 
 
 def _is_input(name: str) -> bool:

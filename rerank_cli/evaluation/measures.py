@@ -71,26 +71,33 @@ def figures_of(
     import ir_measures
 
     values: Figures = {name: dict.fromkeys(qrels, 0.0) for name in measures}
-    judged = {query: dict(grades) for query, grades in qrels.items()}
-    orders = {
-        query: [name for name in order_by_score(scores) if not condensed or name in qrels[query]]
-        for query, scores in run.items()
-        if query in qrels
-    }
-    # Whole numbers, none twice: what computes some of the measures breaks ties in its own way.
-    descending = {
-        query: {name: float(len(order) - place) for place, name in enumerate(order)}
-        for query, order in orders.items()
-        if order
-    }
+    # What computes measures gets numbers for ids: some of it ends the process at half a character,
+    # cuts ids at NUL, or takes none with blanks.
+    numbers = {str(number): query for number, query in enumerate(qrels, 1)}
+    judged: dict[str, dict[str, int]] = {}
+    ranked: dict[str, dict[str, float]] = {}
+    for number, query in numbers.items():
+        grades = qrels[query]
+        order = order_by_score(run.get(query, {}))
+        if condensed:
+            order = [name for name in order if name in grades]
+        places = {name: str(place) for place, name in enumerate({**grades, **dict.fromkeys(order)})}
+        judged[number] = {places[name]: grade for name, grade in grades.items()}
+        # Whole scores, none twice: some of it breaks ties in its own way.
+        if order:
+            scores = range(len(order), 0, -1)
+            ranked[number] = {
+                places[name]: float(score) for name, score in zip(order, scores, strict=True)
+            }
     try:
-        for metric in ir_measures.iter_calc(list(measures.values()), judged, descending):
-            if metric.query_id in qrels:
-                values[str(metric.measure)][metric.query_id] = float(metric.value)
+        for metric in ir_measures.iter_calc(list(measures.values()), judged, ranked):
+            if metric.query_id in numbers:
+                query = numbers[metric.query_id]
+                values[str(metric.measure)][query] = float(metric.value)
     except (OSError, RuntimeError, SubprocessError, ValueError) as error:
         raise InputError(
             f"{', '.join(measures)}: cannot be computed of these judgements: {error}",
-            hint="some measures need grades of 0 and more, or ids without blanks: try one by one",
+            hint="some measures need grades of 0 and more: leave one out after the other",
         ) from error
     return values
 

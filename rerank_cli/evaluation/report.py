@@ -349,7 +349,9 @@ def lines_per_query(sets: Sequence[SetRows]) -> Iterator[bytes]:
                 for query, value in values.items():
                     cells = (results.task.name, row.system, row.depth or "", query, measure)
                     escaped = (_BLANKS.sub(" ", str(cell)) for cell in cells)
-                    yield ("\t".join([*escaped, f"{value:.6g}"]) + "\n").encode()
+                    yield ("\t".join([*escaped, f"{value:.6g}"]) + "\n").encode(
+                        "utf-8", "backslashreplace"
+                    )
 
 
 def _run_lines(row: SystemRow, tag: str) -> Iterator[str]:

@@ -89,11 +89,11 @@ def read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
     """Yield the query id, document id and grade of judgements, in the format of TREC or BEIR."""
     for number, line in read_lines(path):
         cells = line.split("\t") if line.count("\t") == 2 else line.split()
+        if number == 1 and len(cells) == 3 and _is_name(cells[2]):  # the names of the columns
+            continue
         if len(cells) == 4:  # TREC: query, iteration, document, grade
             del cells[1]
         if len(cells) != 3 or not _is_number(cells[2]):
-            if number == 1 and len(cells) == 3:  # the names of the columns
-                continue
             raise InputError(f"{path}:{number}: not a judgement", hint=_QRELS_HINT)
         try:
             yield cells[0], cells[1], check_grade(float(cells[2]))
@@ -155,6 +155,10 @@ def _parse_object(line: str, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{where}: not a JSON object")
     return content
+
+
+def _is_name(text: str) -> bool:
+    return not _is_number(text) and not text.lstrip("+-.")[:1].isdigit()
 
 
 def _is_number(text: str) -> bool:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.batch.cluster import Shard, cut_into_shards, read_shard
+from rerank_cli.batch.cluster import Shard, _input_stamps, cut_into_shards, read_shard
 from rerank_cli.batch.records import BlankLine, RecordFields
 from rerank_cli.types import ScorerInfo
 from tests.conftest import Run
 from tests.support.batches import SMALL, record, start_batch, write
+from tests.support.reading import fed
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 INFO = ScorerInfo("m", "", "logit")
@@ -139,6 +140,51 @@ def test_what_ray_does_not_do(arguments: list[str], message: str, rerank: Run) -
     ran = rerank("batch", *arguments, *RAY, stdin=b"")
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_a_stream_is_refused(rerank: Run, tmp_path: Path) -> None:
+    with fed(tmp_path / "p.jsonl", b"{}\n") as fifo:
+        ran = rerank("batch", str(fifo), "-o", str(tmp_path / "out"), *RAY)
+        assert (ran.code, "a pipe can be read only once" in ran.err) == (2, True)
+        if find_spec("ray") is not None:
+            ran = rerank("batch", str(tmp_path), "-o", str(tmp_path / "out"), *RAY)
+            assert (ran.code, f"{fifo}: is not a file" in ran.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_ray
+def test_where_no_record_is_one_nothing_begins(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [record(number) for number in range(150)])
+    out = tmp_path / "out"
+    ran = rerank("batch", str(source), "-o", str(out), "-m", SMALL, *RAY, "--query-field", "ask")
+    assert (ran.code, out.exists()) == (3, False)
+    assert "the first 100 records all failed, and in the same way: no field called ask" in ran.err
+
+
+@needs_ray
+def test_an_error_says_where_its_record_is(tmp_path: Path) -> None:
+    lines = [b'{"id": %d}\n' % number for number in range(50)]
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b"".join(lines))
+    size = source.stat().st_size
+    shards = [Shard(0, str(source), 0, 100), Shard(1, str(source), 100, size)]
+    first, second = (
+        [item.original for item in read_shard(shard, RecordFields(), INFO, 1000)]
+        for shard in shards
+    )
+    assert [original.place["line"] for original in first] == list(range(1, len(first) + 1))
+    for original, line in zip(second, lines[len(first) :], strict=True):
+        assert original.place["file"] == str(source)
+        assert source.read_bytes()[int(original.place["byte"]) :].startswith(line)
+
+
+@needs_ray
+def test_another_input_of_the_same_size_is_another_job(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [record(1)])
+    stamps = _input_stamps(str(source))
+    assert _input_stamps(str(source)) == stamps
+    os.utime(source, ns=(0, 0))
+    assert _input_stamps(str(source)) != stamps
 
 
 def test_without_the_extra_it_is_named(

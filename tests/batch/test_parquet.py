@@ -81,3 +81,21 @@ def test_parquet_does_not_come_of_lines(rerank: Run, tmp_path: Path) -> None:
     ran = rerank("batch", str(source), "-o", str(tmp_path / "out.parquet"), "-m", "bm25")
     assert ran.code == 2
     assert "Parquet output needs Parquet input" in ran.err
+
+
+def test_an_error_record_has_the_row(rerank: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    records = [record(number) for number in range(25)]
+    for number in (3, 17):
+        records[number]["documents"] = []
+    parquet(folder / "a.parquet", records)
+    parquet(folder / "b.parquet", records)
+    alone = rerank("batch", str(folder / "a.parquet"), "-m", "bm25")
+    errors = [row for line in alone.out.splitlines() if "error" in (row := json.loads(line))]
+    assert [row["line"] for row in errors] == [4, 18]
+    both = rerank("batch", str(folder), "-m", "bm25")
+    errors = [row for line in both.out.splitlines() if "error" in (row := json.loads(line))]
+    assert [(row["file"], row["line"]) for row in errors] == [
+        ("a.parquet", 4), ("a.parquet", 18), ("b.parquet", 4), ("b.parquet", 18),
+    ]  # fmt: skip

@@ -450,3 +450,31 @@ def test_a_number_out_of_range_is_not_taken_for_none(name: str, value: str, rera
         assert ran.code == 0  # all of them
     else:
         assert (ran.code, error["code"]) == (3, "not_json" if len(value) > 4300 else "bad_option")
+
+
+def test_pairs_are_counted_whatever_their_instruction(rerank: Run, tmp_path: Path) -> None:
+    instructions = [None, "Find gardens.", "Find slugs.", "Find gardens."]
+    records = [
+        record(n) | ({"instruction": text} if text else {}) for n, text in enumerate(instructions)
+    ]
+    source = write(tmp_path / "in.jsonl", records)
+    ran = rerank("batch", str(source), "-m", "./tests/support/families/qwen3", "-v")
+    assert ran.code == 0, ran.err
+    assert "4 records, 16 pairs scored" in ran.err
+    assert "\n16 pairs on " in ran.err
+
+
+def test_a_job_that_is_whole_writes_its_report_too(rerank: Run, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [record(1), {"id": 2}, record(3)])
+    out, first, second = (tmp_path / name for name in ("out.jsonl", "first", "second"))
+    job = ("batch", str(source), "-o", str(out), *BM25)
+    assert rerank(*job, "--report", str(first)).code == 3
+    whole = out.read_bytes()
+    ran = rerank(*job, "--resume", "--report", str(second))
+    assert (ran.code, "nothing to do" in ran.err, out.read_bytes()) == (3, True, whole)
+    old, new = (json.loads(path.read_text()) for path in (first, second))
+    assert (old["runs"], new["runs"], new["done"]) == (1, 2, True)
+    assert {**new, "runs": 0, "seconds": 0, "rates": 0, "latency": 0} == {
+        **old, "runs": 0, "seconds": 0, "rates": 0, "latency": 0,
+    }  # fmt: skip
+    assert rerank(*job, "--resume").code == 3

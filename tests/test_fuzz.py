@@ -6,6 +6,9 @@ import io
 import json
 import re
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +42,15 @@ CONTENT = st.one_of(
         max_leaves=8,
     ).map(lambda value: json.dumps(value).encode()),
 )
-FLAGS = ["--grep", "-0", "--passages", "--keep-empty", "--scores", "--explain", "-v", "--strict"]
+FLAGS = [
+    "--grep", "-0", "-a", "--passages", "--keep-empty", "--scores", "--explain", "-v", "--strict",
+    "--max-document=20",
+]  # fmt: skip
+# Where the input is: standard input, a file that the user names, or one of a folder.
+PLACES = st.sampled_from(
+    [["-"], *([f"a.{suffix}"] for suffix in ("csv", "tsv", "jsonl", "json", "txt", "md", "html")),
+     *([f"folder/a.{suffix}", "-r"] for suffix in ("csv", "jsonl", "json", "txt"))]
+)  # fmt: skip
 OPTIONS = st.tuples(
     st.sampled_from([[], *([f"--unit={unit}"] for unit in Unit)]),
     st.sampled_from([[], *([f"--input-format={format_}"] for format_ in InputFormat)]),
@@ -51,19 +62,26 @@ OPTIONS = st.tuples(
 ).map(lambda chosen: [option for group in chosen for option in group])
 
 
-def run(content: bytes, options: list[str], *, terminal: bool) -> Outcome:
+def run(
+    content: bytes, options: list[str], *, terminal: bool, place: Sequence[str] = ("-",)
+) -> Outcome:
+    path, *recursive = place
     out, err = Stream(terminal=terminal), Stream(terminal=terminal)
-    with pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        file = Path(folder) / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        argument = path if path == "-" else str(file.parent if recursive else file)
         patch.setattr(sys, "stdin", Stream(content))
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)
         patch.setenv("COLUMNS", "60")
-        code = app.run(["a fox", "-m", "bm25", "--color=never", *options, "-"])
+        code = app.run(["a fox", "-m", "bm25", "--color=never", *options, *recursive, argument])
     return Outcome(code, out.written(), err.written().decode())
 
 
-def check_ending(content: bytes, options: list[str]) -> None:
-    ran = run(content, options, terminal=False)
+def check_ending(content: bytes, options: list[str], place: Sequence[str]) -> None:
+    ran = run(content, options, terminal=False, place=place)
     assert ran.code in (0, 1, 2, 4), ran.err
     assert "Traceback" not in ran.err
     assert "rerank: " in ran.err or ran.code == 0
@@ -76,9 +94,11 @@ def check_cursor(content: bytes, options: list[str]) -> None:
 
 
 @settings(max_examples=200)
-@given(CONTENT, OPTIONS)
-def test_any_input_ends_in_a_ranking_or_a_message(content: bytes, options: list[str]) -> None:
-    check_ending(content, options)
+@given(CONTENT, OPTIONS, PLACES)
+def test_any_input_ends_in_a_ranking_or_a_message(
+    content: bytes, options: list[str], place: list[str]
+) -> None:
+    check_ending(content, options, place)
 
 
 @settings(max_examples=100)
@@ -89,9 +109,9 @@ def test_no_document_moves_the_cursor(content: bytes, options: list[str]) -> Non
 
 @pytest.mark.slow
 @settings(max_examples=1500)
-@given(CONTENT, OPTIONS)
-def test_any_of_many_inputs(content: bytes, options: list[str]) -> None:
-    check_ending(content, options)
+@given(CONTENT, OPTIONS, PLACES)
+def test_any_of_many_inputs(content: bytes, options: list[str], place: list[str]) -> None:
+    check_ending(content, options, place)
     check_cursor(content, options)
 
 

@@ -209,6 +209,7 @@ class SourceReader:
                 )
         elif unit is Unit.RECORD:
             fields, with_title = self.options.fields, self.options.prepend is Prepend.TITLE
+            folder = "" if self.stream else str(PurePath(self.path).parent)
             reader = RECORD_READERS.get(format_, JSON_LINES)
             self.envelope, records = reader.read(source, fields)
             for record, block in records:
@@ -219,7 +220,7 @@ class SourceReader:
                     self.path,
                     self.envelope,
                     with_title=with_title,
-                    folder="" if self.stream else str(PurePath(self.path).parent),
+                    folder=folder,
                     scorer=self.options.scorer,
                 )
         else:

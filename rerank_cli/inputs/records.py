@@ -107,12 +107,14 @@ def make_document(
 
 def _text_field_names(record: Mapping[str, Any], fields: TextFields, where: str) -> Sequence[str]:
     """The names of the fields that hold a record's text; raises `InputError` if there is none."""
+    names = fields.text or _default_text_field(record)
+    if names:
+        return names
     # A field that is null counts only if no other has a text: the record is blank then.
     present = [name for name in TEXT_FIELDS if name in record]
-    names = fields.text or _default_text_field(record) or present[:1]
-    if not names:
+    if not present:
         raise _no_text_error(record, where)
-    return names
+    return present[:1]
 
 
 def _default_text_field(record: Mapping[str, Any]) -> Sequence[str]:
@@ -132,6 +134,8 @@ def _media_in(
     record: Mapping[str, Any], where: str, folder: str, scorer: ScorerInfo | None
 ) -> Media | None:
     """The image or video of a record; None if the record has text, or neither of them."""
+    if not any(map(record.__contains__, MEDIA_FIELDS)):
+        return None
     values = {kind: record.get(kind) for kind in MEDIA_FIELDS}
     kinds = [kind for kind, value in values.items() if isinstance(value, str) and value.strip()]
     if not kinds or _default_text_field(record):

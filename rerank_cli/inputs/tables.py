@@ -11,12 +11,12 @@ A row is read in a time that is linear in its size, whatever its quotation marks
 
 import csv
 import re
+from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
-from typing import NamedTuple
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.text import Block, Fault, TextSource
@@ -30,6 +30,7 @@ _DELIMITERS = ",;\t|"
 _DELIMITER_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[\r\n]*', re.IGNORECASE)
 _MAX_FIELD_CHARACTERS = (1 << 31) - 1  # the most that csv takes on every system
 _MAX_ROW_LINES = 1_000_000
+_MAX_COLUMNS = 1_000_000
 _SEARCHED_LINES = 10  # among which a header is looked for, to say where it is
 _SHOWN_CHARACTERS = 200  # of a header in a message
 # How much more than the source itself may be read again because of quotation marks.
@@ -117,6 +118,11 @@ class _Table:
                 break
         self._start_reader()
         names, block = next(self._raw_rows(), ([], Block("", 1, b"")))
+        if len(names) > _MAX_COLUMNS:
+            raise InputError(
+                f"{self._source.name}:{block.line}: {len(names):,} columns, and {_MAX_COLUMNS:,} "
+                "are the most"
+            )
         self._header = _unique_names(names)
         self._text_places = self._columns.places_in(self._header)
         self._source.undecodable = 0  # the header is not a document
@@ -137,7 +143,7 @@ class _Table:
             row = dict(zip(self._header, values, strict=False))
             if len(values) < len(self._header):
                 if len(values) <= self._text_places[-1]:
-                    self._note_missing(values, block.line)
+                    self._note_missing(values)
                 for name in needed:
                     row.setdefault(name, "")
             yield row, block
@@ -238,7 +244,7 @@ class _Table:
         if fitting is not None:
             return fitting
         if values is None:
-            values = [token.text for token in _tokens(_joined(self._row), self._delimiter)]
+            values = _split_quoted(_joined(self._row), self._delimiter).texts
         return self._fold(values, width) if width else values
 
     def _read_escaped(self, width: int) -> list[str] | None:
@@ -261,10 +267,10 @@ class _Table:
             return None
         text = _joined(lines)
         for escapes in (True, False) if '\\"' in text else (False,):
-            tokens = _tokens(text, self._delimiter, escapes=escapes)
-            tokens = _without_empty_end(tokens, width)
-            if len(tokens) == width:
-                return [token.text for token in tokens]
+            fields = _split_quoted(text, self._delimiter, escapes=escapes)
+            fields.remove_blank_end(width)
+            if len(fields.texts) == width:
+                return fields.texts
         return None
 
     def _fold(self, values: list[str], width: int) -> list[str]:
@@ -273,24 +279,24 @@ class _Table:
         The text is all that may be of it: with fewer fields before and behind it than there are in
         the header, it begins and ends where it would in a row that fits. It is as it was written.
         """
-        row = _joined(self._row)
-        tokens = _tokens(row, self._delimiter) if self._quoted else _split(row, self._delimiter)
-        tokens = _without_empty_end(tokens, width)
-        extra = len(tokens) - width
-        if extra <= 0 or not self._text_places:
+        if not self._text_places:
             return values[:width]
+        split = _split_quoted if self._quoted else _split_plain
+        fields = split(_joined(self._row), self._delimiter)
+        fields.remove_blank_end(width)
+        extra = len(fields.texts) - width
+        if extra <= 0:
+            return fields.texts
         first, last = self._text_places[0], self._text_places[-1]
-        self._note(
-            _EXTRA,
-            f"{_field_count(tokens)}, and the header has {width}: those too many are read as text",
-            is_doubt=first != last or last != width - 1,
-        )
-        text = row[tokens[first].start : tokens[last + extra].end]
+        if self._is_new(_EXTRA):
+            count = _field_count(fields.texts)
+            problem = f"{count}, and the header has {width}: those too many are read as text"
+            self._note(_EXTRA, problem, is_doubt=first != last or last != width - 1)
+        text = fields.written(first, last + extra)
         if self._quoted and len(text) > 1 and text[0] == text[-1] == '"':
             text = text[1:-1].replace('""', '"')
-        before = [token.text for token in tokens[:first]]
-        behind = [token.text for token in tokens[last + extra + 1 :]]
-        return [*before, *[""] * (last - first), text, *behind]
+        behind = fields.texts[last + extra + 1 :]
+        return [*fields.texts[:first], *[""] * (last - first), text, *behind]
 
     def _note_unclosed(self, *, is_header: bool) -> None:
         problem = "a quotation mark that is never closed"
@@ -299,20 +305,25 @@ class _Table:
                 f"{self._source.name}:{self._row[0][0]}: {problem}",
                 hint="in TSV it is text like any other: --input-format tsv",
             )
-        self._note(_UNCLOSED, f"{problem}: it is read as text", is_doubt=True)
+        if self._is_new(_UNCLOSED):
+            self._note(_UNCLOSED, f"{problem}: it is read as text", is_doubt=True)
 
-    def _note_missing(self, values: Sequence[str], line: int) -> None:
-        name = encodable(self._header[self._text_places[-1]])
-        problem = (
-            f"{_field_count(values)}, and the header has {len(self._header)}: nothing is in {name}"
-        )
-        self._note(_MISSING, problem, line=line, is_doubt=True)
+    def _note_missing(self, values: Sequence[str]) -> None:
+        if self._is_new(_MISSING):
+            name, width = encodable(self._header[self._text_places[-1]]), len(self._header)
+            problem = f"{_field_count(values)}, and the header has {width}: nothing is in {name}"
+            self._note(_MISSING, problem, is_doubt=True)
 
-    def _note(
-        self, kind: str, problem: str, *, line: int | None = None, is_doubt: bool = False
-    ) -> None:
-        where = f"{self._source.name}:{self._row[0][0] if line is None else line}"
-        self._source.note(kind, Fault(where, problem, is_doubt=is_doubt, what="row"))
+    def _is_new(self, kind: str) -> bool:
+        """Whether the fault of a row is the first of its kind. It is counted, if not."""
+        known = self._source.faults.get(kind)
+        if known is not None:
+            known.count += 1
+        return known is None
+
+    def _note(self, kind: str, problem: str, *, is_doubt: bool) -> None:
+        where = f"{self._source.name}:{self._row[0][0]}"
+        self._source.faults[kind] = Fault(where, problem, is_doubt=is_doubt, what="row")
 
     # A header that is none.
 
@@ -359,7 +370,7 @@ def _find_delimiter(text: str, columns: TableColumns) -> str:
 
 
 def _names(text: str, delimiter: str) -> Sequence[str]:
-    return [token.text for token in _tokens(text.rstrip("\r\n"), delimiter)]
+    return _split_quoted(text.rstrip("\r\n"), delimiter).texts
 
 
 def _unique_names(names: Sequence[str]) -> Sequence[str]:
@@ -375,21 +386,37 @@ def _unique_names(names: Sequence[str]) -> Sequence[str]:
     return [*unique]
 
 
-class _Token(NamedTuple):
-    """A field of a row: its text, and where it is written."""
+@dataclass(slots=True)
+class _Fields:
+    """The fields of a row: their texts, and where each one ends in the row."""
 
-    text: str
-    start: int
-    end: int
+    row: str
+    texts: list[str] = field(default_factory=list)
+    ends: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def add(self, text: str, end: int) -> None:
+        self.texts.append(text)
+        self.ends.append(end)
+
+    def written(self, first: int, last: int) -> str:
+        """The part of the row from one field to another."""
+        return self.row[self.ends[first - 1] + 1 if first else 0 : self.ends[last]]
+
+    def remove_blank_end(self, width: int) -> None:
+        """Remove the blank fields at the end that are more than `width`."""
+        end = len(self.texts)
+        while end > width and not self.texts[end - 1].strip():
+            end -= 1
+        del self.texts[end:], self.ends[end:]
 
 
-def _split(row: str, delimiter: str) -> list[_Token]:
+def _split_plain(row: str, delimiter: str) -> _Fields:
     """Split a row in which quotation marks are text."""
-    tokens, start = [], 0
+    fields, end = _Fields(row), -1
     for text in row.split(delimiter):
-        tokens.append(_Token(text, start, start + len(text)))
-        start += len(text) + len(delimiter)
-    return tokens
+        end += 1 + len(text)
+        fields.add(text, end)
+    return fields
 
 
 @cache
@@ -407,13 +434,13 @@ _OPENING_MARK = re.compile(r' *"')
 _ESCAPED_MARK = re.compile(r'""|\\"')
 
 
-def _tokens(row: str, delimiter: str, *, escapes: bool = False) -> list[_Token]:
+def _split_quoted(row: str, delimiter: str, *, escapes: bool = False) -> _Fields:
     """Split a row into fields, less strictly than csv does; with `escapes` \\" is a quotation mark.
 
     A field whose quotation mark is not closed ends at the next delimiter, as one without does.
     """
     pattern = _quoted_field(delimiter, escapes=escapes)
-    tokens, start, is_closed = list[_Token](), 0, True
+    fields, start, is_closed = _Fields(row), 0, True
     while True:
         match = None
         if is_closed and _OPENING_MARK.match(row, start):
@@ -427,9 +454,9 @@ def _tokens(row: str, delimiter: str, *, escapes: bool = False) -> list[_Token]:
             end = row.find(delimiter, start)
             end = len(row) if end < 0 else end
             text = row[start:end]
-        tokens.append(_Token(text, start, end))
+        fields.add(text, end)
         if end == len(row):
-            return tokens
+            return fields
         start = end + 1
 
 
@@ -440,14 +467,6 @@ def _joined(lines: Sequence[_Line]) -> str:
 def _is_closed(values: Sequence[str] | None) -> bool:
     """Whether fields were found, and none of them begins with a quotation mark."""
     return values is not None and not any(value.startswith('"') for value in values)
-
-
-def _without_empty_end(tokens: list[_Token], width: int) -> list[_Token]:
-    """The fields of a row without the blank ones at its end that are too many."""
-    end = len(tokens)
-    while end > width and not tokens[end - 1].text.strip():
-        end -= 1
-    return tokens[:end]
 
 
 def _field_count(values: Sequence[object]) -> str:

@@ -14,7 +14,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
@@ -106,7 +106,7 @@ def read_whole(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fault:
     """What was wrong with some records of a source: where that was first, and how many there were.
 
@@ -148,7 +148,7 @@ class TextSource:
     head         the first bytes of the content
     controls     whether JSON may have control characters
     undecodable  how many blocks had bytes that are not of the encoding
-    faults       what was wrong, by kind
+    faults       what was wrong: the first fault of each kind, which counts the others
     """
 
     stream: BinaryIO
@@ -164,11 +164,6 @@ class TextSource:
     @property
     def encoding(self) -> str:
         return self.envelope.encoding
-
-    def note(self, kind: str, fault: Fault) -> None:
-        """Note a fault: the first one of a kind is told, the others are counted."""
-        known = self.faults.get(kind)
-        self.faults[kind] = fault if known is None else replace(known, count=known.count + 1)
 
     def decode(self, raw: bytes) -> str:
         """Decode a block. What cannot be decoded is replaced, and counted."""
@@ -204,9 +199,13 @@ class TextSource:
 
     def note_too_large(self, line: int) -> None:
         """Note that the document of a line is too large, and left out."""
+        known = self.faults.get(_TOO_LARGE)
+        if known is not None:
+            known.count += 1
+            return
         problem = f"larger than {format_size(self.max_bytes)}: left out"
         where = f"{self.name}:{line}"
-        self.note(_TOO_LARGE, Fault(where, problem, _SIZE_HINT, is_lost=True))
+        self.faults[_TOO_LARGE] = Fault(where, problem, _SIZE_HINT, is_lost=True)
 
     def too_large_error(self, line: int) -> DocumentTooLarge:
         """The error of a document whose end was not found."""

@@ -181,6 +181,8 @@ READINGS = [
     ("a mark that is open to the end", 'id,text\n1,"abc\n2,def\n', ['"abc', "def"], ["open"]),
     ("a row of two lines", 'id,text\n1,abc\ndef\n', ["abc", ""], ["missing"]),
     ("another delimiter", "id,text\n1,abc\n2;def\n", ["abc", ""], ["missing"]),
+    ("a blank before the mark of a short row", 'id,text,x,y,z\n1, "a, b, c, d, e"\n',
+     ["a, b, c, d, e"], []),
     ("a quoted text that is the last", 'id,text,more\n1,"a\nb"\n', ["a\nb"], []),
 ]  # fmt: skip
 

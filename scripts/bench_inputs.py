@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,55 @@ def wide_header(size: int) -> bytes:
     half = size // 2
     names = b",".join(b"c%d" % number for number in range(half // 8))
     return b"text," + names + b"\n" + fill(b"x\n", half)
+
+
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+RUN, RUN_END = b"<w:p><w:r><w:t>", b"</w:t></w:r></w:p>"
+
+
+def docx(make_body: Make, times: int = 1) -> Make:
+    """A document whose body has so many times the size; the file is smaller."""
+
+    def make(size: int) -> bytes:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            start = f'<w:document xmlns:w="{WORD}"><w:body>'.encode()
+            body = make_body(size * times)
+            archive.writestr("word/document.xml", start + body + b"</w:body></w:document>")
+        return packed.getvalue()
+
+    return make
+
+
+def nested(first: bytes, last: bytes) -> Make:
+    """As many starts as ends, and a letter between them."""
+    return lambda size: (count := size // len(first + last)) * first + b"x" + count * last
+
+
+def counted(unit: bytes, before: bytes = b"", after: bytes = b"") -> Make:
+    """Units in which %d is their number."""
+    length = len(unit) + 5
+    return lambda size: before + b"".join(unit % at for at in range(size // length)) + after
+
+
+def pdf(content: bytes, pages: int = 1, kids: bytes = b"") -> bytes:
+    """A PDF in which all pages have the same packed content."""
+    packed = zlib.compress(content)
+    page = b"<</Type/Page/Parent 2 0 R/Contents 4 0 R/Resources<</Font<</F 3 0 R>>>>>>"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count %d/Kids[%s]>>" % (pages, kids or b"5 0 R " * pages),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(packed), packed),
+        page,
+    ]
+    out, table = b"%PDF-1.4\n", b""
+    for number, body in enumerate(objects, 1):
+        table += b"%010d 00000 n \n" % len(out)
+        out += b"%d 0 obj%sendobj\n" % (number, body)
+    return b"%sxref\n0 6\n0000000000 65535 f \n%strailer<</Size 6/Root 1 0 R>>\nstartxref\n%d" % (
+        out, table, len(out)
+    )  # fmt: skip
 
 
 SHAPES: dict[str, tuple[str, Make]] = {
@@ -140,6 +191,56 @@ SHAPES: dict[str, tuple[str, Make]] = {
     "CSV: carriage returns in a row": ("a.csv", filled(b"x\r", b"id,text\n1,")),
     "TSV: short rows": ("a.tsv", filled(b"1\tword\n", b"id\ttext\n")),
     "TSV: one row of tabs": ("a.tsv", filled(b"\t", b"id\ttext\n1")),
+    "HTML: paragraphs": ("a.html", filled(b"<p>some <b>words</b> to be read</p>\n")),
+    "HTML: tags": ("a.html", filled(b"<b>")),
+    "HTML: blocks that are open": ("a.html", filled(b"<div>")),
+    "HTML: levels": ("a.html", nested(b"<div>", b"</div>")),
+    "HTML: wrong ends": ("a.html", nested(b"<div>", b"</b>")),
+    "HTML: cells": ("a.html", filled(b"<tr><td>a<td>b", b"<table>")),
+    "HTML: a wide cell and many rows": ("a.html", lambda size: b"<table><tr><td>" + fill(
+        b"a ", size // 2) + fill(b"<tr><td>b</td><td>c</td></tr>", size // 2)),
+    "HTML: items": ("a.html", filled(b"<ol><li>a")),
+    "HTML: attributes": ("a.html", counted(b"a%d=1 ", b"<p ", b">x")),
+    "HTML: quotes": ("a.html", filled(b"<a =\">\" '")),
+    "HTML: comments": ("a.html", filled(b"<!--")),
+    "HTML: empty comments": ("a.html", filled(b"<!-->")),
+    "HTML: declarations": ("a.html", filled(b"<!")),
+    "HTML: less than": ("a.html", filled(b"<")),
+    "HTML: tags that are open": ("a.html", filled(b"<a ")),
+    "HTML: titles": ("a.html", filled(b"<title>")),
+    "HTML: hidden": ("a.html", filled(b"<div style=display:none>")),
+    "HTML: hidden levels": ("a.html", nested(b"<div style=display:none>", b"</div>")),
+    "HTML: references": ("a.html", filled(b"&amp")),
+    "HTML: a long number": ("a.html", filled(b"9", b"&#", b";")),
+    "HTML: punycode": ("a.html", filled(b"ab", b"<meta charset=punycode>")),
+    "HTML: NUL bytes": ("a.html", filled(b"\0", b"<p>")),
+    "DOCX: paragraphs": ("a.docx", docx(filled(RUN + b"some words to be read" + RUN_END))),
+    "DOCX: one run": ("a.docx", docx(filled(b"word ", RUN, RUN_END))),
+    "DOCX: one run, 6 times as large": ("a.docx", docx(filled(b"word ", RUN, RUN_END), 6)),
+    "DOCX: one run, 100 times as large": ("a.docx", docx(filled(b"word ", RUN, RUN_END), 100)),
+    "DOCX: lines": ("a.docx", docx(filled(b"a\n", RUN, RUN_END), 6)),
+    "DOCX: empty paragraphs": ("a.docx", docx(filled(b"<w:p/>"), 6)),
+    "DOCX: breaks": ("a.docx", docx(filled(b"<w:br/>"), 6)),
+    "DOCX: runs of a letter": ("a.docx", docx(filled(b"<w:t>a</w:t>"), 6)),
+    "DOCX: levels": ("a.docx", docx(nested(b"<w:x>", b"</w:x>"), 6)),
+    "DOCX: an attribute": ("a.docx", docx(filled(b"x", b'<w:p a="', b'"/>'), 6)),
+    "DOCX: attributes": ("a.docx", docx(counted(b'a%d="" ', b"<w:p ", b"/>"))),
+    "DOCX: a comment": ("a.docx", docx(filled(b"x", b"<!--", b"-->"), 6)),
+    "PDF: a page of text": (
+        "a.pdf", lambda size: pdf(fill(b"(word) Tj ", size // 10, b"BT /F 9 Tf ", b"ET"))
+    ),
+    "PDF: a page, 6 times as large": (
+        "a.pdf", lambda size: pdf(fill(b"(word) Tj ", size * 6, b"BT /F 9 Tf ", b"ET"))
+    ),
+    "PDF: equal pages": (
+        "a.pdf", lambda size: pdf(b"BT /F 9 Tf (word) Tj ET" * 100, size // 6)
+    ),
+    "PDF: pages in a circle": ("a.pdf", lambda size: pdf(b"", 1, b"2 0 R " * (size // 6))),
+    "PDF: no objects": ("a.pdf", filled(b"1 0 obj<<", b"%PDF-1.4\n")),
+    "rules: patterns": (".gitignore -r", lambda size: counted(b"*%dx\n")(size // 40)),
+    "rules: one pattern": (".gitignore -r", lambda size: b"**/" * (size // 120)),
+    "rules: too many": (".gitignore -r", counted(b"*%dx\n")),
+    "a list of missing files": ("list --files-from --open", filled(b"no such file, and so on\n")),
     "a list of names": ("list --files-from", lambda size: b"\n" * size),
     "a query": ("query --query-file", filled(b"word ")),
 }  # fmt: skip
@@ -152,7 +253,7 @@ def read_documents(path: str, flags: list[str]) -> str:
     from rerank_cli.inputs.files import read_content, read_names
     from rerank_cli.inputs.source import ReadOptions
 
-    if "--files-from" in flags:
+    if "--files-from" in flags and "--open" not in flags:
         return f"{len(read_names(path, null=False))} names"
     if "--query-file" in flags:
         return f"{len(read_content(path, 64_000_000))} bytes"
@@ -163,14 +264,16 @@ def read_documents(path: str, flags: list[str]) -> str:
         unit=Unit.PARAGRAPH if "--unit" in flags else Unit.AUTO,
         prepend=Prepend.TITLE if "--prepend" in flags else None,
     )
-    inputs = Inputs(paths=[path], options=options)
+    listed = read_names(path, null=False) if "--files-from" in flags else []
+    paths = [] if listed else [str(Path(path).parent)] if "-r" in flags else [path]
+    inputs = Inputs(paths=paths, listed_paths=listed, recursive="-r" in flags, options=options)
     inputs.check()
     count = 0
     for document in inputs:
         count += 1
         del document
     report = inputs.report
-    notes = [*map(str, report.problems), *map(str, report.faults), *report.skipped]
+    notes = [*map(str, report.problems[:1]), *map(str, report.faults), *report.skipped]
     return "; ".join([f"{count} documents", *notes])
 
 
@@ -190,8 +293,9 @@ def run_child(path: str, flags: list[str]) -> None:
         result = read_documents(path, flags)
     except Exception as error:  # noqa: BLE001 - it is what came out
         result = f"{type(error).__name__}: {error}"
-    seconds = time.process_time() - started
-    peak = peak_megabytes()
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)  # PDF is read in another process
+    seconds = time.process_time() - started + others.ru_utime + others.ru_stime
+    peak = peak_megabytes() + others.ru_maxrss // 1024
     print(json.dumps([seconds, peak, result.replace(path, "FILE")[:300]]))
 
 

@@ -371,8 +371,11 @@ def _say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
     """Say for --verbose what the input took, and what there was that is not in it."""
     if skipped := left_out(inputs):
         terminal.say(f"left out of folders and lists: {skipped}")
-    if faults := sum(fault.count for fault in inputs.report.faults):
-        terminal.say(f"{format_count(faults, 'row')} did not fit the header")
+    if rows := sum(fault.count for fault in inputs.report.faults if fault.what == "row"):
+        terminal.say(f"{format_count(rows, 'row')} did not fit the header")
+    if lost := inputs.report.lost:
+        things = [format_count(count, kind) for kind, count in sorted(lost.items())]
+        terminal.say(f"without a text: {_joined(things, 'and')}")
     if inputs.copied_bytes:
         size = format_size(inputs.copied_bytes)
         terminal.say(f"{size} copied to disk, to be gone through twice")

@@ -1,110 +1,122 @@
-"""Converts HTML, PDF and DOCX files to text, with libraries that come with extras.
+"""Converts HTML, PDF and DOCX files to text.
 
-A new format needs a member of `InputFormat`, and a row in the table `CONVERTERS`.
+A new format needs a member of `InputFormat`, and a row in the table `CONVERTERS`. No conversion
+takes more time than the size of a file allows, or gives more text than a document may have.
 """
 
-import io
-import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.text import envelope_of
+from rerank_cli.inputs.text import Allowance, Fault
 from rerank_cli.terminal import encodable
 
-# Bounded, so that a page full of unclosed tags does not take quadratic time.
-_TITLE = re.compile(r"<title[^>]{0,256}>(.{0,1024}?)</title>", re.DOTALL | re.IGNORECASE)
-_CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+# The time that a file may take. Ordinary ones take a tenth of it.
+_SECONDS = 4.0
+_SECONDS_PER_BYTE = 2.5e-6
 
 
-class Conversion(NamedTuple):
-    """The text of a file, and its title, which may be empty."""
+@dataclass(slots=True)
+class Conversion:
+    """The text of a file.
+
+    title   its title, which may be empty
+    lost    the number of things in it that have no text form, by their kinds
+    faults  what was wrong with parts of it
+    """
 
     text: str
-    title: str
+    title: str = ""
+    lost: Counter[str] = field(default_factory=Counter)
+    faults: Sequence[Fault] = ()
 
 
 class Converter(NamedTuple):
     """How files of one format become text.
 
     suffixes   the endings of their names
-    extra      the extra of this package that brings the library
     read       converts a file's bytes; imports the library
+    extra      the extra of this package that brings the library, if it needs one
     is_binary  whether such files are not text themselves
     """
 
     suffixes: Sequence[str]
-    extra: str
-    read: Callable[[bytes], Conversion]
+    read: Callable[[bytes, Allowance], Conversion]
+    extra: str | None = None
     is_binary: bool = True
 
 
-def convert(data: bytes, format_: InputFormat, source: str) -> Conversion:
-    """Convert a file to text. Raises `MissingExtra`, and `InputError` for a damaged file."""
+def convert(data: bytes, format_: InputFormat, source: str, max_bytes: int) -> Conversion:
+    """Convert a file to text of at most `max_bytes`.
+
+    Raises `MissingExtra`, `BoundExceeded`, and `InputError` for a damaged file.
+    """
     converter = CONVERTERS[format_]
+    allowance = Allowance(source, max_bytes, _SECONDS + _SECONDS_PER_BYTE * len(data))
     try:
-        text, title = converter.read(data)
+        found = converter.read(data, allowance)
+    except InputError:
+        raise
     except ImportError as error:
-        raise MissingExtra(f"{source}: reading {format_.upper()}", converter.extra) from error
-    except Exception as error:  # the errors of these libraries have no common base
+        what = f"{source}: reading {format_.upper()}"
+        raise MissingExtra(what, converter.extra or "") from error
+    except Exception as error:  # the errors of libraries have no common base
         raise InputError(f"{source}: cannot be read as {format_.upper()}: {error}") from error
-    return Conversion(encodable(text), " ".join(encodable(title).split()))
+    found.text = encodable(found.text)
+    found.title = " ".join(encodable(found.title).split())
+    return found
 
 
 def formats_by_extra() -> Mapping[str, Sequence[InputFormat]]:
     """The formats that each extra adds."""
     formats: dict[str, list[InputFormat]] = {}
     for format_, converter in CONVERTERS.items():
-        formats.setdefault(converter.extra, []).append(format_)
+        if converter.extra is not None:
+            formats.setdefault(converter.extra, []).append(format_)
     return formats
 
 
-def _read_html(data: bytes) -> Conversion:
-    import html
+def _read_html(data: bytes, allowance: Allowance) -> Conversion:
+    from rerank_cli.inputs.html_text import read_html
 
-    from inscriptis import get_text
-
-    page = _decode_page(data)
-    title = _TITLE.search(page)
-    return Conversion(get_text(page), html.unescape(title[1]) if title else "")
+    return Conversion(*read_html(data, allowance))
 
 
-def _decode_page(data: bytes) -> str:
-    """Decode a page as browsers do: by its mark, its declaration, or else UTF-8 if it is valid."""
-    envelope = envelope_of(data)
-    declared = _CHARSET.search(data[:1024])
-    candidates = [declared[1].decode("ascii")] if declared and not envelope.mark else []
-    for encoding in (*candidates, envelope.encoding):
-        with suppress(LookupError, UnicodeDecodeError):
-            return data[len(envelope.mark) :].decode(encoding)
-    return data.decode("windows-1252", "replace")
+def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
+    from rerank_cli.inputs.pdf_text import read_pdf
+
+    pdf = read_pdf(data, allowance)
+    faults = [
+        Fault(
+            f"{allowance.name}, page {pages[0]}",
+            problem,
+            hint="ocrmypdf --force-ocr reads pages from their pictures",
+            is_doubt=True,
+            what="page",
+            count=len(pages),
+        )
+        for pages, problem in (
+            (pdf.scanned, "a picture without text"),
+            (pdf.garbled, "its fonts do not say what its characters are"),
+        )
+        if pages
+    ]
+    lost = Counter({"picture": pdf.pictures}) if pdf.pictures else Counter[str]()
+    return Conversion(pdf.text, pdf.title, lost, faults)
 
 
-def _read_pdf(data: bytes) -> Conversion:
-    import logging
+def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
+    from rerank_cli.inputs.docx_text import read_docx
 
-    from pypdf import PdfReader
-
-    log = logging.getLogger("pypdf")
-    if not log.handlers:  # it would print its warnings
-        log.addHandler(logging.NullHandler())
-    reader = PdfReader(io.BytesIO(data))
-    pages = [page.extract_text() for page in reader.pages]
-    title = reader.metadata.title if reader.metadata else None
-    return Conversion("\n\n".join(pages), title or "")
-
-
-def _read_docx(data: bytes) -> Conversion:
-    import mammoth
-
-    text = mammoth.extract_raw_text(io.BytesIO(data)).value
-    return Conversion(re.sub(r"\n{3,}", "\n\n", text), "")
+    text, lost = read_docx(data, allowance)
+    return Conversion(text, lost=lost)
 
 
 CONVERTERS: Mapping[InputFormat, Converter] = {
-    InputFormat.HTML: Converter((".html", ".htm", ".xhtml"), "docs", _read_html, is_binary=False),
-    InputFormat.PDF: Converter((".pdf",), "docs", _read_pdf),
-    InputFormat.DOCX: Converter((".docx",), "docs", _read_docx),
+    InputFormat.HTML: Converter((".html", ".htm", ".xhtml"), _read_html, is_binary=False),
+    InputFormat.PDF: Converter((".pdf",), _read_pdf, "docs"),
+    InputFormat.DOCX: Converter((".docx",), _read_docx),
 }

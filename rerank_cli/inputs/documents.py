@@ -23,7 +23,7 @@ from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open
-from rerank_cli.inputs.text import DocumentTooLarge, Fault
+from rerank_cli.inputs.text import BoundExceeded, Fault
 from rerank_cli.media import HEAD_BYTES, is_image
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
@@ -41,6 +41,7 @@ class InputReport:
     problems     the errors of files of folders and lists that could not be read
     undecodable  the number of documents with undecodable bytes; `raw` has these unchanged
     faults       what was wrong with records that were read all the same
+    lost         the number of things in documents that have no text form, by their kinds
     binary       the sources that the user named and that are not text
     envelopes    the envelopes of the sources, as a set in the order of the input
     """
@@ -49,6 +50,7 @@ class InputReport:
     problems: Problems = field(default_factory=Problems)
     undecodable: int = 0
     faults: list[Fault] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
     binary: list[str] = field(default_factory=list)
     envelopes: dict[Envelope, None] = field(default_factory=dict)
 
@@ -139,7 +141,7 @@ class Inputs:
             with self._open(path) as stream:
                 source = SourceReader(path, self.options, stream, stream=False)
                 # Reading all of it will say what is wrong.
-                with suppress(BinarySource, DocumentTooLarge):
+                with suppress(BinarySource, BoundExceeded):
                     next(source.documents(), None)
                 return source.envelope
         except OSError as error:
@@ -171,7 +173,7 @@ class Inputs:
                 self.report.skipped[BINARY] += 1
                 if place.named:
                     self.report.binary.append(place.path)
-            except DocumentTooLarge as error:
+            except BoundExceeded as error:
                 self.report.problems.append(error)
             except (OSError, InputError) as error:
                 problem = error if isinstance(error, InputError) else read_error(place.path, error)
@@ -200,6 +202,7 @@ class Inputs:
                 if source.binary_files:
                     self.report.skipped[BINARY] += source.binary_files
                 self.report.add_faults(source.faults.values())
+                self.report.lost.update(source.lost)
                 if source.is_text:
                     self.report.envelopes[source.envelope] = None
 

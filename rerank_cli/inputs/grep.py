@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +100,7 @@ def _windows(blocks: Iterator[Block]) -> Iterator[list[Block]]:
         yield window
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Line:
     """A line without escape sequences. Bytes that are not UTF-8 are surrogates in its text."""
 
@@ -111,6 +111,10 @@ class _Line:
     def is_remark(self) -> bool:
         """Whether a tool says something here that is in no file."""
         return bool(_BINARY_FILE.fullmatch(self.text) or _TOOL_ERROR.match(self.text))
+
+    @cached_property
+    def splits(self) -> "list[_Split]":
+        return _find_splits(self.text)
 
     def match(self, path: str | None, line: int | None, text: str) -> GrepMatch:
         known = None if path in _STREAM_NAMES else path
@@ -168,50 +172,50 @@ _SHAPES = (
 
 
 class _Split(NamedTuple):
-    """One way to divide a line: its path, whether NUL ends that, and what comes after.
-
-    That is the text from `start` on. It is not cut out for each way: a line may be long.
-    """
+    """One way to divide a line: its path, whether NUL ends that, and where the rest begins."""
 
     path: str
     is_certain: bool
     line: str
-    start: int = 0
+    place: int
 
     @property
     def after(self) -> str:
-        return self.line[self.start :]
+        """What comes after the path."""
+        return self.line[self.place :]
 
     @property
     def number(self) -> int:
-        match = _NUMBER.match(self.line, self.start)
+        match = _NUMBER.match(self.line, self.place)
         return int(match[1]) if match else 0
 
     @property
     def is_match(self) -> bool:
         """Whether the line is a match, and not one around it."""
-        number = _NUMBER.match(self.line, self.start)
-        return number is None or number[2] not in "-="
+        match = _NUMBER.match(self.line, self.place)
+        return match is None or match[2] not in "-="
 
 
-def _find_splits(text: str) -> list[_Split]:
+def _find_splits(line: str) -> list[_Split]:
     """The ways to divide a line at its path, those with shorter paths first."""
-    head = text[: _MAX_PATH_CHARACTERS + 32]
+    head = line[: _MAX_PATH_CHARACTERS + 32]
     null = head.find("\0")
-    places = [match.start() for match in _NUMBER_IN_LINE.finditer(head, 1)]
-    splits = [
-        _Split(_without_revision(head[:place]), False, text, place + 1)
-        for place in places
-        if null < 0 or place < null
-    ]
+    ends = islice(_NUMBER_IN_LINE.finditer(head, 1), _MAX_SPLITS)
+    places = [end.start() for end in ends if null < 0 or end.start() < null]
+    splits = [_split_at(line, place) for place in places]
     if null > 0:
-        splits.append(_Split(_without_revision(head[:null]), True, text, null + 1))
+        splits.append(_split_at(line, null, is_certain=True))
     return splits
 
 
+def _split_at(line: str, place: int, *, is_certain: bool = False) -> _Split:
+    return _Split(_without_revision(line[:place]), is_certain, line, place + 1)
+
+
 def _without_revision(path: str) -> str:
-    revision = next((name for name in _REVISIONS if path.startswith(name)), "")
-    return path.removeprefix(revision) or path
+    if not path.startswith(_REVISIONS):
+        return path
+    return path.partition(":")[2] or path
 
 
 class _Disk:
@@ -234,14 +238,16 @@ class _Disk:
         chosen = [split for fit, split in fits if fit == best > 0]
         return chosen[0] if len(chosen) == 1 else None
 
-    def has_line_without_number(self, text: str) -> bool:
+    def has_line_without_number(self, line: str) -> bool:
         """Whether a file has all that comes after its name."""
-        ends = islice(re.finditer("[:=-]", text[:_MAX_PATH_CHARACTERS]), _MAX_SPLITS)
+        ends = islice(re.finditer("[:=-]", line[:_MAX_PATH_CHARACTERS]), _MAX_SPLITS)
+        splits = [_split_at(line, end.start()) for end in ends]
+        shapes = (_WITHOUT_NUMBER, _WITHOUT_NUMBER._replace(has_tab=True))
         return any(
-            self.is_file(path) and self._fit(_Split(path, False, text, start), _WITHOUT_NUMBER)
-            for end in ends
-            for path in [text[: end.start()]]
-            for start in {end.end(), end.end() + text.startswith("\t", end.end())}
+            self._fit(split, shape)
+            for split in splits
+            if self.is_file(split.path)
+            for shape in shapes
         )
 
     def _fit(self, split: _Split, shape: _Shape) -> int:
@@ -297,7 +303,7 @@ class _Headings:
             text = after
         if self._path is None or not _NUMBER.match(text):
             return False
-        return _Split(self._path, True, text)
+        return _Split(self._path, True, text, 0)
 
     def _is_heading(self, path: str, *, after_blank: bool) -> bool:
         if self._disk.is_file(path):
@@ -328,7 +334,7 @@ class _Reader:
         """The paths in a window of lines that are believed although they are not on disk."""
         if self._layout is not _Layout.NAMED:
             return set()
-        return _believable_paths([_find_splits(line.text) for line in lines], self._disk)
+        return _believable_paths([line.splits for line in lines], self._disk)
 
     def read(self, line: _Line, known: set[str]) -> GrepMatch | None:
         """Parse a line; None if it is none of a file."""
@@ -349,7 +355,7 @@ class _Reader:
             if below is True:
                 return None
             return self._match(line, below) if below else line.whole()
-        split = self._choose(_find_splits(line.text), known)
+        split = self._choose(line.splits, known)
         return self._match(line, split) if split else line.whole()
 
     def _choose(self, splits: Sequence[_Split], known: set[str]) -> _Split | None:
@@ -442,7 +448,7 @@ def _believable_paths(lines: Sequence[Sequence[_Split]], disk: _Disk) -> set[str
             or disk.is_file(path)
         )
         is_constant = len(numbers) > 2 and len({*numbers}) == 1
-        has_times = all(_TIME.match(split.line, split.start) for split in splits)
+        has_times = all(_TIME.match(split.after) for split in splits)
         if (looks_right or rises) and not is_constant and not has_times:
             believable.add(path)
     return believable

@@ -6,6 +6,7 @@ the source's format.
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -142,7 +143,8 @@ class SourceReader:
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
     binary_files the number of files that `grep` found to be binary
-    faults       what was wrong with its records, by kind
+    lost         the number of things in it that have no text form, by their kinds
+    faults       what was wrong with its records or pages, by kind
     is_text      whether it turned out to be text
     envelope     what all its documents share
     """
@@ -154,6 +156,7 @@ class SourceReader:
     title: str = ""
     undecodable: int = 0
     binary_files: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
     faults: dict[str, Fault] = field(default_factory=dict)
     is_text: bool = False
     envelope: Envelope = field(default_factory=Envelope)
@@ -166,10 +169,12 @@ class SourceReader:
         format_, unit = self.options.format_and_unit(self.path, stream=self.stream)
         head, content = decompress(self.content, self.path)
         if format_ in CONVERTERS and not self.options.grep:
-            text, self.title = convert(
-                read_whole(content, self.path, self.options.max_document_bytes), format_, self.path
-            )
-            head = text.encode()
+            max_bytes = self.options.max_document_bytes
+            data = read_whole(content, self.path, max_bytes)
+            found = convert(data, format_, self.path, max_bytes)
+            self.title, self.lost = found.title, found.lost
+            self.faults.update((fault.problem, fault) for fault in found.faults)
+            head = found.text.encode()
             content = io.BytesIO(head)
         else:
             self.envelope = envelope_of(head, null=self.options.null)

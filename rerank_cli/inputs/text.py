@@ -13,6 +13,7 @@ import codecs
 import io
 import re
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,7 +83,11 @@ def is_binary(head: bytes, envelope: Envelope) -> bool:
     return envelope.encoding == "utf-8" and b"\0" in head
 
 
-class DocumentTooLarge(InputError):
+class BoundExceeded(InputError):
+    """A document would take more than one may. It is left out, and the others are ranked."""
+
+
+class DocumentTooLarge(BoundExceeded):
     """A document is larger than `--max-document`. With `rest`, all behind it is lost too."""
 
     def __init__(self, where: str, max_bytes: int, *, rest: bool = False) -> None:
@@ -90,6 +95,35 @@ class DocumentTooLarge(InputError):
         super().__init__(
             f"{problem}: left out, with all behind it" if rest else problem, hint=_SIZE_HINT
         )
+
+
+class DocumentTooSlow(BoundExceeded):
+    """Converting a document to text takes longer than its size allows."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(
+            f"{name}: takes more than {seconds:.0f} s, the most for a file of its size: left out",
+            hint="convert it to text with another program",
+        )
+
+
+@dataclass(slots=True)
+class Allowance:
+    """What the conversion of one document may take: so many bytes in all, and seconds from now."""
+
+    name: str
+    max_bytes: int
+    seconds: float
+    _bytes: int = 0
+    _start: float = field(default_factory=time.monotonic)
+
+    def take(self, size: int) -> None:
+        """Count bytes; raises `BoundExceeded` for too many of them, or after too long a time."""
+        self._bytes += size
+        if self._bytes > self.max_bytes:
+            raise DocumentTooLarge(self.name, self.max_bytes)
+        if time.monotonic() - self._start > self.seconds:
+            raise DocumentTooSlow(self.name, self.seconds)
 
 
 _SIZE_HINT = "--max-document SIZE reads larger ones"

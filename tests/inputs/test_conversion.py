@@ -4,6 +4,7 @@ import io
 import sys
 import tomllib
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError, MissingExtra
-from rerank_cli.inputs.conversion import CONVERTERS, convert
+from rerank_cli.inputs import conversion, pdf_text
+from rerank_cli.inputs.conversion import CONVERTERS, Conversion
 from rerank_cli.inputs.file_types import InputFormat, Prepend
 from rerank_cli.inputs.records import RECORD_READERS
 from rerank_cli.inputs.source import FORMATS
+from rerank_cli.inputs.text import BoundExceeded, DocumentTooLarge, DocumentTooSlow
 from tests.conftest import ROOT, Run, process
 from tests.support.reading import inputs_of, read
+
+
+def convert(
+    data: bytes, format_: InputFormat, source: str = "a.file", max_bytes: int = 1_000_000
+) -> Conversion:
+    return conversion.convert(data, format_, source, max_bytes)
+
+
+def text_of(markup: str) -> str:
+    return convert(markup.encode(), InputFormat.HTML).text
 
 
 def page(text: str, title: str = "", charset: str = "") -> str:
@@ -54,28 +67,60 @@ def pdf(*texts: str, title: str = "") -> bytes:
     ).encode()
 
 
-def docx(*paragraphs: str) -> bytes:
-    space = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
-    body = "".join(f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in paragraphs)
-    kinds = "http://schemas.openxmlformats.org/package/2006/"
-    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
-    main = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+SPACES = """
+xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"
+xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"
+xmlns:wp="http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing"
+xmlns:pic="http://schemas.openxmlformats.org/drawingml/2006/picture"
+xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart"
+xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"
+xmlns:v="urn:schemas-microsoft-com:vml"
+"""
+RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+
+def part(element: str, body: str) -> str:
+    return f"<w:{element} {SPACES}>{body}</w:{element}>"
+
+
+def relations(*kinds_and_targets: tuple[str, str]) -> str:
+    found = "".join(
+        f'<Relationship Id="r{place}" Type="{OFFICE}/{kind}" Target="{target}"/>'
+        for place, (kind, target) in enumerate(kinds_and_targets)
+    )
+    return f'<Relationships xmlns="{RELATIONS}">{found}</Relationships>'
+
+
+def run(text: str) -> str:
+    return f"<w:r><w:t>{text}</w:t></w:r>"
+
+
+def package(parts: dict[str, str]) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr(
-            "[Content_Types].xml",
-            f'<Types xmlns="{kinds}content-types">'
-            f'<Override PartName="/word/document.xml" ContentType="{main}"/></Types>',
-        )
-        archive.writestr(
-            "_rels/.rels",
-            f'<Relationships xmlns="{kinds}relationships">'
-            f'<Relationship Id="r" Type="{office}" Target="word/document.xml"/></Relationships>',
-        )
-        archive.writestr(
-            "word/document.xml", f"<w:document {space}><w:body>{body}</w:body></w:document>"
-        )
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
     return out.getvalue()
+
+
+def docx(*paragraphs: str, body: str = "", **others: str) -> bytes:
+    """Write a DOCX of paragraphs, or of another body, and of other parts by their kinds."""
+    body = body or "".join(f"<w:p>{run(text)}</w:p>" for text in paragraphs)
+    kinds = {kind: f"{kind}.xml" for kind in others}
+    return package(
+        {
+            "_rels/.rels": relations(("officeDocument", "/word/document.xml")),
+            "word/_rels/document.xml.rels": relations(*kinds.items()),
+            "word/document.xml": part("document", f"<w:body>{body}</w:body>"),
+            **{f"word/{kind}.xml": content for kind, content in others.items()},
+        }
+    )
+
+
+def docx_text(body: str, **others: str) -> str:
+    return convert(docx(body=body, **others), InputFormat.DOCX).text
 
 
 def test_every_input_format_is_text_or_in_one_table() -> None:
@@ -87,7 +132,9 @@ def test_every_input_format_is_text_or_in_one_table() -> None:
 
 def test_the_extras_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {entry.extra for entry in CONVERTERS.values()} <= set(project["optional-dependencies"])
+    assert {entry.extra for entry in CONVERTERS.values() if entry.extra} <= set(
+        project["optional-dependencies"]
+    )
 
 
 def test_html() -> None:
@@ -133,14 +180,259 @@ def test_a_page_of_nothing_but_titles() -> None:
     assert convert(data, InputFormat.HTML, "a.html").title == ""
 
 
+@pytest.mark.parametrize(
+    "charset", ["punycode", "utf-7", "utf-16", "idna", "hex", "rot13", "unicode_escape", "cp037"]
+)
+def test_a_page_is_in_an_encoding_of_text(charset: str) -> None:
+    assert convert(page("Grüße", "", charset).encode(), InputFormat.HTML).text == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ("a<br>b<br/>c", "a\nb\nc"),
+        ("<div>a</div><div>b</div><p>c</p>d<section>e</section>f", "a\nb\n\nc\n\nd\ne\nf"),
+        ("<dl><dt>a<dd>b<dt>c</dl><hr>d", "a\nb\nc\nd"),
+        ("<details><summary>a</summary>b</details>", "a\nb"),
+        ("<select><option>a<option>b</select><button>c</button><label>d</label>", "a\nb\nc d"),
+        ("a<b>b</b> <i>c</i><sup>2</sup>", "ab c2"),
+        ("<ul><li>a<li>b</ul><ol><li>c<li>d</ol>", "* a\n* b\n1. c\n2. d"),
+        ("<table><tr><td>a</td><td>b</td></tr><tr><td>c<th>d</table>e", "a  b\nc  d\ne"),
+        ("<pre>\n a  b\n  c</pre>d", " a  b\n  c\nd"),
+        ("a<textarea>b &lt;b> c\n d</textarea>e", "a\nb <b> c\n d\ne"),
+        ("a<noscript>b</noscript><template>c</template>", "abc"),
+        ("a<script>b<p>c</script>d<style>e</style>f", "adf"),
+        ('a<img alt="the &amp; picture">b<img alt="">c', "a the & picture b c"),
+        ("a&nbsp;b &eacute;&#8212;&#x41; &bogus; &lt;c>", "a b é—A &bogus; <c>"),
+        ("&#99999999999999999999;&#x" + "f" * 9 + ";", "\ufffd\ufffd"),
+        ("a<!-- b -->c<!-->d<!---->e<?php f ?>g<!DOCTYPE x>h", "acdegh"),
+        ("a<![CDATA[b<c]]>d", "ab<cd"),
+        ("1 < 2 and <3, 4<5", "1 < 2 and <3, 4<5"),
+        ('<p title="a > b" class=x>c', "c"),
+        ("<p title='a \" > b'>c", "c"),
+        ("<div style='color: red; display : NONE'>a<div>b</div>c</div>d", "d"),
+        ("<div style='display:none'>a", "a"),
+        ("<p>a<title>", "a"),
+        ("<svg><title>a</title><text>b</text></svg>", "b"),
+        ("a <a ", "a <a"),
+        ("a <!-- b", "a <!-- b"),
+        ("a\0b", "ab"),
+        ("<DIV>a</DIV><P>b", "a\n\nb"),
+        ('<?xml version="1.0"?><html><script src="x"/><p>a</p></html>', "a"),
+    ],
+)
+def test_what_a_page_shows(markup: str, expected: str) -> None:
+    assert text_of(markup) == expected
+
+
+def test_what_a_page_has_that_is_no_text() -> None:
+    markup = b"<img src=a><img alt=x><img alt=''><video></video><iframe></iframe>"
+    assert convert(markup, InputFormat.HTML).lost == {"picture": 1, "embedded object": 2}
+
+
+def test_no_text_of_a_deep_page_is_cut() -> None:
+    assert text_of("<div>" * 20_000 + "a" + "</div>" * 20_000 + "b") == "a\nb"
+
+
+MARKS = [
+    "<p>",
+    "</p>",
+    "<pre>",
+    "</pre>",
+    "<li>",
+    "<ol>",
+    "</ol>",
+    "<td>",
+    "<!--",
+    "-->",
+    "<title>",
+]
+MARKS += ["</title>", "<textarea>", "<script>", "</script>", "<div style=display:none>", "a", " "]
+
+
+@given(st.text("<>/!-a=\"' \n&;", max_size=40) | st.lists(st.sampled_from(MARKS)).map("".join))
+def test_any_markup_is_read(markup: str) -> None:
+    text = text_of(markup)
+    assert len(text) <= 4 * len(markup)
+    if "<" not in markup and "&" not in markup:
+        assert text.split() == markup.split()
+
+
 def test_pdf() -> None:
     found = convert(pdf("First page", "Second page", title="A title"), InputFormat.PDF, "a.pdf")
     assert (found.text, found.title) == ("First page\n\nSecond page", "A title")
     assert convert(pdf("text"), InputFormat.PDF, "a.pdf").title == ""
 
 
+def picture_page(text: str = "") -> bytes:
+    """A PDF with a picture on its only page, and perhaps text."""
+    plain = pdf(text).decode()
+    return plain.replace("/Font<<", "/XObject<</I<</Subtype/Image>>>>/Font<<").encode()
+
+
+def test_pages_that_are_pictures_are_told(rerank: Run, tmp_path: Path) -> None:
+    found = convert(picture_page(), InputFormat.PDF, "a.pdf")
+    assert [str(fault) for fault in found.faults] == ["a.pdf, page 1: a picture without text"]
+    assert found.lost == {"picture": 1}
+    assert convert(picture_page("text"), InputFormat.PDF).faults == []
+    assert convert(pdf(""), InputFormat.PDF).faults == []  # a blank page
+    (tmp_path / "a.pdf").write_bytes(picture_page())
+    (tmp_path / "b.txt").write_text("fox\n")
+    ran = rerank("fox", "-m", "bm25", str(tmp_path / "a.pdf"), str(tmp_path / "b.txt"), "-v")
+    assert "a.pdf, page 1: a picture without text\n\nhint: ocrmypdf" in ran.err
+    assert "without a text: 1 picture\n" in ran.err
+    assert ran.code == 0
+    arguments = ["fox", "-m", "bm25", str(tmp_path / "a.pdf"), str(tmp_path / "b.txt"), "--strict"]
+    assert rerank(*arguments).code == 4
+
+
+def test_pages_of_unknown_characters_are_told() -> None:
+    found = convert(pdf("ab\\001\\002\\003"), InputFormat.PDF, "a.pdf")
+    assert [str(fault) for fault in found.faults] == [
+        "a.pdf, page 1: its fonts do not say what its characters are"
+    ]
+
+
 def test_docx() -> None:
-    assert convert(docx("One", "", "Two"), InputFormat.DOCX, "a.docx").text == "One\n\nTwo\n\n"
+    assert convert(docx("One", "", "Two"), InputFormat.DOCX).text == "One\n\nTwo\n\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<w:r><w:t>a</w:t><w:br/><w:t>b</w:t></w:r>", "a\nb"),
+        ('<w:r><w:t>a</w:t><w:br w:type="page"/><w:t>b</w:t></w:r>', "a\nb"),
+        ("<w:r><w:t>a</w:t><w:cr/><w:t>b</w:t><w:tab/><w:t>c</w:t></w:r>", "a\nb\tc"),
+        ("<w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>a</w:t></w:r>", "a"),
+        ("<w:r><w:t>a</w:t><w:noBreakHyphen/><w:t>b</w:t></w:r>", "a\u2011b"),
+        (f"{run('is ')}<m:oMath><m:r><m:t>a=b</m:t></m:r></m:oMath>{run(' here')}", "is a=b here"),
+        (
+            ("<m:f><m:num><m:r><m:t>1</m:t></m:r></m:num>"
+            "<m:den><m:r><m:t>2</m:t></m:r></m:den></m:f>"),
+            "1/2",
+        ),
+        (f"{run('a')}<w:ins>{run('b')}</w:ins><w:del>{run('c')}</w:del>", "ab"),
+        (f"<w:moveFrom>{run('a')}</w:moveFrom><w:moveTo>{run('a')}</w:moveTo>", "a"),
+        ("<w:r><w:instrText>PAGE</w:instrText></w:r><w:r><w:t>a</w:t></w:r>", "a"),
+        (f"<w:hyperlink><w:fldSimple>{run('a')}</w:fldSimple></w:hyperlink>", "a"),
+        ('<w:r><w:sym w:font="Arial" w:char="03B1"/></w:r>', "\u03b1"),
+        (
+            ("<w:r><mc:AlternateContent><mc:Choice><w:t>a</w:t></mc:Choice>"
+            "<mc:Fallback><w:t>a</w:t></mc:Fallback></mc:AlternateContent></w:r>"),
+            "a",
+        ),
+        (
+            ("<w:r><mc:AlternateContent><mc:Choice><w:x/></mc:Choice>"
+            "<mc:Fallback><w:t>a</w:t></mc:Fallback></mc:AlternateContent></w:r>"),
+            "a",
+        ),
+        (
+            (f"{run('a')}<w:r><v:shape><w:txbxContent><w:p>{run('box')}</w:p></w:txbxContent>"
+            f"</v:shape></w:r>{run('b')}"),
+            "ab\n\nbox",
+        ),
+        (
+            f"{run('a')}<w:r><wp:inline><wp:docPr descr='a fox'/><pic:pic/></wp:inline></w:r>",
+            "a\n\na fox",
+        ),
+        (f"<w:ruby><w:rt>{run('a')}</w:rt><w:rubyBase>{run('b')}</w:rubyBase></w:ruby>", "(a)b"),
+    ],
+)  # fmt: skip
+def test_what_a_paragraph_of_docx_shows(body: str, expected: str) -> None:
+    assert docx_text(f"<w:p>{body}</w:p>") == f"{expected}\n\n"
+
+
+def test_notes_and_comments_come_below_their_paragraph() -> None:
+    body = (
+        f'<w:p>{run("one")}<w:r><w:footnoteReference w:id="2"/></w:r></w:p>'
+        f'<w:p>{run("two")}<w:r><w:endnoteReference w:id="2"/></w:r>'
+        '<w:r><w:commentReference w:id="0"/></w:r></w:p>'
+    )
+    found = docx_text(
+        body,
+        footnotes=part(
+            "footnotes",
+            f'<w:footnote w:type="separator" w:id="0"><w:p>{run("---")}</w:p></w:footnote>'
+            f'<w:footnote w:id="2"><w:p>{run("foot")}</w:p></w:footnote>'
+            f'<w:footnote w:id="3"><w:p>{run("of nothing")}</w:p></w:footnote>',
+        ),
+        endnotes=part("endnotes", f'<w:endnote w:id="2"><w:p>{run("end")}</w:p></w:endnote>'),
+        comments=part("comments", f'<w:comment w:id="0"><w:p>{run("why")}</w:p></w:comment>'),
+        header=part("hdr", f"<w:p>{run('head')}</w:p>"),
+        footer=part("ftr", f"<w:p>{run('head')}</w:p>"),
+    )
+    assert found.split("\n\n") == ["one", "foot", "two", "end", "why", "head", ""]
+
+
+def test_what_a_docx_has_that_is_no_text(rerank: Run, tmp_path: Path) -> None:
+    body = (
+        f"<w:p>{run('fox')}<w:r><w:object><v:imagedata/></w:object><pic:pic/><c:chart/>"
+        '<w:sym w:font="Wingdings" w:char="F0E0"/></w:r></w:p>'
+    )
+    (tmp_path / "a.docx").write_bytes(docx(body=body))
+    ran = rerank("fox", "-m", "bm25", str(tmp_path / "a.docx"), "-v")
+    assert "without a text: 1 chart, 1 embedded object, 1 picture and 1 special symbol\n" in ran.err
+    assert rerank("fox", "-m", "bm25", str(tmp_path / "a.docx")).err == ""
+
+
+def test_a_docx_declares_no_entities() -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY b "x"><!ENTITY c "&b;&b;&b;">]>'
+    document = bomb + part("document", f"<w:body><w:p>{run('&c;')}</w:p></w:body>")
+    with pytest.raises(InputError, match="cannot be read as DOCX: it declares entities"):
+        convert(package({"word/document.xml": document}), InputFormat.DOCX)
+
+
+def test_what_a_document_holds_is_bounded(rerank: Run, tmp_path: Path) -> None:
+    for name in ("a.docx", "b.docx"):
+        (tmp_path / name).write_bytes(docx("fox " * (100_000 if name == "a.docx" else 1)))
+    assert (tmp_path / "a.docx").stat().st_size < 3000
+    paths = [str(tmp_path / "a.docx"), str(tmp_path / "b.docx")]
+    ran = rerank("fox", "-m", "bm25", *paths, "--max-document", "100kB")
+    assert (ran.out, ran.code) == ("fox \n\n", 2)
+    assert ran.err.startswith(f"rerank: {paths[0]}: larger than 100 kB")
+    with pytest.raises(DocumentTooLarge):
+        convert(pdf("fox " * 100), InputFormat.PDF, max_bytes=300)
+
+
+def test_what_takes_too_long_is_left_out(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "_SECONDS", 0.0)
+    monkeypatch.setattr(conversion, "_SECONDS_PER_BYTE", 0.0)
+    for format_, data in (
+        (InputFormat.HTML, b"<p>" * 10_000),
+        (InputFormat.DOCX, docx("a")),
+        (InputFormat.PDF, pdf("a")),
+    ):
+        with pytest.raises(DocumentTooSlow, match=r"a\.file: takes more than 0 s, the most for a"):
+            convert(data, format_)
+    (tmp_path / "a.docx").write_bytes(docx("fox"))
+    (tmp_path / "b.txt").write_text("fox\n")
+    ran = rerank("fox", "-m", "bm25", str(tmp_path / "a.docx"), str(tmp_path / "b.txt"))
+    assert (ran.out, ran.code) == ("fox\n", 2)
+    assert "hint: convert it to text with another program" in ran.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold the bound")
+def test_what_takes_too_much_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdf_text, "_MEMORY_BYTES", 100 << 20)
+    content = zlib.compress(b"BT /F 12 Tf " + b"(a) Tj " * 4_000_000 + b"ET")
+    plain = pdf("a")
+    start, end = plain.index(b"<</Length"), plain.index(b"\nendstream")
+    stream = f"<</Length {len(content)}/Filter/FlateDecode>>stream\n".encode() + content
+    with pytest.raises(BoundExceeded, match="takes too much memory"):
+        convert(plain[:start] + stream + plain[end:], InputFormat.PDF)
+    monkeypatch.undo()
+    assert convert(pdf("next"), InputFormat.PDF).text == "next"
+
+
+def test_one_process_reads_all_pdfs() -> None:
+    convert(pdf("one"), InputFormat.PDF)
+    (process,) = pdf_text._processes
+    with pytest.raises(InputError):
+        convert(b"no", InputFormat.PDF)
+    convert(pdf("two"), InputFormat.PDF)
+    assert pdf_text._processes == [process]
 
 
 @given(
@@ -174,22 +466,15 @@ def test_of_a_damaged_file_the_library_says_nothing_itself(tmp_path: Path) -> No
     assert len(said) == 1
 
 
-@pytest.mark.parametrize(
-    ("library", "name", "data"),
-    [
-        ("inscriptis", "a.html", page("x").encode()),
-        ("pypdf", "a.pdf", pdf("x")),
-        ("mammoth", "a.docx", docx("x")),
-    ],
-)
 def test_without_its_library_the_extra_is_named(
-    library: str, name: str, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / name).write_bytes(data)
-    assert read(tmp_path / name)[0].text.strip() == "x"
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtra, match=f"{name}: .*the extra docs") as raised:
-        read(tmp_path / name)
+    path = tmp_path / "a.pdf"
+    path.write_bytes(pdf("x"))
+    assert read(path)[0].text.strip() == "x"
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    with pytest.raises(MissingExtra, match=r"a\.pdf: .*the extra docs") as raised:
+        read(path)
     assert "rerank-cli[docs]" in str(raised.value.hint)
     inputs = inputs_of(tmp_path, recursive=True)
     assert list(inputs) == []
@@ -206,7 +491,7 @@ def test_what_was_left_out_is_told_by_the_formats_and_extras_of_the_table(
     assert rerank(*arguments).err == ""
     monkeypatch.setitem(sys.modules, "pypdf", None)
     assert rerank(*arguments).err == (
-        "rerank: 1 file left out: HTML, PDF and DOCX need the extra docs\n"
+        "rerank: 1 file left out: PDF needs the extra docs\n"
         "\nhint: pip install 'rerank-cli[docs]'\n"
     )
     ran = rerank("x", "-m", "bm25", stdin=b"x\0\1")

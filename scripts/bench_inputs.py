@@ -248,8 +248,8 @@ SHAPES: dict[str, tuple[str, Make]] = {
 
 def read_documents(path: str, flags: list[str]) -> str:
     """Read an input, and say what came out."""
+    from rerank_cli.inputs import Prepend, Unit
     from rerank_cli.inputs.documents import Inputs
-    from rerank_cli.inputs.file_types import Prepend, Unit
     from rerank_cli.inputs.files import read_content, read_names
     from rerank_cli.inputs.source import ReadOptions
 

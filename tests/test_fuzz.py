@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.cli import app
-from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit
+from rerank_cli.inputs import InputFormat, Prepend, Unit
 from rerank_cli.render import Format
 from tests.conftest import Outcome, Stream
 

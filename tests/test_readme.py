@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.errors import ExitCode
-from rerank_cli.inputs.file_types import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Unit
+from rerank_cli.inputs import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Unit
 from rerank_cli.inputs.source import FORMATS
 from rerank_cli.models.catalogue import entries
 from rerank_cli.providers.catalogue import provider_names

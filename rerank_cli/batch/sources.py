@@ -35,7 +35,7 @@ from rerank_cli.batch.records import (
     read_line,
 )
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import OnePass, SeekableInput, is_stream
 from rerank_cli.inputs.text import decompress, envelope_of
 from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from rerank_cli.cli.settings import variable_of
-from rerank_cli.inputs.file_types import (
+from rerank_cli.inputs import (
     DEFAULT_MAX_DOCUMENT_BYTES,
     InputFormat,
     Prepend,

@@ -13,7 +13,7 @@ from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import GroupedCommand, make_app
 from rerank_cli.errors import UsageError
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import OutputFile
 from rerank_cli.scorers import BM25

@@ -15,9 +15,9 @@ import typer
 from rerank_cli import progress
 from rerank_cli.cli import option_values
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
+from rerank_cli.inputs import IMAGE_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
-from rerank_cli.inputs.file_types import IMAGE_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions

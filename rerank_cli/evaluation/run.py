@@ -30,7 +30,7 @@ from rerank_cli.evaluation.datasets import (
     read_folder,
     read_lists,
 )
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions

@@ -7,5 +7,54 @@
     conversion, grep  other formats: HTML, PDF and DOCX; the output of grep and rg
     trec              the files of BEIR and TREC collections
 
-Nothing here scores documents.
+Nothing here scores documents. Below are the choices that a user has for the input: its format, its
+unit, and what is put before chunks. `records` and `conversion` have the tables of what reads each
+format.
 """
+
+from enum import StrEnum
+from pathlib import PurePath
+
+STDIN = "-"
+DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
+LINE_SUFFIXES = {".txt", ".log"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+COMPRESSION_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
+
+
+class Unit(StrEnum):
+    """What one document is."""
+
+    AUTO = "auto"
+    LINE = "line"
+    PARAGRAPH = "paragraph"
+    RECORD = "record"
+    FILE = "file"
+
+
+class InputFormat(StrEnum):
+    """What a source holds."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
+    HTML = "html"
+    PDF = "pdf"
+    DOCX = "docx"
+
+
+class Prepend(StrEnum):
+    """What is put before each chunk when it is scored."""
+
+    TITLE = "title"
+    PATH = "path"
+
+
+def suffix_of(path: str) -> str:
+    """The suffix of a file's name, in lower case, without that of a compression."""
+    name = PurePath(path)
+    if name.suffix.lower() in COMPRESSION_SUFFIXES:
+        name = PurePath(name.stem)
+    return name.suffix.lower()

@@ -2,17 +2,39 @@
 
 A new format needs a member of `InputFormat`, and a row in the table `CONVERTERS`. No conversion
 takes more time than the size of a file allows, or gives more text than a document may have.
+
+A PDF is a program: a few bytes may ask for any time and memory, and nothing can stop the library
+from within. So it runs in a process of its own, which may have so much memory, and which is ended
+when a file takes too long. The process is started for the first PDF and lives as long as this one;
+it starts in little more time than the library takes to be imported.
 """
 
+import atexit
+import json
+import os
+import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from rerank_cli.errors import InputError, MissingExtra
-from rerank_cli.inputs.file_types import InputFormat
-from rerank_cli.inputs.text import Allowance, Fault
+from rerank_cli.inputs import InputFormat
+from rerank_cli.inputs.text import (
+    Allowance,
+    BoundExceeded,
+    DocumentTooLarge,
+    DocumentTooSlow,
+    Fault,
+)
 from rerank_cli.terminal import encodable
+
+if TYPE_CHECKING:
+    import queue
 
 # The time that a file may take. Ordinary ones take a tenth of it.
 _SECONDS = 4.0
@@ -80,15 +102,13 @@ def formats_by_extra() -> Mapping[str, Sequence[InputFormat]]:
 
 
 def _read_html(data: bytes, allowance: Allowance) -> Conversion:
-    from rerank_cli.inputs.html_text import read_html
+    from rerank_cli.inputs.markup import read_html
 
     return Conversion(*read_html(data, allowance))
 
 
 def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
-    from rerank_cli.inputs.pdf_text import read_pdf
-
-    pdf = read_pdf(data, allowance)
+    pdf = _read_in_process(data, allowance)
     faults = [
         Fault(
             f"{allowance.name}, page {pages[0]}",
@@ -109,7 +129,7 @@ def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
 
 
 def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
-    from rerank_cli.inputs.docx_text import read_docx
+    from rerank_cli.inputs.markup import read_docx
 
     text, lost = read_docx(data, allowance)
     return Conversion(text, lost=lost)
@@ -120,3 +140,237 @@ CONVERTERS: Mapping[InputFormat, Converter] = {
     InputFormat.PDF: Converter((".pdf",), _read_pdf, "docs"),
     InputFormat.DOCX: Converter((".docx",), _read_docx),
 }
+
+
+_START_SECONDS = 60.0
+_WALL_FACTOR = 4  # of the processor's seconds, on a machine that does much else
+_MEMORY_BYTES = 700 << 20  # of the process, and so much more for each byte of a file:
+_MEMORY_FACTOR = 4
+_LARGE_BYTES = 4 << 20  # after such a file another process reads, because this one has grown
+_CODE = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from rerank_cli.inputs.conversion import serve_pdf
+serve_pdf()
+"""
+_UNKNOWN_SHARE = 0.2  # of the characters of a page whose text is in doubt
+
+
+@dataclass(slots=True)
+class _PdfText:
+    """What is in a PDF. `scanned` and `garbled` are numbers of pages.
+
+    scanned   pages with pictures and without text
+    garbled   pages whose fonts do not say what many of their characters mean
+    pictures  how many different pictures there are
+    """
+
+    text: str
+    title: str
+    scanned: list[int]
+    garbled: list[int]
+    pictures: int
+
+
+def _read_in_process(data: bytes, allowance: Allowance) -> _PdfText:
+    """Read a PDF. Raises `ImportError` without pypdf, `BoundExceeded`, and `ValueError`."""
+    from importlib.util import find_spec
+
+    if find_spec("pypdf") is None:
+        raise ImportError("pypdf")
+    with _lock:
+        process = _processes.pop() if _processes else _Process()
+        is_ready = False
+        try:
+            answer = process.read(data, allowance)
+            is_ready = len(data) <= _LARGE_BYTES
+        finally:
+            if is_ready:
+                _processes.append(process)
+            else:  # it has grown, has died or is at work on this file still
+                process.close()
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return _PdfText(**answer["pdf"])
+
+
+class _Process:
+    """The process that reads, as this one sees it."""
+
+    def __init__(self) -> None:
+        import subprocess  # few runs need it
+
+        self._process = subprocess.Popen(  # noqa: S603 - it is this Python
+            [sys.executable, "-c", _CODE, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._input = cast("IO[bytes]", self._process.stdin)
+        self._output = cast("IO[bytes]", self._process.stdout)
+        if not self._ask([], _START_SECONDS):
+            self.close()
+            raise ValueError("the process that reads it does not start")
+
+    def read(self, data: bytes, allowance: Allowance) -> dict[str, Any]:
+        """Have a PDF read; gives it or an error. Raises `BoundExceeded`."""
+        request = {
+            "size": len(data),
+            "max_bytes": allowance.max_bytes,
+            "max_memory": _MEMORY_BYTES + _MEMORY_FACTOR * len(data),
+            "seconds": allowance.seconds,
+        }
+        longest = _WALL_FACTOR * allowance.seconds
+        answer = self._ask([f"{json.dumps(request)}\n".encode(), data], longest)
+        if answer is None:
+            raise DocumentTooSlow(allowance.name, allowance.seconds)
+        if answer.get("is_large"):
+            raise DocumentTooLarge(allowance.name, allowance.max_bytes)
+        if not answer:
+            raise BoundExceeded(f"{allowance.name}: takes too much memory to be read: left out")
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        with suppress(OSError):
+            self._process.communicate()
+
+    def _ask(self, request: list[bytes], seconds: float) -> dict[str, Any] | None:
+        """Send a request and wait for its answer.
+
+        That is empty if the process has died, and None if it was ended because of its time.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        try:
+            with suppress(BrokenPipeError):
+                self._input.writelines(request)
+                self._input.flush()
+            line = self._output.readline()
+        finally:
+            timer.cancel()
+        if line.endswith(b"\n"):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        import signal
+
+        is_late = self._process.wait() == -getattr(signal, "SIGXCPU", 0) or late.is_set()
+        return None if is_late else {}
+
+
+_lock = threading.Lock()
+_processes: list[_Process] = []  # one at most
+
+
+@atexit.register
+def _end_process() -> None:
+    while _processes:
+        _processes.pop().close()
+
+
+def serve_pdf() -> None:
+    """Read the PDFs of the process that started this one, until it ends."""
+    import queue
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    sys.stdout = sys.stderr  # what the library prints is no answer
+    requests = queue.SimpleQueue[tuple[dict[str, int], bytes]]()
+    threading.Thread(target=_receive, args=(requests,), daemon=True).start()
+    import pypdf  # noqa: F401 - it takes the most time of all
+
+    _answer(output, {"ready": True})
+    while True:
+        request, data = requests.get()
+        try:
+            _limit(request["max_memory"], request["seconds"])
+            _answer(output, _read(data, request["max_bytes"]))
+        except MemoryError:
+            _answer(output, {})
+
+
+def _receive(requests: "queue.SimpleQueue[tuple[dict[str, int], bytes]]") -> None:
+    """Put requests into a queue; end this process at the end of its input, whatever it is doing."""
+    while line := sys.stdin.buffer.readline():
+        request = json.loads(line)
+        requests.put((request, sys.stdin.buffer.read(request["size"])))
+    os._exit(0)
+
+
+def _answer(output: IO[bytes], answer: Mapping[str, Any]) -> None:
+    line = json.dumps(answer).encode()
+    output.write(line + b"\n")
+    output.flush()
+
+
+def _limit(max_memory: int, seconds: float) -> None:
+    """Let this process end where it takes more than so much memory, or of the processor's time."""
+    with suppress(ImportError, OSError, ValueError):  # not on every system
+        import resource
+
+        limits = {
+            resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_CPU: int(time.process_time() + seconds) + 1,
+            resource.RLIMIT_AS: max_memory,
+        }
+        for kind, limit in limits.items():
+            resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+
+
+def _read(data: bytes, max_bytes: int) -> dict[str, Any]:
+    try:
+        pdf = _read_pages(data, max_bytes)
+    except MemoryError:
+        raise
+    except RecursionError:
+        return {"error": "nested too deeply"}
+    except Exception as error:  # noqa: BLE001 - the library's errors have no common base
+        return {"error": str(error) or type(error).__name__}
+    return {"is_large": True} if pdf is None else {"pdf": asdict(pdf)}
+
+
+def _read_pages(data: bytes, max_bytes: int) -> _PdfText | None:
+    """Read all pages; None if they have more text than is allowed."""
+    from pypdf import PdfReader
+
+    reader = PdfReader(BytesIO(data))
+    pdf, texts, size = _PdfText("", "", [], [], 0), list[str](), 0
+    pictures = set[Any]()
+    for number, page in enumerate(reader.pages, 1):
+        text = page.extract_text().replace("\u00ad\n", "")  # hyphens of the layout
+        size += len(text)
+        if size > max_bytes:
+            return None
+        texts.append(text)
+        found = set(_pictures(page))
+        pictures |= found
+        characters = "".join(text.split())
+        if not characters and found:
+            pdf.scanned.append(number)
+        unknown = sum(map(_is_unknown, characters))
+        if unknown > _UNKNOWN_SHARE * len(characters):
+            pdf.garbled.append(number)
+    pdf.text = "\n\n".join(texts)
+    pdf.title = (reader.metadata.title if reader.metadata else None) or ""
+    pdf.pictures = len(pictures)
+    return pdf
+
+
+def _pictures(page: Any) -> Iterator[Any]:
+    """What tells the pictures of a page apart."""
+    with suppress(Exception):  # a damaged page may have text all the same
+        objects = page["/Resources"]["/XObject"].get_object()
+        for name, reference in objects.items():
+            if objects[name].get("/Subtype") in ("/Image", "/Form"):
+                yield getattr(reference, "idnum", name)
+
+
+def _is_unknown(character: str) -> bool:
+    return character == "\ufffd" or character < " " or "\ue000" <= character <= "\uf8ff"

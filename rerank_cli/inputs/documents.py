@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import InputError, MissingExtra, OutputError
+from rerank_cli.inputs import STDIN, InputFormat, Unit
 from rerank_cli.inputs.conversion import formats_by_extra
-from rerank_cli.inputs.file_types import STDIN, InputFormat, Unit
 from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rerank_cli.errors import InputError, NoHome
-from rerank_cli.inputs.file_types import DEFAULT_MAX_DOCUMENT_BYTES, STDIN
+from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES, STDIN
 from rerank_cli.inputs.streams import stream_key
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of, read_whole
 from rerank_cli.user_files import (

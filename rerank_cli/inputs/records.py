@@ -17,7 +17,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple, get_args
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.file_types import InputFormat
+from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs.text import Block, TextSource
 from rerank_cli.media import MediaKind, find_media, media_label, with_article
 from rerank_cli.terminal import encodable

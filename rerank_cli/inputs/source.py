@@ -13,8 +13,7 @@ from pathlib import PurePath
 from typing import BinaryIO
 
 from rerank_cli.errors import UsageError
-from rerank_cli.inputs.conversion import CONVERTERS, convert
-from rerank_cli.inputs.file_types import (
+from rerank_cli.inputs import (
     DEFAULT_MAX_DOCUMENT_BYTES,
     IMAGE_SUFFIXES,
     LINE_SUFFIXES,
@@ -24,6 +23,7 @@ from rerank_cli.inputs.file_types import (
     Unit,
     suffix_of,
 )
+from rerank_cli.inputs.conversion import CONVERTERS, convert
 from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, make_document
 from rerank_cli.inputs.text import (
     Block,

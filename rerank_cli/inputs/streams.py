@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from rerank_cli.errors import InputError, OutputError, UsageError
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.text import decompress
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.file_types import DEFAULT_MAX_DOCUMENT_BYTES
+from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
 from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
@@ -102,27 +102,31 @@ class DocumentTooSlow(BoundExceeded):
 
     def __init__(self, name: str, seconds: float) -> None:
         super().__init__(
-            f"{name}: takes more than {seconds:.0f} s, the most for a file of its size: left out",
+            f"{name}: takes more than {seconds:.0f} s of the processor, the most for a file of its "
+            "size: left out",
             hint="convert it to text with another program",
         )
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What the conversion of one document may take: so many bytes in all, and seconds from now."""
+    """What the conversion of one document may take: bytes in all, and seconds from now on.
+
+    The seconds are the processor's: what else a machine does must not change what is read.
+    """
 
     name: str
     max_bytes: int
     seconds: float
     _bytes: int = 0
-    _start: float = field(default_factory=time.monotonic)
+    _start: float = field(default_factory=time.thread_time)
 
     def take(self, size: int) -> None:
         """Count bytes; raises `BoundExceeded` for too many of them, or after too long a time."""
         self._bytes += size
         if self._bytes > self.max_bytes:
             raise DocumentTooLarge(self.name, self.max_bytes)
-        if time.monotonic() - self._start > self.seconds:
+        if time.thread_time() - self._start > self.seconds:
             raise DocumentTooSlow(self.name, self.seconds)
 
 

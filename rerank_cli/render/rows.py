@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from rerank_cli.errors import UsageError
-from rerank_cli.inputs.file_types import STDIN
+from rerank_cli.inputs import STDIN
 from rerank_cli.render import Sources, Style, document_place, format_score, text_and_line
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Ranking

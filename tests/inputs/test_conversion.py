@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError, MissingExtra
-from rerank_cli.inputs import conversion, pdf_text
+from rerank_cli.inputs import InputFormat, Prepend, conversion
 from rerank_cli.inputs.conversion import CONVERTERS, Conversion
-from rerank_cli.inputs.file_types import InputFormat, Prepend
 from rerank_cli.inputs.records import RECORD_READERS
 from rerank_cli.inputs.source import FORMATS
 from rerank_cli.inputs.text import BoundExceeded, DocumentTooLarge, DocumentTooSlow
@@ -404,7 +403,9 @@ def test_what_takes_too_long_is_left_out(
         (InputFormat.DOCX, docx("a")),
         (InputFormat.PDF, pdf("a")),
     ):
-        with pytest.raises(DocumentTooSlow, match=r"a\.file: takes more than 0 s, the most for a"):
+        with pytest.raises(
+            DocumentTooSlow, match=r"a\.file: takes more than 0 s of the processor, the most for a"
+        ):
             convert(data, format_)
     (tmp_path / "a.docx").write_bytes(docx("fox"))
     (tmp_path / "b.txt").write_text("fox\n")
@@ -415,7 +416,7 @@ def test_what_takes_too_long_is_left_out(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold the bound")
 def test_what_takes_too_much_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pdf_text, "_MEMORY_BYTES", 100 << 20)
+    monkeypatch.setattr(conversion, "_MEMORY_BYTES", 100 << 20)
     content = zlib.compress(b"BT /F 12 Tf " + b"(a) Tj " * 4_000_000 + b"ET")
     plain = pdf("a")
     start, end = plain.index(b"<</Length"), plain.index(b"\nendstream")
@@ -428,11 +429,11 @@ def test_what_takes_too_much_memory_is_left_out(monkeypatch: pytest.MonkeyPatch)
 
 def test_one_process_reads_all_pdfs() -> None:
     convert(pdf("one"), InputFormat.PDF)
-    (process,) = pdf_text._processes
+    (process,) = conversion._processes
     with pytest.raises(InputError):
         convert(b"no", InputFormat.PDF)
     convert(pdf("two"), InputFormat.PDF)
-    assert pdf_text._processes == [process]
+    assert conversion._processes == [process]
 
 
 @given(

@@ -10,9 +10,8 @@ import pytest
 
 from rerank_cli import Document
 from rerank_cli.errors import InputError
-from rerank_cli.inputs import documents
+from rerank_cli.inputs import Unit, documents
 from rerank_cli.inputs.documents import Inputs, ReplayableStream
-from rerank_cli.inputs.file_types import Unit
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
 from tests.conftest import process

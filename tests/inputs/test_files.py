@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs import files
-from rerank_cli.inputs.file_types import InputFormat
+from rerank_cli.inputs import InputFormat, files
 from rerank_cli.inputs.files import SourcePath, find_sources, read_error, read_names, walk
 from tests.support.reading import give_stdin, inputs_of, names
 

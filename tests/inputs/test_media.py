@@ -7,8 +7,8 @@ import pytest
 
 from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
+from rerank_cli.inputs import IMAGE_SUFFIXES, InputFormat
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.file_types import IMAGE_SUFFIXES, InputFormat
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.scorers import open_scorer
 from tests.conftest import ROOT

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
+from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs import records as module
-from rerank_cli.inputs.file_types import InputFormat
 from rerank_cli.inputs.records import RECORD_READERS, TextFields, json_values
 from rerank_cli.inputs.text import Block, DocumentTooLarge
 from rerank_cli.types import Envelope

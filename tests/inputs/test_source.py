@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.file_types import InputFormat, Prepend, Unit, suffix_of
+from rerank_cli.inputs import InputFormat, Prepend, Unit, suffix_of
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions, format_of
 from tests.support.reading import give_stdin, inputs_of, names, read

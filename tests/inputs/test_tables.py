@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
+from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs import tables as module
-from rerank_cli.inputs.file_types import InputFormat
 from rerank_cli.inputs.records import RECORD_READERS, TextFields
 from rerank_cli.inputs.text import Block, Fault, TextSource
 from rerank_cli.types import Envelope

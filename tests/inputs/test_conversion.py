@@ -416,7 +416,8 @@ def test_what_takes_too_long_is_left_out(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold the bound")
 def test_what_takes_too_much_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "_MEMORY_BYTES", 100 << 20)
+    monkeypatch.setattr(conversion, "_SECONDS", 60.0)
+    monkeypatch.setattr(conversion, "_MEMORY_BYTES", 200 << 20)
     content = zlib.compress(b"BT /F 12 Tf " + b"(a) Tj " * 4_000_000 + b"ET")
     plain = pdf("a")
     start, end = plain.index(b"<</Length"), plain.index(b"\nendstream")

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
@@ -289,19 +289,27 @@ def serve_pdf() -> None:
     _answer(output, {"ready": True})
     while True:
         request, data = requests.get()
-        try:
+        with _end_without_memory():
             _limit(request["max_memory"], request["seconds"])
             _answer(output, _read(data, request["max_bytes"]))
-        except MemoryError:
-            _answer(output, {})
 
 
 def _receive(requests: "queue.SimpleQueue[tuple[dict[str, int], bytes]]") -> None:
     """Put requests into a queue; end this process at the end of its input, whatever it is doing."""
-    while line := sys.stdin.buffer.readline():
-        request = json.loads(line)
-        requests.put((request, sys.stdin.buffer.read(request["size"])))
+    with _end_without_memory():
+        while line := sys.stdin.buffer.readline():
+            request = json.loads(line)
+            requests.put((request, sys.stdin.buffer.read(request["size"])))
     os._exit(0)
+
+
+@contextmanager
+def _end_without_memory() -> Iterator[None]:
+    """End this process at once where it has no memory left, even for the end in good order."""
+    try:
+        yield
+    except MemoryError:
+        os._exit(1)
 
 
 def _answer(output: IO[bytes], answer: Mapping[str, Any]) -> None:

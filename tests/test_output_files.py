@@ -323,10 +323,10 @@ def command_line(option: str, place: Place, value: str) -> list[str]:
 
 
 def option_and_kind() -> Iterator[Any]:
-    """All pairs; three of four are slow tests, so that most runs try each option and each kind."""
+    """All pairs; seven of eight are slow tests, so that most runs try each option and each kind."""
     for row, option in enumerate(LINES):
         for column, kind in enumerate(KINDS):
-            marks = [pytest.mark.slow] if (row + column) % 4 else []
+            marks = [pytest.mark.slow] if (row + column) % 8 else []
             yield pytest.param(option, kind, id=f"{option} {kind.__name__[:40]}", marks=marks)
 
 

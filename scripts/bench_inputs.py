@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 900
 MAX_MEMORY_BYTES = 3 << 30
 Make = Callable[[int], bytes]
 

@@ -13,6 +13,7 @@ import io
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
@@ -35,7 +36,7 @@ from rerank_cli.batch.records import (
     read_line,
 )
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.inputs import STDIN
+from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES, STDIN
 from rerank_cli.inputs.streams import OnePass, SeekableInput, is_stream
 from rerank_cli.inputs.text import decompress, envelope_of
 from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text
@@ -45,6 +46,7 @@ from rerank_cli.user_files import spool_directory
 
 _READ_BYTES = 1 << 18
 _SKIP_BYTES = 1 << 20
+_MAX_SKIPPED_BYTES = 1 << 30
 _ID_HASH_BYTES = 8
 _DIGEST_BYTES = 16
 _DOCUMENT_BYTES = 100  # about what a document takes in memory besides its text
@@ -328,7 +330,11 @@ class TextLookup:
         """The hash of each id, and the byte where its line begins."""
         hashes, places = array("Q"), array("Q")
         place = self._stream.tell()
-        for number, line in enumerate(self._stream, 1):
+        read_line = partial(self._stream.readline, DEFAULT_MAX_DOCUMENT_BYTES + 1)
+        for number, line in enumerate(iter(read_line, b""), 1):
+            if len(line) > DEFAULT_MAX_DOCUMENT_BYTES:
+                size = format_size(DEFAULT_MAX_DOCUMENT_BYTES)
+                raise InputError(f"{self._path}:{number}: a line larger than {size}")
             if line.strip():
                 text_id, _, _ = self._parse(line, f"{self._path}:{number}")
                 hashes.append(_hash_id(text_id))
@@ -420,7 +426,8 @@ def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
     while line := content.readline(max_bytes + 1):
         number += 1
         if len(line) > max_bytes and not line.endswith(b"\n"):
-            yield Line(None, number, len(line) + _skip_line(content), max_bytes)
+            size = len(line) + _skip_line(content, f"{name}:{number}", max_bytes)
+            yield Line(None, number, size, max_bytes)
         else:
             yield Line(line.rstrip(b"\r\n"), number, len(line), max_bytes)
 
@@ -435,13 +442,21 @@ def read_item(
     return read_line(line.raw, fields, info, place)
 
 
-def _skip_line(stream: BinaryIO) -> int:
-    """Read to the end of a line. Returns how many bytes that was."""
+def _skip_line(stream: BinaryIO, where: str, max_bytes: int) -> int:
+    """Read to the end of a line. Returns how many bytes that was.
+
+    Raises `InputError` for a line that does not end: a device, or an archive that is a trap.
+    """
     size = 0
     while piece := stream.readline(_SKIP_BYTES):
         size += len(piece)
         if piece.endswith(b"\n"):
             break
+        if size > max(_MAX_SKIPPED_BYTES, max_bytes):
+            raise InputError(
+                f"{where}: a line of more than {format_size(size)}",
+                hint="nothing behind it was read; --max-record SIZE reads longer lines",
+            )
     return size
 
 

@@ -3,9 +3,7 @@
 The files may be compressed. Errors are `InputError`s that name the file and the line.
 """
 
-import codecs
 import io
-import json
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import InputError
+from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
+from rerank_cli.inputs.records import parse_json
 from rerank_cli.inputs.streams import OnePass, is_stream
-from rerank_cli.inputs.text import decompress
+from rerank_cli.inputs.text import DocumentTooLarge, TextSource, decompress, envelope_of
+from rerank_cli.terminal import format_size
 
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _QRELS_HINT = "query, 0, document, grade, as trec_eval has it; or query, document, grade"
 _SHOWN_CHARACTERS = 40
+_TOO_LARGE = f"has a line larger than {format_size(DEFAULT_MAX_DOCUMENT_BYTES)}"
 MAX_GRADE = 1_000_000
 _ID_FIELDS = ("_id", "id", "qid", "query_id", "docid", "doc_id", "docno", "pid")
 _TEXT_FIELDS = ("text", "query", "contents", "body", "passage")
@@ -30,16 +31,20 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         with closing(OnePass(str(path))) as source:
             stream = io.BufferedReader(source)
             head, content = decompress(stream, str(path))
-            encoding = "utf-16" if head[:2] in _UTF16_MARKS else "utf-8-sig"
-            number = 0
-            try:
-                for number, line in enumerate(
-                    io.TextIOWrapper(content, encoding=encoding, newline="\n"), 1
-                ):
-                    if line.strip():
-                        yield number, line.rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}: after line {number}: not UTF-8") from error
+            envelope = envelope_of(head)
+            content.read(len(envelope.mark))
+            text = TextSource(content, str(path), envelope)
+            for number, raw in text.lines():
+                try:
+                    line = raw.decode(envelope.encoding)
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}: after line {number - 1}: not UTF-8") from error
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+            if text.faults:
+                raise InputError(f"{path}: {_TOO_LARGE}")
+    except DocumentTooLarge as error:
+        raise InputError(f"{path}: {_TOO_LARGE}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
@@ -147,11 +152,9 @@ def is_jsonl(path: Path) -> bool:
 
 def _parse_object(line: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(line)
+        content = parse_json(line)
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from error
-    except RecursionError:
-        raise InputError(f"{where}: not JSON that can be read: nested too deeply") from None
     if not isinstance(content, dict):
         raise InputError(f"{where}: not a JSON object")
     return content

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.batch import sources
 from rerank_cli.batch.sources import TextLookup
 from rerank_cli.errors import InputError
 from rerank_cli.user_files import parse_sealed_json
@@ -110,3 +111,15 @@ def test_a_line_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "c.jsonl", [{"_id": "a", "text": "x"}, {"_id": "b"}])
     with pytest.raises(InputError, match=r"c\.jsonl:2: no document"):
         TextLookup(path, "document", lambda: tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_what_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_MAX_SKIPPED_BYTES", 5_000_000)
+    with open("/dev/zero", "rb") as stream, pytest.raises(InputError, match="zero:1: a line of mo"):
+        list(sources.read_lines(stream, "zero", 1000))
+    monkeypatch.setattr(sources, "DEFAULT_MAX_DOCUMENT_BYTES", 1000)
+    path = tmp_path / "corpus.tsv"
+    path.write_bytes(b"1\tone\n2\t" + b"two" * 1000)
+    with pytest.raises(InputError, match=r"corpus\.tsv:2: a line larger than 1 kB"):
+        sources.TextLookup(path, "document", lambda: tmp_path)

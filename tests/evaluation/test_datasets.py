@@ -22,6 +22,7 @@ from rerank_cli.evaluation.measures import (
     reranked_run,
     unjudged_share,
 )
+from rerank_cli.inputs.trec import read_lines
 
 CORPUS = [
     {"_id": "d1", "title": "Soil", "text": "Worms turn the soil over."},
@@ -295,3 +296,9 @@ def test_a_run_reranks_the_best_and_keeps_the_rest_in_their_order(tmp_path: Path
     assert order(reranked_run(task, scores, 2)) == ["1", "0", "2", "3"]
     assert order(reranked_run(task, scores, 4)) == ["2", "1", "0", "3"]  # one has no score
     assert unjudged_share(task, first_order(task)) == 0.5
+
+
+def test_a_line_without_an_end_is_an_error() -> None:
+    if Path("/dev/zero").exists():
+        with pytest.raises(InputError, match="/dev/zero: has a line larger than 64 MB"):
+            list(read_lines(Path("/dev/zero")))

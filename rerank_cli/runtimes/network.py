@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast, get_args
 
 from rerank_cli import machine
-from rerank_cli.errors import ModelError, ScorerError, UsageError
+from rerank_cli.errors import ModelError, OutOfMemory, ScorerError, UsageError
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import PreparationError
 from rerank_cli.terminal import format_size
@@ -44,7 +44,7 @@ _CHILD_CODE = (
     "from rerank_cli.runtimes.network import serve; serve(sys.stdin.buffer)"
 )
 _MARK = b"\x1e"  # before an outcome; JSON has no such character
-_MAX_LINE_BYTES = 100_000
+_MAX_LINE_BYTES, _MAX_MESSAGE_CHARACTERS = 100_000, 2_000
 _READY, _OK, _NO_MEMORY = "ready", "ok", "no memory"
 _TIMEOUT = re.compile(rb"Timeout \((.*?)\)")  # as faulthandler begins
 _ERRORS = {kind.__name__: kind for kind in (ModelError, ScorerError)}
@@ -270,6 +270,8 @@ class Trial:
             raise PreparationError(message)
         if kind in _ERRORS:
             raise _ERRORS[kind](message, hint=hint)
+        if kind == _NO_MEMORY and _has_less_memory(limits.memory_bytes):
+            raise OutOfMemory
         if kind == _NO_MEMORY:
             message = f"takes more than {format_size(limits.memory_bytes)} of memory to open"
         raise ModelError(
@@ -299,7 +301,7 @@ def serve(requests: BinaryIO) -> None:
         task(*arguments)
         _report(_OK)
     except BaseException as error:  # noqa: BLE001 - a panic of a library is no Exception
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).split())[:_MAX_MESSAGE_CHARACTERS]
         kind = type(error).__name__
         if isinstance(error, MemoryError) or is_out_of_memory(message):
             kind = _NO_MEMORY
@@ -332,6 +334,8 @@ def _run_child(limits: TrialLimits, task: Task, arguments: tuple[Any, ...]) -> T
             outcome = _read_outcome(stdout)
             code = process.wait()
         finally:
+            with suppress(OSError):  # there may be requests that it never read
+                stdin.close()
             process.kill()
     return outcome if outcome is None or outcome[0] != _READY else ("", _ending(code), None)
 
@@ -352,6 +356,8 @@ def _read_outcome(output: BinaryIO) -> TrialOutcome | None:
 
 def _ending(code: int) -> str:
     """How a process ended that has not said how, in words."""
+    if code == -getattr(signal, "SIGKILL", 0):
+        return "the process that opened it was killed, as the system does for want of memory"
     if code >= 0:
         return f"the process that opened it ended with exit code {code}"
     try:
@@ -374,10 +380,17 @@ def _end_with(requests: BinaryIO) -> None:
 
 def _limit_memory(size_bytes: int) -> None:
     """Let this process have only so much memory, on Linux; files that are mapped do not count."""
+    if sys.platform == "linux" and not _has_less_memory(size_bytes):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
+
+
+def _has_less_memory(size_bytes: int) -> bool:
+    """Whether this process may have less memory than that already, as by `ulimit`."""
     if sys.platform != "linux":
-        return
+        return False
     import resource
 
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard == resource.RLIM_INFINITY or hard > size_bytes:
-        resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return any(limit != resource.RLIM_INFINITY and limit < size_bytes for limit in limits)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rerank_cli.atomic_files import file_digest
-from rerank_cli.errors import RerankError, UsageError
+from rerank_cli.errors import OutOfMemory, RerankError, UsageError
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
 
 BM25 = "bm25"
+# onnxruntime, numpy and tokenizers on two cores, with a small model.
+_LEAST_ADDRESS_SPACE_BYTES = 352 << 20
 # Must be set before onnxruntime is imported, or onnxruntime reports its use to its makers.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -70,6 +72,7 @@ def open_scorer(
 
         return BM25Scorer()
 
+    _check_memory()
     from rerank_cli.models import find
     from rerank_cli.scorers.cross_encoder import open_local
 
@@ -90,6 +93,7 @@ def open_in_background(
     scorer's own modules are imported here first: two threads that import only take turns.
     """
     if model != BM25 and not is_remote(model):
+        _check_memory()
         import rerank_cli.runtimes.onnxruntime_graph
         import rerank_cli.scorers.cross_encoder  # noqa: F401
     opener = ThreadPoolExecutor(1, thread_name_prefix="open")
@@ -180,6 +184,20 @@ def is_remote(model: str | None) -> bool:
         models = " or ".join(f"{similar_name}{slash}{name}" for similar_name in similar)
         raise UsageError(f"no model is called {model!r}", hint=f"did you mean {models}?")
     return False
+
+
+def _check_memory() -> None:
+    """Raise `OutOfMemory` if this process may not even have the memory that libraries take.
+
+    They would end the process.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit not in (resource.RLIM_INFINITY, -1) and limit < _LEAST_ADDRESS_SPACE_BYTES:
+        raise OutOfMemory
 
 
 def _open_remote(

@@ -25,6 +25,7 @@ from rerank_cli.scorers.vocabulary_index import (
     MAX_CHARACTERS,
     MAX_PARTS,
     Vocabulary,
+    encode_text,
     make_index,
     open_vocabulary,
 )
@@ -109,9 +110,8 @@ class ModelTokenizer:
         return tokenizer
 
     def _encode(self, tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
-        # Unlike `encode`, this lets other threads run, such as the one that Ctrl-C needs.
         with self._name_failures("fails on a text"):
-            return tokenizer.encode_batch([text], add_special_tokens=False)[0]
+            return encode_text(tokenizer, text)
 
     @contextmanager
     def _name_failures(self, what: str) -> Iterator[None]:
@@ -136,7 +136,7 @@ class ModelTokenizer:
                 if self._vocabulary is None
                 else self._vocabulary.tokenizer_for("a b")[0]
             )
-            [joined] = tokenizer.encode_batch([("a", "b")])
+            joined = tokenizer.encode("a", "b")
         sequences = joined.sequence_ids
         if 0 not in sequences or 1 not in sequences:
             raise ModelError(f"{self.path}: cannot encode a pair of texts")

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from rerank_cli import Pair, open_scorer, rank
 from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
+from rerank_cli.ranking.results import relevance
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import NO_BATCHING, TokenRow
 from rerank_cli.scorers.cross_encoder import open_local
@@ -23,6 +25,7 @@ from tests.support.folders import (
     with_external_data,
     with_last_operators,
     with_narrow_inputs,
+    with_sizes,
 )
 
 NAMES = ["bert", "bert-classes", "xlmr", "xlmr-ids"]
@@ -295,3 +298,128 @@ def test_a_run_has_one_thread() -> None:
     scorer = open_scorer(str(MODELS / "bert"))
     options = scorer._network._session.get_session_options()  # type: ignore[attr-defined]
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+
+
+SIZES = [(1, 64), (2, 64), (4, "tokens"), (1, "tokens"), ("pairs", 64)]
+
+
+@pytest.mark.parametrize(
+    "runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("is_prepared", [True, False])
+@pytest.mark.parametrize("name", ["bert", "xlmr"])
+@pytest.mark.parametrize(("pairs", "tokens"), SIZES)
+def test_graphs_of_fixed_sizes_are_filled_up(
+    pairs: int | str,
+    tokens: int | str,
+    name: str,
+    is_prepared: bool,
+    runtime: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra openvino")
+        monkeypatch.setattr("rerank_cli.runtimes.openvino_graph._precision", lambda _: "f32")
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared") if is_prepared else "off")
+    folder = with_sizes(name, tmp_path, pairs, tokens)
+    rows = references(name)
+    texts = [pair(str(row["query"]), str(row["passage"])) for row in rows]
+    logits = pytest.approx([row["logit"] for row in rows], abs=1e-4)
+    for _ in range(1 + is_prepared):
+        scorer = open_scorer(str(folder), runtime=RuntimeOptions(runtime))
+        assert scorer.score(texts).values == logits
+        assert [scorer.score([text]).values[0] for text in texts] == scorer.score(texts).values
+
+
+def test_a_graph_of_a_fixed_length_takes_no_more_tokens(tmp_path: Path) -> None:
+    folder = with_sizes("bert", tmp_path, 1, 64)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
+    assert describe(folder, "x").length == 512
+    scorer = open_scorer(str(folder))
+    assert (scorer.info.length, scorer.info.window) == (64, 64)
+    result = rank("late delivery", ["the parcel is late " * 100], scorer)[0]
+    assert (result.chunks > 2, result.dropped) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes", "message"),
+    [
+        (["input_ids", "attention_mask"], (1, 8), "exactly 8 tokens, which has no room"),
+        (["input_ids"], (1, 64), "exactly 64 tokens, and has no attention_mask"),
+        (["input_ids", "attention_mask"], (0, "tokens"), "sizes that do not fit: 0"),
+    ],
+)
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_a_fixed_size_that_cannot_be_filled_up_is_refused_when_opened(
+    names: list[str],
+    sizes: tuple[int | str, ...],
+    message: str,
+    is_prepared: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared") if is_prepared else "off")
+    folder = graph_of(["pairs", 1], tmp_path, inputs=tuple(names), sizes=sizes)
+    with pytest.raises(ModelError, match=message) as raised:
+        open_scorer(str(folder))
+    assert raised.value.hint == "export the model with dynamic axes for pairs and tokens"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("last", ["Identity", "Sigmoid"])
+def test_of_several_outputs_the_one_with_scores_is_taken(
+    last: str, runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scale is its own, and not that of the first."""
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra openvino")
+        monkeypatch.setattr("rerank_cli.runtimes.openvino_graph._precision", lambda _: "f32")
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared"))
+    folder = with_last_operators("bert", tmp_path, last)
+    model = onnx.load(folder / "model.onnx")
+    make, kinds = onnx.helper, onnx.TensorProto
+    states = make.make_tensor_value_info("last_hidden_state", kinds.FLOAT, ["pairs", "tokens", 32])
+    embedding = next(node for node in model.graph.node if "word_embeddings/Gather" in node.name)
+    model.graph.node.append(make.make_node("Sigmoid", [embedding.output[0]], [states.name]))
+    model.graph.output.insert(0, states)
+    model.graph.output[1].CopyFrom(
+        make.make_tensor_value_info(model.graph.output[1].name, kinds.FLOAT, ["pairs", 1])
+    )
+    onnx.save(model, folder / "model.onnx")
+    rows = references("bert")
+    texts = [pair(str(row["query"]), str(row["passage"])) for row in rows]
+    for _ in range(2):
+        scorer = open_scorer(str(folder), runtime=RuntimeOptions(runtime))
+        assert scorer.info.scale == ("probability" if last == "Sigmoid" else "logit")
+        values = scorer.score(texts).values
+        found = [relevance(float(value or 0), scorer.info.scale) for value in values]
+        expected = [relevance(float(str(row["logit"])), "logit") for row in rows]
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT64, onnx.TensorProto.STRING, None])
+def test_scores_are_numbers(kind: int | None, tmp_path: Path) -> None:
+    folder = with_last_operators("bert", tmp_path)
+    model = onnx.load(folder / "model.onnx")
+    make, last = onnx.helper, model.graph.output[0].name
+    if kind is None:
+        model.graph.node.append(make.make_node("SequenceConstruct", [last], ["odd"]))
+        odd = make.make_tensor_sequence_value_info("odd", onnx.TensorProto.FLOAT, None)
+    else:
+        model.graph.node.append(make.make_node("Cast", [last], ["odd"], to=kind))
+        odd = make.make_tensor_value_info("odd", kind, ["pairs", 1])
+    model.graph.output[0].CopyFrom(odd)
+    onnx.save(model, folder / "model.onnx")
+    with pytest.raises(ModelError, match="not a reranker: its output odd is a "):
+        open_scorer(str(folder))
+
+
+def test_a_graph_without_outputs_is_refused(tmp_path: Path) -> None:
+    folder = copy_model("bert", tmp_path)
+    model = onnx.load(folder / "model.onnx")
+    del model.graph.output[:]
+    onnx.save(model, folder / "model.onnx")
+    with pytest.raises(ModelError, match="it has no outputs"):
+        open_scorer(str(folder))

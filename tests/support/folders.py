@@ -1,7 +1,11 @@
 """Model folders of every layout, made from the small models in tests/models."""
 
+import json
+import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -83,7 +87,13 @@ def with_last_operators(name: str, to: Path, *operators: str, **attributes: int)
     return folder
 
 
-def graph_of(output_shape: list[int | str], to: Path, *, inputs: tuple[str, ...]) -> Path:
+def graph_of(
+    output_shape: list[int | str],
+    to: Path,
+    *,
+    inputs: tuple[str, ...],
+    sizes: Sequence[int | str] = ("batch", "sequence"),
+) -> Path:
     """A folder with a tokenizer and a graph that is no cross-encoder, though it loads."""
     folder = copy_model("bert", to)
     make, kinds = onnx.helper, onnx.TensorProto
@@ -95,10 +105,112 @@ def graph_of(output_shape: list[int | str], to: Path, *, inputs: tuple[str, ...]
     graph = make.make_graph(
         [make.make_node("Expand", ["one", "size"], ["out"])],
         "odd",
-        [make.make_tensor_value_info(name, kinds.INT64, ["batch", "sequence"]) for name in inputs],
+        [make.make_tensor_value_info(name, kinds.INT64, sizes) for name in inputs],
         [make.make_tensor_value_info("out", kinds.FLOAT, output_shape)],
         [ones, shape],
     )
     opset = [make.make_opsetid("", 17)]
     onnx.save(make.make_model(graph, opset_imports=opset, ir_version=8), folder / "model.onnx")
     return folder
+
+
+def with_tokenizer(name: str, to: Path, **changes: Any) -> Path:
+    """The model with other entries in its tokenizer.json; a function makes one of the old one."""
+    folder = copy_model(name, to)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        content[key] = value(content[key]) if callable(value) else value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def with_sizes(name: str, to: Path, pairs: int | str, tokens: int | str) -> Path:
+    """The graph with inputs of these sizes, of which integers are fixed."""
+    folder = copy_model(name, to)
+    model = onnx.load(folder / "model.onnx")
+    for spec in model.graph.input:
+        for axis, size in zip(spec.type.tensor_type.shape.dim, (pairs, tokens), strict=True):
+            axis.Clear()
+            if isinstance(size, int):
+                axis.dim_value = size
+            else:
+                axis.dim_param = size
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def with_graph(
+    to: Path, nodes: Sequence[onnx.NodeProto], weights: dict[str, Any], functions: Any = ()
+) -> Path:
+    """A model whose graph makes `logits` of `mean`, the mean id of a pair's tokens."""
+    folder = copy_model("bert", to)
+    make, kinds = onnx.helper, onnx.TensorProto
+    names = ("input_ids", "attention_mask")
+    graph = make.make_graph(
+        [
+            make.make_node("Cast", ["input_ids"], ["ids"], to=kinds.FLOAT),
+            make.make_node("ReduceMean", ["ids"], ["mean"], axes=[1], keepdims=1),
+            *nodes,
+        ],
+        "made",
+        [make.make_tensor_value_info(name, kinds.INT64, ["pairs", "tokens"]) for name in names],
+        [make.make_tensor_value_info("logits", kinds.FLOAT, ["pairs", 1])],
+        [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in weights.items()],
+    )
+    opsets = [make.make_opsetid("", 17), make.make_opsetid("own", 1)]
+    model = make.make_model(graph, opset_imports=opsets, ir_version=8, functions=functions)
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def with_loop(to: Path, least_tokens: int = 0) -> Path:
+    """A graph that never ends, for pairs of more than some tokens."""
+    make, kinds = onnx.helper, onnx.TensorProto
+    body = make.make_graph(
+        [make.make_node("Identity", ["on"], ["go"]), make.make_node("Add", ["x", "x"], ["y"])],
+        "body",
+        [
+            make.make_tensor_value_info("turn", kinds.INT64, []),
+            make.make_tensor_value_info("on", kinds.BOOL, []),
+            make.make_tensor_value_info("x", kinds.FLOAT, None),
+        ],
+        [
+            make.make_tensor_value_info("go", kinds.BOOL, []),
+            make.make_tensor_value_info("y", kinds.FLOAT, None),
+        ],
+    )
+    nodes = [
+        make.make_node("Shape", ["input_ids"], ["shape"]),
+        make.make_node("Gather", ["shape", "second"], ["tokens"]),
+        make.make_node("Greater", ["tokens", "least"], ["is_long"]),
+        make.make_node("Loop", ["turns", "is_long", "mean"], ["logits"], body=body),
+    ]
+    numbers = {"turns": np.int64(2**62), "second": np.int64(1), "least": np.int64(least_tokens)}
+    return with_graph(to, nodes, numbers)
+
+
+def with_too_much(to: Path) -> Path:
+    """A graph that needs 16 GB for a pair."""
+    make = onnx.helper
+    nodes = [
+        make.make_node("Expand", ["mean", "size"], ["much"]),
+        make.make_node("ReduceMax", ["much"], ["logits"], axes=[1], keepdims=1),
+    ]
+    return with_graph(to, nodes, {"size": np.array([1, 2**32])})
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+# What may be where a file should be, by name.
+IN_PLACE: dict[str, Callable[[Path], None]] = {
+    "a pipe": lambda path: os.mkfifo(path),
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": lambda path: path.mkdir(),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a pointer of Git LFS": lambda path: _ignore(path.write_bytes(LFS_POINTER)),
+}
+
+
+def _ignore(_value: object) -> None:
+    """Make a statement of an expression."""

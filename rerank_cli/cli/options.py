@@ -164,7 +164,8 @@ def input_options(
         InputFormat | None,
         _input(
             "--input-format",
-            help="The format of the input. Default: by the file's name, else text.",
+            help="The format of the input. Default: by the file's name, else text. In csv and tsv "
+            "fields that a row has too many are read as text, with a warning.",
         ),
     ] = None,
     field: Annotated[

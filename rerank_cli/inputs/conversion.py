@@ -83,8 +83,9 @@ def convert(data: bytes, format_: InputFormat, source: str, max_bytes: int) -> C
     except InputError:
         raise
     except ImportError as error:
-        what = f"{source}: reading {format_.upper()}"
-        raise MissingExtra(what, converter.extra or "") from error
+        if converter.extra is None:
+            raise
+        raise MissingExtra(f"{source}: reading {format_.upper()}", converter.extra) from error
     except Exception as error:  # the errors of libraries have no common base
         raise InputError(f"{source}: cannot be read as {format_.upper()}: {error}") from error
     found.text = encodable(found.text)

@@ -306,10 +306,13 @@ def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
     while (character := text.peek()) and not (is_array and character == "]"):
         line = text.line
         value, own = text.take_value()
-        raw = _LINE_BREAK.sub(" ", own).encode(source.encoding, text.errors)
-        decoded = encodable(own)
-        source.undecodable += decoded != own
-        yield value, Block(decoded, line, raw + "\n".encode(source.encoding))
+        if len(own) > source.max_bytes:
+            source.note_too_large(line)
+        else:
+            raw = _LINE_BREAK.sub(" ", own).encode(source.encoding, text.errors)
+            decoded = encodable(own)
+            source.undecodable += decoded != own
+            yield value, Block(decoded, line, raw + "\n".encode(source.encoding))
         if is_array and text.peek() != "]":
             text.take(",")
             if text.peek() == "]":

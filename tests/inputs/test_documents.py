@@ -1,7 +1,9 @@
 """All documents of a run: what one is, where it came from, its bytes, and reading it twice."""
 
+import gzip
 import io
 import json
+import lzma
 import os
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from rerank_cli.inputs.documents import Inputs, ReplayableStream
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
 from tests.conftest import process
-from tests.support.reading import OneWay, give_stdin
+from tests.support.reading import OneWay, give_stdin, inputs_of
 
 
 def read(path: Path, content: bytes, unit: Unit = Unit.AUTO, *fields: str) -> list[Document]:
@@ -271,3 +273,59 @@ def test_a_file_on_standard_input_tells_how_much_of_it_was_read(
 def test_a_pipe_is_ranked_by_bm25() -> None:
     ran = process("cats", "-m", "bm25", "-n", "1", stdin=b"dogs\ncats\nbirds\n" * 1000)
     assert (ran.returncode, ran.stdout) == (0, b"cats\n")
+
+
+def test_what_is_too_large_is_left_out_and_the_rest_is_read(tmp_path: Path) -> None:
+    """Whatever the reader is: only the documents that are too large are problems."""
+    long = b"word " * 100
+    record = json.dumps({"text": long.decode()}).encode()
+    for name, content in {
+        "a.txt": b"one\n" + long + b"\ntwo\n",
+        "b.txt.gz": gzip.compress(b"one\n" + long * 1000 + b"\ntwo\n"),
+        "c.jsonl": b'"one"\n' + record + b'\n{"text": "two"}\n',
+        "d.json": b'["one", "two", ' + record + b', "three"]',
+        "e.csv": b"id,text\n1,one\n2," + long + b"\n3,two\n",
+        "f.tsv": b"id\ttext\n1\tone\n2\t" + long + b"\n3\ttwo\n",
+        "g.md": long,
+        "h.md.xz": lzma.compress(long * 1000),
+        "i.html": b"<p>" + long,
+        "j.log": "one\n".encode("utf-16") + (long.decode() + "\ntwo\n").encode("utf-16-le"),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    with (tmp_path / "k.md").open("wb") as stream:
+        stream.truncate(10 << 30)  # its 10 GB take no room on disk
+    paths = sorted(tmp_path.iterdir())
+    inputs = inputs_of(*paths, max_document_bytes=250, text=True)
+    texts = [document.text for document in inputs]
+    assert texts == ["one", "two", "one", *["one", "two"] * 2, "three", *["one", "two"] * 3]
+    problems = [str(problem).removeprefix(str(tmp_path))[1:] for problem in inputs.report.problems]
+    assert problems == [
+        "a.txt:2: larger than 250 bytes: left out",
+        "b.txt.gz:2: larger than 250 bytes: left out, with all behind it",
+        "c.jsonl:2: larger than 250 bytes: left out",
+        "d.json:1: larger than 250 bytes: left out",
+        "e.csv:3: larger than 250 bytes: left out",
+        "f.tsv:3: larger than 250 bytes: left out",
+        "g.md: larger than 250 bytes",
+        "h.md.xz: larger than 250 bytes",
+        "i.html: larger than 250 bytes",
+        "j.log:2: larger than 250 bytes: left out",
+        "k.md: larger than 250 bytes",
+    ]
+
+
+@pytest.mark.parametrize("unit", [Unit.LINE, Unit.PARAGRAPH, Unit.FILE, Unit.RECORD])
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_a_device_without_an_end_is_a_document_too_large(unit: Unit) -> None:
+    inputs = inputs_of("/dev/zero", unit=unit, text=True, max_document_bytes=100_000)
+    assert list(inputs) == []
+    assert len(inputs.report.problems) == 1
+
+
+def test_all_lines_of_a_source_that_are_too_large_are_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes((b"b" * 11 + b"\n") * 1000 + b"a\n")
+    inputs = inputs_of(tmp_path / "a.txt", max_document_bytes=10)
+    assert [document.line for document in inputs] == [1001]
+    assert [str(p).partition("a.txt")[2] for p in inputs.report.problems] == [
+        ":1: larger than 10 bytes: left out (and 999 other documents)"
+    ]

@@ -5,6 +5,7 @@ import json
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,12 +30,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("source") / "in.jsonl", records)
 
 
-def killed(source: Path, out: Path, times: int, seed: int = 0) -> int:
+def killed(source: Path, out: Path, times: int, *, piped: bool = False) -> int:
     """Run a job to its end that is killed so many times at random moments; its last exit code."""
-    draw = random.Random(seed)
+    draw = random.Random(0)
     done = 0
     while True:
-        process = start_batch(source, "-o", out, "-m", SMALL, "--resume", "--results", "scores")
+        pipe = subprocess.Popen(["cat", source], stdout=subprocess.PIPE) if piped else None
+        name, stdin = ("-", pipe.stdout) if pipe else (source, subprocess.DEVNULL)
+        options = ("-o", out, "-m", SMALL, "--resume", "--results", "scores")
+        process = start_batch(name, *options, stdin=stdin)
         if done < times:
             before = out.stat().st_size if out.exists() else 0
             while process.poll() is None and (out.stat().st_size if out.exists() else 0) == before:
@@ -43,19 +47,22 @@ def killed(source: Path, out: Path, times: int, seed: int = 0) -> int:
             process.kill()
             done += 1
         process.communicate(timeout=120)
+        if pipe is not None:
+            pipe.communicate()
         if process.returncode != -signal.SIGKILL:
             return process.returncode
 
 
+@pytest.mark.parametrize("piped", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("times", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_is_what_it_would_have_been(
-    times: int, source: Path, tmp_path: Path, rerank: Run
+    times: int, piped: bool, source: Path, tmp_path: Path, rerank: Run
 ) -> None:
     plain, out = tmp_path / "plain.jsonl", tmp_path / "out.jsonl"
     assert (
         rerank("batch", str(source), "-o", str(plain), "-m", SMALL, "--results", "scores").code == 3
     )
-    assert killed(source, out, times) == 3
+    assert killed(source, out, times, piped=piped) == 3
     assert out.read_bytes() == plain.read_bytes()
     marks = (tmp_path / "out.jsonl.journal").read_text().splitlines()
     assert json.loads(marks[-1])["figures"]["records"] == RECORDS

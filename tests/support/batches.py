@@ -37,8 +37,7 @@ def start_batch(*arguments: str | Path, **options: Any) -> "subprocess.Popen[byt
         [sys.executable, "-m", "rerank_cli", "batch", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **options,
+        **{"stdin": subprocess.DEVNULL, **options},
     )

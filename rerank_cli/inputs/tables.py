@@ -20,7 +20,7 @@ from itertools import islice
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs.text import Block, Fault, TextSource
-from rerank_cli.terminal import encodable, format_count
+from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
 # The first of these that gives a column of text separates the columns. Spreadsheets use others
@@ -99,6 +99,7 @@ class _Table:
         self._read_bytes = self._row_start = 0  # how much of the source was read, also before it
         self._waiting = deque[_Line]()  # lines that were read, and are not in a row yet
         self._returned_bytes = 0
+        self._is_too_long = False  # the row that csv could not read
         self._max_lines = _MAX_ROW_LINES
         self._reader: Iterator[list[str]] = iter(())
 
@@ -161,8 +162,9 @@ class _Table:
                 values = next(self._reader, None)
                 if values is None:
                     return
-            except (csv.Error, _RowTooLong):
+            except (csv.Error, _RowTooLong) as error:
                 values = None
+                self._is_too_long = isinstance(error, _RowTooLong)
                 self._start_reader()
             if values is None or (
                 width and (len(values) > width or (len(values) < width and len(self._row) > 1))
@@ -300,6 +302,11 @@ class _Table:
 
     def _note_unclosed(self, *, is_header: bool) -> None:
         problem = "a quotation mark that is never closed"
+        if self._is_too_long:
+            size = format_size(self._source.max_bytes)
+            problem = (
+                f"a quotation mark that is not closed within {_MAX_ROW_LINES:,} lines or {size}"
+            )
         if is_header:
             raise InputError(
                 f"{self._source.name}:{self._row[0][0]}: {problem}",

@@ -256,13 +256,6 @@ class _Page:
         elif name == "img":
             self.lost["picture"] += 1
 
-    def _open_item(self) -> None:
-        if self._lists and self._lists[-1] >= 0:
-            self._lists[-1] += 1
-            self._mark = f"{self._lists[-1]}. "
-        else:
-            self._mark = "* "
-
     def _write(self, text: str, *, is_raw: bool = False) -> None:
         """Write text of the page, in which blanks are one blank unless it is preformatted."""
         text = text if is_raw else _unescape(text)

@@ -228,7 +228,7 @@ class Store:
 
         Raises `ModelError` if the notes are damaged.
         """
-        if self._root is None:
+        if self._root is None or not os.path.isdir(self._root):  # noqa: PTH112 - it cannot raise
             return None
         path, key = self._root / _REVISIONS, f"{name}:{precision}"
         locks = _load_locks(path)

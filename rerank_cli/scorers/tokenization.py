@@ -25,7 +25,6 @@ from rerank_cli.scorers.vocabulary_index import (
     MAX_CHARACTERS,
     MAX_PARTS,
     Vocabulary,
-    encode_text,
     make_index,
     open_vocabulary,
 )
@@ -111,7 +110,7 @@ class ModelTokenizer:
 
     def _encode(self, tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
         with self._name_failures("fails on a text"):
-            return encode_text(tokenizer, text)
+            return tokenizer.encode(text, add_special_tokens=False)
 
     @contextmanager
     def _name_failures(self, what: str) -> Iterator[None]:

@@ -23,8 +23,7 @@ from rerank_cli.types import Tokens
 
 # Looking up more parts of texts would take longer than loading all pieces.
 MAX_PARTS = 200_000
-MAX_CHARACTERS = MAX_PARTS // 4  # of a text, whose parts are looked up at once
-_LONG_TEXT_CHARACTERS = 20_000
+MAX_CHARACTERS = MAX_PARTS // 4  # of a text, whose parts are all in memory at once
 _MIN_PIECES = 50_000  # fewer are loaded as fast as they are looked up
 _MAX_PIECE_CHARACTERS = 256  # a text has as many parts, for each of its characters
 _SKELETON_FILE = "skeleton.json"
@@ -60,7 +59,7 @@ class Vocabulary:
     def encode(self, text: str) -> Tokens:
         """Split a text into tokens; their ids are those of the whole vocabulary."""
         tokenizer, ids = self.tokenizer_for(text)
-        encoding = encode_text(tokenizer, text)
+        encoding = tokenizer.encode(text, add_special_tokens=False)
         return Tokens([ids[token] for token in encoding.ids], encoding.offsets)
 
     def tokenizer_for(self, text: str) -> tuple[tokenizers.Tokenizer, Sequence[int]]:
@@ -133,17 +132,6 @@ class Vocabulary:
     def _piece(self, piece_id: int) -> bytes:
         start = self._ends[piece_id - 1] if piece_id else 0
         return self._pieces[start : self._ends[piece_id]]
-
-
-def encode_text(tokenizer: tokenizers.Tokenizer, text: str) -> tokenizers.Encoding:
-    """Encode a text without special tokens.
-
-    A batch lets other threads run meanwhile, such as the one that Ctrl-C needs. But the library
-    starts a thread on each core for its first batch.
-    """
-    if len(text) < _LONG_TEXT_CHARACTERS:
-        return tokenizer.encode(text, add_special_tokens=False)
-    return tokenizer.encode_batch([text], add_special_tokens=False)[0]
 
 
 def open_vocabulary(folder: Path) -> Vocabulary | None:

@@ -171,15 +171,6 @@ def test_tokenizers_that_grow_a_text_a_little_are_fine(tmp_path: Path) -> None:
     assert open_scorer(str(folder)).info.length == 64
 
 
-def test_long_and_short_texts_have_the_same_tokens() -> None:
-    """They are encoded by different functions of the library."""
-    tokenizer = ModelTokenizer(MODELS / "bert" / "tokenizer.json")
-    words = "the parcel is late é 日本 "
-    short, long = tokenizer.encode(words), tokenizer.encode(words * 2_000)
-    assert list(long.ids) == list(short.ids) * 2_000
-    assert list(long.spans[: len(short.spans)]) == list(short.spans)
-
-
 def test_a_causal_models_tokenizer_need_not_join_pairs(tmp_path: Path) -> None:
     path = with_tokenizer("bert", tmp_path, post_processor=None) / "tokenizer.json"
     assert open_tokenizer(path, None, joins_pairs=False).count("the parcel") > 1

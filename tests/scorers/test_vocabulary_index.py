@@ -101,6 +101,16 @@ def test_any_text(text: str, both: tuple[Vocabulary, ModelTokenizer]) -> None:
     )
 
 
+def test_a_long_text_is_given_to_the_whole_at_once(tmp_path: Path) -> None:
+    """All its parts would be in memory."""
+    index = indexed(SOURCE, tmp_path)
+    assert index is not None
+    own, whole = ModelTokenizer(SOURCE, index), ModelTokenizer(SOURCE)
+    text = "water the roots " * 4_000
+    assert own.encode(text) == whole.encode(text)
+    assert index.lookups == 0
+
+
 def test_much_text_is_given_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rerank_cli.scorers.tokenization.MAX_PARTS", 500)
     own, whole = opened(SOURCE, tmp_path), ModelTokenizer(SOURCE)

@@ -139,7 +139,7 @@ class Inputs:
             return Envelope()
         try:
             with self._open(path) as stream:
-                source = SourceReader(path, self.options, stream, stream=False)
+                source = SourceReader(path, self.options, stream, stream=False, named=True)
                 # Reading all of it will say what is wrong.
                 with suppress(BinarySource, BoundExceeded):
                     next(source.documents(), None)
@@ -192,7 +192,8 @@ class Inputs:
                 yield _image_document(place.path)
                 return
             options = self._options_for(place)
-            source = SourceReader(place.path, options, stream, _is_stream(place.path))
+            is_stream = _is_stream(place.path)
+            source = SourceReader(place.path, options, stream, is_stream, named=place.named)
             try:
                 for document in source.documents():
                     self._document_bytes += len(document.raw or b"")

@@ -288,8 +288,11 @@ def _deep_error() -> ValueError:
 
 def _json_error(where: str, error: ValueError) -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    reason = reason.partition(";")[0]  # what follows is for programmers
+    # What follows is for programmers, or a place in the value.
+    reason = reason.partition(";")[0].removesuffix(" at").removesuffix(" starting")
     hint = "--unit line ranks plain lines; --input-format says what it holds"
+    if reason == "Invalid control character":
+        hint = "-a reads control characters in JSON as text"
     return InputError(f"{where}: not a JSON record: {reason}", hint=hint)
 
 

@@ -140,6 +140,7 @@ class SourceReader:
     """Reads the documents of an open source.
 
     path         the name of the source; that of a `stream` says nothing about its content
+    named        whether the user named the source: what `options` say of its format is meant for it
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
     binary_files the number of files that `grep` found to be binary
@@ -153,6 +154,7 @@ class SourceReader:
     options: ReadOptions
     content: BinaryIO
     stream: bool
+    named: bool = False
     title: str = ""
     undecodable: int = 0
     binary_files: int = 0
@@ -178,7 +180,9 @@ class SourceReader:
             content = io.BytesIO(head)
         else:
             self.envelope = envelope_of(head, null=self.options.null)
-            is_text = self.options.text or self.options.null or self.options.grep
+            options = self.options
+            is_text = options.text or options.null or options.grep
+            is_text |= self.named and options.input_format is not None
             if is_binary(head, self.envelope) and not is_text:
                 raise BinarySource
             content.read(len(self.envelope.mark))

@@ -28,6 +28,8 @@ HOME_VARIABLE = "RERANK_HOME"
 _APP_NAME = "rerank"
 _CHECKSUM = "crc32"
 _MAX_FILE_BYTES = 64 << 20
+_MAX_USER_FILE_BYTES = 1 << 20  # what people write by hand
+_MAX_TOML_DEPTH = 32
 
 
 def config_directory() -> Path:
@@ -96,7 +98,7 @@ def read_user_file(path: Path) -> bytes | None:
     Raises `OSError` for one that is there and cannot be read.
     """
     try:
-        return read_regular_file(path)
+        return read_regular_file(path, max_bytes=_MAX_USER_FILE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
@@ -199,13 +201,29 @@ def parse_sealed_json(line: bytes) -> dict[str, Any]:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Parse TOML in UTF-8, with or without a byte-order mark; raises `ValueError`."""
-    import tomllib  # few runs need it
+    """Parse TOML in UTF-8, with or without a byte-order mark; raises `ValueError`.
 
+    What is returned is at most `_MAX_TOML_DEPTH` levels deep.
+    """
+    import re  # few runs need them
+    import tomllib
+
+    # tomllib takes time that grows with the square of the parts of a dotted key.
+    part = r"""(?>[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+    text = content.decode("utf-8-sig")
+    if re.search(rf"(?<![\w-])(?>{part}\.[ \t]*+){{{_MAX_TOML_DEPTH}}}", text):
+        raise ValueError("a key of too many parts")
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        document = tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    level: list[Any] = [document]
+    for _ in range(_MAX_TOML_DEPTH):
+        values = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [inner for each in values for inner in each if isinstance(inner, dict | list)]
+    if level:
+        raise ValueError("nested too deeply")
+    return document
 
 
 def set_toml_value(path: Path, key: str, value: Any, *, mode: int | None = None) -> None:
@@ -281,14 +299,17 @@ def _platform_directory(kind: str) -> Path:
 
 def _read(path: Path) -> Any:
     import tomlkit  # lazily: only changing a file needs it
+    from tomlkit.exceptions import TOMLKitError
 
     try:
-        return tomlkit.parse(read_regular_file(path).decode("utf-8-sig"))
+        content = read_regular_file(path, max_bytes=_MAX_USER_FILE_BYTES)
+        parse_toml(content)
+        return tomlkit.parse(content.decode("utf-8-sig"))
     except FileNotFoundError:
         return tomlkit.document()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError):  # its message may quote the file, and so a key
+    except (ValueError, RecursionError, TOMLKitError):  # a message may quote the file, and so a key
         raise ConfigError(
             f"{path}: not TOML", hint="mend it in an editor, or move it away"
         ) from None

@@ -18,6 +18,8 @@ from rerank_cli.user_files import parse_toml, read_user_file
 BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 )
+_MAX_INTEGER = 2**31 - 1  # counts beyond it are no use, and some libraries take none
+_EXCERPT_CHARACTERS = 60  # of a value in a message
 _VARIABLE_PREFIX = "RERANK_"
 
 
@@ -57,6 +59,8 @@ class ValueKind:
             raise ValueError("the value is empty")
         try:
             return self._check_range(self.type(value), value)
+        except OverflowError:
+            raise ValueError(self._refusal(value)) from None
         except ValueError as error:
             raise error if self.type in (int, float) else ValueError(self._refusal(value)) from None
 
@@ -82,13 +86,14 @@ class ValueKind:
         if value != value:  # NaN
             raise ValueError(self._refusal(given))
         if self.least is not None and value < self.least:
-            raise ValueError(f"{given} is less than {self.least}")
-        if self.most is not None and value > self.most:
-            raise ValueError(f"{given} is more than {self.most}")
+            raise ValueError(f"{_excerpt(str(given))} is less than {self.least}")
+        most = min(_MAX_INTEGER, self.most or _MAX_INTEGER) if self.type is int else self.most
+        if most is not None and value > most:
+            raise ValueError(f"{_excerpt(str(given))} is more than {most}")
         return value
 
     def _refusal(self, value: Any) -> str:
-        text = format_value(value) if isinstance(value, bool) else repr(value)
+        text = format_value(value) if isinstance(value, bool) else _excerpt(repr(value))
         if issubclass(self.type, StrEnum):
             return f"{text} is none of {', '.join(self.type)}"
         if self.type is bool:
@@ -137,7 +142,9 @@ def check_config(
     values = {}
     for key, value in content.items():
         if key not in settings:
-            raise ConfigError(f"{path}: no setting is called {key}", hint=_suggest(key, settings))
+            raise ConfigError(
+                f"{path}: no setting is called {_excerpt(key)}", hint=_suggest(key, settings)
+            )
         try:
             values[key] = settings[key].kind.from_toml(value)
         except ValueError as error:
@@ -152,7 +159,7 @@ def check_config(
 def find_setting(key: str, settings: Mapping[str, Setting]) -> Setting:
     """Find a setting by its key; raises `UsageError` with similar keys."""
     if key not in settings:
-        raise UsageError(f"no setting is called {key}", hint=_suggest(key, settings))
+        raise UsageError(f"no setting is called {_excerpt(key)}", hint=_suggest(key, settings))
     return settings[key]
 
 
@@ -161,6 +168,11 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
+
+
+def _excerpt(text: str) -> str:
+    """A value as it was given, cut if it is long."""
+    return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}…"
 
 
 def _suggest(key: str, settings: Iterable[str]) -> str:

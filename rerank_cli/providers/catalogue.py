@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHIPPED_FILE = Path(__file__).parent.parent / "data" / "providers.toml"
 DEFAULT = "default"  # the entry that all others inherit from
+_MAX_LIKENESSES = 20  # from an entry to the one that it inherits from at last
 _NEVER_INHERITED = ("aliases", "like")
 # Not inherited by an entry with its own URL: a key must not go to another host than its own.
 _HOST_KEYS = ("account", "key", "poll")
@@ -46,7 +47,7 @@ def provider_names() -> list[str]:
 
 def example_models() -> list[str]:
     """One model of each provider, as `-m` takes it."""
-    return [f"{name}/{_inherit(name)['example']}" for name in provider_names()]
+    return [f"{name}/{_inherit(name).get('example', '')}" for name in provider_names()]
 
 
 def is_provider(name: str) -> bool:
@@ -83,7 +84,8 @@ def find_table(name: str, model: str = "") -> Table:
             table = _merge(table, {k: v for k, v in special.items() if k != "names"})
     table.pop("like", None)
     table = {"account": canonical, "title": canonical, **table, "name": canonical}
-    if canonical in _read_user_tables():  # shipped entries are validated by tests
+    # Tests validate the shipped entries, as long as none of the user's takes part in them.
+    if _read_user_tables():
         _validate(table)
     return table
 
@@ -105,6 +107,8 @@ def _find_name(name: str) -> str | None:
 def _inherit(name: str, heirs: tuple[str, ...] = ()) -> Table:
     """An entry merged over the one that it is like; `heirs` are the entries on the way to it."""
     entry = provider_tables().get(name)
+    if len(heirs) > _MAX_LIKENESSES:
+        raise ConfigError(f"{user_file()}: {heirs[0]} is like too many others, one like the next")
     if entry is None or name in heirs:
         raise ConfigError(
             f"{user_file()}: {heirs[-1]} is like {name}, "
@@ -177,6 +181,7 @@ def _read_user_tables() -> Mapping[str, Table]:
     return _parse_user_tables(content, path) if content else {}
 
 
+@lru_cache(maxsize=1)
 def _parse_user_tables(content: bytes, path: Path) -> Mapping[str, Table]:
     """Parse the user's entries, and check what merging them relies on."""
     try:
@@ -188,14 +193,17 @@ def _parse_user_tables(content: bytes, path: Path) -> Mapping[str, Table]:
             raise ConfigError(
                 f"{path}: {name} is not a provider's table", hint=f"[{name}] and below it url = …"
             )
-        if not isinstance(table.get("like", DEFAULT), str):
-            raise ConfigError(f"{path}: {name}: like is the name of a provider")
+        if not name or "/" in name:
+            raise ConfigError(
+                f"{path}: a provider cannot be called '{name}'",
+                hint="-m PROVIDER/MODEL has its name before the slash",
+            )
+        _check_inheritance(name, table, path)
         rules = table.get("models", [])
         if rules is not False and not isinstance(rules, list):
             raise ConfigError(f"{path}: {name}: models are tables, [[{name}.models]]")
         for rule in rules or ():
-            patterns = rule.get("names") if isinstance(rule, dict) else None
-            if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+            if not isinstance(rule, dict) or not _are_texts(rule.get("names")):
                 raise ConfigError(f"{path}: {name}: a table of models needs names")
             if wrong := next((key for key in _KEYS_OF_ALL_MODELS if key in rule), None):
                 raise ConfigError(
@@ -203,3 +211,19 @@ def _parse_user_tables(content: bytes, path: Path) -> Mapping[str, Table]:
                     hint="another provider, with like, can have another",
                 )
     return tables
+
+
+def _check_inheritance(name: str, table: Table, path: Path) -> None:
+    """Raise `ConfigError` for values that are used before a table is validated as a whole."""
+    if not isinstance(table.get("like", DEFAULT), str):
+        raise ConfigError(f"{path}: {name}: like is the name of a provider")
+    aliases = table.get("aliases", [])
+    if aliases is not False and not _are_texts(aliases):
+        raise ConfigError(f"{path}: {name}: aliases is a list of names")
+    headers = table.get("headers", {})
+    if headers is not False and not isinstance(headers, dict):
+        raise ConfigError(f"{path}: {name}: headers is a table")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

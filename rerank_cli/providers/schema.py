@@ -4,15 +4,71 @@ Templates are TOML values in which a string such as `$query` stands for a whole 
 value is missing is left out.
 """
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from rerank_cli.providers.responses import AnswerShape
 from rerank_cli.types import Price, Scale
 
-Count = Annotated[int, Field(gt=0)]
+_MAX_COUNT = 2**31 - 1
+_MAX_PATH_CHARACTERS = 500  # of a dotted path; no API nests so deep
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
+
+
+def _check_json(template: Any) -> Any:
+    """Raise `ValueError` for a template with dates, or with numbers that JSON does not have."""
+    if isinstance(template, dict):
+        for value in template.values():
+            _check_json(value)
+    elif isinstance(template, list):
+        for value in template:
+            _check_json(value)
+    elif isinstance(template, float) and not math.isfinite(template):
+        raise ValueError("JSON has no such number")
+    elif isinstance(template, int) and template.bit_length() >= 64:
+        raise ValueError("the number is too large")
+    elif not isinstance(template, str | int | float):
+        raise ValueError("JSON has no dates and times")
+    return template
+
+
+def _check_url(url: str) -> str:
+    """Raise `ValueError` for what cannot be split as a URL."""
+    urlsplit(url).port  # noqa: B018 - raises for an invalid port
+    return url
+
+
+def _check_header_name(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("not the name of a header")
+    return name
+
+
+def _check_header_value(value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("not the value of a header")
+    return value
+
+
+Count = Annotated[int, Field(gt=0, le=_MAX_COUNT)]
+Limit = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
+DottedPath = Annotated[str, Field(max_length=_MAX_PATH_CHARACTERS)]
+Template = Annotated[Any, AfterValidator(_check_json)]
+Url = Annotated[str, AfterValidator(_check_url)]
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 
 
 class StrictTable(BaseModel):
@@ -28,10 +84,10 @@ class Option(StrictTable):
     fields. Numbers are between `least` and `most`.
     """
 
-    field: str | None = None
-    values: Mapping[str, Mapping[str, Any]] = {}
-    least: int | None = None
-    most: int | None = None
+    field: DottedPath | None = None
+    values: Mapping[str, Mapping[DottedPath, Template]] = {}
+    least: Limit | None = None
+    most: Limit | None = None
 
 
 def _expand_option(value: Any) -> Any:
@@ -51,21 +107,21 @@ class RequestTemplates(StrictTable):
     image, video   `$url`; for a document or a query that is one
     """
 
-    body: Mapping[str, Any]
-    document: Any = "$text"
-    record: Mapping[str, Any] = {}
-    query: Any = "$text"
-    image: Any = None
-    video: Any = None
+    body: Mapping[str, Template]
+    document: Template = "$text"
+    record: Mapping[str, Template] = {}
+    query: Template = "$text"
+    image: Template | None = None
+    video: Template | None = None
 
 
 class AnswerPaths(StrictTable):
     """Where an answer's parts are, if the reader would not find them: see `AnswerShape`."""
 
-    results: str | None = None
-    index: str | None = None
-    score: str | None = None
-    first_index: int = 0
+    results: DottedPath | None = None
+    index: DottedPath | None = None
+    score: DottedPath | None = None
+    first_index: Limit = 0
 
     @property
     def shape(self) -> AnswerShape:
@@ -88,7 +144,7 @@ class Limits(StrictTable):
     tokens: Count | None = None
     bytes: Count | None = None
     query_each: bool = False
-    overhead: int = 0
+    overhead: Limit = 0
     pair: Count | None = None
     document: Count | None = None
     characters: Count | None = None
@@ -98,7 +154,7 @@ class Limits(StrictTable):
 class Tariff(StrictTable):
     """The price of a million tokens or a thousand searches; `source` says where and when read."""
 
-    amount: float
+    amount: float = Field(ge=0, allow_inf_nan=False)
     currency: str
     per: Literal["million tokens", "thousand searches"]
     source: str
@@ -131,16 +187,16 @@ class Provider(StrictTable):
     name: str
     title: str
     dialect: str = "standard"
-    url: str | None = None
-    path: str
+    url: Url | None = None
+    path: Url
     versionless: bool = False
-    poll: str | None = None
+    poll: Url | None = None
     account: str
     key: Sequence[str] = ()
     keyless: bool = False
-    authorization: str
-    scheme: str
-    headers: Mapping[str, str] = {}
+    authorization: HeaderName
+    scheme: HeaderValue
+    headers: Mapping[HeaderName, HeaderValue] = {}
     docs: str
     source: str
     example: str
@@ -153,3 +209,12 @@ class Provider(StrictTable):
     listwise: bool = False
     price: Tariff | None = None
     aliases: Sequence[str] = Field(default=())
+
+    @model_validator(mode="after")
+    def _check_defaults(self) -> "Provider":
+        """Raise `ValueError` for the default of an option that the provider does not have."""
+        for name, value in self.defaults.items():
+            option = self.options.get(name)
+            if option is None or (option.values and value not in option.values):
+                raise ValueError(f"defaults: there is no option {name} with such a value")
+        return self

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import user_files
-from rerank_cli.errors import ConfigError, NoHome
-from tests.conftest import ROOT, Outcome, Run
+from rerank_cli.errors import ConfigError, NoHome, OutOfMemory
+from rerank_cli.terminal import Terminal
+from tests.conftest import ROOT, Outcome, Run, Stream
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have other places")
 
@@ -266,3 +267,148 @@ def test_the_current_directory_may_be_gone(lost: bool, tmp_path: Path) -> None:
         assert ran.code == code, (arguments, ran)
         assert "Traceback" not in ran.err, arguments
         assert ran.err.count("rerank: ") == (code != 0), (arguments, ran.err)
+
+
+@pytest.mark.parametrize("columns", ["0", "-5", "x", "\N{SUPERSCRIPT TWO}", "1", "9" * 5000, ""])
+@pytest.mark.parametrize("interactive", [True, False])
+def test_a_width_that_no_terminal_has(
+    interactive: bool, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", Stream(terminal=interactive))
+    monkeypatch.setenv("COLUMNS", columns)
+    assert 20 <= Terminal.current().width < 200
+    monkeypatch.setenv("COLUMNS", "999999999")
+    assert Terminal.current().width == 10_000
+
+
+ODD_VARIABLES = [
+    "LINES=-1", "TERM=", "TERM=odd", "TERM=dumb", "LANG=klingon", "LC_ALL=xx_YY.ZZZ",
+    "TZ=/dev/zero", "TQDM_NCOLS=x", "FORCE_COLOR=1", "NO_COLOR=", "OMP_NUM_THREADS=x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variable", ODD_VARIABLES)
+@pytest.mark.parametrize("terminal", [80, None])
+def test_odd_variables(
+    variable: str, terminal: int | None, monkeypatch: pytest.MonkeyPatch, rerank: Run
+) -> None:
+    monkeypatch.setenv(*variable.split("="))
+    ran = rerank("late", "-d", "it is late", "-m", "bm25", "-f", "table", terminal=terminal)
+    assert (ran.code, ran.err) == (0, "")
+    assert "late" in ran.out
+    assert rerank("--help", terminal=terminal).code == 0
+
+
+@pytest.mark.parametrize("variable", ["MININTERVAL", "NCOLS", "MAXINTERVAL", "LEAVE"])
+def test_a_line_of_progress_that_cannot_be_drawn_is_left_out(variable: str) -> None:
+    """tqdm reads its variables when it is imported, so that this takes a process."""
+    code = (
+        "import io; from rerank_cli import progress, terminal;"
+        "progress.DELAY_SECONDS = 0;"
+        "stderr = io.StringIO();"
+        "it = terminal.Terminal(io.BytesIO(), stderr, False, False, 80, watched=True);"
+        "context = progress.show_progress(it, lambda: ('text', 0.5));"
+        "refresh = context.__enter__(); refresh(); context.__exit__(None, None, None);"
+        "print('done')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, f"TQDM_{variable}": "x"},
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
+
+
+@pytest.mark.parametrize(
+    "variable", ["PYTHONUNBUFFERED=1", "PYTHONOPTIMIZE=2", "PYTHONWARNINGS=error"]
+)
+def test_variables_of_python(variable: str) -> None:
+    name, _, value = variable.partition("=")
+    ran = bound("late", "-d", "it is late", HOME="/dev/null", **{name: value})
+    assert ran == Outcome(0, b"it is late\n", "")
+
+
+def test_all_of_a_result_is_written_where_python_does_not_buffer(tmp_path: Path) -> None:
+    """A pipe that does not block takes a part of a large write, and says how much."""
+    (tmp_path / "a.txt").write_text("late " * 200_000 + "\n")
+    script = (
+        "import os, subprocess, sys, time\n"
+        "ours, theirs = os.pipe()\n"
+        "os.set_blocking(theirs, False)\n"
+        "ran = subprocess.Popen(sys.argv[1:], stdout=theirs, stderr=subprocess.PIPE)\n"
+        "error = ran.communicate()[1].decode()\n"
+        "print(ran.returncode, error)"
+    )
+    command = [sys.executable, "-m", "rerank_cli", "late", str(tmp_path / "a.txt"), "-m", "bm25"]
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
+        check=False,
+        timeout=60,
+    )
+    assert ran.stdout.startswith("2 rerank: cannot write the results: "), ran.stdout
+
+
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_what_is_opened_does_not_become_a_standard_stream(streams: str, tmp_path: Path) -> None:
+    """What a library writes to stderr would else go into a file of results."""
+    code = (
+        "import os, sys; from rerank_cli import __main__ as start;"
+        "start._fill_standard_streams();"
+        f"sys.exit(os.open({str(tmp_path / 'file')!r}, os.O_CREAT | os.O_WRONLY) < 3)"
+    )
+    assert shell(f"{sys.executable} -c {shlex.quote(code)} {streams}").code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "0>/dev/null"]
+)
+def test_closed_streams_of_every_command(streams: str, tmp_path: Path) -> None:
+    expected = {">/dev/full": 2}
+    for name, arguments in READERS.items():
+        if name == "batch":  # its input is a stream
+            continue
+        command = shlex.join([sys.executable, "-m", "rerank_cli", *arguments])
+        ran = shell(f"{command} {streams}", RERANK_HOME=str(tmp_path))
+        assert ran.code == expected.get(streams, 0), (name, ran.err)
+        assert has_one_message(ran), (name, ran.err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [26_000, 32_000, 40_000, 60_000, 100_000, 1_000_000])
+def test_little_memory_is_one_line(kilobytes: int, tmp_path: Path) -> None:
+    """Where Python starts at all; what libraries end by themselves is not caught."""
+    for arguments in ("late -d late -m bm25", "providers", "--version"):
+        command = f"ulimit -v {kilobytes}; {sys.executable} -m rerank_cli {arguments}"
+        ran = shell(command, RERANK_HOME=str(tmp_path))
+        assert ran.code in (0, 3), (arguments, ran.err)
+        if ran.code == 3:
+            assert ran.err.startswith("rerank: there is too little memory for this\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_short"),
+    [
+        (MemoryError(), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (ImportError("libx.so: failed to map segment from shared object"), True),
+        (RuntimeError("can't start new thread"), True),
+        (OSError(2, "No such file or directory"), False),
+        (ImportError("No module named 'x'"), False),
+        (ValueError("can't start new thread"), False),
+    ],
+)
+def test_what_is_for_want_of_memory(error: Exception, is_short: bool) -> None:
+    assert OutOfMemory.caused(error) == is_short
+    try:
+        raise RuntimeError("something else") from error
+    except RuntimeError as outer:
+        found = OutOfMemory.caused(outer)
+    assert found == is_short

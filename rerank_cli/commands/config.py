@@ -232,7 +232,11 @@ def _read_key(provider: str) -> str:
     if sys.stdin is None:
         raise UsageError("standard input is closed", hint=key_hint(provider))
     if not sys.stdin.isatty():
-        return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+        try:
+            return sys.stdin.buffer.read().decode("utf-8-sig", "replace")
+        except OSError as error:
+            reason = error.strerror
+        raise UsageError(f"standard input: {reason}", hint=key_hint(provider))
     import getpass
 
     # Ctrl-C would end the process at once (`__main__`), and leave a terminal that shows nothing.

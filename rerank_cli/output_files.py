@@ -203,8 +203,10 @@ def settle_outputs(outputs: Sequence[PlannedOutput], inputs: Iterable[str | Path
             output.file.check(may_be_folder=output.is_folder)
     inputs = list(inputs)
     places = _Places()
-    for path in (*inputs, *own_files()):
-        places.add_input(path)
+    for path in inputs:
+        places.add_input(path, f"the input {path}")
+    for path in own_files():
+        places.add_input(path, f"rerank's own file {path}")
     for output in outputs:
         if output.is_folder and not output.file.is_stream:
             places.add_output_folder(output)
@@ -227,8 +229,8 @@ class _Places:
         self._input_folders: dict[_Key, str] = {}
         self._output_folders: dict[_Key, str] = {}
 
-    def add_input(self, path: str | Path) -> None:
-        names = dict.fromkeys(_keys_of(path), f"the input {path}")
+    def add_input(self, path: str | Path, name: str) -> None:
+        names = dict.fromkeys(_keys_of(path), name)
         self._files.update(names)
         if _is_folder(path):
             self._input_folders.update(names)

@@ -463,3 +463,11 @@ def test_a_batch_does_not_read_what_it_writes_to_its_output(template: Path, tmp_
         assert ran.returncode == 2
         assert source.read_bytes() == content
         assert b"and -o name one file" in ran.stderr
+
+
+def test_the_users_settings_are_no_input_by_name(tmp_path: Path) -> None:
+    path = Path(os.environ["RERANK_HOME"]) / "config.toml"
+    planned = [PlannedOutput("-o", OutputFile(str(path)))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(UsageError, match=r"^rerank's own file .*config\.toml and -o name one file"):
+        settle_outputs(planned, [tmp_path])

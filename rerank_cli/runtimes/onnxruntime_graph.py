@@ -27,7 +27,11 @@ from rerank_cli.models.onnx_file import (
     unmask,
 )
 from rerank_cli.runtimes.network import NO_BATCHING, Batching, Findings, TokenRow, Trial, allow_more
-from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
+from rerank_cli.runtimes.prepared_cache import (
+    PreparationError,
+    PreparedCache,
+    translate_write_errors,
+)
 from rerank_cli.runtimes.tensors import (
     MASK_INPUT,
     AnswerTokens,
@@ -345,15 +349,16 @@ def make_copy(path: Path, folder: Path, longest: int, loading: LoadOptions) -> N
     allow_more(2 * probe_seconds(graph))
     longest = min(longest, graph.tokens or longest)
     unmasked = folder / _UNMASKED_FILE
-    with suppress(ModelError):  # the mask can stay
-        if graph.tokens is None and unmask(folder / _GRAPH_FILE, unmasked):
-            without = Graph(path, replace(loading, prepared_path=unmasked))
-            if score_alike(graph, without, longest):
-                publish_file(unmasked, folder / _GRAPH_FILE)
-                graph = without
-    unmasked.unlink(missing_ok=True)
-    are_alike = batches_keep_scores(graph, longest)
-    Findings(graph.scale, are_alike, graph.output).write(folder)
+    with translate_write_errors(folder):
+        with suppress(ModelError):  # the mask can stay
+            if graph.tokens is None and unmask(folder / _GRAPH_FILE, unmasked):
+                without = Graph(path, replace(loading, prepared_path=unmasked))
+                if score_alike(graph, without, longest):
+                    publish_file(unmasked, folder / _GRAPH_FILE)
+                    graph = without
+        unmasked.unlink(missing_ok=True)
+        are_alike = batches_keep_scores(graph, longest)
+        Findings(graph.scale, are_alike, graph.output).write(folder)
 
 
 def _check_weights(path: Path) -> None:

@@ -17,7 +17,11 @@ from rerank_cli.errors import ModelError, ScorerError, require_extra
 from rerank_cli.models.folder import ModelFolder, check_file
 from rerank_cli.models.onnx_file import Operator, needs
 from rerank_cli.runtimes.network import NO_BATCHING, Batching, Findings, TokenRow, Trial, allow_more
-from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
+from rerank_cli.runtimes.prepared_cache import (
+    PreparationError,
+    PreparedCache,
+    translate_write_errors,
+)
 from rerank_cli.runtimes.tensors import (
     InputLayout,
     InputSpec,
@@ -92,17 +96,19 @@ def make_copy(
 ) -> None:
     """Write a compiled graph into a folder, and `Findings` about it.
 
-    Pairs have at most `longest` tokens. Raises `ModelError`.
+    Pairs have at most `longest` tokens. Raises `ModelError` for a graph that cannot be used, and
+    `PreparationError` for one that can, and cannot be saved.
     """
     _check_weights(path)
     core = _import_openvino().Core()
     model = _compile(core, path, settings)
     network = OpenVinoNetwork(path, model, padding)
     allow_more(2 * probe_seconds(network))
-    (folder / _COMPILED_FILE).write_bytes(_export(model))
     longest = min(longest, network.tokens or longest)
     are_alike = batches_keep_scores(network, longest)
-    Findings(network.scale, are_alike, network.output).write(folder)
+    with translate_write_errors(folder):
+        (folder / _COMPILED_FILE).write_bytes(_export(model))
+        Findings(network.scale, are_alike, network.output).write(folder)
 
 
 class OpenVinoNetwork:

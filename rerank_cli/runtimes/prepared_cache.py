@@ -273,6 +273,16 @@ class PreparedCache:
                     path.unlink()
 
 
+@contextmanager
+def translate_write_errors(folder: Path) -> Iterator[None]:
+    """Raise what goes wrong while a folder is filled as `PreparationError`: its source is right."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise PreparationError(f"{folder}: cannot be written: {reason}") from error
+
+
 def _inventory(folder: Path) -> Mapping[str, Any]:
     """The stamp and the digest of every file in a folder."""
     return {

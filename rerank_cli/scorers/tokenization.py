@@ -19,7 +19,11 @@ from rerank_cli.atomic_files import file_stamp
 from rerank_cli.errors import ModelError, RerankError
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.runtimes.network import Trial
-from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
+from rerank_cli.runtimes.prepared_cache import (
+    PreparationError,
+    PreparedCache,
+    translate_write_errors,
+)
 from rerank_cli.runtimes.tensors import AnswerTokens
 from rerank_cli.scorers.vocabulary_index import (
     MAX_CHARACTERS,
@@ -196,7 +200,10 @@ def open_tokenizer(
 
 
 def prepare_tokenizer(path: Path, joins_pairs: bool, folder: Path | None) -> None:
-    """Encode texts of all kinds, and write an index into a folder; raises `ModelError`."""
+    """Encode texts of all kinds, and write an index into a folder.
+
+    Raises `ModelError`, and `PreparationError` if the index cannot be written.
+    """
     tokenizer = ModelTokenizer(path)
     try:
         content = parse_json_object(path.read_bytes())
@@ -212,7 +219,8 @@ def prepare_tokenizer(path: Path, joins_pairs: bool, folder: Path | None) -> Non
     for text in _TRIAL_TEXTS:
         tokenizer.encode(text)
     if folder is not None:
-        make_index(content, folder)
+        with translate_write_errors(folder):
+            make_index(content, folder)
 
 
 def _growth(normalizer: Any) -> float:

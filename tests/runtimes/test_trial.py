@@ -229,3 +229,18 @@ def test_too_little_memory_is_told_in_one_line(megabytes: int) -> None:
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr.startswith("rerank: there is too little memory for this\n")
     assert len(ran.stderr.splitlines()) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no limit of sizes")
+@pytest.mark.parametrize("kib", [0, 2, 8, 64])
+def test_a_disk_that_is_full_is_no_fault_of_the_model(kib: int, own_cache: Path) -> None:
+    """No file may grow beyond a size, as on a full disk: some part of the copies is not written."""
+    command = f'ulimit -f {kib * 2}; exec "$0" -m rerank_cli -m "$1" "$2" --scores'
+    ran = subprocess.run(
+        ["sh", "-c", command, sys.executable, MODELS / "bert", "late parcel"],
+        input="the parcel is late\n", capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.endswith("\tthe parcel is late\n")
+    assert not (own_cache / ".making").exists()

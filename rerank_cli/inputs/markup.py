@@ -103,7 +103,6 @@ class _Page:
         self.title = ""
         self.lost = Counter[str]()
         self._page = page.replace("\0", "")
-        self._is_xml = page[:HEAD_BYTES].lstrip().startswith("<?xml")
         self._allowance = allowance
         self._marks = 0
         self._missing: set[str] = set()  # patterns that are not found from here on
@@ -162,9 +161,12 @@ class _Page:
     def _open(self, name: str, attributes: str, end: int) -> int:
         """Begin an element; returns the place to read on: after the tag, or after its content."""
         self._break(name)
+        # Browsers heed this in XHTML only, which not every page says it is. Elsewhere it is seldom,
+        # and a script that is shown costs less than the rest of a page.
+        is_empty = attributes.endswith("/>")
         if name in _RAW:
-            return self._read_raw(name, end, is_empty=self._is_xml and attributes.endswith("/>"))
-        if name in _HIDEABLE and _is_hidden(attributes):
+            return end if is_empty else self._read_raw(name, end)
+        if name in _HIDEABLE and not is_empty and _is_hidden(attributes):
             return self._find_end(name, end)
         if name in _PREFORMATTED:
             self._preformatted += 1
@@ -210,14 +212,12 @@ class _Page:
         elif name in _APART and not self._preformatted:
             self._space = self._space or " "
 
-    def _read_raw(self, name: str, start: int, *, is_empty: bool) -> int:
+    def _read_raw(self, name: str, start: int) -> int:
         """Read an element in which there are no tags."""
-        end = start
-        if not is_empty:
-            found = self._search(rf"</{name}(?=[\s/>])", start)
-            if found is None:  # nothing else ends a script; others are taken for text
-                return len(self._page) if name in _NO_TEXT else start
-            end = found.start()
+        found = self._search(rf"</{name}(?=[\s/>])", start)
+        if found is None:  # nothing else ends a script; others are taken for text
+            return len(self._page) if name in _NO_TEXT else start
+        end = found.start()
         content = self._page[start:end]
         if name == "title" and not self.title:
             self.title = _unescape(content)

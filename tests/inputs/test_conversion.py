@@ -218,6 +218,9 @@ def test_a_page_is_in_an_encoding_of_text(charset: str) -> None:
         ("a\0b", "ab"),
         ("<DIV>a</DIV><P>b", "a\n\nb"),
         ('<?xml version="1.0"?><html><script src="x"/><p>a</p></html>', "a"),
+        ('<html xmlns="x"><script src="x"/><style/><p>a</p></html>', "a"),
+        ('<script src="x"/><p>a</p><script>no</script>b', "a\n\nb"),
+        ('a<div style="display:none"/>b<div>c</div>', "a\nb\nc"),
     ],
 )
 def test_what_a_page_shows(markup: str, expected: str) -> None:

@@ -59,11 +59,20 @@ def replace_file(
     """
     target = Path(os.path.realpath(path)) if follow_links else path
     try:
-        target.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        _make_folder(target.parent)
         with atomic_write(target, mode=mode) as stream:
             stream.write(content)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder if it is missing; raises `OSError`."""
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    except FileExistsError as error:  # "File exists" would lead astray
+        reason = os.strerror(errno.ENOTDIR)
+        raise NotADirectoryError(errno.ENOTDIR, reason, str(folder)) from error
 
 
 @contextmanager
@@ -175,7 +184,7 @@ def lock_for_change(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     with ExitStack() as stack:
         try:
-            path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            _make_folder(path.parent)
             stack.enter_context(hold_lock(lock, wait_seconds=_LOCK_SECONDS))
         except TimeoutError as error:
             raise OutputError(f"{path}: another process has been changing it for long") from error

@@ -122,6 +122,17 @@ def test_a_folder_that_cannot_be_written(rerank: Run, home: Path) -> None:
     assert f"{home / 'config.toml'}: cannot be written: Permission denied" in ran.err
 
 
+def test_a_file_in_the_place_of_the_home_is_named_for_what_it_is(
+    rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "file").write_text("mine")
+    monkeypatch.setenv("RERANK_HOME", str(home / "file"))
+    ran = rerank("config", "set", "top-n", "2")
+    assert ran.code == 2
+    assert "file/config.toml: cannot be written: Not a directory" in ran.err
+    assert (home / "file").read_text() == "mine"
+
+
 def test_a_write_that_fails_leaves_the_old_file(
     rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

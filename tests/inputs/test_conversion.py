@@ -401,9 +401,9 @@ def test_what_takes_too_long_is_left_out(
 ) -> None:
     monkeypatch.setattr(conversion, "_SECONDS", 0.0)
     monkeypatch.setattr(conversion, "_SECONDS_PER_BYTE", 0.0)
-    for format_, data in (
-        (InputFormat.HTML, b"<p>" * 10_000),
-        (InputFormat.DOCX, docx("a")),
+    for format_, data in (  # so large that the processor's clock goes on meanwhile
+        (InputFormat.HTML, b"<p>" * 200_000),
+        (InputFormat.DOCX, docx("fox " * 2_000_000)),
         (InputFormat.PDF, pdf("a")),
     ):
         with pytest.raises(

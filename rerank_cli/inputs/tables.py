@@ -31,6 +31,7 @@ _DELIMITER_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[\r\n]*', re.IGNORECASE)
 _MAX_FIELD_CHARACTERS = (1 << 31) - 1  # the most that csv takes on every system
 _MAX_ROW_LINES = 1_000_000
 _MAX_COLUMNS = 1_000_000
+_MAX_FILLED_COLUMNS = 1000  # of a row that is too short; more would take time for each short row
 _SEARCHED_LINES = 10  # among which a header is looked for, to say where it is
 _SHOWN_CHARACTERS = 200  # of a header in a message
 # How much more than the source itself may be read again because of quotation marks.
@@ -134,10 +135,12 @@ class _Table:
     def rows(self) -> Iterator[tuple[Mapping[str, str], Block]]:
         """Yield the rows that are not blank, by the names of their columns.
 
-        A row that is too short has its columns of text and id all the same.
+        A row that is too short has the other columns all the same, or those of text and id at
+        least if there are very many.
         """
         needed = [self._header[place] for place in self._text_places]
         needed += [self._columns.id] if self._columns.id in self._header else []
+        is_filled = len(self._header) <= _MAX_FILLED_COLUMNS
         for values, block in self._raw_rows():
             if not self._text_places:
                 raise self._header_error(block.line)
@@ -145,7 +148,7 @@ class _Table:
             if len(values) < len(self._header):
                 if len(values) <= self._text_places[-1]:
                     self._note_missing(values)
-                for name in needed:
+                for name in self._header[len(values) :] if is_filled else needed:
                     row.setdefault(name, "")
             yield row, block
 

@@ -155,7 +155,7 @@ def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) ->
 def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
     inputs = inputs_of(pictures / "dog.png", input_format=InputFormat.TEXT)
     inputs.set_scorer(Viewer().info)
-    assert list(inputs) == []
+    assert [(document.media, document.text[1:4]) for document in inputs] == [(None, "PNG")]
 
 
 def test_every_suffix_is_in_readme() -> None:

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rerank_cli.errors import OutputError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _NEW_MODE = 0o666  # less the umask, as for every file
 _FOLDER_MODE = 0o700  # as the XDG specification says
@@ -173,6 +176,16 @@ def _lock(path: Path) -> BinaryIO | None:
         raise
     stream.close()
     return None
+
+
+def make_file_lock(path: Path) -> "BaseFileLock":
+    """A lock whose file stays; where a file system knows no locks, the file itself is the lock."""
+    import warnings  # few runs need these
+
+    from filelock import FileLock
+
+    warnings.filterwarnings("ignore", "flock not supported", UserWarning)  # nothing is wrong then
+    return FileLock(path)
 
 
 @contextmanager

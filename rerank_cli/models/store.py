@@ -21,7 +21,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rerank_cli.atomic_files import file_digest, publish_folder, remove_folder, replace_file
+from rerank_cli.atomic_files import (
+    file_digest,
+    make_file_lock,
+    publish_folder,
+    remove_folder,
+    replace_file,
+)
 from rerank_cli.errors import ModelError, NoHome
 from rerank_cli.user_files import data_directory, is_closed, parse_json_object, read_regular_file
 
@@ -183,12 +189,12 @@ class Store:
     @contextmanager
     def stage_model(self, name: str, precision: str, on_wait: Callable[[], None]) -> Iterator[Path]:
         """Lock a model; yield its staging folder. `on_wait` is called if another process has it."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         key = f"{_slug(name)}-{precision}"
         with _translate_errors(self.root):
             (self.root / _LOCKS).mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / _LOCKS / f"{key}.lock")
+            lock = make_file_lock(self.root / _LOCKS / f"{key}.lock")
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -248,13 +254,11 @@ class Store:
 
     def lock(self, manifest: ModelManifest) -> None:
         """Note what a model's commit and hashes are, from now on."""
-        from filelock import FileLock
-
         path = self.root / _REVISIONS
         hashes = {name: file.sha256 for name, file in manifest.files.items()}
         lock = {"repository": manifest.repository, "revision": manifest.revision, "files": hashes}
         key = f"{manifest.name}:{manifest.precision}"
-        others = FileLock(self.root / _LOCKS / "revisions.lock")  # other processes pull too
+        others = make_file_lock(self.root / _LOCKS / "revisions.lock")  # other processes pull too
         with _translate_errors(self.root), others:
             replace_file(path, _json({**_load_locks(path), key: lock}))
 

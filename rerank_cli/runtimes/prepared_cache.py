@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import adler32, crc32
 
-from rerank_cli.atomic_files import atomic_write, file_digest, file_stamp, publish_folder
+from rerank_cli.atomic_files import (
+    atomic_write,
+    file_digest,
+    file_stamp,
+    make_file_lock,
+    publish_folder,
+)
 from rerank_cli.errors import NoHome
 from rerank_cli.user_files import cache_directory, is_writable, parse_json_object, read_regular_file
 
@@ -245,10 +251,10 @@ class PreparedCache:
 
         The system releases the lock of a process that dies.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         try:
-            with _PROCESS_LOCK, FileLock(self.root / _LOCK_FILE, blocking=False):
+            with _PROCESS_LOCK, make_file_lock(self.root / _LOCK_FILE).acquire(blocking=False):
                 yield
         except Timeout as error:
             raise PreparationError(

@@ -1,5 +1,6 @@
 """What is made of a file once: found again whole, made anew if anything changes, or not at all."""
 
+import errno
 import json
 import os
 import shutil
@@ -395,3 +396,17 @@ def test_killed_at_any_step_it_leaves_nothing_that_is_trusted(
     assert ran.returncode == 0
     assert making.times == 0
     assert step > 10
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no flock")
+@pytest.mark.filterwarnings("error")
+def test_a_file_system_without_locks_is_none_of_the_users_business(
+    store: PreparedCache, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert is_right(store.prepare(source, "a", Making(source)), source)

@@ -171,10 +171,11 @@ def usable_stream(stream: TextIO | None) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     if isinstance(stream.buffer, io.RawIOBase):
-        # PYTHONUNBUFFERED leaves out what writes again if a pipe takes only a part.
-        raw: Any = stream.detach()
+        # PYTHONUNBUFFERED leaves out what writes again if a pipe takes only a part. The stream is
+        # left as it is: others find the terminal's width by it.
+        raw = io.FileIO(stream.fileno(), "w", closefd=False)
         return io.TextIOWrapper(
-            io.BufferedWriter(raw), "utf-8", "backslashreplace", write_through=True
+            io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True
         )
     stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     return stream

@@ -1,7 +1,10 @@
 """The process and its streams: what is closed, full, broken off or in another encoding."""
 
 import json
+import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -38,6 +41,31 @@ def shell(command: str) -> tuple[int, str, str]:
         stdin=subprocess.DEVNULL,
     )
     return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_the_width_is_the_terminals(unbuffered: str) -> None:
+    import fcntl
+    import termios
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 47, 0, 0))
+    command = [sys.executable, "-m", "rerank_cli", "late", "-d", "late " * 60, "-m", "bm25"]
+    # A library of pytest's may have set COLUMNS where os.environ does not show it.
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ran = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        cwd=ROOT,
+        env={**environment, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(theirs)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 1 << 16).decode())
+    os.close(ours)
+    assert ran.returncode == 0
+    assert 40 <= max(map(len, shown.splitlines())) <= 47, shown
 
 
 def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", "RemoteOptions", RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
-_MAX_SIZE_BYTES = 1 << 60  # what is larger has no end, and streams do not take it as a size
-_SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
 # The HTTP client sets these.
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 
@@ -78,18 +75,6 @@ def output_format(ctx: typer.Context) -> Format | None:
 def selection(ctx: typer.Context) -> Selection:
     """Which results are kept."""
     return _make(Selection, {**ctx.params, "n": ctx.params["top_n"]})
-
-
-def parse_size(text: str, option: str) -> int:
-    """Read a size in bytes, as in `64MB`, `1GiB` or `5000`; raises `UsageError`."""
-    match = _SIZE.fullmatch(text)
-    size_bytes = 0
-    if match:
-        power = _SIZE_POWERS.index(match[2].lower() or " ")
-        size_bytes = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-    if size_bytes < 1:
-        raise UsageError(f"{option} {text!r} is no size", hint="as 64MB, 1GB or 500kB")
-    return min(size_bytes, _MAX_SIZE_BYTES)
 
 
 def _make(kind: type[Options], values: Mapping[str, Any]) -> Options:

@@ -4,6 +4,7 @@ Reads and checks config.toml. Typer decides which value holds: see `typer_comman
 changes the file.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +21,9 @@ BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
 )
 _MAX_INTEGER = 2**31 - 1  # counts beyond it are no use, and some libraries take none
 _EXCERPT_CHARACTERS = 60  # of a value in a message
+_SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+_SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
+_MAX_SIZE_BYTES = 1 << 60  # what is larger has no end, and streams do not take it as a size
 _VARIABLE_PREFIX = "RERANK_"
 
 
@@ -27,12 +31,14 @@ _VARIABLE_PREFIX = "RERANK_"
 class ValueKind:
     """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
-    Both readers raise `ValueError` with a message that quotes the value.
+    A text may have to be a size, as `parse_size` reads it. Both readers raise `ValueError` with a
+    message that quotes the value.
     """
 
     type: type
     least: float | None = None
     most: float | None = None
+    is_size: bool = False
 
     def from_text(self, text: str) -> Any:
         """Read a value from the command line or the environment."""
@@ -42,6 +48,8 @@ class ValueKind:
             return BOOLEAN_WORDS[text.lower()]
         if not text:
             raise ValueError("the value is empty")
+        if self.is_size:
+            parse_size(text)
         try:
             value = self.type(text)
         except ValueError as error:
@@ -57,6 +65,8 @@ class ValueKind:
             raise ValueError(self._refusal(value))
         if value == "":
             raise ValueError("the value is empty")
+        if self.is_size:
+            parse_size(value)
         try:
             return self._check_range(self.type(value), value)
         except OverflowError:
@@ -73,6 +83,8 @@ class ValueKind:
             number = "a whole number" if self.type is int else "a number"
             least = "" if self.least is None else f" of {self.least} or more"
             return number + least + ("" if self.most is None else f", at most {self.most}")
+        if self.is_size:
+            return "a size, such as 64MB, 1GB or 500kB"
         return "true or false" if self.type is bool else "text"
 
     @property
@@ -119,6 +131,18 @@ class Setting:
 def variable_of(key: str) -> str:
     """The environment variable of a setting."""
     return _VARIABLE_PREFIX + key.upper().replace("-", "_")
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes, as in `64MB`, `1GiB` or `5000`; raises `ValueError`."""
+    match = _SIZE.fullmatch(text)
+    size_bytes = 0
+    if match:
+        power = _SIZE_POWERS.index(match[2].lower() or " ")
+        size_bytes = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    if size_bytes < 1:
+        raise ValueError(f"{_excerpt(repr(text))} is not a size, such as 64MB, 1GB or 500kB")
+    return min(size_bytes, _MAX_SIZE_BYTES)
 
 
 def read_config(path: Path) -> dict[str, Any]:

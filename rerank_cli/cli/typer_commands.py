@@ -157,9 +157,12 @@ class DefaultGroup(PlainGroup):
                 hint=f"to search for the word itself: rerank -q {shlex.join([word, *rest])}",
             )
         if has_input_of_its_own(sys.stdin):
+            is_query = bool(rest) and not rest[0].startswith("-")  # of several words
+            search = f"rerank {shlex.quote(' '.join([word, *rest]))}" if is_query else ""
             raise UsageError(
                 f"{word} is a command, and does not read what is piped into it",
-                hint=f"to search for the word itself: rerank -q {shlex.join([word, *rest])}; "
+                hint="to search for the word itself: "
+                f"{search or f'rerank -q {shlex.join([word, *rest])}'}; "
                 f"for the command: {shlex.join(['rerank', word, *rest])} < {os.devnull}",
             )
 
@@ -391,16 +394,17 @@ class _PlainReader:
 
         Raises typer's error for an option, and `ConfigError` for an environment variable.
         """
-        kind = value_type(param)
-        if value is None or kind in _PARSED_TYPES or type(value) is kind:
+        kind = _kind(param)
+        is_parsed = kind.type in _PARSED_TYPES or type(value) is kind.type
+        if value is None or (is_parsed and not kind.is_size):
             return value
         try:
-            return _kind(param).from_text(value)
+            return kind.from_text(value)
         except ValueError as error:
             if ctx.get_parameter_source(param.name).name == "ENVIRONMENT":
                 raise ConfigError(
                     f"{param.envvar}: {error}",
-                    hint=f"{param.envvar} is {_kind(param).description}; to remove it: "
+                    hint=f"{param.envvar} is {kind.description}; to remove it: "
                     f"unset {param.envvar}",
                 ) from error
             raise typer.BadParameter(str(error), ctx=ctx, param=param) from error
@@ -417,7 +421,8 @@ def _key(parameter: Any) -> str:
 
 
 def _kind(parameter: Any) -> ValueKind:
-    return ValueKind(value_type(parameter), parameter.min, parameter.max)
+    is_size = parameter.metavar == "SIZE"
+    return ValueKind(value_type(parameter), parameter.min, parameter.max, is_size=is_size)
 
 
 def _settings_sentence(command: Any) -> str:

@@ -11,6 +11,7 @@ from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import option_values, options
+from rerank_cli.cli.settings import parse_size
 from rerank_cli.cli.typer_commands import GroupedCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
@@ -250,8 +251,8 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         selection=option_values.selection(ctx),
         chunks=option_values.chunk_options(ctx),
         results=given["results"],
-        window_bytes=option_values.parse_size(given["window"], "--window"),
-        max_record_bytes=option_values.parse_size(given["max_record"], "--max-record"),
+        window_bytes=parse_size(given["window"]),
+        max_record_bytes=parse_size(given["max_record"]),
         errors=None if given["errors"] is None else OutputFile(given["errors"]),
         report=None if given["report"] is None else OutputFile(given["report"]),
         model=given["model"],

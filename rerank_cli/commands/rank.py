@@ -14,6 +14,7 @@ import typer
 
 from rerank_cli import progress
 from rerank_cli.cli import option_values
+from rerank_cli.cli.settings import parse_size
 from rerank_cli.errors import ExitCode, ScorerError, UsageError
 from rerank_cli.inputs import IMAGE_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
@@ -92,7 +93,9 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         terminal.warn(f"not reranked, in the order they came: {failure}", failure.hint)
         return failure.exit_code
     if not ranking.results:
-        terminal.warn(_why_nothing(ranking, inputs, selection))
+        has_binary = given["recursive"] and inputs.report.skipped["binary"]
+        hint = "-a reads binary files as text" if has_binary else None
+        terminal.warn(_why_nothing(ranking, inputs, selection), hint)
     return _exit_code(ranking, inputs, strict=given["strict"])
 
 
@@ -169,7 +172,7 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
         null=given["null"] and not has_names,
         grep=given["grep"],
         text=given["text"],
-        max_document_bytes=option_values.parse_size(given["max_document"], "--max-document"),
+        max_document_bytes=parse_size(given["max_document"]),
         prepend=given["prepend"],
     )
 

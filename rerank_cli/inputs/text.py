@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
 _READ_BYTES = 1 << 18
-# Beyond so many times the size of a document, the end of one that is too large is not looked for.
+# The end of a document that is too large is looked for within so many bytes, or within so many
+# times the size that it may have.
+_MIN_SKIPPED_BYTES = 256 << 20
 _SKIP_FACTOR = 4
 # UTF-32 comes first: its little-endian mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {
@@ -50,6 +52,7 @@ _COMPRESSION_MARKS = {
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
+_PDF_MARK = b"%PDF-"
 _BZIP2_BLOCK_MARKS = (b"1AY&SY", b"\x17rE8P\x90")  # after BZh and a digit
 
 
@@ -79,8 +82,8 @@ def _utf16_without_mark(head: bytes) -> str | None:
 
 
 def is_binary(head: bytes, envelope: Envelope) -> bool:
-    """Whether a source is not text: it has a NUL byte, which text in UTF-8 has not."""
-    return envelope.encoding == "utf-8" and b"\0" in head
+    """Whether a source is not text: a PDF, or with a NUL byte, which text in UTF-8 has not."""
+    return envelope.encoding == "utf-8" and (b"\0" in head or head.startswith(_PDF_MARK))
 
 
 class BoundExceeded(InputError):
@@ -203,6 +206,11 @@ class TextSource:
     def encoding(self) -> str:
         return self.envelope.encoding
 
+    @property
+    def max_skipped_bytes(self) -> int:
+        """Within how much the end of a document that is too large is looked for."""
+        return max(_MIN_SKIPPED_BYTES, self.max_bytes * _SKIP_FACTOR)
+
     def decode(self, raw: bytes) -> str:
         """Decode a block. What cannot be decoded is replaced, and counted."""
         try:
@@ -262,7 +270,7 @@ class TextSource:
             skipped += len(piece)
             if piece.endswith(b"\n"):
                 return
-            if skipped > self.max_bytes * _SKIP_FACTOR:
+            if skipped > self.max_skipped_bytes:
                 raise self.too_large_error(number)
 
     def line_blocks(self) -> Iterator[Block]:
@@ -340,7 +348,7 @@ def _split(source: TextSource) -> Iterator[bytes]:
             whole = len(left) - len(left) % width
             skipped += whole
             del left[:whole]
-            if skipped > limit * (1 + _SKIP_FACTOR):
+            if skipped > source.max_skipped_bytes:
                 raise source.too_large_error(number)
         searched = max(0, len(left) - len(left) % width - width)
     if left or skipped:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rerank_cli.cli.settings import Setting, ValueKind, variable_of
+from rerank_cli.cli.settings import Setting, ValueKind, parse_size, variable_of
 from tests.conftest import Run
 from tests.support.command_line import COMMAND, SETTINGS
 from tests.test_layers import modules_after
@@ -193,3 +193,34 @@ def test_a_range_has_two_ends() -> None:
         kind.from_text("2")
     with pytest.raises(ValueError, match="2 is more than 1"):
         kind.from_toml(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64MB", 64_000_000), ("1 GiB", 1 << 30), ("500k", 500_000), ("7", 7), ("1.5kB", 1500)],
+)
+def test_a_size_is_read(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "1 XB", "1e6", "9" * 5000])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
+
+
+def test_a_size_is_checked_wherever_it_is_given(
+    rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = rerank("config", "set", "max-document", "lots")
+    assert ran.code == 2
+    assert "max-document: 'lots' is not a size" in ran.err
+    (home / "config.toml").write_text('max-document = "lots"\n')
+    ran = rerank("q", "-d", "x", "-m", "bm25")
+    assert ran.code == 2
+    assert "config.toml: max-document: 'lots' is not a size" in ran.err
+    (home / "config.toml").unlink()
+    monkeypatch.setenv("RERANK_MAX_DOCUMENT", "lots")
+    ran = rerank("q", "-d", "x", "-m", "bm25")
+    assert ran.code == 2
+    assert "RERANK_MAX_DOCUMENT: 'lots' is not a size" in ran.err

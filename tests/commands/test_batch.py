@@ -10,8 +10,6 @@ import pytest
 from backports import zstd
 
 from rerank_cli import open_scorer, rank
-from rerank_cli.cli.option_values import parse_size
-from rerank_cli.errors import UsageError
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, write
 
@@ -139,20 +137,6 @@ def test_a_record_that_is_too_large_is_not_read(rerank: Run) -> None:
     assert "5.05 kB" in found[1]["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("64MB", 64_000_000), ("1 GiB", 1 << 30), ("500k", 500_000), ("7", 7), ("1.5kB", 1500)],
-)
-def test_a_size_is_read(text: str, size: int) -> None:
-    assert parse_size(text, "--window") == size
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "1 XB", "1e6"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
-        parse_size(text, "--window")
-
-
 def test_an_error_has_the_records_id(rerank: Run) -> None:
     ran = rerank("batch", *BM25, stdin=b'{"id": 7, "query": "x"}\n{"_id": "a", "query": "x"}')
     assert [json.loads(line)["id"] for line in ran.out.splitlines()] == [7, "a"]
@@ -259,7 +243,7 @@ def test_nor_a_file_of_a_run(rerank: Run, tmp_path: Path) -> None:
     [
         (["--resume"], "--resume goes on in a file"),
         (["nothing.jsonl"], "nothing.jsonl: No such file"),
-        (["--window", "much"], "--window 'much' is no size"),
+        (["--window", "much"], "'--window': 'much' is not a size"),
         (["--run", "a"], "--run, --queries and --corpus make up an input"),
         (["--address", "auto"], "--address and --ordered are for --engine ray"),
         (["s3://bucket/in"], "s3://bucket/in: only Ray reads and writes URLs"),

@@ -12,7 +12,7 @@ import pytest
 
 from rerank_cli import Document
 from rerank_cli.errors import InputError
-from rerank_cli.inputs import Unit, documents
+from rerank_cli.inputs import Unit, documents, text
 from rerank_cli.inputs.documents import Inputs, ReplayableStream
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
@@ -275,7 +275,9 @@ def test_a_pipe_is_ranked_by_bm25() -> None:
     assert (ran.returncode, ran.stdout) == (0, b"cats\n")
 
 
-def test_what_is_too_large_is_left_out_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_what_is_too_large_is_left_out_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the reader is: only the documents that are too large are problems."""
     long = b"word " * 100
     record = json.dumps({"text": long.decode()}).encode()
@@ -294,6 +296,7 @@ def test_what_is_too_large_is_left_out_and_the_rest_is_read(tmp_path: Path) -> N
         (tmp_path / name).write_bytes(content)
     with (tmp_path / "k.md").open("wb") as stream:
         stream.truncate(10 << 30)  # its 10 GB take no room on disk
+    monkeypatch.setattr(text, "_MIN_SKIPPED_BYTES", 0)
     paths = sorted(tmp_path.iterdir())
     inputs = inputs_of(*paths, max_document_bytes=250, text=True)
     texts = [document.text for document in inputs]
@@ -312,6 +315,19 @@ def test_what_is_too_large_is_left_out_and_the_rest_is_read(tmp_path: Path) -> N
         "j.log:2: larger than 250 bytes: left out",
         "k.md: larger than 250 bytes",
     ]
+
+
+def test_what_is_behind_a_huge_line_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x" * 3_000_000 + b"\nshort\n")
+    inputs = inputs_of(tmp_path / "a.txt", max_document_bytes=1000)
+    assert [document.text for document in inputs] == ["short"]
+
+
+def test_a_pdf_without_its_name_is_no_text() -> None:
+    pdf = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\n"
+    ran = process("late", stdin=pdf)
+    assert ran.returncode == 2
+    assert b"left out 1 binary" in ran.stderr
 
 
 @pytest.mark.parametrize("unit", [Unit.LINE, Unit.PARAGRAPH, Unit.FILE, Unit.RECORD])

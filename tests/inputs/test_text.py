@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
+from rerank_cli.inputs import text
 from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.records import json_values
 from rerank_cli.inputs.text import (
@@ -319,7 +320,10 @@ def test_a_line_may_be_as_large_as_a_document() -> None:
 
 
 @pytest.mark.parametrize("terminator", ["\n", "\0"])
-def test_the_end_of_a_line_is_not_looked_for_without_bound(terminator: str) -> None:
+def test_the_end_of_a_line_is_not_looked_for_without_bound(
+    terminator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "_MIN_SKIPPED_BYTES", 0)
     for encoding in ("utf-8", "utf-16-le"):
         source = source_of(b"", encoding, max_bytes=100, terminator=terminator)
         endless = Endless()
@@ -343,7 +347,8 @@ class Endless(io.RawIOBase):
         return len(buffer)
 
 
-def test_no_more_is_read_than_a_document_may_have() -> None:
+def test_no_more_is_read_than_a_document_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_MIN_SKIPPED_BYTES", 0)
     for read_it in (
         lambda source: source.whole_block(),
         lambda source: list(source.paragraph_blocks()),

@@ -457,12 +457,11 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
 
 
 def _difference(old: Any, new: Any) -> str:
-    """What differs between two values, in words."""
+    """What differs between two values, in words. Of tables only the parts that differ are shown."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         return ", ".join(
-            f"{_SHORT.repr(name)[1:-1]} was {_SHORT.repr(old.get(name))} "
-            f"and is {_SHORT.repr(new.get(name))}"
+            f"{_SHORT.repr(name)[1:-1]} {_difference(old.get(name), new.get(name))}"
             for name in names[:_SHOWN_DIFFERENCES]
         )
     return f"was {_SHORT.repr(old)} and is {_SHORT.repr(new)}"
@@ -486,7 +485,7 @@ def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[
     instruction = {} if options.instruction is None else {"instruction": options.instruction}
     return {
         "model": {
-            "name": options.model,
+            "name": options.model if folder is None else folder.name,
             "files": {} if folder is None else folder.digests(),
             "runtime": options.runtime.runtime,
             "device": options.runtime.device,

@@ -167,6 +167,14 @@ def test_another_job_is_refused(
     assert message in ran.err
 
 
+def test_a_model_has_several_names(tmp_path: Path, rerank: Run) -> None:
+    source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
+    rerank("batch", str(source), "-o", str(out))
+    for model in ("mini", "mini@2"):
+        ran = rerank("batch", str(source), "-o", str(out), "-m", model, "--resume")
+        assert ran.code == 0, ran.err
+
+
 def test_a_journal_from_before_an_option_was_renamed_goes_on(tmp_path: Path, rerank: Run) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1), record(2)]), tmp_path / "out.jsonl"
     arguments = ("batch", str(source), "-o", str(out), "-m", "bm25")

@@ -406,8 +406,12 @@ def _choose_layout(texts: Sequence[str], disk: _Disk) -> tuple[_Layout, list[_Sp
 def _vote(splits: Sequence[_Split], disk: _Disk) -> dict[bool, _Shape]:
     """The shapes of matches (True) and of the lines around them (False), by the files."""
     votes: dict[bool, Counter[_Shape]] = {True: Counter(), False: Counter()}
-    for split in splits[:_COMPARED_LINES]:
+    compared = splits[:_COMPARED_LINES]
+    for split in compared:
         votes[split.is_match].update(disk.fits(split))
+    if len({(split.path, split.number) for split in compared}) < len(compared):
+        for counter in votes.values():  # no two matches have one offset, but -o repeats a line's
+            counter.subtract({shape: counter[shape] for shape in _SHAPES if shape.is_offset})
     # Without any votes it is the first one.
     of_match, of_context = (max(_SHAPES, key=votes[is_match].__getitem__) for is_match in votes)
     return {True: of_match, False: of_context._replace(has_tab=of_match.has_tab)}

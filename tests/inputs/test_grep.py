@@ -326,3 +326,12 @@ def is_right(match: GrepMatch, files: dict[str, list[str]], tool: list[str]) -> 
     if any(option in tool for option in ("-no", "--trim")):
         return match.text in lines[match.line - 1]
     return match.text == lines[match.line - 1]
+
+
+def test_numbers_that_come_again_are_those_of_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here `-no` could be taken for `-bo`, but two matches have two offsets."""
+    monkeypatch.chdir(tmp_path)
+    Path("1").write_text("11\n")
+    assert [(match.path, match.line) for match in found(b"1:1:1\n1:1:1\n")] == [("1", 1)] * 2

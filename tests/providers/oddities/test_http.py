@@ -120,7 +120,7 @@ def test_each_has_its_path(provider: str, path: str, rerank: Run) -> None:
     "fault",
     [ContentType(None), ContentType("text/plain"), ContentType("text/html"), Chunked(7),
      CloseAfter(), first(1, Close()), first(1, CloseHalfway())],
-    ids=repr,
+    ids=["no type", "plain", "html", "chunked", "close after", "close", "close halfway"],
 )  # fmt: skip
 def test_what_is_odd_and_right_is_right(fault: Any, rerank: Run) -> None:
     for provider in ("tei", "voyage"):

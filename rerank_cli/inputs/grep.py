@@ -260,8 +260,12 @@ class _Disk:
         if number is None:
             return 2 if part and part in lines else 0
         if shape.is_offset:
-            content = self._content(split.path)[number : number + len(part) + 1]
-            return int(bool(part)) + (content == part + b"\n") if content.startswith(part) else 0
+            content = self._content(split.path)
+            if not content.startswith(part, number):
+                return 0
+            begins = number == 0 or content.startswith(b"\n", number - 1)
+            is_line = begins and content.startswith(part + b"\n", number)
+            return int(bool(part)) + is_line
         if not 0 < number <= len(lines):
             return 0
         line = lines[number - 1]

@@ -335,3 +335,12 @@ def test_numbers_that_come_again_are_those_of_lines(
     monkeypatch.chdir(tmp_path)
     Path("1").write_text("11\n")
     assert [(match.path, match.line) for match in found(b"1:1:1\n1:1:1\n")] == [("1", 1)] * 2
+
+
+def test_a_part_of_a_line_is_more_likely_at_its_number_than_at_an_offset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-no` and `-bo` print the same here, and `-n` is the usual one."""
+    monkeypatch.chdir(tmp_path)
+    Path("1").write_text("1a\n")
+    assert [(match.path, match.line) for match in found(b"1:1:a\n")] == [("1", 1)]

@@ -100,7 +100,7 @@ def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Comm
             return command(**{name: values[name] for name in own.parameters})
 
         parameters = [*own.parameters.values(), *shared]
-        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         return cast("Command", run)
 

@@ -6,10 +6,7 @@ to disk.
 
 import io
 import os
-import shutil
 import sys
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +19,7 @@ from rerank_cli.inputs import STDIN, InputFormat, Unit
 from rerank_cli.inputs.conversion import formats_by_extra
 from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sources, read_error
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
-from rerank_cli.inputs.streams import check_open
+from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault
 from rerank_cli.media import HEAD_BYTES, is_image
 from rerank_cli.terminal import encodable
@@ -282,12 +279,7 @@ class ReplayableStream:
             self._stream = io.BytesIO(first)
             return
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - it lives as long as `self`
-            weakref.finalize(self, copy.close)
-            copy.write(first)
-            shutil.copyfileobj(stream, copy, _MEMORY_BYTES)
-            copy.flush()
+            copy = copy_to_disk(stream, directory, owner=self, first=first)
         except OSError as error:
             raise OutputError(
                 f"cannot keep a copy of the input in {directory}: {error.strerror}",

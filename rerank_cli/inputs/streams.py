@@ -219,11 +219,7 @@ class SeekableInput:
         directory: Path | None = None
         try:
             directory = folder()
-            directory.mkdir(parents=True, exist_ok=True)
-            copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - open as long as `self`
-            weakref.finalize(self, copy.close)
-            shutil.copyfileobj(stream, copy, _COPY_BYTES)
-            copy.flush()
+            copy = copy_to_disk(stream, directory, owner=self)
         except OSError as error:
             raise OutputError(
                 f"{self.path}: cannot be copied to {directory or 'disk'}: {error.strerror}",
@@ -232,6 +228,22 @@ class SeekableInput:
             ) from error
         copy.seek(0)
         return copy
+
+
+def copy_to_disk(
+    stream: BinaryIO, directory: Path, *, owner: object, first: bytes = b""
+) -> BinaryIO:
+    """Copy a stream to a nameless file in a directory, behind what was read of it at `first`.
+
+    The file is closed, and gone, when its owner is. Raises `OSError`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    copy = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - open as long as its owner
+    weakref.finalize(owner, copy.close)
+    copy.write(first)
+    shutil.copyfileobj(stream, copy, _COPY_BYTES)
+    copy.flush()
+    return copy
 
 
 def _new_hash() -> "hashlib._Hash":

@@ -303,7 +303,7 @@ def _manifest_of(content: Mapping[str, Any]) -> ModelManifest:
     found = {_inside(name): _file_of(name, file) for name, file in files.items()}
     if texts["graph"] not in found:
         raise ValueError("its graph is none of its files")
-    return ModelManifest(**texts, files=found)  # type: ignore[arg-type]
+    return ModelManifest(**texts, files=found)  # type: ignore[arg-type]  # checked above
 
 
 def _file_of(name: str, entry: Any) -> File:

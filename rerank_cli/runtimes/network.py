@@ -296,7 +296,7 @@ def serve(requests: BinaryIO) -> None:
     _limit_memory(limits.memory_bytes)
     _report(_READY)
     try:
-        task, arguments = pickle.load(requests)  # noqa: S301
+        task, arguments = pickle.load(requests)  # noqa: S301 - the parent wrote it
         threading.Thread(target=_end_with, args=[requests], daemon=True).start()
         task(*arguments)
         _report(_OK)

@@ -60,22 +60,45 @@ _MARKS = f"{_INVISIBLE}\u1160-\u11ff\ud7b0-\ud7fb\uff9e\uff9f"
 # and patterns many times slower.
 _BLOCKS_WITH_MARKS = (range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xFB00, 0xFFFF))
 
-# Blocks that have marks or scripts without blanks. The words of other texts are plain ones.
-_SPECIAL = re.compile(
-    "[\xad\u0300-\u036f\u0483-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f\u20d0-\u20ff\u2ce0-\u2dff"
-    "\u3000-\ud7ff\uf900-\ufdff\ufe20-\ufefc\uff66-\uffdc\U00017000-\U0001b2ff\U00020000-\U000e0fff]"
-)
-# Text with no other characters than these needs no normalising, and its words are plain.
-_PLAIN = re.compile(
-    "[\0-\x7f\xa0\xa9\xab\xae\xb0\xb7\xbb\xc0-\u012f\u2013\u2014\u2018\u2019\u201c\u201d\u2022"
-    "\u2026\u20ac]*"
-)
-# These would become letters and digits of the word that they follow: Foo™ and 2½.
-_NO_PART_OF_WORDS = re.compile("[\u2120\u2122\xbc-\xbe\u2150-\u215f\u2189]")
-_IGNORED = re.compile(f"[{_INVISIBLE}{_LEFT_OUT_BY_WRITERS}]")
 _WORD = re.compile(r"\w+")
 _TERM = re.compile(r"\b\w\w+\b")  # two characters or more, as in bm25s and scikit-learn
-_LATIN_WORD = re.compile(f"[{_LATIN}]*")
+
+
+class _Spelling(NamedTuple):
+    """Patterns of text that is not all ASCII.
+
+    special    a character of the blocks that have marks or scripts without blanks; the words of
+               text without such are plain ones
+    plain      a text that needs no normalising, and whose words are plain ones
+    no_word    what would become letters and digits of the word that it follows: Foo™ and 2½
+    ignored    what no word has
+    latin      a word in Latin script
+    """
+
+    special: re.Pattern[str]
+    plain: re.Pattern[str]
+    no_word: re.Pattern[str]
+    ignored: re.Pattern[str]
+    latin: re.Pattern[str]
+
+
+@cache
+def _spelling() -> _Spelling:
+    """Made when a text first needs them, as that takes longer than to start."""
+    return _Spelling(
+        special=re.compile(
+            "[\xad\u0300-\u036f\u0483-\u1dff\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+            "\u20d0-\u20ff\u2ce0-\u2dff\u3000-\ud7ff\uf900-\ufdff\ufe20-\ufefc\uff66-\uffdc"
+            "\U00017000-\U0001b2ff\U00020000-\U000e0fff]"
+        ),
+        plain=re.compile(
+            "[\0-\x7f\xa0\xa9\xab\xae\xb0\xb7\xbb\xc0-\u012f\u2013\u2014\u2018\u2019\u201c"
+            "\u201d\u2022\u2026\u20ac]*"
+        ),
+        no_word=re.compile("[\u2120\u2122\xbc-\xbe\u2150-\u215f\u2189]"),
+        ignored=re.compile(f"[{_INVISIBLE}{_LEFT_OUT_BY_WRITERS}]"),
+        latin=re.compile(f"[{_LATIN}]*"),
+    )
 
 
 def normalise(text: str) -> str:
@@ -87,11 +110,12 @@ def normalise(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    if _PLAIN.fullmatch(text):
+    spelling = _spelling()
+    if spelling.plain.fullmatch(text):
         return text.casefold()
-    text = _NO_PART_OF_WORDS.sub(" ", text)
+    text = spelling.no_word.sub(" ", text)
     text = unicodedata.normalize("NFKC", text).casefold().replace("i\u0307", "i")  # of İ
-    return unicodedata.normalize("NFKC", _IGNORED.sub("", text))
+    return unicodedata.normalize("NFKC", spelling.ignored.sub("", text))
 
 
 class QueryTerms(NamedTuple):
@@ -115,7 +139,7 @@ class Words(dict[str, str]):
         one of these is a term wherever it is in a run, beside the bigrams.
         """
         text = text.lower() if text.isascii() else normalise(text)
-        if singles or not (text.isascii() or _SPECIAL.search(text) is None):
+        if singles or _is_special(text):
             return self._terms_of(*cut(text), singles)
         return list(filter(None, [self[word] for word in _TERM.findall(text)]))
 
@@ -151,23 +175,29 @@ class Words(dict[str, str]):
 
     def stem(self, word: str) -> str:
         """The English stem of a word in Latin script; another word as it is."""
-        return str(self._stemmer.stemWord(word)) if _LATIN_WORD.fullmatch(word) else word
+        is_latin = word.isascii() or _spelling().latin.fullmatch(word)
+        return str(self._stemmer.stemWord(word)) if is_latin else word
 
 
 def token_pattern(text: str) -> re.Pattern[str]:
     """What finds the tokens of a text as it stands: each word, and each character of a run."""
-    return _WORD if text.isascii() or not _SPECIAL.search(text) else _patterns().token
+    return _patterns().token if _is_special(text) else _WORD
 
 
 def cut(text: str) -> tuple[list[str], list[Sequence[str]]]:
     """The words of a normalised text, and the characters of each of its runs."""
-    if not _SPECIAL.search(text):
+    if not _is_special(text):
         return _WORD.findall(text), []
     patterns = _patterns()
     runs = patterns.run.findall(text)
     return patterns.word.findall(text), [
         patterns.character.findall(run) if patterns.mark.search(run) else run for run in runs
     ]
+
+
+def _is_special(text: str) -> bool:
+    """Whether a text may have marks, or scripts without blanks."""
+    return not text.isascii() and _spelling().special.search(text) is not None
 
 
 class _Patterns(NamedTuple):

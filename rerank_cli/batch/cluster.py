@@ -35,7 +35,7 @@ from rerank_cli.batch.records import (
     RecordFields,
     make_record,
 )
-from rerank_cli.batch.report import BatchFigures, failure_line, planned_report, write_report
+from rerank_cli.batch.report import BatchFigures, failure_line, report_output, write_report
 from rerank_cli.batch.sources import read_item, read_lines
 from rerank_cli.errors import (
     ExitCode,
@@ -140,7 +140,7 @@ def _settle_outputs(options: BatchOptions, folder: str, *, ordered: bool) -> Non
             )
         )
     if options.report is not None:
-        planned.append(planned_report(options.report))
+        planned.append(report_output(options.report))
     settle_outputs(planned, [] if "://" in options.input else [options.input])
 
 

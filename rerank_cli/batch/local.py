@@ -35,8 +35,8 @@ from rerank_cli.batch.report import (
     account_lines,
     cost_of,
     make_report,
-    planned_report,
     remarks_on,
+    report_output,
     show_pace,
     write_report,
 )
@@ -57,7 +57,7 @@ def check_job(options: BatchOptions) -> None:
         which = "" if output.is_stdout else f", and {output.path} is a stream"
         raise UsageError(f"--resume goes on in a file{which}", hint="-o FILE names it")
     _check_options(options)
-    settle_outputs(_planned_outputs(options), _input_paths(options))
+    settle_outputs(_outputs_of(options), _input_paths(options))
 
 
 def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
@@ -202,7 +202,7 @@ def _check_options(options: BatchOptions) -> None:
         raise UsageError("--pairs and --run are different inputs")
 
 
-def _planned_outputs(options: BatchOptions) -> Sequence[PlannedOutput]:
+def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
     """What a job writes. A file that is there stays, unless the job goes on in it."""
     output, resume = options.output, options.resume
     hint = "--resume goes on in it; or name another file"
@@ -226,7 +226,7 @@ def _planned_outputs(options: BatchOptions) -> Sequence[PlannedOutput]:
             )
         )
     if options.report is not None:
-        planned.append(planned_report(options.report))
+        planned.append(report_output(options.report))
     return planned
 
 

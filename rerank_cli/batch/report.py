@@ -246,7 +246,7 @@ def make_report(
     return report
 
 
-def planned_report(file: OutputFile) -> PlannedOutput:
+def report_output(file: OutputFile) -> PlannedOutput:
     """What --report is to write: a new file, or one in place of an older report."""
     return PlannedOutput(
         "--report",

@@ -16,8 +16,8 @@ from rerank_cli.evaluation.report import (
     compare_systems,
     lines_per_query,
     mean_rows,
-    planned_runs,
     report_object,
+    runs_output,
     write_runs,
 )
 from rerank_cli.evaluation.run import (
@@ -101,7 +101,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     if options.per_query is not None:
         planned.append(PlannedOutput("--per-query", options.per_query))
     if options.runs is not None:
-        planned.append(planned_runs(options.runs))
+        planned.append(runs_output(options.runs))
     settle_outputs(planned, read)
     if options.remote.base_url and not any(system.is_remote for system in systems):
         raise UsageError("--base-url is for a provider's model, and none is measured")

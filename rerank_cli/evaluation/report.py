@@ -306,7 +306,7 @@ def report_object(
     }
 
 
-def planned_runs(path: str) -> PlannedOutput:
+def runs_output(path: str) -> PlannedOutput:
     """What --runs is to write: files in a folder, in the place of other files only."""
 
     def holds_files(folder: Path) -> bool:

@@ -3,6 +3,8 @@
 A new file has a temporary name until it is whole; then it replaces the old one, whose mode stays. A
 link is followed if the user named it, and never if the name is ours: another user of the folder may
 have put it there. What options name to be written is settled in `output_files`.
+
+Of the user's TOML files one key is set or removed, and the rest stays as it was written.
 """
 
 import errno
@@ -13,9 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rerank_cli.errors import OutputError
+from rerank_cli.errors import ConfigError, OutputError
+from rerank_cli.user_files import (
+    MAX_USER_FILE_BYTES,
+    open_regular_file,
+    parse_toml,
+    read_regular_file,
+)
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -207,6 +215,56 @@ def lock_for_change(path: Path) -> Iterator[None]:
         yield
 
 
+def set_toml_value(path: Path, key: str, value: Any, *, mode: int | None = None) -> None:
+    """Set a top-level key of a TOML file; creates the file if it is missing.
+
+    `mode` is as for `replace_file`. Raises `ConfigError` if the file is not TOML, and `OutputError`
+    if it cannot be written.
+    """
+    with lock_for_change(path):
+        document = _read_toml(path)
+        document[key] = value
+        _write_toml(path, document, mode)
+
+
+def remove_toml_key(path: Path, key: str, *, mode: int | None = None) -> bool:
+    """Remove a top-level key; False if it was not there. Raises as `set_toml_value` does."""
+    if key not in _read_toml(path):  # nothing is made then
+        return False
+    with lock_for_change(path):
+        document = _read_toml(path)
+        if key not in document:
+            return False
+        del document[key]
+        _write_toml(path, document, mode)
+    return True
+
+
+def _read_toml(path: Path) -> Any:
+    import tomlkit  # lazily: only changing a file needs it
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        content = read_regular_file(path, max_bytes=MAX_USER_FILE_BYTES)
+        parse_toml(content)
+        return tomlkit.parse(content.decode("utf-8-sig"))
+    except FileNotFoundError:
+        return tomlkit.document()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError, TOMLKitError):  # a message may quote the file, and so a key
+        raise ConfigError(
+            f"{path}: not TOML", hint="mend it in an editor, or move it away"
+        ) from None
+
+
+def _write_toml(path: Path, document: Any, mode: int | None) -> None:
+    import tomlkit
+
+    content = tomlkit.dumps(document).encode("utf-8")
+    replace_file(path, content, mode=mode, follow_links=True)
+
+
 def publish_file(new: Path, target: Path) -> None:
     """Move a file to a path once it is on the disk, and replace the one there; raises `OSError`."""
     sync(new)
@@ -251,14 +309,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_head(path: Path, size_bytes: int) -> bytes:
-    """The first bytes of a file; raises `OSError`, also for what is not a file."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return stream.read(size_bytes)
-
-
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """The hash of a file's content, in hexadecimal.
 
@@ -266,15 +316,8 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """
     import hashlib  # it takes 2 ms, and most runs do not need it
 
-    with open(path, "rb", opener=_open_at_once) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open_regular_file(path) as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to would block without the flag."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
 
 
 def file_stamp(path: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""Where the user's files are, and how they are read and changed.
+"""Where the user's files are, and how they are read.
 
     config.toml, keys.toml    XDG_CONFIG_HOME/rerank    RERANK_HOME
     the cache                 XDG_CACHE_HOME/rerank     RERANK_HOME/cache
@@ -28,7 +28,7 @@ HOME_VARIABLE = "RERANK_HOME"
 _APP_NAME = "rerank"
 _CHECKSUM = "crc32"
 _MAX_FILE_BYTES = 64 << 20
-_MAX_USER_FILE_BYTES = 1 << 20  # what people write by hand
+MAX_USER_FILE_BYTES = 1 << 20  # what people write by hand
 _MAX_TOML_DEPTH = 32
 
 
@@ -98,7 +98,7 @@ def read_user_file(path: Path) -> bytes | None:
     Raises `OSError` for one that is there and cannot be read.
     """
     try:
-        return read_regular_file(path, max_bytes=_MAX_USER_FILE_BYTES)
+        return read_regular_file(path, max_bytes=MAX_USER_FILE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
@@ -226,35 +226,6 @@ def parse_toml(content: bytes) -> dict[str, Any]:
     return document
 
 
-def set_toml_value(path: Path, key: str, value: Any, *, mode: int | None = None) -> None:
-    """Set a top-level key of a TOML file; creates the file if it is missing.
-
-    `mode` is as for `replace_file`. Raises `ConfigError` if the file is not TOML, and `OutputError`
-    if it cannot be written.
-    """
-    from rerank_cli.atomic_files import lock_for_change  # not at every start
-
-    with lock_for_change(path):
-        document = _read(path)
-        document[key] = value
-        _write(path, document, mode)
-
-
-def remove_toml_key(path: Path, key: str, *, mode: int | None = None) -> bool:
-    """Remove a top-level key; False if it was not there. Raises as `set_toml_value` does."""
-    from rerank_cli.atomic_files import lock_for_change  # not at every start
-
-    if key not in _read(path):  # nothing is made then
-        return False
-    with lock_for_change(path):
-        document = _read(path)
-        if key not in document:
-            return False
-        del document[key]
-        _write(path, document, mode)
-    return True
-
-
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file; a pipe that nobody writes to would block without the flag."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such pipes
@@ -295,30 +266,3 @@ def _platform_directory(kind: str) -> Path:
     if not path.is_absolute():  # it begins with a ~ that could not be expanded
         raise NoHome
     return path
-
-
-def _read(path: Path) -> Any:
-    import tomlkit  # lazily: only changing a file needs it
-    from tomlkit.exceptions import TOMLKitError
-
-    try:
-        content = read_regular_file(path, max_bytes=_MAX_USER_FILE_BYTES)
-        parse_toml(content)
-        return tomlkit.parse(content.decode("utf-8-sig"))
-    except FileNotFoundError:
-        return tomlkit.document()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError, TOMLKitError):  # a message may quote the file, and so a key
-        raise ConfigError(
-            f"{path}: not TOML", hint="mend it in an editor, or move it away"
-        ) from None
-
-
-def _write(path: Path, document: Any, mode: int | None) -> None:
-    import tomlkit
-
-    from rerank_cli.atomic_files import replace_file  # not at every start
-
-    content = tomlkit.dumps(document).encode("utf-8")
-    replace_file(path, content, mode=mode, follow_links=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import user_files
+from rerank_cli.atomic_files import remove_toml_key, set_toml_value
 from rerank_cli.errors import ConfigError
-from rerank_cli.user_files import parse_toml, remove_toml_key, set_toml_value
+from rerank_cli.user_files import parse_toml
 from tests.conftest import ROOT
 
 

@@ -20,7 +20,6 @@ from typing import Any, BinaryIO, Self
 from rerank_cli import __version__
 from rerank_cli.atomic_files import (
     open_own_file,
-    read_head,
     replace_file,
     sync,
     sync_stream,
@@ -39,7 +38,12 @@ from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import remote_fingerprint
 from rerank_cli.terminal import PipeClosed
-from rerank_cli.user_files import parse_sealed_json, read_regular_file, seal_json
+from rerank_cli.user_files import (
+    open_regular_file,
+    parse_sealed_json,
+    read_regular_file,
+    seal_json,
+)
 
 # A mark at most this often; on the disk at most that often, as a sync takes long.
 _MARK_SECONDS = 0.1
@@ -337,7 +341,8 @@ def journal_path(output: Path) -> Path:
 
 def is_journal(path: Path) -> bool:
     """Whether a file is a journal of any job, or empty; raises `OSError`."""
-    head = read_head(path, len(_JOURNAL_HEAD))
+    with open_regular_file(path) as stream:
+        head = stream.read(len(_JOURNAL_HEAD))
     return not head or head == _JOURNAL_HEAD
 
 

@@ -157,7 +157,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     except ValueError as error:
         raise UsageError(f"{key}: {error}", hint=f"{key} is {setting.kind.description}") from error
 
-    from rerank_cli.user_files import set_toml_value  # tomlkit, which nothing else needs
+    from rerank_cli.atomic_files import set_toml_value  # tomlkit, which nothing else needs
 
     set_toml_value(config_file(), key, str(read) if isinstance(read, str) else read)
     if os.environ.get(setting.variable):
@@ -174,7 +174,7 @@ def unset(ctx: typer.Context, key: Key) -> int:
     \b
     rerank config unset model
     """
-    from rerank_cli.user_files import remove_toml_key
+    from rerank_cli.atomic_files import remove_toml_key
 
     if not remove_toml_key(config_file(), key):
         find_setting(key, _settings(ctx))

@@ -224,7 +224,7 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
     rerank models use bge-reranker-base
     rerank models use mini
     """
-    from rerank_cli.user_files import set_toml_value
+    from rerank_cli.atomic_files import set_toml_value
 
     if is_path(name) or is_local(name):
         find(name)

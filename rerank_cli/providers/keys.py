@@ -20,8 +20,6 @@ from rerank_cli.user_files import (
     keys_file,
     parse_toml,
     read_user_file,
-    remove_toml_key,
-    set_toml_value,
 )
 
 _OWNER_ONLY = 0o600  # a file's mode
@@ -91,6 +89,7 @@ def store_key(provider: str, key: str) -> None:
             f"the key for {provider} has spaces, line breaks or characters that no key has",
             hint="copy it again, alone on one line",
         )
+    from rerank_cli.atomic_files import set_toml_value  # not at every start
 
     set_toml_value(keys_file(), provider, key, mode=_OWNER_ONLY)
 
@@ -98,6 +97,8 @@ def store_key(provider: str, key: str) -> None:
 def forget_key(provider: str) -> bool:
     """Remove a provider's key from the user's file; False if it was not there."""
     check_provider(provider)
+    from rerank_cli.atomic_files import remove_toml_key
+
     return remove_toml_key(keys_file(), provider, mode=_OWNER_ONLY)
 
 

@@ -1,4 +1,4 @@
-"""Write README's table of providers, from what is known of them.
+"""Write the table of docs/providers.md, from what is known of them.
 
 python scripts/make_provider_table.py
 """
@@ -8,15 +8,15 @@ from pathlib import Path
 from rerank_cli.providers.catalogue import find_provider, provider_names, provider_tables
 from rerank_cli.providers.schema import Provider
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "providers.md"
 BEGIN, END = "<!-- providers -->\n", "<!-- /providers -->\n"
 HEADER = "| `-m` | service | key | documents | scores | |\n|---|---|---|---|---|---|\n"
 
 
 def main() -> None:
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
 
 
 def table() -> str:

@@ -149,6 +149,9 @@ class ScorerInfo:
                   the score of a text that has no word of the query, and of no other; None if a
                   model has no such score
     query_tokens  counts the tokens of a query, if these are not just its own
+    content_key   what the scores of a document's chunks depend on, in bytes, for a scorer that
+                  reads more of it than texts and titles, such as its fields; None for all others.
+                  Documents of one key share their scores
     preferred_batch
                   the number of documents to give it at once
     max_pending_pairs
@@ -169,6 +172,7 @@ class ScorerInfo:
     languages: Sequence[str] = ()
     unmatched_score: float | None = None
     query_tokens: Callable[[str], int] | None = None
+    content_key: Callable[[Sequence[Chunk]], bytes] | None = None
     preferred_batch: int = 256
     max_pending_pairs: int = 0
 

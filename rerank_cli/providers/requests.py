@@ -6,11 +6,13 @@ and the like, and nothing is put into strings. `client` sends them.
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from rerank_cli.media import media_url, sent_size
+from rerank_cli.errors import UsageError
+from rerank_cli.media import media_stamp, media_url, sent_size
 from rerank_cli.providers.schema import Option, Provider
 from rerank_cli.types import Chunk, Media, Pair, Tokenizer
 
@@ -18,6 +20,7 @@ DEFAULT_DOCUMENTS = 500  # the most in a request to a provider that states no li
 _DEFAULT_MEDIA_BYTES = 20_000_000  # the most in a request with images, if no limit is stated
 _MAX_ESCAPED_BYTES = 6  # of a character in JSON, as in \u0000
 _TEMPLATE_BYTES = 200  # the most that a template puts around a text
+_DIGEST_BYTES = 16
 _ABSENT = object()  # in place of a value that a template has no value for
 
 
@@ -203,7 +206,7 @@ def find_problems(provider: Provider, options: RequestOptions, model: str) -> li
     if options.image is not None and template is None:
         problems.append(f"{provider.name} takes no image as a query for {model}")
     elif options.image is not None and not (
-        options.image_only or _has_placeholder(template, "$text")
+        options.image_only or has_placeholder(template, "$text")
     ):
         problems.append(f"{provider.name} takes an image or a text as a query, and not both")
     return problems
@@ -260,12 +263,45 @@ def _query_value(provider: Provider, options: RequestOptions, query: str) -> Any
     return _fill_template(templates.image, values)
 
 
-def _document_value(provider: Provider, chunk: Chunk) -> Any:
-    """A chunk as the provider takes it: a string or an object."""
+def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None:
+    """What makes a digest of all that is sent for a document, less its id: see `ScorerInfo`.
+
+    None if only texts are sent. A file counts with its place and stamp, because its content is not
+    to be read for this.
+    """
+    templates = provider.request
+    if templates.document == "$text" and not (
+        templates.record or templates.image or templates.video
+    ):
+        return None
+
+    def digest(chunks: Sequence[Chunk]) -> bytes:
+        content = blake2b(digest_size=_DIGEST_BYTES)
+        for chunk in chunks:
+            if chunk.document.id is not None:
+                chunk = replace(chunk, document=replace(chunk.document, id=""))
+            try:
+                value = _document_value(provider, chunk, _place_and_stamp)
+                content.update(_encode_json(value, allow_nan=False) + b"\n")
+            except (TypeError, ValueError) as error:  # values from Python, such as a date
+                raise UsageError(f"what would be sent of a document is not JSON: {error}") from error
+        return content.digest()
+
+    return digest
+
+
+def _place_and_stamp(media: Media) -> Any:
+    return media.place, media_stamp(media)
+
+
+def _document_value(
+    provider: Provider, chunk: Chunk, url_of: Callable[[Media], Any] = media_url
+) -> Any:
+    """A chunk as the provider takes it: a string or an object. `content_key` tells these apart."""
     templates, document = provider.request, chunk.document
     if document.media is not None:
         template = templates.image if document.media.kind == "image" else templates.video
-        return _fill_template(template, {"$url": media_url(document.media)})
+        return _fill_template(template, {"$url": url_of(document.media)})
     if templates.document == "$text" and not templates.record:
         return chunk.scored_text  # a shortcut for nearly all providers
     fields = document.fields or {}
@@ -308,12 +344,12 @@ def _set_field(target: dict[str, Any], path: str, value: Any) -> None:
     target[last] = value
 
 
-def _has_placeholder(template: Any, name: str) -> bool:
+def has_placeholder(template: Any, name: str) -> bool:
     """Whether a template contains a placeholder such as `$text`."""
     if isinstance(template, Mapping):
-        return any(_has_placeholder(value, name) for value in template.values())
+        return any(has_placeholder(value, name) for value in template.values())
     if isinstance(template, list | tuple):
-        return any(_has_placeholder(value, name) for value in template)
+        return any(has_placeholder(value, name) for value in template)
     return bool(template == name)
 
 
@@ -328,9 +364,9 @@ def _violated_range(option: Option, value: Any) -> str | None:
     return None
 
 
-def _encode_json(content: Any) -> bytes:
+def _encode_json(content: Any, *, allow_nan: bool = True) -> bytes:
     """Encode a body or a part of one; a lone surrogate becomes its JSON escape."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(content, ensure_ascii=False, allow_nan=allow_nan, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -24,7 +24,6 @@ from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.types import (
     ConcurrentScorer,
-    Document,
     Media,
     Pair,
     Part,
@@ -32,6 +31,7 @@ from rerank_cli.types import (
     Ranking,
     Scored,
     Scorer,
+    ScorerInfo,
     ScoringJob,
     Watch,
 )
@@ -45,18 +45,23 @@ MAX_CACHED_CHARACTERS = 1 << 22
 
 
 class ScoreKey(NamedTuple):
-    """What a document's scores depend on: how it is cut and for which query, and its content."""
+    """What a document's scores depend on: how it is cut and for which query, and its content.
+
+    The content is `ScorerInfo.content_key`, if the scorer has one, or title, text and media.
+    """
 
     plan: tuple[object, ...]
-    title: str
-    text: str
+    title: str = ""
+    text: str = ""
     media: Media | None = None
     stamp: tuple[int, ...] = ()  # of a file of media, whose content may change
+    content: bytes = b""
 
     @property
     def size(self) -> int:
         """The characters that it holds. An image's place may hold all of it, as a data URL."""
-        return len(self.title) + len(self.text) + (len(self.media.place) if self.media else 0)
+        media = len(self.media.place) if self.media else 0
+        return len(self.title) + len(self.text) + media + len(self.content)
 
 
 class ScoreCache:
@@ -327,7 +332,7 @@ class RankingTask:
         """The scores of a document: those of an equal one, or a list that will be filled in."""
         if not split.chunks:
             return ()
-        key = None if self.is_set else _key_of(self.key, split.document)
+        key = None if self.is_set else _key_of(self.key, split, self.scorer.info)
         entry = None if key is None else self._store.pending.get(key)
         known = None if key is None or entry is not None else self._store.cache.get(key)
         if entry is not None or known is not None:
@@ -591,7 +596,10 @@ def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence
     return scored.values
 
 
-def _key_of(plan: tuple[object, ...], document: Document) -> ScoreKey:
+def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKey:
+    if info.content_key is not None:
+        return ScoreKey(plan, content=info.content_key(split.chunks))
+    document = split.document
     media = document.media
     stamp = () if media is None else media_stamp(media)
     return ScoreKey(plan, document.title, document.text, media, stamp)

@@ -27,7 +27,9 @@ from rerank_cli.providers.requests import (
     Request,
     RequestBuilder,
     RequestOptions,
+    content_key,
     find_problems,
+    has_placeholder,
 )
 from rerank_cli.providers.responses import Answer, parse_body, read_answer
 from rerank_cli.providers.schema import Provider
@@ -81,7 +83,7 @@ class RemoteScorer:
         self.info = info
         self.address = address
         self.provider = provider
-        self._names_documents = "$id" in provider.request.record.values()
+        self._names_documents = has_placeholder(provider.request.record, "$id")
         self._model = model
         self._request_options = request_options
         self.builder = RequestBuilder(provider, model, request_options, info.tokenizer)
@@ -479,6 +481,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         remote=True,
         estimated=options.tokenizer is None,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
+        content_key=content_key(provider),
         preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # full requests
         max_pending_pairs=min(_MAX_PENDING_PAIRS, options.max_pending_requests * documents),
     )

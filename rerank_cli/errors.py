@@ -20,10 +20,14 @@ The number is the exit code. A message says what went wrong, where and why in on
 what to do now. Any other exception is a bug: the program ends with `ExitCode.BUG`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from errno import ENOMEM
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rerank_cli.types import ServiceRequest
 
 _OUT_OF_MEMORY_WORDS = (
     "failed to map segment",
@@ -179,11 +183,13 @@ class ProviderError(ScorerError):
     """A request failed.
 
     A `permanent` error would fail every other request too: a wrong key, model or address. After a
-    `transient` error the same request may still succeed.
+    `transient` error the same request may still succeed. `requests` are those that were sent for
+    the same ranking, the failed one last.
     """
 
     permanent = False
     transient = False
+    requests: "Sequence[ServiceRequest]" = ()
 
 
 class AnswerError(ProviderError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 _REPR_CHARACTERS = 40  # the most of a text in a repr
+_MAX_NAMES = 20  # of models and the like, that are counted each by itself
+_MAX_TOTAL = (1 << 63) - 1
 
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
@@ -186,18 +188,168 @@ class ScorerInfo:
 
 
 @dataclass(frozen=True)
+class ServiceRequest:
+    """A request to a service: how sending it went, and what its answer says of itself.
+
+    documents      the number of texts in it
+    statuses       the HTTP status of each try, in order; None for one that had no answer
+    seconds        how long the last try took
+    error          why it failed; empty if it did not
+    halved         whether it was refused as too large: its halves are requests of their own
+    id             the service's id of the answer
+    trace_id       the id of the last try, from a header, by which a service finds it in its logs
+    model          what has answered, where services have aliases
+    provider       who has answered, where a service passes requests on
+    deployment     which of several deployments has answered
+    latency        the kind of service that was given, such as `slow`
+    service_seconds
+                   how long the service says that it took
+    cost           what it cost; None if the service does not say
+    currency       that of the cost; empty if it is not known
+    usage          the counts of tokens and the like
+    billed         the units that are paid for, such as `search_units`
+    warnings       what the service warns of
+    """
+
+    documents: int = 0
+    statuses: Sequence[int | None] = ()
+    seconds: float = 0.0
+    error: str = ""
+    halved: bool = False
+    id: str = ""
+    trace_id: str = ""
+    model: str = ""
+    provider: str = ""
+    deployment: str = ""
+    latency: str = ""
+    service_seconds: float | None = None
+    cost: float | None = None
+    currency: str = ""
+    usage: Mapping[str, int] = field(default_factory=dict)
+    billed: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    @property
+    def tries(self) -> int:
+        """How often it was sent."""
+        return len(self.statuses)
+
+
+@dataclass
+class RequestTotals:
+    """Sums over requests to a service, whose size does not grow with their number.
+
+    sent       how often a request was sent, every try counted
+    answered   the requests that were answered with scores
+    retried    the tries after the first one of a request
+    halved     the requests that were cut in two, as they were too large
+    failed     the requests that failed for good
+    stated     the requests whose cost the service says
+    costs      what these cost, by currency, which is `unknown` if it is not known
+    billed     the units that are paid for, by name
+    statuses   the tries that were not answered with success, by HTTP status or `none`
+    models, providers
+               the answered requests by the model, or the provider, that the answers name
+    """
+
+    sent: int = 0
+    answered: int = 0
+    retried: int = 0
+    halved: int = 0
+    failed: int = 0
+    stated: int = 0
+    costs: dict[str, float] = field(default_factory=dict)
+    billed: dict[str, float] = field(default_factory=dict)
+    statuses: dict[str, float] = field(default_factory=dict)
+    models: dict[str, float] = field(default_factory=dict)
+    providers: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_values(cls, values: object) -> "RequestTotals":
+        """The sums that `as_dict` gave; raises `ValueError` for what are no sums."""
+        if not isinstance(values, dict):
+            raise ValueError("requests are a table of sums")
+        totals = cls()
+        for name, like in vars(totals).items():
+            value = values.get(name, like)
+            amounts = list(value.values()) if isinstance(value, dict) else [value]
+            if type(value) is not type(like) or not all(
+                type(amount) in (int, float) and 0 <= amount <= _MAX_TOTAL for amount in amounts
+            ):
+                raise ValueError(f"{name} of requests has no sums")
+            setattr(totals, name, dict(value) if isinstance(value, dict) else value)
+        return totals
+
+    def add(self, request: ServiceRequest) -> None:
+        """Count one request."""
+        is_answered = not request.error and not request.halved
+        self.sent += request.tries
+        self.answered += is_answered
+        self.retried += max(0, request.tries - 1)
+        self.halved += request.halved
+        self.failed += bool(request.error)
+        if request.cost is not None:
+            self.stated += 1
+            _add_amount(self.costs, request.currency or "unknown", request.cost)
+        for name, units in request.billed.items():
+            _add_amount(self.billed, name, units)
+        for status in request.statuses:
+            if status is None or not 200 <= status < 300:
+                _add_amount(self.statuses, "none" if status is None else str(status), 1)
+        if is_answered and request.model:
+            _add_amount(self.models, request.model, 1)
+        if is_answered and request.provider:
+            _add_amount(self.providers, request.provider, 1)
+
+    def __add__(self, other: "RequestTotals") -> "RequestTotals":
+        total = RequestTotals.of_values(vars(self))
+        for name, value in vars(other).items():
+            if isinstance(value, dict):
+                for key, amount in value.items():
+                    _add_amount(getattr(total, name), key, amount)
+            else:
+                setattr(total, name, getattr(total, name) + value)
+        return total
+
+    @property
+    def cost_words(self) -> str:
+        """What services say that requests cost, as in `0.0021 USD`; empty if they do not."""
+        return ", ".join(f"{cost:g} {currency}" for currency, cost in self.costs.items())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sums of `sent`, `retried` and `halved`, and the others that are not zero."""
+        return {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in vars(self).items()
+            if value or name in ("sent", "retried", "halved")
+        }
+
+
+def _add_amount(amounts: dict[str, float], name: str, amount: float) -> None:
+    """Add to a sum; beyond `_MAX_NAMES` names, others are counted together.
+
+    A float keeps 15 digits, as many as are right: 0.1 and 0.2 make 0.3.
+    """
+    if name not in amounts and len(amounts) >= _MAX_NAMES:
+        name = "others"
+    total = amounts.get(name, 0) + amount
+    amounts[name] = total if isinstance(total, int) else float(f"{total:.15g}")
+
+
+@dataclass(frozen=True)
 class Scored:
     """A scorer's answer: a raw score for each pair, in the order of the pairs.
 
-    `usage` counts what was spent (`total_tokens`, …), and `trace_ids` name requests to a service.
-    `notes` are messages for the user. `missing` counts scores that were wanted and not given.
+    `usage` counts what was spent (`total_tokens`, …), and `requests` are those that were sent to a
+    service for it. `notes` are messages for the user. `missing` counts scores that were wanted and
+    not given.
     """
 
     values: Sequence[float | None]
     usage: Mapping[str, int] = field(default_factory=dict)
-    trace_ids: Sequence[str] = ()
     notes: Sequence[str] = ()
     missing: int = 0
+    requests: Sequence[ServiceRequest] = ()
 
 
 class Scorer(Protocol):
@@ -355,6 +507,7 @@ class Ranking(Sequence[Ranked]):
     unmatched       the number of results left out, as they have no word of the query
     usage           what was spent, as a service counts it
     notes           messages for the user
+    requests        what was sent to a service, in the order of the documents; the first 1,000
     blanks          with `keep_empty`, the blank documents
     reranked        False if scoring failed: then `blanks` has the first documents of the input
     """
@@ -376,6 +529,7 @@ class Ranking(Sequence[Ranked]):
     missing: int = 0
     reranked: bool = True
     unmatched: int = 0
+    requests: Sequence[ServiceRequest] = ()
 
     @property
     def truncated(self) -> bool:
@@ -414,12 +568,12 @@ class Price(NamedTuple):
 class PricedScorer(Scorer, Protocol):
     """A scorer that sends requests, which may cost money.
 
-    `requests` counts the requests so far: `sent`, `retried` and `halved`. `price_of` returns the
-    price of a number of requests with a number of tokens in all; None if it is unknown.
+    `requests` has the sums of all requests so far. `price_of` returns the price of a number of
+    requests with a number of tokens in all; None if it is unknown.
     """
 
     @property
-    def requests(self) -> Mapping[str, int]: ...
+    def requests(self) -> RequestTotals: ...
 
     def price_of(self, requests: int, tokens: int) -> Price | None: ...
 

@@ -184,7 +184,8 @@ def problem_of(error: Exception) -> Problem:
     code = next(code for kind, code in _PROBLEM_CODES.items() if isinstance(error, kind))
     if getattr(error, "transient", False):
         code = _UNAVAILABLE
-    return Problem(code, str(error))
+    sent = error.requests if isinstance(error, ProviderError) else ()
+    return Problem(code, str(error), tuple(request for request in sent if request.error))
 
 
 def stop_if_all_fail(outcomes: Iterable[Outcome], max_bytes: int) -> Iterator[Outcome]:

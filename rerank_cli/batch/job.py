@@ -38,6 +38,7 @@ from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import remote_fingerprint
 from rerank_cli.terminal import PipeClosed
+from rerank_cli.types import PricedScorer
 from rerank_cli.user_files import (
     open_regular_file,
     parse_sealed_json,
@@ -121,6 +122,7 @@ class BatchJob:
         self._next_digests: deque[str] = deque()  # after each item that is read and not done
         self.first_problem = ""
         self._earlier_seconds = self.figures.seconds
+        self._earlier_requests = self.figures.requests
         self._began = self._synced = time.monotonic()
         self._marked = -math.inf  # so that the first outcome is noted
 
@@ -197,11 +199,18 @@ class BatchJob:
         if time.monotonic() - self._marked >= _MARK_SECONDS:
             self._mark()
 
+    def count_requests(self) -> None:
+        """Take the sums of the scorer's requests, with those of earlier runs, into the figures."""
+        scorer = self._flow.reranker.scorer
+        if isinstance(scorer, PricedScorer):
+            self.figures.requests = self._earlier_requests + scorer.requests
+
     def _mark(self, *, final: bool = False, done: bool = False) -> None:
         """Note how far the job is, if all that was written is whole."""
         now = time.monotonic()
         synced = final or now - self._synced >= _SYNC_SECONDS
         self.figures.seconds = self._earlier_seconds + now - self._began
+        self.count_requests()
         position = self._writer.mark(synced=synced, final=final)
         journal = self._journal
         errors = 0

@@ -138,7 +138,7 @@ def _run_job(
     try:
         with (
             _stop_on_ctrl_c(terminal) as is_stopping,
-            show_pace(terminal, job.figures, lambda: cost_of(scorer, job.figures.usage)) as show,
+            show_pace(terminal, job.figures, lambda: cost_of(job, scorer)) as show,
         ):
             is_done = job.run(is_stopping, lambda: show(job.share))
     except PipeClosed:

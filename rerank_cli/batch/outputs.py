@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
@@ -21,7 +21,7 @@ from rerank_cli.batch.records import Original, Outcome, Problem
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.render import format_score, json_score
-from rerank_cli.render.json_results import result_object
+from rerank_cli.render.json_results import request_object, result_object
 from rerank_cli.render.rows import quote_spaces
 from rerank_cli.terminal import Terminal, write_all
 from rerank_cli.types import Ranked, Ranking
@@ -266,7 +266,15 @@ def line_of(outcome: Outcome, shape: ResultsShape, *, pairs: bool) -> bytes:
 
 def error_line(original: Original, problem: Problem) -> bytes:
     """The line of an error record: an item's id, where it is, and why it has no results."""
-    error = {"code": problem.code, "message": problem.message}
+    error: dict[str, Any] = {"code": problem.code, "message": problem.message}
+    if problem.requests:
+        error["requests"] = [
+            # Mostly the message says the same.
+            request_object(
+                replace(request, error="") if request.error in problem.message else request
+            )
+            for request in problem.requests
+        ]
     return _encode({"id": original.id, **original.place, ERROR: error})
 
 

@@ -126,7 +126,7 @@ class Columns:
         """The row for an item: all that came in, with its results or its problem."""
         row = dict(outcome.original.fields)
         problem, ranking = outcome.problem, outcome.ranking
-        row[ERROR] = None if problem is None else problem._asdict()
+        row[ERROR] = None if problem is None else {"code": problem.code, "message": problem.message}
         if ranking is None:
             return row
         if self.pairs:

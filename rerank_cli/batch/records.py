@@ -16,7 +16,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import records
 from rerank_cli.inputs.text import Block
 from rerank_cli.terminal import encodable, format_size
-from rerank_cli.types import Document, Envelope, Ranking, ScorerInfo
+from rerank_cli.types import Document, Envelope, Ranking, ScorerInfo, ServiceRequest
 
 PARQUET_SUFFIX = ".parquet"
 SAMPLE_RECORDS = 200
@@ -52,10 +52,14 @@ class RecordFields:
 
 
 class Problem(NamedTuple):
-    """Why a record has no results: a code for programs, and a sentence for people."""
+    """Why a record has no results: a code for programs, and a sentence for people.
+
+    `requests` are those to a service that failed.
+    """
 
     code: str
     message: str
+    requests: Sequence[ServiceRequest] = ()
 
 
 @dataclass(frozen=True, slots=True)

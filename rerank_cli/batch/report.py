@@ -20,7 +20,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
+from rerank_cli.types import ConcurrentScorer, Price, PricedScorer, RequestTotals, Scorer
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class BatchFigures:
     runs       how often the job was begun or resumed
     errors     error records, by their code
     usage      what a service says was spent
+    requests   those to a service, also of records that failed
     notes      what the scorer said, with the number of records
     """
 
@@ -65,6 +66,7 @@ class BatchFigures:
         self.seconds: float = values.get("seconds", 0.0)
         self.errors: Counter[str] = Counter(values.get("errors", {}))
         self.usage: Counter[str] = Counter(values.get("usage", {}))
+        self.requests = RequestTotals.of_values(values.get("requests", {}))
         self.notes: dict[str, int] = dict(values.get("notes", {}))
 
     @classmethod
@@ -72,7 +74,9 @@ class BatchFigures:
         """Raise `ValueError` for counts that are none, such as those of a damaged file."""
         for name, kind in cls().as_dict().items():
             value = values.get(name, kind)
-            if not _are_counts(value, kind):
+            if name == "requests":
+                RequestTotals.of_values(value)
+            elif not _are_counts(value, kind):
                 raise ValueError(f"{name} has no counts")
 
     def see(self, outcome: Outcome) -> None:
@@ -103,6 +107,7 @@ class BatchFigures:
                 setattr(self, name, getattr(self, name) + value)
         self.errors.update(other.errors)
         self.usage.update(other.usage)
+        self.requests += other.requests
         for note, count in other.notes.items():
             self._note(note, count)
 
@@ -118,7 +123,9 @@ class BatchFigures:
 
     def as_dict(self) -> dict[str, Any]:
         """All counts, as a journal holds them."""
-        return {**vars(self), "errors": dict(self.errors), "usage": dict(self.usage)}
+        requests = self.requests.as_dict() if self.requests.sent else {}
+        counts = {"errors": dict(self.errors), "usage": dict(self.usage), "requests": requests}
+        return {**vars(self), **counts}
 
 
 def _are_counts(value: Any, like: Any) -> bool:
@@ -229,6 +236,7 @@ def make_report(
         "truncated": figures.truncated,
         "missing": figures.missing + job.source.missing,
         "usage": dict(figures.usage),
+        "notes": dict(figures.notes),
         "seconds": round(figures.seconds, 3),
         "rates": {
             "records_per_second": round(figures.records / seconds, 3),
@@ -239,11 +247,25 @@ def make_report(
         "asked": identity,
     }
     if isinstance(scorer, PricedScorer):
-        report["requests"] = scorer.requests
-        tokens = figures.usage.get("total_tokens", figures.tokens)
-        price = scorer.price_of(scorer.requests["sent"], tokens)
-        report["cost"] = None if price is None else price._asdict()
+        job.count_requests()
+        report["requests"] = figures.requests.as_dict()
+        report["cost"] = _cost_object(figures, scorer)
     return report
+
+
+def _cost_object(figures: BatchFigures, scorer: PricedScorer) -> dict[str, Any] | None:
+    """What a job has cost: as the service says, or else by its price; None if that is unknown."""
+    totals = figures.requests
+    if totals.costs:
+        if len(totals.costs) > 1:  # `costs` of the requests has them
+            return None
+        ((currency, amount),) = totals.costs.items()
+        some = f" of {totals.stated:,} of {totals.answered:,} requests"
+        source = f"as the answers say{some if totals.stated < totals.answered else ''}"
+        return Price(amount, currency, source)._asdict()
+    tokens = figures.usage.get("total_tokens", figures.tokens)
+    price = scorer.price_of(totals.answered, tokens)
+    return None if price is None else price._asdict()
 
 
 def report_output(file: OutputFile) -> PlannedOutput:
@@ -284,11 +306,15 @@ def failure_line(figures: BatchFigures) -> str:
     return f"{format_count(figures.failures, 'record')} of {figures.records:,} failed ({codes})"
 
 
-def cost_of(scorer: Scorer, usage: Mapping[str, int]) -> str:
-    """What a provider has charged so far, in words; empty if that is not known."""
+def cost_of(job: "BatchJob", scorer: Scorer) -> str:
+    """What a job has cost so far, in words; empty if that is not known."""
     if not isinstance(scorer, PricedScorer):
         return ""
-    price = scorer.price_of(scorer.requests["sent"], usage.get("total_tokens", 0))
+    job.count_requests()
+    totals = job.figures.requests
+    if totals.costs:
+        return totals.cost_words
+    price = scorer.price_of(totals.answered, job.figures.usage.get("total_tokens", 0))
     return "" if price is None else str(price)
 
 

@@ -14,6 +14,7 @@ from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
+from rerank_cli.render.json_results import request_object
 from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Pair
 
@@ -208,9 +209,11 @@ def try_provider(scorer: "RemoteScorer") -> tuple[dict[str, Any], Sequence[str]]
         "scale": f"{scorer.info.scale}, {_range(known)}",
         "fields": ", ".join(sent.fields),
         "usage": dict(sent.scored.usage),
-        "trace": ", ".join(sent.scored.trace_ids),
     }
-    return found, sent.scored.notes
+    (request,) = sent.scored.requests
+    hidden = {"documents", "statuses", "seconds", "usage", "warnings"}  # shown already, or known
+    said = request_object(request)
+    return found | {n: value for n, value in said.items() if n not in hidden}, sent.scored.notes
 
 
 _LIMITS = {

@@ -15,7 +15,7 @@ import typer
 from rerank_cli import progress
 from rerank_cli.cli import option_values
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.errors import ExitCode, ScorerError, UsageError
+from rerank_cli.errors import ExitCode, ProviderError, ScorerError, UsageError
 from rerank_cli.inputs import IMAGE_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
@@ -263,7 +263,9 @@ def _rank(
         except ScorerError as error:
             if on_error is OnError.FAIL:
                 raise
-            return keep_order(query, inputs, reranker.info, n=selection.n), error
+            requests = error.requests if isinstance(error, ProviderError) else ()
+            kept = keep_order(query, inputs, reranker.info, n=selection.n, requests=requests)
+            return kept, error
 
 
 def _watch_laps(inner: Watch | None) -> Watch:

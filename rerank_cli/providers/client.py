@@ -9,8 +9,9 @@ import random
 import ssl
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -38,6 +39,7 @@ from rerank_cli.providers.proxies import (
     open_transport,
 )
 from rerank_cli.providers.rate_limit import RateLimiter
+from rerank_cli.types import ServiceRequest
 
 MAX_ANSWER_BYTES = 1 << 26  # no ranking is longer, and memory is limited
 MAX_RETRY_AFTER_SECONDS = 120.0  # if a server asks for a longer wait, the user is told instead
@@ -52,17 +54,31 @@ _MAX_DOUBTFUL_RETRIES = 1
 
 
 class Reply(NamedTuple):
-    """A successful answer; it took `tries` requests, and the last of them took `seconds`."""
+    """A successful answer, the HTTP status of each try, and how long the last one took."""
 
     content: bytes
     headers: Mapping[str, str]
-    tries: int
+    statuses: Sequence[int | None]
     seconds: float
+
+    @property
+    def tries(self) -> int:
+        """How often the request was sent."""
+        return len(self.statuses)
 
     @property
     def trace_id(self) -> str | None:
         """The provider's id of the request, if a header has it."""
         return trace_id_in(self.headers)
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """How the tries of one request went: see `ServiceRequest`."""
+
+    statuses: list[int | None] = field(default_factory=list)
+    seconds: float = 0.0
+    trace_id: str = ""
 
 
 class RequestTooLarge(ProviderError):
@@ -104,14 +120,29 @@ class Client:
     def send(self, body: bytes, tokens: int = 0) -> Reply:
         """Post a request of about `tokens` tokens, several times if need be; return the answer.
 
-        Raises `RequestTooLarge` and `ProviderError`.
+        Raises `RequestTooLarge` and `ProviderError`, whose `requests` have this one.
         """
+        attempts = _Attempts()
+        try:
+            return self._send_until_answered(body, tokens, attempts)
+        except ProviderError as error:
+            error.requests = (
+                ServiceRequest(
+                    statuses=tuple(attempts.statuses),
+                    seconds=attempts.seconds,
+                    error=str(error),
+                    trace_id=self.address.redact(attempts.trace_id),
+                ),
+            )
+            raise
+
+    def _send_until_answered(self, body: bytes, tokens: int, attempts: _Attempts) -> Reply:
         tries = doubtful = 0
         while True:
             tries += 1
             self._rate_limiter.wait(tokens)
             try:
-                return self._send_once(body)._replace(tries=tries)
+                return self._send_once(body, attempts)
             except _RetryableError as error:
                 doubtful += error.is_doubtful
                 after = error.after or 0.0
@@ -128,19 +159,26 @@ class Client:
             else:
                 self._sleep(_backoff_seconds(tries))
 
-    def _send_once(self, body: bytes) -> Reply:
+    def _send_once(self, body: bytes, attempts: _Attempts) -> Reply:
         """Post a request once; raises `_RetryableError` and `ProviderError`."""
         started = time.monotonic()
+        attempts.statuses.append(None)
+        attempts.trace_id = ""
         try:
             answer, content = self._follow(body, started + self._options.timeout)
         except httpx2.TransportError as error:
             raise self._connection_error(error, time.monotonic() - started) from error
         except (httpx2.InvalidURL, httpx2.DecodingError) as error:
             raise self._error(f"{self._place}: {error}") from error
+        finally:
+            attempts.seconds = time.monotonic() - started
         self._reached = True
+        attempts.statuses[-1] = answer.status_code
         if not answer.is_success:
-            raise self._refusal(read_failure(answer.status_code, answer.headers, content), answer)
-        return Reply(content, answer.headers, 1, time.monotonic() - started)
+            failure = read_failure(answer.status_code, answer.headers, content)
+            attempts.trace_id = failure.request_id or ""
+            raise self._refusal(failure, answer)
+        return Reply(content, answer.headers, tuple(attempts.statuses), attempts.seconds)
 
     def _follow(self, body: bytes, deadline: float) -> tuple[httpx2.Response, bytes]:
         """Send a request, follow redirects, and poll until the answer is ready.

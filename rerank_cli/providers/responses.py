@@ -8,7 +8,7 @@ guess. The results are not sorted, and some documents may have none.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rerank_cli.errors import AnswerError
@@ -23,6 +23,7 @@ from rerank_cli.providers.bodies import (
     value_at,
 )
 from rerank_cli.providers.failures import error_message
+from rerank_cli.types import ServiceRequest
 
 _RESULT_PATHS = (
     "results", "data", "output.results", "rankings", "records", "predictions", "scores", "rerank",
@@ -32,8 +33,34 @@ _INDEX_FIELDS = ("index", "document_index")
 _TEXT_PATHS = ("document.text", "document", "text")
 _SCORE_PATHS = ("relevance_score", "score", "logit", "relevanceScore", "similarity")
 _ID_FIELDS = ("id", "request_id")
-_NOTE_PATHS = ("meta.warnings", "warnings", "warning")
-_NOTE_HEADERS = ("x-api-warning",)
+_WARNING_PATHS = ("meta.warnings", "warnings", "warning")
+_WARNING_HEADERS = ("x-api-warning",)
+_MAX_WARNINGS = 5
+_OLD_API_PATH = "meta.api_version.is_deprecated"
+# Where answers say who has answered, and how: fields of the body, then headers.
+_MODEL_PLACES = ("model", "model_name")
+_PROVIDER_PLACES = ("provider",)
+_DEPLOYMENT_PLACES = ("x-litellm-model-id",)
+_LATENCY_PLACES = ("actual_latency_mode",)
+_MAX_NAME_CHARACTERS = 200
+# Where answers say what they cost. The currency is None where it depends on the service.
+_COST_PLACES = (
+    ("usage.cost", None),
+    ("inference_status.cost", "USD"),
+    ("x-litellm-response-cost", "USD"),
+)
+_MAX_COST = 1e6  # of one request
+# Where answers say how long they took, and how many of these units a second has.
+_TIME_PLACES = (
+    ("e2e_latency", 1.0),
+    ("inference_status.runtime_ms", 1000.0),
+    ("x-total-time", 1000.0),
+    ("x-compute-time", 1000.0),
+    ("x-litellm-response-duration-ms", 1000.0),
+)
+_MAX_SECONDS = 1e6
+_BILLED_PATH = "meta.billed_units"
+_UNITS_SUFFIX = "_units"  # of counts in `usage` that are billed
 # If two of these have the same count, the earlier one is right: tokens read, before tokens billed.
 _USAGE_PATHS = ("usage", "meta.tokens", "tokens", "meta.billed_units")
 _USAGE_FIELDS = ("total_tokens", "total_bytes", "input_tokens", "prompt_tokens")
@@ -44,6 +71,7 @@ _OUTPUT_FIELDS = ("output_tokens", "completion_tokens")
 _USAGE_HEADER = "x-compute-tokens"
 # A larger number is a mistake: no request has so many tokens.
 _MAX_COUNT = 2**53
+_MAX_COUNTS = 50  # of an answer, and the characters of a count's name
 _EXCERPT_CHARACTERS = 120
 _WRONG_URL_HINT = "check that the URL is the API's rerank endpoint; many need /v1 in it"
 _WRONG_MODEL_HINT = "check that the model is a reranker, and that the URL is that of reranking"
@@ -61,14 +89,11 @@ class Result:
 class Answer:
     """A server's answer: results in the server's order, at most one for each document.
 
-    `usage` has counts such as `total_tokens`, `id` is the server's id of the request, and `notes`
-    are its warnings for the user.
+    `request` has what the answer says of itself, such as its id and cost.
     """
 
     results: Sequence[Result]
-    usage: Mapping[str, int] = field(default_factory=dict)
-    id: str | None = None
-    notes: Sequence[str] = ()
+    request: ServiceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +148,13 @@ def read_answer(
     headers: Mapping[str, str] | None = None,
     texts: Sequence[str] = (),
     own_ids: bool = False,
+    currency: str = "",
 ) -> Answer:
     """Read a ranking of `documents` documents from any JSON value; raises only `AnswerError`.
 
     `texts` are the texts that were sent, by which a result without an index may be recognized.
     `own_ids` says that documents were sent with ids, so that a result's `id` is not an index.
+    `currency` is that of the costs which the service says, if it is known.
     """
     items = _find_results(body, shape.results)
     if not items and documents:
@@ -144,13 +171,38 @@ def read_answer(
         ),
         [_read_score(item, label, shape.score) for label, item in _label_results(items)],
     )
+    return Answer(tuple(map(Result, indices, scores)), read_request(body, headers, currency))
+
+
+def read_request(
+    body: Any, headers: Mapping[str, str] | None = None, currency: str = ""
+) -> ServiceRequest:
+    """What an answer says of itself, be it a ranking or not; never raises.
+
+    All of it is of the right type and size, and in one line. `currency` is that of `read_answer`.
+    """
     lower_headers = {name.lower(): value for name, value in (headers or {}).items()}
-    notes = (*_find_lines(body, _NOTE_PATHS), *_find_lines(lower_headers, _NOTE_HEADERS))
-    return Answer(
-        results=tuple(map(Result, indices, scores)),
+    cost, currency = _read_cost(body, lower_headers, currency)
+    times = (
+        (_amount_at(body, lower_headers, place), units_a_second)
+        for place, units_a_second in _TIME_PLACES
+    )
+    seconds = next((time / units for time, units in times if time is not None), None)
+    warnings = [*_find_lines(body, _WARNING_PATHS), *_find_lines(lower_headers, _WARNING_HEADERS)]
+    if value_at(body, _OLD_API_PATH) is True and not warnings:
+        warnings.append("this version of the API is deprecated")
+    return ServiceRequest(
+        id=next(_find_lines(body, _ID_FIELDS), ""),
+        model=_name_at(body, lower_headers, _MODEL_PLACES),
+        provider=_name_at(body, lower_headers, _PROVIDER_PLACES),
+        deployment=_name_at(body, lower_headers, _DEPLOYMENT_PLACES),
+        latency=_name_at(body, lower_headers, _LATENCY_PLACES),
+        service_seconds=seconds if seconds is None or seconds <= _MAX_SECONDS else None,
+        cost=cost,
+        currency=currency,
         usage=_read_usage(body, lower_headers),
-        id=next(_find_lines(body, _ID_FIELDS), None),
-        notes=tuple(dict.fromkeys(notes)),
+        billed=_read_billed(body),
+        warnings=tuple(dict.fromkeys(warnings))[:_MAX_WARNINGS],
     )
 
 
@@ -345,10 +397,10 @@ def _read_usage(body: Any, headers: Mapping[str, str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     zeros = set()
     for name, value in (*_usage_fields(body), (_TOTAL_FIELD, headers.get(_USAGE_HEADER))):
-        count = as_number(value) if name.isidentifier() else None
-        if count is None or not count.is_integer() or not 0 <= count <= _MAX_COUNT:
+        count = _count(name, value)
+        if count is None or not count.is_integer():
             continue
-        if count:
+        if count and (name in counts or len(counts) < _MAX_COUNTS):
             counts.setdefault(name, int(count))
         else:
             zeros.add(name)
@@ -370,6 +422,56 @@ def _usage_fields(body: Any) -> Iterator[tuple[str, Any]]:
             yield from found.items()
     for name in _USAGE_FIELDS:
         yield name, body.get(name)
+
+
+def _count(name: str, value: Any) -> float | None:
+    """A number that may be a count; None for a name or a number that is none."""
+    if len(name) > _MAX_COUNTS or not name.isidentifier():
+        return None
+    number = as_number(value)
+    return number if number is not None and 0 <= number <= _MAX_COUNT else None
+
+
+def _read_billed(body: Any) -> dict[str, float]:
+    """The units that an answer says are paid for, as far as they are not zero."""
+    found, usage = value_at(body, _BILLED_PATH), value_at(body, _USAGE_PATHS[0])
+    fields = [*found.items()] if isinstance(found, Mapping) else []
+    if isinstance(usage, Mapping):
+        fields += [(name, value) for name, value in usage.items() if name.endswith(_UNITS_SUFFIX)]
+    billed: dict[str, float] = {}
+    for name, value in fields:
+        if (count := _count(name, value)) and len(billed) < _MAX_COUNTS:
+            billed.setdefault(name, int(count) if count.is_integer() else count)
+    return billed
+
+
+def _read_cost(body: Any, headers: Mapping[str, str], currency: str) -> tuple[float | None, str]:
+    """What an answer says that it cost, and the currency; None and no currency if nothing."""
+    for place, own_currency in _COST_PLACES:
+        cost = _amount_at(body, headers, place)
+        if cost is not None and cost <= _MAX_COST:
+            return cost, own_currency or currency
+    return None, ""
+
+
+def _amount_at(body: Any, headers: Mapping[str, str], place: str) -> float | None:
+    """The number at a place, if it is not below 0."""
+    amount = as_number(_value_in(body, headers, place))
+    return amount if amount is not None and amount >= 0 else None
+
+
+def _name_at(body: Any, headers: Mapping[str, str], places: Sequence[str]) -> str:
+    """The first text at some places, in one line."""
+    for place in places:
+        value = _value_in(body, headers, place)
+        if isinstance(value, str) and (name := one_line(value, _MAX_NAME_CHARACTERS)):
+            return name
+    return ""
+
+
+def _value_in(body: Any, headers: Mapping[str, str], place: str) -> Any:
+    """The value at a place: of a header, whose name begins with `x-`, or at a path in the body."""
+    return headers.get(place) if place.startswith("x-") else value_at(body, place)
 
 
 def _find_lines(body: Any, paths: Sequence[str]) -> Iterator[str]:

@@ -116,12 +116,16 @@ class RequestTemplates(StrictTable):
 
 
 class AnswerPaths(StrictTable):
-    """Where an answer's parts are, if the reader would not find them: see `AnswerShape`."""
+    """Where an answer's parts are, if the reader would not find them: see `AnswerShape`.
+
+    `currency` is that of the cost, if answers say one.
+    """
 
     results: DottedPath | None = None
     index: DottedPath | None = None
     score: DottedPath | None = None
     first_index: Limit = 0
+    currency: str = ""
 
     @property
     def shape(self) -> AnswerShape:

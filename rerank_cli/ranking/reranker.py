@@ -32,6 +32,7 @@ from rerank_cli.types import (
     Scored,
     Scorer,
     ScorerInfo,
+    ServiceRequest,
     SurveyingScorer,
     Watch,
 )
@@ -363,8 +364,12 @@ def keep_order(
     info: ScorerInfo,
     *,
     n: int | None = None,
+    requests: Sequence[ServiceRequest] = (),
 ) -> Ranking:
-    """The first `n` documents in the order of the input, without scores, if scoring has failed."""
+    """The first `n` documents in the order of the input, without scores, if scoring has failed.
+
+    `requests` are those that were sent to a service.
+    """
     blanks: list[Blank] = []
     count = 0
     for document in _as_documents(documents):
@@ -385,6 +390,7 @@ def keep_order(
         usage={},
         blanks=blanks,
         reranked=False,
+        requests=requests,
     )
 
 

@@ -3,7 +3,7 @@
     Split and scores ─ RankingBuilder ─ aggregate ─ relevance ─ TopN ─ Ranking
                                       └ LanguageCheck ─ a note
 
-It holds only the documents that are among the best so far.
+It holds only the documents that are among the best so far, and the first requests to a service.
 """
 
 import math
@@ -11,11 +11,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
+from operator import itemgetter
 
 from rerank_cli.ranking import Aggregation, Selection
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.types import Blank, Chunk, Ranked, Ranking, Scale, ScoredChunk, ScorerInfo
+from rerank_cli.types import (
+    Blank,
+    Chunk,
+    Ranked,
+    Ranking,
+    Scale,
+    ScoredChunk,
+    ScorerInfo,
+    ServiceRequest,
+)
 
+MAX_REQUESTS = 1000  # to a service, that a ranking holds
 _READ_CHARACTERS = 400  # of each text, to find its script
 # Letters from Greek on are of other scripts, but for these blocks of Latin.
 _FIRST_AFTER_LATIN = 0x370
@@ -41,6 +52,7 @@ class RankingBuilder:
         self.missing = 0
         self.usage: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
+        self._requests = RequestList()
         self._query = query
         self._plan = plan
         self._info = info
@@ -88,6 +100,15 @@ class RankingBuilder:
         if split.chunks:
             self._language.see(split.document.text)
 
+    def add_requests(self, place: tuple[int, int], requests: Sequence[ServiceRequest]) -> None:
+        """Take requests to a service; those with a lower `place` come first."""
+        self._requests.add(place, requests)
+
+    @property
+    def requests(self) -> Sequence[ServiceRequest]:
+        """The requests so far, in the order of their places."""
+        return self._requests.ordered()
+
     def ranking(self) -> Ranking:
         """The ranking of all documents so far."""
         results = self._top.results(self._selection.within)
@@ -109,7 +130,28 @@ class RankingBuilder:
             blanks=self._top.blanks(len(results)),
             missing=self.missing,
             unmatched=self._unmatched,
+            requests=self.requests,
         )
+
+
+class RequestList:
+    """Requests to a service in the order of their places, however they come; the first ones."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[tuple[int, ...], ServiceRequest]] = []
+
+    def add(self, place: tuple[int, ...], requests: Sequence[ServiceRequest]) -> None:
+        """Take requests that belong to one place, in their order."""
+        entries = self._entries
+        entries += [((*place, number), request) for number, request in enumerate(requests)]
+        if len(entries) >= 2 * MAX_REQUESTS:
+            entries.sort(key=itemgetter(0))
+            del entries[MAX_REQUESTS:]
+
+    def ordered(self) -> Sequence[ServiceRequest]:
+        """The first `MAX_REQUESTS` of them."""
+        entries = sorted(self._entries, key=itemgetter(0))[:MAX_REQUESTS]
+        return tuple(request for _, request in entries)
 
 
 class TopN:

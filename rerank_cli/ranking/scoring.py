@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rerank_cli.errors import ScorerError
+from rerank_cli.errors import ProviderError, ScorerError
 from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.results import RankingBuilder
+from rerank_cli.ranking.results import RankingBuilder, RequestList
 from rerank_cli.types import (
     ConcurrentScorer,
     Media,
@@ -195,6 +195,7 @@ class RankingTask:
         self._changed = threading.Condition(self.pool.lock)
         self._blocks: deque[DocumentBlock] = deque()
         self._runs: set[ScoringRun] = set()
+        self._made_runs = 0
         self._read_documents = self._ranked_documents = 0
         self._max_pairs = 0  # of a thread that waits for room
         self._has_all_documents = False
@@ -261,10 +262,13 @@ class RankingTask:
         """End the ranking with an error; False if it is over already.
 
         Rankings that wait for the scores of its documents go on: their runs begin in this thread.
+        A service's error gets all requests of the ranking.
         """
         adopted = self.close()
         if adopted is None:
             return False
+        if isinstance(error, ProviderError):
+            error.requests = (*self.builder.requests, *error.requests)
         start_runs(adopted)
         self.call_finish(error)
         return True
@@ -306,6 +310,9 @@ class RankingTask:
         self.builder.missing += part.scored.missing
         self.builder.usage.update(part.scored.usage)
         self.builder.notes.update(dict.fromkeys(part.scored.notes))
+        if part.scored.requests:
+            place = (run.number, min(part.places, default=0))
+            self.builder.add_requests(place, part.scored.requests)
         complete = run.fill(part.places, values)
         self.scored_pairs += len(part.places)
         self.pool.pairs -= len(part.places)
@@ -359,7 +366,8 @@ class RankingTask:
         return min(self.keep, sum(len(entry.split.chunks) for entry in entries))
 
     def _make_run(self, entries: Sequence[ScoreEntry], keep: int | None) -> "ScoringRun":
-        run = ScoringRun(self, entries, keep)
+        run = ScoringRun(self, entries, keep, number=self._made_runs)
+        self._made_runs += 1
         self._runs.add(run)
         self.given_pairs += len(run.pairs)
         self.pool.pairs += len(run.pairs)
@@ -424,11 +432,17 @@ class RankingTask:
 
 
 class ScoringRun:
-    """Pairs of one ranking that the scorer gets together: all chunks of some documents."""
+    """Pairs of one ranking that the scorer gets together: all chunks of some documents.
 
-    def __init__(self, task: RankingTask, entries: Sequence[ScoreEntry], keep: int | None) -> None:
+    `number` is its place among the ranking's runs.
+    """
+
+    def __init__(
+        self, task: RankingTask, entries: Sequence[ScoreEntry], keep: int | None, number: int
+    ) -> None:
         self.task = task
         self.keep = keep
+        self.number = number
         self.is_over = False
         query = task.plan.query
         self.pairs = [Pair(query, chunk) for entry in entries for chunk in entry.split.chunks]
@@ -545,7 +559,7 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
     values: list[float | None] = [None] * len(pairs)
     usage: Counter[str] = Counter()
     notes: dict[str, None] = {}
-    trace_ids: list[str] = []
+    requests = RequestList()
     missing_pairs, missing = len(pairs), 0
     errors: list[BaseException] = []
     changed = threading.Condition()
@@ -560,7 +574,7 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
                     values[place] = value
                 usage.update(part.scored.usage)
                 notes.update(dict.fromkeys(part.scored.notes))
-                trace_ids.extend(part.scored.trace_ids)
+                requests.add((min(part.places, default=0),), part.scored.requests)
                 missing_pairs -= len(part.places)
                 missing += part.scored.missing
             if errors or not missing_pairs:
@@ -574,8 +588,10 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
         finally:
             job.cancel()
     if errors:
+        if isinstance(errors[0], ProviderError):
+            errors[0].requests = (*requests.ordered(), *errors[0].requests)
         raise errors[0]
-    return Scored(values, usage, trace_ids, (*notes,), missing)
+    return Scored(values, usage, (*notes,), missing, requests.ordered())
 
 
 def _do_nothing(_result: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from rerank_cli.media import is_url
 from rerank_cli.render import Style, json_score, text_and_line
 from rerank_cli.terminal import printable
-from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
+from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, ServiceRequest
 
 SCHEMA = 1
 # JSON does not escape these characters, and some of them can change a terminal.
@@ -39,7 +39,8 @@ def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
 def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
     """A ranking in the shape of the rerank APIs: `id`, `model`, `results`, `usage`, and more.
 
-    In a ranking of passages, each passage is a document. `id` is a hash of all other fields.
+    In a ranking of passages, each passage is a document. `id` is a hash of all other fields but
+    `requests`, which differ each time; a model of this machine sends none.
     """
     body = {
         "schema": SCHEMA,
@@ -64,7 +65,8 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
     import hashlib  # loads all of OpenSSL
 
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
-    return {"id": f"rerank-{digest[:16]}", **body}
+    requests = [request_object(request) for request in ranking.requests]
+    return {"id": f"rerank-{digest[:16]}", **body, **({"requests": requests} if requests else {})}
 
 
 def _result_lists(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
@@ -112,6 +114,19 @@ def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
             for chunk, score, relevance in result.explanation
         ]
     return body
+
+
+def request_object(request: ServiceRequest) -> dict[str, Any]:
+    """A request to a service as an object: the fields of `ServiceRequest` that say something."""
+    said = {name: value for name, value in vars(request).items() if value or name == "cost"}
+    if request.cost is None:
+        del said["cost"]
+    return {
+        **said,
+        "documents": request.documents,
+        "statuses": list(request.statuses),
+        "seconds": round(request.seconds, 3),
+    }
 
 
 def _blank_object(blank: Blank) -> dict[str, Any]:

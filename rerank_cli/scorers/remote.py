@@ -4,18 +4,19 @@ Opens such a model, decides who cuts long documents, halves requests that are to
 scorer of a dry run. `providers` makes requests, sends them and reads answers.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
 from rerank_cli.providers import Cutting
+from rerank_cli.providers.bodies import one_line
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
@@ -31,26 +32,38 @@ from rerank_cli.providers.requests import (
     find_problems,
     has_placeholder,
 )
-from rerank_cli.providers.responses import Answer, parse_body, read_answer
+from rerank_cli.providers.responses import Result, parse_body, read_answer, read_request
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count
-from rerank_cli.types import Chunk, Pair, Part, Price, Scored, ScorerInfo, Tokenizer
+from rerank_cli.types import (
+    Chunk,
+    Pair,
+    Part,
+    Price,
+    RequestTotals,
+    Scored,
+    ScorerInfo,
+    ServiceRequest,
+    Tokenizer,
+)
 from rerank_cli.user_files import expand_user
 
 _MAX_TRACE_IDS = 5  # in a message to the user
+_MAX_ACCOUNT_CHARACTERS = 1000
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
 _MIN_BATCH_DOCUMENTS = 256
 _MAX_PENDING_PAIRS = 1 << 15
 
 
 class RequestReply(NamedTuple):
-    """A request and the reply to it."""
+    """A request, and the reply to it; None for one that was refused as too large, and halved."""
 
     request: Request
-    reply: Reply
+    reply: Reply | None
+    report: ServiceRequest
 
 
 class Exchange(NamedTuple):
@@ -92,8 +105,8 @@ class RemoteScorer:
         # Other threads than those that send make bodies and read answers.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._counting = Lock()
-        self._counts: Counter[str] = Counter()
-        self._trace_ids: list[str] = []
+        self.requests = RequestTotals()
+        self._trace_ids: deque[str] = deque(maxlen=_MAX_TRACE_IDS)
 
     def with_instruction(self, instruction: str) -> "RemoteScorer":
         """The same model with another instruction, with shared connections and rate limits.
@@ -128,19 +141,28 @@ class RemoteScorer:
         requests = self.builder.build(pairs)
         notes = (*self.notes, *self.comparability_notes(requests))
         futures = [
-            self._senders.submit(self._send, request, keep, self.builder.body(request, keep))
+            self._senders.submit(self._send_all, request, keep, self.builder.body(request, keep))
             for request in requests
         ]
         job = RequestsJob(futures)
 
         def deliver(future: Future[list[RequestReply]]) -> None:
+            reports: list[ServiceRequest] = []
             try:
                 replies = future.result()
-                more = self.comparability_notes([request for request, _ in replies])
-                for request, reply in replies:
+                answered = [request for request, reply, _ in replies if reply is not None]
+                more = self.comparability_notes(answered)
+                for request, reply, report in replies:
+                    if reply is None:
+                        reports.append(report)
+                        continue
                     scored = self._read(request, reply, keep, (*notes, *more))
+                    scored = replace(scored, requests=(*reports, *scored.requests))
+                    reports.clear()
                     receive(Part(request.places, scored))
             except BaseException as error:  # noqa: BLE001 - the receiver raises it
+                if isinstance(error, ProviderError):
+                    error.requests = (*reports, *error.requests)
                 job.cancel()
                 receive(error)
 
@@ -171,52 +193,87 @@ class RemoteScorer:
         fields = _field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.public_url, reply.seconds, fields, scored)
 
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """The numbers of requests sent, of those sent again, and of those cut in two."""
-        counts = self._counts
-        sent = counts["answered"] + counts["refused"]
-        return {"sent": sent, "retried": counts["retried"], "halved": counts["halved"]}
-
     def price_of(self, requests: int, tokens: int) -> Price | None:
         """The price of some requests with `tokens` tokens in all, if the entry has one."""
         tariff = self.provider.price
         return None if tariff is None else tariff.price_of(requests, tokens)
 
     def account(self) -> str:
-        """How many requests were sent, in words, and the provider's ids of the last ones."""
-        counts = self.requests
-        words = f"{format_count(counts['sent'], 'request')} to {self.provider.name}"
-        if retried := counts["retried"]:
-            words += f", {retried:,} of them tried again"
-        if halved := counts["halved"]:
-            words += f", {halved:,} halved"
+        """What was sent, what it cost, and the service's ids of the last requests, in words."""
+        totals, name = self.requests, self.provider.name
+        words = f"{format_count(totals.sent, 'request')} to {name}"
+        for count, what in (
+            (totals.retried, "of them tried again"),
+            (totals.halved, "halved"),
+            (totals.failed, "failed"),
+        ):
+            words += f", {count:,} {what}" if count else ""
+        parts = [words]
+        for unit, units in totals.billed.items():
+            name_of_unit = unit.replace("_", " ").removesuffix("s" if units == 1 else "")
+            parts.append(f"{units:,} {name_of_unit} billed")
+        if totals.costs:
+            parts.append(f"{totals.cost_words}, as {name} says")
+        if others := [model for model in totals.models if model != self._model]:
+            parts.append(f"by {', '.join(others)}")
+        if totals.providers:
+            parts.append(f"served by {', '.join(totals.providers)}")
         if self._trace_ids:
-            words += f"; trace {', '.join(self._trace_ids[-_MAX_TRACE_IDS:])}"
-        return "\n".join([words, *self.remarks])
+            parts.append(f"trace {', '.join(self._trace_ids)}")
+        return "\n".join([one_line("; ".join(parts), _MAX_ACCOUNT_CHARACTERS), *self.remarks])
 
-    def _send(self, request: Request, keep: int | None, body: bytes) -> list[RequestReply]:
-        """Send a request, or each half of it if it is too large, and so on."""
+    def _send_all(self, request: Request, keep: int | None, body: bytes) -> list[RequestReply]:
+        """Send a request, in parts if need be; all that was sent is in the result or the error."""
+        done: list[RequestReply] = []
+        try:
+            self._send(request, keep, body, done)
+        except ProviderError as error:
+            # What was answered before the failure is not read any more, but may have to be paid.
+            earlier = [
+                report if reply is None else self._unread(request, reply)
+                for request, reply, report in done
+            ]
+            error.requests = (*earlier, *error.requests)
+            raise
+        return done
+
+    def _send(
+        self, request: Request, keep: int | None, body: bytes, done: list[RequestReply]
+    ) -> None:
+        """Send a request, or each half of it if it is too large, and so on; add each to `done`."""
         if not self.builder.is_too_large(request, len(body)):
             try:
-                return [RequestReply(request, self._client.send(body, request.tokens))]
-            except RequestTooLarge as error:
-                self._count("refused")
-                if len(request.chunks) == 1:
-                    raise _name_document(error, request.chunks[0]) from error
-                self._count("halved")
+                reply = self._client.send(body, request.tokens)
+                done.append(RequestReply(request, reply, ServiceRequest()))
+                return
+            except ProviderError as error:
+                is_halved = isinstance(error, RequestTooLarge) and len(request.chunks) > 1
+                report = self._count(
+                    replace(
+                        error.requests[-1],
+                        documents=len(request.chunks),
+                        halved=is_halved,
+                        error="" if is_halved else str(error),
+                    )
+                )
+                if not isinstance(error, RequestTooLarge):
+                    error.requests = (report,)
+                    raise
+                if not is_halved:
+                    named = _name_document(error, request.chunks[0])
+                    named.requests = (replace(report, error=str(named)),)
+                    raise named from error
+                done.append(RequestReply(request, None, report))
                 self.builder.learn_limit(request, len(body), by_count=error.by_count)
         # The best `keep` of all are among the best of each half.
-        return [
-            reply
-            for half in request.halves()
-            for reply in self._send(half, keep, self.builder.body(half, keep))
-        ]
+        for half in request.halves():
+            self._send(half, keep, self.builder.body(half, keep), done)
 
     def _read(
         self, request: Request, reply: Reply, keep: int | None, notes: Sequence[str] = ()
     ) -> Scored:
         """Read the scores in a reply, and count it; raises `ProviderError`."""
+        content: Any = None
         try:
             content = parse_body(reply.content, reply.headers.get("content-type", ""))
             answer = read_answer(
@@ -227,33 +284,70 @@ class RemoteScorer:
                 texts=[chunk.scored_text for chunk in request.chunks],
                 own_ids=self._names_documents
                 and any(chunk.document.id is not None for chunk in request.chunks),
+                currency=self.provider.answer.currency,
             )
         except AnswerError as error:
             suffix = f" (request {reply.trace_id})" if reply.trace_id else ""
-            raise ProviderError(
+            failed = ProviderError(
                 self.address.redact(f"{self.provider.name}: {error}{self._client.way}{suffix}"),
                 hint=error.hint if self._client.proxy is None else self._client.proxy.hint,
-            ) from error
+            )
+            report = read_request(content, reply.headers, self.provider.answer.currency)
+            report = self._report(report, request, reply, error=str(failed))
+            failed.requests = (self._count(report),)
+            raise failed from error
         values: list[float | None] = [None] * len(request.chunks)
         for result in answer.results:
             values[result.index] = result.score
-        self._count("answered", reply.tries)
-        self._count("retried", reply.tries - 1)
-        trace_id = self.address.redact(reply.trace_id or answer.id or "")
-        trace_ids = [trace_id] if trace_id else []
-        self._trace_ids += trace_ids
+        report = self._count(self._report(answer.request, request, reply))
         missing = max(0, request.score_count(keep) - len(answer.results))
-        return Scored(values, answer.usage, trace_ids, (*notes, *self._notes(answer)), missing)
+        notes = (*notes, *self._notes(answer.results, report.warnings))
+        return Scored(values, report.usage, notes, missing, (report,))
 
-    def _count(self, name: str, number: int = 1) -> None:
+    def _unread(self, request: Request, reply: Reply) -> ServiceRequest:
+        """The report of a request whose scores are of no use, as another one failed."""
+        try:
+            content = parse_body(reply.content, reply.headers.get("content-type", ""))
+        except AnswerError:
+            content = None
+        report = read_request(content, reply.headers, self.provider.answer.currency)
+        return self._count(self._report(report, request, reply))
+
+    def _report(
+        self, said: ServiceRequest, request: Request, reply: Reply, error: str = ""
+    ) -> ServiceRequest:
+        """What an answer said of itself, without secrets, and how the request for it went."""
+        redact = self.address.redact
+        return replace(
+            said,
+            documents=len(request.chunks),
+            statuses=reply.statuses,
+            seconds=reply.seconds,
+            error=error,
+            id=redact(said.id),
+            trace_id=redact(reply.trace_id or ""),
+            model=redact(said.model),
+            provider=redact(said.provider),
+            deployment=redact(said.deployment),
+            latency=redact(said.latency),
+            usage={redact(name): count for name, count in said.usage.items()},
+            billed={redact(name): count for name, count in said.billed.items()},
+            warnings=tuple(map(redact, said.warnings)),
+        )
+
+    def _count(self, report: ServiceRequest) -> ServiceRequest:
+        """Count a request that is done, and return it."""
         with self._counting:
-            self._counts[name] += number
+            self.requests.add(report)
+            if not report.halved and (trace_id := report.trace_id or report.id):
+                self._trace_ids.append(trace_id)
+        return report
 
-    def _notes(self, answer: Answer) -> Sequence[str]:
+    def _notes(self, results: Sequence[Result], warnings: Sequence[str]) -> Sequence[str]:
         """The server's warnings, and a note if scores are not on the scale that they should be."""
-        notes = [f"{self.provider.name}: {self.address.redact(note)}" for note in answer.notes]
+        notes = [f"{self.provider.name}: {warning}" for warning in warnings]
         if self.info.scale == "probability" and any(
-            not 0 <= result.score <= 1 for result in answer.results
+            not 0 <= result.score <= 1 for result in results
         ):
             notes.append(
                 f"{self.provider.name} gave scores outside of 0 to 1, which are shown as they "

@@ -300,7 +300,7 @@ def check(answer: Answer, documents: int) -> None:
     assert all(0 <= index < documents for index in indices)
     assert all(type(result.score) is float for result in answer.results)
     assert all(math.isfinite(result.score) for result in answer.results)
-    assert all(type(count) is int and count >= 0 for count in answer.usage.values())
+    assert all(type(count) is int and count >= 0 for count in answer.request.usage.values())
     assert bool(answer.results) or documents == 0
 
 
@@ -336,18 +336,18 @@ def check(answer: Answer, documents: int) -> None:
     ],
 )  # fmt: skip
 def test_what_it_cost_is_one_flat_table(cost: dict[str, Any], counts: dict[str, int]) -> None:
-    assert read_answer({"results": TWO, **cost}, 2).usage == counts
+    assert read_answer({"results": TWO, **cost}, 2).request.usage == counts
 
 
 def test_the_servers_name_for_a_request_and_its_warnings() -> None:
     answer = read_answer(
         {"results": TWO, "id": "r-1\n", "request_id": "q", "warning": "old\x1b[m"}, 2
     )
-    assert (answer.id, answer.notes) == ("r-1", ("old␛[m",))
+    assert (answer.request.id, answer.request.warnings) == ("r-1", ("old␛[m",))
     meta = {"warnings": ["use v2", "", None, {"message": "soon gone"}, "use v2"]}
     answer = read_answer({"results": TWO, "id": 7, "request_id": "q", "meta": meta}, 2)
-    assert (answer.id, answer.notes) == ("q", ("use v2", "soon gone"))
-    assert read_answer(TWO, 2).id is None
+    assert (answer.request.id, answer.request.warnings) == ("q", ("use v2", "soon gone"))
+    assert read_answer(TWO, 2).request.id == ""
 
 
 @pytest.mark.parametrize(

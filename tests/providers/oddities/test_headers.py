@@ -60,7 +60,9 @@ def test_the_trace_id_is_in_errors_and_with_verbose(
     assert message == f"{provider}: the server's list of results is empty (request ti-0123)"
     ran = answered(rerank, provider, Headers(**{header: "ti-0123"}), "-v")
     assert ran.code == 0
-    assert f"1 request to {provider}; trace ti-0123" in ran.err
+    (account,) = [line for line in ran.err.splitlines() if line.startswith("1 request to")]
+    assert account.startswith(f"1 request to {provider}; ")
+    assert account.endswith("; trace ti-0123")
     assert "ti-0123" not in answered(rerank, provider, Headers(**{header: "ti-0123"})).err
 
 

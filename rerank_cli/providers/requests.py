@@ -284,7 +284,9 @@ def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None
                 value = _document_value(provider, chunk, _place_and_stamp)
                 content.update(_encode_json(value, allow_nan=False) + b"\n")
             except (TypeError, ValueError) as error:  # values from Python, such as a date
-                raise UsageError(f"what would be sent of a document is not JSON: {error}") from error
+                raise UsageError(
+                    f"what would be sent of a document is not JSON: {error}"
+                ) from error
         return content.digest()
 
     return digest

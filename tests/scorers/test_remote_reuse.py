@@ -82,7 +82,7 @@ class Service:
             {"index": place + self.first, "relevance_score": score_of(value)}
             for place, value in enumerate(values)
         ]
-        return Reply(json.dumps({"results": results}).encode(), {}, 1, 0.0)
+        return Reply(json.dumps({"results": results}).encode(), {}, [200], 0.0)
 
     def value_alone(self, document: Given) -> Any:
         """What is sent for a document that has a request to itself."""

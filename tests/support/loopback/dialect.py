@@ -69,9 +69,12 @@ def as_sent(document: Any) -> Any:
     return document if isinstance(document, dict) else {"text": document}
 
 
-def text_of(document: Any) -> str:
+def text_of(document: Any, rank_fields: Sequence[str] | None = None) -> str:
+    """What a document is scored by: its text, or the fields that a request names."""
     if isinstance(document, str):
         return document
+    if rank_fields is not None:
+        return "\n".join(str(document.get(name, "")) for name in rank_fields)
     found = [document.get(key) for key in ("text", "image", "video")]
     return str(next((each for each in found if each), ""))
 
@@ -122,7 +125,7 @@ class Route:
             body,
             text_of(query),
             documents,
-            [text_of(document) for document in documents],
+            [text_of(document, body.get("rank_fields")) for document in documents],
             str(body.get("model", "")),
             body.get(self.top),
             self.always or bool(body.get(self.echo, self.echoes) if self.echo else self.echoes),

@@ -16,7 +16,7 @@ PASSAGES = {"model": "m", "query": {"text": QUERY}, "passages": OBJECTS}
 VOYAGE = {"model": "m", "query": QUERY, "documents": TEXTS, "top_k": 2}
 MIXEDBREAD = {"model": "m", "query": QUERY, "input": TEXTS, "top_k": 2}
 TEI = {"query": QUERY, "texts": TEXTS}
-VERSION = {"X-Pinecone-Api-Version": "2025-10"}
+VERSION = {"X-Pinecone-Api-Version": "2026-07"}
 INSTRUCTED = {**A, "instruct": "Find passages that answer."}
 
 # Dialect, path, body, where the results are, and what their score is called.

@@ -77,6 +77,7 @@ MIXEDBREAD = Dialect(
                 **RANK_FIELDS,
                 "top_k": checks.positive,
                 "return_input": checks.boolean,
+                "rewrite_query": checks.boolean,
             },
             mixedbread_answer,
             ("model", "query", "input"),
@@ -121,8 +122,8 @@ def pinecone_error(refusal: Refusal, code: int) -> Any:
 
 
 def pinecone_rules(ask: Ask) -> None:
-    if ask.headers.get("x-pinecone-api-version") != "2025-10":
-        raise Refusal("wrong", "X-Pinecone-Api-Version should be 2025-10")
+    if ask.headers.get("x-pinecone-api-version") != "2026-07":
+        raise Refusal("wrong", "X-Pinecone-Api-Version should be 2026-07")
     if unknown := set(ask.body.get("parameters", {})) - {"truncate"}:
         raise Refusal("unknown", f"Unsupported parameters: {unknown}", "parameters")
 
@@ -248,6 +249,9 @@ ISAACUS = Dialect(
                 "query": checks.text,
                 "texts": checks.strings,
                 "top_n": checks.positive,
+                "is_iql": checks.boolean,
+                "scoring_method": checks.one_of("auto", "chunk_max", "chunk_avg", "chunk_min"),
+                "chunking_options": checks.mapping,
             },
             lambda ask, items, _name: {
                 "results": items,

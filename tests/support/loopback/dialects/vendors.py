@@ -31,6 +31,7 @@ COHERE_V2 = {
     **COMMON,
     "max_tokens_per_doc": checks.positive,
     "priority": checks.integer(0, 999),
+    "relevant_spans": checks.mapping,
 }
 COHERE_V1 = {
     **COMMON,
@@ -230,7 +231,16 @@ OPENROUTER = Dialect(
     (
         Route(
             ("/api/v1/rerank",),
-            {**COMMON, **ECHO, "provider": checks.mapping},
+            {
+                **COMMON,
+                "documents": checks.each(
+                    checks.either(checks.string, checks.having(["text", "image"]))
+                ),
+                "provider": checks.mapping,
+                "session_id": checks.text,
+                "trace": checks.mapping,
+                "user": checks.text,
+            },
             lambda ask, items, name: {
                 "id": name,
                 "model": ask.model,

@@ -9,11 +9,15 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import DATA, ROOT, Outcome, Run
 from tests.support.loopback import Body, serve
+from tests.support.loopback.client import ask
+from tests.support.sdks import compare, exchange
 
 EXAMPLES = json.loads((DATA / "api_examples.json").read_text(encoding="utf-8"))
 DOCUMENTS = ROOT.parent / "shared" / "seeds"
@@ -36,6 +40,47 @@ def test_the_examples_are_those_of_the_documents() -> None:
         for name, mark in (("request", request), ("response", response)):
             documented = first_value(re.split(mark, text, maxsplit=1)[1])
             assert without_texts(documented) == without_texts(example[name])
+
+
+@pytest.mark.skipif(not DOCUMENTS.is_dir(), reason="the API documents are not beside the checkout")
+@pytest.mark.parametrize("provider", MARKS)
+def test_the_example_of_a_document_is_sent_to_the_letter(
+    provider: str, rerank: Run, tmp_path: Path
+) -> None:
+    url, headers, body = documented_request(provider)
+    with serve(provider, key=f"key-of-{provider}") as server:
+        assert ask(server, urlsplit(url).path, body, headers=headers).code == 200
+        model = f"{provider}/{body['model']}"
+        ran = run_request(body, rerank, tmp_path, "-m", model, "--base-url", server.url)
+    assert (ran.code, ran.err) == (0, "")
+    documented, sent = (
+        exchange(request, base, ())
+        for request, base in zip(
+            server.requests, (url, find_provider(provider).url or url), strict=True
+        )
+    )
+    assert documented["url"] == url
+    differences = {difference.name for difference in compare(documented, sent)}
+    assert differences == {"header connection", "header user-agent"}  # ours alone
+
+
+def documented_request(provider: str) -> tuple[str, dict[str, str], Any]:
+    """The URL, headers and body of a document's example, with our key in place of the reader's."""
+    host, mark, _ = MARKS[provider]
+    texts = (path.read_text(encoding="utf-8") for path in DOCUMENTS.glob("*.txt"))
+    text = next(text for text in texts if host in text)
+    if provider == "crazyrouter":  # its curl has neither a server nor a key
+        code = text[text.index("requests.post(") :]
+        headers = first_value(code.partition("headers=")[2])
+        body = first_value(re.split(mark, code, maxsplit=1)[1])
+    else:
+        code = text[text.rindex("curl", 0, text.index("Bearer", text.index("curl"))) :]
+        code, _, data = re.split(r"(-d|--data-raw) '", code, maxsplit=1)
+        headers = dict(re.findall(r"""(?:-H|--header) ["']([\w-]+): ([^"']+)""", code))
+        body = first_value(data)
+    (url, *_) = re.findall(r"https://[^\s\"']+/rerank", code) or ["https://own.example/v1/rerank"]
+    assert headers["Authorization"].startswith("Bearer ")
+    return url, {**headers, "Authorization": f"Bearer key-of-{provider}"}, body
 
 
 def first_value(text: str) -> Any:

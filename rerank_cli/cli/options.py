@@ -454,16 +454,20 @@ def provider_options(
         int, _count("--concurrency", show_default=True, help="Send up to N requests at once.")
     ] = DEFAULT_CONCURRENCY_REQUESTS,
     retries: Annotated[
-        int,
+        int | None,
         _count(
             "--retries",
             min=0,
-            show_default=True,
-            help="Repeat a failed request up to N times if it may still succeed.",
+            help="Repeat a failed request up to N times if it may still succeed. Default: "
+            f"{DEFAULT_RETRIES}, or 1 after a 500, a timeout or no connection before any success.",
         ),
-    ] = DEFAULT_RETRIES,
+    ] = None,
     timeout: Annotated[
-        float, _seconds("--timeout", help="How long to wait for an answer.")
+        float,
+        _seconds(
+            "--timeout",
+            help="How long a request may take, from its connection to its answer's end.",
+        ),
     ] = DEFAULT_TIMEOUT_SECONDS,
     connect_timeout: Annotated[
         float, _seconds("--connect-timeout", help="How long to wait for a connection.")

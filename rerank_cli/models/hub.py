@@ -27,17 +27,21 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 from rerank_cli.atomic_files import file_digest, open_own_file, publish_file
 from rerank_cli.errors import ModelError
 from rerank_cli.models.store import File
-from rerank_cli.providers.proxies import (
+from rerank_cli.providers.transport import (
     AUTHENTICATION_STATUS,
     PROXY_STATUSES,
+    Deadline,
+    Transport,
     find_proxy,
-    open_transport,
 )
 from rerank_cli.terminal import format_size
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _MAX_FAILURES = 5  # one after the other that bring no byte
 _PAUSE_SECONDS = 0.5  # twice as long each time
+_PATIENCE_SECONDS = 60.0
+_MAX_LISTING_BYTES = 1 << 26
+_NO_ENCODING = "identity"  # else a part would be one of the compressed file
 _HASH_DIGITS = 12  # in a part's name
 _COMMIT = re.compile(r"\w[\w.-]*", re.ASCII)
 _SHA256, _BLOB = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -85,16 +89,25 @@ def _place() -> str:
 
 
 class _Transport(httpx2.BaseTransport):
-    """Sends each request through the proxy that `proxies` finds for it."""
+    """Sends each request through the proxy that there is for it, and waits for no answer for ever.
+
+    A file may take long, but must not come more slowly than 64 KiB in `_PATIENCE_SECONDS`.
+    """
 
     def __init__(self) -> None:
-        self._transports: dict[str, httpx2.HTTPTransport] = {}
+        self._transports: dict[str, Transport] = {}
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         proxy = find_proxy(str(request.url))
         key = proxy.url if proxy else ""
         if key not in self._transports:
-            self._transports[key] = open_transport(proxy)
+            self._transports[key] = Transport(proxy)
+        is_file = request.headers.get("accept-encoding") == _NO_ENCODING
+        request.extensions = {
+            **request.extensions,
+            "deadline": Deadline(time.monotonic() + _PATIENCE_SECONDS, _PATIENCE_SECONDS),
+            "max_bytes": None if is_file else _MAX_LISTING_BYTES,
+        }
         return self._transports[key].handle_request(request)
 
     def close(self) -> None:
@@ -280,7 +293,7 @@ def _fetch_rest(stream: BinaryIO, listing: Listing, file: RemoteFile, watch: Wat
         listing.repository, file.path, revision=listing.revision, endpoint=endpoint()
     )
     headers = build_hf_headers()
-    headers["Accept-Encoding"] = "identity"  # else a part would be one of the compressed file
+    headers["Accept-Encoding"] = _NO_ENCODING
     if begun:
         headers["Range"] = f"bytes={begun}-"
     with (
@@ -297,9 +310,11 @@ def _fetch_rest(stream: BinaryIO, listing: Listing, file: RemoteFile, watch: Wat
         hf_raise_for_status(response)
         if response.status_code != httpx2.codes.PARTIAL_CONTENT:
             _empty(stream)
-        for piece in response.iter_bytes():
+        for piece in response.iter_raw():  # the transport has decoded it
             stream.write(piece)
             watch(stream.tell())
+            if stream.tell() > file.size:
+                break  # whatever it is, it is not this file: `_fill` says so
 
 
 def _empty(stream: BinaryIO) -> None:

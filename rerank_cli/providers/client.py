@@ -21,6 +21,7 @@ import httpx2
 
 from rerank_cli import __version__
 from rerank_cli.errors import ConfigError, ProviderError
+from rerank_cli.providers import DEFAULT_RETRIES
 from rerank_cli.providers.endpoints import Address, origin, public_url
 from rerank_cli.providers.failures import (
     Failure,
@@ -31,26 +32,28 @@ from rerank_cli.providers.failures import (
     trace_id_in,
 )
 from rerank_cli.providers.options import RemoteOptions
-from rerank_cli.providers.proxies import (
+from rerank_cli.providers.rate_limit import RateLimiter
+from rerank_cli.providers.transport import (
     AUTHENTICATION_STATUS,
     PROXY_STATUSES,
+    Deadline,
     Proxy,
+    Transport,
     find_proxy,
-    open_transport,
 )
-from rerank_cli.providers.rate_limit import RateLimiter
 from rerank_cli.types import ServiceRequest
 
 MAX_ANSWER_BYTES = 1 << 26  # no ranking is longer, and memory is limited
 MAX_RETRY_AFTER_SECONDS = 120.0  # if a server asks for a longer wait, the user is told instead
+_DAY_SECONDS = 86_400
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.25, 30.0
 _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 0.1, 2.0
 _MAX_REDIRECTS = 3
 _RANDOM = random.Random()  # noqa: S311 - nothing secret; its own, as a user may seed the shared one
-# Some failures are tried again only once, whatever --retries says: a timeout, because more requests
-# would fill a queue that is full already (stargate/data-api#2533); a 500, because it is mostly the
-# request's own fault; and a server that was never reached.
-_MAX_DOUBTFUL_RETRIES = 1
+# Before the first success some failures are mostly the request's own fault, or a wrong address: a
+# 500, a timeout, no connection. Unless --retries says how often, these are tried only once more
+# then, so that nobody waits long to hear of it.
+_DOUBTFUL_RETRIES = 1
 
 
 class Reply(NamedTuple):
@@ -109,7 +112,7 @@ class Client:
         self._options = options
         self._sleep = sleep
         self._rate_limiter = RateLimiter(options.rpm, options.tpm, clock=clock, sleep=sleep)
-        self._reached = False
+        self._reached = self._succeeded = False
         # For a proxy on another machine, localhost would be that machine.
         self.proxy = None if options.insecure else find_proxy(address.url)
         self.way = f" through the proxy {self.proxy.public_url}" if self.proxy else ""
@@ -146,11 +149,7 @@ class Client:
             except _RetryableError as error:
                 doubtful += error.is_doubtful
                 after = error.after or 0.0
-                if (
-                    tries > self._options.retries
-                    or doubtful > _MAX_DOUBTFUL_RETRIES
-                    or after > MAX_RETRY_AFTER_SECONDS
-                ):
+                if self._is_enough(tries, doubtful) or after > MAX_RETRY_AFTER_SECONDS:
                     failed = self._error(error.message, error.hint, tries)
                     failed.permanent, failed.transient = not self._reached, True
                     raise failed from error.__cause__
@@ -158,6 +157,12 @@ class Client:
                 self._rate_limiter.pause(after)
             else:
                 self._sleep(_backoff_seconds(tries))
+
+    def _is_enough(self, tries: int, doubtful: int) -> bool:
+        """Whether to give up after some tries, of which some failed for a doubtful reason."""
+        if self._options.retries is not None:
+            return tries > self._options.retries
+        return tries > DEFAULT_RETRIES or (doubtful > _DOUBTFUL_RETRIES and not self._succeeded)
 
     def _send_once(self, body: bytes, attempts: _Attempts) -> Reply:
         """Post a request once; raises `_RetryableError` and `ProviderError`."""
@@ -168,7 +173,9 @@ class Client:
             answer, content = self._follow(body, started + self._options.timeout)
         except httpx2.TransportError as error:
             raise self._connection_error(error, time.monotonic() - started) from error
-        except (httpx2.InvalidURL, httpx2.DecodingError) as error:
+        except httpx2.DecodingError as error:
+            raise self._error(str(error)) from error
+        except httpx2.InvalidURL as error:
             raise self._error(f"{self._place}: {error}") from error
         finally:
             attempts.seconds = time.monotonic() - started
@@ -178,6 +185,7 @@ class Client:
             failure = read_failure(answer.status_code, answer.headers, content)
             attempts.trace_id = failure.request_id or ""
             raise self._refusal(failure, answer)
+        self._succeeded = True
         return Reply(content, answer.headers, tuple(attempts.statuses), attempts.seconds)
 
     def _follow(self, body: bytes, deadline: float) -> tuple[httpx2.Response, bytes]:
@@ -206,16 +214,8 @@ class Client:
         self, method: str, url: str, content: bytes, deadline: float
     ) -> tuple[httpx2.Response, bytes]:
         """Send one request and read its whole answer, up to a deadline and a size."""
-        with self._connections.exchange(method, url, content) as answer:
-            received = bytearray()
-            for piece in answer.iter_bytes():
-                received += piece
-                if len(received) > MAX_ANSWER_BYTES:
-                    raise self._error(f"the answer is longer than {MAX_ANSWER_BYTES >> 20} MB")
-                # httpx2's timeout is between two pieces, and pieces may come for ever.
-                if time.monotonic() > deadline:
-                    raise httpx2.ReadTimeout("the answer came too slowly")
-            return answer, bytes(received)
+        with self._connections.exchange(method, url, content, deadline) as answer:
+            return answer, b"".join(answer.iter_raw())
 
     def _redirect_target(self, answer: httpx2.Response, url: str, redirects: int) -> str:
         """The URL that an answer redirects to; raises `ProviderError` if it is not safe to follow.
@@ -257,14 +257,15 @@ class Client:
             return self._proxy_refusal(said, self.proxy.hint_for(str(failure.status)))
         after = retry_after_seconds(answer.headers, datetime.now(UTC))
         if after is not None and after > MAX_RETRY_AFTER_SECONDS:
-            advice = f"it asks to wait {after:.0f} s; {advice or 'try again then'}"
+            wait = f"{after:.0f} s" if after < _DAY_SECONDS else "more than a day"
+            advice = f"it asks to wait {wait}; {advice or 'try again then'}"
         match failure.remedy:
             case Remedy.SMALLER:
                 too_large = RequestTooLarge(self._message(message), hint=advice)
                 too_large.by_count = failure.is_about_count
                 return too_large
-            case Remedy.LATER | Remedy.ONCE:
-                is_doubtful = failure.remedy is Remedy.ONCE
+            case Remedy.LATER:
+                is_doubtful = failure.status == httpx2.codes.INTERNAL_SERVER_ERROR
                 return _RetryableError(message, advice, after=after, is_doubtful=is_doubtful)
             case _:
                 error = self._error(message, advice)
@@ -295,13 +296,13 @@ class Client:
                 untrusted.permanent = True
                 return untrusted
             cause = cause.__cause__ or cause.__context__
-        unreached = isinstance(error, httpx2.ConnectError) and not self._reached
+        unconnected = isinstance(error, httpx2.ConnectError)
         advice = (
             "is the server running, and this machine online? --base-url says where it is"
-            if unreached
+            if unconnected and not self._reached
             else None
         )
-        return _RetryableError(f"{url}: {reason}", advice, is_doubtful=unreached)
+        return _RetryableError(f"{url}: {reason}", advice, is_doubtful=unconnected)
 
     def _proxy_refusal(self, message: str, advice: str) -> ProviderError:
         """The exception for a proxy that will not let any request through."""
@@ -322,8 +323,8 @@ class Client:
 class _RetryableError(Exception):
     """A failure after which the same request may succeed.
 
-    `after` is the seconds that the server asks to wait. A failure that `is_doubtful` is tried again
-    only `_MAX_DOUBTFUL_RETRIES` times.
+    `after` is the seconds that the server asks to wait. A failure that `is_doubtful` may as well be
+    the request's fault, or that of its address.
     """
 
     def __init__(
@@ -351,10 +352,10 @@ def _backoff_seconds(tries: int) -> float:
 
 
 class _Connections:
-    """A pool of open connections to one address, through a proxy if one is set.
+    """Connections to one address, through a proxy if one is set.
 
-    This is httpx2's transport without its `Client`, which would log URLs, keep cookies, and prepare
-    to follow every redirect.
+    This does without httpx2's `Client`, which would log URLs, keep cookies, and prepare to follow
+    every redirect.
     """
 
     def __init__(self, address: Address, options: RemoteOptions, proxy: Proxy | None) -> None:
@@ -369,21 +370,26 @@ class _Connections:
             }
         )
         self._headers.update(address.headers)
-        timeout = httpx2.Timeout(options.timeout, connect=options.connect_timeout)
-        self._extensions = {"timeout": timeout.as_dict()}
+        self._timeout = {"connect": options.connect_timeout}
         encrypted = any(place.startswith("https:") for place in (address.url, address.poll or ""))
-        self._transport = open_transport(
+        self._transport = Transport(
             proxy,
-            limits=httpx2.Limits(max_connections=options.concurrency),
             verify=_choose_verification(options, needed=encrypted or proxy is not None),
             http2=address.url.startswith("https:") and find_spec("h2") is not None,
         )
 
     @contextmanager
-    def exchange(self, method: str, url: str, content: bytes) -> Iterator[httpx2.Response]:
+    def exchange(
+        self, method: str, url: str, content: bytes, deadline: float
+    ) -> Iterator[httpx2.Response]:
         """Send a request; yield its answer, whose body is not read yet."""
+        extensions = {
+            "timeout": self._timeout,
+            "deadline": Deadline(deadline),
+            "max_bytes": MAX_ANSWER_BYTES,
+        }
         request = httpx2.Request(
-            method, url, headers=self._headers, content=content, extensions=self._extensions
+            method, url, headers=self._headers, content=content, extensions=extensions
         )
         answer = self._transport.handle_request(request)
         answer.request = request

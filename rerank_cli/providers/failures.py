@@ -42,8 +42,10 @@ _ID_HEADERS = (
 )  # fmt: skip
 _ID_FIELDS = ("request_id", "requestId", "id")
 _ID_IN_WORDS = re.compile(r"(?i)\(request[ _-]?id:? *([^()\s\"\\]{1,200})\)")
-# 520 to 524 are Cloudflare's: the server behind it did not answer.
-_TRANSIENT_STATUSES = frozenset({408, 425, 429, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+# With these and with any 5xx the same request may succeed later: gateways have numbers of
+# their own for a server that does not answer, as Cloudflare has 520 to 530.
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+_LASTING_STATUSES = frozenset({501, 505, 511})  # no such method, no such version, a login page
 # The key, the account or the address is wrong.
 _PERMANENT_STATUSES = frozenset({401, 402, 403, 404, 405, 410})
 # Statuses that mean "too large" if the words say so.
@@ -79,8 +81,6 @@ class Remedy(Enum):
 
     LATER = auto()
     """The same request may succeed after a while."""
-    ONCE = auto()
-    """The same request may succeed if it is sent once more."""
     SMALLER = auto()
     """This request cannot succeed; one with fewer or shorter documents may."""
     NONE = auto()
@@ -124,9 +124,10 @@ class Failure:
             return Remedy.SMALLER
         if _PERMANENT_WORDS.search(self.message):
             return Remedy.NONE
-        if self.status == 500:
-            return Remedy.ONCE
-        return Remedy.LATER if self.status in _TRANSIENT_STATUSES else Remedy.NONE
+        is_transient = self.status in _TRANSIENT_STATUSES or (
+            500 <= self.status < 600 and self.status not in _LASTING_STATUSES
+        )
+        return Remedy.LATER if is_transient else Remedy.NONE
 
 
 def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Failure:

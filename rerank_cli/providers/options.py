@@ -8,7 +8,6 @@ from rerank_cli.errors import UsageError, check_choice
 from rerank_cli.providers import (
     DEFAULT_CONCURRENCY_REQUESTS,
     DEFAULT_CONNECT_TIMEOUT_SECONDS,
-    DEFAULT_RETRIES,
     DEFAULT_TIMEOUT_SECONDS,
     Cutting,
     Truncate,
@@ -34,8 +33,9 @@ class RemoteOptions:
     sigmoid           scores are logits: their sigmoid is the relevance
     dry_run           send nothing, and remember what would be sent
     concurrency       the most requests to have open at once
-    retries           how often to send a failed request again
-    timeout           seconds to wait for a whole answer
+    retries           how often to send a failed request again; None for 5, and for 1 after a 500, a
+                      timeout or no connection before the first success
+    timeout           seconds for a whole request, from its connection to the end of its answer
     connect_timeout   seconds to wait for a connection
     rpm, tpm          the most requests and tokens a minute
     insecure          accept any certificate; only for servers on this machine
@@ -55,7 +55,7 @@ class RemoteOptions:
     sigmoid: bool = False
     dry_run: bool = False
     concurrency: int = DEFAULT_CONCURRENCY_REQUESTS
-    retries: int = DEFAULT_RETRIES
+    retries: int | None = None
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT_SECONDS
     rpm: int | None = None

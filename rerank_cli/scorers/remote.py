@@ -22,7 +22,6 @@ from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
 from rerank_cli.providers.keys import MIN_SECRET_CHARACTERS, Credentials, secrets_in
 from rerank_cli.providers.options import RemoteOptions
-from rerank_cli.providers.proxies import is_loopback
 from rerank_cli.providers.requests import (
     DEFAULT_DOCUMENTS,
     Request,
@@ -35,6 +34,7 @@ from rerank_cli.providers.requests import (
 from rerank_cli.providers.responses import Result, parse_body, read_answer, read_request
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
+from rerank_cli.providers.transport import is_loopback
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count

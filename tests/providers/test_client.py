@@ -100,15 +100,33 @@ def test_there_is_an_end_to_it(retries: int) -> None:
     assert (", 3 times" in str(raised.value)) == (retries == 2)
 
 
-@pytest.mark.parametrize("fault", [Status(500), Delay(1)], ids=str)
-def test_some_things_are_tried_once_more(fault: Fault) -> None:
+DOUBTFUL = [Status(500), Delay(1)]
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=str)
+def test_some_things_are_tried_once_more_before_any_success(fault: Fault) -> None:
     with serve("openai-like", faults=fault) as server:
         with pytest.raises(ProviderError):
-            InstantClient(server, timeout=0.1).send()
+            InstantClient(server, timeout=0.05).send()
         assert server.count == 2
+
+
+@pytest.mark.parametrize("fault", DOUBTFUL, ids=str)
+def test_after_a_success_they_may_pass_as_others(fault: Fault) -> None:
+    faults = [None, *[fault] * 5, None]
+    with serve("openai-like", faults=faults) as server:
+        client = InstantClient(server, timeout=0.05)
+        client.send()
+        assert client.send().tries == 6
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+@pytest.mark.parametrize("fault", [*DOUBTFUL, Status(502), Status(530)], ids=str)
+def test_retries_are_as_many_as_one_says(fault: Fault, retries: int) -> None:
+    with serve("openai-like", faults=fault) as server:
         with pytest.raises(ProviderError):
-            InstantClient(server, timeout=0.1, retries=0).send()
-        assert server.count == 3
+            InstantClient(server, timeout=0.05, retries=retries).send()
+        assert server.count == retries + 1
 
 
 def test_once_more_is_of_that_failure_and_not_of_all() -> None:
@@ -215,6 +233,13 @@ def test_a_server_that_cannot_be_reached_is_tried_twice() -> None:
     assert raised.value.hint == (
         "is the server running, and this machine online? --base-url says where it is"
     )
+
+
+def test_one_that_cannot_be_reached_is_tried_as_often_as_one_says() -> None:
+    with serve("openai-like") as server:
+        client = InstantClient(server, retries=3)
+    with pytest.raises(ProviderError, match=r"ConnectError.*, 4 times"):
+        client.send()
 
 
 def test_one_that_was_reached_before_may_come_back() -> None:

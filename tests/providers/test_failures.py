@@ -220,9 +220,9 @@ LATER = [
         *((*failed, Remedy.SMALLER) for failed in SIZES),
         *((*failed, Remedy.NONE) for failed in FINAL),
         *((*failed, Remedy.LATER) for failed in LATER),
-        (500, "", Remedy.ONCE),
-        (500, "Internal Server Error", Remedy.ONCE),
-        (500, "rate limit exceeded", Remedy.ONCE),
+        (500, "", Remedy.LATER),
+        (500, "Internal Server Error", Remedy.LATER),
+        (500, "rate limit exceeded", Remedy.LATER),
     ],
 )
 def test_what_can_be_done_about_it(status: int, message: str, remedy: Remedy) -> None:

@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from rerank_cli.providers.proxies import find_proxy, is_loopback
+from rerank_cli.providers.transport import find_proxy, is_loopback
 from tests.conftest import Outcome, Run
 from tests.support.hub import NAME
 from tests.support.loopback import serve

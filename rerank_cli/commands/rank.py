@@ -64,9 +64,14 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
         inputs.copy_folder = spool_directory()
     with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
-        ranking, failure = _rank(
-            query, inputs, reranker, selection, terminal, on_error=given["on_error"]
-        )
+        try:
+            ranking, failure = _rank(
+                query, inputs, reranker, selection, terminal, on_error=given["on_error"]
+            )
+        except ScorerError:
+            if given["verbose"]:
+                _say_account(scorer, terminal)
+            raise
     progress.lap(progress.READING)
     style = replace(style, envelopes=tuple(inputs.report.envelopes))
     try:
@@ -85,8 +90,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         if given["verbose"]:
             if not given["dry_run"]:
                 terminal.say(summary(ranking, time.monotonic() - started))
-            if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
-                terminal.say(account)
+            _say_account(scorer, terminal)
             _say_what_was_read(inputs, terminal)
     progress.lap(progress.WRITING)
     if failure is not None:
@@ -370,6 +374,12 @@ def summary(ranking: Ranking, seconds: float) -> str:
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
     return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
+
+
+def _say_account(scorer: Scorer, terminal: Terminal) -> None:
+    """Say for --verbose what scoring took, also if it failed."""
+    if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
+        terminal.say(account)
 
 
 def _say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:

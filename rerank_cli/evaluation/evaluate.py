@@ -43,6 +43,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
+from rerank_cli.types import ConcurrentScorer, PricedScorer, RequestTotals
 
 _DIGITS = re.compile(r"[\d,]+")
 
@@ -158,7 +159,16 @@ def _evaluate(
     jobs = [job for system in every_system for job in system.jobs.values()]
     run_jobs(jobs, terminal)
     sets = [_measure(task, jobs_by_task[task.name], measures, options) for task in tasks]
-    _write(sets, options, terminal, list(measures))
+    services = {
+        system.name: reranker.scorer
+        for system, reranker in rerankers.items()
+        if isinstance(reranker.scorer, PricedScorer)
+    }
+    requests = {name: scorer.requests for name, scorer in services.items()}
+    _write(sets, options, terminal, list(measures), requests)
+    for name, scorer in services.items():
+        if scorer.requests.sent and isinstance(scorer, ConcurrentScorer):
+            terminal.say(f"{name}: {scorer.account().partition(chr(10))[0]}")
     warn_of_scores(jobs, terminal)
     for job in jobs:
         job.close()
@@ -179,7 +189,11 @@ def _measure(
 
 
 def _write(
-    sets: Sequence[SetRows], options: EvalOptions, terminal: Terminal, measures: Sequence[str]
+    sets: Sequence[SetRows],
+    options: EvalOptions,
+    terminal: Terminal,
+    measures: Sequence[str],
+    requests: Mapping[str, RequestTotals],
 ) -> None:
     """Write runs, figures per query, and the table or JSON."""
     means = mean_rows(sets, options.seed)
@@ -196,7 +210,7 @@ def _write(
         with suppress(PipeClosed):  # whoever reads has enough
             options.per_query.write(lines_per_query(sets), terminal)
     content = (
-        [format_json(report_object(sets, means, comparison, options.seed))]
+        [format_json(report_object(sets, means, comparison, options.seed, requests))]
         if options.as_json
         else draw_report(sets, means, comparison, measures, terminal)
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rerank_cli.types import Scored as Scored
     from rerank_cli.types import Scorer as Scorer
     from rerank_cli.types import ScorerInfo as ScorerInfo
+    from rerank_cli.types import ServiceRequest as ServiceRequest
 
 _HOMES = {
     "Reranker": "ranking.reranker",
@@ -53,6 +54,7 @@ _HOMES = {
     "Scored": "types",
     "Scorer": "types",
     "ScorerInfo": "types",
+    "ServiceRequest": "types",
     "RerankError": "errors",
 }
 
@@ -74,6 +76,7 @@ __all__ = [
     "Scorer",
     "ScorerInfo",
     "Selection",
+    "ServiceRequest",
     "open_scorer",
     "rank",
 ]

@@ -105,7 +105,7 @@ class RemoteScorer:
         # Other threads than those that send make bodies and read answers.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._counting = Lock()
-        self.requests = RequestTotals()
+        self._totals = RequestTotals()
         self._trace_ids: deque[str] = deque(maxlen=_MAX_TRACE_IDS)
 
     def with_instruction(self, instruction: str) -> "RemoteScorer":
@@ -192,6 +192,12 @@ class RemoteScorer:
         scored = self._read(request, reply, None)
         fields = _field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.public_url, reply.seconds, fields, scored)
+
+    @property
+    def requests(self) -> RequestTotals:
+        """The sums of all requests so far."""
+        with self._counting:  # other threads count meanwhile
+            return RequestTotals() + self._totals
 
     def price_of(self, requests: int, tokens: int) -> Price | None:
         """The price of some requests with `tokens` tokens in all, if the entry has one."""
@@ -338,7 +344,7 @@ class RemoteScorer:
     def _count(self, report: ServiceRequest) -> ServiceRequest:
         """Count a request that is done, and return it."""
         with self._counting:
-            self.requests.add(report)
+            self._totals.add(report)
             if not report.halved and (trace_id := report.trace_id or report.id):
                 self._trace_ids.append(trace_id)
         return report

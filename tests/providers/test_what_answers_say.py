@@ -416,3 +416,19 @@ def test_providers_check_shows_what_the_answer_says(rerank: Run) -> None:
     assert found["provider"] == "Somebody"
     assert found["billed"] == {"search_units": 1}
     assert found["id"]
+
+
+def test_an_evaluation_says_what_its_services_say(rerank: Run, tmp_path: Path) -> None:
+    pytest.importorskip("ir_measures")
+    (tmp_path / "qrels").mkdir()
+    write(tmp_path / "queries.jsonl", [{"_id": "q", "text": "a refund"}])
+    texts = [{"_id": str(number), "text": text} for number, text in enumerate(TEXTS)]
+    write(tmp_path / "corpus.jsonl", texts)
+    qrels = tmp_path / "qrels" / "test.tsv"
+    qrels.write_text("query-id\tcorpus-id\tscore\nq\t1\t1\n", encoding="utf-8")
+    with serve("openrouter") as server:
+        options = ["-m", "openrouter/m", "--base-url", server.url, "--json"]
+        ran = rerank("eval", str(tmp_path), *options)
+    requests = json.loads(ran.out)["requests"]["openrouter/m"]
+    assert (requests["sent"], requests["billed"]) == (1, {"search_units": 1})
+    assert "openrouter/m: 1 request to openrouter; 1 search unit billed" in ran.err

@@ -30,12 +30,63 @@ MARKS = {
     "sealink": ("test.sealink.io", r"curl https://test", "Response example"),
 }
 
+# Of each document the fields besides the model, the query and the documents: a model that takes it,
+# how it is asked for, and what is then sent.
+FIELDS = [
+    ("kkiai", "top_n", "qwen3-rerank", "-n 1", 1),
+    ("kkiai", "instruct", "qwen3-rerank", "--instruction find", "find"),
+    ("siliconflow", "top_n", "BAAI/bge-reranker-v2-m3", "-n 1", 1),
+    ("siliconflow", "instruction", "Qwen/Qwen3-Reranker-8B", "--instruction find", "find"),
+    ("siliconflow", "return_documents", "m", "--set return_documents=true", True),
+    ("siliconflow", "max_chunks_per_doc", "BAAI/bge-reranker-v2-m3", "--max-chunks 3", 3),
+    ("siliconflow", "overlap_tokens", "BAAI/bge-reranker-v2-m3", "--overlap-tokens 80", 80),
+    ("crazyrouter", "top_n", "BAAI/bge-reranker-large", "-n 1", 1),
+    ("crazyrouter", "return_documents", "m", "--set return_documents=true", True),
+    ("llmingo", "top_n", "m", "-n 1", 1),
+    ("llmingo", "return_documents", "m", "--set return_documents=true", True),
+    ("llmingo", "truncate", "m", "--truncate start", "start"),
+    ("llmingo", "max_tokens_per_document", "m", "--set max_tokens_per_document=256", 256),
+    ("llmingo", "metadata", "m", "--metadata team=search", {"team": "search"}),
+    ("llmingo", "user", "m", "--user u-1", "u-1"),
+    ("llmingo", "extra_body", "m", "--set extra_body.pool=mean", {"pool": "mean"}),
+    ("sealink", "top_n", "qwen3-rerank", "-n 1", 1),
+]
+# Of each document where its fields are described, and how each description begins.
+DESCRIPTIONS = {
+    "kkiai": ("Body Parameters", r"^([a-z_]+?)(?:string|array\[string\]|integer)Required$"),
+    "siliconflow": ("Body", r"^([a-z_]+)\n(?:string|integer|boolean|required)$"),
+    "crazyrouter": ("Request Parameters", r"^([a-z_]+)\n(?:string(?:\[\])?|integer|boolean)$"),
+    "llmingo": ("Required attributes", r"Name\n +(\w+)$"),
+    "sealink": ("Parameters", r"^\| (\w+) \| (?:string|integer)"),
+}
+
+
+@pytest.mark.skipif(not DOCUMENTS.is_dir(), reason="the API documents are not beside the checkout")
+def test_each_field_of_the_documents_is_tried() -> None:
+    always = {"model", "query", "documents"}
+    for provider in MARKS:
+        start, pattern = DESCRIPTIONS[provider]
+        text = re.split(r"\nResponse", document(provider).partition(start)[2], maxsplit=1)[0]
+        tried = {field for name, field, *_ in FIELDS if name == provider}
+        assert set(re.findall(pattern, text, re.MULTILINE)) == always | tried
+
+
+@pytest.mark.parametrize(("provider", "field", "model", "words", "value"), FIELDS)
+def test_a_documented_field_is_sent(
+    provider: str, field: str, model: str, words: str, value: Any, rerank: Run
+) -> None:
+    with serve(provider) as server:
+        texts = ("-d", "a", "-d", "b")
+        url = server.url
+        ran = rerank("-m", f"{provider}/{model}", "--base-url", url, "q", *texts, *words.split())
+    assert (ran.code, ran.err) == (0, "")
+    assert server.requests[0].json[field] == value
+
 
 @pytest.mark.skipif(not DOCUMENTS.is_dir(), reason="the API documents are not beside the checkout")
 def test_the_examples_are_those_of_the_documents() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in sorted(DOCUMENTS.glob("*.txt"))]
-    for provider, (host, request, response) in MARKS.items():
-        text = next(text for text in texts if host in text)
+    for provider, (_, request, response) in MARKS.items():
+        text = document(provider)
         example = EXAMPLES[provider]
         for name, mark in (("request", request), ("response", response)):
             documented = first_value(re.split(mark, text, maxsplit=1)[1])
@@ -66,13 +117,11 @@ def test_the_example_of_a_document_is_sent_to_the_letter(
 
 def documented_request(provider: str) -> tuple[str, dict[str, str], Any]:
     """The URL, headers and body of a document's example, with our key in place of the reader's."""
-    host, mark, _ = MARKS[provider]
-    texts = (path.read_text(encoding="utf-8") for path in DOCUMENTS.glob("*.txt"))
-    text = next(text for text in texts if host in text)
+    text = document(provider)
     if provider == "crazyrouter":  # its curl has neither a server nor a key
         code = text[text.index("requests.post(") :]
         headers = first_value(code.partition("headers=")[2])
-        body = first_value(re.split(mark, code, maxsplit=1)[1])
+        body = first_value(code.partition("json=")[2])
     else:
         code = text[text.rindex("curl", 0, text.index("Bearer", text.index("curl"))) :]
         code, _, data = re.split(r"(-d|--data-raw) '", code, maxsplit=1)
@@ -81,6 +130,12 @@ def documented_request(provider: str) -> tuple[str, dict[str, str], Any]:
     (url, *_) = re.findall(r"https://[^\s\"']+/rerank", code) or ["https://own.example/v1/rerank"]
     assert headers["Authorization"].startswith("Bearer ")
     return url, {**headers, "Authorization": f"Bearer key-of-{provider}"}, body
+
+
+def document(provider: str) -> str:
+    """The document in which a provider's host is named."""
+    texts = (path.read_text(encoding="utf-8") for path in DOCUMENTS.glob("*.txt"))
+    return next(text for text in texts if MARKS[provider][0] in text)
 
 
 def first_value(text: str) -> Any:

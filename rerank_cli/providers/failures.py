@@ -44,7 +44,7 @@ _ID_FIELDS = ("request_id", "requestId", "id")
 _ID_IN_WORDS = re.compile(r"(?i)\(request[ _-]?id:? *([^()\s\"\\]{1,200})\)")
 # With these and with any 5xx the same request may succeed later: gateways have numbers of
 # their own for a server that does not answer, as Cloudflare has 520 to 530.
-_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+_TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})  # 409: a lock that was not had in time
 _LASTING_STATUSES = frozenset({501, 505, 511})  # no such method, no such version, a login page
 # The key, the account or the address is wrong.
 _PERMANENT_STATUSES = frozenset({401, 402, 403, 404, 405, 410})
@@ -92,13 +92,15 @@ class Failure:
     """An HTTP answer that is not a success.
 
     `message` is the server's message in one line, empty if there is none; if `web_page`, it is the
-    title of a web page. `request_id` is the server's own id of the request.
+    title of a web page. `request_id` is the server's own id of the request. `may_pass` is what the
+    server says itself of sending the request again, None if nothing.
     """
 
     status: int
     message: str
     request_id: str | None = None
     web_page: bool = False
+    may_pass: bool | None = None
 
     @property
     def is_about_count(self) -> bool:
@@ -117,13 +119,15 @@ class Failure:
         """What can be done, by the status and, where statuses mislead, by the message.
 
         Gateways answer 503 for a model that they do not have, and llama.cpp 500 for a text that is
-        too long.
+        too long. Servers whose SDKs are made by Stainless say in a header what an SDK should do.
         """
         too_large = _SIZE_WORDS.search(self.message) and not _NOT_SIZE_WORDS.search(self.message)
         if self.status == 413 or (self.status in _SIZE_STATUSES and too_large):
             return Remedy.SMALLER
         if _PERMANENT_WORDS.search(self.message):
             return Remedy.NONE
+        if self.may_pass is not None:
+            return Remedy.LATER if self.may_pass else Remedy.NONE
         is_transient = self.status in _TRANSIENT_STATUSES or (
             500 <= self.status < 600 and self.status not in _LASTING_STATUSES
         )
@@ -147,7 +151,13 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Fai
         message = one_line(text)
     # As "ValidationException:http://…": what comes after the colon is for machines.
     kind = lower_headers.get("x-amzn-errortype", "").partition(":")[0]
-    return Failure(status, _with_code(message, kind), _find_trace_id(lower_headers, body, text))
+    may_pass = {"true": True, "false": False}.get(lower_headers.get("x-should-retry", ""))
+    return Failure(
+        status,
+        _with_code(message, kind),
+        _find_trace_id(lower_headers, body, text),
+        may_pass=may_pass,
+    )
 
 
 def failure_hint(failure: Failure, address: Address) -> str | None:

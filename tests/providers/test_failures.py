@@ -229,6 +229,24 @@ def test_what_can_be_done_about_it(status: int, message: str, remedy: Remedy) ->
     assert Failure(status, message).remedy is remedy
 
 
+@pytest.mark.parametrize(
+    ("status", "header", "remedy"),
+    [
+        (409, {}, Remedy.LATER),
+        (503, {}, Remedy.LATER),
+        (503, {"X-Should-Retry": "false"}, Remedy.NONE),
+        (429, {"x-should-retry": "false"}, Remedy.NONE),
+        (400, {"x-should-retry": "true"}, Remedy.LATER),
+        (503, {"x-should-retry": "perhaps"}, Remedy.LATER),
+        (413, {"x-should-retry": "true"}, Remedy.SMALLER),
+    ],
+)
+def test_what_a_server_says_of_trying_again_is_followed(
+    status: int, header: dict[str, str], remedy: Remedy
+) -> None:
+    assert read_failure(status, header, b'{"error": "not now"}').remedy is remedy
+
+
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 
 
@@ -258,7 +276,9 @@ def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float 
 
 
 HEADERS = st.dictionaries(
-    st.sampled_from(["Content-Type", "X-Request-Id", "x-amzn-errortype", "Retry-After", "CF-Ray"]),
+    st.sampled_from(
+        ["Content-Type", "X-Request-Id", "x-amzn-errortype", "Retry-After", "X-Should-Retry"]
+    ),
     st.text(max_size=12) | st.sampled_from(["text/html", "Fri, 20 Nov 2026 12:01:30 GMT", "1e999"]),
 )
 

@@ -145,6 +145,7 @@ class ScorerInfo:
     specials      the number of special tokens of a pair
     remote        whether texts leave the machine
     estimated     whether its tokenizer is an estimate, which counts rather too many tokens
+    cuts          whether it cuts long documents into chunks of the size that it is told
     media         the kinds of media that it scores
     languages     the codes of the languages that it reads; empty if unknown
     unmatched_score
@@ -170,6 +171,7 @@ class ScorerInfo:
     tokenizer: Tokenizer | None = None
     remote: bool = False
     estimated: bool = False
+    cuts: bool = False
     media: frozenset[str] = frozenset()
     languages: Sequence[str] = ()
     unmatched_score: float | None = None

@@ -35,6 +35,7 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
 
         image = find_media(values["image"])
     fields = _split_assignments(values.get("set_"), "--set")
+    metadata = _split_assignments(values.get("metadata"), "--metadata")
     has_text = values.get("query") is not None or values.get("query_file") is not None
     return _make(
         RemoteOptions,
@@ -42,7 +43,7 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
             **values,
             "fields": {path: _parse_value(text) for path, text in fields},
             "headers": _parse_headers(values.get("header") or []),
-            "metadata": dict(_split_assignments(values.get("metadata"), "--metadata")),
+            "metadata": {name: _parse_value(text) for name, text in metadata},
             "image": image,
             "image_only": image is not None and not has_text,
         },

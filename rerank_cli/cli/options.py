@@ -374,7 +374,11 @@ def provider_options(
     ] = None,
     instruction: Annotated[
         str | None,
-        _provider("--instruction", metavar="TEXT", help="Tell the model what to look for."),
+        _provider(
+            "--instruction",
+            metavar="TEXT",
+            help="Tell the model what to look for. An empty TEXT is none.",
+        ),
     ] = None,
     image: Annotated[
         str | None,
@@ -392,6 +396,16 @@ def provider_options(
             "documents.",
         ),
     ] = None,
+    max_document_tokens: Annotated[
+        int | None,
+        _provider(
+            "--max-document-tokens",
+            min=1,
+            metavar="N",
+            help="Let the provider read at most N tokens of a document. Longer ones are cut into "
+            "chunks here, unless --chunk is remote.",
+        ),
+    ] = None,
     user: Annotated[
         str | None,
         _provider(
@@ -403,7 +417,8 @@ def provider_options(
         _provider(
             "--metadata",
             metavar="KEY=VALUE",
-            help="A note on the request, for the provider's records. May be repeated.",
+            help="A note on the request, for the provider's records, its value as JSON: n=3 is a "
+            'number, n="3" and team=search are texts. May be repeated.',
         ),
     ] = None,
     set_: Annotated[

@@ -212,7 +212,8 @@ def set_key(ctx: typer.Context, provider: Provider) -> int:
     check_provider(provider)
     if ctx.args:
         raise UsageError("a key is never an argument", hint=key_hint(provider))
-    store_key(provider, _read_key(provider))
+    account = _find_account(provider)
+    store_key(account, _read_key(provider))
     return ExitCode.OK
 
 
@@ -223,9 +224,30 @@ def unset_key(provider: Provider) -> int:
     \b
     rerank config unset-key cohere
     """
-    if not forget_key(provider):
+    # A key may also be there for a name that was no provider's, or is no longer one's.
+    if not forget_key(provider) and not forget_key(_find_account(provider)):
         Terminal.current().warn(f"there is no key for {provider} in {keys_file()}")
     return ExitCode.OK
+
+
+def _find_account(provider: str) -> str:
+    """The name that a provider's key is stored under.
+
+    For a name that is no provider's it is that name, with a warning: an entry may yet be written.
+    """
+    from rerank_cli.providers.catalogue import account_of, similar_names
+
+    terminal = Terminal.current()
+    account = account_of(provider)
+    if account is None:
+        similar = " or ".join(similar_names(provider))
+        terminal.warn(
+            f"no provider is called {provider}",
+            f"did you mean {similar}?" if similar else "rerank providers lists them",
+        )
+    elif account != provider:
+        terminal.say(f"{provider} has the key of {account}")
+    return account or provider
 
 
 def _read_key(provider: str) -> str:

@@ -3,7 +3,7 @@
 The entries are in `providers.catalogue`; `scorers.remote` sends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +77,8 @@ def show(
 ) -> int:
     """Show what is known about a provider, or about one of its models.
 
+    Without a model the last lines say what is different for some of them.
+
     \b
     rerank providers show siliconflow
     rerank providers show siliconflow/BAAI/bge-reranker-v2-m3
@@ -84,15 +86,19 @@ def show(
 
     provider, _, model = name.partition("/")
     entry = catalogue.find_provider(provider, model)
+    rules = [] if model else catalogue.find_rules(provider)
     terminal = Terminal.current()
+    table = {**entry_table(entry), **({"models": rules} if rules else {})}
     if as_json:
-        terminal.write([format_json(entry_table(entry))])
+        terminal.write([format_json(table)])
     elif as_toml:
         import tomlkit
 
-        terminal.write([tomlkit.dumps({entry.name: entry_table(entry)}).encode()])
+        terminal.write([tomlkit.dumps({entry.name: table}).encode()])
     else:
-        terminal.write([format_columns(facts(entry, model))])
+        rows = facts(entry, model)
+        differences = [row for rule in rules for row in rule_facts(entry, rule)]
+        terminal.write([format_columns([*rows, *differences])])
     return ExitCode.OK
 
 
@@ -170,8 +176,11 @@ def key_state(provider: "Provider") -> str:
 
 def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
     """All that a person may want to know, in order."""
+    from rerank_cli.providers.schema import placeholders
+
     limits = provider.limits.model_dump(exclude_defaults=True)
     kinds = [k for k in ("image", "video") if getattr(provider.request, k) is not None]
+    fields = [name.removeprefix("$") for name in placeholders(provider.request.record)]
     stated = [
         ("name", ", ".join([provider.name, *provider.aliases])),
         ("title", provider.title),
@@ -182,13 +191,28 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         ("scale", f"{provider.scale}{', listwise' if provider.listwise else ''}"),
         *((f"limit: {_LIMITS[name]}", _limit_words(value)) for name, value in limits.items()),
         *((f"--{name}", _spelling(option)) for name, option in provider.options.items()),
-        *((f"--{name}, if not given", value) for name, value in provider.defaults.items()),
+        *((f"--{name}, if not given", f"{v}") for name, v in provider.sent_defaults.items()),
+        ("records", f"with {', '.join(fields)}" if fields else ""),
         ("images", ", ".join(kinds)),
         ("price", _price(provider)),
         ("documentation", provider.docs),
         ("source", provider.source),
     ]
     return [(name, value) for name, value in stated if value]
+
+
+def rule_facts(provider: "Provider", rule: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a rule for some of its models makes different, in order; the first row names them."""
+    special = provider.model_validate(
+        catalogue.apply_rule({**entry_table(provider), "name": provider.name}, rule)
+    )
+    usual, changed = dict(facts(provider, "")), dict(facts(special, ""))
+    differences = [(name, value) for name, value in changed.items() if usual.get(name) != value]
+    differences += [(name, "(none)") for name in usual if name not in changed]
+    return [
+        ("models", ", ".join(rule["names"])),
+        *((f"  {name}", value) for name, value in differences),
+    ]
 
 
 def entry_table(provider: "Provider") -> dict[str, Any]:
@@ -234,10 +258,12 @@ def _limit_words(value: int) -> str:
 
 
 def _spelling(option: "Option") -> str:
-    words = " or ".join(option.values)
+    words = option.field or " or ".join(option.values)
+    if option.json_key is not None:
+        words = f"{option.json_key} in the JSON of {words}"
     least, most = option.least, option.most
     span = "" if least is None and most is None else f", {least or 0} to {most or 'any'}"
-    return f"{option.field or words}{span}"
+    return f"{words}{span}"
 
 
 def _price(provider: "Provider") -> str:

@@ -5,7 +5,7 @@ An entry inherits from the one that its `like` names, and may have rules for som
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
@@ -56,8 +56,9 @@ def is_provider(name: str) -> bool:
 
 
 def similar_names(name: str) -> list[str]:
-    """The names of providers that are most like an unknown name."""
-    return get_close_matches(name, provider_names(), cutoff=0.7)
+    """The names and aliases of providers that are most like an unknown name."""
+    aliases = [alias for table in provider_tables().values() for alias in table.get("aliases", ())]
+    return get_close_matches(name, [*provider_names(), *aliases], cutoff=0.7)
 
 
 def find_provider(name: str, model: str = "") -> "Provider":
@@ -78,16 +79,41 @@ def find_table(name: str, model: str = "") -> Table:
             f"no provider is called {name}",
             hint=f"did you mean {similar}?" if similar else "rerank providers lists them",
         )
-    table = _inherit(canonical)
-    for special in table.pop("models", ()):
-        if any(fnmatchcase(model, pattern) for pattern in special["names"]):
-            table = _merge(table, {k: v for k, v in special.items() if k != "names"})
-    table.pop("like", None)
-    table = {"account": canonical, "title": canonical, **table, "name": canonical}
+    table, rules = _table_and_rules(canonical)
     # Tests validate the shipped entries, as long as none of the user's takes part in them.
     if _read_user_tables():
-        _validate(table)
+        _check_entry(canonical, table, rules)
+    for rule in rules:
+        if matches(rule, model):
+            table = apply_rule(table, rule)
     return table
+
+
+def find_rules(name: str) -> Sequence[Table]:
+    """The rules for some models of a provider, in the order in which they are applied.
+
+    Each is a table with the `names` of models and what is different for them.
+    """
+    return _table_and_rules(str(_find_name(name)))[1]
+
+
+def matches(rule: Mapping[str, Any], model: str) -> bool:
+    """Whether a rule is for a model; services take a model's name in any case."""
+    return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in rule["names"])
+
+
+def apply_rule(table: Table, rule: Mapping[str, Any]) -> Table:
+    """A provider's table as a rule changes it."""
+    return _merge(table, {key: value for key, value in rule.items() if key != "names"})
+
+
+def account_of(name: str) -> str | None:
+    """The name that a provider's key is stored under; None if no provider has such a name."""
+    canonical = _find_name(name)
+    if canonical is not None:
+        return str(_table_and_rules(canonical)[0]["account"])
+    accounts = {str(_table_and_rules(other)[0]["account"]) for other in provider_names()}
+    return name if name in accounts else None
 
 
 def provider_tables() -> Mapping[str, Table]:
@@ -102,6 +128,14 @@ def _find_name(name: str) -> str | None:
     if name in tables and name != DEFAULT:
         return name
     return next((other for other in tables if name in tables[other].get("aliases", ())), None)
+
+
+def _table_and_rules(canonical: str) -> tuple[Table, list[Table]]:
+    """A provider's table with all that it inherits, and the rules for some of its models."""
+    table = _inherit(canonical)
+    rules = table.pop("models", [])
+    table.pop("like", None)
+    return {"account": canonical, "title": canonical, **table, "name": canonical}, rules
 
 
 def _inherit(name: str, heirs: tuple[str, ...] = ()) -> Table:
@@ -146,7 +180,25 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
     return merged
 
 
-def _validate(table: Table) -> "Provider":
+def _check_entry(canonical: str, table: Table, rules: Sequence[Table]) -> None:
+    """Raise `ConfigError` if an entry, or one of its rules for models, is not valid.
+
+    All rules are checked, whatever the model is: one that is for another model is wrong today too.
+    """
+    from rerank_cli.providers.schema import unknown_removal
+
+    name = canonical
+    while own := _read_user_tables().get(name):
+        for part in (own, *(own.get("models") or ())):
+            if wrong := unknown_removal(part):
+                raise ConfigError(f"{user_file()}: {name}: {wrong} = false: nothing is called so")
+        name = own.get("like", DEFAULT)
+    _validate(table)
+    for rule in rules:
+        _validate(apply_rule(table, rule), f"models {' '.join(rule['names'])}")
+
+
+def _validate(table: Table, part: str = "") -> "Provider":
     """Make a provider of a table; raises `ConfigError` that names the first wrong key."""
     from pydantic import ValidationError
 
@@ -157,8 +209,12 @@ def _validate(table: Table) -> "Provider":
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
+        # The words of our own checks may have names in them, which keep their case.
+        own = first.get("ctx", {}).get("error")
+        message = first["msg"].lower() if own is None else str(own)
+        where = ": ".join(filter(None, (str(user_file()), table["name"], part, place)))
         raise ConfigError(
-            f"{user_file()}: {table['name']}: {place}: {first['msg'].lower()}",
+            f"{where}: {message}",
             hint="rerank providers show NAME --toml writes an entry to begin with",
         ) from error
 

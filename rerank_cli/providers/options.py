@@ -24,7 +24,7 @@ class RemoteOptions:
     base_url          the server to use instead of the one in the provider's entry
     chunk             who cuts long documents: "auto", "local" or "remote"
     tokenizer         path of the model's tokenizer.json, to count tokens with
-    truncate, user, metadata
+    truncate, user, metadata, max_document_tokens
                       sent to providers that have these options
     fields            more fields of the request's body, by dotted path
     headers           more headers of the request
@@ -46,7 +46,8 @@ class RemoteOptions:
     tokenizer: str | None = None
     truncate: Truncate | str | None = None
     user: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    max_document_tokens: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     image: Media | None = None
@@ -67,7 +68,7 @@ class RemoteOptions:
         check_choice("way to cut documents", self.chunk, Cutting)
         if self.truncate is not None:
             check_choice("way to truncate", self.truncate, Truncate)
-        least = {"concurrency": 1, "retries": 0, "rpm": 1, "tpm": 1}
+        least = {"concurrency": 1, "retries": 0, "rpm": 1, "tpm": 1, "max_document_tokens": 1}
         for name, minimum in least.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
@@ -84,8 +85,13 @@ class RemoteOptions:
     @property
     def request_options(self) -> dict[str, Any]:
         """The options that a provider may have a field for, by their command-line names."""
-        options = {"truncate": self.truncate, "user": self.user, "metadata": self.metadata}
-        return {name: value for name, value in options.items() if value not in (None, {})}
+        options = {
+            "truncate": self.truncate,
+            "user": self.user,
+            "metadata": self.metadata,
+            "max-document-tokens": self.max_document_tokens,
+        }
+        return {name: value for name, value in options.items() if value not in (None, "", {})}
 
     @property
     def provider_only_flags(self) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rerank_cli.errors import UsageError
 from rerank_cli.media import media_stamp, media_url, sent_size
-from rerank_cli.providers.schema import Option, Provider
+from rerank_cli.providers.schema import Provider
 from rerank_cli.types import Chunk, Media, Pair, Tokenizer
 
 DEFAULT_DOCUMENTS = 500  # the most in a request to a provider that states no limit
@@ -158,7 +158,9 @@ class RequestBuilder:
         for name, value in _supported_options(provider, options).items():
             option = provider.options[name]
             if option.field is not None:
-                _set_field(body, option.field, value)
+                is_json = option.json_key is not None
+                content = json.dumps({option.json_key: value}) if is_json else value
+                _set_field(body, option.field, content)
             for path, field in option.values.get(str(value), {}).items():
                 _set_field(body, path, field)
         for path, value in options.fields.items():
@@ -200,7 +202,7 @@ def find_problems(provider: Provider, options: RequestOptions, model: str) -> li
         option = provider.options.get(name)
         if option is None:
             problems.append(f"{provider.name} has no --{name} for {model}")
-        elif (allowed := _violated_range(option, value)) is not None:
+        elif (allowed := option.violated_range(value)) is not None:
             problems.append(f"--{name} {value}: {provider.name} takes {allowed}")
     template = provider.request.image
     if options.image is not None and template is None:
@@ -244,13 +246,12 @@ def pack(
 
 
 def _supported_options(provider: Provider, options: RequestOptions) -> Mapping[str, Any]:
-    """The given options that a provider supports, and its defaults for the others."""
-    values = {
+    """The given options that a provider supports."""
+    return {
         name: value
         for name, value in options.values.items()
-        if name in provider.options and _violated_range(provider.options[name], value) is None
+        if name in provider.options and provider.options[name].violated_range(value) is None
     }
-    return {**provider.defaults, **values}
 
 
 def _query_value(provider: Provider, options: RequestOptions, query: str) -> Any:
@@ -353,17 +354,6 @@ def has_placeholder(template: Any, name: str) -> bool:
     if isinstance(template, list | tuple):
         return any(has_placeholder(value, name) for value in template)
     return bool(template == name)
-
-
-def _violated_range(option: Option, value: Any) -> str | None:
-    """The values that an option takes, in words, if `value` is not one of them."""
-    if option.values and str(value) not in option.values:
-        return " or ".join(option.values)
-    if isinstance(value, int):
-        least, most = option.least, option.most
-        if (least is not None and value < least) or (most is not None and value > most):
-            return f"{least or 0} to {most}" if most is not None else f"{least} or more"
-    return None
 
 
 def _encode_json(content: Any, *, allow_nan: bool = True) -> bytes:

@@ -1,12 +1,15 @@
 """The form of an entry in `providers.toml`, which pydantic checks.
 
 Templates are TOML values in which a string such as `$query` stands for a whole value. A key whose
-value is missing is left out.
+value is missing is left out. What would be sent wrong, or not at all, is refused here: names that
+nothing has, texts that no template holds, fields that two things write.
 """
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import combinations
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -16,15 +19,30 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
+from rerank_cli.providers import Truncate
 from rerank_cli.providers.responses import AnswerShape
 from rerank_cli.types import Price, Scale
 
 _MAX_COUNT = 2**31 - 1
 _MAX_PATH_CHARACTERS = 500  # of a dotted path; no API nests so deep
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
+# The options that an entry may say how to send, by their command-line names, and their values.
+REQUEST_OPTIONS: Mapping[str, type] = {
+    "instruction": str,
+    "truncate": Truncate,
+    "user": str,
+    "metadata": dict,
+    "max-document-tokens": int,
+    "max-chunks": int,
+    "chunk-tokens": int,
+    "overlap-tokens": int,
+}
+_KEYS_BESIDE = ("like", "models")  # of an entry, besides the fields of `Provider`
 
 
 def _check_json(template: Any) -> Any:
@@ -81,13 +99,45 @@ class Option(StrictTable):
     """How a provider takes one of our options.
 
     The value goes into `field`, a dotted path in the body, or each of some `values` sets its own
-    fields. Numbers are between `least` and `most`.
+    fields. Numbers are between `least` and `most`. With `json_key` the field is a text of JSON, an
+    object that has the value at that key.
     """
 
     field: DottedPath | None = None
+    json_key: str | None = None
     values: Mapping[str, Mapping[DottedPath, Template]] = {}
     least: Limit | None = None
     most: Limit | None = None
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths of all fields that it may set."""
+        own = [self.field] if self.field is not None else []
+        return [*own, *(path for fields in self.values.values() for path in fields)]
+
+    def violated_range(self, value: Any) -> str | None:
+        """The values that it takes, in words, if `value` is not one of them."""
+        if self.values and str(value) not in self.values:
+            return " or ".join(self.values)
+        if isinstance(value, int):
+            least, most = self.least, self.most
+            if (least is not None and value < least) or (most is not None and value > most):
+                return f"{least or 0} to {most}" if most is not None else f"{least} or more"
+        return None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Option":
+        """Raise `ValueError` for an option that no value of ours can be sent by."""
+        if self.field is None and not self.values:
+            raise ValueError("needs a field that it goes into, or values with their fields")
+        if self.json_key is not None and self.field is None:
+            raise ValueError("json_key is for an option with a field")
+        if self.least is not None and self.most is not None and self.least > self.most:
+            raise ValueError(f"no number is at least {self.least} and at most {self.most}")
+        for path in self.paths:
+            if not all(path.split(".")):
+                raise ValueError(f"{path!r} is not the path of a field")
+        return self
 
 
 def _expand_option(value: Any) -> Any:
@@ -113,6 +163,49 @@ class RequestTemplates(StrictTable):
     query: Template = "$text"
     image: Template | None = None
     video: Template | None = None
+
+    @model_validator(mode="after")
+    def _check_placeholders(self) -> "RequestTemplates":
+        """Raise `ValueError` for a placeholder that has no value, and for one that is missing."""
+        for name, (known, needed) in _PLACEHOLDERS.items():
+            template = getattr(self, name)
+            if template is None or template == {}:
+                continue
+            used = set(placeholders(template))
+            if unknown := sorted(used - known):
+                close = get_close_matches(unknown[0], sorted(known), n=1) or [", ".join(known)]
+                raise ValueError(f"{name}: {unknown[0]} stands for nothing: {close[0]}?")
+            for names in needed:
+                if not used & names:
+                    raise ValueError(f"{name}: {' or '.join(sorted(names))} is not in it")
+        return self
+
+
+# Of each template the placeholders that it may have, and sets of which it must have one.
+_Names = frozenset[str]
+_PLACEHOLDERS: Mapping[str, tuple[_Names, Sequence[_Names]]] = {
+    "body": (
+        frozenset({"$model", "$query", "$queries", "$documents", "$top_n"}),
+        (frozenset({"$query", "$queries"}), frozenset({"$documents"})),
+    ),
+    "document": (frozenset({"$text"}), (frozenset({"$text"}),)),
+    "record": (frozenset({"$text", "$id", "$title", "$metadata"}), (frozenset({"$text"}),)),
+    "query": (frozenset({"$text"}), (frozenset({"$text"}),)),
+    "image": (frozenset({"$url", "$text"}), (frozenset({"$url"}),)),
+    "video": (frozenset({"$url", "$text"}), (frozenset({"$url"}),)),
+}
+
+
+def placeholders(template: Any) -> Iterator[str]:
+    """The placeholders in a template."""
+    if isinstance(template, Mapping):
+        for value in template.values():
+            yield from placeholders(value)
+    elif isinstance(template, list | tuple):
+        for value in template:
+            yield from placeholders(value)
+    elif isinstance(template, str) and template.startswith("$"):
+        yield template
 
 
 class AnswerPaths(StrictTable):
@@ -183,7 +276,8 @@ class Provider(StrictTable):
     keyless         a key is not needed
     authorization   the header of the key
     scheme          the word before the key in that header
-    defaults        options to send if the user gives none
+    defaults        options to send if the user gives none; those that the provider has not for a
+                    model are not sent for it
     listwise        scores depend on the other documents of the request
     source          where these facts come from
     """
@@ -206,7 +300,7 @@ class Provider(StrictTable):
     example: str
     request: RequestTemplates
     options: Mapping[str, Annotated[Option, BeforeValidator(_expand_option)]] = {}
-    defaults: Mapping[str, str] = {}
+    defaults: Mapping[str, str | int | Mapping[str, Template]] = {}
     answer: AnswerPaths = AnswerPaths()
     limits: Limits = Limits()
     scale: Scale = "unknown"
@@ -214,11 +308,110 @@ class Provider(StrictTable):
     price: Tariff | None = None
     aliases: Sequence[str] = Field(default=())
 
+    @property
+    def sent_defaults(self) -> Mapping[str, Any]:
+        """The defaults that this model has an option for."""
+        return {name: value for name, value in self.defaults.items() if name in self.options}
+
+    def reading(self, document_tokens: int) -> "Provider":
+        """The same, if it reads at most `document_tokens` of each document."""
+        limits = self.limits.model_copy(update={"document": document_tokens})
+        return self.model_copy(update={"limits": limits})
+
+    @field_validator("options", "defaults")
+    @classmethod
+    def _check_names(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in options:
+            if name not in REQUEST_OPTIONS:
+                raise ValueError(f"{name}: {unknown_name(name, REQUEST_OPTIONS)}")
+        return options
+
+    @field_validator("path", "poll")
+    @classmethod
+    def _check_path(cls, path: str | None, info: ValidationInfo) -> str | None:
+        """Raise `ValueError` for a segment that stands for nothing."""
+        known = {"path": ("$model", "$slug"), "poll": ("$request_id",)}[str(info.field_name)]
+        for segment in (path or "").split("/"):
+            if segment.startswith("$") and segment not in known:
+                raise ValueError(f"{segment} stands for nothing: {' or '.join(known)}?")
+        return path
+
     @model_validator(mode="after")
-    def _check_defaults(self) -> "Provider":
-        """Raise `ValueError` for the default of an option that the provider does not have."""
+    def _check_options(self) -> "Provider":
+        """Raise `ValueError` for options and defaults that cannot be what was meant."""
+        for name, option in self.options.items():
+            _check_kind(name, option)
+        leaves = [("request.body", path) for path in _leaf_paths(self.request.body)]
+        fields = [(f"options.{n}", path) for n, o in self.options.items() for path in {*o.paths}]
+        for (one, path), (other, second) in combinations([*leaves, *fields], 2):
+            if one != other and _overlap(path, second):
+                raise ValueError(f"{other}: {second} is written by {one} too")
         for name, value in self.defaults.items():
-            option = self.options.get(name)
-            if option is None or (option.values and value not in option.values):
-                raise ValueError(f"defaults: there is no option {name} with such a value")
+            if not _is_kind(value, REQUEST_OPTIONS[name]):
+                raise ValueError(f"defaults.{name}: {value!r} is not {_KIND_WORDS[name]}")
+            known = self.options.get(name)
+            if known is not None and (allowed := known.violated_range(value)) is not None:
+                raise ValueError(f"defaults.{name}: {value}: it takes {allowed}")
         return self
+
+
+_KIND_WORDS = {
+    name: {str: "a text", int: "a number", dict: "a table"}.get(kind, " or ".join(Truncate))
+    for name, kind in REQUEST_OPTIONS.items()
+}
+
+
+def _is_kind(value: Any, kind: type) -> bool:
+    if kind is Truncate:
+        return value in [*Truncate]
+    return isinstance(value, Mapping if kind is dict else kind) and not isinstance(value, bool)
+
+
+def _check_kind(name: str, option: Option) -> None:
+    """Raise `ValueError` for values, or bounds, that an option of ours does not have."""
+    kind = REQUEST_OPTIONS[name]
+    if kind is not int and (option.least is not None or option.most is not None):
+        raise ValueError(f"options.{name}: least and most are for numbers")
+    if option.values and kind is not Truncate:
+        raise ValueError(f"options.{name}: it has no fixed values")
+    if wrong := next((value for value in option.values if value not in [*Truncate]), None):
+        raise ValueError(f"options.{name}.values: {wrong} is not {_KIND_WORDS[name]}")
+
+
+def _leaf_paths(template: Any, path: str = "") -> Iterator[str]:
+    """The paths of the values in a body that are no tables."""
+    if isinstance(template, Mapping):
+        for name, value in template.items():
+            yield from _leaf_paths(value, f"{path}.{name}" if path else name)
+    else:
+        yield path
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Whether two fields are one, or one is in the other."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+
+
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of those that are known."""
+    close = get_close_matches(name, [*known], n=1)
+    return f"there is no such option{f': did you mean {close[0]}?' if close else ''}"
+
+
+def unknown_removal(table: Mapping[str, Any]) -> str | None:
+    """The path of a key that an entry removes by `false` and that no entry has."""
+    tables: Mapping[str, Iterable[str]] = {
+        "request": RequestTemplates.model_fields,
+        "answer": AnswerPaths.model_fields,
+        "limits": Limits.model_fields,
+        "options": REQUEST_OPTIONS,
+        "defaults": REQUEST_OPTIONS,
+    }
+    for key, value in table.items():
+        if value is False and key not in Provider.model_fields and key not in _KEYS_BESIDE:
+            return key
+        if key in tables and isinstance(value, Mapping):
+            for name, inner in value.items():
+                if inner is False and name not in tables[key]:
+                    return f"{key}.{name}"
+    return None

@@ -53,11 +53,6 @@ class ChunkOptions:
     encoding: Encoding | str = Encoding.AUTO
     aggregate: Aggregation | str = Aggregation.MAX
 
-    @property
-    def needs_local_chunks(self) -> bool:
-        """Whether an option is given that no provider supports."""
-        return self.chunk_tokens is not None or self.aggregate != Aggregation.MAX
-
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
         if self.chunk_tokens is not None and self.chunk_tokens < MIN_CHUNK_TOKENS:

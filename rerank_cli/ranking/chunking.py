@@ -109,7 +109,9 @@ def plan_chunks(
     if options.encoding == Encoding.FLAG:
         return _flag_plan(query, info, options.chunk_tokens)
     notes: list[str] = []
-    wanted = options.chunk_tokens or info.window or (PASSAGE_TOKENS if passages else None)
+    # A service that cuts gets documents whole; a passage is a document.
+    size = None if info.cuts and not passages else options.chunk_tokens
+    wanted = size or info.window or (PASSAGE_TOKENS if passages else None)
     if info.tokenizer is not None and info.length is not None:
         fits = info.length - info.specials
         limit = fits - max(1, (info.window or info.length) // 4)

@@ -20,7 +20,7 @@ from rerank_cli.ranking.scoring import (
     ScoreStore,
 )
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.scorers import open_scorer
+from rerank_cli.scorers import clean_instruction, open_scorer
 from rerank_cli.types import (
     Blank,
     ConcurrentScorer,
@@ -79,6 +79,7 @@ class Reranker:
     ) -> None:
         self.chunks = ChunkOptions() if chunks is None else chunks
         self.chunks.check()
+        instruction = clean_instruction(instruction)
         self._owns_scorer = model is None or isinstance(model, str)
         if model is None or isinstance(model, str):
             options = RuntimeOptions() if runtime is None else runtime
@@ -122,7 +123,7 @@ class Reranker:
         keep_empty   fill up `n` with blank documents, which have no score
         passages     rank each window by itself; `index` then counts windows
         explain      give each result all its chunks with their scores
-        instruction  what the model should look for, for this query
+        instruction  what the model should look for, for this query; a blank one is none
         watch        is told how far the ranking has come, in the calling thread
 
         With `n` memory does not grow with the number of documents. BM25 reads them twice, and holds
@@ -159,6 +160,7 @@ class Reranker:
         selection = Selection() if selection is None else selection
         _check_arguments(query, documents)
         selection.check()
+        instruction = clean_instruction(instruction)
         scorer = self._scorer_with(instruction)
         info = scorer.info
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)

@@ -44,9 +44,9 @@ def open_scorer(
     - the path of a folder with an ONNX reranker, which begins with `./`, `../`, `/` or `~`;
     - a provider and its model's name (`siliconflow/BAAI/bge-reranker-v2-m3`).
 
-    `instruction` says what to look for, for models that take one. `runtime` says how to run a local
-    model, and `remote` how to use a provider's. `chunks` says how documents will be cut, which a
-    provider may do itself.
+    `instruction` says what to look for, for models that take one; a blank one is none. `runtime`
+    says how to run a local model, and `remote` how to use a provider's. `chunks` says how documents
+    will be cut, which a provider may do itself.
 
     Raises `UsageError` for an unknown name and for options that the model does not have,
     `NotInstalled` for a model that was not pulled, `ModelError` for one that cannot be opened, and
@@ -56,6 +56,7 @@ def open_scorer(
     remote = RemoteOptions() if remote is None else remote
     runtime.check()
     remote.check()
+    instruction = clean_instruction(instruction)
     if is_remote(model):
         return _open_remote(str(model), remote, instruction, chunks or ChunkOptions())
     options = remote.provider_only_flags
@@ -77,6 +78,11 @@ def open_scorer(
     from rerank_cli.scorers.cross_encoder import open_local
 
     return open_local(find(model), runtime, instruction)
+
+
+def clean_instruction(instruction: str | None) -> str | None:
+    """An instruction, or None for a blank one, which is none wherever it is given."""
+    return instruction if instruction is not None and instruction.strip() else None
 
 
 def open_in_background(

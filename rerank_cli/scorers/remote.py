@@ -35,7 +35,7 @@ from rerank_cli.providers.responses import Result, parse_body, read_answer, read
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
 from rerank_cli.providers.transport import is_loopback
-from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, ChunkOptions
+from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, Aggregation, ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count
 from rerank_cli.types import (
@@ -56,6 +56,7 @@ _MAX_ACCOUNT_CHARACTERS = 1000
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
 _MIN_BATCH_DOCUMENTS = 256
 _MAX_PENDING_PAIRS = 1 << 15
+_CHUNK_OPTIONS = ("max-chunks", "chunk-tokens", "overlap-tokens")  # of a provider that cuts
 
 
 class RequestReply(NamedTuple):
@@ -401,16 +402,27 @@ def open_remote(
     `chunks` says how documents will be cut, which the provider may do itself.
     """
     provider = find_provider(name, model)
-    if options.chunk == Cutting.REMOTE and chunks.needs_local_chunks:
+    given = options.request_options
+    if instruction is not None:
+        given = {"instruction": instruction, **given}
+    values = {**provider.sent_defaults, **given}
+    if (read := values.get("max-document-tokens")) and "max-document-tokens" in provider.options:
+        provider = provider.reading(read)
+    if options.chunk == Cutting.REMOTE and _needs_local_chunks(provider, chunks):
         raise UsageError(
             "--chunk remote: --chunk-tokens and --aggregate are for chunks that are cut here",
             hint="leave it out, or let --chunk local cut them",
         )
     cutting = _choose_cutting(provider, options, chunks)
-    instructions = {"instruction": instruction} if instruction is not None else {}
-    sizes = _chunk_sizes(chunks) if cutting is Cutting.REMOTE else {}
+    if cutting is Cutting.REMOTE:
+        given = {**given, **_chunk_sizes(chunks)}
+    defaults = {
+        option: value
+        for option, value in provider.sent_defaults.items()
+        if option not in given and (cutting is Cutting.REMOTE or option not in _CHUNK_OPTIONS)
+    }
     request_options = RequestOptions(
-        values={**instructions, **options.request_options, **sizes},
+        values={**defaults, **given},
         fields=options.fields,
         image=options.image,
         image_only=options.image_only,
@@ -438,9 +450,15 @@ def open_remote(
     )
     scorer.notes = problems
     scorer.remarks = [
-        f"--{option} is not given: sent {value!r}, as {name} needs one"
-        for option, value in provider.defaults.items()
-        if option not in request_options.values
+        *(
+            f"--{option} is not given: sent {value!r}, the default of {name}"
+            for option, value in defaults.items()
+        ),
+        *(
+            f"defaults.{option} of {name} is not sent: {model} has no --{option}"
+            for option in provider.defaults
+            if option not in provider.options
+        ),
     ]
     return scorer
 
@@ -450,7 +468,7 @@ def _choose_cutting(provider: Provider, options: RemoteOptions, chunks: ChunkOpt
     limits = provider.limits
     if options.chunk != Cutting.AUTO:
         return Cutting(options.chunk)
-    sizes, needs_local = _chunk_sizes(chunks), chunks.needs_local_chunks
+    sizes, needs_local = _chunk_sizes(chunks), _needs_local_chunks(provider, chunks)
     if limits.chunks and not needs_local and sizes.keys() <= provider.options.keys():
         return Cutting.REMOTE
     has_limit = limits.pair or limits.document or limits.characters
@@ -510,8 +528,14 @@ class DryRunScorer:
 
 def _chunk_sizes(chunks: ChunkOptions) -> Mapping[str, int]:
     """The given sizes of chunks, by the names of their options."""
-    sizes = {"max-chunks": chunks.max_chunks, "overlap-tokens": chunks.overlap_tokens}
+    sizes = {name: getattr(chunks, name.replace("-", "_")) for name in _CHUNK_OPTIONS}
     return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _needs_local_chunks(provider: Provider, chunks: ChunkOptions) -> bool:
+    """Whether an option for chunks is given that only this machine can honour."""
+    is_sized = chunks.chunk_tokens is not None and "chunk-tokens" not in provider.options
+    return is_sized or chunks.aggregate != Aggregation.MAX
 
 
 def _address(
@@ -530,13 +554,19 @@ def _address(
             f"--insecure is for servers on this machine, and not for {public_url(url)}",
             hint="SSL_CERT_FILE names a file with the certificates to trust",
         )
+    given = {name.lower() for name in options.headers}  # HTTP takes a header's name in any case
+    own = {
+        name: value
+        for name, value in {**provider.headers, **credentials.headers}.items()
+        if name.lower() not in given
+    }
     poll = provider.poll
     if poll is not None and options.base_url is not None:  # only to the host that the user named
         poll = urljoin(url, urlsplit(poll).path)
     return Address(
         provider=provider.name,
         url=url,
-        headers={**provider.headers, **credentials.headers, **options.headers},
+        headers={**own, **options.headers},
         secrets=[
             *credentials.secrets,
             *_query_values(urlsplit(base).query),
@@ -580,6 +610,7 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         tokenizer=tokenizer,
         remote=True,
         estimated=options.tokenizer is None,
+        cuts=cutting is Cutting.REMOTE and "chunk-tokens" in provider.options,
         media=frozenset(kind for kind, template in kinds.items() if template is not None),
         content_key=content_key(provider),
         preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # full requests

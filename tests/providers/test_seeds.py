@@ -45,7 +45,7 @@ FIELDS = [
     ("llmingo", "top_n", "m", "-n 1", 1),
     ("llmingo", "return_documents", "m", "--set return_documents=true", True),
     ("llmingo", "truncate", "m", "--truncate start", "start"),
-    ("llmingo", "max_tokens_per_document", "m", "--set max_tokens_per_document=256", 256),
+    ("llmingo", "max_tokens_per_document", "m", "--max-document-tokens 256", 256),
     ("llmingo", "metadata", "m", "--metadata team=search", {"team": "search"}),
     ("llmingo", "user", "m", "--user u-1", "u-1"),
     ("llmingo", "extra_body", "m", "--set extra_body.pool=mean", {"pool": "mean"}),

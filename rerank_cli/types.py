@@ -34,15 +34,22 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Media:
-    """An image or a video. Its `place` is a URL, which may be a data URL, or the path of a file."""
+    """An image or a video.
+
+    place  a URL, which may be a data URL, or the path of a file
+    root   the folder that the file must be in, once links are followed; None for any file
+    name   the path as a record has it; empty if it is the place
+    """
 
     kind: Literal["image", "video"]
     place: str
+    root: str | None = field(default=None, compare=False)
+    name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
-    """A text, image or video to rank, and where it came from.
+    """A text, an image or a video to rank, or a text with one of these, and where it came from.
 
     source    the path of its file, `-` for standard input; None for text that was given directly
     line      the line of the source where it begins, from 1
@@ -51,7 +58,9 @@ class Document:
     title     text that is put before each chunk when it is scored
     envelope  what it shares with the other documents of its source
     whole     whether it is all of its source
-    media     the image or video; `text` is then its label
+    media     the image or video
+    text_is_label
+              whether `text` only says what the image or video is called, and is not scored
     """
 
     text: str
@@ -64,6 +73,7 @@ class Document:
     envelope: Envelope = Envelope()
     whole: bool = False
     media: Media | None = None
+    text_is_label: bool = False
 
     def __repr__(self) -> str:
         origin = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}
@@ -147,6 +157,7 @@ class ScorerInfo:
     estimated     whether its tokenizer is an estimate, which counts rather too many tokens
     cuts          whether it cuts long documents into chunks of the size that it is told
     media         the kinds of media that it scores
+    mixed         those that it scores together with a text, in one document
     languages     the codes of the languages that it reads; empty if unknown
     unmatched_score
                   the score of a text that has no word of the query, and of no other; None if a
@@ -173,6 +184,7 @@ class ScorerInfo:
     estimated: bool = False
     cuts: bool = False
     media: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
     languages: Sequence[str] = ()
     unmatched_score: float | None = None
     query_tokens: Callable[[str], int] | None = None
@@ -589,6 +601,17 @@ class InstructedScorer(Scorer, Protocol):
     """
 
     def with_instruction(self, instruction: str) -> Scorer: ...
+
+
+@runtime_checkable
+class ViewingScorer(Scorer, Protocol):
+    """A scorer whose query may be an image or a video.
+
+    `with_media` returns a scorer that shares all else with this one. With `media_only` the query's
+    text is its label. Raises `UsageError` if the model takes no such query.
+    """
+
+    def with_media(self, media: Media, *, media_only: bool) -> Scorer: ...
 
 
 def _short(text: str) -> str:

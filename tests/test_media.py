@@ -47,6 +47,12 @@ def look(rerank: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("a.png", png(), "image/png"),
         ("no suffix", b"\xff\xd8\xff\xe0", "image/jpeg"),
         ("a.jpg", b"GIF89a..", "image/gif"),
+        ("a.svg", b"MM\0*", "image/tiff"),
+        ("a", b"\0\0\0\x1cftypavif", "image/avif"),
+        ("a", b"\0\0\0\x18ftypheic", "image/heic"),
+        ("a", b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\x82\x84webm", "video/webm"),
+        ("a", b"\x1a\x45\xdf\xa3\xa3\x42\x82\x88matroska", "video/x-matroska"),
+        ("a", b"RIFF\0\0\0\0AVI LIST", "video/x-msvideo"),
         ("a", b"RIFF\n\0\0\0WEBPVP8 ", "image/webp"),
         ("a", b"BM\x46\0\0\0\0\0\0\0", "image/bmp"),
         ("a.tiff", b"II*\0", "image/tiff"),
@@ -54,7 +60,7 @@ def look(rerank: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("a.mov", b"\0\0\0\x14ftypqt  ", "video/quicktime"),
     ],
 )
-def test_a_file_is_told_by_its_bytes_then_by_its_name(
+def test_a_file_is_told_by_its_bytes_and_not_by_its_name(
     name: str, first: bytes, kind: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(first)
@@ -76,7 +82,10 @@ def test_a_url_is_its_own_content(place: str) -> None:
         ("id_rsa", b"-----BEGIN", r"id_rsa: not an image$"),
         ("a.png", b"", r"a\.png: not an image$"),
         ("a.png", b"\0\0\0\x20ftypisom", r"a\.png: not an image but video/mp4$"),
-        ("a.txt", b"BMW is a car", r"a\.txt: not an image but text/plain$"),
+        ("a.txt", b"BMW is a car", r"a\.txt: not an image$"),
+        ("a.svg", b"<svg>secret</svg>", r"a\.svg: not an image$"),
+        ("a.tiff", b"secret", r"a\.tiff: not an image$"),
+        ("a.avif", b"secret", r"a\.avif: not an image$"),
         ("a.png", b"x" * 1501, r"a\.png: 1\.51 kB is more than is sent, which is 1\.5 kB at most$"),
     ],
 )
@@ -117,7 +126,8 @@ def test_a_data_url_is_shown_without_its_data() -> None:
 def test_an_image_is_one_chunk_and_equal_ones_are_scored_once() -> None:
     viewer = Viewer()
     long = "fox " * 300
-    documents = [Document(long, media=Media("image", URL)), Document(long)] * 2
+    picture = Document(long, media=Media("image", URL), text_is_label=True)
+    documents = [picture, Document(long)] * 2
     ranking = rank("fox", documents, viewer, chunk_tokens=8, explain=True)
     assert viewer.seen.count(Media("image", URL)) == 1
     assert {result.chunks for result in ranking if result.document.media} == {1}
@@ -132,7 +142,7 @@ def test_images_that_are_held_are_counted_in_full() -> None:
         cache.put(key, (1.0,))
     assert [cache.get(key) for key in keys] == [None, None, (1.0,)]
     viewer = Viewer()
-    rank("fox", [Document("x", media=key.media) for key in keys for _ in range(700)], viewer)
+    rank("fox", [Document("", media=key.media) for key in keys for _ in range(700)], viewer)
     assert len(viewer.batches) > 1
 
 
@@ -194,7 +204,7 @@ def test_a_record_that_a_model_does_not_read_is_bad_input(rerank: Run, pictures:
 
 def test_a_file_that_was_changed_is_scored_again(pictures: Path) -> None:
     viewer, path = Viewer(), pictures / "fox.JPG"
-    fox = Document("fox", media=Media("image", str(path)))
+    fox = Document("fox", media=Media("image", str(path)), text_is_label=True)
     with Reranker(viewer) as reranker:
         for _ in range(2):
             reranker.rank("fox", [fox])

@@ -38,8 +38,8 @@ TEXTS = {
     },
 }  # fmt: skip
 READS = {
-    "*": {"arguments", "query_file", "files_from", "tokenizer", "image", "input_", "run", "queries"}
-    | {"corpus", "qrels", "datasets", "source"},
+    "*": {"arguments", "query_file", "files_from", "tokenizer", "image", "video", "input_", "run"}
+    | {"queries", "media_root", "corpus", "qrels", "datasets", "source"},
 }
 WRITES = {
     ("rank", "output"), ("batch", "output"), ("batch", "errors"), ("batch", "report"),

@@ -61,11 +61,12 @@ _REMOTE = ("-m", "cohere/rerank-v3.5", "--dry-run", "-q", "late", "examples/faq.
 REFUSED = {
     ("rank", "tokenizer"): ("--tokenizer", "lines.txt", *_REMOTE),
     ("rank", "image"): ("--image", "lines.txt", *_REMOTE),
+    ("rank", "video"): ("--video", "lines.txt", *_REMOTE),
     ("batch", "tokenizer"): (
         "batch", "records.jsonl", "--tokenizer", "lines.txt", "-m", "cohere/rerank-v3.5",
     ),
 }  # fmt: skip
-FOLDERS = {("models export", "source")}
+FOLDERS = {("models export", "source"), ("rank", "media_root"), ("batch", "media_root")}
 WRITTEN = {
     ("rank", "output"), ("batch", "output"), ("batch", "errors"), ("batch", "report"),
     ("eval", "output"), ("eval", "per_query"), ("eval", "runs"), ("models export", "out"),

@@ -389,6 +389,7 @@ def read_shard(
     shard: Shard, fields: RecordFields, info: ScorerInfo, max_bytes: int
 ) -> Iterator[Item]:
     """Read the items of a shard, in order, for a scorer. A line has `max_bytes` at most."""
+    fields = fields.for_source(shard.uri)
     with Location.of(shard.uri).open() as stream:
         if shard.is_row_group:
             import pyarrow.parquet as pq

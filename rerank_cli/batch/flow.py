@@ -137,7 +137,7 @@ class Flow:
         began = time.monotonic()
         try:
             pending = self.reranker.submit(
-                item.query,
+                item.whole_query,
                 item.documents,
                 self._selection_of(item),
                 instruction=item.instruction,
@@ -154,7 +154,7 @@ class Flow:
             return entry
         try:
             ranking = entry.pending.result()
-        except ScorerError as error:
+        except (InputError, ScorerError) as error:  # a file of media may have changed
             return self._fail(entry.item, error, entry.began)
         return Outcome(
             entry.item,

@@ -495,7 +495,7 @@ def _size_of(output: Path) -> int:
 
 def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[str, Any]:
     """What the output depends on besides the input; `folder` is that of a local model."""
-    remote, chunks = options.remote, options.chunks
+    remote, chunks, fields = options.remote, options.chunks, asdict(options.fields)
     instruction = {} if options.instruction is None else {"instruction": options.instruction}
     return {
         "model": {
@@ -507,7 +507,7 @@ def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[
             "entry": remote_fingerprint(options.model, remote),
         },
         "options": {
-            **asdict(options.fields),
+            **{name: value for name, value in fields.items() if name != "media_root" or value},
             **asdict(options.selection),
             **asdict(chunks),
             "max_chunks": chunks.max_chunks or DEFAULT_MAX_CHUNKS,

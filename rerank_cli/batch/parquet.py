@@ -85,9 +85,10 @@ class ParquetSource:
                 self._read_rows += rows
                 continue
             first = 0
+            fields = self._fields.for_source(str(path))
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 for number, row in enumerate(batch.slice(skip).to_pylist(), first + skip + 1):
-                    yield make_record(row, b"", self._fields, info, {**place, "line": number})
+                    yield make_record(row, b"", fields, info, {**place, "line": number})
                 skip = max(0, skip - batch.num_rows)
                 first += batch.num_rows
                 self._read_rows += batch.num_rows

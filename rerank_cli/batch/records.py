@@ -5,18 +5,21 @@ An item of the input that is no record becomes a `BadRecord`, which says why, or
 
 import json
 import math
+import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import JSONDecodeError
+from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import records
 from rerank_cli.inputs.text import Block
+from rerank_cli.media import MEDIA_FIELDS, find_record_media, media_label
 from rerank_cli.terminal import encodable, format_size
-from rerank_cli.types import Document, Envelope, Ranking, ScorerInfo, ServiceRequest
+from rerank_cli.types import Document, Envelope, Media, Ranking, ScorerInfo, ServiceRequest
 
 PARQUET_SUFFIX = ".parquet"
 SAMPLE_RECORDS = 200
@@ -40,6 +43,8 @@ class RecordFields:
     text       hold the text of a document; empty for the usual names
     id         holds the record's id; None for the usual names
     pairs      whether a record is a query and one document
+    media_root
+               the folder in which records may name images and videos; None for that of their file
     controls   whether texts may have control characters as they are, NUL among them
     """
 
@@ -49,6 +54,13 @@ class RecordFields:
     id: str | None = None
     pairs: bool = False
     controls: bool = False
+    media_root: str | None = None
+
+    def for_source(self, path: str) -> "RecordFields":
+        """The same for the records of one file, which may name files in its folder."""
+        if self.media_root is not None or "://" in path or not os.path.isfile(path):
+            return self
+        return replace(self, media_root=str(PurePath(path).parent))
 
 
 class Problem(NamedTuple):
@@ -82,7 +94,10 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A query and its documents. What is None is as the command line says."""
+    """A query and its documents. What is None is as the command line says.
+
+    The query may have an image or a video; `query` is then its text, or its label.
+    """
 
     original: Original
     query: str
@@ -90,6 +105,15 @@ class Record:
     top_n: int | None = None
     min_score: float | None = None
     instruction: str | None = None
+    media: Media | None = None
+    query_is_label: bool = False
+
+    @property
+    def whole_query(self) -> str | Document:
+        """The query as it is ranked for."""
+        if self.media is None:
+            return self.query
+        return Document(self.query, media=self.media, text_is_label=self.query_is_label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +210,12 @@ def make_record(
     size = len(raw) or _size_of(content)
     original = Original(raw, content, _find_id(content, fields), size, place)
     try:
+        query = _read_query(content, fields)
         return Record(
             original=original,
-            query=_read_query(content, fields),
+            query=query.text,
+            media=query.media,
+            query_is_label=query.text_is_label,
             documents=_read_documents(content, fields, info),
             top_n=_read_top_n(_option_in(content, raw, "top_n")),
             min_score=_read_min_score(_option_in(content, raw, "min_score")),
@@ -230,14 +257,36 @@ def _find_id(content: Mapping[str, Any], fields: RecordFields) -> str | int | No
     return None
 
 
-def _read_query(content: Mapping[str, Any], fields: RecordFields) -> str:
+def _read_query(content: Mapping[str, Any], fields: RecordFields) -> Document:
+    """The query: a text, or an object with `text`, or `image` or `video`, or both."""
     value = _value_in(content, fields.query)
+    if isinstance(value, dict) and value.keys() & {"text", *MEDIA_FIELDS}:
+        return _read_query_parts(value, fields)
     if isinstance(value, str) and value.strip():
-        return encodable(value)
+        return Document(encodable(value))
     if value is None:
         raise _ProblemFound("no_query", _no_field(fields.query, content))
     kind = "is blank" if isinstance(value, str) else f"is no text but a {type(value).__name__}"
     raise _ProblemFound("no_query", f"the field {fields.query} {kind}")
+
+
+def _read_query_parts(value: Mapping[str, Any], fields: RecordFields) -> Document:
+    text = value.get("text") or ""
+    places = {kind: value[kind] for kind in MEDIA_FIELDS if value.get(kind)}
+    strange = [part for part in (text, *places.values()) if not isinstance(part, str)]
+    if strange or len(places) > 1 or not (text.strip() or places):
+        wanted = "a text, an image, a video, or a text with one of these"
+        raise _ProblemFound("bad_query", f"the field {fields.query} has to have {wanted}")
+    if not places:
+        return Document(encodable(text))
+    ((kind, place),) = places.items()
+    try:
+        media = find_record_media(encodable(place), kind, fields.media_root)
+    except InputError as error:
+        raise _ProblemFound("bad_query", f"the field {fields.query}: {error}") from error
+    is_label = not text.strip()
+    label = media_label(place) if is_label else text
+    return Document(encodable(label), media=media, text_is_label=is_label)
 
 
 def _read_documents(
@@ -267,13 +316,18 @@ def _read_document(value: Any, place: int, fields: RecordFields, info: ScorerInf
             fields.documents,
             _ENVELOPE,
             with_title=False,
+            folder=fields.media_root,
             scorer=info,
         )
     except InputError as error:
         raise _ProblemFound("bad_document", str(error)) from error
-    if document.media is not None and document.media.kind not in info.media:
-        raise _ProblemFound("bad_document", f"{info.model} reads no {document.media.kind}s")
-    return Document(document.text, id=document.id, fields=document.fields, media=document.media)
+    return Document(
+        document.text,
+        id=document.id,
+        fields=document.fields,
+        media=document.media,
+        text_is_label=document.text_is_label,
+    )
 
 
 def _option_in(content: Mapping[str, Any], raw: bytes, name: str) -> Any:

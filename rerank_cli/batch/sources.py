@@ -108,7 +108,7 @@ def open_source(options: BatchOptions) -> RecordSource:
         from rerank_cli.batch.parquet import ParquetSource
 
         return ParquetSource(Path(options.input), options.fields)
-    return JsonLinesSource(options.input, options.fields, max_bytes)
+    return JsonLinesSource(options.input, options.fields.for_source(options.input), max_bytes)
 
 
 def holds_parquet(path: str) -> bool:

@@ -25,18 +25,13 @@ _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connectio
 def remote_options(ctx: typer.Context) -> "RemoteOptions":
     """How a provider's model is used.
 
-    Raises `UsageError` for a malformed option and `InputError` for an image that cannot be read.
+    Raises `UsageError` for a malformed option.
     """
     from rerank_cli.providers.options import RemoteOptions  # not for help
 
-    values, image = ctx.params, None
-    if values.get("image") is not None:
-        from rerank_cli.media import find_media
-
-        image = find_media(values["image"])
+    values = ctx.params
     fields = _split_assignments(values.get("set_"), "--set")
     metadata = _split_assignments(values.get("metadata"), "--metadata")
-    has_text = values.get("query") is not None or values.get("query_file") is not None
     return _make(
         RemoteOptions,
         {
@@ -44,8 +39,6 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
             "fields": {path: _parse_value(text) for path, text in fields},
             "headers": _parse_headers(values.get("header") or []),
             "metadata": {name: _parse_value(text) for name, text in metadata},
-            "image": image,
-            "image_only": image is not None and not has_text,
         },
     )
 

@@ -175,10 +175,19 @@ def input_options(
             metavar="NAME",
             help="The field that holds a record's text, such as text or meta.title. If repeated, "
             "the fields are joined. Default: the first of text, content, body, passage and "
-            "document that it has, else image or video if the model reads them.",
+            "document that it has, and image or video if the model reads them.",
         ),
     ] = None,
     id_field: IdField = None,
+    media_root: Annotated[
+        str | None,
+        _input(
+            "--media-root",
+            metavar="DIR",
+            help="The folder in which records may name images and videos; their paths start there. "
+            "Default: the folder of the file with the records. Records of a pipe name none.",
+        ),
+    ] = None,
     prepend: Annotated[
         Prepend | None,
         setting(
@@ -386,6 +395,14 @@ def provider_options(
             "--image",
             metavar="FILE|URL",
             help="Use an image as the query. All arguments are then files, and -q adds a text.",
+        ),
+    ] = None,
+    video: Annotated[
+        str | None,
+        _provider(
+            "--video",
+            metavar="FILE|URL",
+            help="Use a video as the query, as --image does an image.",
         ),
     ] = None,
     truncate: Annotated[

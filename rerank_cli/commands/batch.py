@@ -1,9 +1,11 @@
 """`rerank batch`: many queries, each with documents of its own, in a job that can be resumed."""
 
+import os
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +59,8 @@ def batch_options(
             "--text-field",
             metavar="NAME",
             help="The field that holds a document's text. If repeated, the fields are joined. "
-            "Default: the first of text, content, body, passage and document that it has.",
+            "Default: the first of text, content, body, passage and document that it has, and "
+            "image or video if the model reads them.",
         ),
     ] = None,
     id_field: options.IdField = None,
@@ -167,13 +170,14 @@ def batch_options(
 )
 @options.with_options(options.model_options, options.chunking_options)
 @options.with_options(options.output_options, only="top_n min_score verbose")
-@options.with_options(options.input_options, only="text")
+@options.with_options(options.input_options, only="text media_root")
 @options.with_options(batch_options)
 def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.
 
     A line of IN is {"id": …, "query": "…", "documents": ["…" or {"text": "…"}, …]}. It may have its
-    own top_n, min_score and instruction. It comes out with all its fields and `results`. A line
+    own top_n, min_score and instruction. Documents and the query may have an image or a video:
+    {"text": "…", "image": "…"}. It comes out with all its fields and `results`. A line
     without a query or documents comes out as an error record, and the exit code is 3. Memory does
     not grow with IN. --resume continues a job that was killed, and scores nothing again that it had
     written.
@@ -219,6 +223,13 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+def _media_root(given: Mapping[str, Any]) -> str | None:
+    """The folder in which records may name files; workers of a cluster start elsewhere."""
+    root: str | None = given["media_root"]
+    is_local = root is None or given["engine"] is BatchEngine.LOCAL
+    return root if is_local else os.path.abspath(root or "")  # noqa: PTH100 - links stay
+
+
 def _read_options(ctx: typer.Context) -> BatchOptions:
     """Make an object of what the command line asks for; raises `UsageError`."""
     given = ctx.params
@@ -247,6 +258,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             id=given["id_field"],
             pairs=is_pairs,
             controls=given["text"],
+            media_root=_media_root(given),
         ),
         selection=option_values.selection(ctx),
         chunks=option_values.chunk_options(ctx),

@@ -16,7 +16,7 @@ from rerank_cli import progress
 from rerank_cli.cli import option_values
 from rerank_cli.cli.settings import parse_size
 from rerank_cli.errors import ExitCode, ProviderError, ScorerError, UsageError
-from rerank_cli.inputs import IMAGE_SUFFIXES, STDIN, suffix_of
+from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
 from rerank_cli.inputs.files import read_content, read_names
@@ -24,6 +24,7 @@ from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
+from rerank_cli.media import MEDIA_FIELDS, field_kind, find_media, media_label
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
@@ -31,7 +32,17 @@ from rerank_cli.ranking.reranker import Reranker, keep_order
 from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
 from rerank_cli.terminal import Terminal, format_count, format_json, format_size
-from rerank_cli.types import ConcurrentScorer, Progress, Ranking, Scorer, SurveyingScorer, Watch
+from rerank_cli.types import (
+    ConcurrentScorer,
+    Document,
+    Media,
+    Progress,
+    Ranking,
+    Scorer,
+    ScorerInfo,
+    SurveyingScorer,
+    Watch,
+)
 from rerank_cli.user_files import spool_directory
 
 if TYPE_CHECKING:
@@ -52,6 +63,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     query, inputs = read_arguments(ctx)
+    media = _query_media(given)
     inputs.check()
     selection = _selection(ctx, inputs)
     style = _style(ctx, terminal, passages=selection.passages)
@@ -61,12 +73,15 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     scorer = _wait_until_open(opening, terminal)
     progress.lap(progress.OPENING)
     inputs.set_scorer(scorer.info)
+    _warn_of_media_fields(given["field"] or [], scorer.info, terminal)
     if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
         inputs.copy_folder = spool_directory()
+    is_label = given["query"] is None and given["query_file"] is None
+    whole_query = Document(query, media=media, text_is_label=is_label) if media else query
     with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
         try:
             ranking, failure = _rank(
-                query, inputs, reranker, selection, terminal, on_error=given["on_error"]
+                whole_query, inputs, reranker, selection, terminal, on_error=given["on_error"]
             )
         except ScorerError:
             if given["verbose"]:
@@ -103,9 +118,27 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     return _exit_code(ranking, inputs, strict=given["strict"])
 
 
+def _query_media(given: Mapping[str, Any]) -> Media | None:
+    """The image or video of the query; raises `UsageError` for both, `InputError` for no such."""
+    places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
+    if len(places) > 1:
+        raise UsageError("--image and --video both give a query", hint="give one of them")
+    return next((find_media(place, kind) for kind, place in places.items()), None)
+
+
+def _warn_of_media_fields(fields: Sequence[str], scorer: ScorerInfo, terminal: Terminal) -> None:
+    """Say that a field with the name of an image is ranked as a text, if the model reads none."""
+    for name in fields:
+        if (kind := field_kind(name)) is not None and kind not in scorer.media:
+            terminal.warn(
+                f"--field {name}: {scorer.model} reads no {kind}s, and ranks the field as a text",
+                hint=f"rerank providers show NAME says which models read {kind}s",
+            )
+
+
 def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs) -> None:
     """Refuse an output that cannot be written, or is read and no document."""
-    options = ("query_file", "files_from", "tokenizer", "image")
+    options = ("query_file", "files_from", "tokenizer", "image", "video")
     read: list[str | Path] = [given[option] for option in options]
     read = [path for path in read if path is not None]
     # A pipe would wait for itself.
@@ -128,8 +161,9 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
     if given["query"] is not None and given["query_file"] is not None:
         raise UsageError("--query and --query-file both give a query", hint="give one of them")
     query, paths = given["query"], list(given["arguments"] or [])
-    if query is None and given["query_file"] is None:
-        query = given["image"]
+    place = given["image"] or given["video"]
+    if query is None and given["query_file"] is None and place is not None:
+        query = media_label(place)
     if query is None and given["query_file"] is None:
         if not paths:
             raise UsageError(
@@ -178,6 +212,7 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
         text=given["text"],
         max_document_bytes=parse_size(given["max_document"]),
         prepend=given["prepend"],
+        media_root=given["media_root"],
     )
 
 
@@ -251,7 +286,7 @@ def _wait_until_open(opening: Future[Scorer], terminal: Terminal) -> Scorer:
 
 
 def _rank(
-    query: str,
+    query: str | Document,
     inputs: Inputs,
     reranker: Reranker,
     selection: Selection,
@@ -267,8 +302,9 @@ def _rank(
         except ScorerError as error:
             if on_error is OnError.FAIL:
                 raise
+            text = query.text if isinstance(query, Document) else query
             requests = error.requests if isinstance(error, ProviderError) else ()
-            kept = keep_order(query, inputs, reranker.info, n=selection.n, requests=requests)
+            kept = keep_order(text, inputs, reranker.info, n=selection.n, requests=requests)
             return kept, error
 
 
@@ -321,7 +357,7 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
 
 
 def _binary_hint(path: str) -> str | None:
-    if suffix_of(path) in IMAGE_SUFFIXES:
+    if suffix_of(path) in MEDIA_SUFFIXES:
         return None
     if path != STDIN:
         return "-a reads it as text"

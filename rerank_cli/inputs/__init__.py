@@ -18,7 +18,11 @@ from pathlib import PurePath
 STDIN = "-"
 DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
 LINE_SUFFIXES = {".txt", ".log"}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+# Of files that are images and videos, if their bytes say so too.
+MEDIA_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"),
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
+}
 COMPRESSION_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
 
 

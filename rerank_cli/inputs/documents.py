@@ -21,7 +21,7 @@ from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sourc
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault
-from rerank_cli.media import HEAD_BYTES, is_image
+from rerank_cli.media import HEAD_BYTES, MediaKind, kind_of
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
@@ -104,7 +104,7 @@ class Inputs:
         )
 
     def set_scorer(self, scorer: ScorerInfo) -> None:
-        """Tell what will score the documents: images are documents if it reads them."""
+        """Tell what will score the documents: images and videos are some if it reads them."""
         self.options = replace(self.options, scorer=scorer)
 
     @property
@@ -183,10 +183,11 @@ class Inputs:
 
     def _documents(self, place: SourcePath) -> Iterator[Document]:
         with self._open(place.path) as stream:
-            if self.options.may_be_image(place.path) and _is_image(stream):
+            kind = _kind_of(stream) if self.options.may_be_media(place.path) else None
+            if kind is not None and self.options.scorer and kind in self.options.scorer.media:
                 self.report.envelopes[Envelope()] = None
                 stream.seek(0, os.SEEK_END)  # for `share`
-                yield _image_document(place.path)
+                yield _media_document(place.path, kind)
                 return
             options = self._options_for(place)
             is_stream = _is_stream(place.path)
@@ -305,25 +306,26 @@ def _open_once(path: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _image_document(path: str) -> Document:
-    """The document of an image. In a pipe its path stands for it."""
+def _media_document(path: str, kind: MediaKind) -> Document:
+    """The document of an image or a video. In a pipe its path stands for it."""
     return Document(
         encodable(path),
         source=path,
         raw=os.fsencode(path) + b"\n",
         whole=True,
-        media=Media("image", path),
+        media=Media(kind, path),
+        text_is_label=True,
     )
 
 
-def _is_image(stream: BinaryIO) -> bool:
-    """Whether a file is an image. A stream is not read for this, as it cannot be read again."""
+def _kind_of(stream: BinaryIO) -> MediaKind | None:
+    """Whether a file is an image or a video. No stream is read, as it cannot be read again."""
     if not stream.seekable():
-        return False
+        return None
     start = stream.tell()
     head = stream.read(HEAD_BYTES)
     stream.seek(start)
-    return is_image(head)
+    return kind_of(head)
 
 
 def _is_stream(path: str) -> bool:

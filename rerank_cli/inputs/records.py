@@ -4,7 +4,8 @@
     parse_json       JSON that somebody else wrote to a value
     make_document    a record to a document: which fields hold its text, id, title or media
 
-A record is a JSON value or the row of a table. Media are not opened here.
+A record is a JSON value or the row of a table. It may be an image or a video, or have one with its
+text, by fields of these names: `media` says which files these may be.
 """
 
 import io
@@ -14,12 +15,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs.text import Block, TextSource
-from rerank_cli.media import MediaKind, find_media, media_label, with_article
+from rerank_cli.media import (
+    MEDIA_FIELDS,
+    field_kind,
+    find_record_media,
+    media_label,
+    with_article,
+)
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
@@ -27,8 +34,6 @@ from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 TEXT_FIELDS = ("text", "content", "body", "passage", "document")
 ID_FIELDS = ("id", "_id")
 TITLE_FIELD = "title"
-# A record without text is an image or a video if it has a field of that name.
-MEDIA_FIELDS: Sequence[MediaKind] = get_args(MediaKind)
 _READ_CHARACTERS = 1 << 16
 _SPACE = re.compile(r"[ \t\n\r\ufeff]*")
 # Matches only where white space begins, so that a long run of it is searched once.
@@ -66,13 +71,14 @@ def make_document(
     envelope: Envelope,
     *,
     with_title: bool,
-    folder: str = "",
+    folder: str | None = None,
     scorer: ScorerInfo | None = None,
 ) -> Document:
     """Make a document of a record: an object, or a string that is the text itself.
 
-    An object without text may be an image or a video if `scorer` reads these. Their relative paths
-    start in `folder`. Raises `InputError` with the record's place if it has nothing to rank.
+    An object may be an image or a video, or have one with its text, if `scorer` reads these. A file
+    must be in `folder`, where relative paths start; None if records may name none. Raises
+    `InputError` with the record's place if it has nothing to rank.
     """
     where = f"{source}:{block.line}"
     if isinstance(record, str):
@@ -87,38 +93,146 @@ def make_document(
     if not isinstance(record, dict):
         start = block.text.strip()[:40]
         raise InputError(f"{where}: a record must be a JSON object or string, not {start}")
-    media = None if fields.text else _media_in(record, where, folder, scorer)
-    names = [media.kind] if media else _text_field_names(record, fields, where)
-    parts = [_text_in(record, name, where) for name in names]
-    text = "\n".join(part for part in parts if part)
-    title = record.get(TITLE_FIELD) if with_title and TITLE_FIELD not in names else None
+    content = _content_of(record, fields, where, folder, scorer)
+    title = record.get(TITLE_FIELD) if with_title and TITLE_FIELD not in content.names else None
     return Document(
-        text=encodable(media_label(text) if media else text),
+        text=encodable(content.text),
         id=_id_in(record, fields, where),
         source=source,
         line=block.line,
-        fields={key: value for key, value in record.items() if key not in names},
+        fields={key: value for key, value in record.items() if key not in content.names},
         raw=block.raw,
         title=encodable(title) if isinstance(title, str) else "",
         envelope=envelope,
-        media=media,
+        media=content.media,
+        text_is_label=content.text_is_label,
     )
 
 
-def _text_field_names(record: Mapping[str, Any], fields: TextFields, where: str) -> Sequence[str]:
-    """The names of the fields that hold a record's text; raises `InputError` if there is none."""
-    names = fields.text or _default_text_field(record)
-    if names:
-        return names
-    # A field that is null counts only if no other has a text: the record is blank then.
-    present = [name for name in TEXT_FIELDS if name in record]
-    if not present:
-        raise _no_text_error(record, where)
-    return present[:1]
+class _Content(NamedTuple):
+    """What is ranked of a record, and the `names` of the fields that it came from."""
+
+    text: str
+    names: Sequence[str]
+    media: Media | None = None
+    text_is_label: bool = False
+
+
+def _content_of(
+    record: Mapping[str, Any],
+    fields: TextFields,
+    where: str,
+    folder: str | None,
+    scorer: ScorerInfo | None,
+) -> _Content:
+    """Find a record's text, and its image or video if `scorer` reads such; raises `InputError`."""
+    find = _named_fields if fields.text else _usual_fields
+    names, places = find(record, fields, where, scorer)
+    parts = [_text_in(record, name, where) for name in names]
+    text = "\n".join(part for part in parts if part)
+    if not places or (scorer is None and text):
+        return _Content(text, names)
+    if len(places) > 1:
+        both = " or ".join(with_article(str(field_kind(name))) for name in places)
+        raise InputError(
+            f"{where}: a record is {both}, and this one is both",
+            hint=f"make two records of it, or choose with --field {' or '.join(places)}",
+        )
+    ((name, place),) = places.items()
+    kind, place = field_kind(name) or MEDIA_FIELDS[0], encodable(place)
+    has_text = not text.isspace() and bool(text)
+    if has_text and scorer is not None and kind not in scorer.mixed:
+        if not fields.text:
+            # Whoever scores it takes the text alone, and says so.
+            return _Content(text, names, Media(kind, place, folder))
+        raise InputError(
+            f"{where}: {scorer.model} reads a text or {with_article(kind)}, and not both at once",
+            hint=f"--field names one of them: {name} or {' or '.join(names)}",
+        )
+    try:
+        media = find_record_media(place, kind, folder)
+    except InputError as error:
+        if has_text or fields.text:
+            raise InputError(f"{where}: the field {name}: {error}", hint=error.hint) from error
+        but, also = f", but {with_article(kind)}: {error}", f"; {error.hint}"
+        raise _no_text_error(record, where, but, also) from error
+    if has_text:
+        return _Content(text, (*names, name), media)
+    return _Content(media_label(place), (*names, name), media, text_is_label=True)
+
+
+_Parts = tuple[Sequence[str], Mapping[str, str]]
+
+
+def _named_fields(
+    record: Mapping[str, Any], fields: TextFields, where: str, scorer: ScorerInfo | None
+) -> _Parts:
+    """The named fields that hold text, and what those with an image or a video hold."""
+    kinds = frozenset[str]() if scorer is None else scorer.media
+    names = [name for name in fields.text if field_kind(name) not in kinds]
+    places = {
+        name: _place_in(record, name, where) for name in fields.text if field_kind(name) in kinds
+    }
+    return names, {name: place for name, place in places.items() if place}
+
+
+def _usual_fields(
+    record: Mapping[str, Any], _fields: TextFields, where: str, scorer: ScorerInfo | None
+) -> _Parts:
+    """As `_named_fields`, of the fields that hold these by their usual names.
+
+    Raises `InputError` for a record that has none.
+    """
+    names = _default_text_field(record)
+    found = {name: record[name] for name in MEDIA_FIELDS if _is_place(record.get(name))}
+    kinds = MEDIA_FIELDS if scorer is None else scorer.media
+    places: dict[str, str] = {name: place for name, place in found.items() if name in kinds}
+    if not places and not names:
+        names = _blank_text_field(record, where, [*found], scorer)
+    for name in scorer.mixed if names and scorer is not None else ():
+        if isinstance(record.get(name), dict | list):
+            _place_in(record, name, where)  # which raises an error: it would be lost unseen
+    return names, places
 
 
 def _default_text_field(record: Mapping[str, Any]) -> Sequence[str]:
     return [name for name in TEXT_FIELDS if record.get(name) is not None][:1]
+
+
+def _blank_text_field(
+    record: Mapping[str, Any], where: str, unread: Sequence[str], scorer: ScorerInfo | None
+) -> Sequence[str]:
+    """The field of a text that is null: the record is blank then.
+
+    Raises `InputError` for a record that has none; `unread` are the fields with an image or a video
+    that `scorer` does not read.
+    """
+    present = [name for name in TEXT_FIELDS if name in record][:1]
+    if present:
+        return present
+    if not unread or scorer is None:
+        raise _no_text_error(record, where)
+    kind = unread[0]
+    but = f", but {with_article(kind)}, which {scorer.model} does not read"
+    also = f"; rerank providers show NAME says which models read {kind}s"
+    raise _no_text_error(record, where, but, also)
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _place_in(record: Mapping[str, Any], name: str, where: str) -> str:
+    """The URL or path in a field that the user named; empty if it is blank."""
+    value = _field_value(record, name, where)
+    if value is None or isinstance(value, str):
+        return value if value and value.strip() else ""
+    kind = with_article(field_kind(name) or MEDIA_FIELDS[0])
+    raise InputError(
+        f"{where}: the field {name} holds not the place of {kind} but a {type(value).__name__}",
+        hint=f"{kind} is a URL (http, https or data) or the path of a file; --field names what is "
+        "ranked in its place",
+    )
 
 
 def _no_text_error(
@@ -130,36 +244,7 @@ def _no_text_error(
     )
 
 
-def _media_in(
-    record: Mapping[str, Any], where: str, folder: str, scorer: ScorerInfo | None
-) -> Media | None:
-    """The image or video of a record; None if the record has text, or neither of them."""
-    if not any(map(record.__contains__, MEDIA_FIELDS)):
-        return None
-    values = {kind: record.get(kind) for kind in MEDIA_FIELDS}
-    kinds = [kind for kind, value in values.items() if isinstance(value, str) and value.strip()]
-    if not kinds or _default_text_field(record):
-        return None
-    if len(kinds) > 1:
-        raise InputError(
-            f"{where}: a record is {' or '.join(map(with_article, kinds))}, and this one is both",
-            hint="make two records of it",
-        )
-    kind = kinds[0]
-    if scorer is not None and kind not in scorer.media:
-        if any(name in record for name in TEXT_FIELDS):
-            return None
-        but = f", but {with_article(kind)}, which {scorer.model} does not read"
-        also = f"; rerank providers show NAME says which models read {kind}s"
-        raise _no_text_error(record, where, but, also)
-    try:
-        return find_media(encodable(str(values[kind])), kind, folder)
-    except InputError as error:
-        but, also = f", but {with_article(kind)}: {error}", f"; {error.hint}"
-        raise _no_text_error(record, where, but, also) from error
-
-
-def _id_in(record: dict[str, Any], fields: TextFields, where: str) -> str | None:
+def _id_in(record: Mapping[str, Any], fields: TextFields, where: str) -> str | None:
     if fields.id is not None:
         value = _field_value(record, fields.id, where)
     else:
@@ -172,7 +257,7 @@ def _id_in(record: dict[str, Any], fields: TextFields, where: str) -> str | None
     return None if value is None else encodable(str(value))
 
 
-def _text_in(record: dict[str, Any], name: str, where: str) -> str:
+def _text_in(record: Mapping[str, Any], name: str, where: str) -> str:
     value = _field_value(record, name, where)
     if value is None:
         return ""
@@ -181,7 +266,7 @@ def _text_in(record: dict[str, Any], name: str, where: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _field_value(record: dict[str, Any], name: str, where: str) -> Any:
+def _field_value(record: Mapping[str, Any], name: str, where: str) -> Any:
     value: Any = record
     for key in [name] if name in record else name.split("."):
         if not isinstance(value, dict) or key not in value:

@@ -15,8 +15,8 @@ from typing import BinaryIO
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import (
     DEFAULT_MAX_DOCUMENT_BYTES,
-    IMAGE_SUFFIXES,
     LINE_SUFFIXES,
+    MEDIA_SUFFIXES,
     STDIN,
     InputFormat,
     Prepend,
@@ -73,7 +73,8 @@ class ReadOptions:
     grep          whether lines are the output of grep or rg
     text          whether sources with NUL bytes are text
     prepend       what goes before each chunk of a document
-    scorer        the scorer, once it is open: images are documents if it reads them
+    scorer        the scorer, once it is open: images and videos are documents if it reads them
+    media_root    the folder in which records may name files; None for that of their own file
     max_document_bytes
                   the size that a document may reach when it is decoded
     """
@@ -86,6 +87,7 @@ class ReadOptions:
     text: bool = False
     prepend: Prepend | None = None
     scorer: ScorerInfo | None = None
+    media_root: str | None = None
     max_document_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
 
     def check(self) -> None:
@@ -112,11 +114,11 @@ class ReadOptions:
             return format_, self.unit
         return format_, unit_of(path, format_, stream=stream)
 
-    def may_be_image(self, path: str) -> bool:
-        """Whether a file's name says that it is an image, and the scorer reads images."""
-        reads_images = self.scorer is not None and "image" in self.scorer.media
+    def may_be_media(self, path: str) -> bool:
+        """Whether a file's name says that it is an image or a video, and the scorer reads such."""
+        reads_media = self.scorer is not None and bool(self.scorer.media)
         is_text = self.input_format is not None or self.grep or self.text
-        return reads_images and not is_text and PurePath(path).suffix.lower() in IMAGE_SUFFIXES
+        return reads_media and not is_text and PurePath(path).suffix.lower() in MEDIA_SUFFIXES
 
     def is_table(self, path: str) -> bool:
         """Whether a file has rows below a header."""
@@ -218,7 +220,9 @@ class SourceReader:
                 )
         elif unit is Unit.RECORD:
             fields, with_title = self.options.fields, self.options.prepend is Prepend.TITLE
-            folder = "" if self.stream else str(PurePath(self.path).parent)
+            folder = self.options.media_root
+            if folder is None and not self.stream:
+                folder = str(PurePath(self.path).parent)
             reader = RECORD_READERS.get(format_, JSON_LINES)
             self.envelope, records = reader.read(source, fields)
             for record, block in records:

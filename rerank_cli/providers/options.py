@@ -12,7 +12,6 @@ from rerank_cli.providers import (
     Cutting,
     Truncate,
 )
-from rerank_cli.types import Media
 
 _PENDING_REQUESTS_PER_CONNECTION = 4  # so that no connection is idle
 
@@ -28,7 +27,6 @@ class RemoteOptions:
                       sent to providers that have these options
     fields            more fields of the request's body, by dotted path
     headers           more headers of the request
-    image             the query's image; with `image_only` the query's text is not sent
     lenient           warn about options that the provider does not have, and leave them out
     sigmoid           scores are logits: their sigmoid is the relevance
     dry_run           send nothing, and remember what would be sent
@@ -50,8 +48,6 @@ class RemoteOptions:
     max_document_tokens: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    image: Media | None = None
-    image_only: bool = False
     lenient: bool = False
     sigmoid: bool = False
     dry_run: bool = False
@@ -100,7 +96,6 @@ class RemoteOptions:
             "--base-url": self.base_url is not None,
             "--set": bool(self.fields),
             "--header": bool(self.headers),
-            "--image": self.image is not None,
             "--chunk remote": self.chunk == Cutting.REMOTE,
             "--tokenizer": self.tokenizer is not None,
             "--sigmoid": self.sigmoid,

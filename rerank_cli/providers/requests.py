@@ -12,9 +12,9 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from rerank_cli.errors import UsageError
-from rerank_cli.media import media_stamp, media_url, sent_size
+from rerank_cli.media import media_stamp, media_url, sent_size, with_article
 from rerank_cli.providers.schema import Provider
-from rerank_cli.types import Chunk, Media, Pair, Tokenizer
+from rerank_cli.types import Chunk, Document, Media, Pair, Tokenizer
 
 DEFAULT_DOCUMENTS = 500  # the most in a request to a provider that states no limit
 _DEFAULT_MEDIA_BYTES = 20_000_000  # the most in a request with images, if no limit is stated
@@ -29,14 +29,14 @@ class RequestOptions:
     """What a request has besides the query's text and the documents.
 
     `values` are options by their command-line names, as in `overlap-tokens`; `fields` are put into
-    the body unchanged, by dotted path. `image` belongs to the query, whose text is not sent if
-    `image_only`.
+    the body unchanged, by dotted path. `media` belongs to the query, whose text is not sent if
+    `media_only`.
     """
 
     values: Mapping[str, Any]
     fields: Mapping[str, Any]
-    image: Media | None = None
-    image_only: bool = False
+    media: Media | None = None
+    media_only: bool = False
 
 
 class Request(NamedTuple):
@@ -61,10 +61,21 @@ class Request(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How many tokens and bytes of a request something takes."""
+    """How many tokens, bytes, images and videos of a request something takes."""
 
     tokens: int
     bytes: int
+    images: int = 0
+    videos: int = 0
+
+    def plus(self, other: "Size") -> "Size":
+        """The size of both together."""
+        return Size(
+            self.tokens + other.tokens,
+            self.bytes + other.bytes,
+            self.images + other.images,
+            self.videos + other.videos,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,8 @@ class Room:
     documents: int | None = None
     tokens: int | None = None
     bytes: int | None = None
+    images: int | None = None
+    videos: int | None = None
 
 
 _NO_SIZE = Size(0, 0)
@@ -139,7 +152,8 @@ class RequestBuilder:
         max_bytes = self._max_bytes
         if any(chunk.document.media for chunk in chunks):
             max_bytes = min(max_bytes or _DEFAULT_MEDIA_BYTES, _DEFAULT_MEDIA_BYTES)
-        return Room(self._max_documents, self._provider.limits.tokens, max_bytes)
+        limits = self._provider.limits
+        return Room(self._max_documents, limits.tokens, max_bytes, limits.images, limits.videos)
 
     def _render(self, query: str, chunks: Sequence[Chunk], top_n: int) -> bytes:
         """Render the body of one request, with fields in the order of the provider's entry."""
@@ -175,18 +189,30 @@ class RequestBuilder:
         """
         document, overhead = chunk.document, self._provider.limits.overhead
         tokens = chunk.tokens + (self._count(chunk.title) if chunk.title else 0)
+        media = _sent_media(self._provider, document)
+        if media is not None:
+            kinds = (int(media.kind == "image"), int(media.kind == "video"))
+            return Size(tokens, self._media_bytes(chunk), *kinds)
         if room.bytes is None:
             return Size(tokens, 0)
-        if document.media is not None:
-            return Size(tokens, sent_size(document.media) + _TEMPLATE_BYTES)
         bound = _MAX_ESCAPED_BYTES * len(chunk.scored_text) + _TEMPLATE_BYTES + overhead
         if document.fields is None and bound * self._max_documents < room.bytes // 2:
             return Size(tokens, bound)
         content = _encode_json(_document_value(self._provider, chunk))
         return Size(tokens, len(content) + 1 + overhead)  # 1 for a comma
 
+    def _media_bytes(self, chunk: Chunk) -> int:
+        """About how many bytes an image or a video takes, with its text if it has one."""
+        if chunk.document.text_is_label:
+            return sent_size(chunk.document) + _TEMPLATE_BYTES
+        own = sent_size(replace(chunk.document, text="", title=""))
+        return own + _MAX_ESCAPED_BYTES * len(chunk.scored_text) + _TEMPLATE_BYTES
+
     def _query_size(self, query: str) -> Size:
-        """The size of a query alone if it counts with each document, or else of the whole body."""
+        """The size of a query alone if it counts with each document, or else of the whole body.
+
+        Its own image or video is none of the documents that a provider counts.
+        """
         each = self._provider.limits.query_each
         content = _encode_json(query) if each else self._render(query, (), self._max_documents)
         return Size(self._count(query), len(content))
@@ -204,14 +230,27 @@ def find_problems(provider: Provider, options: RequestOptions, model: str) -> li
             problems.append(f"{provider.name} has no --{name} for {model}")
         elif (allowed := option.violated_range(value)) is not None:
             problems.append(f"--{name} {value}: {provider.name} takes {allowed}")
-    template = provider.request.image
-    if options.image is not None and template is None:
-        problems.append(f"{provider.name} takes no image as a query for {model}")
-    elif options.image is not None and not (
-        options.image_only or has_placeholder(template, "$text")
-    ):
-        problems.append(f"{provider.name} takes an image or a text as a query, and not both")
+    if options.media is not None:
+        kind, templates = options.media.kind, media_templates(provider)
+        if provider.request.text_query or kind not in templates:
+            problems.append(f"{provider.name} takes no {kind} as a query for {model}")
+        elif not options.media_only and kind not in mixed_kinds(provider):
+            problems.append(
+                f"{provider.name} takes {with_article(kind)} or a text as a query, and not both"
+            )
     return problems
+
+
+def media_templates(provider: Provider) -> Mapping[str, Any]:
+    """The kinds of media that a provider takes, each with its template."""
+    templates = {"image": provider.request.image, "video": provider.request.video}
+    return {kind: template for kind, template in templates.items() if template is not None}
+
+
+def mixed_kinds(provider: Provider) -> frozenset[str]:
+    """The kinds of media that a provider takes together with a text."""
+    templates = media_templates(provider).items()
+    return frozenset(kind for kind, template in templates if has_placeholder(template, "$text"))
 
 
 def pack(
@@ -227,22 +266,25 @@ def pack(
     large by itself has a request of its own: the service may cut it or refuse it.
     """
     shared, own = (_NO_SIZE, query) if query_each else (query, _NO_SIZE)
-    start, tokens, size = 0, shared.tokens, shared.bytes
+    start, total = 0, shared
     for place, document in enumerate(sizes):
-        more_tokens = document.tokens + own.tokens
-        more_bytes = document.bytes + own.bytes
-        fits = (
-            _is_within(place - start + 1, room.documents)
-            and _is_within(tokens + more_tokens, room.tokens)
-            and _is_within(size + more_bytes, room.bytes)
-        )
-        if place > start and not fits:
+        more = document.plus(own)
+        if place > start and not _has_room(total.plus(more), place - start + 1, room):
             yield range(start, place)
-            start, tokens, size = place, shared.tokens, shared.bytes
-        tokens += more_tokens
-        size += more_bytes
+            start, total = place, shared
+        total = total.plus(more)
     if sizes:
         yield range(start, len(sizes))
+
+
+def _has_room(size: Size, documents: int, room: Room) -> bool:
+    return (
+        _is_within(documents, room.documents)
+        and _is_within(size.tokens, room.tokens)
+        and _is_within(size.bytes, room.bytes)
+        and _is_within(size.images, room.images)
+        and _is_within(size.videos, room.videos)
+    )
 
 
 def _supported_options(provider: Provider, options: RequestOptions) -> Mapping[str, Any]:
@@ -256,12 +298,21 @@ def _supported_options(provider: Provider, options: RequestOptions) -> Mapping[s
 
 def _query_value(provider: Provider, options: RequestOptions, query: str) -> Any:
     """The query as the provider takes it: its text, its image, or both."""
-    templates = provider.request
-    if options.image is None:
-        return _fill_template(templates.query, {"$text": query})
-    url = media_url(options.image)
-    values = {"$url": url} if options.image_only else {"$url": url, "$text": query}
-    return _fill_template(templates.image, values)
+    media = options.media
+    if media is None:
+        return _fill_template(provider.request.query, {"$text": query})
+    values = {} if options.media_only else {"$text": query}
+    return _fill_template(
+        media_templates(provider)[media.kind], {"$url": media_url(media), **values}
+    )
+
+
+def _sent_media(provider: Provider, document: Document) -> Media | None:
+    """The image or video of a document that is sent: not that of one whose text is sent alone."""
+    media = document.media
+    if media is None or document.text_is_label:
+        return media
+    return media if media.kind in mixed_kinds(provider) else None
 
 
 def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None:
@@ -302,9 +353,12 @@ def _document_value(
 ) -> Any:
     """A chunk as the provider takes it: a string or an object. `content_key` tells these apart."""
     templates, document = provider.request, chunk.document
-    if document.media is not None:
-        template = templates.image if document.media.kind == "image" else templates.video
-        return _fill_template(template, {"$url": url_of(document.media)})
+    media = document.media and _sent_media(provider, document)
+    if media is not None:
+        texts = {} if document.text_is_label else {"$text": chunk.scored_text}
+        return _fill_template(
+            media_templates(provider)[media.kind], {"$url": url_of(media), **texts}
+        )
     if templates.document == "$text" and not templates.record:
         return chunk.scored_text  # a shortcut for nearly all providers
     fields = document.fields or {}
@@ -332,9 +386,16 @@ def _fill(template: Any, values: Mapping[str, Any]) -> Any:
         table = {key: _fill(value, values) for key, value in template.items()}
         return {key: value for key, value in table.items() if value is not _ABSENT}
     if isinstance(template, list | tuple):
-        items = (_fill(item, values) for item in template)
-        return [item for item in items if item is not _ABSENT]
+        items = [item for item in template if not _misses_value(item, values)]
+        return [_fill(item, values) for item in items]
     return template
+
+
+def _misses_value(item: Any, values: Mapping[str, Any]) -> bool:
+    """Whether an item of a list has no value for a placeholder: half a part says nothing."""
+    if isinstance(item, Mapping):
+        return any(_misses_value(value, values) for value in item.values())
+    return isinstance(item, str) and item.startswith("$") and item not in values
 
 
 def _set_field(target: dict[str, Any], path: str, value: Any) -> None:

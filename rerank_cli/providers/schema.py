@@ -1,7 +1,7 @@
 """The form of an entry in `providers.toml`, which pydantic checks.
 
 Templates are TOML values in which a string such as `$query` stands for a whole value. A key whose
-value is missing is left out. What would be sent wrong, or not at all, is refused here: names that
+value is missing is left out, and so is a table in a list in which one is missing. What would be sent wrong, or not at all, is refused here: names that
 nothing has, texts that no template holds, fields that two things write.
 """
 
@@ -154,7 +154,9 @@ class RequestTemplates(StrictTable):
     record         `$text`, `$id`, `$title`, `$metadata`; if it is not empty, replaces `document`
                    for documents that have one of the last three
     query          `$text`
-    image, video   `$url`; for a document or a query that is one
+    image, video   `$url`, `$text`; for a document or a query that is one. Without `$text` it has
+                   a text or the image, and not both
+    text_query     the query is always a text
     """
 
     body: Mapping[str, Template]
@@ -163,6 +165,7 @@ class RequestTemplates(StrictTable):
     query: Template = "$text"
     image: Template | None = None
     video: Template | None = None
+    text_query: bool = False
 
     @model_validator(mode="after")
     def _check_placeholders(self) -> "RequestTemplates":
@@ -229,6 +232,7 @@ class Limits(StrictTable):
     """A provider's limits, as far as it states them.
 
     documents, tokens, bytes   of a request
+    images, videos             how many of the documents of a request may be one, or have one
     query_each                 the query counts once for each document
     overhead                   bytes that each document takes besides its text
     pair                       tokens of a query and a document together
@@ -240,6 +244,8 @@ class Limits(StrictTable):
     documents: Count | None = None
     tokens: Count | None = None
     bytes: Count | None = None
+    images: Count | None = None
+    videos: Count | None = None
     query_each: bool = False
     overhead: Limit = 0
     pair: Count | None = None

@@ -60,12 +60,13 @@ class Plan:
     def split(self, document: Document) -> "Split":
         """Cut a document into windows. A blank document has none.
 
-        Each window has less room by the tokens of the title, a quarter at most.
+        Each window has less room by the tokens of the title, a quarter at most. An image or a video
+        goes with each window of its document's text.
         """
         text, title, tokenizer = document.text, document.title, self.tokenizer
         if not text or text.isspace():
             return Split(document, (), 0, 0)
-        if tokenizer is None or document.media is not None:
+        if tokenizer is None or document.text_is_label:
             return Split(document, (_whole_chunk(document, 0),), 0, 0)
         if self.room is None:
             total = sum(tokenizer.count(text[a:b]) for a, b in segments(text))

@@ -4,11 +4,20 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from rerank_cli.errors import InputError, UsageError
-from rerank_cli.media import sent_size
+from rerank_cli.media import (
+    MEDIA_FIELDS,
+    find_record_media,
+    is_url,
+    media_label,
+    media_stamp,
+    sent_size,
+    with_article,
+)
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions, Encoding, Selection
 from rerank_cli.ranking.chunking import Plan, plan_chunks
@@ -26,6 +35,7 @@ from rerank_cli.types import (
     ConcurrentScorer,
     Document,
     InstructedScorer,
+    Media,
     Pair,
     Progress,
     Ranking,
@@ -34,6 +44,7 @@ from rerank_cli.types import (
     ScorerInfo,
     ServiceRequest,
     SurveyingScorer,
+    ViewingScorer,
     Watch,
 )
 
@@ -63,6 +74,7 @@ class Reranker:
     runtime      how else a model runs here
     chunks       how documents are cut
     remote       how a provider's model is used
+    media_root   the folder in which mappings may name images and videos; without it they name URLs
 
     Raises the errors of `open_scorer`.
     """
@@ -76,7 +88,9 @@ class Reranker:
         runtime: RuntimeOptions | None = None,
         chunks: ChunkOptions | None = None,
         remote: RemoteOptions | None = None,
+        media_root: str | None = None,
     ) -> None:
+        self._media_root = media_root
         self.chunks = ChunkOptions() if chunks is None else chunks
         self.chunks.check()
         instruction = clean_instruction(instruction)
@@ -101,7 +115,7 @@ class Reranker:
 
     def rank(
         self,
-        query: str,
+        query: str | Document,
         documents: Iterable[str | Document | Mapping[str, Any]],
         *,
         n: int | None = None,
@@ -115,7 +129,9 @@ class Reranker:
     ) -> Ranking:
         """Rank documents by their relevance to a query, best first; equal scores keep input order.
 
-        Documents are strings, `Document`s, or mappings with `text` (and `id`, `title`, `metadata`).
+        Documents are strings, `Document`s, or mappings with `text` (and `id`, `title`, `metadata`);
+        for models that read such, with `image` or `video` too, or in its place: a URL, a `Media`
+        or a path in `media_root`. A query with an image or a video is a `Document`.
 
         n            keep the best `n`; None for all
         min_score    keep those with at least this relevance score
@@ -141,7 +157,7 @@ class Reranker:
 
     def submit(
         self,
-        query: str,
+        query: str | Document,
         documents: Iterable[str | Document | Mapping[str, Any]],
         selection: Selection | None = None,
         *,
@@ -158,10 +174,20 @@ class Reranker:
         what can be known before anything is scored; `Pending.result` raises the rest.
         """
         selection = Selection() if selection is None else selection
+        media, is_label = None, False
+        if isinstance(query, Document):
+            media, is_label = query.media, query.text_is_label
+            query = query.text
+        if media is not None and not query.strip():
+            query, is_label = media_label(media.place), True
         _check_arguments(query, documents)
         selection.check()
         instruction = clean_instruction(instruction)
         scorer = self._scorer_with(instruction)
+        key: tuple[object, ...] = (instruction,)
+        if media is not None:
+            scorer = _show(scorer, media, media_only=is_label)
+            key = (instruction, media, media_stamp(media), is_label)
         info = scorer.info
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
         max_pairs = info.max_pending_pairs
@@ -170,22 +196,24 @@ class Reranker:
         is_set = info.scope == "set"
         # A service that returns the best ones only may leave out what another ranking needs.
         is_private = is_set or (info.remote and selection.keep is not None)
+        builder = RankingBuilder(query, plan, info, selection, self.chunks.aggregate)
+        readable = partial(_readable, info=info, root=self._media_root, notes=builder.notes)
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
-            scorer = scorer.over(_survey(_readable(documents, info), plan, watch))
+            scorer = scorer.over(_survey(readable(documents), plan, watch))
             is_set = False
         pending = Pending(query)
         task = pending.task = RankingTask(
             self._pool,
             scorer,
             plan,
-            RankingBuilder(query, plan, info, selection, self.chunks.aggregate),
+            builder,
             pending.finish,
             keep=selection.keep,
             passages=selection.passages,
             is_set=is_set,
             store=ScoreStore() if is_private else None,
-            key=(*plan.key, instruction),
+            key=(*plan.key, *key),
             client=client,
             watch=watch,
         )
@@ -193,9 +221,7 @@ class Reranker:
             task.cancel()
             raise UsageError("the Reranker is closed")
         try:
-            for batch in _batches(
-                _readable(documents, info), info.preferred_batch, everything=is_set
-            ):
+            for batch in _batches(readable(documents), info.preferred_batch, everything=is_set):
                 task.add([plan.split(document) for document in batch])
                 task.wait_for_room(max_pairs)
                 if task.is_over:
@@ -374,7 +400,7 @@ def keep_order(
     """
     blanks: list[Blank] = []
     count = 0
-    for document in _as_documents(documents):
+    for document in _as_documents(documents, info, None):
         if n is None or count < n:
             blanks.append(Blank(count, document))
         count += 1
@@ -408,14 +434,17 @@ def _check_arguments(query: object, documents: object) -> None:
 
 
 def _as_documents(
-    documents: Iterable[str | Document | Mapping[str, Any]],
+    documents: Iterable[str | Document | Mapping[str, Any]], info: ScorerInfo, root: str | None
 ) -> Iterator[Document]:
     for place, item in enumerate(documents):
-        yield item if isinstance(item, Document) else _as_document(item, place)
+        yield item if isinstance(item, Document) else _as_document(item, place, info, root)
 
 
-def _as_document(item: object, place: int) -> Document:
-    """Make a document of a string, or of a mapping as records have it; raises `UsageError`."""
+def _as_document(item: object, place: int, info: ScorerInfo, root: str | None) -> Document:
+    """Make a document of a string, or of a mapping as records have it; raises `UsageError`.
+
+    Raises `InputError` for an image or a video that cannot be read.
+    """
     if isinstance(item, str):
         return Document(item)
     if not isinstance(item, Mapping):
@@ -424,33 +453,94 @@ def _as_document(item: object, place: int) -> Document:
             hint="a document is a string, a Document, or a mapping with text",
         )
     text, name = item.get("text"), item.get("id")
-    if not isinstance(text, str):
+    media = _media_in(item, place, info, root) if info.media else None
+    if not isinstance(text, str) and (text is not None or media is None):
         raise UsageError(
             f"document {place} has no text: its keys are {', '.join(map(str, item)) or 'none'}",
             hint="a mapping has text, and may have id, title and metadata",
         )
     if isinstance(name, bool) or not isinstance(name, str | int | None):
         raise UsageError(f"document {place}: an id is a string or an integer, not {name!r}")
+    is_used = media is not None and (not text or media.kind in info.mixed)
+    used = ("text", media.kind) if media is not None and is_used else ("text",)
     return Document(
-        text,
+        text or "",
         id=None if name is None else str(name),
-        fields={key: value for key, value in item.items() if key != "text"},
+        fields={key: value for key, value in item.items() if key not in used},
+        media=media,
     )
 
 
+def _media_in(
+    item: Mapping[str, Any], place: int, info: ScorerInfo, root: str | None
+) -> Media | None:
+    """The image or video of a mapping, if the scorer reads such; raises `UsageError`.
+
+    Raises `InputError` for a file that cannot be read.
+    """
+    found = {kind: item.get(kind) for kind in MEDIA_FIELDS if kind in info.media}
+    found = {kind: value for kind, value in found.items() if value not in (None, "")}
+    if not found:
+        return None
+    ((kind, value), *others) = found.items()
+    if others:
+        raise UsageError(f"document {place} has an image and a video: make two documents of it")
+    if isinstance(value, Media):
+        return value
+    if not isinstance(value, str):
+        raise UsageError(
+            f"document {place}: the {kind} is of type {type(value).__name__}",
+            hint="it is a URL, a path in the Reranker's media_root, or a Media",
+        )
+    if item.get("text") and kind not in info.mixed:
+        return Media(kind, value, root)  # which is not sent
+    if root is None and not is_url(value):
+        raise UsageError(
+            f"document {place}: the {kind} {media_label(value)} is no URL",
+            hint=f'Reranker(…, media_root="DIR") reads files in DIR, Media("{kind}", path) any',
+        )
+    return find_record_media(value, kind, root)
+
+
 def _readable(
-    documents: Iterable[str | Document | Mapping[str, Any]], info: ScorerInfo
+    documents: Iterable[str | Document | Mapping[str, Any]],
+    info: ScorerInfo,
+    root: str | None,
+    notes: dict[str, None],
 ) -> Iterator[Document]:
-    """The documents; raises `InputError` for one that the scorer cannot read."""
-    for document in _as_documents(documents):
-        if document.media is not None and document.media.kind not in info.media:
-            where = ":".join(str(part) for part in (document.source, document.line) if part)
-            raise InputError(
-                f"{where or document.media.place}: {info.model} reads no {document.media.kind}s",
-                hint="rerank providers show NAME says which models do; of a record --field names"
-                " one with text",
+    """The documents as the scorer reads them; raises `InputError` for one that it cannot read.
+
+    `notes` get a sentence for the user if part of some documents is left out.
+    """
+    for document in _as_documents(documents, info, root):
+        media = document.media
+        if media is None:
+            yield document
+        elif document.text_is_label or not document.text.strip():
+            if media.kind not in info.media:
+                raise _unread_error(document, media, info)
+            yield (
+                document
+                if document.text_is_label
+                else replace(document, text=media_label(media.place), text_is_label=True)
             )
-        yield document
+        elif media.kind in info.mixed:
+            yield document
+        else:
+            kind = media.kind
+            reads = f"reads a text or {with_article(kind)}, and not both at once"
+            reads = reads if kind in info.media else f"reads no {kind}s"
+            notes[f"{info.model} {reads}: of documents with both, only the text was scored"] = None
+            yield replace(document, media=None)
+
+
+def _unread_error(document: Document, media: Media, info: ScorerInfo) -> InputError:
+    where = ":".join(str(part) for part in (document.source, document.line) if part)
+    return InputError(
+        f"{where or media_label(media.place)}: {info.model} reads no {media.kind}s",
+        hint="rerank providers show NAME says which models do; of a record --field names one with "
+        "text",
+    )
 
 
 def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:
@@ -470,8 +560,7 @@ def _batches(
     characters = 0
     for document in documents:
         batch.append(document)
-        # The text of an image or a video is its label, and not what is held in memory.
-        characters += sent_size(document.media) if document.media else len(document.text)
+        characters += sent_size(document) if document.media else len(document.text)
         if (len(batch) >= size or characters >= MAX_BATCH_CHARACTERS) and not everything:
             yield batch
             batch, characters = [], 0
@@ -484,3 +573,16 @@ def _instruct(scorer: Scorer, instruction: str) -> Scorer:
     if not isinstance(scorer, InstructedScorer):
         raise UsageError(f"{scorer.info.model} takes no instruction")
     return scorer.with_instruction(instruction)
+
+
+def _show(scorer: Scorer, media: Media, *, media_only: bool) -> Scorer:
+    """The same model with an image or a video in the query; raises `UsageError` if it takes none.
+
+    Raises `InputError` for a file that cannot be read.
+    """
+    if not isinstance(scorer, ViewingScorer):
+        raise UsageError(
+            f"{scorer.info.model} takes no {media.kind} as a query",
+            hint="rerank providers show NAME says which models do",
+        )
+    return scorer.with_media(media, media_only=media_only)

@@ -55,6 +55,7 @@ class ScoreKey(NamedTuple):
     text: str = ""
     media: Media | None = None
     stamp: tuple[int, ...] = ()  # of a file of media, whose content may change
+    text_is_label: bool = False
     content: bytes = b""
 
     @property
@@ -618,12 +619,13 @@ def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKe
     document = split.document
     media = document.media
     stamp = () if media is None else media_stamp(media)
-    return ScoreKey(plan, document.title, document.text, media, stamp)
+    is_label = document.text_is_label
+    return ScoreKey(plan, document.title, document.text, media, stamp, is_label)
 
 
 def _characters_in(split: Split) -> int:
     """The characters of a document's chunks as they are scored."""
-    media = split.document.media
-    if media is not None:
-        return sent_size(media) * len(split.chunks)
+    document = split.document
+    if document.media is not None:
+        return sent_size(document) * len(split.chunks)
     return sum(len(chunk.text) for chunk in split.chunks)

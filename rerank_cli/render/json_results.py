@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from rerank_cli.media import is_url
 from rerank_cli.render import Style, json_score, text_and_line
 from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, ServiceRequest
@@ -146,22 +145,18 @@ def _document_object(document: Document, text: str, line: int | None) -> dict[st
 
 
 def _content_fields(document: Document, text: str) -> dict[str, Any]:
-    """The field that holds a document's text, or the URL or path of its image or video.
-
-    The text of media is their URL or path too, but that of a data URL is shortened.
-    """
-    if document.media is None:
-        return {"text": text}
-    kind, place = document.media.kind, document.media.place
-    return {kind: place if is_url(place) else document.text}
+    """The fields that hold a document's text, and the whole URL or the path of its media."""
+    texts = {} if document.text_is_label else {"text": text}
+    media = document.media
+    return texts if media is None else {**texts, media.kind: media.name or media.place}
 
 
 def _chunk_object(chunk: Chunk) -> dict[str, Any]:
-    media = chunk.document.media
-    span = {"start": chunk.start, "end": chunk.end} if media is None else {}
+    media, is_label = chunk.document.media, chunk.document.text_is_label
+    span = {"start": chunk.start, "end": chunk.end}
     return {
         **({"title": chunk.title} if chunk.title else {}),
-        "text" if media is None else media.kind: chunk.text,
-        **span,
+        media.kind if media is not None and is_label else "text": chunk.text,
+        **({} if is_label else span),
         **({} if chunk.line is None else {"line": chunk.line}),
     }

@@ -71,7 +71,7 @@ def write_trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
     tag = quote_spaces(ranking.info.model)
     for result in ranking.results:
         name = _run_name(result.document, result.index)
-        if style.passages and result.document.media is None:
+        if style.passages and not result.document.text_is_label:
             name = f"{name}#{result.passage.start}-{result.passage.end}"
         yield _run_line(name, result.rank, format_score(result.raw_score), tag)
     for rank, blank in enumerate(ranking.blanks, len(ranking.results) + 1):

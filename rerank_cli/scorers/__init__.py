@@ -152,7 +152,6 @@ def remote_fingerprint(model: str | None, remote: RemoteOptions) -> str:
         # Another key is the same model.
         [public_base_url(remote.base_url), hide_secrets(remote.fields)],
         [remote.request_options, remote.chunk, remote.sigmoid],
-        [remote.image and remote.image.place, remote.image_only],
         file_digest(tokenizer) if tokenizer and tokenizer.is_file() else None,
     ]
     content = json.dumps(parts, sort_keys=True, default=str)

@@ -30,6 +30,8 @@ from rerank_cli.providers.requests import (
     content_key,
     find_problems,
     has_placeholder,
+    media_templates,
+    mixed_kinds,
 )
 from rerank_cli.providers.responses import Result, parse_body, read_answer, read_request
 from rerank_cli.providers.schema import Provider
@@ -40,6 +42,7 @@ from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count
 from rerank_cli.types import (
     Chunk,
+    Media,
     Pair,
     Part,
     Price,
@@ -115,10 +118,17 @@ class RemoteScorer:
         Raises `UsageError` if the provider takes none.
         """
         values = {**self._request_options.values, "instruction": instruction}
-        options = replace(self._request_options, values=values)
+        return self._with(replace(self._request_options, values=values))
+
+    def with_media(self, media: Media, *, media_only: bool) -> "RemoteScorer":
+        """The same model with an image or a video in the query; see `ViewingScorer`."""
+        return self._with(replace(self._request_options, media=media, media_only=media_only))
+
+    def _with(self, options: RequestOptions) -> "RemoteScorer":
         if problems := find_problems(self.provider, options, self._model):
             raise UsageError("; ".join(problems))
         other = copy(self)
+        other._request_options = options
         other.builder = RequestBuilder(self.provider, self._model, options, self.info.tokenizer)
         return other
 
@@ -424,8 +434,6 @@ def open_remote(
     request_options = RequestOptions(
         values={**defaults, **given},
         fields=options.fields,
-        image=options.image,
-        image_only=options.image_only,
     )
     problems = find_problems(provider, request_options, model)
     if options.chunk == Cutting.REMOTE and not provider.limits.chunks:
@@ -518,6 +526,11 @@ class DryRunScorer:
             receive(Part(request.places, Scored([0.0] * count, notes=notes)))
         return RequestsJob(())
 
+    def with_media(self, media: Media, *, media_only: bool) -> "DryRunScorer":
+        """Take an image or a video for the query of the run."""
+        self.scorer = self.scorer.with_media(media, media_only=media_only)
+        return self
+
     def account(self) -> str:
         """What the real scorer has to say besides; `plans` has the result."""
         return "\n".join(self.scorer.remarks)
@@ -597,7 +610,6 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         window = limits.characters - 1 if limits.characters else limits.document
         if window is None and length is None:
             window = DEFAULT_WINDOW_TOKENS
-    kinds = {"image": provider.request.image, "video": provider.request.video}
     documents = limits.documents or DEFAULT_DOCUMENTS
     return ScorerInfo(
         name=f"{provider.name}/{model}",
@@ -611,7 +623,8 @@ def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutti
         remote=True,
         estimated=options.tokenizer is None,
         cuts=cutting is Cutting.REMOTE and "chunk-tokens" in provider.options,
-        media=frozenset(kind for kind, template in kinds.items() if template is not None),
+        media=frozenset(media_templates(provider)),
+        mixed=mixed_kinds(provider),
         content_key=content_key(provider),
         preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # full requests
         max_pending_pairs=min(_MAX_PENDING_PAIRS, options.max_pending_requests * documents),

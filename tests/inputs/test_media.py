@@ -7,7 +7,7 @@ import pytest
 
 from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
-from rerank_cli.inputs import IMAGE_SUFFIXES, InputFormat
+from rerank_cli.inputs import MEDIA_SUFFIXES, InputFormat
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.scorers import open_scorer
@@ -64,13 +64,25 @@ def test_paths_begin_in_the_folder_of_their_file_or_here(
     (pictures / "a.csv").write_text("id,image\nx,dog.png\n")
     (document,) = inputs_of("pics/a.csv")
     assert document.media == Media("image", str(Path("pics", "dog.png")))
-    give_stdin(monkeypatch, b'{"image": "pics/dog.png"}\n')
-    (document,) = inputs_of("-", input_format=InputFormat.JSONL)
+    (pictures / "b.jsonl").write_text('{"image": "pics/dog.png"}\n')
+    (document,) = inputs_of("pics/b.jsonl", media_root=".")
+    assert document.media == Media("image", str(Path("pics", "dog.png")))
+
+
+def test_records_of_a_pipe_name_files_only_in_a_folder_that_is_given(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_stdin(monkeypatch, b'{"image": "dog.png"}\n')
+    with pytest.raises(InputError, match=r"dog\.png: a record that comes from no file") as error:
+        list(inputs_of("-", input_format=InputFormat.JSONL))
+    assert "--media-root" in str(error.value.hint)
+    give_stdin(monkeypatch, b'{"image": "dog.png"}\n')
+    (document,) = inputs_of("-", input_format=InputFormat.JSONL, media_root="pics")
     assert document.media == Media("image", str(Path("pics", "dog.png")))
 
 
 def test_a_text_is_a_text_whatever_else_there_is(pictures: Path) -> None:
-    rows = [{"text": "a", "image": URL}, {"body": "", "video": URL}]
+    rows = [{"text": "a", "image": URL}, {"body": "b", "video": URL}]
     assert [d.media for d in records(pictures / "a.jsonl", *rows)] == [None, None]
     named = inputs_of(pictures / "a.jsonl", fields=TextFields(["video"]))
     (pictures / "a.jsonl").write_text(json.dumps({"video": URL}))
@@ -85,7 +97,7 @@ def test_a_text_is_a_text_whatever_else_there_is(pictures: Path) -> None:
             {"image": "none.png"},
             r":1: no field called .*, but an image: .*none\.png: no such file$",
         ),
-        ({"image": "."}, ":1: .*: no such file"),
+        ({"image": "."}, ":1: .*: not a file"),
         ({"image": "A" * 100_000}, r":1: .{1,300}…: no such file$"),
         ({"image": "a\0b"}, ":1: .*: no such file"),
         ({"image": 3}, ":1: no field called text, content"),
@@ -109,7 +121,7 @@ def test_a_scorer_is_given_what_it_reads_and_no_more(pictures: Path) -> None:
 
 
 def test_a_model_of_texts_refuses_images_before_it_surveys_them() -> None:
-    picture = Document("fox.png", media=Media("image", "fox.png"))
+    picture = Document("fox.png", media=Media("image", "fox.png"), text_is_label=True)
     for scorer in (OverlapScorer(), open_scorer("bm25")):
         with pytest.raises(InputError, match=r"^fox\.png: .* reads no images$"):
             rank("fox", [picture], scorer)
@@ -160,4 +172,4 @@ def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
 
 def test_every_suffix_is_in_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{suffix}`" in readme for suffix in IMAGE_SUFFIXES)
+    assert all(f"`{suffix}`" in readme for suffix in MEDIA_SUFFIXES)

@@ -161,7 +161,9 @@ def test_whoever_watches_sees_every_part() -> None:
 
 
 def test_pictures_are_for_scorers_that_read_them() -> None:
-    picture = Document("cat.png", source="cats.jsonl", line=3, media=Media("image", "cat.png"))
+    picture = Document(
+        "cat.png", source="cats.jsonl", line=3, media=Media("image", "cat.png"), text_is_label=True
+    )
     service = Service()
     service._score = lambda _query, passage: float(passage == "cat.png")
     (result,) = rank("q", [picture, Document("cat.png")], service, n=1)

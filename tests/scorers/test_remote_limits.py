@@ -274,7 +274,8 @@ def test_images_are_sent_a_few_at_a_time(
     records = lines([json.dumps({"image": str(tmp_path / f"{n}.png")}) for n in range(10)])
     with serve("siliconflow") as server:
         model = "siliconflow/Qwen/Qwen3-VL-Reranker-8B"
-        ran = rerank(*at(server, model), QUERY, "--input-format", "jsonl", "--json", stdin=records)
+        options = ["--input-format", "jsonl", "--json", "--media-root", str(tmp_path)]
+        ran = rerank(*at(server, model), QUERY, *options, stdin=records)
     assert (ran.code, ran.err) == (0, "")
     assert sorted(sizes(server)) == [1, 3, 3, 3]
     assert max(len(request.body) for request in server.requests) < 30_000

@@ -57,9 +57,10 @@ def notes(provider: Provider) -> list[str]:
         told.append("cuts long documents itself")
     if provider.listwise or any(special.get("listwise") for special in specials):
         told.append("some models score a set")
-    pictures = [special.get("request", {}).get("image") for special in specials]
-    if provider.request.image is not None or any(pictures):
-        told.append("images")
+    for kind in ("image", "video"):
+        templates = [special.get("request", {}).get(kind) for special in specials]
+        if getattr(provider.request, kind) is not None or any(templates):
+            told.append(f"{kind}s")
     return told
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from rerank_cli.errors import UsageError
+from rerank_cli.media import media_label
 from rerank_cli.types import Document, Envelope, Ranked, Ranking
 
 _SCORE_DIGITS = 7  # a model's float32 holds no more
@@ -176,6 +177,14 @@ def format_place(source: str | None, line: int | None) -> str:
 def document_place(document: Document) -> str:
     """The place of a document; that of a whole file has no line."""
     return format_place(document.source, None if document.whole else document.line)
+
+
+def media_note(document: Document) -> str:
+    """What image or video a text has, for people; empty if it has none."""
+    media = document.media
+    if media is None or document.text_is_label:
+        return ""
+    return f"{media.kind} {media_label(media.name or media.place)}"
 
 
 def text_and_line(result: Ranked, *, passages: bool) -> tuple[str, int | None]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.render import Style, json_score, text_and_line
-from rerank_cli.terminal import printable
+from rerank_cli.terminal import encodable, printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, ServiceRequest
 
 SCHEMA = 1
@@ -148,7 +148,7 @@ def _content_fields(document: Document, text: str) -> dict[str, Any]:
     """The fields that hold a document's text, and the whole URL or the path of its media."""
     texts = {} if document.text_is_label else {"text": text}
     media = document.media
-    return texts if media is None else {**texts, media.kind: media.name or media.place}
+    return texts if media is None else {**texts, media.kind: encodable(media.name or media.place)}
 
 
 def _chunk_object(chunk: Chunk) -> dict[str, Any]:

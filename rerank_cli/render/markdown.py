@@ -6,7 +6,7 @@ Passages are fenced, so that they are not read as Markdown.
 import re
 from collections.abc import Iterator
 
-from rerank_cli.render import Style, document_place, format_place
+from rerank_cli.render import Style, document_place, format_place, media_note
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Blank, Ranked, Ranking
 
@@ -34,14 +34,15 @@ def _item(result: Ranked) -> str:
     document, passage = result.document, result.passage
     if not result.explanation:
         where = format_place(document.source, passage.line) or document.id or ""
-        return marker + _heading(result.relevance_score, where) + _fence(passage.text, indent)
+        heading = _heading(result.relevance_score, where, media_note(document))
+        return marker + heading + _fence(passage.text, indent)
     where = document_place(document) or document.id or ""
     chunks = [
         f"\n{indent}- {_heading(relevance, format_place(document.source, chunk.line))}"
         f"{_fence(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
-    return marker + _heading(result.relevance_score, where) + "".join(chunks)
+    return marker + _heading(result.relevance_score, where, media_note(document)) + "".join(chunks)
 
 
 def _blank(blank: Blank) -> str:
@@ -51,8 +52,9 @@ def _blank(blank: Blank) -> str:
     return f"- {name}\n{_fence(text, '  ') if text.strip() else ''}"
 
 
-def _heading(relevance: float, where: str) -> str:
-    return f"**{relevance:.3f}**{' ' + _code(where) if where else ''}\n"
+def _heading(relevance: float, where: str, media: str = "") -> str:
+    names = [_code(name) for name in (where, media) if name]
+    return " ".join([f"**{relevance:.3f}**", *names]) + "\n"
 
 
 def _fence(text: str, indent: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rerank_cli.render import Style, document_place, format_place
+from rerank_cli.render import Style, document_place, format_place, media_note
 from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Ranked, Ranking, ScoredChunk
 from rerank_cli.words import Words, cut, normalise, token_pattern
@@ -75,6 +75,8 @@ def draw_table(ranking: Ranking, console: Console, *, full: bool = False) -> Non
     for result in ranking.results:
         text = result.passage.text
         passage = extracts.whole(text) if full else extracts.best_lines(text)
+        if note := media_note(result.document):
+            passage += Text(f"\n[{_on_one_line(note)}]", style="dim", overflow="ellipsis")
         grid.add_row(*cells.result(result), passage)
         for chunk in _explained_chunks(result):
             text = chunk.chunk.text

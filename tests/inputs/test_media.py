@@ -58,9 +58,7 @@ def test_a_record_without_a_text_is_an_image_or_a_video(pictures: Path) -> None:
     assert json.loads(others[2].raw or b"") == {"image": DATA}
 
 
-def test_paths_begin_in_the_folder_of_their_file_or_here(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_begin_in_the_folder_of_their_file_or_in_one_that_is_given(pictures: Path) -> None:
     (pictures / "a.csv").write_text("id,image\nx,dog.png\n")
     (document,) = inputs_of("pics/a.csv")
     assert document.media == Media("image", str(Path("pics", "dog.png")))
@@ -69,8 +67,9 @@ def test_paths_begin_in_the_folder_of_their_file_or_here(
     assert document.media == Media("image", str(Path("pics", "dog.png")))
 
 
+@pytest.mark.usefixtures("pictures")
 def test_records_of_a_pipe_name_files_only_in_a_folder_that_is_given(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     give_stdin(monkeypatch, b'{"image": "dog.png"}\n')
     with pytest.raises(InputError, match=r"dog\.png: a record that comes from no file") as error:

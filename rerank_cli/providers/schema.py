@@ -1,8 +1,9 @@
 """The form of an entry in `providers.toml`, which pydantic checks.
 
 Templates are TOML values in which a string such as `$query` stands for a whole value. A key whose
-value is missing is left out, and so is a table in a list in which one is missing. What would be sent wrong, or not at all, is refused here: names that
-nothing has, texts that no template holds, fields that two things write.
+value is missing is left out, and so is a table in a list in which one is missing. What would be
+sent wrong, or not at all, is refused here: names that nothing has, texts that no template holds,
+fields that two things write.
 """
 
 import math

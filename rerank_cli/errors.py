@@ -70,14 +70,14 @@ def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
 
 
 class QueryTooLong(UsageError):
-    """The query has `tokens` tokens, and only `limit` fit beside a passage."""
+    """The query has `size` tokens, or characters, and only `limit` of these fit."""
 
-    def __init__(self, tokens: int, limit: int, model: str) -> None:
+    def __init__(self, size: int, limit: int, model: str, unit: str = "tokens") -> None:
         super().__init__(
-            f"the query is too long for {model}: it has {tokens} tokens and {limit} fit",
-            hint=f"shorten it, or let --truncate-query cut it to its first {limit} tokens",
+            f"the query is too long for {model}: it has {size} {unit} and {limit} fit",
+            hint=f"shorten it, or let --truncate-query cut it to its first {limit} {unit}",
         )
-        self.tokens = tokens
+        self.size = size
         self.limit = limit
 
 

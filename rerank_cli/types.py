@@ -144,6 +144,25 @@ class Pair(NamedTuple):
         return cls(query, Chunk(Document(text), 0, len(text), text, 0))
 
 
+@dataclass(frozen=True)
+class TextLimits:
+    """The most that a service takes of a text, besides `ScorerInfo.length`; None for no limit.
+
+    passage, query      tokens
+    passage_characters  characters of a passage with its title
+    query_characters    characters of a query
+    sure_tokens         as many tokens of a passage are surely read. A longer one is sent all the
+                        same, and `unsure_note` is what a user should know then
+    """
+
+    passage: int | None = None
+    query: int | None = None
+    passage_characters: int | None = None
+    query_characters: int | None = None
+    sure_tokens: int | None = None
+    unsure_note: str = ""
+
+
 @dataclass(frozen=True, repr=False)
 class ScorerInfo:
     """What is known about a scorer before it scores.
@@ -152,6 +171,7 @@ class ScorerInfo:
     scope         "set" if a score depends on the other documents, else "pair"
     window        the number of passage tokens that it reads well; None if unknown
     length        the most tokens of a pair, special tokens included; None if unlimited
+    limits        other limits of texts, which services have
     specials      the number of special tokens of a pair
     remote        whether texts leave the machine
     estimated     whether its tokenizer is an estimate, which counts rather too many tokens
@@ -178,6 +198,7 @@ class ScorerInfo:
     scope: Scope = "pair"
     window: int | None = None
     length: int | None = None
+    limits: TextLimits = TextLimits()
     specials: int = 0
     tokenizer: Tokenizer | None = None
     remote: bool = False

@@ -51,7 +51,7 @@ class _Sample:
         except UsageError as error:
             self.errors[problem_of(error).code] += 1
             return
-        self.notes.update(plan.notes)
+        notes = dict.fromkeys(plan.notes)
         self.cut += plan.query != item.query
         for document in item.documents:
             split = plan.split(document)
@@ -59,6 +59,8 @@ class _Sample:
             self.tokens += split.tokens
             self.cut += split.dropped > 0
             self.pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
+            notes.update(dict.fromkeys(split.notes))
+        self.notes.update(notes.keys())
 
 
 def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:

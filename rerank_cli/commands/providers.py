@@ -248,8 +248,11 @@ _LIMITS = {
     "overhead": "bytes that each document takes besides",
     "pair": "tokens of query and document",
     "document": "tokens of a document",
+    "query": "tokens of a query",
     "characters": "characters of a text",
+    "query_characters": "characters of a query",
     "chunks": "longer documents are cut into chunks",
+    "request_chunks": "chunks of a request, by --max-chunks",
 }
 
 

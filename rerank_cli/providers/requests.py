@@ -106,7 +106,7 @@ class RequestBuilder:
         self._model = model
         self._options = options
         self._tokenizer = tokenizer
-        self._max_documents = provider.limits.documents or DEFAULT_DOCUMENTS
+        self._max_documents = _max_documents(provider, options)
         self._max_bytes = provider.limits.bytes
         self._learning = threading.Lock()
 
@@ -215,10 +215,20 @@ class RequestBuilder:
         """
         each = self._provider.limits.query_each
         content = _encode_json(query) if each else self._render(query, (), self._max_documents)
-        return Size(self._count(query), len(content))
+        return Size(0 if self._options.media_only else self._count(query), len(content))
 
     def _count(self, text: str) -> int:
         return self._tokenizer.count(text) if self._tokenizer is not None else 0
+
+
+def _max_documents(provider: Provider, options: RequestOptions) -> int:
+    """The most documents of a request; fewer if each may be of many chunks."""
+    limits = provider.limits
+    most: int = limits.documents or DEFAULT_DOCUMENTS
+    chunks = _supported_options(provider, options).get("max-chunks")
+    if limits.request_chunks is not None and chunks is not None:
+        most = max(1, min(most, limits.request_chunks // int(chunks)))
+    return most
 
 
 def find_problems(provider: Provider, options: RequestOptions, model: str) -> list[str]:
@@ -336,9 +346,7 @@ def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None
                 value = _document_value(provider, chunk, _place_and_stamp)
                 content.update(_encode_json(value, allow_nan=False) + b"\n")
             except (TypeError, ValueError) as error:  # values from Python, such as a date
-                raise UsageError(
-                    f"what would be sent of a document is not JSON: {error}"
-                ) from error
+                raise UsageError(f"what is sent of a document is not JSON: {error}") from error
         return content.digest()
 
     return digest

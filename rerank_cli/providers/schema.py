@@ -237,9 +237,11 @@ class Limits(StrictTable):
     query_each                 the query counts once for each document
     overhead                   bytes that each document takes besides its text
     pair                       tokens of a query and a document together
-    document                   tokens of a document alone
+    document, query            tokens of a document alone, and of a query alone
     characters                 of each text
+    query_characters           of a query, if they are others
     chunks                     the provider cuts longer documents into chunks, and the best counts
+    request_chunks             chunks of a request, where an option says how many a document has
     """
 
     documents: Count | None = None
@@ -251,8 +253,11 @@ class Limits(StrictTable):
     overhead: Limit = 0
     pair: Count | None = None
     document: Count | None = None
+    query: Count | None = None
     characters: Count | None = None
+    query_characters: Count | None = None
     chunks: bool = False
+    request_chunks: Count | None = None
 
 
 class Tariff(StrictTable):

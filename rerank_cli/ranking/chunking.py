@@ -6,10 +6,11 @@
 """
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 from rerank_cli.errors import QueryTooLong, UsageError
@@ -23,7 +24,8 @@ PASSAGE_TOKENS = 128
 # A text is encoded in pieces of this size: a text of 50 MB then needs neither the memory of all its
 # tokens nor a minute in which nothing can interrupt it.
 SEGMENT_CHARACTERS = 1 << 18
-_LOOK_BACK_CHARACTERS = 64  # for an end of a segment between two visible characters
+_LOOK_BACK_CHARACTERS = 64  # for an end between two visible characters
+_MAX_TOKENS_PER_CHARACTER = 4  # one for each byte
 _RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
 
 _SENTENCE_END = frozenset(".!?…。！？｡؟।")
@@ -36,12 +38,18 @@ _ZERO_WIDTH_JOINER = "\u200d"
 class Plan:
     """How documents are cut for one query.
 
-    query       as it is scored: it may have been cut
-    room        the most tokens of a window; None if documents are scored whole
-    overlap     the most tokens that neighbours share
-    max_chunks  the most windows of a document
-    notes       for the user
-    first_only  whether only the first `room` tokens of a document are scored
+    query            as it is scored: it may have been cut
+    room             the most tokens of a window; None for any number
+    overlap          the most tokens that neighbours share, a quarter of a window at most
+    max_chunks       the most windows of a document
+    notes            for the user
+    first_only       whether only the first `room` tokens of a document are scored
+    characters       the most characters of a window with its title; None for any number
+    characters_note  for the user, if `characters` ends a window that could have more tokens
+    sure_tokens      the tokens of a window beyond which there is `unsure_note` for the user; None
+                     for any number
+
+    Documents are scored whole if neither `room` nor `characters` is given.
     """
 
     query: str
@@ -51,51 +59,94 @@ class Plan:
     max_chunks: int
     notes: tuple[str, ...] = ()
     first_only: bool = False
+    characters: int | None = None
+    characters_note: str = ""
+    sure_tokens: int | None = None
+    unsure_note: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What a document's score depends on besides the document and the model."""
-        return self.query, self.room, self.overlap, self.max_chunks, self.first_only
+        room = (self.room, self.characters, self.first_only)
+        return self.query, *room, self.overlap, self.max_chunks
 
     def split(self, document: Document) -> "Split":
         """Cut a document into windows. A blank document has none.
 
-        Each window has less room by the tokens of the title, a quarter at most. An image or a video
-        goes with each window of its document's text.
+        Each window has less room by the title, a quarter at most. An image or a video goes with
+        each window of its document's text.
         """
-        text, title, tokenizer = document.text, document.title, self.tokenizer
+        text, tokenizer = document.text, self.tokenizer
         if not text or text.isspace():
             return Split(document, (), 0, 0)
         if tokenizer is None or document.text_is_label:
             return Split(document, (_whole_chunk(document, 0),), 0, 0)
-        if self.room is None:
+        if self.room is None and _is_within(document, self.characters):
             total = sum(tokenizer.count(text[a:b]) for a, b in segments(text))
-            return Split(document, (_whole_chunk(document, total),), total, 0)
+            return Split(
+                document, (_whole_chunk(document, total),), total, 0, self._notes_on(total)
+            )
+        return self._cut(document, tokenizer)
 
-        head, dropped_title = _cut_title(title, tokenizer, self.room // 4)
-        room = self.room - len(head.ids)
-        tokens, total = _encode(text, tokenizer, self.max_chunks * room)
-        overlap = min(self.overlap, room // 4)
+    def _cut(self, document: Document, tokenizer: Tokenizer) -> "Split":
+        text, characters = document.text, self.characters
+        room = self.room or _MAX_TOKENS_PER_CHARACTER * (characters or 1)
+        if _is_within(document, characters):
+            characters = None  # which no window can exceed
+        head, dropped_title = _cut_title(document.title, tokenizer, room // 4, characters)
+        room -= len(head.ids)
+        fit = None
+        if characters is None:
+            encoded = _encode(text, tokenizer, self.max_chunks * room)
+        else:
+            characters -= len(f"{head.text}\n") if head.text else 0
+            encoded = _encode(text, tokenizer, self.max_chunks * room, self.max_chunks * characters)
+            encoded = _divide_long_tokens(text, encoded, characters)
+            fit = _CharacterRoom(encoded, characters)
+        tokens, total = encoded.tokens, encoded.total
         if self.first_only:
             ranges = [(0, min(room, len(tokens.ids)))] if tokens.ids else []
         else:
-            ranges = list(islice(windows(text, tokens.spans, room, overlap), self.max_chunks))
+            overlap = min(self.overlap, room // 4)
+            laid = windows(text, tokens.spans, room, overlap, fit)
+            ranges = list(islice(laid, self.max_chunks))
         if not ranges:  # the tokenizer knows none of the text, as of control characters
             return Split(document, (_whole_chunk(document, 0),), 0, 0)
         covered = ranges[-1][1]
         chunks = [_make_chunk(document, head, tokens, a, b) for a, b in ranges]
         # If white space is tokens too, as in models of characters, a window may hold only that.
         chunks = [chunk for chunk in chunks if chunk.text] or [_whole_chunk(document, total)]
-        return Split(document, chunks, total, total - covered + dropped_title)
+        notes = self._notes_on(max(chunk.tokens for chunk in chunks) + len(head.ids))
+        is_bound = fit and any(fit(a) < min(room, len(tokens.ids) - a) for a, _ in ranges)
+        if is_bound and self.characters_note:
+            notes = (*notes, self.characters_note)
+        return Split(document, chunks, total, total - covered + dropped_title, notes)
+
+    def _notes_on(self, tokens: int) -> tuple[str, ...]:
+        """What a user should know of a window of `tokens`."""
+        is_sure = self.sure_tokens is None or tokens <= self.sure_tokens
+        return () if is_sure else (self.unsure_note,)
+
+
+def _is_within(document: Document, characters: int | None) -> bool:
+    """Whether a document is scored in at most so many characters; None for any number."""
+    if characters is None:
+        return True
+    title = len(document.title) + 1 if document.title else 0
+    return title + len(document.text.strip()) <= characters
 
 
 class Split(NamedTuple):
-    """A document's windows, its `tokens`, and how many of them are in no window."""
+    """A document's windows, its `tokens`, and how many of them are in no window.
+
+    `notes` are for the user; they are the same for all documents of a plan.
+    """
 
     document: Document
     chunks: Sequence[Chunk]
     tokens: int
     dropped: int
+    notes: Sequence[str] = ()
 
 
 def plan_chunks(
@@ -103,37 +154,84 @@ def plan_chunks(
 ) -> Plan:
     """Fit windows beside a query; with `passages` each window becomes a result of its own.
 
-    Raises `QueryTooLong` if the query leaves less than a quarter of the model's window, and
-    `UsageError` for options that make no sense.
+    Raises `QueryTooLong` if the query leaves less than a quarter of the model's window or is longer
+    than a service takes, and `UsageError` for options that make no sense.
     """
     options.check()
     if options.encoding == Encoding.FLAG:
         return _flag_plan(query, info, options.chunk_tokens)
     notes: list[str] = []
-    # A service that cuts gets documents whole; a passage is a document.
-    size = None if info.cuts and not passages else options.chunk_tokens
-    wanted = size or info.window or (PASSAGE_TOKENS if passages else None)
-    if info.tokenizer is not None and info.length is not None:
-        fits = info.length - info.specials
-        limit = fits - max(1, (info.window or info.length) // 4)
-        query, tokens = _fit_query(query, info, limit, options, notes)
-        fits -= tokens
-        if options.chunk_tokens is not None and options.chunk_tokens > fits:
-            notes.append(
-                f"chunks have {fits} tokens, not {options.chunk_tokens}: "
-                f"{info.model} takes {info.length} with the query"
-            )
-        wanted = min(wanted or fits, fits)
+    if info.cuts and not passages:  # a service that cuts gets documents whole
+        options = replace(options, chunk_tokens=None)
+    query = _fit_query_characters(query, info, options, notes)
+    limits, characters = info.limits, info.limits.passage_characters
+    wanted = options.chunk_tokens or info.window
+    if wanted is None and passages and (characters is None or limits.sure_tokens is not None):
+        wanted = PASSAGE_TOKENS
+    if info.tokenizer is None:
+        wanted = None
+    else:
+        query, wanted = _fit_tokens(query, wanted, info, options, notes)
     only_first = options.aggregate == Aggregation.FIRST and not passages
-    max_chunks = 1 if only_first else options.max_chunks or DEFAULT_MAX_CHUNKS
-    if wanted is None or info.tokenizer is None:
-        return Plan(query, info.tokenizer, None, 0, max_chunks, tuple(notes))
-
-    max_overlap, overlap = wanted // 4, options.overlap_tokens
-    if overlap is not None and overlap > max_overlap:
+    # Each window of characters overlaps by a quarter of its own tokens.
+    overlap, max_overlap = options.overlap_tokens, (wanted or 0) // 4 or characters or 0
+    if wanted is not None and overlap is not None and overlap > max_overlap:
         notes.append(f"chunks overlap by {max_overlap} tokens, not {overlap}: a quarter at most")
-    overlap = max_overlap if overlap is None else min(overlap, max_overlap)
-    return Plan(query, info.tokenizer, wanted, overlap, max_chunks, tuple(notes))
+    characters_note = ""
+    if characters is not None and wanted is not None and options.chunk_tokens is not None:
+        characters_note = (
+            f"chunks have at most {characters} characters, and not always {wanted} tokens: "
+            f"{info.model} takes no more"
+        )
+        notes += [characters_note] if wanted > characters else []
+    return Plan(
+        query=query,
+        tokenizer=info.tokenizer,
+        room=wanted,
+        overlap=max_overlap if overlap is None else min(overlap, max_overlap),
+        max_chunks=1 if only_first else options.max_chunks or DEFAULT_MAX_CHUNKS,
+        notes=tuple(notes),
+        characters=characters,
+        characters_note=characters_note,
+        sure_tokens=limits.sure_tokens,
+        unsure_note=limits.unsure_note,
+    )
+
+
+def _fit_tokens(
+    query: str, wanted: int | None, info: ScorerInfo, options: ChunkOptions, notes: list[str]
+) -> tuple[str, int | None]:
+    """Fit a query, and windows of `wanted` tokens, into the model's limits. Returns both."""
+    limits, length = info.limits, info.length
+    most, words = limits.passage, f"{limits.passage} of a document"
+    query_limits = [] if limits.query is None else [limits.query]
+    if length is not None:
+        query_limits.append(length - info.specials - max(1, (info.window or length) // 4))
+    if query_limits:
+        query, tokens = _fit_query(query, info, min(query_limits), options, notes)
+        if length is not None and (most is None or length - info.specials - tokens < most):
+            most, words = length - info.specials - tokens, f"{length} with the query"
+    if most is None:
+        return query, wanted
+    if options.chunk_tokens is not None and options.chunk_tokens > most:
+        notes.append(
+            f"chunks have {most} tokens, not {options.chunk_tokens}: {info.model} takes {words}"
+        )
+    return query, min(wanted or most, most)
+
+
+def _fit_query_characters(
+    query: str, info: ScorerInfo, options: ChunkOptions, notes: list[str]
+) -> str:
+    """Check that a query has no more characters than a service takes, or cut it."""
+    limit, count = info.limits.query_characters, len(query)
+    if limit is None or count <= limit:
+        return query
+    if not options.truncate_query:
+        raise QueryTooLong(count, limit, info.model, "characters")
+    query = query[: _visible_end(query, 0, limit)]
+    notes.append(f"the query was cut to its first {len(query)} of {count} characters")
+    return query
 
 
 def _fit_query(
@@ -188,27 +286,51 @@ def _cut_query(
     return query, count
 
 
-def windows(text: str, spans: Sequence[Span], room: int, overlap: int) -> Iterator[tuple[int, int]]:
+def windows(
+    text: str,
+    spans: Sequence[Span],
+    room: int,
+    overlap: int,
+    fit: Callable[[int], int] | None = None,
+) -> Iterator[tuple[int, int]]:
     """Lay windows of at most `room` tokens over a text. Yields half-open ranges of tokens.
 
     The rest of the text is always shared evenly among the windows that it needs, so that none is a
     stub. A window ends at the best place near its share. The next one begins at the best place
-    within `overlap` tokens before that end.
+    within `overlap` tokens before that end. `fit` says how many tokens a window may have that
+    begins at a token, if that is less than `room`; they overlap by a quarter of that at most.
     """
-    count, start = len(spans), 0
-    while count - start > room:
-        left = count - start
-        shares = -(-(left - overlap) // (room - overlap))
-        share = start + -(-(left + (shares - 1) * overlap) // shares)
-        reach = room // 4
-        lowest, highest = max(start + 1, share - reach), min(start + room, share + reach)
-        end = _best_cut(text, spans, lowest, highest, share)
-        if end is None:  # a character has more tokens than were searched: look further back
-            end = _best_cut(text, spans, start + 1, highest, share) or share
+    count, start, end = len(spans), 0, 0
+    while count - start > (most := room if fit is None else min(room, fit(start))):
+        left, common = count - start, min(overlap, most // 4)
+        shares = -(-(left - common) // (most - common))
+        share = start + -(-(left + (shares - 1) * common) // shares)
+        reach = most // 4
+        # Where tokens have less and less room, a window must still have some of its own.
+        first = (start if fit is None else max(start, end)) + 1
+        lowest, highest = max(first, share - reach), max(first, min(start + most, share + reach))
+        best = _best_cut(text, spans, lowest, highest, share)
+        if best is None:  # a character has more tokens than were searched: look further back
+            best = _best_cut(text, spans, first, highest, share)
+        end = max(first, share) if best is None else best
         yield start, end
-        start = _next_start(text, spans, start, end, overlap)
+        start = _next_start(text, spans, start, end, common)
+        if fit is not None and start + fit(start) <= end:
+            start = end
     if count:
         yield start, count
+
+
+class _CharacterRoom:
+    """How many tokens of a text have room in a window of so many characters, from any token on."""
+
+    def __init__(self, encoded: "_Encoded", characters: int) -> None:
+        self._starts, self._ends = encoded.starts, encoded.ends
+        self._characters = characters
+
+    def __call__(self, start: int) -> int:
+        end = bisect_right(self._ends, self._starts[start] + self._characters, start)
+        return max(1, end - start)
 
 
 def _best_cut(text: str, spans: Sequence[Span], lowest: int, highest: int, near: int) -> int | None:
@@ -242,25 +364,84 @@ def segments(text: str) -> Iterator[Span]:
                 end = found
                 break
         else:
-            places = range(end, end - _LOOK_BACK_CHARACTERS, -1)
-            end = next((place for place in places if not is_inside_character(text, place)), end)
+            end = _visible_end(text, start, end)
         yield start, end
         start = end
     yield start, len(text)
 
 
-def _encode(text: str, tokenizer: Tokenizer, enough: int) -> tuple[Tokens, int]:
-    """Encode a text, and count all its tokens. Tokens far beyond `enough` are only counted."""
+def _visible_end(text: str, start: int, end: int) -> int:
+    """A place at `end`, or a little before it and after `start`, between two visible characters."""
+    places = range(end, max(start, end - _LOOK_BACK_CHARACTERS), -1)
+    return next((place for place in places if not is_inside_character(text, place)), end)
+
+
+class _Encoded(NamedTuple):
+    """The tokens of a text from `begin` to `end`; `total` counts those behind it too."""
+
+    tokens: Tokens
+    total: int
+    begin: int
+    end: int
+
+    @property
+    def starts(self) -> Sequence[int]:
+        """The characters at which a window begins that begins with each token."""
+        return [self.begin, *(start for start, _ in self.tokens.spans[1:])]
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """The characters before which a window ends that ends with each token."""
+        places = (max(end, start) for (_, end), (start, _) in pairwise(self.tokens.spans))
+        return [*accumulate(places, max), self.end]
+
+
+def _encode(
+    text: str, tokenizer: Tokenizer, enough: int, enough_characters: int | None = None
+) -> _Encoded:
+    """Encode a text, and count all its tokens. What is far beyond enough is only counted.
+
+    With `enough_characters` the white space at both ends is left out.
+    """
     ids: list[int] = []
     spans: list[Span] = []
-    total = 0
-    for start, end in segments(text):
-        tokens = tokenizer.encode(text[start:end])
+    total, body, begin = 0, text, 0
+    if enough_characters is not None:
+        body, begin = text.strip(), len(text) - len(text.lstrip())
+    last = begin
+    for start, end in segments(body):
+        tokens = tokenizer.encode(body[start:end])
         total += len(tokens.ids)
-        if len(ids) <= enough:
+        if len(ids) <= enough and (enough_characters is None or start <= enough_characters):
+            last = begin + end
             ids.extend(tokens.ids)
-            spans.extend((a + start, b + start) for a, b in tokens.spans)
-    return Tokens(ids, spans), total
+            spans.extend((a + begin + start, b + begin + start) for a, b in tokens.spans)
+    return _Encoded(Tokens(ids, spans), total, begin, last)
+
+
+def _divide_long_tokens(text: str, encoded: _Encoded, most: int) -> _Encoded:
+    """Divide tokens that take more than `most` characters, with what no token covers behind them.
+
+    Each part counts as a token. A text without tokens is taken for one that is divided.
+    """
+    if not encoded.tokens.ids:
+        tokens = Tokens([0], [(encoded.begin, encoded.end)])
+        encoded = encoded._replace(tokens=tokens, total=encoded.total + 1)
+    places = [*zip(*encoded.tokens, encoded.starts, encoded.ends, strict=True)]
+    if all(end - start <= most for _, _, start, end in places):
+        return encoded
+    ids: list[int] = []
+    spans: list[Span] = []
+    for token, span, start, end in places:
+        while end - start > most:
+            cut = _visible_end(text, start, start + most)
+            ids.append(token)
+            spans.append((start, cut))
+            start, span = cut, (cut, end)
+        ids.append(token)
+        spans.append(span)
+    total = encoded.total + len(ids) - len(places)
+    return encoded._replace(tokens=Tokens(ids, spans), total=total)
 
 
 class _TitleTokens(NamedTuple):
@@ -270,11 +451,20 @@ class _TitleTokens(NamedTuple):
     ids: Sequence[int]
 
 
-def _cut_title(title: str, tokenizer: Tokenizer, limit: int) -> tuple[_TitleTokens, int]:
-    """Cut a title to `limit` tokens. Returns it with the number of tokens that are dropped."""
+def _cut_title(
+    title: str, tokenizer: Tokenizer, limit: int, characters: int | None
+) -> tuple[_TitleTokens, int]:
+    """Cut a title to `limit` tokens, and to a quarter of a window's `characters`, if given.
+
+    Returns it with the number of tokens that are dropped.
+    """
     if not title:
         return _TitleTokens("", ()), 0
     ids, spans = tokenizer.encode(title)
+    if characters is not None and len(title) > characters // 4:
+        limit = min(limit, sum(end <= characters // 4 for _, end in spans))
+        if limit == len(ids):  # no token covers the rest
+            title = title[: characters // 4]
     if len(ids) <= limit:
         return _TitleTokens(title, ids), 0
     end = spans[limit - 1][1] if limit else 0

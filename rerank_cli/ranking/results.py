@@ -97,6 +97,8 @@ class RankingBuilder:
         self._tokens += split.tokens
         self._cut += split.dropped > 0
         self._dropped += split.dropped
+        if split.notes:
+            self.notes.update(dict.fromkeys(split.notes))
         if split.chunks:
             self._language.see(split.document.text)
 

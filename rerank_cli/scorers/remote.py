@@ -1,11 +1,11 @@
 """Scores pairs with a provider's model: sends several requests at once, and merges the answers.
 
-Opens such a model, decides who cuts long documents, halves requests that are too large, and has the
+Opens such a model, halves requests that are too large, and has the
 scorer of a dry run. `providers` makes requests, sends them and reads answers.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
@@ -35,9 +35,17 @@ from rerank_cli.providers.requests import (
 )
 from rerank_cli.providers.responses import Result, parse_body, read_answer, read_request
 from rerank_cli.providers.schema import Provider
-from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
+from rerank_cli.providers.text_limits import (
+    CHUNK_OPTIONS,
+    EstimatedTokenizer,
+    choose_cutting,
+    chunk_sizes,
+    find_window,
+    needs_local_chunks,
+    text_limits,
+)
 from rerank_cli.providers.transport import is_loopback
-from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, Aggregation, ChunkOptions
+from rerank_cli.ranking import ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.terminal import format_count
 from rerank_cli.types import (
@@ -59,7 +67,6 @@ _MAX_ACCOUNT_CHARACTERS = 1000
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
 _MIN_BATCH_DOCUMENTS = 256
 _MAX_PENDING_PAIRS = 1 << 15
-_CHUNK_OPTIONS = ("max-chunks", "chunk-tokens", "overlap-tokens")  # of a provider that cuts
 
 
 class RequestReply(NamedTuple):
@@ -418,18 +425,18 @@ def open_remote(
     values = {**provider.sent_defaults, **given}
     if (read := values.get("max-document-tokens")) and "max-document-tokens" in provider.options:
         provider = provider.reading(read)
-    if options.chunk == Cutting.REMOTE and _needs_local_chunks(provider, chunks):
+    if options.chunk == Cutting.REMOTE and needs_local_chunks(provider, chunks):
         raise UsageError(
             "--chunk remote: --chunk-tokens and --aggregate are for chunks that are cut here",
             hint="leave it out, or let --chunk local cut them",
         )
-    cutting = _choose_cutting(provider, options, chunks)
+    cutting = choose_cutting(provider, options, chunks)
     if cutting is Cutting.REMOTE:
-        given = {**given, **_chunk_sizes(chunks)}
+        given = {**given, **chunk_sizes(chunks)}
     defaults = {
         option: value
         for option, value in provider.sent_defaults.items()
-        if option not in given and (cutting is Cutting.REMOTE or option not in _CHUNK_OPTIONS)
+        if option not in given and (cutting is Cutting.REMOTE or option not in CHUNK_OPTIONS)
     }
     request_options = RequestOptions(
         values={**defaults, **given},
@@ -452,7 +459,7 @@ def open_remote(
         provider,
         model,
         request_options,
-        _info(provider, model, options, cutting),
+        _info(provider, model, options, chunks, cutting),
         _address(provider, model, options, credentials),
         options,
     )
@@ -469,18 +476,6 @@ def open_remote(
         ),
     ]
     return scorer
-
-
-def _choose_cutting(provider: Provider, options: RemoteOptions, chunks: ChunkOptions) -> Cutting:
-    """Decide who cuts long documents, so that a provider with known limits cuts none silently."""
-    limits = provider.limits
-    if options.chunk != Cutting.AUTO:
-        return Cutting(options.chunk)
-    sizes, needs_local = _chunk_sizes(chunks), _needs_local_chunks(provider, chunks)
-    if limits.chunks and not needs_local and sizes.keys() <= provider.options.keys():
-        return Cutting.REMOTE
-    has_limit = limits.pair or limits.document or limits.characters
-    return Cutting.LOCAL if has_limit or needs_local or sizes else Cutting.REMOTE
 
 
 class RequestPlan(NamedTuple):
@@ -539,18 +534,6 @@ class DryRunScorer:
         self.scorer.close()
 
 
-def _chunk_sizes(chunks: ChunkOptions) -> Mapping[str, int]:
-    """The given sizes of chunks, by the names of their options."""
-    sizes = {name: getattr(chunks, name.replace("-", "_")) for name in _CHUNK_OPTIONS}
-    return {name: size for name, size in sizes.items() if size is not None}
-
-
-def _needs_local_chunks(provider: Provider, chunks: ChunkOptions) -> bool:
-    """Whether an option for chunks is given that only this machine can honour."""
-    is_sized = chunks.chunk_tokens is not None and "chunk-tokens" not in provider.options
-    return is_sized or chunks.aggregate != Aggregation.MAX
-
-
 def _address(
     provider: Provider, model: str, options: RemoteOptions, credentials: Credentials
 ) -> Address:
@@ -595,33 +578,29 @@ def _query_values(query: str) -> list[str]:
     return [value for _, value in parse_qsl(query) if len(value) >= MIN_SECRET_CHARACTERS]
 
 
-def _info(provider: Provider, model: str, options: RemoteOptions, cutting: Cutting) -> ScorerInfo:
+def _info(
+    provider: Provider,
+    model: str,
+    options: RemoteOptions,
+    chunks: ChunkOptions,
+    cutting: Cutting,
+) -> ScorerInfo:
     """What is known of a provider's model: its limits in tokens, its scale, its tokenizer."""
     limits = provider.limits
-    tokenizer: Tokenizer = EstimatedTokenizer()
-    if limits.characters is not None and cutting is Cutting.LOCAL:
-        tokenizer = CharacterTokenizer()
-    elif options.tokenizer is not None:
-        tokenizer = _load_tokenizer(options.tokenizer)
-    window = length = None
-    if cutting is Cutting.LOCAL:
-        length = limits.pair
-        # One character less, for the line break after a title.
-        window = limits.characters - 1 if limits.characters else limits.document
-        if window is None and length is None:
-            window = DEFAULT_WINDOW_TOKENS
+    own = options.tokenizer
     documents = limits.documents or DEFAULT_DOCUMENTS
     return ScorerInfo(
         name=f"{provider.name}/{model}",
         revision="",
         scale="logit" if options.sigmoid else provider.scale,
         scope="set" if provider.listwise else "pair",
-        window=window,
-        length=length,
+        window=find_window(provider, options, chunks, cutting),
+        length=limits.pair if cutting is Cutting.LOCAL else None,
+        limits=text_limits(provider, model, options, chunks, cutting),
         specials=_MAX_SPECIAL_TOKENS,
-        tokenizer=tokenizer,
+        tokenizer=EstimatedTokenizer() if own is None else _load_tokenizer(own),
         remote=True,
-        estimated=options.tokenizer is None,
+        estimated=own is None,
         cuts=cutting is Cutting.REMOTE and "chunk-tokens" in provider.options,
         media=frozenset(media_templates(provider)),
         mixed=mixed_kinds(provider),

@@ -2,11 +2,12 @@
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rerank_cli.providers.token_estimate import EstimatedTokenizer
+from rerank_cli.providers.text_limits import EstimatedTokenizer
 from rerank_cli.ranking.results import AGGREGATES
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from tests.conftest import ROOT, Outcome, Run
@@ -29,7 +30,9 @@ LONG = [long_text(words, seed) for seed, words in enumerate([10, 3000, 30, 9000]
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SILICONFLOW", "COHERE", "ZHIPUAI", "ISAACUS"):
+    for name in (
+        "SILICONFLOW", "COHERE", "ZHIPUAI", "ISAACUS", "QIANFAN", "DASHSCOPE", "VOYAGE", "MXBAI"
+    ):  # fmt: skip
         monkeypatch.setenv(f"{name}_API_KEY", "key")
 
 
@@ -44,13 +47,18 @@ def results(ran: Outcome) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "model"), [("siliconflow", BGE), ("isaacus", "isaacus/m"), ("tei", "tei/m")]
+    ("dialect", "model", "more"),
+    [
+        ("siliconflow", BGE, []),
+        ("isaacus", "isaacus/m", []),
+        ("tei", "tei/m", ["--truncate", "end"]),
+    ],
 )
 def test_who_cuts_or_takes_all_is_given_documents_whole(
-    dialect: str, model: str, rerank: Run
+    dialect: str, model: str, more: list[str], rerank: Run
 ) -> None:
     with serve(dialect) as server:
-        found = results(asked(rerank, server, model))
+        found = results(asked(rerank, server, model, *more))
     name = "documents" if dialect == "siliconflow" else "texts"
     assert sent_documents(server, name) == LONG
     assert all(result["chunks"] == 1 and not result["truncated"] for result in found)
@@ -89,6 +97,11 @@ def test_a_limit_in_characters_is_kept_in_characters(tokenizer: list[str], reran
     assert max(lengths) <= 4096
     assert max(lengths) > 3900
     assert sum(result["chunks"] for result in found) == len(lengths)
+    # Tokens are tokens all the same, of the user's tokenizer if there is one.
+    count = (ModelTokenizer(TOKENIZER) if tokenizer else EstimatedTokenizer()).count
+    assert {result["index"]: result["tokens"] for result in found} == dict(
+        enumerate(map(count, LONG))
+    )
 
 
 def test_a_title_takes_its_room_from_each_chunk(rerank: Run, tmp_path: Any) -> None:
@@ -172,3 +185,148 @@ def test_a_query_that_leaves_no_room_is_refused(rerank: Run) -> None:
         ran = rerank(*at(server, "llamacpp/m"), "word " * 600, "--truncate-query", stdin=b"a\n")
     assert ran.code == 0
     assert "the query was cut to its first" in ran.err
+
+
+def said(rerank: Run, model: str, *more: str, texts: list[str] = LONG) -> tuple[list[str], int]:
+    """What a dry run says, and how many chunks it would send."""
+    ran = rerank("-m", model, QUERY, "--dry-run", "--json", *more, stdin=lines(texts))
+    assert ran.code == 0
+    notes = [line.removeprefix("rerank: ") for line in ran.err.splitlines()]
+    return notes, json.loads(ran.out)["chunks"]
+
+
+TOKENS = "chunks have {limit} tokens, not {size}: {model} takes {words}"
+CHARACTERS = (
+    "chunks have at most {limit} characters, and not always {size} tokens: {model} takes no more"
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "note", "limit", "words"),
+    [
+        ("cohere/m", 9000, TOKENS, 4096, "4096 of a document"),
+        ("dashscope/qwen3-rerank", 9000, TOKENS, 4000, "4000 of a document"),
+        ("qianfan/m", 9000, TOKENS, 1024, "1024 of a document"),
+        ("llamacpp/m", 9000, TOKENS, 504, "512 with the query"),
+        ("zhipu/rerank", 9000, CHARACTERS, 4096, ""),
+        ("zhipu/rerank", 2500, CHARACTERS, 4096, ""),  # so many characters here have fewer tokens
+        ("infinity/m", 200_000, CHARACTERS, 122_880, ""),
+        ("cohere/m", 2000, "", 0, ""),
+        ("zhipu/rerank", 500, "", 0, ""),
+        ("infinity/m", 9000, "", 0, ""),
+        ("tei/m", 9000, "", 0, ""),
+    ],
+)
+def test_chunks_are_held_to_what_a_service_takes_and_that_is_said(
+    model: str, size: int, note: str, limit: int, words: str, rerank: Run
+) -> None:
+    notes, _ = said(rerank, model, "--chunk-tokens", str(size))
+    line = note.format(model=model, size=size, limit=limit, words=words)
+    assert notes == ([line] if note else [])
+
+
+UNKNOWN = (
+    "texts of more than 512 tokens are sent whole, and how much {model} reads of them is not "
+    "known: --chunk local cuts them here into chunks of 512, --chunk-tokens N into larger ones"
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "is_said"),
+    [
+        ("tei/m", [], True),
+        ("infinity/m", [], True),  # whose limit in characters is the server's, not the model's
+        ("tei/m", ["--chunk", "local"], False),
+        ("infinity/m", ["--chunk", "local"], False),
+        ("tei/m", ["--chunk-tokens", "3000"], False),
+        ("tei/m", ["--truncate", "none"], False),
+        ("tei/m", ["--truncate", "end"], False),
+        ("zhipu/rerank", [], False),
+        ("cohere/m", [], False),
+        (BGE, [], False),
+        (BGE, ["--chunk", "remote"], False),
+    ],
+)
+def test_a_long_text_for_a_model_of_unknown_length_is_said_once(
+    model: str, more: list[str], is_said: bool, rerank: Run
+) -> None:
+    notes, _ = said(rerank, model, *more)
+    assert notes == ([UNKNOWN.format(model=model)] if is_said else [])
+    assert said(rerank, model, *more, texts=LONG[::2])[0] == []  # none of which is long
+
+
+def test_a_long_text_that_is_not_to_be_cut_here_is_said(rerank: Run) -> None:
+    (cuts, reads), chunks = said(rerank, "cohere/m", "--chunk", "remote", "--lenient")
+    assert chunks == len(LONG)
+    assert cuts == "cohere does not cut documents into chunks"
+    sent, _, rest = reads.partition(", and ")
+    assert sent == "texts of more than 4,096 tokens are sent whole"
+    assert rest == "cohere/m reads no more than that: --chunk local cuts them here"
+
+
+def test_chunks_that_are_asked_for_suit_most_models_where_no_length_is_known(rerank: Run) -> None:
+    for model in ("tei/m", "infinity/m"):
+        _, chunks = said(rerank, model, "--chunk", "local")
+        assert chunks > len(LONG) * 4
+        _, chunks = said(rerank, model, "--aggregate", "mean-top-3")
+        assert chunks > len(LONG) * 4
+
+
+def test_a_batch_counts_the_records_with_long_texts(rerank: Run, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    records = [{"query": QUERY, "documents": [text, "short"]} for text in LONG]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with serve("tei") as server:
+        ran = rerank("batch", str(path), "-o", str(tmp_path / "out.jsonl"), *at(server, "tei/m"))
+    plan = rerank("batch", str(path), "--plan", "-m", "tei/m")
+    note = f"rerank: {UNKNOWN.format(model='tei/m')} (of 2 records)\n"
+    assert (ran.code, ran.err) == (0, note)
+    assert (plan.code, plan.err) == (0, note)
+
+
+@pytest.mark.parametrize(
+    ("model", "limit", "unit"),
+    [
+        ("zhipu/rerank", 4096, "characters"),
+        ("qianfan/m", 1600, "characters"),
+        ("mixedbread/m", 32_000, "characters"),
+        ("infinity/m", 122_880, "characters"),
+        ("cohere/m", 2048, "tokens"),
+        ("voyage/rerank-lite-1", 1000, "tokens"),
+        ("voyage/rerank-2.5-lite", 8000, "tokens"),
+    ],
+)
+def test_a_query_that_is_longer_than_a_service_takes_is_refused_or_cut(
+    model: str, limit: int, unit: str, rerank: Run, tmp_path: Path
+) -> None:
+    query = tmp_path / "query.txt"
+    query.write_text("refund " * (limit // (7 if unit == "characters" else 2) + 1))
+    command = ["-m", model, "--query-file", str(query), "-d", "a", "--dry-run", "-v"]
+    ran = rerank(*command)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{model}: it has " in ran.err
+    assert f" {unit} and {limit} fit" in ran.err
+    ran = rerank(*command, "--truncate-query")
+    assert ran.code == 0
+    assert f"the query was cut to its first {limit} of " in ran.err
+    sent = json.loads(ran.out.splitlines()[2])["query"]
+    size = len(sent) if unit == "characters" else EstimatedTokenizer().count(sent)
+    assert limit * 0.8 < size <= limit
+
+
+def test_an_image_in_place_of_a_query_has_no_length(rerank: Run) -> None:
+    url = "data:image/png;base64," + "iVBORw0K" * 9000
+    ran = rerank(
+        *("-m", "dashscope-native/qwen3-vl-rerank", "--image", url, "-d", "a"),
+        "--dry-run",
+        "--json",
+    )
+    assert (ran.code, ran.err) == (0, "")
+    assert json.loads(ran.out)["tokens"] == 1
+
+
+def test_a_request_has_no_more_chunks_in_all_than_it_may(rerank: Run) -> None:
+    texts = lines([f"text {number}" for number in range(101)])
+    for chunks, most in (("10", 101), ("100", 99), ("9999", 1)):
+        arguments = ("-m", "cohere-v1/m", QUERY, "--dry-run", "--json", "--max-chunks", chunks)
+        assert json.loads(rerank(*arguments, stdin=texts).out)["largest"]["documents"] == most

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rerank_cli.providers import client as client_module
-from rerank_cli.providers.token_estimate import EstimatedTokenizer
+from rerank_cli.providers.text_limits import EstimatedTokenizer
 from tests.conftest import Run
 from tests.support.asking import at, lines, sent_documents
 from tests.support.loopback import (

@@ -20,6 +20,16 @@ class Words:
         return len(text.split())
 
 
+class Characters:
+    """Every character is a token, white space too; its id is its place."""
+
+    def encode(self, text: str) -> Tokens:
+        return Tokens(range(len(text)), [(place, place + 1) for place in range(len(text))])
+
+    def count(self, text: str) -> int:
+        return len(text)
+
+
 WORDS_INFO = ScorerInfo("words", "1", scale="unbounded", tokenizer=Words())
 
 

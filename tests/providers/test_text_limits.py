@@ -1,4 +1,4 @@
-"""Estimated tokens: what text they cover, how many there are, and windows that keep within them."""
+"""Estimated tokens: what text they cover, how many there are, and windows that keep within."""
 
 import re
 import time
@@ -8,16 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rerank_cli.providers.token_estimate import CharacterTokenizer, EstimatedTokenizer
+from rerank_cli.providers.text_limits import EstimatedTokenizer
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.ranking.chunking import Plan, plan_chunks, windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
-from rerank_cli.types import Document, Tokenizer
+from rerank_cli.types import Document
 from tests.conftest import ROOT
 from tests.support.fakes import words_info
 
-ESTIMATED, CHARACTERS = EstimatedTokenizer(), CharacterTokenizer()
-both = pytest.mark.parametrize("tokenizer", [ESTIMATED, CHARACTERS], ids=["estimate", "characters"])
+ESTIMATED = EstimatedTokenizer()
 
 pieces = st.sampled_from(
     ["The cat sat. ", "on\n", "\n\n", "a ", "naïve ", "e\u0301\u0323", "👩‍👩‍👧 ", "🇫🇷🇩🇪",
@@ -28,42 +27,37 @@ pieces = st.sampled_from(
 texts = st.one_of(st.text(max_size=300), st.lists(pieces, max_size=120).map("".join))
 
 
-@both
 @given(texts)
 @example("a\x1c\x1d 5\u2028\ud800")
 def test_tokens_are_in_order_in_the_text_and_as_many_as_counted(
-    tokenizer: Tokenizer, text: str
+    text: str,
 ) -> None:
-    ids, spans = tokenizer.encode(text)
-    assert len(ids) == len(spans) == tokenizer.count(text)
+    ids, spans = ESTIMATED.encode(text)
+    assert len(ids) == len(spans) == ESTIMATED.count(text)
     assert all(0 <= start < end <= len(text) for start, end in spans)
     assert all(a == b or a[1] <= b[0] for a, b in pairwise(spans))
     left = "".join(text[a[1] : b[0]] for a, b in pairwise([(0, 0), *spans, (len(text), 0)]))
     assert set(left) <= {" "}
 
 
-@both
 @given(texts, st.integers(8, 60), st.integers(0, 15))
-def test_no_window_has_more_tokens_than_it_may(
-    tokenizer: Tokenizer, text: str, room: int, overlap: int
-) -> None:
-    done = Plan("q", tokenizer, room, min(overlap, room // 4), 1000).split(Document(text))
+def test_no_window_has_more_tokens_than_it_may(text: str, room: int, overlap: int) -> None:
+    done = Plan("q", ESTIMATED, room, min(overlap, room // 4), 1000).split(Document(text))
     assert done.dropped == 0
     for chunk in done.chunks:
         assert chunk.tokens <= room
-        assert tokenizer.count(chunk.text) <= room  # also when it is counted by itself
+        assert ESTIMATED.count(chunk.text) <= room  # also when it is counted by itself
 
 
-@both
-def test_windows_are_laid_beside_the_query(tokenizer: Tokenizer) -> None:
-    info = words_info(64, length=100, specials=3, tokenizer=tokenizer)
+def test_windows_are_laid_beside_the_query() -> None:
+    info = words_info(64, length=100, specials=3, tokenizer=ESTIMATED)
     query = "how long do refunds take"
     made = plan_chunks(query, info, ChunkOptions(chunk_tokens=100))
-    assert made.room == 97 - tokenizer.count(query)
+    assert made.room == 97 - ESTIMATED.count(query)
     text = "Refunds take five working days. " * 40
     chunks = made.split(Document(text)).chunks
     assert len(chunks) > 5
-    assert all(tokenizer.count(chunk.text) <= made.room for chunk in chunks)
+    assert all(ESTIMATED.count(chunk.text) <= made.room for chunk in chunks)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +85,6 @@ def test_pieces_that_are_tokens(text: str, count: int) -> None:
 
 def test_tokens_of_one_character_share_its_span() -> None:
     assert ESTIMATED.encode("a 😀b").spans == [(0, 1), (2, 3), (2, 3), (2, 3), (3, 4)]
-    assert CHARACTERS.encode("a 😀").spans == [(0, 1), (1, 2), (2, 3)]
 
 
 def test_estimates_of_english_are_not_below_a_models_own_count() -> None:

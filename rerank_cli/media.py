@@ -17,7 +17,7 @@ from typing import BinaryIO, Literal, get_args
 
 from rerank_cli.atomic_files import file_stamp
 from rerank_cli.errors import InputError
-from rerank_cli.terminal import format_size
+from rerank_cli.terminal import format_size, hide_user
 from rerank_cli.types import Document, Media
 from rerank_cli.user_files import open_regular_file
 
@@ -92,10 +92,10 @@ def is_url(place: str) -> bool:
 
 
 def media_label(value: str) -> str:
-    """A URL or path as people are shown it: a data URL with its size in place of its data."""
+    """A URL or path as people are shown it: without a password, and with a size for its data."""
     data = _DATA_URL.fullmatch(value)
     if data is None:
-        return value
+        return hide_user(value)
     head, content = data.groups()
     size = len(content) * 3 // 4 if ";base64" in head.lower() else len(content)
     return f"{head[:_MAX_DATA_HEAD_CHARACTERS]}… ({format_size(size)})"
@@ -165,7 +165,10 @@ def _check_file(media: Media) -> None:
 
 def _read_file(media: Media, limit: int, count: int) -> bytes:
     """Read the first `count` bytes of a file, and check what it is; raises `InputError`."""
-    name, kind = _shorten(media.place), media.kind
+    given = media.name or media.place
+    # A path with what may be a password loses it, and is shown as it was given.
+    name = _shorten(media.place if hide_user(given) == given else given)
+    kind = media.kind
     try:
         with _open_file(media) as stream:
             data = stream.read(count)
@@ -257,6 +260,7 @@ def _outside_error(media: Media) -> InputError:
 
 
 def _shorten(name: str) -> str:
+    name = hide_user(name)
     return name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[:_MAX_NAME_CHARACTERS]}…"
 
 

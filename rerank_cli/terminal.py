@@ -34,6 +34,31 @@ _RESULTS = "the results"  # in a message
 _SIZE_UNITS = ("", "kB", "MB", "GB", "TB")
 _DURATION_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))  # with their seconds
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# An @ in any spelling.
+AT = r"(?:@|%(?:25)*40|\N{FULLWIDTH COMMERCIAL AT}|\N{SMALL COMMERCIAL AT})"
+
+
+def _password(character: str) -> str:
+    """The pattern of a colon, a password of some characters, and the last @ behind it.
+
+    If it may as well be a port and the begin of a path, an @ that begins a part of that path is
+    none behind a password.
+    """
+    is_port = r"\d{0,5}(?:[/\\?#\s]|\Z)"
+    return rf":(?:(?!{is_port}){character}*|{character}*(?<![/\\])){AT}"
+
+
+# A user, in a text that is a URL in some form or other, and in a sentence with one. A scheme has
+# two letters or more: others are drives.
+_USER = re.compile(
+    r"(?is)\A\s*+(?![a-z]:[/\\])((?>(?:[a-z][a-z0-9+.-]+:(?=[/\\]))?[/\\]*+))"
+    rf"(?:[^/\\]*?{_password('.')}|(?<=[/\\])[^/\\?#]*{AT})"
+)
+_PLACEHOLDER = "USER:PASSWORD@"  # of a hint
+_USER_IN_WORDS = re.compile(
+    rf"(?i)([/\\]{{2}}|\bhttps?:[/\\]?)(?!(?-i:{_PLACEHOLDER}))[^\s/\\@]*" + _password(r"\S")
+)
+_UNNAMED = r"\1"  # without the user
 _BIDIRECTIONAL = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 
 
@@ -161,7 +186,7 @@ def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
 
 def say(stderr: TextIO, lines: str) -> None:
     """Write lines for the user to stderr."""
-    _write_message(stderr, f"{printable(lines)}\n")
+    _write_message(stderr, f"{printable(_USER_IN_WORDS.sub(_UNNAMED, lines))}\n")
 
 
 def usable_stream(stream: TextIO | None) -> TextIO:
@@ -258,6 +283,7 @@ def _in_one_line(cell: str) -> str:
 
 
 def _on_one_line(message: str) -> str:
+    message = _USER_IN_WORDS.sub(_UNNAMED, message)
     return printable(message).replace("\n", "\N{SYMBOL FOR LINE FEED}")
 
 
@@ -291,6 +317,14 @@ def format_duration(seconds: float) -> str:
             count, rest = divmod(-(-left // smaller), size // smaller)
             return f"{count} {unit} {rest} {smaller_unit}" if rest else f"{count} {unit}"
     return f"{left} s"
+
+
+def hide_user(text: str) -> str:
+    """A text that may be a URL, without what may be a user and password.
+
+    An @ in the path of a file is part of it, unless there is a colon in what comes before.
+    """
+    return _USER.sub(_UNNAMED, text, count=1)
 
 
 def encodable(text: str) -> str:

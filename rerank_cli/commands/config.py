@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,13 +25,22 @@ from rerank_cli.providers.keys import (
     check_provider,
     forget_key,
     key_hint,
+    public_base_url,
     providers_with_keys,
     store_key,
 )
-from rerank_cli.terminal import Terminal, format_json
+from rerank_cli.terminal import Terminal, format_json, hide_user
 from rerank_cli.user_files import config_file, keys_file
 
 app = make_app(ListGroup)
+_BASE_URL = "base-url"  # the setting
+
+
+def _shown(key: str, value: Any) -> Any:
+    """A setting's value as a list may have it."""
+    if not isinstance(value, str):
+        return value
+    return public_base_url(value) if key == _BASE_URL else hide_user(value)
 
 
 def _settings(ctx: typer.Context) -> dict[str, Setting]:
@@ -109,14 +118,17 @@ def list_(
         listing = {
             "path": path,
             "settings": [
-                {"key": key, "value": value, "origin": origin}
+                {"key": key, "value": _shown(key, value), "origin": origin}
                 for key, (value, origin) in values.items()
             ],
             "keys": [{"provider": name, "origin": str(keys_file())} for name in keys],
         }
         terminal.write([format_json(listing)])
     else:
-        rows = [(key, format_value(value), origin) for key, (value, origin) in values.items()]
+        rows = [
+            (key, format_value(_shown(key, value)), origin)
+            for key, (value, origin) in values.items()
+        ]
         rows += [(f"key for {name}", "set", str(keys_file())) for name in keys]
         terminal.write_table(rows)
     return ExitCode.OK
@@ -137,6 +149,8 @@ def get(ctx: typer.Context, key: Key) -> int:
     if value is None:
         terminal.warn(f"{key} is not set", f"rerank config set {key} VALUE")
         return ExitCode.NOTHING
+    if isinstance(value, str):  # no run would use a user in a URL
+        value = hide_user(value)
     terminal.write([format_value(value).encode("utf-8", "surrogateescape") + b"\n"])
     return ExitCode.OK
 

@@ -13,7 +13,8 @@ from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode
 from rerank_cli.providers import catalogue
-from rerank_cli.providers.keys import find_key
+from rerank_cli.providers.endpoints import public_url
+from rerank_cli.providers.keys import find_key, hide_named_secrets, public_base_url
 from rerank_cli.render.json_results import request_object
 from rerank_cli.terminal import Terminal, format_columns, format_json
 from rerank_cli.types import Pair
@@ -185,7 +186,7 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         ("name", ", ".join([provider.name, *provider.aliases])),
         ("title", provider.title),
         ("model", model or f"{provider.example} (an example)"),
-        ("endpoint", f"{provider.url or '(--base-url)'}{provider.path}"),
+        ("endpoint", f"{public_url(provider.url or '') or '(--base-url)'}{provider.path}"),
         ("key", f"{' or '.join(provider.key)}: {key_state(provider)}" if provider.key else ""),
         ("dialect", provider.dialect),
         ("scale", f"{provider.scale}{', listwise' if provider.listwise else ''}"),
@@ -216,8 +217,13 @@ def rule_facts(provider: "Provider", rule: Mapping[str, Any]) -> list[tuple[str,
 
 
 def entry_table(provider: "Provider") -> dict[str, Any]:
-    """An entry as it could be written in providers.toml."""
-    return provider.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    """An entry as it could be written in providers.toml, without what is secret in it."""
+    table = provider.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    for name in ("headers", "request", "options"):  # the names of secrets mean something else above
+        table |= {name: hide_named_secrets(table[name])} if name in table else {}
+    for name in ("url", "poll"):
+        table |= {name: public_base_url(table[name])} if name in table else {}
+    return table
 
 
 def try_provider(scorer: "RemoteScorer") -> tuple[dict[str, Any], Sequence[str]]:

@@ -1,22 +1,30 @@
 """Reads the bodies of HTTP answers: rankings and errors alike.
 
 Decompresses them, turns bytes into JSON, a line of text or a page's title, and takes values out of
-JSON. Only `decode_body` and `parse_json` raise for what a server sends.
+JSON. Whatever is shown of an answer goes through `one_line`, which hides secrets. Only `decode_body`
+and `parse_json` raise for what a server sends.
 """
 
+import base64
 import html
 import json
 import math
 import re
+import sys
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
+from urllib.parse import quote_plus
 
 from rerank_cli.terminal import printable
 
 # Titles and messages are near the beginning of a body. The limit also bounds the time that the
 # patterns below can take.
 _HEAD_BYTES = 16_384
+_MAX_CHARACTER_BYTES = 4
 # Possessive, or comments could be matched in exponentially many ways.
 _WEB_PAGE = re.compile(r"(?is)\s*(?:(?><!--.*?-->)\s*)*+<(!doctype\s+html|html|head|body)\b")
 _TITLE_TAGS = tuple(re.compile(rf"(?is)<{tag}\b[^>]*>(.*?)</{tag}>") for tag in ("title", "h1"))
@@ -46,7 +54,7 @@ def decode_body(pieces: Iterable[bytes], codings: str, max_bytes: int | None) ->
     pieces = _limit(pieces, max_bytes)
     for name in reversed(names):
         if name not in _CODINGS:
-            raise BodyError(f"the answer is encoded as {name[:40]!r}, which was not asked for")
+            raise BodyError(f"the answer is encoded as {quote(name)}, which was not asked for")
         pieces = _limit(_decompress(pieces, is_gzip=_CODINGS[name]), max_bytes)
     yield from pieces
 
@@ -124,6 +132,118 @@ class _Decompressor:
         return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 
 
+# Where a text spells characters in another way: JSON and programs, URLs, HTML.
+_SPELLING = re.compile(
+    r"""(?isx)
+    \\+ (?: (?-i:U0000)[0-9a-f]{4} | u[0-9a-f]{4} | u\{[0-9a-f]{1,6}\} | x[0-9a-f]{2} | [0-7]{3} )
+    | \\+ .
+    | (?: % (?:25)* [0-9a-f]{2} )+
+    | %u[0-9a-f]{4}
+    | & (?:amp;)*+ (?: \#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} ) ;?
+    | & (?:amp;)* [a-z][a-z0-9]{1,31} ;
+    """
+)
+_SPELLING_MARKS = re.compile(r"[\\%&]")
+# White space, what is not seen, pictures of control characters, what stands for wrong bytes.
+_UNSEEN = dict.fromkeys(
+    (*range(0x21), *range(0x7F, 0xA1), 0xAD, 0x34F, 0x61C, 0x1680, 0x180E, *range(0x2000, 0x2010),
+     *range(0x2028, 0x2030), *range(0x205F, 0x2070), *range(0x2400, 0x2440), 0x3000,
+     *range(0xD800, 0xE000), *range(0xFE00, 0xFE10), 0xFEFF, 0xFFFD),
+    "",
+)  # fmt: skip
+_CUT = re.compile(r"…|\.\.\.|\*\*\*")  # what stands for the rest of a text
+_HIDDEN = "[secret]"
+_MIN_SECRET_CHARACTERS = 6  # hiding shorter texts inside of words would hide ordinary words too
+_HARMLESS_CHARACTERS = 3  # a secret's first three may be shown
+_MIN_CODE_CHARACTERS = 8  # of a secret in base64
+_MAX_PLACED_CHARACTERS = 100_000  # of a text in which the place of each letter is found
+
+
+class Redactor:
+    """Hides some secrets in any text, in whatever spelling somebody may repeat them.
+
+    That is in small or capital letters, escaped as in JSON, URLs or HTML, in base64 or hexadecimal
+    digits, with white space or control characters in between, and cut off at the end.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        plain = {secret.strip() for secret in secrets} - {""}
+        short = sorted(text for text in plain if len(_letters(text)) < _MIN_SECRET_CHARACTERS)
+        pattern = "|".join(map(re.escape, reversed(short)))
+        self._short = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)") if short else None
+        self._long = long = plain - {*short}
+        codes = {code for text in long for code in _codes(text)}
+        texts = {
+            _letters(form)
+            for text in long
+            for form in (text, _spelled(text), quote_plus(text, errors="replace"))
+        }
+        self._texts = sorted(filter(None, texts), key=len, reverse=True)
+        self._forms = [*self._texts, *sorted(codes, key=len, reverse=True)]
+
+    def __call__(self, text: str, *, is_cut: bool = False) -> str:
+        """A text without the secrets; `is_cut` says that it may end inside of one."""
+        if self._short is not None:
+            text = self._short.sub(_HIDDEN, text)
+        if self._forms:
+            text = self._hide(text, spelled=False, is_cut=is_cut)
+            if _SPELLING_MARKS.search(text):
+                text = self._hide(text, spelled=True, is_cut=is_cut)
+        return text
+
+    def _hide(self, text: str, *, spelled: bool, is_cut: bool) -> str:
+        """A text without the secrets, as it is or, if `spelled`, with other spellings read."""
+        is_long = len(text) > _MAX_PLACED_CHARACTERS
+        may_be_cut = not is_long and (is_cut or _CUT.search(text))
+        if not may_be_cut and not self._is_in(text, spelled=spelled):
+            return text  # which is nearly always so
+        if is_long:
+            for secret in self._long:
+                text = text.replace(secret, _HIDDEN)
+            return _HIDDEN if self._is_in(text, spelled=spelled) else text
+        letters, places = _place_letters(text, spelled=spelled)
+        spans = [
+            (start, start + len(form)) for form in self._forms for start in _find_all(letters, form)
+        ]
+        for match in _CUT.finditer(text):
+            spans += self._cut_spans(letters, bisect_left(places, (match.start(), 0)))
+        if is_cut:
+            spans += self._cut_spans(letters, len(letters))
+        # From the end, so that the places before stay what they are.
+        for start, end in _join_spans(spans):
+            text = text[: places[start][0]] + _HIDDEN + text[places[end - 1][1] :]
+        return text
+
+    def _is_in(self, text: str, *, spelled: bool) -> bool:
+        """Whether a text has a secret."""
+        letters = _letters(_spelled(text) if spelled else text)
+        return any(form in letters for form in self._forms)
+
+    def _cut_spans(self, letters: str, end: int) -> Iterator[tuple[int, int]]:
+        """Where the beginning of a secret ends at a place."""
+        for form in self._texts:
+            for count in range(min(len(form), end), _HARMLESS_CHARACTERS, -1):
+                if letters.startswith(form[:count], end - count):
+                    yield end - count, end
+                    break
+
+
+_redactor: ContextVar[Redactor] = ContextVar("_redactor", default=Redactor())  # noqa: B039
+
+
+@contextmanager
+def hide_in_lines(redactor: Redactor) -> Iterator[None]:
+    """Hide secrets in all that is made of a server's words in the block.
+
+    It is done before a line is cut, as a part of a secret would not be found.
+    """
+    token = _redactor.set(redactor)
+    try:
+        yield
+    finally:
+        _redactor.reset(token)
+
+
 def parse_json(content: bytes) -> Any:
     """Parse JSON, with U+FFFD in place of undecodable bytes.
 
@@ -139,9 +259,14 @@ def decode_head(content: bytes) -> str:
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """Text as one line of at most `limit` characters; control characters are made visible."""
+    """Text as one line of at most `limit` characters; control characters are made visible.
+
+    Secrets are hidden: see `hide_in_lines`.
+    """
     # Look only at as much as can be left: a body may have megabytes.
-    line = printable(" ".join(text.lstrip()[: 20 * limit].split()))
+    head = text.lstrip()[: 20 * limit]
+    is_cut = len(head) == 20 * limit or len(text) >= _HEAD_BYTES // _MAX_CHARACTER_BYTES
+    line = printable(" ".join(_redactor.get()(head, is_cut=is_cut).split()))
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
@@ -196,3 +321,72 @@ def quote(value: Any, limit: int = 40) -> str:
             return "a number of many digits"  # Python may refuse to write it in decimal
         case _:
             return json.dumps(value)
+
+
+def _letters(text: str) -> str:
+    """The characters of a text that are seen, in small letters."""
+    return text.casefold().translate(_UNSEEN)
+
+
+def _spelled(text: str) -> str:
+    """A text with the characters that it spells in another way."""
+    return _SPELLING.sub(_read_spelling, text)
+
+
+def _read_spelling(match: re.Match[str]) -> str:
+    """The characters that are spelled in another way."""
+    spelling = match[0]
+    if spelling[0] == "&":
+        return html.unescape(re.sub(r"(?i)^&(amp;)+(?=.)", "&", spelling).rstrip(";") + ";")
+    if spelling[0] == "%" and spelling[1] not in "uU":
+        digits = re.sub(r"(?i)%(?:25)*(?=[0-9a-f]{2})", "", spelling)
+        return bytes.fromhex(digits).decode("utf-8", "replace")
+    code = spelling.lstrip("\\%")
+    if len(code) == 1:
+        return "\n" if code in "nrtbfv" else code
+    number = int(code, 8) if code[0].isdigit() else int(code[1:].strip("{}"), 16)
+    return chr(number) if number <= sys.maxunicode else ""
+
+
+def _place_letters(text: str, *, spelled: bool) -> tuple[str, list[tuple[int, int]]]:
+    """The letters of a text, and where in it each of them begins and ends."""
+    units: list[tuple[str, int, int]] = []
+    end = 0
+    for match in _SPELLING.finditer(text) if spelled else ():
+        units += [(text[place], place, place + 1) for place in range(end, match.start())]
+        units.append((_read_spelling(match), *match.span()))
+        end = match.end()
+    units += [(text[place], place, place + 1) for place in range(end, len(text))]
+    letters = [(_letters(characters), start, stop) for characters, start, stop in units]
+    return "".join(each for each, _, _ in letters), [
+        (start, stop) for each, start, stop in letters for _ in each
+    ]
+
+
+def _find_all(text: str, part: str) -> Iterator[int]:
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
+
+
+def _join_spans(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Spans without overlaps, the last one first."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if joined and start < joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return reversed(joined)
+
+
+def _codes(secret: str) -> Iterator[str]:
+    """A secret in hexadecimal digits, and in base64 wherever it may begin in a longer text."""
+    content = secret.encode("utf-8", "surrogatepass")
+    yield content.hex()
+    for before, skipped in enumerate((0, 2, 3)):
+        whole = (before + len(content)) * 8 // 6
+        code = base64.b64encode(bytes(before) + content).decode()[skipped:whole].lower()
+        if len(code) >= _MIN_CODE_CHARACTERS:
+            yield from (code, code.replace("+", "-").replace("/", "_"))

@@ -228,7 +228,9 @@ class Client:
             target = urljoin(url, location)
             elsewhere = origin(target) != origin(url)
         except ValueError as error:
-            raise self._error(f"{source} redirects to {location}, which is no URL") from error
+            raise self._error(
+                f"{source} redirects to {public_url(location)}, which is no URL"
+            ) from error
         if elsewhere:
             raise self._error(
                 f"{source} redirects to another server, {public_url(target)}",

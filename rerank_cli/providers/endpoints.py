@@ -3,13 +3,14 @@
 A base URL may contain any part of the endpoint's path, or none; nothing is appended twice.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, quote, urlsplit
 
 from rerank_cli.errors import UsageError
+from rerank_cli.providers.bodies import Redactor
+from rerank_cli.terminal import AT, hide_user
 
 _VERSION_SEGMENT = re.compile(r"v\d+")
 # The last segments of all known rerank endpoints: a URL that ends in one is complete.
@@ -18,7 +19,14 @@ _ENDPOINT_SEGMENTS = {
     "text-rerank", "multimodal",
 }  # fmt: skip
 _MAX_LABEL_CHARACTERS = 63  # of a host's name, between two dots (RFC 1035)
-_HARMLESS_CHARACTERS = 3  # a secret's first three may be shown
+_HOST = re.compile(r"[\w.-]+|[\da-f:.]+(%[\w.-]+)?")
+_SERVER_URL = re.compile(
+    r"(?is)\s*(https?://(?:\[[\da-f:.]+(?:%[\w.-]+)?\]|[\w.-]+)(?::\d{0,5})?(?:/[^?#]*)?)(?:[?#].*)?"
+)
+_PLACE = re.compile(
+    r"(?is)\s*(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:\[[\da-f:.]*\]?|[^\s:/\\?#\[\]]*)"
+    r"(?::\d{0,5}(?![^/\\?#]))?(?:[/\\][^?#:]*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,7 @@ class Address:
 
     `headers` may hold the key, and `secrets` are texts that must not be shown. `variable` is the
     environment variable for the key, and `poll` the URL that gives an answer when it is ready.
+    `redact` hides them in a text.
     """
 
     provider: str
@@ -35,19 +44,15 @@ class Address:
     secrets: Sequence[str] = field(default=(), repr=False)
     variable: str | None = None
     poll: str | None = None
+    redact: Redactor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "redact", Redactor(self.secrets))
 
     @property
     def public_url(self) -> str:
         """The URL without anything that may be secret."""
         return public_url(self.url)
-
-    def redact(self, text: str) -> str:
-        """Hide the secrets that a server may repeat, also one that was cut off in a message."""
-        for secret in {form for plain in self.secrets for form in (plain, *_json_forms(plain))}:
-            text = text.replace(secret, "[secret]")
-            for end in range(len(secret) - 1, _HARMLESS_CHARACTERS, -1):
-                text = text.replace(f"{secret[:end]}…", "[secret]…")
-        return text
 
 
 def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> str:
@@ -73,34 +78,44 @@ def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> 
 
 
 def parse_server_url(base: str) -> SplitResult:
-    """Split a server's URL; raises `UsageError` for what is not one."""
+    """Split a server's URL; raises `UsageError` for what is not one, without what may be secret."""
+    shown = public_url(base)
     try:
         url = urlsplit(base)
+    except ValueError:  # its message may have a part of a password
+        raise UsageError(f"not a URL: {shown}: its host is not valid") from None
+    try:
         url.port  # noqa: B018 - raises for an invalid port
-    except ValueError as error:
-        raise UsageError(f"not a URL: {_shown(base)}: {error}") from error
-    if any(
-        not 0 < len(label) <= _MAX_LABEL_CHARACTERS
-        for label in (url.hostname or "-").split(".")[:-1]
-    ):
-        raise UsageError(f"not the name of a host: {url.hostname}")
+    except ValueError:
+        raise UsageError(f"not a URL: {shown}: its port is not valid") from None
     if url.scheme not in ("http", "https") or not url.hostname:
-        shown = _shown(base)
-        guess = shown if "//" in shown else f"http://{shown}"
+        guess = shown if "//" in shown else f"http://{re.sub(r'^https?:/?', '', shown)}"
         raise UsageError(f"not the URL of a server: {shown}", hint=f"--base-url {guess}")
-    if url.username or url.password:
+    if "@" in url.netloc:
         raise UsageError(
-            f"a URL with a password in it: {public_url(base)}",
+            f"a URL with a user or password in it: {shown}",
             hint="--header 'Authorization: …', or the provider's variable",
         )
+    labels = url.hostname.split(".")
+    if not _HOST.fullmatch(url.hostname) or any(
+        not 0 < len(label) <= _MAX_LABEL_CHARACTERS for label in labels[:-1]
+    ):
+        raise UsageError(f"not the name of a host: {urlsplit(shown).hostname or shown}")
     return url
 
 
-def public_url(url: str) -> str:
-    """A URL without its user, password, query and fragment, which may be secret."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query="", fragment="").geturl()
+def public_url(text: str) -> str:
+    """A text that may be a URL, without its user, password, query and fragment.
+
+    Of what is not the URL of a server, only what may be a host, a port of digits and a path is
+    left. Never raises.
+    """
+    if url := _SERVER_URL.fullmatch(text):
+        return hide_user(url[1])
+    place = _PLACE.match(re.split(AT, hide_user(text))[-1])
+    assert place is not None  # noqa: S101 - it may be empty
+    is_whole = place.end() == len(place.string) or place.string[place.end()] in "?#"
+    return place[0] if is_whole else f"{place[0]}…"
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -108,16 +123,6 @@ def origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     default_port = {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default_port
-
-
-def without_user(text: str) -> str:
-    """A text that may be no URL, without what may be a user and password."""
-    return re.sub(r"^([^/]*//)?[^/]*@", r"\1", text)
-
-
-def _shown(text: str) -> str:
-    """A text that is no URL, without what may be secret."""
-    return without_user(re.split(r"[?#]", text)[0])
 
 
 def _overlap(start: list[str], rest: list[str]) -> int:
@@ -142,9 +147,3 @@ def _path_parts(segment: str, model: str) -> list[str]:
 def _quote_segment(part: str) -> str:
     """Quote a part of a name, so that `..` in it is no step up in the path."""
     return quote(part, safe=":@") if part.strip(".") else "%2E" * len(part)
-
-
-def _json_forms(secret: str) -> Sequence[str]:
-    """A secret as JSON escapes it; some servers also escape every slash."""
-    escaped = json.dumps(secret)[1:-1]
-    return (escaped, escaped.replace("/", "\\/"))

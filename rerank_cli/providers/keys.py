@@ -7,7 +7,7 @@ its owner may read.
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 
 from rerank_cli.errors import ConfigError, NoHome, UsageError
 from rerank_cli.providers.catalogue import is_secret
-from rerank_cli.providers.endpoints import without_user
+from rerank_cli.providers.endpoints import public_url
+from rerank_cli.terminal import AT
 from rerank_cli.user_files import (
     keys_file,
     parse_toml,
@@ -122,38 +123,54 @@ def hide_secrets(value: Any) -> Any:
     What has the name of a secret is hidden. A text that looks like a key is its hash, so that two
     of them can be told apart.
     """
+    if isinstance(value, str):
+        return _digest(value) if _KEY_LIKE.search(value) else value
+    return hide_named_secrets(value, hide_secrets)
+
+
+def hide_named_secrets(value: Any, show: Callable[[Any], Any] | None = None) -> Any:
+    """A JSON value without what has the name of a secret; of all else what `show` makes of it."""
+    show = show or hide_named_secrets
     if isinstance(value, Mapping):
         return {
-            name: _HIDDEN if is_secret(name) and inner else hide_secrets(inner)
+            name: _HIDDEN if is_secret_path(name) and inner else show(inner)
             for name, inner in value.items()
         }
-    if isinstance(value, list):
-        return [hide_secrets(inner) for inner in value]
-    return _digest(value) if isinstance(value, str) and _KEY_LIKE.search(value) else value
+    return [show(inner) for inner in value] if isinstance(value, list) else value
 
 
 def public_base_url(url: str | None) -> str | None:
-    """A URL as journals and reports may have it: without a user, and the query as hashes."""
+    """A URL as journals, reports and lists may have it: without a user, and the query as hashes."""
     if url is None:
         return None
-    place, _, query = url.partition("#")[0].partition("?")
-    pairs = [
-        f"{name}={_HIDDEN if is_secret(name) else _digest(value)}"
-        for name, value in parse_qsl(query, keep_blank_values=True)
-    ]
-    return "?".join([without_user(place), *(["&".join(pairs)] if pairs else [])])
+    query = url.partition("#")[0].partition("?")[2]
+    pairs = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True)]
+    # What has no value may be a key, and what has an @ the end of a password.
+    if query and (re.search(AT, url) or not all(value for _, value in pairs)):
+        return f"{public_url(url)}?{_digest(query)}"
+    shown = [f"{name}={_HIDDEN if is_secret(name) else _digest(value)}" for name, value in pairs]
+    return "?".join([public_url(url), *(["&".join(shown)] if shown else [])])
 
 
-def secrets_in(value: Any) -> Iterator[str]:
-    """The texts in a JSON value that have the name of a secret."""
+def secrets_in(value: Any, *, all_texts: bool = False) -> Iterator[str]:
+    """The texts in a JSON value that have the name of a secret, or are in something with one."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            if is_secret(name) and len(str(inner)) >= MIN_SECRET_CHARACTERS:
-                yield str(inner)
-            yield from secrets_in(inner)
+            yield from secrets_in(inner, all_texts=all_texts or is_secret_path(name))
     elif isinstance(value, list):
         for inner in value:
-            yield from secrets_in(inner)
+            yield from secrets_in(inner, all_texts=all_texts)
+    elif (
+        all_texts
+        and not isinstance(value, bool | None)
+        and len(str(value)) >= MIN_SECRET_CHARACTERS
+    ):
+        yield str(value)
+
+
+def is_secret_path(path: str) -> bool:
+    """Whether a name of a dotted path says that its value is secret."""
+    return any(map(is_secret, path.split(".")))
 
 
 def key_hint(provider: str) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import combinations
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,8 +24,11 @@ from pydantic import (
     model_validator,
 )
 
+from rerank_cli.errors import UsageError
 from rerank_cli.providers import Truncate
+from rerank_cli.providers.endpoints import parse_server_url
 from rerank_cli.providers.responses import AnswerShape
+from rerank_cli.terminal import hide_user
 from rerank_cli.types import Price, Scale
 
 _MAX_COUNT = 2**31 - 1
@@ -64,9 +66,20 @@ def _check_json(template: Any) -> Any:
 
 
 def _check_url(url: str) -> str:
-    """Raise `ValueError` for what cannot be split as a URL."""
-    urlsplit(url).port  # noqa: B018 - raises for an invalid port
+    """Raise `ValueError` for what is not a server's URL, without what may be secret."""
+    try:
+        parse_server_url(url)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
     return url
+
+
+def _check_path(path: str) -> str:
+    """Raise `ValueError` for a path that is a URL, or may have a user and password in it."""
+    is_url = re.match(r"(?i)[a-z][a-z0-9+.-]*:|//", path)
+    if is_url or hide_user(path.lstrip("/")) != path.lstrip("/"):
+        raise ValueError("a path begins with /, and has no server in it")
+    return path
 
 
 def _check_header_name(name: str) -> str:
@@ -86,6 +99,7 @@ Limit = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 DottedPath = Annotated[str, Field(max_length=_MAX_PATH_CHARACTERS)]
 Template = Annotated[Any, AfterValidator(_check_json)]
 Url = Annotated[str, AfterValidator(_check_url)]
+UrlPath = Annotated[str, AfterValidator(_check_path)]
 HeaderName = Annotated[str, AfterValidator(_check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 
@@ -298,7 +312,7 @@ class Provider(StrictTable):
     title: str
     dialect: str = "standard"
     url: Url | None = None
-    path: Url
+    path: UrlPath
     versionless: bool = False
     poll: Url | None = None
     account: str

@@ -27,7 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from rerank_cli.providers.catalogue import find_provider
-from tests.support.sdks import RECORD, ask_rerank, calls_of, compare, explanations, packages
+from tests.support.sdks import (
+    RECORD,
+    Explanation,
+    ask_rerank,
+    calls_of,
+    compare,
+    explanations,
+    packages,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 300  # seconds for all SDKs
@@ -72,14 +80,17 @@ def call_sdks(folder: Path) -> dict[str, Any]:
 
 def compare_all(sdks: Mapping[str, Any]) -> list[str]:
     """Print the differences from each SDK; returns what is wrong about them."""
-    reasons, problems, calls = explanations(), list[str](), 0
-    everywhere, count = set[str](), 0
-    missed = {reason for reason in reasons if reason.entry == "default"}
+    reasons, problems = explanations(), list[str]()
+    everywhere, methods, calls, count = set[str](), 0, 0, 0
+    missed = set[Explanation]()
+    if all("calls" in sdk for sdk in sdks.values()):
+        missed = {reason for reason in reasons if reason.entry == "default"}
     for provider, sdk in sdks.items():
         if "skipped" in sdk:
             print(f"{provider}: skipped: {sdk['skipped']}\n")
             continue
         print(f"{provider}: {sdk['sdk']}, {', '.join(sdk['calls'])}")
+        methods += 1
         missed |= {reason for reason in reasons if reason.entry == provider}
         found: dict[str, list[str]] = {}
         for call in calls_of(provider):
@@ -88,10 +99,11 @@ def compare_all(sdks: Mapping[str, Any]) -> list[str]:
             ours = ask_rerank(call, find_provider(provider).key[0], base, run_rerank)
             for difference in compare(sdk["calls"][call.name], ours):
                 reason = next((r for r in reasons if r.covers(provider, difference)), None)
-                missed.discard(reason)
                 if reason is None:
                     problems.append(f"{provider}, {call.name}: {difference}")
-                elif reason.entry == "default":
+                    continue
+                missed.discard(reason)
+                if reason.entry == "default":
                     everywhere.add(f"{reason.pattern} # {reason.reason}")
                 else:
                     found.setdefault(f"{difference} # {reason.reason}", []).append(call.name)
@@ -102,7 +114,7 @@ def compare_all(sdks: Mapping[str, Any]) -> list[str]:
     problems += [f"{r.entry}: does not occur: {r.pattern}" for r in missed]
     print("\n".join(["of several SDKs:", *sorted(f"  {line}" for line in everywhere)]))
     print(
-        f"{len(sdks)} methods, {calls} calls: {count} differences of one, {len(everywhere)} of "
+        f"{methods} methods, {calls} calls: {count} differences of one, {len(everywhere)} of "
         f"several, {len(problems)} not explained"
     )
     return problems

@@ -217,13 +217,18 @@ def parse_toml(content: bytes) -> dict[str, Any]:
         document = tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    level: list[Any] = [document]
-    for _ in range(_MAX_TOML_DEPTH):
-        values = (value.values() if isinstance(value, dict) else value for value in level)
-        level = [inner for each in values for inner in each if isinstance(inner, dict | list)]
-    if level:
+    if is_nested_deeper(document, _MAX_TOML_DEPTH):
         raise ValueError("nested too deeply")
     return document
+
+
+def is_nested_deeper(value: Any, levels: int) -> bool:
+    """Whether a value of TOML or JSON has tables and lists in more than so many levels."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        values = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [inner for each in values for inner in each if isinstance(inner, dict | list)]
+    return bool(level)
 
 
 def _open_at_once(path: str, flags: int) -> int:

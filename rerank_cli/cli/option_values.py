@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from rerank_cli.cli.settings import excerpt
 from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
 from rerank_cli.ranking import ChunkOptions, Selection
@@ -36,7 +37,7 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
         RemoteOptions,
         {
             **values,
-            "fields": {path: _parse_value(text) for path, text in fields},
+            "fields": {path: _parse_value(path, text) for path, text in fields},
             "headers": _parse_headers(values.get("header") or []),
             "metadata": {name: _parse_value(text) for name, text in metadata},
         },
@@ -95,21 +96,25 @@ def _parse_headers(arguments: Sequence[str]) -> Mapping[str, str]:
 
 
 def _split_assignments(arguments: Sequence[str] | None, option: str) -> Iterator[tuple[str, str]]:
+    """Split each `KEY=VALUE`; raises `UsageError`, which repeats no value."""
     for argument in arguments or []:
         key, equals, value = argument.partition("=")
         if not equals or not all(key.split(".")):
-            raise UsageError(
-                f"{option} {argument}: not KEY=VALUE", hint=f"as in {option} team=search"
-            )
+            # Without the sign it may be a key that is a secret, or a value.
+            name = f" {excerpt(key)}=…" if equals else ""
+            raise UsageError(f"{option}{name}: not KEY=VALUE", hint=f"as in {option} team=search")
         yield key, value
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(path: str, text: str) -> Any:
+    """The value for a field at a dotted path: JSON, or else a text; raises `UsageError`."""
     import json  # few runs need it
 
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)  # Python also reads NaN, which is not JSON
-    except (ValueError, RecursionError):
+    except ValueError:
         return text
+    except RecursionError:
+        raise UsageError(f"--set {excerpt(path)}: nested too deeply") from None
     return value

@@ -98,14 +98,14 @@ class ValueKind:
         if value != value:  # NaN
             raise ValueError(self._refusal(given))
         if self.least is not None and value < self.least:
-            raise ValueError(f"{_excerpt(str(given))} is less than {self.least}")
+            raise ValueError(f"{excerpt(str(given))} is less than {self.least}")
         most = min(_MAX_INTEGER, self.most or _MAX_INTEGER) if self.type is int else self.most
         if most is not None and value > most:
-            raise ValueError(f"{_excerpt(str(given))} is more than {most}")
+            raise ValueError(f"{excerpt(str(given))} is more than {most}")
         return value
 
     def _refusal(self, value: Any) -> str:
-        text = format_value(value) if isinstance(value, bool) else _excerpt(repr(value))
+        text = format_value(value) if isinstance(value, bool) else excerpt(repr(value))
         if issubclass(self.type, StrEnum):
             return f"{text} is none of {', '.join(self.type)}"
         if self.type is bool:
@@ -141,7 +141,7 @@ def parse_size(text: str) -> int:
         power = _SIZE_POWERS.index(match[2].lower() or " ")
         size_bytes = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
     if size_bytes < 1:
-        raise ValueError(f"{_excerpt(repr(text))} is not a size, such as 64MB, 1GB or 500kB")
+        raise ValueError(f"{excerpt(repr(text))} is not a size, such as 64MB, 1GB or 500kB")
     return min(size_bytes, _MAX_SIZE_BYTES)
 
 
@@ -167,7 +167,7 @@ def check_config(
     for key, value in content.items():
         if key not in settings:
             raise ConfigError(
-                f"{path}: no setting is called {_excerpt(key)}", hint=_suggest(key, settings)
+                f"{path}: no setting is called {excerpt(key)}", hint=_suggest(key, settings)
             )
         try:
             values[key] = settings[key].kind.from_toml(value)
@@ -183,7 +183,7 @@ def check_config(
 def find_setting(key: str, settings: Mapping[str, Setting]) -> Setting:
     """Find a setting by its key; raises `UsageError` with similar keys."""
     if key not in settings:
-        raise UsageError(f"no setting is called {_excerpt(key)}", hint=_suggest(key, settings))
+        raise UsageError(f"no setting is called {excerpt(key)}", hint=_suggest(key, settings))
     return settings[key]
 
 
@@ -194,7 +194,7 @@ def format_value(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _excerpt(text: str) -> str:
+def excerpt(text: str) -> str:
     """A value as it was given, cut if it is long."""
     return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}…"
 

@@ -25,8 +25,8 @@ from rerank_cli.providers.keys import (
     check_provider,
     forget_key,
     key_hint,
-    public_base_url,
     providers_with_keys,
+    public_base_url,
     store_key,
 )
 from rerank_cli.terminal import Terminal, format_json, hide_user

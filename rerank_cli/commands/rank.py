@@ -31,7 +31,7 @@ from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Reranker, keep_order
 from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
-from rerank_cli.terminal import Terminal, format_count, format_json, format_size
+from rerank_cli.terminal import Terminal, format_count, format_json, format_size, hide_user
 from rerank_cli.types import (
     ConcurrentScorer,
     Document,
@@ -454,15 +454,24 @@ def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
 
 def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: bool) -> bytes:
     """Say what would be sent, as lines or JSON; `verbose` adds the first request's body."""
+    from rerank_cli.media import is_url
+    from rerank_cli.providers.keys import redact_json
+    from rerank_cli.providers.requests import encode_json
     from rerank_cli.scorers.remote import DryRunScorer  # and all that sends
 
     if not isinstance(scorer, DryRunScorer):
         raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
     plan = _plan(scorer, ranking)
     price = scorer.scorer.price_of(plan["requests"], plan["tokens"])
-    request = scorer.scorer.address.redact(scorer.first_body.decode())
+    request = None
+    if verbose and scorer.first_body:
+        redact = scorer.scorer.address.redact
+        request = redact_json(
+            json.loads(scorer.first_body),
+            lambda text: redact(hide_user(text) if is_url(text) else text),
+        )
     if as_json:
-        body = {"first_request": json.loads(request or "null")} if verbose else {}
+        body = {"first_request": request} if verbose else {}
         return format_json({**plan, "price": price and price._asdict(), **body})
     sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
     chunks = format_count(plan["chunks"], "chunk")
@@ -470,7 +479,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
         f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
         f"{price} ({price.source})" if price else "",
-        request if verbose else "",
+        encode_json(request).decode() if request else "",
         "nothing was sent",
     ]
     return "".join(f"{line}\n" for line in lines if line).encode()

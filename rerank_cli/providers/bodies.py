@@ -1,8 +1,8 @@
 """Reads the bodies of HTTP answers: rankings and errors alike.
 
 Decompresses them, turns bytes into JSON, a line of text or a page's title, and takes values out of
-JSON. Whatever is shown of an answer goes through `one_line`, which hides secrets. Only `decode_body`
-and `parse_json` raise for what a server sends.
+JSON. Whatever is shown of an answer goes through `one_line`, which hides secrets. Only
+`decode_body` and `parse_json` raise for what a server sends.
 """
 
 import base64
@@ -152,8 +152,8 @@ _UNSEEN = dict.fromkeys(
     "",
 )  # fmt: skip
 _CUT = re.compile(r"…|\.\.\.|\*\*\*")  # what stands for the rest of a text
-_HIDDEN = "[secret]"
-_MIN_SECRET_CHARACTERS = 6  # hiding shorter texts inside of words would hide ordinary words too
+HIDDEN = "[secret]"
+MIN_SECRET_CHARACTERS = 6  # hiding shorter texts inside of words would hide ordinary words too
 _HARMLESS_CHARACTERS = 3  # a secret's first three may be shown
 _MIN_CODE_CHARACTERS = 8  # of a secret in base64
 _MAX_PLACED_CHARACTERS = 100_000  # of a text in which the place of each letter is found
@@ -168,7 +168,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         plain = {secret.strip() for secret in secrets} - {""}
-        short = sorted(text for text in plain if len(_letters(text)) < _MIN_SECRET_CHARACTERS)
+        short = sorted(text for text in plain if len(_letters(text)) < MIN_SECRET_CHARACTERS)
         pattern = "|".join(map(re.escape, reversed(short)))
         self._short = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)") if short else None
         self._long = long = plain - {*short}
@@ -184,7 +184,7 @@ class Redactor:
     def __call__(self, text: str, *, is_cut: bool = False) -> str:
         """A text without the secrets; `is_cut` says that it may end inside of one."""
         if self._short is not None:
-            text = self._short.sub(_HIDDEN, text)
+            text = self._short.sub(HIDDEN, text)
         if self._forms:
             text = self._hide(text, spelled=False, is_cut=is_cut)
             if _SPELLING_MARKS.search(text):
@@ -199,8 +199,8 @@ class Redactor:
             return text  # which is nearly always so
         if is_long:
             for secret in self._long:
-                text = text.replace(secret, _HIDDEN)
-            return _HIDDEN if self._is_in(text, spelled=spelled) else text
+                text = text.replace(secret, HIDDEN)
+            return HIDDEN if self._is_in(text, spelled=spelled) else text
         letters, places = _place_letters(text, spelled=spelled)
         spans = [
             (start, start + len(form)) for form in self._forms for start in _find_all(letters, form)
@@ -211,7 +211,7 @@ class Redactor:
             spans += self._cut_spans(letters, len(letters))
         # From the end, so that the places before stay what they are.
         for start, end in _join_spans(spans):
-            text = text[: places[start][0]] + _HIDDEN + text[places[end - 1][1] :]
+            text = text[: places[start][0]] + HIDDEN + text[places[end - 1][1] :]
         return text
 
     def _is_in(self, text: str, *, spelled: bool) -> bool:

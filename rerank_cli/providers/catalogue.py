@@ -28,7 +28,8 @@ _HOST_KEYS = ("account", "key", "poll")
 _KEYS_OF_ALL_MODELS = ("url", "poll", "account", "key", "aliases", "like", "models")
 
 _SECRET_HEADER = re.compile(
-    r"authori[sz]ation|(auth|api-?key|key|token|secret|cookie|password|credentials?)$",
+    r"authori[sz]ation|(auth|api-?key|key|token|secret|cookie|credentials?)$"
+    r"|(passw(or)?d|passphrase|pwd|bearer|jwt|signature)$",
     re.IGNORECASE,
 )
 

@@ -22,6 +22,7 @@ import httpx2
 from rerank_cli import __version__
 from rerank_cli.errors import ConfigError, ProviderError
 from rerank_cli.providers import DEFAULT_RETRIES
+from rerank_cli.providers.bodies import Redactor, hide_in_lines
 from rerank_cli.providers.endpoints import Address, origin, public_url
 from rerank_cli.providers.failures import (
     Failure,
@@ -97,7 +98,7 @@ class Client:
     """Sends requests to one address; safe to use from many threads.
 
     They go through a `proxy`, if there is one. Then a message has the `way`: whatever comes may be
-    the proxy's own.
+    the proxy's own. `redact` hides the secrets of both, as no message may show them.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Client:
         self.proxy = None if options.insecure else find_proxy(address.url)
         self.way = f" through the proxy {self.proxy.public_url}" if self.proxy else ""
         self._place = address.public_url + self.way
+        self.redact = Redactor([*address.secrets, *(self.proxy.secrets if self.proxy else ())])
         self._connections = _Connections(address, options, self.proxy)
         weakref.finalize(self, self._connections.close)
 
@@ -127,14 +129,15 @@ class Client:
         """
         attempts = _Attempts()
         try:
-            return self._send_until_answered(body, tokens, attempts)
+            with hide_in_lines(self.redact):
+                return self._send_until_answered(body, tokens, attempts)
         except ProviderError as error:
             error.requests = (
                 ServiceRequest(
                     statuses=tuple(attempts.statuses),
                     seconds=attempts.seconds,
                     error=str(error),
-                    trace_id=self.address.redact(attempts.trace_id),
+                    trace_id=attempts.trace_id,
                 ),
             )
             raise
@@ -314,12 +317,10 @@ class Client:
 
     def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:
         again = f", {tries} times" if tries > 1 else ""
-        return ProviderError(
-            self._message(message + again), hint=advice and self.address.redact(advice)
-        )
+        return ProviderError(self._message(message + again), hint=advice and self.redact(advice))
 
     def _message(self, message: str) -> str:
-        return f"{self.address.provider}: {self.address.redact(message)}"
+        return f"{self.address.provider}: {self.redact(message)}"
 
 
 class _RetryableError(Exception):

@@ -93,7 +93,7 @@ def parse_server_url(base: str) -> SplitResult:
         raise UsageError(f"not the URL of a server: {shown}", hint=f"--base-url {guess}")
     if "@" in url.netloc:
         raise UsageError(
-            f"a URL with a user or password in it: {shown}",
+            f"a URL with a password in it: {shown}",
             hint="--header 'Authorization: …', or the provider's variable",
         )
     labels = url.hostname.split(".")

@@ -7,13 +7,16 @@ its owner may read.
 import os
 import re
 import stat
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from rerank_cli.errors import ConfigError, NoHome, UsageError
+from rerank_cli.providers.bodies import HIDDEN, MIN_SECRET_CHARACTERS
 from rerank_cli.providers.catalogue import is_secret
 from rerank_cli.providers.endpoints import public_url
 from rerank_cli.terminal import AT
@@ -25,8 +28,8 @@ from rerank_cli.user_files import (
 
 _OWNER_ONLY = 0o600  # a file's mode
 _PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
-MIN_SECRET_CHARACTERS = 6  # hiding shorter texts would hide ordinary words too
-_HIDDEN = "[secret]"
+_SCHEMES = frozenset({"bearer", "basic", "token", "apikey"})
+_VALUE_IN_HEADER = re.compile(r"""=\s*"?([^\s;,"]+)""")  # as in a cookie
 # A word that looks like a key, whatever its field is called: long, with letters and digits.
 _KEY_LIKE = re.compile(r"(?=\S*[A-Za-z])(?=\S*\d)\S{16,}")
 
@@ -133,7 +136,7 @@ def hide_named_secrets(value: Any, show: Callable[[Any], Any] | None = None) -> 
     show = show or hide_named_secrets
     if isinstance(value, Mapping):
         return {
-            name: _HIDDEN if is_secret_path(name) and inner else show(inner)
+            name: HIDDEN if is_secret_path(name) and inner else show(inner)
             for name, inner in value.items()
         }
     return [show(inner) for inner in value] if isinstance(value, list) else value
@@ -148,7 +151,7 @@ def public_base_url(url: str | None) -> str | None:
     # What has no value may be a key, and what has an @ the end of a password.
     if query and (re.search(AT, url) or not all(value for _, value in pairs)):
         return f"{public_url(url)}?{_digest(query)}"
-    shown = [f"{name}={_HIDDEN if is_secret(name) else _digest(value)}" for name, value in pairs]
+    shown = [f"{name}={HIDDEN if is_secret(name) else _digest(value)}" for name, value in pairs]
     return "?".join([public_url(url), *(["&".join(shown)] if shown else [])])
 
 
@@ -166,6 +169,25 @@ def secrets_in(value: Any, *, all_texts: bool = False) -> Iterator[str]:
         and len(str(value)) >= MIN_SECRET_CHARACTERS
     ):
         yield str(value)
+
+
+def redact_json(value: Any, redact: Callable[[str], str]) -> Any:
+    """A JSON value in which texts, and numbers as well, have no secrets."""
+    if isinstance(value, Mapping):
+        return {name: redact_json(inner, redact) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [redact_json(inner, redact) for inner in value]
+    if isinstance(value, str):
+        return redact(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return redact(str(value)) if is_number and redact(str(value)) != str(value) else value
+
+
+def query_secrets(url: str) -> list[str]:
+    """What may be keys in a URL's query: values, and names without one."""
+    pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    texts = (value or name for name, value in pairs)
+    return [text for text in texts if len(text) >= MIN_SECRET_CHARACTERS]
 
 
 def is_secret_path(path: str) -> bool:
@@ -214,10 +236,16 @@ def _digest(text: str) -> str:
 
 
 def _secrets_in(name: str, value: str) -> list[str]:
-    """The secrets in a header: of one that authorizes, its value and its last word."""
-    if not is_secret(name):
+    """The secrets in a header that authorizes: its value, its last word, and values within it."""
+    scheme, _, rest = value.strip().partition(" ")
+    if not is_secret(name) and scheme.lower() not in _SCHEMES:
         return []
-    return [part for part in (value, *value.split()[-1:]) if len(part) >= MIN_SECRET_CHARACTERS]
+    parts = [value, *value.split()[-1:], *_VALUE_IN_HEADER.findall(value)]
+    if scheme.lower() == "basic":
+        with suppress(ValueError):  # of what is not base64
+            user = b64decode(rest).decode("utf-8", "replace")
+            parts += [user, user.partition(":")[2]]
+    return [part for part in parts if len(part) >= MIN_SECRET_CHARACTERS]
 
 
 def _is_header_value(key: str) -> bool:

@@ -12,7 +12,10 @@ from rerank_cli.providers import (
     Cutting,
     Truncate,
 )
+from rerank_cli.user_files import is_nested_deeper
 
+MAX_FIELD_LEVELS = 64  # of a request's body, one in the other; no API has so many
+_EXCERPT_CHARACTERS = 60
 _PENDING_REQUESTS_PER_CONNECTION = 4  # so that no connection is idle
 
 
@@ -64,6 +67,13 @@ class RemoteOptions:
         check_choice("way to cut documents", self.chunk, Cutting)
         if self.truncate is not None:
             check_choice("way to truncate", self.truncate, Truncate)
+        for path, field_ in self.fields.items():
+            levels = MAX_FIELD_LEVELS - path.count(".")
+            if levels < 1 or is_nested_deeper([field_], levels):
+                raise UsageError(
+                    f"--set {path[:_EXCERPT_CHARACTERS]}…: deeper than {MAX_FIELD_LEVELS} levels",
+                    hint="the parts of the path count, and the levels of its value",
+                )
         least = {"concurrency": 1, "retries": 0, "rpm": 1, "tpm": 1, "max_document_tokens": 1}
         for name, minimum in least.items():
             value = getattr(self, name)

@@ -179,7 +179,7 @@ class RequestBuilder:
                 _set_field(body, path, field)
         for path, value in options.fields.items():
             _set_field(body, path, value)
-        return _encode_json(body)
+        return encode_json(body)
 
     def _size(self, chunk: Chunk, room: Room) -> Size:
         """How much of a request a chunk takes; bytes are 0 if they have no limit.
@@ -198,7 +198,7 @@ class RequestBuilder:
         bound = _MAX_ESCAPED_BYTES * len(chunk.scored_text) + _TEMPLATE_BYTES + overhead
         if document.fields is None and bound * self._max_documents < room.bytes // 2:
             return Size(tokens, bound)
-        content = _encode_json(_document_value(self._provider, chunk))
+        content = encode_json(_document_value(self._provider, chunk))
         return Size(tokens, len(content) + 1 + overhead)  # 1 for a comma
 
     def _media_bytes(self, chunk: Chunk) -> int:
@@ -214,7 +214,7 @@ class RequestBuilder:
         Its own image or video is none of the documents that a provider counts.
         """
         each = self._provider.limits.query_each
-        content = _encode_json(query) if each else self._render(query, (), self._max_documents)
+        content = encode_json(query) if each else self._render(query, (), self._max_documents)
         return Size(0 if self._options.media_only else self._count(query), len(content))
 
     def _count(self, text: str) -> int:
@@ -344,7 +344,7 @@ def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None
                 chunk = replace(chunk, document=replace(chunk.document, id=""))
             try:
                 value = _document_value(provider, chunk, _place_and_stamp)
-                content.update(_encode_json(value, allow_nan=False) + b"\n")
+                content.update(encode_json(value, allow_nan=False) + b"\n")
             except (TypeError, ValueError) as error:  # values from Python, such as a date
                 raise UsageError(f"what is sent of a document is not JSON: {error}") from error
         return content.digest()
@@ -425,7 +425,7 @@ def has_placeholder(template: Any, name: str) -> bool:
     return bool(template == name)
 
 
-def _encode_json(content: Any, *, allow_nan: bool = True) -> bytes:
+def encode_json(content: Any, *, allow_nan: bool = True) -> bytes:
     """Encode a body or a part of one; a lone surrogate becomes its JSON escape."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=allow_nan, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace")

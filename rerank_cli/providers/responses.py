@@ -426,7 +426,7 @@ def _usage_fields(body: Any) -> Iterator[tuple[str, Any]]:
 
 def _count(name: str, value: Any) -> float | None:
     """A number that may be a count; None for a name or a number that is none."""
-    if len(name) > _MAX_COUNTS or not name.isidentifier():
+    if len(name) > _MAX_COUNTS or not name.isidentifier() or one_line(name) != name:
         return None
     number = as_number(value)
     return number if number is not None and 0 <= number <= _MAX_COUNT else None

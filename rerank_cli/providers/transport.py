@@ -15,14 +15,14 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from threading import Thread
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore2
@@ -70,6 +70,12 @@ class Proxy:
     def public_url(self) -> str:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """The user and password, as they are and as they are sent, which no message may show."""
+        user = urlsplit(self.url).netloc.rpartition("@")[0]
+        return [part for part in (unquote(user), *map(unquote, user.split(":", 1))) if part]
 
     @property
     def hint(self) -> str:

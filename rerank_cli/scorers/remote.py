@@ -12,15 +12,15 @@ from copy import copy
 from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
 from rerank_cli.providers import Cutting
-from rerank_cli.providers.bodies import one_line
+from rerank_cli.providers.bodies import hide_in_lines, one_line
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
-from rerank_cli.providers.keys import MIN_SECRET_CHARACTERS, Credentials, secrets_in
+from rerank_cli.providers.keys import Credentials, query_secrets, secrets_in
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.requests import (
     DEFAULT_DOCUMENTS,
@@ -64,6 +64,8 @@ from rerank_cli.user_files import expand_user
 
 _MAX_TRACE_IDS = 5  # in a message to the user
 _MAX_ACCOUNT_CHARACTERS = 1000
+_MAX_FIELD_NAMES, _MAX_FIELD_LEVELS = 200, 20  # of an answer's fields that are listed
+_MAX_FIELD_NAME_CHARACTERS = 60
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
 _MIN_BATCH_DOCUMENTS = 256
 _MAX_PENDING_PAIRS = 1 << 15
@@ -174,7 +176,8 @@ class RemoteScorer:
                     if reply is None:
                         reports.append(report)
                         continue
-                    scored = self._read(request, reply, keep, (*notes, *more))
+                    with hide_in_lines(self._client.redact):
+                        scored = self._read(request, reply, keep, (*notes, *more))
                     scored = replace(scored, requests=(*reports, *scored.requests))
                     reports.clear()
                     receive(Part(request.places, scored))
@@ -207,8 +210,9 @@ class RemoteScorer:
         """Send a few pairs in one request, and return all that is known about the answer."""
         request = self.builder.build(pairs)[0]
         reply = self._client.send(self.builder.body(request, None), request.tokens)
-        scored = self._read(request, reply, None)
-        fields = _field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
+        with hide_in_lines(self._client.redact):
+            scored = self._read(request, reply, None)
+            fields = _field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.public_url, reply.seconds, fields, scored)
 
     @property
@@ -253,10 +257,11 @@ class RemoteScorer:
             self._send(request, keep, body, done)
         except ProviderError as error:
             # What was answered before the failure is not read any more, but may have to be paid.
-            earlier = [
-                report if reply is None else self._unread(request, reply)
-                for request, reply, report in done
-            ]
+            with hide_in_lines(self._client.redact):
+                earlier = [
+                    report if reply is None else self._unread(request, reply)
+                    for request, reply, report in done
+                ]
             error.requests = (*earlier, *error.requests)
             raise
         return done
@@ -313,7 +318,7 @@ class RemoteScorer:
         except AnswerError as error:
             suffix = f" (request {reply.trace_id})" if reply.trace_id else ""
             failed = ProviderError(
-                self.address.redact(f"{self.provider.name}: {error}{self._client.way}{suffix}"),
+                self._client.redact(f"{self.provider.name}: {error}{self._client.way}{suffix}"),
                 hint=error.hint if self._client.proxy is None else self._client.proxy.hint,
             )
             report = read_request(content, reply.headers, self.provider.answer.currency)
@@ -340,23 +345,14 @@ class RemoteScorer:
     def _report(
         self, said: ServiceRequest, request: Request, reply: Reply, error: str = ""
     ) -> ServiceRequest:
-        """What an answer said of itself, without secrets, and how the request for it went."""
-        redact = self.address.redact
+        """What an answer said of itself, and how the request for it went."""
         return replace(
             said,
             documents=len(request.chunks),
             statuses=reply.statuses,
             seconds=reply.seconds,
             error=error,
-            id=redact(said.id),
-            trace_id=redact(reply.trace_id or ""),
-            model=redact(said.model),
-            provider=redact(said.provider),
-            deployment=redact(said.deployment),
-            latency=redact(said.latency),
-            usage={redact(name): count for name, count in said.usage.items()},
-            billed={redact(name): count for name, count in said.billed.items()},
-            warnings=tuple(map(redact, said.warnings)),
+            trace_id=reply.trace_id or "",
         )
 
     def _count(self, report: ServiceRequest) -> ServiceRequest:
@@ -565,17 +561,14 @@ def _address(
         headers={**own, **options.headers},
         secrets=[
             *credentials.secrets,
-            *_query_values(urlsplit(base).query),
+            *query_secrets(url),
+            *query_secrets(poll or ""),
             *secrets_in(options.fields),
+            *secrets_in(options.metadata),
         ],
         variable=provider.key[0] if provider.key else None,
         poll=poll,
     )
-
-
-def _query_values(query: str) -> list[str]:
-    """The values in a URL's query, which may be keys."""
-    return [value for _, value in parse_qsl(query) if len(value) >= MIN_SECRET_CHARACTERS]
 
 
 def _info(
@@ -623,16 +616,29 @@ def _load_tokenizer(path: str) -> Tokenizer:
     return ModelTokenizer(file)
 
 
-def _field_names(body: object, path: str = "") -> list[str]:
-    """The dotted names of a JSON value's fields; a list has those of its first item."""
-    if isinstance(body, dict):
-        inner = (
-            _field_names(value, f"{path}.{name}" if path else name) for name, value in body.items()
-        )
-        return [name for names in inner for name in names]
-    if isinstance(body, list):
-        return _field_names(body[0], f"{path}[]") if body else [f"{path}[]"]
-    return [path]
+def _field_names(body: object) -> list[str]:
+    """The dotted names of a JSON value's fields; a list has those of its first item.
+
+    Of many there are the first ones, and of deep ones the first levels.
+    """
+    names: list[str] = []
+    left: list[tuple[str, object, int]] = [("", body, 0)]  # the next one last
+    while left and len(names) < _MAX_FIELD_NAMES:
+        path, value, level = left.pop()
+        if level == _MAX_FIELD_LEVELS:
+            names.append(f"{path}…")
+        elif isinstance(value, dict) and value:
+            inner = [
+                (f"{path}.{shown}" if path else shown, value[name], level + 1)
+                for name in [*value][:_MAX_FIELD_NAMES]
+                for shown in [one_line(name, _MAX_FIELD_NAME_CHARACTERS)]
+            ]
+            left += reversed(inner)
+        elif isinstance(value, list) and value:
+            left.append((f"{path}[]", value[0], level + 1))
+        elif not isinstance(value, dict):
+            names.append(f"{path}[]" if isinstance(value, list) else path)
+    return [*names, "…"] if left else names
 
 
 def _name_document(error: ProviderError, chunk: Chunk) -> ProviderError:

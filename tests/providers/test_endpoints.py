@@ -60,7 +60,7 @@ def test_a_model_cannot_lead_elsewhere() -> None:
         ("http://", "not the URL of a server"),
         ("http://h:x", "not a URL"),
         ("http://[h", "not a URL"),
-        ("http://me:secret@h:x", "not a URL: http://h:x"),
+        ("http://me:secret@h:x", "not a URL: http://h…: its port is not valid"),
         ("http://a..b", "not the name of a host: a..b"),
         (f"http://{'a' * 64}.b", "not the name of a host"),
         ("https://me:secret@h", "a URL with a password in it: https://h"),

@@ -37,9 +37,9 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
         RemoteOptions,
         {
             **values,
-            "fields": {path: _parse_value(path, text) for path, text in fields},
+            "fields": {path: _parse_value("--set", path, text) for path, text in fields},
             "headers": _parse_headers(values.get("header") or []),
-            "metadata": {name: _parse_value(text) for name, text in metadata},
+            "metadata": {name: _parse_value("--metadata", name, text) for name, text in metadata},
         },
     )
 
@@ -106,8 +106,8 @@ def _split_assignments(arguments: Sequence[str] | None, option: str) -> Iterator
         yield key, value
 
 
-def _parse_value(path: str, text: str) -> Any:
-    """The value for a field at a dotted path: JSON, or else a text; raises `UsageError`."""
+def _parse_value(option: str, key: str, text: str) -> Any:
+    """The value for a key: JSON, or else a text; raises `UsageError` for what nests too deeply."""
     import json  # few runs need it
 
     try:
@@ -116,5 +116,5 @@ def _parse_value(path: str, text: str) -> Any:
     except ValueError:
         return text
     except RecursionError:
-        raise UsageError(f"--set {excerpt(path)}: nested too deeply") from None
+        raise UsageError(f"{option} {excerpt(key)}: nested too deeply") from None
     return value

@@ -67,12 +67,15 @@ class RemoteOptions:
         check_choice("way to cut documents", self.chunk, Cutting)
         if self.truncate is not None:
             check_choice("way to truncate", self.truncate, Truncate)
-        for path, field_ in self.fields.items():
-            levels = MAX_FIELD_LEVELS - path.count(".")
-            if levels < 1 or is_nested_deeper([field_], levels):
+        given = [("--set", *field_) for field_ in self.fields.items()]
+        given += [("--metadata", *field_) for field_ in self.metadata.items()]
+        for option, path, value in given:
+            levels = MAX_FIELD_LEVELS - (path.count(".") if option == "--set" else 0)
+            if levels < 1 or is_nested_deeper([value], levels):
+                name = path[:_EXCERPT_CHARACTERS]
                 raise UsageError(
-                    f"--set {path[:_EXCERPT_CHARACTERS]}…: deeper than {MAX_FIELD_LEVELS} levels",
-                    hint="the parts of the path count, and the levels of its value",
+                    f"{option} {name}=…: more than {MAX_FIELD_LEVELS} levels, one in the other",
+                    hint="the parts of a path count, and the levels of its value",
                 )
         least = {"concurrency": 1, "retries": 0, "rpm": 1, "tpm": 1, "max_document_tokens": 1}
         for name, minimum in least.items():

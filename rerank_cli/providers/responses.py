@@ -72,6 +72,8 @@ _USAGE_HEADER = "x-compute-tokens"
 # A larger number is a mistake: no request has so many tokens.
 _MAX_COUNT = 2**53
 _MAX_COUNTS = 50  # of an answer, and the characters of a count's name
+_MAX_FIELD_NAMES, _MAX_FIELD_LEVELS = 200, 20  # of an answer's fields that are listed
+_MAX_FIELD_NAME_CHARACTERS = 60
 _EXCERPT_CHARACTERS = 120
 _WRONG_URL_HINT = "check that the URL is the API's rerank endpoint; many need /v1 in it"
 _WRONG_MODEL_HINT = "check that the model is a reranker, and that the URL is that of reranking"
@@ -204,6 +206,31 @@ def read_request(
         billed=_read_billed(body),
         warnings=tuple(dict.fromkeys(warnings))[:_MAX_WARNINGS],
     )
+
+
+def field_names(body: object) -> list[str]:
+    """The dotted names of a JSON value's fields; a list has those of its first item.
+
+    Of many there are the first ones, and of deep ones the first levels.
+    """
+    names: list[str] = []
+    left: list[tuple[str, object, int]] = [("", body, 0)]  # the next one last
+    while left and len(names) < _MAX_FIELD_NAMES:
+        path, value, level = left.pop()
+        if level == _MAX_FIELD_LEVELS:
+            names.append(f"{path}…")
+        elif isinstance(value, dict) and value:
+            inner = [
+                (f"{path}.{shown}" if path else shown, value[name], level + 1)
+                for name in [*value][:_MAX_FIELD_NAMES]
+                for shown in [one_line(name, _MAX_FIELD_NAME_CHARACTERS)]
+            ]
+            left += reversed(inner)
+        elif isinstance(value, list) and value:
+            left.append((f"{path}[]", value[0], level + 1))
+        elif not isinstance(value, dict):
+            names.append(f"{path}[]" if isinstance(value, list) else path)
+    return [*names, "…"] if left else names
 
 
 def _is_cut_off(error: ValueError) -> bool:

@@ -33,7 +33,13 @@ from rerank_cli.providers.requests import (
     media_templates,
     mixed_kinds,
 )
-from rerank_cli.providers.responses import Result, parse_body, read_answer, read_request
+from rerank_cli.providers.responses import (
+    Result,
+    field_names,
+    parse_body,
+    read_answer,
+    read_request,
+)
 from rerank_cli.providers.schema import Provider
 from rerank_cli.providers.text_limits import (
     CHUNK_OPTIONS,
@@ -64,8 +70,6 @@ from rerank_cli.user_files import expand_user
 
 _MAX_TRACE_IDS = 5  # in a message to the user
 _MAX_ACCOUNT_CHARACTERS = 1000
-_MAX_FIELD_NAMES, _MAX_FIELD_LEVELS = 200, 20  # of an answer's fields that are listed
-_MAX_FIELD_NAME_CHARACTERS = 60
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
 _MIN_BATCH_DOCUMENTS = 256
 _MAX_PENDING_PAIRS = 1 << 15
@@ -212,7 +216,7 @@ class RemoteScorer:
         reply = self._client.send(self.builder.body(request, None), request.tokens)
         with hide_in_lines(self._client.redact):
             scored = self._read(request, reply, None)
-            fields = _field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
+            fields = field_names(parse_body(reply.content, reply.headers.get("content-type", "")))
         return Exchange(self.address.public_url, reply.seconds, fields, scored)
 
     @property
@@ -614,31 +618,6 @@ def _load_tokenizer(path: str) -> Tokenizer:
         reason = "not a file" if file.exists() else "no such tokenizer"
         raise UsageError(f"{path}: {reason}", hint="--tokenizer takes a tokenizer.json")
     return ModelTokenizer(file)
-
-
-def _field_names(body: object) -> list[str]:
-    """The dotted names of a JSON value's fields; a list has those of its first item.
-
-    Of many there are the first ones, and of deep ones the first levels.
-    """
-    names: list[str] = []
-    left: list[tuple[str, object, int]] = [("", body, 0)]  # the next one last
-    while left and len(names) < _MAX_FIELD_NAMES:
-        path, value, level = left.pop()
-        if level == _MAX_FIELD_LEVELS:
-            names.append(f"{path}…")
-        elif isinstance(value, dict) and value:
-            inner = [
-                (f"{path}.{shown}" if path else shown, value[name], level + 1)
-                for name in [*value][:_MAX_FIELD_NAMES]
-                for shown in [one_line(name, _MAX_FIELD_NAME_CHARACTERS)]
-            ]
-            left += reversed(inner)
-        elif isinstance(value, list) and value:
-            left.append((f"{path}[]", value[0], level + 1))
-        elif not isinstance(value, dict):
-            names.append(f"{path}[]" if isinstance(value, list) else path)
-    return [*names, "…"] if left else names
 
 
 def _name_document(error: ProviderError, chunk: Chunk) -> ProviderError:

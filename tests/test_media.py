@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import Document, Media, Reranker, rank
-from rerank_cli.errors import InputError
+from rerank_cli.errors import InputError, UsageError
 from rerank_cli.media import find_media, media_label, media_url
 from rerank_cli.ranking.scoring import ScoreCache, ScoreKey
 from rerank_cli.render import Format
@@ -212,3 +212,64 @@ def test_a_file_that_was_changed_is_scored_again(pictures: Path) -> None:
         path.write_bytes(png() + b"more")
         reranker.rank("fox", [fox])
         assert len(viewer.seen) == 2
+
+
+# Python.
+
+
+def test_mappings_have_images(pictures: Path) -> None:
+    viewer = Viewer()
+    documents = [
+        {"text": "a fox", "image": URL, "id": 1},
+        {"image": URL},
+        {"text": "a dog", "image": Media("image", str(pictures / "dog.png"))},
+        {"text": "a cat", "image": None},
+    ]
+    with Reranker(viewer) as reranker:
+        ranking = reranker.rank("fox", documents)
+    found = {result.index: result.document for result in ranking}
+    assert [found[n].text for n in range(4)] == ["a fox", URL, "a dog", "a cat"]
+    assert [found[n].text_is_label for n in range(4)] == [False, True, False, False]
+    assert (found[0].fields, found[0].media) == ({"id": 1}, Media("image", URL))
+    assert viewer.seen.count(None) == 1
+
+
+def test_files_of_mappings_are_in_a_folder_that_is_given(pictures: Path) -> None:
+    (pictures.parent / "secret.png").write_bytes(png())
+    documents = [{"text": "a", "image": "dog.png"}]
+    with pytest.raises(UsageError, match=r"document 0: the image dog\.png is no URL") as error:
+        Reranker(Viewer()).rank("fox", documents)
+    assert "media_root" in str(error.value.hint)
+    reranker = Reranker(Viewer(), media_root=str(pictures))
+    (result,) = reranker.rank("fox", documents)
+    assert result.document.media == Media("image", str(pictures / "dog.png"))
+    with pytest.raises(InputError, match="where records may name files"):
+        reranker.rank("fox", [{"text": "a", "image": "../secret.png"}])
+    with pytest.raises(UsageError, match="has an image and a video"):
+        reranker.rank("fox", [{"image": URL, "video": URL}])
+    with pytest.raises(UsageError, match="the image is of type list"):
+        reranker.rank("fox", [{"image": [URL]}])
+
+
+def test_a_text_with_an_image_is_a_text_for_models_of_texts() -> None:
+    scorer = OverlapScorer()
+    mapping = {"text": "a fox", "image": URL}
+    ranking = rank("fox", [mapping, Document("a fox", media=Media("image", URL))], scorer)
+    assert ranking.duplicates == 1
+    assert ranking[0].document.fields == {"image": URL}
+    assert [*ranking.notes] == [
+        "words@1 reads no images: of documents with both, only the text was scored"
+    ]
+
+
+def test_two_pictures_with_one_caption_are_two_documents() -> None:
+    viewer = Viewer()
+    places = [URL, DATA, URL]
+    ranking = rank("fox", [Document("x", media=Media("image", place)) for place in places], viewer)
+    assert (len(viewer.seen), ranking.duplicates) == (2, 1)
+
+
+def test_a_query_with_an_image_needs_a_model_that_takes_one() -> None:
+    query = Document("red", media=Media("image", URL))
+    with pytest.raises(UsageError, match="words@1 takes no image as a query"):
+        Reranker(OverlapScorer()).rank(query, ["a"])

@@ -1,7 +1,10 @@
 """Images and videos among what is read: records that are one, and files."""
 
 import json
+import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,15 +13,16 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import MEDIA_SUFFIXES, InputFormat
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.records import TextFields
+from rerank_cli.media import find_media, media_url
 from rerank_cli.scorers import open_scorer
 from tests.conftest import ROOT
 from tests.support.fakes import OverlapScorer
-from tests.support.pictures import DATA, URL, Viewer, draw
+from tests.support.pictures import DATA, URL, Viewer, draw, png
 from tests.support.reading import give_stdin, inputs_of
 
 
-def inputs_for(viewer: OverlapScorer, *paths: Path | str, recursive: bool = False) -> Inputs:
-    inputs = inputs_of(*paths, recursive=recursive)
+def inputs_for(viewer: OverlapScorer, *paths: Path | str, **options: Any) -> Inputs:
+    inputs = inputs_of(*paths, **options)
     inputs.set_scorer(viewer.info)
     return inputs
 
@@ -172,3 +176,157 @@ def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
 def test_every_suffix_is_in_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"`{suffix}`" in readme for suffix in MEDIA_SUFFIXES)
+
+
+# Files that records name.
+
+OUTSIDE = "outside of .*where records may name files"
+POSIX = pytest.mark.skipif(os.name == "nt", reason="links and pipes are POSIX's")
+
+
+@pytest.fixture
+def safe(tmp_path: Path) -> Path:
+    """A folder of records, beside a picture and a text that are not theirs."""
+    (tmp_path / "secret.png").write_bytes(png())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "secret.png").write_bytes(png())
+    return draw(tmp_path / "pics")
+
+
+def read_record(folder: Path, image: str, **options: Any) -> Document:
+    (folder / "a.jsonl").write_text(json.dumps({"image": image}))
+    (document,) = inputs_for(Viewer(), folder / "a.jsonl", **options)
+    return document
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["{up}/secret.png", "../secret.png", "x/../../secret.png", "../other/secret.png", "../none.png",
+     "../pics-not/x.png", "..", "/etc/passwd", "../pics/../secret.png"],
+)  # fmt: skip
+def test_a_record_names_no_file_outside_of_its_folder(image: str, safe: Path) -> None:
+    with pytest.raises(InputError, match=OUTSIDE) as error:
+        read_record(safe, image.replace("{up}", str(safe.parent)))
+    assert "--media-root" in str(error.value.hint)
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["link.png", "folder/secret.png", "chain.png"])
+def test_no_link_leads_out_of_it(name: str, safe: Path) -> None:
+    (safe / "link.png").symlink_to("../secret.png")
+    (safe / "folder").symlink_to("../other")
+    (safe / "chain.png").symlink_to("link.png")
+    with pytest.raises(InputError, match=OUTSIDE):
+        read_record(safe, name)
+
+
+@POSIX
+def test_links_within_it_are_followed_and_so_is_one_to_the_folder(safe: Path) -> None:
+    (safe / "link.png").symlink_to("dog.png")
+    (safe.parent / "linked").symlink_to("pics")
+    for folder in (safe, safe.parent / "linked"):
+        media = read_record(folder, "link.png").media
+        assert media is not None
+        assert media_url(media).startswith("data:image/png;base64,")
+        assert read_record(folder, str(safe / "dog.png")).media is not None
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["pipe.png", "device.png", "socket.png", "sub"])
+def test_what_is_no_file_is_not_opened(
+    name: str, safe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(safe)
+    os.mkfifo(safe / "pipe.png")  # whoever opens it waits
+    (safe / "sub").mkdir()
+    (safe / "device.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.png")
+        with pytest.raises(InputError, match=f"{name}: (not a file|{OUTSIDE})"):
+            read_record(safe, name)
+    for path in (safe / "pipe.png", "/dev/zero", "/dev/stdin"):
+        with pytest.raises(InputError, match=r"not a file|not an image"):
+            find_media(str(path))
+
+
+@pytest.mark.parametrize("name", ["a.svg", "a.tiff", "a.avif", "a.heic", "a.png", "a.mov", "a"])
+def test_only_what_the_bytes_say_is_an_image_is_one(name: str, safe: Path) -> None:
+    (safe / name).write_text("<svg>-----BEGIN PRIVATE KEY-----</svg>")
+    with pytest.raises(InputError, match=f"{name}: not an image$"):
+        read_record(safe, name)
+    with pytest.raises(InputError, match=f"{name}: not an image$"):
+        find_media(str(safe / name))
+
+
+@pytest.mark.parametrize(
+    "image", ["file:///etc/passwd", "~/x.png", "%2e%2e/secret.png", "C:\\x.png", "\\\\host\\x.png"]
+)
+def test_other_ways_to_write_a_path_are_names_of_files(image: str, safe: Path) -> None:
+    with pytest.raises(InputError, match=r"no such file|outside of"):
+        read_record(safe, image)
+
+
+def test_another_folder_can_be_given(safe: Path) -> None:
+    document = read_record(safe, "secret.png", media_root=str(safe.parent))
+    assert document.media == Media("image", str(safe.parent / "secret.png"))
+    with pytest.raises(InputError, match=OUTSIDE):
+        read_record(safe, "../secret.png", media_root=str(safe))
+
+
+def test_so_it_is_for_tables_and_nested_fields(safe: Path) -> None:
+    (safe / "a.csv").write_text("id,image\n1,../secret.png\n")
+    with pytest.raises(InputError, match=OUTSIDE):
+        list(inputs_for(Viewer(), safe / "a.csv"))
+    (safe / "a.tsv").write_text("text\timage\nfox\t../secret.png\n")
+    with pytest.raises(InputError, match=rf"a\.tsv:2: the field image: .*{OUTSIDE}"):
+        list(inputs_for(Viewer(), safe / "a.tsv"))
+    (safe / "b.jsonl").write_text(json.dumps({"meta": {"image": "../secret.png"}}))
+    with pytest.raises(InputError, match=OUTSIDE):
+        list(inputs_for(Viewer(), safe / "b.jsonl", fields=TextFields(["meta.image"])))
+    (safe / "b.jsonl").write_text(json.dumps({"meta": {"image": "dog.png"}}))
+    (document,) = inputs_for(Viewer(), safe / "b.jsonl", fields=TextFields(["meta.image"]))
+    assert document.media == Media("image", str(safe / "dog.png"))
+
+
+@POSIX
+def test_a_file_that_is_replaced_after_it_was_looked_at_is_not_sent(safe: Path) -> None:
+    media = read_record(safe, "dog.png").media
+    assert media is not None
+    (safe / "dog.png").unlink()
+    (safe / "dog.png").symlink_to("../secret.png")
+    with pytest.raises(InputError, match=OUTSIDE):
+        media_url(media)
+
+
+@POSIX
+def test_a_link_that_comes_between_looking_and_opening_is_not_followed(
+    safe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (safe / "sub").mkdir()
+    (safe / "sub" / "a.png").write_bytes(png())
+    media = read_record(safe, "sub/a.png").media
+    assert media is not None
+    inner = str(safe / "sub" / "a.png")
+    (safe / "sub" / "a.png").unlink()
+    (safe / "sub").rmdir()
+    (safe / "sub").symlink_to("../other")
+    (safe.parent / "other" / "a.png").write_bytes(png())
+    # As if the link had come only now.
+    real = {str(safe): str(safe), inner: inner}
+    monkeypatch.setattr("os.path.realpath", lambda path: real[str(path)])
+    with pytest.raises(InputError, match=r"no such file|Not a directory"):
+        media_url(media)
+
+
+def test_a_value_that_is_no_place_is_not_lost_unseen(safe: Path) -> None:
+    (safe / "a.jsonl").write_text(json.dumps({"text": "a fox", "image": ["dog.png"]}))
+    with pytest.raises(InputError, match="image holds not the place of an image but a list"):
+        list(inputs_for(Viewer(), safe / "a.jsonl"))
+    named = inputs_for(Viewer(), safe / "a.jsonl", fields=TextFields(["text"]))
+    assert [document.text for document in named] == ["a fox"]
+
+
+def test_a_text_that_is_blank_is_none(safe: Path) -> None:
+    (safe / "a.jsonl").write_text(json.dumps({"text": " ", "image": "dog.png"}))
+    (document,) = inputs_for(Viewer(), safe / "a.jsonl")
+    assert (document.text, document.text_is_label) == ("dog.png", True)

@@ -1,4 +1,4 @@
-"""Images as documents and as queries, to the providers that take them."""
+"""Images and videos as documents and as queries, to the providers that take them."""
 
 import base64
 import json
@@ -6,20 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rerank_cli.providers.requests import Room, Size, pack
 from tests.conftest import Outcome, Run
 from tests.support.loopback import Body, serve
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 DATA = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
 URL = "https://example.com/fox.jpg"
-ANSWER = Body({"results": [{"index": 1, "relevance_score": 0.9},
-                           {"index": 0, "relevance_score": 0.1}]})  # fmt: skip
+
+
+def answer(first: int = 0) -> Body:
+    """What prefers the last of two documents; the first one has this index."""
+    scores = {first + 1: 0.9, first: 0.1}
+    return Body({"results": [{"index": n, "relevance_score": s} for n, s in scores.items()]})
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SILICONFLOW", "DASHSCOPE", "JINA", "CO"):
+    for name in ("SILICONFLOW", "DASHSCOPE", "JINA", "CO", "OPENROUTER", "NVIDIA", "GITEE_AI"):
         monkeypatch.setenv(f"{name}_API_KEY", "key")
 
 
@@ -32,7 +39,7 @@ def records(tmp_path: Path) -> Path:
 
 
 def asked(model: str, rerank: Run, *arguments: str) -> tuple[Outcome, dict[str, Any]]:
-    with serve("openai-like", faults=ANSWER) as server:
+    with serve("openai-like", faults=answer(int(model.startswith("gitee")))) as server:
         base = f"{server.url}/v1/rerank"
         ran = rerank("-m", model, "--base-url", base, *arguments)
     return ran, (server.requests[0].json if server.requests else {})
@@ -112,3 +119,227 @@ def test_an_image_that_is_too_large_is_named(records: Path, rerank: Run) -> None
     ran, body = asked("jina/jina-reranker-m0", rerank, "a fox", str(records))
     assert (ran.code, body) == (2, {})
     assert "dog.png: 11.1 MB is more than is sent, which is 10 MB at most" in ran.err
+
+
+# Texts with images.
+
+
+def part(kind: str, url: str) -> dict[str, Any]:
+    return {"type": kind, kind: {"url": url}}
+
+
+def with_text(text: str, image: str) -> dict[str, str]:
+    return {"text": text, "image": image}
+
+
+CAPTIONED = [{"text": "red", "image": "dog.png"}, {"text": "red", "image": URL}]
+PARTS_OF_BOTH = [[{"type": "text", "text": "red"}, part("image_url", u)] for u in (DATA, URL)]
+BOTH = [with_text("red", DATA), with_text("red", URL)]
+MIXED_MODELS = [
+    ("siliconflow/Qwen/Qwen3-VL-Reranker-8B", BOTH),
+    ("openrouter/nvidia/llama-nemotron-rerank-vl-1b-v2:free", BOTH),
+    ("nvidia/nvidia/llama-nemotron-rerank-vl-1b-v2", BOTH),
+    ("nim/nvidia/Nemotron-3.5-Rerank-8B-BF16", BOTH),
+    ("vllm/Qwen/Qwen3-VL-Reranker-2B", [{"content": parts} for parts in PARTS_OF_BOTH]),
+    ("vllm-score/jinaai/jina-reranker-m0", [{"content": parts} for parts in PARTS_OF_BOTH]),
+    ("sglang/Qwen/Qwen3-VL-Reranker-2B", PARTS_OF_BOTH),
+]
+EITHER_MODELS = [
+    ("jina/jina-reranker-m0", ["red", "grey"]),
+    ("openrouter/cohere/rerank-v3.5", ["red", "grey"]),
+    ("dashscope-native/qwen3-vl-rerank", [{"text": "red"}, {"text": "grey"}]),
+    ("gitee-multimodal/jina-reranker-m0", [{"text": "red"}, {"text": "grey"}]),
+    ("vllm/some-model", ["red", "grey"]),
+]
+
+
+def documents_in(body: dict[str, Any]) -> Any:
+    body = body.get("input", body)
+    return next(body[name] for name in ("documents", "passages", "text_2") if name in body)
+
+
+@pytest.fixture
+def captioned(records: Path) -> Path:
+    return write_records(records.parent / "captioned.jsonl", *CAPTIONED)
+
+
+def write_records(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(("model", "documents"), MIXED_MODELS)
+def test_a_text_and_its_image_are_one_document(
+    model: str, documents: list[Any], captioned: Path, rerank: Run
+) -> None:
+    ran, body = asked(model, rerank, "a fox", str(captioned))
+    assert documents_in(body) == documents
+    assert (ran.code, ran.err) == (0, "")
+    both = ["--field", "text", "--field", "image"]
+    assert documents_in(asked(model, rerank, "a fox", str(captioned), *both)[1]) == documents
+    # With one part only, half of a list is not there.
+    _, texts = asked(model, rerank, "a fox", str(captioned), "--field", "text")
+    assert "image" not in json.dumps(documents_in(texts))
+    _, images_alone = asked(model, rerank, "a fox", str(captioned), "--field", "image")
+    assert DATA in (sent := json.dumps(documents_in(images_alone)))
+    assert "red" not in sent
+    assert '"text"' not in sent
+
+
+@pytest.fixture
+def two(records: Path) -> Path:
+    """Two pictures with captions of their own."""
+    rows = [{"text": "red", "image": URL}, {"text": "grey", "image": "dog.png"}]
+    return write_records(records.parent / "two.jsonl", *rows)
+
+
+@pytest.mark.parametrize(("model", "texts"), EITHER_MODELS)
+def test_where_it_is_one_or_the_other_the_text_is_sent_and_that_is_said_once(
+    model: str, texts: list[Any], two: Path, rerank: Run
+) -> None:
+    ran, body = asked(model, rerank, "a fox", str(two), "--json")
+    assert documents_in(body) == texts
+    assert (ran.code, ran.err.count("reads a text or an image, and not both at once")) == (0, 1)
+    document = json.loads(ran.out)["results"][0]["document"]
+    assert (document["text"], document["fields"]) == ("grey", {"image": "dog.png"})
+    _, body = asked(model, rerank, "a fox", str(two), "--field", "image")
+    assert DATA in json.dumps(documents_in(body))
+    ran, body = asked(model, rerank, "a", str(two), "--field", "text", "--field", "image")
+    assert (ran.code, body) == (2, {})
+    assert "reads a text or an image, and not both at once" in ran.err
+
+
+def test_a_model_of_texts_gets_the_text_without_a_word(two: Path, rerank: Run) -> None:
+    for model in ("cohere/rerank-v3.5", "tei/m"):
+        ran, body = asked(model, rerank, "a fox", str(two))
+        assert (ran.code, ran.err) == (0, "")
+        assert (body.get("documents") or body["texts"]) == ["red", "grey"]
+
+
+def test_an_image_goes_with_each_chunk_of_its_text(records: Path, rerank: Run) -> None:
+    text = "The fox is red. " * 40
+    path = write_records(records.parent / "long.jsonl", {"text": text, "image": URL})
+    options = ["--chunk-tokens", "60", "--max-chunks", "2"]
+    model = MIXED_MODELS[0][0]
+    _, body = asked(model, rerank, "a fox", str(path), *options)
+    first, second = documents_in(body)
+    assert (first["image"], second["image"]) == (URL, URL)
+    assert text.startswith(first["text"].rstrip())
+    assert first["text"] != second["text"]
+
+
+def test_json_shows_both_and_so_do_people_see(captioned: Path, rerank: Run) -> None:
+    model = MIXED_MODELS[0][0]
+    ran, _ = asked(model, rerank, "a fox", str(captioned), "--json")
+    results = json.loads(ran.out)["results"]
+    assert [result["document"] for result in results] == [
+        {"text": "red", "image": image, "source": str(captioned), "line": line, "fields": {}}
+        for image, line in ((URL, 2), ("dog.png", 1))
+    ]
+    assert {key: results[0]["passage"][key] for key in ("text", "start", "end")} == {
+        "text": "red", "start": 0, "end": 3,
+    }  # fmt: skip
+    assert f"`image {URL}`" in asked(model, rerank, "a", str(captioned), "-f", "md")[0].out
+    assert "[image dog.png]" in asked(model, rerank, "a", str(captioned), "-f", "table")[0].out
+    text, _ = asked(model, rerank, "a", str(captioned))
+    assert text.raw.splitlines() == [*reversed(captioned.read_bytes().splitlines())]
+
+
+# Videos.
+
+MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
+VIDEO = f"data:video/mp4;base64,{base64.b64encode(MP4).decode()}"
+PART_OF_VIDEO = {"content": [part("video_url", VIDEO)]}
+
+
+@pytest.mark.parametrize(
+    ("model", "query", "documents"),
+    [
+        ("siliconflow/Qwen/Qwen3-VL-Reranker-8B", {"video": VIDEO}, [{"video": VIDEO}]),
+        ("dashscope-native/qwen3-vl-rerank", {"video": VIDEO}, [{"video": VIDEO}]),
+        ("vllm/m", PART_OF_VIDEO, [PART_OF_VIDEO]),
+    ],
+)
+def test_videos_are_queries_and_files(
+    model: str, query: Any, documents: list[Any], records: Path, rerank: Run
+) -> None:
+    video = records.parent / "fox.mp4"
+    video.write_bytes(MP4)
+    _, body = asked(model, rerank, "--video", str(video), str(video), "-d", "a text")
+    body = body.get("input", body)
+    assert body["query"] == query
+    assert documents_in(body)[1:] == documents
+    folder = ["-r", str(records.parent), "--unit", "file"]
+    _, body = asked(model, rerank, "--video", str(video), *folder)
+    assert VIDEO in json.dumps(documents_in(body))
+
+
+def test_a_query_is_an_image_or_a_video_that_the_model_takes(records: Path, rerank: Run) -> None:
+    (video := records.parent / "fox.mp4").write_bytes(MP4)
+    ran, body = asked("jina/jina-reranker-m0", rerank, "--video", str(video), "-d", "a")
+    assert (ran.code, body) == (2, {})
+    assert "jina takes no video as a query for jina-reranker-m0" in ran.err
+    ran, body = asked("vllm/m", rerank, "--video", str(video), "--image", URL, "-d", "a")
+    assert (ran.code, body, ran.err.split("\n")[0]) == (
+        2, {}, "rerank: --image and --video both give a query",
+    )  # fmt: skip
+    ran, body = asked("vllm/m", rerank, "--image", str(video), "-d", "a")
+    assert "fox.mp4: not an image but video/mp4" in ran.err
+    for model in ("nim/a-vl-b", "openrouter/a-vl-b"):
+        ran, body = asked(model, rerank, "--image", URL, "-d", "a")
+        assert (ran.code, body) == (2, {})
+        assert "takes no image as a query" in ran.err
+    ran = rerank("--image", URL, "-d", "a", "-m", "bm25")
+    assert (ran.code, ran.err.split("\n")[0]) == (2, "rerank: bm25 takes no image as a query")
+
+
+def test_a_dry_run_shows_the_query_too(records: Path, rerank: Run) -> None:
+    arguments = ["-m", "jina/jina-reranker-m0", "--dry-run", "-v", "--json", "-d", "a"]
+    ran = rerank("--image", str(records.parent / "dog.png"), *arguments)
+    assert json.loads(ran.out)["first_request"]["query"] == {"image": DATA}
+
+
+# Limits.
+
+
+def test_requests_have_no_more_images_and_videos_than_a_service_takes(
+    records: Path, rerank: Run
+) -> None:
+    rows = [{"image": f"{URL}?{n}"} for n in range(90)] + [{"text": f"text {n}"} for n in range(30)]
+    rows += [{"video": f"https://example.com/{n}.mp4"} for n in range(9)]
+    path = write_records(records.parent / "many.jsonl", *rows)
+    with serve("dashscope-native") as server:
+        model = ["-m", "dashscope-native/qwen3-vl-rerank", "--base-url", server.url]
+        ran = rerank(*model, "fox", str(path), "--image", f"{URL}?q", "-q", "fox")
+        assert ran.code == 2  # a text or an image as a query
+        ran = rerank(*model, "--image", f"{URL}?q", str(path), "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert len(json.loads(ran.out)["results"]) == len(rows)
+    counts = [
+        [sum(kind in document for document in request.json["input"]["documents"])
+         for kind in ("image", "video")]
+        for request in server.requests
+    ]  # fmt: skip
+    assert sum(images for images, _ in counts) == 90
+    assert all(images <= 40 and videos <= 4 for images, videos in counts)
+
+
+small = st.integers(0, 6)
+sizes = st.lists(st.builds(Size, small, small, st.integers(0, 1), st.integers(0, 1)), max_size=30)
+limits = st.none() | st.integers(1, 9)
+rooms = st.builds(Room, limits, limits, limits, limits, limits)
+
+
+@given(sizes, rooms, st.builds(Size, small, small), st.booleans())
+def test_no_request_has_more_of_anything_than_there_is_room_for(
+    documents: list[Size], room: Room, query: Size, each: bool
+) -> None:
+    parts = [*pack(documents, room, query=query, query_each=each)]
+    assert [place for part in parts for place in part] == [*range(len(documents))]
+    for part in parts:
+        total = Size(0, 0)
+        for size in [*(documents[place] for place in part), *[query] * (len(part) if each else 1)]:
+            total = total.plus(size)
+        most = (room.documents, room.tokens, room.bytes, room.images, room.videos)
+        pairs = zip((len(part), *total), most, strict=True)
+        assert len(part) == 1 or all(limit is None or count <= limit for count, limit in pairs)

@@ -30,7 +30,8 @@ class Viewer(OverlapScorer):
     """Reads images and videos, as a service does; a fox is what it looks for."""
 
     def __init__(self, *kinds: str) -> None:
-        info = words_info(100, remote=True, media=frozenset(kinds or {"image", "video"}))
+        media = frozenset(kinds or {"image", "video"})
+        info = words_info(100, remote=True, media=media, mixed=media)
         super().__init__(info, lambda _query, text: float("fox" in text))
         self.seen: list[Media | None] = []
 

@@ -4,6 +4,7 @@ import base64
 import json
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -219,7 +220,7 @@ def test_a_file_that_was_changed_is_scored_again(pictures: Path) -> None:
 
 def test_mappings_have_images(pictures: Path) -> None:
     viewer = Viewer()
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"text": "a fox", "image": URL, "id": 1},
         {"image": URL},
         {"text": "a dog", "image": Media("image", str(pictures / "dog.png"))},

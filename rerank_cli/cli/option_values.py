@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -55,6 +56,14 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
     if "max_chunks" in values and not is_chosen(ctx, "max_chunks"):
         del values["max_chunks"]
     return _make(ChunkOptions, values)
+
+
+def media_root(ctx: typer.Context) -> str | None:
+    """The folder in which records may name files; raises `UsageError` if there is no such."""
+    root: str | None = ctx.params["media_root"]
+    if root is not None and not Path(root).is_dir():
+        raise UsageError(f"--media-root {root}: no such folder")
+    return root
 
 
 def output_format(ctx: typer.Context) -> Format | None:

@@ -1,11 +1,10 @@
 """`rerank batch`: many queries, each with documents of its own, in a job that can be resumed."""
 
 import os
-from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -223,11 +222,12 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _media_root(given: Mapping[str, Any]) -> str | None:
+def _media_root(ctx: typer.Context) -> str | None:
     """The folder in which records may name files; workers of a cluster start elsewhere."""
-    root: str | None = given["media_root"]
-    is_local = root is None or given["engine"] is BatchEngine.LOCAL
-    return root if is_local else os.path.abspath(root or "")  # noqa: PTH100 - links stay
+    root: str | None = ctx.params["media_root"]
+    if root is None or ctx.params["engine"] is BatchEngine.LOCAL:
+        return option_values.media_root(ctx)
+    return os.path.abspath(root)  # noqa: PTH100 - links stay
 
 
 def _read_options(ctx: typer.Context) -> BatchOptions:
@@ -258,7 +258,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             id=given["id_field"],
             pairs=is_pairs,
             controls=given["text"],
-            media_root=_media_root(given),
+            media_root=_media_root(ctx),
         ),
         selection=option_values.selection(ctx),
         chunks=option_values.chunk_options(ctx),

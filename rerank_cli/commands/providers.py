@@ -181,6 +181,7 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
 
     limits = provider.limits.model_dump(exclude_defaults=True)
     kinds = [k for k in ("image", "video") if getattr(provider.request, k) is not None]
+    mixed = [k for k in kinds if "$text" in placeholders(getattr(provider.request, k))]
     fields = [name.removeprefix("$") for name in placeholders(provider.request.record)]
     stated = [
         ("name", ", ".join([provider.name, *provider.aliases])),
@@ -195,6 +196,8 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         *((f"--{name}, if not given", f"{v}") for name, v in provider.sent_defaults.items()),
         ("records", f"with {', '.join(fields)}" if fields else ""),
         ("images", ", ".join(kinds)),
+        ("images with a text", ", ".join(kind for kind in kinds if kind in mixed)),
+        ("images in the query", "none" if kinds and provider.request.text_query else ""),
         ("price", _price(provider)),
         ("documentation", provider.docs),
         ("source", provider.source),
@@ -250,6 +253,8 @@ _LIMITS = {
     "documents": "documents in a request",
     "tokens": "tokens in a request",
     "bytes": "bytes in a request",
+    "images": "documents of a request with an image",
+    "videos": "documents of a request with a video",
     "query_each": "the query counts with each document",
     "overhead": "bytes that each document takes besides",
     "pair": "tokens of query and document",

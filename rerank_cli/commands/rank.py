@@ -212,7 +212,7 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
         text=given["text"],
         max_document_bytes=parse_size(given["max_document"]),
         prepend=given["prepend"],
-        media_root=given["media_root"],
+        media_root=option_values.media_root(ctx),
     )
 
 

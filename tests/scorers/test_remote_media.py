@@ -299,6 +299,22 @@ def test_a_dry_run_shows_the_query_too(records: Path, rerank: Run) -> None:
     assert json.loads(ran.out)["first_request"]["query"] == {"image": DATA}
 
 
+def test_what_a_service_takes_is_shown(rerank: Run) -> None:
+    shown = rerank("providers", "show", "dashscope-native/qwen3-vl-rerank").out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "limit: documents of a request with an image 40" in lines
+    assert "images image, video" in lines
+    shown = rerank("providers", "show", "openrouter/nvidia/llama-nemotron-rerank-vl-1b-v2").out
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert {"images with a text image", "images in the query none"} <= {*lines}
+
+
+def test_a_folder_that_is_none_is_said(rerank: Run) -> None:
+    for words in (["a", "-d", "b"], ["batch", "in.jsonl"]):
+        ran = rerank(*words, "--media-root", "nowhere", "-m", "bm25")
+        assert (ran.code, ran.err) == (2, "rerank: --media-root nowhere: no such folder\n")
+
+
 # Limits.
 
 

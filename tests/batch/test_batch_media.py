@@ -20,9 +20,8 @@ IMAGE = "data:image/png;base64,"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of pictures below the current one, beside a picture that is not for records."""
+    """A folder of pictures, beside a picture that is not for records."""
     monkeypatch.setenv("SILICONFLOW_API_KEY", "key")
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.png").write_bytes(png())
     return draw(tmp_path / "pics")
 
@@ -52,12 +51,12 @@ def test_a_file_that_is_not_the_records_is_an_error_record(folder: Path, rerank:
         images += ["pipe.png", "link.png"]
     path = write(folder / "in.jsonl", [captioned(image, URL) for image in images])
     with serve("siliconflow") as server:
-        ran = run(rerank, server, path, "-o", "out.jsonl")
+        ran = run(rerank, server, path, "-o", folder / "out.jsonl")
         sent = b"".join(request.body for request in server.requests)
     assert ran.code == 3
-    assert codes(read(Path("out.jsonl"))) == [None, *["bad_document"] * (len(images) - 1)]
+    assert codes(read(folder / "out.jsonl")) == [None, *["bad_document"] * (len(images) - 1)]
     assert sent.count(IMAGE.encode()) == 1
-    assert "where records may name files" in read(Path("out.jsonl"))[1]["error"]["message"]
+    assert "where records may name files" in read(folder / "out.jsonl")[1]["error"]["message"]
 
 
 def test_a_pipe_names_files_in_a_folder_that_is_given(folder: Path, rerank: Run) -> None:

@@ -111,6 +111,11 @@ def _check_options(options: BatchOptions, *, ordered: bool) -> None:
     """Refuse what a cluster cannot do; raises `UsageError`."""
     if options.run_files is not None or options.errors is not None or options.fail_fast:
         raise UsageError("--engine ray has no --run, --errors and --fail-fast")
+    if options.retry_errors:
+        raise UsageError(
+            "--retry-errors is for services, which --engine ray does not use",
+            hint="leave it out: --resume does the shards again that are missing",
+        )
     if is_stream(options.input) or options.output_path is None:
         raise UsageError(
             "--engine ray reads files and writes a folder",

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from rerank_cli.batch.records import BadRecord, BlankLine, Item, Outcome, Problem, Record
+from rerank_cli.batch.records import BadRecord, BlankLine, DoneItem, Item, Outcome, Problem, Record
 from rerank_cli.errors import (
+    AnswerError,
     InputError,
     ModelError,
     ProviderError,
@@ -32,9 +33,12 @@ _PROBLEM_CODES: Mapping[type[Exception], str] = {
     QueryTooLong: "query_too_long",
     UsageError: "bad_option",
     InputError: "bad_document",
+    AnswerError: "bad_answer",
     ProviderError: "provider_failed",
     ScorerError: "scoring_failed",
 }
+# Errors of these codes may pass: the same record may be scored when it is sent again.
+PASSING_CODES = frozenset({_UNAVAILABLE, "bad_answer", "scoring_failed"})
 _REMEDIES: Mapping[str, str] = {
     "no_query": "--query-field names the field that holds the query; --no-fail-fast goes on all "
     "the same",
@@ -76,9 +80,10 @@ class Flow:
         self.bounds = bounds
         self._under_way: deque[_PendingRecord | Outcome] = deque()  # an outcome waits for its turn
         self._held_bytes = 0
+        self._pending = 0  # of what is under way
 
     def rank(
-        self, items: Iterable[Item], is_stopping: Callable[[], bool] = lambda: False
+        self, items: Iterable[Item | DoneItem], is_stopping: Callable[[], bool] = lambda: False
     ) -> Iterator[Outcome]:
         """Rank items; the outcomes come in their order. Raises the errors that all would meet.
 
@@ -87,23 +92,26 @@ class Flow:
         them.
         """
         held_back: list[Outcome] = []
+        count = 0
         for outcome in self._outcomes(items):
             if outcome.problem is not None and outcome.problem.code == _UNAVAILABLE:
                 held_back.append(outcome)
-                count = len(held_back)
+                count += 1
                 if count >= MAX_UNAVAILABLE_RECORDS:
                     raise ProviderError(
                         f"{outcome.problem.message} (the last of {count} records in a row)",
                         hint="they are not written: --resume begins with them",
                     )
                 continue
+            if isinstance(outcome.item, Record):  # others say nothing of the service
+                count = 0
             yield from held_back
             held_back.clear()
             yield outcome
         if not is_stopping():
             yield from held_back
 
-    def _outcomes(self, items: Iterable[Item]) -> Iterator[Outcome]:
+    def _outcomes(self, items: Iterable[Item | DoneItem]) -> Iterator[Outcome]:
         try:
             for item in items:
                 self._under_way.append(self._begin(item))
@@ -117,6 +125,7 @@ class Flow:
                 if isinstance(entry, _PendingRecord):
                     entry.pending.cancel()
             self._under_way.clear()
+            self._pending = 0
 
     def _should_finish_first(self) -> bool:
         """Whether to wait for the first of what is under way before more is read."""
@@ -126,13 +135,13 @@ class Flow:
         if self._held_bytes >= self.bounds.bytes:
             return True
         if max_records is not None:
-            return len(self._under_way) >= max_records
+            return self._pending >= max_records
         return self.reranker.is_busy
 
-    def _begin(self, item: Item) -> _PendingRecord | Outcome:
+    def _begin(self, item: Item | DoneItem) -> _PendingRecord | Outcome:
         if isinstance(item, BadRecord):
             return Outcome(item, problem=item.problem)
-        if isinstance(item, BlankLine):
+        if isinstance(item, BlankLine | DoneItem):
             return Outcome(item)
         began = time.monotonic()
         try:
@@ -145,6 +154,7 @@ class Flow:
             )
         except (UsageError, InputError, ScorerError) as error:
             return self._fail(item, error, began)
+        self._pending += 1
         return _PendingRecord(item, began, pending)
 
     def _finish(self) -> Outcome:
@@ -152,6 +162,7 @@ class Flow:
         self._held_bytes -= entry.item.original.size
         if isinstance(entry, Outcome):
             return entry
+        self._pending -= 1
         try:
             ranking = entry.pending.result()
         except (InputError, ScorerError) as error:  # a file of media may have changed

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -24,11 +24,17 @@ from rerank_cli.atomic_files import (
     sync,
     sync_stream,
 )
-from rerank_cli.batch.flow import AllFailed, FailFast, Flow, stop_if_all_fail
+from rerank_cli.batch.flow import PASSING_CODES, AllFailed, FailFast, Flow, stop_if_all_fail
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import OutcomeWriter, Sink, error_line, tail_digest
+from rerank_cli.batch.outputs import (
+    EarlierResults,
+    OutcomeWriter,
+    Sink,
+    error_line,
+    tail_digest,
+)
 from rerank_cli.batch.parquet import PART_PREFIX
-from rerank_cli.batch.records import PARQUET_SUFFIX, Item, Outcome
+from rerank_cli.batch.records import PARQUET_SUFFIX, DoneItem, Item, Original, Outcome, Written
 from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
 from rerank_cli.errors import InputError, OutputError, ScorerError
@@ -89,12 +95,55 @@ class Mark:
     tails: Sequence[str] = ("", "")
 
 
+class EarlierRun:
+    """What an earlier run has written, of which the items that failed are to be done again.
+
+    Only those whose error may pass; the others stay as they are.
+    """
+
+    def __init__(self, results: EarlierResults, mark: Mark) -> None:
+        self._results = results
+        self._digest = mark.digest
+        self._left = mark.items
+
+    def settle(self, item: Item, digest: str) -> Item | DoneItem:
+        """The item as it is to be done: as it came, if it failed or was not done yet.
+
+        `digest` is that of the source when it is read. Raises `InputError` if that, or the results,
+        are not those of the run.
+        """
+        written = self.take(item.original, digest)
+        if written is None:
+            return item
+        if written.code in PASSING_CODES:
+            return replace(item, original=replace(item.original, retried=written.code))
+        return DoneItem(item.original, written)
+
+    def take(self, original: Original, digest: str) -> Written | None:
+        """What was written of the next item, None behind the last one; raises `InputError`."""
+        if not self._left:
+            return None
+        written = self._results.take(original)
+        self._left -= 1
+        if not self._left:
+            self._results.check_end()
+            if digest != self._digest:
+                raise InputError(
+                    "the input does not begin with the records that are done",
+                    hint="give what was given then; or begin anew, with another -o",
+                )
+        return written
+
+    def close(self) -> None:
+        self._results.close()
+
+
 class BatchJob:
     """Scores what a source has and writes what became of it; with a journal it can be continued.
 
     A job that goes on has a source of which the items that are done were skipped. Problems go to
     `errors` if there is such a sink, and otherwise among the results. `fail_fast` is that of
-    `BatchOptions`.
+    `BatchOptions`. With an `earlier` run only what failed then is done, and the rest is copied.
     """
 
     def __init__(
@@ -106,6 +155,7 @@ class BatchJob:
         errors: Sink | None = None,
         journal: "BatchJournal | None" = None,
         start: Mark | None = None,
+        earlier: EarlierRun | None = None,
         fail_fast: bool | None = None,
     ) -> None:
         start = start or Mark()
@@ -117,6 +167,7 @@ class BatchJob:
         self._writer = writer
         self._errors = errors
         self._journal = journal
+        self._earlier = earlier
         self._fail_fast = fail_fast
         self._digest = start.digest
         self._next_digests: deque[str] = deque()  # after each item that is read and not done
@@ -162,13 +213,13 @@ class BatchJob:
                 with suppress(OSError):
                     self._journal.close()
 
-    def _items(self, is_stopping: Callable[[], bool]) -> Iterator[Item]:
+    def _items(self, is_stopping: Callable[[], bool]) -> Iterator[Item | DoneItem]:
         for item in self.source.items(self._flow.reranker.info):
             if is_stopping():
                 return
             self._read_items += 1
             self._next_digests.append(self.source.digest)
-            yield item
+            yield item if self._earlier is None else self._earlier.settle(item, self.source.digest)
 
     @property
     def share(self) -> float | None:
@@ -187,6 +238,9 @@ class BatchJob:
         if problem is not None and self._errors is not None:
             with suppress(PipeClosed):  # nobody reads the errors any more
                 self._errors.write(error_line(outcome.original, problem))
+        elif isinstance(outcome.item, DoneItem) and outcome.item.written.error:
+            assert self._errors is not None  # noqa: S101 - from where it is
+            self._errors.write(outcome.item.written.error)
         else:
             self._writer.add(outcome)
         if problem is not None:
@@ -367,8 +421,7 @@ def open_journal(
     if output is None:
         return None, None
     path = journal_path(output)
-    # What the output depends on. It must be the same when a job goes on.
-    identity = {"input": source.identity(), "version": __version__, **identity}
+    identity = _job_identity(source, identity)
     if not options.resume:
         return BatchJournal.begin(path, identity), None
     if not path.exists() and _size_of(output) == 0:  # a process may have died when it began
@@ -377,6 +430,16 @@ def open_journal(
     mark = _find_start(journal, output, errors)
     journal.rewind(mark)
     return journal, mark
+
+
+def resume_journal(path: Path, source: RecordSource, identity: Mapping[str, Any]) -> BatchJournal:
+    """Open the journal of a job with a source; raises `InputError` if it is another one's."""
+    return BatchJournal.resume(path, _job_identity(source, identity))
+
+
+def _job_identity(source: RecordSource, identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an output depends on. It must be the same when a job goes on."""
+    return {"input": source.identity(), "version": __version__, **identity}
 
 
 def _find_start(journal: BatchJournal, output: Path, errors: Path | None) -> Mark:

@@ -3,24 +3,30 @@
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from rerank_cli.atomic_files import hold_lock
-from rerank_cli.batch.flow import AllFailed, Bounds, Flow
+from rerank_cli.atomic_files import hold_lock, publish_file, remove_folder
+from rerank_cli.batch.flow import PASSING_CODES, AllFailed, Bounds, Flow
 from rerank_cli.batch.job import (
     JOURNAL_END,
     BatchJob,
+    BatchJournal,
+    EarlierRun,
     Mark,
     is_complete,
     is_journal,
     journal_path,
     open_journal,
     options_identity,
+    resume_journal,
 )
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.outputs import (
+    EarlierLines,
+    EarlierResults,
     LineWriter,
     OutcomeWriter,
     Sink,
@@ -28,7 +34,13 @@ from rerank_cli.batch.outputs import (
     open_sink,
     run_lines_of,
 )
-from rerank_cli.batch.parquet import Columns, ParquetSource, PartsWriter
+from rerank_cli.batch.parquet import (
+    Columns,
+    EarlierRows,
+    ParquetSource,
+    PartsWriter,
+    publish_parts,
+)
 from rerank_cli.batch.records import PARQUET_SUFFIX
 from rerank_cli.batch.report import (
     BatchFigures,
@@ -41,13 +53,16 @@ from rerank_cli.batch.report import (
     write_report,
 )
 from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
-from rerank_cli.errors import ExitCode, InputError, OutputError, UsageError
+from rerank_cli.errors import ExitCode, InputError, OutputError, ScorerError, UsageError
+from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
+from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
 from rerank_cli.types import Scorer
 
 _LOCK_END = ".lock"
+_RETRY_END = ".retry"  # of the output of a job that does failed records again
 
 
 def check_job(options: BatchOptions) -> None:
@@ -56,6 +71,13 @@ def check_job(options: BatchOptions) -> None:
     if output.is_stream and options.resume:
         which = "" if output.is_stdout else f", and {output.path} is a stream"
         raise UsageError(f"--resume goes on in a file{which}", hint="-o FILE names it")
+    if options.retry_errors and not options.resume:
+        raise UsageError("--retry-errors goes on in OUT", hint="--resume --retry-errors")
+    if options.retry_errors and not _can_retry(options):
+        raise UsageError(
+            "--retry-errors needs the error records, and there is no file with them",
+            hint="begin a job anew with --errors FILE: a TREC run has no error records",
+        )
     _check_options(options)
     settle_outputs(_outputs_of(options), _input_paths(options))
 
@@ -75,13 +97,36 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
         return _run(options, terminal)
 
 
+class _Plan(NamedTuple):
+    """A job to run: where it goes on and what its files are.
+
+    `options` name the files that are written, and `named` those that the user named: a job that
+    does failed records again writes others. `earlier` is what it copies. `folder` is that of a
+    local model.
+    """
+
+    options: BatchOptions
+    named: BatchOptions
+    journal: BatchJournal | None
+    start: Mark | None
+    folder: ModelFolder | None
+    earlier: EarlierRun | None = None
+
+
 def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
     with closing(open_source(options)) as source:
         folder = find_local_folder(options.model)
         is_noted = options.output_path is not None or options.report is not None
         identity = options_identity(options, folder) if is_noted else {}
+        is_retry = options.resume and _has_retry(options, source, identity)
         journal, start = open_journal(options, source, identity)
-        _skip_done_items(source, start, options)
+        plan = _Plan(options, options, journal, start, folder)
+        if start is not None and (is_retry or options.retry_errors):
+            if is_retry or _passing_errors(start.figures):
+                plan = _plan_retry(plan, source, identity)
+                return _run_retry(plan, source, identity, terminal)
+            terminal.say(f"{options.output.path} has no error that may pass: none is done again")
+        _skip_done_items(source, plan)
         output = options.output_path
         is_whole = (
             journal is not None and output is not None and is_complete(journal, start, output)
@@ -90,37 +135,161 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
             terminal.say(f"{output} is whole already: there is nothing to do")
             if options.report is None:
                 return _exit_code(BatchFigures(None if start is None else start.figures), options)
-        with options.open_reranker() as reranker:
-            if folder is not None:  # else other files were opened than the journal says
-                folder.check_unchanged()
-            max_records = options.remote.max_pending_requests if reranker.info.remote else None
-            writer = _open_writer(options, source, terminal, start)
-            errors = _open_errors(options, terminal, start)
-            if journal is not None:
-                files = (output, options.errors_path)
-                journal.note_files([path for path in files if path is not None])
-            job = BatchJob(
-                source,
-                Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
-                writer,
-                errors=errors,
-                journal=journal,
-                start=start,
-                fail_fast=options.fail_fast,
-            )
-            return _run_job(job, options, identity, reranker.scorer, terminal)
+        return _run_plan(plan, source, identity, terminal)
 
 
-def _skip_done_items(source: RecordSource, start: Mark | None, options: BatchOptions) -> None:
+def _run_plan(
+    plan: _Plan, source: RecordSource, identity: Mapping[str, Any], terminal: Terminal
+) -> ExitCode:
+    with plan.options.open_reranker() as reranker:
+        if plan.folder is not None:  # else other files were opened than the journal says
+            plan.folder.check_unchanged()
+        job = _open_job(plan, source, reranker, terminal)
+        return _run_job(job, plan.options, identity, reranker.scorer, terminal)
+
+
+def _run_retry(
+    plan: _Plan, source: RecordSource, identity: Mapping[str, Any], terminal: Terminal
+) -> ExitCode:
+    """Run a job that does failed records again, and put its files in place once it is done."""
+    assert plan.earlier is not None  # noqa: S101 - for mypy
+    assert plan.journal is not None  # noqa: S101
+    with closing(plan.earlier):
+        _skip_done_items(source, plan)
+        try:
+            code = _run_plan(plan, source, identity, terminal)
+        except InputError:  # what it has copied is not of this input
+            _remove_retry(plan)
+            raise
+    if plan.journal.is_done:
+        _publish_retry(plan.options, plan.named, plan.journal)
+    return code
+
+
+def _remove_retry(plan: _Plan) -> None:
+    """Remove the files of a retry, so that the next one begins anew."""
+    with suppress(OSError):
+        for path in (plan.options.output_path, plan.options.errors_path):
+            if path is not None and path.is_dir():
+                remove_folder(path, aside=side_path(path, ".old"))
+            elif path is not None:
+                path.unlink(missing_ok=True)
+        journal_path(Path(plan.options.output.path)).unlink()
+
+
+def _has_retry(options: BatchOptions, source: RecordSource, identity: Mapping[str, Any]) -> bool:
+    """Whether a job that does failed records again was begun and is to go on.
+
+    One that was done and not yet published is published. Raises `InputError` for another job's.
+    """
+    retry = _retry_options(options)
+    path = journal_path(Path(retry.output.path))
+    if not path.exists():
+        return False
+    journal = resume_journal(path, source, identity)
+    if journal.is_done:
+        _publish_retry(retry, options, journal)
+    return not journal.is_done
+
+
+def _plan_retry(plan: _Plan, source: RecordSource, identity: Mapping[str, Any]) -> _Plan:
+    """The job that does the failed records of another one again, and then what that has left."""
+    assert plan.start is not None  # noqa: S101 - for mypy
+    options = _retry_options(plan.options)
+    journal, start = open_journal(options, source, identity)
+    if start is not None and not start.items:
+        start = replace(start, figures=plan.start.figures)
+    earlier = _open_earlier_run(plan.options, plan.start)
+    return plan._replace(options=options, journal=journal, start=start, earlier=earlier)
+
+
+def _retry_options(options: BatchOptions) -> BatchOptions:
+    """The options of the job that does the failed records of another one again.
+
+    It writes all results anew, into files beside those of the other job, which it replaces at its
+    end.
+    """
+    files = (options.output_path, options.errors_path)
+    output, errors = (
+        None if path is None else OutputFile(str(side_path(path.resolve(), _RETRY_END)))
+        for path in files
+    )
+    return replace(options, output=output or options.output, errors=errors, resume=True)
+
+
+def _open_earlier_run(options: BatchOptions, mark: Mark) -> EarlierRun:
+    """Open what a job has written up to a mark; raises `InputError`."""
+    output, errors = options.output_path, options.errors_path
+    error_lines = None if errors is None else (errors, mark.errors)
+    assert output is not None  # noqa: S101 - `check_job` has seen to it
+    results: EarlierResults
+    if output.is_dir():
+        lines = None if error_lines is None else EarlierLines(None, error_lines)
+        results = EarlierRows(output, mark.position, lines)
+    else:
+        place = (output, mark.position)
+        results = EarlierLines(place, error_lines, is_run=options.run_files is not None)
+    return EarlierRun(results, mark)
+
+
+def _publish_retry(retry: BatchOptions, options: BatchOptions, journal: BatchJournal) -> None:
+    """Put the files of a retry that is done in the place of those of its job.
+
+    It can be done again if it was interrupted. Raises `OutputError`.
+    """
+    pairs = ((retry.errors_path, options.errors_path), (retry.output_path, options.output_path))
+    try:
+        for new, target in pairs:
+            if new is None or target is None or not new.exists():
+                continue
+            if new.is_dir():
+                publish_parts(new, target, journal.marks[-1].position)
+            else:
+                publish_file(new, target.resolve())
+        publish_file(journal.path, journal_path(Path(options.output.path)))
+    except OSError as error:
+        raise OutputError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _open_job(
+    plan: _Plan, source: RecordSource, reranker: Reranker, terminal: Terminal
+) -> BatchJob:
+    """Open a job's files, and note them in its journal."""
+    options, journal = plan.options, plan.journal
+    max_records = options.remote.max_pending_requests if reranker.info.remote else None
+    writer = _open_writer(plan, source, terminal)
+    errors = _open_errors(plan, terminal)
+    if journal is not None:
+        files = (options.output_path, options.errors_path)
+        journal.note_files([path for path in files if path is not None])
+    return BatchJob(
+        source,
+        Flow(reranker, options.selection, Bounds(options.window_bytes, max_records)),
+        writer,
+        errors=errors,
+        journal=journal,
+        start=plan.start,
+        earlier=plan.earlier,
+        fail_fast=options.fail_fast,
+    )
+
+
+def _skip_done_items(source: RecordSource, plan: _Plan) -> None:
     """Pass over what is done, before anything is written.
 
     Raises `InputError` if an input that can be read once begins with something else now.
     """
+    start = plan.start
     if start is None or not start.items:
         return
-    if not source.skip(start.items) or source.digest != start.digest:
+    count = 0
+    for original in source.skip(start.items):
+        count += 1
+        if plan.earlier is not None:
+            plan.earlier.take(original, source.digest)
+    if count < start.items or source.digest != start.digest:
         raise InputError(
-            f"{journal_path(Path(options.output.path))}: the input does not begin with the "
+            f"{journal_path(Path(plan.named.output.path))}: the input does not begin with the "
             f"{format_count(start.items, 'record')} that are done",
             hint="give what was given then; or begin anew, with another -o",
         )
@@ -147,19 +316,52 @@ def _run_job(
         if not job.done_items:
             _remove_empty_outputs(options)
         raise
+    except ScorerError:
+        if not options.output.is_stream:
+            records = format_count(job.figures.records, "record")
+            terminal.say(f"ended after {records}: --resume goes on")
+        raise
     finally:
-        if options.report is not None:
-            report = make_report(job, scorer, identity, done=is_done)
-            write_report(options.report, report, terminal)
-        for remark in remarks_on(job, scorer):
-            terminal.warn(remark)
-        if options.verbose:
-            terminal.say("\n".join(account_lines(job, scorer)))
+        _report_on(job, options, identity, scorer, terminal, done=is_done)
     if not is_done:
         hint = "" if options.output.is_stream else ": --resume goes on"
         terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
         return ExitCode.INTERRUPTED
+    if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):
+        terminal.say(f"--resume --retry-errors does {format_count(count, 'record')} again")
     return _exit_code(job.figures, options)
+
+
+def _report_on(
+    job: BatchJob,
+    options: BatchOptions,
+    identity: Mapping[str, Any],
+    scorer: Scorer,
+    terminal: Terminal,
+    *,
+    done: bool,
+) -> None:
+    """Write the report, and say what the user should know."""
+    if options.report is not None:
+        report = make_report(job, scorer, identity, done=done)
+        write_report(options.report, report, terminal)
+    for remark in remarks_on(job, scorer):
+        terminal.warn(remark)
+    if options.verbose:
+        terminal.say("\n".join(account_lines(job, scorer)))
+
+
+def _passing_errors(figures: Mapping[str, Any]) -> int:
+    """How many records failed for a reason that may pass."""
+    errors: Mapping[str, int] = figures.get("errors", {})
+    return sum(count for code, count in errors.items() if code in PASSING_CODES)
+
+
+def _can_retry(options: BatchOptions) -> bool:
+    """Whether there is an output with error records, or a file with them."""
+    if options.output.is_stream or (options.errors is not None and options.errors.is_stream):
+        return False
+    return options.run_files is None or options.errors is not None
 
 
 def _exit_code(figures: BatchFigures, options: BatchOptions) -> ExitCode:
@@ -213,7 +415,11 @@ def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
             is_folder=output.path.endswith(PARQUET_SUFFIX),
             is_ours=lambda path: resume and path.exists(),  # a link may lead to nothing
             exists_hint=hint,
-            side_files={JOURNAL_END: is_journal, _LOCK_END: _is_empty},
+            side_files={
+                JOURNAL_END: is_journal,
+                _LOCK_END: _is_empty,
+                f"{_RETRY_END}{JOURNAL_END}": is_journal,
+            },
         )
     ]
     if options.errors is not None:
@@ -244,24 +450,25 @@ def _input_paths(options: BatchOptions) -> Sequence[str | Path]:
     return (options.input,)
 
 
-def _open_writer(
-    options: BatchOptions, source: RecordSource, terminal: Terminal, start: Mark | None
-) -> OutcomeWriter:
+def _open_writer(plan: _Plan, source: RecordSource, terminal: Terminal) -> OutcomeWriter:
+    options, named = plan.options, plan.named.output_path
     pairs, output = options.fields.pairs, options.output_path
-    position = None if start is None else start.position
-    if output is not None and output.suffix == PARQUET_SUFFIX:
+    position = None if plan.start is None else plan.start.position
+    if output is not None and named is not None and named.suffix == PARQUET_SUFFIX:
         assert isinstance(source, ParquetSource)  # noqa: S101 - `_check_options` has seen to it
         columns = Columns(source.schema, options.results, pairs)
         return PartsWriter(output, columns, position)
     format_lines = partial(line_of, shape=options.results, pairs=pairs)
-    sink = open_sink(options.output, terminal, position)
+    sink = open_sink(options.output, terminal, position, Path(plan.named.output.path).suffix)
     return LineWriter(sink, run_lines_of if options.run_files else format_lines)
 
 
-def _open_errors(options: BatchOptions, terminal: Terminal, start: Mark | None) -> Sink | None:
-    if options.errors is None:
+def _open_errors(plan: _Plan, terminal: Terminal) -> Sink | None:
+    errors, named = plan.options.errors, plan.named.errors
+    if errors is None or named is None:
         return None
-    return open_sink(options.errors, terminal, None if start is None else start.errors)
+    position = None if plan.start is None else plan.start.errors
+    return open_sink(errors, terminal, position, Path(named.path).suffix)
 
 
 @contextmanager

@@ -33,6 +33,8 @@ class BatchOptions:
     max_record_bytes  the size of the largest record that is read
     errors            for error records; None to write them into the output
     report            for the counts and times of the job
+    resume            whether to go on with a job
+    retry_errors      whether to do its records again that failed for a reason that may pass
     fail_fast         whether the first record that fails ends the job; None if only the first ones
                       do that fail all in the same way
     """
@@ -53,6 +55,7 @@ class BatchOptions:
     runtime: RuntimeOptions
     remote: RemoteOptions
     resume: bool = False
+    retry_errors: bool = False
     fail_fast: bool | None = None
     strict: bool = False
     verbose: bool = False

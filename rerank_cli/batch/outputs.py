@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from rerank_cli.atomic_files import create_file, open_own_file, sync_stream
-from rerank_cli.batch.records import Original, Outcome, Problem
-from rerank_cli.errors import OutputError
+from rerank_cli.batch.records import DoneItem, Original, Outcome, Problem, Written
+from rerank_cli.errors import InputError, OutputError
+from rerank_cli.inputs.text import decompress
 from rerank_cli.output_files import OutputFile
 from rerank_cli.render import format_score, json_score
 from rerank_cli.render.json_results import request_object, result_object
@@ -34,6 +36,7 @@ _GZIP_LEVEL = 6
 _TAIL_BYTES = 4096
 
 RESULTS, SCORE, RAW_SCORE, ERROR = "results", "relevance_score", "raw_score", "error"
+_ERROR_BEGIN = b'"error": {"code": "'
 
 
 class ResultsShape(StrEnum):
@@ -91,7 +94,10 @@ class LineWriter:
         return self.sink.tail
 
     def add(self, outcome: Outcome) -> None:
-        self.sink.write(self.line_of(outcome))
+        if isinstance(outcome.item, DoneItem):
+            self.sink.write(outcome.item.written.lines)
+        else:
+            self.sink.write(self.line_of(outcome))
 
     def mark(self, *, synced: bool, final: bool = False) -> int | None:
         return self.sink.mark(synced=synced, final=final)
@@ -188,15 +194,130 @@ class MembersSink:
         self._sink.close()
 
 
-def open_sink(output: OutputFile, terminal: Terminal, position: int | None = None) -> Sink:
-    """Open the sink for an output; its name says how it is compressed. Raises `OutputError`.
+def open_sink(
+    output: OutputFile, terminal: Terminal, position: int | None = None, suffix: str | None = None
+) -> Sink:
+    """Open the sink for an output; its suffix says how it is compressed. Raises `OutputError`.
 
     `position` is that of `FileSink`.
     """
     path = Path(output.path)
     sink = StreamSink(output, terminal) if output.is_stream else FileSink(path, position)
-    compress = _COMPRESSIONS.get(path.suffix)
+    compress = _COMPRESSIONS.get(path.suffix if suffix is None else suffix)
     return MembersSink(sink, compress, has_members=bool(position)) if compress else sink
+
+
+class EarlierResults(Protocol):
+    """What an earlier run has written, to be taken item by item, in the order of the input."""
+
+    def take(self, original: Original) -> Written:
+        """What was written of the next item; raises `InputError` if there is nothing of it."""
+
+    def check_end(self) -> None:
+        """Raise `InputError` if there is more."""
+
+    def close(self) -> None: ...
+
+
+class EarlierLines:
+    """The lines of an output and of its file of errors, up to a position in each.
+
+    With `is_run` an item has as many lines as begin with its id, and else one.
+    """
+
+    def __init__(
+        self,
+        output: tuple[Path, int] | None,
+        errors: tuple[Path, int] | None = None,
+        *,
+        is_run: bool = False,
+    ) -> None:
+        self._stack = ExitStack()
+        self._output = self._open(output)
+        self._errors = self._open(errors)
+        self._is_run = is_run
+
+    def _open(self, file: tuple[Path, int] | None) -> "_Lines":
+        if file is None:
+            return _Lines(io.BytesIO(), "")
+        path, position = file
+        stream = self._stack.enter_context(path.open("rb"))
+        _, content = decompress(io.BufferedReader(_Beginning(stream, position)), str(path))
+        return _Lines(content, str(path))
+
+    def take(self, original: Original) -> Written:
+        if (error := self.take_error(original)) is not None:
+            return error
+        if self._is_run:
+            name = f"{quote_spaces(str(original.id))} ".encode()
+            lines = b""
+            while self._output.head.startswith(name):
+                lines += self._output.take()
+            return Written(lines)
+        line = self._output.take()
+        return Written(line, code=_error_code(line, original))
+
+    def take_error(self, original: Original) -> Written | None:
+        """The line of an item in the file of errors, if it has one."""
+        if code := _error_code(self._errors.head, original):
+            return Written(error=self._errors.take(), code=code)
+        return None
+
+    def check_end(self) -> None:
+        for lines in (self._output, self._errors):
+            if lines.head:
+                raise InputError(f"{lines.name}: has more than the job has written")
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class _Lines:
+    """The lines of a stream; `head` is the next one, empty at the end."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream = stream
+        self.name = name
+        self.head = stream.readline()
+
+    def take(self) -> bytes:
+        line, self.head = self.head, self._stream.readline() if self.head else b""
+        if not line:
+            raise InputError(f"{self.name}: has less than the job has written")
+        return line
+
+
+class _Beginning(io.RawIOBase):
+    """The first bytes of a stream, up to a position."""
+
+    def __init__(self, stream: BinaryIO, position: int) -> None:
+        self._stream = stream
+        self._left = position
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        piece = self._stream.read(min(len(view), self._left))
+        view[: len(piece)] = piece
+        self._left -= len(piece)
+        return len(piece)
+
+
+def _error_code(line: bytes, original: Original) -> str:
+    """The code of an item's error record; empty if a line is none."""
+    if _ERROR_BEGIN not in line:
+        return ""
+    try:
+        record = json.loads(line)
+        place = {name: record.get(name) for name in original.place}
+        code = record[ERROR]["code"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+    is_result = RESULTS in record or SCORE in record
+    is_error = isinstance(code, str) and place == original.place and not is_result
+    return code if is_error else ""
 
 
 def tail_digest(stream: BinaryIO, position: int) -> str:

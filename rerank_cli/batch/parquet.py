@@ -7,24 +7,29 @@ parts. It is written whole or not at all.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from rerank_cli.atomic_files import atomic_write, remove_temporary_files
+from rerank_cli.atomic_files import atomic_write, publish_file, remove_temporary_files
 from rerank_cli.batch.outputs import (
     ERROR,
     RAW_SCORE,
     RESULTS,
     SCORE,
+    EarlierLines,
     ResultsShape,
     pair_scores,
     shaped_results,
 )
 from rerank_cli.batch.records import (
     PARQUET_SUFFIX,
+    DoneItem,
     Item,
+    Original,
     Outcome,
     RecordFields,
+    Written,
     draw_sample,
     make_record,
 )
@@ -68,9 +73,14 @@ class ParquetSource:
         self._rows: int = sum(file.metadata.num_rows for file in self._files)
         self._read_rows = self._skipped_rows = 0
 
-    def skip(self, count: int) -> bool:
+    def skip(self, count: int) -> Iterator[Original]:
         self._skipped_rows = count
-        return count <= self._rows
+        places = (
+            {**self._file_place(path), "line": number}
+            for path, file in zip(self.paths, self._files, strict=True)
+            for number in range(1, file.metadata.num_rows + 1)
+        )
+        return (Original(b"", place=place) for place in islice(places, count))
 
     def has_more(self) -> bool:
         return self._skipped_rows < self._rows
@@ -78,7 +88,7 @@ class ParquetSource:
     def items(self, info: ScorerInfo) -> Iterator[Item]:
         skip = self._skipped_rows
         for path, file in zip(self.paths, self._files, strict=True):
-            place = {"file": path.name} if self._is_folder else {}
+            place = self._file_place(path)
             rows = file.metadata.num_rows
             if skip >= rows:
                 skip -= rows
@@ -94,6 +104,9 @@ class ParquetSource:
                 self._read_rows += batch.num_rows
         for source in self._inputs:
             source.check()
+
+    def _file_place(self, path: Path) -> dict[str, str | int]:
+        return {"file": path.name} if self._is_folder else {}
 
     @property
     def share(self) -> float | None:
@@ -125,6 +138,8 @@ class Columns:
 
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
         """The row for an item: all that came in, with its results or its problem."""
+        if isinstance(outcome.item, DoneItem):
+            return dict(outcome.item.written.row)
         row = dict(outcome.original.fields)
         problem, ranking = outcome.problem, outcome.ranking
         row[ERROR] = None if problem is None else {"code": problem.code, "message": problem.message}
@@ -190,6 +205,60 @@ class PartsWriter:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         self._rows, self._bytes = [], 0
         self._position += 1
+
+
+class EarlierRows:
+    """The rows of the parts of an earlier run, one after the other, as `EarlierResults`."""
+
+    def __init__(self, folder: Path, parts: int, errors: EarlierLines | None) -> None:
+        self._folder = folder
+        self._errors = errors
+        self._rows = self._read(parts)
+
+    def take(self, original: Original) -> Written:
+        if self._errors is not None and (found := self._errors.take_error(original)) is not None:
+            return found
+        row = next(self._rows, None)
+        if row is None:
+            raise InputError(f"{self._folder}: has less than the job has written")
+        error = row.get(ERROR)
+        return Written(row=row, code=error["code"] if error else "")
+
+    def check_end(self) -> None:
+        if next(self._rows, None) is not None:
+            raise InputError(f"{self._folder}: has more than the job has written")
+        if self._errors is not None:
+            self._errors.check_end()
+
+    def close(self) -> None:
+        if self._errors is not None:
+            self._errors.close()
+
+    def _read(self, parts: int) -> Iterator[dict[str, Any]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for number in range(parts):
+            path = self._folder / part_name(number)
+            try:
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                        yield from batch.to_pylist()
+            except (OSError, pa.ArrowException) as error:
+                raise InputError(f"{path}: is not what the job has written: {error}") from error
+
+
+def publish_parts(new: Path, folder: Path, count: int) -> None:
+    """Move the parts of a folder to those of another, which then has `count` of them.
+
+    It can be done again if it was interrupted. Raises `OSError`.
+    """
+    for path in sorted(new.iterdir()):
+        publish_file(path, folder / path.name)
+    for path in folder.iterdir():
+        if _PART_NAME.fullmatch(path.name) and path.name >= part_name(count):
+            path.unlink()
+    new.rmdir()
 
 
 def part_name(number: int, suffix: str = PARQUET_SUFFIX) -> str:

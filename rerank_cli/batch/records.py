@@ -83,6 +83,7 @@ class Original:
     id      of the record, if it has one
     size    about how many bytes of memory it takes
     place   where it is in the input, as error records have it: its line, and what else is needed
+    retried the code of the error record that an earlier run wrote for it, if it is done again
     """
 
     raw: bytes
@@ -90,6 +91,7 @@ class Original:
     id: str | int | None = None
     size: int = 0
     place: Mapping[str, str | int] = field(default_factory=dict)
+    retried: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +133,38 @@ class BlankLine:
     original: Original = Original(b"")
 
 
+class Written(NamedTuple):
+    """What an earlier run has written of an item: its lines or its row, or an error record.
+
+    `error` is its line in the file of errors. `code` is that of an error record in either.
+    """
+
+    lines: bytes = b""
+    row: Mapping[str, Any] = {}
+    error: bytes = b""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DoneItem:
+    """An item that stays as an earlier run has written it."""
+
+    original: Original
+    written: Written
+
+
 Item = Record | BadRecord | BlankLine
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an item: a ranking or a problem; neither for a blank line.
+    """What became of an item: a ranking or a problem; neither for a blank line or a done item.
 
     `seconds` passed from its beginning to its end. `scored_pairs` leaves out the pairs that had the
     score of an equal one.
     """
 
-    item: Item
+    item: Item | DoneItem
     ranking: Ranking | None = None
     problem: Problem | None = None
     seconds: float = 0.0

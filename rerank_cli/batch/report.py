@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_cli.batch.records import BlankLine, Outcome
+from rerank_cli.batch.records import BlankLine, DoneItem, Outcome
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import show_progress
@@ -81,8 +81,12 @@ class BatchFigures:
 
     def see(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        if isinstance(outcome.item, BlankLine):
+        if isinstance(outcome.item, BlankLine | DoneItem):
             return
+        if code := outcome.original.retried:  # it was counted when it failed
+            self.records -= 1
+            self.errors[code] -= 1
+            self.errors += Counter()  # without those that are none any more
         self.records += 1
         if outcome.problem is not None:
             self.errors[outcome.problem.code] += 1

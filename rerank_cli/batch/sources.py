@@ -71,8 +71,8 @@ class RecordSource(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def skip(self, count: int) -> bool:
-        """Pass over items before any is read. Returns whether there were as many."""
+    def skip(self, count: int) -> Iterator[Original]:
+        """Pass over items before any is read, `count` at most; yields the id and place of each."""
 
     def has_more(self) -> bool:
         """Whether there is an item that was not read; not for Parquet."""
@@ -119,17 +119,13 @@ def holds_parquet(path: str) -> bool:
 
 
 class _Remaining(Iterator[T]):
-    """Values that are left, which can be passed over and looked at ahead."""
+    """Values that are left, which can be looked at ahead."""
 
     def __init__(self, values: Iterable[T]) -> None:
         self._values = iter(values)
 
     def __next__(self) -> T:
         return next(self._values)
-
-    def skip(self, count: int) -> bool:
-        """Pass over values; whether there were as many."""
-        return sum(1 for _ in islice(self._values, count)) == count
 
     def has_more(self) -> bool:
         for value in self._values:
@@ -148,7 +144,11 @@ class JsonLinesSource:
         self._lines = _Remaining(self._reader)
         self._fields = fields
         self.notes: Sequence[str] = ()
-        self.skip, self.has_more = self._lines.skip, self._lines.has_more
+        self.has_more = self._lines.has_more
+
+    def skip(self, count: int) -> Iterator[Original]:
+        for line in islice(self._lines, count):
+            yield Original(b"", place={"line": line.number})
 
     def items(self, info: ScorerInfo) -> Iterator[Item]:
         for line in self._lines:
@@ -190,7 +190,11 @@ class RunSource:
         self._queries = TextLookup(queries, "query", folder)
         self._corpus = TextLookup(corpus, "document", folder)
         self._records = _Remaining(self._groups())
-        self.skip, self.has_more = self._records.skip, self._records.has_more
+        self.has_more = self._records.has_more
+
+    def skip(self, count: int) -> Iterator[Original]:
+        for group in islice(self._records, count):
+            yield Original(b"", id=group.query, place={"line": group.line})
 
     def items(self, info: ScorerInfo) -> Iterator[Item]:
         for group in self._records:

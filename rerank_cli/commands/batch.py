@@ -119,6 +119,14 @@ def batch_options(
     resume: Annotated[
         bool, _output("--resume", help="Continue where an earlier run ended or was killed.")
     ] = False,
+    retry_errors: Annotated[
+        bool,
+        _output(
+            "--retry-errors",
+            help="With --resume: score records again whose error may pass: the service was away, "
+            "gave no ranking, or scoring failed. Their results replace their error records.",
+        ),
+    ] = False,
     report: Annotated[
         str | None,
         _output(
@@ -185,6 +193,7 @@ def batch(ctx: typer.Context) -> int:
     rerank batch in.jsonl -o out.jsonl              the default model
     rerank batch in.jsonl.gz -o out.jsonl.gz -n 10 --results ids
     rerank batch in.jsonl -o out.jsonl --resume     after kill -9, a full disk, Ctrl-C
+    rerank batch in.jsonl -o out.jsonl --resume --retry-errors
     rerank batch --run bm25.trec --queries q.tsv --corpus corpus.jsonl.gz -o mini.trec
     rerank batch in.jsonl --plan                    how long would it take?
     rerank batch s3://b/in -o s3://b/out --engine ray --address auto
@@ -272,6 +281,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         runtime=option_values.runtime_options(ctx),
         remote=option_values.remote_options(ctx),
         resume=given["resume"],
+        retry_errors=given["retry_errors"],
         fail_fast=given["fail_fast"],
         strict=given["strict"],
         verbose=given["verbose"],

@@ -321,7 +321,7 @@ class RemoteScorer:
             )
         except AnswerError as error:
             suffix = f" (request {reply.trace_id})" if reply.trace_id else ""
-            failed = ProviderError(
+            failed = AnswerError(
                 self._client.redact(f"{self.provider.name}: {error}{self._client.way}{suffix}"),
                 hint=error.hint if self._client.proxy is None else self._client.proxy.hint,
             )

@@ -166,19 +166,33 @@ def is_secret(header: str) -> bool:
     return _SECRET_HEADER.search(header) is not None
 
 
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
-    """Merge `changes` over `base`, key by key; `false` removes a key."""
+def _merge(
+    base: Mapping[str, Any], changes: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Table:
+    """Merge `changes` over `base`, key by key; `false` removes a key.
+
+    `path` is where both are in an entry. What is sent as it is written is not merged: in it `false`
+    is a value.
+    """
     merged = dict(base)
     for key, value in changes.items():
+        place = (*path, key)
         if value is False:
             merged.pop(key, None)
-        elif isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "body":
-            merged[key] = _merge(merged[key], value)
-        elif key == "models" and isinstance(value, list):
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict) and not _is_sent(place):
+            merged[key] = _merge(merged[key], value, place)
+        elif place == ("models",) and isinstance(value, list):
             merged[key] = [*merged.get(key, ()), *value]  # the last rule for a model wins
         else:
             merged[key] = value
     return merged
+
+
+def _is_sent(path: tuple[str, ...]) -> bool:
+    """Whether a table of an entry is a template: of a request, a default, or a value's fields."""
+    if path[0] == "options":
+        return len(path) == 4 and path[2] == "values"
+    return len(path) == 2 and path[0] in ("request", "defaults")
 
 
 def _check_entry(canonical: str, table: Table, rules: Sequence[Table]) -> None:

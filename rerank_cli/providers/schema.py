@@ -326,7 +326,7 @@ class Provider(StrictTable):
     example: str
     request: RequestTemplates
     options: Mapping[str, Annotated[Option, BeforeValidator(_expand_option)]] = {}
-    defaults: Mapping[str, str | int | Mapping[str, Template]] = {}
+    defaults: Mapping[str, Template] = {}
     answer: AnswerPaths = AnswerPaths()
     limits: Limits = Limits()
     scale: Scale = "unknown"

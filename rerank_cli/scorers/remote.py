@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
-from rerank_cli.providers import Cutting
+from rerank_cli.providers import Cutting, Truncate
 from rerank_cli.providers.bodies import hide_in_lines, one_line
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
@@ -443,7 +443,9 @@ def open_remote(
         fields=options.fields,
     )
     problems = find_problems(provider, request_options, model)
-    if options.chunk == Cutting.REMOTE and not provider.limits.chunks:
+    # It may also be told to cut off the rest of a document.
+    cuts_off = "max-document-tokens" in given or options.truncate in (Truncate.START, Truncate.END)
+    if options.chunk == Cutting.REMOTE and not (provider.limits.chunks or cuts_off):
         problems.append(f"{name} does not cut documents into chunks")
     # The user's own server may send logits, and so may any server with other fields.
     may_differ = provider.keyless or options.base_url is not None or options.fields

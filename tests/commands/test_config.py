@@ -220,3 +220,29 @@ def test_help_has_examples(rerank: Run) -> None:
 
 def test_config_imports_nothing_slow() -> None:
     assert modules_after("config") & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "account", "said"),
+    [
+        ("cohere", "cohere", ""),
+        ("cohere-v1", "cohere", "cohere-v1 has the key of cohere\n"),
+        ("generic", "llmingo", "generic has the key of llmingo\n"),
+        ("silicon", "silicon", "no provider is called silicon\n\nhint: did you mean siliconflow?"),
+        ("genericc", "genericc", "hint: did you mean generic?"),
+        ("team", "team", "no provider is called team\n\nhint: rerank providers lists them"),
+        ("mine", "mine", ""),
+        ("shared", "shared", ""),
+    ],
+)
+def test_a_key_is_kept_for_the_provider_that_is_meant(
+    name: str, account: str, said: str, rerank: Run, home: Path
+) -> None:
+    (home / "providers.toml").write_text('[mine]\nurl = "http://h"\n[my2]\naccount = "shared"\n')
+    ran = rerank("config", "set-key", name, stdin=b"secret-key\n")
+    assert ran.code == 0
+    assert said in ran.err
+    assert bool(ran.err) == bool(said)
+    assert (home / "keys.toml").read_text() == f'{account} = "secret-key"\n'
+    assert rerank("config", "unset-key", name).code == 0
+    assert (home / "keys.toml").read_text() == ""

@@ -1,14 +1,18 @@
 """Options: spelled as each provider has them, refused where it has none, and never dropped."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rerank_cli import Reranker
 from rerank_cli.providers.catalogue import find_provider, provider_names
+from rerank_cli.providers.options import RemoteOptions
 from tests.conftest import Outcome, Run
 from tests.support.asking import at, dialect_of, documents
 from tests.support.loopback import Server, serve
+from tests.support.loopback.samples import TEXTS
 
 BGE = "siliconflow/BAAI/bge-reranker-v2-m3"
 QWEN = "siliconflow/Qwen/Qwen3-Reranker-8B"
@@ -49,6 +53,7 @@ INSTRUCTED = [
     ("dashscope-native", "dashscope-native/qwen3-rerank", {"parameters.instruct": "Find."}),
     ("deepinfra", "deepinfra/Qwen/Qwen3-Reranker-0.6B", {"instruction": "Find."}),
     ("vllm", "vllm/m", {"instruction": "Find."}),
+    ("xinference", "xinference/Qwen3-Reranker-8B", {"kwargs": '{"instruction": "Find."}'}),
     ("sglang", "sglang/m", {"instruct": "Find."}),
 ]
 CUT = [
@@ -90,6 +95,117 @@ def test_who_asks_and_what_to_note(rerank: Run) -> None:
     body = body_of(rerank, "llmingo", "generic/m", *more)
     assert body["user"] == "me"
     assert body["metadata"] == {"team": "search", "a.b": "1=2"}
+    for model in ("openrouter/m", "vllm/m"):
+        assert body_of(rerank, dialect_of(model[:-2]), model, "--user", "me")["user"] == "me"
+
+
+@pytest.mark.parametrize("option", ["--metadata", "--set"])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("3.5", 3.5), ("true", True), ("null", None), ('{"a":[1]}', {"a": [1]}),
+        ('"3"', "3"), ("search", "search"), ("", ""), ("NaN", "NaN"), ("03", "03"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_json_keeps_its_type(
+    option: str, text: str, value: Any, rerank: Run
+) -> None:
+    key = "n" if option == "--metadata" else "metadata.n"
+    body = body_of(rerank, "llmingo", "llmingo/m", option, f"{key}={text}")
+    assert body["metadata"] == {"n": value}
+    assert type(body["metadata"]["n"]) is type(value)
+
+
+READING = [
+    ("llmingo", "llmingo/m", "max_tokens_per_document"),
+    ("cohere-v2", "cohere/rerank-v3.5", "max_tokens_per_doc"),
+    ("jina", "jina/jina-reranker-v3", "max_doc_length"),
+    ("vllm", "vllm/m", "max_tokens_per_doc"),
+    ("vllm-score", "vllm-score/m", "max_tokens_per_doc"),
+    ("litellm", "litellm/m", "max_tokens_per_doc"),
+]
+
+
+@pytest.mark.parametrize(("dialect", "model", "field"), READING)
+def test_how_much_of_a_document_is_read(dialect: str, model: str, field: str, rerank: Run) -> None:
+    """What the service would not read is cut into chunks here, unless it is told to cut it."""
+    text, more = ("refund and delivery. " * 500).strip(), ("--max-document-tokens", "300")
+    with serve(dialect) as server:
+        ran = rerank(*at(server, model), "refund", "-d", text, *more)
+        whole = rerank(*at(server, model), "refund", "-d", text, *more, "--chunk", "remote")
+    assert (ran.code, whole.code) == (0, 0), ran.err + whole.err
+    cut, sent = server.requests[0].json, server.requests[-1].json
+    assert cut[field] == sent[field] == 300
+    name = "text_2" if "text_2" in sent else "documents"
+    assert sent[name] == [text]
+    assert len(cut[name]) > 5
+
+
+def test_what_a_service_reads_of_a_document_may_be_more_than_by_itself(rerank: Run) -> None:
+    text = "refund and delivery. " * 2000
+    counts = []
+    for more in ([], ["--max-document-tokens", "30000"]):
+        with serve("cohere-v2") as server:
+            assert rerank(*at(server, "cohere/rerank-v4.0-pro"), "q", "-d", text, *more).code == 0
+        counts.append(len(server.requests[0].json["documents"]))
+    assert counts[0] > counts[1] == 1
+
+
+def test_isaacus_is_told_the_size_of_chunks(rerank: Run) -> None:
+    more = ("--chunk-tokens", "200", "--overlap-tokens", "20")
+    body = body_of(rerank, "isaacus", "isaacus/m", *more)
+    assert body["chunking_options"] == {"size": 200, "overlap_tokens": 20}
+    assert len(body["texts"]) == len(documents()) // 2
+    assert body_of(rerank, "isaacus", "isaacus/m", *more, "--chunk", "remote") == body
+    for other in (["--chunk", "local"], ["--aggregate", "first"], ["--max-chunks", "2"]):
+        assert "chunking_options" not in body_of(rerank, "isaacus", "isaacus/m", *more, *other)
+    text = "refund and delivery. " * 300
+    for passages, count in ([], 1), (["--passages"], 8):
+        with serve("isaacus") as server:
+            ran = rerank(*at(server, "isaacus/m"), "q", "-d", text, *more, *passages)
+        assert (ran.code, len(server.requests[0].json["texts"]) >= count) == (0, True)
+        assert (len(server.requests[0].json["texts"]) == 1) == (count == 1)
+
+
+def test_xinference_counts_the_tokens(rerank: Run) -> None:
+    with serve("xinference") as server:
+        body = json.loads(asked(rerank, server, "xinference/m", "--json").out)
+    assert body["usage"]["input_tokens"] > 0
+    assert "xinference has no --instruction for m" in refused(
+        rerank, "xinference/m", "--instruction", "x"
+    )
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_a_blank_instruction_is_none(blank: str, rerank: Run, tmp_path: Path) -> None:
+    """On the command line, in a batch record and in Python: as if it had been left out."""
+    assert (
+        rerank("q", "-d", "a", "--instruction", blank, "-m", "bm25", "--min-score", "0").code == 0
+    )
+    for dialect, model in (("cohere-v2", "cohere/m"), ("kkiai", "kkiai/m")):
+        plain = body_of(rerank, dialect, model)
+        assert body_of(rerank, dialect, model, "--instruction", blank) == plain
+        record = {"query": "refund", "documents": list(TEXTS), "instruction": blank}
+        (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
+        with serve(dialect) as server:
+            ran = rerank("batch", *at(server, model), str(tmp_path / "in.jsonl"))
+            remote = RemoteOptions(base_url=server.url)
+            with Reranker(model, remote=remote, instruction=blank) as reranker:
+                reranker.rank("refund", TEXTS, instruction=blank)
+        assert ran.code == 0, ran.err
+        assert [request.json for request in server.requests] == [plain, plain]
+    assert "user" not in body_of(rerank, "llmingo", "llmingo/m", "--user", "")
+
+
+def test_a_server_of_ones_own_may_need_no_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLMINGO_API_KEY")
+    with serve("llmingo") as server:
+        assert asked(rerank, server, "llmingo/m").code == 0
+    assert "authorization" not in server.requests[0].headers
+    with serve("llmingo", key="key") as server:
+        ran = asked(rerank, server, "llmingo/m")
+    assert ran.code == 3
+    assert "rerank config set-key llmingo" in ran.err
 
 
 def test_sizes_of_chunks_go_to_those_that_cut(rerank: Run) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkab
 
 _REPR_CHARACTERS = 40  # the most of a text in a repr
 _MAX_NAMES = 20  # of models and the like, that are counted each by itself
-_MAX_TOTAL = (1 << 63) - 1
 
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
@@ -222,6 +221,33 @@ class ScorerInfo:
         return f"ScorerInfo({self.model!r}, scale={self.scale!r}, scope={self.scope!r})"
 
 
+class Price(NamedTuple):
+    """What requests cost, and the source of that: the service itself, or else it is estimated."""
+
+    amount: float
+    currency: str
+    source: str
+    estimated: bool = True
+
+    def __str__(self) -> str:
+        small = f"{float(f'{self.amount:.3g}'):.12f}".rstrip("0").rstrip(".")  # three digits
+        digits = small if 0 < self.amount < 1 else f"{self.amount:,.2f}"
+        return f"{'about ' if self.estimated else ''}{digits} {self.currency}"
+
+    @classmethod
+    def total(cls, prices: "Iterable[Price | None]") -> "Price | None":
+        """The sum of those that are known; None if there is none, or if their currencies differ."""
+        known = [price for price in prices if price is not None]
+        if len({price.currency for price in known}) != 1:
+            return None
+        return cls(
+            _without_noise(sum(price.amount for price in known)),
+            known[0].currency,
+            " and ".join(dict.fromkeys(price.source for price in known)),
+            any(price.estimated for price in known),
+        )
+
+
 @dataclass(frozen=True)
 class ServiceRequest:
     """A request to a service: how sending it went, and what its answer says of itself.
@@ -243,6 +269,7 @@ class ServiceRequest:
     currency       that of the cost; empty if it is not known
     usage          the counts of tokens and the like
     billed         the units that are paid for, such as `search_units`
+    price          what it cost, as the service says, or else by the price that is known
     warnings       what the service warns of
     """
 
@@ -262,6 +289,7 @@ class ServiceRequest:
     currency: str = ""
     usage: Mapping[str, int] = field(default_factory=dict)
     billed: Mapping[str, float] = field(default_factory=dict)
+    price: Price | None = None
     warnings: Sequence[str] = ()
 
     @property
@@ -281,6 +309,8 @@ class RequestTotals:
     failed     the requests that failed for good
     stated     the requests whose cost the service says
     costs      what these cost, by currency, which is `unknown` if it is not known
+    estimated  the other requests for which a price is known
+    estimates  what these cost by that price, by currency
     billed     the units that are paid for, by name
     statuses   the tries that were not answered with success, by HTTP status or `none`
     models, providers
@@ -294,26 +324,12 @@ class RequestTotals:
     failed: int = 0
     stated: int = 0
     costs: dict[str, float] = field(default_factory=dict)
+    estimated: int = 0
+    estimates: dict[str, float] = field(default_factory=dict)
     billed: dict[str, float] = field(default_factory=dict)
     statuses: dict[str, float] = field(default_factory=dict)
     models: dict[str, float] = field(default_factory=dict)
     providers: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of_values(cls, values: object) -> "RequestTotals":
-        """The sums that `as_dict` gave; raises `ValueError` for what are no sums."""
-        if not isinstance(values, dict):
-            raise ValueError("requests are a table of sums")
-        totals = cls()
-        for name, like in vars(totals).items():
-            value = values.get(name, like)
-            amounts = list(value.values()) if isinstance(value, dict) else [value]
-            if type(value) is not type(like) or not all(
-                type(amount) in (int, float) and 0 <= amount <= _MAX_TOTAL for amount in amounts
-            ):
-                raise ValueError(f"{name} of requests has no sums")
-            setattr(totals, name, dict(value) if isinstance(value, dict) else value)
-        return totals
 
     def add(self, request: ServiceRequest) -> None:
         """Count one request."""
@@ -326,6 +342,9 @@ class RequestTotals:
         if request.cost is not None:
             self.stated += 1
             _add_amount(self.costs, request.currency or "unknown", request.cost)
+        elif request.price is not None:
+            self.estimated += 1
+            _add_amount(self.estimates, request.price.currency, request.price.amount)
         for name, units in request.billed.items():
             _add_amount(self.billed, name, units)
         for status in request.statuses:
@@ -337,19 +356,14 @@ class RequestTotals:
             _add_amount(self.providers, request.provider, 1)
 
     def __add__(self, other: "RequestTotals") -> "RequestTotals":
-        total = RequestTotals.of_values(vars(self))
-        for name, value in vars(other).items():
+        total = RequestTotals()
+        for name, value in (*vars(self).items(), *vars(other).items()):
             if isinstance(value, dict):
                 for key, amount in value.items():
                     _add_amount(getattr(total, name), key, amount)
             else:
                 setattr(total, name, getattr(total, name) + value)
         return total
-
-    @property
-    def cost_words(self) -> str:
-        """What services say that requests cost, as in `0.0021 USD`; empty if they do not."""
-        return ", ".join(f"{cost:g} {currency}" for currency, cost in self.costs.items())
 
     def as_dict(self) -> dict[str, Any]:
         """The sums of `sent`, `retried` and `halved`, and the others that are not zero."""
@@ -361,14 +375,16 @@ class RequestTotals:
 
 
 def _add_amount(amounts: dict[str, float], name: str, amount: float) -> None:
-    """Add to a sum; beyond `_MAX_NAMES` names, others are counted together.
-
-    A float keeps 15 digits, as many as are right: 0.1 and 0.2 make 0.3.
-    """
+    """Add to a sum; beyond `_MAX_NAMES` names, others are counted together."""
     if name not in amounts and len(amounts) >= _MAX_NAMES:
         name = "others"
     total = amounts.get(name, 0) + amount
-    amounts[name] = total if isinstance(total, int) else float(f"{total:.15g}")
+    amounts[name] = total if isinstance(total, int) else _without_noise(total)
+
+
+def _without_noise(amount: float) -> float:
+    """A sum with the 15 digits that are right: 0.1 and 0.2 make 0.3."""
+    return float(f"{amount:.15g}")
 
 
 @dataclass(frozen=True)
@@ -543,6 +559,7 @@ class Ranking(Sequence[Ranked]):
     usage           what was spent, as a service counts it
     notes           messages for the user
     requests        what was sent to a service, in the order of the documents; the first 1,000
+    cost            what all of these requests cost, if that is known
     blanks          with `keep_empty`, the blank documents
     reranked        False if scoring failed: then `blanks` has the first documents of the input
     """
@@ -565,6 +582,7 @@ class Ranking(Sequence[Ranked]):
     reranked: bool = True
     unmatched: int = 0
     requests: Sequence[ServiceRequest] = ()
+    cost: Price | None = None
 
     @property
     def truncated(self) -> bool:
@@ -588,29 +606,21 @@ class Ranking(Sequence[Ranked]):
         return self.results[place]
 
 
-class Price(NamedTuple):
-    """The price of some requests, and the source of that figure."""
-
-    amount: float
-    currency: str
-    source: str
-
-    def __str__(self) -> str:
-        return f"about {self.amount:g} {self.currency}"
-
-
 @runtime_checkable
 class PricedScorer(Scorer, Protocol):
     """A scorer that sends requests, which may cost money.
 
-    `requests` has the sums of all requests so far. `price_of` returns the price of a number of
-    requests with a number of tokens in all; None if it is unknown.
+    `requests` has the sums of all requests so far, `cost_of` says what such sums cost, and
+    `estimate` how many requests it takes to score batches of pairs, and at what price; None if no
+    price is known.
     """
 
     @property
     def requests(self) -> RequestTotals: ...
 
-    def price_of(self, requests: int, tokens: int) -> Price | None: ...
+    def cost_of(self, totals: RequestTotals) -> Price | None: ...
+
+    def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]: ...
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from rerank_cli import machine
@@ -14,7 +14,7 @@ from rerank_cli.batch.sources import open_source
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.terminal import Terminal, format_duration
-from rerank_cli.types import Pair, PricedScorer, Scorer, SurveyingScorer
+from rerank_cli.types import Pair, Price, PricedScorer, Scorer, SurveyingScorer
 
 _MEASURING_SECONDS = 4.0
 _STEP_PAIRS = 64  # that are scored in one call
@@ -25,7 +25,7 @@ _DIGITS = 3  # of an estimate
 class _Sample:
     """What was found in a sample.
 
-    pairs               those to score
+    batches             the pairs to score, of each record
     records, documents  their numbers; blank lines are no records
     tokens              of all documents
     cut                 documents and queries of which a part would not be scored
@@ -34,7 +34,7 @@ class _Sample:
     """
 
     def __init__(self) -> None:
-        self.pairs: list[Pair] = []
+        self.batches: list[list[Pair]] = []
         self.records = self.documents = self.tokens = self.cut = 0
         self.errors: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
@@ -53,14 +53,21 @@ class _Sample:
             return
         notes = dict.fromkeys(plan.notes)
         self.cut += plan.query != item.query
+        pairs: list[Pair] = []
         for document in item.documents:
             split = plan.split(document)
             self.documents += 1
             self.tokens += split.tokens
             self.cut += split.dropped > 0
-            self.pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
+            pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
             notes.update(dict.fromkeys(split.notes))
+        self.batches.append(pairs)
         self.notes.update(notes.keys())
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs of all records."""
+        return [pair for batch in self.batches for pair in batch]
 
 
 def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
@@ -94,8 +101,10 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     if failures:
         lines.append(f"errors    {estimate(failures)} records are none")
     pairs = len(sample.pairs) * factor
-    if scorer.info.remote:
-        lines += _describe_requests(options, scorer, count, sample.tokens * factor)
+    if isinstance(scorer, PricedScorer):
+        requests, price = scorer.estimate(sample.batches)
+        lines.append(f"requests  {estimate(requests)}, --concurrency at once")
+        lines += _describe_cost(requests * factor, options.remote.rpm, price, factor)
     elif rate is None:
         lines.append("time      too few pairs to measure")
     else:
@@ -137,15 +146,13 @@ def _measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:
     return (done - _STEP_PAIRS) / (time.perf_counter() - began)
 
 
-def _describe_requests(
-    options: BatchOptions, scorer: object, records: int, tokens: float
-) -> list[str]:
-    """The requests to a provider, their time and their cost."""
-    lines = [f"requests  {records:,} or more, one a record and --concurrency at once"]
-    if rpm := options.remote.rpm:
-        lines.append(
-            f"time      {format_duration(records / rpm * 60)} or more, at {rpm:,} requests a minute"
-        )
-    if isinstance(scorer, PricedScorer) and (price := scorer.price_of(records, round(tokens))):
-        lines.append(f"cost      {price} ({price.source})")
-    return lines
+def _describe_cost(
+    requests: float, rpm: int | None, price: Price | None, factor: float
+) -> Iterator[str]:
+    """The time that requests take at some a minute, and `factor` times a price."""
+    if rpm:
+        span = format_duration(requests / rpm * 60)
+        yield f"time      {span} or more, at {rpm:,} requests a minute"
+    if price is not None:
+        whole = price._replace(amount=price.amount * factor)
+        yield f"cost      {whole} ({price.source}; prices change)"

@@ -44,7 +44,7 @@ from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import remote_fingerprint
 from rerank_cli.terminal import PipeClosed
-from rerank_cli.types import PricedScorer
+from rerank_cli.types import Price, PricedScorer
 from rerank_cli.user_files import (
     open_regular_file,
     parse_sealed_json,
@@ -258,6 +258,15 @@ class BatchJob:
         scorer = self._flow.reranker.scorer
         if isinstance(scorer, PricedScorer):
             self.figures.requests = self._earlier_requests + scorer.requests
+
+    @property
+    def cost(self) -> Price | None:
+        """What all runs of the job have cost so far, if that is known."""
+        self.count_requests()
+        scorer = self._flow.reranker.scorer
+        if not isinstance(scorer, PricedScorer):
+            return None
+        return scorer.cost_of(self.figures.requests)
 
     def _mark(self, *, final: bool = False, done: bool = False) -> None:
         """Note how far the job is, if all that was written is whole."""

@@ -45,7 +45,6 @@ from rerank_cli.batch.records import PARQUET_SUFFIX
 from rerank_cli.batch.report import (
     BatchFigures,
     account_lines,
-    cost_of,
     make_report,
     remarks_on,
     report_output,
@@ -307,7 +306,7 @@ def _run_job(
     try:
         with (
             _stop_on_ctrl_c(terminal) as is_stopping,
-            show_pace(terminal, job.figures, lambda: cost_of(job, scorer)) as show,
+            show_pace(terminal, job.figures, lambda: job.cost) as show,
         ):
             is_done = job.run(is_stopping, lambda: show(job.share))
     except PipeClosed:

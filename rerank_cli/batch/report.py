@@ -66,7 +66,7 @@ class BatchFigures:
         self.seconds: float = values.get("seconds", 0.0)
         self.errors: Counter[str] = Counter(values.get("errors", {}))
         self.usage: Counter[str] = Counter(values.get("usage", {}))
-        self.requests = RequestTotals.of_values(values.get("requests", {}))
+        self.requests = _read_totals(values.get("requests", {}))
         self.notes: dict[str, int] = dict(values.get("notes", {}))
 
     @classmethod
@@ -75,7 +75,7 @@ class BatchFigures:
         for name, kind in cls().as_dict().items():
             value = values.get(name, kind)
             if name == "requests":
-                RequestTotals.of_values(value)
+                _read_totals(value)
             elif not _are_counts(value, kind):
                 raise ValueError(f"{name} has no counts")
 
@@ -132,6 +132,22 @@ class BatchFigures:
         return {**vars(self), **counts}
 
 
+def _read_totals(values: object) -> RequestTotals:
+    """The sums that `RequestTotals.as_dict` gave; raises `ValueError` for what are no sums."""
+    if not isinstance(values, dict):
+        raise ValueError("requests are a table of sums")
+    totals = RequestTotals()
+    for name, like in vars(totals).items():
+        value = values.get(name, like)
+        amounts = list(value.values()) if isinstance(value, dict) else [value]
+        if type(value) is not type(like) or not all(
+            type(amount) in (int, float) and 0 <= amount <= _MAX_COUNT for amount in amounts
+        ):
+            raise ValueError(f"{name} of requests has no sums")
+        setattr(totals, name, dict(value) if isinstance(value, dict) else value)
+    return totals
+
+
 def _are_counts(value: Any, like: Any) -> bool:
     """Whether a value is of the kind of another: a count, seconds, or counts by their names."""
     if isinstance(like, dict):
@@ -161,12 +177,12 @@ class Latencies:
 
 @contextmanager
 def show_pace(
-    terminal: Terminal, figures: BatchFigures, cost: Callable[[], str]
+    terminal: Terminal, figures: BatchFigures, cost: Callable[[], Price | None]
 ) -> Iterator[Callable[[float | None], None]]:
     """Show how far a job is while the block runs: in a line of a terminal, else now and then.
 
     Yields a function to call with the share of the input that is done, None if it is not known.
-    `cost` returns what the job has cost so far, in words.
+    `cost` returns what the job has cost so far.
     """
     pace = _Pace(figures, cost)
     due = time.monotonic() + _SAY_SECONDS
@@ -186,7 +202,7 @@ def show_pace(
 class _Pace:
     """The rates of this run of a job, and the time that is left."""
 
-    def __init__(self, figures: BatchFigures, cost: Callable[[], str]) -> None:
+    def __init__(self, figures: BatchFigures, cost: Callable[[], Price | None]) -> None:
         self._figures = figures
         self._cost = cost
         self._began = time.monotonic()
@@ -212,7 +228,7 @@ class _Pace:
         if figures.failures:
             parts.append(format_count(figures.failures, "error"))
         if cost := self._cost():
-            parts.append(cost)
+            parts.append(str(cost))
         if share is not None and (done := share - (self._first_share or 0.0)) > _MIN_SHARE:
             parts.append(f"{format_duration(elapsed * (1 - share) / done)} left")
         return ", ".join(parts), share
@@ -253,23 +269,9 @@ def make_report(
     if isinstance(scorer, PricedScorer):
         job.count_requests()
         report["requests"] = figures.requests.as_dict()
-        report["cost"] = _cost_object(figures, scorer)
+        cost = scorer.cost_of(figures.requests)
+        report["cost"] = None if cost is None else cost._asdict()
     return report
-
-
-def _cost_object(figures: BatchFigures, scorer: PricedScorer) -> dict[str, Any] | None:
-    """What a job has cost: as the service says, or else by its price; None if that is unknown."""
-    totals = figures.requests
-    if totals.costs:
-        if len(totals.costs) > 1:  # `costs` of the requests has them
-            return None
-        ((currency, amount),) = totals.costs.items()
-        some = f" of {totals.stated:,} of {totals.answered:,} requests"
-        source = f"as the answers say{some if totals.stated < totals.answered else ''}"
-        return Price(amount, currency, source)._asdict()
-    tokens = figures.usage.get("total_tokens", figures.tokens)
-    price = scorer.price_of(totals.answered, tokens)
-    return None if price is None else price._asdict()
 
 
 def report_output(file: OutputFile) -> PlannedOutput:
@@ -308,18 +310,6 @@ def failure_line(figures: BatchFigures) -> str:
     """How many records failed, and why, in a sentence."""
     codes = ", ".join(f"{code}: {count:,}" for code, count in figures.errors.most_common())
     return f"{format_count(figures.failures, 'record')} of {figures.records:,} failed ({codes})"
-
-
-def cost_of(job: "BatchJob", scorer: Scorer) -> str:
-    """What a job has cost so far, in words; empty if that is not known."""
-    if not isinstance(scorer, PricedScorer):
-        return ""
-    job.count_requests()
-    totals = job.figures.requests
-    if totals.costs:
-        return totals.cost_words
-    price = scorer.price_of(totals.answered, job.figures.usage.get("total_tokens", 0))
-    return "" if price is None else str(price)
 
 
 def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:

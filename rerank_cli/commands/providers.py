@@ -284,7 +284,12 @@ def _price(provider: "Provider") -> str:
     tariff = provider.price
     if tariff is None:
         return ""
-    return f"{tariff.amount} {tariff.currency} for a {tariff.per} ({tariff.source})"
+    words = f"{tariff.amount:g} {tariff.currency} for a {tariff.per}"
+    if tariff.documents is not None:
+        words += f" of {tariff.documents} documents"
+    if tariff.chunk is not None:
+        words += f", and a document counts once for each {tariff.chunk} tokens with the query"
+    return f"{words} ({tariff.source})"
 
 
 def _range(scores: list[float]) -> str:

@@ -36,6 +36,7 @@ from rerank_cli.types import (
     ConcurrentScorer,
     Document,
     Media,
+    Price,
     Progress,
     Ranking,
     Scorer,
@@ -462,7 +463,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     if not isinstance(scorer, DryRunScorer):
         raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
     plan = _plan(scorer, ranking)
-    price = scorer.scorer.price_of(plan["requests"], plan["tokens"])
+    price = Price.total(request.price for request in scorer.plans)
     request = None
     if verbose and scorer.first_body:
         redact = scorer.scorer.address.redact
@@ -478,7 +479,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     lines = [
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
         f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
-        f"{price} ({price.source})" if price else "",
+        f"{price} ({price.source}; prices change)" if price else "",
         encode_json(request).decode() if request else "",
         "nothing was sent",
     ]

@@ -120,7 +120,7 @@ def account_of(name: str) -> str | None:
 def provider_tables() -> Mapping[str, Table]:
     """All entries as they are written, by name, without what they inherit."""
     shipped, own = _shipped_tables(), _read_user_tables()
-    return {**shipped, **{name: _merge(shipped.get(name, {}), own[name]) for name in own}}
+    return {**shipped, **{name: _merge_entry(shipped.get(name, {}), own[name]) for name in own}}
 
 
 def _find_name(name: str) -> str | None:
@@ -158,12 +158,21 @@ def _inherit(name: str, heirs: tuple[str, ...] = ()) -> Table:
     if "url" in entry and "headers" in inherited:
         headers = inherited["headers"].items()
         inherited["headers"] = {k: v for k, v in headers if not is_secret(k)}
-    return _merge(inherited, entry)
+    return _merge_entry(inherited, entry)
 
 
 def is_secret(header: str) -> bool:
     """Whether a header's name says that its value is secret."""
     return _SECRET_HEADER.search(header) is not None
+
+
+def _merge_entry(base: Table, entry: Table) -> Table:
+    """Merge an entry over another one, whose prices are not those of another host or contract."""
+    if "url" in entry or "price" in entry:
+        base = {key: value for key, value in base.items() if key != "price"}
+        if rules := base.get("models"):
+            base["models"] = [{k: v for k, v in rule.items() if k != "price"} for rule in rules]
+    return _merge(base, entry)
 
 
 def _merge(

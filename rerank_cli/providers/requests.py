@@ -40,12 +40,21 @@ class RequestOptions:
 
 
 class Request(NamedTuple):
-    """The chunks of one request, their places among all pairs, and about how many tokens it has."""
+    """The chunks of one request, and their places among all pairs.
+
+    `query_tokens`, and `chunk_tokens` of each chunk, are about how many tokens these have.
+    """
 
     query: str
     places: Sequence[int]
     chunks: Sequence[Chunk]
-    tokens: int
+    query_tokens: int
+    chunk_tokens: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens a model reads: the query with each document."""
+        return sum(self.chunk_tokens) + self.query_tokens * len(self.chunks)
 
     def score_count(self, keep: int | None) -> int:
         """How many scores to ask for, if the caller needs the best `keep`, or all if None."""
@@ -56,7 +65,9 @@ class Request(NamedTuple):
         middle = _larger_half(len(self.chunks))
         for part in (slice(0, middle), slice(middle, None)):
             yield self._replace(
-                places=self.places[part], chunks=self.chunks[part], tokens=self.tokens // 2
+                places=self.places[part],
+                chunks=self.chunks[part],
+                chunk_tokens=self.chunk_tokens[part],
             )
 
 
@@ -122,13 +133,16 @@ class RequestBuilder:
             room = self._room(chunks)
             sizes = [self._size(chunk, room) for chunk in chunks]
             query_size = self._query_size(query)
-            for part in pack(sizes, room, query=query_size, query_each=each):
-                tokens = sum(sizes[i].tokens + query_size.tokens for i in part)
-                requests.append(
-                    Request(
-                        query, [query_places[i] for i in part], [chunks[i] for i in part], tokens
-                    )
+            requests += [
+                Request(
+                    query,
+                    [query_places[i] for i in part],
+                    [chunks[i] for i in part],
+                    query_size.tokens,
+                    [sizes[i].tokens for i in part],
                 )
+                for part in pack(sizes, room, query=query_size, query_each=each)
+            ]
         return requests
 
     def body(self, request: Request, keep: int | None) -> bytes:

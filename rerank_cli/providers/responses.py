@@ -7,7 +7,7 @@ guess. The results are not sorted, and some documents may have none.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from rerank_cli.providers.bodies import (
     value_at,
 )
 from rerank_cli.providers.failures import error_message
-from rerank_cli.types import ServiceRequest
+from rerank_cli.terminal import format_count
+from rerank_cli.types import Price, RequestTotals, ServiceRequest
 
 _RESULT_PATHS = (
     "results", "data", "output.results", "rankings", "records", "predictions", "scores", "rerank",
@@ -75,6 +76,7 @@ _MAX_COUNTS = 50  # of an answer, and the characters of a count's name
 _MAX_FIELD_NAMES, _MAX_FIELD_LEVELS = 200, 20  # of an answer's fields that are listed
 _MAX_FIELD_NAME_CHARACTERS = 60
 _EXCERPT_CHARACTERS = 120
+_MAX_ACCOUNT_CHARACTERS = 1000
 _WRONG_URL_HINT = "check that the URL is the API's rerank endpoint; many need /v1 in it"
 _WRONG_MODEL_HINT = "check that the model is a reranker, and that the URL is that of reranking"
 
@@ -231,6 +233,32 @@ def field_names(body: object) -> list[str]:
         elif not isinstance(value, dict):
             names.append(f"{path}[]" if isinstance(value, list) else path)
     return [*names, "…"] if left else names
+
+
+def describe_requests(
+    totals: RequestTotals, name: str, model: str, cost: Price | None, trace_ids: Iterable[str]
+) -> str:
+    """What was sent for a provider's model, what answered and what it cost, in one line."""
+    words = f"{format_count(totals.sent, 'request')} to {name}"
+    for count, what in (
+        (totals.retried, "of them tried again"),
+        (totals.halved, "halved"),
+        (totals.failed, "failed"),
+    ):
+        words += f", {count:,} {what}" if count else ""
+    parts = [words]
+    for unit, units in totals.billed.items():
+        name_of_unit = unit.replace("_", " ").removesuffix("s" if units == 1 else "")
+        parts.append(f"{units:,} {name_of_unit} billed")
+    if cost is not None:
+        parts.append(str(cost) if cost.estimated else f"{cost}, {cost.source}")
+    if others := [other for other in totals.models if other != model]:
+        parts.append(f"by {', '.join(others)}")
+    if totals.providers:
+        parts.append(f"served by {', '.join(totals.providers)}")
+    if ids := ", ".join(trace_ids):
+        parts.append(f"trace {ids}")
+    return one_line("; ".join(parts), _MAX_ACCOUNT_CHARACTERS)
 
 
 def _is_cut_off(error: ValueError) -> bool:

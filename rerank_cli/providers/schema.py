@@ -9,9 +9,11 @@ fields that two things write.
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from difflib import get_close_matches
 from itertools import combinations
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +34,12 @@ from rerank_cli.terminal import hide_user
 from rerank_cli.types import Price, Scale
 
 _MAX_COUNT = 2**31 - 1
+_MAX_AMOUNT = 1e9  # of money
+# What services call the units that are to be paid for.
+_UNIT_NAMES = {
+    "million tokens": ("total_tokens", "input_tokens"),
+    "thousand searches": ("search_units", "rerank_units"),
+}
 _MAX_PATH_CHARACTERS = 500  # of a dotted path; no API nests so deep
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
 # The options that an entry may say how to send, by their command-line names, and their values.
@@ -275,17 +283,61 @@ class Limits(StrictTable):
 
 
 class Tariff(StrictTable):
-    """The price of a million tokens or a thousand searches; `source` says where and when read."""
+    """What a provider charges for a model. Free allowances and discounts are not counted.
 
-    amount: float = Field(ge=0, allow_inf_nan=False)
+    amount      of the currency, for a million tokens or for a thousand searches, as `per` says
+    documents   the most in one search, more are several; without it each request is one search
+    chunk       tokens of a query and a document; a longer document counts as several
+    query_once  of tokens: the query counts once a request, and not once for each document
+    source      where that was read, and when
+    """
+
+    amount: float = Field(ge=0, le=_MAX_AMOUNT, allow_inf_nan=False)
     currency: str
     per: Literal["million tokens", "thousand searches"]
+    documents: Count | None = None
+    chunk: Count | None = None
+    query_once: bool = False
     source: str
 
-    def price_of(self, requests: int, tokens: int) -> Price:
-        """The price of some requests that have `tokens` tokens in all."""
-        units = tokens / 1e6 if self.per == "million tokens" else requests / 1e3
-        return Price(round(units * self.amount, 6), self.currency, self.source)
+    @model_validator(mode="after")
+    def _check_unit(self) -> "Tariff":
+        """Raise `ValueError` for keys that mean nothing for the unit."""
+        if self.per == "million tokens" and (self.documents or self.chunk):
+            raise ValueError("documents and chunk are for a price per thousand searches")
+        if self.per == "thousand searches" and self.query_once:
+            raise ValueError("query_once is for a price per million tokens")
+        if self.chunk and not self.documents:
+            raise ValueError("chunk needs documents: how many a search has")
+        return self
+
+    def price_of(
+        self, query: int, documents: Sequence[int], counts: Sequence[Mapping[str, float]] = ()
+    ) -> Price:
+        """The price of a request, from the tokens of its query and of its documents.
+
+        What the service itself has counted comes first: one of `counts`, by names.
+        """
+        places = ((found, name) for found in counts for name in _UNIT_NAMES[self.per])
+        units = next((found[name] for found, name in places if found.get(name)), None)
+        if units is None:
+            units = self._units_of(query, documents)
+        size = 1_000_000 if self.per == "million tokens" else 1_000
+        # In decimals, as money is counted.
+        amount = Decimal(repr(self.amount)) * Decimal(repr(units)) / size
+        return Price(float(amount), self.currency, self.source)
+
+    def _units_of(self, query: int, documents: Sequence[int]) -> int:
+        """The tokens or searches that a request is charged for."""
+        if self.per == "million tokens":
+            return sum(documents) + query * (1 if self.query_once else len(documents))
+        if self.documents is None:
+            return 1
+        pieces = len(documents)
+        if self.chunk is not None:  # each piece has the query, of half that length at most
+            room = max(self.chunk - query, self.chunk - self.chunk // 2)
+            pieces = sum(max(1, math.ceil(tokens / room)) for tokens in documents)
+        return math.ceil(pieces / self.documents)
 
 
 class Provider(StrictTable):
@@ -305,6 +357,7 @@ class Provider(StrictTable):
     defaults        options to send if the user gives none; those that the provider has not for a
                     model are not sent for it
     listwise        scores depend on the other documents of the request
+    price           what is charged at `url`, or at each user's own
     source          where these facts come from
     """
 
@@ -361,6 +414,13 @@ class Provider(StrictTable):
             if segment.startswith("$") and segment not in known:
                 raise ValueError(f"{segment} stands for nothing: {' or '.join(known)}?")
         return path
+
+    def price_at(self, url: str) -> Tariff | None:
+        """What is charged at a URL: nothing is known of another host, such as a proxy."""
+        is_own = self.url is None or self.keyless  # each user has a server of their own
+        if is_own or urlsplit(url).netloc == urlsplit(self.url).netloc:
+            return self.price
+        return None
 
     @model_validator(mode="after")
     def _check_options(self) -> "Provider":

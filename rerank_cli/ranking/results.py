@@ -18,6 +18,7 @@ from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.types import (
     Blank,
     Chunk,
+    Price,
     Ranked,
     Ranking,
     Scale,
@@ -53,6 +54,7 @@ class RankingBuilder:
         self.usage: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
         self._requests = RequestList()
+        self._costs: dict[str, Price] = {}  # by currency
         self._query = query
         self._plan = plan
         self._info = info
@@ -105,6 +107,10 @@ class RankingBuilder:
     def add_requests(self, place: tuple[int, int], requests: Sequence[ServiceRequest]) -> None:
         """Take requests to a service; those with a lower `place` come first."""
         self._requests.add(place, requests)
+        for price in (request.price for request in requests if request.price is not None):
+            earlier = self._costs.get(price.currency)
+            total = price if earlier is None else Price.total((earlier, price))
+            self._costs[price.currency] = total or price
 
     @property
     def requests(self) -> Sequence[ServiceRequest]:
@@ -133,6 +139,7 @@ class RankingBuilder:
             missing=self.missing,
             unmatched=self._unmatched,
             requests=self.requests,
+            cost=Price.total(self._costs.values()),
         )
 
 

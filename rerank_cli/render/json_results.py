@@ -39,7 +39,7 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
     """A ranking in the shape of the rerank APIs: `id`, `model`, `results`, `usage`, and more.
 
     In a ranking of passages, each passage is a document. `id` is a hash of all other fields but
-    `requests`, which differ each time; a model of this machine sends none.
+    `requests`, which differ each time, and `cost`; a model of this machine has neither.
     """
     body = {
         "schema": SCHEMA,
@@ -65,7 +65,11 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
 
     digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
     requests = [request_object(request) for request in ranking.requests]
-    return {"id": f"rerank-{digest[:16]}", **body, **({"requests": requests} if requests else {})}
+    if requests:
+        body["requests"] = requests
+    if ranking.cost is not None:
+        body["cost"] = ranking.cost._asdict()
+    return {"id": f"rerank-{digest[:16]}", **body}
 
 
 def _result_lists(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
@@ -118,6 +122,7 @@ def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
 def request_object(request: ServiceRequest) -> dict[str, Any]:
     """A request to a service as an object: the fields of `ServiceRequest` that say something."""
     said = {name: value for name, value in vars(request).items() if value or name == "cost"}
+    said.pop("price", None)  # that of all requests is the ranking's
     if request.cost is None:
         del said["cost"]
     return {

@@ -5,7 +5,7 @@ scorer of a dry run. `providers` makes requests, sends them and reads answers.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import copy
@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
 from rerank_cli.providers import Cutting, Truncate
-from rerank_cli.providers.bodies import hide_in_lines, one_line
+from rerank_cli.providers.bodies import hide_in_lines
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
@@ -35,6 +35,7 @@ from rerank_cli.providers.requests import (
 )
 from rerank_cli.providers.responses import (
     Result,
+    describe_requests,
     field_names,
     parse_body,
     read_answer,
@@ -53,7 +54,6 @@ from rerank_cli.providers.text_limits import (
 from rerank_cli.providers.transport import is_loopback
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.ranking.scoring import wait_for_scores
-from rerank_cli.terminal import format_count
 from rerank_cli.types import (
     Chunk,
     Media,
@@ -66,10 +66,8 @@ from rerank_cli.types import (
     ServiceRequest,
     Tokenizer,
 )
-from rerank_cli.user_files import expand_user
 
 _MAX_TRACE_IDS = 5  # in a message to the user
-_MAX_ACCOUNT_CHARACTERS = 1000
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model
 _MIN_BATCH_DOCUMENTS = 256
 _MAX_PENDING_PAIRS = 1 << 15
@@ -115,6 +113,8 @@ class RemoteScorer:
         self.provider = provider
         self._names_documents = has_placeholder(provider.request.record, "$id")
         self._model = model
+        self._tariff = provider.price_at(address.url)
+        self._says = f"as {provider.name} says"  # the source of a cost
         self._request_options = request_options
         self.builder = RequestBuilder(provider, model, request_options, info.tokenizer)
         self._client = Client(address, options)
@@ -225,34 +225,38 @@ class RemoteScorer:
         with self._counting:  # other threads count meanwhile
             return RequestTotals() + self._totals
 
-    def price_of(self, requests: int, tokens: int) -> Price | None:
-        """The price of some requests with `tokens` tokens in all, if the entry has one."""
-        tariff = self.provider.price
-        return None if tariff is None else tariff.price_of(requests, tokens)
+    def cost_of(self, totals: RequestTotals) -> Price | None:
+        """What some requests cost: as the service says, or else by the price that is known."""
+        costs, estimates = totals.costs.items(), totals.estimates.items()
+        prices = [Price(amount, name, self._says, estimated=False) for name, amount in costs]
+        if self._tariff is not None:
+            prices += [Price(amount, name, self._tariff.source) for name, amount in estimates]
+        total, known = Price.total(prices), totals.stated + totals.estimated
+        if total is None or known >= totals.answered:
+            return total
+        some = f"of {known:,} of {totals.answered:,} requests"
+        return total._replace(source=f"{total.source}, {some}")
+
+    def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]:
+        """How many requests it takes to score some batches of pairs, and at what price."""
+        requests = [request for pairs in batches for request in self.builder.build(pairs)]
+        return len(requests), Price.total(map(self.price_of, requests))
+
+    def price_of(self, request: Request, said: ServiceRequest | None = None) -> Price | None:
+        """The price of a request: what the service says, by its units, or by estimated tokens."""
+        if said is not None and said.cost is not None:
+            return Price(said.cost, said.currency or "unknown", self._says, estimated=False)
+        counts = () if said is None else (said.billed, said.usage)
+        tariff, tokens = self._tariff, (request.query_tokens, request.chunk_tokens)
+        return None if tariff is None else tariff.price_of(*tokens, counts)
 
     def account(self) -> str:
         """What was sent, what it cost, and the service's ids of the last requests, in words."""
-        totals, name = self.requests, self.provider.name
-        words = f"{format_count(totals.sent, 'request')} to {name}"
-        for count, what in (
-            (totals.retried, "of them tried again"),
-            (totals.halved, "halved"),
-            (totals.failed, "failed"),
-        ):
-            words += f", {count:,} {what}" if count else ""
-        parts = [words]
-        for unit, units in totals.billed.items():
-            name_of_unit = unit.replace("_", " ").removesuffix("s" if units == 1 else "")
-            parts.append(f"{units:,} {name_of_unit} billed")
-        if totals.costs:
-            parts.append(f"{totals.cost_words}, as {name} says")
-        if others := [model for model in totals.models if model != self._model]:
-            parts.append(f"by {', '.join(others)}")
-        if totals.providers:
-            parts.append(f"served by {', '.join(totals.providers)}")
-        if self._trace_ids:
-            parts.append(f"trace {', '.join(self._trace_ids)}")
-        return "\n".join([one_line("; ".join(parts), _MAX_ACCOUNT_CHARACTERS), *self.remarks])
+        totals = self.requests
+        words = describe_requests(
+            totals, self.provider.name, self._model, self.cost_of(totals), self._trace_ids
+        )
+        return "\n".join([words, *self.remarks])
 
     def _send_all(self, request: Request, keep: int | None, body: bytes) -> list[RequestReply]:
         """Send a request, in parts if need be; all that was sent is in the result or the error."""
@@ -356,6 +360,7 @@ class RemoteScorer:
             statuses=reply.statuses,
             seconds=reply.seconds,
             error=error,
+            price=None if error else self.price_of(request, said),
             trace_id=reply.trace_id or "",
         )
 
@@ -481,11 +486,12 @@ def open_remote(
 
 
 class RequestPlan(NamedTuple):
-    """A request that would be sent: its numbers of documents, estimated tokens and bytes."""
+    """A request that would be sent: its documents, estimated tokens, bytes and price."""
 
     documents: int
     tokens: int
     bytes: int
+    price: Price | None
 
 
 class DryRunScorer:
@@ -519,7 +525,8 @@ class DryRunScorer:
             body = self.scorer.builder.body(request, keep)
             self.first_body = self.first_body or body
             count = len(request.chunks)
-            self.plans.append(RequestPlan(count, request.tokens, len(body)))
+            price = self.scorer.price_of(request)
+            self.plans.append(RequestPlan(count, request.tokens, len(body), price))
             receive(Part(request.places, Scored([0.0] * count, notes=notes)))
         return RequestsJob(())
 
@@ -586,7 +593,11 @@ def _info(
 ) -> ScorerInfo:
     """What is known of a provider's model: its limits in tokens, its scale, its tokenizer."""
     limits = provider.limits
-    own = options.tokenizer
+    tokenizer: Tokenizer = EstimatedTokenizer()
+    if (own := options.tokenizer) is not None:
+        from rerank_cli.scorers.tokenization import load_tokenizer
+
+        tokenizer = load_tokenizer(own)
     documents = limits.documents or DEFAULT_DOCUMENTS
     return ScorerInfo(
         name=f"{provider.name}/{model}",
@@ -597,7 +608,7 @@ def _info(
         length=limits.pair if cutting is Cutting.LOCAL else None,
         limits=text_limits(provider, model, options, chunks, cutting),
         specials=_MAX_SPECIAL_TOKENS,
-        tokenizer=EstimatedTokenizer() if own is None else _load_tokenizer(own),
+        tokenizer=tokenizer,
         remote=True,
         estimated=own is None,
         cuts=cutting is Cutting.REMOTE and "chunk-tokens" in provider.options,
@@ -607,19 +618,6 @@ def _info(
         preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # full requests
         max_pending_pairs=min(_MAX_PENDING_PAIRS, options.max_pending_requests * documents),
     )
-
-
-def _load_tokenizer(path: str) -> Tokenizer:
-    """Load a tokenizer.json, given by its path or its folder; raises `UsageError`."""
-    from rerank_cli.scorers.tokenization import ModelTokenizer
-
-    file = expand_user(path)
-    if file.is_dir():
-        file /= "tokenizer.json"
-    if not file.is_file():
-        reason = "not a file" if file.exists() else "no such tokenizer"
-        raise UsageError(f"{path}: {reason}", hint="--tokenizer takes a tokenizer.json")
-    return ModelTokenizer(file)
 
 
 def _name_document(error: ProviderError, chunk: Chunk) -> ProviderError:

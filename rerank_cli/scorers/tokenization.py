@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 
 from rerank_cli.atomic_files import file_stamp
-from rerank_cli.errors import ModelError, RerankError
+from rerank_cli.errors import ModelError, RerankError, UsageError
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.runtimes.network import Trial
 from rerank_cli.runtimes.prepared_cache import (
@@ -34,7 +34,7 @@ from rerank_cli.scorers.vocabulary_index import (
 )
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Tokens
-from rerank_cli.user_files import parse_json_object
+from rerank_cli.user_files import expand_user, parse_json_object
 
 _SPACE = " "  # between the prompt and the passage
 _MIN_INDEXED_BYTES = 4_000_000  # smaller files are loaded fast enough
@@ -49,6 +49,17 @@ _TRIAL_TEXTS = (
 )
 _MAX_GROWTH = 100  # a text's length after a normalizer, in lengths before it
 _MAX_EXPANSION = 1_000  # characters for one, in a compiled map of them
+
+
+def load_tokenizer(path: str) -> "ModelTokenizer":
+    """Load a tokenizer.json, given by its path or its folder; raises `UsageError`."""
+    file = expand_user(path)
+    if file.is_dir():
+        file /= "tokenizer.json"
+    if not file.is_file():
+        reason = "not a file" if file.exists() else "no such tokenizer"
+        raise UsageError(f"{path}: {reason}", hint="--tokenizer takes a tokenizer.json")
+    return ModelTokenizer(file)
 
 
 class ModelTokenizer:

@@ -7,6 +7,7 @@ import pytest
 from rerank_cli.batch import report
 from rerank_cli.batch.report import BatchFigures, show_pace
 from rerank_cli.terminal import Terminal
+from rerank_cli.types import Price
 from tests.test_progress import Clock, FakeTerminal, terminal_at
 
 
@@ -22,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
     """A resumed job of a hundred seconds: each of them ten records, a hundred pairs, an error."""
     figures = BatchFigures({"records": 5000, "pairs": 70_000, "tokens": 10})
-    with show_pace(terminal, figures, lambda: "about 0.5 USD") as see:
+    with show_pace(terminal, figures, lambda: Price(0.5, "USD", "")) as see:
         see(0.0)
         for second in range(1, seconds + 1):
             clock.now += 1

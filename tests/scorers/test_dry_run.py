@@ -55,9 +55,10 @@ def test_a_price_is_told_where_one_is_stated(rerank: Run, home: Path) -> None:
         'per = "thousand searches"\nsource = "the contract"\n'
     )
     ran = rerank("-m", "mine/m", "q", "--dry-run", stdin=LINES)
-    assert "about 0.008 USD (the contract)\n" in ran.out
+    assert "about 0.008 USD (the contract; prices change)\n" in ran.out
     plan = json.loads(rerank("-m", "mine/m", "q", "--dry-run", "--json", stdin=LINES).out)
-    assert plan["price"] == {"amount": 0.008, "currency": "USD", "source": "the contract"}
+    price = {"amount": 0.008, "currency": "USD", "source": "the contract", "estimated": True}
+    assert plan["price"] == price
 
 
 def test_what_could_not_be_sent_is_said_all_the_same(rerank: Run) -> None:

@@ -7,7 +7,7 @@ guess. The results are not sorted, and some documents may have none.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ _RESULT_PATHS = (
     "data.results", "result", "result.results", "result.response",
 )  # fmt: skip
 _INDEX_FIELDS = ("index", "document_index")
+_ID_PATHS = ("document.id", "id", "document_id")
 _TEXT_PATHS = ("document.text", "document", "text")
 _SCORE_PATHS = ("relevance_score", "score", "logit", "relevanceScore", "similarity")
 _ID_FIELDS = ("id", "request_id")
@@ -115,7 +116,22 @@ class AnswerShape:
     first_index: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent, as far as results without indices may be recognized by it.
+
+    texts       those of the documents
+    ids         those of the documents that were sent with ids; a result's `id` is then no index
+    content_of  what was sent for the document of a place besides its id
+    """
+
+    texts: Sequence[str] = ()
+    ids: Sequence[str | None] = ()
+    content_of: Callable[[int], object] = lambda _place: None
+
+
 _UNKNOWN_SHAPE = AnswerShape()
+_NOTHING_KNOWN = Sent()
 
 
 def parse_body(content: bytes, content_type: str = "") -> Any:
@@ -150,29 +166,20 @@ def read_answer(
     *,
     shape: AnswerShape = _UNKNOWN_SHAPE,
     headers: Mapping[str, str] | None = None,
-    texts: Sequence[str] = (),
-    own_ids: bool = False,
+    sent: Sent = _NOTHING_KNOWN,
     currency: str = "",
 ) -> Answer:
     """Read a ranking of `documents` documents from any JSON value; raises only `AnswerError`.
 
-    `texts` are the texts that were sent, by which a result without an index may be recognized.
-    `own_ids` says that documents were sent with ids, so that a result's `id` is not an index.
-    `currency` is that of the costs which the service says, if it is known.
+    By what was `sent` a result without an index may be recognized. `currency` is that of the costs
+    which the service says, if it is known.
     """
     items = _find_results(body, shape.results)
     if not items and documents:
         raise _no_results_error(body, empty=items is not None)
     items = items or []
     indices, scores = _read_plain(items, documents, shape) or (
-        _find_indices(
-            items,
-            documents,
-            texts,
-            path=shape.index,
-            first=shape.first_index,
-            own_ids=own_ids,
-        ),
+        _find_indices(items, documents, sent, path=shape.index, first=shape.first_index),
         [_read_score(item, label, shape.score) for label, item in _label_results(items)],
     )
     return Answer(tuple(map(Result, indices, scores)), read_request(body, headers, currency))
@@ -329,20 +336,20 @@ def _read_plain(
 def _find_indices(
     items: Sequence[Any],
     documents: int,
-    texts: Sequence[str] = (),
+    sent: Sent = _NOTHING_KNOWN,
     *,
     path: str | None = None,
     first: int = 0,
-    own_ids: bool = False,
 ) -> Sequence[int]:
     """Find which of `documents` documents each result is for, from 0; raises `AnswerError`.
 
     An index is at `path`, or in a usual field; the first document's is `first`. Results without
-    indices are matched by `texts`, or else there must be one for each document, in order.
+    indices are matched by what was `sent`, or else there must be one for each document, in order.
     """
-    values = [_stated_index(item, path, own_ids=own_ids) for item in items]
+    has_ids = any(name is not None for name in sent.ids)
+    values = [_stated_index(item, path, own_ids=has_ids) for item in items]
     if all(index is None for index in values):
-        return _find_unstated_indices(items, documents, texts)
+        return _find_unstated_indices(items, documents, sent)
     seen: dict[int, str] = {}
     for label, value in _label_results(values):
         if value is None:
@@ -362,26 +369,53 @@ def _find_indices(
     return [index - first for index in seen]
 
 
-def _find_unstated_indices(
-    items: Sequence[Any], documents: int, texts: Sequence[str]
-) -> Sequence[int]:
-    """Find the documents of results without indices: by their texts, or else in order."""
-    echoes = [_echo(item) for item in items]
-    if texts and all(echo is not None for echo in echoes):
-        places: dict[str, list[int]] = {}
-        for place in reversed(range(len(texts))):
-            places.setdefault(texts[place], []).append(place)
-        found = [places[str(echo)].pop() if places.get(str(echo)) else None for echo in echoes]
-        if matched := [place for place in found if place is not None]:
-            if len(matched) == len(found):
-                return matched
-            raise AnswerError("the server's results have no indices, and texts that were not sent")
+def _find_unstated_indices(items: Sequence[Any], documents: int, sent: Sent) -> Sequence[int]:
+    """Find the documents of results without indices: by their ids or texts, or else in order."""
+    found = _find_by_ids(items, sent.ids) or _find_by_texts(items, sent)
+    if found:
+        return found
     if len(items) != documents:
         raise AnswerError(
             "the server's results have no indices, and are not one for each document: "
             f"results {len(items)}, documents {documents}"
         )
     return range(documents)
+
+
+def _find_by_ids(items: Sequence[Any], ids: Sequence[str | None]) -> Sequence[int] | None:
+    """Find the documents of results that have ids which were sent; None if some have none."""
+    places = {name: place for place, name in enumerate(ids) if name is not None}
+    if not places or len(places) != len(ids):  # two documents may have one id
+        return None
+    found = [[value_at(item, path) for path in _ID_PATHS] for item in items]
+    values = [next((value for value in own if value is not None), None) for own in found]
+    names = [str(value) for value in values if isinstance(value, str | int)]
+    is_clear = len(names) == len({*names} & places.keys()) == len(items)
+    return [places[name] for name in names] if is_clear else None
+
+
+def _find_by_texts(items: Sequence[Any], sent: Sent) -> Sequence[int] | None:
+    """Find the documents of results that repeat their texts; None if none of these was sent.
+
+    Raises `AnswerError` if the texts do not tell which documents they are.
+    """
+    echoes = [_echo(item) for item in items]
+    if not sent.texts or any(echo is None for echo in echoes):
+        return None
+    places: dict[str, list[int]] = {}
+    for place in reversed(range(len(sent.texts))):
+        places.setdefault(sent.texts[place], []).append(place)
+    known = [places[echo] for echo in map(str, echoes) if echo in places]
+    if not known:
+        return None
+    if any(len(same) > 1 and len({*map(sent.content_of, same)}) > 1 for same in known):
+        raise AnswerError(
+            "the server's results have no indices, and several documents have one text"
+        )
+    found = [same.pop() for same in known if same]
+    if len(found) == len(items):
+        return found
+    raise AnswerError("the server's results have no indices, and texts that were not sent")
 
 
 def _echo(item: Any) -> str | None:

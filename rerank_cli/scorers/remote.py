@@ -35,6 +35,7 @@ from rerank_cli.providers.requests import (
 )
 from rerank_cli.providers.responses import (
     Result,
+    Sent,
     describe_requests,
     field_names,
     parse_body,
@@ -318,9 +319,7 @@ class RemoteScorer:
                 len(request.chunks),
                 shape=self.provider.answer.shape,
                 headers=reply.headers,
-                texts=[chunk.scored_text for chunk in request.chunks],
-                own_ids=self._names_documents
-                and any(chunk.document.id is not None for chunk in request.chunks),
+                sent=self._sent(request.chunks),
                 currency=self.provider.answer.currency,
             )
         except AnswerError as error:
@@ -340,6 +339,16 @@ class RemoteScorer:
         missing = max(0, request.score_count(keep) - len(answer.results))
         notes = (*notes, *self._notes(answer.results, report.warnings))
         return Scored(values, report.usage, notes, missing, (report,))
+
+    def _sent(self, chunks: Sequence[Chunk]) -> Sent:
+        """What was sent for some chunks, by which their results may be recognized."""
+        ids = [chunk.document.id for chunk in chunks] if self._names_documents else ()
+        key = self.info.content_key
+        return Sent(
+            texts=[chunk.scored_text for chunk in chunks],
+            ids=ids,
+            content_of=lambda place: None if key is None else key([chunks[place]]),
+        )
 
     def _unread(self, request: Request, reply: Reply) -> ServiceRequest:
         """The report of a request whose scores are of no use, as another one failed."""

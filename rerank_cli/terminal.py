@@ -29,6 +29,7 @@ STDOUT = "-"  # as a file's name
 _CLOSED_PIPE_ERRORS = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno.EPIPE}
 _WIDTH_OFF_TERMINAL = 80  # columns
 _MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are believed
+_MIN_ROOM = 24  # to wrap text in, in columns
 _MAX_WIDTH_DIGITS = 9
 _RESULTS = "the results"  # in a message
 _SIZE_UNITS = ("", "kB", "MB", "GB", "TB")
@@ -142,6 +143,23 @@ class Terminal:
             self.write([format_columns(rows, width=self.width if cut else None)])
         else:
             self.write("\t".join(map(_in_one_line, row)).encode() + b"\n" for row in rows)
+
+    def write_facts(self, facts: Sequence[tuple[str, str]]) -> None:
+        """Write names, and beside each what there is to say of it.
+
+        For a person it is wrapped at the terminal's width, if there is room.
+        """
+        indent = max(len(name) for name, _ in facts) + 2
+        room = self.width - indent
+        if self.interactive and room >= _MIN_ROOM:
+            from textwrap import wrap
+
+            facts = [
+                (name if number == 0 else "", line)
+                for name, value in facts
+                for number, line in enumerate(wrap(value, room, break_on_hyphens=False) or [""])
+            ]
+        self.write([format_columns(facts)])
 
     def warn(self, message: str, hint: str | None = None) -> None:
         """Write a warning for the user to stderr."""

@@ -77,3 +77,18 @@ def test_json_holds_any_text() -> None:
     assert content.startswith('{\n  "ü": [\n'.encode())
     assert content.endswith(b"]\n}\n")
     assert json.loads(content) == value
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (36, ["name   one two three four five six", "       seven eight", "other  x"]),
+        (30, ["name   one two three four five six seven eight", "other  x"]),  # no room to wrap in
+        (None, ["name   one two three four five six seven eight", "other  x"]),  # for a program
+    ],
+)
+def test_facts_are_wrapped_beside_their_names(width: int | None, lines: list[str]) -> None:
+    stdout = io.BytesIO()
+    terminal = Terminal(stdout, io.StringIO(), width is not None, False, width or 20)
+    terminal.write_facts([("name", "one two three four five six seven eight"), ("other", "x")])
+    assert stdout.getvalue().decode().splitlines() == lines

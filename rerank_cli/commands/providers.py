@@ -16,7 +16,7 @@ from rerank_cli.providers import catalogue
 from rerank_cli.providers.endpoints import public_url
 from rerank_cli.providers.keys import find_key, hide_named_secrets, public_base_url
 from rerank_cli.render.json_results import request_object
-from rerank_cli.terminal import Terminal, format_columns, format_json
+from rerank_cli.terminal import Terminal, format_json
 from rerank_cli.types import Pair
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def show(
     else:
         rows = facts(entry, model)
         differences = [row for rule in rules for row in rule_facts(entry, rule)]
-        terminal.write([format_columns([*rows, *differences])])
+        terminal.write_facts([*rows, *differences])
     return ExitCode.OK
 
 
@@ -130,7 +130,7 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     if as_json:
         terminal.write([format_json(found)])
     else:
-        terminal.write([format_columns([(key, str(value)) for key, value in found.items()])])
+        terminal.write_facts([(key, str(value)) for key, value in found.items()])
     for note in notes:
         terminal.warn(note)
     return ExitCode.OK
@@ -286,9 +286,9 @@ def _price(provider: "Provider") -> str:
         return ""
     words = f"{tariff.amount:g} {tariff.currency} for a {tariff.per}"
     if tariff.documents is not None:
-        words += f" of {tariff.documents} documents"
+        words += f"; a search has {tariff.documents} documents"
     if tariff.chunk is not None:
-        words += f", and a document counts once for each {tariff.chunk} tokens with the query"
+        words += f" of {tariff.chunk} tokens with the query"
     return f"{words} ({tariff.source})"
 
 

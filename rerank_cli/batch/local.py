@@ -53,6 +53,7 @@ from rerank_cli.batch.report import (
 )
 from rerank_cli.batch.sources import RecordSource, holds_parquet, open_source
 from rerank_cli.errors import ExitCode, InputError, OutputError, ScorerError, UsageError
+from rerank_cli.inputs.records import warn_of_unread_media
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
 from rerank_cli.ranking.reranker import Reranker
@@ -143,6 +144,8 @@ def _run_plan(
     with plan.options.open_reranker() as reranker:
         if plan.folder is not None:  # else other files were opened than the journal says
             plan.folder.check_unchanged()
+        names = plan.options.fields.text
+        warn_of_unread_media("--text-field", names, reranker.info, terminal)
         job = _open_job(plan, source, reranker, terminal)
         return _run_job(job, plan.options, identity, reranker.scorer, terminal)
 

@@ -20,11 +20,11 @@ from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
 from rerank_cli.inputs.files import read_content, read_names
-from rerank_cli.inputs.records import TextFields
+from rerank_cli.inputs.records import TextFields, warn_of_unread_media
 from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
-from rerank_cli.media import MEDIA_FIELDS, field_kind, find_media, media_label
+from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
@@ -35,12 +35,10 @@ from rerank_cli.terminal import Terminal, format_count, format_json, format_size
 from rerank_cli.types import (
     ConcurrentScorer,
     Document,
-    Media,
     Price,
     Progress,
     Ranking,
     Scorer,
-    ScorerInfo,
     SurveyingScorer,
     Watch,
 )
@@ -64,7 +62,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     query, inputs = read_arguments(ctx)
-    media = _query_media(given)
+    whole_query = _with_media(query, given)
     inputs.check()
     selection = _selection(ctx, inputs)
     style = _style(ctx, terminal, passages=selection.passages)
@@ -74,11 +72,9 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     scorer = _wait_until_open(opening, terminal)
     progress.lap(progress.OPENING)
     inputs.set_scorer(scorer.info)
-    _warn_of_media_fields(given["field"] or [], scorer.info, terminal)
+    warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
     if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
         inputs.copy_folder = spool_directory()
-    is_label = given["query"] is None and given["query_file"] is None
-    whole_query = Document(query, media=media, text_is_label=is_label) if media else query
     with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
         try:
             ranking, failure = _rank(
@@ -119,22 +115,19 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     return _exit_code(ranking, inputs, strict=given["strict"])
 
 
-def _query_media(given: Mapping[str, Any]) -> Media | None:
-    """The image or video of the query; raises `UsageError` for both, `InputError` for no such."""
+def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
+    """The query with its image or video, if it has one.
+
+    Raises `UsageError` for both, and `InputError` for a file that is none.
+    """
     places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
     if len(places) > 1:
         raise UsageError("--image and --video both give a query", hint="give one of them")
-    return next((find_media(place, kind) for kind, place in places.items()), None)
-
-
-def _warn_of_media_fields(fields: Sequence[str], scorer: ScorerInfo, terminal: Terminal) -> None:
-    """Say that a field with the name of an image is ranked as a text, if the model reads none."""
-    for name in fields:
-        if (kind := field_kind(name)) is not None and kind not in scorer.media:
-            terminal.warn(
-                f"--field {name}: {scorer.model} reads no {kind}s, and ranks the field as a text",
-                hint=f"rerank providers show NAME says which models read {kind}s",
-            )
+    if not places:
+        return query
+    ((kind, place),) = places.items()
+    is_label = given["query"] is None and given["query_file"] is None
+    return Document(query, media=find_media(place, kind), text_is_label=is_label)
 
 
 def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs) -> None:

@@ -27,7 +27,7 @@ from rerank_cli.media import (
     media_label,
     with_article,
 )
-from rerank_cli.terminal import encodable
+from rerank_cli.terminal import Terminal, encodable
 from rerank_cli.types import Document, Envelope, Media, ScorerInfo
 
 # By default, the first of these fields that a record has holds its text.
@@ -129,7 +129,7 @@ def _content_of(
     find = _named_fields if fields.text else _usual_fields
     names, places = find(record, fields, where, scorer)
     parts = [_text_in(record, name, where) for name in names]
-    text = "\n".join(part for part in parts if part)
+    text = parts[0] if len(parts) == 1 else "\n".join(part for part in parts if part)
     if not places or (scorer is None and text):
         return _Content(text, names)
     if len(places) > 1:
@@ -161,6 +161,19 @@ def _content_of(
     return _Content(media_label(place), (*names, name), media, text_is_label=True)
 
 
+def warn_of_unread_media(
+    option: str, names: Sequence[str], scorer: ScorerInfo, terminal: Terminal
+) -> None:
+    """Say that fields of images, which `option` names, are texts for a scorer that reads none."""
+    for name in names:
+        kind = field_kind(name)
+        if kind is not None and kind not in scorer.media:
+            terminal.warn(
+                f"{option} {name}: {scorer.model} reads no {kind}s, and ranks the field as a text",
+                hint=f"rerank providers show NAME says which models read {kind}s",
+            )
+
+
 _Parts = tuple[Sequence[str], Mapping[str, str]]
 
 
@@ -184,8 +197,10 @@ def _usual_fields(
     Raises `InputError` for a record that has none.
     """
     names = _default_text_field(record)
-    found = {name: record[name] for name in MEDIA_FIELDS if _is_place(record.get(name))}
+    if names and not any(map(record.__contains__, MEDIA_FIELDS)):
+        return names, {}  # as nearly all records
     kinds = MEDIA_FIELDS if scorer is None else scorer.media
+    found = {name: record[name] for name in MEDIA_FIELDS if _is_place(record.get(name))}
     places: dict[str, str] = {name: place for name, place in found.items() if name in kinds}
     if not places and not names:
         names = _blank_text_field(record, where, [*found], scorer)

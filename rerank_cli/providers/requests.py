@@ -79,15 +79,6 @@ class Size(NamedTuple):
     images: int = 0
     videos: int = 0
 
-    def plus(self, other: "Size") -> "Size":
-        """The size of both together."""
-        return Size(
-            self.tokens + other.tokens,
-            self.bytes + other.bytes,
-            self.images + other.images,
-            self.videos + other.videos,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Room:
@@ -286,29 +277,31 @@ def pack(
 ) -> Iterator[range]:
     """Divide documents of some `sizes` into requests: yield consecutive ranges of their places.
 
-    The query counts once a request or, if `query_each`, once a document. A document that is too
-    large by itself has a request of its own: the service may cut it or refuse it.
+    The query counts once a request or, if `query_each`, once a document; its own image or video
+    does not count. A document that is too large by itself has a request of its own: the service may
+    cut it or refuse it.
     """
     shared, own = (_NO_SIZE, query) if query_each else (query, _NO_SIZE)
-    start, total = 0, shared
-    for place, document in enumerate(sizes):
-        more = document.plus(own)
-        if place > start and not _has_room(total.plus(more), place - start + 1, room):
+    start, tokens, size, images, videos = 0, shared.tokens, shared.bytes, 0, 0
+    for place, (more_tokens, more_bytes, more_images, more_videos) in enumerate(sizes):
+        tokens += more_tokens + own.tokens
+        size += more_bytes + own.bytes
+        images += more_images
+        videos += more_videos
+        fits = (
+            _is_within(place - start + 1, room.documents)
+            and _is_within(tokens, room.tokens)
+            and _is_within(size, room.bytes)
+            and _is_within(images, room.images)
+            and _is_within(videos, room.videos)
+        )
+        if place > start and not fits:
             yield range(start, place)
-            start, total = place, shared
-        total = total.plus(more)
+            start, images, videos = place, more_images, more_videos
+            tokens = shared.tokens + more_tokens + own.tokens
+            size = shared.bytes + more_bytes + own.bytes
     if sizes:
         yield range(start, len(sizes))
-
-
-def _has_room(size: Size, documents: int, room: Room) -> bool:
-    return (
-        _is_within(documents, room.documents)
-        and _is_within(size.tokens, room.tokens)
-        and _is_within(size.bytes, room.bytes)
-        and _is_within(size.images, room.images)
-        and _is_within(size.videos, room.videos)
-    )
 
 
 def _supported_options(provider: Provider, options: RequestOptions) -> Mapping[str, Any]:

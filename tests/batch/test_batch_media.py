@@ -131,3 +131,12 @@ def test_a_file_that_is_gone_when_it_is_sent_fails_its_record_alone(
     with serve("siliconflow") as server:
         ran = run(rerank, server, path)
     assert codes([json.loads(line) for line in ran.out.splitlines()]) == ["bad_document", None]
+
+
+def test_a_field_of_images_is_a_text_for_a_model_of_texts_and_that_is_said(
+    folder: Path, rerank: Run
+) -> None:
+    path = write(folder / "in.jsonl", [{"query": "fox", "documents": [{"image": "fox.png"}]}])
+    ran = rerank("batch", str(path), "-m", "bm25", "--text-field", "image")
+    assert (ran.code, codes([json.loads(ran.out)])) == (0, [None])
+    assert ran.err.startswith("rerank: --text-field image: bm25 reads no images, and ranks")

@@ -301,7 +301,7 @@ def test_a_query_that_is_longer_than_a_service_takes_is_refused_or_cut(
 ) -> None:
     query = tmp_path / "query.txt"
     query.write_text("refund " * (limit // (7 if unit == "characters" else 2) + 1))
-    command = ["-m", model, "--query-file", str(query), "-d", "a", "--dry-run", "-v"]
+    command = ["-m", model, "--query-file", str(query), "-d", "a", "--dry-run", "--json", "-v"]
     ran = rerank(*command)
     assert (ran.code, ran.out) == (2, "")
     assert f"{model}: it has " in ran.err
@@ -309,7 +309,7 @@ def test_a_query_that_is_longer_than_a_service_takes_is_refused_or_cut(
     ran = rerank(*command, "--truncate-query")
     assert ran.code == 0
     assert f"the query was cut to its first {limit} of " in ran.err
-    sent = json.loads(ran.out.splitlines()[2])["query"]
+    sent = json.loads(ran.out)["first_request"]["query"]
     size = len(sent) if unit == "characters" else EstimatedTokenizer().count(sent)
     assert limit * 0.8 < size <= limit
 
@@ -330,3 +330,16 @@ def test_a_request_has_no_more_chunks_in_all_than_it_may(rerank: Run) -> None:
     for chunks, most in (("10", 101), ("100", 99), ("9999", 1)):
         arguments = ("-m", "cohere-v1/m", QUERY, "--dry-run", "--json", "--max-chunks", chunks)
         assert json.loads(rerank(*arguments, stdin=texts).out)["largest"]["documents"] == most
+
+
+def test_a_limit_that_a_user_sets_is_the_one_that_is_kept(rerank: Run) -> None:
+    ran = rerank(
+        *("-m", "cohere/m", QUERY, "--max-document-tokens", "500", "--dry-run", "--json", "-v"),
+        stdin=lines(LONG),
+    )
+    assert (ran.code, ran.err) == (0, "")
+    sent = json.loads(ran.out)["first_request"]
+    assert sent["max_tokens_per_doc"] == 500
+    assert 400 < max(map(EstimatedTokenizer().count, sent["documents"])) <= 500
+    notes, _ = said(rerank, "cohere/m", "--max-document-tokens", "500", "--chunk-tokens", "900")
+    assert notes == ["chunks have 500 tokens, not 900: cohere/m takes 500 of a document"]

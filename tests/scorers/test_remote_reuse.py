@@ -20,7 +20,10 @@ from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.remote import RemoteScorer
 from rerank_cli.types import Document, Media, Pair
+from tests.conftest import Run
+from tests.support.asking import at
 from tests.support.json_values import VALUES
+from tests.support.loopback import serve
 
 Given = Mapping[str, Any] | Document
 
@@ -185,4 +188,35 @@ def test_a_picture_that_has_changed_is_another(pictures: list[Media]) -> None:
     for end in (b"1", b"22"):
         Path(pictures[0].place).write_bytes(b"\x89PNG\r\n\x1a\n" + end)
         reranker.rank("q", [Document("", media=pictures[0])])
+    assert len(service.sent) == 2
+
+
+def test_records_of_a_batch_share_scores_only_where_the_same_is_sent(
+    rerank: Run, tmp_path: Path
+) -> None:
+    documents: list[dict[str, Any]] = [
+        {"id": "1", "title": "Refunds", "text": "See the page."},
+        {"id": "2", "title": "Parcels", "text": "See the page."},
+        {"id": "3", "title": "Refunds", "text": "See the page."},
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text(2 * (json.dumps({"query": "q", "documents": documents}) + "\n"))
+    report = tmp_path / "report.json"
+    with serve("llmingo") as server:
+        command = ("batch", str(path), "--report", str(report), *at(server, "llmingo/m"))
+        assert rerank(*command).code == 0
+    sent = [[value["title"] for value in request.json["documents"]] for request in server.requests]
+    assert sent == [["Refunds", "Parcels"]]
+    assert json.loads(report.read_text())["pairs"] == {"scored": 2, "reused": 4}
+
+
+def test_records_of_an_entry_of_ones_own_are_told_apart_by_all_that_is_sent(home: Path) -> None:
+    (home / "providers.toml").write_text(
+        '[mine]\nlike = "tei"\n'
+        'request.body = { query = "$query", documents = "$documents" }\n'
+        'request.record = { content = "$text", about = { id = "$id", of = "$title" } }\n'
+    )
+    service = Service("mine/m")
+    records: list[Given] = [{"text": "a", "title": title, "id": "1"} for title in ("A", "B", "A")]
+    Reranker(service.scorer).rank("q", records)
     assert len(service.sent) == 2

@@ -130,7 +130,7 @@ def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     if as_json:
         terminal.write([format_json(found)])
     else:
-        terminal.write_facts([(key, str(value)) for key, value in found.items()])
+        terminal.write_facts([(key, _words(value)) for key, value in found.items()])
     for note in notes:
         terminal.warn(note)
     return ExitCode.OK
@@ -247,6 +247,13 @@ def try_provider(scorer: "RemoteScorer") -> tuple[dict[str, Any], Sequence[str]]
     hidden = {"documents", "statuses", "seconds", "usage", "warnings"}  # shown already, or known
     said = request_object(request)
     return found | {n: value for n, value in said.items() if n not in hidden}, sent.scored.notes
+
+
+def _words(value: object) -> str:
+    """A value of an answer for a person: of a list its items, of a table its names too."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(item)}" for name, item in value.items())
+    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else str(value)
 
 
 _LIMITS = {

@@ -43,7 +43,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer, RequestTotals
+from rerank_cli.types import ConcurrentScorer, PricedScorer
 
 _DIGITS = re.compile(r"[\d,]+")
 
@@ -164,7 +164,7 @@ def _evaluate(
         for system, reranker in rerankers.items()
         if isinstance(reranker.scorer, PricedScorer)
     }
-    requests = {name: scorer.requests for name, scorer in services.items()}
+    requests = {name: _requests_object(scorer) for name, scorer in services.items()}
     _write(sets, options, terminal, list(measures), requests)
     for name, scorer in services.items():
         if scorer.requests.sent and isinstance(scorer, ConcurrentScorer):
@@ -172,6 +172,13 @@ def _evaluate(
     warn_of_scores(jobs, terminal)
     for job in jobs:
         job.close()
+
+
+def _requests_object(scorer: PricedScorer) -> dict[str, Any]:
+    """The sums of a service's requests, and what these cost, if that is known."""
+    totals = scorer.requests
+    cost = scorer.cost_of(totals)
+    return {**totals.as_dict(), **({} if cost is None else {"cost": cost._asdict()})}
 
 
 def _measure(
@@ -193,7 +200,7 @@ def _write(
     options: EvalOptions,
     terminal: Terminal,
     measures: Sequence[str],
-    requests: Mapping[str, RequestTotals],
+    requests: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write runs, figures per query, and the table or JSON."""
     means = mean_rows(sets, options.seed)

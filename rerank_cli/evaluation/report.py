@@ -26,7 +26,6 @@ from rerank_cli.evaluation.run import EvalJob
 from rerank_cli.evaluation.statistics import DRAWS, Difference, difference, difference_over_sets
 from rerank_cli.output_files import OutputFile, PlannedOutput, is_among
 from rerank_cli.render.rows import quote_spaces
-from rerank_cli.types import RequestTotals
 
 _RUN_SUFFIX = ".trec"
 
@@ -278,10 +277,9 @@ def report_object(
     means: Sequence[MeanRow],
     comparison: Comparison | None,
     seed: int,
-    requests: Mapping[str, RequestTotals],
+    requests: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """All figures, for programs; `requests` are those of systems that are services."""
-    sums = {name: totals.as_dict() for name, totals in requests.items()}
     return {
         "sets": [
             {
@@ -307,7 +305,7 @@ def report_object(
             for row in means
         ],
         **({"comparison": _comparison_object(comparison)} if comparison else {}),
-        **({"requests": sums} if sums else {}),
+        **({"requests": requests} if requests else {}),
         "seed": seed,
         "draws": DRAWS,
     }

@@ -303,3 +303,27 @@ def test_the_cost_of_a_job_is_that_of_all_its_runs(rerank: Run, tmp_path: Path) 
             rerank(*command, server.url)
             costs.append(json.loads(report.read_text())["cost"]["amount"])
     assert costs == [0.01, 0.012]
+
+
+@pytest.mark.usefixtures("mine")
+def test_an_evaluation_says_what_each_service_has_cost(rerank: Run, home: Path) -> None:
+    pytest.importorskip("ir_measures")
+    other = OWN.replace("[mine", "[other").replace("2.0", "0.5")
+    (home / "providers.toml").write_text(OWN + other)
+    path = home / "set.jsonl"
+    write(path, [{"query": "a refund", "documents": ["a parcel", "a refund"], "relevant": [1]}])
+    with serve("openai-like") as server:
+        models = ("-m", "mine/m", "-m", "other/m", "-m", "bm25")
+        ran = rerank("eval", str(path), *models, "--base-url", server.url, "--json")
+    requests = json.loads(ran.out)["requests"]
+    costs = {name: sums["cost"]["amount"] for name, sums in requests.items()}
+    assert costs == {"mine/m": 0.002, "other/m": 0.0005}
+    assert "other/m: 1 request to other; about 0.0005 USD" in ran.err
+
+
+def test_a_check_is_told_in_words(rerank: Run) -> None:
+    with serve("cohere-v2") as server:
+        header = ("--header", "Authorization: Bearer key")
+        ran = rerank("providers", "check", "cohere", "--base-url", server.url, *header)
+    assert re.search(r"^scores +0\.\d+, 0\.\d+$", ran.out, re.MULTILINE)
+    assert re.search(r"^billed +search_units 1$", ran.out, re.MULTILINE)

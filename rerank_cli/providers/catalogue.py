@@ -58,7 +58,8 @@ def is_provider(name: str) -> bool:
 
 def similar_names(name: str) -> list[str]:
     """The names and aliases of providers that are most like an unknown name."""
-    aliases = [alias for table in provider_tables().values() for alias in table.get("aliases", ())]
+    tables = provider_tables().values()
+    aliases = [alias for table in tables for alias in table.get("aliases") or ()]
     return get_close_matches(name, [*provider_names(), *aliases], cutoff=0.7)
 
 
@@ -120,7 +121,12 @@ def account_of(name: str) -> str | None:
 def provider_tables() -> Mapping[str, Table]:
     """All entries as they are written, by name, without what they inherit."""
     shipped, own = _shipped_tables(), _read_user_tables()
-    return {**shipped, **{name: _merge_entry(shipped.get(name, {}), own[name]) for name in own}}
+    merged = {}
+    for name, entry in own.items():
+        # What is removed is removed from the one that it is like too.
+        removed = {key: False for key, value in entry.items() if value is False}
+        merged[name] = {**_merge_entry(shipped.get(name, {}), entry), **removed}
+    return {**shipped, **merged}
 
 
 def _find_name(name: str) -> str | None:
@@ -128,7 +134,7 @@ def _find_name(name: str) -> str | None:
     tables = provider_tables()
     if name in tables and name != DEFAULT:
         return name
-    return next((other for other in tables if name in tables[other].get("aliases", ())), None)
+    return next((other for other in tables if name in (tables[other].get("aliases") or ())), None)
 
 
 def _table_and_rules(canonical: str) -> tuple[Table, list[Table]]:
@@ -167,12 +173,31 @@ def is_secret(header: str) -> bool:
 
 
 def _merge_entry(base: Table, entry: Table) -> Table:
-    """Merge an entry over another one, whose prices are not those of another host or contract."""
-    if "url" in entry or "price" in entry:
-        base = {key: value for key, value in base.items() if key != "price"}
-        if rules := base.get("models"):
-            base["models"] = [{k: v for k, v in rule.items() if k != "price"} for rule in rules]
+    """Merge an entry over the one that it is like, or over the one of its name that ships.
+
+    What it says itself comes before the other one's rules for some models. Prices are not those
+    of another host, or of another contract.
+    """
+    own = {**entry, "price": False} if "url" in entry else entry
+    rules = [_without(rule, own) for rule in base.get("models", ())]
+    base = {**base, "models": [rule for rule in rules if len(rule) > 1]} if rules else dict(base)
+    if "price" in own:
+        base.pop("price", None)
     return _merge(base, entry)
+
+
+def _without(rule: Table, entry: Table) -> Table:
+    """A rule for some models without what an entry sets for all of them."""
+    left = {}
+    for key, value in rule.items():
+        own = entry.get(key)
+        if isinstance(value, dict) and isinstance(own, dict) and key != "price":
+            value = {name: inner for name, inner in value.items() if name not in own}
+            if value:
+                left[key] = value
+        elif key not in entry:
+            left[key] = value
+    return left
 
 
 def _merge(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.providers.catalogue import find_provider
 from tests.conftest import Run
 from tests.support.loopback import serve
 
@@ -125,3 +126,23 @@ def test_one_document_a_request_can_be_checked_too(rerank: Run, home: Path) -> N
         ran = rerank("providers", "check", "mine/m", "--base-url", server.url)
     assert ran.code in (0, 3)
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("entry", ['[mine]\nlike = "jina"\n', "[jina]\n"])
+def test_what_an_entry_says_comes_before_rules_that_ship(entry: str, home: Path) -> None:
+    name = entry[1:].partition("]")[0]
+    own = "limits.document = 100\nlistwise = false\noptions.max-document-tokens = false\n"
+    rule = '[[{0}.models]]\nnames = ["jina-reranker-v3"]\nlimits.pair = 900\n'
+    (home / "providers.toml").write_text(entry + own + rule.format(name))
+    found = find_provider(name, "jina-reranker-v3")
+    assert (found.limits.document, found.limits.pair, found.listwise) == (100, 900, False)
+    assert "max-document-tokens" not in found.options
+    assert find_provider(name, "jina-reranker-v2-x").scale == "probability"  # of another rule
+
+
+@pytest.mark.parametrize("name", ["mine", "azure"])
+def test_what_is_false_is_not_inherited(name: str, home: Path) -> None:
+    like = 'like = "cohere"\n' if name == "mine" else ""
+    assert find_provider("azure").scale == "probability"
+    (home / "providers.toml").write_text(f"[{name}]\n{like}scale = false\naliases = false\n")
+    assert find_provider(name).scale == "unknown"

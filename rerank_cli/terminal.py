@@ -52,7 +52,7 @@ def _password(character: str) -> str:
 # A user, in a text that is a URL in some form or other, and in a sentence with one. A scheme has
 # two letters or more: others are drives.
 _USER = re.compile(
-    r"(?is)\A\s*+(?![a-z]:[/\\])((?>(?:[a-z][a-z0-9+.-]+:(?=[/\\]))?[/\\]*+))"
+    r"(?is)\A\s*+(?![a-z]:[/\\])((?>[a-z][a-z0-9+.-]+:[/\\]++|[/\\]{2,}+|(?![/\\])))"
     rf"(?:[^/\\]*?{_password('.')}|(?<=[/\\])[^/\\?#]*{AT})"
 )
 _PLACEHOLDER = "USER:PASSWORD@"  # of a hint

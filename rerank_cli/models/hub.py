@@ -27,6 +27,8 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 from rerank_cli.atomic_files import file_digest, open_own_file, publish_file
 from rerank_cli.errors import ModelError
 from rerank_cli.models.store import File
+from rerank_cli.providers.bodies import Redactor
+from rerank_cli.providers.endpoints import parse_server_url, public_url, user_secrets
 from rerank_cli.providers.transport import (
     AUTHENTICATION_STATUS,
     PROXY_STATUSES,
@@ -36,6 +38,7 @@ from rerank_cli.providers.transport import (
 )
 from rerank_cli.terminal import format_size
 
+_VARIABLE = "HF_ENDPOINT"
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _MAX_FAILURES = 5  # one after the other that bring no byte
 _PAUSE_SECONDS = 0.5  # twice as long each time
@@ -79,13 +82,29 @@ class Listing:
 
 def endpoint() -> str:
     """The Hub that is asked, now and not when huggingface_hub was imported."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _DEFAULT_ENDPOINT
+    return os.environ.get(_VARIABLE, "").strip().rstrip("/") or _DEFAULT_ENDPOINT
+
+
+def public_endpoint() -> str:
+    """The Hub that is asked, without what may be secret."""
+    return public_url(endpoint())
 
 
 def _place() -> str:
-    """The Hub that is asked, and the proxy between, for a message; raises `UnusableProxy`."""
+    """The Hub that is asked, and the proxy between, for a message.
+
+    Raises `UsageError` for what is not a server's URL, and `UnusableProxy`.
+    """
+    parse_server_url(endpoint(), option=f"{_VARIABLE}=", may_have_user=True)
     proxy = find_proxy(endpoint())
-    return endpoint() + (f" through the proxy {proxy.public_url}" if proxy else "")
+    return public_endpoint() + (f" through the proxy {proxy.public_url}" if proxy else "")
+
+
+def _redactor() -> Redactor:
+    """Hides the secrets that a Hub or a proxy may repeat."""
+    proxy = find_proxy(endpoint())
+    secrets = [*user_secrets(endpoint()), *(proxy.secrets if proxy else ())]
+    return Redactor([*secrets, huggingface_hub.get_token() or ""])
 
 
 class _Transport(httpx2.BaseTransport):
@@ -140,9 +159,9 @@ def list_repository(repository: str, revision: str | None) -> Listing:
     # The library checks no types: it raises whatever an operation on another type raises.
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{repository}: {endpoint()} answered with what is no listing of files: "
+            f"{repository}: {public_endpoint()} answered with what is no listing of files: "
             f"{_plain(error)}",
-            hint="is HF_ENDPOINT a Hub?" if "HF_ENDPOINT" in os.environ else None,
+            hint=f"is {_VARIABLE} a Hub?" if _VARIABLE in os.environ else None,
         ) from error
     by_path = {file.path: file for file in files}
     return Listing(repository, info.sha, by_path, _plain(licence) if licence else "")
@@ -174,7 +193,7 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
     except errors.GatedRepoError as error:
         raise ModelError(
             f"{repository}: its owner lets in only who has agreed to its terms",
-            hint=f"agree at {endpoint()}/{repository}, then set HF_TOKEN to a token of yours",
+            hint=f"agree at {public_endpoint()}/{repository}, then set HF_TOKEN to your token",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{repository}: has no revision {revision}") from error
@@ -187,10 +206,17 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
         raise ModelError(f"{what}: is not in the repository at {revision}") from error
     except errors.HfHubHTTPError as error:
         raise ModelError(f"{what}: {place} {_answer(error)}", hint=_advice(error)) from error
-    except (errors.OfflineModeIsEnabled, httpx2.HTTPError, httpx2.StreamError) as error:
+    except (
+        errors.OfflineModeIsEnabled,
+        httpx2.HTTPError,
+        httpx2.InvalidURL,
+        httpx2.StreamError,
+    ) as error:
         proxy = find_proxy(endpoint())
         if proxy is not None and (words := proxy.describe_failure(error)) is not None:
-            raise ModelError(f"{what}: {words}", hint=proxy.hint_for(str(error))) from error
+            raise ModelError(
+                f"{what}: {_redactor()(words)}", hint=proxy.hint_for(str(error))
+            ) from error
         raise ModelError(
             f"{what}: cannot be fetched from {place}: {_plain(error)}",
             hint="what was fetched is kept: the same command goes on from there",
@@ -219,8 +245,8 @@ def _advice(error: errors.HfHubHTTPError) -> str:
 
 
 def _plain(error: object) -> str:
-    """Somebody else's words, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Somebody else's words, in one line, without secrets."""
+    return " ".join(_redactor()(str(error)).split()) or type(error).__name__
 
 
 Watch = Callable[[int], None]  # is called with the bytes of a file that are there

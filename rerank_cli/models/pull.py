@@ -20,9 +20,9 @@ from rerank_cli.models.hub import (
     Listing,
     RemoteFile,
     check_disk_space,
-    endpoint,
     fetch_file,
     list_repository,
+    public_endpoint,
 )
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import MANIFEST, File, InstalledModel, ModelManifest, Store
@@ -130,7 +130,7 @@ def pull(
             repository=listing.repository,
             revision=listing.revision,
             asked=plan.requested_revision,
-            endpoint=endpoint(),
+            endpoint=public_endpoint(),
             licence=plan.licence,
             graph=plan.graph.path,
             pulled=datetime.now(UTC).date().isoformat(),

@@ -6,7 +6,7 @@ A base URL may contain any part of the endpoint's path, or none; nothing is appe
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from rerank_cli.errors import UsageError
 from rerank_cli.providers.bodies import Redactor
@@ -77,8 +77,13 @@ def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> 
     return url._replace(path="/" + "/".join(start), fragment="").geturl()
 
 
-def parse_server_url(base: str) -> SplitResult:
-    """Split a server's URL; raises `UsageError` for what is not one, without what may be secret."""
+def parse_server_url(
+    base: str, *, option: str = "--base-url ", may_have_user: bool = False
+) -> SplitResult:
+    """Split a server's URL, which is given with an `option`.
+
+    Raises `UsageError` for what is not one, without what may be secret.
+    """
     shown = public_url(base)
     try:
         url = urlsplit(base)
@@ -90,8 +95,8 @@ def parse_server_url(base: str) -> SplitResult:
         raise UsageError(f"not a URL: {shown}: its port is not valid") from None
     if url.scheme not in ("http", "https") or not url.hostname:
         guess = shown if "//" in shown else f"http://{re.sub(r'^https?:/?', '', shown)}"
-        raise UsageError(f"not the URL of a server: {shown}", hint=f"--base-url {guess}")
-    if "@" in url.netloc:
+        raise UsageError(f"not the URL of a server: {shown}", hint=f"{option}{guess}")
+    if "@" in url.netloc and not may_have_user:
         raise UsageError(
             f"a URL with a password in it: {shown}",
             hint="--header 'Authorization: …', or the provider's variable",
@@ -108,14 +113,22 @@ def public_url(text: str) -> str:
     """A text that may be a URL, without its user, password, query and fragment.
 
     Of what is not the URL of a server, only what may be a host, a port of digits and a path is
-    left. Never raises.
+    left, and nothing if what is a query may as well be a password. Never raises.
     """
     if url := _SERVER_URL.fullmatch(text):
         return hide_user(url[1])
+    if re.search(rf"[?#].*{AT}", text, re.DOTALL):
+        return "…"
     place = _PLACE.match(re.split(AT, hide_user(text))[-1])
     assert place is not None  # noqa: S101 - it may be empty
     is_whole = place.end() == len(place.string) or place.string[place.end()] in "?#"
     return place[0] if is_whole else f"{place[0]}…"
+
+
+def user_secrets(url: str) -> Sequence[str]:
+    """The user and password of a URL, together and alone, as they are sent."""
+    user = urlsplit(url).netloc.rpartition("@")[0]
+    return [part for part in (unquote(user), *map(unquote, user.split(":", 1))) if part]
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

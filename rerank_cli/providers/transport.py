@@ -22,7 +22,7 @@ from functools import partial
 from importlib.util import find_spec
 from threading import Thread
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore2
@@ -30,6 +30,7 @@ import httpx2
 
 from rerank_cli.errors import UnusableProxy
 from rerank_cli.providers.bodies import BodyError, decode_body
+from rerank_cli.providers.endpoints import public_url, user_secrets
 
 AUTHENTICATION_STATUS = "407"  # the status of a proxy, and of nobody else
 PROXY_STATUSES = (403, 502, 503, 504)  # a proxy's own answers, and those of servers as well
@@ -68,14 +69,12 @@ class Proxy:
 
     @property
     def public_url(self) -> str:
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return public_url(self.url).rstrip("/")
 
     @property
     def secrets(self) -> Sequence[str]:
-        """The user and password, as they are and as they are sent, which no message may show."""
-        user = urlsplit(self.url).netloc.rpartition("@")[0]
-        return [part for part in (unquote(user), *map(unquote, user.split(":", 1))) if part]
+        """What no message may show."""
+        return user_secrets(self.url)
 
     @property
     def hint(self) -> str:

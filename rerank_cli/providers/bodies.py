@@ -136,7 +136,7 @@ class _Decompressor:
 _SPELLING = re.compile(
     r"""(?isx)
     \\+ (?: (?-i:U0000)[0-9a-f]{4} | u[0-9a-f]{4} | u\{[0-9a-f]{1,6}\} | x[0-9a-f]{2} | [0-7]{3} )
-    | \\+ .
+    | \\+ [^\\%&]?
     | (?: % (?:25)* [0-9a-f]{2} )+
     | %u[0-9a-f]{4}
     | & (?:amp;)*+ (?: \#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} ) ;?
@@ -144,13 +144,19 @@ _SPELLING = re.compile(
     """
 )
 _SPELLING_MARKS = re.compile(r"[\\%&]")
-# White space, what is not seen, pictures of control characters, what stands for wrong bytes.
+# Backslashes, of which there may be more or fewer; white space; what is not seen; pictures of
+# control characters; and what stands for wrong bytes.
 _UNSEEN = dict.fromkeys(
-    (*range(0x21), *range(0x7F, 0xA1), 0xAD, 0x34F, 0x61C, 0x1680, 0x180E, *range(0x2000, 0x2010),
-     *range(0x2028, 0x2030), *range(0x205F, 0x2070), *range(0x2400, 0x2440), 0x3000,
-     *range(0xD800, 0xE000), *range(0xFE00, 0xFE10), 0xFEFF, 0xFFFD),
+    (*range(0x21), 0x5C, *range(0x7F, 0xA1), 0xAD, 0x34F, 0x61C, 0x1680, 0x180E, 0x3000, 0xFEFF,
+     *range(0x2000, 0x2010), *range(0x2028, 0x2030), *range(0x205F, 0x2070), 0xFFFD,
+     *range(0x2400, 0x2440), *range(0xD800, 0xE000), *range(0xFE00, 0xFE10)),
     "",
 )  # fmt: skip
+_CUT_SPELLING = re.compile(
+    r"(?i)(?:\\+(?:u[0-9a-f{]{0,7}|x[0-9a-f]?|[0-7]{0,2})|%(?:25)*(?:u?[0-9a-f]{0,3})"
+    r"|&(?:amp;)*[#0-9a-z]*)\Z"
+)
+_MAX_SPELLING_CHARACTERS = 40  # of one that is cut
 _CUT = re.compile(r"…|\.\.\.|\*\*\*")  # what stands for the rest of a text
 HIDDEN = "[secret]"
 MIN_SECRET_CHARACTERS = 6  # hiding shorter texts inside of words would hide ordinary words too
@@ -205,10 +211,10 @@ class Redactor:
         spans = [
             (start, start + len(form)) for form in self._forms for start in _find_all(letters, form)
         ]
-        for match in _CUT.finditer(text):
-            spans += self._cut_spans(letters, bisect_left(places, (match.start(), 0)))
-        if is_cut:
-            spans += self._cut_spans(letters, len(letters))
+        for end in [match.start() for match in _CUT.finditer(text)] + [len(text)] * is_cut:
+            if partial := _CUT_SPELLING.search(text, max(0, end - _MAX_SPELLING_CHARACTERS), end):
+                end = partial.start()
+            spans += self._cut_spans(letters, bisect_left(places, (end, 0)))
         # From the end, so that the places before stay what they are.
         for start, end in _join_spans(spans):
             text = text[: places[start][0]] + HIDDEN + text[places[end - 1][1] :]
@@ -341,8 +347,8 @@ def _read_spelling(match: re.Match[str]) -> str:
     if spelling[0] == "%" and spelling[1] not in "uU":
         digits = re.sub(r"(?i)%(?:25)*(?=[0-9a-f]{2})", "", spelling)
         return bytes.fromhex(digits).decode("utf-8", "replace")
-    code = spelling.lstrip("\\%")
-    if len(code) == 1:
+    code = spelling[1:] if spelling[0] == "%" else spelling.lstrip("\\")
+    if len(code) < 2:
         return "\n" if code in "nrtbfv" else code
     number = int(code, 8) if code[0].isdigit() else int(code[1:].strip("{}"), 16)
     return chr(number) if number <= sys.maxunicode else ""

@@ -21,7 +21,7 @@ _ENDPOINT_SEGMENTS = {
 _MAX_LABEL_CHARACTERS = 63  # of a host's name, between two dots (RFC 1035)
 _HOST = re.compile(r"[\w.-]+|[\da-f:.]+(%[\w.-]+)?")
 _SERVER_URL = re.compile(
-    r"(?is)\s*(https?://(?:\[[\da-f:.]+(?:%[\w.-]+)?\]|[\w.-]+)(?::\d{0,5})?(?:/[^?#]*)?)(?:[?#].*)?"
+    r"(?is)\s*(https?://(?:\[[\da-f:.]+(?:%[\w.-]+)?\]|[\w.-]+)(?::\d{0,5})?)(/[^?#]*|)([?#].*|)"
 )
 _PLACE = re.compile(
     r"(?is)\s*(?:(?:[a-z][a-z0-9+.-]*:)?//)?(?:\[[\da-f:.]*\]?|[^\s:/\\?#\[\]]*)"
@@ -105,7 +105,7 @@ def parse_server_url(
     if not _HOST.fullmatch(url.hostname) or any(
         not 0 < len(label) <= _MAX_LABEL_CHARACTERS for label in labels[:-1]
     ):
-        raise UsageError(f"not the name of a host: {urlsplit(shown).hostname or shown}")
+        raise UsageError(f"not the name of a host: {shown.rpartition('//')[2].partition('/')[0]}")
     return url
 
 
@@ -116,7 +116,10 @@ def public_url(text: str) -> str:
     left, and nothing if what is a query may as well be a password. Never raises.
     """
     if url := _SERVER_URL.fullmatch(text):
-        return hide_user(url[1])
+        server, path, query = url.group(1, 2, 3)
+        # A port, a path and a query may as well be a password, if an @ comes after them.
+        is_password = hide_user(f"{server}{query}") != f"{server}{query}"
+        return server if is_password else hide_user(f"{server}{path}")
     if re.search(rf"[?#].*{AT}", text, re.DOTALL):
         return "…"
     place = _PLACE.match(re.split(AT, hide_user(text))[-1])

@@ -268,7 +268,7 @@ def test_any_text_can_be_redacted(text: str, secrets: list[str]) -> None:
     assert isinstance(redact(text, is_cut=True), str)
     assert Redactor([])(text) == text
     for secret in secrets:
-        if len(secret.strip()) >= 6 and secret.isascii():
+        if len(secret.strip()) >= 6 and secret.isascii() and "secre" not in secret:
             assert secret.strip() not in redact(f"a {secret} b")
 
 

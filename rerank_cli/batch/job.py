@@ -42,7 +42,7 @@ from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import side_path
 from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
-from rerank_cli.scorers import remote_fingerprint
+from rerank_cli.scorers import clean_instruction, remote_fingerprint
 from rerank_cli.terminal import PipeClosed
 from rerank_cli.types import Price, PricedScorer
 from rerank_cli.user_files import (
@@ -568,7 +568,7 @@ def _size_of(output: Path) -> int:
 def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[str, Any]:
     """What the output depends on besides the input; `folder` is that of a local model."""
     remote, chunks, fields = options.remote, options.chunks, asdict(options.fields)
-    instruction = {} if options.instruction is None else {"instruction": options.instruction}
+    instruction = clean_instruction(options.instruction)
     return {
         "model": {
             "name": options.model if folder is None else folder.name,
@@ -588,7 +588,10 @@ def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[
             "errors": options.errors is not None,
             "runs": options.run_files is not None,
             "asked": [
-                {**instruction, **hide_secrets(remote.request_options)},
+                {
+                    **({"instruction": instruction} if instruction else {}),
+                    **hide_secrets(remote.request_options),
+                },
                 hide_secrets(remote.fields),
             ],
             "chunk": [remote.chunk, remote.sigmoid, remote.tokenizer],

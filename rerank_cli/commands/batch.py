@@ -172,8 +172,8 @@ def batch_options(
 @app.command("batch", cls=GroupedCommand)
 @options.with_options(
     options.provider_options,
-    only="base_url instruction truncate user metadata set_ header lenient sigmoid concurrency "
-    "retries timeout connect_timeout rpm tpm insecure",
+    only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
+    "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )
 @options.with_options(options.model_options, options.chunking_options)
 @options.with_options(options.output_options, only="top_n min_score verbose")

@@ -20,7 +20,7 @@ from rerank_cli.providers.catalogue import (
     user_file,
 )
 from rerank_cli.providers.schema import REQUEST_OPTIONS, Provider, placeholders
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.support.loopback import serve
 
 
@@ -263,3 +263,29 @@ def test_a_header_of_the_users_is_sent_in_place_of_the_entrys(
     versions = [request.headers["x-pinecone-api-version"] for request in server.requests]
     assert versions == ["2026-07", "2025-10"]
     assert server.requests[0].json["return_documents"] is False
+
+
+PAGE = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## An entry of your own\n")[1].split("\n## ")[0]
+# What an entry says of itself, and what is said elsewhere.
+DESCRIPTIVE = {"name", "title", "dialect", "docs", "source", "example", "aliases", "versionless"}
+
+
+def test_the_entry_of_the_page_is_right_and_every_key_is_told(rerank: Run) -> None:
+    (entry,) = re.findall(r"```toml\n(.*?)```", SECTION, re.DOTALL)
+    user_file().write_text(entry, encoding="utf-8")
+    body, _ = dry_run(rerank, "team/m", "--user", "me")
+    assert (body["end_user"], body["instruction"]) == ("me", "Find what answers the question.")
+    assert "instruction" not in dry_run(rerank, "team/Plain-1")[0]
+    assert (
+        "team has no --truncate"
+        in rerank("-m", "team/m", "q", "-d", "x", "--truncate", "end", "--dry-run").err
+    )
+    for name in {*Provider.model_fields, *(f"`{option}`" for option in REQUEST_OPTIONS)}:
+        assert name in SECTION or name in DESCRIPTIVE
+
+
+def test_a_default_can_be_taken_away(rerank: Run) -> None:
+    assert "instruct" in dry_run(rerank, "kkiai/m")[0]
+    user_file().write_text("[kkiai]\ndefaults.instruction = false\n")
+    assert "instruct" not in dry_run(rerank, "kkiai/m")[0]

@@ -423,7 +423,10 @@ class _DeadlineStream(httpcore2.NetworkStream):
         if self.get_extra_info("ssl_object") is not None:
             return _TunnelStream(self, ssl_context, server_hostname, timeout)
         seconds = self._backend.deadline.seconds(timeout, httpcore2.ConnectTimeout)
-        encrypted = self._stream.start_tls(ssl_context, server_hostname, seconds)
+        try:
+            encrypted = self._stream.start_tls(ssl_context, server_hostname, seconds)
+        except httpcore2.ConnectTimeout as error:  # there is a connection: a proxy was reached
+            raise httpcore2.ReadTimeout("the TLS handshake took too long") from error
         return _DeadlineStream(encrypted, self._backend)
 
     def get_extra_info(self, info: str) -> Any:
@@ -519,5 +522,5 @@ def _translate_errors() -> Iterator[None]:
         # Frames of HTTP/2 that are none, such as a status without digits.
         kinds = (AssertionError, LookupError, ValueError)
         if isinstance(error, kinds) or (h2_errors and isinstance(error, h2_errors.H2Error)):
-            raise httpx2.RemoteProtocolError(f"{type(error).__name__}: {error}") from error
+            raise httpx2.RemoteProtocolError("the answer is not HTTP as it should be") from error
         raise

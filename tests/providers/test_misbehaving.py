@@ -7,6 +7,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, repeat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -331,3 +332,16 @@ def test_the_hub_is_bounded_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setenv("HF_ENDPOINT", server.url)
             with pytest.raises(ModelError, match=words):
                 hub.list_repository("owner/name", None)
+
+
+def test_no_more_of_a_file_is_fetched_than_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = hub.RemoteFile("model.onnx", 10, None, "0" * 40)
+    listing = hub.Listing("owner/name", "main", {file.path: file}, "mit")
+    sizes: list[int] = []
+    with RawServer(lambda: [HEAD, b"\r\n", *repeat(bytes(1000), 3000)]) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        with pytest.raises(ModelError, match="bytes came of 10"):
+            hub.fetch_file(listing, file, tmp_path, sizes.append)
+    assert max(sizes) < 1_000_000

@@ -1,12 +1,11 @@
 """Every provider that is known, by one test body, against a server that speaks its dialect."""
 
 import json
-import tomllib
 
 import pytest
 
 from rerank_cli.providers import client
-from rerank_cli.providers.catalogue import find_provider, provider_names, user_file
+from rerank_cli.providers.catalogue import find_provider, provider_names
 from tests.conftest import Run
 from tests.support.asking import KEY, dialect_of
 from tests.support.loopback import DIALECTS, logit_of, score_of, serve
@@ -73,7 +72,8 @@ def test_a_wrong_key_is_told_in_the_servers_words_and_never_shown(
         for more in ([], ["-v"], ["--json"]):
             ran = rerank(*arguments(provider, server.url), *more)
             assert (ran.code, ran.out) == (3, "")
-            assert ran.err.startswith(f"rerank: {provider}: answered 401")
+            said = ran.err.splitlines()  # -v says first what was sent
+            assert any(line.startswith(f"rerank: {provider}: answered 401") for line in said)
             assert KEY not in ran.err
             assert "check the key" in ran.err
     assert all(KEY in str(request.headers) for request in server.requests)
@@ -128,17 +128,6 @@ def test_check_says_what_came_back(provider: str, rerank: Run) -> None:
     assert found["endpoint"].startswith(server.url)
     assert found["order"] == "right"
     assert len(found["scores"]) == 2
-
-
-@pytest.mark.parametrize("provider", provider_names())
-def test_what_is_shown_as_toml_is_the_entry_again(provider: str, rerank: Run) -> None:
-    written = rerank("providers", "show", provider, "--toml").out
-    table = tomllib.loads(written)[provider]
-    user_file().write_text(written.replace(f"[{provider}", "[mine"), encoding="utf-8")
-    mine = find_provider("mine").model_dump(exclude={"name", "aliases"})
-    assert mine == find_provider(provider).model_dump(exclude={"name", "aliases"})
-    assert table["docs"].startswith("https://")
-    assert json.loads(rerank("providers", "show", provider, "--json").out) == table
 
 
 def test_the_list_says_which_have_a_key(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,28 +30,7 @@ MARKS = {
     "sealink": ("test.sealink.io", r"curl https://test", "Response example"),
 }
 
-# Of each document the fields besides the model, the query and the documents: a model that takes it,
-# how it is asked for, and what is then sent.
-FIELDS = [
-    ("kkiai", "top_n", "qwen3-rerank", "-n 1", 1),
-    ("kkiai", "instruct", "qwen3-rerank", "--instruction find", "find"),
-    ("siliconflow", "top_n", "BAAI/bge-reranker-v2-m3", "-n 1", 1),
-    ("siliconflow", "instruction", "Qwen/Qwen3-Reranker-8B", "--instruction find", "find"),
-    ("siliconflow", "return_documents", "m", "--set return_documents=true", True),
-    ("siliconflow", "max_chunks_per_doc", "BAAI/bge-reranker-v2-m3", "--max-chunks 3", 3),
-    ("siliconflow", "overlap_tokens", "BAAI/bge-reranker-v2-m3", "--overlap-tokens 80", 80),
-    ("crazyrouter", "top_n", "BAAI/bge-reranker-large", "-n 1", 1),
-    ("crazyrouter", "return_documents", "m", "--set return_documents=true", True),
-    ("llmingo", "top_n", "m", "-n 1", 1),
-    ("llmingo", "return_documents", "m", "--set return_documents=true", True),
-    ("llmingo", "truncate", "m", "--truncate start", "start"),
-    ("llmingo", "max_tokens_per_document", "m", "--max-document-tokens 256", 256),
-    ("llmingo", "metadata", "m", "--metadata team=search", {"team": "search"}),
-    ("llmingo", "user", "m", "--user u-1", "u-1"),
-    ("llmingo", "extra_body", "m", "--set extra_body.pool=mean", {"pool": "mean"}),
-    ("sealink", "top_n", "qwen3-rerank", "-n 1", 1),
-]
-# Of each document where its fields are described, and how each description begins.
+# Of each document where its fields are described, and how each description begins (`test_fields`).
 DESCRIPTIONS = {
     "kkiai": ("Body Parameters", r"^([a-z_]+?)(?:string|array\[string\]|integer)Required$"),
     "siliconflow": ("Body", r"^([a-z_]+)\n(?:string|integer|boolean|required)$"),
@@ -59,28 +38,6 @@ DESCRIPTIONS = {
     "llmingo": ("Required attributes", r"Name\n +(\w+)$"),
     "sealink": ("Parameters", r"^\| (\w+) \| (?:string|integer)"),
 }
-
-
-@pytest.mark.skipif(not DOCUMENTS.is_dir(), reason="the API documents are not beside the checkout")
-def test_each_field_of_the_documents_is_tried() -> None:
-    always = {"model", "query", "documents"}
-    for provider in MARKS:
-        start, pattern = DESCRIPTIONS[provider]
-        text = re.split(r"\nResponse", document(provider).partition(start)[2], maxsplit=1)[0]
-        tried = {field for name, field, *_ in FIELDS if name == provider}
-        assert set(re.findall(pattern, text, re.MULTILINE)) == always | tried
-
-
-@pytest.mark.parametrize(("provider", "field", "model", "words", "value"), FIELDS)
-def test_a_documented_field_is_sent(
-    provider: str, field: str, model: str, words: str, value: Any, rerank: Run
-) -> None:
-    with serve(provider) as server:
-        texts = ("-d", "a", "-d", "b")
-        url = server.url
-        ran = rerank("-m", f"{provider}/{model}", "--base-url", url, "q", *texts, *words.split())
-    assert (ran.code, ran.err) == (0, "")
-    assert server.requests[0].json[field] == value
 
 
 @pytest.mark.skipif(not DOCUMENTS.is_dir(), reason="the API documents are not beside the checkout")

@@ -50,7 +50,7 @@ def notes(provider: Provider) -> list[str]:
     }
     told = [f"{most:,} {what}" for what, most in sizes.items() if most]
     if provider.url is None:
-        told.append("needs `--base-url`")
+        told.append(f"needs `--base-url`{', key if it has one' if provider.keyless else ''}")
     elif provider.keyless:
         told.append(f"`{provider.url.removeprefix('http://')}`, key if it has one")
     if limits.chunks or any("chunks" in special.get("limits", {}) for special in specials):

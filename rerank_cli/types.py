@@ -311,6 +311,7 @@ class RequestTotals:
     costs      what these cost, by currency, which is `unknown` if it is not known
     estimated  the other requests for which a price is known
     estimates  what these cost by that price, by currency
+    usage      the counts of tokens and the like, by name
     billed     the units that are paid for, by name
     statuses   the tries that were not answered with success, by HTTP status or `none`
     models, providers
@@ -326,6 +327,7 @@ class RequestTotals:
     costs: dict[str, float] = field(default_factory=dict)
     estimated: int = 0
     estimates: dict[str, float] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
     billed: dict[str, float] = field(default_factory=dict)
     statuses: dict[str, float] = field(default_factory=dict)
     models: dict[str, float] = field(default_factory=dict)
@@ -341,26 +343,24 @@ class RequestTotals:
         self.failed += bool(request.error)
         if request.cost is not None:
             self.stated += 1
-            _add_amount(self.costs, request.currency or "unknown", request.cost)
+            _add_amounts(self.costs, {request.currency or "unknown": request.cost})
         elif request.price is not None:
             self.estimated += 1
-            _add_amount(self.estimates, request.price.currency, request.price.amount)
-        for name, units in request.billed.items():
-            _add_amount(self.billed, name, units)
+            _add_amounts(self.estimates, {request.price.currency: request.price.amount})
+        _add_amounts(self.usage, request.usage)
+        _add_amounts(self.billed, request.billed)
         for status in request.statuses:
             if status is None or not 200 <= status < 300:
-                _add_amount(self.statuses, "none" if status is None else str(status), 1)
-        if is_answered and request.model:
-            _add_amount(self.models, request.model, 1)
-        if is_answered and request.provider:
-            _add_amount(self.providers, request.provider, 1)
+                _add_amounts(self.statuses, {"none" if status is None else str(status): 1})
+        for sums, name in ((self.models, request.model), (self.providers, request.provider)):
+            if is_answered and name:
+                _add_amounts(sums, {name: 1})
 
     def __add__(self, other: "RequestTotals") -> "RequestTotals":
         total = RequestTotals()
         for name, value in (*vars(self).items(), *vars(other).items()):
             if isinstance(value, dict):
-                for key, amount in value.items():
-                    _add_amount(getattr(total, name), key, amount)
+                _add_amounts(getattr(total, name), value)
             else:
                 setattr(total, name, getattr(total, name) + value)
         return total
@@ -374,12 +374,12 @@ class RequestTotals:
         }
 
 
-def _add_amount(amounts: dict[str, float], name: str, amount: float) -> None:
-    """Add to a sum; beyond `_MAX_NAMES` names, others are counted together."""
-    if name not in amounts and len(amounts) >= _MAX_NAMES:
-        name = "others"
-    total = amounts.get(name, 0) + amount
-    amounts[name] = total if isinstance(total, int) else _without_noise(total)
+def _add_amounts(sums: dict[str, float], amounts: Mapping[str, float]) -> None:
+    """Add to sums by name; beyond `_MAX_NAMES` names, others are counted together."""
+    for name, amount in amounts.items():
+        known = name if name in sums or len(sums) < _MAX_NAMES else "others"
+        total = sums.get(known, 0) + amount
+        sums[known] = total if isinstance(total, int) else _without_noise(total)
 
 
 def _without_noise(amount: float) -> float:

@@ -268,6 +268,7 @@ def make_report(
     }
     if isinstance(scorer, PricedScorer):
         job.count_requests()
+        report["usage"] = figures.requests.usage  # also of records that failed
         report["requests"] = figures.requests.as_dict()
         cost = scorer.cost_of(figures.requests)
         report["cost"] = None if cost is None else cost._asdict()

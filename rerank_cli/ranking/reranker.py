@@ -1,6 +1,6 @@
 """`Reranker`, an open model that ranks documents for many queries at once; and `rank`, for one."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -37,6 +37,7 @@ from rerank_cli.types import (
     InstructedScorer,
     Media,
     Pair,
+    Price,
     Progress,
     Ranking,
     Scored,
@@ -396,8 +397,11 @@ def keep_order(
 ) -> Ranking:
     """The first `n` documents in the order of the input, without scores, if scoring has failed.
 
-    `requests` are those that were sent to a service.
+    `requests` are those that were sent to a service: some of them may have to be paid.
     """
+    usage: Counter[str] = Counter()
+    for request in requests:
+        usage.update(request.usage)
     blanks: list[Blank] = []
     count = 0
     for document in _as_documents(documents, info, None):
@@ -415,10 +419,11 @@ def keep_order(
         tokens=0,
         cut=0,
         dropped=0,
-        usage={},
+        usage=usage,
         blanks=blanks,
         reranked=False,
         requests=requests,
+        cost=Price.total(request.price for request in requests),
     )
 
 

@@ -369,7 +369,7 @@ class RemoteScorer:
             statuses=reply.statuses,
             seconds=reply.seconds,
             error=error,
-            price=None if error else self.price_of(request, said),
+            price=self.price_of(request, said) if said.cost is not None or not error else None,
             trace_id=reply.trace_id or "",
         )
 

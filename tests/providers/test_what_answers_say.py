@@ -291,6 +291,38 @@ def test_what_failed_is_in_the_output_that_is_kept_all_the_same(rerank: Run) -> 
     assert "2 requests to cohere, 1 of them tried again, 1 failed; trace ti-9" in ran.err
 
 
+@pytest.fixture
+def fails_after_a_half() -> Any:
+    """Takes one document a request, which costs something; the last one is no ranking."""
+
+    def plan(request: Request, _number: int) -> Any:
+        documents = request.json["documents"]
+        if len(documents) > 1:
+            return Status(413)
+        results = [{"index": 0, "relevance_score": 0.5 if documents != TEXTS[-1:] else None}]
+        return Body({"results": results, "usage": {"total_tokens": 7, "cost": 0.1}})
+
+    return plan
+
+
+def test_what_was_paid_before_a_failure_is_in_all_sums(
+    rerank: Run, tmp_path: Path, fails_after_a_half: Any
+) -> None:
+    ran = answered(rerank, "openrouter", fails_after_a_half, "--on-error", "keep", "--json", "-v")
+    kept = json.loads(ran.out)
+    assert (kept["reranked"], kept["usage"], kept["cost"]["amount"]) == (
+        False,
+        {"total_tokens": 7 * len(TEXTS)},
+        0.3,
+    )
+    assert "0.3 USD, as openrouter says" in ran.err
+    write(tmp_path / "in.jsonl", [{"query": "refund", "documents": [*TEXTS]}])
+    with serve("openrouter", faults=fails_after_a_half) as server:
+        _, report = run_batch(rerank, tmp_path, server.url)
+    assert report["errors"]["total"] == 1
+    assert report["usage"] == report["requests"]["usage"] == {"total_tokens": 7 * len(TEXTS)}
+
+
 def test_an_error_has_what_was_sent_before_it() -> None:
     texts = [f"line {number} of a refund" for number in range(96)]
 
@@ -372,8 +404,8 @@ def test_a_batch_adds_up_what_services_say(rerank: Run, tmp_path: Path, costly: 
     assert ran.code == 3
     assert found["requests"] == {
         "sent": 7, "answered": 5, "retried": 1, "halved": 0, "failed": 1, "stated": 5,
-        "costs": {"USD": 0.5}, "billed": {"search_units": 5}, "statuses": {"503": 1, "400": 1},
-        "models": {"served": 5},
+        "costs": {"USD": 0.5}, "usage": {"search_units": 5}, "billed": {"search_units": 5},
+        "statuses": {"503": 1, "400": 1}, "models": {"served": 5},
     }  # fmt: skip
     cost = {"amount": 0.5, "currency": "USD", "source": "as openrouter says", "estimated": False}
     assert found["cost"] == cost

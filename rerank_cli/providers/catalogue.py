@@ -251,7 +251,7 @@ def _validate(table: Table, part: str = "") -> "Provider":
     """Make a provider of a table; raises `ConfigError` that names the first wrong key."""
     from pydantic import ValidationError
 
-    from rerank_cli.providers.schema import Provider
+    from rerank_cli.providers.schema import Provider, schema_fault
 
     try:
         return Provider.model_validate(table)
@@ -260,7 +260,7 @@ def _validate(table: Table, part: str = "") -> "Provider":
         place = ".".join(str(step) for step in first["loc"])
         # The words of our own checks may have names in them, which keep their case.
         own = first.get("ctx", {}).get("error")
-        message = first["msg"].lower() if own is None else str(own)
+        message = schema_fault(first) if own is None else str(own)
         where = ": ".join(filter(None, (str(user_file()), table["name"], part, place)))
         raise ConfigError(
             f"{where}: {message}",

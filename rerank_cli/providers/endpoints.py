@@ -33,16 +33,16 @@ _PLACE = re.compile(
 class Address:
     """Where a provider's requests go, and the headers that all of them have.
 
-    `headers` may hold the key, and `secrets` are texts that must not be shown. `variable` is the
-    environment variable for the key, and `poll` the URL that gives an answer when it is ready.
-    `redact` hides them in a text.
+    `headers` may hold the key, and `secrets` are texts that must not be shown. `key_place` is the
+    variable or the option that the key is from, and `poll` the URL that gives an answer when it is
+    ready. `redact` hides secrets in a text.
     """
 
     provider: str
     url: str
     headers: Mapping[str, str] = field(repr=False)
     secrets: Sequence[str] = field(default=(), repr=False)
-    variable: str | None = None
+    key_place: str | None = None
     poll: str | None = None
     redact: Redactor = field(init=False, repr=False, compare=False)
 
@@ -94,8 +94,12 @@ def parse_server_url(
     except ValueError:
         raise UsageError(f"not a URL: {shown}: its port is not valid") from None
     if url.scheme not in ("http", "https") or not url.hostname:
-        guess = shown if "//" in shown else f"http://{re.sub(r'^https?:/?', '', shown)}"
-        raise UsageError(f"not the URL of a server: {shown}", hint=f"{option}{guess}")
+        guess = re.sub(r"^([a-z][a-z0-9+.-]*:(?=/)|https?:)?/*", "", shown, flags=re.IGNORECASE)
+        scheme = "https" if url.scheme == "https" else "http"
+        raise UsageError(
+            f"not the URL of a server: {shown or repr(shown)}",
+            hint=f"{option}{scheme}://{guess or 'HOST'}",
+        )
     if "@" in url.netloc and not may_have_user:
         raise UsageError(
             f"a URL with a password in it: {shown}",

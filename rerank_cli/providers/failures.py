@@ -168,8 +168,8 @@ def failure_hint(failure: Failure, address: Address) -> str | None:
         return "--chunk local cuts long documents here"
     match failure.status:
         case 401 | 403:
-            variable = f"{address.variable}, or " if address.variable else ""
-            return f"check the key: {variable}rerank config set-key {address.provider}"
+            place = f"{address.key_place}, or " if address.key_place else ""
+            return f"check the key: {place}rerank config set-key {address.provider}"
         case 402:
             return f"the account at {address.provider} has to be paid for"
         case 404 | 405:

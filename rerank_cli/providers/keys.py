@@ -35,10 +35,14 @@ _KEY_LIKE = re.compile(r"(?=\S*[A-Za-z])(?=\S*\d)\S{16,}")
 
 
 class Credentials(NamedTuple):
-    """The header with the key, if there is one, and the texts that must not be shown."""
+    """The header with the key, if there is one, and the texts that must not be shown.
+
+    `place` is where the user has put the key, or may put it: a variable's name, or an option.
+    """
 
     headers: Mapping[str, str]
     secrets: Sequence[str]
+    place: str | None = None
 
 
 def find_credentials(
@@ -52,9 +56,11 @@ def find_credentials(
     secrets = [part for name, value in headers.items() for part in _secrets_in(name, str(value))]
     header = table["authorization"]
     if dry_run or header.lower() in {name.lower() for name in given}:
-        return Credentials({}, secrets)
+        return Credentials({}, secrets, f"--header '{header}: …'")
     variables = table.get("key", ())
     key = find_key(table["account"], variables)
+    variable = next((name for name in variables if os.environ.get(name, "").strip()), None)
+    place = variable or (next(iter(variables), None) if key is None else None)
     if key is None and not table.get("keyless"):
         names = " or ".join(variables)
         raise ConfigError(
@@ -62,13 +68,11 @@ def find_credentials(
             hint=(f"export {variables[0]}=…, or " if names else "") + key_hint(table["account"]),
         )
     if key is None:
-        return Credentials({}, secrets)
-    if not _is_header_value(key):
-        raise ConfigError(
-            f"the key for {table['name']} has characters that no key has",
-            hint=key_hint(table["account"]),
-        )
-    return Credentials({header: f"{table['scheme']} {key}".strip()}, [*secrets, key])
+        return Credentials({}, secrets, place)
+    if fault := _key_fault(key):
+        source = f" in {variable}" if variable else ""
+        raise ConfigError(f"the key for {table['name']}{source} {fault[0]}", hint=fault[1])
+    return Credentials({header: f"{table['scheme']} {key}".strip()}, [*secrets, key], place)
 
 
 def find_key(
@@ -88,11 +92,8 @@ def store_key(provider: str, key: str) -> None:
     key = key.strip()
     if not key:
         raise UsageError(f"the key for {provider} is empty", hint=key_hint(provider))
-    if not _is_header_value(key):
-        raise UsageError(
-            f"the key for {provider} has spaces, line breaks or characters that no key has",
-            hint="copy it again, alone on one line",
-        )
+    if fault := _key_fault(key):
+        raise UsageError(f"the key for {provider} {fault[0]}", hint=fault[1])
     from rerank_cli.atomic_files import set_toml_value  # not at every start
 
     set_toml_value(keys_file(), provider, key, mode=_OWNER_ONLY)
@@ -197,7 +198,7 @@ def is_secret_path(path: str) -> bool:
 
 def key_hint(provider: str) -> str:
     """How to set a key, in words for the user."""
-    return f"rerank config set-key {provider}, and paste it; or pipe it in"
+    return f"rerank config set-key {provider} asks for it, or reads it from a pipe"
 
 
 def _read_keys() -> dict[str, str]:
@@ -248,6 +249,12 @@ def _secrets_in(name: str, value: str) -> list[str]:
     return [part for part in parts if len(part) >= MIN_SECRET_CHARACTERS]
 
 
-def _is_header_value(key: str) -> bool:
-    """Whether a key can be the value of an HTTP header, or a part of it."""
-    return key.isascii() and key.isprintable() and " " not in key
+def _key_fault(key: str) -> tuple[str, str] | None:
+    """Why a key cannot be in the value of an HTTP header, and what to do; None if it can."""
+    if key.isascii() and key.isprintable() and " " not in key:
+        return None
+    hint = "copy it again, alone on one line"
+    scheme = key.split()[0]
+    if scheme.lower() in _SCHEMES:
+        hint = f"leave out {scheme.capitalize()}, which is added where it is needed"
+    return "has spaces, line breaks or characters that no key has", hint

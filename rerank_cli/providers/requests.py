@@ -239,11 +239,11 @@ def _max_documents(provider: Provider, options: RequestOptions) -> int:
 def find_problems(provider: Provider, options: RequestOptions, model: str) -> list[str]:
     """The options that a provider does not support for a model, each in a sentence."""
     problems = []
+    if missing := [f"--{name}" for name in options.values if name not in provider.options]:
+        problems.append(f"{provider.name} has no {' and no '.join(missing)} for {model}")
     for name, value in options.values.items():
         option = provider.options.get(name)
-        if option is None:
-            problems.append(f"{provider.name} has no --{name} for {model}")
-        elif (allowed := option.violated_range(value)) is not None:
+        if option is not None and (allowed := option.violated_range(value)) is not None:
             problems.append(f"--{name} {value}: {provider.name} takes {allowed}")
     if options.media is not None:
         kind, templates = options.media.kind, media_templates(provider)

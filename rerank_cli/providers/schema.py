@@ -464,6 +464,17 @@ def _check_kind(name: str, option: Option) -> None:
         raise ValueError(f"options.{name}.values: {wrong} is not {_KIND_WORDS[name]}")
 
 
+# The keys of the tables of an entry.
+_TABLES: Mapping[str, Iterable[str]] = {
+    "request": RequestTemplates.model_fields,
+    "answer": AnswerPaths.model_fields,
+    "limits": Limits.model_fields,
+    "price": Tariff.model_fields,
+    "options": REQUEST_OPTIONS,
+    "defaults": REQUEST_OPTIONS,
+}
+
+
 def _leaf_paths(template: Any, path: str = "") -> Iterator[str]:
     """The paths of the values in a body that are no tables."""
     if isinstance(template, Mapping):
@@ -478,26 +489,42 @@ def _overlap(path: str, other: str) -> bool:
     return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
-def unknown_name(name: str, known: Iterable[str]) -> str:
+def unknown_name(name: str, known: Iterable[str], kind: str = "option") -> str:
     """What to say of a name that is none of those that are known."""
     close = get_close_matches(name, [*known], n=1)
-    return f"there is no such option{f': did you mean {close[0]}?' if close else ''}"
+    return f"there is no such {kind}{f': did you mean {close[0]}?' if close else ''}"
+
+
+def schema_fault(error: Mapping[str, Any]) -> str:
+    """What pydantic finds wrong with an entry, in words for who writes one."""
+    *tables, name = error["loc"]
+    match error["type"]:
+        case "extra_forbidden":
+            return unknown_name(str(name), _known_keys([*map(str, tables)]), "key")
+        case "missing":
+            return "is missing"
+        case "sequence_str":
+            return 'is a list, as in ["A", "B"]'  # what was written may be a key itself
+    return str(error["msg"]).lower()
+
+
+def _known_keys(path: Sequence[str]) -> Iterable[str]:
+    """The names of the keys of a table in an entry; none if the table has any."""
+    match path:
+        case []:
+            return [*Provider.model_fields, *_KEYS_BESIDE]
+        case [table]:
+            return _TABLES.get(table, ())
+    return Option.model_fields if path[0] == "options" else ()
 
 
 def unknown_removal(table: Mapping[str, Any]) -> str | None:
     """The path of a key that an entry removes by `false` and that no entry has."""
-    tables: Mapping[str, Iterable[str]] = {
-        "request": RequestTemplates.model_fields,
-        "answer": AnswerPaths.model_fields,
-        "limits": Limits.model_fields,
-        "options": REQUEST_OPTIONS,
-        "defaults": REQUEST_OPTIONS,
-    }
     for key, value in table.items():
         if value is False and key not in Provider.model_fields and key not in _KEYS_BESIDE:
             return key
-        if key in tables and isinstance(value, Mapping):
+        if key in _TABLES and isinstance(value, Mapping):
             for name, inner in value.items():
-                if inner is False and name not in tables[key]:
+                if inner is False and name not in _TABLES[key]:
                     return f"{key}.{name}"
     return None

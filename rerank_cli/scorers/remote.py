@@ -556,7 +556,8 @@ def _address(
     provider: Provider, model: str, options: RemoteOptions, credentials: Credentials
 ) -> Address:
     """Where requests go, and their headers; raises `UsageError` for a wrong or missing URL."""
-    base = options.base_url or provider.url
+    # An empty one is an unset variable, and never means the provider's own server.
+    base = provider.url if options.base_url is None else options.base_url
     if base is None:
         raise UsageError(
             f"{provider.name} has no fixed URL, and none was given",
@@ -588,7 +589,7 @@ def _address(
             *secrets_in(options.fields),
             *secrets_in(options.metadata),
         ],
-        variable=provider.key[0] if provider.key else None,
+        key_place=credentials.place,
         poll=poll,
     )
 

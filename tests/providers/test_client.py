@@ -47,7 +47,7 @@ BODY = b'{"model":"m","query":"q","documents":["a","b"],"top_n":2}'
 
 def address(url: str) -> Address:
     headers = {"Authorization": f"Bearer {KEY}"}
-    return Address("p", f"{url}/v1/rerank", headers, secrets=[KEY], variable="P_KEY")
+    return Address("p", f"{url}/v1/rerank", headers, secrets=[KEY], key_place="P_KEY")
 
 
 class InstantClient:

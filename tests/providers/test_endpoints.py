@@ -4,6 +4,7 @@ import pytest
 
 from rerank_cli.errors import UsageError
 from rerank_cli.providers.endpoints import endpoint, origin, public_url
+from tests.conftest import Run
 
 STANDARD = "/v1/rerank"
 
@@ -58,6 +59,7 @@ def test_a_model_cannot_lead_elsewhere() -> None:
         ("h", "not the URL of a server: h"),
         ("ftp://h", "not the URL of a server"),
         ("http://", "not the URL of a server"),
+        ("", "not the URL of a server: ''"),
         ("http://h:x", "not a URL"),
         ("http://[h", "not a URL"),
         ("http://me:secret@h:x", "not a URL: http://h…: its port is not valid"),
@@ -71,6 +73,31 @@ def test_what_is_no_url_is_said(base: str, message: str) -> None:
         endpoint(base, STANDARD, "m")
     assert str(raised.value).startswith(message)
     assert "secret" not in f"{raised.value}{raised.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("base", "better"),
+    [
+        ("localhost:8080", "http://localhost:8080"),
+        ("ftp://h/v1", "http://h/v1"),
+        ("https:/h", "https://h"),
+        ("http://", "http://HOST"),
+        ("", "http://HOST"),
+    ],
+)
+def test_the_hint_is_a_url_that_could_be_meant(base: str, better: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        endpoint(base, STANDARD, "m")
+    assert raised.value.hint == f"--base-url {better}"
+
+
+def test_an_empty_base_url_never_means_the_providers_own_server(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COHERE_API_KEY", "key-1")
+    ran = rerank("-m", "cohere/m", "q", "-d", "a", "--base-url", "", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "not the URL of a server: ''" in ran.err
 
 
 def test_what_may_be_secret_is_not_shown() -> None:

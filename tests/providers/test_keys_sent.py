@@ -78,8 +78,31 @@ def test_a_key_that_cannot_be_one_is_not_sent_and_not_shown(
         with serve("siliconflow") as server:
             ran = asked(rerank, server)
         assert (ran.code, server.count) == (2, 0)
-        assert "the key for siliconflow has characters that no key has" in ran.err
+        assert "the key for siliconflow in SILICONFLOW_API_KEY has spaces, line" in ran.err
         assert key not in ran.err
+
+
+def test_a_key_with_its_scheme_before_it_is_told(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SILICONFLOW_API_KEY", "bearer key-1")
+    ran = rerank("-m", "siliconflow/m", "q", "-d", "a")
+    assert (ran.code, ran.out) == (2, "")
+    assert "hint: leave out Bearer" in ran.err
+
+
+def test_a_refused_key_is_named_by_its_place(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server("cohere-v2", key="another") as server:
+        line = ("-m", "cohere/m", "q", "-d", "a", "--base-url", server.url)
+        header = rerank(*line, "--header", "Authorization: Bearer x").err
+        monkeypatch.setenv("COHERE_API_KEY", "x")
+        variable = rerank(*line).err
+        monkeypatch.delenv("COHERE_API_KEY")
+        store_key("cohere", "x")
+        stored = rerank(*line).err
+    assert "check the key: --header 'Authorization: …', or rerank" in header
+    assert "check the key: COHERE_API_KEY, or rerank" in variable
+    assert "check the key: rerank config set-key cohere" in stored
 
 
 ECHOES = [

@@ -261,7 +261,7 @@ def test_lenient_names_everything_once(rerank: Run) -> None:
     with serve("tei") as server:
         ran = rerank(*at(server, "tei/m"), "refund", *documents(texts), *more)
     assert (ran.code, server.count) == (0, 7)
-    assert ran.err == "rerank: tei has no --instruction for m\nrerank: tei has no --user for m\n"
+    assert ran.err == "rerank: tei has no --instruction and no --user for m\n"
 
 
 SET = [

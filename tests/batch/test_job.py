@@ -54,7 +54,7 @@ def killed(source: Path, out: Path, times: int, *, piped: bool = False) -> int:
 
 
 @pytest.mark.parametrize("piped", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("times", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_is_what_it_would_have_been(
     times: int, piped: bool, source: Path, tmp_path: Path, rerank: Run
 ) -> None:
@@ -68,6 +68,7 @@ def test_killed_and_resumed_it_is_what_it_would_have_been(
     assert json.loads(marks[-1])["figures"]["records"] == RECORDS
 
 
+@pytest.mark.slow
 def test_a_compressed_one_goes_on_by_members(tmp_path: Path, source: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl.gz"
     killed(source, out, 3)

@@ -31,6 +31,7 @@ def figures(seed: int, better: float = 0.0) -> tuple[list[float], list[float]]:
     return list(ours + better), list(theirs)
 
 
+@pytest.mark.slow
 def test_equal_systems_are_told_apart_as_seldom_as_is_said() -> None:
     found = [difference(*figures(seed), seed=seed) for seed in range(SEEDS)]
     covered = sum(one.low <= 0 <= one.high for one in found)

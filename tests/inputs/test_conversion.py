@@ -417,6 +417,7 @@ def test_what_takes_too_long_is_left_out(
     assert "hint: convert it to text with another program" in ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold the bound")
 def test_what_takes_too_much_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversion, "_SECONDS", 60.0)

@@ -81,7 +81,7 @@ def test_what_is_compiled_once_has_the_same_scores_in_any_company(name: str, roo
     ("name", "operators"),
     [("bert", ["Sigmoid", "Identity"]), ("bert-classes", ["Softmax"]), ("bert", [])],
 )
-@pytest.mark.parametrize("is_own_format", [False, True])
+@pytest.mark.parametrize("is_own_format", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_scale_is_that_of_the_graph(
     name: str,
     operators: list[str],

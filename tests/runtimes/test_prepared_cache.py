@@ -376,7 +376,7 @@ PreparedCache(root).prepare(source, "a", tests.runtimes.test_prepared_cache.Maki
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_step_it_leaves_nothing_that_is_trusted(
     stride: int, source: Path, tmp_path: Path
 ) -> None:

@@ -352,7 +352,7 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
 
 def _binary_hint(path: str) -> str | None:
     if suffix_of(path) in MEDIA_SUFFIXES:
-        return None
+        return "rerank providers show NAME says which models read images and videos"
     if path != STDIN:
         return "-a reads it as text"
     binary = [format_ for format_, converter in CONVERTERS.items() if converter.is_binary]

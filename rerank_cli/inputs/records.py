@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -154,8 +154,8 @@ def _content_of(
     except InputError as error:
         if has_text or fields.text:
             raise InputError(f"{where}: the field {name}: {error}", hint=error.hint) from error
-        but, also = f", but {with_article(kind)}: {error}", f"; {error.hint}"
-        raise _no_text_error(record, where, but, also) from error
+        but = f", but {with_article(kind)}: {error}"
+        raise _no_text_error(record, where, but, error.hint) from error
     if has_text:
         return _Content(text, (*names, name), media)
     return _Content(media_label(place), (*names, name), media, text_is_label=True)
@@ -229,7 +229,7 @@ def _blank_text_field(
         raise _no_text_error(record, where)
     kind = unread[0]
     but = f", but {with_article(kind)}, which {scorer.model} does not read"
-    also = f"; rerank providers show NAME says which models read {kind}s"
+    also = f"rerank providers show NAME says which models read {kind}s"
     raise _no_text_error(record, where, but, also)
 
 
@@ -251,11 +251,14 @@ def _place_in(record: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _no_text_error(
-    record: Mapping[str, Any], where: str, but: str = "", also: str = ""
+    record: Mapping[str, Any], where: str, but: str = "", also: str | None = None
 ) -> InputError:
+    texts = record.keys() - MEDIA_FIELDS if also else record
+    names = [name for name in record if name in texts]
+    named = f"name one with --field: the record has {_field_names(names)}"
     return InputError(
         f"{where}: no field called {', '.join(TEXT_FIELDS)}{but}",
-        hint=f"name one with --field: the record has {_field_names(record)}{also}",
+        hint="; ".join(filter(None, (named if names or not also else None, also))),
     )
 
 
@@ -292,7 +295,7 @@ def _field_value(record: Mapping[str, Any], name: str, where: str) -> Any:
     return value
 
 
-def _field_names(record: Mapping[str, Any]) -> str:
+def _field_names(record: Iterable[str]) -> str:
     names = encodable(", ".join(map(str, islice(record, _SHOWN_NAMES_CHARACTERS)))) or "none"
     return names if len(names) <= _SHOWN_NAMES_CHARACTERS else f"{names[:_SHOWN_NAMES_CHARACTERS]}…"
 

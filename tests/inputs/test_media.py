@@ -120,7 +120,7 @@ def test_a_scorer_is_given_what_it_reads_and_no_more(pictures: Path) -> None:
     assert len(list(inputs_for(Viewer("video"), pictures / "a.jsonl"))) == 1
     with pytest.raises(InputError, match=r"but a video, which words@1 does not read$") as error:
         list(inputs_for(Viewer("image"), pictures / "a.jsonl"))
-    assert "the record has video, id; rerank providers show" in str(error.value.hint)
+    assert "the record has id; rerank providers show" in str(error.value.hint)
 
 
 def test_a_model_of_texts_refuses_images_before_it_surveys_them() -> None:

@@ -26,7 +26,6 @@ _NEVER_INHERITED = ("aliases", "like")
 _HOST_KEYS = ("account", "key", "poll")
 # A rule for some models cannot set these, for the same reason.
 _KEYS_OF_ALL_MODELS = ("url", "poll", "account", "key", "aliases", "like", "models")
-
 _SECRET_HEADER = re.compile(
     r"authori[sz]ation|(auth|api-?key|key|token|secret|cookie|credentials?)$"
     r"|(passw(or)?d|passphrase|pwd|bearer|jwt|signature)$",
@@ -121,11 +120,11 @@ def account_of(name: str) -> str | None:
 def provider_tables() -> Mapping[str, Table]:
     """All entries as they are written, by name, without what they inherit."""
     shipped, own = _shipped_tables(), _read_user_tables()
-    merged = {}
-    for name, entry in own.items():
-        # What is removed is removed from the one that it is like too.
-        removed = {key: False for key, value in entry.items() if value is False}
-        merged[name] = {**_merge_entry(shipped.get(name, {}), entry), **removed}
+    # What is removed is removed from the one that it is like too.
+    merged = {
+        name: _merge_entry(shipped.get(name, {}), entry, keeps_removals=True)
+        for name, entry in own.items()
+    }
     return {**shipped, **merged}
 
 
@@ -172,7 +171,7 @@ def is_secret(header: str) -> bool:
     return _SECRET_HEADER.search(header) is not None
 
 
-def _merge_entry(base: Table, entry: Table) -> Table:
+def _merge_entry(base: Table, entry: Table, *, keeps_removals: bool = False) -> Table:
     """Merge an entry over the one that it is like, or over the one of its name that ships.
 
     What it says itself comes before the other one's rules for some models. Prices are not those
@@ -183,7 +182,7 @@ def _merge_entry(base: Table, entry: Table) -> Table:
     base = {**base, "models": [rule for rule in rules if len(rule) > 1]} if rules else dict(base)
     if "price" in own:
         base.pop("price", None)
-    return _merge(base, entry)
+    return _merge(base, entry, keeps_removals=keeps_removals)
 
 
 def _without(rule: Table, entry: Table) -> Table:
@@ -201,20 +200,25 @@ def _without(rule: Table, entry: Table) -> Table:
 
 
 def _merge(
-    base: Mapping[str, Any], changes: Mapping[str, Any], path: tuple[str, ...] = ()
+    base: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    path: tuple[str, ...] = (),
+    *,
+    keeps_removals: bool = False,
 ) -> Table:
     """Merge `changes` over `base`, key by key; `false` removes a key.
 
     `path` is where both are in an entry. What is sent as it is written is not merged: in it `false`
-    is a value.
+    is a value. With `keeps_removals` a `false` stays, to remove the key from another table as well.
     """
     merged = dict(base)
     for key, value in changes.items():
         place = (*path, key)
-        if value is False:
+        if value is False and not keeps_removals:
             merged.pop(key, None)
-        elif isinstance(value, dict) and isinstance(merged.get(key), dict) and not _is_sent(place):
-            merged[key] = _merge(merged[key], value, place)
+        elif isinstance(value, dict) and not _is_sent(place):
+            inner = merged[key] if isinstance(merged.get(key), dict) else {}
+            merged[key] = _merge(inner, value, place, keeps_removals=keeps_removals)
         elif place == ("models",) and isinstance(value, list):
             merged[key] = [*merged.get(key, ()), *value]  # the last rule for a model wins
         else:

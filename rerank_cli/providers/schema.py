@@ -389,8 +389,12 @@ class Provider(StrictTable):
 
     @property
     def sent_defaults(self) -> Mapping[str, Any]:
-        """The defaults that this model has an option for."""
-        return {name: value for name, value in self.defaults.items() if name in self.options}
+        """The defaults that this model has an option for; a blank instruction is none."""
+        return {
+            name: value
+            for name, value in self.defaults.items()
+            if name in self.options and (not isinstance(value, str) or value.strip())
+        }
 
     def reading(self, document_tokens: int) -> "Provider":
         """The same, if it reads at most `document_tokens` of each document."""
@@ -503,6 +507,10 @@ def schema_fault(error: Mapping[str, Any]) -> str:
             return unknown_name(str(name), _known_keys([*map(str, tables)]), "key")
         case "missing":
             return "is missing"
+        case "model_type" | "dict_type":
+            return "is a table"
+        case "is_instance_of":
+            return "is a list"
         case "sequence_str":
             return 'is a list, as in ["A", "B"]'  # what was written may be a key itself
     return str(error["msg"]).lower()

@@ -140,12 +140,16 @@ WRONG = [
     ('request.image = { image = "$text" }', "image: $url is not in it"),
     ('path = "/v1/$modle"', "path: $modle stands for nothing: $model or $slug?"),
     ('poll = "https://h/$id"', "poll: $id stands for nothing: $request_id?"),
+    ("price = true", "price: is a table"),
+    ("headers = { X = 1 }", "headers.X: "),
+    ("request.body = 3", "request.body: is a table"),
+    ('key = "KEY"', "key: is a list"),
     ("urll = false", "urll = false: nothing is called so"),
     ("limits.docs = false", "limits.docs = false: nothing is called so"),
     ("options.instructon = false", "options.instructon = false: nothing is called so"),
     ('[[mine.models]]\nnames = ["x"]\nlimits.documents = 0', ": models x: limits.documents: "),
     ('[[mine.models]]\nnames = ["x"]\nscal = false', "scal = false: nothing is called so"),
-    ('[[mine.models]]\nnames = ["x"]\nscal = "logit"', ": models x: scal: extra inputs"),
+    ('[[mine.models]]\nnames = ["x"]\nscal = "logit"', ": models x: scal: there is no such key: did you mean scale?"),
     ('price = { amount = -1, currency = "USD", per = "thousand searches" }', "price.amount"),
 ]  # fmt: skip
 
@@ -289,3 +293,19 @@ def test_a_default_can_be_taken_away(rerank: Run) -> None:
     assert "instruct" in dry_run(rerank, "kkiai/m")[0]
     user_file().write_text("[kkiai]\ndefaults.instruction = false\n")
     assert "instruct" not in dry_run(rerank, "kkiai/m")[0]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "[dashscope-native]\noptions.instruction = false",
+        "[mine]\nlike = 'dashscope-native'\noptions.instruction = false",
+        "[mine]\nlike = 'tei'\nurl = 'http://h'\ndefaults.instruction = false",
+        "[mine]\nlike = 'kkiai'\ndefaults.instruction = ' '",
+    ],
+)
+def test_false_takes_away_what_is_inherited_from_any_entry_and_may_take_nothing(entry: str) -> None:
+    user_file().write_text(entry)
+    found = find_provider(entry[1:].partition("]")[0])
+    assert "instruction" not in found.sent_defaults
+    assert "options" not in entry or "instruction" not in found.options

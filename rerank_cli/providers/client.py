@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import NamedTuple
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import httpx2
 
 from rerank_cli import __version__
 from rerank_cli.errors import ConfigError, ProviderError
 from rerank_cli.providers import DEFAULT_RETRIES
-from rerank_cli.providers.bodies import Redactor, hide_in_lines
+from rerank_cli.providers.bodies import Redactor, hide_in_lines, one_line
 from rerank_cli.providers.endpoints import Address, origin, public_url
 from rerank_cli.providers.failures import (
     Failure,
@@ -202,7 +202,11 @@ class Client:
             answer, received = self._exchange(method, url, content, deadline)
             if answer.status_code == httpx2.codes.ACCEPTED and self.address.poll is not None:
                 number = answer.headers.get("nvcf-reqid", "")
-                method, url, content = "GET", self.address.poll.replace("$request_id", number), b""
+                method, url, content = (
+                    "GET",
+                    self.address.poll.replace("$request_id", quote(number, safe="")),
+                    b"",
+                )
                 if time.monotonic() + pause > deadline:
                     raise httpx2.ReadTimeout("the answer was not ready")
                 self._sleep(pause)
@@ -227,22 +231,22 @@ class Client:
         """
         source = public_url(url) + self.way
         status, location = answer.status_code, answer.headers["location"]
+        shown = one_line(public_url(location))
         try:
             target = urljoin(url, location)
             elsewhere = origin(target) != origin(url)
         except ValueError as error:
-            raise self._error(
-                f"{source} redirects to {public_url(location)}, which is no URL"
-            ) from error
+            raise self._error(f"{source} redirects to {shown}, which is no URL") from error
+        shown = one_line(public_url(target))
         if elsewhere:
             raise self._error(
-                f"{source} redirects to another server, {public_url(target)}",
-                f"if that is right: --base-url {public_url(target)}",
+                f"{source} redirects to another server, {shown}",
+                f"if that is right: --base-url {shown}",
             )
         if status not in (httpx2.codes.TEMPORARY_REDIRECT, httpx2.codes.PERMANENT_REDIRECT):
             raise self._error(
-                f"{source} redirects to {public_url(target)} ({status}), which drops the request",
-                f"if that is the endpoint: --base-url {public_url(target)}",
+                f"{source} redirects to {shown} ({status}), which drops the request",
+                f"if that is the endpoint: --base-url {shown}",
             )
         if redirects > _MAX_REDIRECTS:
             raise self._error(f"{source} redirects again and again")

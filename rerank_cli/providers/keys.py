@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from rerank_cli.errors import ConfigError, NoHome, UsageError
 from rerank_cli.providers.bodies import HIDDEN, MIN_SECRET_CHARACTERS
-from rerank_cli.providers.catalogue import is_secret
+from rerank_cli.providers.catalogue import account_of, is_secret
 from rerank_cli.providers.endpoints import public_url
 from rerank_cli.terminal import AT
 from rerank_cli.user_files import (
@@ -113,8 +113,11 @@ def providers_with_keys() -> list[str]:
 
 
 def check_provider(name: str) -> None:
-    """Raise `UsageError` if a name cannot be a provider's."""
-    if not _PROVIDER_NAME.fullmatch(name):
+    """Raise `UsageError` for a name that is no provider's and cannot become one's.
+
+    It may be a key, which someone has pasted in the wrong place.
+    """
+    if not _PROVIDER_NAME.fullmatch(name) and account_of(name) is None:
         raise UsageError(
             "a provider's name has small letters, digits and hyphens only",
             hint="rerank config set-key PROVIDER; the key itself is never an argument",

@@ -246,3 +246,13 @@ def test_a_key_is_kept_for_the_provider_that_is_meant(
     assert (home / "keys.toml").read_text() == f'{account} = "secret-key"\n'
     assert rerank("config", "unset-key", name).code == 0
     assert (home / "keys.toml").read_text() == ""
+
+
+def test_a_provider_of_ones_own_may_have_any_name(rerank: Run, home: Path) -> None:
+    (home / "providers.toml").write_text('["My_team.2"]\nurl = "http://127.0.0.1:1"\n')
+    assert rerank("config", "set-key", "my_team", stdin=b"secret-key\n").code == 2  # is none
+    assert rerank("config", "set-key", "My_team.2", stdin=b"secret-key\n").code == 0
+    dry = rerank("-m", "My_team.2/m", "q", "-d", "x", "--dry-run")
+    assert (dry.code, "needs a key" in dry.err) == (0, False)
+    assert rerank("config", "unset-key", "My_team.2").code == 0
+    assert (home / "keys.toml").read_text() == ""

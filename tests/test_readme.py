@@ -157,11 +157,25 @@ def test_every_extra_that_is_named_exists() -> None:
     assert {"dev", "dev-all"} <= named <= set(project["optional-dependencies"])
 
 
-def test_files_that_are_linked_exist() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    here = [link for link in links if not link.startswith("https://")]
-    assert here
-    assert all(Path(ROOT / link).is_file() for link in here)
+def test_what_is_linked_exists() -> None:
+    """Files, and in them the headings."""
+    found = 0
+    for page in ("README.md", "docs/architecture.md", "docs/providers.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not link.startswith(("https://", "http://")):
+                path, _, anchor = link.partition("#")
+                target = (ROOT / page).parent / path if path else ROOT / page
+                assert target.is_file(), link
+                assert not anchor or anchor in anchors(target), link
+                found += 1
+    assert found > 10
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a page's headings have in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def pipelines() -> list[str]:

@@ -201,7 +201,7 @@ def is_secret_path(path: str) -> bool:
 
 def key_hint(provider: str) -> str:
     """How to set a key, in words for the user."""
-    return f"rerank config set-key {provider} asks for it, or reads it from a pipe"
+    return f"rerank config set-key {provider}, which asks for it or reads it from a pipe"
 
 
 def _read_keys() -> dict[str, str]:

@@ -13,7 +13,7 @@ from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode
 from rerank_cli.providers import catalogue
-from rerank_cli.providers.endpoints import public_url
+from rerank_cli.providers.endpoints import endpoint, public_url
 from rerank_cli.providers.keys import find_key, hide_named_secrets, public_base_url
 from rerank_cli.render.json_results import request_object
 from rerank_cli.terminal import Terminal, format_json
@@ -187,7 +187,7 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         ("name", ", ".join([provider.name, *provider.aliases])),
         ("title", provider.title),
         ("model", model or f"{provider.example} (an example)"),
-        ("endpoint", f"{public_url(provider.url or '') or '(--base-url)'}{provider.path}"),
+        ("endpoint", _endpoint(provider, model)),
         ("key", f"{' or '.join(provider.key)}: {key_state(provider)}" if provider.key else ""),
         ("dialect", provider.dialect),
         ("scale", f"{provider.scale}{', listwise' if provider.listwise else ''}"),
@@ -203,6 +203,14 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         ("source", provider.source),
     ]
     return [(name, value) for name, value in stated if value]
+
+
+def _endpoint(provider: "Provider", model: str) -> str:
+    """Where requests go; without a model `$model` and `$slug` in the path stand for one."""
+    if model and provider.url:
+        url = endpoint(provider.url, provider.path, model, versionless=provider.versionless)
+        return public_url(url)
+    return f"{public_url(provider.url or '') or '(--base-url)'}{provider.path}"
 
 
 def rule_facts(provider: "Provider", rule: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -218,13 +218,20 @@ def _shipped(entry: Entry) -> ModelFolder:
 
 
 def _unknown(model: str) -> UsageError:
-    near: Sequence[str] = get_close_matches(model, names(), cutoff=0.4) or names()[:2]
+    near: Sequence[str] = get_close_matches(model, names(), cutoff=0.4)
     if os.path.exists(model):
         near = [f"./{model}"]
+    said = f"no model is called {model!r}"
+    if not near and "/" in model:
+        return UsageError(
+            said,
+            hint="rerank providers lists the services that are known, and openai-like/MODEL with "
+            "--base-url is for others; a folder's path begins with ./ or /",
+        )
     return UsageError(
-        f"no model is called {model!r}",
-        hint=f"did you mean {' or '.join(near)}? A folder's path begins with ./ or /, and "
-        "rerank models lists the names",
+        said,
+        hint=f"did you mean {' or '.join(near or names()[:2])}? A folder's path begins with ./ or "
+        "/, and rerank models lists the names",
     )
 
 

@@ -44,6 +44,14 @@ def test_every_entry_is_valid_for_every_model(name: str) -> None:
         assert provider.defaults.keys() <= REQUEST_OPTIONS.keys()
 
 
+def test_the_endpoint_of_a_model_has_its_name(rerank: Run) -> None:
+    def shown(name: str) -> str:
+        return rerank("providers", "show", name).out
+
+    assert "/nvidia/$slug/reranking\n" in shown("nvidia")
+    assert "/nvidia/rerank-1_5b/reranking\n" in shown("nvidia/nvidia/rerank-1.5b")
+
+
 def test_the_options_of_entries_are_those_of_the_command_line(rerank: Run) -> None:
     known = set(re.findall(r"--([a-z-]+)", rerank("--help").out))
     assert set(REQUEST_OPTIONS) <= known

@@ -13,7 +13,6 @@ from decimal import Decimal
 from difflib import get_close_matches
 from itertools import combinations
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +27,7 @@ from pydantic import (
 
 from rerank_cli.errors import UsageError
 from rerank_cli.providers import Truncate
-from rerank_cli.providers.endpoints import parse_server_url
+from rerank_cli.providers.endpoints import origin, parse_server_url
 from rerank_cli.providers.responses import AnswerShape
 from rerank_cli.terminal import hide_user
 from rerank_cli.types import Price, Scale
@@ -422,7 +421,7 @@ class Provider(StrictTable):
     def price_at(self, url: str) -> Tariff | None:
         """What is charged at a URL: nothing is known of another host, such as a proxy."""
         is_own = self.url is None or self.keyless  # each user has a server of their own
-        if is_own or urlsplit(url).netloc == urlsplit(self.url).netloc:
+        if is_own or origin(url) == origin(self.url or ""):
             return self.price
         return None
 

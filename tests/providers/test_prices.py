@@ -233,6 +233,13 @@ def test_another_host_does_not_charge_what_the_service_does(
     assert (ran.code, "USD" in ran.out) == (0, False)
 
 
+@pytest.mark.parametrize("url", ["https://API.cohere.com", "https://api.cohere.com:443/v2"])
+def test_the_same_host_written_otherwise_has_its_price(url: str) -> None:
+    provider = find_provider("cohere", "rerank-v3.5")
+    assert provider.price_at(url) == provider.price is not None
+    assert provider.price_at(url.replace("https", "http")) is None
+
+
 @pytest.mark.parametrize("entry", ["[cohere]\n", '[mine]\nlike = "cohere"\n'])
 def test_a_price_of_ones_own_comes_before_the_one_that_ships(
     entry: str, rerank: Run, home: Path

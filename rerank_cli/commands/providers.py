@@ -63,7 +63,7 @@ def list_(as_json: AsJson = False) -> int:
     if as_json:
         terminal.write([format_json(listed)])
     else:
-        cells = [list(provider.values()) for provider in listed]
+        cells = [["" if v is None else str(v) for v in row.values()] for row in listed]
         terminal.write_table(cells, [name.upper() for name in listed[0]], cut=True)
     return ExitCode.OK
 
@@ -147,7 +147,7 @@ class ProviderRow:
 
     name: str
     key: str
-    documents: str
+    documents: int | None
     dialect: str
     scale: str
     title: str
@@ -155,11 +155,10 @@ class ProviderRow:
 
 def provider_row(provider: "Provider") -> ProviderRow:
     """A provider in a list; `documents` is the most in a request."""
-    most = provider.limits.documents
     return ProviderRow(
         name=provider.name,
         key=key_state(provider),
-        documents=str(most) if most is not None else "",
+        documents=provider.limits.documents,
         dialect=provider.dialect,
         scale=provider.scale,
         title=provider.title,

@@ -44,6 +44,12 @@ def test_every_entry_is_valid_for_every_model(name: str) -> None:
         assert provider.defaults.keys() <= REQUEST_OPTIONS.keys()
 
 
+def test_a_list_in_json_has_numbers(rerank: Run) -> None:
+    listed = {row["name"]: row for row in json.loads(rerank("providers", "list", "--json").out)}
+    assert listed["cohere"]["documents"] == 1000
+    assert listed["jina"]["documents"] is None
+
+
 def test_the_endpoint_of_a_model_has_its_name(rerank: Run) -> None:
     def shown(name: str) -> str:
         return rerank("providers", "show", name).out

@@ -61,8 +61,9 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
 def media_root(ctx: typer.Context) -> str | None:
     """The folder in which records may name files; raises `UsageError` if there is no such."""
     root: str | None = ctx.params["media_root"]
-    if root is not None and not Path(root).is_dir():
-        raise UsageError(f"--media-root {root}: no such folder")
+    # An empty name, as of a variable that is not set, would be the current folder.
+    if root is not None and not (root and Path(root).is_dir()):
+        raise UsageError(f"--media-root {root or repr(root)}: no such folder")
     return root
 
 

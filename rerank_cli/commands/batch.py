@@ -234,7 +234,7 @@ def _text(path: Path | None) -> str | None:
 def _media_root(ctx: typer.Context) -> str | None:
     """The folder in which records may name files; workers of a cluster start elsewhere."""
     root: str | None = ctx.params["media_root"]
-    if root is None or ctx.params["engine"] is BatchEngine.LOCAL:
+    if not root or ctx.params["engine"] is BatchEngine.LOCAL:
         return option_values.media_root(ctx)
     return os.path.abspath(root)  # noqa: PTH100 - links stay
 

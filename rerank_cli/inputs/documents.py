@@ -21,9 +21,9 @@ from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sourc
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault
-from rerank_cli.media import HEAD_BYTES, MediaKind, kind_of
+from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Document, Envelope, Media, ScorerInfo
+from rerank_cli.types import Document, Envelope, ScorerInfo
 
 BINARY = "binary"  # a reason to skip a file, as are these
 NEEDS_EXTRA = {extra: f"in need of the extra {extra}" for extra in formats_by_extra()}
@@ -307,13 +307,16 @@ def _open_once(path: str) -> Iterator[BinaryIO]:
 
 
 def _media_document(path: str, kind: MediaKind) -> Document:
-    """The document of an image or a video. In a pipe its path stands for it."""
+    """The document of an image or a video. In a pipe its path stands for it.
+
+    Raises `InputError` for a file that is too large to be sent.
+    """
     return Document(
         encodable(path),
         source=path,
         raw=os.fsencode(path) + b"\n",
         whole=True,
-        media=Media(kind, path),
+        media=find_media(path, kind),
         text_is_label=True,
     )
 

@@ -205,7 +205,7 @@ def _usual_fields(
     if not places and not names:
         names = _blank_text_field(record, where, [*found], scorer)
     for name in scorer.mixed if names and scorer is not None else ():
-        if isinstance(record.get(name), dict | list):
+        if not isinstance(record.get(name), str | bool | None):
             _place_in(record, name, where)  # which raises an error: it would be lost unseen
     return names, places
 

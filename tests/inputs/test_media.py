@@ -12,9 +12,11 @@ from rerank_cli import Document, Media, rank
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import MEDIA_SUFFIXES, InputFormat
 from rerank_cli.inputs.documents import Inputs
-from rerank_cli.inputs.records import TextFields
+from rerank_cli.inputs.records import TextFields, make_document
+from rerank_cli.inputs.text import Block
 from rerank_cli.media import find_media, media_url
 from rerank_cli.scorers import open_scorer
+from rerank_cli.types import Envelope
 from tests.conftest import ROOT
 from tests.support.fakes import OverlapScorer
 from tests.support.pictures import DATA, URL, Viewer, draw, png
@@ -165,6 +167,19 @@ def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) ->
     plain = inputs_of(pictures, recursive=True)
     assert not any(document.media for document in plain)
     assert plain.report.skipped["binary"] == 3
+
+
+def test_an_image_that_is_too_large_is_left_out_of_a_folder(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rerank_cli.media.MAX_FILE_BYTES", 200)
+    (pictures / "dog.png").write_bytes(png() + bytes(200))
+    inputs = inputs_for(Viewer(), pictures, recursive=True)
+    assert [Path(d.source or "").name for d in inputs if d.media] == ["fox.JPG"]
+    (problem,) = inputs.report.problems
+    assert "dog.png: 2" in str(problem)
+    with pytest.raises(InputError, match="is more than is sent"):
+        list(inputs_for(Viewer(), pictures / "dog.png"))
 
 
 def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
@@ -324,6 +339,15 @@ def test_a_value_that_is_no_place_is_not_lost_unseen(safe: Path) -> None:
         list(inputs_for(Viewer(), safe / "a.jsonl"))
     named = inputs_for(Viewer(), safe / "a.jsonl", fields=TextFields(["text"]))
     assert [document.text for document in named] == ["a fox"]
+
+
+def test_no_more_are_the_bytes_of_an_image_in_a_row_of_parquet() -> None:
+    row = {"text": "a fox", "image": png()}
+    with pytest.raises(InputError, match="image holds not the place of an image but a bytes"):
+        make_document(
+            row, TextFields(), Block("", 1, b""), "a", Envelope(), with_title=False,
+            scorer=Viewer().info,
+        )  # fmt: skip
 
 
 def test_a_text_that_is_blank_is_none(safe: Path) -> None:

@@ -313,6 +313,8 @@ def test_a_folder_that_is_none_is_said(rerank: Run) -> None:
     for words in (["a", "-d", "b"], ["batch", "in.jsonl"]):
         ran = rerank(*words, "--media-root", "nowhere", "-m", "bm25")
         assert (ran.code, ran.err) == (2, "rerank: --media-root nowhere: no such folder\n")
+        ran = rerank(*words, "--media-root", "", "-m", "bm25")
+        assert (ran.code, ran.err) == (2, "rerank: --media-root '': no such folder\n")
 
 
 # Limits.

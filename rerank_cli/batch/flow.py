@@ -98,9 +98,12 @@ class Flow:
                 held_back.append(outcome)
                 count += 1
                 if count >= MAX_UNAVAILABLE_RECORDS:
+                    hint = "they are not written: --resume begins with them"
+                    if len(held_back) < count:  # others came between, and were written
+                        hint = "--resume goes on, and --retry-errors does them again"
                     raise ProviderError(
                         f"{outcome.problem.message} (the last of {count} records in a row)",
-                        hint="they are not written: --resume begins with them",
+                        hint=hint,
                     )
                 continue
             if isinstance(outcome.item, Record):  # others say nothing of the service

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote_plus
 
+from rerank_cli.inputs.records import check_containers
 from rerank_cli.terminal import printable
 
 # Titles and messages are near the beginning of a body. The limit also bounds the time that the
@@ -38,7 +39,7 @@ _CODINGS = {"gzip": True, "x-gzip": True, "deflate": False}  # whether it is gzi
 
 
 class BodyError(Exception):
-    """A body is too long, or cannot be decoded."""
+    """A body is too long, cannot be decoded, or holds too much."""
 
 
 def decode_body(pieces: Iterable[bytes], codings: str, max_bytes: int | None) -> Iterator[bytes]:
@@ -254,9 +255,15 @@ def parse_json(content: bytes) -> Any:
     """Parse JSON, with U+FFFD in place of undecodable bytes.
 
     A server may echo a document and cut it inside a character; the ranking beside it is still good.
-    Raises `ValueError` for what is not JSON, and `RecursionError` for what is nested too deeply.
+    Raises `ValueError` for what is not JSON, `RecursionError` for what is nested too deeply, and
+    `BodyError` for so many lists and objects that they fill the memory.
     """
-    return json.loads(content.decode(json.detect_encoding(content), "replace"))
+    text = content.decode(json.detect_encoding(content), "replace")
+    try:
+        check_containers(text)
+    except ValueError as error:
+        raise BodyError(str(error)) from None
+    return json.loads(text)
 
 
 def decode_head(content: bytes) -> str:

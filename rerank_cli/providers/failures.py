@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 from rerank_cli.providers.bodies import (
+    BodyError,
     as_number,
     decode_head,
     is_web_page,
@@ -143,7 +144,7 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Fai
         body = parse_json(content)
         # An object of an unknown shape is better than no message.
         message = error_message(body) or (one_line(text, 120) if body else "")
-    except (ValueError, RecursionError):
+    except (BodyError, ValueError, RecursionError):
         if is_web_page(content, lower_headers.get("content-type", "")):
             return Failure(
                 status, page_title(content), _find_trace_id(lower_headers, None, ""), web_page=True
@@ -176,7 +177,7 @@ def failure_hint(failure: Failure, address: Address) -> str | None:
             return f"the endpoint was {address.public_url}: check the model's name and --base-url"
         case 429:
             return "--rpm and --tpm keep to a rate, --concurrency 1 sends one request at a time"
-        case 500 | 503 if failure.remedy is Remedy.NONE:
+        case 500 | 503 if failure.remedy is Remedy.NONE and failure.may_pass is None:
             return "check the model's name"
     return None
 

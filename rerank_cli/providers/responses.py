@@ -13,6 +13,7 @@ from typing import Any
 
 from rerank_cli.errors import AnswerError
 from rerank_cli.providers.bodies import (
+    BodyError,
     as_number,
     decode_head,
     is_web_page,
@@ -142,6 +143,8 @@ def parse_body(content: bytes, content_type: str = "") -> Any:
         return parse_json(content)
     except RecursionError:
         raise AnswerError("the server's answer is nested too deeply to be a ranking") from None
+    except BodyError as error:
+        raise AnswerError(f"the server's answer has {error}, as no ranking does") from None
     except ValueError as error:
         if is_web_page(content, content_type):
             title = page_title(content)

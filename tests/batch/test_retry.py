@@ -281,6 +281,8 @@ def test_a_service_that_is_still_away_ends_a_retry_soon(
     ran = job.retry(away=away)
     assert ran.code == 3
     assert "records in a row" in ran.err
+    # What was done of the earlier run came between them: they are written.
+    assert "--resume goes on, and --retry-errors does them again" in ran.err
     assert len(service.take_queries()) < 40
 
 

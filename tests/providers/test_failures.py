@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rerank_cli.providers.endpoints import Address
 from rerank_cli.providers.failures import (
     Failure,
     Remedy,
     error_message,
+    failure_hint,
     read_failure,
     retry_after_seconds,
 )
@@ -244,7 +246,10 @@ def test_what_can_be_done_about_it(status: int, message: str, remedy: Remedy) ->
 def test_what_a_server_says_of_trying_again_is_followed(
     status: int, header: dict[str, str], remedy: Remedy
 ) -> None:
-    assert read_failure(status, header, b'{"error": "not now"}').remedy is remedy
+    failure = read_failure(status, header, b'{"error": "not now"}')
+    assert failure.remedy is remedy
+    address = Address("p", "https://example.org", {})
+    assert "model" not in (failure_hint(failure, address) or "")
 
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)

@@ -380,6 +380,11 @@ def test_the_servers_name_for_a_request_and_its_warnings() -> None:
         (b'{"a": tru}', "", "the server's answer is not JSON: '{\"a\": tru}'"),
         (b"OK " * 99, "", f"the server's answer is not JSON: '{'OK ' * 39}OK…'"),
         (b"[" * 200_000, "", "the server's answer is nested too deeply to be a ranking"),
+        (
+            b"[" + b"{}," * 1_000_000 + b"{}]",
+            "",
+            "the server's answer has more than 1,000,000 lists and objects, as no ranking does",
+        ),
         (b"9" * 5000, "", f"the server's answer is not JSON: '{'9' * 119}…'"),
     ],
 )

@@ -205,6 +205,13 @@ class RequestTemplates(StrictTable):
                     raise ValueError(f"{name}: {' or '.join(sorted(names))} is not in it")
         return self
 
+    def holds_documents(self, path: str) -> bool:
+        """Whether a field of the body has the documents, or is in them or around them."""
+        leaves = _leaves(self.body)
+        return any(
+            _overlap(path, name) and "$documents" in placeholders(leaf) for name, leaf in leaves
+        )
+
 
 # Of each template the placeholders that it may have, and sets of which it must have one.
 _Names = frozenset[str]
@@ -430,11 +437,11 @@ class Provider(StrictTable):
         """Raise `ValueError` for options and defaults that cannot be what was meant."""
         for name, option in self.options.items():
             _check_kind(name, option)
-        leaves = [("request.body", path) for path in _leaf_paths(self.request.body)]
+        leaves = [("request.body", path) for path, _ in _leaves(self.request.body)]
         fields = [(f"options.{n}", path) for n, o in self.options.items() for path in {*o.paths}]
-        for (one, path), (other, second) in combinations([*leaves, *fields], 2):
-            if one != other and _overlap(path, second):
-                raise ValueError(f"{other}: {second} is written by {one} too")
+        for (name, path), (other, second) in combinations([*leaves, *fields], 2):
+            if name != other and _overlap(path, second):
+                raise ValueError(f"{other}: {second} is written by {name} too")
         for name, value in self.defaults.items():
             if not _is_kind(value, REQUEST_OPTIONS[name]):
                 raise ValueError(f"defaults.{name}: {value!r} is not {_KIND_WORDS[name]}")
@@ -478,13 +485,13 @@ _TABLES: Mapping[str, Iterable[str]] = {
 }
 
 
-def _leaf_paths(template: Any, path: str = "") -> Iterator[str]:
-    """The paths of the values in a body that are no tables."""
+def _leaves(template: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in a body that are no tables, with their paths."""
     if isinstance(template, Mapping):
         for name, value in template.items():
-            yield from _leaf_paths(value, f"{path}.{name}" if path else name)
+            yield from _leaves(value, f"{path}.{name}" if path else name)
     else:
-        yield path
+        yield path, template
 
 
 def _overlap(path: str, other: str) -> bool:

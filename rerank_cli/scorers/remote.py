@@ -433,6 +433,11 @@ def open_remote(
     `chunks` says how documents will be cut, which the provider may do itself.
     """
     provider = find_provider(name, model)
+    if path := next(filter(provider.request.holds_documents, options.fields), None):
+        raise UsageError(
+            f"--set {path}: this field of {name} has the documents, whose scores come back",
+            hint="-d, files or a pipe give documents",
+        )
     given = options.request_options
     if instruction is not None:
         given = {"instruction": instruction, **given}

@@ -298,6 +298,18 @@ def test_a_field_within_a_table_that_is_there_already(rerank: Run) -> None:
     assert len(body["input"]["documents"]) == 3
 
 
+@pytest.mark.parametrize(
+    ("provider", "path"),
+    [("siliconflow", "documents"), ("tei", "texts.0"), ("dashscope-native", "input"),
+     ("deepinfra", "documents"), ("voyage", "documents")],
+)  # fmt: skip
+def test_no_field_replaces_the_documents(provider: str, path: str, rerank: Run) -> None:
+    with serve(provider, strict=False) as server:
+        ran = asked(rerank, server, f"{provider}/m", "--set", f'{path}=["other"]')
+    assert (ran.code, server.requests) == (2, [])
+    assert f"--set {path}: this field of {provider} has the documents" in ran.err
+
+
 def test_any_other_header(rerank: Run) -> None:
     more = ("--header", "X-Team: search", "--header", "user-agent:mine", "--header", "A:b: c ")
     with serve("openai-like") as server:

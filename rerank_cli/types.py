@@ -150,8 +150,8 @@ class TextLimits:
     passage, query      tokens
     passage_characters  characters of a passage with its title
     query_characters    characters of a query
-    sure_tokens         as many tokens of a passage are surely read. A longer one is sent all the
-                        same, and `unsure_note` is what a user should know then
+    sure_tokens         as many tokens of a text are surely read. A longer one is sent all the
+                        same, and `unsure_note` is what a user should know of such passages
     """
 
     passage: int | None = None

@@ -217,8 +217,10 @@ class Inputs:
             return options
         if options.format_and_unit(path, stream=False)[1] is Unit.RECORD:
             try:
-                with _open_once(path) as stream:
-                    next(SourceReader(path, options, stream, stream=False).documents(), None)
+                # That a record's image is missing makes no text of a file of records.
+                first = _first_document(path, replace(options, scorer=None))
+                if first is not None and first.text_is_label:
+                    _first_document(path, options)
             except InputError:
                 return replace(options, input_format=InputFormat.TEXT, unit=Unit.FILE)
         return options
@@ -304,6 +306,12 @@ def _open_once(path: str) -> Iterator[BinaryIO]:
         return
     with open(path, "rb") as stream:
         yield stream
+
+
+def _first_document(path: str, options: ReadOptions) -> Document | None:
+    """The first document of a file; raises `InputError`."""
+    with _open_once(path) as stream:
+        return next(SourceReader(path, options, stream, stream=False).documents(), None)
 
 
 def _media_document(path: str, kind: MediaKind) -> Document:

@@ -6,7 +6,7 @@ Tokens are estimated for models whose tokenizer is not on this machine.
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rerank_cli.providers import Cutting
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, Aggregation, ChunkOptions
@@ -24,6 +24,18 @@ def chunk_sizes(chunks: ChunkOptions) -> Mapping[str, int]:
     """The given sizes of chunks, by the names of their options."""
     sizes = {name: getattr(chunks, name.replace("-", "_")) for name in CHUNK_OPTIONS}
     return {name: size for name, size in sizes.items() if size is not None}
+
+
+def document_tokens(
+    provider: "Provider", values: Mapping[str, Any], fields: Mapping[str, Any]
+) -> int | None:
+    """How many tokens of a document a provider is told to read, by its option or by --set."""
+    option = provider.options.get("max-document-tokens")
+    if option is None:
+        return None
+    # Fields are put into the body last.
+    count = fields.get(option.field or "", values.get("max-document-tokens"))
+    return count if type(count) is int and count > 0 else None
 
 
 def needs_local_chunks(provider: "Provider", chunks: ChunkOptions) -> bool:

@@ -172,6 +172,12 @@ def plan_chunks(
         wanted = None
     else:
         query, wanted = _fit_tokens(query, wanted, info, options, notes)
+        sure = limits.sure_tokens
+        if sure is not None and limits.query is None and info.tokenizer.count(query) > sure:
+            notes.append(
+                f"queries of more than {sure:,} tokens are sent whole, and how much {info.model} "
+                "reads of them is not known"
+            )
     only_first = options.aggregate == Aggregation.FIRST and not passages
     # Each window of characters overlaps by a quarter of its own tokens.
     overlap, max_overlap = options.overlap_tokens, (wanted or 0) // 4 or characters or 0

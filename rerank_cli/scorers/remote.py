@@ -48,6 +48,7 @@ from rerank_cli.providers.text_limits import (
     EstimatedTokenizer,
     choose_cutting,
     chunk_sizes,
+    document_tokens,
     find_window,
     needs_local_chunks,
     text_limits,
@@ -442,7 +443,7 @@ def open_remote(
     if instruction is not None:
         given = {"instruction": instruction, **given}
     values = {**provider.sent_defaults, **given}
-    if (read := values.get("max-document-tokens")) and "max-document-tokens" in provider.options:
+    if (read := document_tokens(provider, values, options.fields)) is not None:
         provider = provider.reading(read)
     if options.chunk == Cutting.REMOTE and needs_local_chunks(provider, chunks):
         raise UsageError(

@@ -169,6 +169,16 @@ def test_a_folder_has_images_texts_and_what_only_has_the_name(pictures: Path) ->
     assert plain.report.skipped["binary"] == 3
 
 
+def test_a_file_of_records_in_a_folder_is_one_though_an_image_is_missing(pictures: Path) -> None:
+    for name in ("dog.png", "fox.JPG", "note.md", "pointer.png"):
+        (pictures / name).unlink()
+    (pictures / "a.jsonl").write_text(json.dumps({"text": "a fox", "image": "gone.png"}))
+    inputs = inputs_for(Viewer(), pictures, recursive=True)
+    assert list(inputs) == []
+    (problem,) = inputs.report.problems
+    assert "a.jsonl:1: the field image: " in str(problem)
+
+
 def test_an_image_that_is_too_large_is_left_out_of_a_folder(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,23 @@ def test_a_long_text_for_a_model_of_unknown_length_is_said_once(
     assert said(rerank, model, *more, texts=LONG[::2])[0] == []  # none of which is long
 
 
+def test_so_is_a_long_query(rerank: Run) -> None:
+    note = (
+        "rerank: queries of more than 512 tokens are sent whole, and how much tei/m reads of them "
+        "is not known\n"
+    )
+    with serve("tei") as server:
+        for query, err in ((long_text(600), note), (long_text(20), "")):
+            assert rerank(*at(server, "tei/m"), query, "-d", "a").err == err
+
+
+def test_what_a_field_tells_a_service_to_read_of_a_document_is_kept_to(rerank: Run) -> None:
+    field = "max_tokens_per_doc=100"
+    _, chunks = said(rerank, "cohere/m", "--set", field)
+    assert chunks == said(rerank, "cohere/m", "--max-document-tokens", "100")[1] > len(LONG) * 4
+    assert said(rerank, "cohere/m", "--set", field, "--max-document-tokens", "9")[1] == chunks
+
+
 def test_a_long_text_that_is_not_to_be_cut_here_is_said(rerank: Run) -> None:
     (cuts, reads), chunks = said(rerank, "cohere/m", "--chunk", "remote", "--lenient")
     assert chunks == len(LONG)

@@ -1,5 +1,6 @@
 """`RemoteOptions`: how to use a provider's model."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,12 +72,16 @@ class RemoteOptions:
         given += [("--metadata", *field_) for field_ in self.metadata.items()]
         for option, path, value in given:
             levels = MAX_FIELD_LEVELS - (path.count(".") if option == "--set" else 0)
+            name = path[:_EXCERPT_CHARACTERS]
             if levels < 1 or is_nested_deeper([value], levels):
-                name = path[:_EXCERPT_CHARACTERS]
                 raise UsageError(
                     f"{option} {name}=…: more than {MAX_FIELD_LEVELS} levels, one in the other",
                     hint="the parts of a path count, and the levels of its value",
                 )
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:  # values from Python, such as a date
+                raise UsageError(f"{option} {name}=…: not JSON: {error}") from None
         least = {"concurrency": 1, "retries": 0, "rpm": 1, "tpm": 1, "max_document_tokens": 1}
         for name, minimum in least.items():
             value = getattr(self, name)

@@ -14,6 +14,7 @@ from rerank_cli.errors import AnswerError, UsageError
 from rerank_cli.providers.failures import read_failure
 from rerank_cli.providers.options import MAX_FIELD_LEVELS, RemoteOptions
 from rerank_cli.providers.responses import field_names, parse_body, read_answer, read_request
+from rerank_cli.ranking.reranker import Reranker
 from tests.conftest import Run
 from tests.support.json_values import NAMES, VALUES
 from tests.support.loopback import Body, Status, serve
@@ -140,3 +141,20 @@ def test_an_error_that_nests_deeply_is_said(rerank: Run) -> None:
         ran = rerank("-m", "tei/m", "--base-url", server.url, "q", "-d", "x", "-d", "y")
     assert ran.code == 3
     assert ran.err.startswith("rerank: tei: answered 400")
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": [float("inf")]}, object(), {"a": b"x"}])
+def test_what_is_not_json_is_refused_in_python(value: Any) -> None:
+    for options in (RemoteOptions(fields={"a": value}), RemoteOptions(metadata={"a": value})):
+        with pytest.raises(UsageError, match="a=…: not JSON"):
+            options.check()
+
+
+@pytest.mark.parametrize("metadata", [nest(100_000), {"a": float("nan")}])
+def test_a_document_that_is_not_json_is_refused_in_python(metadata: Any) -> None:
+    remote = RemoteOptions(base_url="http://127.0.0.1:1")
+    with (
+        Reranker("llmingo/m", remote=remote) as reranker,
+        pytest.raises(UsageError, match="what is sent of a document is not JSON"),
+    ):
+        reranker.rank("refund", [{"text": "a", "metadata": metadata}])

@@ -52,6 +52,7 @@ _COST_PLACES = (
     ("inference_status.cost", "USD"),
     ("x-litellm-response-cost", "USD"),
 )
+_COST_FIELD = "cost"  # among counts, which it is none of
 _MAX_COST = 1e6  # of one request
 # Where answers say how long they took, and how many of these units a second has.
 _TIME_PLACES = (
@@ -490,7 +491,7 @@ def _read_usage(body: Any, headers: Mapping[str, str]) -> dict[str, int]:
     zeros = set()
     for name, value in (*_usage_fields(body), (_TOTAL_FIELD, headers.get(_USAGE_HEADER))):
         count = _count(name, value)
-        if count is None or not count.is_integer():
+        if count is None or not count.is_integer() or name == _COST_FIELD:
             continue
         if count and (name in counts or len(counts) < _MAX_COUNTS):
             counts.setdefault(name, int(count))

@@ -176,6 +176,11 @@ def test_a_large_answer_is_kept_in_part() -> None:
     check_said(read_request(body, {"x-litellm-model-id": long}))
 
 
+def test_a_cost_in_whole_numbers_is_no_count() -> None:
+    said = read_request({"usage": {"cost": 2, "total_tokens": 3}})
+    assert (said.cost, said.usage) == (2, {"total_tokens": 3})
+
+
 def test_sums_have_no_noise_and_one_currency_each() -> None:
     totals = RequestTotals()
     for _ in range(1000):

@@ -118,7 +118,7 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
         folder = find_local_folder(options.model)
         is_noted = options.output_path is not None or options.report is not None
         identity = options_identity(options, folder) if is_noted else {}
-        is_retry = options.resume and _has_retry(options, source, identity)
+        is_retry = options.resume and _settle_retry(options, source, identity)
         journal, start = open_journal(options, source, identity)
         plan = _Plan(options, options, journal, start, folder)
         if start is not None and (is_retry or options.retry_errors):
@@ -179,10 +179,10 @@ def _remove_retry(plan: _Plan) -> None:
         journal_path(Path(plan.options.output.path)).unlink()
 
 
-def _has_retry(options: BatchOptions, source: RecordSource, identity: Mapping[str, Any]) -> bool:
-    """Whether a job that does failed records again was begun and is to go on.
+def _settle_retry(options: BatchOptions, source: RecordSource, identity: Mapping[str, Any]) -> bool:
+    """Publish a retry that is done and was not published; return whether one is to go on.
 
-    One that was done and not yet published is published. Raises `InputError` for another job's.
+    Raises `InputError` for the retry of another job.
     """
     retry = _retry_options(options)
     path = journal_path(Path(retry.output.path))

@@ -128,11 +128,20 @@ class EarlierRun:
         if not self._left:
             self._results.check_end()
             if digest != self._digest:
-                raise InputError(
-                    "the input does not begin with the records that are done",
-                    hint="give what was given then; or begin anew, with another -o",
-                )
+                raise self._input_error()
         return written
+
+    def check_end(self) -> None:
+        """Raise `InputError` if the input has ended before all that is done was taken."""
+        if self._left:
+            raise self._input_error()
+
+    @staticmethod
+    def _input_error() -> InputError:
+        return InputError(
+            "the input does not begin with the records that are done",
+            hint="give what was given then; or begin anew, with another -o",
+        )
 
     def close(self) -> None:
         self._results.close()
@@ -220,6 +229,8 @@ class BatchJob:
             self._read_items += 1
             self._next_digests.append(self.source.digest)
             yield item if self._earlier is None else self._earlier.settle(item, self.source.digest)
+        if self._earlier is not None:
+            self._earlier.check_end()
 
     @property
     def share(self) -> float | None:

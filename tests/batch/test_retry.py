@@ -340,9 +340,10 @@ def test_another_stream_is_refused(rerank: Run, service: Service, tmp_path: Path
     before = out.read_bytes()
     service.away = ()
     again = (*arguments, "--resume", "--retry-errors")
-    ran = rerank(*again, stdin=b"".join([lines[5], *lines[1:]]))
-    assert (ran.code, out.read_bytes()) == (2, before)
-    assert "the input does not begin with the records that are done" in ran.err
+    for other in ([lines[5], *lines[1:]], lines[:3], []):
+        ran = rerank(*again, stdin=b"".join(other))
+        assert (ran.code, out.read_bytes()) == (2, before)
+        assert "the input does not begin with the records that are done" in ran.err
     ran = rerank(*again, stdin=b"".join(lines))
     assert ran.code == 0, ran.err
     assert all("results" in line for line in read(out))

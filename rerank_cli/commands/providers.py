@@ -176,11 +176,11 @@ def key_state(provider: "Provider") -> str:
 
 def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
     """All that a person may want to know, in order."""
+    from rerank_cli.providers.requests import media_templates, mixed_kinds
     from rerank_cli.providers.schema import placeholders
 
     limits = provider.limits.model_dump(exclude_defaults=True)
-    kinds = [k for k in ("image", "video") if getattr(provider.request, k) is not None]
-    mixed = [k for k in kinds if "$text" in placeholders(getattr(provider.request, k))]
+    kinds, mixed = [*media_templates(provider)], mixed_kinds(provider)
     fields = [name.removeprefix("$") for name in placeholders(provider.request.record)]
     stated = [
         ("name", ", ".join([provider.name, *provider.aliases])),
@@ -290,8 +290,9 @@ def _spelling(option: "Option") -> str:
     if option.json_key is not None:
         words = f"{option.json_key} in the JSON of {words}"
     least, most = option.least, option.most
-    span = "" if least is None and most is None else f", {least or 0} to {most or 'any'}"
-    return f"{words}{span}"
+    if least is None and most is None:
+        return words
+    return f"{words}, {least or 0}{f' to {most}' if most is not None else ' or more'}"
 
 
 def _price(provider: "Provider") -> str:

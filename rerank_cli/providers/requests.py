@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from rerank_cli.errors import UsageError
 from rerank_cli.media import media_stamp, media_url, sent_size, with_article
-from rerank_cli.providers.schema import Provider
+from rerank_cli.providers.schema import Provider, placeholders
 from rerank_cli.types import Chunk, Document, Media, Pair, Tokenizer
 
 DEFAULT_DOCUMENTS = 500  # the most in a request to a provider that states no limit
@@ -265,7 +265,7 @@ def media_templates(provider: Provider) -> Mapping[str, Any]:
 def mixed_kinds(provider: Provider) -> frozenset[str]:
     """The kinds of media that a provider takes together with a text."""
     templates = media_templates(provider).items()
-    return frozenset(kind for kind, template in templates if has_placeholder(template, "$text"))
+    return frozenset(kind for kind, template in templates if "$text" in placeholders(template))
 
 
 def pack(
@@ -421,15 +421,6 @@ def _set_field(target: dict[str, Any], path: str, value: Any) -> None:
         target[name] = dict(inner) if isinstance(inner, dict) else {}
         target = target[name]
     target[last] = value
-
-
-def has_placeholder(template: Any, name: str) -> bool:
-    """Whether a template contains a placeholder such as `$text`."""
-    if isinstance(template, Mapping):
-        return any(has_placeholder(value, name) for value in template.values())
-    if isinstance(template, list | tuple):
-        return any(has_placeholder(value, name) for value in template)
-    return bool(template == name)
 
 
 def encode_json(content: Any, *, allow_nan: bool = True) -> bytes:

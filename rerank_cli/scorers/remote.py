@@ -1,7 +1,7 @@
 """Scores pairs with a provider's model: sends several requests at once, and merges the answers.
 
-Opens such a model, halves requests that are too large, and has the
-scorer of a dry run. `providers` makes requests, sends them and reads answers.
+Opens such a model, halves requests that are too large, and has the scorer of a dry run. `providers`
+makes requests, sends them and reads answers.
 """
 
 from collections import Counter, deque
@@ -29,7 +29,6 @@ from rerank_cli.providers.requests import (
     RequestOptions,
     content_key,
     find_problems,
-    has_placeholder,
     media_templates,
     mixed_kinds,
 )
@@ -42,7 +41,7 @@ from rerank_cli.providers.responses import (
     read_answer,
     read_request,
 )
-from rerank_cli.providers.schema import Provider
+from rerank_cli.providers.schema import Provider, placeholders
 from rerank_cli.providers.text_limits import (
     CHUNK_OPTIONS,
     EstimatedTokenizer,
@@ -113,7 +112,7 @@ class RemoteScorer:
         self.info = info
         self.address = address
         self.provider = provider
-        self._names_documents = has_placeholder(provider.request.record, "$id")
+        self._names_documents = "$id" in placeholders(provider.request.record)
         self._model = model
         self._tariff = provider.price_at(address.url)
         self._says = f"as {provider.name} says"  # the source of a cost
@@ -254,9 +253,10 @@ class RemoteScorer:
 
     def account(self) -> str:
         """What was sent, what it cost, and the service's ids of the last requests, in words."""
-        totals = self.requests
+        with self._counting:  # other threads may still read answers
+            totals, trace_ids = RequestTotals() + self._totals, [*self._trace_ids]
         words = describe_requests(
-            totals, self.provider.name, self._model, self.cost_of(totals), self._trace_ids
+            totals, self.provider.name, self._model, self.cost_of(totals), trace_ids
         )
         return "\n".join([words, *self.remarks])
 

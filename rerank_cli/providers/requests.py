@@ -146,7 +146,9 @@ class RequestBuilder:
             if by_count:
                 self._max_documents = min(self._max_documents, _larger_half(len(request.chunks)))
             else:  # more than half, because one of the two halves is a little larger
-                self._max_bytes = min(self._max_bytes or size, size * 3 // 4)
+                fixed = len(self._render(request.query, (), self._max_documents))
+                limit = fixed + max(0, size - fixed) * 3 // 4
+                self._max_bytes = min(self._max_bytes or size, limit)
 
     def is_too_large(self, request: Request, size: int) -> bool:
         """Whether a request exceeds the known limits, and can be cut in two."""

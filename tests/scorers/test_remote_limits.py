@@ -255,6 +255,18 @@ def test_two_large_documents_do_not_make_all_requests_small(
     assert server.count <= 24
 
 
+def test_short_documents_are_not_sent_one_by_one_after_a_refusal(rerank: Run) -> None:
+    """Most of their bodies is the query and the model, of which no half has less."""
+
+    def plan(request: Request, _number: int) -> Fault | None:
+        return Status(413) if len(request.json["documents"]) > 3 else None
+
+    with serve("openai-like", faults=plan) as server:
+        ran = rerank(*at(server), "a refund " * 20, stdin=lines([f"d{n}" for n in range(12)]))
+    assert ran.code == 0
+    assert sorted(sizes(server)) == [3, 3, 3, 3, 6, 12]
+
+
 def test_scores_that_a_request_lacks_are_told_though_others_make_up_the_number(
     rerank: Run,
 ) -> None:

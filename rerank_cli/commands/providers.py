@@ -95,6 +95,7 @@ def show(
     elif as_toml:
         import tomlkit
 
+        table = catalogue.add_removals(entry.name, table)
         terminal.write([tomlkit.dumps({entry.name: table}).encode()])
     else:
         rows = facts(entry, model)

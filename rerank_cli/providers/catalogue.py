@@ -108,6 +108,29 @@ def apply_rule(table: Table, rule: Mapping[str, Any]) -> Table:
     return _merge(table, {key: value for key, value in rule.items() if key != "names"})
 
 
+def add_removals(name: str, table: Table) -> Table:
+    """An entry's table with each `false` by which the user changes the one of its name that ships.
+
+    Without these the table, read back under that name, would be merged over what they take away.
+    """
+    if name not in _shipped_tables():
+        return table
+    removals = _removals_in(_read_user_tables().get(name, {}))
+    return _merge(removals, table, keeps_removals=True)
+
+
+def _removals_in(entry: Mapping[str, Any], path: tuple[str, ...] = ()) -> Table:
+    """The keys of an entry whose value is `false`, in their tables."""
+    found: Table = {}
+    for key, value in entry.items():
+        place = (*path, key)
+        if value is False:
+            found[key] = False
+        elif isinstance(value, dict) and not _is_sent(place):
+            found[key] = _removals_in(value, place)
+    return {key: value for key, value in found.items() if value != {}}
+
+
 def account_of(name: str) -> str | None:
     """The name that a provider's key is stored under; None if no provider has such a name."""
     canonical = _find_name(name)

@@ -323,3 +323,23 @@ def test_false_takes_away_what_is_inherited_from_any_entry_and_may_take_nothing(
     found = find_provider(entry[1:].partition("]")[0])
     assert "instruction" not in found.sent_defaults
     assert "options" not in entry or "instruction" not in found.options
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "[jina]\noptions.truncate = false\nlistwise = false",
+        "[cohere-v1]\noptions.max-chunks = false\nlimits.request_chunks = 9",
+        "[siliconflow]\nmodels = false",
+        "[kkiai]\ndefaults.instruction = false",
+        "[mine]\nlike = 'vllm'\noptions.user = false",
+    ],
+)
+def test_what_is_shown_as_toml_takes_away_the_same(entry: str, rerank: Run) -> None:
+    """Also under the name of a provider that ships, over which it is merged."""
+    name = entry[1:].partition("]")[0]
+    models = models_of("vllm" if name == "mine" else name)
+    user_file().write_text(entry)
+    expected = {model: facts_of(find_provider(name, model)) for model in models}
+    user_file().write_text(rerank("providers", "show", name, "--toml").out)
+    assert {model: facts_of(find_provider(name, model)) for model in models} == expected

@@ -68,10 +68,12 @@ _COUNT_WORDS = re.compile(
 _NOT_SIZE_WORDS = re.compile(
     r"(?i)rate.?limit|per (second|minute|hour|day)|quota|too many requests|top_?[nk]\b"
 )
-_PERMANENT_WORDS = re.compile(
+_MODEL_WORDS = re.compile(
     r"(?i)no available channel|model[ _]not[ _]found|(no such|unknown) model|无可用渠道"
     r"|model\b.{0,120}\b(not found|(does not|doesn't|not) exist)|模型不存在"
-    r"|not[ _]implemented|(does|do) not support|not[ _]supported|unsupported"
+)
+_PERMANENT_WORDS = re.compile(
+    rf"{_MODEL_WORDS.pattern}|not[ _]implemented|(does|do) not support|not[ _]supported|unsupported"
     r"|not a re-?ranker|input is too (large|long)"
     r"|insufficient[ _](quota|balance|credits?|funds)|exceeded your current quota|余额不足"
 )
@@ -177,6 +179,8 @@ def failure_hint(failure: Failure, address: Address) -> str | None:
             return f"the endpoint was {address.public_url}: check the model's name and --base-url"
         case 429:
             return "--rpm and --tpm keep to a rate, --concurrency 1 sends one request at a time"
+        case 400 | 422 if _MODEL_WORDS.search(failure.message):
+            return "check the model's name"
         case 500 | 503 if failure.remedy is Remedy.NONE and failure.may_pass is None:
             return "check the model's name"
     return None

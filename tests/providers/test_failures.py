@@ -252,6 +252,13 @@ def test_what_a_server_says_of_trying_again_is_followed(
     assert "model" not in (failure_hint(failure, address) or "")
 
 
+@pytest.mark.parametrize("status", [400, 422, 503])
+def test_a_model_that_is_not_there_is_said_whatever_the_status(status: int) -> None:
+    content = b'{"code": 20012, "message": "Model does not exist. Please check it carefully."}'
+    hint = failure_hint(read_failure(status, {}, content), Address("p", "https://h/rerank", {}))
+    assert hint == "check the model's name"
+
+
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 
 

@@ -33,8 +33,10 @@ def document_tokens(
     option = provider.options.get("max-document-tokens")
     if option is None:
         return None
-    # Fields are put into the body last.
-    count = fields.get(option.field or "", values.get("max-document-tokens"))
+    count = values.get("max-document-tokens")
+    if count is not None and option.violated_range(count) is not None:
+        count = None  # it is not sent
+    count = fields.get(option.field or "", count)  # fields are put into the body last
     return count if type(count) is int and count > 0 else None
 
 

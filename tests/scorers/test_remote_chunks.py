@@ -270,6 +270,10 @@ def test_what_a_field_tells_a_service_to_read_of_a_document_is_kept_to(rerank: R
     _, chunks = said(rerank, "cohere/m", "--set", field)
     assert chunks == said(rerank, "cohere/m", "--max-document-tokens", "100")[1] > len(LONG) * 4
     assert said(rerank, "cohere/m", "--set", field, "--max-document-tokens", "9")[1] == chunks
+    # A number that is not sent, as it is too large, is no limit.
+    lenient = ("--max-document-tokens", "9000", "--lenient")
+    model = "jina/jina-reranker-v3"
+    assert said(rerank, model, *lenient)[1] == said(rerank, model)[1] > len(LONG)
 
 
 def test_a_long_text_that_is_not_to_be_cut_here_is_said(rerank: Run) -> None:

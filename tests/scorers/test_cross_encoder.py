@@ -205,11 +205,14 @@ def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) ->
         open_scorer(str(folder))
 
 
-@pytest.mark.parametrize("name", ["mini@3", "minni", "bert", "no/folder"])
-def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("mini@3", "mini@2"), ("minni", "mini@2"), ("bert", "mini@2"), ("no/folder", "openai-like")],
+)
+def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"no model is called '{name}'") as raised:
         open_scorer(name)
-    assert "mini@2" in str(raised.value.hint)
+    assert hint in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("name", ["hf:owner/name", "bge-reranker-base", "bge-reranker-base:fp32"])

@@ -257,7 +257,7 @@ def _key_fault(key: str) -> tuple[str, str] | None:
     if key.isascii() and key.isprintable() and " " not in key:
         return None
     hint = "copy it again, alone on one line"
-    scheme = key.split()[0]
+    scheme = next(iter(key.split()), "")
     if scheme.lower() in _SCHEMES:
         hint = f"leave out {scheme.capitalize()}, which is added where it is needed"
     return "has spaces, line breaks or characters that no key has", hint

@@ -105,7 +105,7 @@ def proxy(status: int, content: bytes = PAGE, **headers: str) -> Iterator[str]:
     for method in ("GET", "HEAD", "POST", "CONNECT"):
         setattr(Handler, f"do_{method}", Handler.answer)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://user:{PASSWORD}@127.0.0.1:{server.server_port}"
     finally:

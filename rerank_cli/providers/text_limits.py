@@ -97,7 +97,9 @@ def text_limits(
             f"how much {name} reads of them is not known: --chunk local cuts them here into "
             f"chunks of {most}, --chunk-tokens N into larger ones"
         )
-    note = f"texts of more than {most:,} tokens are sent whole, and {note}"
+    most_characters = found.passage_characters
+    how = f"in chunks of up to {most_characters:,} characters" if most_characters else "whole"
+    note = f"texts of more than {most:,} tokens are sent {how}, and {note}"
     return replace(found, sure_tokens=most, unsure_note=note)
 
 

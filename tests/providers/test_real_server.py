@@ -99,7 +99,14 @@ def test_its_limit_is_kept(rerank: Run, url: str) -> None:
 
 def test_a_text_that_is_too_long_for_it_is_cut_here(rerank: Run, url: str) -> None:
     long = "cat " * 31_000
-    assert scores(rerank, url, [long, "a refund"]).keys() == {long, "a refund"}
+    arguments = ["-m", "infinity/tiny", "--base-url", url, "refund", "--json"]
+    ran = rerank(*arguments, "-d", long, "-d", "a refund")
+    results = json.loads(ran.out)["results"]
+    assert {result["document"]["text"]: result["chunks"] for result in results} == {
+        long: 2,
+        "a refund": 1,
+    }
+    assert "texts of more than 512 tokens are sent in chunks of up to 122,880 characters" in ran.err
 
 
 def test_its_own_words_are_told(rerank: Run, url: str) -> None:

@@ -252,9 +252,9 @@ def _open_below(folder: str, parts: Sequence[str]) -> BinaryIO:
 
 
 def _outside_error(media: Media) -> InputError:
+    folder = media.root if media.root not in (None, "", os.curdir) else "the current folder"
     return InputError(
-        f"{_shorten(media.place)}: outside of {media.root or os.curdir}, "
-        "where records may name files",
+        f"{_shorten(media.place)}: outside of {folder}, where records may name files",
         hint="--media-root DIR says in which folder they may be",
     )
 

@@ -235,6 +235,14 @@ def test_a_record_names_no_file_outside_of_its_folder(image: str, safe: Path) ->
     assert "--media-root" in str(error.value.hint)
 
 
+def test_the_folder_of_records_may_be_the_current_one(
+    safe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(safe)
+    with pytest.raises(InputError, match="outside of the current folder, where"):
+        read_record(Path(), "../secret.png")
+
+
 @POSIX
 @pytest.mark.parametrize("name", ["link.png", "folder/secret.png", "chain.png"])
 def test_no_link_leads_out_of_it(name: str, safe: Path) -> None:

@@ -185,8 +185,10 @@ class Redactor:
             for text in long
             for form in (text, _spelled(text), quote_plus(text, errors="replace"))
         }
-        self._texts = sorted(filter(None, texts), key=len, reverse=True)
-        self._forms = [*self._texts, *sorted(codes, key=len, reverse=True)]
+        self._forms = [
+            *sorted(filter(None, texts), key=len, reverse=True),
+            *sorted(codes, key=len, reverse=True),
+        ]
 
     def __call__(self, text: str, *, is_cut: bool = False) -> str:
         """A text without the secrets; `is_cut` says that it may end inside of one."""
@@ -228,7 +230,7 @@ class Redactor:
 
     def _cut_spans(self, letters: str, end: int) -> Iterator[tuple[int, int]]:
         """Where the beginning of a secret ends at a place."""
-        for form in self._texts:
+        for form in self._forms:
             for count in range(min(len(form), end), _HARMLESS_CHARACTERS, -1):
                 if letters.startswith(form[:count], end - count):
                     yield end - count, end

@@ -50,14 +50,14 @@ def _password(character: str) -> str:
 
 
 # A user, in a text that is a URL in some form or other, and in a sentence with one. A scheme has
-# two letters or more: others are drives.
-_USER = re.compile(
+# two letters or more: others are drives. Both are compiled at their first use: most runs need none.
+_USER = (
     r"(?is)\A\s*+(?![a-z]:[/\\])((?>[a-z][a-z0-9+.-]+:[/\\]++|[/\\]{2,}+|(?![/\\])))"
     rf"(?:[^/\\]*?{_password('.')}|(?<=[/\\])[^/\\?#]*{AT})"
 )
 _PLACEHOLDER = "USER:PASSWORD@"  # of a hint
-_USER_IN_WORDS = re.compile(
-    rf"(?i)([/\\]{{2}}|\bhttps?:[/\\]?)(?!(?-i:{_PLACEHOLDER}))[^\s/\\@]*" + _password(r"\S")
+_USER_IN_WORDS = rf"(?i)([/\\]{{2}}|\bhttps?:[/\\]?)(?!(?-i:{_PLACEHOLDER}))[^\s/\\@]*" + _password(
+    r"\S"
 )
 _UNNAMED = r"\1"  # without the user
 _BIDIRECTIONAL = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -204,7 +204,7 @@ def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
 
 def say(stderr: TextIO, lines: str) -> None:
     """Write lines for the user to stderr."""
-    _write_message(stderr, f"{printable(_USER_IN_WORDS.sub(_UNNAMED, lines))}\n")
+    _write_message(stderr, f"{printable(re.sub(_USER_IN_WORDS, _UNNAMED, lines))}\n")
 
 
 def usable_stream(stream: TextIO | None) -> TextIO:
@@ -301,7 +301,7 @@ def _in_one_line(cell: str) -> str:
 
 
 def _on_one_line(message: str) -> str:
-    message = _USER_IN_WORDS.sub(_UNNAMED, message)
+    message = re.sub(_USER_IN_WORDS, _UNNAMED, message)
     return printable(message).replace("\n", "\N{SYMBOL FOR LINE FEED}")
 
 
@@ -342,7 +342,7 @@ def hide_user(text: str) -> str:
 
     An @ in the path of a file is part of it, unless there is a colon in what comes before.
     """
-    return _USER.sub(_UNNAMED, text, count=1)
+    return re.sub(_USER, _UNNAMED, text, count=1)
 
 
 def encodable(text: str) -> str:

@@ -249,8 +249,11 @@ class BatchJob:
         if problem is not None and self._errors is not None:
             with suppress(PipeClosed):  # nobody reads the errors any more
                 self._errors.write(error_line(outcome.original, problem))
-        elif isinstance(outcome.item, DoneItem) and outcome.item.written.error:
-            assert self._errors is not None  # noqa: S101 - from where it is
+        elif (
+            self._errors is not None
+            and isinstance(outcome.item, DoneItem)
+            and outcome.item.written.error
+        ):
             self._errors.write(outcome.item.written.error)
         else:
             self._writer.add(outcome)

@@ -123,8 +123,7 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
         plan = _Plan(options, options, journal, start, folder)
         if start is not None and (is_retry or options.retry_errors):
             if is_retry or _passing_errors(start.figures):
-                plan = _plan_retry(plan, source, identity)
-                return _run_retry(plan, source, identity, terminal)
+                return _run_retry(plan, start, source, identity, terminal)
             terminal.say(f"{options.output.path} has no error that may pass: none is done again")
         _skip_done_items(source, plan)
         output = options.output_path
@@ -151,20 +150,30 @@ def _run_plan(
 
 
 def _run_retry(
-    plan: _Plan, source: RecordSource, identity: Mapping[str, Any], terminal: Terminal
+    plan: _Plan,
+    start: Mark,
+    source: RecordSource,
+    identity: Mapping[str, Any],
+    terminal: Terminal,
 ) -> ExitCode:
-    """Run a job that does failed records again, and put its files in place once it is done."""
-    assert plan.earlier is not None  # noqa: S101 - for mypy
-    assert plan.journal is not None  # noqa: S101
-    with closing(plan.earlier):
+    """Do the failed records of a job that has come to `start` again, and then what it has left.
+
+    That is a job of its own, whose files replace those of the other one once it is done.
+    """
+    options = _retry_options(plan.named)
+    journal, own_start = open_journal(options, source, identity)
+    if own_start is not None and not own_start.items:
+        own_start = replace(own_start, figures=start.figures)
+    with closing(_open_earlier_run(plan.named, start)) as earlier:
+        plan = plan._replace(options=options, journal=journal, start=own_start, earlier=earlier)
         _skip_done_items(source, plan)
         try:
             code = _run_plan(plan, source, identity, terminal)
         except InputError:  # what it has copied is not of this input
             _remove_retry(plan)
             raise
-    if plan.journal.is_done:
-        _publish_retry(plan.options, plan.named, plan.journal)
+    if journal is not None and journal.is_done:
+        _publish_retry(options, plan.named, journal)
     return code
 
 
@@ -194,17 +203,6 @@ def _settle_retry(options: BatchOptions, source: RecordSource, identity: Mapping
     return not journal.is_done
 
 
-def _plan_retry(plan: _Plan, source: RecordSource, identity: Mapping[str, Any]) -> _Plan:
-    """The job that does the failed records of another one again, and then what that has left."""
-    assert plan.start is not None  # noqa: S101 - for mypy
-    options = _retry_options(plan.options)
-    journal, start = open_journal(options, source, identity)
-    if start is not None and not start.items:
-        start = replace(start, figures=plan.start.figures)
-    earlier = _open_earlier_run(plan.options, plan.start)
-    return plan._replace(options=options, journal=journal, start=start, earlier=earlier)
-
-
 def _retry_options(options: BatchOptions) -> BatchOptions:
     """The options of the job that does the failed records of another one again.
 
@@ -221,9 +219,8 @@ def _retry_options(options: BatchOptions) -> BatchOptions:
 
 def _open_earlier_run(options: BatchOptions, mark: Mark) -> EarlierRun:
     """Open what a job has written up to a mark; raises `InputError`."""
-    output, errors = options.output_path, options.errors_path
+    output, errors = Path(options.output.path), options.errors_path
     error_lines = None if errors is None else (errors, mark.errors)
-    assert output is not None  # noqa: S101 - `check_job` has seen to it
     results: EarlierResults
     if output.is_dir():
         lines = None if error_lines is None else EarlierLines(None, error_lines)

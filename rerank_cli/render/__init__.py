@@ -138,7 +138,7 @@ class Writer:
 
 WRITERS: Mapping[Format, Writer] = {
     Format.TABLE: Writer("table", "write_table", explains=True, is_drawn=True),
-    Format.TEXT: Writer("original", "write_text", check="check_tables", remark="find_mixed_tables"),
+    Format.TEXT: Writer("text", "write_text", check="check_tables", remark="find_mixed_tables"),
     Format.TSV: Writer("rows", "write_tsv"),
     Format.CSV: Writer("rows", "write_csv"),
     Format.JSON: Writer("json_results", "write_json", explains=True),
@@ -147,7 +147,7 @@ WRITERS: Mapping[Format, Writer] = {
     Format.PATHS: Writer(
         "rows", "write_paths", check="check_paths", has_scores=False, names_files=True
     ),
-    Format.MD: Writer("markdown", "write_markdown", explains=True),
+    Format.MD: Writer("text", "write_markdown", explains=True),
 }
 EXPLAIN_FORMATS = tuple(format_ for format_, writer in WRITERS.items() if writer.explains)
 

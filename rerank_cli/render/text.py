@@ -1,19 +1,32 @@
-"""A ranking as the records' own bytes, with a byte-order mark, a header and scores if needed.
+"""A ranking as text to read on: the records as they came, or passages in Markdown.
 
-The bytes change only if records have several encodings, or go to a terminal.
+Records keep their own bytes, with a byte-order mark, a header and scores if needed. The bytes
+change only if records have several encodings, or go to a terminal.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rerank_cli.errors import OutputError
-from rerank_cli.render import Remark, Sources, Style, format_score
+from rerank_cli.render import (
+    Remark,
+    Sources,
+    Style,
+    document_place,
+    format_place,
+    format_score,
+    media_note,
+)
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Document, Envelope, Ranked, Ranking
+from rerank_cli.types import Blank, Document, Envelope, Ranked, Ranking
 
 _SCORE_COLUMN = "relevance_score"
 # The terminators of records, the longer first.
 _TERMINATORS = ("\r\n", "\n", "\0", "\r")
 _HINT = "-f csv and --json take records of any kind"
+_BACKTICKS = re.compile("`+")
+# Each of these ends a line in Markdown.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def write_text(ranking: Ranking, style: Style) -> Iterator[bytes]:
@@ -124,3 +137,66 @@ def _passage_bytes(result: Ranked) -> bytes:
         if encodable(original) == passage.text:  # not so for a field, or for UTF-16
             return original.encode("utf-8", "surrogateescape") + b"\n"
     return (passage.text + "\n").encode(document.envelope.encoding, "replace")
+
+
+def write_markdown(ranking: Ranking, _style: Style) -> Iterator[bytes]:
+    """Yield a numbered item for each result, with its chunks if explained, then blank documents.
+
+    Passages are fenced, so that they are not read as Markdown.
+    """
+    separator = ""
+    for result in ranking.results:
+        yield encodable(separator + _item(result)).encode()
+        separator = "\n"
+    if ranking.blanks:
+        are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)
+        title = "Empty, and not scored" if are_empty else "Not scored, in the order they came"
+        lines = [f"{separator}{title}:\n\n", *map(_blank, ranking.blanks)]
+        yield encodable("".join(lines)).encode()
+
+
+def _item(result: Ranked) -> str:
+    marker = f"{result.rank}. "
+    indent = " " * len(marker)
+    document, passage = result.document, result.passage
+    if not result.explanation:
+        where = format_place(document.source, passage.line) or document.id or ""
+        heading = _heading(result.relevance_score, where, media_note(document))
+        return marker + heading + _fence(passage.text, indent)
+    where = document_place(document) or document.id or ""
+    chunks = [
+        f"\n{indent}- {_heading(relevance, format_place(document.source, chunk.line))}"
+        f"{_fence(chunk.text, indent + '  ')}"
+        for chunk, _, relevance in result.explanation
+    ]
+    return marker + _heading(result.relevance_score, where, media_note(document)) + "".join(chunks)
+
+
+def _blank(blank: Blank) -> str:
+    where = document_place(blank.document) or blank.document.id
+    name = _code(where) if where else f"document {blank.index + 1}"
+    text = blank.document.text
+    return f"- {name}\n{_fence(text, '  ') if text.strip() else ''}"
+
+
+def _heading(relevance: float, where: str, media: str = "") -> str:
+    names = [_code(name) for name in (where, media) if name]
+    return " ".join([f"**{relevance:.3f}**", *names]) + "\n"
+
+
+def _fence(text: str, indent: str) -> str:
+    fence = "`" * max(3, _longest_run(text) + 1)
+    lines = [fence, *_LINE_END.split(text.rstrip("\r\n")), fence]
+    return "\n" + "".join(f"{indent if line else ''}{line}\n" for line in lines)
+
+
+def _code(text: str) -> str:
+    """A code span, which can hold any name."""
+    text = _LINE_END.sub(" ", text)
+    run = "`" * (_longest_run(text) + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{run}{space}{text}{space}{run}"
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, _BACKTICKS.findall(text)), default=0)

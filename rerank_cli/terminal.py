@@ -314,6 +314,11 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def format_choices(names: Sequence[str]) -> str:
+    """Names in words, as in `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def format_size(size_bytes: int) -> str:
     """A size in words, as in `999 bytes`, `5.05 kB` or `64 MB`.
 

@@ -13,9 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from rerank_cli.errors import ModelError, NoHome, NotInstalled, UsageError
-from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries
+from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries, names_containing
 from rerank_cli.models.folder import CHECKSUMS, ModelFolder, describe, read_checksums
 from rerank_cli.models.store import DamagedModel, InstalledModel, Store
+from rerank_cli.terminal import format_choices
 from rerank_cli.user_files import expand_user
 
 HUB = "hf:"
@@ -114,7 +115,7 @@ def read_name(model: str) -> Reference:
                 "again; the old files are in the history of models/, and work as any folder does: "
                 "-m ./FOLDER",
             )
-        raise _unknown(model)
+        raise _unknown(model, [f"{entry.name}@{entry.revision}"])
     return reference
 
 
@@ -217,21 +218,26 @@ def _shipped(entry: Entry) -> ModelFolder:
     )
 
 
-def _unknown(model: str) -> UsageError:
-    near: Sequence[str] = get_close_matches(model, names(), cutoff=0.4)
+def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
+    message = f"no model is called {model!r}"
+    if is_path(model):
+        return UsageError(message, hint=f"a folder needs no other name: rerank -m {model}")
     if os.path.exists(model):
-        near = [f"./{model}"]
-    said = f"no model is called {model!r}"
-    if not near and "/" in model:
         return UsageError(
-            said,
-            hint="rerank providers lists the services that are known, and openai-like/MODEL with "
-            "--base-url is for others; a folder's path begins with ./ or /",
+            message, hint=f"did you mean ./{model}? A folder's path begins with ./ or /"
         )
+    near = list(near) or names_containing(model)
+    is_repository = _REPOSITORY.fullmatch(model) is not None
+    if not near and not is_repository:
+        near = get_close_matches(model, names(), cutoff=0.6)
+    repository = f"{HUB}{model}" if is_repository else f"{HUB}OWNER/REPOSITORY"
+    if near:
+        rest = f"The repository itself: {repository}" if is_repository else "All: rerank models"
+        return UsageError(message, hint=f"did you mean {format_choices(near)}? {rest}")
     return UsageError(
-        said,
-        hint=f"did you mean {' or '.join(near or names()[:2])}? A folder's path begins with ./ or "
-        "/, and rerank models lists the names",
+        message,
+        hint=f"models here: rerank models; of the Hugging Face Hub: {repository}; of services: "
+        "rerank providers, or openai-like/MODEL with --base-url; in a folder: ./FOLDER",
     )
 
 

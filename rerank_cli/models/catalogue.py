@@ -3,6 +3,7 @@
 Data, read from `data/models.toml`; knows nothing of what is on this machine.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rerank_cli.types import Scale
 PRECISIONS = ("int8", "fp32")  # in the order in which they are preferred on a CPU
 
 _PATH = Path(__file__).parent.parent / "data" / "models.toml"
+_MIN_TYPED_LETTERS = 3  # fewer are in many names
 _NON_COMMERCIAL = "-NC"
 
 
@@ -137,6 +139,37 @@ def default() -> str:
 def entries() -> Mapping[str, Entry]:
     """All models by name."""
     return {name: _entry(name, table) for name, table in _content()["models"].items()}
+
+
+def names_containing(text: str) -> list[str]:
+    """The names that contain what was typed, for a hint.
+
+    Case, owner, precision and the marks between words do not matter. A repository that a model
+    comes from is that model's name alone.
+    """
+    typed = re.split("[:@]", text.strip().removeprefix("hf:"), maxsplit=1)[0]
+    found = [entry.name for entry in entries().values() if typed.lower() in _repositories(entry)]
+    if found:
+        return found
+    words = [_letters(word) for word in re.split(r"[\W_]+", typed.rpartition("/")[2]) if word]
+    if len("".join(words)) < _MIN_TYPED_LETTERS:
+        return []
+    names = {name: _letters(name) for name in entries()}
+    exact = [name for name, letters in names.items() if letters == "".join(words)]
+    near = [name for name, letters in names.items() if "".join(words) in letters]
+    near = near or [name for name, letters in names.items() if all(w in letters for w in words)]
+    return exact or near
+
+
+def _repositories(entry: Entry) -> set[str]:
+    """The repositories that a model's files are in, in small letters."""
+    origins = (origin.repository for origin in entry.origins.values())
+    return {name.lower() for name in (entry.repository, *origins) if not entry.folder}
+
+
+def _letters(text: str) -> str:
+    """A text's letters and digits, to compare names by."""
+    return re.sub(r"[\W_]+", "", text).lower()
 
 
 @cache

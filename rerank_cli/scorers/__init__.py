@@ -13,6 +13,7 @@ from rerank_cli.errors import OutOfMemory, RerankError, UsageError
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.terminal import format_choices
 from rerank_cli.types import Scorer
 from rerank_cli.user_files import expand_user
 
@@ -180,14 +181,16 @@ def is_remote(model: str | None) -> bool:
     if is_path(model) or is_local(model):
         return False
 
+    from rerank_cli.models.catalogue import names_containing
     from rerank_cli.providers.catalogue import is_provider, similar_names
 
     provider, slash, name = model.partition("/")
     if is_provider(provider):
         return True
     if not os.path.exists(model) and (similar := similar_names(provider)):
-        models = " or ".join(f"{similar_name}{slash}{name}" for similar_name in similar)
-        raise UsageError(f"no model is called {model!r}", hint=f"did you mean {models}?")
+        services = [f"{similar_name}{slash}{name}" for similar_name in similar]
+        choices = format_choices([*names_containing(model), *services])
+        raise UsageError(f"no model is called {model!r}", hint=f"did you mean {choices}?")
     return False
 
 

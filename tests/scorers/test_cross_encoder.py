@@ -207,7 +207,12 @@ def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("mini@3", "mini@2"), ("minni", "mini@2"), ("bert", "mini@2"), ("no/folder", "openai-like")],
+    [
+        ("mini@3", "mini@2"),
+        ("minni", "mini@2"),
+        ("bge", "bge-reranker-base"),
+        ("no/folder", "openai-like"),
+    ],
 )
 def test_an_unknown_name_is_a_usage_error_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"no model is called '{name}'") as raised:

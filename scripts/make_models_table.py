@@ -1,4 +1,4 @@
-"""Write README's table of local models, from the catalogue.
+"""Write the table of local models in docs/models.md, from the catalogue.
 
 python scripts/make_models_table.py
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rerank_cli.models.catalogue import Entry, entries
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 BEGIN, END = "<!-- models -->\n", "<!-- /models -->\n"
 HEADER = (
     "| `-m` | parameters | languages | BEIR | 17 of its sets | TREC DL 2019 | seconds | licence |\n"
@@ -18,9 +18,9 @@ COLUMNS = ("nDCG@10, BEIR", "nDCG@10, 17 sets of BEIR", "nDCG@10, TREC DL 2019")
 
 
 def main() -> None:
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    README.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
 
 
 def table() -> str:

@@ -1,0 +1,250 @@
+"""The claims of docs/: its examples run, and its tables are those of the code."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from rerank_cli.errors import ExitCode
+from rerank_cli.inputs import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Unit
+from rerank_cli.inputs.source import FORMATS
+from rerank_cli.models.catalogue import entries
+from rerank_cli.providers.catalogue import provider_names
+from rerank_cli.render import EXPLAIN_FORMATS, Format
+from rerank_cli.render.rows import HEADER
+from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE
+from rerank_cli.user_files import HOME_VARIABLE
+from tests.conftest import ROOT, Run
+from tests.support.command_line import SETTINGS
+from tests.support.loopback import Server, serve
+
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+
+
+def page(name: str) -> str:
+    return PAGES[f"docs/{name}.md"]
+
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", page("python"), re.DOTALL)
+PRINTED = (r"1 0\.\d+ stocks fell\n", r"\[1, 0\]\n")
+
+
+@pytest.mark.parametrize(("code", "printed"), [*zip(EXAMPLES, PRINTED, strict=True)])
+def test_the_python_examples_run(
+    code: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exec(code, {})
+    assert re.fullmatch(printed, capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_the_python_examples_are_typed(tmp_path: Path) -> None:
+    """A user's mypy, as strict as it can be, finds nothing wrong in them."""
+    for number, code in enumerate(EXAMPLES):
+        (tmp_path / f"example_{number}.py").write_text(code, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+    )
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (
+        0,
+        [f"Success: no issues found in {len(EXAMPLES)} source files"],
+    ), ran.stdout
+
+
+def test_the_table_of_models_is_what_the_script_writes() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import make_models_table as m; print(m.table(), end='')"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}"},
+        check=True,
+    )
+    assert page("models").split("<!-- models -->\n")[1].split("<!-- /models -->")[0] == ran.stdout
+    assert re.findall(r"^\| `([\w.-]+)` \|", ran.stdout, re.MULTILINE)[1:] == list(entries())
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    table = page("formats").partition("## Exit codes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
+    assert [int(row) for row in rows] == list(ExitCode)
+
+
+def test_every_format_is_in_the_table() -> None:
+    section = page("formats").split("## Formats")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", section, re.MULTILINE)
+    assert [name for name, _ in rows] == list(Format)
+    assert [name for name, explains in rows if explains.strip() == "yes"] == list(EXPLAIN_FORMATS)
+    assert f"`{','.join(HEADER)}`" in page("formats")
+
+
+def test_every_variable_is_in_the_table() -> None:
+    table = page("settings").split("| variable | meaning |")[1].split("\n\n")[0]
+    named = re.findall(r"RERANK_[A-Z_]+", table)
+    assert sorted(named) == sorted(
+        [HOME_VARIABLE, PREPARED_VARIABLE, *(one.variable for one in SETTINGS.values())]
+    )
+    for variable in ("NO_COLOR", "TERM", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        assert f"`{variable}`" in table
+
+
+def test_the_examples_of_settings_run(rerank: Run, home: Path) -> None:
+    commands = re.findall(r"^    rerank (.*?) +#", page("settings"), re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        assert rerank(*shlex.split(command), stdin=b"key").code == 0
+    assert (home / "config.toml").read_text() == "top-n = 5\n"
+
+
+def test_every_option_that_is_named_exists(rerank: Run) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", "".join(PAGES.values())))
+    helps = "".join(rerank(*one, "--help").out for one in ([], ["eval"], ["batch"]))
+    known = set(re.findall(r"--[a-z-]+", helps)) | {
+        f"--no-{setting.key}" for setting in SETTINGS.values() if setting.kind.type is bool
+    }
+    others = {"--venv", "--record", "--toml"}  # scripts and other commands have these
+    assert named <= known | others
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    named = {
+        extra
+        for names in re.findall(r"'(?:\.|rerank-cli)\[([a-z0-9,-]+)\]'", "".join(PAGES.values()))
+        for extra in names.split(",")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"dev", "dev-all"} <= named <= set(project["optional-dependencies"])
+
+
+def test_what_is_linked_exists() -> None:
+    """Files, and in them the headings."""
+    found = 0
+    for name, text in PAGES.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not link.startswith(("https://", "http://")):
+                path, _, anchor = link.partition("#")
+                target = (ROOT / name).parent / path if path else ROOT / name
+                assert target.is_file(), link
+                assert not anchor or anchor in anchors(target), link
+                found += 1
+    assert found > 10
+
+
+def anchors(path: Path) -> set[str]:
+    """The names that a page's headings have in links."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_kind_of_file_is_in_the_table() -> None:
+    table = page("inputs").split("| input | one document is |")[1]
+    for suffix in {*FORMATS, *LINE_SUFFIXES, *COMPRESSION_SUFFIXES} - {".htm", ".xhtml"}:
+        assert f"`{suffix}`" in table
+    for unit in set(Unit) - {Unit.AUTO}:
+        assert f"`{unit}`" in table
+
+
+SECTION = page("providers").split("## Using a service\n")[1].split("\n## ")[0]
+FIVE = ("kkiai", "siliconflow", "crazyrouter", "llmingo", "sealink")
+
+
+def examples() -> list[str]:
+    block = SECTION.split("Five of them at work:\n\n")[1].split("\n\n")[0]
+    return [line.strip() for line in block.splitlines() if not line.strip().startswith("#")]
+
+
+@pytest.fixture
+def servers(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Server]]:
+    """A server for each of the five, at which the user's own entries say that it is."""
+    with ExitStack() as stack:
+        found = {name: stack.enter_context(serve(name, key=f"key-{name}")) for name in FIVE}
+        entries = [f'[{name}]\nurl = "{server.url}"\n' for name, server in found.items()]
+        (home / "providers.toml").write_text("".join(entries))
+        for name in FIVE:
+            monkeypatch.setenv(f"{name.upper()}_API_KEY", f"key-{name}")
+        monkeypatch.setenv("BASE_URL", found["llmingo"].url)
+        yield found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A repository of a commit, and a `rerank` in its `bin`."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@localhost"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "Fix a race"], check=True)
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "rerank"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rerank_cli "$@"\n')
+    command.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("example", examples())
+def test_the_examples_run(example: str, servers: dict[str, Server], folder: Path) -> None:
+    if " | jq " in example and shutil.which("jq") is None:
+        pytest.skip("needs jq")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    ran = subprocess.run(
+        ["/bin/bash", "-o", "pipefail", "-c", example],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={
+            **os.environ,
+            "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.strip()
+    assert servers[provider_of(example)].count == 1
+
+
+def provider_of(example: str) -> str:
+    found = re.search(r"-m (\w+)/", example)
+    assert found
+    return found[1]
+
+
+def test_there_is_one_for_each_of_the_five() -> None:
+    assert tuple(map(provider_of, examples())) == FIVE
+
+
+def test_the_table_is_what_the_script_writes() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "import make_provider_table as m; print(m.table(), end='')"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'scripts'}",
+             "PYTHONIOENCODING": "utf-8"},
+        check=True,
+    )  # fmt: skip
+    table = page("providers").split("<!-- providers -->\n")[1].split("<!-- /providers -->")[0]
+    assert table == ran.stdout
+    assert re.findall(r"^\| `(\w[\w-]*)`", table, re.MULTILINE) == provider_names()
+
+
+def test_the_entry_of_ones_own_is_one(home: Path, rerank: Run) -> None:
+    (entry,) = re.findall(r"```toml\n(.*?)```", SECTION, re.DOTALL)
+    assert list(tomllib.loads(entry)) == ["team"]
+    (home / "providers.toml").write_text(entry)
+    shown = rerank("providers", "show", "team").out
+    assert "https://rerank.team.example/v1/rerank" in shown
+    assert re.search(r"documents in a request +64\n", shown)

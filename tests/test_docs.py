@@ -24,6 +24,7 @@ from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE
 from rerank_cli.user_files import HOME_VARIABLE
 from tests.conftest import ROOT, Run
 from tests.support.command_line import SETTINGS
+from tests.support.console import Shell, blocks, is_printed, steps
 from tests.support.loopback import Server, serve
 
 PAGES = {
@@ -34,6 +35,25 @@ PAGES = {
 
 def page(name: str) -> str:
     return PAGES[f"docs/{name}.md"]
+
+
+SHOWING = [name for name, text in PAGES.items() if blocks(text, "console")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("name", SHOWING)
+def test_what_a_page_shows_is_what_comes_out(
+    name: str, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    shell = Shell(rerank, tmp_path)
+    for block in blocks(PAGES[name], "console"):
+        for command, printed in steps(block):
+            text = shell.run(command, printed)
+            assert is_printed(printed, text), f"{name}: $ {command}\n{text}"
 
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", page("python"), re.DOTALL)

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rerank_cli.batch.flow import BatchResult as BatchResult
     from rerank_cli.errors import RerankError as RerankError
     from rerank_cli.providers.options import RemoteOptions as RemoteOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from rerank_cli.types import ServiceRequest as ServiceRequest
 
 _HOMES = {
+    "BatchResult": "batch.flow",
     "Reranker": "ranking.reranker",
     "Pending": "ranking.reranker",
     "rank": "ranking.reranker",
@@ -60,6 +62,7 @@ _HOMES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "BatchResult",
     "Chunk",
     "ChunkOptions",
     "Document",

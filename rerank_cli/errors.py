@@ -11,6 +11,7 @@
     ├── OutputError     2   results cannot be written
     └── ScorerError     3   scoring failed
         ├── OutOfMemory     the system gives no more memory
+        ├── RecordError     a record of a batch has no ranking
         ├── ModelError      a model's files are missing, damaged or of another kind
         │   └── NotInstalled    a known model was not pulled yet
         └── ProviderError   a service could not be reached, or it refused
@@ -136,6 +137,18 @@ class OutputError(RerankError):
 
 class ScorerError(RerankError):
     exit_code = ExitCode.SCORER
+
+
+class RecordError(ScorerError):
+    """A record of a batch has no ranking: `code` says why for programs, the message for people.
+
+    `requests` are those to a service that failed.
+    """
+
+    def __init__(self, code: str, message: str, requests: Sequence["ServiceRequest"] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.requests = requests
 
 
 class OutOfMemory(ScorerError):

@@ -19,6 +19,7 @@ ORDER = [
     "ranking inputs render",
     "models providers runtimes",
     "scorers",
+    "batch.records batch.flow",
     "ranking.reranker",
     "models.export",
     "batch evaluation",

@@ -2,27 +2,39 @@
 
 As many records are under way as keep the scorer busy, within bounds of bytes and, for services, of
 records. An error of one record becomes its problem. An error that every record would meet ends the
-job.
+job. `rerank batch` and `Reranker.batch` both rank by a `Flow`.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from rerank_cli.batch.records import BadRecord, BlankLine, DoneItem, Item, Outcome, Problem, Record
+from rerank_cli.batch.records import (
+    BadRecord,
+    BlankLine,
+    DoneItem,
+    Item,
+    Outcome,
+    Problem,
+    Record,
+    RecordFields,
+    read_mapping,
+)
 from rerank_cli.errors import (
     AnswerError,
     InputError,
     ModelError,
     ProviderError,
     QueryTooLong,
+    RecordError,
     ScorerError,
     UsageError,
 )
 from rerank_cli.ranking import Selection
-from rerank_cli.ranking.reranker import Pending, Reranker
+from rerank_cli.types import Document, Ranking, Scorer, ScorerInfo
 
 # The job ends when a service was not available for this many records in a row.
 MAX_UNAVAILABLE_RECORDS = 20
@@ -63,28 +75,69 @@ class AllFailed(FailFast):
     """The first records of a job failed, all in the same way."""
 
 
+class PendingRanking(Protocol):
+    """A ranking that is being made, as `Pending` is."""
+
+    @property
+    def pairs(self) -> int: ...
+    def done(self) -> bool: ...
+    def result(self) -> Ranking: ...
+    def cancel(self) -> bool: ...
+
+
+class QueryRanker(Protocol):
+    """What ranks the documents of each record: a `Reranker`, which stands above this module."""
+
+    scorer: Scorer
+
+    @property
+    def info(self) -> ScorerInfo: ...
+    @property
+    def is_busy(self) -> bool: ...
+    def submit(
+        self,
+        query: str | Document,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        selection: Selection | None = None,
+        *,
+        instruction: str | None = None,
+        client: object = None,
+    ) -> PendingRanking: ...
+
+
 class _PendingRecord(NamedTuple):
     """A record whose documents are being scored; `began` is a time of `time.monotonic`."""
 
     item: Record
     began: float
-    pending: Pending
+    pending: PendingRanking
 
 
 class Flow:
-    """Ranks records by a `Reranker`, many at once."""
+    """Ranks records by a `Reranker`, many at once.
 
-    def __init__(self, reranker: Reranker, selection: Selection, bounds: Bounds) -> None:
+    resumable  whether the job can go on later: what the error of a service that is gone hints at
+    """
+
+    def __init__(
+        self,
+        reranker: QueryRanker,
+        selection: Selection,
+        bounds: Bounds,
+        *,
+        resumable: bool = True,
+    ) -> None:
         self.reranker = reranker
         self._selection = selection
         self.bounds = bounds
+        self._resumable = resumable
         self._under_way: deque[_PendingRecord | Outcome] = deque()  # an outcome waits for its turn
         self._held_bytes = 0
         self._pending = 0  # of what is under way
 
     def rank(
         self, items: Iterable[Item | DoneItem], is_stopping: Callable[[], bool] = lambda: False
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         """Rank items; the outcomes come in their order. Raises the errors that all would meet.
 
         If a service is not available, the outcomes of its records are held back until one succeeds.
@@ -93,28 +146,34 @@ class Flow:
         """
         held_back: list[Outcome] = []
         count = 0
-        for outcome in self._outcomes(items):
-            if outcome.problem is not None and outcome.problem.code == _UNAVAILABLE:
-                held_back.append(outcome)
-                count += 1
-                if count >= MAX_UNAVAILABLE_RECORDS:
-                    hint = "they are not written: --resume begins with them"
-                    if len(held_back) < count:  # others came between, and were written
-                        hint = "--resume goes on, and --retry-errors does them again"
-                    raise ProviderError(
-                        f"{outcome.problem.message} (the last of {count} records in a row)",
-                        hint=hint,
-                    )
-                continue
-            if isinstance(outcome.item, Record):  # others say nothing of the service
-                count = 0
-            yield from held_back
-            held_back.clear()
-            yield outcome
+        with closing(self._outcomes(items)) as outcomes:
+            for outcome in outcomes:
+                if outcome.problem is not None and outcome.problem.code == _UNAVAILABLE:
+                    held_back.append(outcome)
+                    count += 1
+                    if count >= MAX_UNAVAILABLE_RECORDS:
+                        raise ProviderError(
+                            f"{outcome.problem.message} (the last of {count} records in a row)",
+                            hint=self._way_on(count, len(held_back)),
+                        )
+                    continue
+                if isinstance(outcome.item, Record):  # others say nothing of the service
+                    count = 0
+                yield from held_back
+                held_back.clear()
+                yield outcome
         if not is_stopping():
             yield from held_back
 
-    def _outcomes(self, items: Iterable[Item | DoneItem]) -> Iterator[Outcome]:
+    def _way_on(self, failed: int, held_back: int) -> str:
+        """What to do once a service is there again, of whose failed records some are held back."""
+        if not self._resumable:
+            return f"the last {held_back} of them have no result: begin again with these"
+        if held_back < failed:  # others came between, and were written
+            return "--resume goes on, and --retry-errors does them again"
+        return "they are not written: --resume begins with them"
+
+    def _outcomes(self, items: Iterable[Item | DoneItem]) -> Generator[Outcome, None, None]:
         try:
             for item in items:
                 self._under_way.append(self._begin(item))
@@ -191,6 +250,54 @@ class Flow:
         if record.min_score is not None:
             selection = replace(selection, min_score=record.min_score)
         return selection
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of a record of `Reranker.batch`: its ranking, or the error that it met.
+
+    index    the record's place in the input, from 0
+    id       its own `id` or `_id`, if it has one
+    record   the record as it was given
+    outcome  the ranking or the error; `ranking` and `error` have the one or the other
+    """
+
+    index: int
+    record: Mapping[str, Any]
+    outcome: Ranking | RecordError
+    id: str | int | None = None
+
+    @property
+    def ranking(self) -> Ranking:
+        """The ranking; raises `error` if there is none."""
+        if isinstance(self.outcome, RecordError):
+            raise self.outcome
+        return self.outcome
+
+    @property
+    def error(self) -> RecordError | None:
+        """Why there is no ranking; None if there is one."""
+        return self.outcome if isinstance(self.outcome, RecordError) else None
+
+
+def rank_mappings(
+    flow: Flow, records: Iterable[Mapping[str, Any]], fields: RecordFields
+) -> Generator[BatchResult, None, None]:
+    """Rank records that are mappings; the results come in their order."""
+    given: deque[Mapping[str, Any]] = deque()  # of what is under way
+
+    def read() -> Iterator[Item]:
+        for record in records:
+            given.append(record)
+            yield read_mapping(record, fields, flow.reranker.info, {})
+
+    with closing(flow.rank(read())) as outcomes:
+        for index, outcome in enumerate(outcomes):
+            record, name = given.popleft(), outcome.original.id
+            if outcome.problem is not None:
+                yield BatchResult(index, record, RecordError(*outcome.problem), name)
+            elif outcome.ranking is not None:
+                yield BatchResult(index, record, outcome.ranking, name)
 
 
 def problem_of(error: Exception) -> Problem:

@@ -196,7 +196,7 @@ class BatchJob:
         Calls `watch` after each item. Raises `ScorerError` and `OutputError`, and notes first what
         is done.
         """
-        outcomes = self._flow.rank(self._items(is_stopping), is_stopping)
+        outcomes: Iterator[Outcome] = self._flow.rank(self._items(is_stopping), is_stopping)
         if self.done_items == 0 and self._fail_fast is None:
             outcomes = stop_if_all_fail(outcomes, self._flow.bounds.bytes)
         try:

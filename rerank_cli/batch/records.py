@@ -247,6 +247,19 @@ def make_record(
         return BadRecord(original, error.problem)
 
 
+def read_mapping(
+    value: object, fields: RecordFields, info: ScorerInfo, place: Mapping[str, str | int]
+) -> Record | BadRecord:
+    """Make a record of a mapping of Python's, whose documents may be any iterable."""
+    if not isinstance(value, Mapping):
+        message = f"a record is a mapping, and not of type {type(value).__name__}"
+        return BadRecord(Original(b"", place=place), Problem("not_an_object", message))
+    documents = value.get(fields.documents)
+    if isinstance(documents, Iterable) and not isinstance(documents, Sequence | Mapping | Document):
+        value = {**value, fields.documents: list(documents)}
+    return make_record(value, b"", fields, info, place)
+
+
 def draw_sample(values: Iterable[T], size: int = SAMPLE_RECORDS) -> tuple[int, list[T]]:
     """Draw a random sample, and say how many values there are (reservoir sampling, Vitter 1985).
 
@@ -282,7 +295,9 @@ def _find_id(content: Mapping[str, Any], fields: RecordFields) -> str | int | No
 def _read_query(content: Mapping[str, Any], fields: RecordFields) -> Document:
     """The query: a text, or an object with `text`, or `image` or `video`, or both."""
     value = _value_in(content, fields.query)
-    if isinstance(value, dict) and value.keys() & {"text", *MEDIA_FIELDS}:
+    if isinstance(value, Document) and (value.media is not None or value.text.strip()):
+        return value
+    if isinstance(value, Mapping) and value.keys() & {"text", *MEDIA_FIELDS}:
         return _read_query_parts(value, fields)
     if isinstance(value, str) and value.strip():
         return Document(encodable(value))
@@ -319,7 +334,7 @@ def _read_documents(
         raise _ProblemFound("no_documents", _no_field(fields.documents, content))
     if fields.pairs:
         return (_read_document(value, 0, fields, info),)
-    if not isinstance(value, list):
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         kind = type(value).__name__
         raise _ProblemFound("no_documents", f"the field {fields.documents} is no list but a {kind}")
     if not value:
@@ -330,9 +345,11 @@ def _read_documents(
 def _read_document(value: Any, place: int, fields: RecordFields, info: ScorerInfo) -> Document:
     if isinstance(value, str):
         return Document(encodable(value))
+    if isinstance(value, Document):
+        return value
     try:
         document = records.make_document(
-            value,
+            dict(value) if isinstance(value, Mapping) else value,
             records.TextFields(fields.text),
             Block(str(value), place, b""),
             fields.documents,
@@ -391,7 +408,7 @@ def _value_in(content: Mapping[str, Any], name: str) -> Any:
     """The value of a field; the parts of a dotted name are looked up one in the other."""
     value: Any = content
     for part in [name] if name in content else name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+        value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 
@@ -405,9 +422,11 @@ def _show(value: Any) -> str:
 
 
 def _size_of(value: Any) -> int:
-    """About how many bytes of memory a value of JSON takes."""
+    """About how many bytes of memory a value of JSON, or a document, takes."""
     if isinstance(value, str):
         return len(value) + _TEXT_BYTES
+    if isinstance(value, Document):
+        return len(value.text) + _TEXT_BYTES + _size_of(value.fields)
     if isinstance(value, Mapping):
         return sum(map(_size_of, value.values()))
-    return sum(map(_size_of, value)) if isinstance(value, list) else _NUMBER_BYTES
+    return sum(map(_size_of, value)) if isinstance(value, list | tuple) else _NUMBER_BYTES

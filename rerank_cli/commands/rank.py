@@ -28,7 +28,8 @@ from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
-from rerank_cli.ranking.reranker import Reranker, keep_order
+from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.ranking.results import keep_order
 from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
 from rerank_cli.terminal import Terminal, format_count, format_json, format_size, hide_user

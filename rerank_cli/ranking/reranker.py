@@ -1,12 +1,12 @@
 """`Reranker`, an open model that ranks documents for many queries at once; and `rank`, for one."""
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.media import (
@@ -31,23 +31,23 @@ from rerank_cli.ranking.scoring import (
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import clean_instruction, open_scorer
 from rerank_cli.types import (
-    Blank,
     ConcurrentScorer,
     Document,
     InstructedScorer,
     Media,
     Pair,
-    Price,
     Progress,
     Ranking,
     Scored,
     Scorer,
     ScorerInfo,
-    ServiceRequest,
     SurveyingScorer,
     ViewingScorer,
     Watch,
 )
+
+if TYPE_CHECKING:
+    from rerank_cli.batch.flow import BatchResult
 
 # Documents are read and cut in batches of the size that suits the scorer. A batch has no more
 # characters than this, so that a stream of any length fits in memory.
@@ -105,6 +105,9 @@ class Reranker:
             )
         else:
             self.scorer = model if instruction is None else _instruct(model, instruction)
+        self._max_requests = None  # that are prepared at once
+        if self._owns_scorer and self.info.remote:
+            self._max_requests = (remote or RemoteOptions()).max_pending_requests
         self._pool = ScorePool()
         self._instructed: OrderedDict[str, Scorer] = OrderedDict()
         self._is_closed = False
@@ -233,6 +236,50 @@ class Reranker:
             raise
         return pending
 
+    def batch(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        *,
+        n: int | None = None,
+        min_score: float | None = None,
+        within: float | None = None,
+        keep_empty: bool = False,
+        passages: bool = False,
+        explain: bool = False,
+    ) -> "Generator[BatchResult, None, None]":
+        """Rank the documents of many records, as `rerank batch` does; results keep their order.
+
+            with closing(reranker.batch(records, n=10)) as results:
+                for result in results:
+                    print(result.id, result.error or result.ranking[0].document.text)
+
+        A record is a mapping with `query` and `documents`, and if need be `id`, `top_n`,
+        `min_score` and `instruction`, which go before the arguments. A query or a document is as a
+        line of `rerank batch` has it, or a `Document`.
+
+        Records are read as they are needed, in the calling thread: as many are under way as keep
+        the model busy, and 64 MB of them at most. One that fails has a result with an `error`.
+        What all of them would meet is raised: a model that cannot be opened, a wrong key, a service
+        that was not available for 20 records in a row. To close the generator cancels what is under
+        way. Raises `UsageError` for arguments that make no sense.
+        """
+        from rerank_cli.batch.flow import Bounds, Flow, rank_mappings
+        from rerank_cli.batch.records import RecordFields
+
+        selection = Selection(n, min_score, within, keep_empty, passages, explain)
+        selection.check()
+        if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
+            raise UsageError("records must be several, as in a list, not one by itself")
+        self._check_open()
+
+        def read() -> Iterator[Mapping[str, Any]]:
+            for record in records:
+                self._check_open()
+                yield record
+
+        flow = Flow(self, selection, Bounds(records=self._max_requests), resumable=False)
+        return rank_mappings(flow, read(), RecordFields(media_root=self._media_root))
+
     def score(self, pairs: Iterable[Pair | tuple[str, str]]) -> Scored:
         """Score pairs of query and text as they are: `values` has a raw score for each, in order.
 
@@ -240,8 +287,7 @@ class Reranker:
         than the model takes.
         """
         whole_pairs = [pair if isinstance(pair, Pair) else Pair.from_texts(*pair) for pair in pairs]
-        if self._is_closed:
-            raise UsageError("the Reranker is closed")
+        self._check_open()
         if isinstance(self.scorer, ConcurrentScorer):
             return self.scorer.score(whole_pairs)
         with self._pool.scoring:
@@ -281,6 +327,10 @@ class Reranker:
 
     def __repr__(self) -> str:
         return f"Reranker({self.info.model!r})"
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise UsageError("the Reranker is closed")
 
     def _scorer_with(self, instruction: str | None) -> Scorer:
         """The scorer that has this instruction. Those of recent instructions are kept."""
@@ -385,46 +435,6 @@ def rank(
             explain=explain,
             watch=watch,
         )
-
-
-def keep_order(
-    query: str,
-    documents: Iterable[str | Document | Mapping[str, Any]],
-    info: ScorerInfo,
-    *,
-    n: int | None = None,
-    requests: Sequence[ServiceRequest] = (),
-) -> Ranking:
-    """The first `n` documents in the order of the input, without scores, if scoring has failed.
-
-    `requests` are those that were sent to a service: some of them may have to be paid.
-    """
-    usage: Counter[str] = Counter()
-    for request in requests:
-        usage.update(request.usage)
-    blanks: list[Blank] = []
-    count = 0
-    for document in _as_documents(documents, info, None):
-        if n is None or count < n:
-            blanks.append(Blank(count, document))
-        count += 1
-    return Ranking(
-        query=query,
-        info=info,
-        results=(),
-        documents=count,
-        empty=0,
-        duplicates=0,
-        chunks=0,
-        tokens=0,
-        cut=0,
-        dropped=0,
-        usage=usage,
-        blanks=blanks,
-        reranked=False,
-        requests=requests,
-        cost=Price.total(request.price for request in requests),
-    )
 
 
 def _check_arguments(query: object, documents: object) -> None:

@@ -8,7 +8,7 @@ It holds only the documents that are among the best so far, and the first reques
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
 from operator import itemgetter
@@ -18,6 +18,7 @@ from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.types import (
     Blank,
     Chunk,
+    Document,
     Price,
     Ranked,
     Ranking,
@@ -305,3 +306,43 @@ def is_latin(text: str) -> bool:
         if code >= _FIRST_AFTER_LATIN and not any(code in block for block in _LATIN_BLOCKS)
     ]
     return 2 * len(others) <= len(letters)
+
+
+def keep_order(
+    query: str,
+    documents: Iterable[Document],
+    info: ScorerInfo,
+    *,
+    n: int | None = None,
+    requests: Sequence[ServiceRequest] = (),
+) -> Ranking:
+    """The first `n` documents in the order of the input, without scores, if scoring has failed.
+
+    `requests` are those that were sent to a service: some of them may have to be paid.
+    """
+    usage: Counter[str] = Counter()
+    for request in requests:
+        usage.update(request.usage)
+    blanks: list[Blank] = []
+    count = 0
+    for document in documents:
+        if n is None or count < n:
+            blanks.append(Blank(count, document))
+        count += 1
+    return Ranking(
+        query=query,
+        info=info,
+        results=(),
+        documents=count,
+        empty=0,
+        duplicates=0,
+        chunks=0,
+        tokens=0,
+        cut=0,
+        dropped=0,
+        usage=usage,
+        blanks=blanks,
+        reranked=False,
+        requests=requests,
+        cost=Price.total(request.price for request in requests),
+    )

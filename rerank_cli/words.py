@@ -1,4 +1,4 @@
-"""Cuts text into the words by which BM25 compares texts, and by which a table marks them.
+"""Cuts text into the words by which BM25 compares texts and a table marks them; and sentences.
 
     text ─ normalise ─ words, and runs of scripts without blanks ─ stems and bigrams ─ terms
 
@@ -9,13 +9,11 @@ are a term, as in Lucene's CJKBigramFilter. The stemmer and the stop words are E
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from operator import add
 from typing import NamedTuple
-
-import Stemmer
 
 # Lucene's English stop words, which bm25s uses too.
 STOP_WORDS = frozenset(
@@ -23,6 +21,15 @@ STOP_WORDS = frozenset(
         r"\w+",
         "a an and are as at be but by for if in into is it no not of on or such that the their "
         "then there these they this to was will with",
+    )
+)
+# Words that are frequent in queries and say nothing about their subject.
+_COMMON_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be by can could did do does for from had has have how i if in is it "
+        "its me my no not of on or our should that the their there these they this to was we "
+        "were what when where which who whom whose why will with would you your",
     )
 )
 _MAX_STEMS = 200_000  # words whose stems are cached
@@ -59,6 +66,21 @@ _MARKS = f"{_INVISIBLE}\u1160-\u11ff\ud7b0-\ud7fb\uff9e\uff9f"
 # Those of Unicode's first plane. With others a set of characters would be no table to look up in,
 # and patterns many times slower.
 _BLOCKS_WITH_MARKS = (range(0x300, 0x3400), range(0xA000, 0xAC00), range(0xFB00, 0xFFFF))
+
+_SENTENCE_END = frozenset(".!?…。！？｡؟।")
+_WIDE_SENTENCE_END = frozenset("。！？｡")  # which no space follows
+_CLOSING = frozenset("\"'”’»)]}」』）】")
+# Where a sentence may end: at white space, and behind a wide full stop.
+_GAP = re.compile(rf"\s+|[{''.join(_WIDE_SENTENCE_END)}][{re.escape(''.join(_CLOSING))}]*")
+_FULL_STOP_WORD = re.compile(r"([^\W_](?:[\w.]{0,9}\w)?)\.\Z")
+_ABBREVIATIONS = frozenset(
+    re.findall(r"\S+", "mr mrs ms dr prof st no nr vs cf fig e.g i.e approx bzw ca z.b d.h")
+)
+_WORD_AHEAD = re.compile(r"\S{1,64}")
+_MIN_WRAPPED_CHARACTERS = 40  # of a line that is wrapped
+_CODE = re.compile(r"\w[(\[]|[={};<>\\]|[^\W\d]\.[^\W\d]")  # what lines of prose hardly have
+_ITEM = re.compile(r"(?:[-*+•#>|]|\d+[.):])(?=\s|\Z)|[#>|@]|\d")  # what begins a line of its own
+_CLOSING_CHARACTERS = 64  # the most that are looked at behind the end of a sentence
 
 _WORD = re.compile(r"\w+")
 _TERM = re.compile(r"\b\w\w+\b")  # two characters or more, as in bm25s and scikit-learn
@@ -130,6 +152,8 @@ class Words(dict[str, str]):
 
     def __init__(self) -> None:
         super().__init__()
+        import Stemmer  # few runs need it
+
         self._stemmer = Stemmer.Stemmer("english")
 
     def terms(self, text: str, singles: frozenset[str] = frozenset()) -> list[str]:
@@ -177,6 +201,58 @@ class Words(dict[str, str]):
         """The English stem of a word in Latin script; another word as it is."""
         is_latin = word.isascii() or _spelling().latin.fullmatch(word)
         return str(self._stemmer.stemWord(word)) if is_latin else word
+
+
+class QueryMark(NamedTuple):
+    """A word of a text that is in the query too: its span of characters, and the query's term."""
+
+    start: int
+    end: int
+    term: str
+
+
+class QueryWords:
+    """The words of a query that are worth marking: all of them if it has only common words.
+
+    In scripts without blanks that is any two neighbouring characters of the query, or one that is
+    alone in it.
+    """
+
+    def __init__(self, query: str) -> None:
+        self._words = Words()
+        words, runs = cut(normalise(query))
+        self._stems = {self._words.stem(word) for word in {*words} - _COMMON_WORDS or words}
+        self._bigrams = {first + second for run in runs for first, second in pairwise(run)}
+        self._singles = {run[0] for run in runs if len(run) == 1}
+        self._terms: dict[str, tuple[str, str]] = {}  # a cache
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The half-open spans of characters where the query's words are."""
+        return [(mark.start, mark.end) for mark in self.marks(text)]
+
+    def marks(self, text: str) -> list[QueryMark]:
+        """Where the query's words are, and which of its terms each of them is."""
+        marks = []
+        before, before_start, before_end = "", 0, 0  # the token before
+        for match in token_pattern(text).finditer(text):
+            start, end = match.span()
+            token, term = self._terms.get(match.group()) or self._find_term(match.group())
+            if before_end == start and before + token in self._bigrams:
+                marks.append(QueryMark(before_start, end, before + token))
+            elif term:
+                marks.append(QueryMark(start, end, term))
+            before, before_start, before_end = token, start, end
+        return marks
+
+    def _find_term(self, token: str) -> tuple[str, str]:
+        """A token in its one form, and the term of the query that it is; empty if it is none."""
+        if len(self._terms) >= _MAX_STEMS:
+            self._terms.clear()
+        form = normalise(token)
+        stem = self._words.stem(form)
+        term = form if form in self._singles else stem if stem in self._stems else ""
+        self._terms[token] = form, term
+        return form, term
 
 
 def token_pattern(text: str) -> re.Pattern[str]:
@@ -243,3 +319,90 @@ def _ranges(blocks: Sequence[range], category: str) -> str:
             else:
                 ranges.append([code, code])
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """The sentences of a text, without the white space at their ends.
+
+    A line ends a sentence too, unless it is wrapped: then the next word had no room in the longest
+    line of the paragraph. So lists, tables and code fall into their lines.
+    """
+    paragraph: list[tuple[int, int]] = []  # its gaps
+    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    for gap in _GAP.finditer(text, start, end):
+        before, after = gap.span()
+        if not text[before].isspace():
+            before = after
+        paragraph.append((before, after))
+        if _count_lines(text[before:after]) > 1:
+            yield from _paragraph_sentences(text, start, paragraph)
+            paragraph, start = [], after
+    yield from _paragraph_sentences(text, start, [*paragraph, (end, end)])
+
+
+def _paragraph_sentences(
+    text: str, start: int, gaps: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """The sentences of a paragraph from `start` on. It ends with its last gap."""
+    end = gaps[-1][0]
+    widest = max(map(len, text[start:end].splitlines()), default=0)
+    line_start = start
+    for before, after in gaps:
+        lines = _count_lines(text[before:after])
+        is_end = before == end or (
+            _is_sentence_end(text, start, before, after)
+            or (lines > 0 and not _is_wrapped(text, line_start, (before, after), widest))
+        )
+        if lines:
+            line_start = max(text.rfind(end, before, after) for end in "\r\n") + 1
+        if is_end and start < before:
+            yield start, before
+        if is_end:
+            start = after
+
+
+def _count_lines(white_space: str) -> int:
+    """The line ends in white space."""
+    return white_space.count("\n") or white_space.count("\r")
+
+
+def _is_sentence_end(text: str, start: int, before: int, after: int) -> bool:
+    """Whether a sentence from `start` ends where a gap begins."""
+    if not ends_sentence(text, before, spaced=before < after):
+        return False
+    if before == after:
+        return True
+    if text[after : after + 1].islower():
+        return False
+    word = _FULL_STOP_WORD.search(text, max(start, before - 12), before)
+    if word is None:
+        return True
+    is_number = word[1].isdecimal() and word.start() == start  # of an item or a heading
+    is_initial = len(word[1]) == 1 and word[1].isalpha()
+    return not (is_number or is_initial or word[1].lower() in _ABBREVIATIONS)
+
+
+def _is_wrapped(text: str, line_start: int, gap: tuple[int, int], widest: int) -> bool:
+    """Whether the line before a gap goes on in the next one."""
+    before, after = gap
+    line = text[line_start:before]
+    if len(line) < _MIN_WRAPPED_CHARACTERS or _CODE.search(line):
+        return False
+    next_start = max(text.rfind(end, before, after) for end in "\r\n") + 1
+    indent = len(line) - len(line.lstrip())
+    if after - next_start < indent or _ITEM.match(text, after):
+        return False
+    if after - next_start > indent and not _ITEM.match(line.lstrip()):
+        return False
+    word = _WORD_AHEAD.match(text, after)
+    return len(line) + 1 + (word.end() - after if word else 0) > widest
+
+
+def ends_sentence(text: str, end: int, *, spaced: bool) -> bool:
+    """Whether a sentence ends at a place, which white space follows if it is `spaced`."""
+    lowest = max(0, end - _CLOSING_CHARACTERS)
+    while end > lowest and text[end - 1] in _CLOSING:
+        end -= 1
+    if end == 0:
+        return False
+    return text[end - 1] in (_SENTENCE_END if spaced else _WIDE_SENTENCE_END)

@@ -1,16 +1,16 @@
-"""Words: one form for all spellings, and terms in every script."""
+"""Words: one form for all spellings, and terms in every script. And where sentences end."""
 # ruff: noqa: RUF001 - letters that look like others are what this is about
 
 import re
 import sys
 import unicodedata
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.render.table import QueryWords
-from rerank_cli.words import Words, cut, normalise, token_pattern
+from rerank_cli.words import QueryWords, Words, cut, normalise, sentences, token_pattern
 
 WORDS = Words()
 # Letters of many scripts, marks, what does not show, symbols, emoji, lone surrogates.
@@ -127,3 +127,39 @@ def test_plain_text_makes_no_tables() -> None:
         "assert not words._patterns.cache_info().currsize"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@given(st.text(st.sampled_from("aB1 .!?\n\r\t-#\"')(。」ü;="), max_size=120))
+def test_sentences_have_every_visible_character_once(text: str) -> None:
+    spans = list(sentences(text))
+    assert "".join("".join(text[a:b].split()) for a, b in spans) == "".join(text.split())
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))
+    assert all(text[a:b] == text[a:b].strip() != "" for a, b in spans)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Heavy clay is opened with sand and lime or\ncompost. In spring it is\nready.\n\nEnd",
+            [
+                "Heavy clay is opened with sand and lime or\ncompost.",
+                "In spring it is",
+                "ready.",
+                "End",
+            ],
+        ),
+        ("# Title\n\n- one thing\n- another\n", ["# Title", "- one thing", "- another"]),
+        ("def f(x):\n    y = 1\n    return y", ["def f(x):", "y = 1", "return y"]),
+        ("1. Dr. Who met J. Doe, e.g. once. Then?", ["1. Dr. Who met J. Doe, e.g. once.", "Then?"]),
+        ('"Who?" he asked. (Me.) It was 3.5 m.', ['"Who?" he asked.', "(Me.)", "It was 3.5 m."]),
+        ("これは犬です。次の「はい。」猫", ["これは犬です。", "次の「はい。」", "猫"]),
+        (" \n ", []),
+    ],
+)
+def test_where_sentences_end(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in sentences(text)] == expected
+
+
+def test_long_white_space_takes_no_long_time() -> None:
+    assert len(list(sentences("An. " + " \n" * 200_000 + "Be. " * 50_000))) == 50_001

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding
 from rerank_cli.types import Chunk, Document, ScorerInfo, Tokenizer, Tokens
+from rerank_cli.words import ends_sentence
 
 Span = tuple[int, int]
 
@@ -28,9 +29,6 @@ _LOOK_BACK_CHARACTERS = 64  # for an end between two visible characters
 _MAX_TOKENS_PER_CHARACTER = 4  # one for each byte
 _RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
 
-_SENTENCE_END = frozenset(".!?…。！？｡؟।")
-_WIDE_SENTENCE_END = frozenset("。！？｡")  # which no space follows
-_CLOSING = frozenset("\"'”’»)]}」』）】")
 _ZERO_WIDTH_JOINER = "\u200d"
 
 
@@ -530,7 +528,7 @@ def judge_cut(text: str, spans: Sequence[Span], index: int) -> Cut:
     lines = gap.count("\n") or gap.count("\r")
     if lines > 1:
         return Cut.PARAGRAPH
-    if _ends_sentence(text, start, spaced=bool(gap)):
+    if ends_sentence(text, start, spaced=bool(gap)):
         return Cut.SENTENCE
     if lines:
         return Cut.LINE
@@ -556,15 +554,6 @@ def is_inside_character(text: str, place: int) -> bool:
     if (before, after) == ("\r", "\n") or "\U0001f3fb" <= after <= "\U0001f3ff":
         return True
     return _is_flag(before) and _is_flag(after) and _flags_before(text, place) % 2 == 1
-
-
-def _ends_sentence(text: str, end: int, *, spaced: bool) -> bool:
-    lowest = max(0, end - _RUN_CHARACTERS)
-    while end > lowest and text[end - 1] in _CLOSING:
-        end -= 1
-    if end == 0:
-        return False
-    return text[end - 1] in (_SENTENCE_END if spaced else _WIDE_SENTENCE_END)
 
 
 def _is_ideograph(char: str) -> bool:

@@ -14,7 +14,7 @@ from heapq import heappush, heappushpop
 from operator import itemgetter
 
 from rerank_cli.ranking import Aggregation, Selection
-from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.chunking import Plan, Span, Split
 from rerank_cli.types import (
     Blank,
     Chunk,
@@ -27,7 +27,10 @@ from rerank_cli.types import (
     ScorerInfo,
     ServiceRequest,
 )
+from rerank_cli.words import QueryMark, QueryWords, sentences
 
+_SEARCHED_CHARACTERS = 20_000  # of a long chunk in which a sentence is looked for
+_SENTENCE_CHARACTERS = 1000  # as long as most sentences are
 MAX_REQUESTS = 1000  # to a service, that a ranking holds
 _READ_CHARACTERS = 400  # of each text, to find its script
 # Letters from Greek on are of other scripts, but for these blocks of Latin.
@@ -266,6 +269,72 @@ AGGREGATES: dict[Aggregation, Callable[[Sequence[float]], tuple[float, int]]] = 
     Aggregation.MEAN_TOP_3: take_mean_of_top_3,
     Aggregation.FIRST: take_first,
 }
+
+
+def find_sentence(chunk: Chunk, words: QueryWords) -> Chunk | None:
+    """The sentence of a chunk that has the most of a query's words, as a chunk of its own.
+
+    Of equal ones it is that with the words that the chunk has least, then the first. None if the
+    chunk has no word of the query.
+    """
+    marks = words.marks(chunk.text)
+    if not marks:
+        return None
+    start, end = 0, len(chunk.text)
+    if end > _SEARCHED_CHARACTERS:
+        start, end = _densest_part(chunk.text, marks)
+        marks = [mark for mark in marks if start <= mark.start and mark.end <= end]
+    counts = Counter(mark.term for mark in marks)
+    rest = iter(marks)
+    mark = next(rest, None)
+    best, place = (0, 0.0), (start, end)
+    for first, last in sentences(chunk.text[start:end]):
+        terms = set[str]()
+        while mark is not None and mark.start < start + last:
+            terms.add(mark.term)
+            mark = next(rest, None)
+        value = (len(terms), math.fsum(1 / counts[term] for term in terms))
+        if value > best:
+            best, place = value, (start + first, start + last)
+    return _part(chunk, place)
+
+
+def first_sentence(chunk: Chunk) -> Chunk:
+    """The first sentence of a chunk that is whole, as a chunk of its own."""
+    text = chunk.document.text
+    begin = max(0, chunk.start - _SENTENCE_CHARACTERS)
+    end = min(chunk.end, chunk.start + _SEARCHED_CHARACTERS)
+    spans = [
+        (a + begin - chunk.start, b + begin - chunk.start) for a, b in sentences(text[begin:end])
+    ]
+    spans = [span for span in spans if span[1] > 0]
+    whole = [span for span in spans if span[0] >= 0]
+    return _part(chunk, (whole or [(0, end - chunk.start)])[0])
+
+
+def _densest_part(text: str, marks: Sequence[QueryMark]) -> Span:
+    """The part of a long text that has the most of a query's terms near to each other."""
+    near: Counter[str] = Counter()
+    best, best_mark, first = 0, marks[0], 0
+    for mark in marks:
+        near[mark.term] += 1
+        while mark.start - marks[first].start > _SENTENCE_CHARACTERS:
+            near[marks[first].term] -= 1
+            near += Counter()
+            first += 1
+        if len(near) > best:
+            best, best_mark = len(near), marks[first]
+    start = max(0, best_mark.start - _SENTENCE_CHARACTERS)
+    if start:
+        breaks = (text.rfind(end, start, best_mark.start) for end in ("\n", " "))
+        start = next((place + 1 for place in breaks if place >= 0), best_mark.start)
+    return start, min(len(text), start + _SEARCHED_CHARACTERS)
+
+
+def _part(chunk: Chunk, span: Span) -> Chunk:
+    """A span of characters of a chunk as a chunk of its own."""
+    start, end = span
+    return Chunk(chunk.document, chunk.start + start, chunk.start + end, chunk.text[start:end], 0)
 
 
 class LanguageCheck:

@@ -5,14 +5,17 @@ table. Writers neither change the order nor write to a stream.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rerank_cli.errors import UsageError
 from rerank_cli.media import media_label
-from rerank_cli.types import Document, Envelope, Ranked, Ranking
+from rerank_cli.types import Chunk, Document, Envelope, Ranked, Ranking
+
+if TYPE_CHECKING:
+    from rerank_cli.words import QueryWords
 
 _SCORE_DIGITS = 7  # a model's float32 holds no more
 
@@ -44,6 +47,8 @@ class Style:
     color        whether a table has colour
     width        the width of a table, in cells
     envelopes    the envelopes of all sources that were read
+    sentences    the sentences by which the model chose the first results that have no word of the
+                 query, by their ranks
     """
 
     format_: Format
@@ -55,6 +60,7 @@ class Style:
     color: bool = False
     width: int = 80
     envelopes: Sequence[Envelope] = ()
+    sentences: Mapping[int, Chunk] = field(default_factory=dict)
 
 
 class Sources(Protocol):
@@ -192,3 +198,16 @@ def text_and_line(result: Ranked, *, passages: bool) -> tuple[str, int | None]:
     if passages:
         return result.passage.text, result.passage.line
     return result.document.text, result.document.line
+
+
+def shown_sentence(result: Ranked, words: "QueryWords", style: Style) -> Chunk:
+    """The sentence of a result's passage that is shown, as a chunk: its span, text and line.
+
+    It is the one with the most of the query's words; if there are none, the one that the model
+    chose, or else the first whole one.
+    """
+    from rerank_cli.ranking.results import find_sentence, first_sentence  # not for help
+
+    passage = result.passage
+    found = find_sentence(passage, words) or style.sentences.get(result.rank)
+    return found or first_sentence(passage)

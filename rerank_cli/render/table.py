@@ -6,7 +6,6 @@ The table fits the terminal's width.
 import io
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.text import Text
 from rerank_cli.render import Style, document_place, format_place, media_note
 from rerank_cli.terminal import printable
 from rerank_cli.types import Blank, Ranked, Ranking, ScoredChunk
-from rerank_cli.words import Words, cut, normalise, token_pattern
+from rerank_cli.words import QueryWords
 
 GAP_CELLS = 2
 _BAR_CELLS = 8
@@ -34,15 +33,6 @@ _RIGHT_TO_LEFT = re.compile(
 )
 _DIRECTION_MARK = "\N{LEFT-TO-RIGHT MARK}"
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
-# Words that are frequent in queries and say nothing about their subject.
-_COMMON_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a an and are as at be by can could did do does for from had has have how i if in is it "
-        "its me my no not of on or our should that the their there these they this to was we "
-        "were what when where which who whom whose why will with would you your",
-    )
-)
 
 
 def write_table(ranking: Ranking, style: Style) -> Iterator[bytes]:
@@ -257,31 +247,3 @@ def _max_cells(line: str) -> int:
         return len(line)
     apart = sum(map(cell_len, line)) + 2 * len(_SKIN_TONE.findall(line))
     return max(cell_len(line), apart)
-
-
-class QueryWords:
-    """The words of a query that are worth marking: all of them if it has only common words.
-
-    In scripts without blanks that is any two neighbouring characters of the query, or one that is
-    alone in it.
-    """
-
-    def __init__(self, query: str) -> None:
-        self._words = Words()
-        words, runs = cut(normalise(query))
-        self._stems = {self._words.stem(word) for word in {*words} - _COMMON_WORDS or words}
-        self._bigrams = {first + second for run in runs for first, second in pairwise(run)}
-        self._singles = {run[0] for run in runs if len(run) == 1}
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """The half-open spans of characters where the query's words are."""
-        spans = []
-        before, before_start, before_end = "", 0, 0  # the token before
-        for match in token_pattern(text).finditer(text):
-            token, (start, end) = normalise(match.group()), match.span()
-            if before_end == start and before + token in self._bigrams:
-                spans.append((before_start, end))
-            elif token in self._singles or self._words.stem(token) in self._stems:
-                spans.append((start, end))
-            before, before_start, before_end = token, start, end
-        return spans

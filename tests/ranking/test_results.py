@@ -7,9 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.ranking import Aggregation
-from rerank_cli.ranking.results import AGGREGATES, TopN, is_latin
+from rerank_cli.ranking.results import (
+    AGGREGATES,
+    TopN,
+    find_sentence,
+    first_sentence,
+    is_latin,
+)
 from rerank_cli.types import Blank, Chunk, Document, Ranked
+from rerank_cli.words import QueryWords
 from tests.conftest import Run
+
+GARDEN = (
+    "# Water\n\nWater early, at the roots and not on the leaves of\nplants. Tomatoes "
+    "that are watered unevenly now\nsplit.\nIn a dry week ten litres are right.\n"
+)
+
+
+def chunk_of(text: str, start: int = 0, end: int | None = None, **about: object) -> Chunk:
+    end = len(text) if end is None else end
+    document = Document(text, **{"source": "a.md", "line": 1, **about})  # type: ignore[arg-type]
+    return Chunk(document, start, end, text[start:end], 0)
+
 
 scores = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 1.5]), max_size=30)
 
@@ -146,3 +165,52 @@ def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_pat
 def test_other_models_say_nothing_of_it(rerank: Run) -> None:
     assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "bm25").err
     assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "./tests/models/bert").err
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence", "line"),
+    [
+        ("how to water tomatoes", "Tomatoes that are watered unevenly now\nsplit.", 4),
+        ("litre", "In a dry week ten litres are right.", 6),
+        ("a plant", "Water early, at the roots and not on the leaves of\nplants.", 3),
+        ("water", "# Water", 1),
+        ("cheese", None, None),
+    ],
+)
+def test_the_sentence_with_the_words_of_the_query_has_its_own_line(
+    query: str, sentence: str | None, line: int | None
+) -> None:
+    for start in (0, 3):  # the place is that in the document, wherever the chunk begins
+        found = find_sentence(chunk_of(GARDEN, start), QueryWords(query))
+        if start == 0 or sentence != "# Water":
+            assert (found and found.text, found and found.line) == (sentence, line)
+
+
+def test_the_sentence_of_a_record_has_the_line_of_the_record() -> None:
+    found = find_sentence(chunk_of(GARDEN, fields={}, line=7), QueryWords("litre"))
+    assert found is not None
+    assert found.line == 7
+
+
+@given(st.text(st.sampled_from("fox red. \n!a"), max_size=200), st.integers(0, 50))
+def test_a_sentence_is_a_part_of_its_chunk(text: str, start: int) -> None:
+    chunk = chunk_of(text, min(start, len(text)))
+    for found in (find_sentence(chunk, QueryWords("red fox")), first_sentence(chunk)):
+        if found is not None:
+            assert chunk.start <= found.start <= found.end <= chunk.end
+            assert found.text == text[found.start : found.end]
+
+
+def test_the_sentence_of_a_long_text_is_where_the_words_are_close_together() -> None:
+    text = "A fox. " + "Nothing here.\n" * 20_000 + "A red fox jumps.\n" + "Filler.\n" * 20_000
+    found = find_sentence(chunk_of(text), QueryWords("red fox"))
+    assert found is not None
+    assert (found.text, found.line) == ("A red fox jumps.", 20_001)
+
+
+def test_the_first_whole_sentence_is_not_the_rest_of_one() -> None:
+    start = GARDEN.index("not on the leaves")
+    assert first_sentence(chunk_of(GARDEN, start)).text.startswith("Tomatoes")
+    assert first_sentence(chunk_of(GARDEN)).text == "# Water"
+    assert first_sentence(chunk_of("no end at all")).text == "no end at all"
+    assert first_sentence(chunk_of("no end at all", 3)).text == "end at all"

@@ -7,8 +7,8 @@ from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.render import Format, Style, render
-from rerank_cli.render.table import QueryWords
 from rerank_cli.terminal import printable, readable
+from rerank_cli.words import QueryWords
 from tests.conftest import Run
 from tests.support.fakes import OverlapScorer, words_info
 

@@ -148,7 +148,7 @@ def test_every_extra_that_is_named_exists() -> None:
         for extra in names.split(",")
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {"dev", "dev-all"} <= named <= set(project["optional-dependencies"])
+    assert {"dev"} <= named <= set(project["optional-dependencies"])
 
 
 def test_what_is_linked_exists() -> None:

@@ -23,6 +23,7 @@ WIDTH = 80
 TOLERANCE = 0.05
 _BARS = re.compile(r"[█▉▊▋▌▍▎▏]+")
 _DECIMAL = re.compile(r"\d+\.\d+")
+_ERASED = re.compile(r"[^\n]*\r\x1b\[K")  # progress that is gone from the screen
 _ESCAPES = re.compile(r"\x1b\][^\x1b\x07]*(?:\x1b\\|\x07)|\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -114,7 +115,8 @@ def _stages(command: str) -> list[str]:
 
 def is_printed(expected: list[str], text: str) -> bool:
     """Whether a text is the one that a page shows."""
-    lines = [_words(line) for line in _ESCAPES.sub("", text).replace("\r", "").splitlines()]
+    left = _ESCAPES.sub("", _ERASED.sub("", text)).replace("\r", "")
+    lines = [_words(line) for line in left.splitlines()]
     pattern, numbers = "", list[float]()
     for line in expected:
         if line.strip() == "…":

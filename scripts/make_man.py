@@ -7,7 +7,6 @@ The same on every machine: no date, no width, no directory and no setting of who
 """
 
 import argparse
-import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,12 @@ import typer
 from typer.core import TyperGroup
 
 from rerank_cli.cli import app
-from rerank_cli.cli.typer_commands import OTHER_GROUP, panel_of, settings_in
+from rerank_cli.cli.typer_commands import (
+    help_record,
+    option_groups,
+    parts_of_help,
+    settings_in,
+)
 
 PAGE = Path(__file__).resolve().parent.parent / "rerank_cli" / "data" / "rerank.1"
 # The rest of ENVIRONMENT and FILES, which no option declares.
@@ -95,20 +99,16 @@ def lines() -> Iterator[str]:
 
 
 def options(command: Any, ctx: Any) -> Iterator[str]:
-    """Yield a subsection for each group of options, as in the help."""
-    groups: dict[str, list[Any]] = {}
-    for option in command.get_params(ctx):
-        if option.param_type_name == "option" and not option.hidden:
-            groups.setdefault(panel_of(option), []).append(option)
-    for name in sorted(groups, key=lambda group: group == OTHER_GROUP):
-        yield f".SS {roff(name)}"
-        for option in groups[name]:
-            usage, text = option.get_help_record(ctx)
-            tag = ", ".join(bold(one) for one in [*option.opts, *option.secondary_opts])
-            if not option.is_flag:
-                value = re.sub(r"^(-[\w-]+,? )+", "", usage).strip("<>")
-                tag += rf" \fI{roff(value)}\fR"
-            yield from entry(tag, text)
+    """Yield the options of a command, with a heading for each group if there are several."""
+    groups = option_groups(command, ctx)
+    for name, members in groups.items():
+        if len(groups) > 1:
+            yield f".SS {roff(name)}"
+        for option in members:
+            usage, text = help_record(option)
+            names = ", ".join(bold(name) for name in [*option.opts, *option.secondary_opts])
+            value = usage.removeprefix(", ".join(option.opts)).strip().strip("<>")
+            yield from entry(names + (rf" \fI{roff(value)}\fR" if value else ""), text)
 
 
 def other(command: Any, root: Any, name: str) -> Iterator[str]:
@@ -124,9 +124,9 @@ def other(command: Any, root: Any, name: str) -> Iterator[str]:
             for text in rest:
                 yield from [".IP", line(text)]
     else:
-        for option in command.params:
-            if option.param_type_name == "option":
-                yield from entry(", ".join(map(bold, option.opts)), option.help or "")
+        for members in option_groups(command, ctx).values():
+            for option in members:
+                yield from entry(", ".join(map(bold, option.opts)), help_record(option)[1])
     yield ".P"
     yield from examples(command)
 
@@ -143,15 +143,13 @@ def parameters(command: Any) -> list[str]:
 
 def prose(command: Any) -> list[str]:
     """The paragraphs of a command's help, each on one line, without its examples."""
-    text = inspect.cleandoc(command.help)
-    return [" ".join(one.split()) for one in text.split("\n\n") if not one.startswith("\b")]
+    summary, notes, _ = parts_of_help(command)
+    return [summary, *notes]
 
 
 def examples(command: Any) -> Iterator[str]:
     """Yield the examples of a command's help, as they stand there."""
-    for paragraph in inspect.cleandoc(command.help).split("\n\n"):
-        if paragraph.startswith("\b"):
-            yield from [".nf", *(line(one) for one in paragraph.splitlines()[1:]), ".fi"]
+    yield from [".nf", *map(line, parts_of_help(command)[2]), ".fi"]
 
 
 def paragraphs(texts: list[str]) -> Iterator[str]:

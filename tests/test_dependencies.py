@@ -32,7 +32,7 @@ class Recorder(TyperCommand):
         self.calls: set[str] = set()
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith(("format_", "collect_", "parse_", "get_params")):
+        if name.startswith(("format_", "collect_", "parse_", "get_")):
             super().__getattribute__("calls").add(name)
         return super().__getattribute__(name)
 
@@ -91,16 +91,6 @@ def sources() -> list[str]:
     return [context.get_parameter_source("number").name for context in contexts]
 
 
-def written_by(formatter: Any) -> str:
-    """What a formatter of help makes of all that it is asked for."""
-    with formatter.section("Section"), formatter.indentation():
-        formatter.write_dl([("--option", "text")])
-        formatter.write(" " * formatter.current_indent + "x" * formatter.width)
-    formatter.write_usage("program", "[OPTIONS]")
-    formatter.write_paragraph()
-    return str(formatter.getvalue())
-
-
 def has(name: str, value: object) -> bool:
     """Whether the option has an attribute of this value."""
     return bool(getattr(parameters()[0], name) == value)
@@ -108,7 +98,7 @@ def has(name: str, value: object) -> bool:
 
 def called(*names: str) -> bool:
     context = made()
-    context.command.get_help(context)
+    context.get_help()
     return bool(context.command.calls.issuperset(names))
 
 
@@ -136,7 +126,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Parameter.min and .max": (
         lambda: (parameters()[0].min, parameters()[0].max) == (1, 9),
-        f"have `_kind` in {_FILE} find an option's range in another way",
+        f"have `_value_kind` in {_FILE} find an option's range in another way",
     ),
     "Parameter.rich_help_panel": (
         lambda: parameters()[0].rich_help_panel == "P",
@@ -146,9 +136,9 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: parameters()[0].handle_parse_result(made(), {}, []) is not None,
         f"have `setting_values` in {_FILE} ask an option for its default in another way",
     ),
-    "Parameter.get_help_record": (
-        lambda: parameters()[0].get_help_record(made())[0].startswith("-n, --number"),
-        f"have `format_options` in {_FILE} write an option's help in another way",
+    "Parameter.default": (
+        lambda: parameters()[0].default == 1,
+        f"have `help_record` in {_FILE} find an option's default in another way",
     ),
     "Parameter.shell_complete": (
         lambda: [item.value for item in parameters()[2].shell_complete(made(), "a")] == ["abc"],
@@ -156,7 +146,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Parameter.metavar": (
         lambda: parameters()[2].metavar == "NAME",
-        f"have `collect_usage_pieces` in {_FILE} find an argument's name in another way",
+        f"have `_usage_pieces` in {_FILE} find an argument's name in another way",
     ),
     **{
         f"Parameter.{name}": (
@@ -185,19 +175,21 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: called("parse_args", "get_params"),
         f"see what reads a command line now, and hook there in {_FILE}",
     ),
-    "Command.format_help": (
-        lambda: called(
-            "format_help", "format_usage", "format_options", "format_epilog", "collect_usage_pieces"
-        ),
+    "Command.get_help": (
+        lambda: called("get_help"),
         f"see what writes a command's help now, and hook there in {_FILE}",
+    ),
+    "Command.params, with help as the last": (
+        lambda: made().command.get_params(made())[-1].name == "help",
+        f"see how `_read_plainly` in {_FILE} finds the option --help",
+    ),
+    "Context.meta": (
+        lambda: made().meta == {},
+        f"note in another way in {_FILE} which help was asked for",
     ),
     "Group.get_command": (
         lambda: {"get_command", "list_commands", "parse_args"} <= set(dir(TyperGroup)),
         f"see how a group finds its commands now, and follow it in `DefaultGroup` in {_FILE}",
-    ),
-    "HelpFormatter": (
-        lambda: "--option" in written_by(made().make_formatter()),
-        f"see how help is written now, and follow it in {_FILE}",
     ),
 }
 GRAPH = str(MODELS / "bert" / "model.onnx")

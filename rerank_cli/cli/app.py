@@ -17,6 +17,7 @@ from rerank_cli.cli.completion import VARIABLE, Shell, answer, install, script
 from rerank_cli.cli.typer_commands import (
     CONCISE_HELP,
     DEFAULT_COMMAND,
+    HELP_NAMES,
     DefaultGroup,
     RankCommand,
 )
@@ -28,11 +29,11 @@ class Commands(DefaultGroup):
     """All commands of the program. Those of other modules are imported when they run."""
 
     lazy_commands: ClassVar[dict[str, tuple[str, str]]] = {
-        "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
-        "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "batch": ("rerank_cli.commands.batch", "Rank the documents of many queries."),
         "eval": ("rerank_cli.commands.eval", "Measure whether reranking helps on your data."),
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
+        "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
+        "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "doctor": ("rerank_cli.commands.doctor", "Check a model and what it runs on here."),
     }
     file_commands: ClassVar[frozenset[str]] = frozenset({DEFAULT_COMMAND, "batch", "eval"})
@@ -44,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     add_help_option=False,  # the default command has it
+    context_settings={"help_option_names": HELP_NAMES},
 )
 
 
@@ -85,7 +87,7 @@ def program_options(
             "--show-completion",
             callback=_print_script,
             is_eager=True,
-            help="Print the script that completes command lines in a shell.",
+            help="Print the script that completes commands in a shell.",
         ),
     ] = None,
     install_completion: Annotated[
@@ -94,19 +96,19 @@ def program_options(
             "--install-completion",
             callback=_install_script,
             is_eager=True,
-            help="Install that script for the shell.",
+            help="Install that script.",
         ),
     ] = None,
     timing: Annotated[
         bool,
         typer.Option(
-            "--timing", help="Report on stderr where the time went. Works with every command."
+            "--timing", help="Say on stderr where the time went. Works with every command."
         ),
     ] = False,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "-V", "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
 ) -> None:
@@ -115,6 +117,7 @@ def program_options(
 
 @app.command(DEFAULT_COMMAND, cls=RankCommand, epilog=EPILOG)
 @options.with_options(
+    options.common_options,
     options.input_options,
     options.model_options,
     options.chunking_options,
@@ -125,16 +128,14 @@ def program_options(
 def rank(ctx: typer.Context) -> int:
     """Rank documents by their relevance to a query, best first.
 
-    Documents are lines, records or whole files. They come from FILEs, from --document, or from
-    standard input if neither is given (or FILE is -). If there is only one whole file, its passages
-    are ranked. On a terminal the results are a table. In a pipe they are the documents as they
-    came, in their new order. Blank documents are left out.
+    Documents are lines, records or whole files, from FILEs, --document or standard input. If you
+    give one whole file, its passages are ranked.
 
     \b
     rerank "how do I get a refund" faq.txt       the lines of a file
     git log --oneline | rerank "fix race" -n 5   what is piped in
+    rerank "where is the token checked" -r src   the files in a folder
     rerank "installation" README.md              the passages of a document
-    rerank "vector index" notes/*.md -n 3        whole files, by best passage
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
     rerank -m cohere/rerank-v3.5 "fox" *.txt     with a provider's model
     """

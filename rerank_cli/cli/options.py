@@ -1,5 +1,6 @@
 """All options of the command line, each declared once.
 
+    common_options   those that matter most; help shows them first, and -h no others
     input_options, model_options, …
                      groups of options; a command takes them by `with_options`
     setting          declares an option that config.toml and the environment can set too
@@ -16,6 +17,7 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 
 from rerank_cli.cli.settings import variable_of
+from rerank_cli.cli.typer_commands import COMMON_GROUP
 from rerank_cli.inputs import (
     DEFAULT_MAX_DOCUMENT_BYTES,
     InputFormat,
@@ -47,6 +49,8 @@ def setting(*names: str, **rest: Any) -> Any:
 
 
 _PROVIDERS = "Providers"
+_common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
+_common_setting = partial(setting, rich_help_panel=COMMON_GROUP)
 _input = partial(typer.Option, rich_help_panel="Input")
 _model_setting = partial(setting, rich_help_panel="Model")
 _chunking = partial(typer.Option, rich_help_panel="Chunking")
@@ -54,7 +58,7 @@ _chunking_setting = partial(setting, rich_help_panel="Chunking")
 _provider = partial(typer.Option, rich_help_panel=_PROVIDERS)
 _provider_setting = partial(setting, rich_help_panel=_PROVIDERS)
 _count = partial(_provider_setting, metavar="N", min=1)
-_seconds = partial(_provider_setting, metavar="SECONDS", min=0.001, max=86_400, show_default=True)
+_seconds = partial(_provider_setting, metavar="SECONDS", min=0.001, max=86_400)
 _output = partial(typer.Option, rich_help_panel="Output")
 _output_setting = partial(setting, rich_help_panel="Output")
 
@@ -63,7 +67,7 @@ IdField = Annotated[
     _input(
         "--id-field",
         metavar="NAME",
-        help="The field that holds a record's id. Default: id or _id.",
+        help="The field with a record's id. Default: id or _id.",
     ),
 ]
 
@@ -107,75 +111,123 @@ def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Comm
     return add
 
 
-def input_options(
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY [FILE]...", show_default=False)
+def common_options(
+    top_n: Annotated[
+        int | None,
+        _common_setting("-n", "--top-n", min=1, metavar="N", help="Keep only the best N results."),
     ] = None,
+    model: Annotated[
+        str | None,
+        _common_setting(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="The model: one of `rerank models`, or PROVIDER/MODEL. A provider gets the "
+            "query and the documents. Also bm25, and ./FOLDER with an ONNX cross-encoder. Default: "
+            "mini@2.",
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool,
+        _common(
+            "-r",
+            "--recursive",
+            help="Rank the files in folders, or in the current one. Skips hidden, binary and "
+            "ignored (.gitignore) files.",
+        ),
+    ] = False,
+    format_: Annotated[
+        Format | None,
+        _common_setting(
+            "-f",
+            "--format",
+            help="How results are written. Default: table on a terminal, else text, which is the "
+            "records as they came.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, _common("--json", help="Short for -f json.")] = False,
     query: Annotated[
         str | None,
-        _input(
+        _common(
             "-q",
             "--query",
             metavar="TEXT",
-            help="The query. All arguments are then files. Needed for a word that is a command's "
-            "name.",
+            help="The query; all arguments are then files. Needed if the query is a command's "
+            "name, such as config.",
         ),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        _common(
+            "--field",
+            metavar="NAME",
+            help="The field with a record's text. A dot leads into an object: meta.title. If "
+            "repeated, the fields are joined. Default: the first of text, content, body, passage "
+            "and document that the record has, and image or video if the model reads them.",
+        ),
+    ] = None,
+    grep: Annotated[
+        bool,
+        _common(
+            "--grep",
+            help="Rank what rg -n or grep -n found. It also reads git grep -n and rg --json.",
+        ),
+    ] = False,
+    passages: Annotated[
+        bool,
+        _common("--passages", help="Rank passages, not whole documents."),
+    ] = False,
+    min_score: Annotated[
+        float | None,
+        _common_setting(
+            "--min-score",
+            metavar="X",
+            help="Leave out results with a lower relevance score than X.",
+        ),
+    ] = None,
+) -> None:
+    """The options that matter most, in the order in which help shows them."""
+
+
+def input_options(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="QUERY [FILE]...", show_default=False)
     ] = None,
     query_file: Annotated[
         str | None,
         _input(
             "--query-file",
             metavar="FILE",
-            help="Read the query from a file (- is standard input).",
+            help="Read the query from FILE. - is standard input.",
         ),
     ] = None,
     document: Annotated[
         list[str] | None,
-        _input("-d", "--document", metavar="TEXT", help="A document to rank. May be repeated."),
+        _input("-d", "--document", metavar="TEXT", help="A text to rank. May be repeated."),
     ] = None,
-    recursive: Annotated[
-        bool,
-        _input(
-            "-r",
-            "--recursive",
-            help="Rank the files in folders, in the current folder if there is no FILE. Files "
-            "are skipped if they are hidden or binary, or if a .gitignore, .ignore or .rgignore "
-            "lists them.",
-        ),
-    ] = False,
     files_from: Annotated[
         str | None,
         _input(
             "--files-from",
             metavar="LIST",
-            help="Rank the files that LIST names, one on each line (- is standard input).",
+            help="Rank the files that LIST names, one a line. - is standard input.",
         ),
     ] = None,
     unit: Annotated[
         Unit,
         _input(
             "--unit",
-            help="What one document is. auto: a record of .jsonl, .ndjson, .json, .csv and .tsv "
-            "files; a line of .txt and .log files and of standard input; a whole file of any "
-            "other kind.",
+            help="What one document is. auto, the default: a record of .jsonl, .ndjson, .json, "
+            ".csv and .tsv files; a line of .txt and .log files and of standard input; of other "
+            "kinds the whole file.",
         ),
     ] = Unit.AUTO,
     input_format: Annotated[
         InputFormat | None,
         _input(
             "--input-format",
-            help="The format of the input. Default: by the file's name, else text. In csv and tsv "
-            "fields that a row has too many are read as text, with a warning.",
-        ),
-    ] = None,
-    field: Annotated[
-        list[str] | None,
-        _input(
-            "--field",
-            metavar="NAME",
-            help="The field that holds a record's text, such as text or meta.title. If repeated, "
-            "the fields are joined. Default: the first of text, content, body, passage and "
-            "document that it has, and image or video if the model reads them.",
+            help="The format of the input. Default: the one that the file's name says, else text.",
         ),
     ] = None,
     id_field: IdField = None,
@@ -184,8 +236,9 @@ def input_options(
         _input(
             "--media-root",
             metavar="DIR",
-            help="The folder in which records may name images and videos; their paths start there. "
-            "Default: the folder of the file with the records. Records of a pipe name none.",
+            help="The folder with the images and videos that records name. Paths are relative to "
+            "it, and may not leave it. Default: the folder of the file with the records; records "
+            "in a pipe may name none.",
         ),
     ] = None,
     prepend: Annotated[
@@ -193,24 +246,17 @@ def input_options(
         setting(
             "--prepend",
             rich_help_panel="Input",
-            help="Put the title or the path before each chunk that is scored. title: that of the "
-            "record, of HTML or of PDF, or the first heading of Markdown.",
+            help="Score each chunk with the title or path before it. title: that of a record, an "
+            "HTML page or a PDF, or the first heading in Markdown.",
         ),
     ] = None,
-    grep: Annotated[
-        bool,
-        _input(
-            "--grep",
-            help="Read the output of rg -n, grep -n, git grep -n or rg --json, and rank the lines.",
-        ),
-    ] = False,
     text: Annotated[
         bool,
         _input(
             "-a",
             "--text",
-            help="Read NUL bytes as text, as grep -a does. Without it a file that has some is "
-            "binary, and left out; in JSON they are an error.",
+            help="Read binary files as text, as grep -a does. Without it a file with NUL bytes is "
+            "left out, and a NUL in JSON is an error.",
         ),
     ] = False,
     max_document: Annotated[
@@ -219,10 +265,8 @@ def input_options(
             "--max-document",
             rich_help_panel="Input",
             metavar="SIZE",
-            show_default=True,
-            help="The size of the largest document to read, once it is unpacked. A larger one is "
-            "left out with a warning, and the exit code is 2. It also holds for a file with the "
-            "query or with names.",
+            help="Leave out larger documents, with a warning and exit code 2. The size counts "
+            "unpacked. It also limits the files of --query-file and --files-from.",
         ),
     ] = format_size(DEFAULT_MAX_DOCUMENT_BYTES).replace(" ", ""),
     null: Annotated[
@@ -230,8 +274,8 @@ def input_options(
         _input(
             "-0",
             "--null",
-            help="End lines with NUL, in the output and in the input. With --files-from, -r or "
-            "-f paths the lines of the input end as usual, but the names in LIST end with NUL.",
+            help="Lines end with NUL, in input and output. With --files-from, -r or -f paths: the "
+            "names in LIST and the output, but not the lines of files.",
         ),
     ] = False,
 ) -> None:
@@ -239,51 +283,40 @@ def input_options(
 
 
 def model_options(
-    model: Annotated[
-        str | None,
-        _model_setting(
-            "-m",
-            "--model",
-            metavar="MODEL",
-            autocompletion=complete_model,
-            help="The model to use: one that `rerank models` lists, bm25, ./FOLDER with an ONNX "
-            "cross-encoder, or PROVIDER/MODEL, which sends the query and the documents to that "
-            "provider. Default: mini@2.",
-        ),
-    ] = None,
     threads: Annotated[
         int | None,
         _model_setting(
             "--threads",
             min=1,
             metavar="N",
-            help="Use N cores. Default: all that this process may use.",
+            help="CPU threads. Default: all cores this process may use.",
         ),
     ] = None,
     runtime: Annotated[
         Runtime,
         _model_setting(
-            "--runtime", help="What runs a local model. openvino is faster for float32 models."
+            "--runtime", help="What runs a local model. openvino runs float32 models faster."
         ),
     ] = Runtime.ONNXRUNTIME,
     device: Annotated[
         Device,
         _model_setting(
             "--device",
-            help="Where a local model runs. auto: on a GPU if onnxruntime-gpu can use one.",
+            help="Where a local model runs. auto, the default: on a GPU if onnxruntime-gpu is "
+            "installed and finds one, else on the CPU.",
         ),
     ] = Device.AUTO,
     pull: Annotated[
         bool,
         typer.Option(
-            "--pull", rich_help_panel="Model", help="Fetch the model first if it is not installed."
+            "--pull", rich_help_panel="Model", help="Fetch the model if it is not installed."
         ),
     ] = False,
     offline: Annotated[
         bool,
         _model_setting(
             "--offline/--no-offline",
-            help="Never use the network, neither to fetch a model nor to call a provider.",
+            help="Never use the network: fetch no model, call no provider.",
         ),
     ] = False,
 ) -> None:
@@ -295,9 +328,9 @@ def chunking_options(
         Cutting,
         _chunking(
             "--chunk",
-            help="Who cuts long documents into chunks: local is this machine, remote the "
-            "provider. auto: the provider if it can, else this machine if it knows the model's "
-            "limit.",
+            help="Who splits long documents: local, this machine, or remote, the provider. auto, "
+            "the default: the provider if it can, else this machine if the model's limit is "
+            "known.",
         ),
     ] = Cutting.AUTO,
     tokenizer: Annotated[
@@ -305,16 +338,15 @@ def chunking_options(
         _chunking(
             "--tokenizer",
             metavar="FILE",
-            help="Count tokens with the tokenizer.json of the provider's model. Default: an "
-            "estimate.",
+            help="Count a provider's tokens with this tokenizer.json. Default: an estimate.",
         ),
     ] = None,
     encoding: Annotated[
         Encoding,
         _chunking_setting(
             "--encoding",
-            help="How documents are encoded. flag: cut like FlagEmbedding, to compare scores with "
-            "it.",
+            help="How query and document are joined and cut. flag: as FlagEmbedding does, to "
+            "compare scores with it.",
         ),
     ] = Encoding.AUTO,
     chunk_tokens: Annotated[
@@ -322,8 +354,8 @@ def chunking_options(
         _chunking_setting(
             "--chunk-tokens",
             metavar="N",
-            help="Cut documents into chunks of at most N tokens. Default: what the model reads "
-            "well beside the query.",
+            help="Split documents into chunks of at most N tokens. Default: as many as the model "
+            "reads well beside the query.",
         ),
     ] = None,
     overlap_tokens: Annotated[
@@ -331,8 +363,7 @@ def chunking_options(
         _chunking_setting(
             "--overlap-tokens",
             metavar="N",
-            help="Let neighbouring chunks share N tokens, at most a quarter of a chunk. Default: "
-            "a quarter.",
+            help="Tokens that neighbouring chunks share. Default, and most: a quarter of a chunk.",
         ),
     ] = None,
     max_chunks: Annotated[
@@ -341,30 +372,28 @@ def chunking_options(
             "--max-chunks",
             min=1,
             metavar="N",
-            help="Score at most N chunks of a document. The rest is dropped with a warning.",
-            show_default=True,
+            help="Score only the first N chunks of a document; a warning says what is dropped.",
         ),
     ] = DEFAULT_MAX_CHUNKS,
     aggregate: Annotated[
         Aggregation,
         _chunking_setting(
             "--aggregate",
-            help="How a document's score is made from the scores of its chunks.",
+            help="How the scores of a document's chunks make its score.",
         ),
     ] = Aggregation.MAX,
     truncate_query: Annotated[
         bool,
         _chunking_setting(
             "--truncate-query/--no-truncate-query",
-            help="Cut a query that is too long for the model, with a warning.",
+            help="Cut a query that is too long, with a warning. Without it that is an error.",
         ),
     ] = False,
     strict: Annotated[
         bool,
         _chunking_setting(
             "--strict/--no-strict",
-            help="Exit with 4 if part of a document or of the query was not scored, or if the "
-            "text of a malformed row is in doubt.",
+            help="Exit with 4 if anything was cut, or if the text of a malformed row is in doubt.",
         ),
     ] = False,
 ) -> None:
@@ -377,8 +406,8 @@ def provider_options(
         _provider(
             "--base-url",
             metavar="URL",
-            help="The provider's URL, with or without /v1, or the whole endpoint. The key is sent "
-            "there.",
+            help="Where the service is: its URL, with or without /v1, or the whole endpoint. The "
+            "key is sent there.",
         ),
     ] = None,
     instruction: Annotated[
@@ -386,7 +415,7 @@ def provider_options(
         _provider(
             "--instruction",
             metavar="TEXT",
-            help="Tell the model what to look for. An empty TEXT is none.",
+            help="Tell the model what to look for. Give '' for none.",
         ),
     ] = None,
     image: Annotated[
@@ -394,7 +423,7 @@ def provider_options(
         _provider(
             "--image",
             metavar="FILE|URL",
-            help="Use an image as the query. All arguments are then files, and -q adds a text.",
+            help="Use an image as the query; all arguments are then files. -q adds words.",
         ),
     ] = None,
     video: Annotated[
@@ -402,15 +431,14 @@ def provider_options(
         _provider(
             "--video",
             metavar="FILE|URL",
-            help="Use a video as the query, as --image does an image.",
+            help="Use a video as the query; all arguments are then files. -q adds words.",
         ),
     ] = None,
     truncate: Annotated[
         Truncate | None,
         _provider(
             "--truncate",
-            help="Which end of long documents the provider cuts off. none: it refuses long "
-            "documents.",
+            help="Which end of long documents the provider cuts off; none: it refuses them.",
         ),
     ] = None,
     max_document_tokens: Annotated[
@@ -419,23 +447,21 @@ def provider_options(
             "--max-document-tokens",
             min=1,
             metavar="N",
-            help="Let the provider read at most N tokens of a document. Longer ones are cut into "
-            "chunks here, unless --chunk is remote.",
+            help="The provider reads at most N tokens of a document. Longer ones are split here, "
+            "unless --chunk is remote.",
         ),
     ] = None,
     user: Annotated[
         str | None,
-        _provider(
-            "--user", metavar="TEXT", help="The end user's name, for the provider's records."
-        ),
+        _provider("--user", metavar="TEXT", help="The end user, for the provider's records."),
     ] = None,
     metadata: Annotated[
         list[str] | None,
         _provider(
             "--metadata",
             metavar="KEY=VALUE",
-            help="A note on the request, for the provider's records, its value as JSON: n=3 is a "
-            'number, n="3" and team=search are texts. May be repeated.',
+            help="A note for the provider's records. VALUE is JSON, or else text: n=3 is a number, "
+            "team=search a text. May be repeated.",
         ),
     ] = None,
     set_: Annotated[
@@ -443,8 +469,8 @@ def provider_options(
         _provider(
             "--set",
             metavar="KEY=VALUE",
-            help="Send another field, its value as JSON: return_documents=true, parameters.x=1. "
-            "May be repeated.",
+            help="Send another field. VALUE is JSON, or else text: return_documents=true, "
+            "parameters.x=1. May be repeated.",
         ),
     ] = None,
     header: Annotated[
@@ -457,40 +483,40 @@ def provider_options(
         bool,
         _provider_setting(
             "--lenient/--no-lenient",
-            help="Ignore options that the provider does not have, with a warning.",
+            help="Warn of options that the provider does not have, instead of failing.",
         ),
     ] = False,
     sigmoid: Annotated[
         bool,
         _provider(
             "--sigmoid",
-            help="Treat the provider's scores as logits: their sigmoid is the relevance score.",
+            help="The provider's scores are logits: use their sigmoid.",
         ),
     ] = False,
     on_error: Annotated[
         OnError,
         _provider_setting(
             "--on-error",
-            help="What to do if scoring fails. keep: write the documents in input order and exit "
-            "with 3.",
+            help="What to do if scoring fails. keep: write the documents in the order they came, "
+            "and exit with 3.",
         ),
     ] = OnError.FAIL,
     dry_run: Annotated[
         bool,
         _provider(
             "--dry-run",
-            help="Show what would be sent, and send nothing. -v shows the first request.",
+            help="Send nothing, show what would be sent. -v adds the first request.",
         ),
     ] = False,
     concurrency: Annotated[
-        int, _count("--concurrency", show_default=True, help="Send up to N requests at once.")
+        int, _count("--concurrency", help="Send up to N requests at once.")
     ] = DEFAULT_CONCURRENCY_REQUESTS,
     retries: Annotated[
         int | None,
         _count(
             "--retries",
             min=0,
-            help="Repeat a failed request up to N times if it may still succeed. Default: "
+            help="Repeat a failed request up to N times, if that may help. Default: "
             f"{DEFAULT_RETRIES}, or 1 after a 500, a timeout or no connection before any success.",
         ),
     ] = None,
@@ -498,7 +524,7 @@ def provider_options(
         float,
         _seconds(
             "--timeout",
-            help="How long a request may take, from its connection to its answer's end.",
+            help="How long a request may take, its answer included.",
         ),
     ] = DEFAULT_TIMEOUT_SECONDS,
     connect_timeout: Annotated[
@@ -517,74 +543,49 @@ def provider_options(
 
 
 def output_options(
-    top_n: Annotated[
-        int | None,
-        _output_setting("-n", "--top-n", min=1, metavar="N", help="Keep only the best N results."),
-    ] = None,
-    min_score: Annotated[
-        float | None,
-        _output_setting(
-            "--min-score",
-            metavar="X",
-            help="Keep only results with a relevance score of X or more.",
-        ),
-    ] = None,
     within: Annotated[
         float | None,
         _output_setting(
             "--within",
             metavar="X",
-            help="Keep only results that score at most X below the best one.",
+            help="Leave out results that score more than X below the best one.",
         ),
     ] = None,
     keep_empty: Annotated[
         bool,
         _output_setting(
             "--keep-empty/--no-keep-empty",
-            help="Keep blank documents too, after the results.",
+            help="Write blank documents too, after the results.",
         ),
-    ] = False,
-    passages: Annotated[
-        bool,
-        _output("--passages", help="Rank the passages of documents instead of whole documents."),
     ] = False,
     explain: Annotated[
         bool,
         _output(
             "--explain",
-            help="Show the score of each chunk of a result. Works with the formats "
+            help="Show the score of each chunk of a result. For the formats "
             f"{', '.join(EXPLAIN_FORMATS[:-1])} and {EXPLAIN_FORMATS[-1]}.",
         ),
     ] = False,
-    format_: Annotated[
-        Format | None,
-        _output_setting(
-            "-f",
-            "--format",
-            help="How results are written. Default: table on a terminal, else text (records as "
-            "they came).",
-        ),
-    ] = None,
-    as_json: Annotated[bool, _output("--json", help="Short for --format json.")] = False,
     output: Annotated[
         str,
         _output(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write to FILE, whole or not at all. It may be a FILE that is ranked.",
+            help="Write to FILE, whole or not at all. It may be one of the files that are ranked. "
+            "Default: standard output.",
         ),
     ] = STDOUT,
     scores: Annotated[
         bool,
         _output(
             "--scores",
-            help="Write the score before each record, in CSV and TSV as the first column.",
+            help="Write the score before each record; in CSV and TSV as the first column.",
         ),
     ] = False,
     full: Annotated[
         bool,
-        _output_setting("--full/--no-full", help="Show whole passages in a table, not extracts."),
+        _output_setting("--full/--no-full", help="Show whole passages in the table, not extracts."),
     ] = False,
     color: Annotated[Color, _output_setting("--color", help="When to use colour.")] = Color.AUTO,
     verbose: Annotated[
@@ -592,7 +593,7 @@ def output_options(
         _output_setting(
             "-v",
             "--verbose/--no-verbose",
-            help="Report on stderr what was ranked and how long it took.",
+            help="Say on stderr what was ranked, and how long it took.",
         ),
     ] = False,
 ) -> None:

@@ -3,19 +3,24 @@
     PlainCommand   reads options without pydantic, and settings from config.toml
     ListGroup      runs its command `list` by default
     DefaultGroup   runs `rank` by default, and imports other commands when they are named
-    RankCommand    writes the help of the program, with options in groups
+    RankCommand    has the help of the program
+
+Help is written here too: `-h` is short, `--help` has everything. Both come from the docstring of a
+command (a summary, notes, and examples in a paragraph that begins with \b) and from its options.
 
 Typer itself prefers an option on the command line to the environment, and that to a command's
 `default_map`, which holds config.toml here. Undocumented parts of typer are used in this module
 only, and tests/test_dependencies.py checks each of them.
 """
 
+import inspect
 import os
 import shlex
+import shutil
 import stat
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +36,9 @@ from rerank_cli.terminal import warn
 from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
 
 DEFAULT_COMMAND = "rank"
+COMMON_GROUP = "Common"  # the group that comes first, and the only one that -h shows
 OTHER_GROUP = "Other"  # the group of options that name none
+HELP_NAMES = ["-h", "--help"]
 # The commands that exist or are planned. A first word that is one of these is never a query, so
 # that a new command does not change what an old command line means.
 RESERVED = (
@@ -42,14 +49,19 @@ RESERVED = (
 _PIPE_WAIT_MILLISECONDS = 100  # for what a pipe has, or its end
 
 CONCISE_HELP = """\
-usage: rerank [OPTIONS] QUERY [FILE]...
+Usage: rerank [OPTIONS] QUERY [FILE]...
 
-  rerank "how do I get a refund" faq.txt       rank the lines of a file
-  git log --oneline | rerank "fix race" -n 5   rank what is piped in
-  rerank "installation" README.md              rank the passages of a document
+  rerank "how do I get a refund" faq.txt       the lines of a file
+  git log --oneline | rerank "fix race" -n 5   what is piped in
+  rerank "where is the token checked" -r src   the files in a folder
 
-rerank --help shows every option.
+rerank -h shows the options that matter most, rerank --help all of them.
 """
+_MAX_HELP_COLUMNS, _MIN_HELP_COLUMNS = 80, 30
+_NARROW_COLUMNS = 60  # below it a text stands under its option
+_MAX_NAME_COLUMNS = 23  # of options beside their texts; a longer one has a line of its own
+_SHORT_EXAMPLES = 3  # that -h shows
+_IS_SHORT = f"{__name__}.is_short"  # in a context's `meta`, which all modules share
 
 
 class PlainCommand(TyperCommand):
@@ -62,26 +74,11 @@ class PlainCommand(TyperCommand):
         # Completion parses resiliently, and must work with a broken config.toml.
         if not ctx.resilient_parsing and settings_in([self]):
             ctx.default_map = _ConfigDefaults(ctx)
+        _note_help(ctx, args)
         return super().parse_args(ctx, args)
 
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        parameters = self.params
-        names = [str(each.metavar) for each in parameters if each.param_type_name == "argument"]
-        return ["[OPTIONS]", *names] if len(parameters) > len(names) else names
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Options"):
-            formatter.write_dl(
-                [
-                    option.get_help_record(ctx)
-                    for option in self.get_params(ctx)
-                    if option.param_type_name == "option" and not option.hidden
-                ]
-            )
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        ctx.default_map = None  # help does not depend on config.toml
-        super().format_help(ctx, formatter)
+    def get_help(self, ctx: Any) -> str:
+        return write_help(self, ctx)
 
 
 class PlainGroup(TyperGroup):
@@ -90,12 +87,19 @@ class PlainGroup(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         return _read_plainly(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _note_help(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def get_help(self, ctx: Any) -> str:
+        return write_help(self, ctx)
+
 
 class ListGroup(PlainGroup):
     """A group that runs its command `list` if none is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] != "--help"):
+        if not args or (args[0].startswith("-") and args[0] not in HELP_NAMES):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
@@ -149,7 +153,7 @@ class DefaultGroup(PlainGroup):
         """
         command = self.get_command(ctx, word)
         names = command.list_commands(ctx) if isinstance(command, TyperGroup) else ()
-        if any(part in names or part == "--help" for part in rest):
+        if any(part in names or part in HELP_NAMES for part in rest):
             return
         if rest and (rest[0] == "-" or os.path.exists(rest[0])):
             raise UsageError(
@@ -167,48 +171,159 @@ class DefaultGroup(PlainGroup):
             )
 
 
-class GroupedCommand(PlainCommand):
-    """A command whose help shows its options in groups."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for option in self.get_params(ctx):
-            record = option.get_help_record(ctx)
-            if record is not None and option.param_type_name == "option":
-                usage, text = record
-                usage = usage.partition(" / ")[0]  # --strict, without --no-strict
-                groups.setdefault(panel_of(option), []).append((usage, text))
-        for name in sorted(groups, key=lambda group: group == OTHER_GROUP):
-            with formatter.section(name):
-                formatter.write_dl(groups[name])
-
-
-class RankCommand(GroupedCommand):
+class RankCommand(PlainCommand):
     """The default command. Its help is the program's, and ends with the other commands."""
 
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        formatter.write_usage("rerank", "[OPTIONS] QUERY [FILE]...")
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        super().format_options(ctx, formatter)
-        commands = [(name, text) for name, (_, text) in lazy_commands(ctx).items()]
-        if commands:
-            with formatter.section("Commands"):
-                formatter.write_dl(commands)
+def write_help(command: Any, ctx: Any) -> str:
+    """The help of a command or a group: all of it, or what matters most if `-h` asked for that."""
+    page = _HelpPage(min(shutil.get_terminal_size().columns, _MAX_HELP_COLUMNS))
+    is_short, is_program = ctx.meta.get(_IS_SHORT, False), isinstance(command, RankCommand)
+    path = "rerank" if is_program else ctx.command_path
+    summary, notes, examples = parts_of_help(command)
+    page.write_usage(path, _usage_pieces(command))
+    page.write_text(summary)
+    if not is_short:
+        page.write_texts(notes)
+    page.write_examples(examples[:_SHORT_EXAMPLES] if is_short else examples)
+    groups = option_groups(command, ctx)
+    commands = lazy_commands(ctx) if is_program else _inner_commands(command, ctx)
+    if not is_short:
+        for name, options in groups.items():
+            heading = name if len(groups) > 1 else "Options"
+            page.write_section(heading, [help_record(option) for option in options])
+        page.write_section("Commands", [(name, text) for name, (_, text) in commands.items()])
+        if is_program:
+            page.write_texts([_settings_sentence(command), command.epilog])
+        return str(page)
+    options = groups.get(COMMON_GROUP) or groups[OTHER_GROUP][:-1]  # without --help
+    page.write_section("Options", [short_help_record(option) for option in options])
+    more = f"{path} --help shows everything."
+    if is_program:
+        more += f" Commands: {', '.join(commands)} (rerank COMMAND -h)."
+    else:
+        page.write_section("Commands", [(name, text) for name, (_, text) in commands.items()])
+    page.write_text(more)
+    return str(page)
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        formatter.write_paragraph()
-        with formatter.indentation():
-            indent = " " * formatter.current_indent
-            lines = textwrap.wrap(  # write_text would break names at their hyphens
-                _settings_sentence(self),
-                formatter.width,
-                initial_indent=indent,
-                subsequent_indent=indent,
-                break_on_hyphens=False,
-            )
-            formatter.write("\n".join(lines) + "\n")
-        super().format_epilog(ctx, formatter)
+
+def parts_of_help(command: Any) -> tuple[str, list[str], list[str]]:
+    """A command's docstring: its summary, what there is to note, and its examples."""
+    summary, *rest = inspect.cleandoc(command.help).split("\n\n")
+    notes = [" ".join(part.split()) for part in rest if not part.startswith("\b")]
+    examples = [line for part in rest if part.startswith("\b") for line in part.splitlines()[1:]]
+    return " ".join(summary.split()), notes, examples
+
+
+def _usage_pieces(command: Any) -> list[str]:
+    """What follows a command's name in its synopsis."""
+    if isinstance(command, TyperGroup):
+        return ["COMMAND", "[ARGUMENT]..."]
+    names = [str(each.metavar) for each in command.params if each.param_type_name == "argument"]
+    return ["[OPTIONS]", *names] if len(command.params) > len(names) else names
+
+
+def option_groups(command: Any, ctx: Any) -> dict[str, list[Any]]:
+    """The options that help shows, in their groups: the common ones first, the others last."""
+    groups: dict[str, list[Any]] = {COMMON_GROUP: []}
+    for option in command.get_params(ctx):
+        if option.param_type_name == "option" and not option.hidden:
+            groups.setdefault(panel_of(option), []).append(option)
+    names = sorted(groups, key=lambda name: name == OTHER_GROUP)
+    return {name: groups[name] for name in names if groups[name]}
+
+
+def help_record(option: Any) -> tuple[str, str]:
+    """An option as help shows it: its names with the value that it takes, and all of its text."""
+    usage, text, default = ", ".join(option.opts), option.help, option.default
+    if not option.is_flag:
+        usage += f" {option.metavar or '<' + '|'.join(_value_kind(option).choices) + '>'}"
+        if "efault" not in text and default not in (None, [], ()):
+            text += f" Default: {default:g}." if type(default) is float else f" Default: {default}."
+    return usage, text
+
+
+def short_help_record(option: Any) -> tuple[str, str]:
+    """The same in short: the first sentence of its text, with the choices that there are."""
+    (usage, _), text = help_record(option), option.help.partition(". ")[0].rstrip(".")
+    names, is_choice, choices = usage.partition(" <")
+    if is_choice:
+        value = option.name.strip("_").upper()
+        return f"{names} {value}", f"{text}: {choices.rstrip('>').replace('|', ', ')}."
+    return usage, f"{text}."
+
+
+class _HelpPage:
+    """Writes help into lines of at most so many columns."""
+
+    def __init__(self, columns: int) -> None:
+        self._columns = max(columns, _MIN_HELP_COLUMNS)
+        self._lines: list[str] = []
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
+    def write_usage(self, path: str, pieces: Sequence[str]) -> None:
+        self._lines += self._wrap(" ".join(["Usage:", path, *pieces]), 0, 6)
+
+    def write_texts(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.write_text(text)
+
+    def write_text(self, text: str) -> None:
+        self._lines += ["", *self._wrap(text, 2, 2)]
+
+    def write_examples(self, examples: Sequence[str]) -> None:
+        """Write command lines with what they are for, on a line of its own if there is no room."""
+        self._lines.append("")
+        for example in examples:
+            if len(example) + 2 <= self._columns:
+                self._lines.append(f"  {example}")
+                continue
+            command, _, meaning = example.partition("  ")
+            *begin, end = self._wrap(command, 2, 6, self._columns - 2)  # with room for the sign
+            self._lines += [*(f"{line} \\" for line in begin), end]
+            if meaning:
+                self._lines += self._wrap(meaning.strip(), 6, 6)
+
+    def write_section(self, name: str, rows: Sequence[tuple[str, str]]) -> None:
+        """Write names and beside each its text, or below it where there is little room."""
+        if not rows:
+            return
+        self._lines += ["", f"{name}:"]
+        longest = max((len(name) for name, _ in rows if len(name) <= _MAX_NAME_COLUMNS), default=0)
+        start = 6 if self._columns < _NARROW_COLUMNS else longest + 4
+        for head, text in rows:
+            lines = self._wrap(text, start, start)
+            if len(head) + 4 <= start:
+                lines[0] = f"  {head}".ljust(start) + lines[0][start:]
+            else:
+                heads = self._wrap(head.replace("|", "| "), 2, 6)
+                lines = [*(line.replace("| ", "|") for line in heads), *lines]
+            self._lines += lines
+
+    def _wrap(self, text: str, first: int, rest: int, columns: int = 0) -> list[str]:
+        return textwrap.wrap(
+            " ".join(text.split()),
+            columns or self._columns,
+            initial_indent=" " * first,
+            subsequent_indent=" " * rest,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+
+
+def _inner_commands(command: Any, ctx: Any) -> dict[str, tuple[str, str]]:
+    """The commands of a group, in the form of `lazy_commands`."""
+    if not isinstance(command, TyperGroup):
+        return {}
+    inner = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)}
+    return {name: ("", parts_of_help(each)[0]) for name, each in inner.items()}
+
+
+def _note_help(ctx: Any, arguments: Sequence[str]) -> None:
+    """Note in a context whether help would be the short one."""
+    ctx.meta[_IS_SHORT] = HELP_NAMES[1] not in arguments
 
 
 def has_input_of_its_own(stream: TextIO | None) -> bool:
@@ -277,7 +392,7 @@ def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
         _key(parameter): Setting(
             key=_key(parameter),
             parameter=parameter.name,
-            kind=_kind(parameter),
+            kind=_value_kind(parameter),
             help=parameter.help or "",
         )
         for command in commands
@@ -394,7 +509,7 @@ class _PlainReader:
 
         Raises typer's error for an option, and `ConfigError` for an environment variable.
         """
-        kind = _kind(param)
+        kind = _value_kind(param)
         is_parsed = kind.type in _PARSED_TYPES or type(value) is kind.type
         if value is None or (is_parsed and not kind.is_size):
             return value
@@ -413,6 +528,9 @@ class _PlainReader:
 def _read_plainly(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         parameter.get_runtime_param = _PlainReader
+        if parameter.name == "help":  # Typer's own
+            parameter.opts.sort(key=len)
+            parameter.help = "Show all of this help; -h shows the short one."
     return parameters
 
 
@@ -420,7 +538,7 @@ def _key(parameter: Any) -> str:
     return str(next(name for name in parameter.opts if name.startswith("--"))[2:])
 
 
-def _kind(parameter: Any) -> ValueKind:
+def _value_kind(parameter: Any) -> ValueKind:
     is_size = parameter.metavar == "SIZE"
     return ValueKind(value_type(parameter), parameter.min, parameter.max, is_size=is_size)
 
@@ -428,10 +546,10 @@ def _kind(parameter: Any) -> ValueKind:
 def _settings_sentence(command: Any) -> str:
     """Sentences for the help: which options are settings, and how to set them."""
     settings = settings_in([command])
-    names = ", ".join(settings)
     example = next(setting for key, setting in settings.items() if "-" in key)
     flag = next(key for key, setting in settings.items() if setting.kind.type is bool)
-    return textwrap.dedent(f"""\
-        Settings: {names}. Set one for every run with `rerank config set`, or in the
-        environment: {example.key} is {example.variable}. An option on the
-        command line comes before both; --no-{flag} undoes {flag}.""").replace("\n", " ")
+    return (
+        f"Settings: {', '.join(settings)}. `rerank config set` sets one for every run. So does the "
+        f"environment: {example.variable} for {example.key}. An option on the command line counts "
+        f"more than both; --no-{flag} undoes {flag}."
+    )

@@ -13,7 +13,7 @@ from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.cli.typer_commands import GroupedCommand, make_app
+from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
@@ -33,6 +33,7 @@ class BatchEngine(StrEnum):
 
 app = make_app()
 
+_common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
 _input = partial(typer.Option, rich_help_panel="Input")
 _output = partial(typer.Option, rich_help_panel="Output")
 _engine = partial(typer.Option, rich_help_panel="Engine")
@@ -40,16 +41,56 @@ _engine = partial(typer.Option, rich_help_panel="Engine")
 
 def batch_options(
     input_: Annotated[str | None, typer.Argument(metavar="[IN]", show_default=False)] = None,
+    output: Annotated[
+        str,
+        _common(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="Write to OUT, as JSONL. An OUT that ends in .gz or .zst is compressed. If IN is "
+            "Parquet, an OUT that ends in .parquet is a folder of Parquet files. Default: standard "
+            "output.",
+        ),
+    ] = STDOUT,
+    resume: Annotated[
+        bool, _common("--resume", help="Continue a job that ended early or was killed.")
+    ] = False,
+    retry_errors: Annotated[
+        bool,
+        _common(
+            "--retry-errors",
+            help="With --resume, score failed records again. Only those whose error may pass: the "
+            "service was away, gave no ranking, or scoring failed.",
+        ),
+    ] = False,
+    results: Annotated[
+        ResultsShape,
+        _common(
+            "--results",
+            help="What to write of each result. full: all that --json shows. scores: its index, id "
+            "and scores. ids: its id, or its index if it has none.",
+        ),
+    ] = ResultsShape.FULL,
+    errors: Annotated[
+        str | None,
+        _common("--errors", metavar="FILE", help="Write error records to FILE, not to OUT."),
+    ] = None,
+    pairs: Annotated[
+        bool, _common("--pairs", help="A line is one query and one document; it gets a score.")
+    ] = False,
+    plan: Annotated[
+        bool,
+        _common("--plan", help="Estimate from a sample what a run would take; write no results."),
+    ] = False,
     query_field: Annotated[
-        str, _input("--query-field", metavar="NAME", help="The field that holds the query.")
+        str, _input("--query-field", metavar="NAME", help="The field with the query.")
     ] = "query",
     documents_field: Annotated[
         str | None,
         _input(
             "--documents-field",
             metavar="NAME",
-            help="The field that holds the documents. Default: documents, or document with "
-            "--pairs.",
+            help="The field with the documents. Default: documents; with --pairs, document.",
         ),
     ] = None,
     text_field: Annotated[
@@ -57,15 +98,12 @@ def batch_options(
         _input(
             "--text-field",
             metavar="NAME",
-            help="The field that holds a document's text. If repeated, the fields are joined. "
-            "Default: the first of text, content, body, passage and document that it has, and "
+            help="The field with a document's text. If repeated, the fields are joined. Default: "
+            "the first of text, content, body, passage and document that the document has, and "
             "image or video if the model reads them.",
         ),
     ] = None,
     id_field: options.IdField = None,
-    pairs: Annotated[
-        bool, _input("--pairs", help="Each line is one query and one document, and gets a score.")
-    ] = False,
     run: Annotated[
         Path | None,
         _input("--run", metavar="FILE", help="Rerank a TREC run. The output is a TREC run too."),
@@ -82,51 +120,17 @@ def batch_options(
         _input(
             "--max-record",
             metavar="SIZE",
-            show_default=True,
             help="The size of the longest record to read. A longer one becomes an error record.",
         ),
     ] = DEFAULT_RECORD_SIZE,
-    output: Annotated[
-        str,
-        _output(
-            "-o",
-            "--output",
-            metavar="OUT",
-            help="Write to OUT: JSONL, compressed if it ends in .gz or .zst. If IN is Parquet, an "
-            "OUT that ends in .parquet is a folder of Parquet files.",
-        ),
-    ] = STDOUT,
-    results: Annotated[
-        ResultsShape,
-        _output(
-            "--results",
-            help="What to write of each result. full: all that --json shows. scores: its index, id "
-            "and scores. ids: its id, or its index if it has none.",
-        ),
-    ] = ResultsShape.FULL,
-    errors: Annotated[
-        str | None,
-        _output("--errors", metavar="FILE", help="Write error records to FILE instead of OUT."),
-    ] = None,
     fail_fast: Annotated[
         bool | None,
         _output(
             "--fail-fast/--no-fail-fast",
-            help="Stop at the first record that fails. Default: only if the first 100 all fail in "
-            "the same way, and then nothing is written. --no-fail-fast never stops.",
+            help="Stop at the first record that fails. Default: stop only if the first 100 all "
+            "fail in the same way; then nothing is written. --no-fail-fast never stops.",
         ),
     ] = None,
-    resume: Annotated[
-        bool, _output("--resume", help="Continue where an earlier run ended or was killed.")
-    ] = False,
-    retry_errors: Annotated[
-        bool,
-        _output(
-            "--retry-errors",
-            help="With --resume: score records again whose error may pass: the service was away, "
-            "gave no ranking, or scoring failed. Their results replace their error records.",
-        ),
-    ] = False,
     report: Annotated[
         str | None,
         _output(
@@ -135,17 +139,12 @@ def batch_options(
             help="Write the counts and times of the run to FILE, as JSON.",
         ),
     ] = None,
-    plan: Annotated[
-        bool,
-        _engine(
-            "--plan", help="Estimate from a sample what a run would take, and write no results."
-        ),
-    ] = False,
     engine: Annotated[
         BatchEngine,
         _engine(
             "--engine",
-            help="Where the batch runs. ray: on a Ray cluster. IN and OUT may then be s3:// or gs://.",
+            help="Where the batch runs. ray: on a Ray cluster; IN and OUT may then be s3:// or "
+            "gs:// URLs.",
         ),
     ] = BatchEngine.LOCAL,
     address: Annotated[
@@ -161,7 +160,6 @@ def batch_options(
         _engine(
             "--window",
             metavar="SIZE",
-            show_default=True,
             help="Hold at most this much of the input in memory.",
         ),
     ] = DEFAULT_WINDOW_SIZE,
@@ -169,33 +167,32 @@ def batch_options(
     """Options of this command alone: what is read, what is written, and what runs it."""
 
 
-@app.command("batch", cls=GroupedCommand)
+@app.command("batch", cls=PlainCommand)
 @options.with_options(
     options.provider_options,
     only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
     "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )
 @options.with_options(options.model_options, options.chunking_options)
-@options.with_options(options.output_options, only="top_n min_score verbose")
+@options.with_options(options.output_options, only="verbose")
 @options.with_options(options.input_options, only="text media_root")
 @options.with_options(batch_options)
+@options.with_options(options.common_options, only="top_n model min_score")
 def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.
 
-    A line of IN is {"id": …, "query": "…", "documents": ["…" or {"text": "…"}, …]}. It may have its
-    own top_n, min_score and instruction. Documents and the query may have an image or a video:
-    {"text": "…", "image": "…"}. It comes out with all its fields and `results`. A line
-    without a query or documents comes out as an error record, and the exit code is 3. Memory does
-    not grow with IN. --resume continues a job that was killed, and scores nothing again that it had
-    written.
+    A line of IN is {"id": …, "query": "…", "documents": ["…" or {"text": "…"}, …]}, and may have
+    top_n, min_score and instruction of its own. Documents and the query may have an image or a
+    video: {"text": "…", "image": "…"}. A line without a query or documents becomes an error record,
+    and the exit code is 3.
 
     \b
-    rerank batch in.jsonl -o out.jsonl              the default model
-    rerank batch in.jsonl.gz -o out.jsonl.gz -n 10 --results ids
-    rerank batch in.jsonl -o out.jsonl --resume     after kill -9, a full disk, Ctrl-C
+    rerank batch in.jsonl -o out.jsonl             the default model
+    rerank batch in.jsonl -o out.jsonl --resume    after kill -9 or Ctrl-C
+    rerank batch in.jsonl --plan                   how long would it take?
     rerank batch in.jsonl -o out.jsonl --resume --retry-errors
+    rerank batch in.jsonl.gz -o out.jsonl.gz -n 10 --results ids
     rerank batch --run bm25.trec --queries q.tsv --corpus corpus.jsonl.gz -o mini.trec
-    rerank batch in.jsonl --plan                    how long would it take?
     rerank batch s3://b/in -o s3://b/out --engine ray --address auto
     """
 

@@ -4,13 +4,14 @@ What is measured, and how it is written, is in `evaluation`.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.typer_commands import PlainCommand, make_app
+from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
@@ -19,61 +20,58 @@ from rerank_cli.terminal import Terminal
 app = make_app()
 
 _DEFAULT_DEPTH = 100
+_common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
+_data = partial(typer.Option, rich_help_panel="Data")
 
 Datasets = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE|FOLDER]...", show_default=False)
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Option(
+    _common(
         "-m",
         "--model",
         metavar="MODEL",
         autocompletion=options.complete_model,
-        help="A model to measure, with its own options if needed: 'mini@2 --max-chunks 1'. May be "
-        "repeated. Default: mini@2.",
+        help="A model to measure. May be repeated, and have options of its own: 'mini@2 "
+        "--max-chunks 1'. Default: mini@2.",
     ),
 ]
 Compare = Annotated[
     tuple[str, str] | None,
-    typer.Option(
-        "--compare",
-        metavar="A B",
-        help="Report how far two models agree on the order of documents.",
+    _common(
+        "--compare", metavar="A B", help="Say how far two models agree on the order of documents."
     ),
 ]
 Depth = Annotated[
     str,
-    typer.Option(
+    _common(
         "--depth",
         metavar="N,…",
-        show_default=True,
         help="How many candidates to rerank. Several depths are compared.",
     ),
 ]
 Measures = Annotated[
     list[str] | None,
-    typer.Option(
+    _common(
         "--measure",
         metavar="NAME",
-        help="A measure by its name in ir-measures. May be repeated; the first decides the "
-        "verdict. Default: nDCG@10, RR@10, AP.",
+        help="A measure, as ir-measures names it. May be repeated; the first decides the verdict. "
+        "Default: nDCG@10, RR@10, AP.",
     ),
 ]
 Sample = Annotated[
     int | None,
-    typer.Option(
-        "--sample", min=2, metavar="N", help="Use a random sample of N queries of each set."
-    ),
+    _common("--sample", min=2, metavar="N", help="Use a random sample of N queries of each set."),
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", min=0, metavar="N", help="The seed of the sample and of the intervals."),
+    _data("--seed", min=0, metavar="N", help="The seed of the sample and of the intervals."),
 ]
 
 
-def _file(name: str, text: str) -> Any:
-    return typer.Option(f"--{name}", metavar="FILE", help=text)
+def _file(name: str, text: str, group: str = "Data") -> Any:
+    return typer.Option(f"--{name}", metavar="FILE", help=text, rich_help_panel=group)
 
 
 @app.command("eval", cls=PlainCommand)
@@ -90,7 +88,7 @@ def evaluate(
     depth: Depth = str(_DEFAULT_DEPTH),
     measure: Measures = None,
     condensed: Annotated[
-        bool, typer.Option("--condensed", help="Leave out documents without a judgement.")
+        bool, _data("--condensed", help="Leave out documents without a judgement.")
     ] = False,
     sample: Sample = None,
     seed: Seed = 0,
@@ -101,30 +99,33 @@ def evaluate(
     ] = None,
     run: Annotated[Path | None, _file("run", "The candidates, as a TREC run.")] = None,
     per_query: Annotated[
-        str | None, _file("per-query", "Write the measures of every query to FILE, as TSV.")
+        str | None,
+        _file("per-query", "Write the measures of every query to FILE, as TSV.", "Output"),
     ] = None,
     runs: Annotated[
         str | None,
         typer.Option(
-            "--runs", metavar="DIR", help="Write each system's run to DIR, for trec_eval."
+            "--runs",
+            metavar="DIR",
+            rich_help_panel="Output",
+            help="Write each system's run to DIR, for trec_eval.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+    as_json: Annotated[bool, _common("--json", help="Write one JSON object.")] = False,
 ) -> int:
     """Measure whether reranking helps on your own queries, and how sure that is.
 
     A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a JSONL file of
-    {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions of
-    relevant documents, from 0, or their ids. Or it gives grades: a list with one for each document,
-    or a map from ids. --queries, --corpus, --qrels and --run name
-    files that lie elsewhere. If there are no candidates, BM25 finds them. Each model is compared
-    with the order of the data, with BM25, and with the best order that the candidates allow.
+    {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions of relevant
+    documents, from 0, or their ids; or it gives grades, as a list or as a map from ids. Each model
+    is compared with the order of the data, with BM25, and with the best order that the candidates
+    allow. If there are no candidates, BM25 finds them.
 
     \b
-    rerank eval beir/scifact                             the default model against BM25
-    rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5
-    rerank eval nq squad --depth 10,50,100               quality against cost
-    rerank eval nq --compare ./fp32 ./int8 --sample 100  do two models agree?
+    rerank eval beir/scifact                  the default model and BM25
+    rerank eval nq squad --depth 10,50,100    quality against cost
+    rerank eval nq --compare ./fp32 ./int8    do two models agree?
+    rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
     """
     from rerank_cli.evaluation.datasets import Parts
     from rerank_cli.evaluation.evaluate import run_evaluation

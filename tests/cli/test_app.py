@@ -175,7 +175,7 @@ def test_no_arguments_show_concise_help(rerank: Run) -> None:
     for stdin in (None, b"piped\n"):
         ran = rerank(stdin=stdin)
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err.startswith("usage: rerank [OPTIONS] QUERY [FILE]...")
+        assert ran.err.startswith("Usage: rerank [OPTIONS] QUERY [FILE]...")
 
 
 def test_no_documents_at_a_terminal(rerank: Run) -> None:
@@ -190,7 +190,7 @@ def test_no_documents_at_a_terminal(rerank: Run) -> None:
 
 def test_help_shows_every_option_in_its_group(rerank: Run) -> None:
     text = rerank("--help").out
-    groups = ["Input:", "Model:", "Chunking:", "Output:", "Other:"]
+    groups = ["Common:", "Input:", "Model:", "Chunking:", "Output:", "Other:"]
     assert sorted(map(text.index, groups)) == [text.index(group) for group in groups]
     assert "Exit codes:" in text
     assert max(map(len, text.splitlines())) <= 80

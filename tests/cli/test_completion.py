@@ -114,8 +114,8 @@ def test_the_first_word_may_be_a_command() -> None:
         ("rerank --model=mini@", ["values", "@2"]),
         ("rerank --format=m", ["values", "md"]),
         ("LC_ALL=C rerank -f m", ["values", "md"]),
-        ("rerank", ["values", "rank", "providers", "config", "batch", "eval", "models", "doctor"]),
-        ("", ["values", "rank", "providers", "config", "batch", "eval", "models", "doctor"]),
+        ("rerank", ["values", "rank", "batch", "eval", "models", "providers", "config", "doctor"]),
+        ("", ["values", "rank", "batch", "eval", "models", "providers", "config", "doctor"]),
     ],
 )
 def test_bash_gives_a_line(line: str, expected: list[str]) -> None:

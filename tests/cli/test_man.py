@@ -55,7 +55,7 @@ def test_roff_has_no_warnings_and_shows_what_is_meant() -> None:
     shown = re.sub(r".\x08", "", ran.stdout)
     assert "-n, --top-n N" in shown
     assert 'rerank "how do I get a refund" faq.txt' in shown
-    assert "a document's score" in " ".join(shown.split())
+    assert "a document's chunks" in " ".join(shown.split())
 
 
 def test_sections_options_variables_and_commands_are_all_there() -> None:

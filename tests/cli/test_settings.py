@@ -164,7 +164,7 @@ def test_help_is_there_when_settings_are_broken(rerank: Run, home: Path) -> None
 def test_help_says_which_options_are_settings(rerank: Run) -> None:
     text = " ".join(rerank("--help").out.split())
     assert f"Settings: {', '.join(SETTINGS)}." in text
-    assert "max-document is RERANK_MAX_DOCUMENT" in text
+    assert "RERANK_TOP_N for top-n" in text
 
 
 def test_a_run_without_a_file_reads_no_toml() -> None:

@@ -264,7 +264,7 @@ def test_what_cannot_be(arguments: list[str], message: str, rerank: Run) -> None
 
 def test_the_help_shows_options_in_groups_with_its_own_first(rerank: Run) -> None:
     groups = re.findall(r"^(\w+):$", rerank("batch", "--help").out, re.MULTILINE)
-    own = ["Input", "Output", "Engine"]
+    own = ["Common", "Input", "Output", "Engine"]
     assert groups == [*own, "Model", "Chunking", "Providers", "Other"]
 
 

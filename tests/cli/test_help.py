@@ -1,0 +1,106 @@
+"""Help: short with -h, whole with --help, and readable in any terminal."""
+
+import re
+from typing import Any
+
+import pytest
+
+from rerank_cli.cli.typer_commands import (
+    COMMON_GROUP,
+    CONCISE_HELP,
+    help_record,
+    option_groups,
+    parts_of_help,
+)
+from tests.conftest import Run
+from tests.support.command_line import COMMAND
+
+ROOT_CONTEXT = COMMAND.make_context("rerank", [], resilient_parsing=True)
+
+
+def commands() -> dict[str, Any]:
+    """Every command and every command of a group, by what is typed."""
+    found = {name: COMMAND.get_command(ROOT_CONTEXT, name) for name in COMMAND.list_commands(None)}
+    for name, command in [*found.items()]:
+        for inner in getattr(command, "commands", {}):
+            found[f"{name} {inner}"] = command.get_command(ROOT_CONTEXT, inner)
+    return found
+
+
+COMMANDS = commands()
+
+
+@pytest.mark.parametrize("columns", [80, 40, 20])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_fits_any_terminal(option: str, columns: int, rerank: Run) -> None:
+    for name in ["", *COMMANDS]:
+        lines = rerank(*name.split(), option, terminal=columns).out.splitlines()
+        room = max(columns, 40)
+        # What cannot be cut: a value with its bars, a URL, a JSON example.
+        long = [line for line in lines if len(line) > room and len(line.split()) > 1]
+        assert long == [], name
+        if option == "-h" and columns == 80:
+            assert len(lines) <= 25, name
+
+
+def test_the_short_help_has_what_a_newcomer_needs(rerank: Run) -> None:
+    text = rerank("-h").out
+    summary, _, examples = parts_of_help(COMMANDS["rank"])
+    assert summary in text
+    assert "\n\n" + "".join(f"  {line}\n" for line in examples[:3]) + "\n" in text
+    assert len(re.findall(r"^  -", text, re.MULTILINE)) == 10
+    assert "rerank --help shows everything" in " ".join(text.split())
+    assert all(name in text for name in COMMAND.lazy_commands)
+
+
+def test_the_options_that_matter_are_on_the_first_screen(rerank: Run) -> None:
+    first = "\n".join(rerank("--help").out.splitlines()[:23])
+    assert all(f"\n  {name}, --" in first for name in ("-n", "-m", "-r", "-f"))
+
+
+@pytest.mark.parametrize("name", ["rank", "batch", "eval"])
+def test_the_common_options_come_first_and_are_all_that_h_shows(name: str, rerank: Run) -> None:
+    groups = option_groups(COMMANDS[name], COMMANDS[name].make_context(
+        name, [], parent=ROOT_CONTEXT, resilient_parsing=True
+    ))  # fmt: skip
+    assert next(iter(groups)) == COMMON_GROUP
+    assert 5 <= len(groups[COMMON_GROUP]) <= 10
+    shown = re.findall(r"^  (?:-\w, )?(--[\w-]+)", rerank(name, "-h").out, re.MULTILINE)
+    assert shown == [option.opts[-1] for option in groups[COMMON_GROUP]]
+
+
+def test_both_helps_of_a_group_and_of_its_commands(rerank: Run) -> None:
+    for name in ("models", "config", "providers"):
+        short, whole = rerank(name, "-h").out, rerank(name, "--help").out
+        assert short.startswith(f"Usage: rerank {name} COMMAND")
+        assert len(short) < len(whole)
+        assert "rerank help " not in short
+    assert rerank("models", "pull", "-h").out.startswith("Usage: rerank models pull [OPTIONS] NAME")
+
+
+def test_a_help_option_that_is_a_value_is_none(rerank: Run) -> None:
+    assert rerank("-q", "-h", "-d", "-h", "-m", "bm25").out == "-h\n"
+    assert rerank("-m", "bm25", "--min-score", "0", "x", "-d", "-h").out == "-h\n"
+
+
+def test_what_is_shown_without_arguments_has_the_first_examples() -> None:
+    for line in parts_of_help(COMMANDS["rank"])[2][:3]:
+        assert f"  {line}\n" in CONCISE_HELP
+
+
+def test_every_text_is_plain() -> None:
+    """One sentence or more, a short first one, no jargon of Typer's, and each default is said."""
+    for name, command in COMMANDS.items():
+        for option in command.params:
+            if option.param_type_name != "option":
+                continue
+            _, text = help_record(option)
+            assert text.endswith("."), (name, text)
+            assert len(text.partition(". ")[0]) <= 100, (name, text)
+            assert not re.search(r"x[<>]=|\[default|  ", text), (name, text)
+            if not option.is_flag and option.default not in (None, [], ()):
+                assert "efault" in text, (name, text)
+
+
+def test_the_version_has_a_short_option_too(rerank: Run) -> None:
+    assert rerank("-V") == rerank("--version")

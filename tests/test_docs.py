@@ -56,36 +56,6 @@ def test_what_a_page_shows_is_what_comes_out(
             assert is_printed(printed, text), f"{name}: $ {command}\n{text}"
 
 
-EXAMPLES = re.findall(r"```python\n(.*?)```", page("python"), re.DOTALL)
-PRINTED = (r"1 0\.\d+ stocks fell\n", r"\[1, 0\]\n")
-
-
-@pytest.mark.parametrize(("code", "printed"), [*zip(EXAMPLES, PRINTED, strict=True)])
-def test_the_python_examples_run(
-    code: str, printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    exec(code, {})
-    assert re.fullmatch(printed, capsys.readouterr().out)
-
-
-@pytest.mark.slow
-def test_the_python_examples_are_typed(tmp_path: Path) -> None:
-    """A user's mypy, as strict as it can be, finds nothing wrong in them."""
-    for number, code in enumerate(EXAMPLES):
-        (tmp_path / f"example_{number}.py").write_text(code, encoding="utf-8")
-    ran = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-    )
-    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (
-        0,
-        [f"Success: no issues found in {len(EXAMPLES)} source files"],
-    ), ran.stdout
-
-
 def test_the_table_of_models_is_what_the_script_writes() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", "import make_models_table as m; print(m.table(), end='')"],

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -91,14 +90,6 @@ def test_every_variable_is_in_the_table() -> None:
     )
     for variable in ("NO_COLOR", "TERM", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
         assert f"`{variable}`" in table
-
-
-def test_the_examples_of_settings_run(rerank: Run, home: Path) -> None:
-    commands = re.findall(r"^    rerank (.*?) +#", page("settings"), re.MULTILINE)
-    assert len(commands) == 3
-    for command in commands:
-        assert rerank(*shlex.split(command), stdin=b"key").code == 0
-    assert (home / "config.toml").read_text() == "top-n = 5\n"
 
 
 def test_every_option_that_is_named_exists(rerank: Run) -> None:

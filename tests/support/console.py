@@ -6,7 +6,7 @@ a copy of examples/. A file that is shown by `cat` before it exists is made of w
 
 `…` stands for any text in a line, and for any lines where it is alone in one. Numbers with a
 decimal point may differ by 0.05, because scores are not the same on every processor.
-`rerank` runs in this process, everything else in bash.
+Progress that is written over does not count. `rerank` runs in this process, the rest in bash.
 """
 
 import re
@@ -23,7 +23,6 @@ WIDTH = 80
 TOLERANCE = 0.05
 _BARS = re.compile(r"[█▉▊▋▌▍▎▏]+")
 _DECIMAL = re.compile(r"\d+\.\d+")
-_ERASED = re.compile(r"[^\n]*\r\x1b\[K")  # progress that is gone from the screen
 _ESCAPES = re.compile(r"\x1b\][^\x1b\x07]*(?:\x1b\\|\x07)|\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -113,10 +112,15 @@ def _stages(command: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def visible(text: str) -> str:
+    """What stays of a text on a terminal: no colours, and no progress that was written over."""
+    lines = _ESCAPES.sub("", text).replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rpartition("\r")[2] for line in lines)
+
+
 def is_printed(expected: list[str], text: str) -> bool:
     """Whether a text is the one that a page shows."""
-    left = _ESCAPES.sub("", _ERASED.sub("", text)).replace("\r", "")
-    lines = [_words(line) for line in left.splitlines()]
+    lines = [_words(line) for line in visible(text).splitlines()]
     pattern, numbers = "", list[float]()
     for line in expected:
         if line.strip() == "…":

@@ -349,7 +349,7 @@ def _check_what_is_there(output: PlannedOutput) -> None:
     """Refuse what is at the paths of an output, unless it is ours; raises `OutputError`."""
     path = Path(output.file.path)
     if not output.file.is_stream and os.path.lexists(path) and not output.is_ours(path):
-        raise OutputError(f"{path}: is there already", hint=output.exists_hint)
+        raise OutputError(f"{path}: exists already", hint=output.exists_hint)
     for side_file, is_ours in output.side_paths.items():
         try:
             mode = link_mode(side_file)
@@ -362,7 +362,7 @@ def _check_what_is_there(output: PlannedOutput) -> None:
             elif is_ours(side_file):
                 continue
             else:
-                what = "is there already, and is not what rerank writes there"
+                what = "exists already, and rerank did not write it"
         except OSError as error:
             what = str(error.strerror)
         raise OutputError(

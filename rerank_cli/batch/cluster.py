@@ -63,7 +63,7 @@ _BATCH_ROWS = 64  # that are read at once
 _LINES_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _MANIFEST = "manifest.json"
-_EXISTS_HINT = "--resume goes on in it; or name another"
+_EXISTS_HINT = "--resume continues it; or name another"
 _MAX_MANIFEST_BYTES = 64 << 20
 _RAY_VARIABLES = {  # unless the user has set them
     "RAY_USAGE_STATS_ENABLED": "0",  # which reports to Ray's makers
@@ -220,14 +220,14 @@ class BatchManifest:
             ValueError,
         ) as error:
             raise InputError(
-                f"{self.folder}/{_MANIFEST}: is no manifest of a batch, or a damaged one",
-                hint="without it no job can go on: begin anew, with another -o",
+                f"{self.folder}/{_MANIFEST}: is not the manifest of a batch, or it is damaged",
+                hint="without it the job cannot continue: start again with another -o",
             ) from error
         if changed or not is_same:
             raise InputError(
                 f"{self.folder}: this is not the job that was begun there: "
                 f"{', '.join(changed) or 'input'} differs",
-                hint="give what was given then; or begin anew, with another -o",
+                hint="give the same input and options as before; or start again with another -o",
             )
         self.results = {
             result.shard: result for result in results if sizes.get(result.name) == result.size
@@ -363,7 +363,7 @@ def score_shards(
         cause = getattr(error, "cause", None) or error
         raise ScorerError(
             f"ray: {str(cause).strip().splitlines()[-1]}",
-            hint="what was done is kept: --resume goes on",
+            hint="finished parts are kept: --resume continues",
         ) from error
     finally:
         if is_ours and ray.is_initialized():
@@ -535,17 +535,17 @@ def _prepare_folder(
     if kind == FileType.File:
         raise OutputError(f"{folder}: is a file", hint="ray writes a folder of parts")
     if kind == FileType.Directory and not options.resume:
-        raise OutputError(f"{folder}: is there already", hint=_EXISTS_HINT)
+        raise OutputError(f"{folder}: exists already", hint=_EXISTS_HINT)
     if options.resume:
         if changed := manifest.resume():
             parts = format_count(changed, "part")
-            terminal.warn(f"{folder}: {parts} missing or changed since: done again")
+            terminal.warn(f"{folder}: {parts} missing or changed since: they are scored again")
         done, shards = len(manifest.results), len(manifest.shards)
         terminal.say(f"{done:,} of {shards:,} shards were done before")
     output = options.output.path
     # The parts become one file only when all of them are done.
     if folder != output and manifest.missing_shards and os.path.lexists(output):
-        raise OutputError(f"{output}: is there already", hint=_EXISTS_HINT)
+        raise OutputError(f"{output}: exists already", hint=_EXISTS_HINT)
     try:
         location.system.create_dir(location.path)
         manifest.write()

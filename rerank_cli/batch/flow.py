@@ -52,10 +52,10 @@ _PROBLEM_CODES: Mapping[type[Exception], str] = {
 # Errors of these codes may pass: the same record may be scored when it is sent again.
 PASSING_CODES = frozenset({_UNAVAILABLE, "bad_answer", "scoring_failed"})
 _REMEDIES: Mapping[str, str] = {
-    "no_query": "--query-field names the field that holds the query; --no-fail-fast goes on all "
-    "the same",
+    "no_query": "--query-field names the field that holds the query; --no-fail-fast continues "
+    "anyway",
     "no_documents": "--documents-field names the field that holds the documents; --no-fail-fast "
-    "goes on all the same",
+    "continues anyway",
 }
 
 
@@ -170,7 +170,7 @@ class Flow:
         if not self._resumable:
             return f"the last {held_back} of them have no result: begin again with these"
         if held_back < failed:  # others came between, and were written
-            return "--resume goes on, and --retry-errors does them again"
+            return "--resume continues, and --retry-errors scores them again"
         return "they are not written: --resume begins with them"
 
     def _outcomes(self, items: Iterable[Item | DoneItem]) -> Generator[Outcome, None, None]:
@@ -329,8 +329,8 @@ def stop_if_all_fail(outcomes: Iterable[Outcome], max_bytes: int) -> Iterator[Ou
         count += 1
         if count >= MAX_ALIKE_RECORDS:
             raise AllFailed(
-                f"the first {count} records all failed, and in the same way: {problem.message}",
-                hint=_REMEDIES.get(code, "--no-fail-fast goes on all the same"),
+                f"the first {count} records all failed in the same way: {problem.message}",
+                hint=_REMEDIES.get(code, "--no-fail-fast continues anyway"),
             )
         if held_bytes > max_bytes:
             yield from held_back

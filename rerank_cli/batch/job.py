@@ -140,7 +140,7 @@ class EarlierRun:
     def _input_error() -> InputError:
         return InputError(
             "the input does not begin with the records that are done",
-            hint="give what was given then; or begin anew, with another -o",
+            hint="give the same input and options as before; or start again with another -o",
         )
 
     def close(self) -> None:
@@ -358,8 +358,8 @@ class BatchJournal:
                 error.strerror if isinstance(error, OSError) else str(error)[:_SHOWN_CHARACTERS]
             )
             raise InputError(
-                f"{path}: is no journal of a batch, or a damaged one: {reason}",
-                hint="without it no job can go on: begin anew, with another -o",
+                f"{path}: is not the journal of a batch, or it is damaged: {reason}",
+                hint="without it the job cannot continue: start again with another -o",
             ) from error
         return cls(path, identity, marks, inodes)
 
@@ -478,7 +478,7 @@ def _find_start(journal: BatchJournal, output: Path, errors: Path | None) -> Mar
     if mark.errors > errors_end:
         raise InputError(
             f"{errors}: has less than was written to it",
-            hint="without it the job cannot go on: begin anew, with another -o",
+            hint="without it the job cannot continue: start again with another -o",
         )
     return mark
 
@@ -497,8 +497,8 @@ def _own_end(path: Path, ends: Sequence[tuple[int, str]], inodes: Sequence[int])
     if not any(position for position, _ in ends) and path.stat().st_ino in inodes:
         return 0
     raise InputError(
-        f"{path}: is not what this job has written, and stays as it is",
-        hint="name the file that the job began; or begin anew, with another name",
+        f"{path}: was not written by this job, and stays as it is",
+        hint="name the file that the job began; or start again with another name",
     )
 
 
@@ -552,7 +552,7 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
     if differences:
         raise InputError(
             f"{path}: this is not the job that was begun there, in {'; '.join(differences)}",
-            hint="give what was given then; or begin anew, with another -o",
+            hint="give the same input and options as before; or start again with another -o",
         )
 
 

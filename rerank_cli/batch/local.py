@@ -70,9 +70,9 @@ def check_job(options: BatchOptions) -> None:
     output = options.output
     if output.is_stream and options.resume:
         which = "" if output.is_stdout else f", and {output.path} is a stream"
-        raise UsageError(f"--resume goes on in a file{which}", hint="-o FILE names it")
+        raise UsageError(f"--resume continues a file{which}", hint="-o FILE names it")
     if options.retry_errors and not options.resume:
-        raise UsageError("--retry-errors goes on in OUT", hint="--resume --retry-errors")
+        raise UsageError("--retry-errors continues OUT", hint="--resume --retry-errors")
     if options.retry_errors and not _can_retry(options):
         raise UsageError(
             "--retry-errors needs the error records, and there is no file with them",
@@ -124,14 +124,16 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
         if start is not None and (is_retry or options.retry_errors):
             if is_retry or _passing_errors(start.figures):
                 return _run_retry(plan, start, source, identity, terminal)
-            terminal.say(f"{options.output.path} has no error that may pass: none is done again")
+            terminal.say(
+                f"{options.output.path} has no error that may pass: nothing is scored again"
+            )
         _skip_done_items(source, plan)
         output = options.output_path
         is_whole = (
             journal is not None and output is not None and is_complete(journal, start, output)
         )
         if is_whole and not (source.digest and source.has_more()):
-            terminal.say(f"{output} is whole already: there is nothing to do")
+            terminal.say(f"{output} is complete: there is nothing to do")
             if options.report is None:
                 return _exit_code(BatchFigures(None if start is None else start.figures), options)
         return _run_plan(plan, source, identity, terminal)
@@ -290,7 +292,7 @@ def _skip_done_items(source: RecordSource, plan: _Plan) -> None:
         raise InputError(
             f"{journal_path(Path(plan.named.output.path))}: the input does not begin with the "
             f"{format_count(start.items, 'record')} that are done",
-            hint="give what was given then; or begin anew, with another -o",
+            hint="give the same input and options as before; or start again with another -o",
         )
 
 
@@ -318,12 +320,12 @@ def _run_job(
     except ScorerError:
         if not options.output.is_stream:
             records = format_count(job.figures.records, "record")
-            terminal.say(f"ended after {records}: --resume goes on")
+            terminal.say(f"ended after {records}: --resume continues")
         raise
     finally:
         _report_on(job, options, identity, scorer, terminal, done=is_done)
     if not is_done:
-        hint = "" if options.output.is_stream else ": --resume goes on"
+        hint = "" if options.output.is_stream else ": --resume continues"
         terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
         return ExitCode.INTERRUPTED
     if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):
@@ -406,7 +408,7 @@ def _check_options(options: BatchOptions) -> None:
 def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
     """What a job writes. A file that is there stays, unless the job goes on in it."""
     output, resume = options.output, options.resume
-    hint = "--resume goes on in it; or name another file"
+    hint = "--resume continues it; or name another file"
     planned = [
         PlannedOutput(
             "-o",

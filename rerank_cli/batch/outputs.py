@@ -266,7 +266,7 @@ class EarlierLines:
     def check_end(self) -> None:
         for lines in (self._output, self._errors):
             if lines.head:
-                raise InputError(f"{lines.name}: has more than the job has written")
+                raise InputError(f"{lines.name}: is longer than what the job has written")
 
     def close(self) -> None:
         self._stack.close()
@@ -283,7 +283,7 @@ class _Lines:
     def take(self) -> bytes:
         line, self.head = self.head, self._stream.readline() if self.head else b""
         if not line:
-            raise InputError(f"{self.name}: has less than the job has written")
+            raise InputError(f"{self.name}: is shorter than what the job has written")
         return line
 
 
@@ -334,7 +334,7 @@ def _create(path: Path) -> BinaryIO:
     try:
         return create_file(path)
     except FileExistsError as error:
-        raise OutputError(f"{path}: is there already", hint="name another file") from error
+        raise OutputError(f"{path}: exists already", hint="name another file") from error
     except OSError as error:
         raise _failure(path, error) from error
 

@@ -220,13 +220,13 @@ class EarlierRows:
             return found
         row = next(self._rows, None)
         if row is None:
-            raise InputError(f"{self._folder}: has less than the job has written")
+            raise InputError(f"{self._folder}: is shorter than what the job has written")
         error = row.get(ERROR)
         return Written(row=row, code=error["code"] if error else "")
 
     def check_end(self) -> None:
         if next(self._rows, None) is not None:
-            raise InputError(f"{self._folder}: has more than the job has written")
+            raise InputError(f"{self._folder}: is longer than what the job has written")
         if self._errors is not None:
             self._errors.check_end()
 

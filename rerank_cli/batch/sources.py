@@ -243,7 +243,7 @@ class RunSource:
                     yield group
                 if hash(query) in seen:
                     raise InputError(
-                        f"{where}: query {query} was there before, and others since",
+                        f"{where}: query {query} appears again after other queries",
                         hint="sort -s -k1,1 puts the lines of each query together",
                     )
                 seen.add(hash(query))
@@ -400,7 +400,7 @@ class LineReader:
         """
         if not self._input.check():
             return ()
-        return (f"{self.path} has grown since it was opened: what was added is not in the results",)
+        return (f"{self.path} has grown since it was opened: the new part is not in the results",)
 
     def close(self) -> None:
         self._stream.close()
@@ -459,7 +459,7 @@ def _skip_line(stream: BinaryIO, where: str, max_bytes: int) -> int:
         if size > max(_MAX_SKIPPED_BYTES, max_bytes):
             raise InputError(
                 f"{where}: a line of more than {format_size(size)}",
-                hint="nothing behind it was read; --max-record SIZE reads longer lines",
+                hint="nothing after it was read; --max-record SIZE reads longer lines",
             )
     return size
 

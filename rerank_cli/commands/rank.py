@@ -107,7 +107,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             _say_what_was_read(inputs, terminal)
     progress.lap(progress.WRITING)
     if failure is not None:
-        terminal.warn(f"not reranked, in the order they came: {failure}", failure.hint)
+        terminal.warn(f"not reranked, in input order: {failure}", failure.hint)
         return failure.exit_code
     if not ranking.results:
         has_binary = given["recursive"] and inputs.report.skipped["binary"]
@@ -379,7 +379,7 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
         terminal.warn(
             f"{ranking.info.model} gave {format_count(ranking.missing, 'score')} fewer than it was "
             "asked for",
-            hint="what has no score is left out; --keep-empty shows it, --strict fails",
+            hint="documents without a score are left out; --keep-empty shows them, --strict fails",
         )
     if ranking.cut:
         terminal.warn(

@@ -203,7 +203,7 @@ def read_lists(path: Path) -> Collection:
             raise InputError(f"{path}:{number}: needs a query and its documents", hint=_RECORD_HINT)
         name = str(record.get("id", record.get("_id", number)))
         if name in queries:
-            raise InputError(f"{path}:{number}: a query with the id {name} was there before")
+            raise InputError(f"{path}:{number}: a query with the id {name} appears twice")
         named = _read_documents(documents, f"{path}:{number}")
         places = [name for name, _ in named]
         found = dict(reversed(named))  # the first of a name
@@ -232,8 +232,8 @@ def read_lists(path: Path) -> Collection:
         notes.append(f"{below:,} grades are below zero: they count as not relevant")
     if permuted:
         notes.append(
-            f"{permuted:,} lists of what is relevant could be places or grades: "
-            "as long as the documents, they are read as grades"
+            f"{permuted:,} lists of relevant documents could be positions or grades: they are as "
+            "long as the lists of documents, and are read as grades"
         )
     return Collection(path.name.partition(".")[0], queries, qrels, {}, candidates, notes)
 
@@ -339,7 +339,7 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
     hopeless = sum(not any(grade > 0 for grade in judged.values()) for judged in qrels.values())
     if hopeless:
         notes.append(
-            f"{hopeless:,} queries have nothing relevant: their figures are 0, as trec_eval has it"
+            f"{hopeless:,} queries have nothing relevant: their figures are 0, as in trec_eval"
         )
     if given is not None:
         candidates: Mapping[str, Sequence[Candidate]] = {

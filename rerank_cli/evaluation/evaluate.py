@@ -52,7 +52,7 @@ def run_jobs(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
     """Score everything; say first how long that will take."""
     resumed = sum(job.resumed for job in jobs)
     if resumed:
-        terminal.say(f"going on where this was cut off: {resumed:,} queries were scored before")
+        terminal.say(f"continuing an interrupted run: {resumed:,} queries were scored before")
     with status_line(terminal, "trying a few queries"):
         for job in jobs:
             job.run_pilot()

@@ -442,7 +442,7 @@ def warn_of_windows(
     if len(set(windows.values())) > 1:
         sizes = " and ".join(f"{name} of {size or 'any'}" for name, size in windows.items())
         terminal.warn(
-            f"the two cut documents differently: into windows of their own, {sizes} tokens",
+            f"the two split documents differently: {sizes} tokens",
             hint="to compare the models alone: --compare 'A --chunk-tokens N' 'B --chunk-tokens N'",
         )
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _STDIN_NAMES = (STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _COPY_BYTES = 1 << 20
-_CHANGED_HINT = "begin anew, with another -o, when nothing writes to it"
+_CHANGED_HINT = "start again with another -o, when nothing writes to the input"
 
 
 def is_stream(path: str) -> bool:

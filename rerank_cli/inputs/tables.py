@@ -295,7 +295,7 @@ class _Table:
         first, last = self._text_places[0], self._text_places[-1]
         if self._is_new(_EXTRA):
             count = _field_count(fields.texts)
-            problem = f"{count}, and the header has {width}: those too many are read as text"
+            problem = f"{count}, and the header has {width}: the extra ones are read as text"
             self._note(_EXTRA, problem, is_doubt=first != last or last != width - 1)
         text = fields.written(first, last + extra)
         if self._quoted and len(text) > 1 and text[0] == text[-1] == '"':
@@ -321,7 +321,7 @@ class _Table:
     def _note_missing(self, values: Sequence[str]) -> None:
         if self._is_new(_MISSING):
             name, width = encodable(self._header[self._text_places[-1]]), len(self._header)
-            problem = f"{_field_count(values)}, and the header has {width}: nothing is in {name}"
+            problem = f"{_field_count(values)}, and the header has {width}: {name} is empty"
             self._note(_MISSING, problem, is_doubt=True)
 
     def _is_new(self, kind: str) -> bool:

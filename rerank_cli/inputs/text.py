@@ -96,7 +96,7 @@ class DocumentTooLarge(BoundExceeded):
     def __init__(self, where: str, max_bytes: int, *, rest: bool = False) -> None:
         problem = f"{where}: larger than {format_size(max_bytes)}"
         super().__init__(
-            f"{problem}: left out, with all behind it" if rest else problem, hint=_SIZE_HINT
+            f"{problem}: left out, and everything after it" if rest else problem, hint=_SIZE_HINT
         )
 
 
@@ -105,8 +105,8 @@ class DocumentTooSlow(BoundExceeded):
 
     def __init__(self, name: str, seconds: float) -> None:
         super().__init__(
-            f"{name}: takes more than {seconds:.0f} s of the processor, the most for a file of its "
-            "size: left out",
+            f"{name}: needs more than {seconds:.0f} s of processor time, the limit for a file of "
+            "this size: left out",
             hint="convert it to text with another program",
         )
 

@@ -112,7 +112,7 @@ def read_name(model: str) -> Reference:
             raise UsageError(
                 f"{model} no longer ships: {entry.name}@{entry.revision} took its place",
                 hint=f"-m {entry.name}, for whose scores an old --min-score has to be chosen "
-                "again; the old files are in the history of models/, and work as any folder does: "
+                "again; the old files are in the history of models/, and work like any folder: "
                 "-m ./FOLDER",
             )
         raise _unknown(model, [f"{entry.name}@{entry.revision}"])

@@ -355,7 +355,7 @@ def content_key(provider: Provider) -> Callable[[Sequence[Chunk]], bytes] | None
                 value = _document_value(provider, chunk, _place_and_stamp)
                 content.update(encode_json(value, allow_nan=False) + b"\n")
             except (TypeError, ValueError, RecursionError) as error:  # from Python, such as a date
-                raise UsageError(f"what is sent of a document is not JSON: {error}") from error
+                raise UsageError(f"the text sent for a document is not JSON: {error}") from error
         return content.digest()
 
     return digest

@@ -401,7 +401,7 @@ class RemoteScorer:
             return ()
         note = (
             f"{self.info.name} scores the documents of a request against each other: "
-            "it took several requests, and scores of different ones do not compare"
+            "it took several requests, whose scores cannot be compared"
         )
         return (note,)
 

@@ -193,7 +193,7 @@ def test_a_manifest_that_is_no_file_is_refused(
         path.mkdir()
     else:
         path.symlink_to("/dev/zero")
-    with pytest.raises(InputError, match=r"manifest\.json: is no manifest of a batch"):
+    with pytest.raises(InputError, match=r"manifest\.json: is not the manifest of a batch"):
         BatchManifest(str(tmp_path), {}, []).resume()
 
 

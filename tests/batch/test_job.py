@@ -101,7 +101,7 @@ def test_ctrl_c_finishes_what_is_under_way(source: Path, tmp_path: Path, rerank:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"--resume goes on" in err
+    assert b"--resume continues" in err
     assert 0 < len(read(out)) < RECORDS
     assert rerank("batch", str(source), "-o", str(out), "-m", SMALL, "--resume").code == 3
     assert out.read_bytes() == rerank("batch", "-m", SMALL, stdin=source.read_bytes()).raw
@@ -258,7 +258,7 @@ def test_a_job_goes_on_only_in_what_it_has_written(tmp_path: Path, rerank: Run) 
         path.write_bytes(mine)
         ran = rerank(*line, "--resume")
         assert (ran.code, path.read_bytes()) == (2, mine)
-        assert f"{path}: is not what this job has written, and stays as it is" in ran.err
+        assert f"{path}: was not written by this job, and stays as it is" in ran.err
         path.write_bytes(content)
     journal = tmp_path / "out.jsonl.journal"
     marks = journal.read_bytes()
@@ -308,7 +308,7 @@ def test_a_lock_that_is_something_else_stays(tmp_path: Path, rerank: Run) -> Non
         (tmp_path / f"Cargo{end}").write_text("mine")
         ran = rerank("batch", str(source), "-o", str(tmp_path / "Cargo"), "-m", "bm25")
         assert (ran.code, (tmp_path / f"Cargo{end}").read_text()) == (2, "mine")
-        assert f"Cargo{end}: is there already, and is not what rerank writes there" in ran.err
+        assert f"Cargo{end}: exists already, and rerank did not write it" in ran.err
         (tmp_path / f"Cargo{end}").unlink()
 
 

@@ -133,7 +133,7 @@ def test_nothing_goes_on_in_a_stream(name: str, source: Path, rerank: Run, tmp_p
         name = str(tmp_path / name)
     ran = rerank("batch", str(source), *BM25, "-o", name, "--resume")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("rerank: --resume goes on in a file")
+    assert ran.err.startswith("rerank: --resume continues a file")
     assert (f"and {name} is a stream" in ran.err) == (name != "-")
 
 

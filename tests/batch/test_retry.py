@@ -126,7 +126,7 @@ def test_what_failed_is_done_again_and_nothing_else(
     assert other_files(tmp_path / "failed") == set()
     again = job.retry()
     assert (again.code, service.take_queries()) == (3, [])
-    assert "none is done again" in again.err
+    assert "nothing is scored again" in again.err
     assert job("--resume").code == 3
 
 
@@ -244,7 +244,7 @@ def test_what_was_not_done_yet_is_done_too(rerank: Run, service: Service, tmp_pa
     ended = job(away=queries(2, *range(5, 40)))  # the last ones are so many that it gives up
     assert ended.code == 3
     assert len(read(out)) == 5
-    assert "ended after 5 records: --resume goes on" in ended.err
+    assert "ended after 5 records: --resume continues" in ended.err
     service.take_queries()
     assert job.retry().code == 0
     assert service.take_queries() == queries(2, *range(5, 40))
@@ -282,7 +282,7 @@ def test_a_service_that_is_still_away_ends_a_retry_soon(
     assert ran.code == 3
     assert "records in a row" in ran.err
     # What was done of the earlier run came between them: they are written.
-    assert "--resume goes on, and --retry-errors does them again" in ran.err
+    assert "--resume continues, and --retry-errors scores them again" in ran.err
     assert len(service.take_queries()) < 40
 
 
@@ -356,11 +356,11 @@ def test_an_output_with_more_or_less_than_was_written_is_refused(tmp_path: Path)
     for number in (1, 2):
         lines.take(Original(b"", place={"line": number}))
     lines.check_end()
-    with pytest.raises(InputError, match="has less than the job has written"):
+    with pytest.raises(InputError, match="is shorter than what the job has written"):
         lines.take(Original(b"", place={"line": 3}))
     lines.close()
     lines = EarlierLines((path, 6))
-    with pytest.raises(InputError, match="has more than the job has written"):
+    with pytest.raises(InputError, match="is longer than what the job has written"):
         lines.check_end()
     lines.close()
 
@@ -368,8 +368,8 @@ def test_an_output_with_more_or_less_than_was_written_is_refused(tmp_path: Path)
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["-o", "OUT", "--retry-errors"], "--retry-errors goes on in OUT"),
-        (["--resume", "--retry-errors"], "--resume goes on in a file"),
+        (["-o", "OUT", "--retry-errors"], "--retry-errors continues OUT"),
+        (["--resume", "--retry-errors"], "--resume continues a file"),
         (
             ["-o", "OUT", "--errors", "/dev/stderr", "--resume", "--retry-errors"],
             "--retry-errors needs the error records",
@@ -407,7 +407,7 @@ def test_a_job_whose_server_was_never_reached_can_go_on(
     out = tmp_path / "out.jsonl"
     arguments = ("batch", str(source), "-o", str(out), "-m", "openai-like/m")
     ran = rerank(*arguments, "--base-url", url, "--retries", "0")
-    assert (ran.code, "ended after 0 records: --resume goes on" in ran.err) == (3, True)
+    assert (ran.code, "ended after 0 records: --resume continues" in ran.err) == (3, True)
     with serve("openai-like", port=int(url.rpartition(":")[2])):
         assert rerank(*arguments, "--base-url", url, "--resume").code == 3  # one has no query
     assert sum("results" in json.loads(line) for line in out.read_text().splitlines() if line) == 11

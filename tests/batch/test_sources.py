@@ -97,7 +97,7 @@ def test_a_query_that_comes_back_in_a_run_is_an_error(rerank: Run, tmp_path: Pat
         stream.write("1 Q0 d1 1 1 x\n")
     ran = rerank("batch", *options, "-m", "bm25")
     assert ran.code == 2
-    assert "query 1 was there before, and others since" in ran.err
+    assert "query 1 appears again after other queries" in ran.err
 
 
 def test_a_plan_of_a_run(rerank: Run, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_an_output_that_is_there_is_refused(rerank: Run, tmp_path: Path) -> None
     out.write_text("mine\n")
     ran = rerank("batch", str(source), "-o", str(out), *BM25)
     assert (ran.code, out.read_text()) == (2, "mine\n")
-    assert "is there already" in ran.err
+    assert "exists already" in ran.err
     errors = rerank("batch", str(source), "--errors", str(out), *BM25)
     assert (errors.code, out.read_text()) == (2, "mine\n")
 
@@ -241,7 +241,7 @@ def test_nor_a_file_of_a_run(rerank: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--resume"], "--resume goes on in a file"),
+        (["--resume"], "--resume continues a file"),
         (["nothing.jsonl"], "nothing.jsonl: No such file"),
         (["--window", "much"], "'--window': 'much' is not a size"),
         (["--run", "a"], "--run, --queries and --corpus make up an input"),
@@ -340,7 +340,7 @@ def test_a_plan_says_and_returns_what_the_job_would(rerank: Run, tmp_path: Path)
     ("options", "message"),
     [
         (["-o", "{source}"], "-o"),
-        (["--resume"], "--resume goes on in a file"),
+        (["--resume"], "--resume continues a file"),
         (["-o", "out.parquet"], "Parquet output needs Parquet input"),
         (["-o", "s3://bucket/out"], "only Ray reads and writes URLs"),
         (["--ordered"], "for --engine ray"),
@@ -365,7 +365,7 @@ def test_where_the_first_hundred_all_fail_the_job_stops_and_leaves_no_trace(
     wrong = ("batch", str(source), "-o", str(out), *BM25, "--query-field", "ask")
     ran = rerank(*wrong, "--errors", str(errors))
     assert (ran.code, list(tmp_path.iterdir())) == (3, [source])
-    assert "the first 100 records all failed, and in the same way: no field called ask" in ran.err
+    assert "the first 100 records all failed in the same way: no field called ask" in ran.err
     assert "--query-field names the field" in ran.err
     piped = rerank("batch", *BM25, "--query-field", "ask", stdin=source.read_bytes())
     assert (piped.code, piped.out) == (3, "")

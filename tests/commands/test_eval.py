@@ -267,7 +267,7 @@ def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Pa
     with journal.open("ab") as stream:  # what a write that is cut off leaves
         stream.write(b'{"query": "x", "sco')
     again = run("cut")
-    assert b"going on where this was cut off: " in again.stderr
+    assert b"continuing an interrupted run: " in again.stderr
     assert figures(again) == undisturbed
     assert list(journals.glob("*.jsonl")) == []
 
@@ -275,7 +275,7 @@ def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Pa
 def test_models_that_cut_documents_differently_are_told_of(tmp_path: Path, rerank: Run) -> None:
     path, bert = str(a_set(tmp_path)), str(MODELS / "bert")
     ran = rerank("eval", path, "--compare", bert, "mini@2")
-    assert f"the two cut documents differently: into windows of their own, {bert} of 64" in ran.err
+    assert f"the two split documents differently: {bert} of 64" in ran.err
     same = [f"{bert} --chunk-tokens 40", "mini@2 --chunk-tokens 40"]
     assert "differently" not in rerank("eval", path, "--compare", *same).err
 
@@ -296,7 +296,7 @@ def test_a_provider_stands_beside_a_model_and_goes_on_where_it_failed(
         assert (ran.code, ran.out) == (3, "")
         again = rerank("eval", path, *models, "--json")
     assert again.err.splitlines() == [
-        "going on where this was cut off: 5 queries were scored before",
+        "continuing an interrupted run: 5 queries were scored before",
         "tei/m: 7 requests to tei",
     ]
     found = {row["system"]: row for row in json.loads(again.out)["sets"][0]["systems"]}

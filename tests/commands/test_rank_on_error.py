@@ -15,7 +15,7 @@ from tests.support.loopback.samples import TEXTS
 LINES = b"one\ntwo\n\nthree\n"
 FAILS = Status(503, {"message": "no available channel for model m"})
 SAID = (
-    "rerank: not reranked, in the order they came: tei: answered 503: "
+    "rerank: not reranked, in input order: tei: answered 503: "
     "no available channel for model m\n\nhint: check the model's name\n"
 )
 

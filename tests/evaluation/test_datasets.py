@@ -195,7 +195,7 @@ def test_records_have_ids_of_their_own(tmp_path: Path) -> None:
         ('{"query": "q", "documents": ["a"], "relevant": {"0": Infinity}}', ":2: relevant "),
         (IDS, "could be places or ids"),
         ('{"query": "q", "documents": ["a", "b"], "relevant": [0.5, 1]}', "no grade"),
-        ('{"id": "1", "query": "q", "documents": ["a"]}', "id 1 was there before"),
+        ('{"id": "1", "query": "q", "documents": ["a"]}', "id 1 appears twice"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(line: str, message: str, tmp_path: Path) -> None:

@@ -407,7 +407,8 @@ def test_what_takes_too_long_is_left_out(
         (InputFormat.PDF, pdf("a")),
     ):
         with pytest.raises(
-            DocumentTooSlow, match=r"a\.file: takes more than 0 s of the processor, the most for a"
+            DocumentTooSlow,
+            match=r"a\.file: needs more than 0 s of processor time, the limit for a",
         ):
             convert(data, format_)
     (tmp_path / "a.docx").write_bytes(docx("fox"))

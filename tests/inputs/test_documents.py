@@ -304,7 +304,7 @@ def test_what_is_too_large_is_left_out_and_the_rest_is_read(
     problems = [str(problem).removeprefix(str(tmp_path))[1:] for problem in inputs.report.problems]
     assert problems == [
         "a.txt:2: larger than 250 bytes: left out",
-        "b.txt.gz:2: larger than 250 bytes: left out, with all behind it",
+        "b.txt.gz:2: larger than 250 bytes: left out, and everything after it",
         "c.jsonl:2: larger than 250 bytes: left out",
         "d.json:1: larger than 250 bytes: left out",
         "e.csv:3: larger than 250 bytes: left out",

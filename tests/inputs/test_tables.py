@@ -109,8 +109,8 @@ def test_rows_too_short_and_too_long() -> None:
     assert rows == [{"a": "1", "b": "", "c": ""}, {"a": "1", "b": "2,3", "c": "4"}]
     assert found[1][1].raw == b"1,2,3,4\n"
     assert [str(fault) for fault in faults] == [
-        "x.csv:2: 1 field, and the header has 3: nothing is in b",
-        "x.csv:3: 4 fields, and the header has 3: those too many are read as text",
+        "x.csv:2: 1 field, and the header has 3: b is empty",
+        "x.csv:3: 4 fields, and the header has 3: the extra ones are read as text",
     ]
 
 
@@ -202,9 +202,9 @@ def test_rows_that_are_malformed(text: str, texts: list[str], kinds: list[str]) 
     _, rows, faults = table_with_faults(text.encode(), fields=names)
     assert ["\n".join(row[name] for name in names) for row, _ in rows] == texts
     told = {
-        "extra": "those too many are read as text",
+        "extra": "the extra ones are read as text",
         "open": "never closed",
-        "missing": "nothing is in",
+        "missing": "is empty",
     }
     assert len(faults) == len(kinds)
     for fault, kind in zip(faults, kinds, strict=True):
@@ -381,10 +381,10 @@ def test_faults_of_rows_are_told_and_strict_counts_doubt(rerank: Run, tmp_path: 
     path.write_text("id,text,more\n1,a late, parcel,x\n2,one, two,y\n3\n", encoding="utf-8")
     ran = rerank("parcel", str(path), "-m", "bm25", "-v", "-f", "jsonl")
     assert (
-        f"{path}:2: 4 fields, and the header has 3: those too many are read as text "
+        f"{path}:2: 4 fields, and the header has 3: the extra ones are read as text "
         "(and 1 other row)" in ran.err
     )
-    assert f"{path}:4: 1 field, and the header has 3: nothing is in text" in ran.err
+    assert f"{path}:4: 1 field, and the header has 3: text is empty" in ran.err
     assert "3 rows did not fit the header" in ran.err
     assert ran.code == 0
     assert rerank("parcel", str(path), "-m", "bm25", "--strict").code == 4

@@ -155,6 +155,6 @@ def test_a_document_that_is_not_json_is_refused_in_python(metadata: Any) -> None
     remote = RemoteOptions(base_url="http://127.0.0.1:1")
     with (
         Reranker("llmingo/m", remote=remote) as reranker,
-        pytest.raises(UsageError, match="what is sent of a document is not JSON"),
+        pytest.raises(UsageError, match="the text sent for a document is not JSON"),
     ):
         reranker.rank("refund", [{"text": "a", "metadata": metadata}])

@@ -127,7 +127,7 @@ def test_scores_that_it_does_not_have_leave_nothing_out(rerank: Run) -> None:
 def test_several_requests_of_a_listwise_model_are_said_before(rerank: Run, home: Path) -> None:
     (home / "providers.toml").write_text('[mine]\nlike = "tei"\nlistwise = true\n')
     ran = rerank("-m", "mine/m", "q", "--dry-run", stdin=LINES)
-    assert "scores of different ones do not compare" in ran.err
+    assert "whose scores cannot be compared" in ran.err
     assert ran.code == 0
 
 
@@ -137,5 +137,5 @@ def test_where_planning_fails_and_the_order_is_kept(rerank: Run) -> None:
         patch.setattr(DryRunScorer, "start", Mock(side_effect=failing))
         ran = rerank("-m", "tei/m", "q", "-d", "a", "--dry-run", "--on-error", "keep")
     assert ran.code == 3
-    assert "not reranked, in the order they came: too large" in ran.err
+    assert "not reranked, in input order: too large" in ran.err
     assert "nothing was sent" in ran.out

@@ -134,7 +134,7 @@ def test_ties_are_kept_in_the_order_of_the_documents(rerank: Run) -> None:
     assert ranking(ran) == [(0, 0.97), (1, 0.97), (2, 0.97)]
 
 
-LISTWISE = "it took several requests, and scores of different ones do not compare"
+LISTWISE = "it took several requests, whose scores cannot be compared"
 
 
 def test_a_listwise_model_over_several_requests_is_told_of(rerank: Run) -> None:

@@ -179,16 +179,13 @@ class ScorerInfo:
     mixed         those that it scores together with a text, in one document
     languages     the codes of the languages that it reads; empty if unknown
     unmatched_score
-                  the score of a text that has no word of the query, and of no other; None if a
-                  model has no such score
+                  the score of a text without a word of the query, and of no other; None for none
+    weak_below    if the best raw score is below it, probably nothing answers; None if unknown
     query_tokens  counts the tokens of a query, if these are not just its own
-    content_key   what the scores of a document's chunks depend on, in bytes, for a scorer that
-                  reads more of it than texts and titles, such as its fields; None for all others.
-                  Documents of one key share their scores
-    preferred_batch
-                  the number of documents to give it at once
-    max_pending_pairs
-                  the number of pairs that keep it busy
+    content_key   for a scorer that reads more than texts and titles, the bytes that the scores of
+                  a document's chunks depend on. Documents of one key share their scores
+    preferred_batch    the number of documents to give it at once
+    max_pending_pairs  the number of pairs that keep it busy
     """
 
     name: str
@@ -207,6 +204,7 @@ class ScorerInfo:
     mixed: frozenset[str] = frozenset()
     languages: Sequence[str] = ()
     unmatched_score: float | None = None
+    weak_below: float | None = None
     query_tokens: Callable[[str], int] | None = None
     content_key: Callable[[Sequence[Chunk]], bytes] | None = None
     preferred_batch: int = 256
@@ -562,6 +560,7 @@ class Ranking(Sequence[Ranked]):
     cost            what all of these requests cost, if that is known
     blanks          with `keep_empty`, the blank documents
     reranked        False if scoring failed: then `blanks` has the first documents of the input
+    weak            whether probably nothing answers the query; None if that cannot be told
     """
 
     query: str
@@ -583,6 +582,7 @@ class Ranking(Sequence[Ranked]):
     unmatched: int = 0
     requests: Sequence[ServiceRequest] = ()
     cost: Price | None = None
+    weak: bool | None = None
 
     @property
     def truncated(self) -> bool:

@@ -387,6 +387,9 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
             f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
+    if ranking.weak and terminal.stderr.isatty():
+        best = ranking.results[0].relevance_score
+        terminal.say(f"best score {best:.2f}: probably nothing here answers it")
 
 
 def summary(ranking: Ranking, seconds: float) -> str:

@@ -158,7 +158,13 @@ def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
     if entry is None:
         return found
     length = min(found.length, entry.length)
-    return replace(found, length=length, languages=entry.languages, scale=entry.scale)
+    return replace(
+        found,
+        length=length,
+        languages=entry.languages,
+        scale=entry.scale,
+        weak_below=entry.weak_below,
+    )
 
 
 def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
@@ -209,6 +215,7 @@ def _shipped(entry: Entry) -> ModelFolder:
                 found,
                 languages=entry.languages,
                 scale=entry.scale,
+                weak_below=entry.weak_below,
                 hashes=hashes,
                 is_shipped=True,
             )

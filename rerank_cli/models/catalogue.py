@@ -92,7 +92,8 @@ class Entry:
 
     `parameters` are millions; `length` and `window` are tokens, as in `ModelFolder`. `seconds` are
     what 100 passages of 140 tokens take a model of this shape in int8 on two cores. `scale` is that
-    of its scores, where the graph does not tell.
+    of its scores, where the graph does not tell. If the best raw score is below `weak_below`,
+    probably nothing answers.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Entry:
     quality: Sequence[Quality] = ()
     self_test: Sequence[Sample] = ()
     scale: Scale | None = None
+    weak_below: float | None = None
     int8: Origin | None = None
     fp32: Origin | None = None
 

@@ -43,8 +43,9 @@ class ModelFolder:
     `length` is the most tokens it takes in one sequence, `window` the passage tokens it reads
     well at once, `padding` the token that fills a sequence up. `languages` are those that it is
     known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its
-    scores are on a `scale`; where that is None its graph tells (`tensors.scale_of`). One that
-    `is_shipped` came with this package, and needs no trial.
+    scores are on a `scale`; where that is None its graph tells (`tensors.scale_of`). If the best
+    raw score is below `weak_below`, probably nothing answers; None if that was not measured. One
+    that `is_shipped` came with this package, and needs no trial.
 
     `stamps` are those of its files when it was described, None for files that may be there and were
     not. `hashes` are the SHA-256 that its files are known to have; empty where none is known.
@@ -60,6 +61,7 @@ class ModelFolder:
     languages: Sequence[str] = ()
     prompt: Prompt | None = None
     scale: Scale | None = None
+    weak_below: float | None = None
     stamps: Mapping[Path, Sequence[int] | None] = field(default_factory=dict, repr=False)
     hashes: Mapping[Path, str] = field(default_factory=dict, repr=False)
     is_shipped: bool = False

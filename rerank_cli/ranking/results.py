@@ -1,12 +1,13 @@
 """Builds a ranking from documents and the scores of their chunks.
 
     Split and scores ─ RankingBuilder ─ aggregate ─ relevance ─ TopN ─ Ranking
-                                      └ LanguageCheck ─ a note
+                                      └ LanguageCheck ─ a note, and whether scores tell
 
 It holds only the documents that are among the best so far, and the first requests to a service.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -32,7 +33,8 @@ from rerank_cli.words import QueryMark, QueryWords, sentences
 _SEARCHED_CHARACTERS = 20_000  # of a long chunk in which a sentence is looked for
 _SENTENCE_CHARACTERS = 1000  # as long as most sentences are
 MAX_REQUESTS = 1000  # to a service, that a ranking holds
-_READ_CHARACTERS = 400  # of each text, to find its script
+_READ_CHARACTERS = 400  # of each text, to find its script and language
+_MAX_LANGUAGE_TEXTS = 200  # whose language is looked at; their script always is
 # Letters from Greek on are of other scripts, but for these blocks of Latin.
 _FIRST_AFTER_LATIN = 0x370
 _LATIN_BLOCKS = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
@@ -64,6 +66,9 @@ class RankingBuilder:
         self._info = info
         self._selection = selection
         self._aggregate = AGGREGATES[Aggregation(aggregate)]
+        # The mark was measured for the best chunk's score.
+        is_best_chunk = self._aggregate is take_best
+        self._weak_below = info.weak_below if is_best_chunk else None
         self._top = TopN(selection.n, selection.min_score)
         self._language = LanguageCheck(info.languages)
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
@@ -144,7 +149,14 @@ class RankingBuilder:
             unmatched=self._unmatched,
             requests=self.requests,
             cost=Price.total(self._costs.values()),
+            weak=self._is_weak(results),
         )
+
+    def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
+        """Whether probably nothing answers the query; None if the scores do not tell."""
+        if self._weak_below is None or not results or not self._language.reads(self._query):
+            return None
+        return results[0].raw_score < self._weak_below
 
 
 class RequestList:
@@ -338,16 +350,30 @@ def _part(chunk: Chunk, span: Span) -> Chunk:
 
 
 class LanguageCheck:
-    """Counts the documents of a ranking that are not in Latin script, for a model of English."""
+    """Counts the documents of a ranking that a model of English does not read.
+
+    These are those in other scripts, and of the first ones those in other languages.
+    """
 
     def __init__(self, languages: Sequence[str]) -> None:
         self._is_english = list(languages) == ["en"]
-        self._documents = self._others = 0
+        self._documents = self._others = self._foreign = 0
 
     def see(self, text: str) -> None:
         if self._is_english:
+            if self._documents < _MAX_LANGUAGE_TEXTS:
+                self._foreign += is_foreign(text)
             self._documents += 1
             self._others += not is_latin(text)
+
+    def reads(self, query: str) -> bool:
+        """Whether the model reads the query and most documents, as far as that can be told."""
+        if not self._is_english:
+            return True
+        looked_at = min(self._documents, _MAX_LANGUAGE_TEXTS)
+        is_read = 2 * self._others <= self._documents and 2 * self._foreign <= looked_at
+        has_accents = any(letter.isalpha() and not letter.isascii() for letter in query)
+        return is_read and not has_accents and not is_foreign(query)
 
     def notes(self, query: str, model: str) -> Sequence[str]:
         """A note for the user if the query or most documents are in another script."""
@@ -415,3 +441,41 @@ def keep_order(
         requests=requests,
         cost=Price.total(request.price for request in requests),
     )
+
+
+_ENGLISH_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a about an and are as at be by can could did do does for from had has have he how i if in "
+        "into is it its may my no not of on one or our should so that the their them then there "
+        "these they this to up was we were what when where which who why will with would you your",
+    )
+)
+# Frequent words of German, Dutch, French, Spanish, Portuguese, Italian, the Scandinavian languages
+# and Polish that are not usual in English, in code and in logs.
+_FOREIGN_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "aber als auch auf aus bei das dem der des ein eine einen einer es für geht gibt ich ist "
+        "kann kein mein nach nicht oder sich sie sind und unter von wann warum wenn wer werden wie "
+        "wird wo zu zum zur über "
+        "aan bij dat deze een en het hoe ik mijn naar niet ook uit van voor waar wat worden zijn "
+        "au aux avec ce ces cette dans du elle est et je la le les leur ne nous pas peut pourquoi "
+        "quand que quel quelle qui sans sont sur un une vous où "
+        "cómo como cuál cuando cuándo del donde dónde el ella está esta este las los más para pero "
+        "puede por qué quién ser su una uno "
+        "da isso mas meu na não nas ou pela pelo posso quando são sua uma você "
+        "alla anche cosa della delle di dove gli il nel nella perché quanto sono "
+        "att av den det där eller ett från hur inte jag med och på som till vad är "
+        "af dig er fra hvad hvor hvordan ikke jeg og skal til "
+        "czy dla jak jest nie od się",
+    )
+)
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def is_foreign(text: str) -> bool:
+    """Whether a text in Latin script is surely not English, by two or more of its words."""
+    words = set(_WORD.findall(text[:_READ_CHARACTERS].lower()))
+    foreign = len(words & _FOREIGN_WORDS)
+    return foreign >= 2 and foreign > 2 * len(words & _ENGLISH_WORDS)

@@ -39,7 +39,8 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
     """A ranking in the shape of the rerank APIs: `id`, `model`, `results`, `usage`, and more.
 
     In a ranking of passages, each passage is a document. `id` is a hash of all other fields but
-    `requests`, which differ each time, and `cost`; a model of this machine has neither.
+    `weak`, which follows from them, `requests`, which differ each time, and `cost`; a model of this
+    machine has neither of the latter two. Only a model whose scores tell has `weak`.
     """
     body = {
         "schema": SCHEMA,
@@ -69,6 +70,8 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
         body["requests"] = requests
     if ranking.cost is not None:
         body["cost"] = ranking.cost._asdict()
+    if ranking.weak is not None:
+        body["weak"] = ranking.weak
     return {"id": f"rerank-{digest[:16]}", **body}
 
 

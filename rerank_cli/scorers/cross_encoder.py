@@ -136,6 +136,7 @@ class LocalScorer:
             specials=template.specials,
             query_tokens=query_tokens,
             languages=folder.languages,
+            weak_below=folder.weak_below,
             tokenizer=tokenizer,
             max_pending_pairs=_MAX_PENDING_PAIRS,
         )

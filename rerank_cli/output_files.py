@@ -228,6 +228,7 @@ class _Places:
         self._files: dict[_Key, str] = {}
         self._input_folders: dict[_Key, str] = {}
         self._output_folders: dict[_Key, str] = {}
+        self._on_stdout = ""  # the name of the output that goes there
 
     def add_input(self, path: str | Path, name: str) -> None:
         names = dict.fromkeys(_keys_of(path), name)
@@ -247,6 +248,8 @@ class _Places:
     def add_output(self, output: PlannedOutput) -> None:
         """Add an output and its side files; raises `UsageError` if one is taken."""
         file = output.file
+        if file.is_stdout:
+            self._check_stdout(output.option)
         if file.is_stream:
             self._add(output.option, _stream_keys(file))
         else:
@@ -257,6 +260,16 @@ class _Places:
             name = f"{path} beside {output.option}"
             self._add(name, _keys_of(path))
             self._check_folders(name, path)
+
+    def _check_stdout(self, option: str) -> None:
+        """Raise `UsageError` if two outputs go to standard output, as the results do by default."""
+        name = "the results" if option == "-o" else option
+        if self._on_stdout:
+            other = self._on_stdout
+            raise UsageError(
+                f"{other} and {name} both go to standard output", hint="name a file for one of them"
+            )
+        self._on_stdout = name
 
     def _add(self, name: str, keys: Iterable[_Key]) -> None:
         for key in keys:

@@ -36,7 +36,7 @@ from rerank_cli.batch.records import (
     make_record,
 )
 from rerank_cli.batch.report import BatchFigures, failure_line, report_output, write_report
-from rerank_cli.batch.sources import read_item, read_lines
+from rerank_cli.batch.sources import read_item, read_records
 from rerank_cli.errors import (
     ExitCode,
     InputError,
@@ -46,7 +46,9 @@ from rerank_cli.errors import (
     ScorerError,
     UsageError,
 )
+from rerank_cli.inputs.records import is_spread_json
 from rerank_cli.inputs.streams import is_stream
+from rerank_cli.inputs.text import HEAD_BYTES
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.scorers import find_local_folder, is_remote
 from rerank_cli.terminal import Terminal, format_count
@@ -298,11 +300,12 @@ class ScoringActor:
 
     def _score(self, shard: Shard) -> ShardResult:
         options = self._options
-        pairs, shape = options.fields.pairs, options.results
+        pairs, shape, dropped = options.fields.pairs, options.results, options.dropped_field
         flow = Flow(self._reranker, options.selection, Bounds(options.window_bytes))
         figures = BatchFigures()
-        columns = Columns(shard_schema(shard), shape, pairs) if shard.is_row_group else None
         name = _part_name(shard)
+        schema = shard_schema(shard) if shard.is_row_group else None
+        columns = schema and Columns(schema, shape, pairs, dropped)
         rows: list[dict[str, Any]] = []
         with write_whole(f"{self._output}/{name}") as stream:
             items = read_shard(shard, options.fields, self._reranker.info, options.max_record_bytes)
@@ -311,7 +314,7 @@ class ScoringActor:
                 if columns:
                     rows.append(columns.row_of(outcome))
                 else:
-                    stream.write(line_of(outcome, shape, pairs=pairs))
+                    stream.write(line_of(outcome, shape, pairs=pairs, dropped_field=dropped))
             if columns:
                 columns.write(rows, stream)
             size = stream.tell()
@@ -410,8 +413,8 @@ def read_shard(
             return
         source, byte = _shard_bytes(stream, shard)
         is_from_start = byte == 0  # else nobody has counted the lines before it
-        for line in read_lines(source, shard.uri, max_bytes):
-            where = {"line": line.number} if is_from_start else {"byte": byte}
+        for line in read_records(source, shard.uri, max_bytes, controls=fields.controls):
+            where = line.place if is_from_start else {"byte": byte}
             yield read_item(line, fields, info, {"file": shard.uri, **where})
             byte += line.size
 
@@ -464,9 +467,15 @@ def _file_ranges(name: str, size: int, step: int) -> Sequence[tuple[int, int]]:
         with Location.of(name).open() as stream:
             groups = pq.ParquetFile(stream).num_row_groups
         return [(group, -1) for group in range(groups)]
-    if name.endswith(_COMPRESSED_SUFFIXES):
+    if name.endswith(_COMPRESSED_SUFFIXES) or _is_spread(name):
         return [(0, size)]
     return [(start, min(size, start + step)) for start in range(0, max(size, 1), step)]
+
+
+def _is_spread(name: str) -> bool:
+    """Whether a file is a JSON array, whose elements nobody finds from its middle."""
+    with Location.of(name).open() as stream:
+        return is_spread_json(stream.read(HEAD_BYTES).decode("utf-8", "replace"))
 
 
 def _shard_bytes(stream: BinaryIO, shard: Shard) -> tuple[BinaryIO, int]:

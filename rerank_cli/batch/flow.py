@@ -52,11 +52,13 @@ _PROBLEM_CODES: Mapping[type[Exception], str] = {
 # Errors of these codes may pass: the same record may be scored when it is sent again.
 PASSING_CODES = frozenset({_UNAVAILABLE, "bad_answer", "scoring_failed"})
 _REMEDIES: Mapping[str, str] = {
-    "no_query": "--query-field names the field that holds the query; --no-fail-fast continues "
-    "anyway",
-    "no_documents": "--documents-field names the field that holds the documents; --no-fail-fast "
-    "continues anyway",
+    "no_query": "--query-field names the field that holds the query",
+    "no_documents": "--documents-field names the field that holds the documents",
+    "bad_document": "--text-field names the field that holds a document's text",
+    "not_json": "IN is JSON Lines, a JSON array or Parquet",
+    "not_an_object": "a record is an object with a query and its documents",
 }
+_RUN_REMEDY = "--queries and --corpus name the files with the texts of the run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,32 +311,57 @@ def problem_of(error: Exception) -> Problem:
     return Problem(code, str(error), tuple(request for request in sent if request.error))
 
 
-def stop_if_all_fail(outcomes: Iterable[Outcome], max_bytes: int) -> Iterator[Outcome]:
+def stop_if_all_fail(
+    outcomes: Iterable[Outcome],
+    max_bytes: int,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[Outcome]:
     """Yield outcomes; raises `AllFailed` if the first records all fail in the same way.
 
-    They are held back until one comes that does not, `max_bytes` of them at most.
+    They are held back until one comes that does not, `max_bytes` of them at most. Fewer records are
+    enough if they are all that there are, and what is wrong is the input, or the name of a field.
     """
     outcomes = iter(outcomes)
     held_back: list[Outcome] = []
-    count = held_bytes = 0
+    first: Outcome | None = None
     code = ""
+    count = held_bytes = 0
+    is_of_input = True
     for outcome in outcomes:
         held_back.append(outcome)
         held_bytes += outcome.original.size
         if isinstance(outcome.item, BlankLine):
             continue
+        first = first or outcome
         problem = outcome.problem
         if problem is None or problem.code != (code := code or problem.code):
             break
+        is_of_input = is_of_input and problem.is_of_input
         count += 1
         if count >= MAX_ALIKE_RECORDS:
-            raise AllFailed(
-                f"the first {count} records all failed in the same way: {problem.message}",
-                hint=_REMEDIES.get(code, "--no-fail-fast continues anyway"),
-            )
+            raise _all_failed_error(first, f"the first {count} records all failed")
         if held_bytes > max_bytes:
             yield from held_back
             held_back.clear()
-            held_bytes = 0
+            held_bytes, is_of_input = 0, False  # as something was written
+    else:
+        lacks_field = code not in ("not_json", "not_an_object")
+        if first and is_of_input and (count > 1 or lacks_field) and not is_stopping():
+            raise _all_failed_error(
+                first, f"all {count} records failed" if count > 1 else "the only record failed"
+            )
     yield from held_back
     yield from outcomes
+
+
+def _all_failed_error(first: Outcome, what: str) -> AllFailed:
+    """The error of records that failed as `first` did."""
+    code, message = ("", "") if first.problem is None else first.problem[:2]
+    remedy = _REMEDIES.get(code)
+    if not first.original.raw and not first.original.fields:
+        remedy = _RUN_REMEDY
+    elif code == "bad_document" and "no field" not in message:
+        remedy = None
+    same = "" if what.startswith("the only") else " in the same way"
+    hint = "; ".join(filter(None, (remedy, "--no-fail-fast continues anyway")))
+    return AllFailed(f"{what}{same}: {message}", hint=hint)

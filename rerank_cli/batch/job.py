@@ -198,7 +198,7 @@ class BatchJob:
         """
         outcomes: Iterator[Outcome] = self._flow.rank(self._items(is_stopping), is_stopping)
         if self.done_items == 0 and self._fail_fast is None:
-            outcomes = stop_if_all_fail(outcomes, self._flow.bounds.bytes)
+            outcomes = stop_if_all_fail(outcomes, self._flow.bounds.bytes, is_stopping)
         try:
             for outcome in outcomes:
                 self._write(outcome)
@@ -598,6 +598,7 @@ def options_identity(options: BatchOptions, folder: ModelFolder | None) -> dict[
             **asdict(chunks),
             "max_chunks": chunks.max_chunks or DEFAULT_MAX_CHUNKS,
             "results": options.results,
+            **({"drop_documents": True} if options.drop_documents else {}),
             "max_record": options.max_record_bytes,
             "errors": options.errors is not None,
             "runs": options.run_files is not None,

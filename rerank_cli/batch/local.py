@@ -43,6 +43,7 @@ from rerank_cli.batch.parquet import (
 )
 from rerank_cli.batch.records import PARQUET_SUFFIX
 from rerank_cli.batch.report import (
+    NOTHING_TO_RANK,
     BatchFigures,
     account_lines,
     make_report,
@@ -328,6 +329,8 @@ def _run_job(
         hint = "" if options.output.is_stream else ": --resume continues"
         terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
         return ExitCode.INTERRUPTED
+    if not job.figures.records:
+        terminal.warn(NOTHING_TO_RANK)
     if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):
         terminal.say(f"--resume --retry-errors does {format_count(count, 'record')} again")
     return _exit_code(job.figures, options)
@@ -368,6 +371,8 @@ def _can_retry(options: BatchOptions) -> bool:
 def _exit_code(figures: BatchFigures, options: BatchOptions) -> ExitCode:
     if figures.failures:
         return ExitCode.SCORER
+    if not figures.records:
+        return ExitCode.NOTHING
     is_cut = options.strict and (figures.truncated or figures.missing)
     return ExitCode.TRUNCATED if is_cut else ExitCode.OK
 
@@ -403,6 +408,8 @@ def _check_options(options: BatchOptions) -> None:
         )
     if options.run_files is not None and options.fields.pairs:
         raise UsageError("--pairs and --run are different inputs")
+    if options.run_files is not None and options.drop_documents:
+        raise UsageError("--drop-documents is for records, and a run has no documents in it")
 
 
 def _outputs_of(options: BatchOptions) -> Sequence[PlannedOutput]:
@@ -457,9 +464,11 @@ def _open_writer(plan: _Plan, source: RecordSource, terminal: Terminal) -> Outco
     position = None if plan.start is None else plan.start.position
     if output is not None and named is not None and named.suffix == PARQUET_SUFFIX:
         assert isinstance(source, ParquetSource)  # noqa: S101 - `_check_options` has seen to it
-        columns = Columns(source.schema, options.results, pairs)
+        columns = Columns(source.schema, options.results, pairs, options.dropped_field)
         return PartsWriter(output, columns, position)
-    format_lines = partial(line_of, shape=options.results, pairs=pairs)
+    format_lines = partial(
+        line_of, shape=options.results, pairs=pairs, dropped_field=options.dropped_field
+    )
     sink = open_sink(options.output, terminal, position, Path(plan.named.output.path).suffix)
     return LineWriter(sink, run_lines_of if options.run_files else format_lines)
 

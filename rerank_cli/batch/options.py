@@ -29,6 +29,7 @@ class BatchOptions:
     output            for the results; with `--engine ray` its path may be a URI
     run_files         a TREC run, in place of `input`
     results           how much of each result is written
+    drop_documents    whether records come out without their documents
     window_bytes      how much of the input is in memory at once
     max_record_bytes  the size of the largest record that is read
     errors            for error records; None to write them into the output
@@ -46,6 +47,7 @@ class BatchOptions:
     selection: Selection
     chunks: ChunkOptions
     results: ResultsShape
+    drop_documents: bool
     window_bytes: int
     max_record_bytes: int
     errors: OutputFile | None
@@ -59,6 +61,11 @@ class BatchOptions:
     fail_fast: bool | None = None
     strict: bool = False
     verbose: bool = False
+
+    @property
+    def dropped_field(self) -> str:
+        """The name of the field that records come out without; empty for none."""
+        return self.fields.documents if self.drop_documents else ""
 
     @property
     def output_path(self) -> Path | None:

@@ -374,15 +374,34 @@ _COMPRESSIONS: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-def line_of(outcome: Outcome, shape: ResultsShape, *, pairs: bool) -> bytes:
-    """The line for an item: all that came in, with its results or its scores."""
+def line_of(
+    outcome: Outcome, shape: ResultsShape, *, pairs: bool, dropped_field: str = ""
+) -> bytes:
+    """The line for an item: all that came in, with its results or its scores.
+
+    Without the field that is to be dropped, if there is one.
+    """
     if outcome.problem is not None:
         return error_line(outcome.original, outcome.problem)
     if outcome.ranking is None:
         return outcome.original.raw + b"\n"
-    if pairs:
-        return _line_with(outcome.original, pair_scores(outcome.ranking))
-    return _line_with(outcome.original, {RESULTS: shaped_results(outcome.ranking, shape)})
+    added = (
+        pair_scores(outcome.ranking) if pairs else {RESULTS: shaped_results(outcome.ranking, shape)}
+    )
+    if dropped_field:
+        return _encode({**without_field(outcome.original.fields, dropped_field), **added})
+    return _line_with(outcome.original, added)
+
+
+def without_field(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object without a field, whose dotted name may be that of a nested one."""
+    if name in content:
+        return {key: value for key, value in content.items() if key != name}
+    first, _, rest = name.partition(".")
+    inner = content.get(first)
+    if not rest or not isinstance(inner, Mapping):
+        return dict(content)
+    return {**content, first: without_field(inner, rest)}
 
 
 def error_line(original: Original, problem: Problem) -> bytes:

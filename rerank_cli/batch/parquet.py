@@ -5,7 +5,7 @@ parts. It is written whole or not at all.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -130,11 +130,15 @@ class ParquetSource:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of the output: those of the input's `schema`, and those of the results."""
+    """The columns of the output: those of the input's `schema`, and those of the results.
+
+    `dropped_field` is one that is left out, by its name; empty for none.
+    """
 
     schema: "pa.Schema"
     shape: ResultsShape
     pairs: bool
+    dropped_field: str = ""
 
     def row_of(self, outcome: Outcome) -> dict[str, Any]:
         """The row for an item: all that came in, with its results or its problem."""
@@ -154,7 +158,10 @@ class Columns:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = _output_schema(self.schema, self.shape, pairs=self.pairs)
+        schema = self.schema
+        if self.dropped_field:
+            schema = pa.schema(_without_column(schema, self.dropped_field))
+        schema = _output_schema(schema, self.shape, pairs=self.pairs)
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)
 
 
@@ -275,6 +282,22 @@ def _flatten(results: list[Any]) -> list[Any]:
         if "document" in result
         else result
         for result in results
+    ]
+
+
+def _without_column(columns: Iterable["pa.Field"], name: str) -> list["pa.Field"]:
+    """Columns, or the fields of one, without that of a name, which may be dotted."""
+    import pyarrow as pa
+
+    columns = list(columns)
+    if any(column.name == name for column in columns):
+        return [column for column in columns if column.name != name]
+    first, _, rest = name.partition(".")
+    return [
+        column.with_type(pa.struct(_without_column(column.type, rest)))
+        if rest and column.name == first and pa.types.is_struct(column.type)
+        else column
+        for column in columns
     ]
 
 

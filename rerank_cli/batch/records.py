@@ -29,6 +29,7 @@ _SHOWN_NAMES_CHARACTERS = 200
 _TEXT_BYTES = 50  # besides its characters
 _NUMBER_BYTES = 30
 _ARRAY_REASON = "an array: jq -c '.[]' makes lines of one"
+_NO_FIELD = "no field called"  # as `inputs.records` says too
 _ENVELOPE = Envelope()
 
 T = TypeVar("T")
@@ -72,6 +73,11 @@ class Problem(NamedTuple):
     code: str
     message: str
     requests: Sequence[ServiceRequest] = ()
+
+    @property
+    def is_of_input(self) -> bool:
+        """Whether it may be that of all records: the input is no JSON, or has other fields."""
+        return self.code in ("not_json", "not_an_object") or _NO_FIELD in self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +420,7 @@ def _value_in(content: Mapping[str, Any], name: str) -> Any:
 
 def _no_field(name: str, content: Mapping[str, Any]) -> str:
     names = ", ".join(map(str, content))[:_SHOWN_NAMES_CHARACTERS] or "none"
-    return f"no field called {name}: it has {names}"
+    return f"{_NO_FIELD} {name}: it has {names}"
 
 
 def _show(value: Any) -> str:

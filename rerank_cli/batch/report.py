@@ -26,6 +26,7 @@ from rerank_cli.user_files import parse_json_object, read_regular_file
 if TYPE_CHECKING:
     from rerank_cli.batch.job import BatchJob
 
+NOTHING_TO_RANK = "nothing to rank: the input is empty"
 _MAX_COUNT = (1 << 63) - 1
 _MAX_NOTES = 20  # that are counted each by itself
 _SHOWN_NOTES = 5

@@ -37,8 +37,15 @@ from rerank_cli.batch.records import (
 )
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES, STDIN
+from rerank_cli.inputs.records import is_spread_json, read_spread_json
 from rerank_cli.inputs.streams import OnePass, SeekableInput, is_stream
-from rerank_cli.inputs.text import decompress, envelope_of
+from rerank_cli.inputs.text import (
+    HEAD_BYTES,
+    DocumentTooLarge,
+    TextSource,
+    decompress,
+    envelope_of,
+)
 from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text
 from rerank_cli.terminal import format_size
 from rerank_cli.types import Document, ScorerInfo
@@ -135,12 +142,13 @@ class _Remaining(Iterator[T]):
 
 
 class JsonLinesSource:
-    """A record on each line. A line has `max_bytes` at most."""
+    """A record on each line, or in each element of an array; it has `max_bytes` at most."""
 
     missing = 0
 
     def __init__(self, path: str, fields: RecordFields, max_bytes: int) -> None:
-        self._reader = LineReader(path, max_bytes)
+        read = partial(read_records, name=path, max_bytes=max_bytes, controls=fields.controls)
+        self._reader = LineReader(path, read)
         self._lines = _Remaining(self._reader)
         self._fields = fields
         self.notes: Sequence[str] = ()
@@ -148,7 +156,7 @@ class JsonLinesSource:
 
     def skip(self, count: int) -> Iterator[Original]:
         for line in islice(self._lines, count):
-            yield Original(b"", place={"line": line.number})
+            yield Original(b"", place=line.place)
 
     def items(self, info: ScorerInfo) -> Iterator[Item]:
         for line in self._lines:
@@ -186,7 +194,8 @@ class RunSource:
         self.missing = 0
         self.notes: Sequence[str] = ()
         self._names = {"queries": queries.name, "corpus": corpus.name}
-        self._reader = LineReader(str(run), max_bytes)
+        path = str(run)
+        self._reader = LineReader(path, partial(read_lines, name=path, max_bytes=max_bytes))
         self._queries = TextLookup(queries, "query", folder)
         self._corpus = TextLookup(corpus, "document", folder)
         self._records = _Remaining(self._groups())
@@ -277,10 +286,10 @@ class _RunGroup(NamedTuple):
 
 
 class TextLookup:
-    """The texts of a file by their ids, found without holding them in memory. JSONL or TSV.
+    """The texts of a file by their ids, found without holding them in memory. JSON or TSV.
 
-    Of equal ids the first counts. `what` names the texts in messages. What is compressed or a
-    stream is copied to `folder()`. The name of a stream says nothing: its first byte tells its
+    Of equal ids the first counts. `what` names the texts in messages. What is compressed, a stream
+    or an array is copied to `folder()`. The name of a stream says nothing: its first byte tells its
     kind. Raises `InputError` for a line that has no text, and `OutputError` if the folder has no
     room.
     """
@@ -292,7 +301,13 @@ class TextLookup:
         self._stream = self._input.stream
         if self._stream.read(len(_UTF8_MARK)) != _UTF8_MARK:
             self._stream.seek(0)
-        self._is_jsonl = is_jsonl(path) or (is_stream(str(path)) and self._begins_with_object())
+        head = self._peek()
+        is_object = is_stream(str(path)) and head.lstrip().startswith("{")
+        self._is_spread = is_spread_json(head)
+        self._is_jsonl = is_jsonl(path) or is_object or self._is_spread
+        if self._is_spread:
+            elements = io.BufferedReader(_Pieces(self._read_array()), _READ_BYTES)
+            self._stream = self._input.replace_content(elements)
         hashes, places = self._read_places()
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._places = hashes[order], places[order]
@@ -324,11 +339,19 @@ class TextLookup:
     def close(self) -> None:
         self._input.close()
 
-    def _begins_with_object(self) -> bool:
+    def _peek(self) -> str:
+        """The start of the content, which stays to be read."""
         place = self._stream.tell()
-        begin = self._stream.read(_READ_BYTES).lstrip()
+        head = self._stream.read(HEAD_BYTES)
         self._stream.seek(place)
-        return begin.startswith(b"{")
+        return head.decode("utf-8", "replace")
+
+    def _read_array(self) -> Iterator[bytes]:
+        """The elements of an array as lines."""
+        pieces = iter(partial(self._stream.read, _READ_BYTES), b"")  # whose end closes no file
+        source = TextSource(io.BufferedReader(_Pieces(pieces)), str(self._path))
+        for _, text, _ in read_spread_json(source):
+            yield f"{text}\n".encode("utf-8", "surrogateescape")
 
     def _read_places(self) -> tuple[np.ndarray, np.ndarray]:
         """The hash of each id, and the byte where its line begins."""
@@ -340,7 +363,8 @@ class TextLookup:
                 size = format_size(DEFAULT_MAX_DOCUMENT_BYTES)
                 raise InputError(f"{self._path}:{number}: a line larger than {size}")
             if line.strip():
-                text_id, _, _ = self._parse(line, f"{self._path}:{number}")
+                where = f": element {number}" if self._is_spread else f":{number}"
+                text_id, _, _ = self._parse(line, f"{self._path}{where}")
                 hashes.append(_hash_id(text_id))
                 places.append(place)
             place += len(line)
@@ -351,35 +375,60 @@ class TextLookup:
         return parse_text(text, where, self._what, jsonl=self._is_jsonl)
 
 
-class Line(NamedTuple):
-    """A line without its end, its number from 1, and its size in bytes.
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as a stream."""
 
-    `raw` is None if the size is over `max_size`.
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        self._left = self._left or next(self._pieces, b"")
+        piece, self._left = self._left[: len(view)], self._left[len(view) :]
+        view[: len(piece)] = piece
+        return len(piece)
+
+
+class Line(NamedTuple):
+    """A line without its end, its number from 1, and its size in bytes; or an array's element.
+
+    `raw` is None if the size is over `max_size`. `element` is its number from 1; 0 for a line.
     """
 
     raw: bytes | None
     number: int
     size: int
     max_size: int
+    element: int = 0
+
+    @property
+    def place(self) -> Mapping[str, str | int]:
+        """Where it is, as error records have it. Many elements may begin in one line."""
+        return {"line": self.number, **({"element": self.element} if self.element else {})}
 
 
 class LineReader:
     """The lines of one source, which can be read once. It knows how much of it has been read.
 
-    `digest` is the hash of all lines of a stream that were read; empty for a file.
+    `read` makes lines of the source. `digest` is the hash of all lines of a stream that were read;
+    empty for a file.
     """
 
-    def __init__(self, path: str, max_bytes: int) -> None:
+    def __init__(self, path: str, read: Callable[[BinaryIO], Iterator[Line]]) -> None:
         self.path = path
         self.digest = ""
         self._input = OnePass(path)
         self._stream = io.BufferedReader(self._input, _READ_BYTES)
-        self._max_bytes = max_bytes
+        self._read = read
 
     def __iter__(self) -> Iterator[Line]:
         """Read the lines; raises `InputError` for a source that is not UTF-8."""
         is_file, content = self._input.size is not None, blake2b(digest_size=_DIGEST_BYTES)
-        for line in read_lines(self._stream, self.path, self._max_bytes):
+        for line in self._read(self._stream):
             if not is_file:
                 content.update(b"%d\n" % line.size)
                 content.update(line.raw or b"")
@@ -417,6 +466,36 @@ def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
 
     `name` is that of the stream in errors.
     """
+    _, content = _open_text(stream, name)
+    yield from _lines_in(content, name, max_bytes)
+
+
+def read_records(
+    stream: BinaryIO, name: str, max_bytes: int, *, controls: bool = False
+) -> Iterator[Line]:
+    """Read the lines of JSON Lines as `read_lines` does, or the elements of an array.
+
+    With `controls` strings may have control characters. Raises `InputError` where an array is not
+    JSON: nobody knows where its next element is.
+    """
+    head, content = _open_text(stream, name)
+    if not is_spread_json(head):
+        yield from _lines_in(content, name, max_bytes)
+        return
+    source = TextSource(content, name, max_bytes=max_bytes, controls=controls)
+    try:
+        for number, (_, text, line) in enumerate(read_spread_json(source), 1):
+            raw = text.encode("utf-8", "surrogateescape")
+            yield Line(raw if len(raw) <= max_bytes else None, line, len(raw), max_bytes, number)
+    except DocumentTooLarge as error:
+        raise InputError(
+            f"{name}: an element of the array is larger than {format_size(max_bytes)}",
+            hint="nothing behind it was read; --max-record SIZE reads larger ones",
+        ) from error
+
+
+def _open_text(stream: BinaryIO, name: str) -> tuple[str, BinaryIO]:
+    """The start of a text in UTF-8 and all of it, without compression; raises `InputError`."""
     head, content = decompress(stream, name)
     envelope = envelope_of(head)
     if envelope.encoding != "utf-8":
@@ -426,6 +505,10 @@ def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
     if head.startswith(_PARQUET_MARK):
         raise InputError(f"{name}: is Parquet, and not lines", hint="its name must end in .parquet")
     content.read(len(envelope.mark))
+    return head.decode("utf-8", "replace"), content
+
+
+def _lines_in(content: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
     number = 0
     while line := content.readline(max_bytes + 1):
         number += 1
@@ -439,8 +522,8 @@ def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:
 def read_item(
     line: Line, fields: RecordFields, info: ScorerInfo, place: Mapping[str, str | int] | None = None
 ) -> Item:
-    """Read a line of JSON for a scorer. `place` is where it is, if its number does not tell."""
-    place = {"line": line.number} if place is None else place
+    """Read a line of JSON for a scorer. `place` is where it is, if its own does not tell."""
+    place = line.place if place is None else place
     if line.raw is None:
         return oversized_record(line.size, line.max_size, place)
     return read_line(line.raw, fields, info, place)

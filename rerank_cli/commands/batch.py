@@ -71,6 +71,14 @@ def batch_options(
             "and scores. ids: its id, or its index if it has none.",
         ),
     ] = ResultsShape.FULL,
+    drop_documents: Annotated[
+        bool,
+        _common(
+            "--drop-documents",
+            help="Write records without their documents. With --results full the texts of the "
+            "results stay.",
+        ),
+    ] = False,
     errors: Annotated[
         str | None,
         _common("--errors", metavar="FILE", help="Write error records to FILE, not to OUT."),
@@ -109,11 +117,11 @@ def batch_options(
         _input("--run", metavar="FILE", help="Rerank a TREC run. The output is a TREC run too."),
     ] = None,
     queries: Annotated[
-        Path | None, _input("--queries", metavar="FILE", help="The run's queries, as TSV or JSONL.")
+        Path | None, _input("--queries", metavar="FILE", help="The run's queries, as TSV or JSON.")
     ] = None,
     corpus: Annotated[
         Path | None,
-        _input("--corpus", metavar="FILE", help="The run's documents, as TSV or JSONL."),
+        _input("--corpus", metavar="FILE", help="The run's documents, as TSV or JSON."),
     ] = None,
     max_record: Annotated[
         str,
@@ -128,7 +136,8 @@ def batch_options(
         _output(
             "--fail-fast/--no-fail-fast",
             help="Stop at the first record that fails. Default: stop only if the first 100 all "
-            "fail in the same way; then nothing is written. --no-fail-fast never stops.",
+            "fail in the same way, or if no record has the named fields; then nothing is written. "
+            "--no-fail-fast never stops.",
         ),
     ] = None,
     report: Annotated[
@@ -269,6 +278,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         selection=option_values.selection(ctx),
         chunks=option_values.chunk_options(ctx),
         results=given["results"],
+        drop_documents=given["drop_documents"],
         window_bytes=parse_size(given["window"]),
         max_record_bytes=parse_size(given["max_record"]),
         errors=None if given["errors"] is None else OutputFile(given["errors"]),

@@ -92,8 +92,8 @@ def evaluate(
     ] = False,
     sample: Sample = None,
     seed: Seed = 0,
-    queries: Annotated[Path | None, _file("queries", "The queries, as TSV or JSONL.")] = None,
-    corpus: Annotated[Path | None, _file("corpus", "The documents, as TSV or JSONL.")] = None,
+    queries: Annotated[Path | None, _file("queries", "The queries, as TSV or JSON.")] = None,
+    corpus: Annotated[Path | None, _file("corpus", "The documents, as TSV or JSON.")] = None,
     qrels: Annotated[
         Path | None, _file("qrels", "The judgements, in the format of TREC or BEIR.")
     ] = None,

@@ -197,14 +197,14 @@ def read_lists(path: Path) -> Collection:
     qrels: dict[str, dict[str, int]] = {}
     candidates: dict[str, list[Candidate]] = {}
     twice = below = permuted = 0
-    for number, record in read_objects(path):
+    for number, where, record in read_objects(path):
         query, documents = record.get("query"), record.get("documents")
         if not isinstance(query, str) or not isinstance(documents, list) or not documents:
-            raise InputError(f"{path}:{number}: needs a query and its documents", hint=_RECORD_HINT)
+            raise InputError(f"{where}: needs a query and its documents", hint=_RECORD_HINT)
         name = str(record.get("id", record.get("_id", number)))
         if name in queries:
-            raise InputError(f"{path}:{number}: a query with the id {name} appears twice")
-        named = _read_documents(documents, f"{path}:{number}")
+            raise InputError(f"{where}: a query with the id {name} appears twice")
+        named = _read_documents(documents, where)
         places = [name for name, _ in named]
         found = dict(reversed(named))  # the first of a name
         found = {name: found[name] for name in dict.fromkeys(places)}
@@ -214,7 +214,7 @@ def read_lists(path: Path) -> Collection:
         try:
             grades = _read_grades(relevant, places)
         except (OverflowError, RecursionError, ValueError) as error:
-            raise InputError(f"{path}:{number}: relevant {error}", hint=_RECORD_HINT) from error
+            raise InputError(f"{where}: relevant {error}", hint=_RECORD_HINT) from error
         queries[name] = query
         if grades is not None:
             qrels[name] = grades

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat
-from rerank_cli.inputs.text import Block, TextSource
+from rerank_cli.inputs.text import Block, DocumentTooLarge, TextSource
 from rerank_cli.media import (
     MEDIA_FIELDS,
     field_kind,
@@ -46,6 +46,9 @@ _MAX_LEVELS = 256
 # An empty list takes 60 bytes of memory, and an object 200. Short texts have not too many of them.
 _MAX_CONTAINERS = 1_000_000
 _MARK = "\ufeff"  # a byte-order mark
+_FORMAT_HINT = "--unit line ranks plain lines; --input-format says what it holds"
+# The start of an array of objects or of one that is empty, or of an object over several lines.
+_SPREAD_START = re.compile(r"[\s\ufeff]*(?:\[\s*(?:\{|\]?\s*\Z)|\{[^\S\n]*\n\s*\")")
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # or the start of one
 
 Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
@@ -351,7 +354,7 @@ def parse_json_line(text: str, *, controls: bool = False) -> tuple[Any, str]:
 
 def raw_without_joints(raw: bytes, encoding: str) -> bytes:
     """The bytes of a line of JSON without what joins it to others."""
-    errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+    errors = _surrogates(encoding)
     whole = len(raw) - len(raw) % len("\n".encode(encoding))
     text = raw[:whole].decode(encoding, errors)
     own = text.rstrip("\r\n\0")
@@ -393,17 +396,25 @@ def _json_error(where: str, error: ValueError) -> InputError:
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
     # What follows is for programmers, or a place in the value.
     reason = reason.partition(";")[0].removesuffix(" at").removesuffix(" starting")
-    hint = "--unit line ranks plain lines; --input-format says what it holds"
+    hint = _FORMAT_HINT
     if reason == "Invalid control character":
         hint = "-a reads control characters in JSON as text"
     return InputError(f"{where}: not a JSON record: {reason}", hint=hint)
 
 
-def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
+class JsonValue(NamedTuple):
+    """A value of JSON: its text, and the line where it begins."""
+
+    value: Any
+    text: str
+    line: int
+
+
+def read_json_values(source: TextSource) -> Iterator[JsonValue]:
     """Yield the values of JSON: the elements of an array, or a series of values.
 
-    The block of each has its own text, on one line like JSONL. Raises `InputError` with the line
-    that is not JSON.
+    Undecodable bytes are surrogates in their texts. Raises `InputError` with the line that is not
+    JSON.
     """
     text = _JsonText(source)
     is_array = text.peek() == "["
@@ -411,14 +422,7 @@ def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
         text.take("[")
     while (character := text.peek()) and not (is_array and character == "]"):
         line = text.line
-        value, own = text.take_value()
-        if len(own) > source.max_bytes:
-            source.note_too_large(line)
-        else:
-            raw = _LINE_BREAK.sub(" ", own).encode(source.encoding, text.errors)
-            decoded = encodable(own)
-            source.undecodable += decoded != own
-            yield value, Block(decoded, line, raw + "\n".encode(source.encoding))
+        yield JsonValue(*text.take_value(), line)
         if is_array and text.peek() != "]":
             text.take(",")
             if text.peek() == "]":
@@ -429,14 +433,60 @@ def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
             raise InputError(f"{source.name}:{text.line}: there is more after the array's end")
 
 
+def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
+    """Yield the values of JSON, as `read_json_values`, without those that are too large.
+
+    The block of each has its own text, on one line like JSONL.
+    """
+    errors = _surrogates(source.encoding)
+    for value, own, line in read_json_values(source):
+        if len(own) > source.max_bytes:
+            source.note_too_large(line)
+            continue
+        decoded = encodable(own)
+        source.undecodable += decoded != own
+        raw = join_lines(own).encode(source.encoding, errors)
+        yield value, Block(decoded, line, raw + "\n".encode(source.encoding))
+
+
+def read_spread_json(source: TextSource) -> Iterator[JsonValue]:
+    """Yield values of JSON that stand where JSON Lines could, the text of each on one line.
+
+    Raises `InputError`, and `DocumentTooLarge`; nothing more can be read then.
+    """
+    try:
+        for value, text, line in read_json_values(source):
+            # Only with `controls` may a string have line breaks.
+            is_open = source.controls and "\n" in text
+            text = json.dumps(value, ensure_ascii=False) if is_open else join_lines(text)
+            yield JsonValue(value, text, line)
+    except DocumentTooLarge:
+        raise
+    except InputError as error:
+        raise InputError(str(error)) from error  # the hint is one for documents
+
+
+def is_spread_json(start: str) -> bool:
+    """Whether what starts so is no JSON Lines: an array, or objects over several lines each."""
+    return _SPREAD_START.match(start) is not None
+
+
+def join_lines(text: str) -> str:
+    """The text of a JSON value on one line."""
+    return _LINE_BREAK.sub(" ", text)
+
+
+def _surrogates(encoding: str) -> str:
+    """How surrogates in a text are encoded: as bytes that could not be decoded, in UTF-8."""
+    return "surrogateescape" if encoding == "utf-8" else "surrogatepass"
+
+
 class _JsonText:
     """The text of a source. Holds as much of it as the next value needs."""
 
     def __init__(self, source: TextSource) -> None:
-        is_utf8 = source.encoding == "utf-8"
-        self.errors = "surrogateescape" if is_utf8 else "surrogatepass"
         self.line = 1
-        read_errors = "surrogateescape" if is_utf8 else "replace"
+        read_errors = "surrogateescape" if source.encoding == "utf-8" else "replace"
         self._stream = io.TextIOWrapper(source.stream, source.encoding, read_errors, newline="")
         self._source = source
         self._decoder = _LENIENT_DECODER if source.controls else JSON_DECODER
@@ -534,10 +584,12 @@ def _read_json(source: TextSource, _fields: TextFields) -> Records:
 
 
 def _read_json_lines(source: TextSource, _fields: TextFields) -> Records:
-    """Read a value from each line that is not blank; or the elements of an array."""
+    """Read a value from each line that is not blank; or an array, or values over several lines."""
     start = source.head.decode(source.encoding, "replace").lstrip()
-    is_array = start.startswith("[") and source.terminator == "\n"
-    return source.envelope, json_values(source) if is_array else _json_line_values(source)
+    is_spread = start.startswith("[") or is_spread_json(start)
+    if is_spread and source.terminator == "\n":
+        return source.envelope, json_values(source)
+    return source.envelope, _json_line_values(source)
 
 
 def _json_line_values(source: TextSource) -> Iterator[tuple[Any, Block]]:

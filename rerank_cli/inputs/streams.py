@@ -172,12 +172,13 @@ class SeekableInput:
 
     def __init__(self, path: str, folder: Callable[[], Path], *, unpack: bool = False) -> None:
         self.path = path
+        self._folder = folder
         self._source = self.stream = open_source(path)
         if path != STDIN:
             weakref.finalize(self, self._source.close)
         self._status = None if path == STDIN else _file_status(self._source)
         if self._status is None:
-            self._source = self.stream = self._copy(self._source, folder)
+            self._source = self.stream = self._copy(self._source)
         self._digest: str | None = None
         if unpack:
             head, content = decompress(self._source, path)
@@ -185,7 +186,7 @@ class SeekableInput:
             if head != self._source.read(len(head)):
                 self._source.seek(0)
                 _, content = decompress(self._source, path)
-                self.stream = self._copy(content, folder)
+                self.stream = self._copy(content)
         self.stream.seek(0)
 
     def digest(self) -> str:
@@ -214,11 +215,19 @@ class SeekableInput:
         self._source.seek(place)
         return content.hexdigest()
 
-    def _copy(self, stream: BinaryIO, folder: Callable[[], Path]) -> BinaryIO:
+    def replace_content(self, stream: BinaryIO) -> BinaryIO:
+        """Copy to disk what a stream makes of the content; returns that, which is `stream` now.
+
+        `digest` and `check` are about the source as before.
+        """
+        self.stream = self._copy(stream)
+        return self.stream
+
+    def _copy(self, stream: BinaryIO) -> BinaryIO:
         """Copy a stream to a file without a name; it is gone when it is closed."""
         directory: Path | None = None
         try:
-            directory = folder()
+            directory = self._folder()
             copy = copy_to_disk(stream, directory, owner=self)
         except OSError as error:
             raise OutputError(

@@ -6,16 +6,16 @@ The files may be compressed. Errors are `InputError`s that name the file and the
 import io
 import math
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
-from rerank_cli.inputs.records import parse_json
+from rerank_cli.inputs.records import is_spread_json, parse_json, read_spread_json
 from rerank_cli.inputs.streams import OnePass, is_stream
 from rerank_cli.inputs.text import DocumentTooLarge, TextSource, decompress, envelope_of
-from rerank_cli.terminal import format_size
+from rerank_cli.terminal import encodable, format_size
 
 _QRELS_HINT = "query, 0, document, grade, as trec_eval has it; or query, document, grade"
 _SHOWN_CHARACTERS = 40
@@ -25,22 +25,17 @@ _ID_FIELDS = ("_id", "id", "qid", "query_id", "docid", "doc_id", "docno", "pid")
 _TEXT_FIELDS = ("text", "query", "contents", "body", "passage")
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text file that are not blank, with their numbers from 1."""
+@contextmanager
+def _open_text(path: Path) -> Iterator[TextSource]:
+    """Open a text file; raises `InputError` for what is wrong with it, also while it is read."""
     try:
         with closing(OnePass(str(path))) as source:
             stream = io.BufferedReader(source)
             head, content = decompress(stream, str(path))
             envelope = envelope_of(head)
             content.read(len(envelope.mark))
-            text = TextSource(content, str(path), envelope)
-            for number, raw in text.lines():
-                try:
-                    line = raw.decode(envelope.encoding)
-                except UnicodeDecodeError as error:
-                    raise InputError(f"{path}: after line {number - 1}: not UTF-8") from error
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
+            text = TextSource(content, str(path), envelope, head=head[len(envelope.mark) :])
+            yield text
             if text.faults:
                 raise InputError(f"{path}: {_TOO_LARGE}")
     except DocumentTooLarge as error:
@@ -49,23 +44,64 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a JSONL file, with the numbers of their lines."""
-    for number, line in read_lines(path):
-        yield number, _parse_object(line, f"{path}:{number}")
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that are not blank, with their numbers from 1."""
+    with _open_text(path) as source:
+        yield from _lines_of(source)
+
+
+def _lines_of(source: TextSource) -> Iterator[tuple[int, str]]:
+    for number, raw in source.lines():
+        try:
+            line = raw.decode(source.encoding)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source.name}: after line {number - 1}: not UTF-8") from error
+        if line.strip():
+            yield number, line.rstrip("\r\n")
+
+
+class _Entry(NamedTuple):
+    """A line, or an element of an array: its text, its place in messages, its number from 1."""
+
+    text: str
+    where: str
+    number: int
+
+
+def _read_entries(path: Path) -> Iterator[_Entry]:
+    """Yield the lines of a file that are not blank, or the elements of a JSON array."""
+    with _open_text(path) as source:
+        if is_spread_json(source.head.decode(source.encoding, "replace")):
+            for number, (_, text, line) in enumerate(read_spread_json(source), 1):
+                where = f"{path}:{line}"
+                if encodable(text) != text:
+                    raise InputError(f"{where}: not UTF-8")
+                yield _Entry(text, where, number)
+            return
+        for number, text in _lines_of(source):
+            yield _Entry(text, f"{path}:{number}", number)
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield the objects of JSONL or of a JSON array, each with its number and its place.
+
+    The number is that of the line, or of the element, from 1.
+    """
+    for text, where, number in _read_entries(path):
+        yield number, where, _parse_object(text, where)
 
 
 def read_texts(path: Path, what: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the id, title and text of each line: JSONL, or an id, a tab and a text.
+    """Yield the id, title and text of each line or element: JSON, or an id, a tab and a text.
 
     `what` names the texts in errors, such as "query". The name of a stream says nothing: its first
-    line tells its kind.
+    character tells its kind.
     """
     jsonl, is_told = is_jsonl(path), not is_stream(str(path))
-    for number, line in read_lines(path):
+    for text, where, _ in _read_entries(path):
         if not is_told:
-            jsonl, is_told = jsonl or line.lstrip().startswith("{"), True
-        yield parse_text(line, f"{path}:{number}", what, jsonl=jsonl)
+            jsonl, is_told = jsonl or text.lstrip().startswith("{"), True
+        yield parse_text(text, where, what, jsonl=jsonl)
 
 
 def parse_text(line: str, where: str, what: str, *, jsonl: bool) -> tuple[str, str, str]:
@@ -141,8 +177,13 @@ def parse_run_line(line: str, where: str) -> tuple[str, str, float]:
 
 
 def find_jsonl(folder: Path, stem: str) -> Path | None:
-    """Find a JSONL file in a folder by its stem, compressed or not."""
-    return next(iter(sorted(folder.glob(f"{stem}.jsonl*"))), None)
+    """Find a file of JSONL, or of a JSON array, in a folder by its stem, compressed or not."""
+    found = [
+        *folder.glob(f"{stem}.jsonl*"),
+        *folder.glob(f"{stem}.json"),
+        *folder.glob(f"{stem}.json.*"),
+    ]
+    return next(iter(sorted(found, key=lambda path: (".jsonl" not in path.suffixes, path))), None)
 
 
 def is_jsonl(path: Path) -> bool:

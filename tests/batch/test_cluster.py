@@ -44,6 +44,16 @@ def test_shards_have_every_line_once(step: int, tmp_path: Path) -> None:
 
 
 @needs_ray
+def test_an_array_is_one_shard_and_its_elements_have_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps([record(n, text="x" * 1000) for n in range(600)], indent=1))
+    (shard,) = cut_into_shards(str(path), 64, 1 << 20)
+    items = list(read_shard(shard, RecordFields(), INFO, 10_000))
+    assert [item.original.id for item in items] == [f"r{n}" for n in range(600)]
+    assert items[599].original.place == {"file": str(path), "line": 599 * 11 + 2, "element": 600}
+
+
+@needs_ray
 def test_a_folder_is_all_its_files(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl.gz", "c.txt"):
         (tmp_path / name).write_bytes(b"x" * 300_000)

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from rerank_cli.batch.sources import JsonLinesSource, LineReader
+from rerank_cli.batch.sources import JsonLinesSource, LineReader, read_lines
 from rerank_cli.errors import InputError
 from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import ROOT, Outcome, Run, process
@@ -170,7 +171,8 @@ def test_a_file_is_read_as_it_was_when_it_was_opened(known: bool, tmp_path: Path
     path = tmp_path / "in.jsonl"
     content = b"".join(b"%d\n" % number for number in range(100_000))
     path.write_bytes(content)
-    grown, replaced, changed, cut, same = (LineReader(str(path), 100) for _ in range(5))
+    read = partial(read_lines, name=str(path), max_bytes=100)
+    grown, replaced, changed, cut, same = (LineReader(str(path), read) for _ in range(5))
     for reader in (grown, replaced, changed, cut, same) if known else ():
         reader.identity()
     assert (all_of(same), same.check()) == (content.splitlines(), ())

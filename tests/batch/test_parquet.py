@@ -27,6 +27,27 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
 
 
+@pytest.mark.parametrize("field", ["documents", "in.docs"])
+def test_documents_can_be_dropped(field: str, rerank: Run, tmp_path: Path) -> None:
+    records = [record(number) for number in range(9)]
+    if field != "documents":
+        records = [{"query": r["query"], "in": {"docs": r["documents"], "n": 1}} for r in records]
+    source = parquet(tmp_path / "in.parquet", records)
+    options = ("batch", str(source), "-m", "bm25", "--documents-field", field)
+    rerank(*options, "-o", str(tmp_path / "whole.parquet"))
+    dropped = tmp_path / "out.parquet"
+    assert rerank(*options, "-o", str(dropped), "--drop-documents").code == 0
+    whole = rows_in(tmp_path / "whole.parquet")
+    for row in whole:
+        (row if field == "documents" else row["in"]).pop(field.rpartition(".")[2])
+    assert rows_in(dropped) == whole
+    assert rerank(*options, "-o", str(dropped), "--resume", "--drop-documents").code == 0
+    as_lines = rerank(*options, "--drop-documents")
+    assert [json.loads(line).keys() - {"results"} for line in as_lines.out.splitlines()] == [
+        row.keys() - {"results", "error"} for row in whole
+    ]
+
+
 @pytest.mark.parametrize("shape", list(ResultsShape))
 def test_parquet_in_and_out(
     shape: ResultsShape, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

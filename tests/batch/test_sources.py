@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from rerank_cli.batch import sources
-from rerank_cli.batch.sources import TextLookup
+from rerank_cli.batch.records import RecordFields
+from rerank_cli.batch.sources import JsonLinesSource, TextLookup
 from rerank_cli.errors import InputError
+from rerank_cli.types import ScorerInfo
 from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run
-from tests.support.batches import write
+from tests.support.batches import read, record, write
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.tsv", "c.jsonl.gz", "c.tsv.gz"])
@@ -123,3 +125,119 @@ def test_what_does_not_end_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_bytes(b"1\tone\n2\t" + b"two" * 1000)
     with pytest.raises(InputError, match=r"corpus\.tsv:2: a line larger than 1 kB"):
         sources.TextLookup(path, "document", lambda: tmp_path)
+
+
+ROWS = [record(1), {"id": 2}, record(3, text='a ] , { " }'), "no object", record(5, top_n=1)]
+ARRAYS = {
+    "compact": json.dumps(ROWS, separators=(",", ":")),
+    "indented": json.dumps(ROWS, indent=2),
+    "a row a line": "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n",
+    "mark and blanks": "\ufeff \n\t[" + " , ".join(map(json.dumps, ROWS)) + " ] \n",
+}
+
+
+@pytest.mark.parametrize("content", ARRAYS.values(), ids=ARRAYS.keys())
+def test_an_array_is_read_as_lines_are(content: str, tmp_path: Path, rerank: Run) -> None:
+    lines = rerank("batch", str(write(tmp_path / "in.jsonl", ROWS)), "-m", "bm25")
+    path = tmp_path / "in.json"
+    path.write_text(content, encoding="utf-8")
+    ran = rerank("batch", str(path), "-m", "bm25")
+    found, expected = (list(map(json.loads, out.splitlines())) for out in (ran.out, lines.out))
+    errors = [row for row in found if "error" in row]
+    assert [row.pop("element") for row in errors] == [2, 4]
+    for row in (*errors, *expected):
+        row.pop("line", None)
+    assert (found, ran.code) == (expected, 3)
+    piped = rerank("batch", "-m", "bm25", stdin=content.encode())
+    assert piped.out == ran.out
+
+
+def test_objects_over_several_lines_are_read_one_after_the_other(rerank: Run) -> None:
+    rows = [record(1), {"id": 2}, record(3)]
+    spread = "".join(f"{json.dumps(row, indent=2)}\n" for row in rows).encode()
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    options = ("batch", "-m", "bm25", "--results", "ids")
+    found, expected = (
+        [json.loads(line) for line in rerank(*options, stdin=stdin).out.splitlines()]
+        for stdin in (spread, lines)
+    )
+    assert (found[1].pop("line"), found[1].pop("element"), expected[1].pop("line")) == (11, 2, 2)
+    assert found == expected
+
+
+def test_an_array_goes_on_where_it_was(tmp_path: Path, rerank: Run) -> None:
+    rows = [record(n) if n % 3 else {"id": n} for n in range(9)]
+    (tmp_path / "in.json").write_text(json.dumps(rows))  # all begin in one line
+    out, errors = tmp_path / "out.jsonl", tmp_path / "errors.jsonl"
+    options = ["batch", str(tmp_path / "in.json"), "-o", str(out), "--errors", str(errors)]
+    assert rerank(*options, "-m", "bm25").code == 3
+    whole = out.read_bytes(), errors.read_bytes()
+    journal = tmp_path / "out.jsonl.journal"
+    identity, *_, mark = journal.read_bytes().splitlines()
+    first = [len(content.splitlines(keepends=True)[0]) for content in whole]
+    half = {**parse_sealed_json(mark), "done": False, "items": 2, "tails": ["", ""]}
+    half |= {"position": first[0], "errors": first[1]}
+    journal.write_bytes(identity + b"\n" + json.dumps(half).encode() + b"\n")
+    assert rerank(*options, "-m", "bm25", "--resume").code == 3
+    assert (out.read_bytes(), errors.read_bytes()) == whole
+    assert [row["element"] for row in read(errors)] == [1, 4, 7]
+
+
+@pytest.mark.parametrize(
+    ("tail", "problem"),
+    [
+        (b"", "a , is missing before the end"),
+        (b", ]", "a value is missing before ']'"),
+        (b"] {}", "there is more after the array's end"),
+        (b", {'a'}]", "not a JSON record: Expecting property name enclosed in double quotes"),
+        (b", {", "not a JSON record"),
+    ],
+)
+def test_an_array_that_breaks_off_ends_the_job_and_keeps_what_is_done(
+    tail: bytes, problem: str, tmp_path: Path, rerank: Run
+) -> None:
+    path, out = tmp_path / "in.json", tmp_path / "out.jsonl"
+    path.write_bytes(b"[" + json.dumps(record(1), indent=1).encode() + tail)
+    ran = rerank("batch", str(path), "-o", str(out), "-m", "bm25")
+    assert (ran.code, len(read(out))) == (2, 1)
+    assert f"{path}:10: {problem}" in ran.err
+
+
+def test_an_element_that_is_too_large_is_an_error_and_memory_stays_small(tmp_path: Path) -> None:
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps([record(1), record(2, more="x" * 500), record(3)]))
+    source = JsonLinesSource(str(path), RecordFields(), max_bytes=300)
+    items = source.items(ScorerInfo("m", "", "logit"))
+    assert [getattr(item, "problem", ("",))[0] for item in items] == ["", "too_large", ""]
+    path.write_text(json.dumps([record(1), {"more": "x" * 200_000}]))
+    source = JsonLinesSource(str(path), RecordFields(), max_bytes=300)
+    with pytest.raises(InputError, match="an element of the array is larger than 300 bytes") as e:
+        list(source.items(ScorerInfo("m", "", "logit")))
+    assert "--max-record" in str(e.value.hint)
+
+
+def test_a_run_has_its_texts_in_arrays(tmp_path: Path, rerank: Run) -> None:
+    options = run_files(tmp_path)
+    expected = rerank("batch", *options, "-m", "bm25")
+    for name in ("queries", "corpus"):
+        place = options.index(f"--{name}") + 1
+        source = Path(options[place])
+        content = source.read_bytes()
+        lines = (gzip.decompress(content) if source.suffix == ".gz" else content).decode()
+        rows = [
+            json.loads(line)
+            if line.startswith("{")
+            else dict(zip(("id", "text"), line.split("\t"), strict=True))
+            for line in lines.splitlines()
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows, indent=1))
+        options[place] = str(tmp_path / f"{name}.json")
+    ran = rerank("batch", *options, "-m", "bm25")
+    assert (ran.out, ran.code) == (expected.out, expected.code)
+
+
+def test_an_element_of_a_corpus_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text('[{"_id": "a", "text": "x"}, {"_id": "b"}]')
+    with pytest.raises(InputError, match=r"c\.json: element 2: no document"):
+        TextLookup(path, "document", lambda: tmp_path)

@@ -138,7 +138,8 @@ def test_a_record_that_is_too_large_is_not_read(rerank: Run) -> None:
 
 
 def test_an_error_has_the_records_id(rerank: Run) -> None:
-    ran = rerank("batch", *BM25, stdin=b'{"id": 7, "query": "x"}\n{"_id": "a", "query": "x"}')
+    stdin = b'{"id": 7, "query": "x"}\n{"_id": "a", "query": "x"}'
+    ran = rerank("batch", *BM25, "--no-fail-fast", stdin=stdin)
     assert [json.loads(line)["id"] for line in ran.out.splitlines()] == [7, "a"]
 
 
@@ -174,7 +175,8 @@ def test_other_fields(rerank: Run) -> None:
     ran = rerank("batch", *BM25, *options, "--id-field", "key", stdin=json.dumps(line).encode())
     (result,) = json.loads(ran.out)["results"]
     assert result["document"] == {"text": "a fox", "fields": {"u": "red"}}
-    refused = rerank("batch", *BM25, *options[2:], "--id-field", "key", stdin=b'{"key": 5}')
+    more = ("--id-field", "key", "--no-fail-fast")
+    refused = rerank("batch", *BM25, *options[2:], *more, stdin=b'{"key": 5}')
     assert json.loads(refused.out)["id"] == 5
 
 
@@ -274,10 +276,15 @@ def test_a_terminal_is_not_waited_for(rerank: Run) -> None:
 
 
 def test_nothing_in_is_nothing_out(rerank: Run, tmp_path: Path) -> None:
-    assert rerank("batch", *BM25, stdin=b"").out == ""
+    for stdin in (b"", b"\n \n", b"[]"):
+        ran = rerank("batch", *BM25, stdin=stdin)
+        assert (ran.out.strip(), ran.code) == ("", 1)
+        assert ran.err == "rerank: nothing to rank: the input is empty\n"
     source, out = write(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl.gz"
-    assert rerank("batch", str(source), "-o", str(out), *BM25).code == 0
+    options = ("batch", str(source), "-o", str(out), *BM25)
+    assert rerank(*options).code == 1
     assert gzip.decompress(out.read_bytes()) == b""
+    assert rerank(*options, "--resume").code == 1
 
 
 def test_equal_pairs_are_scored_once(rerank: Run, tmp_path: Path) -> None:
@@ -388,11 +395,96 @@ def test_one_that_does_not_fail_or_fails_otherwise_lets_it_go_on(
         assert lines_of_errors == [2 * n + 1 for n in range(150) if "error" in found[n]]
 
 
-def test_few_that_all_fail_are_written_and_the_first_is_told(rerank: Run) -> None:
-    ran = rerank("batch", *BM25, stdin=b'{"id": 1, "q": "x"}\n' * 99)
+@pytest.mark.parametrize(
+    ("line", "problem", "option"),
+    [
+        ({"id": 1, "q": "x"}, "no field called query: it has id, q", "--query-field"),
+        ({"query": "x", "d": []}, "no field called documents: it has qu", "--documents-field"),
+        ({"query": "x", "documents": [{"t": "y"}]}, "no field called text, content", "--text-fi"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2, 99])
+def test_what_no_record_has_is_said_and_nothing_is_written(
+    count: int, line: Any, problem: str, option: str, rerank: Run, tmp_path: Path
+) -> None:
+    source, out = write(tmp_path / "in.jsonl", [line] * count), tmp_path / "out.jsonl"
+    options = ("batch", str(source), "-o", str(out), *BM25)
+    ran = rerank(*options)
+    assert (ran.code, list(tmp_path.glob("out.*"))) == (3, [])
+    many = f"all {count} records failed in the same way"
+    assert f"{many if count > 1 else 'the only record failed'}: " in ran.err
+    assert problem in ran.err
+    assert f"hint: {option}" in ran.err
+    assert rerank(*options, "--no-fail-fast").code == 3
+    assert len(read(out)) == count
+
+
+def test_lines_that_are_no_json_are_no_records_and_one_is_an_error(rerank: Run) -> None:
+    for line, problem in ((b"a,b\n", "not JSON: "), (b"5\n", "a record is a JSON object")):
+        ran = rerank("batch", *BM25, stdin=line * 3)
+        assert (ran.code, ran.out) == (3, "")
+        assert f"all 3 records failed in the same way: {problem}" in ran.err
+        assert len(rerank("batch", *BM25, stdin=line).out.splitlines()) == 1
+
+
+def test_few_that_all_fail_by_themselves_are_written(rerank: Run) -> None:
+    ran = rerank("batch", *BM25, stdin=b'{"query": "x", "documents": []}\n' * 99)
     assert (ran.code, len(ran.out.splitlines())) == (3, 99)
-    assert "99 records of 99 failed (no_query: 99)" in ran.err
-    assert "the first that failed: no field called query: it has id, q" in ran.err
+    assert "99 records of 99 failed (no_documents: 99)" in ran.err
+    assert "the first that failed: the field documents is empty" in ran.err
+
+
+@pytest.mark.parametrize("results", ["full", "scores", "ids"])
+def test_documents_can_be_dropped(results: str, rerank: Run, tmp_path: Path) -> None:
+    records = [record(n, more=n) for n in range(5)]
+    records[2] = {"id": 2, "query": "x", "documents": []}
+    source, out = write(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    options = ("batch", str(source), *BM25, "--results", results)
+    whole = [json.loads(line) for line in rerank(*options).out.splitlines()]
+    assert rerank(*options, "--drop-documents", "-o", str(out)).code == 3
+    for row in whole:
+        row.pop("documents", None)
+    assert read(out) == whole
+    assert all(
+        "text" in row["results"][0]["document"]
+        for row in whole
+        if results == "full" and "results" in row
+    )
+    for more in ((), ("--drop-documents",)):
+        ran = rerank(*options, "-o", str(out), "--resume", *more)
+        assert ran.code == (3 if more else 2)
+    assert "drop_documents was True and is None" in rerank(*options, "-o", str(out), "--resume").err
+
+
+def test_a_field_that_is_dropped_may_be_nested_or_of_a_pair(rerank: Run) -> None:
+    line = {"query": "fox", "hits": {"a": 1, "docs": ["a fox"]}, "document": "a fox"}
+    stdin = json.dumps(line).encode()
+    options = ("--results", "ids", "--drop-documents")
+    ran = rerank("batch", *BM25, "--documents-field", "hits.docs", *options, stdin=stdin)
+    assert json.loads(ran.out) == {**line, "hits": {"a": 1}, "results": [0]}
+    ran = rerank("batch", *BM25, "--pairs", *options, stdin=stdin)
+    assert json.loads(ran.out).keys() == {"query", "hits", "relevance_score", "raw_score"}
+
+
+def test_a_run_has_no_documents_to_drop(rerank: Run) -> None:
+    run = ("--run", "r", "--queries", "q", "--corpus", "c", "--drop-documents")
+    assert "a run has no documents in it" in rerank("batch", *run, *BM25).err
+
+
+@pytest.mark.parametrize(
+    ("options", "who"),
+    [
+        (("--report", "-"), "the results and --report"),
+        (("--errors", "-"), "the results and --errors"),
+        (("-o", "x", "--errors", "-", "--report", "-"), "--errors and --report"),
+    ],
+)
+def test_who_shares_standard_output_is_said(
+    options: tuple[str, ...], who: str, rerank: Run
+) -> None:
+    ran = rerank("batch", *BM25, *options, stdin=b"")
+    assert f"{who} both go to standard output\n\nhint: name a file" in ran.err
+    assert ran.code == 2
 
 
 def test_large_records_that_all_fail_are_not_all_held(rerank: Run, tmp_path: Path) -> None:

@@ -78,6 +78,31 @@ def test_a_beir_folder_is_read_and_bm25_finds_candidates(tmp_path: Path) -> None
     ]
 
 
+def test_parts_may_be_arrays(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path)
+    expected = read(folder)
+    (folder / "corpus.jsonl.gz").unlink()
+    (folder / "queries.jsonl").unlink()
+    (folder / "corpus.json.gz").write_bytes(gzip.compress(json.dumps(CORPUS, indent=2).encode()))
+    (folder / "queries.json").write_text(json.dumps(QUERIES))
+    assert read(folder) == expected
+
+
+def test_lists_may_be_an_array(tmp_path: Path) -> None:
+    rows = [{"query": f"q {n}", "documents": ["a", "b"], "relevant": [1]} for n in range(3)]
+    lines, array = tmp_path / "lists.jsonl", tmp_path / "lists.json"
+    lines.write_bytes(jsonl(rows))
+    for content in (json.dumps(rows), json.dumps(rows, indent=2)):
+        array.write_text(content)
+        assert datasets.read_lists(array) == datasets.read_lists(lines)
+    array.write_text(json.dumps([*rows, {"query": "x"}], indent=1))
+    with pytest.raises(InputError, match=r"lists\.json:32: needs a query and its documents"):
+        datasets.read_lists(array)
+    array.write_bytes(b'[{"query": "x\xff"}]')
+    with pytest.raises(InputError, match=r"lists\.json:1: not UTF-8"):
+        datasets.read_lists(array)
+
+
 def test_candidates_have_the_scores_of_bm25_in_every_script() -> None:
     texts = [
         "東京都の天気予報", "新しい車", "黒猫と猫", "วิธีขอคืนเงิน", "get a refund", "환불을 받다",

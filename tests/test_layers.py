@@ -23,7 +23,7 @@ ORDER = [
     "ranking.reranker",
     "models.export",
     "batch evaluation",
-    "cli.settings cli.typer_commands cli.completion cli.options cli.option_values",
+    "cli.settings cli.typer_commands cli.hints cli.completion cli.options cli.option_values",
     "commands",
     "cli.app",
 ]

@@ -6,6 +6,7 @@ It starts fast, because commands import what they need when they run.
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, ClassVar
 
@@ -20,6 +21,7 @@ from rerank_cli.cli.typer_commands import (
     HELP_NAMES,
     DefaultGroup,
     RankCommand,
+    UnknownCommand,
 )
 from rerank_cli.errors import ExitCode, OutOfMemory, RerankError
 from rerank_cli.terminal import PipeClosed, say, usable_stream, warn
@@ -195,14 +197,19 @@ def run(arguments: list[str]) -> int:
     except (PipeClosed, SystemExit):  # typer raises the latter if help meets a closed pipe
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the boundary: any unknown error is a bug
-        return _report(error)
+        return _report(error, arguments)
 
 
-def _report(error: Exception) -> int:
-    """Say on stderr what ended a run; return the exit code."""
+def _report(error: Exception, arguments: Sequence[str]) -> int:
+    """Say on stderr what ended the run of a command line; return the exit code."""
     if not isinstance(error, RerankError) and OutOfMemory.caused(error):
         error = OutOfMemory()
     match error:
+        case UnknownCommand():
+            from rerank_cli.cli.hints import command_hint
+
+            warn(sys.stderr, str(error), command_hint(error))
+            return error.exit_code
         case RerankError():
             warn(sys.stderr, str(error), error.hint)
             return error.exit_code
@@ -211,11 +218,9 @@ def _report(error: Exception) -> int:
             warn(sys.stderr, f"{name}: {reason}" if isinstance(name, str) else reason)
             return ExitCode.USAGE
         case typer.TyperException():
-            context = getattr(error, "ctx", None)
-            path = context.command_path if context else "rerank"
-            command = path.removesuffix(f" {DEFAULT_COMMAND}")
-            message = error.format_message().removesuffix(".")
-            warn(sys.stderr, message, f"{command} --help shows every option")
+            from rerank_cli.cli.hints import explain
+
+            warn(sys.stderr, *explain(error, arguments))
             return ExitCode.USAGE
     say(sys.stderr, "".join(traceback.format_exception(error)).removesuffix("\n"))
     warn(sys.stderr, "this is a bug in rerank", "please report it with the lines above")

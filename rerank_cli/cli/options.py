@@ -98,6 +98,8 @@ def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Comm
             for parameter in inspect.signature(group).parameters.values()
             if not names or parameter.name in names
         ]
+        if missing := set(names) - {parameter.name for parameter in shared}:
+            raise ValueError(f"none of these groups has {', '.join(sorted(missing))}")
 
         @functools.wraps(command)
         def run(**values: Any) -> Any:

@@ -64,6 +64,23 @@ _SHORT_EXAMPLES = 3  # that -h shows
 _IS_SHORT = f"{__name__}.is_short"  # in a context's `meta`, which all modules share
 
 
+class BadValue(typer.BadParameter):
+    """An option does not take a `value`; typer's own error does not keep it."""
+
+    def __init__(self, message: str, value: str, ctx: Any, param: Any) -> None:
+        super().__init__(message, ctx=ctx, param=param)
+        self.names: list[str] = param.opts
+        self.value = value
+
+
+class UnknownCommand(UsageError):
+    """A group has no command of the name with which `arguments` begin, but those of `names`."""
+
+    def __init__(self, ctx: Any, arguments: list[str], names: list[str]) -> None:
+        super().__init__(f"no such command: {ctx.command_path} {arguments[0]}")
+        self.ctx, self.arguments, self.names = ctx, arguments, names
+
+
 class PlainCommand(TyperCommand):
     """A command that reads its options plainly, and its settings from config.toml too."""
 
@@ -93,6 +110,11 @@ class PlainGroup(TyperGroup):
 
     def get_help(self, ctx: Any) -> str:
         return write_help(self, ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in (names := self.list_commands(ctx)) and not args[0].startswith("-"):
+            raise UnknownCommand(ctx, [*args], names)
+        return super().resolve_command(ctx, args)
 
 
 class ListGroup(PlainGroup):
@@ -522,7 +544,7 @@ class _PlainReader:
                     hint=f"{param.envvar} is {kind.description}; to remove it: "
                     f"unset {param.envvar}",
                 ) from error
-            raise typer.BadParameter(str(error), ctx=ctx, param=param) from error
+            raise BadValue(str(error), str(value), ctx, param) from error
 
 
 def _read_plainly(parameters: list[Any]) -> list[Any]:

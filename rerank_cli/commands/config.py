@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.cli.settings import Setting, find_setting, format_value
+from rerank_cli.cli.hints import setting_hint
+from rerank_cli.cli.settings import Setting, excerpt, find_setting, format_value
 from rerank_cli.cli.typer_commands import (
     ListGroup,
     PlainCommand,
@@ -45,6 +46,14 @@ def _shown(key: str, value: Any) -> Any:
 
 def _settings(ctx: typer.Context) -> dict[str, Setting]:
     return settings_in(all_commands(ctx))
+
+
+def _find_setting(ctx: typer.Context, key: str) -> Setting:
+    """Find a setting by its key; raises `UsageError` with what else may be meant."""
+    settings = _settings(ctx)
+    if key not in settings and (hint := setting_hint(key, settings)):
+        raise UsageError(f"no setting is called {excerpt(key)}", hint=hint)
+    return find_setting(key, settings)
 
 
 def _complete_key(ctx: typer.Context) -> list[tuple[str, str]]:
@@ -143,7 +152,7 @@ def get(ctx: typer.Context, key: Key) -> int:
     \b
     rerank config get top-n
     """
-    find_setting(key, _settings(ctx))
+    _find_setting(ctx, key)
     value, _ = setting_values(ctx)[key]
     terminal = Terminal.current()
     if value is None:
@@ -165,7 +174,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     rerank config set strict true
     rerank config set min-score -2
     """
-    setting = find_setting(key, _settings(ctx))
+    setting = _find_setting(ctx, key)
     try:
         read = setting.kind.from_text(value)
     except ValueError as error:
@@ -191,7 +200,7 @@ def unset(ctx: typer.Context, key: Key) -> int:
     from rerank_cli.atomic_files import remove_toml_key
 
     if not remove_toml_key(config_file(), key):
-        find_setting(key, _settings(ctx))
+        _find_setting(ctx, key)
         Terminal.current().warn(f"{key} is not set in {config_file()}")
     return ExitCode.OK
 

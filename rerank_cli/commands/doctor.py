@@ -44,7 +44,8 @@ app = make_app()
 
 
 @app.command("doctor", cls=PlainCommand)
-@options.with_options(options.model_options, only="model threads runtime device")
+@options.with_options(options.model_options, only="threads runtime device")
+@options.with_options(options.common_options, only="model")
 def doctor(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,

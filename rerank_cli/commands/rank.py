@@ -15,7 +15,7 @@ import typer
 from rerank_cli import progress
 from rerank_cli.cli import option_values
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.errors import ExitCode, ProviderError, ScorerError, UsageError
+from rerank_cli.errors import ExitCode, InputError, ProviderError, ScorerError, UsageError
 from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
@@ -62,9 +62,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     given = ctx.params
     output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
-    query, inputs = read_arguments(ctx)
-    whole_query = _with_media(query, given)
-    inputs.check()
+    whole_query, inputs = _find_inputs(ctx)
     selection = _selection(ctx, inputs)
     style = _style(ctx, terminal, passages=selection.passages)
     WRITERS[style.format_].check_sources(inputs, style)
@@ -110,10 +108,35 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         terminal.warn(f"not reranked, in input order: {failure}", failure.hint)
         return failure.exit_code
     if not ranking.results:
-        has_binary = given["recursive"] and inputs.report.skipped["binary"]
-        hint = "-a reads binary files as text" if has_binary else None
-        terminal.warn(_why_nothing(ranking, inputs, selection), hint)
+        _warn_of_nothing(ctx, ranking, inputs, selection, terminal)
     return _exit_code(ranking, inputs, strict=given["strict"])
+
+
+def _find_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
+    """The query and the sources that a command line names; raises `InputError`, `UsageError`."""
+    try:
+        query, inputs = read_arguments(ctx)
+        whole_query = _with_media(query, ctx.params)
+        inputs.check()
+    except (InputError, UsageError) as error:
+        from rerank_cli.cli.hints import explain_words  # few runs need it
+
+        explain_words(error, ctx)
+        raise
+    return whole_query, inputs
+
+
+def _warn_of_nothing(
+    ctx: typer.Context, ranking: Ranking, inputs: Inputs, selection: Selection, terminal: Terminal
+) -> None:
+    hint = None
+    if ctx.params["recursive"] and inputs.report.skipped["binary"]:
+        hint = "-a reads binary files as text"
+    elif not ranking.documents:
+        from rerank_cli.cli.hints import words_hint  # few runs need it
+
+        hint = words_hint(ctx)
+    terminal.warn(_why_nothing(ranking, inputs, selection), hint)
 
 
 def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:

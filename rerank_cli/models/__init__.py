@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from rerank_cli.errors import ModelError, NoHome, NotInstalled, UsageError
+from rerank_cli.errors import ModelError, NoHome, NotInstalled, RerankError, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries, names_containing
 from rerank_cli.models.folder import CHECKSUMS, ModelFolder, describe, read_checksums
 from rerank_cli.models.store import DamagedModel, InstalledModel, Store
@@ -30,6 +30,7 @@ _NAME = re.compile(r"(?P<name>(?:hf:)?[^:@]+)(?::(?P<precision>[^:@]*))?(?:@(?P<
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OFFLINE_VARIABLES = ("RERANK_OFFLINE", "HF_HUB_OFFLINE")
 _TRUE = {"1", "on", "yes", "true"}
+_MAX_NEAR = 3  # names in a hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,9 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
         return UsageError(
             message, hint=f"did you mean ./{model}? A folder's path begins with ./ or /"
         )
-    near = list(near) or names_containing(model)
+    if model.isdecimal():
+        return UsageError(message, hint=f"-n {model} keeps the best {model}; -m is the model")
+    near = list(near) or names_containing(model) or _models_of_providers(model)
     is_repository = _REPOSITORY.fullmatch(model) is not None
     if not near and not is_repository:
         near = get_close_matches(model, names(), cutoff=0.6)
@@ -246,6 +249,15 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
         hint=f"models here: rerank models; of the Hugging Face Hub: {repository}; of services: "
         "rerank providers, or openai-like/MODEL with --base-url; in a folder: ./FOLDER",
     )
+
+
+def _models_of_providers(model: str) -> list[str]:
+    """What a service's model that was named without the service may be, with it."""
+    from rerank_cli.providers.catalogue import example_models
+
+    with suppress(RerankError):  # a file of the user with such cannot be read
+        return [name for name in example_models() if name.partition("/")[2] == model][:_MAX_NEAR]
+    return []
 
 
 def offline_variable() -> str | None:

@@ -153,7 +153,7 @@ def test_nothing_left(rerank: Run) -> None:
         (["x", "examples/faq.txt", "-n", "all"], "'-n' / '--top-n': 'all' is not a whole number"),
         (["x", "examples/faq.txt", "--min-score", "high"], "'high' is not a number"),
         (["x", "examples/faq.txt", "--unit", "page"], "'page' is none of auto, line"),
-        (["x", "--nonsense"], "No such option"),
+        (["x", "--nonsense"], "no such option"),
         (["x", ""], "a file's name is empty"),
         (["x", "-d", "x", "--json", "-f", "table"], "--json and --format table"),
         (["x", "-d", "x", "--min-score", "nan"], "not a number"),

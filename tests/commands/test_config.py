@@ -161,8 +161,8 @@ def test_a_write_that_fails_leaves_the_old_file(
         (["get", "query"], "no setting is called query"),
         (["unset", "modle"], "no setting is called modle"),
         (["set", "top-n"], "Missing argument 'VALUE'"),
-        (["frob"], "No such command 'frob'"),
-        (["list", "--nonsense"], "No such option"),
+        (["frob"], "no such command: rerank config frob"),
+        (["list", "--nonsense"], "no such option"),
     ],
 )
 def test_usage_errors(arguments: list[str], message: str, rerank: Run, home: Path) -> None:

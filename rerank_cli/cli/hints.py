@@ -1,0 +1,488 @@
+"""Hints by meaning: what people type who know other tools, and what there is here in its place.
+
+The tables below hold what grep, rg, fzf, curl, llm, qmd, jina, kjarni, rank-llm, FlashRank and the
+APIs of services call things. Nothing here repeats a value of an option that may be a key.
+
+    explain        for an option that there is not, and a value that an option does not take
+    command_hint   for a command of a group that there is not
+    explain_words, words_hint
+                   for a query that seems to be meant as a command
+    setting_hint   for a setting that there is not
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from rerank_cli.cli.typer_commands import (
+    DEFAULT_COMMAND,
+    BadValue,
+    UnknownCommand,
+    all_commands,
+    lazy_commands,
+    settings_in,
+    short_help_record,
+)
+from rerank_cli.errors import RerankError
+from rerank_cli.media import MEDIA_FIELDS
+
+_NEAR = 0.75  # how much alike letters have to be, of 1
+
+# Options here, the first one that a command has, and what others call them.
+_SYNONYMS: Mapping[str, str] = {
+    "--top-n --depth": "--limit --top --topk --top-k --max-count --max-results --max-items --num "
+    "--num-results --n-results --head -k",
+    "--model": "--model-name --model-id --model-path --model-name-or-path --reranker "
+    "--reranker-model --rerank-model --models",
+    "--base-url": "--url --host --port --endpoint --endpoint-url --api-base --api-url --server "
+    "--api-endpoint --base-uri --base --server-url --service-url --openai-api-base",
+    "--min-score": "--threshold --score-threshold --relevance-threshold --min-relevance --cutoff "
+    "--min-similarity --min-confidence --min",
+    "--format": "--output-format --out-format --output-type --fmt --style --as",
+    "--output": "--out --outfile --output-file --out-file --output-path --save --write-to",
+    "--field --text-field": "--text-field --fields --text-fields --text-key --content-field "
+    "--document-field --field-name --column --columns --rank-fields --field",
+    "--id-field": "--id-key --id-column --doc-id --docid --id",
+    "--query-field": "--query-key --query-column",
+    "--documents-field": "--docs-field --documents-key --documents-column --candidates-field",
+    "--document": "--doc --docs --documents --texts --candidate --candidates",
+    "--query": "--regexp --search --prompt-query --question -e",
+    "--recursive": "--recurse --dir --directory --folder -R",
+    "--null": "--null-data --print0 --read0 --zero-terminated -Z",
+    "--threads": "--jobs --workers --num-threads --num-workers --n-jobs --cpus --cores --parallel "
+    "--processes -j",
+    "--concurrency": "--max-concurrency --max-concurrent --max-parallel --concurrent-requests",
+    "--chunk-tokens": "--chunk-size --chunk-length --max-length --max-len --max-tokens "
+    "--max-seq-length --max-seq-len --seq-len --passage-length --window-size",
+    "--overlap-tokens": "--overlap --chunk-overlap --stride --step-size",
+    "--max-chunks": "--chunks --max-chunks-per-doc --max-chunks-per-document --max-passages",
+    "--max-document-tokens": "--max-tokens-per-doc --max-tokens-per-document",
+    "--aggregate": "--agg --aggregation --pooling --pool",
+    "--prepend": "--with-title --title --title-field --add-title",
+    "--passages": "--passage --snippet --snippets --only-matching --best-passage --sentences",
+    "--scores": "--score --show-scores --with-scores --print-scores --show-score",
+    "--full": "--no-truncate --wide --wrap",
+    "--instruction": "--system --prompt --task --instruct --template",
+    "--set": "--data --extra --extra-body --param --params --option --options --body",
+    "--header": "--headers --http-header",
+    "--retries": "--retry --max-retries --num-retries --max-attempts",
+    "--timeout": "--request-timeout --read-timeout --max-time --deadline",
+    "--rpm": "--rate-limit --requests-per-minute --qpm",
+    "--tpm": "--tokens-per-minute",
+    "--insecure": "--no-verify --no-verify-ssl --no-check-certificate --skip-tls-verify",
+    "--runtime": "--backend --execution-provider --provider-backend",
+    "--offline": "--local-files-only --no-download --no-network",
+    "--pull": "--download --auto-download --force-download --fetch --yes --install -y",
+    "--text": "--binary",
+    "--input-format": "--in-format --from --input-type --stdin-format",
+    "--max-document": "--max-filesize --max-file-size --max-size",
+    "--verbose": "--stats --debug --info --log --log-level --trace",
+    "--resume": "--continue --restart --checkpoint --skip-existing --restore",
+    "--retry-errors": "--retry-failed --redo-errors",
+    "--errors": "--error-file --failed --rejects",
+    "--plan --dry-run": "--estimate --cost --tokens --count-tokens --dry-run --plan --simulate",
+    "--report": "--summary --metrics-file --stats-file",
+    "--measure": "--metric --metrics --measures",
+    "--qrels": "--judgments --judgements --labels --relevance",
+    "--sample": "--max-queries --num-queries --subset",
+    "--run": "--run-file --trec --trec-run",
+    "--queries": "--topics --query-set",
+    "--version": "--ver",
+}  # fmt: skip
+_FILES = "rg --files {} | rerank QUERY --files-from -"
+_WORDS = "a query is words, not a pattern: rg -n PATTERN | rerank --grep QUERY ranks what rg finds"
+_CASE = "the default model and bm25 ignore case, other models may not; no option changes that"
+_PLACES = "-f json, tsv and csv have the file and the line of each result, and so has the table"
+# What others have and this program does not: what to do instead.
+_INSTEAD: Mapping[str, str] = {
+    "-i --ignore-case -S --smart-case --case-sensitive": _CASE,
+    "-w --word-regexp -x --line-regexp -E --extended-regexp -F --fixed-strings -P --perl-regexp "
+    "-G --basic-regexp --pcre2 --pattern --exact": _WORDS,
+    "-l --files-with-matches --files --files-only --name-only --names": "-f paths writes the "
+    "files of the results, each once, best first",
+    "-L --files-without-match --follow": "-f paths writes the files of the results; links in "
+    "folders are not followed, so name what they lead to",
+    "-A --after-context -B --before-context -C --context": "--full shows whole passages, and "
+    "--chunk-tokens N sets how long they are",
+    "-c --count": "every document is a result, so count those with a good score: rerank "
+    "--min-score X … | wc -l",
+    "-H": "the table, -f json and -f tsv have places; an HTTP header is --header 'NAME: VALUE'",
+    "--with-filename --line-number --line-numbers --vimgrep --column --heading --no-heading "
+    "--no-filename": _PLACES,
+    "--invert-match --reverse --tac --worst": "the least relevant come last: rerank … | tac",
+    "--sort --sort-by --sortr --order --no-sort": "results are in the order of their scores",
+    "-t --type --type-not -g --glob --iglob --include --exclude --exclude-dir --ext --extension": (
+        "choose files with rg: " + _FILES.format("-g '*.md'")
+    ),
+    "-u --hidden --no-ignore --unrestricted --all-files": (
+        "-r skips hidden and ignored files; rg lists them: " + _FILES.format("--hidden --no-ignore")
+    ),
+    "--max-depth": "choose files with find: find DIR -maxdepth 2 -type f | rerank QUERY "
+    "--files-from -",
+    "-z --search-zip --decompress": ".gz, .bz2, .xz and .zst files are unpacked by themselves; "
+    "-0 is for lines that end with NUL",
+    "--delimiter --separator --nth --with-nth": "--field NAME takes a column of CSV or TSV; "
+    "--input-format says what a pipe holds",
+    "-U --multiline": "--unit paragraph or --unit file ranks more than lines",
+    "-I --no-binary": "binary files are left out already; -a reads them",
+    "-s --silent --quiet --no-messages --no-progress --progress --no-warnings": "progress shows on "
+    "a terminal only; 2>/dev/null hides every message",
+    "--no-color --no-colour --colour --colors": "--color never, or NO_COLOR=1",
+    "-p --pretty": "-f table --color always, also in a pipe",
+    "-M --width --max-columns": "the table fits the terminal; COLUMNS=120 sets its width in a pipe",
+    "-b --batch-size --bs --batch": "there is no batch size to choose: --threads N uses N cores, "
+    "--concurrency N sends N requests at once",
+    "--normalize --normalise --softmax --logits --raw --raw-scores --apply-sigmoid": "-f json has "
+    "both: relevance_score, and raw_score as the model gives it",
+    "--precision --dtype --quantized --quantization --quantize --half --fp16 --bf16 --fp32 --int8 "
+    "--float16 --float32": "precision is part of a model's name, as in -m bge-reranker-base:fp32",
+    "--gpu --cuda --use-gpu --use-cuda --gpus": "--device cuda runs local models on a GPU",
+    "--cpu --no-gpu --use-cpu": "--device cpu runs local models on the CPU",
+    "--cache --no-cache --cache-dir --cache-folder --model-dir": "RERANK_HOME=DIR moves models, "
+    "settings and caches",
+    "--revision --trust-remote-code": "rerank models pull NAME --revision REVISION fetches one "
+    "commit of a model; no code of a model is run",
+    "--provider --providers --service --vendor": "a provider is part of the model's name: "
+    "-m PROVIDER/MODEL; rerank providers lists them",
+    "--list-models --list": "rerank models lists the models",
+    "--list-providers": "rerank providers lists the providers",
+    "--return-documents --show-documents --with-documents": "documents are always written, also in "
+    "--json; -f paths and -f trec leave them out",
+    "--all --no-limit": "a pipe gets all results unless -n is given",
+    "--stdin --pipe": "what is piped in is read if no FILE is named; - names it",
+    "--input --in --input-file --file --path --paths": "files are arguments: rerank QUERY FILE…, "
+    "rerank batch IN.jsonl",
+    "--requests-file --queries-file --batch-file": "rerank batch IN.jsonl ranks for many queries",
+    "--candidate-limit --num-candidates --top-k-candidates --rerank-top-k": "all documents are "
+    "scored; give fewer: head -n 100 FILE | rerank QUERY",
+    "--local": "models of this machine are the default; only -m PROVIDER/MODEL is a service",
+    "--no-rerank": "-m bm25 ranks by words alone",
+    "--collection --index --db --database --corpus-name": "there is no index: name files, or "
+    "folders with -r",
+    "--config --config-file --settings": "settings are in the file that `rerank config path` names",
+    "--proxy": "HTTPS_PROXY and HTTP_PROXY name a proxy",
+    "--cacert --ca-bundle --ca-file": "SSL_CERT_FILE=FILE names certificates to trust",
+    "--language --lang --languages": "a model knows its languages: rerank models lists them",
+    "--interactive --live --watch": "docs/recipes.md shows how fzf asks again at every key",
+    "--csv --tsv --jsonl --ndjson": "-f csv, -f tsv and -f jsonl write such; --input-format csv, "
+    "tsv or jsonl says what a pipe holds",
+    "--md --markdown --trec": "-f md and -f trec write such",
+    "--xml --yaml --toml --html": "-f json, jsonl, csv, tsv and md are there for other programs",
+}
+_NAME = re.compile(r"-*[\w-]*")  # what follows it may be a key
+_KEY = re.compile(r"--?(?:[a-z0-9]+-)*(?:api-?)?(?:key|token|secret|password|auth|bearer|apikey)")
+_KEY_HINT = (
+    "a key is never an argument: rerank config set-key {} asks for it, or reads it from a pipe"
+)
+_PROVIDER_IN_MODEL = re.compile(r"([\w.-]+)/.")
+
+# What an option does not take: what it takes instead, or what to do.
+_VALUES: Mapping[str, Mapping[str, str]] = {
+    "--device": {
+        "gpu cuda:0 nvidia rocm": "cuda",
+        "mps metal apple npu tpu": "models run on CPUs, and with cuda on NVIDIA's GPUs",
+    },
+    "--format": {
+        "ndjson": "jsonl",
+        "markdown": "md",
+        "plain raw lines txt original": "text",
+        "files names paths0 files-with-matches path": "paths",
+        "pretty human": "table",
+        "run qrels": "trec",
+        "yaml xml html": "-f json or -f jsonl is there for other programs",
+        "vimgrep quickfix": "-f tsv has the file and the line of each result",
+    },
+    "--input-format": {
+        "plain txt lines raw": "text",
+        "ndjson": "jsonl",
+        "markdown md": "text",
+        "doc word": "docx",
+        "htm": "html",
+        "xlsx xls excel": "save the sheet as CSV",
+        "parquet": "rerank batch reads Parquet",
+    },
+    "--unit": {
+        "lines": "line",
+        "paragraphs para": "paragraph",
+        "row rows json records jsonl csv": "record",
+        "doc document whole files": "file",
+        "page pages passage passages chunk chunks sentence": "--passages ranks the passages",
+    },
+    "--aggregate": {
+        "maxp best": "max",
+        "firstp head": "first",
+        "mean avg average top-3 topk top-k": "mean-top-3",
+        "sum": "of many low scores a sum makes a high one: max, mean-top-3 or first",
+    },
+    "--runtime": {
+        "onnx ort": "onnxruntime",
+        "ov vino": "openvino",
+        "torch pytorch transformers": "rerank models export makes ONNX of a checkpoint",
+    },
+    "--truncate": {"true right tail": "end", "left head": "start", "false off no never": "none"},
+    "--on-error": {"ignore continue skip warn": "keep", "raise stop exit abort": "fail"},
+    "--color": {"yes on true force": "always", "no off false none": "never"},
+    "--results": {"all json": "full", "score": "scores", "id index": "ids"},
+    "--chunk": {"here client": "local", "server provider": "remote", "true yes on": "auto"},
+    "--engine": {"spark dask cluster": "ray", "none": "local"},
+    "--top-n": {"all": "a pipe gets all results unless -n is given"},
+}
+
+# Commands that others have, for each group here: what is typed in their place.
+_COMMANDS: Mapping[str, Mapping[str, str]] = {
+    "models": {
+        "install download fetch get add update upgrade": "rerank models pull NAME",
+        "remove delete uninstall del": "rerank models rm NAME",
+        "ls search find available": "rerank models",
+        "info describe inspect view card": "rerank models show NAME",
+        "default set select switch set-default": "rerank models use NAME",
+        "check test hash": "rerank models verify; rerank doctor -m NAME compares scores",
+        "convert onnx quantize": "rerank models export FOLDER OUT",
+        "where dir folder location": "rerank models path NAME",
+    },
+    "providers": {
+        "ls": "rerank providers",
+        "info describe inspect view": "rerank providers show NAME",
+        "test ping verify try": "rerank providers check NAME",
+        "login auth key set-key add-key": "rerank config set-key NAME",
+        "add new create": "providers.toml beside config.toml has your own, as docs/providers.md "
+        "says",
+    },
+    "config": {
+        "show ls print view dump": "rerank config",
+        "add put write": "rerank config set KEY VALUE",
+        "edit open": '$EDITOR "$(rerank config path)"',
+        "delete rm remove del reset clear": "rerank config unset KEY",
+        "where file location": "rerank config path",
+    },
+}
+# First words that are no commands here, and what is typed for them.
+_FIRST_WORDS: Mapping[str, str] = {
+    "pull download install fetch": "rerank models pull NAME",
+    "list ls": "rerank models, rerank providers, rerank config",
+    "show info describe": "rerank models show NAME, rerank providers show NAME",
+    "rm remove uninstall delete": "rerank models rm NAME",
+    "verify": "rerank models verify",
+    "use": "rerank models use NAME",
+    "export convert": "rerank models export FOLDER OUT",
+    "check test status": "rerank doctor",
+    "init setup configure settings": "nothing has to be set up; rerank config shows the settings",
+    "logout": "rerank config unset-key PROVIDER",
+    "version": "rerank --version",
+    "update upgrade": "pip install --upgrade rerank-cli",
+    "completion completions": "rerank --install-completion bash, zsh or fish",
+    "man usage options": "rerank --help",
+    "evaluate bench benchmark": "rerank eval DATASET",
+    "index embed ingest": 'nothing is indexed: rerank "your query" FILE…',
+    "set get unset": "rerank config set KEY VALUE, rerank config get KEY",
+}
+# The first of these takes what follows it for a query, the others are about keys.
+_SEARCH_WORDS = ("search", "query", "find", "rerank", "sort", "ask", "grep", "score", "vsearch")
+_KEY_WORDS = ("login", "auth", "signin", "key", "api-key", "apikey", "token", "set-key", "add-key")
+
+
+def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
+    """What typer refuses in a command line, and what to do instead."""
+    ctx, message, hint = getattr(error, "ctx", None), error.format_message().removesuffix("."), None
+    if hasattr(error, "possibilities"):  # of an option that there is not
+        name = _NAME.match(_as_typed(error.option_name, arguments))[0]  # type: ignore[index]
+        message, hint = f"no such option: {name}", _option_hint(name, ctx, arguments)
+    elif isinstance(error, BadValue):
+        hint = _value_hint(error.names, error.value)
+    path = ctx.command_path.removesuffix(f" {DEFAULT_COMMAND}") if ctx else "rerank"
+    return message, hint or f"{path} --help shows every option"
+
+
+def _option_hint(name: str, ctx: Any, arguments: Sequence[str]) -> str | None:
+    """What there is in place of an option that a command does not have; None if that is unknown."""
+    options = _options_of(ctx.command)
+    plain = name.lower().replace("_", "-") if name.startswith("--") else name
+    if plain in options:
+        return f"did you mean {plain}?"
+    if found := [target for target in _synonyms_of(plain) if target in options]:
+        return _describe(options[found[0]])
+    for names, sentence in _INSTEAD.items():
+        if plain in names.split():
+            return sentence
+    if _KEY.fullmatch(plain):
+        return _KEY_HINT.format(_provider_in(arguments))
+    near = _near(plain.strip("-"), [known.strip("-") for known in options], 2)
+    if near and plain.startswith("--"):
+        return f"did you mean {' or '.join(f'--{word}' for word in near)}?"
+    homes = [command for command in all_commands(ctx) if plain in _options_of(command)]
+    return f"{plain} is an option of {' and '.join(map(_typed, homes))}" if homes else None
+
+
+def _synonyms_of(name: str) -> list[str]:
+    """The options here that others call by a name."""
+    found = (targets.split() for targets, names in _SYNONYMS.items() if name in names.split())
+    return [target for targets in found for target in targets]
+
+
+def _value_hint(names: Iterable[str], value: str) -> str | None:
+    """What an option takes in place of a value, if that is known."""
+    long = next(name for name in names if name.startswith("--"))
+    if long == "--format" and os.path.isfile(value):
+        return f"--query-file {shlex.quote(value)} reads the query from a file"
+    if long == "--top-n" and not value.lstrip("+-").isdecimal() and value.lower() != "all":
+        return "-n N keeps the best N results; the table shows places without being asked"
+    for values, instead in _VALUES.get(long, {}).items():
+        if value.lower() in values.split():
+            return instead if " " in instead else f"{long} {instead}"
+    return None
+
+
+def command_hint(error: UnknownCommand) -> str:
+    """What to type in place of a command that a group does not have."""
+    group, names, word = str(error.ctx.info_name), error.names, error.arguments[0].lower()
+    for words, instead in _COMMANDS.get(group, {}).items():
+        if word in words.split():
+            return instead
+    if group == "config" and (word in _KEY_WORDS or _KEY.fullmatch(f"--{word}")):
+        return _KEY_HINT.format("PROVIDER")
+    if group == "config" and (hint := _hint_for_setting(error)):
+        return hint
+    if near := _near(word, names):
+        return f"did you mean rerank {group} {near[0]}?"
+    return _hint_for_name(group, error.arguments[0]) or f"rerank {group} has {', '.join(names)}"
+
+
+def _hint_for_name(group: str, word: str) -> str | None:
+    """What to type for the name of a model or a provider where a command is due."""
+    if group == "models":
+        from rerank_cli.models.catalogue import names_containing
+
+        return f"rerank models show {found[0]}" if (found := names_containing(word)) else None
+    provider = word.partition("/")[0]
+    if provider in _providers():
+        if group == "config":
+            return _KEY_HINT.format(provider)
+        return f"rerank providers show {word}"
+    return None
+
+
+def _hint_for_setting(error: UnknownCommand) -> str | None:
+    """How to get or set what was typed behind `rerank config`, if that is a setting."""
+    word, equals, value = error.arguments[0].partition("=")
+    key, values = word.replace("_", "-"), [value] if equals else error.arguments[1:]
+    settings = settings_in(all_commands(error.ctx))
+    if key not in settings:
+        others = [name[2:] for name in _synonyms_of(f"--{key}") if name[2:] in settings]
+        if not others:
+            return None
+        key = others[0]
+    return shlex.join(["rerank", "config", "set" if values else "get", key, *values])
+
+
+def setting_hint(key: str, settings: Iterable[str]) -> str | None:
+    """What there is in place of a setting that there is not, by what others call it."""
+    plain, known = key.lower().replace("_", "-"), set(settings)
+    if _KEY.fullmatch(f"--{plain}"):
+        return _KEY_HINT.format("PROVIDER")
+    found = [name[2:] for name in _synonyms_of(f"--{plain}") if name[2:] in known]
+    return f"did you mean {found[0]}?" if found else None
+
+
+def explain_words(error: RerankError, ctx: Any) -> None:
+    """Add what words seem to be meant for to the error that no document is found by them."""
+    hint = words_hint(ctx)
+    if hint == _KEY_HINT.format("PROVIDER"):  # what follows may be one
+        error.args = (f"no command is called {ctx.params['arguments'][0]}",)
+    error.hint = hint or error.hint
+
+
+def words_hint(ctx: Any) -> str | None:
+    """What the arguments seem to be meant for: a command, or words beside an image."""
+    given = ctx.params
+    words = [*(given["arguments"] or ())]
+    if not words or given["query"] is not None or given["query_file"] is not None:
+        return None
+    place, option = next(((given[name], name) for name in MEDIA_FIELDS if given[name]), (None, ""))
+    if place is not None:
+        is_other = os.path.exists(words[0]) or not os.path.exists(place)
+        hint = f"with --{option} all arguments are files; -q {shlex.quote(words[0])} adds words"
+        return None if is_other else hint
+    if len(words) > 1 and os.path.exists(words[1]):
+        return None
+    return _query_hint(words[0], words[1:], lazy_commands(ctx))
+
+
+def _query_hint(query: str, files: Sequence[str], commands: Iterable[str]) -> str | None:
+    """What a query was meant for, if it looks like a command; `files` are what follows it."""
+    word = query.lower()
+    if word in _SEARCH_WORDS:
+        line = _quoted(*(files[:1] or ["your query"]), *(files[1:] or ["FILE"]))
+        return f"{query} is the query; to rank by what follows: rerank {line}"
+    if word in _KEY_WORDS:
+        return _KEY_HINT.format("PROVIDER")
+    for words, instead in _FIRST_WORDS.items():
+        if word in words.split():
+            if files and "," not in instead:
+                instead = instead.replace("NAME", shlex.quote(files[0]))
+            return f"{query} was taken for the query; for the command: {instead}"
+    near = _near(word, commands)
+    return f"{query} was taken for the query; the command is rerank {near[0]}" if near else None
+
+
+def _as_typed(name: str, arguments: Sequence[str]) -> str:
+    """The option as a whole that was typed with one hyphen, as in `-limit 5`."""
+    for argument in arguments:
+        if re.match(r"-[A-Za-z][\w-]{2}", argument) and name[1:2] in argument[1:]:
+            whole = f"-{_NAME.match(argument)[0]}"  # type: ignore[index]  # it matches anything
+            if any(whole in f"{own} {others}".split() for own, others in _SYNONYMS.items()):
+                return whole
+            if _KEY.fullmatch(whole):
+                return whole
+    return name
+
+
+def _options_of(command: Any) -> dict[str, Any]:
+    """The options of a command by each of their names."""
+    return {
+        name: each
+        for each in command.params
+        if each.param_type_name == "option"
+        for name in [*each.opts, *each.secondary_opts]
+    }
+
+
+def _near(word: str, words: Iterable[str], most: int = 1) -> list[str]:
+    """The words that are written most like another."""
+    return get_close_matches(word, [*words], most, _NEAR)
+
+
+def _describe(option: Any) -> str:
+    usage, sentence = short_help_record(option)
+    if sentence[1].islower():  # no acronym
+        sentence = sentence[0].lower() + sentence[1:]
+    return f"here that is {usage}: {sentence.rstrip('.')}"
+
+
+def _typed(command: Any) -> str:
+    return "rerank" if command.name == DEFAULT_COMMAND else f"rerank {command.name}"
+
+
+def _provider_in(arguments: Sequence[str]) -> str:
+    """The provider whose model a command line names; a placeholder if it names none."""
+    found = (match[1] for text in arguments if (match := _PROVIDER_IN_MODEL.match(text)))
+    known = _providers()
+    return next((name for name in found if name in known), "PROVIDER")
+
+
+def _providers() -> list[str]:
+    """The names of all providers; none if a file of the user with such cannot be read."""
+    from rerank_cli.providers.catalogue import provider_names
+
+    try:
+        return provider_names()
+    except RerankError:
+        return []
+
+
+def _quoted(query: str, *files: str) -> str:
+    """A query in double quotes where that is safe, and files behind it."""
+    safe = not re.search(r'["$`\\!]', query)
+    return " ".join([f'"{query}"' if safe else shlex.quote(query), *map(shlex.quote, files)])

@@ -1,0 +1,121 @@
+"""The tables of hints: nothing in them is stale, and nothing that works here is called wrong.
+
+What is said for each is in tests/cases/hints.toml.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from rerank_cli.cli import hints
+from rerank_cli.cli.typer_commands import RESERVED
+from tests.conftest import Run
+from tests.support.command_line import COMMAND, SETTINGS
+from tests.test_cases import cases
+
+OPTIONS = {
+    name
+    for command in [COMMAND.get_command(None, name) for name in COMMAND.list_commands(None)]
+    for inner in [command, *getattr(command, "commands", {}).values()]
+    for option in inner.params
+    for name in [*option.opts, *option.secondary_opts]
+}
+RANK = {name for option in COMMAND.commands["rank"].params for name in option.opts}
+SENTENCES = [
+    *hints._INSTEAD.values(),
+    *(text for values in hints._VALUES.values() for text in values.values() if " " in text),
+    *(text for words in hints._COMMANDS.values() for text in words.values()),
+    *hints._FIRST_WORDS.values(),
+]
+FOREIGN = {"--files", "--hidden", "--no-ignore", "--upgrade", "--help"}  # of rg, pip and Typer
+
+
+def test_what_a_hint_names_exists() -> None:
+    for targets in hints._SYNONYMS:
+        assert set(targets.split()) <= OPTIONS, targets
+    assert hints._VALUES.keys() <= OPTIONS
+    for sentence in SENTENCES:
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", sentence))
+        assert named - FOREIGN <= OPTIONS, sentence
+        for group, inner in re.findall(r"rerank (models|providers|config) ([a-z-]+)", sentence):
+            if inner not in ("lists", "shows"):
+                assert inner in COMMAND.get_command(None, group).commands, sentence
+
+
+def test_values_that_are_named_are_taken() -> None:
+    for name, values in hints._VALUES.items():
+        option = next(
+            option
+            for command in (COMMAND.commands["rank"], COMMAND.get_command(None, "batch"))
+            for option in command.params
+            if name in option.opts
+        )
+        choices = set(option.type_descriptor.annotation) if name != "--top-n" else set()
+        for typed, instead in values.items():
+            assert " " in instead or instead in choices
+            assert not choices & set(typed.split())
+
+
+def test_no_name_is_in_a_table_twice() -> None:
+    for table in (hints._INSTEAD, hints._FIRST_WORDS, *hints._VALUES.values()):
+        names = [name for typed in table for name in typed.split()]
+        assert len(names) == len(set(names))
+    for table in (hints._INSTEAD,):
+        assert not {name for typed in table for name in typed.split()} & RANK
+
+
+def test_no_word_of_a_command_here_is_taken_for_another() -> None:
+    words = {word for typed in hints._FIRST_WORDS for word in typed.split()}
+    assert not {*words, *hints._SEARCH_WORDS, *hints._KEY_WORDS} & set(RESERVED)
+
+
+@pytest.mark.parametrize("word", ["search", "list", "pull", "login", "version", "confg", "model"])
+def test_every_word_is_still_a_query(word: str, rerank: Run) -> None:
+    assert rerank(word, "-d", "no", "-d", f"a {word}", "-m", "bm25").out == f"a {word}\n"
+    assert rerank(word, "-m", "bm25", stdin=f"a {word}\n".encode()).out == f"a {word}\n"
+    empty = rerank(word, "-m", "bm25", stdin=b"")
+    assert empty.code == 1
+    assert f"hint: {word if word != 'login' else 'a key'}" in empty.err
+
+
+def secrets() -> Iterator[list[str]]:
+    for name in ("--api-key", "--token", "-api-key", "--key", "--secret", "--API_KEY"):
+        yield ["fox", name, "sk-secret"]
+        yield [f"{name}=sk-secret", "fox"]
+        yield ["batch", name, "sk-secret"]
+    yield ["login", "sk-secret"]
+    yield ["config", "set", "key", "sk-secret"]
+    yield ["config", "key", "sk-secret"]
+    yield ["config", "cohere", "sk-secret"]
+    yield ["config", "set-key", "cohere", "sk-secret"]
+    yield ["providers", "login", "cohere", "sk-secret"]
+
+
+@pytest.mark.parametrize("arguments", [*secrets()], ids=shlex.join)
+def test_no_key_is_repeated(arguments: list[str], rerank: Run) -> None:
+    ran = rerank(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "set-key" in ran.err
+    assert "sk-secret" not in ran.err
+
+
+def test_all_that_is_in_the_tables_gets_its_hint(rerank: Run) -> None:
+    for typed in [*hints._SYNONYMS.values(), *hints._INSTEAD]:
+        for name in typed.split():
+            if name in RANK:
+                continue
+            runs = [rerank(*command, name, "fox") for command in ([], ["batch"], ["eval"])]
+            assert {ran.code for ran in runs} == {2}
+            assert any("--help shows" not in ran.err for ran in runs), name
+
+
+def test_a_setting_that_is_meant_is_one() -> None:
+    for key in SETTINGS:
+        for name in hints._synonyms_of(f"--{key}"):
+            assert name[2:] == key or key not in SETTINGS
+
+
+def test_there_are_cases_enough() -> None:
+    assert sum(subject == "hints" for subject, _ in cases()) >= 60

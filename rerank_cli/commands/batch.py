@@ -81,7 +81,7 @@ def batch_options(
     ] = False,
     errors: Annotated[
         str | None,
-        _common("--errors", metavar="FILE", help="Write error records to FILE, not to OUT."),
+        _output("--errors", metavar="FILE", help="Write error records to FILE, not to OUT."),
     ] = None,
     pairs: Annotated[
         bool, _common("--pairs", help="A line is one query and one document; it gets a score.")

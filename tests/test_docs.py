@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from rerank_cli.render.rows import HEADER
 from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE
 from rerank_cli.user_files import HOME_VARIABLE
 from tests.conftest import ROOT, Run
-from tests.support.command_line import SETTINGS
+from tests.support.command_line import COMMAND, SETTINGS
 from tests.support.console import Shell, blocks, is_printed, steps
 from tests.support.loopback import Server, serve
 
@@ -82,6 +83,21 @@ def test_every_format_is_in_the_table() -> None:
     assert f"`{','.join(HEADER)}`" in page("formats")
 
 
+FOREIGN = {"Name or service not known", "insufficient balance"}  # messages of other programs
+
+
+def test_every_message_in_troubleshooting_is_one() -> None:
+    """What its tables quote is in the code, but for what a message is filled with."""
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rerank_cli").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # texts of several lines
+    cells = re.findall(r"^\| ([^|]*`[^|]*) \|", page("troubleshooting"), re.MULTILINE)
+    quoted = {text for cell in cells for text in re.findall("`([^`]+ [^`]+)`", cell)} - FOREIGN
+    assert len(quoted) > 20
+    filled = r"…|: |\d+ documents|\d+(?:\.\d+)?|--[a-z-]+|text, content,"
+    parts = {part.strip() for text in quoted for part in re.split(filled, text)}
+    assert {part for part in parts if part not in code} == set()
+
+
 def test_every_variable_is_in_the_table() -> None:
     table = page("settings").split("| variable | meaning |")[1].split("\n\n")[0]
     named = re.findall(r"RERANK_[A-Z_]+", table)
@@ -100,6 +116,29 @@ def test_every_option_that_is_named_exists(rerank: Run) -> None:
     }
     others = {"--venv", "--record", "--toml"}  # scripts and other commands have these
     assert named <= known | others
+
+
+def unrun_commands() -> list[tuple[str, str]]:
+    """The `rerank` commands that no test runs, as they need a network, a key or much else."""
+    return [
+        (name, part.partition(" < ")[0])
+        for name, text in PAGES.items()
+        for block in blocks(text, "sh")
+        for line in block
+        for part in (part.strip() for part in line.partition("  #")[0].split(" | "))
+        if part.startswith("rerank ")
+    ]
+
+
+def test_the_options_of_commands_that_are_not_run_exist() -> None:
+    assert len(unrun_commands()) > 10
+    for _, line in unrun_commands():
+        command, words = COMMAND, shlex.split(line)[1:]
+        if words[0] not in command.commands:
+            words = ["rank", *words]
+        while (found := getattr(command, "commands", {}).get(words[0])) is not None:
+            command, words = found, words[1:]
+        command.make_context(line, words, resilient_parsing=True)  # raises for what is not known
 
 
 def test_every_extra_that_is_named_exists() -> None:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,9 @@ def test_every_option_that_is_named_exists(rerank: Run) -> None:
     assert named <= known | others
 
 
+COMMANDS = COMMAND.list_commands(COMMAND.context_class(COMMAND))
+
+
 def unrun_commands() -> list[tuple[str, str]]:
     """The `rerank` commands that no test runs, as they need a network, a key or much else."""
     return [
@@ -130,15 +134,18 @@ def unrun_commands() -> list[tuple[str, str]]:
     ]
 
 
-def test_the_options_of_commands_that_are_not_run_exist() -> None:
+def test_the_options_of_commands_that_are_not_run_exist(rerank: Run) -> None:
     assert len(unrun_commands()) > 10
-    for _, line in unrun_commands():
-        command, words = COMMAND, shlex.split(line)[1:]
-        if words[0] not in command.commands:
-            words = ["rank", *words]
-        while (found := getattr(command, "commands", {}).get(words[0])) is not None:
-            command, words = found, words[1:]
-        command.make_context(line, words, resilient_parsing=True)  # raises for what is not known
+    helps: dict[tuple[str, ...], str] = {}
+    for name, line in unrun_commands():
+        words = shlex.split(line)[1:]
+        path = tuple(takewhile(re.compile(r"[a-z][a-z-]*$").match, words[:2]))
+        path = path if words[0] in COMMANDS else ()
+        if path not in helps:
+            helps[path] = rerank(*path, "--help").out
+        options = [word for word in words if re.match(r"--?[a-zA-Z]", word)]
+        known = re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", helps[path])
+        assert {*options} <= {*known}, f"{name}: {line}"
 
 
 def test_every_extra_that_is_named_exists() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,54 @@ def is_needed(line: str, command: str) -> bool:
     """Whether a command only works after another: a model is pulled, a batch is begun."""
     pulled = re.match(r"rerank models pull (\S+)", line)
     return (pulled is not None and f"-m {pulled[1]} " in command) or command == f"{line} --resume"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize("command", [line for line in commands() if "install rerank-cli" in line])
+def test_the_ways_to_install_work(command: str, clone: Path, tmp_path: Path) -> None:
+    """The package is the one of this checkout; what it needs comes from a registry."""
+    if missing := [name for name in ("build", "pipx", "uv") if find_spec(name) is None]:
+        pytest.skip(f"needs {missing[0]}, which [dev-all] installs")
+    probe = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "-d",
+        tmp_path,
+        "packaging",
+    ]
+    if subprocess.run([*probe, "packaging"], capture_output=True).returncode:
+        pytest.skip("needs a package registry")
+    build = [sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "-o", str(tmp_path)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "UV_FIND_LINKS": str(tmp_path),
+        "UV_PYTHON": sys.executable,
+        "PIPX_HOME": str(tmp_path / "pipx"),
+        "PIPX_BIN_DIR": str(tmp_path / "bin"),
+        "UV_TOOL_DIR": str(tmp_path / "uv"),
+        "UV_TOOL_BIN_DIR": str(tmp_path / "bin"),
+    }
+    ran = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert ran.returncode == 0, ran.stderr
+    shutil.copytree(clone / "examples", tmp_path / "examples")
+    query = next(line for line in commands() if "pip install ." in line).rpartition(" && ")[2]
+    answer = subprocess.run(
+        ["bash", "-c", f"bin/{query}"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert answer.stdout.startswith("If you are not happy with what you bought"), answer.stderr
 
 
 def test_there_are_six_pipelines() -> None:

@@ -31,6 +31,13 @@ _WIDTH_OFF_TERMINAL = 80  # columns
 _MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are believed
 _MIN_ROOM = 24  # to wrap text in, in columns
 _MAX_WIDTH_DIGITS = 9
+# The URL of a file, in OSC 8. VS Code takes a host for that of a network share.
+_FILE_URL = "file://{host}{path}"
+_LOCAL_URL = "file://{path}"
+_KITTY_URL = "file://{host}{path}#{line}"
+_VSCODE_URL = "file://{path}#{line}"
+_BROKEN_VTE_VERSION = 5000  # 0.50.0, the first with links, crashes
+_FIRST_KONSOLE_VERSION = 201200
 _RESULTS = "the results"  # in a message
 _SIZE_UNITS = ("", "kB", "MB", "GB", "TB")
 _DURATION_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))  # with their seconds
@@ -83,6 +90,8 @@ class Terminal:
     interactive  a person reads stdout
     color        what is drawn on stdout may have colour
     width        of what is drawn on stdout, in columns
+    height       the lines of the screen, if stdout is one
+    links        the URL of a file for OSC 8, with `{host}`, `{path}` and `{line}`; empty for none
     watched      a person reads stderr, and a line there can be drawn again
     canvas       stdout for what is drawn: tables whose colours are escape sequences
     """
@@ -92,6 +101,8 @@ class Terminal:
     interactive: bool
     color: bool
     width: int
+    height: int | None = None
+    links: str = ""
     watched: bool = False
     canvas: BinaryIO | None = None
 
@@ -109,13 +120,18 @@ class Terminal:
         """
         interactive = sys.stdout.isatty() and not to_file
         plain = not interactive or environ.get("TERM") == "dumb" or bool(environ.get("NO_COLOR"))
-        columns = shutil.get_terminal_size().columns if interactive else _width_in(environ)
+        size = shutil.get_terminal_size()
+        columns = size.columns if interactive else _width_in(environ)
+        has_color = color is Color.ALWAYS or (color is Color.AUTO and not plain)
+        takes_links = interactive and has_color and environ.get("TERM") != "dumb"
         return cls(
             stdout=show_controls(sys.stdout.buffer) if interactive else sys.stdout.buffer,
             stderr=sys.stderr,
             interactive=interactive,
-            color=color is Color.ALWAYS or (color is Color.AUTO and not plain),
+            color=has_color,
             width=min(max(columns, _MIN_WIDTH), _MAX_WIDTH),
+            height=size.lines if interactive else None,
+            links=find_links(environ) if takes_links else "",
             watched=sys.stderr.isatty() and environ.get("TERM") != "dumb",
             canvas=sys.stdout.buffer,
         )
@@ -177,6 +193,48 @@ class Terminal:
     def show(self, text: str) -> None:
         """Write a text to stderr in whose line something is to follow."""
         _write_message(self.stderr, _on_one_line(text))
+
+
+def find_links(environ: Mapping[str, str]) -> str:
+    """The URL by which the terminal opens a file, from what it says of itself; empty for none.
+
+    Only terminals that are known to take OSC 8 get links. `FORCE_HYPERLINK` says it of others, and
+    0 of none. Most terminals give a URL to the system, which knows no lines; of a file on another
+    machine they need the host. Inside tmux, which passes links on from 3.4 on, nothing else counts:
+    the variables are those of where it was started.
+    """
+    forced = environ.get("FORCE_HYPERLINK")
+    program, term = environ.get("TERM_PROGRAM", ""), environ.get("TERM", "")
+    version = _version_in(environ.get("TERM_PROGRAM_VERSION", ""))
+    if forced is not None and not forced.strip().strip("0"):
+        return ""
+    if "TMUX" in environ or term.startswith(("tmux", "screen")):
+        is_known = program == "tmux" and version >= (3, 4)
+        return _FILE_URL if is_known or forced else ""
+    if program == "vscode" and (version >= (1, 72) or forced):
+        return _VSCODE_URL
+    if term == "xterm-kitty" or "KITTY_WINDOW_ID" in environ:
+        return _KITTY_URL
+    if os.name == "nt" and "WT_SESSION" in environ:
+        return _LOCAL_URL
+    is_known = (
+        (program == "iTerm.app" and version >= (3, 1))
+        or (program == "WezTerm" and version >= (20200620,))
+        or program == "ghostty"
+        or term.startswith(("foot", "alacritty", "xterm-ghostty", "wezterm"))
+        or _number_in(environ.get("VTE_VERSION", "")) > _BROKEN_VTE_VERSION
+        or _number_in(environ.get("KONSOLE_VERSION", "")) >= _FIRST_KONSOLE_VERSION
+    )
+    return _FILE_URL if is_known or forced else ""
+
+
+def _version_in(text: str) -> tuple[int, ...]:
+    """The numbers of a version such as 3.4a; empty if it has none."""
+    return tuple(int(number) for number in re.findall(r"\d{1,9}", text))
+
+
+def _number_in(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) <= _MAX_WIDTH_DIGITS else 0
 
 
 def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bool = True) -> None:

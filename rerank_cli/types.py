@@ -545,15 +545,14 @@ class Ranked:
 class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what they took. A sequence of `Ranked`.
 
-    query           the query as it was scored
-    query_cut       whether part of the query was cut off
-    documents       the number of documents in the input
-    empty           the number of blank documents, which are not scored
+    query           the query as it was scored; `query_cut` if part of it was cut off
+    documents       the number of documents in the input; `empty` are blank, and not scored
     duplicates      the number of documents that got the score of an equal one
     chunks, tokens  those of all documents
     cut, dropped    the number of documents that were cut, and of tokens that were not scored
     missing         the number of documents to which a service gave no score
     unmatched       the number of results left out, as they have no word of the query
+    more            with `count_rest`, the number of results and blank documents beyond `n`
     usage           what was spent, as a service counts it
     notes           messages for the user
     requests        what was sent to a service, in the order of the documents; the first 1,000
@@ -583,6 +582,7 @@ class Ranking(Sequence[Ranked]):
     requests: Sequence[ServiceRequest] = ()
     cost: Price | None = None
     weak: bool | None = None
+    more: int = 0
 
     @property
     def truncated(self) -> bool:

@@ -226,6 +226,11 @@ class QueryWords:
         self._singles = {run[0] for run in runs if len(run) == 1}
         self._terms: dict[str, tuple[str, str]] = {}  # a cache
 
+    @property
+    def count(self) -> int:
+        """How many terms they are."""
+        return len(self._stems) + len(self._bigrams) + len(self._singles)
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The half-open spans of characters where the query's words are."""
         return [(mark.start, mark.end) for mark in self.marks(text)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rerank_cli import Document, open_scorer, rank
+from rerank_cli.render import Format, Style
 from rerank_cli.render.table import draw_table
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +38,7 @@ def main() -> None:
         color_system="standard",
         legacy_windows=False,
     )
-    draw_table(ranking, console)
+    draw_table(ranking, console, Style(Format.TABLE))
     title = f'rerank "{QUERY}" {SOURCE} -n {RESULTS}'
     picture = console.export_svg(title=title, unique_id="table")
     PICTURE.write_text(_without_fonts(picture), encoding="utf-8", newline="\n")

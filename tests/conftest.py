@@ -24,6 +24,11 @@ settings.load_profile("untimed")
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "tests" / "models"
 DATA = ROOT / "tests" / "support" / "data"
+# By which a terminal is known. The developer's own must not show in a test.
+TERMINAL_VARIABLES = (
+    "FORCE_HYPERLINK", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "TERM_PROGRAM", "TERM_PROGRAM_VERSION",
+    "TMUX", "VTE_VERSION", "WT_SESSION",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ def one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 def rerank(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line in this process, from the repository's root."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("LINES", "24")
+    for name in TERMINAL_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: str, stdin: bytes | None = None, terminal: int | None = None) -> Outcome:
         out, err = Stream(terminal=terminal is not None), Stream(terminal=terminal is not None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rerank_cli.terminal import (
     Terminal,
+    find_links,
     format_columns,
     format_duration,
     format_json,
@@ -92,3 +93,41 @@ def test_facts_are_wrapped_beside_their_names(width: int | None, lines: list[str
     terminal = Terminal(stdout, io.StringIO(), width is not None, False, width or 20)
     terminal.write_facts([("name", "one two three four five six seven eight"), ("other", "x")])
     assert stdout.getvalue().decode().splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({}, ""),
+        ({"TERM": "xterm-256color"}, ""),
+        ({"TERM": "xterm-256color", "VTE_VERSION": "7603"}, "file://{host}{path}"),
+        ({"TERM": "xterm-256color", "VTE_VERSION": "4601"}, ""),
+        ({"VTE_VERSION": "5000"}, ""),
+        ({"VTE_VERSION": "7603", "FORCE_HYPERLINK": "0"}, ""),
+        ({"TERM": "xterm", "FORCE_HYPERLINK": "1"}, "file://{host}{path}"),
+        ({"TERM": "xterm-kitty"}, "file://{host}{path}#{line}"),
+        ({"TERM_PROGRAM": "vscode", "TERM_PROGRAM_VERSION": "1.72.0"}, "file://{path}#{line}"),
+        ({"TERM_PROGRAM": "vscode", "TERM_PROGRAM_VERSION": "1.60.0"}, ""),
+        ({"TERM_PROGRAM": "iTerm.app", "TERM_PROGRAM_VERSION": "3.4.1"}, "file://{host}{path}"),
+        ({"TERM_PROGRAM": "iTerm.app", "TERM_PROGRAM_VERSION": "3.0.15"}, ""),
+        ({"TERM_PROGRAM": "Apple_Terminal", "TERM_PROGRAM_VERSION": "455"}, ""),
+        ({"TERM_PROGRAM": "ghostty", "TERM": "xterm-ghostty"}, "file://{host}{path}"),
+        ({"TERM": "foot"}, "file://{host}{path}"),
+        ({"KONSOLE_VERSION": "220401"}, "file://{host}{path}"),
+        ({"KONSOLE_VERSION": "190800"}, ""),
+        (
+            {"TMUX": "/tmp/x", "TERM": "tmux-256color", "TERM_PROGRAM": "tmux",
+             "TERM_PROGRAM_VERSION": "3.4"},
+            "file://{host}{path}",
+        ),
+        (
+            {"TMUX": "/tmp/x", "TERM": "screen", "TERM_PROGRAM": "tmux",
+             "TERM_PROGRAM_VERSION": "3.3a", "VTE_VERSION": "7603"},
+            "",
+        ),
+        ({"TERM": "screen.xterm-256color", "VTE_VERSION": "7603"}, ""),
+        ({"VTE_VERSION": "many", "KONSOLE_VERSION": ""}, ""),
+    ],
+)  # fmt: skip
+def test_only_known_terminals_get_links(variables: dict[str, str], url: str) -> None:
+    assert find_links(variables) == url

@@ -78,8 +78,8 @@ def output_format(ctx: typer.Context) -> Format | None:
 
 
 def selection(ctx: typer.Context) -> Selection:
-    """Which results are kept."""
-    return _make(Selection, {**ctx.params, "n": ctx.params["top_n"]})
+    """Which results are kept; a top-n of 0 keeps all."""
+    return _make(Selection, {**ctx.params, "n": ctx.params["top_n"] or None})
 
 
 def _make(kind: type[Options], values: Mapping[str, Any]) -> Options:

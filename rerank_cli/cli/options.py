@@ -34,7 +34,7 @@ from rerank_cli.providers import (
     Truncate,
 )
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, Encoding
-from rerank_cli.render import EXPLAIN_FORMATS, Format
+from rerank_cli.render import EXPLAIN_FORMATS, TABLE_RESULTS, Format
 from rerank_cli.runtimes import Device, Runtime
 from rerank_cli.terminal import STDOUT, Color, format_size
 
@@ -116,7 +116,14 @@ def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Comm
 def common_options(
     top_n: Annotated[
         int | None,
-        _common_setting("-n", "--top-n", min=1, metavar="N", help="Keep only the best N results."),
+        _common_setting(
+            "-n",
+            "--top-n",
+            min=0,
+            metavar="N",
+            help="Keep only the best N results, 0 for all. Default: all, and "
+            f"{TABLE_RESULTS} in a table on a terminal.",
+        ),
     ] = None,
     model: Annotated[
         str | None,

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,12 @@ from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import keep_order
-from rerank_cli.render import WRITERS, Format, Style, render
+from rerank_cli.ranking.results import choose_sentences, keep_order
+from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
 from rerank_cli.terminal import Terminal, format_count, format_json, format_size, hide_user
 from rerank_cli.types import (
+    Chunk,
     ConcurrentScorer,
     Document,
     Price,
@@ -63,7 +65,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     whole_query, inputs = _find_inputs(ctx)
-    selection = _selection(ctx, inputs)
+    selection = _selection(ctx, inputs, terminal)
     style = _style(ctx, terminal, passages=selection.passages)
     WRITERS[style.format_].check_sources(inputs, style)
     _settle_output(output, given, inputs)
@@ -83,6 +85,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             if given["verbose"]:
                 _say_account(scorer, terminal)
             raise
+        style = replace(style, sentences=_choose_sentences(ranking, reranker, style))
     progress.lap(progress.READING)
     style = replace(style, envelopes=tuple(inputs.report.envelopes))
     try:
@@ -258,7 +261,7 @@ def _decode(argument: str) -> str:
     return os.fsencode(argument).decode("utf-8", "replace")
 
 
-def _selection(ctx: typer.Context, inputs: Inputs) -> Selection:
+def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Selection:
     """Which results are kept; raises `UsageError` for a value that makes no sense."""
     selection = option_values.selection(ctx)
     selection.check()
@@ -266,9 +269,17 @@ def _selection(ctx: typer.Context, inputs: Inputs) -> Selection:
     selection = replace(selection, matched_only=selection.min_score is None)
     if inputs.is_single_file:
         selection = replace(selection, passages=True)
+    if _is_of_one_screen(ctx, terminal):
+        selection = replace(selection, n=TABLE_RESULTS, count_rest=True)
     if ctx.params["dry_run"]:  # which has no scores
         selection = replace(selection, min_score=None, within=None)
     return selection
+
+
+def _is_of_one_screen(ctx: typer.Context, terminal: Terminal) -> bool:
+    """Whether the results are a table on a terminal, and their number is not given."""
+    is_table = option_values.output_format(ctx) in (None, Format.TABLE)
+    return is_table and terminal.interactive and ctx.params["top_n"] is None
 
 
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
@@ -284,6 +295,8 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
         interactive=terminal.interactive,
         color=terminal.color,
         width=terminal.width,
+        height=terminal.height if _is_of_one_screen(ctx, terminal) else None,
+        links=terminal.links,
     )
     WRITERS[style.format_].check_options(style, explain=given["explain"])
     return style
@@ -323,7 +336,19 @@ def _rank(
             text = query.text if isinstance(query, Document) else query
             requests = error.requests if isinstance(error, ProviderError) else ()
             kept = keep_order(text, inputs, reranker.info, n=selection.n, requests=requests)
-            return kept, error
+            more = kept.documents - len(kept.blanks) if selection.count_rest else 0
+            return replace(kept, more=more), error
+
+
+def _choose_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
+    """The sentences to show of results that have no word of the query, if a model here can say."""
+    info = ranking.info
+    is_wanted = WRITERS[style.format_].shows_sentences and not style.full
+    if not is_wanted or info.remote or info.scope == "set" or info.unmatched_score is not None:
+        return {}
+    with suppress(ScorerError):
+        return choose_sentences(ranking, TABLE_RESULTS, reranker.score)
+    return {}
 
 
 def _watch_laps(inner: Watch | None) -> Watch:

@@ -79,6 +79,7 @@ class Selection:
     explain       whether a result has all its chunks with their scores
     matched_only  whether documents that have no word of the query are left out, if the model knows
                   them (`ScorerInfo.unmatched_score`)
+    count_rest    whether the results beyond `n` are counted (`Ranking.more`): each has a score then
     """
 
     n: int | None = None
@@ -88,6 +89,7 @@ class Selection:
     passages: bool = False
     explain: bool = False
     matched_only: bool = False
+    count_rest: bool = False
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -101,4 +103,4 @@ class Selection:
     @property
     def keep(self) -> int | None:
         """How many of the best pairs need a score, if each pair is a result; None for all."""
-        return None if self.keep_empty else self.n
+        return None if self.keep_empty or self.count_rest else self.n

@@ -17,6 +17,7 @@ from rerank_cli.types import Chunk, Document, Envelope, Ranked, Ranking
 if TYPE_CHECKING:
     from rerank_cli.words import QueryWords
 
+TABLE_RESULTS = 10  # that a table on a terminal shows, if nothing else is asked for
 _SCORE_DIGITS = 7  # a model's float32 holds no more
 
 
@@ -46,9 +47,11 @@ class Style:
     interactive  whether the results go to a terminal, which control characters could change
     color        whether a table has colour
     width        the width of a table, in cells
+    height       the lines that a table should fit, with extracts or results left out; None for any
+    links        the URL of a file for OSC 8, with `{host}`, `{path}` and `{line}`; empty for none
     envelopes    the envelopes of all sources that were read
-    sentences    the sentences by which the model chose the first results that have no word of the
-                 query, by their ranks
+    sentences    the sentences that the model found best in the first results, by their ranks, where
+                 these have few words of the query
     """
 
     format_: Format
@@ -59,6 +62,8 @@ class Style:
     interactive: bool = False
     color: bool = False
     width: int = 80
+    height: int | None = None
+    links: str = ""
     envelopes: Sequence[Envelope] = ()
     sentences: Mapping[int, Chunk] = field(default_factory=dict)
 
@@ -93,6 +98,8 @@ class Writer:
     has_scores   whether it shows the scores of results
     names_files  whether it writes names of files instead of documents
     is_drawn     whether it makes control characters visible, and may have some of its own
+    shows_sentences
+                 whether it shows a sentence of each passage, and its line
     """
 
     module: str
@@ -103,6 +110,7 @@ class Writer:
     has_scores: bool = True
     names_files: bool = False
     is_drawn: bool = False
+    shows_sentences: bool = False
 
     def check_options(self, style: Style, *, explain: bool) -> None:
         """Raise `UsageError` for options that the format does not support."""
@@ -143,7 +151,9 @@ class Writer:
 
 
 WRITERS: Mapping[Format, Writer] = {
-    Format.TABLE: Writer("table", "write_table", explains=True, is_drawn=True),
+    Format.TABLE: Writer(
+        "table", "write_table", explains=True, is_drawn=True, shows_sentences=True
+    ),
     Format.TEXT: Writer("text", "write_text", check="check_tables", remark="find_mixed_tables"),
     Format.TSV: Writer("rows", "write_tsv"),
     Format.CSV: Writer("rows", "write_csv"),
@@ -203,11 +213,9 @@ def text_and_line(result: Ranked, *, passages: bool) -> tuple[str, int | None]:
 def shown_sentence(result: Ranked, words: "QueryWords", style: Style) -> Chunk:
     """The sentence of a result's passage that is shown, as a chunk: its span, text and line.
 
-    It is the one with the most of the query's words; if there are none, the one that the model
-    chose, or else the first whole one.
+    It is the one that the model found best, where that is known; else the one with the most of the
+    query's words, or the first whole one.
     """
-    from rerank_cli.ranking.results import find_sentence, first_sentence  # not for help
+    from rerank_cli.ranking.results import sentence_in  # not for help
 
-    passage = result.passage
-    found = find_sentence(passage, words) or style.sentences.get(result.rank)
-    return found or first_sentence(passage)
+    return style.sentences.get(result.rank) or sentence_in(result.passage, words)

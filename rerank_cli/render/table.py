@@ -1,28 +1,48 @@
-"""A ranking as a table for a terminal: rank, score as a number and a bar, place, and passage.
+"""A ranking as a table for a terminal: rank, score as a number and a bar, place, and extract.
 
-The table fits the terminal's width.
+The table fits the terminal's width, and its height if the number of results is the table's own. The
+place is that of the sentence that the extract is of.
 """
 
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.style import Style as TextStyle
 from rich.table import Table
 from rich.text import Text
 
-from rerank_cli.render import Style, document_place, format_place, media_note
+from rerank_cli.inputs import STDIN
+from rerank_cli.ranking.results import sentence_in
+from rerank_cli.render import Style, format_place, media_note, shown_sentence
 from rerank_cli.terminal import printable
-from rerank_cli.types import Blank, Ranked, Ranking, ScoredChunk
+from rerank_cli.types import Chunk, Ranked, Ranking, ScoredChunk
 from rerank_cli.words import QueryWords
 
 GAP_CELLS = 2
+# Styles that can be read on white and on black.
+_MARK_STYLE = "bold underline"
+_PLACE_STYLE = "magenta"
+_BAR_STYLE = "green"
 _BAR_CELLS = 8
-# The least width of a passage. In a narrower terminal the bar is left out, then the place.
+# The least width of a passage beside a bar, and beside a place. In a narrower terminal the bar is
+# left out, then the place stands above the passage; so does one with a larger share of the width.
 _PASSAGE_CELLS = 36
+_PASSAGE_BESIDE_PLACE_CELLS = 28
+_PLACE_SHARE = 0.4
+_BAR_SCREEN_CELLS = 60  # the least width of a table with bars
 _EXTRACT_LINES = 3
-_EXTRACT_CHARACTERS = 4000  # of a passage in which these lines are searched
+_EXTRACT_CHARACTERS = 4000  # of a passage that are laid out in lines
+_MIN_RESULTS = 5  # that are shown if there is room for fewer
+_SCREEN_LINES_BESIDE = 4  # of a screen: the command, what is left out, a remark, the next prompt
+_NEXT_RESULTS = 50  # that the line below the table proposes
 _ELLIPSIS_CELLS = 2
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _NO_SCORE = "\N{EN DASH}"
@@ -32,7 +52,9 @@ _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
 )
 _DIRECTION_MARK = "\N{LEFT-TO-RIGHT MARK}"
+_FOLDER_END = re.compile(r"[/\\]")
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
+_LINK_ID = re.compile("(?<=\x1b]8;)id=[^;\x1b]*")  # rich's is another one in each run
 
 
 def write_table(ranking: Ranking, style: Style) -> Iterator[bytes]:
@@ -47,37 +69,86 @@ def write_table(ranking: Ranking, style: Style) -> Iterator[bytes]:
         legacy_windows=False,
     )
     with console.capture() as capture:
-        draw_table(ranking, console, full=style.full)
-    for line in capture.get().split("\n")[:-1]:
+        draw_table(ranking, console, style)
+    for line in _LINK_ID.sub("", capture.get()).split("\n")[:-1]:
         yield line.rstrip().encode() + b"\n"
 
 
-def draw_table(ranking: Ranking, console: Console, *, full: bool = False) -> None:
-    """Draw the table on a console: a row for each result, and below it its chunks if explained."""
-    if not (ranking.results or ranking.blanks):
+def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
+    """Draw the table on a console, and below it how many results it leaves out.
+
+    It has a row for each result, and below that its chunks if explained.
+    """
+    rows = _find_rows(ranking, style)
+    if not rows:
         return
-    cells = RowCells(ranking, console.width)
-    extracts = Extracts(ranking.query, cells.passage_width, console)
+    layout = Layout(rows, ranking, console.width)
+    passages = _lay_out(rows, layout, Extracts(ranking.query, layout.text_width, console), style)
     grid = Table(box=None, show_header=False, padding=(0, GAP_CELLS, 0, 0), pad_edge=False)
-    for width in cells.widths:
+    for width in layout.widths:
         grid.add_column(width=width, no_wrap=True)
-    grid.add_column(width=cells.passage_width)
+    grid.add_column(width=layout.text_width)
+    for row, passage in zip(rows, passages, strict=False):
+        grid.add_row(*layout.cells(row, passage))
+    console.print(grid)
+    shown = len(passages)
+    if left_out := ranking.more + len(rows) - shown:
+        proposed = f"-n {_NEXT_RESULTS}, or " if shown + left_out > _NEXT_RESULTS else ""
+        console.print(Text(f"… {left_out:,} more ({proposed}-n 0 for all)", style="dim"))
+
+
+class Row(NamedTuple):
+    """What a row shows.
+
+    mark       the rank, or what marks a row below a result
+    relevance  the score; None for no score
+    style      that of the score, or "dim" for the whole row
+    place      where the sentence is
+    link       the URL of that place; empty for none
+    chunk      the chunk whose text is shown
+    sentence   the sentence that its extract begins with
+    lines      the most lines of the extract
+    note       what stands below the passage
+    """
+
+    mark: str
+    relevance: float | None
+    style: str
+    place: str
+    link: str
+    chunk: Chunk
+    sentence: Chunk
+    lines: int = _EXTRACT_LINES
+    note: str = ""
+
+
+def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
+    words = QueryWords(ranking.query)
+    rows = list[Row]()
+
+    def add(mark: str, relevance: float | None, chunk: Chunk, sentence: Chunk, **more: Any) -> None:
+        source, line = chunk.document.source, sentence.line
+        if not chunk.text.strip() and chunk.document.whole:
+            line = None
+        place = _on_one_line(format_place(source, line))
+        link = _link(style.links, source, line)
+        rows.append(
+            Row(mark, relevance, place=place, link=link, chunk=chunk, sentence=sentence, **more)
+        )
+
     for result in ranking.results:
-        text = result.passage.text
-        passage = extracts.whole(text) if full else extracts.best_lines(text)
-        if note := media_note(result.document):
-            passage += Text(f"\n[{_on_one_line(note)}]", style="dim", overflow="ellipsis")
-        grid.add_row(*cells.result(result), passage)
-        for chunk in _explained_chunks(result):
-            text = chunk.chunk.text
-            passage = extracts.whole(text) if full else extracts.best_lines(text, count=1)
-            grid.add_row(*cells.chunk(chunk), passage)
+        passage = result.passage
+        sentence = passage if style.full else shown_sentence(result, words, style)
+        note = media_note(result.document)
+        add(str(result.rank), result.relevance_score, passage, sentence, style="bold", note=note)
+        for chunk, _, relevance in _explained_chunks(result):
+            sentence = chunk if style.full else sentence_in(chunk, words)
+            add(_CHUNK_MARK, relevance, chunk, sentence, style="dim", lines=1)
     for blank in ranking.blanks:
         text = blank.document.text
-        is_empty = not text.strip()
-        passage = Text("(empty)", style="dim italic") if is_empty else extracts.best_lines(text)
-        grid.add_row(*cells.blank(blank), passage)
-    console.print(grid)
+        chunk = Chunk(blank.document, 0, len(text), text, 0)
+        add("", None, chunk, chunk if style.full else sentence_in(chunk, words), style="dim")
+    return rows
 
 
 def _explained_chunks(result: Ranked) -> Sequence[ScoredChunk]:
@@ -85,60 +156,106 @@ def _explained_chunks(result: Ranked) -> Sequence[ScoredChunk]:
     return result.explanation if len(result.explanation) > 1 else ()
 
 
-class RowCells:
-    """The cells of a row before its passage: rank, score, bar and place.
+def _lay_out(
+    rows: Sequence[Row], layout: "Layout", extracts: "Extracts", style: Style
+) -> list[Text]:
+    """The passages of the rows that are shown: as many as fit the height, and at least some.
 
-    `widths` are their widths, and `passage_width` is what is left for the passage, all in cells.
+    All have as many lines as there is room for, and the first ones what is left.
     """
 
-    def __init__(self, ranking: Ranking, width: int) -> None:
-        results = ranking.results
-        chunks = [chunk for result in results for chunk in _explained_chunks(result)]
+    def draw(row: Row, lines: int) -> Text:
+        return _passage(row, extracts, lines, full=style.full)
+
+    passages = [draw(row, _EXTRACT_LINES) for row in rows]
+    is_explained = any(row.mark == _CHUNK_MARK for row in rows)
+    if style.height is None or style.full or is_explained:
+        return passages
+    room = style.height - _SCREEN_LINES_BESIDE
+    lines = _EXTRACT_LINES
+    while sum(map(layout.height, passages)) > room and lines > 1:
+        lines -= 1
+        passages = [draw(row, lines) for row in rows]
+    shown = sum(total <= room for total in accumulate(map(layout.height, passages)))
+    passages = passages[: max(shown, _MIN_RESULTS)]
+    room -= sum(map(layout.height, passages))
+    for place, row in enumerate(rows[: len(passages)]):
+        longer = draw(row, min(lines + 1, _EXTRACT_LINES))
+        room -= layout.height(longer) - layout.height(passages[place])
+        if room < 0:
+            break
+        passages[place] = longer
+    return passages
+
+
+def _passage(row: Row, extracts: "Extracts", most_lines: int, *, full: bool) -> Text:
+    if not row.chunk.text.strip():
+        return Text("(empty)", style="dim italic")
+    if full:
+        passage = extracts.whole(row.chunk.text)
+    else:
+        passage = extracts.around(row.sentence, row.chunk, min(row.lines, most_lines))
+    if row.note:
+        note = f"\n[{_on_one_line(row.note)}]"
+        passage += Text(note, style="dim", overflow="ellipsis")
+    return passage
+
+
+class Layout:
+    """The columns of a table: rank, score, bar, place and passage.
+
+    Where there is no room for the place beside the passage, the score, the bar and the place stand
+    above it. The bar is left out before the place is cut. `widths` are those of the columns before
+    the last one, and `text_width` is that of the passage, all in cells.
+    """
+
+    def __init__(self, rows: Sequence[Row], ranking: Ranking, width: int) -> None:
         is_known_scale = ranking.info.scale in ("logit", "probability")
-        highest = max((result.relevance_score for result in results), default=0.0)
+        highest = max((result.relevance_score for result in ranking.results), default=0.0)
         self._full_bar = 1.0 if is_known_scale else max(highest, 1e-9)
         self._decimals = 3 if is_known_scale else 2
-        scores = [r.relevance_score for r in results] + [c.relevance_score for c in chunks]
-        rank_width = len(str(len(results)))
-        score_width = max(map(len, [_NO_SCORE, *map(self._format, scores)]))
-        places = [*map(_result_place, results), *map(_chunk_place, chunks)]
-        places += map(_blank_place, ranking.blanks)
-        place_width = min(max(map(cell_len, places)), max(12, width // 4))
-        left = width - rank_width - score_width - 2 * GAP_CELLS
-        has_place = place_width and left - place_width - GAP_CELLS >= _PASSAGE_CELLS / 2
-        self._place_width = place_width if has_place else 0
-        left -= self._place_width + GAP_CELLS if self._place_width else 0
-        self._bar_width = _BAR_CELLS if left - _BAR_CELLS - GAP_CELLS >= _PASSAGE_CELLS else 0
-        left -= self._bar_width + GAP_CELLS if self._bar_width else 0
-        widths = (rank_width, score_width, self._bar_width, self._place_width)
-        self.widths = [cells for cells in widths if cells]
-        self.passage_width = max(left, 1)
+        mark_width = max(len(row.mark) for row in rows)
+        self._score_width = max(len(self._score(row)) for row in rows)
+        longest = max(cell_len(row.place) for row in rows)
+        left = width - mark_width - self._score_width - 2 * GAP_CELLS
+        beside = left - longest - GAP_CELLS if longest else left
+        self._is_above = longest > 0 and (
+            beside < _PASSAGE_BESIDE_PLACE_CELLS or longest > width * _PLACE_SHARE
+        )
+        self._place_width = min(longest, left) if self._is_above else longest
+        spare = left - longest if self._is_above else beside - _PASSAGE_CELLS
+        has_bar = spare >= _BAR_CELLS + GAP_CELLS and width >= _BAR_SCREEN_CELLS
+        self._bar_width = _BAR_CELLS if has_bar else 0
+        widths = [self._score_width, self._bar_width, self._place_width]
+        self.widths = [mark_width, *([] if self._is_above else filter(None, widths))]
+        self.text_width = max(1, width - sum(self.widths) - GAP_CELLS * len(self.widths))
 
-    def result(self, result: Ranked) -> list[Text]:
-        return self._cells(str(result.rank), result.relevance_score, "bold", _result_place(result))
-
-    def chunk(self, chunk: ScoredChunk) -> list[Text]:
-        return self._cells(_CHUNK_MARK, chunk.relevance_score, "dim", _chunk_place(chunk))
-
-    def blank(self, blank: Blank) -> list[Text]:
-        return self._cells("", None, "dim", _blank_place(blank))
-
-    def _cells(self, rank: str, relevance: float | None, style: str, place: str) -> list[Text]:
-        score = _NO_SCORE if relevance is None else self._format(relevance)
-        cells = [
-            Text(rank, justify="right", style="dim"),
-            Text(score, justify="right", style=style),
-        ]
-        dim = " dim" if style == "dim" else ""
+    def cells(self, row: Row, passage: Text) -> list[Text]:
+        """The cells of a row."""
+        dim = " dim" if row.style == "dim" else ""
+        cells = [Text(self._score(row).rjust(self._score_width), style=row.style)]
         if self._bar_width:
-            cells.append(Text(self._bar(relevance or 0.0), style=f"green{dim}"))
+            bar = self._bar(row.relevance or 0.0)
+            cells.append(Text(bar.ljust(_BAR_CELLS), style=f"{_BAR_STYLE}{dim}"))
         if self._place_width:
-            text = _isolate_direction(_shorten(place, self._place_width))
-            cells.append(Text(text, style=f"cyan{dim}"))
-        return cells
+            cells.append(self._place(row))
+        if self._is_above:
+            cells = [Text(" " * GAP_CELLS).join(cells) + Text("\n") + passage]
+        else:
+            cells.append(passage)
+        return [Text(row.mark, justify="right", style="dim"), *cells]
 
-    def _format(self, relevance: float) -> str:
-        return f"{relevance:.{self._decimals}f}"
+    def height(self, passage: Text) -> int:
+        """The lines of a row."""
+        return passage.plain.count("\n") + 1 + self._is_above
+
+    def _place(self, row: Row) -> Text:
+        text = _isolate_direction(_shorten(row.place, self._place_width))
+        color = TextStyle.parse(f"{_PLACE_STYLE} dim" if row.style == "dim" else _PLACE_STYLE)
+        return Text(text, style=color.update_link(row.link or None))
+
+    def _score(self, row: Row) -> str:
+        return _NO_SCORE if row.relevance is None else f"{row.relevance:.{self._decimals}f}"
 
     def _bar(self, relevance: float) -> str:
         share = min(max(relevance / self._full_bar, 0.0), 1.0)
@@ -146,16 +263,15 @@ class RowCells:
         return "█" * whole + (_EIGHTHS[eighth] if eighth else "")
 
 
-def _result_place(result: Ranked) -> str:
-    return _on_one_line(format_place(result.document.source, result.passage.line))
-
-
-def _chunk_place(chunk: ScoredChunk) -> str:
-    return _on_one_line(format_place(chunk.chunk.document.source, chunk.chunk.line))
-
-
-def _blank_place(blank: Blank) -> str:
-    return _on_one_line(document_place(blank.document))
+def _link(url: str, source: str | None, line: int | None) -> str:
+    """The URL of a line of a file; empty if there is no such file, or `url` is empty."""
+    if not url or source in (None, STDIN) or not os.path.isfile(source):
+        return ""
+    path = Path(source).absolute().as_uri().removeprefix("file://")
+    if line is None:
+        url = url.removesuffix("#{line}")
+    host = quote(os.uname().nodename) if "{host}" in url else ""
+    return url.format(host=host, path=path, line=line)
 
 
 def _on_one_line(place: str) -> str:
@@ -163,12 +279,13 @@ def _on_one_line(place: str) -> str:
 
 
 def _shorten(place: str, width: int) -> str:
-    """Cut a place at its left, where it says least, to a width in cells."""
+    """Cut a place at its left, where it says least, to a width in cells; if it can, at a folder."""
     if cell_len(place) <= width:
         return place
     while cell_len(place) > width - 1:
         place = place[1:]
-    return "…" + place
+    folder = _FOLDER_END.search(place)
+    return "…" + (place[folder.start() :] if folder else place)
 
 
 def _isolate_direction(cell: str) -> str:
@@ -193,33 +310,40 @@ class Extracts:
         text = printable(passage.replace("\r\n", "\n").expandtabs(4))
         return _join(self._wrap(text, self._width))
 
-    def best_lines(self, passage: str, count: int = _EXTRACT_LINES) -> Text:
-        """The first `count` neighbouring lines that have the most of the query's words."""
-        if len(passage) > _EXTRACT_CHARACTERS:
-            first = next(iter(self._words.spans(passage)), (0, 0))[0]
-            start = max(
-                0, min(first - _EXTRACT_CHARACTERS // 4, len(passage) - _EXTRACT_CHARACTERS)
-            )
-            passage = passage[start : start + _EXTRACT_CHARACTERS]
-        text = printable(" ".join(passage.split()))
-        lines = self._wrap(text, self._width)
-        if len(lines) <= count:
-            return _join(lines)
-        lines = self._wrap(text, max(1, self._width - 2 * _ELLIPSIS_CELLS))
-        marks = [len(self._words.spans(line.plain)) for line in lines]
-        last = len(lines) - count
-        top = max(range(last + 1), key=lambda line: (sum(marks[line : line + count]), -line))
+    def around(self, sentence: Chunk, passage: Chunk, count: int) -> Text:
+        """`count` lines of a passage, from a sentence on; the whole passage if it has no more.
+
+        Of a sentence that is longer they are the neighbouring ones that have the most of the
+        query's words. Where the passage ends before there are so many, they begin before it.
+        """
+        if len(passage.text) <= _EXTRACT_CHARACTERS:
+            lines = self._wrap(_one_line(passage.text), self._width)
+            if len(lines) <= count:
+                return _join(lines)
+        start = sentence.start - passage.start
+        end = start + _EXTRACT_CHARACTERS
+        room = max(1, self._width - 2 * _ELLIPSIS_CELLS)
+        lines = self._wrap(_one_line(passage.text[start:end]), room)
+        if len(lines) < count:
+            start = max(0, start - _EXTRACT_CHARACTERS // 4)
+            lines = self._wrap(_one_line(passage.text[start:end]), room)
+            top = max(0, len(lines) - count)
+        else:
+            own = len(self._wrap(_one_line(sentence.text[:_EXTRACT_CHARACTERS]), room))
+            marks = [len(self._words.spans(line.plain)) for line in lines[:own]]
+            tops = range(max(own - count, 0) + 1)
+            top = max(tops, key=lambda line: (sum(marks[line : line + count]), -line))
         extract = lines[top : top + count]
-        if top:
+        if top or passage.text[:start].strip():
             extract[0] = Text("… ") + extract[0]
-        if top < last:
+        if top + count < len(lines) or passage.text[end:].strip():
             extract[-1] = extract[-1] + Text(" …")
         return _join(extract)
 
     def _wrap(self, text: str, width: int) -> list[Text]:
         marked = Text(text, overflow="fold")
         for start, end in self._words.spans(text):
-            marked.stylize("bold yellow", start, end)
+            marked.stylize(_MARK_STYLE, start, end)
         room = width
         while True:
             lines = list(marked.wrap(self._console, room))
@@ -229,6 +353,10 @@ class Extracts:
             if excess <= 0 or room == 1:
                 return lines
             room = max(1, room - excess)
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 def _join(lines: list[Text]) -> Text:

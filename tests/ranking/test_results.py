@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking import Aggregation
+from rerank_cli.ranking import Aggregation, Selection
+from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import (
     AGGREGATES,
+    ResultCounter,
     TopN,
+    choose_sentences,
     find_sentence,
     first_sentence,
     is_latin,
@@ -17,6 +20,7 @@ from rerank_cli.ranking.results import (
 from rerank_cli.types import Blank, Chunk, Document, Ranked
 from rerank_cli.words import QueryWords
 from tests.conftest import Run
+from tests.support.fakes import OverlapScorer, words_info
 
 GARDEN = (
     "# Water\n\nWater early, at the roots and not on the leaves of\nplants. Tomatoes "
@@ -63,6 +67,47 @@ def test_what_is_kept_is_the_head_of_a_sorted_list(
     results = best_of(offered, n, least).results(within)
     assert [result.index for result in results] == order[:n]
     assert [result.rank for result in results] == list(range(1, len(results) + 1))
+
+
+@given(
+    scores,
+    st.none() | st.sampled_from([-1.0, 0.25, 9.0]),
+    st.none() | st.sampled_from([0.0, 0.25, 1.0, 100.0]),
+)
+def test_the_count_is_that_of_all_results(
+    offered: list[float], least: float | None, within: float | None
+) -> None:
+    counter = ResultCounter(Selection(n=1, min_score=least, within=within))
+    for score in offered:
+        counter.add(score)
+    assert counter.count == len(best_of(offered, None, least).results(within))
+
+
+def test_few_scores_are_held_to_count() -> None:
+    counter = ResultCounter(Selection(n=1, within=0.5))
+    held = 0
+    for number in range(100_000):
+        counter.add(float(number))
+        held = max(held, len(counter._near))
+    assert held <= 10_001
+    assert counter.count == 1
+
+
+@pytest.mark.parametrize("passages", [False, True])
+def test_a_ranking_says_how_many_results_are_beyond_its_n(passages: bool) -> None:
+    documents = ["fox fox", "", "fox", "none", " ", "fox a"]
+    with Reranker(OverlapScorer()) as reranker:
+        selection = Selection(n=2, keep_empty=True, passages=passages, count_rest=True)
+        ranking = reranker.submit("fox", documents, selection).result()
+        assert (len(ranking), len(ranking.blanks), ranking.more) == (2, 0, 4)
+        selection = Selection(n=2, min_score=1.0, count_rest=True)
+        assert reranker.submit("fox", documents, selection).result().more == 1
+        assert reranker.submit("fox", documents, Selection(n=2)).result().more == 0
+
+
+def test_what_a_service_is_asked_for_does_not_depend_on_what_is_shown() -> None:
+    assert Selection(n=10).keep == 10
+    assert Selection(n=10, count_rest=True).keep is None
 
 
 @given(scores, st.integers(1, 5), st.integers(0, 8))
@@ -214,3 +259,35 @@ def test_the_first_whole_sentence_is_not_the_rest_of_one() -> None:
     assert first_sentence(chunk_of(GARDEN)).text == "# Water"
     assert first_sentence(chunk_of("no end at all")).text == "no end at all"
     assert first_sentence(chunk_of("no end at all", 3)).text == "end at all"
+
+
+def longest(_query: str, sentence: str) -> float:
+    return float(len(sentence))
+
+
+def test_the_model_chooses_a_sentence_where_words_do_not_tell_it() -> None:
+    scorer = OverlapScorer(words_info(200), longest)
+    texts = [
+        "Short one. This is the longest of them. Red end.",
+        "A single sentence",
+        "Red fox. This is the longest of them all.",
+    ]
+    documents = [Document(text * 40 if n == 9 else text) for n, text in enumerate(texts)]
+    with Reranker(scorer) as reranker:
+        ranking = reranker.rank("red fox jumping", documents)
+        chosen = choose_sentences(ranking, 10, reranker.score)
+        assert {ranking[rank - 1].document.text: part.text for rank, part in chosen.items()} == {
+            texts[0]: "This is the longest of them."
+        }
+        assert choose_sentences(ranking, 1, reranker.score).keys() <= {1}
+
+
+def test_few_sentences_are_scored() -> None:
+    """About a tenth of the tokens that were scored, or a fixed number."""
+    scorer = OverlapScorer(words_info(400), longest)
+    text = "Some words of it. " * 50
+    with Reranker(scorer) as reranker:
+        ranking = reranker.rank("fox", [f"{text}{number}" for number in range(40)])
+        scorer.batches.clear()
+        choose_sentences(ranking, 10, reranker.score)
+        assert 0 < sum(scorer.batches) * 5 < ranking.tokens / 5

@@ -1,6 +1,10 @@
 """What is drawn on terminals of every width, and when it is coloured."""
 
+import os
 import re
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from rich.cells import cell_len
@@ -65,8 +69,8 @@ def test_columns_go_as_it_gets_narrow() -> None:
     assert re.match(r"1  0\.731  █████▉    notes/a\.txt:1  a fox is here", wide)
     assert "█" not in middle
     assert "a.txt:1" in middle
-    assert "a.txt" not in narrow
-    assert "a fox" in narrow
+    assert re.fullmatch(r"1  0\.731  notes/a\.txt:1", narrow)
+    assert drawn(results, 24)[1] == "   a fox is here"
 
 
 def test_there_is_a_bar_at_80_columns(rerank: Run) -> None:
@@ -119,7 +123,8 @@ def test_an_explained_result_has_a_row_for_each_of_its_chunks() -> None:
     scorer = OverlapScorer(words_info(4, scale="logit"))
     ranking = rank("fox", [document], scorer, explain=True, chunk_tokens=8, overlap_tokens=0)
     first, *chunks = drawn(ranking, 80)
-    assert first.startswith("1  0.731  █████▉    a.md:3")
+    assert first.startswith("1  0.731  █████▉    a.md:4")
+    assert [line.split()[2] for line in chunks] == ["████", "█████▉"]
     assert len(chunks) == len(ranking[0].explanation) == 2
     assert [line.split()[:2] for line in chunks] == [["·", "0.500"], ["·", "0.731"]]
     assert chunks[1].endswith("none of it a fox here")
@@ -132,7 +137,8 @@ def test_empty_documents_have_no_score() -> None:
         ["\N{EN DASH}", "notes/a.txt:3", "(empty)"],
     ]
     assert [line.split() for line in drawn(ranked([""], keep_empty=True), 20)] == [
-        ["\N{EN DASH}", "(empty)"]
+        ["\N{EN DASH}", "notes/a.txt:1"],
+        ["(empty)"],
     ]
     assert drawn(ranked([""]), 80) == []
 
@@ -187,3 +193,82 @@ def test_when_there_is_colour(
 
 def test_no_colour_in_a_pipe(rerank: Run) -> None:
     assert "\x1b" not in rerank("x", "-d", "x", "-m", "bm25", "-f", "table").out
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 20), (120, 40), (80, 12), (30, 10)])
+def test_a_table_of_ten_fits_the_screen(width: int, height: int) -> None:
+    texts = [f"a fox {'and many other words ' * 30}{number}" for number in range(40)]
+    ranking = replace(ranked(texts, n=10), more=30)
+    style = Style(Format.TABLE, interactive=True, width=width, height=height)
+    lines = b"".join(render(ranking, style)).decode().splitlines()
+    shown = sum(re.match(r" *\d+  0\.", line) is not None for line in lines)
+    assert shown >= 5
+    assert lines[-1] == f"… {40 - shown} more (-n 0 for all)"
+    assert len(lines) <= height - 3 or shown == 5
+    assert shown == 10 or width < 80 or height < 24
+
+
+def test_the_first_results_have_the_lines_that_are_left() -> None:
+    ranking = ranked([f"a fox {'and many other words ' * 30}"] * 8)
+    style = Style(Format.TABLE, interactive=True, width=80, height=24)
+    lines = b"".join(render(ranking, style)).decode().splitlines()
+    starts = [place for place, line in enumerate(lines) if line[0].isdigit()]
+    ends = [*starts[1:], len(lines)]
+    assert [b - a for a, b in zip(starts, ends, strict=True)] == [3, 3, 3, 3, 2, 2, 2, 2]
+
+
+def test_a_line_below_the_table_says_how_many_more_there_are() -> None:
+    def last(more: int) -> str:
+        return drawn(replace(ranked(["a fox"]), more=more), 80)[-1]
+
+    assert last(22_177) == "… 22,177 more (-n 50, or -n 0 for all)"
+    assert last(49) == "… 49 more (-n 0 for all)"
+    assert last(0).endswith("a fox")
+
+
+def test_the_readme_command_fits_a_screen_with_the_best_result_on_it(rerank: Run) -> None:
+    ran = rerank("can I return something I bought", "examples/faq.txt", terminal=80)
+    lines = ESCAPE.sub("", ran.out).splitlines()
+    assert len(lines) + ran.err.count("\n") <= 22
+    assert lines[0].startswith(" 1  0.")
+    assert lines[-1].startswith("… 5 more")
+
+
+def linked(rerank: Run, *arguments: str, **variables: str) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        return rerank("fox", "-m", "bm25", *arguments, terminal=80).out
+
+
+def test_a_place_is_a_link_where_the_terminal_takes_it(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    file = tmp_path / "a \x1b];#é.txt"
+    file.write_text("dog\nred fox\n")
+    uri = file.as_uri()
+    assert "%1B" in uri
+    out = linked(rerank, str(file), TERM="xterm-kitty")
+    link = f"\x1b]8;;file://{quote(os.uname().nodename)}{uri[7:]}#2\x1b\\"
+    assert link in out
+    assert out.count("\x1b]8;;") == 2  # it is closed
+    vscode = linked(rerank, str(file), TERM_PROGRAM="vscode", TERM_PROGRAM_VERSION="1.90.1")
+    assert f"\x1b]8;;{uri}#2\x1b\\" in vscode
+    kitty = {"TERM": "xterm-kitty"}
+    assert "]8;" not in linked(rerank, str(file))
+    assert "]8;" not in linked(rerank, str(file), "--color", "never", **kitty)
+    assert "]8;" not in linked(rerank, str(file), "-f", "text", **kitty)
+    assert "]8;" not in linked(rerank, "-d", "a fox", **kitty)
+    assert "]8;" not in linked(rerank, str(file), TERM="dumb", FORCE_HYPERLINK="1")
+    for name, value in kitty.items():
+        monkeypatch.setenv(name, value)
+    assert (
+        b"]8;" not in rerank("fox", "-m", "bm25", str(file), "-f", "table", "--color", "always").raw
+    )
+
+
+def test_the_same_links_have_the_same_bytes(rerank: Run) -> None:
+    arguments = ("-d", "x", "examples/garden.md", "--min-score", "0")
+    assert linked(rerank, *arguments, TERM="foot") == linked(rerank, *arguments, TERM="foot")

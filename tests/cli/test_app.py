@@ -149,7 +149,7 @@ def test_nothing_left(rerank: Run) -> None:
         (["-q", "  ", "examples/faq.txt"], "the query is empty"),
         (["x", "examples/faq.txt", "-m", "minni"], "no model is called 'minni'"),
         (["x", "examples/faq.txt", "--chunk-tokens", "3"], "at least 8 tokens, not 3"),
-        (["x", "examples/faq.txt", "-n", "0"], "'-n' / '--top-n': 0 is less than 1"),
+        (["x", "examples/faq.txt", "-n", "-1"], "'-n' / '--top-n': -1 is less than 0"),
         (["x", "examples/faq.txt", "-n", "all"], "'-n' / '--top-n': 'all' is not a whole number"),
         (["x", "examples/faq.txt", "--min-score", "high"], "'high' is not a number"),
         (["x", "examples/faq.txt", "--unit", "page"], "'page' is none of auto, line"),

@@ -124,7 +124,7 @@ def test_bash_gives_a_line(line: str, expected: list[str]) -> None:
 
 def test_options_come_with_what_they_mean() -> None:
     rows = asked({"_RERANK_COMPLETE": "fish"}, "--top")
-    assert rows == ["values", "--top-n\tKeep only the best N results"]
+    assert rows == ["values", "--top-n\tKeep only the best N results, 0 for all"]
 
 
 def test_a_broken_file_does_not_matter(home: Path) -> None:

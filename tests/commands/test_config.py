@@ -152,7 +152,7 @@ def test_a_write_that_fails_leaves_the_old_file(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["set", "top-n", "0"], "top-n: 0 is less than 1"),
+        (["set", "top-n", "0.5"], "top-n: '0.5' is not a whole number"),
         (["set", "top-n", "many"], "top-n: 'many' is not a whole number"),
         (["set", "strict", "maybe"], "strict: 'maybe' is neither true nor false"),
         (["set", "model", ""], "model: the value is empty"),

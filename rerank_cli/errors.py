@@ -182,12 +182,16 @@ class ModelError(ScorerError):
 
 
 class NotInstalled(ModelError):
-    """A model that can be pulled is not installed: the path `place` does not exist."""
+    """A model that can be pulled is not installed: the path `place` does not exist.
 
-    def __init__(self, model: str, place: str) -> None:
+    `size` is that of the model in words, if it is known.
+    """
+
+    def __init__(self, model: str, place: str, size: str = "") -> None:
+        about = f" ({size})" if size else ""
         super().__init__(
             f"{model} is not installed: there is no {place}",
-            hint=f"rerank models pull {model}, or give --pull",
+            hint=f"rerank models pull {model} fetches it{about}, and so does --pull",
         )
         self.model = model
 

@@ -30,6 +30,8 @@ _CLOSED_PIPE_ERRORS = {errno.EPIPE, errno.EINVAL} if os.name == "nt" else {errno
 _WIDTH_OFF_TERMINAL = 80  # columns
 _MIN_WIDTH, _MAX_WIDTH = 20, 10_000  # columns that are believed
 _MIN_ROOM = 24  # to wrap text in, in columns
+_MIN_FIRST = 12  # of a table's first column, in columns
+_GAP, _INDENT = 2, 2  # between columns, and of what is below a name
 _MAX_WIDTH_DIGITS = 9
 # The URL of a file, in OSC 8. VS Code takes a host for that of a network share.
 _FILE_URL = "file://{host}{path}"
@@ -147,35 +149,39 @@ class Terminal:
         """
         write_all(self.canvas or self.stdout, pieces, _RESULTS)
 
-    def write_table(
-        self, rows: Sequence[Sequence[str]], heads: Sequence[str] = (), *, cut: bool = False
-    ) -> None:
-        """Write rows to stdout: in columns under `heads` for a person, with tabs for a program.
-
-        With `cut` the lines for a person are cut to the terminal's width.
-        """
+    def write_table(self, rows: Sequence[Sequence[str]], heads: Sequence[str] = ()) -> None:
+        """Write rows to stdout: in columns under `heads` for a person, with tabs for a program."""
         if self.interactive:
             rows = [heads, *rows] if heads else rows
-            self.write([format_columns(rows, width=self.width if cut else None)])
+            self.write([format_columns(rows, width=self.width)])
         else:
             self.write("\t".join(map(_in_one_line, row)).encode() + b"\n" for row in rows)
 
     def write_facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Write names, and beside each what there is to say of it.
 
-        For a person it is wrapped at the terminal's width, if there is room.
+        For a person it is wrapped at the terminal's width, or is below its name if it is long and
+        there is little room. Words, such as paths, are whole.
         """
-        indent = max(len(name) for name, _ in facts) + 2
+        indent = max(len(name) for name, _ in facts) + _GAP
         room = self.width - indent
-        if self.interactive and room >= _MIN_ROOM:
-            from textwrap import wrap
-
-            facts = [
-                (name if number == 0 else "", line)
-                for name, value in facts
-                for number, line in enumerate(wrap(value, room, break_on_hyphens=False) or [""])
-            ]
-        self.write([format_columns(facts)])
+        if not self.interactive:
+            self.write([format_columns(facts)])
+            return
+        lines, margin = [], _INDENT
+        for name, value in facts:
+            if name:
+                margin = len(name) - len(name.lstrip()) + _INDENT
+            if len(value) <= room:
+                texts = [f"{name:<{indent}}{value}"]
+            elif room >= _MIN_ROOM:
+                first, *others = _wrap(value, room)
+                texts = [f"{name:<{indent}}{first}", *(" " * indent + line for line in others)]
+            else:
+                below = _wrap(value, self.width - margin)
+                texts = [*([name] if name else []), *(" " * margin + line for line in below)]
+            lines += [f"{_in_one_line(text).rstrip()}\n" for text in texts]
+        self.write(["".join(lines).encode()])
 
     def warn(self, message: str, hint: str | None = None) -> None:
         """Write a warning for the user to stderr."""
@@ -344,14 +350,63 @@ def format_json(value: Any) -> bytes:
 
 
 def format_columns(rows: Sequence[Sequence[str]], *, width: int | None = None) -> bytes:
-    """Rows as lines in columns, cut at `width` characters. Each row has as many cells."""
+    """Rows as lines in columns. Each row has as many cells.
+
+    Rows that are wider than `width` lose nothing: last cells are wrapped, and a first one that is
+    too long has a line of its own. If the columns between need too much, each row is a paragraph.
+    """
     rows = [[_in_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (f"{cell:<{wide}}" for cell, wide in zip(row, widths, strict=True))
-        lines.append(_cut("  ".join(cells).rstrip(), width) + "\n")
-    return "".join(lines).encode()
+    if width is None or sum(widths) + _GAP * (len(widths) - 1) <= width:
+        lines = [_join_cells(row, widths) for row in rows]
+    else:
+        lines = _fit_columns(rows, widths, width)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _join_cells(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (f"{cell:<{wide}}" for cell, wide in zip(row, widths, strict=True))
+    return (" " * _GAP).join(cells).rstrip()
+
+
+def _fit_columns(rows: Sequence[Sequence[str]], widths: Sequence[int], width: int) -> list[str]:
+    """Rows in the fewest lines of a width: in columns, or each as a paragraph."""
+    room = width - sum(widths[1:-1]) - _GAP * (len(widths) - 1)
+    longest_word = max(len(word) for row in rows for word in [*row[-1].split(), ""])
+    layouts = [([line for row in rows for line in _paragraph(row, width)], len(rows))]
+    for last in range(widths[-1], min(longest_word, _MIN_ROOM) - 1, -1):
+        if len(widths) < 2 or room - last < _MIN_FIRST:
+            continue
+        lines = []
+        for row in rows:
+            first, *others = _wrap(row[-1], last)
+            cells = [*row[:-1], first]
+            if len(row[0]) > room - last:
+                lines.append(row[0])
+                cells[0] = ""
+            lines.append(_join_cells(cells, [room - last, *widths[1:-1], last]))
+            lines += [" " * (width - last) + line for line in others]
+        layouts.append((lines, sum(len(row[0]) > room - last for row in rows)))
+    return min(layouts, key=lambda layout: (len(layout[0]), layout[1]))[0]
+
+
+def _paragraph(row: Sequence[str], width: int) -> list[str]:
+    """A row's first cell, and below it the others, each whole if that is possible."""
+    lines = [row[0]]
+    for cell in filter(None, row[1:]):
+        joined = f"{lines[-1]}{' ' * _GAP}{cell}"
+        if len(lines) > 1 and len(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines += [" " * _INDENT + part for part in _wrap(cell, width - _INDENT)]
+    return lines
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """A text in lines of a width, but for words that are longer; at least one."""
+    from textwrap import wrap  # most runs do not need it
+
+    return wrap(text, width, break_on_hyphens=False, break_long_words=False) or [""]
 
 
 def _in_one_line(cell: str) -> str:
@@ -361,10 +416,6 @@ def _in_one_line(cell: str) -> str:
 def _on_one_line(message: str) -> str:
     message = re.sub(_USER_IN_WORDS, _UNNAMED, message)
     return printable(message).replace("\n", "\N{SYMBOL FOR LINE FEED}")
-
-
-def _cut(line: str, width: int | None) -> str:
-    return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
 def format_count(number: int, noun: str) -> str:

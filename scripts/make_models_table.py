@@ -10,8 +10,8 @@ from rerank_cli.models.catalogue import Entry, entries
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 BEGIN, END = "<!-- models -->\n", "<!-- /models -->\n"
 HEADER = (
-    "| `-m` | parameters | languages | BEIR | 17 of its sets | TREC DL 2019 | seconds | licence |\n"
-    "|---|---|---|---|---|---|---|---|\n"
+    "| `-m` | size | parameters | languages | BEIR | 17 of its sets | TREC DL 2019 | seconds "
+    "| licence |\n|---|---|---|---|---|---|---|---|---|\n"
 )
 # One figure of each, of first stages that are alike: those that several models have.
 COLUMNS = ("nDCG@10, BEIR", "nDCG@10, 17 sets of BEIR", "nDCG@10, TREC DL 2019")
@@ -33,6 +33,7 @@ def row(entry: Entry) -> str:
     commercial = "" if entry.is_commercial else ", not for profit"
     cells = [
         f"`{entry.name}`",
+        entry.estimated_size(),
         f"{entry.parameters} M",
         "many" if list(entry.languages) == ["mul"] else ", ".join(entry.languages),
         *(quality.get(column, "") for column in COLUMNS),

@@ -56,19 +56,76 @@ def test_columns_are_as_wide_as_their_cells() -> None:
         "longer",
         "␛[2J    b         c",
     ]
-    assert format_columns(rows, width=9).decode().splitlines()[0] == "a       …"
     assert format_columns([]) == b""
+
+
+WIDE = [
+    ("NAME", "STATE", "SERVICE"),
+    ("short", "here", "One of the services"),
+    ("a-name-that-is-longer-than-others", "away", "Two"),
+]
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (
+            60,
+            [
+                "NAME                               STATE  SERVICE",
+                "short                              here   One of the",
+                "                                          services",
+                "a-name-that-is-longer-than-others  away   Two",
+            ],
+        ),
+        (
+            46,
+            [
+                "NAME                STATE  SERVICE",
+                "short               here   One of the services",
+                "a-name-that-is-longer-than-others",
+                "                    away   Two",
+            ],
+        ),
+        (
+            28,
+            [
+                "NAME", "  STATE  SERVICE",
+                "short", "  here  One of the services",
+                "a-name-that-is-longer-than-others", "  away  Two",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_columns_that_are_too_wide_lose_nothing(width: int, lines: list[str]) -> None:
+    assert format_columns(WIDE, width=width).decode().splitlines() == lines
+
+
+@given(
+    rows=st.lists(
+        st.tuples(*[st.text(st.sampled_from("ab c"), max_size=30).map(str.strip)] * 4),
+        min_size=1, max_size=6,
+    ),
+    width=st.integers(20, 130),
+)  # fmt: skip
+def test_columns_of_any_width_have_every_word_in_its_row(
+    rows: list[tuple[str, ...]], width: int
+) -> None:
+    text = format_columns(rows, width=width).decode()
+    assert text.split() == " ".join(cell for row in rows for cell in row).split()
+    longest = max(len(cell) for row in rows for cell in row)
+    assert all(len(line) <= max(width, longest + 2) for line in text.splitlines())
 
 
 def table(*, interactive: bool) -> str:
     stdout = io.BytesIO()
     terminal = Terminal(stdout, io.StringIO(), interactive=interactive, color=False, width=8)
-    terminal.write_table([("a", "b\tb"), ("aa", "long text")], heads=("N", "TEXT"), cut=True)
+    terminal.write_table([("a", "b\tb"), ("aa", "long text")], heads=("N", "TEXT"))
     return stdout.getvalue().decode()
 
 
 def test_a_person_gets_heads_and_columns_and_a_program_tabs() -> None:
-    assert table(interactive=True) == "N   TEXT\na   b␉b\naa  lon…\n"
+    assert table(interactive=True) == "N\n  TEXT\na\n  b␉b\naa\n  long\n  text\n"
     assert table(interactive=False) == "a\tb␉b\naa\tlong text\n"
 
 
@@ -84,7 +141,7 @@ def test_json_holds_any_text() -> None:
     ("width", "lines"),
     [
         (36, ["name   one two three four five six", "       seven eight", "other  x"]),
-        (30, ["name   one two three four five six seven eight", "other  x"]),  # no room to wrap in
+        (30, ["name", "  one two three four five six", "  seven eight", "other  x"]),
         (None, ["name   one two three four five six seven eight", "other  x"]),  # for a program
     ],
 )

@@ -30,7 +30,7 @@ from rerank_cli.providers.keys import find_key
 from rerank_cli.ranking.results import relevance
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE, PreparedCache
-from rerank_cli.terminal import Terminal, format_columns, format_json
+from rerank_cli.terminal import Terminal, format_json
 from rerank_cli.types import Pair, Scorer
 from rerank_cli.user_files import (
     cache_directory,
@@ -62,7 +62,11 @@ def doctor(
     """
 
     found = find_facts(ctx.params["model"], option_values.runtime_options(ctx))
-    Terminal.current().write([format_json(found) if as_json else format_columns(_rows(found))])
+    terminal = Terminal.current()
+    if as_json:
+        terminal.write([format_json(found)])
+    else:
+        terminal.write_facts(_rows(found))
     failed = any(not result.startswith("ok") for result in found.get("checks", {}).values())
     return ExitCode.SCORER if failed or found["model"].get("error") else ExitCode.OK
 

@@ -6,8 +6,8 @@ them.
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +19,10 @@ from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app, setting_values
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
 from rerank_cli.models import (
+    COPY_FOLDER,
     HUB,
     Reference,
+    check_checkpoint,
     find,
     find_installed,
     is_local,
@@ -30,10 +32,14 @@ from rerank_cli.models import (
     read_name,
 )
 from rerank_cli.models.catalogue import Entry, default, entries, prompts
-from rerank_cli.models.store import DamagedModel, InstalledModel, Store
+from rerank_cli.models.store import DamagedModel, InstalledModel, ModelPart, Store
 from rerank_cli.output_files import check_output_folder
 from rerank_cli.scorers import BM25, is_remote
-from rerank_cli.terminal import Terminal, format_columns, format_json, format_size
+from rerank_cli.terminal import (
+    Terminal,
+    format_json,
+    format_size,
+)
 from rerank_cli.user_files import config_file, expand_user
 
 if TYPE_CHECKING:
@@ -88,7 +94,9 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
         terminal.write([format_json(listed)])
     else:
         cells = [list(model.values()) for model in listed]
-        terminal.write_table(cells, [name.upper() for name in listed[0]], cut=True)
+        terminal.write_table(cells, _HEADS)
+    if terminal.interactive:
+        terminal.say("\nrerank models pull NAME  fetches one\nrerank models show NAME  says more")
     return ExitCode.OK
 
 
@@ -105,12 +113,13 @@ def show(name: Name, as_json: AsJson = False) -> int:
     if as_json:
         terminal.write([format_json(found)])
         return ExitCode.OK
-    cells = [
-        [label if number == 0 else "", str(text)]
-        for label, value in found.items()
-        for number, text in enumerate(value if isinstance(value, list) else [value])
-    ]
-    terminal.write([format_columns(cells)])
+    terminal.write_facts(
+        [
+            (label if number == 0 else "", str(text))
+            for label, value in found.items()
+            for number, text in enumerate(value if isinstance(value, list) else [value])
+        ]
+    )
     return ExitCode.OK
 
 
@@ -163,7 +172,9 @@ def verify(
     rerank models verify bge-reranker-base
     """
     terminal, store = Terminal.current(), Store.usual()
-    models = _models_called(name) if name else store.folders()
+    models = store.folders()
+    if name:
+        models = [model for text in name for model in _models_called(_pulled_name(text))]
     wrong, damaged = 0, dict[str, None]()
     for model in models:
         for path, trouble in model.verify():
@@ -190,16 +201,32 @@ def rm(
     ctx: typer.Context,
     name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=_installed_names)],
 ) -> int:
-    """Remove installed models.
+    """Remove installed models, and what was fetched of one whose pull was cut off.
 
     A name without a precision stands for all its precisions.
 
     \b
     rerank models rm bge-reranker-base:fp32
     """
-    for model in _models_called(name):
-        Store.usual().remove(model)
-        Terminal.current().say(f"{model.name}:{model.precision}: removed")
+    store, terminal = Store.usual(), Terminal.current()
+    references = [_pulled_name(text) for text in name]
+    parts = [
+        part
+        for reference in references
+        for part in store.parts(reference.name)
+        if reference.precision in ("", part.precision)
+    ]
+    with_parts = {part.name for part in parts}
+    for model in [
+        model
+        for reference in references
+        for model in _models_called(reference, may_be_missing=reference.name in with_parts)
+    ]:
+        store.remove(model)
+        terminal.say(f"{model.name}:{model.precision}: removed")
+    for part in parts:
+        store.remove_part(part)
+        terminal.say(f"{part.name}:{part.precision}: removed what was fetched of it")
     chosen = setting_values(ctx)["model"][0]
     if chosen is not None and is_local(chosen):
         try:
@@ -281,29 +308,36 @@ def export_(
     return ExitCode.OK
 
 
-def _models_called(names: Sequence[str]) -> list[InstalledModel | DamagedModel]:
-    """The installed models that names mean; raises `UsageError` and `NotInstalled`."""
-    models: list[InstalledModel | DamagedModel] = []
-    for name in names:
-        reference = read_name(name)
-        if reference.entry is not None and reference.entry.folder:
-            raise UsageError(f"{name} ships with rerank, and is not among what was pulled")
-        found = [
-            model
-            for model in Store.usual().folders(reference.name)
-            if reference.precision in ("", model.precision)
-        ]
-        models += found or [find_installed(reference)]
-    return models
+def _pulled_name(name: str) -> Reference:
+    """Read the name of a model that is pulled; raises `UsageError`."""
+    reference = read_name(name)
+    if reference.entry is not None and reference.entry.folder:
+        raise UsageError(f"{name} ships with rerank, and is not among what was pulled")
+    return reference
 
 
-_UNVERIFIED = "unverified: found when it is pulled, and locked from then on"
+def _models_called(
+    reference: Reference, *, may_be_missing: bool = False
+) -> list[InstalledModel | DamagedModel]:
+    """The installed models that a name means; raises `NotInstalled`."""
+    found = [
+        model
+        for model in Store.usual().folders(reference.name)
+        if reference.precision in ("", model.precision)
+    ]
+    return found if found or may_be_missing else [find_installed(reference)]
+
+
+_UNVERIFIED = "its commit is noted at the first pull"
 _UNVERIFIED_SCALE = "unverified: its graph says, when it is pulled"
+
+
+_HEADS = ("NAME", "STATE", "SIZE", "PARAMS", "LANGS", "LICENCE")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """A model in a list. `size` is what it takes on this disk, in words."""
+    """A model in a list. `size` is in words; of one that is not here it is an estimate, `~`."""
 
     name: str
     state: str
@@ -318,13 +352,23 @@ def list_models(chosen: str | None) -> list[ModelRow]:
     chosen = chosen or default()
     installed = Store.usual().folders()
     rows = [_shipped_row(entry, chosen) for entry in entries().values() if entry.folder]
+    parts = Store.usual().parts()
     for entry in entries().values():
         own = [_installed_row(model, chosen) for model in installed if model.name == entry.name]
+        own += [_part_row(part) for part in parts if part.name == entry.name]
         rows += own
         if not own and not entry.folder:
-            rows.append(ModelRow(entry.name, "not installed", "", *_about(entry)))
+            size = entry.estimated_size()
+            rows.append(ModelRow(entry.name, "available", size, *_about(entry)))
     rows += [_installed_row(model, chosen) for model in installed if model.name not in entries()]
-    return rows
+    return rows + [_part_row(part) for part in parts if part.name not in entries()]
+
+
+def _part_row(part: ModelPart) -> ModelRow:
+    """What is here of a model that was not fetched to its end."""
+    entry = entries().get(part.name)
+    about = _about(entry) if entry else ("", "", "")
+    return ModelRow(f"{part.name}:{part.precision}", "partly", format_size(part.size), *about)
 
 
 def facts(reference: Reference) -> dict[str, Any]:
@@ -388,8 +432,9 @@ def _origins(reference: Reference, store: Store) -> list[str]:
     lines = []
     for precision, repository in places.items():
         locked = store.find_lock(reference.name, precision)
-        revision = f"@{locked['revision']}, locked" if locked else f", {_UNVERIFIED}"
-        lines.append(f"{precision}: {repository}{revision}")
+        revision = f"@{locked['revision']}, locked" if locked else f"; {_UNVERIFIED}"
+        size = f", {entry.estimated_size(precision)}" if entry is not None else ""
+        lines.append(f"{precision}{size}: {repository}{revision}")
     return lines
 
 
@@ -397,7 +442,7 @@ def _shipped_row(entry: Entry, chosen: str) -> ModelRow:
     name = f"{entry.name}@{entry.revision}"
     folder = find(entry.name).graph.parent
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    state = "default" if chosen in (name, entry.name) else "ships with rerank"
+    state = "default" if chosen in (name, entry.name) else "ships"
     return ModelRow(name, state, format_size(size), *_about(entry))
 
 
@@ -466,34 +511,18 @@ def fetch(
         place = Store.usual().place(reference.name, reference.precision)
         raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
 
-    from rerank_cli.models.pull import plan_pull, pull
-    from rerank_cli.progress import show_progress
+    from rerank_cli.models.pull import describe_plan, find_whole, plan_pull, pull
 
     terminal, store = Terminal.current(), Store.usual()
-
     plan = plan_pull(reference, store, machine.features())
-    terminal.say(_describe_plan(plan))
+    if (model := find_whole(plan, store)) is not None:
+        terminal.say(f"{plan.reference}: is here already, whole and as the Hub has it")
+        return model
+    terminal.say(describe_plan(plan, store))
     if refusal is not None and not _ask_to_fetch(terminal):
         raise refusal
-    fetched = 0
-
-    def describe() -> tuple[str, float | None]:
-        size = max(fetched, plan.size)
-        return f"{format_size(fetched)} of {format_size(size)}", fetched / size if size else None
-
-    with show_progress(terminal, describe, estimate_time=True) as refresh:
-
-        def watch(size: int) -> None:
-            nonlocal fetched
-            fetched = size
-            refresh()
-
-        model = pull(
-            plan,
-            store,
-            on_wait=lambda: terminal.say("another process is fetching it: waiting for that"),
-            watch=watch,
-        )
+    with _watch_fetching(terminal, plan, store) as watch:
+        model = pull(plan, store, on_wait=lambda: _say_waiting(terminal), watch=watch)
     listed = plan.listing.files
     unchecked = [
         path for path in model.manifest.files if path in listed and not listed[path].has_hash
@@ -505,13 +534,43 @@ def fetch(
     return model
 
 
-def _describe_plan(plan: "PullPlan") -> str:
-    licence = plan.licence or "no licence that it states"
-    limits = "" if plan.is_commercial else ", which allows no commercial use"
-    locked = ", as before" if plan.is_locked else ""
-    commit = f"{plan.listing.repository}@{plan.listing.revision[:8]}"
-    size = format_size(plan.size)
-    return f"{plan.reference}: {size} from {commit}{locked}, licence {licence}{limits}"
+@contextmanager
+def _watch_fetching(
+    terminal: Terminal, plan: "PullPlan", store: Store
+) -> Iterator[Callable[[int], None]]:
+    """Show how much has been fetched; yield what is to be called with the bytes that are here.
+
+    If a signal ends the process, what is kept is said.
+    """
+    from rerank_cli.atomic_files import clean_up_on_signal
+    from rerank_cli.models.pull import describe_kept
+    from rerank_cli.progress import show_progress
+
+    fetched = 0
+
+    def describe() -> tuple[str, float | None]:
+        size = max(fetched, plan.size)
+        return f"{format_size(fetched)} of {format_size(size)}", fetched / size if size else None
+
+    def say_stopped() -> None:
+        kept = describe_kept(plan, store) or "nothing was fetched"
+        terminal.say(f"{plan.reference}: stopped; {kept}")
+
+    with (
+        clean_up_on_signal(say_stopped),
+        show_progress(terminal, describe, estimate_time=True) as refresh,
+    ):
+
+        def watch(size: int) -> None:
+            nonlocal fetched
+            fetched = size
+            refresh()
+
+        yield watch
+
+
+def _say_waiting(terminal: Terminal) -> None:
+    terminal.say("another process is fetching it: waiting for that")
 
 
 def _ask_to_fetch(terminal: Terminal) -> bool:
@@ -526,40 +585,44 @@ def _barrier(*, keep_off: bool) -> str | None:
 
 def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
     """The same, with what to do where nothing may be fetched."""
-    error.hint = f"{barrier} keeps off the network: without it, rerank models pull {error.model}"
+    error.hint = (
+        f"{barrier} keeps off the network: without it, rerank models pull {error.model}; "
+        f"{COPY_FOLDER}"
+    )
     return error
 
 
 def run_export(source: str, out: str, terminal: Terminal) -> "list[Fidelity]":
     """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what exporting raises."""
     check_output_folder(out and str(expand_user(out)), "OUT")
-    from rerank_cli.models.export import export  # imports more than all other commands
+    folder = expand_user(source)
+    if not source.startswith(HUB):
+        check_checkpoint(folder, source)
+    from rerank_cli.models.export import export, import_libraries  # imports more than all others
 
     with ExitStack() as stack:
-        folder = expand_user(source)
+        name = folder.resolve().name
         if source.startswith(HUB):
-            folder = _fetch_checkpoint(source, stack, terminal)
+            reference, name = read_name(source), source.removeprefix(HUB)
+            import_libraries()  # what is missing is said before anything is fetched
+            folder = _fetch_checkpoint(reference, stack, terminal)
         return export(
-            folder,
-            expand_user(out),
-            features=machine.features(),
-            name=source.removeprefix(HUB) if source.startswith(HUB) else folder.resolve().name,
-            say=terminal.say,
+            folder, expand_user(out), features=machine.features(), name=name, say=terminal.say
         )
 
 
-def _fetch_checkpoint(source: str, stack: ExitStack, terminal: Terminal) -> Path:
-    reference = read_name(source)
+def _fetch_checkpoint(reference: Reference, stack: ExitStack, terminal: Terminal) -> Path:
     if (barrier := offline_variable()) is not None:
-        raise NotInstalled(f"{source} ({barrier} keeps off the network)", "checkpoint of it here")
+        raise NotInstalled(
+            f"{reference} ({barrier} keeps off the network)", "checkpoint of it here"
+        )
 
-    from rerank_cli.models.pull import fetch_checkpoint
+    from rerank_cli.models.pull import describe_plan, fetch_checkpoint, plan_checkpoint
 
-    terminal.say(f"{source}: fetched")
-    return fetch_checkpoint(
-        str(reference.repository),
-        reference.revision,
-        Store.usual(),
-        stack,
-        lambda: terminal.say("another process is fetching it: waiting for that"),
+    store = Store.usual()
+    plan = plan_checkpoint(reference, store)
+    terminal.say(describe_plan(plan, store))
+    watch = stack.enter_context(_watch_fetching(terminal, plan, store))
+    return stack.enter_context(
+        fetch_checkpoint(plan, store, on_wait=lambda: _say_waiting(terminal), watch=watch)
     )

@@ -4,7 +4,7 @@ The entries are in `providers.catalogue`; `scorers.remote` sends.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,22 +49,27 @@ def _providers() -> None:
 
 @app.command("list", cls=PlainCommand)
 def list_(as_json: AsJson = False) -> int:
-    """List providers: whether a key is set, limits, scale of scores.
+    """List providers: a model of each as an example, and whether its key is set.
+
+    In a pipe a line has tabs between the name, the key, the example, the most documents in a
+    request, the scale of scores, and the service.
 
     \b
     rerank providers list
+    rerank providers | cut -f 1,2
     rerank providers list --json | jq -r '.[] | select(.key == "set") | .name'
     """
 
     terminal = Terminal.current()
-    listed = [
-        asdict(provider_row(catalogue.find_provider(name))) for name in catalogue.provider_names()
-    ]
+    rows = [provider_row(catalogue.find_provider(name)) for name in catalogue.provider_names()]
     if as_json:
-        terminal.write([format_json(listed)])
+        terminal.write([format_json([asdict(row) for row in rows])])
     else:
-        cells = [["" if v is None else str(v) for v in row.values()] for row in listed]
-        terminal.write_table(cells, [name.upper() for name in listed[0]], cut=True)
+        terminal.write_table(_cells(rows, terminal), _HEADS)
+    if terminal.interactive:
+        terminal.say(
+            "\nrerank providers show NAME  says more\nrerank config set-key NAME  keeps a key"
+        )
     return ExitCode.OK
 
 
@@ -148,8 +153,8 @@ class ProviderRow:
 
     name: str
     key: str
+    example: str
     documents: int | None
-    dialect: str
     scale: str
     title: str
 
@@ -159,11 +164,21 @@ def provider_row(provider: "Provider") -> ProviderRow:
     return ProviderRow(
         name=provider.name,
         key=key_state(provider),
+        example=provider.example,
         documents=provider.limits.documents,
-        dialect=provider.dialect,
         scale=provider.scale,
         title=provider.title,
     )
+
+
+_HEADS = ("EXAMPLE OF -m", "KEY", "SERVICE")
+
+
+def _cells(rows: Sequence[ProviderRow], terminal: Terminal) -> list[list[str]]:
+    """The cells of a list: for a person what is needed to begin, for a program all."""
+    if terminal.interactive:
+        return [[f"{row.name}/{row.example}", row.key, row.title] for row in rows]
+    return [["" if cell is None else str(cell) for cell in astuple(row)] for row in rows]
 
 
 def key_state(provider: "Provider") -> str:
@@ -189,7 +204,6 @@ def facts(provider: "Provider", model: str) -> list[tuple[str, str]]:
         ("model", model or f"{provider.example} (an example)"),
         ("endpoint", _endpoint(provider, model)),
         ("key", f"{' or '.join(provider.key)}: {key_state(provider)}" if provider.key else ""),
-        ("dialect", provider.dialect),
         ("scale", f"{provider.scale}{', listwise' if provider.listwise else ''}"),
         *((f"limit: {_LIMITS[name]}", _limit_words(value)) for name, value in limits.items()),
         *((f"--{name}", _spelling(option)) for name, option in provider.options.items()),

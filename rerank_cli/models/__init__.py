@@ -29,6 +29,11 @@ _PATH = re.compile(r"\.{0,2}[/\\]|~|\.{1,2}$|[A-Za-z]:[/\\]")
 _NAME = re.compile(r"(?P<name>(?:hf:)?[^:@]+)(?::(?P<precision>[^:@]*))?(?:@(?P<revision>.*))?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 OFFLINE_VARIABLES = ("RERANK_OFFLINE", "HF_HUB_OFFLINE")
+# What to do where the Hub cannot be asked.
+OTHER_HUB = "HF_ENDPOINT names another Hub, such as a mirror"
+COPY_FOLDER = (
+    "or copy the model's .onnx file, tokenizer.json and config.json into a folder here: -m ./FOLDER"
+)
 _TRUE = {"1", "on", "yes", "true"}
 _MAX_NEAR = 3  # names in a hint
 
@@ -75,6 +80,11 @@ def is_path(model: str) -> bool:
     return bool(_PATH.match(model))
 
 
+def is_repository(text: str) -> bool:
+    """Whether a text may be the name of a repository of the Hub, OWNER/REPOSITORY."""
+    return _REPOSITORY.fullmatch(text) is not None
+
+
 def is_local(model: str) -> bool:
     """Whether a name is of the catalogue or of the Hub, whatever its precision and revision."""
     plain = re.split("[:@]", model, maxsplit=1)[0]
@@ -102,7 +112,7 @@ def read_name(model: str) -> Reference:
             hint=" or ".join(f"{reference.name}:{precision}" for precision in PRECISIONS),
         )
     if reference.repository is not None:
-        if not _REPOSITORY.fullmatch(reference.repository):
+        if not is_repository(reference.repository):
             raise UsageError(f"{model}: not a repository of the Hub", hint="hf:OWNER/REPOSITORY")
         return reference
     entry = reference.entry
@@ -134,7 +144,10 @@ def find_installed(reference: Reference) -> InstalledModel:
         place = "home directory"  # of a user who has none
         with suppress(NoHome):
             place = str(store.place(reference.name, reference.precision))
-        raise NotInstalled(str(reference), place)
+        size = (
+            "" if reference.entry is None else reference.entry.estimated_size(reference.precision)
+        )
+        raise NotInstalled(str(reference), place, size)
     model = min(found, key=lambda model: _preference(model.precision))
     damage = model.damage()
     if isinstance(model, DamagedModel) or damage is not None:
@@ -237,12 +250,12 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
     if model.isdecimal():
         return UsageError(message, hint=f"-n {model} keeps the best {model}; -m is the model")
     near = list(near) or names_containing(model) or _models_of_providers(model)
-    is_repository = _REPOSITORY.fullmatch(model) is not None
-    if not near and not is_repository:
+    of_hub = is_repository(model)
+    if not near and not of_hub:
         near = get_close_matches(model, names(), cutoff=0.6)
-    repository = f"{HUB}{model}" if is_repository else f"{HUB}OWNER/REPOSITORY"
+    repository = f"{HUB}{model if of_hub else 'OWNER/REPOSITORY'}"
     if near:
-        rest = f"The repository itself: {repository}" if is_repository else "All: rerank models"
+        rest = f"The repository itself: {repository}" if of_hub else "All: rerank models"
         return UsageError(message, hint=f"did you mean {format_choices(near)}? {rest}")
     return UsageError(
         message,
@@ -258,6 +271,24 @@ def _models_of_providers(model: str) -> list[str]:
     with suppress(RerankError):  # a file of the user with such cannot be read
         return [name for name in example_models() if name.partition("/")[2] == model][:_MAX_NEAR]
     return []
+
+
+def check_checkpoint(folder: Path, source: str) -> None:
+    """Raise `UsageError` if there is no such folder, with what may have been meant by `source`."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise UsageError(f"{source}: not a folder", hint="name the folder that it is in")
+    found = [] if is_path(source) else names_containing(source)
+    repositories = [f"{HUB}{entries()[name].repository}" for name in found]
+    if not found and is_repository(source):
+        repositories = [f"{HUB}{source}"]
+    raise UsageError(
+        f"{source}: no such folder",
+        hint=f"did you mean {format_choices(repositories)}?"
+        if repositories
+        else "name a folder that transformers saved a model in, or hf:OWNER/REPOSITORY",
+    )
 
 
 def offline_variable() -> str | None:

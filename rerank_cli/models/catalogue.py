@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from rerank_cli.terminal import format_size
 from rerank_cli.types import Scale
 
 PRECISIONS = ("int8", "fp32")  # in the order in which they are preferred on a CPU
+_PARAMETER_BYTES = {"int8": 1, "fp32": 4}
 
 _PATH = Path(__file__).parent.parent / "data" / "models.toml"
 _MIN_TYPED_LETTERS = 3  # fewer are in many names
@@ -120,6 +122,17 @@ class Entry:
         """Where it can be had in which precision, the preferred one first."""
         both = {"int8": self.int8, "fp32": self.fp32}
         return {name: origin for name, origin in both.items() if origin is not None}
+
+    def estimated_size(self, precision: str = "") -> str:
+        """About the size of its graph in words, by default of the precision that is pulled first.
+
+        A graph is little but its parameters: of those whose size is known (bge, mmarco), none is
+        more than 1 % away.
+        """
+        precision = precision or next(iter(self.origins), PRECISIONS[0])
+        size_bytes = self.parameters * _PARAMETER_BYTES[precision] * 1_000_000
+        step = 10 ** (len(str(size_bytes)) - 2)
+        return f"~{format_size(round(size_bytes / step) * step)}"
 
     @property
     def repository(self) -> str:

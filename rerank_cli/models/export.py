@@ -54,7 +54,7 @@ class Checkpoint:
 def read_checkpoint(source: Path) -> Checkpoint:
     """Read a checkpoint's folder. Raises `MissingExtra`, and `ModelError` for no reranker's."""
     prompt = prompts().get(_model_type(source))
-    torch, transformers = _libraries()
+    torch, transformers = import_libraries()
     kind = (
         transformers.AutoModelForSequenceClassification
         if prompt is None
@@ -83,7 +83,8 @@ def write_texts(checkpoint: Checkpoint, source: Path, folder: Path) -> None:
     shutil.copyfile(source / "config.json", folder / "config.json")
 
 
-def _libraries() -> tuple[Any, Any]:
+def import_libraries() -> tuple[Any, Any]:
+    """Import PyTorch and transformers; raises `MissingExtra`."""
     with require_extra("rerank models export", "export"):
         import onnx  # noqa: F401 - to say now what would be missed later
         import torch

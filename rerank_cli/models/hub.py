@@ -26,6 +26,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_st
 
 from rerank_cli.atomic_files import file_digest, open_own_file, publish_file
 from rerank_cli.errors import ModelError
+from rerank_cli.models import COPY_FOLDER, OTHER_HUB
 from rerank_cli.models.store import File
 from rerank_cli.providers.bodies import Redactor
 from rerank_cli.providers.endpoints import parse_server_url, public_url, user_secrets
@@ -47,6 +48,7 @@ _MAX_LISTING_BYTES = 1 << 26
 _NO_ENCODING = "identity"  # else a part would be one of the compressed file
 _HASH_DIGITS = 12  # in a part's name
 _COMMIT = re.compile(r"\w[\w.-]*", re.ASCII)
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 _SHA256, _BLOB = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised
@@ -196,11 +198,16 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
             hint=f"agree at {public_endpoint()}/{repository}, then set HF_TOKEN to your token",
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise ModelError(f"{repository}: has no revision {revision}") from error
+        raise ModelError(
+            f"{repository}: has no revision {revision}",
+            hint=f"--revision main is the newest; all are at {public_endpoint()}/{repository}",
+        ) from error
     except errors.RepositoryNotFoundError as error:
+        mirror = f"without {_VARIABLE} {_DEFAULT_ENDPOINT} is asked. "
         raise ModelError(
             f"{repository}: {place} has no such model, or does not show it to you",
-            hint="is the name right? For a private one set HF_TOKEN to a token that may read it",
+            hint=f"{mirror if _is_mirror() else ''}Is the name right? For a private one set "
+            "HF_TOKEN to a token that may read it",
         ) from error
     except errors.EntryNotFoundError as error:
         raise ModelError(f"{what}: is not in the repository at {revision}") from error
@@ -218,8 +225,8 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
                 f"{what}: {_redactor()(words)}", hint=proxy.hint_for(str(error))
             ) from error
         raise ModelError(
-            f"{what}: cannot be fetched from {place}: {_plain(error)}",
-            hint="what was fetched is kept: the same command goes on from there",
+            f"{what}: cannot be fetched from {place}: {_ERRNO.sub('', _plain(error))}",
+            hint=_advice_without_answer(error),
         ) from error
     except errors.HFValidationError as error:
         raise ModelError(f"{repository}: {_plain(error)}") from error
@@ -232,16 +239,42 @@ def _answer(error: errors.HfHubHTTPError) -> str:
 
 
 def _advice(error: errors.HfHubHTTPError) -> str:
+    """What to do about an answer that is an error."""
     status, proxy = error.response.status_code, find_proxy(endpoint())
     if proxy is not None and str(status) == AUTHENTICATION_STATUS:
         return proxy.hint_for(str(status))
     if proxy is not None and status in PROXY_STATUSES:
         return f"the proxy itself may have said so: {proxy.hint}"
     if status in (401, 403):
-        return "set HF_TOKEN to a token of yours that may read it"
+        return (
+            "set HF_TOKEN to a token of yours that may read it; if it is your network that "
+            f"refuses, {_other_way()}"
+        )
     if status == 429:
-        return "later the same command goes on from there; with HF_TOKEN set more is allowed"
-    return "what was fetched is kept: the same command goes on from there"
+        return "try again later; with HF_TOKEN set more is allowed"
+    if status >= 500:
+        return f"try again later; {_other_way()}"
+    return _other_way()
+
+
+def _advice_without_answer(error: Exception) -> str:
+    """What to do where no answer came, or not all of it."""
+    if "certificate" in str(error).lower():
+        return f"SSL_CERT_FILE names your network's own certificates; {_other_way()}"
+    if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return f"is there a network? HTTPS_PROXY is for a proxy; {_other_way()}"
+    return _other_way()
+
+
+def _is_mirror() -> bool:
+    """Whether another Hub is asked than the usual one."""
+    return endpoint() != _DEFAULT_ENDPOINT
+
+
+def _other_way() -> str:
+    """How to get a model where the Hub cannot be asked."""
+    hub = f"without {_VARIABLE} {_DEFAULT_ENDPOINT} is asked" if _is_mirror() else OTHER_HUB
+    return f"{hub}; {COPY_FOLDER}"
 
 
 def _plain(error: object) -> str:
@@ -265,7 +298,7 @@ def fetch_file(listing: Listing, file: RemoteFile, folder: Path, watch: Watch) -
                 found = _check_content(target, file, listing)
                 watch(file.size)
                 return found
-        part = target.with_name(f".{target.name}.{(file.sha256 or file.blob)[:_HASH_DIGITS]}.part")
+        part = _part_of(target, file)
         if not file.has_hash:
             part.unlink(missing_ok=True)
         _fill(part, listing, file, watch)
@@ -274,6 +307,19 @@ def fetch_file(listing: Listing, file: RemoteFile, folder: Path, watch: Watch) -
     except OSError as error:
         raise _disk_error(error, folder, file) from error
     return found
+
+
+def kept_size(file: RemoteFile, folder: Path) -> int:
+    """The bytes of a file that are in a folder, and that `fetch_file` does not fetch again."""
+    target = folder / file.path
+    paths = (target, _part_of(target, file)) if file.has_hash else ()
+    sizes = [path.stat().st_size for path in paths if path.is_file()]
+    return max((size for size in sizes if size <= file.size), default=0)
+
+
+def _part_of(target: Path, file: RemoteFile) -> Path:
+    """The file that has what is there of a file, until all of it is."""
+    return target.with_name(f".{target.name}.{(file.sha256 or file.blob)[:_HASH_DIGITS]}.part")
 
 
 def check_disk_space(folder: Path, size_bytes: int) -> None:
@@ -304,7 +350,10 @@ def _fill(part: Path, listing: Listing, file: RemoteFile, watch: Watch) -> None:
                 most = max(most, there)
         time.sleep(_PAUSE_SECONDS * 2**failures)
     if (size := part.stat().st_size) != file.size:
-        raise ModelError(f"{listing.repository}/{file.path}: {size:,} bytes came of {file.size:,}")
+        raise ModelError(
+            f"{listing.repository}/{file.path}: {size:,} bytes came of {file.size:,}",
+            hint=_other_way(),
+        )
 
 
 def _fetch_rest(stream: BinaryIO, listing: Listing, file: RemoteFile, watch: Watch) -> None:
@@ -365,7 +414,7 @@ def _check_content(path: Path, file: RemoteFile, listing: Listing) -> File:
         path.unlink()
         raise ModelError(
             f"{listing.repository}/{file.path}: came with other content than the Hub says it has",
-            hint="a proxy or a mirror may have changed it; it was thrown away, so try again",
+            hint="a proxy or a mirror may have changed it; this file was thrown away: try again",
         )
     return File(file.size, digest)
 
@@ -383,6 +432,6 @@ def _disk_error(error: OSError, folder: Path, file: RemoteFile) -> ModelError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(
             f"{folder}: no space is left for {file.path}, of {format_size(file.size)}",
-            hint="make room, then run the same command: it goes on from what is there",
+            hint="make room, or have RERANK_HOME name a directory on another disk",
         )
     return ModelError(f"{error.filename or folder}: {error.strerror or error}")

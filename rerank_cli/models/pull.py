@@ -7,15 +7,15 @@ the same is pulled again.
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from rerank_cli.errors import ModelError, UsageError
-from rerank_cli.models import Reference
-from rerank_cli.models.catalogue import PRECISIONS, GraphFile, Origin
+from rerank_cli.models import Reference, hub
+from rerank_cli.models.catalogue import PRECISIONS, GraphFile, Origin, entries
 from rerank_cli.models.hub import (
     Listing,
     RemoteFile,
@@ -26,6 +26,7 @@ from rerank_cli.models.hub import (
 )
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import MANIFEST, File, InstalledModel, ModelManifest, Store
+from rerank_cli.terminal import format_size
 
 TOKENIZER = "tokenizer.json"
 # What is read here, or tells a person what the files are.
@@ -45,6 +46,7 @@ _PROCESSORS = {
     "avx512_vnni": "avx512_vnni", "avx512": "avx512f", "avx2": "avx2", "arm64": "asimddp",
 }  # fmt: skip
 _MAIN_REVISION = "main"
+CHECKPOINT = "checkpoint"  # in a precision's place
 
 Watch = Callable[[int], None]  # is called with the bytes of all files that are there
 
@@ -53,7 +55,8 @@ Watch = Callable[[int], None]  # is called with the bytes of all files that are 
 class PullPlan:
     """What a pull would fetch: a graph and its companions, at one commit of a repository.
 
-    `is_locked` says that the commit is the one that was pulled before.
+    `is_locked` says that the commit is the one that was pulled before. Of a checkpoint the
+    `precision` is `CHECKPOINT`, and the `graph` its first file of weights.
     """
 
     reference: Reference
@@ -91,11 +94,12 @@ def plan_pull(reference: Reference, store: Store, features: Collection[str]) -> 
         if isinstance(plan, PullPlan):
             return plan
         problems.append(plan)
-    weights = entry.repository if entry else reference.repository
-    raise ModelError(
-        "; ".join(problems),
-        hint=f"make one from its weights: rerank models export hf:{weights} ./FOLDER",
-    )
+    weights = entry.repository if entry else str(reference.repository)
+    export = f"make one from its weights: rerank models export hf:{weights} ./FOLDER"
+    for other in entries().values() if entry is None else ():
+        if other.repository == weights:
+            export = f"rerank models pull {other.name} has one from elsewhere; or {export}"
+    raise ModelError("; ".join(dict.fromkeys(problems)), hint=export)
 
 
 def pull(
@@ -107,23 +111,26 @@ def pull(
     """
     name, precision, listing = plan.reference.name, plan.precision, plan.listing
     with store.stage_model(name, precision, on_wait) as staging:
-        for model in store.models(name):
-            if (model.precision, model.revision) != (precision, listing.revision):
-                continue
-            whole = [path for path, trouble in model.verify() if trouble is None]
-            if model.graph == plan.graph.path and len(whole) == len(model.manifest.files):
-                return model  # another process was faster
-            _reuse(whole, model.folder, staging)
-        check_disk_space(staging, plan.size - _size_of(staging))
+        if (whole := find_whole(plan, store)) is not None:
+            return whole  # another process was faster
+        for model in _same_commit(plan, store):
+            intact = [path for path, trouble in model.verify() if trouble is None]
+            _reuse(intact, model.folder, staging)
         sizes = _Sizes(watch)
-        files = {plan.graph.path: fetch_file(listing, plan.graph, staging, sizes.watch(plan.graph))}
+
+        def fetch(file: RemoteFile) -> File:
+            with say_what_is_kept(lambda: describe_kept(plan, store)):
+                return fetch_file(listing, file, staging, sizes.watch(file))
+
+        with say_what_is_kept(lambda: describe_kept(plan, store)):
+            check_disk_space(staging, plan.size - kept_size(plan, store))
+        files = {plan.graph.path: fetch(plan.graph)}
         try:
             others = _list_others(plan, staging / plan.graph.path)
         except ModelError:  # it will never be a model
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        for file in others:
-            files[file.path] = fetch_file(listing, file, staging, sizes.watch(file))
+        files |= {file.path: fetch(file) for file in others}
         manifest = ModelManifest(
             name=name,
             precision=precision,
@@ -142,27 +149,103 @@ def pull(
         return installed
 
 
-def fetch_checkpoint(
-    repository: str, revision: str, store: Store, stack: ExitStack, on_wait: Callable[[], None]
-) -> Path:
-    """Fetch a checkpoint into a folder, which lasts as long as the `stack`; raises `ModelError`."""
-    listing = list_repository(repository, revision or None)
+def find_whole(plan: PullPlan, store: Store) -> InstalledModel | None:
+    """Find the installed model that is what a pull would fetch; reads all of its files."""
+    for model in _same_commit(plan, store):
+        is_intact = all(trouble is None for _, trouble in model.verify())
+        if model.graph == plan.graph.path and is_intact:
+            return model
+    return None
+
+
+def _same_commit(plan: PullPlan, store: Store) -> list[InstalledModel]:
+    commit = (plan.precision, plan.listing.revision)
+    models = store.models(plan.reference.name)
+    return [model for model in models if (model.precision, model.revision) == commit]
+
+
+def kept_size(plan: PullPlan, store: Store) -> int:
+    """The bytes of a plan that are here already, of a pull that was cut off."""
+    folder = store.part_folder(plan.reference.name, plan.precision)
+    return sum(hub.kept_size(file, folder) for file in plan.files)
+
+
+def describe_plan(plan: PullPlan, store: Store) -> str:
+    """What a pull would fetch, in lines: the size, the licence and the source."""
+    licence = f"licence {plan.licence}" if plan.licence else "no licence that it states"
+    limits = "" if plan.is_commercial else ", which allows no commercial use"
+    commit = f"{plan.listing.repository}@{plan.listing.revision[:8]}"
+    lines = [
+        f"{plan.reference}: {format_size(plan.size)}, {licence}{limits}",
+        f"from {commit}{', as before' if plan.is_locked else ''}",
+    ]
+    if kept := kept_size(plan, store):
+        left = format_size(plan.size - kept)
+        lines.append(f"{format_size(kept)} are here, {left} are left")
+    return "\n".join(lines)
+
+
+def describe_kept(plan: PullPlan, store: Store) -> str:
+    """What is here of a plan and what is not, in words; empty if nothing is here."""
+    kept = kept_size(plan, store)
+    left = f"the same command fetches the other {format_size(plan.size - kept)}"
+    return f"{format_size(kept)} are kept: {left}" if kept else ""
+
+
+@contextmanager
+def say_what_is_kept(describe: Callable[[], str]) -> Iterator[None]:
+    """Begin the hint of a `ModelError` with what is here, if something is."""
+    try:
+        yield
+    except ModelError as error:
+        error.hint = "; ".join(filter(None, (describe(), error.hint))) or None
+        raise
+
+
+def plan_checkpoint(reference: Reference, store: Store) -> PullPlan:
+    """Find out what a checkpoint of a repository would fetch; raises `ModelError`."""
+    repository, revision = str(reference.repository), reference.revision or _MAIN_REVISION
+    with say_what_is_kept(lambda: _describe_part(reference.name, CHECKPOINT, store)):
+        listing = list_repository(repository, revision)
     files = [
         file
         for path, file in listing.files.items()
         if path.endswith(_CHECKPOINT_SUFFIXES) and PurePosixPath(path).parent == PurePosixPath()
     ]
     check_paths(file.path for file in files)
-    if not any(file.path.endswith(".safetensors") for file in files):
+    weights = [file for file in files if file.path.endswith(".safetensors")]
+    if not weights:
         raise ModelError(
             f"{repository}: has no weights in safetensors",
             hint="weights in pickles can run anything, and are not read",
         )
-    folder = stack.enter_context(store.stage_model(repository, "checkpoint", on_wait))
-    check_disk_space(folder, sum(file.size for file in files))
-    for file in files:
-        fetch_file(listing, file, folder, lambda _: None)
-    return folder
+    return PullPlan(
+        reference=reference,
+        precision=CHECKPOINT,
+        listing=listing,
+        graph=weights[0],
+        files=files,
+        requested_revision=revision,
+        is_locked=False,
+    )
+
+
+@contextmanager
+def fetch_checkpoint(
+    plan: PullPlan, store: Store, *, on_wait: Callable[[], None], watch: Watch
+) -> Iterator[Path]:
+    """Fetch a checkpoint; yield its folder, which is removed if the block succeeds.
+
+    Raises `ModelError`.
+    """
+    with store.stage_model(plan.reference.name, CHECKPOINT, on_wait) as folder:
+        sizes = _Sizes(watch)
+        with say_what_is_kept(lambda: describe_kept(plan, store)):
+            check_disk_space(folder, plan.size - kept_size(plan, store))
+            for file in plan.files:
+                fetch_file(plan.listing, file, folder, sizes.watch(file))
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_paths(paths: Iterable[str]) -> None:
@@ -186,11 +269,14 @@ def _plan_precision(
     if not reference.revision:
         locked = _locked_revision(reference.name, precision, origin.repository, store)
     revision = locked or reference.revision or _MAIN_REVISION
-    listing = list_repository(origin.repository, revision)
+    with say_what_is_kept(lambda: _describe_part(reference.name, precision, store)):
+        listing = list_repository(origin.repository, revision)
     graph = _first_graph(listing, origin.graphs, features)
     graph = graph or _graph_by_name(listing, precision, features)
     if graph is None:
-        graphs = ", ".join(_graph_paths(listing)) or "no ONNX graph at all"
+        graphs = ", ".join(_graph_paths(listing))
+        if not graphs:
+            return f"{origin.repository} has no ONNX graph"
         return f"{origin.repository} has no {precision} graph, but {graphs}"
     files = {graph.path: graph, **_companions(listing, graph)}
     check_paths(files)
@@ -203,6 +289,12 @@ def _plan_precision(
         requested_revision=revision,
         is_locked=locked is not None,
     )
+
+
+def _describe_part(name: str, precision: str, store: Store) -> str:
+    """What is here of a model of which nothing else is known."""
+    sizes = [format_size(part.size) for part in store.parts(name) if part.precision == precision]
+    return f"{sizes[0]} are kept from an earlier pull" if sizes else ""
 
 
 def _origin(reference: Reference, precision: str) -> Origin | None:
@@ -314,11 +406,6 @@ def _check_locked(plan: PullPlan, files: Mapping[str, File], store: Store) -> No
                 "pulled before, which a commit cannot have",
                 hint="ask another Hub (HF_ENDPOINT); nothing was installed",
             )
-
-
-def _size_of(folder: Path) -> int:
-    """The bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 class _Sizes:

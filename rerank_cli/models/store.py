@@ -146,6 +146,15 @@ class DamagedModel:
         yield MANIFEST, self.reason
 
 
+@dataclass(frozen=True, slots=True)
+class ModelPart:
+    """What is here of a model whose pull was cut off: `size` bytes."""
+
+    name: str
+    precision: str
+    size: int
+
+
 class Store:
     """The models in a directory, which need not be there yet."""
 
@@ -191,10 +200,10 @@ class Store:
         """Lock a model; yield its staging folder. `on_wait` is called if another process has it."""
         from filelock import Timeout
 
-        key = f"{_slug(name)}-{precision}"
+        staging = self.part_folder(name, precision)
         with _translate_errors(self.root):
             (self.root / _LOCKS).mkdir(parents=True, exist_ok=True)
-            lock = make_file_lock(self.root / _LOCKS / f"{key}.lock")
+            lock = make_file_lock(self.root / _LOCKS / f"{staging.name}.lock")
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -202,11 +211,31 @@ class Store:
                 lock.acquire(poll_interval=_POLL_SECONDS)
             try:
                 self._clear()
-                staging = self.root / _PULLING / key
                 staging.mkdir(parents=True, exist_ok=True)
                 yield staging
             finally:
                 lock.release()
+
+    def part_folder(self, name: str, precision: str) -> Path:
+        """Where a model is fetched into."""
+        return self.root / _PULLING / f"{_slug(name)}-{precision}"
+
+    def parts(self, name: str | None = None) -> list[ModelPart]:
+        """What is here of models, or of one, whose pulls were cut off."""
+        if self._root is None or is_closed(self._root):
+            return []
+        found = []
+        for folder in sorted((self.root / _PULLING).glob("*-*")):
+            slug, _, precision = folder.name.rpartition("-")
+            size = folder_size(folder)
+            if size and name in (None, _unslug(slug)):
+                found.append(ModelPart(_unslug(slug), precision, size))
+        return found
+
+    def remove_part(self, part: ModelPart) -> None:
+        """Remove what is here of a model whose pull was cut off."""
+        with self.stage_model(part.name, part.precision, on_wait=lambda: None) as staging:
+            remove_folder(staging, aside=self._aside())
 
     def adopt(self, staging: Path, manifest: ModelManifest) -> InstalledModel:
         """Move a staging folder to where its model belongs, in place of what is there."""
@@ -330,6 +359,16 @@ def _translate_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelError(f"{error.filename or root}: {error.strerror or error}") from error
+
+
+def folder_size(folder: Path) -> int:
+    """The bytes of all files in a folder, which need not be there."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # another process may have taken it away
+            status = path.lstat()
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return size
 
 
 def _slug(name: str) -> str:

@@ -4,11 +4,15 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 
 from rerank_cli import open_scorer
+from rerank_cli.errors import ModelError
+from rerank_cli.models import read_name
+from rerank_cli.models.pull import describe_plan, fetch_checkpoint, plan_checkpoint
 from rerank_cli.models.store import Store
 from rerank_cli.terminal import format_size
 from tests.conftest import MODELS, ROOT, Outcome, Run, process
@@ -21,8 +25,9 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
     pulled = rerank("models", "pull", NAME)
     assert pulled.code == 0
     size = sum(len(served.files[name]) for name in served.files if name != "pytorch_model.bin")
-    assert f"{NAME}:int8: {format_size(size)} from {REPOSITORY}@{served.commit[:8]}" in pulled.err
-    assert "licence MIT" in pulled.err
+    assert pulled.err == (
+        f"{NAME}:int8: {format_size(size)}, licence MIT\nfrom {REPOSITORY}@{served.commit[:8]}\n"
+    )
     folder = Path(pulled.out.strip())
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert (folder / GRAPH).read_bytes() == served.files[GRAPH]
@@ -58,6 +63,7 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
 
 _LOCK = """
 import sys
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from rerank_cli.models.store import ModelManifest, Store
 for number in range(20):
@@ -84,6 +90,7 @@ def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
     asked = hub.count_fetches(GRAPH)
     again = rerank("models", "pull", NAME)
     assert (again.code, again.out) == (0, first.out)
+    assert again.err == f"{NAME}:int8: is here already, whole and as the Hub has it\n"
     assert hub.count_fetches(GRAPH) == asked == 1
 
 
@@ -92,7 +99,7 @@ def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, served: Repository, rera
     shown = rerank("models", "show", NAME)
     assert re.search("^scale +logit$", shown.out, re.MULTILINE)
     assert f"{REPOSITORY}@{served.commit}, locked" in shown.out
-    assert "fp32: BAAI/bge-reranker-base, unverified" in shown.out
+    assert "fp32, ~1.1 GB: BAAI/bge-reranker-base; its commit is noted at" in shown.out
     newer = hub.add(REPOSITORY, {**files_of(), "README.md": b"newer"})
     assert rerank("models", "rm", NAME).code == 0
     assert "its graph says, when it is pulled" in rerank("models", "show", NAME).out
@@ -193,8 +200,52 @@ def test_a_repository_without_a_graph_says_how_to_export(hub: Hub, rerank: Run) 
     hub.add("a/torch", {"config.json": b"{}", "model.safetensors": b"1"})
     ran = rerank("models", "pull", "hf:a/torch")
     assert ran.code == 3
-    assert "a/torch has no int8 graph, but no ONNX graph at all" in ran.err
+    assert "rerank: a/torch has no ONNX graph\n" in ran.err
     assert "rerank models export hf:a/torch ./FOLDER" in ran.err
+
+
+def test_a_repository_whose_graph_is_elsewhere_says_its_models_name(hub: Hub, rerank: Run) -> None:
+    hub.add("BAAI/bge-reranker-v2-m3", {"config.json": b"{}", "model.safetensors": b"1"})
+    ran = rerank("models", "pull", "hf:BAAI/bge-reranker-v2-m3")
+    assert (ran.code, "has no ONNX graph\n" in ran.err) == (3, True)
+    assert "hint: rerank models pull bge-reranker-v2-m3 has one from elsewhere; or make" in ran.err
+
+
+@pytest.mark.usefixtures("rerank")
+def test_a_checkpoint_stays_until_it_was_used(hub: Hub) -> None:
+    hub.add("a/torch", {"config.json": b"{}", "model.safetensors": b"1" * 3000, "x.bin": b"no"})
+    store, reference = Store.usual(), read_name("hf:a/torch")
+    plan = plan_checkpoint(reference, store)
+    assert describe_plan(plan, store).startswith("hf:a/torch: 3.01 kB, licence mit\nfrom a/torch@")
+
+    def fetch() -> AbstractContextManager[Path]:
+        return fetch_checkpoint(plan, store, on_wait=lambda: None, watch=lambda _: None)
+
+    with suppress(ModelError), fetch() as folder:
+        assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+        raise ModelError("broken")
+    assert [(part.name, part.precision) for part in store.parts()] == [("hf:a/torch", "checkpoint")]
+    assert describe_plan(plan, store).endswith("3.01 kB are here, 0 bytes are left")
+    with fetch():
+        pass
+    assert hub.count_fetches("model.safetensors") == 1
+    assert store.parts() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("./nofolder", "./nofolder: no such folder\n\nhint: name a folder that transformers saved"),
+        ("bge-reranker-v2-m3", "no such folder\n\nhint: did you mean hf:BAAI/bge-reranker-v2-m3?"),
+        ("BAAI/bge-gemma", "no such folder\n\nhint: did you mean hf:BAAI/bge-gemma?"),
+        ("README.md", "README.md: not a folder\n\nhint: name the folder that it is in"),
+    ],
+)
+def test_what_is_no_folder_to_export_is_said_before_libraries_are_needed(
+    source: str, said: str, rerank: Run, tmp_path: Path
+) -> None:
+    ran = rerank("models", "export", source, str(tmp_path / "out"))
+    assert (ran.code, said in ran.err) == (2, True)
 
 
 def test_a_repository_without_a_tokenizer_is_refused(hub: Hub, rerank: Run) -> None:
@@ -226,7 +277,7 @@ def test_a_name_that_is_not_there_says_what_to_run(rerank: Run) -> None:
     ran = rerank("refund", "-d", "a", "-m", NAME, stdin=b"")
     assert ran.code == 3
     assert f"{NAME} is not installed" in ran.err
-    assert f"rerank models pull {NAME}, or give --pull" in ran.err
+    assert f"rerank models pull {NAME} fetches it (~280 MB), and so does --pull" in ran.err
 
 
 @pytest.mark.usefixtures("served")

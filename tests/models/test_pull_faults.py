@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from rerank_cli.models import COPY_FOLDER, OTHER_HUB
 from rerank_cli.models.store import Store
+from rerank_cli.terminal import format_size
 from tests.conftest import ROOT, Run
 from tests.support.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, leftovers
 
@@ -72,9 +74,104 @@ def test_a_server_that_is_never_there_is_given_up(
     served.faults = {GRAPH: Fault(cut=0)}
     ran = rerank("models", "pull", NAME)
     assert (ran.code, ran.out) == (3, "")
-    assert "hint: what was fetched is kept: the same command goes on from there" in ran.err
+    assert "kept" not in ran.err  # nothing came
+    assert "hint: without HF_ENDPOINT https://huggingface.co is asked; or copy the" in ran.err
     assert hub.count_fetches(GRAPH) == 5
     assert sum(waits) == 1 + 2 + 4 + 8
+
+
+ADVICE: list[Any] = [
+    ({"api": Fault(status=403)}, "set HF_TOKEN to a token of yours that may read it; if"),
+    ({GRAPH: Fault(short=True)}, ""),
+    ({"config.json": Fault(status=404)}, ""),
+    *(
+        pytest.param(faults, advice, marks=pytest.mark.slow)
+        for faults, advice in [
+            ({"api": Fault(status=500)}, "try again later; "),
+            ({"api": Fault(status=404)}, ""),
+            ({GRAPH: Fault(status=403)}, "set HF_TOKEN"),
+            ({GRAPH: Fault(times=1000, cut=0)}, ""),
+            ({GRAPH: Fault(times=1000, cut=5000, rangeless=True)}, ""),
+            ({"config.json": Fault(status=500)}, "try again later; "),
+        ]
+    ),
+]
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(("faults", "advice"), ADVICE)
+def test_what_is_said_to_be_kept_is_what_is_not_fetched_again(
+    served: Repository, rerank: Run, faults: dict[str, Any], advice: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    served.faults = {path: Fault(**vars(fault)) for path, fault in faults.items()}
+    ran = rerank("models", "pull", NAME)
+    hint = ran.err.partition("\nhint: ")[2]
+    assert ran.code == 3
+    assert advice in hint
+    assert hint.rstrip().endswith(
+        f"without HF_ENDPOINT https://huggingface.co is asked; {COPY_FOLDER}"
+    )
+    parts = [part.size for part in Store.usual().parts(NAME)]
+    said = f"{format_size(parts[0])} are kept: the same command fetches the other " if parts else ""
+    assert hint.startswith(said)
+    assert ("kept" in hint) == bool(parts)
+    listed = rerank("models").out
+    assert (f"{NAME}:int8\tpartly\t{format_size(sum(parts))}\t" in listed) == bool(parts)
+    served.faults = {}
+    again = rerank("models", "pull", NAME)
+    assert again.code == 0
+    assert (f"{format_size(sum(parts))} are here, " in again.err) == bool(parts)
+    assert Store.usual().parts() == []
+
+
+def test_without_a_network_nothing_is_kept_that_was_not_fetched(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody listens
+    ran = rerank("models", "pull", NAME)
+    assert ran.code == 3
+    assert ran.err == (
+        "rerank: Xenova/bge-reranker-base: cannot be fetched from http://127.0.0.1:9: "
+        "Connection refused\n\nhint: is there a network? HTTPS_PROXY is for a proxy; without "
+        f"HF_ENDPOINT https://huggingface.co is asked; {COPY_FOLDER}\n"
+    )
+    monkeypatch.setattr("rerank_cli.models.hub._DEFAULT_ENDPOINT", "http://127.0.0.1:9")
+    assert f"proxy; {OTHER_HUB}; {COPY_FOLDER}\n" in rerank("models", "pull", NAME).err
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_an_earlier_pull_has_fetched_is_said_without_a_network(
+    served: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    served.faults = {"config.json": Fault(status=500)}
+    assert rerank("models", "pull", NAME).code == 3
+    [part] = Store.usual().parts()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    ran = rerank("models", "pull", NAME)
+    assert f"hint: {format_size(part.size)} are kept from an earlier pull; is there" in ran.err
+    removed = rerank("models", "rm", NAME)
+    assert removed.err == f"{NAME}:int8: removed what was fetched of it\n"
+    assert rerank("models", "rm", NAME).code == 3
+    assert Store.usual().parts() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="there is no such signal")
+def test_ctrl_c_says_what_is_kept(hub: Hub, served: Repository) -> None:
+    large = served.files[GRAPH] + b"\xc2\x0c\x80\x80\x40" + bytes(1 << 20)
+    hub.add(REPOSITORY, {**served.files, GRAPH: large}, faults={GRAPH: Fault(slow=0.002)})
+    running = pulling()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not has_part(Store.usual().root):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate()
+    [part] = Store.usual().parts()
+    assert running.returncode == 130
+    assert f"{NAME}:int8: stopped; {format_size(part.size)} are kept: the same" in err.decode()
 
 
 def test_a_proxy_that_cannot_be_used_is_an_error(

@@ -73,7 +73,7 @@ SETTING = re.compile(r"export (\w+)=")
 RUNNING = [line for line in commands() if not INSTALLING.match(line) and not SETTING.match(line)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh copy of what the commands read, with a history, and a `rerank` in `bin`."""
     folder = tmp_path_factory.mktemp("clone")

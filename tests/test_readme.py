@@ -146,7 +146,7 @@ def test_the_ways_to_install_work(command: str, clone: Path, tmp_path: Path) -> 
         "-q",
         "--no-deps",
         "-d",
-        tmp_path,
+        str(tmp_path),
         "packaging",
     ]
     if subprocess.run([*probe, "packaging"], capture_output=True).returncode:

@@ -67,3 +67,12 @@ def test_the_newest_version_heads_the_changelog() -> None:
         re.MULTILINE,
     )
     assert heads[0][0] == __version__
+
+
+def test_what_the_page_for_contributors_names_exists() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s:]+)\)", page)
+    paths = re.findall(r"`((?:\.ci|docs|examples|models|rerank_cli|scripts|tests)/[\w./-]*)`", page)
+    assert links
+    assert paths
+    assert [path for path in (*links, *paths) if not (ROOT / path).exists()] == []

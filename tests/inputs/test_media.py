@@ -198,9 +198,9 @@ def test_what_a_file_is_said_to_hold_it_holds(pictures: Path) -> None:
     assert [(document.media, document.text[1:4]) for document in inputs] == [(None, "PNG")]
 
 
-def test_every_suffix_is_in_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{suffix}`" in readme for suffix in MEDIA_SUFFIXES)
+def test_every_suffix_is_on_the_page_about_inputs() -> None:
+    page = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
+    assert all(f"`{suffix}`" in page for suffix in MEDIA_SUFFIXES)
 
 
 # Files that records name.

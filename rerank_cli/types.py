@@ -230,7 +230,8 @@ class Price(NamedTuple):
     def __str__(self) -> str:
         small = f"{float(f'{self.amount:.3g}'):.12f}".rstrip("0").rstrip(".")  # three digits
         digits = small if 0 < self.amount < 1 else f"{self.amount:,.2f}"
-        return f"{'about ' if self.estimated else ''}{digits} {self.currency}"
+        unit = "of unknown currency" if self.currency == "unknown" else self.currency
+        return f"{'about ' if self.estimated else ''}{digits} {unit}"
 
     @classmethod
     def total(cls, prices: "Iterable[Price | None]") -> "Price | None":
@@ -238,12 +239,9 @@ class Price(NamedTuple):
         known = [price for price in prices if price is not None]
         if len({price.currency for price in known}) != 1:
             return None
-        return cls(
-            _without_noise(sum(price.amount for price in known)),
-            known[0].currency,
-            " and ".join(dict.fromkeys(price.source for price in known)),
-            any(price.estimated for price in known),
-        )
+        amount = _without_noise(sum(price.amount for price in known))
+        sources = " and ".join(dict.fromkeys(price.source for price in known))
+        return cls(amount, known[0].currency, sources, any(price.estimated for price in known))
 
 
 @dataclass(frozen=True)

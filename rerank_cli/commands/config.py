@@ -21,20 +21,22 @@ from rerank_cli.cli.typer_commands import (
     setting_values,
     settings_in,
 )
-from rerank_cli.errors import ConfigError, ExitCode, NoHome, UsageError
+from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError, UsageError
 from rerank_cli.providers.keys import (
     check_provider,
     forget_key,
+    hide_secrets,
     key_hint,
     providers_with_keys,
     public_base_url,
     store_key,
 )
-from rerank_cli.terminal import Terminal, format_json, hide_user
+from rerank_cli.terminal import Terminal, format_choices, format_json, hide_user
 from rerank_cli.user_files import config_file, keys_file
 
 app = make_app(ListGroup)
-_BASE_URL = "base-url"  # the setting
+_HUB_NAMES = ("hf", "huggingface", "hugging-face")
+_BASE_URL, _MODEL = "base-url", "model"  # settings
 
 
 def _shown(key: str, value: Any) -> Any:
@@ -183,9 +185,22 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     from rerank_cli.atomic_files import set_toml_value  # tomlkit, which nothing else needs
 
     set_toml_value(config_file(), key, str(read) if isinstance(read, str) else read)
+    terminal = Terminal.current()
     if os.environ.get(setting.variable):
-        Terminal.current().warn(f"{setting.variable} is set too, and comes first")
+        terminal.warn(f"{setting.variable} is set too, and comes first")
+    if key == _MODEL:
+        _warn_of_model(terminal, value)
     return ExitCode.OK
+
+
+def _warn_of_model(terminal: Terminal, model: str) -> None:
+    """Say why a model cannot be used now. It may be pulled, or get its entry, later."""
+    from rerank_cli.scorers import check_model
+
+    try:
+        check_model(model)
+    except RerankError as error:
+        terminal.warn(f"model is set, but runs will fail: {error}", error.hint)
 
 
 @app.command("unset", cls=PlainCommand)
@@ -236,6 +251,8 @@ def set_key(ctx: typer.Context, provider: Provider) -> int:
     if ctx.args:
         raise UsageError("a key is never an argument", hint=key_hint(provider))
     account = _find_account(provider)
+    if account != provider:
+        Terminal.current().say(f"{provider} has the key of {account}")
     store_key(account, _read_key(provider))
     return ExitCode.OK
 
@@ -247,30 +264,28 @@ def unset_key(provider: Provider) -> int:
     \b
     rerank config unset-key cohere
     """
-    # A key may also be there for a name that was no provider's, or is no longer one's.
-    if not forget_key(provider) and not forget_key(_find_account(provider)):
+    from rerank_cli.providers.catalogue import account_of
+
+    # A key may also be there for a name that is no longer a provider's.
+    if not forget_key(provider) and not forget_key(account_of(provider) or provider):
         Terminal.current().warn(f"there is no key for {provider} in {keys_file()}")
     return ExitCode.OK
 
 
 def _find_account(provider: str) -> str:
-    """The name that a provider's key is stored under.
-
-    For a name that is no provider's it is that name, with a warning: an entry may yet be written.
-    """
+    """The name that a provider's key is stored under; raises `UsageError` for an unknown one."""
     from rerank_cli.providers.catalogue import account_of, similar_names
 
-    terminal = Terminal.current()
     account = account_of(provider)
-    if account is None:
-        similar = " or ".join(similar_names(provider))
-        terminal.warn(
-            f"no provider is called {provider}",
-            f"did you mean {similar}?" if similar else "rerank providers lists them",
-        )
-    elif account != provider:
-        terminal.say(f"{provider} has the key of {account}")
-    return account or provider
+    if account is not None:
+        return account
+    hint = "rerank providers lists them; one of your own needs its table in providers.toml first"
+    if provider in _HUB_NAMES:
+        hint = "the token of the Hugging Face Hub is in the variable HF_TOKEN"
+    elif similar := similar_names(provider):
+        hint = f"did you mean {format_choices(similar)}?"
+    # Some paste the key in the name's place.
+    raise UsageError(f"no provider is called {hide_secrets(provider)}", hint=hint)
 
 
 def _read_key(provider: str) -> str:

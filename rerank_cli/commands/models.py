@@ -26,7 +26,6 @@ from rerank_cli.models import (
     find,
     find_installed,
     is_local,
-    is_path,
     names,
     offline_variable,
     read_name,
@@ -34,7 +33,7 @@ from rerank_cli.models import (
 from rerank_cli.models.catalogue import Entry, default, entries, prompts
 from rerank_cli.models.store import DamagedModel, InstalledModel, ModelPart, Store
 from rerank_cli.output_files import check_output_folder
-from rerank_cli.scorers import BM25, is_remote
+from rerank_cli.scorers import BM25, check_model, is_remote
 from rerank_cli.terminal import (
     Terminal,
     format_json,
@@ -245,7 +244,7 @@ def rm(
 def use(ctx: typer.Context, name: InstalledName) -> int:
     """Make a model the default.
 
-    The same as `rerank config set model NAME`.
+    As `rerank config set model NAME` does, but only if it can be opened now.
 
     \b
     rerank models use bge-reranker-base
@@ -253,10 +252,7 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
     """
     from rerank_cli.atomic_files import set_toml_value
 
-    if is_path(name) or is_local(name):
-        find(name)
-    elif name != BM25:
-        read_name(name)
+    check_model(name)
     set_toml_value(config_file(), "model", name)
     terminal = Terminal.current()
     if setting_values(ctx)["model"][0] != name:

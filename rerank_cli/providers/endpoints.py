@@ -55,16 +55,27 @@ class Address:
         return public_url(self.url)
 
 
-def endpoint(base: str, path: str, model: str, *, versionless: bool = False) -> str:
+def endpoint(
+    base: str, path: str, model: str, *, versionless: bool = False, own_url: str | None = None
+) -> str:
     """Complete a base URL with the missing part of a provider's path.
 
-    A version at the end of the base (`/v1`) replaces the path up to its own version. `versionless`
-    says that the endpoint has no version: one at the end of the base is removed. Raises
-    `UsageError` for what is not a server's URL.
+    A version at the end of the base (`/v1`) replaces the path up to its own version, unless the
+    base is on the host of the provider's `own_url`: there it is the base of another API, and the
+    path is known. `versionless` says that the endpoint has no version: one at the end of the base
+    is removed. Raises `UsageError` for what is not a server's URL.
     """
     url = parse_server_url(base)
     start = _segments(url.path)
     rest = [part for segment in _segments(path) for part in _path_parts(segment, model)]
+    ends_in_version = bool(start) and _VERSION_SEGMENT.fullmatch(start[-1]) is not None
+    if (
+        own_url
+        and ends_in_version
+        and not _overlap(start, rest)
+        and origin(base) == origin(own_url)
+    ):
+        start = _segments(urlsplit(own_url).path)
     if overlap := _overlap(start, rest):
         start += rest[overlap:]
     elif not start or start[-1] not in _ENDPOINT_SEGMENTS:

@@ -176,7 +176,10 @@ def failure_hint(failure: Failure, address: Address) -> str | None:
         case 402:
             return f"the account at {address.provider} has to be paid for"
         case 404 | 405:
-            return f"the endpoint was {address.public_url}: check the model's name and --base-url"
+            return (
+                f"the endpoint was {address.public_url}: check the model's name and --base-url, "
+                "which may also be the whole URL"
+            )
         case 429:
             return "--rpm and --tpm keep to a rate, --concurrency 1 sends one request at a time"
         case 400 | 422 if _MODEL_WORDS.search(failure.message):

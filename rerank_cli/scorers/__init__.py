@@ -6,7 +6,7 @@ This module alone decides what a model's name means, and never by a part of the 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import OutOfMemory, RerankError, UsageError
@@ -194,6 +194,34 @@ def is_remote(model: str | None) -> bool:
     return False
 
 
+def check_model(model: str) -> None:
+    """Raise what keeps a model from being opened, as far as its name and its files' names tell.
+
+    That is `UsageError` for an unknown name, `NotInstalled` and other `ModelError`s. Whether there
+    is a key for a provider is not asked.
+    """
+    if is_remote(model):
+        provider, _, name = model.partition("/")
+        _remote_table(provider, name)
+    elif model != BM25:
+        from rerank_cli.models import find
+
+        find(model)
+
+
+def _remote_table(provider: str, name: str) -> dict[str, Any]:
+    """A provider's table for a model; raises `UsageError` if either is missing."""
+    from rerank_cli.providers.catalogue import find_table
+
+    table = find_table(provider, name)
+    if not name:
+        raise UsageError(
+            f"{provider} needs the name of a model",
+            hint=f"-m {provider}/{table['example']}, for example",
+        )
+    return table
+
+
 def _check_memory() -> None:
     """Raise `OutOfMemory` if this process may not even have the memory that libraries take.
 
@@ -212,16 +240,10 @@ def _open_remote(
     model: str, options: RemoteOptions, instruction: str | None, chunks: ChunkOptions
 ) -> Scorer:
     """Open a provider's model by `PROVIDER/MODEL`, or a dry run of it."""
-    from rerank_cli.providers.catalogue import find_table
     from rerank_cli.providers.keys import find_credentials
 
     provider, _, name = model.partition("/")
-    table = find_table(provider, name)
-    if not name:
-        raise UsageError(
-            f"{provider} needs the name of a model",
-            hint=f"-m {provider}/{table['example']}, for example",
-        )
+    table = _remote_table(provider, name)
     credentials = find_credentials(table, options.headers, dry_run=options.dry_run)
 
     # Imported last: a missing key or model is reported without the HTTP client.

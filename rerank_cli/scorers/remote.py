@@ -569,7 +569,9 @@ def _address(
             f"{provider.name} has no fixed URL, and none was given",
             hint="--base-url https://…, as its documentation has it",
         )
-    url = endpoint(base, provider.path, model, versionless=provider.versionless)
+    url = endpoint(
+        base, provider.path, model, versionless=provider.versionless, own_url=provider.url
+    )
     if options.insecure and not is_loopback(url):
         raise UsageError(
             f"--insecure is for servers on this machine, and not for {public_url(url)}",

@@ -228,9 +228,6 @@ def test_config_imports_nothing_slow() -> None:
         ("cohere", "cohere", ""),
         ("cohere-v1", "cohere", "cohere-v1 has the key of cohere\n"),
         ("generic", "llmingo", "generic has the key of llmingo\n"),
-        ("silicon", "silicon", "no provider is called silicon\n\nhint: did you mean siliconflow?"),
-        ("genericc", "genericc", "hint: did you mean generic?"),
-        ("team", "team", "no provider is called team\n\nhint: rerank providers lists them"),
         ("mine", "mine", ""),
         ("shared", "shared", ""),
     ],
@@ -246,6 +243,54 @@ def test_a_key_is_kept_for_the_provider_that_is_meant(
     assert (home / "keys.toml").read_text() == f'{account} = "secret-key"\n'
     assert rerank("config", "unset-key", name).code == 0
     assert (home / "keys.toml").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("coher", "did you mean cohere or cohere-v1?"),
+        ("genericc", "did you mean generic?"),
+        ("silicon", "did you mean siliconflow?"),
+        ("team", "rerank providers lists them; one of your own needs its table in providers.toml"),
+        ("huggingface", "the token of the Hugging Face Hub is in the variable HF_TOKEN"),
+    ],
+)
+def test_a_key_for_no_provider_is_not_kept(name: str, hint: str, rerank: Run, home: Path) -> None:
+    ran = rerank("config", "set-key", name, stdin=b"secret-key\n")
+    assert ran.code == 2
+    assert ran.err.startswith(f"rerank: no provider is called {name}\n\nhint: {hint}")
+    assert not (home / "keys.toml").exists()
+    (home / "providers.toml").write_text(f'[{name}]\nurl = "http://h"\n')
+    assert rerank("config", "set-key", name, stdin=b"secret-key\n").code == 0
+
+
+def test_a_key_in_the_place_of_a_name_is_not_shown(rerank: Run) -> None:
+    ran = rerank("config", "set-key", "sk-abcdef0123456789abc", stdin=b"x\n")
+    assert (ran.code, "abcdef" in ran.err) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("mini", ""),
+        ("bm25", ""),
+        ("cohere/rerank-v3.5", ""),
+        ("nosuch", "no model is called 'nosuch'"),
+        ("bge", "no model is called 'bge'\n\nhint: did you mean bge-reranker-base, "),
+        ("later/model", "no model is called 'later/model'"),
+        ("cohere", "cohere needs the name of a model"),
+        ("./later", "./later: no such model"),
+        ("bge-reranker-base", "bge-reranker-base is not installed: "),
+    ],
+)
+def test_a_model_that_there_is_not_yet_is_set_and_said(model: str, said: str, rerank: Run) -> None:
+    ran = rerank("config", "set", "model", model)
+    assert ran.code == 0
+    assert (f"rerank: model is set, but runs will fail: {said}" in ran.err) == bool(said)
+    assert bool(ran.err) == bool(said)
+    assert rerank("config", "get", "model").out == f"{model}\n"
+    used = rerank("models", "use", model)
+    assert (used.code != 0, said in used.err) == (bool(said), True)
 
 
 def test_a_provider_of_ones_own_may_have_any_name(rerank: Run, home: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from rerank_cli.errors import UsageError
+from rerank_cli.providers.catalogue import find_provider, provider_names
 from rerank_cli.providers.endpoints import endpoint, origin, public_url
 from tests.conftest import Run
 
@@ -41,6 +42,42 @@ STANDARD = "/v1/rerank"
 def test_a_base_is_completed(base: str, path: str, expected: str) -> None:
     assert endpoint(base, path, "a/b.c") == expected
     assert endpoint(expected, path, "a/b.c") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "expected"),
+    [
+        ("cohere", "https://api.cohere.com/v1", "https://api.cohere.com/v2/rerank"),
+        ("cohere", "https://api.cohere.com/compatibility/v1", "https://api.cohere.com/v2/rerank"),
+        ("cohere", "https://api.cohere.com/v1/rerank", "https://api.cohere.com/v1/rerank"),
+        ("cohere", "http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/rerank"),
+        ("cohere", "http://127.0.0.1:8000", "http://127.0.0.1:8000/v2/rerank"),
+        ("cohere-v1", "https://api.cohere.com/v2", "https://api.cohere.com/v1/rerank"),
+        ("openrouter", "https://openrouter.ai/v1", "https://openrouter.ai/api/v1/rerank"),
+        ("jina", "https://api.jina.ai/v1", "https://api.jina.ai/v1/rerank"),
+    ],
+)
+def test_the_host_of_a_service_is_asked_by_its_own_path(
+    name: str, base: str, expected: str
+) -> None:
+    entry = find_provider(name)
+    assert endpoint(base, entry.path, "m", own_url=entry.url) == expected
+
+
+def test_a_version_at_a_services_own_host_is_that_of_its_entry() -> None:
+    for name in provider_names():
+        entry = find_provider(name)
+        if entry.url is not None:
+            usual = endpoint(entry.url, entry.path, "m", versionless=entry.versionless)
+            for version in ("/v1", "/v7", "/openai/v1"):
+                url = endpoint(
+                    f"{entry.url}{version}",
+                    entry.path,
+                    "m",
+                    versionless=entry.versionless,
+                    own_url=entry.url,
+                )
+                assert url == usual or version == "/v1" or url.startswith(f"{entry.url}/openai/v1")
 
 
 def test_a_server_without_versions_has_none() -> None:

@@ -112,6 +112,10 @@ def test_amounts_are_told_in_plain_digits(amount: float, words: str) -> None:
     assert str(Price(amount, "USD", "")) == words
 
 
+def test_a_cost_without_a_currency_says_so() -> None:
+    assert str(Price(0.015, "unknown", "", estimated=False)) == "0.015 of unknown currency"
+
+
 def test_a_sum_has_no_float_noise() -> None:
     assert TOKENS.price_of(1, [2]).amount == 1.5e-7
     tenths = [Price(amount, "USD", "x") for amount in (0.1, 0.2)]

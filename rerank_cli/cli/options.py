@@ -283,8 +283,8 @@ def input_options(
         _input(
             "-0",
             "--null",
-            help="Lines end with NUL, in input and output. With --files-from, -r or -f paths: the "
-            "names in LIST and the output, but not the lines of files.",
+            help="Lines end with NUL, in input and output. With --files-from, -r, -f paths or "
+            "-f grep: the names in LIST and the output, but not the lines of files.",
         ),
     ] = False,
 ) -> None:

@@ -26,7 +26,7 @@ from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
-from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
+from rerank_cli.output_files import OutputFile, PlannedOutput, is_among, settle_outputs
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Reranker
@@ -87,7 +87,11 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             raise
         style = replace(style, sentences=_choose_sentences(ranking, reranker, style))
     progress.lap(progress.READING)
-    style = replace(style, envelopes=tuple(inputs.report.envelopes))
+    style = replace(
+        style,
+        envelopes=tuple(inputs.report.envelopes),
+        separated=not _is_in_place(output, inputs),
+    )
     try:
         if given["dry_run"]:
             as_json = style.format_ in (Format.JSON, Format.JSONL)
@@ -98,8 +102,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             output.write(render(ranking, style), terminal, drawn=is_drawn)
     finally:  # whoever closed the pipe is told all the same
         _warn_of_inputs(inputs, terminal)
-        if (remark := WRITERS[style.format_].find_remark(ranking, style)) is not None:
-            terminal.warn(remark.text, remark.hint)
+        _warn_of_format(ranking, style, terminal)
         _warn_of_ranking(ranking, terminal)
         if given["verbose"]:
             if not given["dry_run"]:
@@ -140,6 +143,12 @@ def _warn_of_nothing(
 
         hint = words_hint(ctx)
     terminal.warn(_why_nothing(ranking, inputs, selection), hint)
+
+
+def _is_in_place(output: OutputFile, inputs: Inputs) -> bool:
+    """Whether the results go into a file that is ranked."""
+    paths = (*inputs.paths, *inputs.listed_paths)
+    return not output.is_stream and is_among(Path(output.path), paths)
 
 
 def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
@@ -417,6 +426,15 @@ def _joined(names: Sequence[str], word: str) -> str:
 def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:
     if count > _NAMED_FILES:
         terminal.warn(f"and {format_count(count - _NAMED_FILES, 'more file')} {what}")
+
+
+def _warn_of_format(ranking: Ranking, style: Style, terminal: Terminal) -> None:
+    """Say what the format does with these results, and to a person what other formats would."""
+    remark = WRITERS[style.format_].find_remark(ranking, style)
+    if remark is not None and remark.text:
+        terminal.warn(remark.text, remark.hint)
+    elif remark is not None and terminal.watched:
+        terminal.say(f"hint: {remark.hint}")
 
 
 def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:

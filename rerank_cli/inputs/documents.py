@@ -116,6 +116,11 @@ class Inputs:
         return self.options.format_and_unit(path, stream=_is_stream(path))[1] is Unit.FILE
 
     @property
+    def has_texts(self) -> bool:
+        """Whether some documents were given directly, and come from no source."""
+        return bool(self.texts)
+
+    @property
     def has_unnamed(self) -> bool:
         """Whether some documents come from no file with a known name."""
         has_stdin = any(place.path == STDIN for place in self._sources.places)

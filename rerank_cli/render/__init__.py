@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rerank_cli.errors import UsageError
 from rerank_cli.media import media_label
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Chunk, Document, Envelope, Ranked, Ranking
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Format(StrEnum):
 
     TABLE = "table"
     TEXT = "text"
+    GREP = "grep"
     TSV = "tsv"
     CSV = "csv"
     JSON = "json"
@@ -42,6 +44,8 @@ class Style:
     format_      the format
     passages     whether it is a ranking of passages
     scores       whether a score goes before each record
+    separated    whether lines of ours may stand between records that have several; not in a file
+                 of the user's that is written anew
     null         whether NUL ends each record or path
     full         whether a table shows whole passages
     interactive  whether the results go to a terminal, which control characters could change
@@ -57,6 +61,7 @@ class Style:
     format_: Format
     passages: bool = False
     scores: bool = False
+    separated: bool = True
     null: bool = False
     full: bool = False
     interactive: bool = False
@@ -72,6 +77,10 @@ class Sources(Protocol):
     """What a writer may ask about the inputs before anything is scored."""
 
     @property
+    def has_texts(self) -> bool:
+        """Whether some documents were given directly, and come from no source."""
+
+    @property
     def has_unnamed(self) -> bool:
         """Whether some documents come from no file with a known name."""
 
@@ -80,7 +89,7 @@ class Sources(Protocol):
 
 
 class Remark(NamedTuple):
-    """A warning about the results, and a hint."""
+    """A warning about the results, and a hint; without a text, a hint for a person."""
 
     text: str
     hint: str
@@ -96,7 +105,7 @@ class Writer:
     remark       returns a remark on a ranking that was written, if there is one
     explains     whether it shows the scores of chunks
     has_scores   whether it shows the scores of results
-    names_files  whether it writes names of files instead of documents
+    names_files  whether it writes the names of files, behind which --null puts NUL
     is_drawn     whether it makes control characters visible, and may have some of its own
     shows_sentences
                  whether it shows a sentence of each passage, and its line
@@ -121,7 +130,7 @@ class Writer:
             )
         if style.scores and not self.has_scores:
             raise UsageError(
-                f"--scores does not work with the format {style.format_}, which shows no records",
+                f"--scores does not work with the format {style.format_}",
                 hint="-f tsv has scores and paths",
             )
 
@@ -154,7 +163,16 @@ WRITERS: Mapping[Format, Writer] = {
     Format.TABLE: Writer(
         "table", "write_table", explains=True, is_drawn=True, shows_sentences=True
     ),
-    Format.TEXT: Writer("text", "write_text", check="check_tables", remark="find_mixed_tables"),
+    Format.TEXT: Writer("text", "write_text", check="check_tables", remark="find_remark"),
+    Format.GREP: Writer(
+        "rows",
+        "write_grep",
+        check="check_places",
+        remark="find_broken_paths",
+        has_scores=False,
+        names_files=True,
+        shows_sentences=True,
+    ),
     Format.TSV: Writer("rows", "write_tsv"),
     Format.CSV: Writer("rows", "write_csv"),
     Format.JSON: Writer("json_results", "write_json", explains=True),
@@ -208,6 +226,21 @@ def text_and_line(result: Ranked, *, passages: bool) -> tuple[str, int | None]:
     if passages:
         return result.passage.text, result.passage.line
     return result.document.text, result.document.line
+
+
+def on_one_line(path: str) -> str:
+    """A path whose line feeds are visible, so that it is in one line."""
+    return path.replace("\n", "\N{SYMBOL FOR LINE FEED}")
+
+
+def original_bytes(document: Document, start: int, end: int) -> bytes | None:
+    """The bytes of a part of a document, if its text has replaced undecodable ones; else None."""
+    text = document.text[start:end]
+    if "\ufffd" not in text or document.raw is None:
+        return None
+    original = document.raw.decode("utf-8", "surrogateescape")[start:end]
+    is_same = encodable(original) == text  # not so for a field, or for UTF-16
+    return original.encode("utf-8", "surrogateescape") if is_same else None
 
 
 def shown_sentence(result: Ranked, words: "QueryWords", style: Style) -> Chunk:

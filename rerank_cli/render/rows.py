@@ -1,4 +1,4 @@
-"""A ranking as a row for each result: CSV, TSV, TREC runs, and paths of files."""
+"""A ranking as a row for each result: CSV, TSV, TREC runs, lines of grep, and paths of files."""
 
 import os
 import re
@@ -7,9 +7,19 @@ from urllib.parse import quote
 
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
-from rerank_cli.render import Sources, Style, document_place, format_score, text_and_line
-from rerank_cli.terminal import encodable
-from rerank_cli.types import Document, Ranking
+from rerank_cli.render import (
+    Remark,
+    Sources,
+    Style,
+    document_place,
+    format_score,
+    on_one_line,
+    original_bytes,
+    shown_sentence,
+    text_and_line,
+)
+from rerank_cli.terminal import encodable, format_count
+from rerank_cli.types import Chunk, Document, Ranking
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
 _QUERY_ID = "1"  # of the only query, in a TREC run
@@ -17,6 +27,10 @@ _QUERY_ID = "1"  # of the only query, in a TREC run
 _NO_SCORE = "-inf"
 # White space, and surrogates: bytes of a file's name that are not text.
 _NOT_IN_RUN_NAMES = re.compile("[\\s\ud800-\udfff]")
+# What ends the first line of a text in a record, which is one line to grep.
+_LINE_ENDS = re.compile(r"[\r\n]")
+# As GNU grep calls standard input in its own output, and as --grep knows it.
+_STDIN_NAME = "(standard input)"
 _TSV_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
@@ -92,6 +106,72 @@ def quote_spaces(name: str) -> str:
     return _NOT_IN_RUN_NAMES.sub(lambda match: quote(match.group(), errors="surrogatepass"), name)
 
 
+def write_grep(ranking: Ranking, style: Style) -> Iterator[bytes]:
+    """Yield `path:line:text` for each result, as grep does: the line of the sentence that is shown.
+
+    What has no lines is at line 1. A line that two passages share is written once.
+    """
+    from rerank_cli.words import QueryWords
+
+    words = QueryWords(ranking.query)
+    end = b"\0" if style.null and not style.interactive else b":"
+    written = set[tuple[str | None, int]]()
+    for result in ranking.results:
+        sentence = shown_sentence(result, words, style)
+        place = result.document.source, sentence.line or 1
+        if not style.passages or place not in written:
+            yield _grep_line(result.document, place, sentence.start, end)
+        written.add(place)
+    for blank in ranking.blanks:
+        document = blank.document
+        is_blank = not document.text.strip()
+        start = 0 if is_blank else len(document.text) - len(document.text.lstrip())
+        line = Chunk(document, start, start, "", 0).line
+        yield _grep_line(document, (document.source, line or 1), start, end)
+
+
+def _grep_line(
+    document: Document, place: tuple[str | None, int], start: int, path_end: bytes
+) -> bytes:
+    """The line of a source in which a character of a document is."""
+    text = document.text
+    # A record is one line or has lines of its own, that are none of its source.
+    is_record = document.fields is not None
+    first = max(text.rfind(end, 0, start) for end in ("\r\n" if is_record else "\n")) + 1
+    following = _LINE_ENDS.search(text, start) if is_record else None
+    last = following.start() if following else text.find("\n", start)
+    last = last if last >= 0 else len(text)
+    line = original_bytes(document, first, last)
+    if line is None:
+        line = text[first:last].encode("utf-8", "replace")
+    path = _STDIN_NAME if place[0] in (None, STDIN) else str(place[0])
+    path = path if path_end == b"\0" else on_one_line(path)
+    return _encode_path(path) + path_end + b"%d:" % place[1] + line.removesuffix(b"\r") + b"\n"
+
+
+def find_broken_paths(ranking: Ranking, style: Style) -> Remark | None:
+    """A remark if there are paths with line feeds, which no line has as they are."""
+    paths = {result.document.source for result in ranking.results}
+    broken = sum("\n" in path for path in paths if path)
+    if not broken or style.null:
+        return None
+    verb = "has" if broken == 1 else "have"
+    return Remark(
+        f"the names of {format_count(broken, 'file')} {verb} a line feed, shown as "
+        "\N{SYMBOL FOR LINE FEED}",
+        "-0 writes names as they are, with NUL behind them",
+    )
+
+
+def check_places(sources: Sources, _style: Style) -> None:
+    """Raise `UsageError` if some documents come from no source."""
+    if sources.has_texts:
+        raise UsageError(
+            "the format grep writes places, and the documents of -d have none",
+            hint="-f tsv has a line for each result too",
+        )
+
+
 def write_paths(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield the path of each file once, as the user wrote it.
 
@@ -121,11 +201,15 @@ def _no_path_error() -> UsageError:
 
 
 def _path_bytes(path: str) -> bytes:
-    """The bytes of a path: in the locale's encoding if it has the characters, else in UTF-8.
+    """The bytes of a path that stands alone.
 
     Programs that get it would take a name such as -n for an option, so ./ is put before it.
     """
-    path = f"{os.curdir}{os.sep}{path}" if path.startswith("-") else path
+    return _encode_path(f"{os.curdir}{os.sep}{path}" if path.startswith("-") else path)
+
+
+def _encode_path(path: str) -> bytes:
+    """A path in the locale's encoding if that has the characters, else in UTF-8."""
     try:
         return os.fsencode(path)
     except UnicodeEncodeError:

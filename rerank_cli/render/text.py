@@ -1,13 +1,16 @@
 """A ranking as text to read on: the records as they came, or passages in Markdown.
 
 Records keep their own bytes, with a byte-order mark, a header and scores if needed. The bytes
-change only if records have several encodings, or go to a terminal.
+change only if records have several encodings, or go to a terminal. Where nothing else says where a
+record of several lines ends, a line of ours does: `--` as in grep, and the name of a whole file as
+in head.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 
 from rerank_cli.errors import OutputError
+from rerank_cli.inputs import STDIN
 from rerank_cli.render import (
     Remark,
     Sources,
@@ -16,6 +19,8 @@ from rerank_cli.render import (
     format_place,
     format_score,
     media_note,
+    on_one_line,
+    original_bytes,
 )
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Blank, Document, Envelope, Ranked, Ranking
@@ -23,6 +28,8 @@ from rerank_cli.types import Blank, Document, Envelope, Ranked, Ranking
 _SCORE_COLUMN = "relevance_score"
 # The terminators of records, the longer first.
 _TERMINATORS = ("\r\n", "\n", "\0", "\r")
+_SEPARATOR = "--\n"
+_FILES_HINT = "-f paths writes only the names of these files, -f grep the best line of each"
 _HINT = "-f csv and --json take records of any kind"
 _BACKTICKS = re.compile("`+")
 # Each of these ends a line in Markdown.
@@ -39,14 +46,58 @@ def write_text(ranking: Ranking, style: Style) -> Iterator[bytes]:
     writer = _RecordWriter(envelopes, style)
     if not style.passages:
         writer.table = _common_table(envelopes)
+    separators = _Separators(ranking, style)
     yield writer.mark
     if writer.table.header:
         yield writer.record(writer.table.header, writer.table, _SCORE_COLUMN)
     for result in ranking.results:
-        raw = _passage_bytes(result) if style.passages else _record_bytes(result.document)
-        yield writer.record(raw, result.document.envelope, format_score(result.relevance_score))
+        document = result.document
+        raw = _passage_bytes(result) if style.passages else _record_bytes(document)
+        score = format_score(result.relevance_score)
+        yield writer.record(raw, document.envelope, score, *separators.before(document))
     for blank in ranking.blanks:
-        yield writer.record(_record_bytes(blank.document), blank.document.envelope, "")
+        raw, envelope = _record_bytes(blank.document), blank.document.envelope
+        yield writer.record(raw, envelope, "", *separators.before(blank.document))
+
+
+class _Separators:
+    """The lines of ours before records.
+
+    Whole files have their names if they are some of several documents. Passages, and texts that
+    were given directly, are parted if one of them has several lines. Lines, paragraphs, rows and
+    what NUL ends have ends of their own.
+    """
+
+    def __init__(self, ranking: Ranking, style: Style) -> None:
+        self._are_named = has_named_files(ranking, style)
+        texts = (
+            (result.passage.text for result in ranking.results)
+            if style.passages
+            else (each.text for each in _documents_in(ranking) if each.source is None)
+        )
+        may_part = style.separated and not style.null
+        self._are_parted = self._are_named or (may_part and any("\n" in text for text in texts))
+        self._is_first = True
+
+    def before(self, document: Document) -> tuple[str, str]:
+        """What parts the next record from the one before, and its heading; empty for nothing."""
+        is_first, self._is_first = self._is_first, False
+        if self._are_named and _is_file(document):
+            source = "standard input" if document.source == STDIN else str(document.source)
+            return "" if is_first else "\n", f"==> {on_one_line(source)} <==\n"
+        return _SEPARATOR if self._are_parted and not is_first else "", ""
+
+
+def has_named_files(ranking: Ranking, style: Style) -> bool:
+    """Whether whole files are written, with their names before them."""
+    if not style.separated or style.null or style.passages or ranking.documents < 2:
+        return False
+    return any(map(_is_file, _documents_in(ranking)))
+
+
+def _is_file(document: Document) -> bool:
+    """Whether a document is the text of a whole file."""
+    return document.whole and not document.text_is_label
 
 
 class _RecordWriter:
@@ -66,16 +117,27 @@ class _RecordWriter:
         # On a terminal every record has a line of its own; elsewhere None keeps its terminator.
         self._terminator = "\n" if style.interactive else "\0" if style.null else None
 
-    def record(self, raw: bytes, envelope: Envelope, score: str) -> bytes:
+    def record(
+        self, raw: bytes, envelope: Envelope, score: str, separator: str = "", heading: str = ""
+    ) -> bytes:
+        """The bytes of a record, behind its score and heading, and what is before all these."""
         if envelope.encoding != self._encoding:
             raw = raw.decode(envelope.encoding, "replace").encode(self._encoding, "replace")
+        raw = self._encode(heading) + raw
         if self._scores:
             raw = (score + (self.table.delimiter or "\t")).encode(self._encoding) + raw
+        raw = self._encode(separator) + raw
         if self._terminator is None:
             return raw
         terminators = (terminator.encode(self._encoding) for terminator in _TERMINATORS)
         own = next((terminator for terminator in terminators if raw.endswith(terminator)), b"")
         return raw.removesuffix(own) + self._terminator.encode(self._encoding)
+
+    def _encode(self, line: str) -> bytes:
+        """A line of ours. The name of a file keeps its bytes, if the encoding has any."""
+        if self._encoding == "utf-8":
+            return line.encode("utf-8", "surrogateescape")
+        return encodable(line).encode(self._encoding, "replace")
 
 
 def check_tables(sources: Sources, style: Style) -> None:
@@ -98,18 +160,22 @@ def check_tables(sources: Sources, style: Style) -> None:
             )
 
 
-def find_mixed_tables(ranking: Ranking, style: Style) -> Remark | None:
-    """A remark if the results have rows of a table, and also records of another or of none."""
+def find_remark(ranking: Ranking, style: Style) -> Remark | None:
+    """A remark if rows of a table are mixed with records of another or of none; or a hint."""
     if style.passages or len(set(map(_table_key, set(_envelopes_in(ranking))))) <= 1:
-        return None
+        return Remark("", _FILES_HINT) if has_named_files(ranking, style) else None
     return Remark("records of different tables are mixed, and have no header", _HINT)
 
 
 def _envelopes_in(ranking: Ranking) -> Sequence[Envelope]:
     """The envelope of each document in a ranking."""
-    documents = [result.document for result in ranking.results]
-    documents += [blank.document for blank in ranking.blanks]
-    return [document.envelope for document in documents]
+    return [document.envelope for document in _documents_in(ranking)]
+
+
+def _documents_in(ranking: Ranking) -> Iterator[Document]:
+    """The documents of a ranking, those without a score last."""
+    yield from (result.document for result in ranking.results)
+    yield from (blank.document for blank in ranking.blanks)
 
 
 def _common_table(envelopes: Sequence[Envelope]) -> Envelope:
@@ -132,10 +198,8 @@ def _record_bytes(document: Document) -> bytes:
 def _passage_bytes(result: Ranked) -> bytes:
     """A passage's own bytes, also where undecodable bytes are replaced in its text."""
     passage, document = result.passage, result.document
-    if "\ufffd" in passage.text and document.raw is not None:
-        original = document.raw.decode("utf-8", "surrogateescape")[passage.start : passage.end]
-        if encodable(original) == passage.text:  # not so for a field, or for UTF-16
-            return original.encode("utf-8", "surrogateescape") + b"\n"
+    if original := original_bytes(document, passage.start, passage.end):
+        return original + b"\n"
     return (passage.text + "\n").encode(document.envelope.encoding, "replace")
 
 

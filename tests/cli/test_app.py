@@ -52,7 +52,8 @@ def test_several_whole_files_are_ranked_and_given_back_whole(rerank: Run, tmp_pa
     (tmp_path / "a.md").write_bytes(b"# Cats\r\n\r\nCats purr.")
     (tmp_path / "b.md").write_bytes(b"# Markets\n\nStocks fell.\n")
     ran = rerank("financial markets", str(tmp_path / "a.md"), str(tmp_path / "b.md"))
-    assert ran.out == "# Markets\n\nStocks fell.\n# Cats\r\n\r\nCats purr.\r\n"
+    first, second = (f"==> {tmp_path}/{name} <==\n" for name in ("b.md", "a.md"))
+    assert ran.out == (f"{first}# Markets\n\nStocks fell.\n\n{second}# Cats\r\n\r\nCats purr.\r\n")
 
 
 def test_records_are_given_back_as_they_were(rerank: Run, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_json_by_option_beats_another_format_by_setting(
         ("[model]", "model: {} is not text", None),
         (
             'format = "tabel"',
-            "format: 'tabel' is none of table, text, tsv",
+            "format: 'tabel' is none of table, text, grep, tsv",
             "one of table, text",
         ),
     ],
@@ -122,7 +122,7 @@ def test_a_bad_file_is_named_with_its_key_and_what_is_allowed(
         ("RERANK_TOP_N", "all", "'all' is not a whole number"),
         ("RERANK_TOP_N", "-1", "-1 is less than 0"),
         ("RERANK_STRICT", "maybe", "'maybe' is neither true nor false"),
-        ("RERANK_FORMAT", "xml", "'xml' is none of table, text, tsv, csv, json, jsonl"),
+        ("RERANK_FORMAT", "xml", "'xml' is none of table, text, grep, tsv, csv, json, jsonl"),
         ("RERANK_MIN_SCORE", "high", "'high' is not a number"),
         ("RERANK_MODEL", "minni", "no model is called 'minni'"),
     ],

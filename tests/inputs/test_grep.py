@@ -14,8 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rerank_cli import rank
+from rerank_cli.inputs import Unit
 from rerank_cli.inputs.grep import GrepMatch, grep_matches
 from rerank_cli.inputs.text import Block
+from rerank_cli.render import Format, Style, render
+from tests.conftest import ROOT, Run
+from tests.support.fakes import OverlapScorer, words_info
 from tests.support.reading import inputs_of, read, source_of
 
 
@@ -326,6 +331,47 @@ def is_right(match: GrepMatch, files: dict[str, list[str]], tool: list[str]) -> 
     if any(option in tool for option in ("-no", "--trim")):
         return match.text in lines[match.line - 1]
     return match.text == lines[match.line - 1]
+
+
+@settings(max_examples=60, suppress_health_check=slow_start, deadline=None)
+@given(file_sets, st.sampled_from(["line", "paragraph", "file"]), words, st.booleans())
+def test_what_grep_lines_of_ours_say_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, list[str]],
+    unit: str,
+    word: str,
+    null: bool,
+) -> None:
+    """-f grep has the lines of the files, and --grep finds the same places again."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("files"))
+    for name, lines in files.items():
+        Path(name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    documents = [each for name in files for each in read(Path(name), unit=Unit(unit))]
+    ranking = rank(word, documents, OverlapScorer(words_info(200)), keep_empty=True)
+    content = b"".join(render(ranking, Style(Format.GREP, null=null)))
+    count = len(documents)
+    assert content.count(b"\n") == count
+    matches = found(content)
+    assert all(is_right(match, files, []) for match in matches if match.path is not None)
+    if null:
+        given = [result.document for result in ranking.results]
+        given += [blank.document for blank in ranking.blanks]
+        assert [match.path for match in matches] == [document.source for document in given]
+    assert all(null or match.text == match.raw.decode()[:-1] for match in matches if not match.path)
+
+
+def test_places_come_back_from_the_examples(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    options = ("late delivery", "-m", "bm25", "-f", "grep", "--min-score", "0")
+    first = rerank(*options, "-r", "examples")
+    again = rerank(*options, "--grep", stdin=first.raw)
+    by_paths = rerank(*options, "-0", "-r", "examples")
+    again_by_paths = rerank(*options, "--grep", stdin=by_paths.raw)
+    places = [line.split(":")[:2] for line in first.out.splitlines()]
+    assert len(places) > 20
+    for ran in (again, again_by_paths):
+        assert sorted(line.split(":")[:2] for line in ran.out.splitlines()) == sorted(places)
 
 
 def test_numbers_that_come_again_are_those_of_lines(

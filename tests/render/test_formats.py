@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -242,7 +243,67 @@ def test_explain_wants_a_format_in_a_pipe_and_none_on_a_terminal(rerank: Run) ->
     assert rerank("x", "-d", "x", "--explain", terminal=80).code == 0
 
 
-def test_scores_go_before_records_and_paths_have_none(rerank: Run) -> None:
-    ran = rerank("x", "examples/faq.txt", "-f", "paths", "--scores")
+@pytest.mark.parametrize("format_", ["paths", "grep"])
+def test_scores_go_before_records_and_these_have_none(format_: str, rerank: Run) -> None:
+    ran = rerank("x", "examples/faq.txt", "-f", format_, "--scores")
     assert ran.code == 2
-    assert "paths, which shows no records" in ran.err
+    assert f"--scores does not work with the format {format_}\n" in ran.err
+
+
+PAGE = "# Animals\n\nThey sleep by day.\nA red fox is here. It\nruns.\n"
+
+
+def test_grep_has_the_line_of_the_sentence_as_it_stands_in_its_file() -> None:
+    page = Document(PAGE, source="a.md", line=1, raw=PAGE.encode(), whole=True)
+    lines = [Document("\ta fox\r", source="b.txt", line=7), Document("none", source="-", line=2)]
+    text = written(ranked(page, *lines), Format.GREP)
+    assert text.splitlines() == [
+        "a.md:4:A red fox is here. It", "b.txt:7:\ta fox", "(standard input):2:none",
+    ]  # fmt: skip
+    assert written(ranked(page), Format.GREP, null=True) == "a.md\x004:A red fox is here. It\n"
+
+
+def test_a_line_that_two_passages_share_comes_once() -> None:
+    text = "fox " * 300
+    ranking = ranked(Document(text, source="a", line=1), text, passages=True)
+    assert len(ranking.results) > 2
+    assert (
+        written(ranking, Format.GREP, passages=True) == f"a:1:{text}\n(standard input):1:{text}\n"
+    )
+
+
+def test_a_record_is_one_line_to_grep() -> None:
+    records = [
+        Document("One.\r\nA fox.\r\nEnd.", source="a.jsonl", line=3, fields={}),
+        Document("One.\rA dog.", source="a.csv", line=5, fields={}),
+    ]
+    assert written(ranked(*records), Format.GREP) == "a.jsonl:3:A fox.\na.csv:5:One.\n"
+
+
+def test_bytes_that_are_no_text_are_those_of_the_file_in_grep() -> None:
+    raw = b"one\r\na \xff fox\r\n"
+    page = Document("one\r\na \ufffd fox\r\n", source="b\udce9", line=1, raw=raw, whole=True)
+    pieces = render(ranked(page), Style(Format.GREP))
+    assert b"".join(pieces) == b"b\xe9:2:a \xff fox\n"
+
+
+def test_what_has_no_score_has_its_first_line_in_grep() -> None:
+    blank = Document("\n \n", source="e.md", line=1, whole=True)
+    ranking = ranked(blank, Document("", source="a.txt", line=9), "fox", keep_empty=True)
+    assert written(ranking, Format.GREP).endswith("e.md:1:\na.txt:9:\n")
+
+
+def test_a_name_with_a_line_feed_is_one_line_or_whole(rerank: Run, tmp_path: Path) -> None:
+    (tmp_path / "a\nb.txt").write_text("a fox\n")
+    options = ("fox", "-r", str(tmp_path), "-f", "grep", "-m", "bm25")
+    ran = rerank(*options)
+    assert ran.out == f"{tmp_path}/a\N{SYMBOL FOR LINE FEED}b.txt:1:a fox\n"
+    assert "the names of 1 file has a line feed" in ran.err
+    ran = rerank(*options, "-0")
+    assert (ran.out, ran.err) == (f"{tmp_path}/a\nb.txt\x001:a fox\n", "")
+
+
+def test_a_document_of_an_option_has_no_place(rerank: Run) -> None:
+    ran = rerank("x", "-d", "x", "-f", "grep")
+    assert (ran.code, ran.out) == (2, "")
+    assert "the format grep writes places, and the documents of -d have none" in ran.err

@@ -34,7 +34,7 @@ def test_no_format_lets_a_control_character_through(
     arguments += ["--unit", "line", "--keep-empty"]
     ran = rerank(*arguments, *options, terminal=80)
     refused = "--explain" in options and format_ not in EXPLAIN_FORMATS
-    refused |= "--scores" in options and format_ is Format.PATHS
+    refused |= "--scores" in options and format_ in (Format.PATHS, Format.GREP)
     assert (ran.code, bool(ran.out)) == ((2, False) if refused else (0, True))
     assert not ACTIVE.search(ran.out)
 

@@ -2,6 +2,7 @@
 
 import codecs
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from rerank_cli.errors import OutputError
 from rerank_cli.render import WRITERS, Format, Style, render
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Envelope
+from tests.conftest import Run
 from tests.support.fakes import OverlapScorer, words_info
 
 UTF16 = Envelope("utf-16-le", codecs.BOM_UTF16_LE)
@@ -34,7 +36,7 @@ STYLE = Style(Format.TEXT)
 class Named:
     """Sources by their names."""
 
-    has_unnamed = False
+    has_texts = has_unnamed = False
 
     def __init__(self, **envelopes: Envelope) -> None:
         self._envelopes = envelopes
@@ -146,6 +148,88 @@ def test_on_a_terminal_every_record_has_its_line() -> None:
     for null in (False, True):
         shown = written(ranked(*records), interactive=True, null=null)
         assert shown == b"fox fox\nfox\nno\n"
+
+
+def page(name: str, text: str) -> Document:
+    return Document(text, source=name, line=1, raw=text.encode(), whole=True)
+
+
+def test_whole_files_of_several_have_their_names_and_one_has_none() -> None:
+    pages = [page("a.md", "no\n"), page("-", "a fox\n"), page("c\n\udce9", " \n")]
+    ranking = ranked(*pages, keep_empty=True)
+    assert written(ranking) == (
+        b"==> standard input <==\na fox\n\n==> a.md <==\nno\n\n==> c\xe2\x90\x8a\xe9 <==\n \n"
+    )
+    assert written(ranking, scores=True).startswith(b"1\t==> standard input <==\na fox\n\n0\t==>")
+    assert written(ranked(*pages, n=1)) == b"==> standard input <==\na fox\n"
+    assert written(ranked(pages[1])) == b"a fox\n"
+    plain = b"a fox\nno\n \n"
+    assert written(ranking, separated=False) == plain
+    assert written(ranking, null=True) == plain.replace(b"\n", b"\0")
+    hint = TEXT.find_remark(ranking, STYLE)
+    assert hint is not None
+    assert (hint.text, "-f paths" in hint.hint) == ("", True)
+    assert TEXT.find_remark(ranking, replace(STYLE, separated=False)) is None
+
+
+def test_a_line_that_parts_stands_between_a_file_and_lines() -> None:
+    ranking = ranked(page("a.md", "fox fox\n"), document("a fox"), document("no"))
+    assert written(ranking) == b"==> a.md <==\nfox fox\n--\na fox\n--\nno\n"
+
+
+def test_a_name_is_in_the_encoding_of_the_records() -> None:
+    pages = [replace(document(text, UTF16), whole=True, source="\udce9") for text in ("fox", "no")]
+    text = written(ranked(*pages)).decode("utf-16")
+    assert text == "==> \ufffd <==\nfox\n\n==> \ufffd <==\nno\n"
+
+
+def test_passages_of_several_lines_are_parted() -> None:
+    text = "a fox\n" * 60 + "one two\n" * 200
+    ranking = ranked(page("a.md", text), passages=True)
+    passages = [result.passage.text for result in ranking.results]
+    assert len(passages) > 1
+    assert written(ranking, passages=True).decode() == "\n--\n".join(passages) + "\n"
+    assert written(ranking, passages=True, separated=False).decode() == "".join(
+        f"{passage}\n" for passage in passages
+    )
+    assert b"--" not in written(ranking, passages=True, null=True)
+
+
+def test_nothing_stands_between_lines_rows_paragraphs_and_passages_of_one_line() -> None:
+    paragraphs = [
+        replace(document(text, raw=f"{text}\n\n".encode()), line=n)
+        for n, text in enumerate(("a\nfox", "b\nb"))
+    ]
+    assert written(ranked(*paragraphs)) == b"a\nfox\n\nb\nb\n\n"
+    rows = [document(text, TABLE, f'1,"{text}"\r\n'.encode()) for text in ("a\nfox", "b\nb")]
+    assert written(ranked(*rows)) == b'n,text\r\n1,"a\nfox"\r\n1,"b\nb"\r\n'
+    lines = ranked(document("a fox"), document("b"), passages=True)
+    assert written(lines, passages=True) == b"a fox\nb\n"
+
+
+def test_texts_of_options_are_parted_where_one_has_several_lines() -> None:
+    assert written(ranked(Document("a\nb"), Document("fox"))) == b"fox\n--\na\nb\n"
+    assert written(ranked(Document("a"), Document("fox"))) == b"fox\na\n"
+
+
+def test_a_file_that_is_written_anew_gets_no_lines_of_ours(rerank: Run, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.md", tmp_path / "two.md"
+    one.write_text("slow boats\nor none\n")
+    two.write_text("a fox\nand more\n")
+    for place in (one, tmp_path / "." / "two.md"):
+        assert rerank("fox", str(one), str(two), "-m", "mini", "-o", str(place)).code == 0
+    assert one.read_text() == "a fox\nand more\nslow boats\nor none\n"
+    assert "==>" not in two.read_text()
+    other = tmp_path / "other"
+    rerank("fox", "-r", str(tmp_path), "-m", "mini", "-o", str(other))
+    assert other.read_text().count("==> ") == 2
+
+
+def test_a_person_is_told_of_formats_for_files(rerank: Run, tmp_path: Path) -> None:
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text("fox\n")
+    options = ("fox", str(tmp_path / "a.md"), str(tmp_path / "b.md"), "-m", "bm25")
+    assert rerank(*options).err == ""
 
 
 def test_a_document_that_was_never_bytes_is_its_text() -> None:

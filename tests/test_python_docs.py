@@ -81,13 +81,6 @@ def run_with(library: str, code: str, folder: Path) -> str:
     return ran.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("library", FOR_LIBRARIES)
-def test_an_example_for_a_library_prints_what_the_page_says(library: str, tmp_path: Path) -> None:
-    code, printed = FOR_LIBRARIES[library]
-    assert is_printed(printed.splitlines(), run_with(library, code, tmp_path))
-
-
 def test_there_is_an_example_for_each_library() -> None:
     assert set(FOR_LIBRARIES) == {"langchain_core", "llama_index", "haystack"}
     assert len(OWN) >= 5
@@ -105,7 +98,7 @@ def test_every_code_of_an_error_is_in_the_table() -> None:
     )
 
 
-# What the page does not show, after its example: all documents, none, in a retriever or a pipeline.
+# What runs after each example: all documents, none, in a retriever, an engine or a loaded pipeline.
 MORE = {
     "langchain_core": """
 import asyncio
@@ -163,8 +156,10 @@ print("done")
 @pytest.mark.slow
 @pytest.mark.parametrize("library", MORE)
 def test_an_example_for_a_library_does_what_the_library_wants(library: str, tmp_path: Path) -> None:
-    code = FOR_LIBRARIES[library][0] + MORE[library]
-    assert run_with(library, code, tmp_path).endswith("done\n")
+    code, printed = FOR_LIBRARIES[library]
+    text = run_with(library, code + MORE[library], tmp_path)
+    assert text.endswith("done\n")
+    assert is_printed(printed.splitlines(), text.removesuffix("done\n"))
 
 
 @pytest.mark.slow

@@ -510,7 +510,12 @@ def fetch(
     from rerank_cli.models.pull import describe_plan, find_whole, plan_pull, pull
 
     terminal, store = Terminal.current(), Store.usual()
-    plan = plan_pull(reference, store, machine.features())
+    try:
+        plan = plan_pull(reference, store, machine.features())
+    except ModelError as error:
+        if refusal is not None:  # it was named to be run
+            error.args = (f"{reference} is not installed, and cannot be pulled: {error}",)
+        raise
     if (model := find_whole(plan, store)) is not None:
         terminal.say(f"{plan.reference}: is here already, whole and as the Hub has it")
         return model

@@ -304,6 +304,15 @@ def test_at_a_terminal_it_is_asked_for(
     assert (yes.code, hub.count_fetches(GRAPH)) == (0, 1)
 
 
+def test_at_a_terminal_without_a_network_it_is_said_to_be_missing(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    ran = asked(rerank, monkeypatch, "y\n")
+    assert ran.code == 3
+    assert f"rerank: {NAME} is not installed, and cannot be pulled: {REPOSITORY}: cannot" in ran.err
+
+
 def test_from_python_a_model_that_is_there_is_opened(served: Repository, rerank: Run) -> None:
     rerank("models", "pull", NAME)
     assert open_scorer(NAME).info.model == f"{NAME}:int8@{served.commit[:8]}"

@@ -1,0 +1,46 @@
+"""Lists of models and providers on a terminal: whole in any width, and with tabs in a pipe."""
+
+import json
+
+import pytest
+
+from tests.conftest import Run
+
+SHOWN = {
+    "models": ("name", "state", "size", "parameters", "languages", "licence"),
+    "providers": ("name", "key", "example", "title"),
+}
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_a_list_is_whole_in_any_width(command: str, rerank: Run) -> None:
+    listed = json.loads(rerank(command, "--json").out)
+    for width in (40, 80, 120):
+        shown = rerank(command, terminal=width).out
+        words = shown.replace("/", " ").split()
+        for row in listed:
+            for field in SHOWN[command]:
+                for word in str(row[field]).replace("/", " ").split():
+                    assert word in words
+        # What is longer than a line is whole too: a terminal wraps it.
+        longest = max(len(f"{row['name']}/{row.get('example', '')}") for row in listed)
+        assert max(map(len, shown.splitlines())) <= max(width, longest)
+        if width >= 80:
+            assert len(shown.splitlines()) <= 1.4 * len(listed)
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_a_list_in_a_pipe_has_a_line_a_row_and_tabs_between_cells(
+    command: str, rerank: Run
+) -> None:
+    listed = json.loads(rerank(command, "--json").out)
+    rows = [line.split("\t") for line in rerank(command).out.splitlines()]
+    assert rows == [["" if cell is None else str(cell) for cell in row.values()] for row in listed]
+    assert rerank(command).err == ""
+
+
+def test_a_size_is_there_before_a_model_is(rerank: Run) -> None:
+    sizes = {row["name"]: row["size"] for row in json.loads(rerank("models", "--json").out)}
+    assert sizes["bge-reranker-base"] == "~280 MB"
+    assert sizes["mini@2"] == "25.3 MB"
+    assert all(sizes.values())

@@ -78,7 +78,7 @@ def find_record_media(value: str, kind: MediaKind, folder: str | None) -> Media:
         return Media(kind, value)
     if folder is None:
         raise InputError(
-            f"{_shorten(value)}: a record that comes from no file names no files",
+            f"{_shorten(value)}: a record that is not from a file may not name files",
             hint="--media-root DIR says in which folder they may be",
         )
     media = Media(kind, str(Path(folder, value)), folder, value)
@@ -184,7 +184,7 @@ def _read_file(media: Media, limit: int, count: int) -> bytes:
     if size > limit:
         most = format_size(limit)
         raise InputError(
-            f"{name}: {format_size(size)} is more than is sent, which is {most} at most",
+            f"{name}: {format_size(size)} is too large: {most} is the limit",
             hint=f"make the {kind} smaller, or give the URL of one",
         )
     found = _type_of(data)

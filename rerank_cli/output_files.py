@@ -422,9 +422,7 @@ def _check_folder(folder: Path, path: str) -> None:
         try:
             create_file(probe).close()
         except OSError as error:
-            raise OutputError(
-                f"{path}: nothing can be written in {folder}: {error.strerror}"
-            ) from error
+            raise OutputError(f"{path}: cannot write in {folder}: {error.strerror}") from error
         finally:
             remove_file(probe)
 

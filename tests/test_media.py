@@ -87,7 +87,7 @@ def test_a_url_is_its_own_content(place: str) -> None:
         ("a.svg", b"<svg>secret</svg>", r"a\.svg: not an image$"),
         ("a.tiff", b"secret", r"a\.tiff: not an image$"),
         ("a.avif", b"secret", r"a\.avif: not an image$"),
-        ("a.png", b"x" * 1501, r"a\.png: 1\.51 kB is more than is sent, which is 1\.5 kB at most$"),
+        ("a.png", b"x" * 1501, r"a\.png: 1\.51 kB is too large: 1\.5 kB is the limit$"),
     ],
 )
 def test_what_is_no_image_is_not_sent(

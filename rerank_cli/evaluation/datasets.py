@@ -307,7 +307,7 @@ def _check_name(name: Any, places: Sequence[str]) -> str:
 
 def _read_grade(grade: Any) -> int:
     if not isinstance(grade, int | float):
-        raise ValueError(f"has {reprlib.repr(grade)}, which is no grade: a whole number")
+        raise ValueError(f"has {reprlib.repr(grade)}, not a grade, which is a whole number")
     return check_grade(grade)
 
 

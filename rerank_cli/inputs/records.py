@@ -247,7 +247,7 @@ def _place_in(record: Mapping[str, Any], name: str, where: str) -> str:
         return value if value and value.strip() else ""
     kind = with_article(field_kind(name) or MEDIA_FIELDS[0])
     raise InputError(
-        f"{where}: the field {name} holds not the place of {kind} but a {type(value).__name__}",
+        f"{where}: the field {name} does not hold the place of {kind} but a {type(value).__name__}",
         hint=f"{kind} is a URL (http, https or data) or the path of a file; --field names what is "
         "ranked in its place",
     )
@@ -430,7 +430,9 @@ def read_json_values(source: TextSource) -> Iterator[JsonValue]:
     if is_array:
         text.take("]")
         if text.peek():
-            raise InputError(f"{source.name}:{text.line}: there is more after the array's end")
+            raise InputError(
+                f"{source.name}:{text.line}: there is more text after the end of the array"
+            )
 
 
 def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:

@@ -151,7 +151,7 @@ def check_grade(number: float) -> int:
     if math.isfinite(number) and int(number) == number and abs(number) <= MAX_GRADE:
         return int(number)
     raise ValueError(
-        f"has {str(number)[:_SHOWN_CHARACTERS]}, which is no grade: a whole number, at most "
+        f"has {str(number)[:_SHOWN_CHARACTERS]}, not a grade, which is a whole number, at most "
         f"{MAX_GRADE:,}"
     )
 

@@ -211,7 +211,7 @@ def how_to_renew(name: str) -> str:
         return "install rerank-cli again"
     if entry is not None or name.startswith(HUB):
         return f"rerank models pull {name} fetches what is damaged; rerank models verify lists that"
-    return "get its files again from where they came from"
+    return "fetch its files again from their source"
 
 
 def _shipped(entry: Entry) -> ModelFolder:

@@ -312,7 +312,7 @@ def export(
     already, `MissingExtra`, and `ModelError` for what is no reranker's checkpoint.
     """
     if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: is not empty", hint="name a folder that is to be made")
+        raise UsageError(f"{out}: is not empty", hint="name a folder that does not exist yet")
     with _make_scratch(_parent(out)) as scratch:
         plain, small = Path(scratch) / "fp32", Path(scratch) / "int8"
         say(f"{name}: read by PyTorch")

@@ -115,7 +115,7 @@ class ModelFolder:
             if now[path] != stamp:
                 raise ModelError(
                     f"{path}: changed while it was in use",
-                    hint="run the same again, when nobody is changing the model",
+                    hint="run the command again when nobody is changing the model",
                 )
 
 
@@ -135,7 +135,7 @@ def describe(
     if folder is None:
         raise ModelError(
             f"{path}: no tokenizer.json beside the model",
-            hint="copy it from where the model came from; transformers writes one on save",
+            hint="copy it from the source of the model; transformers writes one on save",
         )
     places = {_CONFIG: _folders_of(graph), _TOKENIZER_CONFIG: [folder]}
     configuration = [place / name for name, folders in places.items() for place in folders]
@@ -179,8 +179,8 @@ def check_file(path: Path) -> None:
         start = stream.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
         raise ModelError(
-            f"{path}: a pointer of Git LFS, and not the file itself",
-            hint="git lfs pull, in the repository of the model, fetches what it stands for",
+            f"{path}: a Git LFS pointer, not the file itself",
+            hint="git lfs pull, in the repository of the model, fetches the file",
         )
 
 

@@ -161,7 +161,7 @@ def list_repository(repository: str, revision: str | None) -> Listing:
     # The library checks no types: it raises whatever an operation on another type raises.
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{repository}: {public_endpoint()} answered with what is no listing of files: "
+            f"{repository}: {public_endpoint()} answered, but not with a list of files: "
             f"{_plain(error)}",
             hint=f"is {_VARIABLE} a Hub?" if _VARIABLE in os.environ else None,
         ) from error
@@ -194,7 +194,7 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
         yield
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"{repository}: its owner lets in only who has agreed to its terms",
+            f"{repository}: its owner asks you to agree to its terms first",
             hint=f"agree at {public_endpoint()}/{repository}, then set HF_TOKEN to your token",
         ) from error
     except errors.RevisionNotFoundError as error:
@@ -205,7 +205,7 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
     except errors.RepositoryNotFoundError as error:
         mirror = f"without {_VARIABLE} {_DEFAULT_ENDPOINT} is asked. "
         raise ModelError(
-            f"{repository}: {place} has no such model, or does not show it to you",
+            f"{repository}: {place} has no such model, or you may not see it",
             hint=f"{mirror if _is_mirror() else ''}Is the name right? For a private one set "
             "HF_TOKEN to a token that may read it",
         ) from error
@@ -251,7 +251,7 @@ def _advice(error: errors.HfHubHTTPError) -> str:
             f"refuses, {_other_way()}"
         )
     if status == 429:
-        return "try again later; with HF_TOKEN set more is allowed"
+        return "try again later; HF_TOKEN raises the limit"
     if status >= 500:
         return f"try again later; {_other_way()}"
     return _other_way()
@@ -413,7 +413,7 @@ def _check_content(path: Path, file: RemoteFile, listing: Listing) -> File:
     if wrong:
         path.unlink()
         raise ModelError(
-            f"{listing.repository}/{file.path}: came with other content than the Hub says it has",
+            f"{listing.repository}/{file.path}: its content is not what the Hub says it is",
             hint="a proxy or a mirror may have changed it; this file was thrown away: try again",
         )
     return File(file.size, digest)

@@ -171,7 +171,7 @@ def _inherit(name: str, heirs: tuple[str, ...] = ()) -> Table:
     """An entry merged over the one that it is like; `heirs` are the entries on the way to it."""
     entry = provider_tables().get(name)
     if len(heirs) > _MAX_LIKENESSES:
-        raise ConfigError(f"{user_file()}: {heirs[0]} is like too many others, one like the next")
+        raise ConfigError(f"{user_file()}: {heirs[0]} has too long a chain of `like`")
     if entry is None or name in heirs:
         raise ConfigError(
             f"{user_file()}: {heirs[-1]} is like {name}, "
@@ -267,7 +267,9 @@ def _check_entry(canonical: str, table: Table, rules: Sequence[Table]) -> None:
     while own := _read_user_tables().get(name):
         for part in (own, *(own.get("models") or ())):
             if wrong := unknown_removal(part):
-                raise ConfigError(f"{user_file()}: {name}: {wrong} = false: nothing is called so")
+                raise ConfigError(
+                    f"{user_file()}: {name}: {wrong} = false: there is nothing of that name"
+                )
         name = own.get("like", DEFAULT)
     _validate(table)
     for rule in rules:

@@ -145,7 +145,7 @@ def parse_body(content: bytes, content_type: str = "") -> Any:
     except RecursionError:
         raise AnswerError("the server's answer is nested too deeply to be a ranking") from None
     except BodyError as error:
-        raise AnswerError(f"the server's answer has {error}, as no ranking does") from None
+        raise AnswerError(f"the server's answer has {error}, which no ranking has") from None
     except ValueError as error:
         if is_web_page(content, content_type):
             title = page_title(content)

@@ -199,7 +199,7 @@ class RequestTemplates(StrictTable):
             used = set(placeholders(template))
             if unknown := sorted(used - known):
                 close = get_close_matches(unknown[0], sorted(known), n=1) or [", ".join(known)]
-                raise ValueError(f"{name}: {unknown[0]} stands for nothing: {close[0]}?")
+                raise ValueError(f"{name}: {unknown[0]} is not a placeholder: {close[0]}?")
             for names in needed:
                 if not used & names:
                     raise ValueError(f"{name}: {' or '.join(sorted(names))} is not in it")
@@ -418,11 +418,11 @@ class Provider(StrictTable):
     @field_validator("path", "poll")
     @classmethod
     def _check_path(cls, path: str | None, info: ValidationInfo) -> str | None:
-        """Raise `ValueError` for a segment that stands for nothing."""
+        """Raise `ValueError` for a segment that is not a placeholder."""
         known = {"path": ("$model", "$slug"), "poll": ("$request_id",)}[str(info.field_name)]
         for segment in (path or "").split("/"):
             if segment.startswith("$") and segment not in known:
-                raise ValueError(f"{segment} stands for nothing: {' or '.join(known)}?")
+                raise ValueError(f"{segment} is not a placeholder: {' or '.join(known)}?")
         return path
 
     def price_at(self, url: str) -> Tariff | None:

@@ -522,5 +522,5 @@ def _translate_errors() -> Iterator[None]:
         # Frames of HTTP/2 that are none, such as a status without digits.
         kinds = (AssertionError, LookupError, ValueError)
         if isinstance(error, kinds) or (h2_errors and isinstance(error, h2_errors.H2Error)):
-            raise httpx2.RemoteProtocolError("the answer is not HTTP as it should be") from error
+            raise httpx2.RemoteProtocolError("the answer is not valid HTTP") from error
         raise

@@ -195,7 +195,7 @@ def check_paths(sources: Sources, _style: Style) -> None:
 
 def _no_path_error() -> UsageError:
     return UsageError(
-        "the format paths needs files, and some of these documents come from no file",
+        "the format paths needs files, and some of these documents do not come from files",
         hint="name files to rank; --files-from - reads such names from a pipe",
     )
 

@@ -276,7 +276,7 @@ class Trial:
             message = f"takes more than {format_size(limits.memory_bytes)} of memory to open"
         raise ModelError(
             f"{self._path}: {message}",
-            hint="it is damaged, or not to be trusted: get it again from where it came from",
+            hint="it is damaged or not to be trusted: fetch it again from its source",
         )
 
 

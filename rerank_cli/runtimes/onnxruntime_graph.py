@@ -266,7 +266,7 @@ def open_on_gpu(
     problem = _gpu_problem()
     if problem is None and required and is_dynamic(folder.graph):
         raise ModelError(
-            f"{folder.graph}: is quantised for CPUs, and no GPU computes its products",
+            f"{folder.graph}: is quantised for CPUs, and GPUs cannot run it",
             hint="use the model's float32 or float16 graph, or --device cpu",
         )
     if problem is None and not is_dynamic(folder.graph):

@@ -223,7 +223,7 @@ def prepare_tokenizer(path: Path, joins_pairs: bool, folder: Path | None) -> Non
     if _growth(content.get("normalizer")) > _MAX_GROWTH:
         raise ModelError(
             f"{path}: its normalizer may make a text more than {_MAX_GROWTH} times as long",
-            hint="it is damaged, or not to be trusted: get it again from where it came from",
+            hint="it is damaged or not to be trusted: fetch it again from its source",
         )
     if joins_pairs:
         tokenizer.template()

@@ -65,7 +65,7 @@ def test_a_pipe_names_files_in_a_folder_that_is_given(folder: Path, rerank: Run)
         refused = run(rerank, server, stdin=line)
         taken = run(rerank, server, "--media-root", folder, stdin=line)
     assert codes([json.loads(refused.out)]) == ["bad_document"]
-    assert "a record that comes from no file names no files" in refused.out
+    assert "a record that is not from a file may not name files" in refused.out
     assert codes([json.loads(taken.out)]) == [None]
     (document,) = [result["document"] for result in json.loads(taken.out)["results"]]
     assert (document["text"], document["image"]) == ("x", "dog.png")

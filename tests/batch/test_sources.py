@@ -188,7 +188,7 @@ def test_an_array_goes_on_where_it_was(tmp_path: Path, rerank: Run) -> None:
     [
         (b"", "a , is missing before the end"),
         (b", ]", "a value is missing before ']'"),
-        (b"] {}", "there is more after the array's end"),
+        (b"] {}", "there is more text after the end of the array"),
         (b", {'a'}]", "not a JSON record: Expecting property name enclosed in double quotes"),
         (b", {", "not a JSON record"),
     ],

@@ -219,7 +219,7 @@ def test_records_have_ids_of_their_own(tmp_path: Path) -> None:
         ('{"query": "q", "documents": ["a", "b"], "relevant": [true]}', "1 truths for 2"),
         ('{"query": "q", "documents": ["a"], "relevant": {"0": Infinity}}', ":2: relevant "),
         (IDS, "could be places or ids"),
-        ('{"query": "q", "documents": ["a", "b"], "relevant": [0.5, 1]}', "no grade"),
+        ('{"query": "q", "documents": ["a", "b"], "relevant": [0.5, 1]}', "not a grade"),
         ('{"id": "1", "query": "q", "documents": ["a"]}', "id 1 appears twice"),
     ],
 )

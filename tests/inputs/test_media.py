@@ -78,7 +78,7 @@ def test_records_of_a_pipe_name_files_only_in_a_folder_that_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     give_stdin(monkeypatch, b'{"image": "dog.png"}\n')
-    with pytest.raises(InputError, match=r"dog\.png: a record that comes from no file") as error:
+    with pytest.raises(InputError, match=r"dog\.png: a record that is not from a file") as error:
         list(inputs_of("-", input_format=InputFormat.JSONL))
     assert "--media-root" in str(error.value.hint)
     give_stdin(monkeypatch, b'{"image": "dog.png"}\n')
@@ -188,7 +188,7 @@ def test_an_image_that_is_too_large_is_left_out_of_a_folder(
     assert [Path(d.source or "").name for d in inputs if d.media] == ["fox.JPG"]
     (problem,) = inputs.report.problems
     assert "dog.png: 2" in str(problem)
-    with pytest.raises(InputError, match="is more than is sent"):
+    with pytest.raises(InputError, match="is too large"):
         list(inputs_for(Viewer(), pictures / "dog.png"))
 
 
@@ -353,7 +353,7 @@ def test_a_link_that_comes_between_looking_and_opening_is_not_followed(
 
 def test_a_value_that_is_no_place_is_not_lost_unseen(safe: Path) -> None:
     (safe / "a.jsonl").write_text(json.dumps({"text": "a fox", "image": ["dog.png"]}))
-    with pytest.raises(InputError, match="image holds not the place of an image but a list"):
+    with pytest.raises(InputError, match="image does not hold the place of an image but a list"):
         list(inputs_for(Viewer(), safe / "a.jsonl"))
     named = inputs_for(Viewer(), safe / "a.jsonl", fields=TextFields(["text"]))
     assert [document.text for document in named] == ["a fox"]
@@ -361,7 +361,7 @@ def test_a_value_that_is_no_place_is_not_lost_unseen(safe: Path) -> None:
 
 def test_no_more_are_the_bytes_of_an_image_in_a_row_of_parquet() -> None:
     row = {"text": "a fox", "image": png()}
-    with pytest.raises(InputError, match="image holds not the place of an image but a bytes"):
+    with pytest.raises(InputError, match="image does not hold the place of an image but a bytes"):
         make_document(
             row, TextFields(), Block("", 1, b""), "a", Envelope(), with_title=False,
             scorer=Viewer().info,

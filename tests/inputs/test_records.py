@@ -100,7 +100,7 @@ def test_there_may_be_no_value(content: bytes) -> None:
         (b"[1, 2", "x.json:1: a , is missing before the end"),
         (b"[", "x.json:1: a ] is missing before the end"),
         (b"[1\n2]", "x.json:2: a , is missing before '2'"),
-        (b"[1]\n\n3", "x.json:3: there is more after the array's end"),
+        (b"[1]\n\n3", "x.json:3: there is more text after the end of the array"),
         (b'[\n{"a":\n\n tru}]', "x.json:4: not a JSON record: Expecting value"),
         (b'["a', "x.json:1: not a JSON record: Unterminated string"),
         (b'{"a": "b\nc"}', "x.json:1: not a JSON record: Invalid control character"),
@@ -246,7 +246,9 @@ def test_a_value_that_is_too_large_is_told() -> None:
     content = json.dumps([{"text": "a"}, {"text": "b" * 1000}, {"text": "c"}]).encode()
     values = json_values(source_of(content, max_bytes=100))
     assert next(values)[0] == {"text": "a"}
-    with pytest.raises(DocumentTooLarge, match=r"x:1: larger than 100 bytes: left out, with all"):
+    with pytest.raises(
+        DocumentTooLarge, match=r"x:1: larger than 100 bytes: left out, and everything"
+    ):
         next(values)
 
 

@@ -46,14 +46,14 @@ def test_each_file_may_be_something_else(
     ran = rerank("-m", str(folder), "late", "-d", "the parcel is late")
     assert (ran.code, ran.out) == (3, "")
     assert ran.err.startswith(f"rerank: {path}: ")
-    assert len(ran.err.splitlines()) == (3 if "a pointer of Git LFS" in ran.err else 1)
+    assert len(ran.err.splitlines()) == (3 if "a Git LFS pointer" in ran.err else 1)
 
 
 def test_a_pointer_of_git_lfs_is_told_with_what_to_do(tmp_path: Path, rerank: Run) -> None:
     folder = copy_model("bert", tmp_path)
     (folder / "model.onnx").write_bytes(LFS_POINTER)
     ran = rerank("-m", str(folder), "late", "-d", "the parcel is late")
-    assert "a pointer of Git LFS, and not the file itself" in ran.err
+    assert "a Git LFS pointer, not the file itself" in ran.err
     assert "hint: git lfs pull" in ran.err
 
 
@@ -63,7 +63,7 @@ def test_a_checkpoint_may_hold_pointers_too(tmp_path: Path) -> None:
         folder.mkdir()
         for other in ("config.json", "model.safetensors", "sentencepiece.bpe.model"):
             (folder / other).write_bytes(LFS_POINTER if other == name else b"{}")
-        with pytest.raises(ModelError, match=f"{name}: a pointer of Git LFS"):
+        with pytest.raises(ModelError, match=f"{name}: a Git LFS pointer"):
             read_checkpoint(folder)
 
 

@@ -180,10 +180,10 @@ def test_who_may_not_read_is_told_how_to(hub: Hub, rerank: Run) -> None:
     hub.add("a/gated", files_of(), gated=True)
     hub.add("a/private", files_of(), private=True)
     gated = rerank("models", "pull", "hf:a/gated")
-    assert (gated.code, "agreed to its terms" in gated.err) == (3, True)
+    assert (gated.code, "agree to its terms" in gated.err) == (3, True)
     for name in ("hf:a/private", "hf:a/nothing"):
         ran = rerank("models", "pull", name)
-        assert (ran.code, "no such model, or does not show it to you" in ran.err) == (3, True)
+        assert (ran.code, "no such model, or you may not see it" in ran.err) == (3, True)
 
 
 def test_a_token_opens_what_is_private_and_is_not_shown(

@@ -18,7 +18,7 @@ from tests.conftest import ROOT, Run
 from tests.support.hub import GRAPH, NAME, REPOSITORY, Fault, Hub, Repository, leftovers
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
-    ({GRAPH: Fault(changed=True)}, "came with other content than the Hub says"),
+    ({GRAPH: Fault(changed=True)}, "its content is not what the Hub says"),
     ({GRAPH: Fault(short=True)}, "model_quantized.onnx"),
     ({"tokenizer.json": Fault(status=404, code="EntryNotFound")}, "is not in the repository"),
     ({"api": Fault(status=500)}, "answered 500"),

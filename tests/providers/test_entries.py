@@ -112,7 +112,7 @@ def test_a_placeholder_that_stands_for_nothing_is_named(name: str, data: st.Data
     wrong = placeholder[:place] + "_" + placeholder[place:]
     content = json.dumps(table["request"][template]).replace(f'"{placeholder}"', f'"{wrong}"')
     table["request"][template] = json.loads(content)
-    with pytest.raises(ValueError, match=re.escape(f"{template}: {wrong} stands for nothing")):
+    with pytest.raises(ValueError, match=re.escape(f"{template}: {wrong} is not a placeholder")):
         Provider.model_validate(table)
 
 
@@ -145,24 +145,24 @@ WRONG = [
         'options.truncate.values.end = { t = 1 }\ndefaults.truncate = "start"',
         "defaults.truncate: start: it takes end",
     ),
-    ('request.body = { q = "$qeury", d = "$documents" }', "$qeury stands for nothing: $query?"),
+    ('request.body = { q = "$qeury", d = "$documents" }', "$qeury is not a placeholder: $query?"),
     ('request.body = { q = "$query" }', "body: $documents is not in it"),
     ('request.body = { d = "$documents" }', "body: $queries or $query is not in it"),
-    ('request.document = { t = "$txt" }', "document: $txt stands for nothing: $text?"),
+    ('request.document = { t = "$txt" }', "document: $txt is not a placeholder: $text?"),
     ('request.document = { t = "text" }', "document: $text is not in it"),
     ('request.record = { id = "$id" }', "record: $text is not in it"),
     ('request.image = { image = "$text" }', "image: $url is not in it"),
-    ('path = "/v1/$modle"', "path: $modle stands for nothing: $model or $slug?"),
-    ('poll = "https://h/$id"', "poll: $id stands for nothing: $request_id?"),
+    ('path = "/v1/$modle"', "path: $modle is not a placeholder: $model or $slug?"),
+    ('poll = "https://h/$id"', "poll: $id is not a placeholder: $request_id?"),
     ("price = true", "price: is a table"),
     ("headers = { X = 1 }", "headers.X: "),
     ("request.body = 3", "request.body: is a table"),
     ('key = "KEY"', "key: is a list"),
-    ("urll = false", "urll = false: nothing is called so"),
-    ("limits.docs = false", "limits.docs = false: nothing is called so"),
-    ("options.instructon = false", "options.instructon = false: nothing is called so"),
+    ("urll = false", "urll = false: there is nothing of that name"),
+    ("limits.docs = false", "limits.docs = false: there is nothing of that name"),
+    ("options.instructon = false", "options.instructon = false: there is nothing of that name"),
     ('[[mine.models]]\nnames = ["x"]\nlimits.documents = 0', ": models x: limits.documents: "),
-    ('[[mine.models]]\nnames = ["x"]\nscal = false', "scal = false: nothing is called so"),
+    ('[[mine.models]]\nnames = ["x"]\nscal = false', "scal = false: there is nothing of that name"),
     ('[[mine.models]]\nnames = ["x"]\nscal = "logit"', ": models x: scal: there is no such key"),
     ('price = { amount = -1, currency = "USD", per = "thousand searches" }', "price.amount"),
 ]  # fmt: skip

@@ -140,7 +140,7 @@ def test_a_timeout_is_for_all_of_a_request(late: Answer) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [(send_no_number, "the answer is not HTTP as it should be"), (reset, "StreamReset")],
+    [(send_no_number, "the answer is not valid HTTP"), (reset, "StreamReset")],
 )
 def test_what_is_no_answer_is_an_error_with_words(wrong: Answer, words: str) -> None:
     with serve(wrong) as server, pytest.raises(ProviderError, match=words):

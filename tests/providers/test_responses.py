@@ -383,7 +383,7 @@ def test_the_servers_name_for_a_request_and_its_warnings() -> None:
         (
             b"[" + b"{}," * 1_000_000 + b"{}]",
             "",
-            "the server's answer has more than 1,000,000 lists and objects, as no ranking does",
+            "the server's answer has more than 1,000,000 lists and objects, which no ranking has",
         ),
         (b"9" * 5000, "", f"the server's answer is not JSON: '{'9' * 119}…'"),
     ],

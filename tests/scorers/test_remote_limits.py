@@ -189,7 +189,7 @@ def test_scores_of_several_requests_of_a_listwise_model_do_not_compare(
             *at(server, "jina/jina-reranker-v3"), QUERY, "--json", stdin=lines(MANY[:count])
         )
     assert (ran.code, server.count) == (0, requests)
-    assert ("scores of different ones do not compare" in ran.err) == (requests > 1)
+    assert ("whose scores cannot be compared" in ran.err) == (requests > 1)
     assert indices(ran.out) == best(MANY[:count])
 
 

@@ -118,7 +118,7 @@ def test_an_image_that_is_too_large_is_named(records: Path, rerank: Run) -> None
     (records.parent / "dog.png").write_bytes(PNG + bytes(11_000_000))
     ran, body = asked("jina/jina-reranker-m0", rerank, "a fox", str(records))
     assert (ran.code, body) == (2, {})
-    assert "dog.png: 11.1 MB is more than is sent, which is 10 MB at most" in ran.err
+    assert "dog.png: 11.1 MB is too large: 10 MB is the limit" in ran.err
 
 
 # Texts with images.

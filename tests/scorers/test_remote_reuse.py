@@ -178,7 +178,7 @@ def test_records_of_any_content(model: str, documents: list[Given]) -> None:
 
 def test_what_is_no_json_is_said() -> None:
     service = Service("llmingo/m")
-    with pytest.raises(UsageError, match="of a document is not JSON"):
+    with pytest.raises(UsageError, match="for a document is not JSON"):
         Reranker(service.scorer).rank("q", [{"text": "a", "metadata": {"n": date(2026, 1, 1)}}])
 
 

@@ -208,7 +208,7 @@ IN_PLACE: dict[str, Callable[[Path], None]] = {
     "a folder": lambda path: path.mkdir(),
     "a link to nothing": lambda path: path.symlink_to("nothing"),
     "a link to itself": lambda path: path.symlink_to(path.name),
-    "a pointer of Git LFS": lambda path: _ignore(path.write_bytes(LFS_POINTER)),
+    "a Git LFS pointer": lambda path: _ignore(path.write_bytes(LFS_POINTER)),
 }
 
 

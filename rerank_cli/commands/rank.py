@@ -20,11 +20,11 @@ from rerank_cli.errors import ExitCode, InputError, ProviderError, ScorerError, 
 from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
-from rerank_cli.inputs.files import read_content, read_names
+from rerank_cli.inputs.files import name_of, read_content, read_names
 from rerank_cli.inputs.records import TextFields, warn_of_unread_media
 from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
-from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
+from rerank_cli.inputs.text import HEAD_BYTES, envelope_of, guess_encoding
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.output_files import OutputFile, PlannedOutput, is_among, settle_outputs
 from rerank_cli.providers import OnError
@@ -98,6 +98,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             report = dry_run_report(scorer, ranking, as_json=as_json, verbose=given["verbose"])
             terminal.write([report])
         else:
+            _check_nothing_is_lost(output, inputs)
             is_drawn = WRITERS[style.format_].is_drawn
             output.write(render(ranking, style), terminal, drawn=is_drawn)
     finally:  # whoever closed the pipe is told all the same
@@ -178,6 +179,19 @@ def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs)
     settle_outputs([PlannedOutput("-o", output)], read)
 
 
+def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
+    """Refuse to replace a file by its results if not all that is ranked could be read."""
+    if not (inputs.report.problems or inputs.report.binary) or output.is_stream:
+        return
+    files = [path for path in inputs.paths if os.path.isfile(path)]
+    place = Path(output.path)
+    if place.is_file() and any(place.samefile(path) for path in files):
+        raise UsageError(
+            f"{output.path}: not replaced, because not all of the input could be read",
+            hint="-o another file",
+        )
+
+
 def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
     """Tell the query from the files: where an option gives it, every argument is a file.
 
@@ -222,6 +236,7 @@ def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
         recursive=given["recursive"],
         options=read_options,
         taken=[path for _, path in read_for_options if path is not None],
+        may_be_words=given["query"] is None and given["query_file"] is None and " " not in query,
     )
     return query, inputs
 
@@ -386,8 +401,7 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
     """Say everything about the input that results do not show by themselves."""
     report = inputs.report
     for path in report.binary[:_NAMED_FILES]:
-        name = "standard input" if path == "-" else path
-        terminal.warn(f"{name}: binary, not text: left out", hint=_binary_hint(path))
+        terminal.warn(f"{name_of(path)}: binary, not text: left out", hint=_binary_hint(path))
     _warn_of_more(len(report.binary), "binary", terminal)
     for extra, formats in formats_by_extra().items():
         if count := report.skipped[NEEDS_EXTRA[extra]]:
@@ -405,7 +419,16 @@ def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
     _warn_of_more(len(report.faults), "with such faults", terminal)
     if report.undecodable:
         documents = format_count(report.undecodable, "document")
-        terminal.warn(f"{documents} had bytes that are not text in the input's encoding")
+        name = guess_encoding(report.sample)
+        terminal.warn(
+            f"{documents} had bytes that are not text in the input's encoding",
+            hint=f"iconv -f {name or 'ENCODING'} -t UTF-8 FILE | rerank …, if that is its encoding",
+        )
+    for path, format_ in report.resembles.items() if terminal.watched else ():
+        terminal.warn(
+            f"{name_of(path)} looks like {format_.upper()}; its lines were ranked as plain text",
+            hint=f"--input-format {format_} reads its records; --unit line stops this message",
+        )
 
 
 def _binary_hint(path: str) -> str | None:

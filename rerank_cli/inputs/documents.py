@@ -17,7 +17,14 @@ from typing import BinaryIO
 from rerank_cli.errors import InputError, MissingExtra, OutputError
 from rerank_cli.inputs import STDIN, InputFormat, Unit
 from rerank_cli.inputs.conversion import formats_by_extra
-from rerank_cli.inputs.files import Problems, SourceList, SourcePath, find_sources, read_error
+from rerank_cli.inputs.files import (
+    Problems,
+    SourceList,
+    SourcePath,
+    UnreadableSource,
+    find_sources,
+    read_error,
+)
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault
@@ -37,6 +44,8 @@ class InputReport:
     skipped      the number of files of folders and lists that were left out, by reason
     problems     the errors of files of folders and lists that could not be read
     undecodable  the number of documents with undecodable bytes; `raw` has these unchanged
+    sample       the bytes of the first document with bytes that are not of its encoding
+    resembles    the formats that streams seem to have whose lines were read as plain ones
     faults       what was wrong with records that were read all the same
     lost         the number of things in documents that have no text form, by their kinds
     binary       the sources that the user named and that are not text
@@ -46,6 +55,8 @@ class InputReport:
     skipped: Counter[str] = field(default_factory=Counter)
     problems: Problems = field(default_factory=Problems)
     undecodable: int = 0
+    sample: bytes = b""
+    resembles: dict[str, InputFormat] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
     binary: list[str] = field(default_factory=list)
@@ -75,11 +86,14 @@ class Inputs:
     """The documents of one run, in order. Call `check` first; then iterate.
 
     texts         documents that are given directly
-    paths         files that the user named, and `-` for standard input; errors in these are raised
-    listed_paths  files of a list; errors in these and in folders are reported
+    paths         files that the user named, and `-` for standard input
+    listed_paths  files of a list
     recursive     whether a folder stands for the files in it
     copy_folder   where pipes are copied, so that they can be read again; None if they are read once
     taken         paths that are read for something else than documents
+    may_be_words  whether `paths` may be words of a query that was not quoted
+
+    What cannot be read is reported, and raised if nothing else is named.
     """
 
     texts: Sequence[str] = ()
@@ -89,6 +103,7 @@ class Inputs:
     options: ReadOptions = field(default_factory=ReadOptions)
     copy_folder: Path | None = None
     taken: Sequence[str] = ()
+    may_be_words: bool = True
     report: InputReport = field(default_factory=InputReport, init=False)
     _sources: SourceList = field(default_factory=SourceList, init=False)
     _streams: dict[str, "ReplayableStream"] = field(default_factory=dict, init=False)
@@ -100,7 +115,11 @@ class Inputs:
     def check(self) -> None:
         """Find the sources; raises `InputError`."""
         self._sources = find_sources(
-            self.paths, self.listed_paths, recursive=self.recursive, taken=self.taken
+            self.paths,
+            self.listed_paths,
+            recursive=self.recursive,
+            taken=self.taken,
+            may_be_words=self.may_be_words,
         )
 
     def set_scorer(self, scorer: ScorerInfo) -> None:
@@ -112,6 +131,8 @@ class Inputs:
         """Whether there is exactly one document, a whole file. Its passages are ranked then."""
         if len(self._sources.places) != 1 or self.texts:
             return False
+        if any(isinstance(problem, UnreadableSource) for problem in self._sources.problems):
+            return False  # there were to be more
         path = self._sources.places[0].path
         return self.options.format_and_unit(path, stream=_is_stream(path))[1] is Unit.FILE
 
@@ -169,6 +190,7 @@ class Inputs:
         for text in self.texts:
             yield Document(text, raw=text.encode("utf-8", "replace") + b"\n")
         for place in self._sources.places:
+            self._document_bytes = 0
             try:
                 yield from self._documents(place)
             except BinarySource:
@@ -179,12 +201,16 @@ class Inputs:
                 self.report.problems.append(error)
             except (OSError, InputError) as error:
                 problem = error if isinstance(error, InputError) else read_error(place.path, error)
-                if place.named:
+                if place.named and len(self._sources.places) == 1 and not self.texts:
                     raise problem from error
-                if isinstance(error, MissingExtra):
+                if isinstance(error, MissingExtra) and not place.named:
                     self.report.skipped[NEEDS_EXTRA[error.extra]] += 1
-                else:
-                    self.report.problems.append(problem)
+                    continue
+                if self._document_bytes:
+                    problem = InputError(
+                        f"{problem}; the rest of it is left out", hint=problem.hint
+                    )
+                self.report.problems.append(problem)
 
     def _documents(self, place: SourcePath) -> Iterator[Document]:
         with self._open(place.path) as stream:
@@ -203,6 +229,9 @@ class Inputs:
                     yield document
             finally:
                 self.report.undecodable += source.undecodable
+                self.report.sample = self.report.sample or source.sample
+                if source.resembles is not None:
+                    self.report.resembles[place.path] = source.resembles
                 if source.binary_files:
                     self.report.skipped[BINARY] += source.binary_files
                 self.report.add_faults(source.faults.values())

@@ -40,6 +40,7 @@ IGNORED, HIDDEN, LINKED, SPECIAL = "ignored", "hidden", "symbolic links", "speci
 _IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 _MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
 _MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
+_NO_WORD = re.compile(r"[./\\~]")  # a path that has one of these is no word of a query
 _MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing files can cause
 
 
@@ -95,18 +96,38 @@ class SourceList:
             self.size += status.st_size
 
 
+class UnreadableSource(InputError):
+    """A source is not there, or may not be read. The others are ranked all the same."""
+
+
 def find_sources(
-    paths: Sequence[str], listed: Sequence[str], *, recursive: bool, taken: Sequence[str] = ()
+    paths: Sequence[str],
+    listed: Sequence[str],
+    *,
+    recursive: bool,
+    taken: Sequence[str] = (),
+    may_be_words: bool = True,
 ) -> SourceList:
     """Find the sources of `paths`, which the user named, and then those of `listed`.
 
     With `recursive` a folder stands for the files in it. `taken` are read for something else.
-    Raises `InputError` if one of `paths` cannot be read; the other errors are the result's
-    `problems`.
+    Sources that cannot be read are the result's `problems`. Raises `InputError` if no other is
+    left, and where something else is wrong with `paths`. If they `may_be_words` of a query that
+    was not quoted, one that is missing and looks like a word is such an error too.
     """
     sources = SourceList(streams={key for path in taken if (key := stream_key(path)) is not None})
     for path in paths:
-        _add_path(path, sources, named=True, recursive=recursive)
+        try:
+            _add_path(path, sources, named=True, recursive=recursive)
+        except UnreadableSource as error:
+            if may_be_words and error.hint is not None:
+                raise
+            error.hint = None
+            sources.problems.append(error)
+    if not sources.places and not listed:
+        for problem in sources.problems:
+            if isinstance(problem, UnreadableSource):
+                raise problem
     for path in listed:
         try:
             _add_path(path, sources, named=False, recursive=recursive)
@@ -138,7 +159,7 @@ def read_content(path: str, max_bytes: int) -> bytes:
                 return read_whole(stream, path, max_bytes)
         if sys.stdin is None:
             raise InputError("standard input is closed")
-        return read_whole(sys.stdin.buffer, _name_of(path), max_bytes)
+        return read_whole(sys.stdin.buffer, name_of(path), max_bytes)
     except OSError as error:
         raise read_error(path, error) from error
 
@@ -147,10 +168,11 @@ def read_error(path: str, error: OSError) -> InputError:
     """The error of a source that cannot be read."""
     is_missing = isinstance(error, FileNotFoundError)
     problem = "no such file" if is_missing else error.strerror or error
-    return InputError(f"{_name_of(path)}: {problem}")
+    return InputError(f"{name_of(path)}: {problem}")
 
 
-def _name_of(path: str) -> str:
+def name_of(path: str) -> str:
+    """What a source is called in messages."""
     return "standard input" if path == STDIN else path
 
 
@@ -163,12 +185,14 @@ def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -
     try:
         status = Path(path).stat()
     except FileNotFoundError as error:
-        hint = "a query of several words goes in quotes" if named and path.isalnum() else None
-        raise InputError(str(read_error(path, error)), hint=hint) from error
+        is_word = named and not _NO_WORD.search(path)
+        hint = "a query of several words goes in quotes" if is_word else None
+        raise UnreadableSource(str(read_error(path, error)), hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
-        raise read_error(path, error if isinstance(error, OSError) else OSError(error)) from error
+        known = error if isinstance(error, OSError) else OSError(error)
+        raise UnreadableSource(str(read_error(path, known))) from error
     if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: Permission denied")
+        raise UnreadableSource(f"{path}: Permission denied")
     if not stat.S_ISDIR(status.st_mode):
         sources.add(SourcePath(path, named), status)
     elif recursive:

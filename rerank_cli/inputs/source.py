@@ -26,6 +26,7 @@ from rerank_cli.inputs import (
 from rerank_cli.inputs.conversion import CONVERTERS, convert
 from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, make_document
 from rerank_cli.inputs.text import (
+    HEAD_BYTES,
     Block,
     Fault,
     TextSource,
@@ -38,6 +39,16 @@ from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)
+# How JSON records begin, and a name of a column; most runs need neither.
+_JSON_START = r'\ufeff?\s*(\[)?\s*\{\s*"[^"\n]{0,200}"\s*:'
+_COLUMN_NAME = r"[^\W\d][\w.-]{0,30}(?: [\w.-]{1,30}){0,2}"
+# A line that names columns has one of these.
+_COMMON_COLUMNS = (
+    "id _id uid uuid text content body passage document title name subject description message "
+    "comment review summary abstract question answer query url link date time timestamp created "
+    "author label category rating score"
+)
+_TABLE_LINES = 20  # that are looked at to know a table
 _MARKDOWN_SUFFIXES = {".md", ".markdown", ".mdx"}
 # Formats by the suffix of a file. Other files are text.
 FORMATS = {
@@ -114,6 +125,12 @@ class ReadOptions:
             return format_, self.unit
         return format_, unit_of(path, format_, stream=stream)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the user has said nothing of what the lines of a stream are."""
+        is_said = self.input_format is not None or self.unit is not Unit.AUTO
+        return not (is_said or self.grep or self.null or self.fields.text or self.fields.id)
+
     def may_be_media(self, path: str) -> bool:
         """Whether a file's name says that it is an image or a video, and the scorer reads such."""
         reads_media = self.scorer is not None and bool(self.scorer.media)
@@ -145,6 +162,8 @@ class SourceReader:
     named        whether the user named the source: what `options` say of its format is meant for it
     title        the title of the source, once it is known
     undecodable  the number of documents with bytes that are not of the source's encoding
+    sample       the bytes of the first of these
+    resembles    the format that a stream seems to have whose lines are read as plain ones
     binary_files the number of files that `grep` found to be binary
     lost         the number of things in it that have no text form, by their kinds
     faults       what was wrong with its records or pages, by kind
@@ -159,6 +178,8 @@ class SourceReader:
     named: bool = False
     title: str = ""
     undecodable: int = 0
+    sample: bytes = b""
+    resembles: InputFormat | None = None
     binary_files: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -188,6 +209,8 @@ class SourceReader:
             if is_binary(head, self.envelope) and not is_text:
                 raise BinarySource
             content.read(len(self.envelope.mark))
+            if self.stream and unit is Unit.LINE and self.options.is_plain:
+                self.resembles = _resembled(head.decode(self.envelope.encoding, "replace"))
         self.is_text = True
         source = TextSource(
             content,
@@ -200,8 +223,10 @@ class SourceReader:
             faults=self.faults,
         )
         for document in self._read_documents(source, format_, unit):
-            self.undecodable += source.undecodable > 0
-            source.undecodable = 0
+            if source.undecodable:
+                self.sample = self.sample or (document.raw or b"")[:HEAD_BYTES]
+                self.undecodable += 1
+                source.undecodable = 0
             yield self._add_title(document)
 
     def _read_documents(
@@ -264,6 +289,28 @@ class SourceReader:
             heading = _HEADING.search(document.text)
             self.title = _strip_closing_marks(heading[1]) if heading else ""
         return replace(document, title=document.title or self.title)
+
+
+def _resembled(head: str) -> InputFormat | None:
+    """The format of records that a text clearly has, by how it begins; None for plain lines."""
+    if match := re.match(_JSON_START, head):
+        is_line = match[1] is None and "\n" not in match[0]
+        return InputFormat.JSONL if is_line else InputFormat.JSON
+    first, *rows = head.lstrip("\ufeff").splitlines()[:_TABLE_LINES] or [""]
+    for separator, format_ in (
+        ("\t", InputFormat.TSV),
+        (",", InputFormat.CSV),
+        (";", InputFormat.CSV),
+    ):
+        names = [name.strip('"').casefold() for name in first.split(separator)]
+        if not {*names} & {*_COMMON_COLUMNS.split()} or len({*names}) < max(2, len(names)):
+            continue
+        is_header = all(re.fullmatch(_COLUMN_NAME, name) for name in names)
+        # The last row may be cut off; a quoted cell may have anything in it.
+        whole = [row.count(separator) + 1 for row in rows[:-1] or rows if '"' not in row]
+        if is_header and rows and all(count >= len(names) for count in whole):
+            return format_
+    return None
 
 
 def _blocks(source: TextSource, unit: Unit) -> Iterator[Block]:

@@ -2,6 +2,7 @@
 
     decompress     a stream's content, without compression
     envelope_of    the encoding, by the byte-order mark or the NUL bytes of UTF-16
+    guess_encoding what text that is not UTF-8 may be in, for a hint
     TextSource     the content in blocks: each has its text and its own bytes
     Fault          what was wrong with a source, for its user
 
@@ -53,6 +54,22 @@ _COMPRESSION_MARKS = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 _PDF_MARK = b"%PDF-"
+# Encodings by iconv's names and Python's. In text of each such characters have so large a share of
+# those that are not ASCII, or of all letters where they are most of them. The first one fits.
+_ENCODINGS = (
+    (
+        "SHIFT_JIS",
+        "cp932",
+        "[\u3041-\u30f6]",
+        0.25,
+        False,
+    ),  # katakana of half width are in much else
+    ("EUC-JP", "euc_jp", "[\u3041-\u30f6]", 0.25, False),
+    ("EUC-KR", "euc_kr", "[\uac00-\ud7a3]", 0.9, False),
+    ("GB18030", "gb18030", "[\u3400-\u9fff\u3000-\u3002\uff00-\uff1f]", 0.95, False),
+    ("WINDOWS-1251", "cp1251", "[\u0410-\u044f]", 0.6, True),
+    ("WINDOWS-1252", "cp1252", "[\u00a1-\u00ff\u2013-\u2026\u20ac]", 0.9, False),
+)
 _BZIP2_BLOCK_MARKS = (b"1AY&SY", b"\x17rE8P\x90")  # after BZh and a digit
 
 
@@ -84,6 +101,25 @@ def _utf16_without_mark(head: bytes) -> str | None:
 def is_binary(head: bytes, envelope: Envelope) -> bool:
     """Whether a source is not text: a PDF, or with a NUL byte, which text in UTF-8 has not."""
     return envelope.encoding == "utf-8" and (b"\0" in head or head.startswith(_PDF_MARK))
+
+
+def guess_encoding(sample: bytes) -> str | None:
+    """The name that iconv has for the encoding that text seems to be in; None if that is unclear.
+
+    For a hint only: the same bytes are often text in several encodings.
+    """
+    for name, codec, pattern, least, of_letters in _ENCODINGS:
+        try:
+            text = codecs.getincrementaldecoder(codec)().decode(sample)  # it may end in a character
+        except UnicodeDecodeError:
+            continue
+        counted = str.isalpha if of_letters else lambda character: not character.isascii()
+        others = "".join(filter(counted, text))
+        # A letter with an accent and the next one may look like one of Chinese, but not like two.
+        is_some = codec.startswith("cp125") or re.search("[\u3000-\uffff]{2}", text)
+        if others and is_some and len(re.findall(pattern, others)) >= least * len(others):
+            return name
+    return None
 
 
 class BoundExceeded(InputError):

@@ -1,5 +1,6 @@
 """One source: what its name and the options say it holds, and what is put before its chunks."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat, Prepend, Unit, suffix_of
 from rerank_cli.inputs.records import TextFields
-from rerank_cli.inputs.source import ReadOptions, format_of
+from rerank_cli.inputs.source import ReadOptions, SourceReader, format_of
 from tests.support.reading import give_stdin, inputs_of, names, read
 
 T, R = InputFormat.TEXT, InputFormat.JSONL
@@ -189,3 +190,44 @@ def test_undecodable_bytes_are_counted_once_a_document(tmp_path: Path) -> None:
     inputs = inputs_of(tmp_path / "a.jsonl")
     assert len(list(inputs)) == 4
     assert inputs.report.undecodable == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "format_"),
+    [
+        ('{"text": "a"}\n{"text": "b"}\n', InputFormat.JSONL),
+        ('{"msg": "' + "x" * 9000 + '"}\n', InputFormat.JSONL),
+        ('[{"text": "a"}]', InputFormat.JSON),
+        ('[\n  {\n    "text": "a"\n  }\n]\n', InputFormat.JSON),
+        ('{\n  "text": "a"\n}\n', InputFormat.JSON),
+        ("id,text\n1,a\n", InputFormat.CSV),
+        ('"id","Text"\n1,"a, b"\n', InputFormat.CSV),
+        ("id;subject;first name\n1;a;b\n2;c;d\n", InputFormat.CSV),
+        ("id\ttext\n1\ta\n", InputFormat.TSV),
+        # Plain lines.
+        ("a line\nanother\n", None),
+        ("", None),
+        ("\n", None),
+        ("{ this is prose }\n", None),
+        ("[2026-11-28] a log\n", None),
+        ('{"a set"}\n', None),
+        ("name, date, and place\n1, 2, 3\n", None),
+        ("title,text\n", None),
+        ("title,text\nno comma here\nnor here\n", None),
+        ("Smith,John\nMiller,Jane\n", None),
+        ("2026-11-28,INFO,text\n2026-11-28,INFO,more\n", None),
+        ("id,id\n1,2\n", None),
+        ("main.py\ttext\nother.py\n", None),
+    ],
+)
+def test_a_pipe_of_records_is_known(content: str, format_: InputFormat | None) -> None:
+    def reader(options: ReadOptions, *, stream: bool = True) -> SourceReader:
+        source = SourceReader("-", options, io.BytesIO(content.encode()), stream)
+        assert [*source.documents()] or not content.strip()
+        return source
+
+    assert reader(ReadOptions()).resembles is format_
+    assert reader(ReadOptions(unit=Unit.LINE)).resembles is None
+    assert reader(ReadOptions(input_format=InputFormat.TEXT)).resembles is None
+    assert reader(ReadOptions(null=True)).resembles is None
+    assert reader(ReadOptions(), stream=False).resembles is None

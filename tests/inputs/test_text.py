@@ -24,6 +24,7 @@ from rerank_cli.inputs.text import (
     DocumentTooLarge,
     decompress,
     envelope_of,
+    guess_encoding,
     is_binary,
 )
 from rerank_cli.types import Envelope
@@ -404,3 +405,24 @@ def test_utf_16_without_a_mark_is_known_where_it_is_latin(encoding: str, text: s
 )  # fmt: skip
 def test_what_is_not_utf_16(head: bytes) -> None:
     assert envelope_of(head) == Envelope()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "name"),
+    [
+        ("cp932", "犬は庭で眠る。", "SHIFT_JIS"),
+        ("euc_jp", "犬は庭で眠る。", "EUC-JP"),
+        ("euc_kr", "고양이는 집에 있다", "EUC-KR"),
+        ("gb18030", "猫在花园里睡觉。", "GB18030"),
+        ("cp1251", "Кошка спит в саду", "WINDOWS-1251"),
+        ("latin-1", "déjà vu, señor", "WINDOWS-1252"),
+        ("cp1252", "“the naïve café” 5 €", "WINDOWS-1252"),
+        ("latin-1", "no señor", "WINDOWS-1252"),
+    ],
+)
+def test_another_encoding_is_guessed(encoding: str, text: str, name: str) -> None:
+    content = text.encode(encoding)
+    assert guess_encoding(content) == name
+    assert guess_encoding(content * 2 + content[:1]) == name
+    assert guess_encoding(bytes(range(128, 256))) is None
+    assert guess_encoding(b"ascii") is None

@@ -76,6 +76,9 @@ _FULL_STOP_WORD = re.compile(r"([^\W_](?:[\w.]{0,9}\w)?)\.\Z")
 _ABBREVIATIONS = frozenset(
     re.findall(r"\S+", "mr mrs ms dr prof st no nr vs cf fig e.g i.e approx bzw ca z.b d.h")
 )
+# A name of code that is made of words, as check_password and checkPassword, and one of these.
+_IDENTIFIER = re.compile("_|[a-z0-9][A-Z]")
+_IDENTIFIER_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W_A-Za-z]+")
 _WORD_AHEAD = re.compile(r"\S{1,64}")
 _MIN_WRAPPED_CHARACTERS = 40  # of a line that is wrapped
 _CODE = re.compile(r"\w[(\[]|[={};<>\\]|[^\W\d]\.[^\W\d]")  # what lines of prose hardly have
@@ -215,7 +218,7 @@ class QueryWords:
     """The words of a query that are worth marking: all of them if it has only common words.
 
     In scripts without blanks that is any two neighbouring characters of the query, or one that is
-    alone in it.
+    alone in it. In names of code, as check_password, it is each of their words.
     """
 
     def __init__(self, query: str) -> None:
@@ -241,16 +244,23 @@ class QueryWords:
         before, before_start, before_end = "", 0, 0  # the token before
         for match in token_pattern(text).finditer(text):
             start, end = match.span()
-            token, term = self._terms.get(match.group()) or self._find_term(match.group())
+            token, term = self._find_term(match.group())
             if before_end == start and before + token in self._bigrams:
                 marks.append(QueryMark(before_start, end, before + token))
             elif term:
                 marks.append(QueryMark(start, end, term))
+            elif _IDENTIFIER.search(match.group()):
+                parts = _IDENTIFIER_PART.finditer(text, start, end)
+                found = ((*part.span(), self._find_term(part.group())[1]) for part in parts)
+                marks += [QueryMark(*mark) for mark in found if mark[2]]
             before, before_start, before_end = token, start, end
         return marks
 
     def _find_term(self, token: str) -> tuple[str, str]:
         """A token in its one form, and the term of the query that it is; empty if it is none."""
+        known = self._terms.get(token)
+        if known is not None:
+            return known
         if len(self._terms) >= _MAX_STEMS:
             self._terms.clear()
         form = normalise(token)

@@ -114,6 +114,11 @@ def test_words_of_the_query_are_marked_in_every_script() -> None:
     assert marked("ガラス", "ｶﾞﾗｽを") == ["ｶﾞﾗ", "ﾗｽ"]
     assert marked("猫", "黒猫と猫") == ["猫", "猫"]
     assert marked("हिन्दी", "यह हिन्दी है") == ["हिन्दी"]
+    assert marked("how is a password checked", "check_password(it)") == ["check", "password"]
+    assert marked("passwords", "oldPasswordHash PASSWORDS_2 __password__") == [
+        "Password", "PASSWORDS", "password",
+    ]  # fmt: skip
+    assert marked("check_password", "check_password") == ["check_password"]
     assert marked("information", "infor\xadmations") == ["infor\xadmations"]
 
 

@@ -9,7 +9,7 @@ It holds only the documents that are among the best so far, and the first reques
 import math
 import re
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
@@ -31,11 +31,11 @@ from rerank_cli.types import (
     ScorerInfo,
     ServiceRequest,
 )
-from rerank_cli.words import QueryMark, QueryWords, sentences
+from rerank_cli.words import QueryWords, sentences
 
 _SEARCHED_CHARACTERS = 20_000  # of a long chunk in which a sentence is looked for
 _MIN_SENTENCE_TOKENS = 250  # of sentences that may be scored in any case
-_TOKENS_A_SENTENCE_TOKEN = 10  # of passages that were scored
+_TOKENS_A_SENTENCE_TOKEN = 16  # of passages that were scored
 _SENTENCE_CHARACTERS = 1000  # as long as most sentences are
 _MIN_NEAR_SCORES = 10_000  # that are held before some are left out
 MAX_REQUESTS = 1000  # to a service, that a ranking holds
@@ -343,20 +343,18 @@ def find_sentence(chunk: Chunk, words: QueryWords) -> Chunk | None:
     Of equal ones it is that with the words that the chunk has least, then the first. None if the
     chunk has no word of the query.
     """
-    marks = words.marks(chunk.text)
+    start = _densest_part(chunk.text, words)
+    text = chunk.text[start : start + _SEARCHED_CHARACTERS]
+    marks = words.marks(text)
     if not marks:
         return None
-    start, end = 0, len(chunk.text)
-    if end > _SEARCHED_CHARACTERS:
-        start, end = _densest_part(chunk.text, marks)
-        marks = [mark for mark in marks if start <= mark.start and mark.end <= end]
     counts = Counter(mark.term for mark in marks)
     rest = iter(marks)
     mark = next(rest, None)
-    best, place = (0, 0.0), (start, end)
-    for first, last in sentences(chunk.text[start:end]):
+    best, place = (0, 0.0), (start, start + len(text))
+    for first, last in sentences(text):
         terms = set[str]()
-        while mark is not None and mark.start < start + last:
+        while mark is not None and mark.start < last:
             terms.add(mark.term)
             mark = next(rest, None)
         value = (len(terms), math.fsum(1 / counts[term] for term in terms))
@@ -386,12 +384,12 @@ def choose_sentences(
         if len(passage.text) > _SEARCHED_CHARACTERS or _has_words(passage, words):
             continue
         parts = [_part(passage, span) for span in sentences(passage.text)]
+        if len(parts) == 1:
+            continue
         room -= sum(tokenizer.count(part.text) + beside for part in parts)
         if room < 0:
             break
-        candidates += [(result.rank, part) for part in parts if len(parts) > 1]
-    if not candidates:
-        return {}
+        candidates += [(result.rank, part) for part in parts]
     scored = score([Pair(ranking.query, part) for _, part in candidates])
     best: dict[int, tuple[float, Chunk]] = {}
     for (rank, part), value in zip(candidates, scored.values, strict=True):
@@ -425,23 +423,33 @@ def first_sentence(chunk: Chunk) -> Chunk:
     return _part(chunk, (whole or [(0, end - chunk.start)])[0])
 
 
-def _densest_part(text: str, marks: Sequence[QueryMark]) -> Span:
-    """The part of a long text that has the most of a query's terms near to each other."""
-    near: Counter[str] = Counter()
-    best, best_mark, first = 0, marks[0], 0
-    for mark in marks:
-        near[mark.term] += 1
-        while mark.start - marks[first].start > _SENTENCE_CHARACTERS:
-            near[marks[first].term] -= 1
-            near += Counter()
-            first += 1
-        if len(near) > best:
-            best, best_mark = len(near), marks[first]
-    start = max(0, best_mark.start - _SENTENCE_CHARACTERS)
-    if start:
-        breaks = (text.rfind(end, start, best_mark.start) for end in ("\n", " "))
-        start = next((place + 1 for place in breaks if place >= 0), best_mark.start)
-    return start, min(len(text), start + _SEARCHED_CHARACTERS)
+def _densest_part(text: str, words: QueryWords) -> int:
+    """Where the part of a long text begins that has the most of a query's terms close together."""
+    if len(text) <= _SEARCHED_CHARACTERS:
+        return 0
+    near: deque[tuple[int, str]] = deque()
+    counts: Counter[str] = Counter()
+    best, place, start = 0, 0, 0
+    while start < len(text) and best < words.count:
+        end = start + _SEARCHED_CHARACTERS
+        end = max(text.rfind(" ", start, end), text.rfind("\n", start, end), start) + 1
+        end = end if end > start + 1 else start + _SEARCHED_CHARACTERS
+        for mark in words.marks(text[start:end]):
+            near.append((start + mark.start, mark.term))
+            counts[mark.term] += 1
+            while near[-1][0] - near[0][0] > _SENTENCE_CHARACTERS:
+                _, term = near.popleft()
+                counts[term] -= 1
+                if not counts[term]:
+                    del counts[term]
+            if len(counts) > best:
+                best, place = len(counts), near[0][0]
+        start = end
+    if best == 0 or place < _SENTENCE_CHARACTERS:
+        return 0
+    before = place - _SENTENCE_CHARACTERS
+    breaks = (text.rfind(white, before, place) for white in ("\n", " "))
+    return next((found + 1 for found in breaks if found >= 0), place)
 
 
 def _part(chunk: Chunk, span: Span) -> Chunk:

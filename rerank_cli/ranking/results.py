@@ -384,7 +384,8 @@ def choose_sentences(
         if len(passage.text) > _SEARCHED_CHARACTERS or _has_words(passage, words):
             continue
         parts = [_part(passage, span) for span in sentences(passage.text)]
-        if len(parts) == 1:
+        parts = [part for part in parts if _has_several_words(part.text)]
+        if len(parts) <= 1:
             continue
         room -= sum(tokenizer.count(part.text) + beside for part in parts)
         if room < 0:
@@ -419,8 +420,14 @@ def first_sentence(chunk: Chunk) -> Chunk:
         (a + begin - chunk.start, b + begin - chunk.start) for a, b in sentences(text[begin:end])
     ]
     spans = [span for span in spans if span[1] > 0]
-    whole = [span for span in spans if span[0] >= 0]
-    return _part(chunk, (whole or [(0, end - chunk.start)])[0])
+    whole = [_part(chunk, span) for span in spans if span[0] >= 0]
+    telling = (part for part in whole if _has_several_words(part.text))
+    return next(telling, whole[0] if whole else _part(chunk, (0, end - chunk.start)))
+
+
+def _has_several_words(text: str) -> bool:
+    """Whether a sentence has more than one word, as a line of code may not have."""
+    return not text.isascii() or len(_WORD.findall(text)) > 1
 
 
 def _densest_part(text: str, words: QueryWords) -> int:

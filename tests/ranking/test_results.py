@@ -256,7 +256,7 @@ def test_the_sentence_of_a_long_text_is_where_the_words_are_close_together() -> 
 def test_the_first_whole_sentence_is_not_the_rest_of_one() -> None:
     start = GARDEN.index("not on the leaves")
     assert first_sentence(chunk_of(GARDEN, start)).text.startswith("Tomatoes")
-    assert first_sentence(chunk_of(GARDEN)).text == "# Water"
+    assert first_sentence(chunk_of(GARDEN)).text.startswith("Water early")
     assert first_sentence(chunk_of("no end at all")).text == "no end at all"
     assert first_sentence(chunk_of("no end at all", 3)).text == "end at all"
 

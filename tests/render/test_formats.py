@@ -277,7 +277,7 @@ def test_a_record_is_one_line_to_grep() -> None:
         Document("One.\r\nA fox.\r\nEnd.", source="a.jsonl", line=3, fields={}),
         Document("One.\rA dog.", source="a.csv", line=5, fields={}),
     ]
-    assert written(ranked(*records), Format.GREP) == "a.jsonl:3:A fox.\na.csv:5:One.\n"
+    assert written(ranked(*records), Format.GREP) == "a.jsonl:3:A fox.\na.csv:5:A dog.\n"
 
 
 def test_bytes_that_are_no_text_are_those_of_the_file_in_grep() -> None:

@@ -1,7 +1,6 @@
 """Choose the mark below which a model's best score says that probably nothing answers a query.
 
     python scripts/weak_scores.py ../shared/data/eval [-m MODEL] [--scores FILE] [--growth]
-    python scripts/weak_scores.py --examples
 
 Makes lists of documents from judged sets in BEIR's layout, scores them, and prints a mark with what
 it does. Each list has about 15 documents. A query gives three without an answer:
@@ -15,15 +14,18 @@ relevant document at random. Every second query is made keywords of. Documents a
 the single sentences of passages, and files of five passages, which are scored in windows.
 
 Questions of most sets were written by someone who had the answer before him, and share its words.
-`stackfaq-answers` is for questions in other words: answers without the titles of their questions.
+Two more groups are for questions in other words: `stackfaq-answers`, which are answers without the
+titles of their questions, and `weak_queries.toml`, with what one might type to search the project's
+own examples and pages.
 
-The mark is chosen on one half of the queries: the highest for which it is 90 % sure that at most
-5 % of lists with an answer are called weak (Clopper and Pearson 1934), in other words or not. The
-other half tests it. Queries for which the same document is relevant are in the same half.
+The mark is a multiple of a half: the highest below which at most 5 % of lists with an answer are in
+each group. Of the sets half of the queries choose it, and it has to be 90 % sure (Clopper and
+Pearson 1934); the other half tests it. Queries for which the same document is relevant are in the
+same half. Of the queries that are typed those on the examples choose, and those on the pages test.
 
-`--scores` keeps the scores, so that a run that was cut off goes on where it was. `--growth` finds
-instead how the best score of lines that have nothing to do with a query grows with their number.
-`--examples` tries the model's own mark on the queries of `weak_queries.toml`. Seeds are fixed.
+`--scores` keeps the scores of the sets, so that a run that was cut off goes on where it was.
+`--growth` finds instead how the best score of lines that have nothing to do with a query grows with
+their number. Seeds are fixed.
 """
 
 import argparse
@@ -46,7 +48,7 @@ from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import relevance
 
 QUERIES = Path(__file__).with_name("weak_queries.toml")
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
 SETS = ("squad", "nq", "stackfaq", "scifact", "tatqa", "nfcorpus", "dl21", "nl2bash")
 OTHER_WORDS = "stackfaq-answers"  # StackFAQ's documents without their titles
 # The lowest grade that answers; in TREC's track of 2021 grade 1 is on the subject, and no answer.
@@ -55,10 +57,11 @@ FORMS = ("as is", "keywords")
 SHAPES = ("passages", "lines", "files")
 KINDS = ("near", "other", "far")  # of lists without an answer
 LISTS = 5  # of a query
+TYPED_TO_CHOOSE = "typed on examples/, answered"
 DEPTH = 15  # documents of a list
 SEARCH_DEPTH = 100  # of BM25, so that as many are left without the relevant ones
 FILE_PASSAGES = 5
-GROWTH_SIZES, GROWTH_QUERIES = (10, 100, 1000, 3000), 24  # of --growth
+GROWTH_SIZES, GROWTH_QUERIES = (10, 100, 1000, 2000), 16  # of --growth
 LARGEST_SHARE, CERTAINTY = 0.05, 0.9  # of lists with an answer that are called weak
 # What a keyword query leaves out of a question.
 FUNCTION_WORDS = frozenset(
@@ -111,23 +114,14 @@ class Best(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="a folder of sets")
+    parser.add_argument("folder", type=Path, help="a folder of sets")
     parser.add_argument("-m", "--model", help="default: the model that ships")
     parser.add_argument("--queries", type=int, default=24, help="of each set")
     parser.add_argument("--faq-queries", type=int, default=160, help=f"of {OTHER_WORDS}")
     parser.add_argument("--scores", type=Path, help="a file that keeps them")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mark", type=float, help="test this raw score, and choose none")
     parser.add_argument("--growth", action="store_true", help="see above")
-    parser.add_argument("--examples", action="store_true", help="see above")
     arguments = parser.parse_args()
-    if arguments.examples == (arguments.folder is not None):
-        parser.error("give a folder, or --examples")
-    if arguments.examples:
-        with Reranker(arguments.model) as reranker:
-            for name, called in try_examples(reranker):
-                print(f"{name}: {rate(called)} are called weak\n")
-        return
 
     counts = {**dict.fromkeys(SETS, arguments.queries), OTHER_WORDS: arguments.faq_queries}
     cases = make_all_cases(arguments.folder, counts, arguments.seed)
@@ -136,13 +130,16 @@ def main() -> None:
         if arguments.growth:
             print_growth(cases, reranker, arguments.seed)
             return
+        typed = try_typed(reranker)
         lists = {True: list[Best](), False: list[Best]()}
         for case, best in score_cases(cases, reranker, arguments.scores):
             lists[case.is_for_choosing] += best
     chosen, tested = lists[True], lists[False]
-    mark = choose_mark(chosen) if arguments.mark is None else arguments.mark
-    print(f"{info.model}: weak below the raw score {mark:.2f}", end="")
+    mark = choose_mark(chosen, typed)
+    print(f"\n{info.model}: weak below the raw score {mark:.1f}", end="")
     print(f", relevance_score {relevance(mark, info.scale):.3f}" if info.scale == "logit" else "")
+    for name, scores in typed.items():
+        print(f"{name}: {rate([score < mark for score in scores])} are called weak")
     for title, own in (("chosen on", chosen), ("tested on", tested)):
         print(f"\n{title} {len(own) // LISTS} queries\n")
         print_rates(own, mark)
@@ -281,12 +278,18 @@ def best_score(reranker: Reranker, query: str, texts: Sequence[str]) -> float:
     return round(ranking[0].raw_score, 4) if ranking else -math.inf
 
 
-def choose_mark(lists: Sequence[Best]) -> float:
-    """The highest mark by which it is sure enough that few enough lists with an answer are weak."""
+def choose_mark(lists: Sequence[Best], typed: Mapping[str, Sequence[float]]) -> float:
+    """The highest multiple of a half by which few enough lists with an answer are weak."""
     answered = [best for best in lists if best.has_answer]
-    in_other_words = [best.score for best in answered if best.set == OTHER_WORDS]
-    others = [best.score for best in answered if best.set != OTHER_WORDS]
-    return min(highest_mark(scores) for scores in (in_other_words, others) if scores)
+    limits = {
+        OTHER_WORDS: highest_mark([best.score for best in answered if best.set == OTHER_WORDS]),
+        "other sets": highest_mark([best.score for best in answered if best.set != OTHER_WORDS]),
+    }
+    examples = typed[TYPED_TO_CHOOSE]
+    limits[TYPED_TO_CHOOSE] = sorted(examples)[int(LARGEST_SHARE * len(examples))]
+    for name, limit in limits.items():
+        print(f"{name}: at most 5 % are below {limit:.2f}")
+    return math.floor(2 * min(limits.values())) / 2
 
 
 def highest_mark(scores: Sequence[float]) -> float:
@@ -337,16 +340,16 @@ def rate(called: Sequence[bool]) -> str:
 
 
 def print_acceptance(lists: Sequence[Best], mark: float, seed: int) -> None:
-    """Of 20 lists of each kind without an answer, and of 200 with one, drawn at random."""
+    """Of 20 lists without an answer, by kind, and of 200 with one, drawn at random."""
     draw = random.Random(seed)
     print()
-    for kind in KINDS:
-        own = [best for best in lists if not best.has_answer and best.kind == kind]
-        called = sum(best.score < mark for best in draw.sample(own, min(20, len(own))))
-        print(f"of 20 {kind} lists without an answer, drawn at random, {called} are called weak")
+    for kinds in (("other", "far"), *((kind,) for kind in KINDS)):
+        own = [best for best in lists if not best.has_answer and best.kind in kinds]
+        called = sum(best.score < mark for best in draw.sample(own, 20))
+        print(f"of 20 lists without an answer ({' or '.join(kinds)}) {called} are called weak")
     answered = [best for best in lists if best.has_answer]
-    called = sum(best.score < mark for best in draw.sample(answered, min(200, len(answered))))
-    print(f"of 200 lists with one, drawn at random, {called} are called weak")
+    called = sum(best.score < mark for best in draw.sample(answered, 200))
+    print(f"of 200 lists with one {called} are called weak")
 
 
 def print_growth(cases: Sequence[Case], reranker: Reranker, seed: int) -> None:
@@ -373,19 +376,20 @@ def print_growth(cases: Sequence[Case], reranker: Reranker, seed: int) -> None:
         print(f"| {size:,} | {middle:.2f} | {high:.2f} |", flush=True)
 
 
-def try_examples(reranker: Reranker) -> Iterator[tuple[str, list[bool]]]:
-    """Print each query on the examples with its best score; yield which are called weak."""
-    for name, queries in tomllib.loads(QUERIES.read_text(encoding="utf-8")).items():
-        called = []
-        for source, query in ((path, query) for path, own in queries.items() for query in own):
-            path = EXAMPLES / source
-            inputs = Inputs(texts=[], paths=[str(path)], recursive=path.is_dir())
-            inputs.check()
-            ranking = reranker.submit(query, inputs, Selection(n=1)).result()
-            called.append(bool(ranking.weak))
-            text = " ".join(ranking[0].passage.text.split())
-            print(f"{ranking[0].raw_score:6.2f} {source} | {query} | {text[:60]}")
-        yield name, called
+def try_typed(reranker: Reranker) -> dict[str, list[float]]:
+    """Print each query that one might type with its best score; return the scores by name."""
+    found = {}
+    for folder, kinds in tomllib.loads(QUERIES.read_text(encoding="utf-8")).items():
+        for kind, queries in kinds.items():
+            scores = found[f"typed on {folder}/, {kind}"] = list[float]()
+            for source, query in ((path, query) for path, own in queries.items() for query in own):
+                inputs = Inputs(texts=[], paths=[str(ROOT / source)], recursive=True)
+                inputs.check()
+                best = reranker.submit(query, inputs, Selection(n=1)).result()[0]
+                text = " ".join(best.passage.text.split())
+                print(f"{best.raw_score:6.2f} {source} | {query} | {text[:60]}", flush=True)
+                scores.append(best.raw_score)
+    return found
 
 
 if __name__ == "__main__":

@@ -192,7 +192,8 @@ def common_options(
         _common_setting(
             "--min-score",
             metavar="X",
-            help="Leave out results with a lower relevance score than X.",
+            help="Leave out results with a lower relevance score than X. With mini 0.5 is as "
+            "likely right as wrong; other models' scores mean other things.",
         ),
     ] = None,
 ) -> None:

@@ -478,7 +478,7 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
         )
     if ranking.weak and terminal.stderr.isatty():
         best = ranking.results[0].relevance_score
-        terminal.say(f"best score {best:.2f}: probably nothing here answers it")
+        terminal.say(f"best score {best:.3f}: probably nothing here answers it")
 
 
 def summary(ranking: Ranking, seconds: float) -> str:

@@ -268,6 +268,12 @@ def test_the_table_is_what_the_script_writes() -> None:
     assert re.findall(r"^\| `(\w[\w-]*)`", table, re.MULTILINE) == provider_names()
 
 
+def test_the_number_of_services_is_right() -> None:
+    assert {int(count) for count in re.findall(r"(\d+) services", page("comparison"))} == {
+        len(provider_names())
+    }
+
+
 def test_the_entry_of_ones_own_is_one(home: Path, rerank: Run) -> None:
     (entry,) = re.findall(r"```toml\n(.*?)```", SECTION, re.DOTALL)
     assert list(tomllib.loads(entry)) == ["team"]

@@ -27,9 +27,10 @@ STOP_WORDS = frozenset(
 _COMMON_WORDS = frozenset(
     re.findall(
         r"\w+",
-        "a an and are as at be by can could did do does for from had has have how i if in is it "
-        "its me my no not of on or our should that the their there these they this to was we "
-        "were what when where which who whom whose why will with would you your",
+        "a about an and any are as at be been but by can could did do does for from get had has "
+        "have how i if in into is it its me my no not of on or our should so some than that the "
+        "their then there these they this to was we were what when where which who whom whose why "
+        "will with would you your",
     )
 )
 _MAX_STEMS = 200_000  # words whose stems are cached

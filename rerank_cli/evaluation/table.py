@@ -26,7 +26,8 @@ from rerank_cli.terminal import (
 )
 
 _GAP = 2
-_COLOURS = {Verdict.HELPED: "green", Verdict.HURT: "red"}
+# Styles that can be read on white and on black: green cannot on white.
+_COLOURS = {Verdict.HELPED: "bold", Verdict.HURT: "bold red"}
 
 
 def draw_report(

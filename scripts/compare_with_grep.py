@@ -23,7 +23,7 @@ from statistics import median
 from rerank_cli import Reranker
 from rerank_cli.words import STOP_WORDS
 
-SETS = ("stackfaq", "scifact")
+SETS = ("stackfaq", "scifact", "nq")
 LENGTH = 100  # passages in a list
 ASKING = {"can", "could", "did", "do", "does", "has", "have", "how", "i", "my", "what", "when"}
 ASKING |= {"where", "which", "who", "why", "you"}

@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Run
 from tests.support.console import blocks
 
 RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-SHELL = ["\n".join(block) for block in blocks(RECIPES, "sh")]
+SHELL = ["\n".join(block) for block in blocks(RECIPES, "bash")]
 SCRIPTS = [block for block in SHELL if block.startswith("#!")]
 COMMANDS = [block for block in SHELL if block not in SCRIPTS and not block.startswith("vim ")]
 QUESTION = "how fast do we give money back"
@@ -240,5 +240,5 @@ def test_fzf_searches_while_one_types(asking: Screen, clone: Clone) -> None:
 
 def test_every_block_is_a_recipe_of_a_known_kind() -> None:
     languages = set(re.findall(r"^```(\w+)$", RECIPES, re.MULTILINE))
-    assert languages == {"console", "sh", "vim", "json"}
+    assert languages == {"console", "bash", "vim", "json"}
     assert (len(SCRIPTS), len(COMMANDS)) == (2, 5)

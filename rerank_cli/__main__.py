@@ -16,13 +16,16 @@ _SWITCH_SECONDS = 0.0002
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C ends it at once, also while it imports, reads or scores."""
+    """Run the command line. Ctrl-C ends it, also while it imports, reads or scores.
+
+    A command may have the first one end what it does in good order: `progress.catch_interrupt`.
+    """
     _fill_standard_streams()
-    signal.signal(signal.SIGINT, _leave)
-    for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"):
-        number = getattr(signal, name, None)  # Windows has the first only
-        # nohup has SIGHUP ignored, and so it stays.
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU"):
+        number = getattr(signal, name, None)  # Windows has the first two only
+        # nohup has SIGHUP ignored, and `&` in a script SIGINT, and so they stay.
+        usual = (signal.SIG_DFL, signal.default_int_handler)
+        if number is not None and signal.getsignal(number) in usual:
             signal.signal(number, _leave)
     # Imported modules are no garbage, and to look for some takes a fiftieth of a short run.
     gc.set_threshold(_GC_OBJECTS)
@@ -61,6 +64,9 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     if clean_up := getattr(files, "clean_up", None):
         clean_up()
     if number == signal.SIGINT:
+        progress = sys.modules.get("rerank_cli.progress")
+        if say_interrupted := getattr(progress, "say_interrupted", None):
+            say_interrupted()
         os._exit(130)  # C code would swallow an exception, as onnxruntime's import does
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)  # the parent process learns that the signal ended this one

@@ -1,29 +1,75 @@
-"""The line on a terminal's stderr that says what is going on, and the laps of --timing.
+"""What a terminal's stderr says of a run: a line on how far it is, and what Ctrl-C has ended.
 
 The line is there while something runs, and leaves nothing behind, also on Ctrl-C. Where nobody
-watches stderr there is none.
+watches stderr there is none. Also has the laps of --timing.
 """
 
-import math
 import os
+import shutil
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import NamedTuple, TextIO, TypeVar
 
-from rerank_cli.terminal import Terminal, printable
-from rerank_cli.types import Progress, Watch
+from rerank_cli.terminal import Terminal, format_count, format_duration, printable
 
-DELAY_SECONDS = 0.3  # before a bar comes up: what is soon done shows none
+DELAY_SECONDS = 0.3  # before a line comes up: what is soon done shows none
 _REFRESH_SECONDS = 0.1
-_BAR = "{desc}  {percentage:3.0f}% |{bar:20}|"
-_BAR_WITH_TIME = _BAR + " {remaining} left"
-_NO_BAR = "{desc}  {elapsed}"
+_WIDE_BAR, _NARROW_BAR = 20, 8  # characters
+_MIN_SHARE = 0.005  # that is done, from which the time that is left can be told
+_MIN_SECONDS = 1.0  # of a run, likewise
+T = TypeVar("T")
 
-# What a line says, and the share that is done: 0 to 1, or None where it is not known.
-Describe = Callable[[], tuple[str, float | None]]
+
+class Progress(NamedTuple):
+    """How far a ranking has come: the documents and pairs scored, and the documents read.
+
+    `documents` counts fractions of documents too. `surveying` is true while a `SurveyingScorer`
+    reads the collection: nothing is scored then. `work` is what was scored and `read_work` what was
+    read, in tokens with those of the query; equal documents are counted once.
+    """
+
+    documents: float
+    pairs: int
+    read: int
+    surveying: bool = False
+    work: int = 0
+    read_work: int = 0
+
+
+Watch = Callable[[Progress], None]
+
+
+class Work(NamedTuple):
+    """The `work` and the `read_work` of a `Progress`."""
+
+    done: int
+    read: int
+
+
+class StopRanking(Exception):
+    """Raised by a watch: the ranking ends with the scores that it has, and is incomplete."""
+
+
+class State(NamedTuple):
+    """What a line says.
+
+    parts  what is done, the most important first
+    share  of all there is to do, 0 to 1; None where it is not known
+    left   the seconds that the rest will take; None where they are not known
+    """
+
+    parts: Sequence[str]
+    share: float | None = None
+    left: float | None = None
+
+
+Describe = Callable[[], State]
 
 
 @contextmanager
@@ -43,145 +89,293 @@ def status_line(terminal: Terminal, text: str) -> Iterator[None]:
             terminal.wipe_line()
 
 
-@contextmanager
-def show_progress(
-    terminal: Terminal, describe: Describe, *, estimate_time: bool = False
-) -> Iterator[Callable[[], None]]:
-    """Show a line with a bar on a terminal while the block runs, if that takes a while.
+class ProgressLine:
+    """A line on a terminal's stderr that says how far something is, if that takes a while.
 
-    Yields what is to be called as often as something is done: it draws the line anew when it is
-    time to. With `estimate_time` the line says how long the rest will take.
+    `was_shown` says whether it came up.
     """
+
+    def __init__(self, terminal: Terminal, describe: Describe) -> None:
+        self._terminal = terminal
+        self._describe = describe
+        self._began = time.monotonic()
+        self._next = self._began + DELAY_SECONDS
+        self.was_shown = False
+
+    def refresh(self) -> None:
+        """Draw the line anew, if it is time to."""
+        if not self._terminal.watched or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _REFRESH_SECONDS
+        text = compose_line(self._describe(), self.seconds, _width_of(self._terminal.stderr) - 1)
+        self._terminal.wipe_line()
+        self._terminal.show(text)
+        self.was_shown = True
+
+    def wipe(self) -> None:
+        """Clear the line, also of what the terminal has put there for Ctrl-C."""
+        if self.was_shown:
+            self._terminal.wipe_line()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been there."""
+        return time.monotonic() - self._began
+
+
+@contextmanager
+def show_progress(terminal: Terminal, describe: Describe) -> Iterator[ProgressLine]:
+    """Show a line on a terminal while the block runs, if that takes a while.
+
+    The line's `refresh` is to be called as often as something is done.
+    """
+    line = ProgressLine(terminal, describe)
     if not terminal.watched:
-        yield lambda: None
+        yield line
         return
-    line = _BarLine(terminal, describe, _BAR_WITH_TIME if estimate_time else _BAR)
     from rerank_cli.atomic_files import clean_up_on_signal  # not at every start
 
     with clean_up_on_signal(line.wipe):
         try:
-            yield line.refresh
+            yield line
         finally:
-            line.close()
+            line.wipe()
 
 
-class _BarLine:
-    """A line with a text and a bar, drawn by tqdm."""
+def compose_line(state: State, seconds: float, width: int) -> str:
+    """A line of at most `width` characters.
 
-    def __init__(self, terminal: Terminal, describe: Describe, form: str) -> None:
-        self._terminal = terminal
-        self._describe = describe
-        self._form = form
-        self._bar: Any = None
-        self._next = time.monotonic() + DELAY_SECONDS
-
-    def refresh(self) -> None:
-        """Draw the line, if it is time to."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _REFRESH_SECONDS
-        description, share = self._describe()
-        text = printable(description)
-        done = min(max(share or 0.0, 0.0), 1.0)
-        if self._bar is None:
-            try:
-                self._bar = self._open(text, done, known=share is not None)
-            except (ValueError, TypeError):  # a TQDM_… variable that tqdm cannot use
-                self._next = math.inf
-        else:
-            self._bar.n = done
-            self._bar.set_description_str(text)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def wipe(self) -> None:
-        """Clear the line, also of what the terminal has put there for Ctrl-C."""
-        self.close()
-        self._terminal.wipe_line()
-
-    def _open(self, text: str, done: float, *, known: bool) -> Any:
-        from tqdm import tqdm
-
-        tqdm.monitor_interval = 0  # no thread of its own
-        return tqdm(
-            desc=text,
-            initial=done,
-            total=1.0 if known else None,
-            bar_format=self._form if known else _NO_BAR,
-            file=self._terminal.stderr,
-            leave=False,
-            dynamic_ncols=True,
-        )
-
-
-@contextmanager
-def watch_ranking(terminal: Terminal, share: Callable[[], float | None]) -> Iterator[Watch | None]:
-    """Show how far a ranking has come; `share` tells how much of the input has been read.
-
-    Yields what watches the ranking; None where nobody watches the terminal.
+    If there is no room the bar goes first, then the last parts; the time that is left stays.
     """
-    if not terminal.watched:
-        yield None
-        return
-    state = _RankingState(share)
-    with show_progress(terminal, state.describe, estimate_time=True) as refresh:
+    parts = [printable(part) for part in state.parts]
+    bars, left = [""], [] if state.left is None else [f"{format_duration(state.left)} left"]
+    if state.share is None:
+        done = format_duration(seconds)
+    else:
+        share = min(max(state.share, 0.0), 1.0)
+        done = f"{share:.0%}"
+        bars = [f" |{'#' * int(share * size):{size}}|" for size in (_WIDE_BAR, _NARROW_BAR)] + bars
+    lines = [[*parts, f"{done}{bar}", *left] for bar in bars]
+    lines += [[*parts[:count], done, *left] for count in range(len(parts) - 1, -1, -1)]
+    texts = ["  ".join(line) for line in [*lines, left or [done]]]
+    return next((text for text in texts if len(text) <= width), texts[-1][: max(width, 0)])
 
-        def watch(progress: Progress) -> None:
-            state.see(progress)
-            refresh()
 
-        yield watch
+def _width_of(stderr: TextIO) -> int:
+    """The width of a terminal in columns, which may change."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stderr.fileno()).columns or 80
+    return shutil.get_terminal_size().columns
 
 
-class _RankingState:
-    """How far a ranking has come.
+class TimeLeft:
+    """Tells how long the rest of some work will take, by the pace of the later half of the run.
 
-    The input is read in batches, and gone through twice where it is surveyed first.
+    What was done at its begin, and how long a model takes to get going, do not count for ever.
     """
 
-    def __init__(self, share: Callable[[], float | None]) -> None:
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._marks: deque[tuple[float, float]] = deque([(self._began, 0.0)])
+        self._first: float | None = None
+
+    def see(self, done: float) -> None:
+        """Note how much is done, in any unit. What was done before the first call is not ours."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+            self._marks[0] = (self._began, done)
+        elapsed = now - self._began
+        if now - self._marks[-1][0] >= elapsed / 200:
+            self._marks.append((now, done))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - elapsed / 2:
+            self._marks.popleft()
+
+    def seconds(self, done: float, total: float) -> float | None:
+        """How long the rest will take; None if too little is done to tell."""
+        now = time.monotonic()
+        own = total - (self._first or 0.0)
+        if now - self._began < _MIN_SECONDS or done - (self._first or 0.0) < _MIN_SHARE * own:
+            return None
+        then, before = self._marks[0]
+        if done <= before:  # nothing came for long
+            then, before = self._began, self._first or 0.0
+        return max(0.0, total - done) * (now - then) / (done - before)
+
+
+class WorkAhead(NamedTuple):
+    """Estimates of the input: the work of what was read by now, and of what was not."""
+
+    read: float
+    unread: float
+
+
+class RankingState:
+    """How far a ranking has come, and how long the rest will take.
+
+    Work is counted, and not documents, which are of any length. What was read counts as it is; the
+    rest by an estimate, set right by what the same estimate would have said of what was read.
+
+    share    the share of the input that was read
+    ahead    estimates of the input; None if there are none
+    least    the seconds that the rest takes at least when a share is done, as a service has limits
+    """
+
+    def __init__(
+        self,
+        share: Callable[[], float | None],
+        ahead: Callable[[], WorkAhead | None] = lambda: None,
+        least: Callable[[float], float] = lambda _: 0.0,
+    ) -> None:
         self._share_read = share
+        self._ahead = ahead
+        self._least = least
         self._scoring_began = time.monotonic()
         self._progress = Progress(0, 0, 0)
         self._surveyed = False
-        # At how many documents how much had been read; the first two are not yet all scored.
-        self._marks: deque[tuple[float, float]] = deque([(0.0, 0.0)])
+        self._time = TimeLeft()
+
+    @property
+    def documents(self) -> int:
+        """How many are done."""
+        return int(self._progress.documents)
 
     def see(self, progress: Progress) -> None:
         """Note where the ranking is."""
-        self._progress = progress
         if progress.surveying:
             self._surveyed = True
             self._scoring_began = time.monotonic()
-        elif progress.read > self._marks[-1][0]:
-            self._marks.append((progress.read, self._share_read() or 0.0))
+        elif not self._surveyed:
+            self._time.see(progress.work)
+        self._progress = progress
 
-    def describe(self) -> tuple[str, float | None]:
-        """The text of the line, and the share that is done."""
-        progress, share = self._progress, self._share_read()
-        done = None if share is None else self._share_done(progress, share)
+    def describe(self) -> State:
+        """What the line says."""
+        progress = self._progress
+        if self._surveyed:
+            return self._describe_survey()
+        parts = self._parts()
+        share = self._share_read()
+        if share is None:
+            return State(parts)
+        total = self._total_work(share)
+        done = progress.work / total if total else 0.0
+        left = self._time.seconds(progress.work, total) if total else None
+        return State(parts, done, None if left is None else max(left, self._least(done)))
+
+    def _parts(self) -> list[str]:
+        progress = self._progress
         if progress.surveying:
-            return f"{progress.read:,} documents read", done
+            return [f"{format_count(progress.read, 'document')} read"]
         elapsed = time.monotonic() - self._scoring_began
         rate = progress.pairs / elapsed if elapsed else 0
-        return f"{int(progress.documents):,} documents  {rate:,.0f} pairs/s", done
+        return [format_count(self.documents, "document"), f"{rate:,.0f} pairs/s"]
 
-    def _share_done(self, progress: Progress, share: float) -> float:
-        done = share if progress.surveying else self._share_of(progress.documents)
-        if self._surveyed:
-            return done / 2 if progress.surveying else 0.5 + done / 2
-        return done
+    def _describe_survey(self) -> State:
+        """What the line says where the input is read twice: each time is half of it."""
+        share, progress = self._share_read(), self._progress
+        if share is None:
+            return State(self._parts())
+        if not progress.surveying and progress.read:
+            share *= progress.documents / progress.read
+        done = share / 2 if progress.surveying else 0.5 + share / 2
+        self._time.see(done)
+        return State(self._parts(), done, self._time.seconds(done, 1.0))
 
-    def _share_of(self, documents: float) -> float:
-        """How much of the input so many documents are."""
-        while len(self._marks) > 2 and self._marks[1][0] <= documents:
-            self._marks.popleft()
-        (before, read), (after, more) = self._marks[0], self._marks[min(1, len(self._marks) - 1)]
-        if documents <= before:
-            return read
-        return read + (more - read) * min(1.0, (documents - before) / (after - before))
+    def _total_work(self, share: float) -> float:
+        """The work of the whole input: of what was read, and by estimate of the rest."""
+        read = self._progress.read_work
+        ahead = self._ahead()
+        if ahead is None or not ahead.unread:
+            return read / share if share else 0.0
+        # An estimate that has hardly been compared yet is trusted as it is.
+        trust = 0.02 * (ahead.read + ahead.unread)
+        return read + ahead.unread * (read + trust) / (ahead.read + trust)
+
+
+class Interruption:
+    """The first Ctrl-C of a block: `seconds` is how long it is ago, None if there was none."""
+
+    def __init__(self) -> None:
+        self._time: float | None = None
+        self._is_waiting = False
+
+    @property
+    def is_set(self) -> bool:
+        return self._time is not None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self._time is None else time.monotonic() - self._time
+
+    def note(self) -> None:
+        """Note Ctrl-C; raises `KeyboardInterrupt` while something is being read."""
+        self._time = time.monotonic()
+        if self._is_waiting:
+            raise KeyboardInterrupt
+
+    def read(self, values: Iterable[T]) -> Iterator[T]:
+        """Yield values; raises `KeyboardInterrupt` once there was Ctrl-C, also while one is read.
+
+        A pipe that nobody writes to would be waited for.
+        """
+        iterator = iter(values)
+        while True:
+            self._is_waiting = True
+            try:
+                if self.is_set:
+                    raise KeyboardInterrupt
+                value = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._is_waiting = False
+            yield value
+
+
+@contextmanager
+def catch_interrupt(
+    on_interrupt: Callable[[], None] = lambda: None,
+) -> Iterator[Interruption]:
+    """Have the first Ctrl-C in the block only noted, after which a second one ends the process."""
+    interruption = Interruption()
+    old_handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or old_handler is signal.SIG_IGN:
+        yield interruption
+        return
+
+    def take(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, old_handler)
+        on_interrupt()
+        interruption.note()
+
+    signal.signal(signal.SIGINT, take)
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, old_handler)
+
+
+_interrupt_remarks: list[tuple[Terminal, Callable[[], str]]] = []
+
+
+@contextmanager
+def remark_on_interrupt(terminal: Terminal, remark: Callable[[], str]) -> Iterator[None]:
+    """Say on stderr what Ctrl-C has ended, if it ends the process in the block."""
+    entry = (terminal, remark)
+    _interrupt_remarks.append(entry)
+    try:
+        yield
+    finally:
+        _interrupt_remarks.remove(entry)
+
+
+def say_interrupted() -> None:
+    """Say what the innermost block has to say. The handler of Ctrl-C calls this."""
+    for terminal, remark in _interrupt_remarks[-1:]:
+        with suppress(Exception):  # the process ends
+            terminal.wipe_line()
+            terminal.warn(remark())
 
 
 TIMING_OPTION = "--timing"

@@ -186,6 +186,7 @@ class ScorerInfo:
                   a document's chunks depend on. Documents of one key share their scores
     preferred_batch    the number of documents to give it at once
     max_pending_pairs  the number of pairs that keep it busy
+    pair_tokens   what it takes to score a pair besides its tokens, in tokens: for the time left
     """
 
     name: str
@@ -209,6 +210,7 @@ class ScorerInfo:
     content_key: Callable[[Sequence[Chunk]], bytes] | None = None
     preferred_batch: int = 256
     max_pending_pairs: int = 0
+    pair_tokens: int = 16
 
     @property
     def model(self) -> str:
@@ -466,22 +468,6 @@ class ConcurrentScorer(Scorer, Protocol):
     def close(self) -> None: ...
 
 
-class Progress(NamedTuple):
-    """How far a ranking has come: the documents and pairs scored, and the documents read.
-
-    `documents` counts fractions of documents too. `surveying` is true while a `SurveyingScorer`
-    reads the collection: nothing is scored then.
-    """
-
-    documents: float
-    pairs: int
-    read: int
-    surveying: bool = False
-
-
-Watch = Callable[[Progress], None]
-
-
 class ScoredChunk(NamedTuple):
     """A chunk, its raw score and its relevance score."""
 
@@ -558,6 +544,9 @@ class Ranking(Sequence[Ranked]):
     blanks          with `keep_empty`, the blank documents
     reranked        False if scoring failed: then `blanks` has the first documents of the input
     weak            whether probably nothing answers the query; None if that cannot be told
+    incomplete      whether the ranking was stopped before all was read and scored
+    unscored        the number of documents that were read by then and not scored, or not whole;
+                    in a ranking of passages, the number of passages
     """
 
     query: str
@@ -581,6 +570,8 @@ class Ranking(Sequence[Ranked]):
     cost: Price | None = None
     weak: bool | None = None
     more: int = 0
+    incomplete: bool = False
+    unscored: int = 0
 
     @property
     def truncated(self) -> bool:

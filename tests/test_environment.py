@@ -305,29 +305,6 @@ def test_odd_variables(
     assert rerank("--help", terminal=terminal).code == 0
 
 
-@pytest.mark.parametrize("variable", ["MININTERVAL", "NCOLS", "MAXINTERVAL", "LEAVE"])
-def test_a_line_of_progress_that_cannot_be_drawn_is_left_out(variable: str) -> None:
-    """tqdm reads its variables when it is imported, so that this takes a process."""
-    code = (
-        "import io; from rerank_cli import progress, terminal;"
-        "progress.DELAY_SECONDS = 0;"
-        "stderr = io.StringIO();"
-        "it = terminal.Terminal(io.BytesIO(), stderr, False, False, 80, watched=True);"
-        "context = progress.show_progress(it, lambda: ('text', 0.5));"
-        "refresh = context.__enter__(); refresh(); context.__exit__(None, None, None);"
-        "print('done')"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, f"TQDM_{variable}": "x"},
-        check=False,
-    )
-    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
-
-
 @pytest.mark.parametrize(
     "variable", ["PYTHONUNBUFFERED=1", "PYTHONOPTIMIZE=2", "PYTHONWARNINGS=error"]
 )

@@ -1,17 +1,33 @@
-"""The line of progress on a terminal, and the laps of --timing."""
+"""The line of progress on a terminal, what Ctrl-C ends, and the laps of --timing."""
 
 import io
+import os
 import re
-from collections.abc import Callable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
 from rerank_cli import progress as module
 from rerank_cli.atomic_files import clean_up
-from rerank_cli.progress import show_progress, status_line, watch_ranking
-from rerank_cli.terminal import Terminal
-from rerank_cli.types import Progress, Watch
+from rerank_cli.progress import (
+    Interruption,
+    Progress,
+    RankingState,
+    State,
+    TimeLeft,
+    Watch,
+    WorkAhead,
+    catch_interrupt,
+    compose_line,
+    remark_on_interrupt,
+    say_interrupted,
+    show_progress,
+    status_line,
+)
+from rerank_cli.terminal import Terminal, format_duration
 from tests.conftest import process
 
 ERASE = "\x1b[K"  # what is right of the cursor
@@ -50,7 +66,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr("tqdm.std.time", clock.monotonic)
     return clock
 
 
@@ -61,8 +76,13 @@ def terminal_at(stderr: io.StringIO, *, watched: bool = True) -> Terminal:
 @contextmanager
 def watching(stderr: FakeTerminal, share: Callable[[], float | None]) -> Iterator[Watch]:
     """What watches a ranking on a terminal."""
-    with watch_ranking(terminal_at(stderr), share) as watch:
-        assert watch is not None
+    state = RankingState(share)
+    with show_progress(terminal_at(stderr), state.describe) as line:
+
+        def watch(progress: Progress) -> None:
+            state.see(progress)
+            line.refresh()
+
         yield watch
 
 
@@ -106,12 +126,12 @@ def test_it_goes_away_when_something_fails(clock: Clock) -> None:
             line(Progress(1, 1, 2))
             raise KeyError(terminal.line)
 
-    with pytest.raises(KeyError, match="1 documents"):
+    with pytest.raises(KeyError, match="1 document "):
         fail()
     assert terminal.line == ""
 
 
-def shown(clock: Clock, steps: list[tuple[float, Progress]]) -> list[int]:
+def shown(clock: Clock, steps: Sequence[tuple[float, Progress]]) -> list[int]:
     """The percentages after each step: how much of the input was read, and what was told."""
     terminal, read = FakeTerminal(), [0.0]
     with watching(terminal, lambda: read[0]) as line:
@@ -124,16 +144,15 @@ def shown(clock: Clock, steps: list[tuple[float, Progress]]) -> list[int]:
     return seen
 
 
-def test_a_batch_that_was_read_is_done_as_it_is_scored(clock: Clock) -> None:
-    first = [(0.4, Progress(documents, 1, 2)) for documents in (0, 1, 2)]
-    second = [(1.0, Progress(documents, 1, 10)) for documents in (2, 6, 10)]
+def at(done: int, read: int) -> Progress:
+    """A ranking that has read and scored so much work."""
+    return Progress(done / 10, done // 10, read // 10, work=done, read_work=read)
+
+
+def test_what_is_read_is_done_as_it_is_scored(clock: Clock) -> None:
+    first = [(0.4, at(done, 40)) for done in (0, 20, 40)]
+    second = [(1.0, at(done, 100)) for done in (40, 70, 100)]
     assert shown(clock, first + second) == [0, 20, 40, 40, 70, 100]
-
-
-def test_what_is_read_ahead_is_not_done(clock: Clock) -> None:
-    ahead = [(read / 10, Progress(0, 0, read)) for read in (2, 6, 10)]
-    scored = [(1.0, Progress(documents, 1, 10)) for documents in (1, 2, 4, 6, 8, 10)]
-    assert shown(clock, ahead + scored) == [0, 0, 0, 10, 20, 40, 60, 80, 100]
 
 
 def test_a_survey_is_half_of_it(clock: Clock) -> None:
@@ -148,7 +167,81 @@ def test_a_survey_counts_documents(clock: Clock) -> None:
     with watching(terminal, lambda: None) as line:
         clock.now += 1
         line(Progress(0, 0, 12_000, surveying=True))
-        assert terminal.line == "12,000 documents read  00:00"
+        assert terminal.line == "12,000 documents read  1 s"
+
+
+def test_the_rest_of_the_input_is_estimated_by_what_was_read(clock: Clock) -> None:
+    """Half of the bytes are three quarters of the work, of which twice as much came as was told."""
+    state = RankingState(lambda: 0.5, lambda: WorkAhead(read=1000, unread=3000))
+    clock.now += 10
+    state.see(at(2000, 2000))
+    assert state.describe().share == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_limit_of_a_service_makes_it_last(clock: Clock) -> None:
+    state = RankingState(lambda: 1.0, least=lambda share: 600 * (1 - share))
+    state.see(at(0, 100))
+    clock.now += 10
+    state.see(at(50, 100))
+    assert state.describe().left == 300
+
+
+def times_left(clock: Clock, paces: Sequence[float]) -> list[float | None]:
+    """What is told each second of a hundred units, of which so many are done in each."""
+    time_left, done, left = TimeLeft(), 0.0, []
+    time_left.see(0.0)
+    for pace in paces:
+        clock.now += 1
+        done += pace
+        time_left.see(done)
+        left.append(time_left.seconds(done, 100.0))
+    return left
+
+
+def test_the_time_left_is_the_rest_at_the_pace_so_far(clock: Clock) -> None:
+    assert times_left(clock, [1.0] * 50)[9::10] == pytest.approx([90, 80, 70, 60, 50])
+
+
+def test_a_slow_begin_is_forgotten(clock: Clock) -> None:
+    assert times_left(clock, [0.1] * 10 + [1.0] * 40)[-1] == pytest.approx(100 - 41, rel=0.1)
+
+
+def test_nothing_is_told_before_something_is_known(clock: Clock) -> None:
+    assert times_left(clock, [0.0, 0.0, 0.4, 10.0])[:3] == [None, None, None]
+
+
+def test_what_was_done_before_counts_for_no_pace(clock: Clock) -> None:
+    time_left = TimeLeft()
+    time_left.see(0.8)  # of a job that goes on
+    clock.now += 10
+    time_left.see(0.9)
+    assert time_left.seconds(0.9, 1.0) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("left", [5, 200, 7500, 260_000])
+def test_the_time_left_stays_however_narrow_it_is(left: int) -> None:
+    parts = ["22,177 records", "1,234 pairs/s", "123,456 tokens/s", "12 errors", "about 0.5 USD"]
+    for width in range(20, 121):
+        line = compose_line(State(parts, 0.125, left), 10, width)
+        assert len(line) <= width
+        assert line.endswith(f"{format_duration(left)} left")
+        assert ("12%" in line) or width < 23
+        assert ("22,177 records" in line) or width < 40
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (79, "1,204 documents  210 pairs/s  50% |##########          |  3 min 20 s left"),
+        (66, "1,204 documents  210 pairs/s  50% |####    |  3 min 20 s left"),
+        (50, "1,204 documents  210 pairs/s  50%  3 min 20 s left"),
+        (39, "1,204 documents  50%  3 min 20 s left"),
+        (30, "50%  3 min 20 s left"),
+        (18, "3 min 20 s left"),
+    ],
+)
+def test_other_parts_go_first(width: int, expected: str) -> None:
+    assert compose_line(State(["1,204 documents", "210 pairs/s"], 0.5, 200), 10, width) == expected
 
 
 def test_a_line_is_there_while_something_runs() -> None:
@@ -159,24 +252,25 @@ def test_a_line_is_there_while_something_runs() -> None:
 
 
 def test_a_line_says_how_much_is_done_and_is_drawn_anew_now_and_then(clock: Clock) -> None:
-    terminal, states = FakeTerminal(), iter([("a", 0.25), ("b", 0.5), ("c", 2.0), ("d", None)])
-    with show_progress(terminal_at(terminal), lambda: next(states)) as refresh:
-        refresh()
-        assert terminal.getvalue() == ""
+    states = iter([State(["a"], 0.25), State(["b"], 0.5), State(["c"], 2.0), State(["d"])])
+    terminal = FakeTerminal()
+    with show_progress(terminal_at(terminal), lambda: next(states)) as line:
+        line.refresh()
+        assert (terminal.getvalue(), line.was_shown) == ("", False)
         seen = []
         for seconds in (0.3, 0.05, 0.06, 1, 1):
             clock.now += seconds
-            refresh()
+            line.refresh()
             seen.append(terminal.line[:7])
-    assert seen == ["a   25%", "a   25%", "b   50%", "c  100%", "d    0%"]
-    assert terminal.line == ""
+    assert seen == ["a  25% ", "a  25% ", "b  50% ", "c  100%", "d  3 s"]
+    assert (terminal.line, line.was_shown) == ("", True)
 
 
 def test_a_signal_that_ends_the_process_wipes_the_line(clock: Clock) -> None:
     terminal = FakeTerminal()
-    with show_progress(terminal_at(terminal), lambda: ("a", 0.5)) as refresh:
+    with show_progress(terminal_at(terminal), lambda: State(["a"], 0.5)) as line:
         clock.now += 1
-        refresh()
+        line.refresh()
         terminal.write("^C")
         clean_up()
         assert terminal.line == ""
@@ -185,15 +279,85 @@ def test_a_signal_that_ends_the_process_wipes_the_line(clock: Clock) -> None:
 def test_where_nobody_watches_there_is_no_line(clock: Clock) -> None:
     stderr = io.StringIO()
     terminal = terminal_at(stderr, watched=False)
-    with watch_ranking(terminal, lambda: 0.5) as watch:
-        assert watch is None
     with (
         status_line(terminal, "opening"),
-        show_progress(terminal, lambda: ("a", 0.5)) as refresh,
+        show_progress(terminal, lambda: State(["a"], 0.5)) as line,
     ):
         clock.now += 2
-        refresh()
-    assert stderr.getvalue() == ""
+        line.refresh()
+    assert (stderr.getvalue(), line.was_shown) == ("", False)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_ctrl_c_is_noted_and_the_second_is_as_before() -> None:
+    called = []
+    with catch_interrupt(lambda: called.append(1)) as interruption:
+        assert (interruption.is_set, interruption.seconds) == (False, None)
+        interrupt()
+        assert (interruption.is_set, called) == (True, [1])
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+    assert called == [1]
+
+
+def test_after_the_block_ctrl_c_is_as_before() -> None:
+    with catch_interrupt():
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+
+def test_ctrl_c_that_the_caller_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with catch_interrupt() as interruption:
+            interrupt()
+        assert not interruption.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_breaks_off_what_is_read_and_only_that() -> None:
+    pipe, other = os.pipe()
+    with catch_interrupt() as interruption:
+
+        def read() -> Iterator[bytes]:
+            yield b"first"
+            threading.Timer(0.05, interrupt).start()
+            yield os.read(pipe, 1)  # to which nobody writes
+
+        values = interruption.read(read())
+        assert next(values) == b"first"
+        with pytest.raises(KeyboardInterrupt):
+            next(values)
+    os.close(pipe)
+    os.close(other)
+
+
+def test_nothing_is_read_after_ctrl_c() -> None:
+    interruption = Interruption()
+    values = interruption.read(iter([1, 2]))
+    assert next(values) == 1
+    interruption.note()
+    with pytest.raises(KeyboardInterrupt):
+        next(values)
+
+
+def test_the_innermost_block_says_what_ctrl_c_has_ended() -> None:
+    stderr = io.StringIO()
+    terminal = terminal_at(stderr, watched=False)
+    say_interrupted()
+    with remark_on_interrupt(terminal, lambda: "interrupted before anything was done"):
+        with remark_on_interrupt(terminal, lambda: "interrupted after 3 of 5"):
+            say_interrupted()
+        say_interrupted()
+    assert stderr.getvalue().splitlines() == [
+        "rerank: interrupted after 3 of 5",
+        "rerank: interrupted before anything was done",
+    ]
 
 
 ROW = re.compile(r" *(\d+\.\d{3}) s  (.+)")

@@ -144,7 +144,10 @@ def test_warnings_survive_a_closed_pipe(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
 @pytest.mark.parametrize("seconds", [0.02, 0.05, 0.1, 0.15, 0.2, 1.0])
 def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:
-    """At any moment from the command's first line on: during imports too."""
+    """At any moment from the command's first line on: during imports too.
+
+    What is scored by then comes out, and stderr says that this is not all.
+    """
     text = (ROOT / "examples" / "garden.md").read_text(encoding="utf-8").replace("\n", " ")
     (tmp_path / "many.txt").write_text((text + "\n") * 3000)
     start = "from rerank_cli.__main__ import main; print('begun', flush=True); main()"
@@ -159,4 +162,6 @@ def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:
     time.sleep(seconds)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=5)
-    assert (running.returncode, out, err) == (130, b"", b"")
+    assert running.returncode == 130
+    assert out.count(b"\n") < 3000
+    assert err.startswith(b"rerank: interrupted after ") or not out

@@ -33,6 +33,7 @@ from rerank_cli.errors import (
     ScorerError,
     UsageError,
 )
+from rerank_cli.progress import Progress, Watch, Work
 from rerank_cli.ranking import Selection
 from rerank_cli.types import Document, Ranking, Scorer, ScorerInfo
 
@@ -82,6 +83,8 @@ class PendingRanking(Protocol):
 
     @property
     def pairs(self) -> int: ...
+    @property
+    def work(self) -> Work: ...
     def done(self) -> bool: ...
     def result(self) -> Ranking: ...
     def cancel(self) -> bool: ...
@@ -104,6 +107,7 @@ class QueryRanker(Protocol):
         *,
         instruction: str | None = None,
         client: object = None,
+        watch: Watch | None = None,
     ) -> PendingRanking: ...
 
 
@@ -136,16 +140,34 @@ class Flow:
         self._under_way: deque[_PendingRecord | Outcome] = deque()  # an outcome waits for its turn
         self._held_bytes = 0
         self._pending = 0  # of what is under way
+        self._finished_work = 0
+        self._tick: Callable[[], None] | None = None
+
+    @property
+    def work(self) -> Work:
+        """The work of the records that were begun so far, counted if there is a watch."""
+        entries = [entry for entry in self._under_way if isinstance(entry, _PendingRecord)]
+        works = [entry.pending.work for entry in entries]
+        done, read = sum(work.done for work in works), sum(work.read for work in works)
+        return Work(self._finished_work + done, self._finished_work + read)
 
     def rank(
-        self, items: Iterable[Item | DoneItem], is_stopping: Callable[[], bool] = lambda: False
+        self,
+        items: Iterable[Item | DoneItem],
+        is_stopping: Callable[[], bool] = lambda: False,
+        tick: Callable[[], None] | None = None,
     ) -> Generator[Outcome, None, None]:
         """Rank items; the outcomes come in their order. Raises the errors that all would meet.
+
+        `tick` is called several times a second while records are waited for. If it raises
+        `KeyboardInterrupt`, the outcomes that are there come before that is raised, and what is
+        under way behind them is cancelled.
 
         If a service is not available, the outcomes of its records are held back until one succeeds.
         They are dropped if none does, or if the job is stopping: a job that goes on begins with
         them.
         """
+        self._tick = tick
         held_back: list[Outcome] = []
         count = 0
         with closing(self._outcomes(items)) as outcomes:
@@ -184,6 +206,11 @@ class Flow:
                     yield self._finish()
             while self._under_way:
                 yield self._finish()
+        except KeyboardInterrupt:  # the tick's
+            self._tick = None
+            while self._under_way and self._is_done(self._under_way[0]):
+                yield self._finish()
+            raise
         finally:
             for entry in reversed(self._under_way):  # so that none scores for an older one
                 if isinstance(entry, _PendingRecord):
@@ -193,14 +220,18 @@ class Flow:
 
     def _should_finish_first(self) -> bool:
         """Whether to wait for the first of what is under way before more is read."""
-        first, max_records = self._under_way[0], self.bounds.records
-        if isinstance(first, Outcome) or first.pending.done():
+        if self._is_done(self._under_way[0]):
             return True
+        max_records = self.bounds.records
         if self._held_bytes >= self.bounds.bytes:
             return True
         if max_records is not None:
             return self._pending >= max_records
         return self.reranker.is_busy
+
+    @staticmethod
+    def _is_done(entry: _PendingRecord | Outcome) -> bool:
+        return isinstance(entry, Outcome) or entry.pending.done()
 
     def _begin(self, item: Item | DoneItem) -> _PendingRecord | Outcome:
         if isinstance(item, BadRecord):
@@ -215,6 +246,7 @@ class Flow:
                 self._selection_of(item),
                 instruction=item.instruction,
                 client=self,  # records are done in the order they came
+                watch=None if self._tick is None else self._watch,
             )
         except (UsageError, InputError, ScorerError) as error:
             return self._fail(item, error, began)
@@ -222,11 +254,17 @@ class Flow:
         return _PendingRecord(item, began, pending)
 
     def _finish(self) -> Outcome:
-        entry = self._under_way.popleft()
+        """Wait for the first of what is under way. It stays there until it is done."""
+        entry = self._under_way[0]
+        outcome = entry if isinstance(entry, Outcome) else self._wait_for(entry)
+        self._under_way.popleft()
         self._held_bytes -= entry.item.original.size
-        if isinstance(entry, Outcome):
-            return entry
-        self._pending -= 1
+        if isinstance(entry, _PendingRecord):
+            self._pending -= 1
+            self._finished_work += entry.pending.work.read
+        return outcome
+
+    def _wait_for(self, entry: _PendingRecord) -> Outcome:
         try:
             ranking = entry.pending.result()
         except (InputError, ScorerError) as error:  # a file of media may have changed
@@ -243,6 +281,10 @@ class Flow:
         if isinstance(error, ModelError) or getattr(error, "permanent", False):
             raise error
         return Outcome(item, problem=problem_of(error), seconds=time.monotonic() - began)
+
+    def _watch(self, _progress: Progress) -> None:
+        if self._tick is not None:
+            self._tick()
 
     def _selection_of(self, record: Record) -> Selection:
         """The selection of the command line, with what the record says instead."""

@@ -40,6 +40,7 @@ from rerank_cli.batch.sources import RecordSource
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import side_path
+from rerank_cli.progress import Interruption
 from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import clean_instruction, remote_fingerprint
@@ -53,6 +54,7 @@ from rerank_cli.user_files import (
 )
 
 # A mark at most this often; on the disk at most that often, as a sync takes long.
+GRACE_SECONDS = 1.2  # after Ctrl-C, for what is under way
 _MARK_SECONDS = 0.1
 _SYNC_SECONDS = 5.0
 _MAX_JOURNAL_BYTES = 1 << 20  # then it is written anew, without its older marks
@@ -171,12 +173,13 @@ class BatchJob:
         self.figures = BatchFigures(start.figures)
         self.latencies = Latencies()
         self.source = source
-        self.done_items = self._read_items = start.items
+        self.done_items = start.items
         self._flow = flow
         self._writer = writer
         self._errors = errors
         self._journal = journal
         self._earlier = earlier
+        self._first_share = source.share or 0.0  # that was done before
         self._fail_fast = fail_fast
         self._digest = start.digest
         self._next_digests: deque[str] = deque()  # after each item that is read and not done
@@ -187,25 +190,31 @@ class BatchJob:
         self._marked = -math.inf  # so that the first outcome is noted
 
     def run(
-        self,
-        is_stopping: Callable[[], bool] = lambda: False,
-        watch: Callable[[], None] = lambda: None,
+        self, interruption: Interruption | None = None, watch: Callable[[], None] = lambda: None
     ) -> bool:
-        """Do all of the job; if it is stopping, finish what has begun. Returns whether all is done.
+        """Do all of the job. Returns whether all is done, and not only what came to an end in time.
 
-        Calls `watch` after each item. Raises `ScorerError` and `OutputError`, and notes first what
-        is done.
+        After an interruption nothing more is read, and what is under way has `GRACE_SECONDS`. Calls
+        `watch` many times a second. Raises `ScorerError` and `OutputError`, and notes first what is
+        done.
         """
-        outcomes: Iterator[Outcome] = self._flow.rank(self._items(is_stopping), is_stopping)
+        stop = interruption or Interruption()
+
+        def tick() -> None:
+            if (stop.seconds or 0.0) > GRACE_SECONDS:
+                raise KeyboardInterrupt
+            watch()
+
+        outcomes: Iterator[Outcome] = self._flow.rank(self._items(stop), lambda: stop.is_set, tick)
         if self.done_items == 0 and self._fail_fast is None:
-            outcomes = stop_if_all_fail(outcomes, self._flow.bounds.bytes, is_stopping)
+            outcomes = stop_if_all_fail(outcomes, self._flow.bounds.bytes, lambda: stop.is_set)
         try:
-            for outcome in outcomes:
-                self._write(outcome)
-                watch()
-            is_done = not is_stopping()
-            self._mark(final=True, done=is_done)
-            return is_done
+            with suppress(KeyboardInterrupt):
+                for outcome in outcomes:
+                    self._write(outcome)
+                    watch()
+            self._mark(final=True, done=not stop.is_set)
+            return not stop.is_set
         except AllFailed:
             if self.done_items:
                 self._mark(final=True)
@@ -214,19 +223,26 @@ class BatchJob:
             self._mark(final=True)
             raise
         finally:
-            for sink in (self._writer, self._errors):
-                if sink is not None:
-                    with suppress(OSError, OutputError):  # it has been raised before
-                        sink.close()
-            if self._journal is not None:
-                with suppress(OSError):
-                    self._journal.close()
+            self._close()
 
-    def _items(self, is_stopping: Callable[[], bool]) -> Iterator[Item | DoneItem]:
-        for item in self.source.items(self._flow.reranker.info):
-            if is_stopping():
+    def _close(self) -> None:
+        for sink in (self._writer, self._errors):
+            if sink is not None:
+                with suppress(OSError, OutputError):  # it has been raised before
+                    sink.close()
+        if self._journal is not None:
+            with suppress(OSError):
+                self._journal.close()
+
+    def _items(self, interruption: Interruption) -> Iterator[Item | DoneItem]:
+        items = interruption.read(self.source.items(self._flow.reranker.info))
+        while True:
+            try:
+                item = next(items, None)
+            except KeyboardInterrupt:
                 return
-            self._read_items += 1
+            if item is None:
+                break
             self._next_digests.append(self.source.digest)
             yield item if self._earlier is None else self._earlier.settle(item, self.source.digest)
         if self._earlier is not None:
@@ -234,9 +250,16 @@ class BatchJob:
 
     @property
     def share(self) -> float | None:
-        """How much of the input is done, 0 to 1; None where its size is not known."""
-        read = self.source.share
-        return None if read is None else read * self.done_items / max(1, self._read_items)
+        """How much of the work is done, 0 to 1; None where the input's size is not known.
+
+        What is read and under way counts as it is. The rest takes as much for a byte as that did.
+        """
+        share = self.source.share
+        if share is None:
+            return None
+        done, read = self._flow.work
+        own = share - self._first_share
+        return self._first_share + own * (done / read if read else float(not self._next_digests))
 
     def _write(self, outcome: Outcome) -> None:
         problem = outcome.problem

@@ -1,7 +1,7 @@
 """A batch on this machine: checks the options, locks the output, runs the job and reports on it."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -57,6 +57,7 @@ from rerank_cli.errors import ExitCode, InputError, OutputError, ScorerError, Us
 from rerank_cli.inputs.records import warn_of_unread_media
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
+from rerank_cli.progress import Interruption, catch_interrupt, remark_on_interrupt
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
@@ -64,6 +65,7 @@ from rerank_cli.types import Scorer
 
 _LOCK_END = ".lock"
 _RETRY_END = ".retry"  # of the output of a job that does failed records again
+_END_SECONDS = 1.9  # after Ctrl-C, whatever is being waited for
 
 
 def check_job(options: BatchOptions) -> None:
@@ -88,6 +90,8 @@ def run_here(options: BatchOptions, terminal: Terminal) -> ExitCode:
     check_job(options)
     output = options.output
     with ExitStack() as stack:
+        early = "interrupted before anything was scored"
+        stack.enter_context(remark_on_interrupt(terminal, lambda: early))
         if not output.is_stream:
             try:
                 stack.enter_context(hold_lock(lock := side_path(output.path, _LOCK_END)))
@@ -143,13 +147,17 @@ def _run(options: BatchOptions, terminal: Terminal) -> ExitCode:
 def _run_plan(
     plan: _Plan, source: RecordSource, identity: Mapping[str, Any], terminal: Terminal
 ) -> ExitCode:
-    with plan.options.open_reranker() as reranker:
+    with ExitStack() as stack:
+        reranker = stack.enter_context(plan.options.open_reranker())
         if plan.folder is not None:  # else other files were opened than the journal says
             plan.folder.check_unchanged()
         names = plan.options.fields.text
         warn_of_unread_media("--text-field", names, reranker.info, terminal)
         job = _open_job(plan, source, reranker, terminal)
-        return _run_job(job, plan.options, identity, reranker.scorer, terminal)
+        code = _run_job(job, plan.options, identity, reranker.scorer, terminal)
+        if code is ExitCode.INTERRUPTED:
+            stack.pop_all()  # closing waits for runs and requests, which end with the process
+        return code
 
 
 def _run_retry(
@@ -305,35 +313,45 @@ def _run_job(
     terminal: Terminal,
 ) -> ExitCode:
     """Run a job to its end, or to Ctrl-C, and report on it."""
-    is_done = False
+    is_done, interruption = False, Interruption()
+
+    def ending() -> str:
+        hint = "" if options.output.is_stream else ": --resume continues"
+        return f"interrupted after {format_count(job.figures.records, 'record')}{hint}"
+
     try:
         with (
-            _stop_on_ctrl_c(terminal) as is_stopping,
-            show_pace(terminal, job.figures, lambda: job.cost) as show,
+            remark_on_interrupt(terminal, ending),
+            _catch_interrupt(terminal) as interruption,
+            show_pace(terminal, job.figures, lambda: job.cost, lambda: job.share) as show,
         ):
-            is_done = job.run(is_stopping, lambda: show(job.share))
+            is_done = job.run(interruption, show)
     except PipeClosed:
-        return ExitCode.OK
+        if not interruption.is_set:  # Ctrl-C has ended the reader too
+            return ExitCode.OK
     except AllFailed:
         if not job.done_items:
             _remove_empty_outputs(options)
         raise
     except ScorerError:
-        if not options.output.is_stream:
-            records = format_count(job.figures.records, "record")
-            terminal.say(f"ended after {records}: --resume continues")
+        _say_that_it_can_go_on(job, options, terminal)
         raise
     finally:
         _report_on(job, options, identity, scorer, terminal, done=is_done)
     if not is_done:
-        hint = "" if options.output.is_stream else ": --resume continues"
-        terminal.say(f"interrupted after {job.figures.records:,} records{hint}")
+        terminal.warn(ending())
         return ExitCode.INTERRUPTED
     if not job.figures.records:
         terminal.warn(NOTHING_TO_RANK)
     if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):
         terminal.say(f"--resume --retry-errors does {format_count(count, 'record')} again")
     return _exit_code(job.figures, options)
+
+
+def _say_that_it_can_go_on(job: BatchJob, options: BatchOptions, terminal: Terminal) -> None:
+    if not options.output.is_stream:
+        records = format_count(job.figures.records, "record")
+        terminal.say(f"ended after {records}: --resume continues")
 
 
 def _report_on(
@@ -482,23 +500,23 @@ def _open_errors(plan: _Plan, terminal: Terminal) -> Sink | None:
 
 
 @contextmanager
-def _stop_on_ctrl_c(terminal: Terminal) -> Iterator[Callable[[], bool]]:
-    """Have the first Ctrl-C end the job when what has begun is done, and a second one at once.
+def _catch_interrupt(terminal: Terminal) -> Iterator[Interruption]:
+    """Have the first Ctrl-C end the job in good order, and soon; a second one ends it at once.
 
-    Yields a function that says whether the job is to end.
+    The second one comes by itself if the job does not end, as when nobody reads what it writes.
     """
-    is_stopping = False
-    old_handler = signal.getsignal(signal.SIGINT)
+    has_timer = hasattr(signal, "setitimer")  # Windows has none
 
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal is_stopping
-        is_stopping = True
-        signal.signal(signal.SIGINT, old_handler)
+    def begin() -> None:
         terminal.wipe_line()
         terminal.say("finishing what is under way; Ctrl-C once more ends at once")
+        if has_timer:
+            signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+            signal.setitimer(signal.ITIMER_REAL, _END_SECONDS)
 
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield lambda: is_stopping
-    finally:
-        signal.signal(signal.SIGINT, old_handler)
+    with catch_interrupt(begin) as interruption:
+        try:
+            yield interruption
+        finally:
+            if interruption.is_set and has_timer:
+                signal.setitimer(signal.ITIMER_REAL, 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rerank_cli.batch.records import BlankLine, DoneItem, Outcome
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
-from rerank_cli.progress import show_progress
+from rerank_cli.progress import State, TimeLeft, show_progress
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -33,8 +33,8 @@ _SHOWN_NOTES = 5
 _LATENCY_STEP = 1.02  # the factor between two places of the histogram of latencies
 _MIN_LATENCY_SECONDS = 1e-6
 _LATENCY_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+_LOOK_SECONDS = 0.1  # between two looks at how far a job is
 _SAY_SECONDS = 30.0  # between two lines on how far a job is, if no person reads stderr
-_MIN_SHARE = 0.001  # of the input, from which the time that is left can be told
 
 
 class BatchFigures:
@@ -178,47 +178,70 @@ class Latencies:
 
 @contextmanager
 def show_pace(
-    terminal: Terminal, figures: BatchFigures, cost: Callable[[], Price | None]
-) -> Iterator[Callable[[float | None], None]]:
+    terminal: Terminal,
+    figures: BatchFigures,
+    cost: Callable[[], Price | None],
+    share: Callable[[], float | None],
+) -> Iterator[Callable[[], None]]:
     """Show how far a job is while the block runs: in a line of a terminal, else now and then.
 
-    Yields a function to call with the share of the input that is done, None if it is not known.
-    `cost` returns what the job has cost so far.
+    Yields a function to call as often as something is done. `cost` returns what the job has cost so
+    far, and `share` how much of its work is done, None if that is not known.
     """
-    pace = _Pace(figures, cost)
+    pace = _Pace(figures, cost, share)
     due = time.monotonic() + _SAY_SECONDS
-    with show_progress(terminal, pace.describe) as refresh:
+    with show_progress(terminal, pace.describe) as line:
 
-        def see(share: float | None) -> None:
+        def see() -> None:
             nonlocal due
-            pace.see(share)
-            refresh()
+            pace.see()
+            line.refresh()
             if not terminal.watched and time.monotonic() >= due:
                 due = time.monotonic() + _SAY_SECONDS
-                terminal.say(pace.describe()[0])
+                state = pace.describe()
+                left = [] if state.left is None else [f"{format_duration(state.left)} left"]
+                terminal.say(", ".join([*state.parts, *left]))
 
         yield see
+    if line.was_shown:
+        terminal.say(f"{format_count(pace.records, 'record')} in {format_duration(line.seconds)}")
 
 
 class _Pace:
     """The rates of this run of a job, and the time that is left."""
 
-    def __init__(self, figures: BatchFigures, cost: Callable[[], Price | None]) -> None:
+    def __init__(
+        self,
+        figures: BatchFigures,
+        cost: Callable[[], Price | None],
+        share: Callable[[], float | None],
+    ) -> None:
         self._figures = figures
         self._cost = cost
+        self._find_share = share
         self._began = time.monotonic()
+        self._next = self._began
         self._first_pairs, self._first_tokens = figures.pairs, figures.tokens
-        self._first_share: float | None = None
+        self._first_records = figures.records
         self._share: float | None = None
+        self._time = TimeLeft()
 
-    def see(self, share: float | None) -> None:
-        """Take the share of the input that is done."""
-        self._share = share
-        if self._first_share is None:
-            self._first_share = share
+    @property
+    def records(self) -> int:
+        """How many this run has done."""
+        return self._figures.records - self._first_records
 
-    def describe(self) -> tuple[str, float | None]:
-        """How far the job is, in one line, and the share of the input that is done."""
+    def see(self) -> None:
+        """Note the share of the work that is done, which takes a while to find, now and then."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LOOK_SECONDS
+        self._share = self._find_share()
+        if self._share is not None:
+            self._time.see(self._share)
+
+    def describe(self) -> State:
+        """How far the job is."""
         figures, share = self._figures, self._share
         elapsed = max(time.monotonic() - self._began, 1e-9)
         parts = [
@@ -230,9 +253,7 @@ class _Pace:
             parts.append(format_count(figures.failures, "error"))
         if cost := self._cost():
             parts.append(str(cost))
-        if share is not None and (done := share - (self._first_share or 0.0)) > _MIN_SHARE:
-            parts.append(f"{format_duration(elapsed * (1 - share) / done)} left")
-        return ", ".join(parts), share
+        return State(parts, share, None if share is None else self._time.seconds(share, 1.0))
 
 
 def make_report(

@@ -424,6 +424,7 @@ class LineReader:
         self._input = OnePass(path)
         self._stream = io.BufferedReader(self._input, _READ_BYTES)
         self._read = read
+        self._line_bytes = 0
 
     def __iter__(self) -> Iterator[Line]:
         """Read the lines; raises `InputError` for a source that is not UTF-8."""
@@ -433,6 +434,7 @@ class LineReader:
                 content.update(b"%d\n" % line.size)
                 content.update(line.raw or b"")
                 self.digest = content.hexdigest()
+            self._line_bytes += line.size
             yield line
 
     def identity(self) -> Mapping[str, Any]:
@@ -458,7 +460,9 @@ class LineReader:
     def share(self) -> float | None:
         """How much of the source has been read, 0 to 1; None if its size is not known."""
         size = self._input.size
-        return min(1.0, self._input.read_bytes / size) if size else None
+        # Reading is a buffer ahead of the lines. Compressed input is smaller than these.
+        read_bytes = min(self._input.read_bytes, self._line_bytes)
+        return min(1.0, read_bytes / size) if size else None
 
 
 def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:

@@ -545,13 +545,14 @@ def _watch_fetching(
     """
     from rerank_cli.atomic_files import clean_up_on_signal
     from rerank_cli.models.pull import describe_kept
-    from rerank_cli.progress import show_progress
+    from rerank_cli.progress import State, TimeLeft, show_progress
 
-    fetched = 0
+    fetched, time_left = 0, TimeLeft()
 
-    def describe() -> tuple[str, float | None]:
-        size = max(fetched, plan.size)
-        return f"{format_size(fetched)} of {format_size(size)}", fetched / size if size else None
+    def describe() -> State:
+        size = max(fetched, plan.size, 1)
+        parts = [f"{format_size(fetched)} of {format_size(size)}"]
+        return State(parts, fetched / size, time_left.seconds(fetched, size))
 
     def say_stopped() -> None:
         kept = describe_kept(plan, store) or "nothing was fetched"
@@ -559,13 +560,14 @@ def _watch_fetching(
 
     with (
         clean_up_on_signal(say_stopped),
-        show_progress(terminal, describe, estimate_time=True) as refresh,
+        show_progress(terminal, describe) as line,
     ):
 
         def watch(size: int) -> None:
             nonlocal fetched
             fetched = size
-            refresh()
+            time_left.see(size)
+            line.refresh()
 
         yield watch
 

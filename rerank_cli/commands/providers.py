@@ -1,8 +1,9 @@
 """`rerank providers …`: lists the rerank APIs that are known, shows one, and tries one.
 
-The entries are in `providers.catalogue`; `scorers.remote` sends.
+Also says what a dry run of a ranking would have sent. The entries are in `providers.catalogue`; `scorers.remote` sends.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,17 +12,17 @@ import typer
 
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
-from rerank_cli.errors import ConfigError, ExitCode
+from rerank_cli.errors import ConfigError, ExitCode, UsageError
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.endpoints import endpoint, public_url
 from rerank_cli.providers.keys import find_key, hide_named_secrets, public_base_url
 from rerank_cli.render.json_results import request_object
-from rerank_cli.terminal import Terminal, format_json
-from rerank_cli.types import Pair
+from rerank_cli.terminal import Terminal, format_count, format_json, hide_user
+from rerank_cli.types import Pair, Price, Ranking, Scorer
 
 if TYPE_CHECKING:
     from rerank_cli.providers.schema import Option, Provider
-    from rerank_cli.scorers.remote import RemoteScorer
+    from rerank_cli.scorers.remote import DryRunScorer, RemoteScorer
 
 
 app = make_app(ListGroup)
@@ -325,3 +326,54 @@ def _price(provider: "Provider") -> str:
 def _range(scores: list[float]) -> str:
     inside = all(0 <= score <= 1 for score in scores)
     return "these lie in 0 to 1" if inside else "these do not lie in 0 to 1"
+
+
+def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: bool) -> bytes:
+    """Say what would be sent, as lines or JSON; `verbose` adds the first request's body."""
+    from rerank_cli.media import is_url
+    from rerank_cli.providers.keys import redact_json
+    from rerank_cli.providers.requests import encode_json
+    from rerank_cli.scorers.remote import DryRunScorer  # and all that sends
+
+    if not isinstance(scorer, DryRunScorer):
+        raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
+    plan = _sums_of(scorer, ranking)
+    price = Price.total(request.price for request in scorer.plans)
+    request = None
+    if verbose and scorer.first_body:
+        redact = scorer.scorer.address.redact
+        request = redact_json(
+            json.loads(scorer.first_body),
+            lambda text: redact(hide_user(text) if is_url(text) else text),
+        )
+    if as_json:
+        body = {"first_request": request} if verbose else {}
+        return format_json({**plan, "price": price and price._asdict(), **body})
+    sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
+    chunks = format_count(plan["chunks"], "chunk")
+    lines = [
+        f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
+        f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
+        f"{price} ({price.source}; prices change)" if price else "",
+        encode_json(request).decode() if request else "",
+        "nothing was sent",
+    ]
+    return "".join(f"{line}\n" for line in lines if line).encode()
+
+
+def _sums_of(scorer: "DryRunScorer", ranking: Ranking) -> dict[str, Any]:
+    planned = scorer.plans
+    return {
+        "endpoint": scorer.scorer.address.public_url,
+        "model": scorer.info.name,
+        "requests": len(planned),
+        "documents": ranking.documents - ranking.empty,
+        "chunks": sum(request.documents for request in planned),
+        "tokens": sum(request.tokens for request in planned),
+        "bytes": sum(request.bytes for request in planned),
+        "largest": {
+            "documents": max((request.documents for request in planned), default=0),
+            "tokens": max((request.tokens for request in planned), default=0),
+            "bytes": max((request.bytes for request in planned), default=0),
+        },
+    }

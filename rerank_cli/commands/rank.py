@@ -1,90 +1,122 @@
 """`rerank QUERY [FILE]...`: documents in, the same documents out, best first."""
 
-import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import typer
 
 from rerank_cli import progress
 from rerank_cli.cli import option_values
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.errors import ExitCode, InputError, ProviderError, ScorerError, UsageError
-from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, suffix_of
-from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
-from rerank_cli.inputs.documents import NEEDS_EXTRA, Inputs
-from rerank_cli.inputs.files import name_of, read_content, read_names
+from rerank_cli.errors import (
+    ExitCode,
+    InputError,
+    OutputError,
+    ProviderError,
+    ScorerError,
+    UsageError,
+)
+from rerank_cli.inputs import STDIN
+from rerank_cli.inputs.documents import Inputs, left_out, say_what_was_read, warn_of_inputs
+from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields, warn_of_unread_media
 from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
-from rerank_cli.inputs.text import HEAD_BYTES, envelope_of, guess_encoding
+from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
-from rerank_cli.output_files import OutputFile, PlannedOutput, is_among, settle_outputs
+from rerank_cli.output_files import (
+    OutputFile,
+    PlannedOutput,
+    is_among,
+    settle_outputs,
+    side_path,
+)
+from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import choose_sentences, keep_order
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
-from rerank_cli.terminal import Terminal, format_count, format_json, format_size, hide_user
+from rerank_cli.terminal import (
+    PipeClosed,
+    Terminal,
+    format_count,
+    format_duration,
+)
 from rerank_cli.types import (
     Chunk,
     ConcurrentScorer,
     Document,
-    Price,
-    Progress,
     Ranking,
     Scorer,
     SurveyingScorer,
-    Watch,
 )
 from rerank_cli.user_files import spool_directory
 
-if TYPE_CHECKING:
-    from rerank_cli.scorers.remote import DryRunScorer
-
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
-_NAMED_FILES = 10  # of many with the same trouble; the others are counted
+_INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
+_INTERRUPTED_EARLY = "interrupted before anything was scored"
+
+
+class _Outcome(NamedTuple):
+    """A ranking and how it came about.
+
+    failure     why the order is that of the input
+    is_read     whether all of the input was read
+    was_shown   whether a line of progress was
+    """
+
+    ranking: Ranking
+    failure: ScorerError | None
+    is_read: bool
+    was_shown: bool
 
 
 def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     """Rank the documents of a command line by the scorer that is being opened.
 
-    Writes the results, and says on stderr what they do not show. Raises the errors of reading,
-    scoring and writing.
+    Writes the results, and says on stderr what they do not show. At Ctrl-C the results are those of
+    what is scored by then. Raises the errors of reading, scoring and writing.
     """
     started = time.monotonic()
     given = ctx.params
     output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
-    whole_query, inputs = _find_inputs(ctx)
-    selection = _selection(ctx, inputs, terminal)
-    style = _style(ctx, terminal, passages=selection.passages)
-    WRITERS[style.format_].check_sources(inputs, style)
-    _settle_output(output, given, inputs)
-    progress.lap(progress.STARTING)
-    scorer = _wait_until_open(opening, terminal)
-    progress.lap(progress.OPENING)
-    inputs.set_scorer(scorer.info)
-    warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
-    if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
-        inputs.copy_folder = spool_directory()
+    with progress.remark_on_interrupt(terminal, lambda: _INTERRUPTED_EARLY):
+        whole_query, inputs = _find_inputs(ctx)
+        selection = _selection(ctx, inputs, terminal)
+        style = _style(ctx, terminal, passages=selection.passages)
+        WRITERS[style.format_].check_sources(inputs, style)
+        _settle_output(output, given, inputs)
+        progress.lap(progress.STARTING)
+        scorer = _wait_until_open(opening, terminal)
+        progress.lap(progress.OPENING)
+        inputs.set_scorer(scorer.info)
+        warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
+        if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
+            inputs.copy_folder = spool_directory()
     with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
         try:
-            ranking, failure = _rank(
+            outcome = _rank(
                 whole_query, inputs, reranker, selection, terminal, on_error=given["on_error"]
             )
         except ScorerError:
             if given["verbose"]:
                 _say_account(scorer, terminal)
             raise
+        if outcome is None or (outcome.ranking.incomplete and given["dry_run"]):
+            terminal.warn(_INTERRUPTED_EARLY)
+            return ExitCode.INTERRUPTED
+        ranking = outcome.ranking
         style = replace(style, sentences=_choose_sentences(ranking, reranker, style))
     progress.lap(progress.READING)
     style = replace(
@@ -94,29 +126,63 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     )
     try:
         if given["dry_run"]:
+            from rerank_cli.commands.providers import dry_run_report
+
             as_json = style.format_ in (Format.JSON, Format.JSONL)
             report = dry_run_report(scorer, ranking, as_json=as_json, verbose=given["verbose"])
             terminal.write([report])
+        elif ranking.incomplete:
+            _write_incomplete(outcome, output, style, inputs, terminal)
         else:
             _check_nothing_is_lost(output, inputs)
             is_drawn = WRITERS[style.format_].is_drawn
             output.write(render(ranking, style), terminal, drawn=is_drawn)
     finally:  # whoever closed the pipe is told all the same
-        _warn_of_inputs(inputs, terminal)
+        warn_of_inputs(inputs, terminal)
         _warn_of_format(ranking, style, terminal)
         _warn_of_ranking(ranking, terminal)
-        if given["verbose"]:
-            if not given["dry_run"]:
-                terminal.say(summary(ranking, time.monotonic() - started))
-            _say_account(scorer, terminal)
-            _say_what_was_read(inputs, terminal)
+        _say_what_it_took(given, outcome, scorer, inputs, terminal, started)
     progress.lap(progress.WRITING)
+    return _end(ctx, outcome, inputs, selection, terminal)
+
+
+def _say_what_it_took(
+    given: Mapping[str, Any],
+    outcome: _Outcome,
+    scorer: Scorer,
+    inputs: Inputs,
+    terminal: Terminal,
+    started: float,
+) -> None:
+    """Say what --verbose asks for, or else how long it took where progress was shown."""
+    ranking, seconds = outcome.ranking, time.monotonic() - started
+    if given["verbose"]:
+        if not given["dry_run"]:
+            terminal.say(summary(ranking, seconds))
+        _say_account(scorer, terminal)
+        say_what_was_read(inputs, terminal)
+    elif outcome.was_shown and not ranking.incomplete:
+        documents = format_count(ranking.documents, "document")
+        terminal.say(f"{documents} in {format_duration(seconds)}")
+
+
+def _end(
+    ctx: typer.Context,
+    outcome: _Outcome,
+    inputs: Inputs,
+    selection: Selection,
+    terminal: Terminal,
+) -> ExitCode:
+    """Say why there are no results, or no better ones; return the exit code."""
+    ranking, failure = outcome.ranking, outcome.failure
+    if ranking.incomplete:
+        return ExitCode.INTERRUPTED
     if failure is not None:
         terminal.warn(f"not reranked, in input order: {failure}", failure.hint)
         return failure.exit_code
     if not ranking.results:
         _warn_of_nothing(ctx, ranking, inputs, selection, terminal)
-    return _exit_code(ranking, inputs, strict=given["strict"])
+    return _exit_code(ranking, inputs, strict=ctx.params["strict"])
 
 
 def _find_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
@@ -152,31 +218,47 @@ def _is_in_place(output: OutputFile, inputs: Inputs) -> bool:
     return not output.is_stream and is_among(Path(output.path), paths)
 
 
-def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
-    """The query with its image or video, if it has one.
+def _write_incomplete(
+    outcome: _Outcome, output: OutputFile, style: Style, inputs: Inputs, terminal: Terminal
+) -> None:
+    """Write the results of a ranking that was stopped, and say that they are not complete.
 
-    Raises `UsageError` for both, and `InputError` for a file that is none.
+    A file that -o names stays as it is: it is not taken for whole, and may be the input itself.
+    The results so far go into a new file beside it.
     """
-    places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
-    if len(places) > 1:
-        raise UsageError("--image and --video both give a query", hint="give one of them")
-    if not places:
-        return query
-    ((kind, place),) = places.items()
-    is_label = given["query"] is None and given["query_file"] is None
-    return Document(query, media=find_media(place, kind), text_is_label=is_label)
+    ranking = outcome.ranking
+    said = f"interrupted after {_count_scored(outcome, inputs, passages=style.passages)}"
+    is_file = not output.is_stream
+    target = OutputFile(_name_incomplete(output.path)) if is_file else output
+    try:
+        target.write(render(ranking, style), terminal, drawn=WRITERS[style.format_].is_drawn)
+    except PipeClosed:  # Ctrl-C has ended its reader too
+        pass
+    except OutputError as error:
+        terminal.warn(str(error), error.hint)
+    else:
+        where = f"are in {target.path}" if is_file else "are incomplete"
+        said += f": the results so far {where}"
+    terminal.warn(said, f"{output.path} is as it was" if is_file else None)
 
 
-def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs) -> None:
-    """Refuse an output that cannot be written, or is read and no document."""
-    options = ("query_file", "files_from", "tokenizer", "image", "video")
-    read: list[str | Path] = [given[option] for option in options]
-    read = [path for path in read if path is not None]
-    # A pipe would wait for itself.
-    read += [path for path in inputs.paths if path != STDIN and not os.path.isfile(path)]
-    if os.path.isfile(output.path):
-        read += model_files(given["model"])
-    settle_outputs([PlannedOutput("-o", output)], read)
+def _name_incomplete(path: str) -> str:
+    """A free name for the results so far, beside a file."""
+    name = str(side_path(path, _INCOMPLETE_END))
+    numbered = (f"{name}.{number}" for number in count(2))
+    return next(free for free in chain([name], numbered) if not os.path.lexists(free))
+
+
+def _count_scored(outcome: _Outcome, inputs: Inputs, *, passages: bool) -> str:
+    """How many of how many were scored, in words."""
+    ranking = outcome.ranking
+    total = ranking.chunks if passages else ranking.documents - ranking.empty
+    noun = "passage" if passages else "document"
+    of_all = f"{total - ranking.unscored:,} of {format_count(total, noun)}"
+    if outcome.is_read:
+        return of_all
+    share = "" if inputs.share is None else f", about {inputs.share:.0%} of the input"
+    return f"{of_all} read so far{share}"
 
 
 def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
@@ -285,6 +367,33 @@ def _decode(argument: str) -> str:
     return os.fsencode(argument).decode("utf-8", "replace")
 
 
+def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
+    """The query with its image or video, if it has one.
+
+    Raises `UsageError` for both, and `InputError` for a file that is none.
+    """
+    places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
+    if len(places) > 1:
+        raise UsageError("--image and --video both give a query", hint="give one of them")
+    if not places:
+        return query
+    ((kind, place),) = places.items()
+    is_label = given["query"] is None and given["query_file"] is None
+    return Document(query, media=find_media(place, kind), text_is_label=is_label)
+
+
+def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs) -> None:
+    """Refuse an output that cannot be written, or is read and no document."""
+    options = ("query_file", "files_from", "tokenizer", "image", "video")
+    read: list[str | Path] = [given[option] for option in options]
+    read = [path for path in read if path is not None]
+    # A pipe would wait for itself.
+    read += [path for path in inputs.paths if path != STDIN and not os.path.isfile(path)]
+    if os.path.isfile(output.path):
+        read += model_files(given["model"])
+    settle_outputs([PlannedOutput("-o", output)], read)
+
+
 def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Selection:
     """Which results are kept; raises `UsageError` for a value that makes no sense."""
     selection = option_values.selection(ctx)
@@ -340,6 +449,23 @@ def _wait_until_open(opening: Future[Scorer], terminal: Terminal) -> Scorer:
             return opening.result()
 
 
+class _Reading:
+    """The documents of an input, which Ctrl-C breaks off; `is_done` once all were read."""
+
+    def __init__(self, inputs: Inputs, interruption: Interruption) -> None:
+        self.is_done = False
+        self._inputs = inputs
+        self._interruption = interruption
+
+    def __iter__(self) -> Iterator[Document]:
+        self.is_done = False
+        try:
+            yield from self._interruption.read(self._inputs)
+        except KeyboardInterrupt:
+            raise StopRanking from None
+        self.is_done = True
+
+
 def _rank(
     query: str | Document,
     inputs: Inputs,
@@ -348,20 +474,49 @@ def _rank(
     terminal: Terminal,
     *,
     on_error: OnError,
-) -> tuple[Ranking, ScorerError | None]:
-    """Rank, or keep the order of the input if scoring fails and that is wanted."""
-    with progress.watch_ranking(terminal, lambda: inputs.share) as watch:
+) -> _Outcome | None:
+    """Rank, or keep the order of the input if scoring fails and that is wanted.
+
+    Returns None if Ctrl-C came before anything was scored.
+    """
+    state = progress.RankingState(lambda: inputs.share)
+    failure: ScorerError | None = None
+    with (
+        progress.catch_interrupt() as interruption,
+        progress.show_progress(terminal, state.describe) as line,
+    ):
+
+        def watch(seen: Progress) -> None:
+            if interruption.is_set:
+                raise StopRanking
+            if terminal.watched:
+                state.see(seen)
+                line.refresh()
+
+        documents = _Reading(inputs, interruption)
         try:
-            watch = _watch_laps(watch) if progress.is_timed else watch
-            return reranker.submit(query, inputs, selection, watch=watch).result(), None
+            pending = reranker.submit(
+                query,
+                documents,
+                selection,
+                watch=_watch_laps(watch) if progress.is_timed else watch,
+            )
+            ranking = pending.result()
+        except StopRanking:
+            return None
         except ScorerError as error:
             if on_error is OnError.FAIL:
                 raise
-            text = query.text if isinstance(query, Document) else query
-            requests = error.requests if isinstance(error, ProviderError) else ()
-            kept = keep_order(text, inputs, reranker.info, n=selection.n, requests=requests)
-            more = kept.documents - len(kept.blanks) if selection.count_rest else 0
-            return replace(kept, more=more), error
+            failure = error
+    if failure is not None:
+        text = query.text if isinstance(query, Document) else query
+        requests = failure.requests if isinstance(failure, ProviderError) else ()
+        ranking = keep_order(text, inputs, reranker.info, n=selection.n, requests=requests)
+        more = ranking.documents - len(ranking.blanks) if selection.count_rest else 0
+        ranking = replace(ranking, more=more)
+    elif ranking.incomplete and not pending.task.scored_pairs:
+        return None
+    return _Outcome(ranking, failure, documents.is_done, line.was_shown)
 
 
 def _choose_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
@@ -370,12 +525,14 @@ def _choose_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Map
     is_wanted = WRITERS[style.format_].shows_sentences and not style.full
     if not is_wanted or info.remote or info.scope == "set" or info.unmatched_score is not None:
         return {}
+    if ranking.incomplete:  # whoever pressed Ctrl-C does not want to wait
+        return {}
     with suppress(ScorerError):
         return choose_sentences(ranking, TABLE_RESULTS, reranker.score)
     return {}
 
 
-def _watch_laps(inner: Watch | None) -> Watch:
+def _watch_laps(inner: Watch) -> Watch:
     """Divide the time of a ranking into the laps of --timing, and watch it as before."""
     read = 0
 
@@ -383,8 +540,7 @@ def _watch_laps(inner: Watch | None) -> Watch:
         nonlocal read
         progress.lap(progress.READING if state.read > read else progress.SCORING)
         read = state.read
-        if inner is not None:
-            inner(state)
+        inner(state)
 
     return watch
 
@@ -395,60 +551,6 @@ def _exit_code(ranking: Ranking, inputs: Inputs, *, strict: bool) -> ExitCode:
     if strict and (ranking.truncated or inputs.report.in_doubt):
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
-
-
-def _warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
-    """Say everything about the input that results do not show by themselves."""
-    report = inputs.report
-    for path in report.binary[:_NAMED_FILES]:
-        terminal.warn(f"{name_of(path)}: binary, not text: left out", hint=_binary_hint(path))
-    _warn_of_more(len(report.binary), "binary", terminal)
-    for extra, formats in formats_by_extra().items():
-        if count := report.skipped[NEEDS_EXTRA[extra]]:
-            names = [format_.upper() for format_ in formats]
-            terminal.warn(
-                f"{format_count(count, 'file')} left out: {_joined(names, 'and')} "
-                f"need{'s' if len(names) == 1 else ''} the extra {extra}",
-                hint=f"pip install 'rerank-cli[{extra}]'",
-            )
-    for problem in report.problems[:_NAMED_FILES]:
-        terminal.warn(str(problem), problem.hint)
-    _warn_of_more(report.problems.total, "that could not be read", terminal)
-    for fault in report.faults[:_NAMED_FILES]:
-        terminal.warn(str(fault), fault.hint)
-    _warn_of_more(len(report.faults), "with such faults", terminal)
-    if report.undecodable:
-        documents = format_count(report.undecodable, "document")
-        name = guess_encoding(report.sample)
-        terminal.warn(
-            f"{documents} had bytes that are not text in the input's encoding",
-            hint=f"iconv -f {name or 'ENCODING'} -t UTF-8 FILE | rerank …, if that is its encoding",
-        )
-    for path, format_ in report.resembles.items() if terminal.watched else ():
-        terminal.warn(
-            f"{name_of(path)} looks like {format_.upper()}; its lines were ranked as plain text",
-            hint=f"--input-format {format_} reads its records; --unit line stops this message",
-        )
-
-
-def _binary_hint(path: str) -> str | None:
-    if suffix_of(path) in MEDIA_SUFFIXES:
-        return "rerank providers show NAME says which models read images and videos"
-    if path != STDIN:
-        return "-a reads it as text"
-    binary = [format_ for format_, converter in CONVERTERS.items() if converter.is_binary]
-    formats = _joined(binary, "or")
-    return f"-0 reads lines that end with NUL, -a any text; --input-format {formats} such a file"
-
-
-def _joined(names: Sequence[str], word: str) -> str:
-    """Names in words: `a, b and c`."""
-    return f" {word} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-
-
-def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:
-    if count > _NAMED_FILES:
-        terminal.warn(f"and {format_count(count - _NAMED_FILES, 'more file')} {what}")
 
 
 def _warn_of_format(ranking: Ranking, style: Style, terminal: Terminal) -> None:
@@ -505,26 +607,6 @@ def _say_account(scorer: Scorer, terminal: Terminal) -> None:
         terminal.say(account)
 
 
-def _say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
-    """Say for --verbose what the input took, and what there was that is not in it."""
-    if skipped := left_out(inputs):
-        terminal.say(f"left out of folders and lists: {skipped}")
-    if rows := sum(fault.count for fault in inputs.report.faults if fault.what == "row"):
-        terminal.say(f"{format_count(rows, 'row')} did not fit the header")
-    if lost := inputs.report.lost:
-        things = [format_count(count, kind) for kind, count in sorted(lost.items())]
-        terminal.say(f"without a text: {_joined(things, 'and')}")
-    if inputs.copied_bytes:
-        size = format_size(inputs.copied_bytes)
-        terminal.say(f"{size} copied to disk, to be gone through twice")
-
-
-def left_out(inputs: Inputs) -> str:
-    """What was left out of folders and lists, in words; empty where nothing was."""
-    skipped = inputs.report.skipped
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()) if count)
-
-
 def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
     scored = ranking.documents - ranking.empty
     if not ranking.documents:
@@ -537,54 +619,3 @@ def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
     if ranking.unmatched:
         return f"none of {format_count(scored, 'document')} has a word of the query"
     return f"none of {format_count(scored, 'document')} reached a score of {selection.min_score:g}"
-
-
-def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: bool) -> bytes:
-    """Say what would be sent, as lines or JSON; `verbose` adds the first request's body."""
-    from rerank_cli.media import is_url
-    from rerank_cli.providers.keys import redact_json
-    from rerank_cli.providers.requests import encode_json
-    from rerank_cli.scorers.remote import DryRunScorer  # and all that sends
-
-    if not isinstance(scorer, DryRunScorer):
-        raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
-    plan = _plan(scorer, ranking)
-    price = Price.total(request.price for request in scorer.plans)
-    request = None
-    if verbose and scorer.first_body:
-        redact = scorer.scorer.address.redact
-        request = redact_json(
-            json.loads(scorer.first_body),
-            lambda text: redact(hide_user(text) if is_url(text) else text),
-        )
-    if as_json:
-        body = {"first_request": request} if verbose else {}
-        return format_json({**plan, "price": price and price._asdict(), **body})
-    sizes = f"about {format_count(plan['tokens'], 'token')} with the query, {plan['bytes']:,} bytes"
-    chunks = format_count(plan["chunks"], "chunk")
-    lines = [
-        f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
-        f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
-        f"{price} ({price.source}; prices change)" if price else "",
-        encode_json(request).decode() if request else "",
-        "nothing was sent",
-    ]
-    return "".join(f"{line}\n" for line in lines if line).encode()
-
-
-def _plan(scorer: "DryRunScorer", ranking: Ranking) -> dict[str, Any]:
-    planned = scorer.plans
-    return {
-        "endpoint": scorer.scorer.address.public_url,
-        "model": scorer.info.name,
-        "requests": len(planned),
-        "documents": ranking.documents - ranking.empty,
-        "chunks": sum(request.documents for request in planned),
-        "tokens": sum(request.tokens for request in planned),
-        "bytes": sum(request.bytes for request in planned),
-        "largest": {
-            "documents": max((request.documents for request in planned), default=0),
-            "tokens": max((request.tokens for request in planned), default=0),
-            "bytes": max((request.bytes for request in planned), default=0),
-        },
-    }

@@ -34,13 +34,12 @@ from rerank_cli.evaluation.run import (
 from rerank_cli.evaluation.table import draw_report, forecast
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
-from rerank_cli.progress import show_progress, status_line
+from rerank_cli.progress import State, show_progress, status_line
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import BM25, model_files
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
-    format_duration,
     format_json,
 )
 from rerank_cli.types import ConcurrentScorer, PricedScorer
@@ -57,17 +56,21 @@ def run_jobs(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
         for job in jobs:
             job.run_pilot()
     seconds = sum(job.seconds_left() for job in jobs)
+    queries = sum(len(job.task.queries) for job in jobs)
     if seconds > 1:
         terminal.say(forecast(jobs, seconds))
 
-    def describe() -> tuple[str, float | None]:
+    def describe() -> State:
         left = sum(job.seconds_left() for job in jobs)
-        return f"about {format_duration(left)} left", 1 - left / seconds if seconds else None
+        done = sum(len(job.scores) for job in jobs)
+        return State(
+            [f"{done:,} of {queries:,} queries"], 1 - left / seconds if seconds else None, left
+        )
 
-    with show_progress(terminal, describe) as refresh:
+    with show_progress(terminal, describe) as line:
         for job in jobs:
             for _ in job.run():
-                refresh()
+                line.refresh()
 
 
 def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:

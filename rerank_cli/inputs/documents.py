@@ -1,7 +1,7 @@
 """`Inputs`: the documents of arguments, files, folders and standard input, in their order.
 
-Opens each source, and reports those that cannot be read. A pipe that must be read twice is copied
-to disk.
+Opens each source, and says what is wrong with those that cannot be read. A pipe that must be read
+twice is copied to disk.
 """
 
 import io
@@ -15,25 +15,27 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import InputError, MissingExtra, OutputError
-from rerank_cli.inputs import STDIN, InputFormat, Unit
-from rerank_cli.inputs.conversion import formats_by_extra
+from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, InputFormat, Unit, suffix_of
+from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.files import (
     Problems,
     SourceList,
     SourcePath,
     UnreadableSource,
     find_sources,
+    name_of,
     read_error,
 )
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
-from rerank_cli.inputs.text import BoundExceeded, Fault
+from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
 from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
-from rerank_cli.terminal import encodable
+from rerank_cli.terminal import Terminal, encodable, format_count, format_size
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
 BINARY = "binary"  # a reason to skip a file, as are these
 NEEDS_EXTRA = {extra: f"in need of the extra {extra}" for extra in formats_by_extra()}
+_NAMED_FILES = 10  # of many with the same trouble; the others are counted
 _MEMORY_BYTES = 1 << 20  # of a pipe, before its copy goes to disk
 
 
@@ -175,8 +177,10 @@ class Inputs:
         """The share of the input's bytes that was read, 0 to 1; None if there is a stream."""
         if not self._sources.size:
             return None
-        # Reading is a buffer ahead of the documents. Compressed input is smaller than these.
-        current = min(self._tell(), self._document_bytes) if self._tell else 0
+        current = 0
+        with suppress(ValueError):  # Ctrl-C may have closed it
+            # Reading is a buffer ahead of the documents. Compressed input is smaller than these.
+            current = min(self._tell(), self._document_bytes) if self._tell else 0
         return min(1.0, (self._finished_bytes + current) / self._sources.size)
 
     @property
@@ -376,3 +380,77 @@ def _kind_of(stream: BinaryIO) -> MediaKind | None:
 def _is_stream(path: str) -> bool:
     """Whether a path is a pipe or a device rather than a file on disk."""
     return path == STDIN or not os.path.isfile(path)
+
+
+def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
+    """Say everything about the input that results do not show by themselves."""
+    report = inputs.report
+    for path in report.binary[:_NAMED_FILES]:
+        terminal.warn(f"{name_of(path)}: binary, not text: left out", hint=_binary_hint(path))
+    _warn_of_more(len(report.binary), "binary", terminal)
+    for extra, formats in formats_by_extra().items():
+        if count := report.skipped[NEEDS_EXTRA[extra]]:
+            names = [format_.upper() for format_ in formats]
+            terminal.warn(
+                f"{format_count(count, 'file')} left out: {_joined(names, 'and')} "
+                f"need{'s' if len(names) == 1 else ''} the extra {extra}",
+                hint=f"pip install 'rerank-cli[{extra}]'",
+            )
+    for problem in report.problems[:_NAMED_FILES]:
+        terminal.warn(str(problem), problem.hint)
+    _warn_of_more(report.problems.total, "that could not be read", terminal)
+    for fault in report.faults[:_NAMED_FILES]:
+        terminal.warn(str(fault), fault.hint)
+    _warn_of_more(len(report.faults), "with such faults", terminal)
+    if report.undecodable:
+        documents = format_count(report.undecodable, "document")
+        name = guess_encoding(report.sample)
+        terminal.warn(
+            f"{documents} had bytes that are not text in the input's encoding",
+            hint=f"iconv -f {name or 'ENCODING'} -t UTF-8 FILE | rerank …, if that is its encoding",
+        )
+    for path, format_ in report.resembles.items() if terminal.watched else ():
+        terminal.warn(
+            f"{name_of(path)} looks like {format_.upper()}; its lines were ranked as plain text",
+            hint=f"--input-format {format_} reads its records; --unit line stops this message",
+        )
+
+
+def _binary_hint(path: str) -> str | None:
+    if suffix_of(path) in MEDIA_SUFFIXES:
+        return "rerank providers show NAME says which models read images and videos"
+    if path != STDIN:
+        return "-a reads it as text"
+    binary = [format_ for format_, converter in CONVERTERS.items() if converter.is_binary]
+    formats = _joined(binary, "or")
+    return f"-0 reads lines that end with NUL, -a any text; --input-format {formats} such a file"
+
+
+def _warn_of_more(count: int, what: str, terminal: Terminal) -> None:
+    if count > _NAMED_FILES:
+        terminal.warn(f"and {format_count(count - _NAMED_FILES, 'more file')} {what}")
+
+
+def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
+    """Say for --verbose what the input took, and what there was that is not in it."""
+    if skipped := left_out(inputs):
+        terminal.say(f"left out of folders and lists: {skipped}")
+    if rows := sum(fault.count for fault in inputs.report.faults if fault.what == "row"):
+        terminal.say(f"{format_count(rows, 'row')} did not fit the header")
+    if lost := inputs.report.lost:
+        things = [format_count(count, kind) for kind, count in sorted(lost.items())]
+        terminal.say(f"without a text: {_joined(things, 'and')}")
+    if inputs.copied_bytes:
+        size = format_size(inputs.copied_bytes)
+        terminal.say(f"{size} copied to disk, to be gone through twice")
+
+
+def left_out(inputs: Inputs) -> str:
+    """What was left out of folders and lists, in words; empty where nothing was."""
+    skipped = inputs.report.skipped
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()) if count)
+
+
+def _joined(names: Sequence[str], word: str) -> str:
+    """Names in words: `a, b and c`."""
+    return f" {word} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

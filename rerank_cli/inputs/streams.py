@@ -20,7 +20,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from rerank_cli.errors import InputError, OutputError, UsageError
 from rerank_cli.inputs import STDIN
@@ -97,7 +97,7 @@ class OnePass(io.RawIOBase):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._stream = open_source(path)
+        self._stream = cast("io.BufferedReader", open_source(path))
         self._status = None if path == STDIN else _file_status(self._stream)
         self.read_bytes = 0
         self._hash = _new_hash()
@@ -144,7 +144,7 @@ class OnePass(io.RawIOBase):
         size = len(view)
         if self._status is not None:
             size = min(size, self._status.st_size - self.read_bytes)
-        piece = self._stream.read(size)
+        piece = self._stream.read1(size)  # what a pipe has by now
         view[: len(piece)] = piece
         self.read_bytes += len(piece)
         if self._status is not None:

@@ -15,7 +15,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
@@ -442,7 +442,9 @@ class _HeadAndRest(io.RawIOBase):
 
     def _read_rest(self, size: int) -> bytes:
         if not self._kind:
-            return self._rest.read(size)
+            # Of a pipe what is there by now, if the stream can tell: else all of the size comes.
+            read: Callable[[int], bytes] = getattr(self._rest, "read1", self._rest.read)
+            return read(size)
         try:
             return self._rest.read(size)
         except OSError as error:

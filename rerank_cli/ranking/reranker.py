@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -18,6 +19,7 @@ from rerank_cli.media import (
     sent_size,
     with_article,
 )
+from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions, Encoding, Selection
 from rerank_cli.ranking.chunking import Plan, plan_chunks
@@ -36,14 +38,12 @@ from rerank_cli.types import (
     InstructedScorer,
     Media,
     Pair,
-    Progress,
     Ranking,
     Scored,
     Scorer,
     ScorerInfo,
     SurveyingScorer,
     ViewingScorer,
-    Watch,
 )
 
 if TYPE_CHECKING:
@@ -144,7 +144,9 @@ class Reranker:
         passages     rank each window by itself; `index` then counts windows
         explain      give each result all its chunks with their scores
         instruction  what the model should look for, for this query; a blank one is none
-        watch        is told how far the ranking has come, in the calling thread
+        watch        is told how far the ranking has come, in the calling thread, many times a
+                     second; if it raises `StopRanking`, the ranking ends with what is scored, and
+                     is `incomplete`
 
         With `n` memory does not grow with the number of documents. BM25 reads them twice, and holds
         those of an iterator in memory; those without a word of the query have the score 0. Raises
@@ -224,16 +226,8 @@ class Reranker:
         if self._is_closed:
             task.cancel()
             raise UsageError("the Reranker is closed")
-        try:
-            for batch in _batches(readable(documents), info.preferred_batch, everything=is_set):
-                task.add([plan.split(document) for document in batch])
-                task.wait_for_room(max_pairs)
-                if task.is_over:
-                    break
-            task.end()
-        except BaseException:
-            task.cancel()
-            raise
+        batches = _batches(readable(documents), info.preferred_batch, everything=is_set)
+        _fill(task, batches, max_pairs)
         return pending
 
     def batch(
@@ -362,9 +356,12 @@ class Pending(Future[Ranking]):
     def result(self, timeout: float | None = None) -> Ranking:
         """Wait for the ranking, `timeout` seconds at most."""
         if self.task.watch is not None and timeout is None:
-            while not self.task.is_over:
-                self.task.wait()
-            self.task.call_watch()
+            try:
+                while not self.task.is_over:
+                    self.task.wait()
+                self.task.call_watch()
+            except StopRanking:
+                self.task.stop_early()
         return super().result(timeout)
 
     def cancel(self) -> bool:
@@ -384,6 +381,11 @@ class Pending(Future[Ranking]):
             self.set_exception(ranking)
         else:
             self.set_result(ranking)
+
+    @property
+    def work(self) -> Work:
+        """The work that is scored and that is read, counted if there is a watch."""
+        return self.task.work
 
     @property
     def pairs(self) -> int:
@@ -558,6 +560,25 @@ def _unread_error(document: Document, media: Media, info: ScorerInfo) -> InputEr
     )
 
 
+def _fill(
+    task: RankingTask, batches: Generator[Sequence[Document], None, None], max_pairs: int
+) -> None:
+    """Cut documents, and add them to a ranking that may have so many pairs being scored."""
+    try:
+        with closing(batches):  # and what is open to read them, before anything is said of it
+            for batch in batches:
+                task.add([task.plan.split(document) for document in batch])
+                task.wait_for_room(max_pairs)
+                if task.is_over:
+                    break
+        task.end()
+    except StopRanking:
+        task.stop_early()
+    except BaseException:
+        task.cancel()
+        raise
+
+
 def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:
     """All pairs of the query and a chunk, in the order of the documents."""
     for number, document in enumerate(documents):
@@ -569,7 +590,7 @@ def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> I
 
 def _batches(
     documents: Iterable[Document], size: int, *, everything: bool
-) -> Iterator[list[Document]]:
+) -> Generator[list[Document], None, None]:
     """Group a stream of documents; with `everything` in one batch, for scores of a whole set."""
     batch: list[Document] = []
     characters = 0

@@ -49,8 +49,8 @@ _LATIN_BLOCKS = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA
 class RankingBuilder:
     """Builds one ranking, a document at a time, in the order of the input.
 
-    `query` is the whole query: that of the plan may have been cut. `duplicates`, `missing`, `usage`
-    and `notes` become those of the ranking.
+    `query` is the whole query: that of the plan may have been cut. `duplicates`, `missing`,
+    `incomplete`, `usage` and `notes` become those of the ranking.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class RankingBuilder:
     ) -> None:
         self.duplicates = 0
         self.missing = 0
+        self.incomplete = False
         self.usage: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
         self._requests = RequestList()
@@ -80,7 +81,7 @@ class RankingBuilder:
         self._language = LanguageCheck(info.languages)
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
         self._documents = self._empty = self._blanks = self._chunks = self._unmatched = 0
-        self._tokens = self._cut = self._dropped = 0
+        self._tokens = self._cut = self._dropped = self._unscored = 0
 
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document, with the raw score of each of its chunks; None for no score."""
@@ -123,6 +124,20 @@ class RankingBuilder:
         if split.chunks:
             self._language.see(split.document.text)
 
+    def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
+        """Take the next document of a ranking that is stopped: some of its scores may be missing.
+
+        One without any is no result.
+        """
+        missing = sum(score is None for score in scores)
+        if missing:
+            self._unscored += missing if self._selection.passages else 1
+        if missing < len(scores) or not split.chunks:
+            self.add(split, scores)
+        else:
+            self._documents += 1
+            self._chunks += len(split.chunks)
+
     def add_requests(self, place: tuple[int, int], requests: Sequence[ServiceRequest]) -> None:
         """Take requests to a service; those with a lower `place` come first."""
         self._requests.add(place, requests)
@@ -164,6 +179,8 @@ class RankingBuilder:
             cost=Price.total(self._costs.values()),
             weak=self._is_weak(results),
             more=more,
+            incomplete=self.incomplete,
+            unscored=self._unscored,
         )
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:

@@ -13,27 +13,26 @@ The pool's lock guards the state of all its rankings. It is never held while a s
 
 import math
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rerank_cli.errors import ProviderError, ScorerError
 from rerank_cli.media import media_stamp, sent_size
+from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.results import RankingBuilder, RequestList
+from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.types import (
     ConcurrentScorer,
     Media,
     Pair,
     Part,
-    Progress,
     Ranking,
     Scored,
     Scorer,
     ScorerInfo,
     ScoringJob,
-    Watch,
 )
 
 # A scorer that has only `score` gets its pairs in slices, so that a watch is called between them.
@@ -42,6 +41,8 @@ SLICE_PAIRS = 256
 MAX_PENDING_CHARACTERS = 1 << 24
 MAX_CACHED_DOCUMENTS = 1 << 15
 MAX_CACHED_CHARACTERS = 1 << 22
+_WATCH_SECONDS = 0.1  # between two calls of a watch, while the ranking waits for scores
+_TOKEN_CHARACTERS = 4  # about, where tokens are not counted
 
 
 class ScoreKey(NamedTuple):
@@ -173,6 +174,8 @@ class RankingTask:
     store     a store of its own, for scores that no other ranking may use; None for the pool's
     key       what scores depend on besides the document
     client    whose work this is, for a scorer that is fair between clients; None for its own
+    watch     is called while documents are added and scores waited for; if it raises `StopRanking`,
+              the caller is to call `stop_early`
     """
 
     pool: ScorePool
@@ -198,6 +201,7 @@ class RankingTask:
         self._runs: set[ScoringRun] = set()
         self._made_runs = 0
         self._read_documents = self._ranked_documents = 0
+        self.work = Work(0, 0)  # counted for a watch alone
         self._max_pairs = 0  # of a thread that waits for room
         self._has_all_documents = False
         with self.pool.lock:
@@ -215,6 +219,7 @@ class RankingTask:
             self._read_documents += len(splits)
             if block.entries:
                 block.run = self._make_run(block.entries, self._wanted_pairs(block.entries))
+                self.work = Work(self.work.done, self.work.read + sum(block.run.work))
             self._advance()
         self.call_watch()
         if block.run is not None:
@@ -235,15 +240,20 @@ class RankingTask:
                 if self.is_over or not self._is_full(max_pairs):
                     return
                 self._max_pairs = max_pairs
-                self._changed.wait()
+                self._changed.wait(self._patience)
             self.call_watch()
 
     def wait(self) -> None:
-        """Wait until scores have come or the ranking is over, and call the watch."""
+        """Wait until the ranking is over, or for a short time, and call the watch."""
         with self._changed:
             if not self.is_over:
-                self._changed.wait()
+                self._changed.wait(self._patience)
         self.call_watch()
+
+    @property
+    def _patience(self) -> float | None:
+        """The seconds to wait before the watch is called again; None without one."""
+        return None if self.watch is None else _WATCH_SECONDS
 
     def call_watch(self) -> None:
         """Tell the watch, if there is one, how far the ranking has come."""
@@ -251,7 +261,11 @@ class RankingTask:
             with self.pool.lock:
                 scored = self._blocks[0].scored_documents if self._blocks else 0
                 progress = Progress(
-                    self._ranked_documents + scored, self.scored_pairs, self._read_documents
+                    self._ranked_documents + scored,
+                    self.scored_pairs,
+                    self._read_documents,
+                    work=self.work.done,
+                    read_work=self.work.read,
                 )
             self.watch(progress)
 
@@ -273,6 +287,22 @@ class RankingTask:
         start_runs(adopted)
         self.call_finish(error)
         return True
+
+    def stop_early(self) -> None:
+        """End the ranking with the scores that it has: it is incomplete, if it is not over."""
+        with self.pool.lock:
+            if self.is_over:
+                return
+            self.builder.incomplete = True
+            for block in self._blocks:
+                # An interrupt may have come before all of the last block was looked up.
+                for split, scores in zip(block.splits, block.scores, strict=False):
+                    self.builder.add_unfinished(split, scores)
+            runs, adopted = self._close()
+        for run in runs:
+            run.cancel()
+        start_runs(adopted)
+        self.give_ranking()
 
     def close(self) -> "Sequence[ScoringRun] | None":
         """Cancel what is being scored. `call_finish` is for the caller to call.
@@ -316,6 +346,9 @@ class RankingTask:
             self.builder.add_requests(place, part.scored.requests)
         complete = run.fill(part.places, values)
         self.scored_pairs += len(part.places)
+        if run.work:
+            done = sum(run.work[place] for place in part.places)
+            self.work = Work(self.work.done + done, self.work.read)
         self.pool.pairs -= len(part.places)
         if not run.missing_pairs:
             self._drop_run(run)
@@ -327,7 +360,7 @@ class RankingTask:
                 block.missing_entries -= 1
                 tasks[block.task] = None
             entry.waiting.clear()  # or entries and blocks would hold each other in memory
-        if self.watch is not None or not self._is_full(self._max_pairs):
+        if not self._is_full(self._max_pairs):
             self._changed.notify_all()
         return [task for task in tasks if task._advance()]
 
@@ -435,7 +468,8 @@ class RankingTask:
 class ScoringRun:
     """Pairs of one ranking that the scorer gets together: all chunks of some documents.
 
-    `number` is its place among the ranking's runs.
+    `number` is its place among the ranking's runs, and `work` has what each pair takes to score, in
+    tokens, if there is a watch.
     """
 
     def __init__(
@@ -447,6 +481,7 @@ class ScoringRun:
         self.is_over = False
         query = task.plan.query
         self.pairs = [Pair(query, chunk) for entry in entries for chunk in entry.split.chunks]
+        self.work = [] if task.watch is None else _work_of(self.pairs, task.scorer.info)
         self.missing_pairs = len(self.pairs)
         self.characters = sum(_characters_in(entry.split) for entry in entries)
         self._targets = [(entry, place) for entry in entries for place in range(len(entry.scores))]
@@ -546,6 +581,8 @@ def start_runs(runs: Iterable[ScoringRun]) -> None:
         run = waiting.popleft()
         try:
             run.start()
+        except StopRanking:
+            run.task.stop_early()
         except BaseException as error:  # noqa: BLE001 - `Pending.result` raises it
             adopted = run.task.close()
             if adopted is not None:
@@ -553,46 +590,6 @@ def start_runs(runs: Iterable[ScoringRun]) -> None:
                 failed.append((run.task, error))
     for task, reason in failed:
         task.call_finish(reason)
-
-
-def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int | None) -> Scored:
-    """Score pairs with a concurrent scorer, and wait for all scores; raises what it raises."""
-    values: list[float | None] = [None] * len(pairs)
-    usage: Counter[str] = Counter()
-    notes: dict[str, None] = {}
-    requests = RequestList()
-    missing_pairs, missing = len(pairs), 0
-    errors: list[BaseException] = []
-    changed = threading.Condition()
-
-    def receive(part: Part | BaseException) -> None:
-        nonlocal missing_pairs, missing
-        with changed:
-            if isinstance(part, BaseException):
-                errors.append(part)
-            else:
-                for place, value in zip(part.places, part.scored.values, strict=True):
-                    values[place] = value
-                usage.update(part.scored.usage)
-                notes.update(dict.fromkeys(part.scored.notes))
-                requests.add((min(part.places, default=0),), part.scored.requests)
-                missing_pairs -= len(part.places)
-                missing += part.scored.missing
-            if errors or not missing_pairs:
-                changed.notify_all()
-
-    if pairs:
-        job = scorer.start(pairs, receive, keep=keep)
-        try:
-            with changed:
-                changed.wait_for(lambda: errors or not missing_pairs)
-        finally:
-            job.cancel()
-    if errors:
-        if isinstance(errors[0], ProviderError):
-            errors[0].requests = (*requests.ordered(), *errors[0].requests)
-        raise errors[0]
-    return Scored(values, usage, (*notes,), missing, requests.ordered())
 
 
 def _do_nothing(_result: object) -> None:
@@ -621,6 +618,16 @@ def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKe
     stamp = () if media is None else media_stamp(media)
     is_label = document.text_is_label
     return ScoreKey(plan, document.title, document.text, media, stamp, is_label)
+
+
+def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:
+    """What each pair of one query takes to score, in tokens."""
+    if not pairs:
+        return []
+    fixed = info.pair_tokens + info.specials + len(pairs[0].query) // _TOKEN_CHARACTERS
+    return [
+        fixed + (pair.chunk.tokens or len(pair.chunk.text) // _TOKEN_CHARACTERS) for pair in pairs
+    ]
 
 
 def _characters_in(split: Split) -> int:

@@ -24,9 +24,10 @@ def write_json(ranking: Ranking, style: Style) -> Iterator[bytes]:
 
 def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield a line for each result, with its rank, and for each blank document."""
+    mark = {"incomplete": True} if ranking.incomplete else {}
     for result in ranking.results:
         yield _encode(
-            {"rank": result.rank, **result_object(result, passages=style.passages)}, style
+            {"rank": result.rank, **mark, **result_object(result, passages=style.passages)}, style
         )
     unscored: dict[str, Any] = {"rank": None, "relevance_score": None}
     if not ranking.reranked:
@@ -48,6 +49,7 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
         "scale": ranking.info.scale,
         "query": ranking.query,
         "reranked": ranking.reranked,
+        **({"incomplete": True} if ranking.incomplete else {}),
         **_result_lists(ranking, passages=passages),
         "counts": {
             "documents": ranking.documents,
@@ -58,6 +60,7 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
             "truncated": ranking.cut,
             "dropped_tokens": ranking.dropped,
             **({"missing": ranking.missing} if ranking.missing else {}),
+            **({"unscored": ranking.unscored} if ranking.incomplete else {}),
             **({"unmatched": ranking.unmatched} if ranking.unmatched else {}),
         },
         "usage": dict(ranking.usage),

@@ -20,11 +20,15 @@ from rerank_cli.models import check_hashes
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import LEAST_LENGTH, ModelFolder, check_file
 from rerank_cli.models.onnx_file import needs
-from rerank_cli.ranking.scoring import wait_for_scores
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import Network, TokenRow, make_batches, open_network
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
-from rerank_cli.scorers.scheduler import PieceResult, Scheduler, SchedulerJob
+from rerank_cli.scorers.scheduler import (
+    PieceResult,
+    Scheduler,
+    SchedulerJob,
+    wait_for_scores,
+)
 from rerank_cli.scorers.tokenization import (
     ModelTokenizer,
     PairTemplate,

@@ -54,7 +54,7 @@ from rerank_cli.providers.text_limits import (
 )
 from rerank_cli.providers.transport import is_loopback
 from rerank_cli.ranking import ChunkOptions
-from rerank_cli.ranking.scoring import wait_for_scores
+from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.types import (
     Chunk,
     Media,

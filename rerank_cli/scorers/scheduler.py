@@ -3,18 +3,22 @@
 The next piece is for the client that has had the least work so far. A client's jobs run in order,
 and a job's costliest piece first, so that all threads finish at about the same time. A piece that
 runs alone is told so, because it may use all cores.
+
+Also waits for what any scorer that works for many callers gives in parts.
 """
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from heapq import heappop, heappush, heapreplace
 from itertools import count
 from typing import Any, NamedTuple
 
-from rerank_cli.errors import ScorerError
+from rerank_cli.errors import ProviderError, ScorerError
+from rerank_cli.ranking.results import RequestList
+from rerank_cli.types import ConcurrentScorer, Pair, Part, Scored
 
 
 class Piece(NamedTuple):
@@ -161,3 +165,43 @@ class SchedulerJob:
 
 def _costliest_first(piece: Piece) -> int:
     return -piece.cost
+
+
+def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int | None) -> Scored:
+    """Score pairs with a concurrent scorer, and wait for all scores; raises what it raises."""
+    values: list[float | None] = [None] * len(pairs)
+    usage: Counter[str] = Counter()
+    notes: dict[str, None] = {}
+    requests = RequestList()
+    missing_pairs, missing = len(pairs), 0
+    errors: list[BaseException] = []
+    changed = threading.Condition()
+
+    def receive(part: Part | BaseException) -> None:
+        nonlocal missing_pairs, missing
+        with changed:
+            if isinstance(part, BaseException):
+                errors.append(part)
+            else:
+                for place, value in zip(part.places, part.scored.values, strict=True):
+                    values[place] = value
+                usage.update(part.scored.usage)
+                notes.update(dict.fromkeys(part.scored.notes))
+                requests.add((min(part.places, default=0),), part.scored.requests)
+                missing_pairs -= len(part.places)
+                missing += part.scored.missing
+            if errors or not missing_pairs:
+                changed.notify_all()
+
+    if pairs:
+        job = scorer.start(pairs, receive, keep=keep)
+        try:
+            with changed:
+                changed.wait_for(lambda: errors or not missing_pairs)
+        finally:
+            job.cancel()
+    if errors:
+        if isinstance(errors[0], ProviderError):
+            errors[0].requests = (*requests.ordered(), *errors[0].requests)
+        raise errors[0]
+    return Scored(values, usage, (*notes,), missing, requests.ordered())

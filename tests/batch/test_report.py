@@ -16,25 +16,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(report, "time", clock)
     monkeypatch.setattr("rerank_cli.progress.time", clock)
-    monkeypatch.setattr("tqdm.std.time", clock.monotonic)
     return clock
 
 
 def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
     """A resumed job of a hundred seconds: each of them ten records, a hundred pairs, an error."""
     figures = BatchFigures({"records": 5000, "pairs": 70_000, "tokens": 10})
-    with show_pace(terminal, figures, lambda: Price(0.5, "USD", "")) as see:
-        see(0.0)
+    share = [0.0]
+    with show_pace(terminal, figures, lambda: Price(0.5, "USD", ""), lambda: share[0]) as see:
+        see()
         for second in range(1, seconds + 1):
             clock.now += 1
             figures.records += 10
             figures.pairs += 100
             figures.tokens += 2000
             figures.errors["not_json"] += 1
-            see(second / 100)
+            share[0] = second / 100
+            see()
 
 
-LINE = "{} records, 100 pairs/s, 2,000 tokens/s, {} errors, about 0.5 USD, {} left"
+PARTS = ("{} records", "100 pairs/s", "2,000 tokens/s", "{} errors", "about 0.5 USD")
+LINE = ", ".join([*PARTS, "{} left"])
 
 
 def test_off_a_terminal_it_says_so_each_half_minute(clock: Clock) -> None:
@@ -46,9 +48,13 @@ def test_off_a_terminal_it_says_so_each_half_minute(clock: Clock) -> None:
     ]
 
 
-def test_on_a_terminal_it_is_a_line_with_a_bar(clock: Clock) -> None:
+def test_on_a_terminal_it_is_a_line_and_at_its_end_what_was_done(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
     stderr = FakeTerminal()
     run_job(terminal_at(stderr), clock, 25)
-    assert f"{LINE.format('5,250', 25, '1 min 15 s')}   25% |" in stderr.getvalue()
+    parts = "  ".join(PARTS).format("5,250", 25)
+    assert f"{parts}  25% |#####               |  1 min 15 s left" in stderr.getvalue()
     assert stderr.line == ""
-    assert "\n" not in stderr.getvalue()
+    assert stderr.getvalue().endswith("250 records in 25 s\n")

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from rerank_cli import Document, Scorer, rank
 from rerank_cli.errors import UsageError
+from rerank_cli.progress import Progress
 from rerank_cli.ranking import scoring
 from rerank_cli.scorers.bm25 import BM25Scorer
-from rerank_cli.types import Pair, Progress, Scored
+from rerank_cli.types import Pair, Scored
 from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, words_info
 
 numbers = st.lists(st.sampled_from(["", " ", "0", "1", "2", "3", "4.5"]), max_size=30)

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import ScorerError
+from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking import scoring as module
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import RankingTask, ScorePool
-from rerank_cli.types import Document, Pair, Progress, Ranking, Scored, Scorer, Watch
+from rerank_cli.types import Document, Pair, Ranking, Scored, Scorer
 from tests.support.fakes import OverlapScorer, Words
 
 
@@ -154,10 +155,11 @@ def test_a_watch_is_told_of_beginnings_slices_and_ends() -> None:
     scoring = Scoring(OverlapScorer(), watch=seen.append)
     for _ in range(2):
         scoring.score(splits_of([str(number) for number in range(512)]))
+    read = seen[0].read_work
     assert seen == [
-        Progress(0, 0, 512),
-        Progress(256, 256, 512),
-        Progress(512, 512, 512),
+        Progress(0, 0, 512, work=0, read_work=read),
+        Progress(256, 256, 512, work=read // 2, read_work=read),
+        Progress(512, 512, 512, work=read, read_work=read),
         Progress(512, 0, 512),  # all were known
     ]
 

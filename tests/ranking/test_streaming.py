@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
+from rerank_cli.progress import Progress
 from rerank_cli.ranking.reranker import rank
-from rerank_cli.types import Document, Media, Pair, Part, Progress, Scored
+from rerank_cli.types import Document, Media, Pair, Part, Scored
 from tests.support.fakes import OverlapScorer, number_in, shared_words, words_info
 
 
@@ -156,8 +157,9 @@ def test_what_a_service_gave_no_score_is_counted_and_kept_if_asked() -> None:
 def test_whoever_watches_sees_every_part() -> None:
     seen: list[Progress] = []
     rank("q", [str(number) for number in range(25)], Service(step=5), watch=seen.append)
-    assert seen[0] == Progress(0, 0, 25)
-    assert seen[-1] == Progress(25, 25, 25)
+    work = seen[0].read_work
+    assert seen[0] == Progress(0, 0, 25, work=0, read_work=work)
+    assert seen[-1] == Progress(25, 25, 25, work=work, read_work=work)
 
 
 def test_pictures_are_for_scorers_that_read_them() -> None:

@@ -1,0 +1,242 @@
+"""Ctrl-C while something is ranked: the best so far, marked as such; a second one ends it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rerank_cli.output_files import OutputFile
+from rerank_cli.scorers.cross_encoder import LocalScorer
+from rerank_cli.terminal import PipeClosed
+from tests.conftest import MODELS, ROOT, Run
+from tests.support.loopback import Delay, serve
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+SMALL = str(MODELS / "bert")
+LINES = [f"soil and water {number}" for number in range(600)]
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def ends_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Have Ctrl-C come after so many runs of the model, and none of those behind them end."""
+    over, score = threading.Event(), LocalScorer._scores
+
+    def end_after(runs: int) -> None:
+        lock = threading.Lock()
+        done = 0
+
+        def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
+            nonlocal done
+            with lock:
+                done += 1
+                number = done
+            if number == runs + 1:
+                interrupt()
+            if number > runs:
+                over.wait()
+            return score(self, batch, alone)
+
+        monkeypatch.setattr(LocalScorer, "_scores", scores)
+
+    yield end_after
+    over.set()
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    path = tmp_path / "many.txt"
+    path.write_text("\n".join(LINES) + "\n")
+    return path
+
+
+def test_the_best_so_far_come_out_in_the_format_that_was_chosen(
+    rerank: Run, many: Path, ends_after: Callable[[int], None]
+) -> None:
+    ends_after(5)
+    ran = rerank("soil", str(many), "-m", SMALL, "-f", "text")
+    assert ran.code == 130
+    lines = ran.out.splitlines()
+    assert set(lines) < set(LINES)
+    assert re.fullmatch(
+        rf"rerank: interrupted after {len(lines)} of \d+ documents( read so far, about \d+% of the "
+        r"input)?: the results so far are incomplete\n",
+        ran.err,
+    )
+
+
+@pytest.mark.parametrize("format_", ["json", "jsonl"])
+def test_json_has_a_field_for_it(
+    rerank: Run, many: Path, ends_after: Callable[[int], None], format_: str
+) -> None:
+    ends_after(5)
+    ran = rerank("soil", str(many), "-m", SMALL, "-f", format_)
+    assert ran.code == 130
+    for body in (
+        [json.loads(ran.out)] if format_ == "json" else map(json.loads, ran.out.split("\n")[:-1])
+    ):
+        assert body["incomplete"] is True
+    if format_ == "json":
+        counts = json.loads(ran.out)["counts"]
+        assert counts["documents"] - counts["unscored"] == len(json.loads(ran.out)["results"]) > 0
+
+
+def test_of_one_file_passages_are_counted(
+    rerank: Run, tmp_path: Path, ends_after: Callable[[int], None]
+) -> None:
+    (tmp_path / "book.md").write_text("\n\n".join(f"About {line}. " * 20 for line in LINES[:40]))
+    ends_after(3)
+    ran = rerank("soil", str(tmp_path / "book.md"), "-m", SMALL, "-f", "tsv")
+    assert ran.code == 130
+    assert "passages: the results so far are incomplete" in ran.err
+    assert ran.out
+
+
+def test_before_anything_is_scored_there_is_just_the_line(
+    rerank: Run, many: Path, ends_after: Callable[[int], None]
+) -> None:
+    ends_after(0)
+    ran = rerank("soil", str(many), "-m", SMALL, "--json")
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err == "rerank: interrupted before anything was scored\n"
+
+
+def test_a_pipe_that_nobody_writes_to_is_left(rerank: Run) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, "\n".join(LINES).encode())
+    timer = threading.Timer(0.5, interrupt)
+    timer.start()
+    ran = rerank("soil", f"/dev/fd/{reading}", "-m", SMALL, "-f", "text")
+    timer.cancel()
+    os.close(writing)
+    assert (ran.code, "interrupted" in ran.err) == (130, True)
+    assert len(ran.out.splitlines()) in (0, 256, 512)
+
+
+def test_the_survey_of_words_is_left_too(rerank: Run) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"soil\n")
+    timer = threading.Timer(0.3, interrupt)
+    timer.start()
+    ran = rerank("soil", f"/dev/fd/{reading}", "-m", "bm25")
+    timer.cancel()
+    os.close(writing)
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err == "rerank: interrupted before anything was scored\n"
+
+
+def test_of_a_service_the_answers_that_came_count(rerank: Run, many: Path) -> None:
+    def hang(_request: object, number: int) -> Delay | None:
+        if number < 2:
+            return None
+        threading.Timer(0.2, interrupt).start()
+        return Delay(30)
+
+    with serve("tei", faults=hang) as server:
+        began = time.monotonic()
+        ran = rerank(
+            "soil",
+            str(many),
+            "-m",
+            "tei/m",
+            "--base-url",
+            server.url,
+            "--concurrency",
+            "1",
+            "--json",
+        )
+        assert time.monotonic() - began < 10
+    assert ran.code == 130
+    body = json.loads(ran.out)
+    assert body["incomplete"] is True
+    assert len(body["results"]) == sum(request["documents"] for request in body["requests"]) > 0
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.txt", "many.txt"])
+def test_a_file_that_is_there_stays_and_the_results_are_beside_it(
+    rerank: Run, many: Path, ends_after: Callable[[int], None], name: str
+) -> None:
+    out = many.with_name(name)
+    if name != many.name:
+        out.write_text("old\n")
+    old = out.read_text()
+    for end in ("", ".2"):
+        ends_after(5)
+        ran = rerank("soil", str(many), "-m", SMALL, "-o", str(out))
+        assert (ran.code, ran.out) == (130, "")
+        assert out.read_text() == old
+        beside = Path(f"{out}.incomplete{end}")
+        assert f"the results so far are in {beside}" in ran.err
+        assert set(beside.read_text().splitlines()) < set(LINES)
+
+
+def test_a_file_that_is_not_there_does_not_come_to_be(
+    rerank: Run, many: Path, ends_after: Callable[[int], None]
+) -> None:
+    ends_after(5)
+    ran = rerank("soil", str(many), "-m", SMALL, "-o", str(many.with_name("out")))
+    assert ran.code == 130, ran.err
+    assert names(many.parent) == ["many.txt", "out.incomplete"]
+
+
+def test_a_reader_that_ctrl_c_has_ended_too_changes_nothing(
+    rerank: Run, many: Path, ends_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(*_: object, **__: object) -> None:
+        raise PipeClosed
+
+    monkeypatch.setattr(OutputFile, "write", close)
+    ends_after(5)
+    ran = rerank("soil", str(many), "-m", SMALL)
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.startswith("rerank: interrupted after ")
+
+
+def test_what_would_be_sent_is_not_told_in_part(rerank: Run) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"soil\n" * 100)
+    timer = threading.Timer(0.5, interrupt)
+    timer.start()
+    ran = rerank(
+        "soil", f"/dev/fd/{reading}", "-m", "tei/m", "--base-url", "http://127.0.0.1:9", "--dry-run"
+    )
+    timer.cancel()
+    os.close(writing)
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err == "rerank: interrupted before anything was scored\n"
+
+
+@pytest.mark.slow
+def test_a_second_one_ends_at_once_what_nobody_reads(many: Path) -> None:
+    """The first one has the results so far written, to a pipe that is full."""
+    many.write_text("".join(f"{line} {'x' * 500}\n" for line in LINES * 20))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rerank_cli", "soil", str(many), "-m", SMALL],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(3)
+    for _ in range(2):
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        time.sleep(2)
+    assert process.wait(timeout=3) == 130
+    process.communicate()

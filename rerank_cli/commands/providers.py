@@ -1,6 +1,7 @@
 """`rerank providers …`: lists the rerank APIs that are known, shows one, and tries one.
 
-Also says what a dry run of a ranking would have sent. The entries are in `providers.catalogue`; `scorers.remote` sends.
+Also says what a dry run of a ranking would have sent. The entries are in `providers.catalogue`;
+`scorers.remote` sends.
 """
 
 import json

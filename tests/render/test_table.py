@@ -272,3 +272,13 @@ def test_a_place_is_a_link_where_the_terminal_takes_it(
 def test_the_same_links_have_the_same_bytes(rerank: Run) -> None:
     arguments = ("-d", "x", "examples/garden.md", "--min-score", "0")
     assert linked(rerank, *arguments, TERM="foot") == linked(rerank, *arguments, TERM="foot")
+
+
+def test_the_table_and_grep_have_the_same_places(rerank: Run) -> None:
+    """Also where the model chooses the sentence."""
+    arguments = ("keep snails away from the salad", "examples/garden.md")
+    table = rerank(*arguments, "-f", "table", "--color", "never").out
+    grep = rerank(*arguments, "-f", "grep").out
+    places = re.findall(r"examples/\S+:\d+", table)
+    # A line that two passages share comes once in grep's lines.
+    assert [*dict.fromkeys(places)] == [":".join(line.split(":")[:2]) for line in grep.splitlines()]

@@ -1,6 +1,5 @@
 """The recipes in docs/recipes.md: each is run with the program that it is for."""
 
-import fcntl
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -164,6 +162,9 @@ class Screen:
     """A program on a terminal of its own."""
 
     def __init__(self, command: Sequence[str], clone: Clone, folder: Path) -> None:
+        import fcntl  # which Windows does not have
+        import termios
+
         master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self._descriptor = master

@@ -191,9 +191,9 @@ def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.
 
     A line of IN is {"id": …, "query": "…", "documents": ["…" or {"text": "…"}, …]}, and may have
-    top_n, min_score and instruction of its own. Documents and the query may have an image or a
-    video: {"text": "…", "image": "…"}. A line without a query or documents becomes an error record,
-    and the exit code is 3.
+    top_n, min_score and instruction of its own. A JSON array of such records is read too. Documents
+    and the query may have an image or a video: {"text": "…", "image": "…"}. A line without a query
+    or documents becomes an error record, and the exit code is 3.
 
     \b
     rerank batch in.jsonl -o out.jsonl             the default model

@@ -115,9 +115,9 @@ def evaluate(
 ) -> int:
     """Measure whether reranking helps on your own queries, and how sure that is.
 
-    A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a JSONL file of
-    {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions of relevant
-    documents, from 0, or their ids; or it gives grades, as a list or as a map from ids. Each model
+    A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a file of JSONL or
+    of a JSON array: {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions
+    of relevant documents, from 0, or their ids; or it gives grades, as a list or as a map from ids. Each model
     is compared with the order of the data, with BM25, and with the best order that the candidates
     allow. If there are no candidates, BM25 finds them.
 

@@ -117,9 +117,9 @@ def evaluate(
 
     A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a file of JSONL or
     of a JSON array: {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions
-    of relevant documents, from 0, or their ids; or it gives grades, as a list or as a map from ids. Each model
-    is compared with the order of the data, with BM25, and with the best order that the candidates
-    allow. If there are no candidates, BM25 finds them.
+    of relevant documents, from 0, or their ids; or it gives grades, as a list or as a map from ids.
+    Each model is compared with the order of the data, with BM25, and with the best order that the
+    candidates allow. If there are no candidates, BM25 finds them.
 
     \b
     rerank eval beir/scifact                  the default model and BM25

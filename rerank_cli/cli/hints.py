@@ -95,7 +95,7 @@ _SYNONYMS: Mapping[str, str] = {
 _FILES = "rg --files {} | rerank QUERY --files-from -"
 _WORDS = "a query is words, not a pattern: rg -n PATTERN | rerank --grep QUERY ranks what rg finds"
 _CASE = "the default model and bm25 ignore case, other models may not; no option changes that"
-_PLACES = "-f json, tsv and csv have the file and the line of each result, and so has the table"
+_PLACES = "-f grep writes PATH:LINE:TEXT; the table, json, csv and tsv have places too"
 # What others have and this program does not: what to do instead.
 _INSTEAD: Mapping[str, str] = {
     "-i --ignore-case -S --smart-case --case-sensitive": _CASE,
@@ -109,7 +109,7 @@ _INSTEAD: Mapping[str, str] = {
     "--chunk-tokens N sets how long they are",
     "-c --count": "every document is a result, so count those with a good score: rerank "
     "--min-score X … | wc -l",
-    "-H": "the table, -f json and -f tsv have places; an HTTP header is --header 'NAME: VALUE'",
+    "-H": "-f grep writes PATH:LINE:TEXT; --header 'NAME: VALUE' is an HTTP header",
     "--with-filename --line-number --line-numbers --vimgrep --column --heading --no-heading "
     "--no-filename": _PLACES,
     "--invert-match --reverse --tac --worst": "the least relevant come last: rerank … | tac",
@@ -151,7 +151,7 @@ _INSTEAD: Mapping[str, str] = {
     "--list-providers": "rerank providers lists the providers",
     "--return-documents --show-documents --with-documents": "documents are always written, also in "
     "--json; -f paths and -f trec leave them out",
-    "--all --no-limit": "a pipe gets all results unless -n is given",
+    "--all --no-limit": "-n 0 shows all; a pipe has all anyway",
     "--stdin --pipe": "what is piped in is read if no FILE is named; - names it",
     "--input --in --input-file --file --path --paths": "files are arguments: rerank QUERY FILE…, "
     "rerank batch IN.jsonl",
@@ -193,7 +193,7 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "pretty human": "table",
         "run qrels": "trec",
         "yaml xml html": "-f json or -f jsonl is there for other programs",
-        "vimgrep quickfix": "-f tsv has the file and the line of each result",
+        "vimgrep quickfix rg": "grep",
     },
     "--input-format": {
         "plain txt lines raw": "text",
@@ -228,7 +228,7 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     "--results": {"all json": "full", "score": "scores", "id index": "ids"},
     "--chunk": {"here client": "local", "server provider": "remote", "true yes on": "auto"},
     "--engine": {"spark dask cluster": "ray", "none": "local"},
-    "--top-n": {"all": "a pipe gets all results unless -n is given"},
+    "--top-n": {"all": "0"},
 }
 
 # Commands that others have, for each group here: what is typed in their place.
@@ -328,7 +328,7 @@ def _value_hint(names: Iterable[str], value: str) -> str | None:
     if long == "--format" and os.path.isfile(value):
         return f"--query-file {shlex.quote(value)} reads the query from a file"
     if long == "--top-n" and not value.lstrip("+-").isdecimal() and value.lower() != "all":
-        return "-n N keeps the best N results; the table shows places without being asked"
+        return "-n N keeps the best N results; -f grep writes lines with their numbers"
     for values, instead in _VALUES.get(long, {}).items():
         if value.lower() in values.split():
             return instead if " " in instead else f"{long} {instead}"

@@ -71,7 +71,7 @@ def _models() -> None:
     rerank models                          all models, and which are installed
     rerank models pull bge-reranker-base   fetch a model, for -m bge-reranker-base
     rerank models show bge-reranker-v2-m3  its source, quality and licence
-    rerank models verify                   compare the files of all models with their hashes
+    rerank models verify                   compare all files with their hashes
     rerank models use bge-reranker-base    use this model by default
     rerank models rm bge-reranker-base     remove a model
     rerank models export ./checkpoint OUT  make ONNX from what transformers saved

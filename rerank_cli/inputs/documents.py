@@ -396,8 +396,10 @@ def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
                 f"need{'s' if len(names) == 1 else ''} the extra {extra}",
                 hint=f"pip install 'rerank-cli[{extra}]'",
             )
+    hints: set[str | None] = set()
     for problem in report.problems[:_NAMED_FILES]:
-        terminal.warn(str(problem), problem.hint)
+        terminal.warn(str(problem), None if problem.hint in hints else problem.hint)
+        hints.add(problem.hint)
     _warn_of_more(report.problems.total, "that could not be read", terminal)
     for fault in report.faults[:_NAMED_FILES]:
         terminal.warn(str(fault), fault.hint)

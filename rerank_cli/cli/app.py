@@ -137,7 +137,6 @@ def rank(ctx: typer.Context) -> int:
     rerank "how do I get a refund" faq.txt       the lines of a file
     git log --oneline | rerank "fix race" -n 5   what is piped in
     rerank "where is the token checked" -r src   the files in a folder
-    rerank "installation" README.md              the passages of a document
     rerank -q "refund" tickets.jsonl --json      the records of a JSONL file
     rerank -m cohere/rerank-v3.5 "fox" *.txt     with a provider's model
     """

@@ -61,6 +61,7 @@ _MAX_HELP_COLUMNS, _MIN_HELP_COLUMNS = 80, 30
 _NARROW_COLUMNS = 60  # below it a text stands under its option
 _MAX_NAME_COLUMNS = 23  # of options beside their texts; a longer one has a line of its own
 _SHORT_EXAMPLES = 3  # that -h shows
+_SHORT_OPTIONS = 10  # that -h shows of a command that has no more; of others the common ones
 _IS_SHORT = f"{__name__}.is_short"  # in a context's `meta`, which all modules share
 
 
@@ -218,7 +219,9 @@ def write_help(command: Any, ctx: Any) -> str:
         if is_program:
             page.write_texts([_settings_sentence(command), command.epilog])
         return str(page)
-    options = groups.get(COMMON_GROUP) or groups[OTHER_GROUP][:-1]  # without --help
+    options = [option for options in groups.values() for option in options if not _is_help(option)]
+    if len(options) > _SHORT_OPTIONS:
+        options = groups[COMMON_GROUP]
     page.write_section("Options", [short_help_record(option) for option in options])
     more = f"{path} --help shows everything."
     if is_program:
@@ -547,10 +550,15 @@ class _PlainReader:
             raise BadValue(str(error), str(value), ctx, param) from error
 
 
+def _is_help(parameter: Any) -> bool:
+    """Whether an option is the one for help, which Typer adds."""
+    return bool(parameter.name == "help")
+
+
 def _read_plainly(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         parameter.get_runtime_param = _PlainReader
-        if parameter.name == "help":  # Typer's own
+        if _is_help(parameter):
             parameter.opts.sort(key=len)
             parameter.help = "Show all of this help; -h shows the short one."
     return parameters

@@ -79,10 +79,6 @@ def batch_options(
             "results stay.",
         ),
     ] = False,
-    errors: Annotated[
-        str | None,
-        _output("--errors", metavar="FILE", help="Write error records to FILE, not to OUT."),
-    ] = None,
     pairs: Annotated[
         bool, _common("--pairs", help="A line is one query and one document; it gets a score.")
     ] = False,
@@ -131,6 +127,10 @@ def batch_options(
             help="The size of the longest record to read. A longer one becomes an error record.",
         ),
     ] = DEFAULT_RECORD_SIZE,
+    errors: Annotated[
+        str | None,
+        _output("--errors", metavar="FILE", help="Write error records to FILE, not to OUT."),
+    ] = None,
     fail_fast: Annotated[
         bool | None,
         _output(

@@ -15,7 +15,7 @@ from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import STDOUT, Terminal
 
 app = make_app()
 
@@ -75,7 +75,6 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 
 
 @app.command("eval", cls=PlainCommand)
-@options.with_options(options.output_options, only="output")
 @options.with_options(options.model_options, only="threads runtime device")
 @options.with_options(
     options.provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm"
@@ -112,6 +111,15 @@ def evaluate(
         ),
     ] = None,
     as_json: Annotated[bool, _common("--json", help="Write one JSON object.")] = False,
+    output: Annotated[
+        str,
+        _common(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write to FILE, whole or not at all. Default: standard output.",
+        ),
+    ] = STDOUT,
 ) -> int:
     """Measure whether reranking helps on your own queries, and how sure that is.
 
@@ -131,7 +139,7 @@ def evaluate(
     from rerank_cli.evaluation.evaluate import run_evaluation
     from rerank_cli.evaluation.run import EvalOptions
 
-    parts, output = None, OutputFile(ctx.params["output"])
+    parts, output_file = None, OutputFile(output)
     if queries is not None or corpus is not None:
         if datasets or queries is None or corpus is None or qrels is None:
             raise UsageError(
@@ -159,7 +167,7 @@ def evaluate(
             seed=seed,
             per_query=None if per_query is None else OutputFile(per_query),
             runs=runs,
-            output=output,
+            output=output_file,
             as_json=as_json,
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),
@@ -168,7 +176,7 @@ def evaluate(
                 option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
             ),
         ),
-        Terminal.current(to_file=not output.is_stdout),
+        Terminal.current(to_file=not output_file.is_stdout),
     )
     return ExitCode.OK
 

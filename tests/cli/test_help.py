@@ -78,6 +78,11 @@ def test_both_helps_of_a_group_and_of_its_commands(rerank: Run) -> None:
     assert rerank("models", "pull", "-h").out.startswith("Usage: rerank models pull [OPTIONS] NAME")
 
 
+def test_a_command_with_few_options_shows_all_of_them(rerank: Run) -> None:
+    shown = re.findall(r"--[\w-]+", rerank("doctor", "-h").out)
+    assert {"--model", "--threads", "--runtime", "--device", "--json"} <= {*shown}
+
+
 def test_a_help_option_that_is_a_value_is_none(rerank: Run) -> None:
     assert rerank("-q", "-h", "-d", "-h", "-m", "bm25").out == "-h\n"
     assert rerank("-m", "bm25", "--min-score", "0", "x", "-d", "-h").out == "-h\n"

@@ -219,7 +219,7 @@ def write_help(command: Any, ctx: Any) -> str:
         if is_program:
             page.write_texts([_settings_sentence(command), command.epilog])
         return str(page)
-    options = [option for options in groups.values() for option in options if not _is_help(option)]
+    options = [each for members in groups.values() for each in members if not _is_help(each)]
     if len(options) > _SHORT_OPTIONS:
         options = groups[COMMON_GROUP]
     page.write_section("Options", [short_help_record(option) for option in options])

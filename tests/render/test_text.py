@@ -228,8 +228,12 @@ def test_a_file_that_is_written_anew_gets_no_lines_of_ours(rerank: Run, tmp_path
 def test_a_person_is_told_of_formats_for_files(rerank: Run, tmp_path: Path) -> None:
     for name in ("a.md", "b.md"):
         (tmp_path / name).write_text("fox\n")
-    options = ("fox", str(tmp_path / "a.md"), str(tmp_path / "b.md"), "-m", "bm25")
+    options = ("fox", str(tmp_path / "a.md"), str(tmp_path / "b.md"), "-m", "bm25", "-f", "text")
     assert rerank(*options).err == ""
+    assert (
+        "hint: -f paths writes only the names of these files" in rerank(*options, terminal=80).err
+    )
+    assert "-f paths" not in rerank(*options[:2], *options[3:], terminal=80).err
 
 
 def test_a_document_that_was_never_bytes_is_its_text() -> None:

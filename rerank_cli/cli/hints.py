@@ -346,8 +346,9 @@ def command_hint(error: UnknownCommand) -> str:
     if group == "config" and (hint := _hint_for_setting(error)):
         return hint
     if near := _near(word, names):
-        return f"did you mean rerank {group} {near[0]}?"
-    return _hint_for_name(group, error.arguments[0]) or f"rerank {group} has {', '.join(names)}"
+        return f"did you mean {error.ctx.command_path} {near[0]}?"
+    hint = _hint_for_name(group, error.arguments[0])
+    return hint or f"{error.ctx.command_path} has {', '.join(names)}"
 
 
 def _hint_for_name(group: str, word: str) -> str | None:

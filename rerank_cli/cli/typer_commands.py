@@ -15,6 +15,7 @@ only, and tests/test_dependencies.py checks each of them.
 
 import inspect
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -61,7 +62,7 @@ _MAX_HELP_COLUMNS, _MIN_HELP_COLUMNS = 80, 30
 _NARROW_COLUMNS = 60  # below it a text stands under its option
 _MAX_NAME_COLUMNS = 23  # of options beside their texts; a longer one has a line of its own
 _SHORT_EXAMPLES = 3  # that -h shows
-_SHORT_OPTIONS = 10  # that -h shows of a command that has no more; of others the common ones
+_UNGROUPED_OPTIONS = 11  # up to which there are no groups
 _IS_SHORT = f"{__name__}.is_short"  # in a context's `meta`, which all modules share
 
 
@@ -155,10 +156,8 @@ class DefaultGroup(PlainGroup):
         if first == "help":
             first = args[1] if len(args) > 1 else DEFAULT_COMMAND
             if first not in RESERVED:
-                raise UsageError(
-                    f"no command is called {first}", hint="rerank --help shows all of them"
-                )
-            args = [first, "--help"]
+                raise UnknownCommand(ctx, args[1:], self.list_commands(ctx))
+            args = [*(args[1:] or [first]), HELP_NAMES[1]]
         if first not in RESERVED:
             args = [DEFAULT_COMMAND, *args]
         elif first not in self.list_commands(ctx):
@@ -174,7 +173,7 @@ class DefaultGroup(PlainGroup):
         Then a file follows it, or documents are piped into a command that would not read them. A
         name that belongs to the command, as in `models show`, leaves no doubt.
         """
-        command = self.get_command(ctx, word)
+        command = self if word == "help" else self.get_command(ctx, word)
         names = command.list_commands(ctx) if isinstance(command, TyperGroup) else ()
         if any(part in names or part in HELP_NAMES for part in rest):
             return
@@ -213,15 +212,12 @@ def write_help(command: Any, ctx: Any) -> str:
     commands = lazy_commands(ctx) if is_program else _inner_commands(command, ctx)
     if not is_short:
         for name, options in groups.items():
-            heading = name if len(groups) > 1 else "Options"
-            page.write_section(heading, [help_record(option) for option in options])
+            page.write_section(name, [help_record(option) for option in options])
         page.write_section("Commands", [(name, text) for name, (_, text) in commands.items()])
         if is_program:
             page.write_texts([_settings_sentence(command), command.epilog])
         return str(page)
-    options = [each for members in groups.values() for each in members if not _is_help(each)]
-    if len(options) > _SHORT_OPTIONS:
-        options = groups[COMMON_GROUP]
+    options = groups.get(COMMON_GROUP) or next(iter(groups.values()))[:-1]  # without --help
     page.write_section("Options", [short_help_record(option) for option in options])
     more = f"{path} --help shows everything."
     if is_program:
@@ -249,12 +245,18 @@ def _usage_pieces(command: Any) -> list[str]:
 
 
 def option_groups(command: Any, ctx: Any) -> dict[str, list[Any]]:
-    """The options that help shows, in their groups: the common ones first, the others last."""
+    """The options that help shows, in their groups: the common ones first, the others last.
+
+    Few options are one group.
+    """
     groups: dict[str, list[Any]] = {COMMON_GROUP: []}
     for option in command.get_params(ctx):
         if option.param_type_name == "option" and not option.hidden:
             groups.setdefault(panel_of(option), []).append(option)
     names = sorted(groups, key=lambda name: name == OTHER_GROUP)
+    options = [option for name in names for option in groups[name]]
+    if len(options) <= _UNGROUPED_OPTIONS:
+        return {"Options": options}
     return {name: groups[name] for name in names if groups[name]}
 
 
@@ -306,7 +308,12 @@ class _HelpPage:
                 self._lines.append(f"  {example}")
                 continue
             command, _, meaning = example.partition("  ")
-            *begin, end = self._wrap(command, 2, 6, self._columns - 2)  # with room for the sign
+            # What is in quotation marks stays together, and there is room for the sign.
+            command = re.sub(
+                r"'[^']*'|\"[^\"]*\"", lambda match: match[0].replace(" ", "\0"), command
+            )
+            lines = self._wrap(command, 2, 6, self._columns - 2)
+            *begin, end = (line.replace("\0", " ") for line in lines)
             self._lines += [*(f"{line} \\" for line in begin), end]
             if meaning:
                 self._lines += self._wrap(meaning.strip(), 6, 6)

@@ -1,6 +1,9 @@
 """Help: short with -h, whole with --help, and readable in any terminal."""
 
 import re
+import shlex
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -36,8 +39,8 @@ def test_help_fits_any_terminal(option: str, columns: int, rerank: Run) -> None:
     for name in ["", *COMMANDS]:
         lines = rerank(*name.split(), option, terminal=columns).out.splitlines()
         room = max(columns, 40)
-        # What cannot be cut: a value with its bars, a URL, a JSON example.
-        long = [line for line in lines if len(line) > room and len(line.split()) > 1]
+        # What cannot be cut: a URL, or what is in quotation marks.
+        long = [line for line in lines if len(line) > room and len(shlex.split(line)) > 1]
         assert long == [], name
         if option == "-h" and columns == 80:
             assert len(lines) <= 25, name
@@ -81,6 +84,19 @@ def test_both_helps_of_a_group_and_of_its_commands(rerank: Run) -> None:
 def test_a_command_with_few_options_shows_all_of_them(rerank: Run) -> None:
     shown = re.findall(r"--[\w-]+", rerank("doctor", "-h").out)
     assert {"--model", "--threads", "--runtime", "--device", "--json"} <= {*shown}
+
+
+def test_help_for_a_command_of_a_group(rerank: Run) -> None:
+    assert rerank("help", "models", "pull") == rerank("models", "pull", "--help")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_an_example_that_is_cut_into_lines_is_still_one_command(rerank: Run) -> None:
+    text = rerank("models", "list", "--help", terminal=40).out
+    example = text[text.index("  rerank models list --json") : text.index("\n\nOptions:")]
+    line = "printf '%s\\n' " + example.replace("|", "'|'", 1)
+    ran = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == '.[] | select(.state == "installed") | .name'
 
 
 def test_a_help_option_that_is_a_value_is_none(rerank: Run) -> None:

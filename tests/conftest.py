@@ -31,7 +31,7 @@ DATA = ROOT / "tests" / "support" / "data"
 # By which a terminal is known. The developer's own must not show in a test.
 TERMINAL_VARIABLES = (
     "FORCE_HYPERLINK", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "TERM_PROGRAM", "TERM_PROGRAM_VERSION",
-    "TMUX", "VTE_VERSION", "WT_SESSION",
+    "NO_COLOR", "TMUX", "VTE_VERSION", "WT_SESSION",
 )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ job. `rerank batch` and `Reranker.batch` both rank by a `Flow`.
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from concurrent.futures import CancelledError
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -76,6 +77,20 @@ class FailFast(ScorerError):
 
 class AllFailed(FailFast):
     """The first records of a job failed, all in the same way."""
+
+
+class _BreakableInput:
+    """Items up to their end or to an error, which is kept."""
+
+    def __init__(self, items: Iterable[Item | DoneItem]) -> None:
+        self._items = items
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Item | DoneItem]:
+        try:
+            yield from self._items
+        except Exception as error:  # noqa: BLE001 - `Flow.rank` raises it
+            self.error = error
 
 
 class PendingRanking(Protocol):
@@ -163,6 +178,8 @@ class Flow:
         `KeyboardInterrupt`, the outcomes that are there come before that is raised, and what is
         under way behind them is cancelled.
 
+        If `items` raises an error, what is under way is finished before that is raised.
+
         If a service is not available, the outcomes of its records are held back until one succeeds.
         They are dropped if none does, or if the job is stopping: a job that goes on begins with
         them.
@@ -198,14 +215,18 @@ class Flow:
         return "they are not written: --resume begins with them"
 
     def _outcomes(self, items: Iterable[Item | DoneItem]) -> Generator[Outcome, None, None]:
+        input_ = _BreakableInput(items)
         try:
-            for item in items:
+            for item in input_:
                 self._under_way.append(self._begin(item))
                 self._held_bytes += item.original.size
                 while self._under_way and self._should_finish_first():
                     yield self._finish()
-            while self._under_way:
-                yield self._finish()
+            with suppress(CancelledError) if input_.error else nullcontext():
+                while self._under_way:
+                    yield self._finish()
+            if input_.error is not None:
+                raise input_.error
         except KeyboardInterrupt:  # the tick's
             self._tick = None
             while self._under_way and self._is_done(self._under_way[0]):
@@ -363,8 +384,20 @@ def stop_if_all_fail(
     They are held back until one comes that does not, `max_bytes` of them at most. Fewer records are
     enough if they are all that there are, and what is wrong is the input, or the name of a field.
     """
-    outcomes = iter(outcomes)
     held_back: list[Outcome] = []
+    try:
+        yield from _pass_first(iter(outcomes), held_back, max_bytes, is_stopping)
+    except InputError:  # the input breaks off
+        yield from held_back
+        raise
+
+
+def _pass_first(
+    outcomes: Iterator[Outcome],
+    held_back: list[Outcome],
+    max_bytes: int,
+    is_stopping: Callable[[], bool],
+) -> Iterator[Outcome]:
     first: Outcome | None = None
     code = ""
     count = held_bytes = 0
@@ -393,6 +426,7 @@ def stop_if_all_fail(
                 first, f"all {count} records failed" if count > 1 else "the only record failed"
             )
     yield from held_back
+    held_back.clear()
     yield from outcomes
 
 
@@ -404,6 +438,17 @@ def _all_failed_error(first: Outcome, what: str) -> AllFailed:
         remedy = _RUN_REMEDY
     elif code == "bad_document" and "no field" not in message:
         remedy = None
+    elif code == "no_query" and (name := _records_field(first.original.fields)):
+        remedy = f"jq -c '.{name}[]' IN | rerank batch, as the records are inside of it"
     same = "" if what.startswith("the only") else " in the same way"
     hint = "; ".join(filter(None, (remedy, "--no-fail-fast continues anyway")))
     return AllFailed(f"{what}{same}: {message}", hint=hint)
+
+
+def _records_field(fields: Mapping[str, Any]) -> str:
+    """The field of an object that has the records of a batch in it; empty if none has."""
+    for name, value in fields.items():
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, Mapping) and "query" in first and name.isidentifier():
+            return name
+    return ""

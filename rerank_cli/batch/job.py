@@ -219,7 +219,7 @@ class BatchJob:
             if self.done_items:
                 self._mark(final=True)
             raise
-        except (ScorerError, PipeClosed):
+        except (InputError, ScorerError, PipeClosed):
             self._mark(final=True)
             raise
         finally:

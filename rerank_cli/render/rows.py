@@ -18,7 +18,7 @@ from rerank_cli.render import (
     shown_sentence,
     text_and_line,
 )
-from rerank_cli.terminal import encodable, format_count
+from rerank_cli.terminal import encodable
 from rerank_cli.types import Chunk, Document, Ranking
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
@@ -155,10 +155,9 @@ def find_broken_paths(ranking: Ranking, style: Style) -> Remark | None:
     broken = sum("\n" in path for path in paths if path)
     if not broken or style.null:
         return None
-    verb = "has" if broken == 1 else "have"
+    names = "the name of 1 file has" if broken == 1 else f"the names of {broken:,} files have"
     return Remark(
-        f"the names of {format_count(broken, 'file')} {verb} a line feed, shown as "
-        "\N{SYMBOL FOR LINE FEED}",
+        f"{names} a line feed, shown as \N{SYMBOL FOR LINE FEED}",
         "-0 writes names as they are, with NUL behind them",
     )
 

@@ -13,7 +13,9 @@ from rerank_cli.errors import InputError
 from rerank_cli.types import ScorerInfo
 from rerank_cli.user_files import parse_sealed_json
 from tests.conftest import Run
+from tests.support.asking import at
 from tests.support.batches import read, record, write
+from tests.support.loopback import serve
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.tsv", "c.jsonl.gz", "c.tsv.gz"])
@@ -201,6 +203,19 @@ def test_an_array_that_breaks_off_ends_the_job_and_keeps_what_is_done(
     ran = rerank("batch", str(path), "-o", str(out), "-m", "bm25")
     assert (ran.code, len(read(out))) == (2, 1)
     assert f"{path}:10: {problem}" in ran.err
+
+
+def test_records_before_the_break_of_an_array_are_written(tmp_path: Path, rerank: Run) -> None:
+    """Also those that were being scored, and those that failed, where no other has come yet."""
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps([{"id": 1}, {"id": 2}, record(3)])[:-1])
+    with serve("openai-like") as server:
+        ran = rerank("batch", str(path), *at(server))
+    assert (ran.code, len(ran.out.splitlines())) == (2, 3)
+    path.write_text(json.dumps([{"id": 1}, {"id": 2}])[:-1])
+    ran = rerank("batch", str(path), "-m", "bm25")
+    assert (ran.code, len(ran.out.splitlines())) == (2, 2)
+    assert "in.json:1: a , is missing before the end" in ran.err
 
 
 def test_an_element_that_is_too_large_is_an_error_and_memory_stays_small(tmp_path: Path) -> None:

@@ -419,6 +419,14 @@ def test_what_no_record_has_is_said_and_nothing_is_written(
     assert len(read(out)) == count
 
 
+def test_records_inside_of_an_object_are_told(rerank: Run) -> None:
+    for indent in (None, 2):
+        records = json.dumps({"meta": {}, "data": [record(1), record(2)]}, indent=indent)
+        ran = rerank("batch", *BM25, stdin=records.encode())
+        assert (ran.code, ran.out) == (3, "")
+        assert "hint: jq -c '.data[]' IN | rerank batch" in ran.err
+
+
 def test_lines_that_are_no_json_are_no_records_and_one_is_an_error(rerank: Run) -> None:
     for line, problem in ((b"a,b\n", "not JSON: "), (b"5\n", "a record is a JSON object")):
         ran = rerank("batch", *BM25, stdin=line * 3)

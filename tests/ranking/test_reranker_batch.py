@@ -170,10 +170,30 @@ def test_a_closed_reranker_raises_and_makes_no_errors_of_records() -> None:
         reranker.batch([])
 
 
-def test_an_error_of_the_iterable_comes_out_and_cancels_the_rest() -> None:
+def test_an_error_of_the_iterable_comes_out_behind_what_was_read_before() -> None:
     def broken() -> Iterator[Mapping[str, Any]]:
-        yield {"query": "q", "documents": ["1"]}
+        for number in range(3):
+            yield record(number)
         raise OSError("the disk is gone")
 
-    with Reranker(NUMBERS) as reranker, pytest.raises(OSError, match="the disk is gone"):
-        list(reranker.batch(broken()))
+    found: list[BatchResult] = []
+    with serve("openai-like") as server:  # whose answers come later than the error
+        remote = RemoteOptions(base_url=server.url, concurrency=3)
+        with (
+            Reranker("openai-like/m", remote=remote) as reranker,
+            pytest.raises(OSError, match="the disk is gone"),
+        ):
+            found.extend(reranker.batch(broken()))
+    assert [result.id for result in found] == ["r0", "r1", "r2"]
+
+
+def test_a_reranker_that_is_closed_while_records_are_read_raises() -> None:
+    def closing_records(reranker: Reranker) -> Iterator[Mapping[str, Any]]:
+        yield record(0)
+        reranker.close()
+        yield record(1)
+
+    with serve("openai-like") as server:
+        reranker = Reranker("openai-like/m", remote=RemoteOptions(base_url=server.url))
+        with pytest.raises(UsageError, match="closed"):
+            list(reranker.batch(closing_records(reranker)))

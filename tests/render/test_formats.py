@@ -298,7 +298,7 @@ def test_a_name_with_a_line_feed_is_one_line_or_whole(rerank: Run, tmp_path: Pat
     options = ("fox", "-r", str(tmp_path), "-f", "grep", "-m", "bm25")
     ran = rerank(*options)
     assert ran.out == f"{tmp_path}/a\N{SYMBOL FOR LINE FEED}b.txt:1:a fox\n"
-    assert "the names of 1 file has a line feed" in ran.err
+    assert "the name of 1 file has a line feed" in ran.err
     ran = rerank(*options, "-0")
     assert (ran.out, ran.err) == (f"{tmp_path}/a\nb.txt\x001:a fox\n", "")
 

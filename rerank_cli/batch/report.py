@@ -182,11 +182,14 @@ def show_pace(
     figures: BatchFigures,
     cost: Callable[[], Price | None],
     share: Callable[[], float | None],
+    *,
+    verbose: bool = False,
 ) -> Iterator[Callable[[], None]]:
     """Show how far a job is while the block runs: in a line of a terminal, else now and then.
 
     Yields a function to call as often as something is done. `cost` returns what the job has cost so
-    far, and `share` how much of its work is done, None if that is not known.
+    far, and `share` how much of its work is done, None if that is not known. At the end it says how
+    long it took, if the line was shown and `verbose` does not say so.
     """
     pace = _Pace(figures, cost, share)
     due = time.monotonic() + _SAY_SECONDS
@@ -203,7 +206,7 @@ def show_pace(
                 terminal.say(", ".join([*state.parts, *left]))
 
         yield see
-    if line.was_shown:
+    if line.was_shown and not verbose:
         terminal.say(f"{format_count(pace.records, 'record')} in {format_duration(line.seconds)}")
 
 

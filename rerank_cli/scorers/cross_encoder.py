@@ -223,13 +223,12 @@ class LocalScorer:
         return self._network.prepared_path
 
     def account(self) -> str:
-        """How many pairs were scored in what time, in words, and whether the model is prepared."""
+        """How many pairs were scored, in words, and whether the model is prepared."""
         threads = format_count(self._scheduler.threads, "thread")
         prepared = "prepared" if self._network.prepared_path else "not prepared"
         pairs = self._counts["pairs"]
         return (
-            f"{pairs:,} pairs on {threads} took {self._scheduler.seconds:.2f} s in all; "
-            f"the model is {prepared} for this machine"
+            f"{format_count(pairs, 'pair')} on {threads}; the model is {prepared} for this machine"
         )
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:

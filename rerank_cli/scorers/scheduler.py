@@ -8,7 +8,6 @@ Also waits for what any scorer that works for many callers gives in parts.
 """
 
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,14 +40,13 @@ Receive = Callable[[PieceResult | BaseException], None]
 
 
 class Scheduler:
-    """Threads that do the work of all clients; `seconds` is the time they have spent on it.
+    """Threads that do the work of all clients.
 
     `run` is called with what to run, and whether nothing else runs or waits at that time.
     """
 
     def __init__(self, run: Run, threads: int) -> None:
         self.threads = threads
-        self.seconds = 0.0
         self._run = run
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
         self._choosing = threading.Lock()
@@ -109,17 +107,14 @@ class Scheduler:
             job, piece = choice
             alone = not self._running and not self._waiting
             self._running += 1
-        began = time.perf_counter()
         try:
             result: PieceResult | BaseException = PieceResult(
                 piece.place, self._run(piece.work, alone)
             )
         except BaseException as error:  # noqa: BLE001 - the receiver raises it
             result = error
-        spent = time.perf_counter() - began
         with self._choosing:
             self._running -= 1
-            self.seconds += spent
         if isinstance(result, BaseException):
             self.drop(job)
         job.receive(result)

@@ -163,10 +163,3 @@ def test_what_fails_is_raised_and_the_rest_is_not_begun() -> None:
         values(scheduler, range(100), [100 - place for place in range(100)])
     assert values(scheduler, [1000], [1]) == [0.0]
     assert len(begun) < 100
-
-
-def test_the_seconds_of_work_are_counted() -> None:
-    scheduler = Scheduler(lambda work, _alone: work, 4)
-    assert scheduler.seconds == 0
-    values(scheduler, [1.0] * 100, [1] * 100)
-    assert scheduler.seconds > 0

@@ -23,6 +23,7 @@ _REFRESH_SECONDS = 0.1
 _WIDE_BAR, _NARROW_BAR = 20, 8  # characters
 _MIN_SHARE = 0.005  # that is done, from which the time that is left can be told
 _MIN_SECONDS = 1.0  # of a run, likewise
+_HORIZON_SECONDS = 10.0  # of which the pace is told at least
 T = TypeVar("T")
 
 
@@ -171,7 +172,8 @@ def _width_of(stderr: TextIO) -> int:
 class TimeLeft:
     """Tells how long the rest of some work will take, by the pace of the later half of the run.
 
-    What was done at its begin, and how long a model takes to get going, do not count for ever.
+    What was done at its begin, and how long a model takes to get going, do not count for ever. Near
+    the end the pace is that of a time about twice as long as the rest.
     """
 
     def __init__(self) -> None:
@@ -197,10 +199,17 @@ class TimeLeft:
         own = total - (self._first or 0.0)
         if now - self._began < _MIN_SECONDS or done - (self._first or 0.0) < _MIN_SHARE * own:
             return None
-        then, before = self._marks[0]
-        if done <= before:  # nothing came for long
-            then, before = self._began, self._first or 0.0
-        return max(0.0, total - done) * (now - then) / (done - before)
+        rest, begin = max(0.0, total - done), (self._began, self._first or 0.0)
+        seconds = 0.0
+        for _ in range(2):
+            # Of a short rest the last of what was done tells more, as lengths may have changed.
+            horizon = max(_HORIZON_SECONDS, 2 * seconds) if seconds else now
+            marks = (mark for mark in self._marks if now - mark[0] <= horizon)
+            then, before = next(marks, begin)
+            if done <= before:  # nothing came for long
+                then, before = begin
+            seconds = rest * (now - then) / (done - before)
+        return seconds
 
 
 class WorkAhead(NamedTuple):

@@ -210,7 +210,7 @@ class ScorerInfo:
     content_key: Callable[[Sequence[Chunk]], bytes] | None = None
     preferred_batch: int = 256
     max_pending_pairs: int = 0
-    pair_tokens: int = 16
+    pair_tokens: int = 20
 
     @property
     def model(self) -> str:

@@ -42,6 +42,7 @@ from rerank_cli.output_files import (
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
+from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import choose_sentences, keep_order
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
@@ -479,7 +480,7 @@ def _rank(
 
     Returns None if Ctrl-C came before anything was scored.
     """
-    state = progress.RankingState(lambda: inputs.share)
+    state = _ranking_state(query, inputs, reranker, passages=selection.passages)
     failure: ScorerError | None = None
     with (
         progress.catch_interrupt() as interruption,
@@ -530,6 +531,24 @@ def _choose_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Map
     with suppress(ScorerError):
         return choose_sentences(ranking, TABLE_RESULTS, reranker.score)
     return {}
+
+
+def _ranking_state(
+    query: str | Document, inputs: Inputs, reranker: Reranker, *, passages: bool
+) -> progress.RankingState:
+    """How far a ranking is, to be told of what becomes of it."""
+    text, scorer = query.text if isinstance(query, Document) else query, reranker.scorer
+    estimate: WorkEstimate | None = None
+
+    def find_ahead() -> progress.WorkAhead | None:
+        nonlocal estimate
+        if estimate is None:
+            plan = reranker.plan(text, passages=passages)
+            estimate = WorkEstimate(plan, scorer.info, inputs.sample())
+        return inputs.work_ahead(estimate.work_of)
+
+    least = getattr(scorer, "least_seconds", lambda _: 0.0)
+    return progress.RankingState(lambda: inputs.share, find_ahead, least)
 
 
 def _watch_laps(inner: Watch) -> Watch:

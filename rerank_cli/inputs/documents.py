@@ -5,14 +5,17 @@ twice is copied to disk.
 """
 
 import io
+import math
 import os
 import sys
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from rerank_cli.errors import InputError, MissingExtra, OutputError
 from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, InputFormat, Unit, suffix_of
@@ -30,12 +33,15 @@ from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
 from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
+from rerank_cli.progress import WorkAhead
 from rerank_cli.terminal import Terminal, encodable, format_count, format_size
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
 BINARY = "binary"  # a reason to skip a file, as are these
 NEEDS_EXTRA = {extra: f"in need of the extra {extra}" for extra in formats_by_extra()}
 _NAMED_FILES = 10  # of many with the same trouble; the others are counted
+_SAMPLES, _SAMPLE_BYTES = 64, 1 << 14  # at most about so many of all input, of so many bytes
+_TEXT_BYTES = 1 << 12  # to see how many tokens a byte has
 _MEMORY_BYTES = 1 << 20  # of a pipe, before its copy goes to disk
 
 
@@ -83,6 +89,13 @@ class InputReport:
         return any(self.skipped[reason] for reason in (BINARY, *NEEDS_EXTRA.values()))
 
 
+class _Stretch(NamedTuple):
+    """A part of the input: the bytes that it ends at, and the work up to there, by estimate."""
+
+    end: float
+    work: float
+
+
 @dataclass(slots=True)
 class Inputs:
     """The documents of one run, in order. Call `check` first; then iterate.
@@ -113,6 +126,7 @@ class Inputs:
     _finished_bytes: int = field(default=0, init=False)  # of the files that were read whole
     _document_bytes: int = field(default=0, init=False)  # of the documents of the current file
     _tell: Callable[[], int] | None = field(default=None, init=False)
+    _stretches: list[_Stretch] = field(default_factory=list, init=False)
 
     def check(self) -> None:
         """Find the sources; raises `InputError`."""
@@ -177,11 +191,80 @@ class Inputs:
         """The share of the input's bytes that was read, 0 to 1; None if there is a stream."""
         if not self._sources.size:
             return None
+        return min(1.0, self._position / self._sources.size)
+
+    @property
+    def _position(self) -> int:
+        """The bytes of the sources that were read."""
         current = 0
         with suppress(ValueError):  # Ctrl-C may have closed it
             # Reading is a buffer ahead of the documents. Compressed input is smaller than these.
             current = min(self._tell(), self._document_bytes) if self._tell else 0
-        return min(1.0, (self._finished_bytes + current) / self._sources.size)
+        return self._finished_bytes + current
+
+    def sample(self) -> bytes:
+        """Some bytes from the middle of the input."""
+        places = self._sources.places
+        for place in places[len(places) // 2 :]:
+            with suppress(OSError), open(place.path, "rb") as stream:
+                stream.seek(Path(place.path).stat().st_size // 2)
+                if sample := stream.read(_TEXT_BYTES):
+                    return sample
+        return b""
+
+    def work_ahead(self, work_of: Callable[[float], float]) -> WorkAhead | None:
+        """Estimates of the work that was read and that is to come; None if there is a stream.
+
+        `work_of` says what a document of some bytes takes. What documents there are is told
+        by the sizes of files, and by samples of those that have many.
+        """
+        if not self._sources.size:
+            return None
+        if not self._stretches:
+            self._stretches = self._find_stretches(work_of)
+        position, last = self._position, self._stretches[-1]
+        place = bisect_left(self._stretches, position, key=attrgetter("end"))
+        if place == len(self._stretches):
+            return WorkAhead(last.work, 0.0)
+        begin, stretch = self._stretches[place - 1] if place else (0.0, 0.0), self._stretches[place]
+        share = (position - begin[0]) / (stretch.end - begin[0])
+        read = begin[1] + share * (stretch.work - begin[1])
+        return WorkAhead(read, last.work - read)
+
+    def _find_stretches(self, work_of: Callable[[float], float]) -> list[_Stretch]:
+        end = work = 0.0
+        stretches = list[_Stretch]()
+        step = max(_SAMPLE_BYTES, (self._sources.size or 0) / _SAMPLES)
+        sampled, share = -step, 0.0  # up to which byte, and the work of a byte there
+        for place in self._sources.places:
+            with suppress(OSError):
+                size = Path(place.path).stat().st_size
+                unit = self.options.format_and_unit(place.path, stream=False)[1]
+                if unit is Unit.FILE:
+                    end, work = end + size, work + work_of(size)
+                    stretches.append(_Stretch(end, work))
+                    continue
+                count = max(1, math.ceil(size / step))
+                for number in range(count if size else 0):
+                    if end - sampled >= step or size >= step:  # of small files some are enough
+                        begin = int(number * size / count)
+                        share, sampled = self._sample(place.path, unit, begin, work_of), end
+                    end, work = end + size / count, work + share * size / count
+                    stretches.append(_Stretch(end, work))
+        return stretches or [_Stretch(1.0, 0.0)]
+
+    def _sample(
+        self, path: str, unit: Unit, begin: int, work_of: Callable[[float], float]
+    ) -> float:
+        """The work of a byte of a file, by the documents from a byte on; raises `OSError`."""
+        mark = b"\n\n" if unit is Unit.PARAGRAPH else b"\0" if self.options.null else b"\n"
+        with open(path, "rb") as stream:
+            stream.seek(begin)
+            sample = stream.read(_SAMPLE_BYTES)
+        # Those that are cut at the ends would be taken for shorter ones.
+        documents = sample.split(mark)[1 if begin else 0 : -1] or [sample]
+        lengths = [len(document) + len(mark) for document in documents]
+        return sum(map(work_of, lengths)) / sum(lengths)
 
     @property
     def copied_bytes(self) -> int:

@@ -97,6 +97,13 @@ class RemoteOptions:
         return self.concurrency * _PENDING_REQUESTS_PER_CONNECTION
 
     @property
+    def pair_tokens(self) -> int:
+        """`ScorerInfo.pair_tokens`: enough pairs or enough tokens make a request full."""
+        if self.rpm is None:
+            return 50 if self.tpm is None else 0
+        return 1000 if self.tpm is None else 100
+
+    @property
     def request_options(self) -> dict[str, Any]:
         """The options that a provider may have a field for, by their command-line names."""
         options = {

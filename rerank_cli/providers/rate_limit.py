@@ -6,7 +6,7 @@ It counts only what this process sends.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 # A minute, and a second more: the service counts requests by when they arrive, and an earlier
@@ -19,6 +19,7 @@ class RateLimiter:
 
     Requests go at once until a limit is reached; then each waits until enough earlier ones are a
     minute old. No request overtakes one that waits, so that large ones are sent too.
+    `sent_requests` and `sent_tokens` count all so far.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class RateLimiter:
         self._pausing = threading.Lock()
         self._sent: deque[_SentRequest] = deque()  # those that still count, oldest first
         self._spent = 0  # their tokens
+        self.sent_requests = self.sent_tokens = 0  # so far
 
     def wait(self, tokens: int = 0) -> float:
         """Wait until a request of `tokens` may be sent; return the seconds waited.
@@ -54,6 +56,8 @@ class RateLimiter:
             while (delay := self._delay(tokens)) > 0:
                 self._sleep(delay)
             now = self._clock()
+            self.sent_requests += 1
+            self.sent_tokens += tokens
             if self._requests is not None or self._tokens is not None:
                 self._sent.append(_SentRequest(now + SPAN_SECONDS, tokens))
                 self._spent += tokens
@@ -63,6 +67,19 @@ class RateLimiter:
         """Send nothing for some seconds; a thread that waits already waits longer."""
         with self._pausing:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+    def least_seconds(self, requests: float, tokens: float) -> float:
+        """How long it takes at least until so many more requests, of so many tokens, are sent."""
+        now, counted = self._clock(), list(self._sent)  # other threads send meanwhile
+        ends = [max(0.0, sent.until - now) for sent in counted]
+        waits = [self._paused_until - now, 0.0]
+        for limit, wanted, spent in (
+            (self._requests, requests, [1] * len(counted)),
+            (self._tokens, tokens, [sent.tokens for sent in counted]),
+        ):
+            if limit is not None:
+                waits.append(_wait_for(limit, wanted, spent, ends))
+        return max(waits)
 
     def _delay(self, tokens: int) -> float:
         """The seconds that a request of `tokens` must wait from now, as far as is known now."""
@@ -83,6 +100,25 @@ class RateLimiter:
             over_requests -= 1
             over_tokens -= sent.tokens
         return free
+
+
+def _wait_for(limit: int, wanted: float, spent: Sequence[int], ends: Sequence[float]) -> float:
+    """The seconds until `wanted` more could be spent, of a limit in each span of time.
+
+    What was spent in this span counts until its `ends`. What is free now is spent now, and counts
+    for one span; and so on.
+    """
+    free = limit - sum(spent)
+    if wanted <= free:
+        return 0.0
+    spans, rest = divmod(wanted - free, limit)
+    if not rest:  # the last of it is the last of a span
+        spans, rest = spans - 1, limit
+    for amount, end in zip(spent, ends, strict=True):
+        rest -= amount
+        if rest <= 0:
+            return spans * SPAN_SECONDS + end
+    return (spans + 1) * SPAN_SECONDS
 
 
 class _SentRequest(NamedTuple):

@@ -5,6 +5,7 @@
 `plan_chunks` finds how much fits beside a query. The `Plan` then cuts one document after the other.
 """
 
+import math
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ PASSAGE_TOKENS = 128
 SEGMENT_CHARACTERS = 1 << 18
 _LOOK_BACK_CHARACTERS = 64  # for an end between two visible characters
 _MAX_TOKENS_PER_CHARACTER = 4  # one for each byte
+TOKEN_CHARACTERS = 4  # of a token, about
 _RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
 
 _ZERO_WIDTH_JOINER = "\u200d"
@@ -85,6 +87,14 @@ class Plan:
                 document, (_whole_chunk(document, total),), total, 0, self._notes_on(total)
             )
         return self._cut(document, tokenizer)
+
+    def estimate(self, tokens: float) -> tuple[float, float]:
+        """About how many windows a document of so many tokens has, and tokens in them."""
+        if self.room is None or tokens <= self.room:
+            return 1, tokens
+        step = max(1, self.room - self.overlap)
+        count = min(self.max_chunks, math.ceil((tokens - self.overlap) / step))
+        return count, min(tokens + (count - 1) * self.overlap, count * self.room)
 
     def _cut(self, document: Document, tokenizer: Tokenizer) -> "Split":
         text, characters = document.text, self.characters
@@ -145,6 +155,27 @@ class Split(NamedTuple):
     tokens: int
     dropped: int
     notes: Sequence[str] = ()
+
+
+class WorkEstimate:
+    """Estimates what documents take to score for a query by their sizes, with a sample of text."""
+
+    def __init__(self, plan: Plan, info: ScorerInfo, sample: bytes) -> None:
+        self._plan = plan
+        self._fixed = fixed_work(plan.query, info)
+        text, tokenizer = sample.decode("utf-8", "ignore"), plan.tokenizer
+        tokens = 0 if tokenizer is None else tokenizer.count(text)
+        self._byte_tokens = tokens / len(sample) if tokens else 1 / TOKEN_CHARACTERS
+
+    def work_of(self, size_bytes: float) -> float:
+        """The work of a document of a size."""
+        count, tokens = self._plan.estimate(size_bytes * self._byte_tokens)
+        return count * self._fixed + tokens
+
+
+def fixed_work(query: str, info: ScorerInfo) -> int:
+    """What any pair of a query takes besides its chunk's tokens, in tokens."""
+    return info.pair_tokens + info.specials + len(query) // TOKEN_CHARACTERS
 
 
 def plan_chunks(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rerank_cli.errors import ProviderError, ScorerError
 from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
-from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split, fixed_work
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.types import (
     ConcurrentScorer,
@@ -42,7 +42,6 @@ MAX_PENDING_CHARACTERS = 1 << 24
 MAX_CACHED_DOCUMENTS = 1 << 15
 MAX_CACHED_CHARACTERS = 1 << 22
 _WATCH_SECONDS = 0.1  # between two calls of a watch, while the ranking waits for scores
-_TOKEN_CHARACTERS = 4  # about, where tokens are not counted
 
 
 class ScoreKey(NamedTuple):
@@ -622,11 +621,9 @@ def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKe
 
 def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:
     """What each pair of one query takes to score, in tokens."""
-    if not pairs:
-        return []
-    fixed = info.pair_tokens + info.specials + len(pairs[0].query) // _TOKEN_CHARACTERS
+    fixed = fixed_work(pairs[0].query, info) if pairs else 0
     return [
-        fixed + (pair.chunk.tokens or len(pair.chunk.text) // _TOKEN_CHARACTERS) for pair in pairs
+        fixed + (pair.chunk.tokens or len(pair.chunk.text) // TOKEN_CHARACTERS) for pair in pairs
     ]
 
 

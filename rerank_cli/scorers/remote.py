@@ -226,6 +226,10 @@ class RemoteScorer:
         with self._counting:  # other threads count meanwhile
             return RequestTotals() + self._totals
 
+    def least_seconds(self, share: float) -> float:
+        """The seconds that the rest takes at least, when a share is scored."""
+        return self._client.least_seconds(self.requests.answered, share)
+
     def cost_of(self, totals: RequestTotals) -> Price | None:
         """What some requests cost: as the service says, or else by the price that is known."""
         costs, estimates = totals.costs.items(), totals.estimates.items()
@@ -510,9 +514,9 @@ class RequestPlan(NamedTuple):
 
 
 class DryRunScorer:
-    """Stands in for a remote scorer: sends nothing, and remembers what it would have sent.
+    """Stands in for a remote scorer: sends nothing, and every score is 0.
 
-    `plans` describes each request, and `first_body` is the body of the first. Every score is 0.
+    `plans` describes each request, and `first_body` is the body of the first.
     """
 
     def __init__(self, scorer: RemoteScorer) -> None:
@@ -537,9 +541,8 @@ class DryRunScorer:
         requests = self.scorer.builder.build(pairs)
         notes = (*self.scorer.notes, *self.scorer.comparability_notes(requests))
         for request in requests:
-            body = self.scorer.builder.body(request, keep)
+            body, count = self.scorer.builder.body(request, keep), len(request.chunks)
             self.first_body = self.first_body or body
-            count = len(request.chunks)
             price = self.scorer.price_of(request)
             self.plans.append(RequestPlan(count, request.tokens, len(body), price))
             receive(Part(request.places, Scored([0.0] * count, notes=notes)))
@@ -635,6 +638,7 @@ def _info(
         content_key=content_key(provider),
         preferred_batch=documents * -(-_MIN_BATCH_DOCUMENTS // documents),  # full requests
         max_pending_pairs=min(_MAX_PENDING_PAIRS, options.max_pending_requests * documents),
+        pair_tokens=options.pair_tokens,
     )
 
 

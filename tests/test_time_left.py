@@ -1,0 +1,121 @@
+"""The time left: within a factor of 1.5 of the truth, whatever the order of lengths."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from rerank_cli import Reranker, progress
+from rerank_cli.commands.rank import _ranking_state
+from rerank_cli.inputs.documents import Inputs
+from rerank_cli.progress import Progress, RankingState
+from rerank_cli.types import Pair, Scored
+from tests.support.fakes import OverlapScorer, words_info
+from tests.test_progress import Clock
+
+FACTOR, FIRST_SHARE, LAST_SHARE = 1.5, 0.05, 0.02
+WORDS = ("soil", "leaf", "water", "worm", "slug", "lettuce", "garden", "eats", "night")
+DOCUMENTS = 2500
+
+Length = Callable[[float, random.Random], int]
+# The words of a document, by its place among all, 0 to 1.
+SHAPES: dict[str, Length] = {
+    "equal": lambda _place, _draw: 20,
+    "growing": lambda place, _draw: 2 + int(150 * place),
+    "shrinking": lambda place, _draw: 152 - int(150 * place),
+    "mixed": lambda _place, draw: draw.choice((2, 5, 20, 100, 400)),
+    "short first": lambda place, _draw: 3 if place < 0.8 else 200,
+    "long first": lambda place, _draw: 200 if place < 0.2 else 3,
+    "long in the middle": lambda place, _draw: 150 if 0.4 < place < 0.6 else 3,
+    "a few giants": lambda place, _draw: 20_000 if place > 0.999 else 4,
+}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def write(path: Path, length: Length) -> Path:
+    draw = random.Random(0)
+    lines = (
+        f"{number} {' '.join(draw.choices(WORDS, k=length(number / DOCUMENTS, draw)))}\n"
+        for number in range(DOCUMENTS)
+    )
+    path.write_text("".join(lines))
+    return path
+
+
+class Timed(OverlapScorer):
+    """A scorer for which time passes: so much for a pair and for each token of it.
+
+    A pair of the models that were measured takes what 20 to 25 tokens take, beside its own.
+    """
+
+    def __init__(self, clock: Clock, pair_seconds: float, token_seconds: float) -> None:
+        super().__init__(words_info(60), score=lambda _query, _text: 0.0)
+        self._clock = clock
+        self._seconds = pair_seconds, token_seconds
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        tokens = sum(pair.chunk.tokens + 3 for pair in pairs)
+        self._clock.now += self._seconds[0] * len(pairs) + self._seconds[1] * tokens
+        return super().score(pairs, keep)
+
+
+def times_left(
+    clock: Clock, scorer: OverlapScorer, inputs: Inputs
+) -> Iterator[tuple[float, float | None]]:
+    """When how much was said to be left."""
+    inputs.check()
+    with Reranker(scorer) as reranker:
+        state: RankingState = _ranking_state("slug lettuce", inputs, reranker, passages=False)
+        said: list[tuple[float, float | None]] = []
+
+        def watch(seen: Progress) -> None:
+            state.see(seen)
+            said.append((clock.now, state.describe().left))
+
+        reranker.submit("slug lettuce", inputs, watch=watch).result()
+    yield from said
+
+
+def check(said: Sequence[tuple[float, float | None]], began: float, ended: float) -> None:
+    """But for the first 5 % and the last batch, whose documents are scored in one step here."""
+    seen = 0
+    for now, left in said:
+        truth, whole = ended - now, ended - began
+        if now - began >= FIRST_SHARE * whole and truth > LAST_SHARE * whole:
+            assert left is not None
+            assert truth / FACTOR <= left <= truth * FACTOR
+            seen += 1
+    assert seen > 10
+
+
+@pytest.mark.parametrize("seconds", [(0.015, 0.001), (0.024, 0.001)], ids=["less", "more"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_of_lines_of_any_lengths(
+    shape: str,
+    seconds: tuple[float, float],
+    tmp_path: Path,
+    clock: Clock,
+) -> None:
+    path = write(tmp_path / "many.txt", SHAPES[shape])
+    began = clock.now
+    said = [*times_left(clock, Timed(clock, *seconds), Inputs(paths=[str(path)]))]
+    check(said, began, clock.now)
+
+
+def test_of_files_of_any_sizes(tmp_path: Path, clock: Clock) -> None:
+    draw = random.Random(0)
+    for number in range(1500):
+        length = 3 if number < 1000 else 10_000 if number == 1200 else 100
+        (tmp_path / f"{number:04}.md").write_text(
+            f"{number} {' '.join(draw.choices(WORDS, k=length))}"
+        )
+    began = clock.now
+    inputs = Inputs(paths=[str(tmp_path)], recursive=True)
+    check([*times_left(clock, Timed(clock, 0.02, 0.001), inputs)], began, clock.now)

@@ -65,6 +65,7 @@ _SHOWN_DIFFERENCES = 10
 _SHORT = reprlib.Repr()  # of values in a message, which may be from a damaged file
 _SHOWN_CHARACTERS = _SHORT.maxstring = _SHORT.maxother = 200
 # The parts of a job's identity, and what they are called in a message.
+_STREAM = "stream"  # in the identity of an input that can be read once
 _IDENTITY_PARTS = {
     "input": "the input",
     "model": "the model",
@@ -582,12 +583,24 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
 def _difference(old: Any, new: Any) -> str:
     """What differs between two values, in words. Of tables only the parts that differ are shown."""
     if isinstance(old, dict) and isinstance(new, dict):
+        if old.get(_STREAM) != new.get(_STREAM):
+            return "it was {} and is {}".format(*map(_input_kind, (old, new)))
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         return ", ".join(
             f"{_SHORT.repr(name)[1:-1]} {_difference(old.get(name), new.get(name))}"
             for name in names[:_SHOWN_DIFFERENCES]
         )
-    return f"was {_SHORT.repr(old)} and is {_SHORT.repr(new)}"
+    return f"was {_value_in_words(old)} and is {_value_in_words(new)}"
+
+
+def _input_kind(identity: Mapping[str, Any]) -> str:
+    return "a stream" if identity.get(_STREAM) else "a file"
+
+
+def _value_in_words(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else _SHORT.repr(value)
 
 
 def is_complete(journal: BatchJournal, start: Mark | None, output: Path) -> bool:

@@ -154,7 +154,7 @@ def test_zeros_of_a_lost_machine_are_not_taken_for_lines(tmp_path: Path, rerank:
     ("changed", "message"),
     [
         (["-m", SMALL], "in the model: name was 'bm25'"),
-        (["-m", "bm25", "-n", "1"], "in the options: n was None and is 1"),
+        (["-m", "bm25", "-n", "1"], "in the options: n was not set and is 1"),
         (["-m", "bm25", "--results", "ids"], "results was 'full' and is 'ids'"),
     ],
 )

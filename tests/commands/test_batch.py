@@ -461,7 +461,9 @@ def test_documents_can_be_dropped(results: str, rerank: Run, tmp_path: Path) -> 
     for more in ((), ("--drop-documents",)):
         ran = rerank(*options, "-o", str(out), "--resume", *more)
         assert ran.code == (3 if more else 2)
-    assert "drop_documents was True and is None" in rerank(*options, "-o", str(out), "--resume").err
+    assert (
+        "drop_documents was on and is not set" in rerank(*options, "-o", str(out), "--resume").err
+    )
 
 
 def test_a_field_that_is_dropped_may_be_nested_or_of_a_pair(rerank: Run) -> None:

@@ -36,6 +36,7 @@ from rerank_cli.providers.transport import (
     Deadline,
     Transport,
     find_proxy,
+    without_number,
 )
 from rerank_cli.terminal import format_size
 
@@ -48,7 +49,6 @@ _MAX_LISTING_BYTES = 1 << 26
 _NO_ENCODING = "identity"  # else a part would be one of the compressed file
 _HASH_DIGITS = 12  # in a part's name
 _COMMIT = re.compile(r"\w[\w.-]*", re.ASCII)
-_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 _SHA256, _BLOB = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is raised
@@ -225,7 +225,7 @@ def translate_errors(repository: str, revision: str | None, file: str = "") -> I
                 f"{what}: {_redactor()(words)}", hint=proxy.hint_for(str(error))
             ) from error
         raise ModelError(
-            f"{what}: cannot be fetched from {place}: {_ERRNO.sub('', _plain(error))}",
+            f"{what}: cannot be fetched from {place}: {without_number(_plain(error))}",
             hint=_advice_without_answer(error),
         ) from error
     except errors.HFValidationError as error:

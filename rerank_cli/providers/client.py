@@ -41,6 +41,7 @@ from rerank_cli.providers.transport import (
     Proxy,
     Transport,
     find_proxy,
+    without_number,
 )
 from rerank_cli.types import ServiceRequest
 
@@ -304,7 +305,7 @@ class Client:
                 "--timeout waits longer, --connect-timeout for a connection",
                 is_doubtful=True,
             )
-        url, message = self._place, str(error)
+        url, message = self._place, without_number(str(error))
         reason = f"{message} ({type(error).__name__})" if message else type(error).__name__
         cause: BaseException | None = error
         while cause is not None:

@@ -53,6 +53,7 @@ _CORE_ERRORS = frozenset(
         httpcore2.RemoteProtocolError,
     }
 )  # fmt: skip
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 _T = TypeVar("_T")
 
 
@@ -89,7 +90,7 @@ class Proxy:
 
     def describe_failure(self, error: Exception) -> str | None:
         """What an error of httpx2 says of the proxy itself; None if it let the request through."""
-        reason = str(error) or type(error).__name__
+        reason = without_number(str(error)) or type(error).__name__
         if isinstance(error, httpx2.ProxyError):
             return f"the proxy {self.public_url} does not connect to {self.host}: {reason}"
         cause: BaseException | None = error
@@ -100,6 +101,11 @@ class Proxy:
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             return f"the proxy {self.public_url} cannot be reached: {reason}"
         return None
+
+
+def without_number(message: str) -> str:
+    """The message of an error without the system's number, which says the same."""
+    return _ERRNO.sub("", message)
 
 
 def find_proxy(url: str) -> Proxy | None:

@@ -152,6 +152,7 @@ def test_a_proxy_that_is_not_there(
         ran = ask(rerank, scheme)
         assert (ran.code, ran.out) == (3, "")
         assert ran.err.startswith(f"rerank: tei: the proxy http://{place} cannot be reached: ")
+        assert "Errno" not in ran.err
         assert "NO_PROXY=rerank.invalid" in ran.err
         assert PASSWORD not in ran.err
 

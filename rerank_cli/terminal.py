@@ -328,8 +328,11 @@ class _Screen(io.RawIOBase):
 
 def _write_message(stderr: TextIO, lines: str) -> None:
     with suppress(OSError):  # nobody is left to read it
-        stderr.write(lines)
-        stderr.flush()
+        try:
+            stderr.write(lines)
+            stderr.flush()
+        except RuntimeError:  # a signal's handler came while this thread wrote to the same buffer
+            os.write(stderr.fileno(), lines.encode("utf-8", "backslashreplace"))
 
 
 def _width_in(environ: Mapping[str, str]) -> int:
@@ -406,7 +409,7 @@ def _wrap(text: str, width: int) -> list[str]:
     """A text in lines of a width, but for words that are longer; at least one."""
     from textwrap import wrap  # most runs do not need it
 
-    return wrap(text, width, break_on_hyphens=False, break_long_words=False) or [""]
+    return wrap(text, max(width, 1), break_on_hyphens=False, break_long_words=False) or [""]
 
 
 def _in_one_line(cell: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli import progress
 from rerank_cli.errors import ExitCode
 from rerank_cli.inputs import COMPRESSION_SUFFIXES, LINE_SUFFIXES, Unit
 from rerank_cli.inputs.source import FORMATS
@@ -50,6 +51,7 @@ def test_what_a_page_shows_is_what_comes_out(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "DELAY_SECONDS", 60)  # a page is not written on a busy machine
     shell = Shell(rerank, tmp_path)
     for block in blocks(PAGES[name], "console"):
         for command, printed in steps(block):

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.terminal import (
@@ -101,6 +103,7 @@ def test_columns_that_are_too_wide_lose_nothing(width: int, lines: list[str]) ->
     assert format_columns(WIDE, width=width).decode().splitlines() == lines
 
 
+@example(rows=[("a" * 15, "", "", "")], width=20)
 @given(
     rows=st.lists(
         st.tuples(*[st.text(st.sampled_from("ab c"), max_size=30).map(str.strip)] * 4),
@@ -188,3 +191,25 @@ def test_facts_are_wrapped_beside_their_names(width: int | None, lines: list[str
 )  # fmt: skip
 def test_only_known_terminals_get_links(variables: dict[str, str], url: str) -> None:
     assert find_links(variables) == url
+
+
+def test_the_handler_of_a_signal_may_write_while_something_is_written() -> None:
+    """As that of a batch does at Ctrl-C: Python lets no thread into a buffer that it is in."""
+    reading, writing = os.pipe()
+    interruptions = ["finishing"]
+
+    class Raw(io.FileIO):
+        def write(self, content: Any) -> int:
+            if interruptions:
+                terminal.wipe_line()
+                terminal.say(interruptions.pop())
+            return super().write(content)
+
+    stderr = io.TextIOWrapper(io.BufferedWriter(Raw(writing, "w")), "utf-8", line_buffering=True)
+    terminal = Terminal(
+        io.BytesIO(), stderr, interactive=False, color=False, width=80, watched=True
+    )
+    terminal.show("1 record")
+    stderr.close()
+    assert os.read(reading, 100) == b"\r\x1b[Kfinishing\n1 record"
+    os.close(reading)

@@ -19,6 +19,7 @@ from typing import Any
 
 from rerank_cli.cli.typer_commands import (
     DEFAULT_COMMAND,
+    HELP_NAMES,
     BadValue,
     UnknownCommand,
     all_commands,
@@ -34,7 +35,7 @@ _NEAR = 0.75  # how much alike letters have to be, of 1
 # Options here, the first one that a command has, and what others call them.
 _SYNONYMS: Mapping[str, str] = {
     "--top-n --depth": "--limit --top --topk --top-k --max-count --max-results --max-items --num "
-    "--num-results --n-results --head -k",
+    "--num-results --n-results --head --first --best -k",
     "--model": "--model-name --model-id --model-path --model-name-or-path --reranker "
     "--reranker-model --rerank-model --models",
     "--base-url": "--url --host --port --endpoint --endpoint-url --api-base --api-url --server "
@@ -49,7 +50,7 @@ _SYNONYMS: Mapping[str, str] = {
     "--query-field": "--query-key --query-column",
     "--documents-field": "--docs-field --documents-key --documents-column --candidates-field",
     "--document": "--doc --docs --documents --texts --candidate --candidates",
-    "--query": "--regexp --search --prompt-query --question -e",
+    "--query": "--regexp --search --prompt-query --question --filter -e",
     "--recursive": "--recurse --dir --directory --folder -R",
     "--null": "--null-data --print0 --read0 --zero-terminated -Z",
     "--threads": "--jobs --workers --num-threads --num-workers --n-jobs --cpus --cores --parallel "
@@ -63,6 +64,7 @@ _SYNONYMS: Mapping[str, str] = {
     "--aggregate": "--agg --aggregation --pooling --pool",
     "--prepend": "--with-title --title --title-field --add-title",
     "--passages": "--passage --snippet --snippets --only-matching --best-passage --sentences",
+    "--explain": "--explain-scores --explanation --details --why",
     "--scores": "--score --show-scores --with-scores --print-scores --show-score",
     "--full": "--no-truncate --wide --wrap",
     "--instruction": "--system --prompt --task --instruct --template",
@@ -83,7 +85,8 @@ _SYNONYMS: Mapping[str, str] = {
     "--resume": "--continue --restart --checkpoint --skip-existing --restore",
     "--retry-errors": "--retry-failed --redo-errors",
     "--errors": "--error-file --failed --rejects",
-    "--plan --dry-run": "--estimate --cost --tokens --count-tokens --dry-run --plan --simulate",
+    "--plan --dry-run": "--dry --estimate --cost --tokens --count-tokens --dry-run --plan "
+    "--simulate",
     "--report": "--summary --metrics-file --stats-file",
     "--measure": "--metric --metrics --measures",
     "--qrels": "--judgments --judgements --labels --relevance",
@@ -105,14 +108,20 @@ _INSTEAD: Mapping[str, str] = {
     "files of the results, each once, best first",
     "-L --files-without-match --follow": "-f paths writes the files of the results; links in "
     "folders are not followed, so name what they lead to",
-    "-A --after-context -B --before-context -C --context": "--full shows whole passages, and "
-    "--chunk-tokens N sets how long they are",
+    "-A --after-context --after -B --before-context --before -C --context": "--full shows whole "
+    "passages, and --chunk-tokens N sets how long they are",
     "-c --count": "every document is a result, so count those with a good score: rerank "
     "--min-score X … | wc -l",
     "-H": "-f grep writes PATH:LINE:TEXT; --header 'NAME: VALUE' is an HTTP header",
-    "--with-filename --line-number --line-numbers --vimgrep --column --heading --no-heading "
-    "--no-filename": _PLACES,
-    "--invert-match --reverse --tac --worst": "the least relevant come last: rerank … | tac",
+    "--with-filename --line-number --line-numbers -N --no-line-number --vimgrep --column --heading "
+    "--no-heading --no-filename": _PLACES,
+    "--invert-match --reverse --tac --worst --tail --last": "the least relevant come last: "
+    "rerank … | tac",
+    "--offset --skip --page": "rerank … | tail -n +11 leaves out the first ten",
+    "--unique --uniq --dedup --deduplicate": "equal documents are scored once and all written: "
+    "sort -u FILE | rerank QUERY ranks each once",
+    "--append": "rerank … >> FILE appends to it",
+    "--force --overwrite --replace": "-o replaces FILE by itself; that of rerank batch never does",
     "--sort --sort-by --sortr --order --no-sort": "results are in the order of their scores",
     "-t --type --type-not -g --glob --iglob --include --exclude --exclude-dir --ext --extension": (
         "choose files with rg: " + _FILES.format("-g '*.md'")
@@ -145,8 +154,8 @@ _INSTEAD: Mapping[str, str] = {
     "settings and caches",
     "--revision --trust-remote-code": "rerank models pull NAME --revision REVISION fetches one "
     "commit of a model; no code of a model is run",
-    "--provider --providers --service --vendor": "a provider is part of the model's name: "
-    "-m PROVIDER/MODEL; rerank providers lists them",
+    "--provider --providers --service --vendor --remote --cloud": "a provider is part of the "
+    "model's name: -m PROVIDER/MODEL; rerank providers lists them",
     "--list-models --list": "rerank models lists the models",
     "--list-providers": "rerank providers lists the providers",
     "--return-documents --show-documents --with-documents": "documents are always written, also in "
@@ -160,23 +169,34 @@ _INSTEAD: Mapping[str, str] = {
     "scored; give fewer: head -n 100 FILE | rerank QUERY",
     "--local": "models of this machine are the default; only -m PROVIDER/MODEL is a service",
     "--no-rerank": "-m bm25 ranks by words alone",
+    "--semantic --hybrid --fuzzy --vector --embed --embedding --embeddings --stem --synonyms": (
+        "-m bm25 ranks by words, and every other model by meaning"
+    ),
+    "--onnx --gguf --safetensors --pytorch": "-m ./FOLDER runs a model in ONNX; rerank models "
+    "export makes one of a checkpoint",
     "--collection --index --db --database --corpus-name": "there is no index: name files, or "
     "folders with -r",
     "--config --config-file --settings": "settings are in the file that `rerank config path` names",
     "--proxy": "HTTPS_PROXY and HTTP_PROXY name a proxy",
     "--cacert --ca-bundle --ca-file": "SSL_CERT_FILE=FILE names certificates to trust",
     "--language --lang --languages": "a model knows its languages: rerank models lists them",
-    "--interactive --live --watch": "docs/recipes.md shows how fzf asks again at every key",
+    "--interactive --live --watch --preview --bind --multi --height --layout --ansi": (
+        "docs/recipes.md shows how fzf asks again at every key"
+    ),
     "--csv --tsv --jsonl --ndjson": "-f csv, -f tsv and -f jsonl write such; --input-format csv, "
     "tsv or jsonl says what a pipe holds",
     "--md --markdown --trec": "-f md and -f trec write such",
     "--xml --yaml --toml --html": "-f json, jsonl, csv, tsv and md are there for other programs",
 }
 _NAME = re.compile(r"-*[\w-]*")  # what follows it may be a key
-_KEY = re.compile(r"--?(?:[a-z0-9]+-)*(?:api-?)?(?:key|token|secret|password|auth|bearer|apikey)")
+_KEY = re.compile(
+    r"--?(?:[a-z0-9]+-)*(?:api-?)?(?:key|token|secret|password|"
+    r"auth|authorization|bearer|apikey|credentials?)(?:-file)?"
+)
 _KEY_HINT = (
     "a key is never an argument: rerank config set-key {} asks for it, or reads it from a pipe"
 )
+_KEY_COMMANDS = ("rerank config ", "rerank providers ")  # behind which somebody may type one
 _PROVIDER_IN_MODEL = re.compile(r"([\w.-]+)/.")
 
 # What an option does not take: what it takes instead, or what to do.
@@ -286,20 +306,29 @@ _KEY_WORDS = ("login", "auth", "signin", "key", "api-key", "apikey", "token", "s
 
 def explain(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
     """What typer refuses in a command line, and what to do instead."""
-    ctx, message, hint = getattr(error, "ctx", None), error.format_message().removesuffix("."), None
+    ctx: Any = getattr(error, "ctx", None)
+    message, hint = error.format_message().removesuffix("."), None
     if hasattr(error, "possibilities"):  # of an option that there is not
-        name = _NAME.match(_as_typed(error.option_name, arguments))[0]  # type: ignore[index]
+        name = _as_typed(error.option_name, arguments, _options_of(ctx.command))
         message, hint = f"no such option: {name}", _option_hint(name, ctx, arguments)
     elif isinstance(error, BadValue):
         hint = _value_hint(error.names, error.value)
+    elif [*arguments[:2]] == ["config", "set"] and "=" in arguments[-1]:
+        key, _, value = arguments[-1].partition("=")
+        line = shlex.join(["rerank", *arguments[:-1], key, value])
+        hint = _KEY_HINT.format("PROVIDER") if _is_key(key) else line
     path = ctx.command_path.removesuffix(f" {DEFAULT_COMMAND}") if ctx else "rerank"
+    if path.startswith(_KEY_COMMANDS) and message.startswith("Got unexpected extra"):
+        message = f"{path} takes fewer arguments"  # typer's message has those, and one may be a key
     return message, hint or f"{path} --help shows every option"
 
 
 def _option_hint(name: str, ctx: Any, arguments: Sequence[str]) -> str | None:
     """What there is in place of an option that a command does not have; None if that is unknown."""
     options = _options_of(ctx.command)
-    plain = name.lower().replace("_", "-") if name.startswith("--") else name
+    if name[1:].isdecimal() and "--top-n" in options:
+        return f"did you mean -n {name[1:]}?"
+    plain = _in_full(name)
     if plain in options:
         return f"did you mean {plain}?"
     if found := [target for target in _synonyms_of(plain) if target in options]:
@@ -309,9 +338,10 @@ def _option_hint(name: str, ctx: Any, arguments: Sequence[str]) -> str | None:
             return sentence
     if _KEY.fullmatch(plain):
         return _KEY_HINT.format(_provider_in(arguments))
-    near = _near(plain.strip("-"), [known.strip("-") for known in options], 2)
+    known = {option.strip("-"): option for option in options}
+    near = _near(plain.strip("-"), known, 2)
     if near and plain.startswith("--"):
-        return f"did you mean {' or '.join(f'--{word}' for word in near)}?"
+        return f"did you mean {' or '.join(known[word] for word in near)}?"
     homes = [command for command in all_commands(ctx) if plain in _options_of(command)]
     return f"{plain} is an option of {' and '.join(map(_typed, homes))}" if homes else None
 
@@ -324,7 +354,9 @@ def _synonyms_of(name: str) -> list[str]:
 
 def _value_hint(names: Iterable[str], value: str) -> str | None:
     """What an option takes in place of a value, if that is known."""
-    long = next(name for name in names if name.startswith("--"))
+    short, long = next(iter(names)), next(name for name in names if name.startswith("--"))
+    if value.startswith("=") and short != long:
+        return f"{short} {value[1:]} or {long}={value[1:]}"
     if long == "--format" and os.path.isfile(value):
         return f"--query-file {shlex.quote(value)} reads the query from a file"
     if long == "--top-n" and not value.lstrip("+-").isdecimal() and value.lower() != "all":
@@ -341,7 +373,7 @@ def command_hint(error: UnknownCommand) -> str:
     for words, instead in _COMMANDS.get(group, {}).items():
         if word in words.split():
             return instead
-    if group == "config" and (word in _KEY_WORDS or _KEY.fullmatch(f"--{word}")):
+    if group == "config" and (word in _KEY_WORDS or _is_key(word)):
         return _KEY_HINT.format("PROVIDER")
     if group == "config" and (hint := _hint_for_setting(error)):
         return hint
@@ -357,12 +389,12 @@ def _hint_for_name(group: str, word: str) -> str | None:
         from rerank_cli.models.catalogue import names_containing
 
         return f"rerank models show {found[0]}" if (found := names_containing(word)) else None
-    provider = word.partition("/")[0]
-    if provider in _providers():
-        if group == "config":
-            return _KEY_HINT.format(provider)
-        return f"rerank providers show {word}"
-    return None
+    word = word.partition("=")[0]  # what follows may be a key
+    provider = re.split("[/:.]", word)[0]
+    if group == "config":
+        return _KEY_HINT.format(provider) if provider in _providers() else None
+    found = [word] if provider in _providers() else _near(word.lower(), _providers())
+    return f"rerank providers show {found[0]}" if found else None
 
 
 def _hint_for_setting(error: UnknownCommand) -> str | None:
@@ -372,6 +404,7 @@ def _hint_for_setting(error: UnknownCommand) -> str | None:
     settings = settings_in(all_commands(error.ctx))
     if key not in settings:
         others = [name[2:] for name in _synonyms_of(f"--{key}") if name[2:] in settings]
+        others += _near(key, settings)
         if not others:
             return None
         key = others[0]
@@ -381,10 +414,17 @@ def _hint_for_setting(error: UnknownCommand) -> str | None:
 def setting_hint(key: str, settings: Iterable[str]) -> str | None:
     """What there is in place of a setting that there is not, by what others call it."""
     plain, known = key.lower().replace("_", "-"), set(settings)
-    if _KEY.fullmatch(f"--{plain}"):
+    if plain in _providers():
+        return _KEY_HINT.format(plain)
+    if _is_key(plain):
         return _KEY_HINT.format("PROVIDER")
     found = [name[2:] for name in _synonyms_of(f"--{plain}") if name[2:] in known]
     return f"did you mean {found[0]}?" if found else None
+
+
+def _is_key(word: str) -> bool:
+    """Whether a word names a key, as COHERE_API_KEY=… and cohere.key do."""
+    return _KEY.fullmatch("--" + re.sub("[_.]", "-", word.partition("=")[0].lower())) is not None
 
 
 def explain_words(error: RerankError, ctx: Any) -> None:
@@ -428,16 +468,28 @@ def _query_hint(query: str, files: Sequence[str], commands: Iterable[str]) -> st
     return f"{query} was taken for the query; the command is rerank {near[0]}" if near else None
 
 
-def _as_typed(name: str, arguments: Sequence[str]) -> str:
-    """The option as a whole that was typed with one hyphen, as in `-limit 5`."""
+def _as_typed(name: str, arguments: Sequence[str], options: Iterable[str]) -> str:
+    """An option as it was typed: a word or a number behind one hyphen, `-limit 5`, is whole.
+
+    What may follow it, as in `--api-key=KEY`, is left out.
+    """
+    tables = (*_SYNONYMS, *_SYNONYMS.values(), *_INSTEAD)
+    known = {*options, *HELP_NAMES, *(word for words in tables for word in words.split())}
     for argument in arguments:
+        if re.fullmatch(r"-\d+", argument) and argument.startswith(name):
+            return argument
         if re.match(r"-[A-Za-z][\w-]{2}", argument) and name[1:2] in argument[1:]:
-            whole = f"-{_NAME.match(argument)[0]}"  # type: ignore[index]  # it matches anything
-            if any(whole in f"{own} {others}".split() for own, others in _SYNONYMS.items()):
+            whole = _NAME.match(argument)[0]  # type: ignore[index]  # it matches anything
+            if _in_full(whole) in known or _KEY.fullmatch(_in_full(whole)):
                 return whole
-            if _KEY.fullmatch(whole):
-                return whole
-    return name
+    return _NAME.match(name)[0]  # type: ignore[index]
+
+
+def _in_full(name: str) -> str:
+    """An option of more than a letter as it is spelled here."""
+    if not re.match(r"-?-\w[\w-]", name):
+        return name
+    return "--" + name.strip("-").lower().replace("_", "-")
 
 
 def _options_of(command: Any) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class UnknownCommand(UsageError):
     """A group has no command of the name with which `arguments` begin, but those of `names`."""
 
     def __init__(self, ctx: Any, arguments: list[str], names: list[str]) -> None:
-        super().__init__(f"no such command: {ctx.command_path} {arguments[0]}")
+        word = arguments[0].partition("=")[0]  # what follows may be a key
+        super().__init__(f"no such command: {ctx.command_path} {word}")
         self.ctx, self.arguments, self.names = ctx, arguments, names
 
 

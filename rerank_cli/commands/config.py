@@ -54,7 +54,8 @@ def _find_setting(ctx: typer.Context, key: str) -> Setting:
     """Find a setting by its key; raises `UsageError` with what else may be meant."""
     settings = _settings(ctx)
     if key not in settings and (hint := setting_hint(key, settings)):
-        raise UsageError(f"no setting is called {excerpt(key)}", hint=hint)
+        word = key.partition("=")[0]  # what follows may be a key
+        raise UsageError(f"no setting is called {excerpt(word)}", hint=hint)
     return find_setting(key, settings)
 
 

@@ -240,7 +240,8 @@ def _write_incomplete(
     else:
         where = f"are in {target.path}" if is_file else "are incomplete"
         said += f": the results so far {where}"
-    terminal.warn(said, f"{output.path} is as it was" if is_file else None)
+    is_replacing = is_file and os.path.lexists(output.path)
+    terminal.warn(said, f"{output.path} is as it was" if is_replacing else None)
 
 
 def _name_incomplete(path: str) -> str:
@@ -509,6 +510,9 @@ def _rank(
             if on_error is OnError.FAIL:
                 raise
             failure = error
+        finally:
+            if interruption.is_set:
+                terminal.wipe_line()  # of the ^C that the terminal has put there
     if failure is not None:
         text = query.text if isinstance(query, Document) else query
         requests = failure.requests if isinstance(failure, ProviderError) else ()

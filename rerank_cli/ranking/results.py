@@ -185,7 +185,9 @@ class RankingBuilder:
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
         """Whether probably nothing answers the query; None if the scores do not tell."""
-        if self._weak_below is None or not results or not self._language.reads(self._query):
+        if self._weak_below is None or not results or self.incomplete:
+            return None
+        if not self._language.reads(self._query):
             return None
         return results[0].raw_score < self._weak_below
 

@@ -352,7 +352,8 @@ class Extracts:
             excess = max((_max_cells(line.plain) for line in lines), default=0) - width
             if excess <= 0 or room == 1:
                 return lines
-            room = max(1, room - excess)
+            # The line that is too wide says by what share there have to be fewer cells.
+            room = max(1, min(room - 1, room * width // (width + excess)))
 
 
 def _one_line(text: str) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from rerank_cli import Document, Scorer, open_scorer, rank
 from rerank_cli.models.catalogue import entries
+from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import Aggregation
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import is_foreign, keep_order
@@ -62,6 +63,20 @@ def test_it_is_not_told_where_it_is_not_known() -> None:
 @pytest.mark.parametrize("way", [way for way in Aggregation if way is not Aggregation.MAX])
 def test_it_is_not_told_of_scores_that_are_not_the_best_chunks(way: Aggregation) -> None:
     assert weak("0.1", aggregate=way) is None
+
+
+def test_it_is_not_told_of_a_ranking_that_was_stopped() -> None:
+    """What was not scored may answer."""
+
+    def watch(progress: Progress) -> None:
+        if progress.pairs:
+            raise StopRanking
+
+    texts = [str(number) for number in range(2000)]
+    with Reranker(scorer_with(10_000)) as reranker:
+        ranking = reranker.submit("q", texts, watch=watch).result()
+        assert (ranking.incomplete, ranking.weak) == (True, None)
+        assert reranker.rank("q", texts).weak is True
 
 
 def test_it_is_not_told_if_scoring_failed() -> None:

@@ -96,6 +96,11 @@ def test_no_line_is_too_wide_where_emoji_are_not_joined() -> None:
             assert max(sum(max(0, wide(c)) for c in line) for line in lines) <= width
 
 
+def test_a_word_of_emoji_is_not_cut_into_a_column_of_them() -> None:
+    lines = drawn(ranked(["👩‍👩‍👧👍🏽 fox " + "👩‍👩‍👧👍🏽" * 20]), 80)
+    assert "fox" in lines[0]
+
+
 def wide(character: str) -> int:
     """Cells of one code point by itself, as terminals have it that know of no sequences."""
     return 2 if character in "🏻🏼🏽🏾🏿" else cell_len(character)

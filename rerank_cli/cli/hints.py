@@ -276,6 +276,7 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
         "add put write": "rerank config set KEY VALUE",
         "edit open": '$EDITOR "$(rerank config path)"',
         "delete rm remove del reset clear": "rerank config unset KEY",
+        "rm-key remove-key delete-key del-key clear-key logout": "rerank config unset-key PROVIDER",
         "where file location": "rerank config path",
     },
 }
@@ -418,6 +419,8 @@ def setting_hint(key: str, settings: Iterable[str]) -> str | None:
         return _KEY_HINT.format(plain)
     if _is_key(plain):
         return _KEY_HINT.format("PROVIDER")
+    if plain in _providers():
+        return _KEY_HINT.format(plain)
     found = [name[2:] for name in _synonyms_of(f"--{plain}") if name[2:] in known]
     return f"did you mean {found[0]}?" if found else None
 

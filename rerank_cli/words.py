@@ -373,7 +373,7 @@ def _paragraph_sentences(
             line_start = max(text.rfind(end, before, after) for end in "\r\n") + 1
         if is_end and start < before:
             yield start, before
-        if is_end:
+        if is_end or start == before:
             start = after
 
 

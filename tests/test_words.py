@@ -7,7 +7,7 @@ import unicodedata
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.words import QueryWords, Words, cut, normalise, sentences, token_pattern
@@ -134,6 +134,7 @@ def test_plain_text_makes_no_tables() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@example("。\tü")
 @given(st.text(st.sampled_from("aB1 .!?\n\r\t-#\"')(。」ü;="), max_size=120))
 def test_sentences_have_every_visible_character_once(text: str) -> None:
     spans = list(sentences(text))

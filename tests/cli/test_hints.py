@@ -101,6 +101,7 @@ def test_no_key_is_repeated(arguments: list[str], rerank: Run) -> None:
     assert "sk-secret" not in ran.err
 
 
+@pytest.mark.slow
 def test_all_that_is_in_the_tables_gets_its_hint(rerank: Run) -> None:
     for typed in [*hints._SYNONYMS.values(), *hints._INSTEAD]:
         for name in typed.split():

@@ -136,10 +136,11 @@ def test_the_list_says_which_have_a_key(rerank: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("TEI_API_KEY")
     rows = {row.split("\t")[0]: row.split("\t") for row in rerank("providers").out.splitlines()}
     assert list(rows) == provider_names()
-    assert rows["jina"][1:5] == ["not set", "", "standard", "unknown"]
-    assert rows["tei"][1:5] == ["not needed", "32", "tei", "probability"]
-    assert rows["cohere"][1:5] == ["set", "1000", "standard", "probability"]
+    jina = "jina-reranker-v2-base-multilingual"
+    assert rows["jina"][1:5] == ["not set", jina, "", "unknown"]
+    assert rows["tei"][1:5] == ["not needed", "local", "32", "probability"]
+    assert rows["cohere"][1:5] == ["set", "rerank-v3.5", "1000", "probability"]
     assert rerank("config", "set-key", "jina", stdin=b"key").code == 0
     listed = {row["name"]: row for row in json.loads(rerank("providers", "--json").out)}
     assert listed["jina"]["key"] == "set"
-    assert rerank("providers", terminal=100).out.startswith("NAME ")
+    assert rerank("providers", terminal=100).out.startswith("EXAMPLE OF -m ")

@@ -9,12 +9,13 @@ import shutil
 import signal
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, TextIO, TypeVar
+from typing import NamedTuple, Protocol, TextIO, TypeVar, runtime_checkable
 
 from rerank_cli.terminal import Terminal, format_count, format_duration, printable
 
@@ -218,6 +219,42 @@ class WorkAhead(NamedTuple):
     read: float
     unread: float
 
+    def correct(self, read_work: float) -> float:
+        """The work of what was not read, by what the estimate says of `read_work`, which was."""
+        # An estimate that has hardly been compared yet is trusted as it is.
+        trust = 0.04 * (self.read + self.unread)
+        return self.unread * (read_work + trust) / (self.read + trust or 1.0)
+
+
+class WorkProfile:
+    """Estimates of the work of an input, by stretches of bytes that are added in their order."""
+
+    def __init__(self) -> None:
+        self._ends, self._works = [0.0], [0.0]
+
+    def add(self, size_bytes: float, work: float) -> None:
+        self._ends.append(self._ends[-1] + size_bytes)
+        self._works.append(self._works[-1] + work)
+
+    def at(self, position: float) -> WorkAhead:
+        """What is read and what is not, when so many bytes are read."""
+        place, whole = bisect_left(self._ends, position), self._works[-1]
+        if place == len(self._ends):
+            return WorkAhead(whole, 0.0)
+        begin, end = self._ends[place - 1 if place else 0], self._ends[place]
+        share = (position - begin) / (end - begin) if end > begin else 1.0
+        before = self._works[place - 1 if place else 0]
+        read = before + share * (self._works[place] - before)
+        return WorkAhead(read, whole - read)
+
+
+@runtime_checkable
+class LimitedScorer(Protocol):
+    """A scorer that may do only so much a minute."""
+
+    def limit_seconds(self, share: float, seconds: float) -> float:
+        """How long the rest takes with that, when a share is scored; `seconds` by the pace."""
+
 
 class RankingState:
     """How far a ranking has come, and how long the rest will take.
@@ -225,20 +262,20 @@ class RankingState:
     Work is counted, and not documents, which are of any length. What was read counts as it is; the
     rest by an estimate, set right by what the same estimate would have said of what was read.
 
-    share    the share of the input that was read
-    ahead    estimates of the input; None if there are none
-    least    the seconds that the rest takes at least when a share is done, as a service has limits
+    share   the share of the input that was read
+    ahead   estimates of the input; None if there are none
+    limit   the time left, as `LimitedScorer.limit_seconds` has it
     """
 
     def __init__(
         self,
         share: Callable[[], float | None],
         ahead: Callable[[], WorkAhead | None] = lambda: None,
-        least: Callable[[float], float] = lambda _: 0.0,
+        limit: Callable[[float, float], float] = lambda _, seconds: seconds,
     ) -> None:
         self._share_read = share
         self._ahead = ahead
-        self._least = least
+        self._limit = limit
         self._scoring_began = time.monotonic()
         self._progress = Progress(0, 0, 0)
         self._surveyed = False
@@ -270,7 +307,7 @@ class RankingState:
         total = self._total_work(share)
         done = progress.work / total if total else 0.0
         left = self._time.seconds(progress.work, total) if total else None
-        return State(parts, done, None if left is None else max(left, self._least(done)))
+        return State(parts, done, None if left is None else self._limit(done, left))
 
     def _parts(self) -> list[str]:
         progress = self._progress
@@ -293,13 +330,10 @@ class RankingState:
 
     def _total_work(self, share: float) -> float:
         """The work of the whole input: of what was read, and by estimate of the rest."""
-        read = self._progress.read_work
-        ahead = self._ahead()
+        read, ahead = self._progress.read_work, self._ahead()
         if ahead is None or not ahead.unread:
             return read / share if share else 0.0
-        # An estimate that has hardly been compared yet is trusted as it is.
-        trust = 0.02 * (ahead.read + ahead.unread)
-        return read + ahead.unread * (read + trust) / (ahead.read + trust)
+        return read + ahead.correct(read)
 
 
 class Interruption:

@@ -1,5 +1,6 @@
 """The time left: within a factor of 1.5 of the truth, whatever the order of lengths."""
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from rerank_cli import Reranker, progress
+from rerank_cli.batch import job as job_module
+from rerank_cli.batch import report
+from rerank_cli.batch.flow import Bounds, Flow
+from rerank_cli.batch.job import BatchJob
+from rerank_cli.batch.records import Outcome, RecordFields
+from rerank_cli.batch.sources import JsonLinesSource
 from rerank_cli.commands.rank import _ranking_state
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.progress import Progress, RankingState
+from rerank_cli.providers.rate_limit import RateLimiter
+from rerank_cli.ranking import Selection
 from rerank_cli.types import Pair, Scored
 from tests.support.fakes import OverlapScorer, words_info
 from tests.test_progress import Clock
@@ -35,8 +44,15 @@ SHAPES: dict[str, Length] = {
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    for module in (progress, report, job_module):
+        monkeypatch.setattr(module, "time", clock)
     return clock
+
+
+SOME_SHAPES = [
+    pytest.param(name, marks=[] if name in ("short first", "a few giants") else pytest.mark.slow)
+    for name in SHAPES
+]
 
 
 def write(path: Path, length: Length) -> Path:
@@ -96,7 +112,7 @@ def check(said: Sequence[tuple[float, float | None]], began: float, ended: float
 
 
 @pytest.mark.parametrize("seconds", [(0.015, 0.001), (0.024, 0.001)], ids=["less", "more"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", SOME_SHAPES)
 def test_of_lines_of_any_lengths(
     shape: str,
     seconds: tuple[float, float],
@@ -119,3 +135,58 @@ def test_of_files_of_any_sizes(tmp_path: Path, clock: Clock) -> None:
     began = clock.now
     inputs = Inputs(paths=[str(tmp_path)], recursive=True)
     check([*times_left(clock, Timed(clock, 0.02, 0.001), inputs)], began, clock.now)
+
+
+class Nowhere:
+    """Takes outcomes."""
+
+    tail = ""
+
+    def add(self, outcome: Outcome) -> None: ...
+
+    def mark(self, *, synced: bool = False, final: bool = False) -> int | None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("shape", SOME_SHAPES)
+def test_of_records_with_documents_of_any_lengths(shape: str, tmp_path: Path, clock: Clock) -> None:
+    lines = write(tmp_path / "many.txt", SHAPES[shape]).read_text().splitlines()
+    with (tmp_path / "in.jsonl").open("w") as stream:
+        for start in range(0, len(lines), 10):
+            row = {"query": "slug lettuce", "documents": lines[start : start + 10]}
+            stream.write(json.dumps(row) + "\n")
+    reranker = Reranker(Timed(clock, 0.02, 0.001))
+    source = JsonLinesSource(str(tmp_path / "in.jsonl"), RecordFields(), 1 << 30)
+    job = BatchJob(source, Flow(reranker, Selection(), Bounds()), Nowhere())
+    pace, said = report._Pace(job), list[tuple[float, float | None]]()
+
+    def watch() -> None:
+        pace.see()
+        said.append((clock.now, pace.describe().left))
+
+    began = clock.now
+    job.run(watch=watch)
+    check(said, began, clock.now)
+
+
+def test_of_a_service_with_a_limit_of_requests_the_limit_counts(clock: Clock) -> None:
+    """Sixty requests a minute go at once, and then none for a minute."""
+    said, began = list[tuple[float, float | None]](), clock.now
+
+    def sleep(seconds: float) -> None:
+        for _ in range(int(seconds)):
+            clock.now += 1
+            said.append((clock.now, state.describe().left))
+        clock.now += seconds % 1
+
+    limiter = RateLimiter(60, clock=clock.monotonic, sleep=sleep)
+    state = RankingState(
+        lambda: 1.0,
+        limit=lambda share, seconds: limiter.limit_seconds(300 * (1 - share), 0, seconds),
+    )
+    for number in range(300):
+        limiter.wait()
+        clock.now += 0.02
+        state.see(Progress(number, number, 300, work=number + 1, read_work=300))
+    check(said, began, clock.now)

@@ -5,6 +5,7 @@ records. An error of one record becomes its problem. An error that every record 
 job. `rerank batch` and `Reranker.batch` both rank by a `Flow`.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -31,11 +32,13 @@ from rerank_cli.errors import (
     ProviderError,
     QueryTooLong,
     RecordError,
+    RerankError,
     ScorerError,
     UsageError,
 )
 from rerank_cli.progress import Progress, Watch, Work
 from rerank_cli.ranking import Selection
+from rerank_cli.ranking.chunking import Plan, WorkEstimate
 from rerank_cli.types import Document, Ranking, Scorer, ScorerInfo
 
 # The job ends when a service was not available for this many records in a row.
@@ -43,6 +46,7 @@ MAX_UNAVAILABLE_RECORDS = 20
 # It does not go on when this many records failed in the same way before any other came.
 MAX_ALIKE_RECORDS = 100
 _UNAVAILABLE = "provider_unavailable"
+_SAMPLE_CHARACTERS = 1000  # of a record's texts, to see how many tokens they have
 _PROBLEM_CODES: Mapping[type[Exception], str] = {
     QueryTooLong: "query_too_long",
     UsageError: "bad_option",
@@ -114,6 +118,7 @@ class QueryRanker(Protocol):
     def info(self) -> ScorerInfo: ...
     @property
     def is_busy(self) -> bool: ...
+    def plan(self, query: str) -> Plan: ...
     def submit(
         self,
         query: str | Document,
@@ -157,14 +162,32 @@ class Flow:
         self._pending = 0  # of what is under way
         self._finished_work = 0
         self._tick: Callable[[], None] | None = None
+        self._submitting: Record | None = None
+        self._beginning: tuple[Record, Progress] | None = None  # and how far it is
 
     @property
     def work(self) -> Work:
         """The work of the records that were begun so far, counted if there is a watch."""
         entries = [entry for entry in self._under_way if isinstance(entry, _PendingRecord)]
         works = [entry.pending.work for entry in entries]
+        if self._beginning is not None:  # all of it is read, but perhaps not all of it is cut
+            item, progress = self._beginning
+            whole = max(progress.read_work, math.ceil(self.estimate_work(item)))
+            works.append(Work(progress.work, whole))
         done, read = sum(work.done for work in works), sum(work.read for work in works)
         return Work(self._finished_work + done, self._finished_work + read)
+
+    def estimate_work(self, item: Item) -> float:
+        """About how much the `work` of an item will be."""
+        if not isinstance(item, Record):
+            return 0.0
+        try:
+            plan = self.reranker.plan(item.query)
+        except RerankError:  # it becomes an error record
+            return 0.0
+        texts = [document.text for document in item.documents]
+        estimate = WorkEstimate(plan, self.reranker.info, " ".join(texts)[:_SAMPLE_CHARACTERS])
+        return sum(estimate.work_of(len(text)) for text in texts)
 
     def rank(
         self,
@@ -260,6 +283,7 @@ class Flow:
         if isinstance(item, BlankLine | DoneItem):
             return Outcome(item)
         began = time.monotonic()
+        self._submitting = item
         try:
             pending = self.reranker.submit(
                 item.whole_query,
@@ -271,6 +295,8 @@ class Flow:
             )
         except (UsageError, InputError, ScorerError) as error:
             return self._fail(item, error, began)
+        finally:
+            self._submitting = self._beginning = None
         self._pending += 1
         return _PendingRecord(item, began, pending)
 
@@ -303,7 +329,9 @@ class Flow:
             raise error
         return Outcome(item, problem=problem_of(error), seconds=time.monotonic() - began)
 
-    def _watch(self, _progress: Progress) -> None:
+    def _watch(self, progress: Progress) -> None:
+        if self._submitting is not None:
+            self._beginning = self._submitting, progress
         if self._tick is not None:
             self._tick()
 

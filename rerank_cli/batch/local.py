@@ -323,13 +323,7 @@ def _run_job(
         with (
             remark_on_interrupt(terminal, ending),
             _catch_interrupt(terminal) as interruption,
-            show_pace(
-                terminal,
-                job.figures,
-                lambda: job.cost,
-                lambda: job.share,
-                verbose=options.verbose,
-            ) as show,
+            show_pace(terminal, job, verbose=options.verbose) as show,
         ):
             is_done = job.run(interruption, show)
     except PipeClosed:

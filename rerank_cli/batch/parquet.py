@@ -5,7 +5,7 @@ parts. It is written whole or not at all.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -111,6 +111,9 @@ class ParquetSource:
     @property
     def share(self) -> float | None:
         return self._read_rows / self._rows if self._rows else None
+
+    def work_ahead(self, _info: ScorerInfo, _work_of: Callable[[Item], float]) -> None:
+        """There are no estimates: rows are as good a measure."""
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
         return draw_sample(self.items(info))

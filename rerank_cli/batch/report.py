@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rerank_cli.batch.records import BlankLine, DoneItem, Outcome
 from rerank_cli.errors import OutputError
@@ -176,22 +176,33 @@ class Latencies:
         return None
 
 
+class JobProgress(Protocol):
+    """How far a job is, as a `BatchJob` knows it.
+
+    cost   of all its runs, if that is known
+    share  of its work that is done, 0 to 1; None if that is not known
+    """
+
+    figures: BatchFigures
+
+    @property
+    def cost(self) -> Price | None: ...
+    @property
+    def share(self) -> float | None: ...
+    def limit_seconds(self, seconds: float) -> float:
+        """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""
+
+
 @contextmanager
 def show_pace(
-    terminal: Terminal,
-    figures: BatchFigures,
-    cost: Callable[[], Price | None],
-    share: Callable[[], float | None],
-    *,
-    verbose: bool = False,
+    terminal: Terminal, job: JobProgress, *, verbose: bool = False
 ) -> Iterator[Callable[[], None]]:
     """Show how far a job is while the block runs: in a line of a terminal, else now and then.
 
-    Yields a function to call as often as something is done. `cost` returns what the job has cost so
-    far, and `share` how much of its work is done, None if that is not known. At the end it says how
-    long it took, if the line was shown and `verbose` does not say so.
+    Yields a function to call as often as something is done. At the end it says how long it took, if
+    the line was shown and `verbose` does not say so.
     """
-    pace = _Pace(figures, cost, share)
+    pace = _Pace(job)
     due = time.monotonic() + _SAY_SECONDS
     with show_progress(terminal, pace.describe) as line:
 
@@ -213,15 +224,9 @@ def show_pace(
 class _Pace:
     """The rates of this run of a job, and the time that is left."""
 
-    def __init__(
-        self,
-        figures: BatchFigures,
-        cost: Callable[[], Price | None],
-        share: Callable[[], float | None],
-    ) -> None:
-        self._figures = figures
-        self._cost = cost
-        self._find_share = share
+    def __init__(self, job: JobProgress) -> None:
+        figures = self._figures = job.figures
+        self._job = job
         self._began = time.monotonic()
         self._next = self._began
         self._first_pairs, self._first_tokens = figures.pairs, figures.tokens
@@ -239,7 +244,7 @@ class _Pace:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _LOOK_SECONDS
-        self._share = self._find_share()
+        self._share = self._job.share
         if self._share is not None:
             self._time.see(self._share)
 
@@ -254,9 +259,10 @@ class _Pace:
         ]
         if figures.failures:
             parts.append(format_count(figures.failures, "error"))
-        if cost := self._cost():
+        if cost := self._job.cost:
             parts.append(str(cost))
-        return State(parts, share, None if share is None else self._time.seconds(share, 1.0))
+        left = None if share is None else self._time.seconds(share, 1.0)
+        return State(parts, share, None if left is None else self._job.limit_seconds(left))
 
 
 def make_report(

@@ -13,6 +13,7 @@ import io
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
@@ -47,6 +48,7 @@ from rerank_cli.inputs.text import (
     envelope_of,
 )
 from rerank_cli.inputs.trec import is_jsonl, parse_run_line, parse_text
+from rerank_cli.progress import WorkAhead, WorkProfile
 from rerank_cli.terminal import format_size
 from rerank_cli.types import Document, ScorerInfo
 from rerank_cli.user_files import spool_directory
@@ -60,7 +62,10 @@ _DOCUMENT_BYTES = 100  # about what a document takes in memory besides its text
 _UTF8_MARK = b"\xef\xbb\xbf"
 _PARQUET_MARK = b"PAR1"
 
+_SAMPLES, _SAMPLE_BYTES = 48, 1 << 20  # lines of a file, to estimate its work, and their bytes
+
 T = TypeVar("T")
+WorkOf = Callable[[Item], float]
 
 
 class RecordSource(Protocol):
@@ -93,6 +98,12 @@ class RecordSource(Protocol):
     @property
     def share(self) -> float | None:
         """How much of the input has been read, 0 to 1; None if its size is not known."""
+
+    def work_ahead(self, info: ScorerInfo, work_of: WorkOf) -> WorkAhead | None:
+        """Estimates of the work of items that was read and that is to come; None if there are none.
+
+        `work_of` says what an item takes.
+        """
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
         """How many items there are, and a random sample of them; reads all of the input."""
@@ -153,12 +164,28 @@ class JsonLinesSource:
         self._fields = fields
         self.notes: Sequence[str] = ()
         self.has_more = self._lines.has_more
+        self._profile: WorkProfile | None = None
+        self._first = 0  # byte of the items
 
     def skip(self, count: int) -> Iterator[Original]:
         for line in islice(self._lines, count):
             yield Original(b"", place=line.place)
 
+    def work_ahead(self, info: ScorerInfo, work_of: WorkOf) -> WorkAhead | None:
+        """Estimates by samples of a file of lines."""
+        if self._profile is None:
+            self._profile = WorkProfile()
+            share = 0.0  # the work of a byte
+            for size, sample in self._reader.sample_lines():
+                if sample is not None:
+                    share = work_of(read_item(sample, self._fields, info)) / sample.size
+                self._profile.add(size, share * size)
+        ahead, earlier = (self._profile.at(place) for place in (self._reader.position, self._first))
+        own = WorkAhead(ahead.read - earlier.read, ahead.unread)
+        return own if own.read + own.unread else None
+
     def items(self, info: ScorerInfo) -> Iterator[Item]:
+        self._first = self._reader.position
         for line in self._lines:
             yield read_item(line, self._fields, info)
         self.notes = self._reader.check()
@@ -219,6 +246,9 @@ class RunSource:
     @property
     def digest(self) -> str:
         return self._reader.digest
+
+    def work_ahead(self, _info: ScorerInfo, _work_of: WorkOf) -> None:
+        """There are no estimates: the texts are in other files."""
 
     def sample(self, info: ScorerInfo) -> tuple[int, list[Item]]:
         count, groups = draw_sample(self._records)
@@ -425,6 +455,7 @@ class LineReader:
         self._stream = io.BufferedReader(self._input, _READ_BYTES)
         self._read = read
         self._line_bytes = 0
+        self._is_read = False
 
     def __iter__(self) -> Iterator[Line]:
         """Read the lines; raises `InputError` for a source that is not UTF-8."""
@@ -436,6 +467,7 @@ class LineReader:
                 self.digest = content.hexdigest()
             self._line_bytes += line.size
             yield line
+        self._is_read = True
 
     def identity(self) -> Mapping[str, Any]:
         """What tells a file from another; to call before it is read. Raises `InputError`."""
@@ -460,9 +492,34 @@ class LineReader:
     def share(self) -> float | None:
         """How much of the source has been read, 0 to 1; None if its size is not known."""
         size = self._input.size
-        # Reading is a buffer ahead of the lines. Compressed input is smaller than these.
-        read_bytes = min(self._input.read_bytes, self._line_bytes)
-        return min(1.0, read_bytes / size) if size else None
+        return min(1.0, self.position / size) if size else None
+
+    @property
+    def position(self) -> int:
+        """The bytes that were read."""
+        # Reading is a buffer ahead of the lines. Compressed input is smaller than these, and of
+        # arrays there is more than their elements.
+        read = self._input.read_bytes
+        return read if self._is_read else min(read, max(self._line_bytes, read - 2 * _READ_BYTES))
+
+    def sample_lines(self) -> Iterator[tuple[float, Line | None]]:
+        """The line in the middle of each stretch of a file, and the bytes of the stretch.
+
+        None stands for a line that is too long. There is none of a stream.
+        """
+        size, path = self._input.size, Path(self.path)
+        if not size or not path.is_file():
+            return
+        with suppress(OSError), path.open("rb") as stream:
+            for number in range(_SAMPLES):
+                middle = int((number + 0.5) * size / _SAMPLES)
+                start = max(0, middle - _SAMPLE_BYTES)
+                stream.seek(start)
+                before = stream.read(middle - start)
+                stream.seek(start + before.rfind(b"\n") + 1)
+                raw = stream.readline(_SAMPLE_BYTES)
+                whole = Line(raw.rstrip(b"\r\n"), 0, len(raw), _SAMPLE_BYTES)
+                yield size / _SAMPLES, whole if len(raw) < _SAMPLE_BYTES else None
 
 
 def read_lines(stream: BinaryIO, name: str, max_bytes: int) -> Iterator[Line]:

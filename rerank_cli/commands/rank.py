@@ -551,8 +551,9 @@ def _ranking_state(
             estimate = WorkEstimate(plan, scorer.info, inputs.sample())
         return inputs.work_ahead(estimate.work_of)
 
-    least = getattr(scorer, "least_seconds", lambda _: 0.0)
-    return progress.RankingState(lambda: inputs.share, find_ahead, least)
+    if isinstance(scorer, progress.LimitedScorer):
+        return progress.RankingState(lambda: inputs.share, find_ahead, scorer.limit_seconds)
+    return progress.RankingState(lambda: inputs.share, find_ahead)
 
 
 def _watch_laps(inner: Watch) -> Watch:

@@ -8,14 +8,12 @@ import io
 import math
 import os
 import sys
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from rerank_cli.errors import InputError, MissingExtra, OutputError
 from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, InputFormat, Unit, suffix_of
@@ -33,7 +31,7 @@ from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
 from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
-from rerank_cli.progress import WorkAhead
+from rerank_cli.progress import WorkAhead, WorkProfile
 from rerank_cli.terminal import Terminal, encodable, format_count, format_size
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
@@ -89,13 +87,6 @@ class InputReport:
         return any(self.skipped[reason] for reason in (BINARY, *NEEDS_EXTRA.values()))
 
 
-class _Stretch(NamedTuple):
-    """A part of the input: the bytes that it ends at, and the work up to there, by estimate."""
-
-    end: float
-    work: float
-
-
 @dataclass(slots=True)
 class Inputs:
     """The documents of one run, in order. Call `check` first; then iterate.
@@ -126,7 +117,7 @@ class Inputs:
     _finished_bytes: int = field(default=0, init=False)  # of the files that were read whole
     _document_bytes: int = field(default=0, init=False)  # of the documents of the current file
     _tell: Callable[[], int] | None = field(default=None, init=False)
-    _stretches: list[_Stretch] = field(default_factory=list, init=False)
+    _profile: WorkProfile | None = field(default=None, init=False)
 
     def check(self) -> None:
         """Find the sources; raises `InputError`."""
@@ -220,20 +211,12 @@ class Inputs:
         """
         if not self._sources.size:
             return None
-        if not self._stretches:
-            self._stretches = self._find_stretches(work_of)
-        position, last = self._position, self._stretches[-1]
-        place = bisect_left(self._stretches, position, key=attrgetter("end"))
-        if place == len(self._stretches):
-            return WorkAhead(last.work, 0.0)
-        begin, stretch = self._stretches[place - 1] if place else (0.0, 0.0), self._stretches[place]
-        share = (position - begin[0]) / (stretch.end - begin[0])
-        read = begin[1] + share * (stretch.work - begin[1])
-        return WorkAhead(read, last.work - read)
+        if self._profile is None:
+            self._profile = self._make_profile(work_of)
+        return self._profile.at(self._position)
 
-    def _find_stretches(self, work_of: Callable[[float], float]) -> list[_Stretch]:
-        end = work = 0.0
-        stretches = list[_Stretch]()
+    def _make_profile(self, work_of: Callable[[float], float]) -> WorkProfile:
+        profile, end = WorkProfile(), 0.0
         step = max(_SAMPLE_BYTES, (self._sources.size or 0) / _SAMPLES)
         sampled, share = -step, 0.0  # up to which byte, and the work of a byte there
         for place in self._sources.places:
@@ -241,17 +224,17 @@ class Inputs:
                 size = Path(place.path).stat().st_size
                 unit = self.options.format_and_unit(place.path, stream=False)[1]
                 if unit is Unit.FILE:
-                    end, work = end + size, work + work_of(size)
-                    stretches.append(_Stretch(end, work))
+                    profile.add(size, work_of(size))
+                    end += size
                     continue
                 count = max(1, math.ceil(size / step))
                 for number in range(count if size else 0):
                     if end - sampled >= step or size >= step:  # of small files some are enough
                         begin = int(number * size / count)
                         share, sampled = self._sample(place.path, unit, begin, work_of), end
-                    end, work = end + size / count, work + share * size / count
-                    stretches.append(_Stretch(end, work))
-        return stretches or [_Stretch(1.0, 0.0)]
+                    profile.add(size / count, share * size / count)
+                    end += size / count
+        return profile
 
     def _sample(
         self, path: str, unit: Unit, begin: int, work_of: Callable[[float], float]

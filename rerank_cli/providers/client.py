@@ -123,16 +123,17 @@ class Client:
         self._connections = _Connections(address, options, self.proxy)
         weakref.finalize(self, self._connections.close)
 
-    def least_seconds(self, answered: int, share: float) -> float:
-        """How long the rest takes at least, by the limits a minute.
+    def limit_seconds(self, answered: int, share: float, seconds: float) -> float:
+        """How long the rest takes with the limits a minute, if it took `seconds` without any.
 
         `answered` requests are a share of all.
         """
         limiter = self._rate_limiter
         if not answered or not share:
-            return 0.0
+            return seconds
         left = max(0.0, answered / share - limiter.sent_requests)
-        return limiter.least_seconds(left, left * limiter.sent_tokens / limiter.sent_requests)
+        tokens = left * limiter.sent_tokens / limiter.sent_requests
+        return limiter.limit_seconds(left, tokens, seconds)
 
     def send(self, body: bytes, tokens: int = 0) -> Reply:
         """Post a request of about `tokens` tokens, several times if need be; return the answer.

@@ -43,6 +43,7 @@ class RateLimiter:
         self._sent: deque[_SentRequest] = deque()  # those that still count, oldest first
         self._spent = 0  # their tokens
         self.sent_requests = self.sent_tokens = 0  # so far
+        self._is_reached = False
 
     def wait(self, tokens: int = 0) -> float:
         """Wait until a request of `tokens` may be sent; return the seconds waited.
@@ -54,6 +55,7 @@ class RateLimiter:
             tokens = min(tokens, self._tokens)
         with self._turn:
             while (delay := self._delay(tokens)) > 0:
+                self._is_reached = True
                 self._sleep(delay)
             now = self._clock()
             self.sent_requests += 1
@@ -67,6 +69,14 @@ class RateLimiter:
         """Send nothing for some seconds; a thread that waits already waits longer."""
         with self._pausing:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+    def limit_seconds(self, requests: float, tokens: float, seconds: float) -> float:
+        """How long more requests, of so many tokens, will take, if by their pace it is `seconds`.
+
+        Where a limit is reached again and again, the limit tells that, and not the pace.
+        """
+        least = self.least_seconds(requests, tokens)
+        return least if self._is_reached and least else max(least, seconds)
 
     def least_seconds(self, requests: float, tokens: float) -> float:
         """How long it takes at least until so many more requests, of so many tokens, are sent."""

@@ -158,18 +158,21 @@ class Split(NamedTuple):
 
 
 class WorkEstimate:
-    """Estimates what documents take to score for a query by their sizes, with a sample of text."""
+    """Estimates what documents take to score for a query, by their sizes and a sample of text.
 
-    def __init__(self, plan: Plan, info: ScorerInfo, sample: bytes) -> None:
+    Sizes are in bytes or in characters, as the sample is.
+    """
+
+    def __init__(self, plan: Plan, info: ScorerInfo, sample: bytes | str) -> None:
         self._plan = plan
         self._fixed = fixed_work(plan.query, info)
-        text, tokenizer = sample.decode("utf-8", "ignore"), plan.tokenizer
-        tokens = 0 if tokenizer is None else tokenizer.count(text)
-        self._byte_tokens = tokens / len(sample) if tokens else 1 / TOKEN_CHARACTERS
+        text = sample if isinstance(sample, str) else sample.decode("utf-8", "ignore")
+        tokens = 0 if plan.tokenizer is None else plan.tokenizer.count(text)
+        self._share = tokens / len(sample) if tokens else 1 / TOKEN_CHARACTERS
 
-    def work_of(self, size_bytes: float) -> float:
+    def work_of(self, size: float) -> float:
         """The work of a document of a size."""
-        count, tokens = self._plan.estimate(size_bytes * self._byte_tokens)
+        count, tokens = self._plan.estimate(size * self._share)
         return count * self._fixed + tokens
 
 

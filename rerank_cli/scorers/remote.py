@@ -226,9 +226,9 @@ class RemoteScorer:
         with self._counting:  # other threads count meanwhile
             return RequestTotals() + self._totals
 
-    def least_seconds(self, share: float) -> float:
-        """The seconds that the rest takes at least, when a share is scored."""
-        return self._client.least_seconds(self.requests.answered, share)
+    def limit_seconds(self, share: float, seconds: float) -> float:
+        """How long the rest takes with limits a minute; see `LimitedScorer`."""
+        return self._client.limit_seconds(self.requests.answered, share, seconds)
 
     def cost_of(self, totals: RequestTotals) -> Price | None:
         """What some requests cost: as the service says, or else by the price that is known."""

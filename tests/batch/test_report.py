@@ -1,6 +1,7 @@
 """What a batch says of itself while it runs."""
 
 import io
+from dataclasses import dataclass
 
 import pytest
 
@@ -19,11 +20,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+@dataclass
+class Job:
+    """How far a job is."""
+
+    figures: BatchFigures
+    cost: Price | None
+    share: float | None = 0.0
+
+    def limit_seconds(self, seconds: float) -> float:
+        return seconds
+
+
 def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
     """A resumed job of a hundred seconds: each of them ten records, a hundred pairs, an error."""
     figures = BatchFigures({"records": 5000, "pairs": 70_000, "tokens": 10})
-    share = [0.0]
-    with show_pace(terminal, figures, lambda: Price(0.5, "USD", ""), lambda: share[0]) as see:
+    job = Job(figures, Price(0.5, "USD", ""))
+    with show_pace(terminal, job) as see:
         see()
         for second in range(1, seconds + 1):
             clock.now += 1
@@ -31,7 +44,7 @@ def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
             figures.pairs += 100
             figures.tokens += 2000
             figures.errors["not_json"] += 1
-            share[0] = second / 100
+            job.share = second / 100
             see()
 
 

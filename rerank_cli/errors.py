@@ -21,6 +21,8 @@ The number is the exit code. A message says what went wrong, where and why in on
 what to do now. Any other exception is a bug: the program ends with `ExitCode.BUG`.
 """
 
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
@@ -115,9 +117,19 @@ class MissingExtra(InputError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
             f"{what} needs the extra {extra}, and it is not installed",
-            hint=f"pip install 'rerank-cli[{extra}]'",
+            hint=how_to_install(extra),
         )
         self.extra = extra
+
+
+def how_to_install(extra: str) -> str:
+    """The command that adds an extra to this installation, by what installed it."""
+    package = f"'rerank-cli[{extra}]'"
+    if os.path.exists(f"{sys.prefix}/pipx_metadata.json"):
+        return f"pipx install --force {package}"
+    if os.path.exists(f"{sys.prefix}/uv-receipt.toml"):
+        return f"uv tool install {package}"
+    return f"pip install {package}"
 
 
 @contextmanager

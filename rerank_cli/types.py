@@ -547,6 +547,7 @@ class Ranking(Sequence[Ranked]):
     incomplete      whether the ranking was stopped before all was read and scored
     unscored        the number of documents that were read by then and not scored, or not whole;
                     in a ranking of passages, the number of passages
+    best_below      if no result reached `min_score`, the best score; else None
     """
 
     query: str
@@ -572,6 +573,7 @@ class Ranking(Sequence[Ranked]):
     more: int = 0
     incomplete: bool = False
     unscored: int = 0
+    best_below: float | None = None
 
     @property
     def truncated(self) -> bool:

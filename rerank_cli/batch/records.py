@@ -365,7 +365,10 @@ def _read_document(value: Any, place: int, fields: RecordFields, info: ScorerInf
             scorer=info,
         )
     except InputError as error:
-        raise _ProblemFound("bad_document", str(error)) from error
+        message = str(error)
+        if isinstance(value, Mapping) and _NO_FIELD in message:
+            message += _what_it_has(value)
+        raise _ProblemFound("bad_document", message) from error
     return Document(
         document.text,
         id=document.id,
@@ -419,8 +422,12 @@ def _value_in(content: Mapping[str, Any], name: str) -> Any:
 
 
 def _no_field(name: str, content: Mapping[str, Any]) -> str:
+    return f"{_NO_FIELD} {name}{_what_it_has(content)}"
+
+
+def _what_it_has(content: Mapping[str, Any]) -> str:
     names = ", ".join(map(str, content))[:_SHOWN_NAMES_CHARACTERS] or "none"
-    return f"{_NO_FIELD} {name}: it has {names}"
+    return f": it has {names}"
 
 
 def _show(value: Any) -> str:

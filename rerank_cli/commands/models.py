@@ -263,12 +263,13 @@ def use(ctx: typer.Context, name: InstalledName) -> int:
 
 @app.command("path", cls=PlainCommand)
 def path(name: InstalledName) -> int:
-    """Print the folder that holds a model's graph.
+    """Print a model's folder, which -m ./FOLDER takes wherever it is copied.
 
     \b
     ls "$(rerank models path mini)"
     """
-    Terminal.current().write([os.fsencode(f"{find(name).graph.parent}\n")])
+    # The graph may be in a folder `onnx` of it.
+    Terminal.current().write([os.fsencode(f"{find(name).tokenizer.parent}\n")])
     return ExitCode.OK
 
 

@@ -642,4 +642,10 @@ def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
         return f"nothing to rank: {format_count(ranking.empty, 'document')}, all blank"
     if ranking.unmatched:
         return f"none of {format_count(scored, 'document')} has a word of the query"
-    return f"none of {format_count(scored, 'document')} reached a score of {selection.min_score:g}"
+    message = (
+        f"none of {format_count(scored, 'document')} reached a score of {selection.min_score:g}"
+    )
+    if (best := ranking.best_below) is None or selection.min_score is None:
+        return message
+    is_less = float(f"{best:.3g}") < selection.min_score  # also as it is rounded
+    return f"{message}: the best has {best:.{3 if is_less else 7}g}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from rerank_cli.errors import InputError, MissingExtra, OutputError
+from rerank_cli.errors import InputError, MissingExtra, OutputError, how_to_install
 from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, InputFormat, Unit, suffix_of
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.files import (
@@ -460,7 +460,7 @@ def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
             terminal.warn(
                 f"{format_count(count, 'file')} left out: {_joined(names, 'and')} "
                 f"need{'s' if len(names) == 1 else ''} the extra {extra}",
-                hint=f"pip install 'rerank-cli[{extra}]'",
+                hint=how_to_install(extra),
             )
     hints: set[str | None] = set()
     for problem in report.problems[:_NAMED_FILES]:

@@ -40,6 +40,8 @@ IGNORED, HIDDEN, LINKED, SPECIAL = "ignored", "hidden", "symbolic links", "speci
 _IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 _MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
 _MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
+_PATTERN = re.compile(r"[*?\[]")
+_QUOTES_HINT = "a query of several words goes in quotes"
 _NO_WORD = re.compile(r"[./\\~]")  # a path that has one of these is no word of a query
 _MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing files can cause
 
@@ -120,9 +122,10 @@ def find_sources(
         try:
             _add_path(path, sources, named=True, recursive=recursive)
         except UnreadableSource as error:
-            if may_be_words and error.hint is not None:
-                raise
-            error.hint = None
+            if error.hint == _QUOTES_HINT:
+                if may_be_words:
+                    raise
+                error.hint = None
             sources.problems.append(error)
     if not sources.places and not listed:
         for problem in sources.problems:
@@ -185,8 +188,7 @@ def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -
     try:
         status = Path(path).stat()
     except FileNotFoundError as error:
-        is_word = named and not _NO_WORD.search(path)
-        hint = "a query of several words goes in quotes" if is_word else None
+        hint = _hint_at_missing(path) if named else None
         raise UnreadableSource(str(read_error(path, error)), hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
         known = error if isinstance(error, OSError) else OSError(error)
@@ -198,7 +200,14 @@ def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -
     elif recursive:
         _add_folder(path, sources)
     else:
-        raise InputError(f"{path}: is a directory", hint="-r ranks the files in it")
+        raise UnreadableSource(f"{path}: is a directory", hint="-r ranks the files in it")
+
+
+def _hint_at_missing(path: str) -> str | None:
+    """What a missing file may be instead, where its name tells."""
+    if _PATTERN.search(path):
+        return "no file matches, or the pattern is in quotes, where a shell leaves it as it is"
+    return None if _NO_WORD.search(path) else _QUOTES_HINT
 
 
 def _add_folder(root: str, sources: SourceList) -> None:

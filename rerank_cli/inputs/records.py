@@ -259,6 +259,8 @@ def _no_text_error(
     texts = record.keys() - MEDIA_FIELDS if also else record
     names = [name for name in record if name in texts]
     named = f"name one with --field: the record has {_field_names(names)}"
+    if {"query", "documents"} <= record.keys():
+        named = "a query with its documents is a record for rerank batch"
     return InputError(
         f"{where}: no field called {', '.join(TEXT_FIELDS)}{but}",
         hint="; ".join(filter(None, (named if names or not also else None, also))),
@@ -291,9 +293,11 @@ def _field_value(record: Mapping[str, Any], name: str, where: str) -> Any:
     value: Any = record
     for key in [name] if name in record else name.split("."):
         if not isinstance(value, dict) or key not in value:
-            raise InputError(
-                f"{where}: no field called {name}", hint=f"the record has {_field_names(record)}"
-            )
+            parts = [part.strip() for part in name.split(",")]
+            hint = f"the record has {_field_names(record)}"
+            if len(parts) > 1 and all(part in record for part in parts):
+                hint = "to join fields, name each: " + " ".join(f"--field {p}" for p in parts)
+            raise InputError(f"{where}: no field called {name}", hint=hint)
         value = value[key]
     return value
 

@@ -307,7 +307,7 @@ class Client:
                 is_doubtful=True,
             )
         url, message = self._place, without_number(str(error))
-        reason = f"{message} ({type(error).__name__})" if message else type(error).__name__
+        reason = message or type(error).__name__
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -333,7 +333,7 @@ class Client:
         return error
 
     def _error(self, message: str, advice: str | None = None, tries: int = 1) -> ProviderError:
-        again = f", {tries} times" if tries > 1 else ""
+        again = f", tried {tries} times" if tries > 1 else ""
         return ProviderError(self._message(message + again), hint=advice and self.redact(advice))
 
     def _message(self, message: str) -> str:

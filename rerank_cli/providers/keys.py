@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from rerank_cli.errors import ConfigError, NoHome, UsageError
 from rerank_cli.providers.bodies import HIDDEN, MIN_SECRET_CHARACTERS
-from rerank_cli.providers.catalogue import account_of, is_secret
+from rerank_cli.providers.catalogue import account_of, is_secret, provider_tables
 from rerank_cli.providers.endpoints import public_url
 from rerank_cli.terminal import AT
 from rerank_cli.user_files import (
@@ -118,10 +118,19 @@ def check_provider(name: str) -> None:
     It may be a key, which someone has pasted in the wrong place.
     """
     if not _PROVIDER_NAME.fullmatch(name) and account_of(name) is None:
+        meant = _provider_meant(name) or "PROVIDER"
         raise UsageError(
             "a provider's name has small letters, digits and hyphens only",
-            hint="rerank config set-key PROVIDER; the key itself is never an argument",
+            hint=f"rerank config set-key {meant}; the key itself is never an argument",
         )
+
+
+def _provider_meant(name: str) -> str | None:
+    """The provider whose variable is given in place of its name, or whose name is in capitals."""
+    tables = provider_tables()
+    if name.lower() in tables:
+        return name.lower()
+    return next((other for other in tables if name in (tables[other].get("key") or ())), None)
 
 
 def hide_secrets(value: Any) -> Any:

@@ -181,6 +181,7 @@ class RankingBuilder:
             more=more,
             incomplete=self.incomplete,
             unscored=self._unscored,
+            best_below=None if results else self._top.best_below,
         )
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
@@ -220,6 +221,7 @@ class TopN:
     """
 
     def __init__(self, n: int | None, min_score: float | None) -> None:
+        self.best_below: float | None = None  # the highest relevance score that was too low
         self._n = n
         self._min_score = -math.inf if min_score is None else min_score
         self._heap: list[tuple[float, int, Ranked]] = []
@@ -228,6 +230,8 @@ class TopN:
     def wants(self, score: float, relevance_score: float) -> bool:
         """Whether a next result with this score would be kept."""
         if relevance_score < self._min_score:
+            if self.best_below is None or relevance_score > self.best_below:
+                self.best_below = relevance_score
             return False
         return self._n is None or len(self._heap) < self._n or score > self._heap[0][0]
 

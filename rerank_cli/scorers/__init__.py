@@ -187,6 +187,9 @@ def is_remote(model: str | None) -> bool:
     provider, slash, name = model.partition("/")
     if is_provider(provider):
         return True
+    before, colon, after = model.partition(":")
+    if colon and is_provider(before) and not os.path.exists(model):
+        raise UsageError(f"no model is called {model!r}", hint=f"did you mean {before}/{after}?")
     if not os.path.exists(model) and (similar := similar_names(provider)):
         services = [f"{similar_name}{slash}{name}" for similar_name in similar]
         choices = format_choices([*names_containing(model), *services])

@@ -400,7 +400,11 @@ def test_one_that_does_not_fail_or_fails_otherwise_lets_it_go_on(
     [
         ({"id": 1, "q": "x"}, "no field called query: it has id, q", "--query-field"),
         ({"query": "x", "d": []}, "no field called documents: it has qu", "--documents-field"),
-        ({"query": "x", "documents": [{"t": "y"}]}, "no field called text, content", "--text-fi"),
+        (
+            {"query": "x", "documents": [{"t": "y"}]},
+            "content, body, passage, document: it has t",
+            "--text-fi",
+        ),
     ],
 )
 @pytest.mark.parametrize("count", [1, 2, 99])

@@ -270,6 +270,17 @@ def test_a_key_in_the_place_of_a_name_is_not_shown(rerank: Run) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"), [("COHERE_API_KEY", "cohere"), ("Jina", "jina"), ("A=b", "PROVIDER")]
+)
+def test_a_name_of_other_letters_is_answered_with_the_provider_that_is_meant(
+    name: str, meant: str, rerank: Run
+) -> None:
+    ran = rerank("config", "set-key", name, stdin=b"x\n")
+    assert ran.code == 2
+    assert f"hint: rerank config set-key {meant}; the key itself is never" in ran.err
+
+
+@pytest.mark.parametrize(
     ("model", "said"),
     [
         ("mini", ""),

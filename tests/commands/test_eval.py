@@ -231,6 +231,10 @@ def test_where_the_extra_is_not_installed_it_is_named(
     ran = rerank("eval", str(a_set(tmp_path)))
     assert ran.code == 2
     assert "hint: pip install 'rerank-cli[eval]'" in ran.err
+    for mark, command in (("uv-receipt.toml", "uv tool install"), ("pipx_metadata.json", "pipx")):
+        monkeypatch.setattr(sys, "prefix", str(tmp_path))
+        (tmp_path / mark).touch()
+        assert f"hint: {command} " in rerank("eval", str(a_set(tmp_path))).err
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import AbstractContextManager, suppress
@@ -20,7 +21,7 @@ from tests.support.hub import GRAPH, NAME, REPOSITORY, Hub, Repository, files_of
 
 
 def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
-    hub: Hub, served: Repository, rerank: Run, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, served: Repository, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pulled = rerank("models", "pull", NAME)
     assert pulled.code == 0
@@ -52,7 +53,9 @@ def test_a_model_is_pulled_listed_used_offline_verified_and_removed(
     assert rerank("models", "use", NAME).code == 0
     assert rerank("config", "get", "model").out == f"{NAME}\n"
     assert json.loads(rerank("refund", "-d", "a", "--json").out)["model"].startswith(NAME)
-    assert rerank("models", "path", NAME).out == f"{folder / 'onnx'}\n"
+    assert rerank("models", "path", NAME).out == f"{folder}\n"
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert rerank("refund", "-d", "a", "-m", str(copy)).code == 0
     removed = rerank("models", "rm", NAME)
     assert removed.code == 0
     assert f"{NAME} is still what runs use, and is not here now" in removed.err

@@ -88,7 +88,7 @@ def test_a_server_that_is_overloaded_is_asked_again(rerank: Run) -> None:
     assert (ran.code, ran.out.splitlines()) == (0, [MANY[319], MANY[318]])
     assert server.count == 13
     message, hint = complaint(answered(rerank, "tei", Status(429, body)))
-    assert message == "tei: answered 429: Model is overloaded, 6 times"
+    assert message == "tei: answered 429: Model is overloaded, tried 6 times"
     assert "--concurrency 1" in hint
 
 

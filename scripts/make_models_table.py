@@ -5,7 +5,9 @@ python scripts/make_models_table.py
 
 from pathlib import Path
 
+from rerank_cli.models import find
 from rerank_cli.models.catalogue import Entry, entries
+from rerank_cli.terminal import format_size
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 BEGIN, END = "<!-- models -->\n", "<!-- /models -->\n"
@@ -28,12 +30,18 @@ def table() -> str:
     return HEADER + "".join(map(row, entries().values()))
 
 
+def shipped_size(entry: Entry) -> str:
+    """What the files of a model that ships take."""
+    folder = find(entry.name)
+    return format_size(sum(path.stat().st_size for path in (folder.graph, folder.tokenizer)))
+
+
 def row(entry: Entry) -> str:
     quality = {one.measure: f"{one.value:g}" for one in entry.quality}
     commercial = "" if entry.is_commercial else ", not for profit"
     cells = [
         f"`{entry.name}`",
-        entry.estimated_size(),
+        shipped_size(entry) if entry.folder else entry.estimated_size(),
         f"{entry.parameters} M",
         "many" if list(entry.languages) == ["mul"] else ", ".join(entry.languages),
         *(quality.get(column, "") for column in COLUMNS),

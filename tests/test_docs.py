@@ -101,6 +101,13 @@ def test_every_message_in_troubleshooting_is_one() -> None:
     assert {part for part in parts if part not in code} == set()
 
 
+def test_every_extra_is_in_the_table() -> None:
+    table = page("settings").partition("## Extras")[2].partition("\n## ")[0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name for name in project["optional-dependencies"] if not name.startswith("dev")}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == extras
+
+
 def test_every_variable_is_in_the_table() -> None:
     table = page("settings").split("| variable | meaning |")[1].split("\n\n")[0]
     named = re.findall(r"RERANK_[A-Z_]+", table)
@@ -120,7 +127,7 @@ def test_every_option_that_is_named_exists(rerank: Run) -> None:
     known = set(re.findall(r"--[a-z-]+", helps)) | {
         f"--no-{setting.key}" for setting in SETTINGS.values() if setting.kind.type is bool
     }
-    others = {"--venv", "--record", "--toml", "--disabled"}  # scripts and other commands have these
+    others = {"--venv", "--record", "--toml", "--disabled", "--force"}  # of other programs
     assert named <= known | others
 
 

@@ -184,6 +184,14 @@ def test_what_is_linked_exists() -> None:
     assert found > 10
 
 
+def test_every_file_of_ours_that_is_named_exists() -> None:
+    for name in (*PAGES, "models/mini/README.md"):
+        text = re.sub(r"https?://\S+", "", (ROOT / name).read_text(encoding="utf-8"))
+        named = re.findall(r"(?<![\w./-])(?:scripts|tests|docs|rerank_cli)/[\w./-]*\w", text)
+        named += [f"scripts/{script}" for script in re.findall(r"`(bench_\w+\.py)`", text)]
+        assert [path for path in named if not (ROOT / path).exists()] == [], name
+
+
 def anchors(path: Path) -> set[str]:
     """The names that a page's headings have in links."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)

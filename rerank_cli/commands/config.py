@@ -255,6 +255,8 @@ def set_key(ctx: typer.Context, provider: Provider) -> int:
     if account != provider:
         Terminal.current().say(f"{provider} has the key of {account}")
     store_key(account, _read_key(provider))
+    if sys.stdin is not None and sys.stdin.isatty():  # nothing is seen of what is typed
+        Terminal.current().say(f"kept in {keys_file()}")
     return ExitCode.OK
 
 

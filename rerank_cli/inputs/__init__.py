@@ -12,6 +12,7 @@ unit, and what is put before chunks. `records` and `conversion` have the tables 
 format.
 """
 
+import re
 from enum import StrEnum
 from pathlib import PurePath
 
@@ -24,6 +25,7 @@ MEDIA_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
 }
 COMPRESSION_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
+_ROTATION = re.compile(r"(\.[a-z]+)(?:\.\d+|-\d{8,10})$")  # as logrotate names old files
 
 
 class Unit(StrEnum):
@@ -57,8 +59,8 @@ class Prepend(StrEnum):
 
 
 def suffix_of(path: str) -> str:
-    """The suffix of a file's name, in lower case, without that of a compression."""
-    name = PurePath(path)
-    if name.suffix.lower() in COMPRESSION_SUFFIXES:
+    """The suffix of a file's name, in lower case, without those of a compression and a rotation."""
+    name = PurePath(path.lower())
+    if name.suffix in COMPRESSION_SUFFIXES:
         name = PurePath(name.stem)
-    return name.suffix.lower()
+    return PurePath(_ROTATION.sub(r"\1", name.name)).suffix

@@ -57,6 +57,8 @@ def test_suffixes() -> None:
     assert [suffix_of(p) for p in ("a", ".gz", "a.gz", "a.b.c.BZ2", "x.gz/a")] == [
         "", "", "", ".c", "",
     ]  # fmt: skip
+    rotated = ("a.log.1", "a.log.2.gz", "a.log-20260211.xz", "rerank.1", "v1.2", "a.2026", ".1")
+    assert [suffix_of(p) for p in rotated] == [".log", ".log", ".log", ".1", ".2", ".2026", ""]
     assert format_of("a.unknown") is InputFormat.TEXT
 
 

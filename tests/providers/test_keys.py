@@ -138,6 +138,7 @@ def test_a_key_typed_at_a_prompt_is_not_shown(typed: bytes) -> None:
     expected = {SECRET.encode() + b"\n": 0, b"\x03": 130}.get(typed, 2)
     assert os.waitstatus_to_exitcode(status) == expected
     assert (find_key("jina") == SECRET) == (expected == 0)
+    assert (b"kept in " in shown) == (expected == 0)
 
 
 def test_a_key_is_in_no_output_of_any_command(rerank: Run, home: Path) -> None:

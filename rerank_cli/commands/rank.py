@@ -120,8 +120,11 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         ranking = outcome.ranking
         style = replace(style, sentences=_choose_sentences(ranking, reranker, style))
     progress.lap(progress.READING)
+    terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     style = replace(
         style,
+        width=terminal.width,  # of a window that may have changed
+        height=style.height and terminal.height,
         envelopes=tuple(inputs.report.envelopes),
         separated=not _is_in_place(output, inputs),
     )
@@ -484,7 +487,7 @@ def _rank(
     state = _ranking_state(query, inputs, reranker, passages=selection.passages)
     failure: ScorerError | None = None
     with (
-        progress.catch_interrupt() as interruption,
+        progress.catch_interrupt(terminal.wipe_line) as interruption,  # of the ^C there
         progress.show_progress(terminal, state.describe) as line,
     ):
 
@@ -510,9 +513,6 @@ def _rank(
             if on_error is OnError.FAIL:
                 raise
             failure = error
-        finally:
-            if interruption.is_set:
-                terminal.wipe_line()  # of the ^C that the terminal has put there
     if failure is not None:
         text = query.text if isinstance(query, Document) else query
         requests = failure.requests if isinstance(failure, ProviderError) else ()
@@ -551,9 +551,8 @@ def _ranking_state(
             estimate = WorkEstimate(plan, scorer.info, inputs.sample())
         return inputs.work_ahead(estimate.work_of)
 
-    if isinstance(scorer, progress.LimitedScorer):
-        return progress.RankingState(lambda: inputs.share, find_ahead, scorer.limit_seconds)
-    return progress.RankingState(lambda: inputs.share, find_ahead)
+    limits = [scorer.limit_seconds] if isinstance(scorer, progress.LimitedScorer) else []
+    return progress.RankingState(lambda: inputs.share, find_ahead, *limits)
 
 
 def _watch_laps(inner: Watch) -> Watch:

@@ -362,6 +362,9 @@ class Inputs:
         self._document_bytes = 0
         try:
             yield stream
+        except (GeneratorExit, KeyboardInterrupt):  # the buffer is ahead of the documents
+            self._finished_bytes, self._tell = self._position, None
+            raise
         finally:
             self._finished_bytes += self._tell() if self._tell else 0
             self._tell = None

@@ -114,6 +114,14 @@ def test_before_anything_is_scored_there_is_just_the_line(
     assert ran.err == "rerank: interrupted before anything was scored\n"
 
 
+def test_what_the_terminal_shows_for_ctrl_c_is_wiped(
+    rerank: Run, many: Path, ends_after: Callable[[int], None]
+) -> None:
+    ends_after(5)
+    ran = rerank("soil", str(many), "-m", SMALL, terminal=80)
+    assert ran.err.partition("rerank: interrupted")[0].endswith("\r\x1b[K")
+
+
 def test_a_pipe_that_nobody_writes_to_is_left(rerank: Run) -> None:
     reading, writing = os.pipe()
     os.write(writing, "\n".join(LINES).encode())
@@ -194,6 +202,7 @@ def test_a_file_that_is_not_there_does_not_come_to_be(
     ran = rerank("soil", str(many), "-m", SMALL, "-o", str(many.with_name("out")))
     assert ran.code == 130, ran.err
     assert names(many.parent) == ["many.txt", "out.incomplete"]
+    assert "as it was" not in ran.err
 
 
 def test_a_reader_that_ctrl_c_has_ended_too_changes_nothing(

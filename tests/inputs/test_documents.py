@@ -6,7 +6,9 @@ import json
 import lzma
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -233,6 +235,21 @@ def test_a_named_pipe_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert twice(inputs) == [["one", "two"]] * 2
     assert inputs.copied_bytes == 8
     os.close(reading)
+
+
+@pytest.mark.parametrize("ending", [GeneratorExit, KeyboardInterrupt])
+def test_what_is_read_ahead_of_the_documents_does_not_count(
+    tmp_path: Path, ending: type[BaseException]
+) -> None:
+    (tmp_path / "a.txt").write_text("line\n" * 100)
+    inputs = Inputs(paths=[str(tmp_path / "a.txt")])
+    inputs.check()
+    documents = cast("Generator[Document]", iter(inputs))
+    for _ in range(25):
+        next(documents)
+    with pytest.raises(ending):
+        documents.throw(ending)
+    assert inputs.share == 0.25
 
 
 def test_how_much_has_been_read_of_files(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
+from rerank_cli.commands import rank as rank_command
 from rerank_cli.render import Format, Style, render
 from rerank_cli.terminal import printable, readable
 from rerank_cli.words import QueryWords
-from tests.conftest import Run
+from tests.conftest import ROOT, Run
 from tests.support.fakes import OverlapScorer, words_info
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -229,6 +231,20 @@ def test_a_line_below_the_table_says_how_many_more_there_are() -> None:
     assert last(22_177) == "… 22,177 more (-n 50, or -n 0 for all)"
     assert last(49) == "… 49 more (-n 0 for all)"
     assert last(0).endswith("a fox")
+
+
+def test_the_table_fits_a_window_that_has_changed(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = rank_command._choose_sentences
+
+    def choose_in_a_narrow_one(*arguments: Any) -> Any:
+        monkeypatch.setenv("COLUMNS", "50")
+        return choose(*arguments)
+
+    monkeypatch.setattr(rank_command, "_choose_sentences", choose_in_a_narrow_one)
+    ran = rerank("refund", str(ROOT / "examples" / "faq.txt"), "--color", "never", terminal=100)
+    assert max(map(cell_len, ran.out.splitlines())) <= 50
 
 
 def test_the_readme_command_fits_a_screen_with_the_best_result_on_it(rerank: Run) -> None:

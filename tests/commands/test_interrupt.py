@@ -1,5 +1,6 @@
 """Ctrl-C while something is ranked: the best so far, marked as such; a second one ends it."""
 
+import gc
 import json
 import os
 import re
@@ -38,6 +39,7 @@ def ends_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
     def end_after(runs: int) -> None:
         lock = threading.Lock()
         done = 0
+        gc.collect()  # Python ignores Ctrl-C in what it calls for garbage, such as old thread pools
 
         def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
             nonlocal done

@@ -50,6 +50,7 @@ from rerank_cli.inputs.records import is_spread_json
 from rerank_cli.inputs.streams import is_stream
 from rerank_cli.inputs.text import HEAD_BYTES
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
+from rerank_cli.progress import remark_on_interrupt
 from rerank_cli.scorers import find_local_folder, is_remote
 from rerank_cli.terminal import Terminal, format_count
 from rerank_cli.types import ScorerInfo
@@ -67,6 +68,7 @@ _COMPRESSED_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _MANIFEST = "manifest.json"
 _EXISTS_HINT = "--resume continues it; or name another"
 _MAX_MANIFEST_BYTES = 64 << 20
+_DAMAGES = (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 _RAY_VARIABLES = {  # unless the user has set them
     "RAY_USAGE_STATS_ENABLED": "0",  # which reports to Ray's makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -93,10 +95,12 @@ def run_on_ray(
         _check_first_records(shards, options)
     _prepare_folder(folder, manifest, options, terminal)
     if manifest.missing_shards:
-        digests = identity["model"]["files"]
-        for result in score_shards(options, digests, folder, manifest.missing_shards, address):
-            manifest.add(result)
-            terminal.say(f"{len(manifest.results):,} of {len(manifest.shards):,} shards done")
+        digests, missing = identity["model"]["files"], manifest.missing_shards
+        ending = lambda: f"interrupted: {manifest.progress} done; --resume continues"  # noqa: E731
+        with remark_on_interrupt(terminal, ending):
+            for result in score_shards(options, digests, folder, missing, address):
+                manifest.add(result)
+                terminal.say(f"{manifest.progress} done")
     if ordered:
         _join_parts(manifest, Path(output))
     figures = manifest.figures()
@@ -213,14 +217,7 @@ class BatchManifest:
             results = [ShardResult(**part) for part in parts]
             for result in results if is_same and not changed else ():
                 self._check_result(result)
-        except (
-            AttributeError,
-            LookupError,
-            OSError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except _DAMAGES as error:
             raise InputError(
                 f"{self.folder}/{_MANIFEST}: is not the manifest of a batch, or it is damaged",
                 hint="without it the job cannot continue: start again with another -o",
@@ -253,6 +250,10 @@ class BatchManifest:
         content = {"job": self.job, "shards": self.shards, "parts": parts}
         with write_whole(f"{self.folder}/{_MANIFEST}") as stream:
             stream.write(json.dumps(content, indent=1).encode())
+
+    @property
+    def progress(self) -> str:
+        return f"{len(self.results):,} of {len(self.shards):,} shards"
 
     @property
     def missing_shards(self) -> list[Shard]:
@@ -549,8 +550,7 @@ def _prepare_folder(
         if changed := manifest.resume():
             parts = format_count(changed, "part")
             terminal.warn(f"{folder}: {parts} missing or changed since: they are scored again")
-        done, shards = len(manifest.results), len(manifest.shards)
-        terminal.say(f"{done:,} of {shards:,} shards were done before")
+        terminal.say(f"{manifest.progress} were done before")
     output = options.output.path
     # The parts become one file only when all of them are done.
     if folder != output and manifest.missing_shards and os.path.lexists(output):

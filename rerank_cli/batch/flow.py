@@ -36,7 +36,7 @@ from rerank_cli.errors import (
     ScorerError,
     UsageError,
 )
-from rerank_cli.progress import Progress, Watch, Work
+from rerank_cli.progress import LimitedScorer, Progress, Watch, Work, WorkAhead
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.chunking import Plan, WorkEstimate
 from rerank_cli.types import Document, Ranking, Scorer, ScorerInfo
@@ -176,6 +176,24 @@ class Flow:
             works.append(Work(progress.work, whole))
         done, read = sum(work.done for work in works), sum(work.read for work in works)
         return Work(self._finished_work + done, self._finished_work + read)
+
+    def share(self, read_share: float, ahead: WorkAhead | None) -> float:
+        """How much of the work is done, when a share of the input is read.
+
+        What was begun counts as it is. The rest takes as much for a byte as that did, if there is
+        no better estimate.
+        """
+        done, read = self.work
+        if not read:
+            return 0.0 if self._under_way else read_share
+        return read_share * done / read if ahead is None else done / (read + ahead.correct(read))
+
+    def limit_seconds(self, share: float, seconds: float) -> float:
+        """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""
+        scorer = self.reranker.scorer
+        if isinstance(scorer, LimitedScorer):
+            return scorer.limit_seconds(share, seconds)
+        return seconds
 
     def estimate_work(self, item: Item) -> float:
         """About how much the `work` of an item will be."""

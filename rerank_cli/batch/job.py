@@ -40,7 +40,7 @@ from rerank_cli.batch.sources import RecordSource
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import side_path
-from rerank_cli.progress import Interruption, LimitedScorer
+from rerank_cli.progress import Interruption
 from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import clean_instruction, remote_fingerprint
@@ -251,27 +251,18 @@ class BatchJob:
 
     @property
     def share(self) -> float | None:
-        """How much of the work is done, 0 to 1; None where the input's size is not known.
-
-        What is read and under way counts as it is. The rest takes as much for a byte as that did.
-        """
-        share = self.source.share
-        if share is None:
+        """How much of the work is done, 0 to 1; None where the input's size is not known."""
+        read = self.source.share
+        if read is None:
             return None
-        done, read = self._flow.work
+        left = 1 - self._first_share or 1.0
         ahead = self.source.work_ahead(self._flow.reranker.info, self._flow.estimate_work)
-        if ahead is None or not read:
-            own = share - self._first_share
-            return self._first_share + own * (done / read if read else not self._next_digests)
-        return self._first_share + (1 - self._first_share) * done / (read + ahead.correct(read))
+        return self._first_share + left * self._flow.share((read - self._first_share) / left, ahead)
 
     def limit_seconds(self, seconds: float) -> float:
         """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""
-        scorer = self._flow.reranker.scorer
-        if not isinstance(scorer, LimitedScorer):
-            return seconds
         own = ((self.share or 0.0) - self._first_share) / (1 - self._first_share or 1.0)
-        return scorer.limit_seconds(own, seconds)
+        return self._flow.limit_seconds(own, seconds)
 
     def _write(self, outcome: Outcome) -> None:
         problem = outcome.problem

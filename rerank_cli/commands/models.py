@@ -603,8 +603,11 @@ def run_export(source: str, out: str, terminal: Terminal) -> "list[Fidelity]":
     if not source.startswith(HUB):
         check_checkpoint(folder, source)
     from rerank_cli.models.export import export, import_libraries  # imports more than all others
+    from rerank_cli.progress import remark_on_interrupt
 
     with ExitStack() as stack:
+        ending = f"interrupted: nothing was written to {out}"
+        stack.enter_context(remark_on_interrupt(terminal, lambda: ending))
         name = folder.resolve().name
         if source.startswith(HUB):
             reference, name = read_name(source), source.removeprefix(HUB)

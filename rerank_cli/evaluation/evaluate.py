@@ -34,12 +34,13 @@ from rerank_cli.evaluation.run import (
 from rerank_cli.evaluation.table import draw_report, forecast
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
-from rerank_cli.progress import State, show_progress, status_line
+from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import BM25, model_files
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
+    format_duration,
     format_json,
 )
 from rerank_cli.types import ConcurrentScorer, PricedScorer
@@ -52,11 +53,22 @@ def run_jobs(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
     resumed = sum(job.resumed for job in jobs)
     if resumed:
         terminal.say(f"continuing an interrupted run: {resumed:,} queries were scored before")
+    queries = sum(len(job.task.queries) for job in jobs)
+
+    def ending() -> str:
+        done = sum(len(job.scores) for job in jobs)
+        kept = ": the same command continues" if all(job.is_kept for job in jobs) else ""
+        return f"interrupted after {done:,} of {queries:,} queries{kept}"
+
+    with remark_on_interrupt(terminal, ending):
+        _run_jobs(jobs, queries, terminal)
+
+
+def _run_jobs(jobs: Sequence[EvalJob], queries: int, terminal: Terminal) -> None:
     with status_line(terminal, "trying a few queries"):
         for job in jobs:
             job.run_pilot()
     seconds = sum(job.seconds_left() for job in jobs)
-    queries = sum(len(job.task.queries) for job in jobs)
     if seconds > 1:
         terminal.say(forecast(jobs, seconds))
 
@@ -71,6 +83,8 @@ def run_jobs(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
         for job in jobs:
             for _ in job.run():
                 line.refresh()
+    if line.was_shown:
+        terminal.say(f"{queries:,} queries in {format_duration(line.seconds)}")
 
 
 def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:

@@ -84,6 +84,11 @@ class ScoreJournal:
                 stream.seek(0, os.SEEK_END)
                 stream.write(line)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the scores are on the disk."""
+        return self._path is not None and self._path.exists()
+
     def close(self) -> None:
         """Remove the journal: the evaluation is over."""
         if self._path is not None:
@@ -222,6 +227,11 @@ class EvalJob:
         self._waiting = self._draw_order()
         self._seconds = self._characters = 0.0
         self._warm = False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether what has been scored is on the disk."""
+        return self._journal.is_kept
 
     @property
     def scores(self) -> Mapping[str, QueryScores]:

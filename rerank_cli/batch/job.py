@@ -216,12 +216,9 @@ class BatchJob:
                     watch()
             self._mark(final=True, done=not stop.is_set)
             return not stop.is_set
-        except AllFailed:
-            if self.done_items:
+        except (InputError, ScorerError, PipeClosed) as error:
+            if self.done_items or not isinstance(error, AllFailed):
                 self._mark(final=True)
-            raise
-        except (InputError, ScorerError, PipeClosed):
-            self._mark(final=True)
             raise
         finally:
             self._close()

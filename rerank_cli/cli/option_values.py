@@ -1,19 +1,30 @@
 """The objects that are made of a command's parsed options, which are declared in `options`."""
 
 import dataclasses
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from rerank_cli.cli.settings import excerpt
+from rerank_cli.cli.settings import excerpt, parse_size
 from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
+from rerank_cli.inputs import STDIN
+from rerank_cli.inputs.documents import Inputs
+from rerank_cli.inputs.files import read_content, read_names
+from rerank_cli.inputs.records import TextFields
+from rerank_cli.inputs.source import ReadOptions
+from rerank_cli.inputs.streams import check_read_once
+from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
+from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.ranking import ChunkOptions, Selection
-from rerank_cli.render import Format
+from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.types import Document
 
 if TYPE_CHECKING:
     from rerank_cli.providers.options import RemoteOptions
@@ -82,6 +93,57 @@ def selection(ctx: typer.Context) -> Selection:
     return _make(Selection, {**ctx.params, "n": ctx.params["top_n"] or None})
 
 
+def query_and_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
+    """The query, with its image or video, and the sources of the documents.
+
+    If an option gives the query, every argument is a file; else the first one is the query.
+
+    Standard input is read where nothing else is named and it is not a terminal. Raises `UsageError`
+    where there is no query or nothing to rank, and `InputError` for a file with the query or with
+    names that cannot be read.
+    """
+    given = ctx.params
+    read_options = _read_options(ctx)
+    read_options.check()
+    if given["query"] is not None and given["query_file"] is not None:
+        raise UsageError("--query and --query-file both give a query", hint="give one of them")
+    query, paths = given["query"], list(given["arguments"] or [])
+    place = given["image"] or given["video"]
+    if query is None and given["query_file"] is None and place is not None:
+        query = media_label(place)
+    if query is None and given["query_file"] is None:
+        if not paths:
+            raise UsageError(
+                "there is no query",
+                hint="rerank QUERY [FILE]...; to search for the word rank: rerank -q rank",
+            )
+        query = paths.pop(0)
+    texts, names_file = given["document"] or [], given["files_from"]
+    if not paths and not texts and names_file is None:
+        paths = [_unnamed_source(query, recursive=given["recursive"])]
+    read_for_options = [("--query-file", given["query_file"]), ("--files-from", names_file)]
+    check_read_once([*read_for_options, *(("FILE", path) for path in paths)])
+    if given["query_file"] is not None:
+        query = _query_in(given["query_file"], read_options.max_document_bytes)
+    else:
+        query = _decode(query or "")
+    listed = list[str]()
+    if names_file is not None:
+        listed = read_names(
+            names_file, null=given["null"], max_bytes=read_options.max_document_bytes
+        )
+    inputs = Inputs(
+        texts=[_decode(text) for text in texts],
+        paths=paths,
+        listed_paths=listed,
+        recursive=given["recursive"],
+        options=read_options,
+        taken=[path for _, path in read_for_options if path is not None],
+        may_be_words=given["query"] is None and given["query_file"] is None and " " not in query,
+    )
+    return _with_media(query, given), inputs
+
+
 def _make(kind: type[Options], values: Mapping[str, Any]) -> Options:
     """Make an options object from the values that it has fields for."""
     names = [field.name for field in dataclasses.fields(kind)]
@@ -128,3 +190,62 @@ def _parse_value(option: str, key: str, text: str) -> Any:
     except RecursionError:
         raise UsageError(f"{option} {excerpt(key)}: nested too deeply") from None
     return value
+
+
+def _read_options(ctx: typer.Context) -> ReadOptions:
+    """How the input is read."""
+    given = ctx.params
+    # Where files are looked for or paths are written NUL ends those, and lines are lines.
+    has_names = given["recursive"] or given["files_from"] is not None
+    format_ = output_format(ctx)
+    has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
+    return ReadOptions(
+        unit=given["unit"],
+        input_format=given["input_format"],
+        fields=TextFields(given["field"] or [], given["id_field"]),
+        null=given["null"] and not has_names,
+        grep=given["grep"],
+        text=given["text"],
+        max_document_bytes=parse_size(given["max_document"]),
+        prepend=given["prepend"],
+        media_root=media_root(ctx),
+    )
+
+
+def _unnamed_source(query: str | None, *, recursive: bool) -> str:
+    """What is read where no document is named: this folder with -r, else standard input."""
+    if recursive:
+        return os.curdir
+    if sys.stdin is None or sys.stdin.isatty():
+        is_file = query is not None and os.path.isfile(query)
+        raise UsageError(
+            "there are no documents to rank" + (f", and {query} is a file" if is_file else ""),
+            hint=f'rerank "your query" {query if is_file else "FILE"}, or pipe lines into it',
+        )
+    return STDIN
+
+
+def _query_in(path: str, max_bytes: int) -> str:
+    content = read_content(path, max_bytes)
+    envelope = envelope_of(content[:HEAD_BYTES])
+    return content[len(envelope.mark) :].decode(envelope.encoding, "replace").strip()
+
+
+def _decode(argument: str) -> str:
+    """Read an argument as UTF-8, as all text here; the locale decoded it, whatever it may be."""
+    return os.fsencode(argument).decode("utf-8", "replace")
+
+
+def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
+    """The query with its image or video, if it has one.
+
+    Raises `UsageError` for both, and `InputError` for a file that is none.
+    """
+    places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
+    if len(places) > 1:
+        raise UsageError("--image and --video both give a query", hint="give one of them")
+    if not places:
+        return query
+    ((kind, place),) = places.items()
+    is_label = given["query"] is None and given["query_file"] is None
+    return Document(query, media=find_media(place, kind), text_is_label=is_label)

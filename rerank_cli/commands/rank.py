@@ -1,7 +1,6 @@
 """`rerank QUERY [FILE]...`: documents in, the same documents out, best first."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -15,7 +14,6 @@ import typer
 
 from rerank_cli import progress
 from rerank_cli.cli import option_values
-from rerank_cli.cli.settings import parse_size
 from rerank_cli.errors import (
     ExitCode,
     InputError,
@@ -26,12 +24,7 @@ from rerank_cli.errors import (
 )
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.documents import Inputs, left_out, say_what_was_read, warn_of_inputs
-from rerank_cli.inputs.files import read_content, read_names
-from rerank_cli.inputs.records import TextFields, warn_of_unread_media
-from rerank_cli.inputs.source import ReadOptions
-from rerank_cli.inputs.streams import check_read_once
-from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
-from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
+from rerank_cli.inputs.records import warn_of_unread_media
 from rerank_cli.output_files import (
     OutputFile,
     PlannedOutput,
@@ -192,15 +185,14 @@ def _end(
 def _find_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
     """The query and the sources that a command line names; raises `InputError`, `UsageError`."""
     try:
-        query, inputs = read_arguments(ctx)
-        whole_query = _with_media(query, ctx.params)
+        query, inputs = option_values.query_and_inputs(ctx)
         inputs.check()
     except (InputError, UsageError) as error:
         from rerank_cli.cli.hints import explain_words  # few runs need it
 
         explain_words(error, ctx)
         raise
-    return whole_query, inputs
+    return query, inputs
 
 
 def _warn_of_nothing(
@@ -277,114 +269,6 @@ def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
             f"{output.path}: not replaced, because not all of the input could be read",
             hint="-o another file",
         )
-
-
-def read_arguments(ctx: typer.Context) -> tuple[str, Inputs]:
-    """Tell the query from the files: where an option gives it, every argument is a file.
-
-    Standard input is read where nothing else is named and it is not a terminal. Raises `UsageError`
-    where there is no query or nothing to rank, and `InputError` for a file with the query or with
-    names that cannot be read.
-    """
-    given = ctx.params
-    read_options = _read_options(ctx)
-    read_options.check()
-    if given["query"] is not None and given["query_file"] is not None:
-        raise UsageError("--query and --query-file both give a query", hint="give one of them")
-    query, paths = given["query"], list(given["arguments"] or [])
-    place = given["image"] or given["video"]
-    if query is None and given["query_file"] is None and place is not None:
-        query = media_label(place)
-    if query is None and given["query_file"] is None:
-        if not paths:
-            raise UsageError(
-                "there is no query",
-                hint="rerank QUERY [FILE]...; to search for the word rank: rerank -q rank",
-            )
-        query = paths.pop(0)
-    texts, names_file = given["document"] or [], given["files_from"]
-    if not paths and not texts and names_file is None:
-        paths = [_unnamed_source(query, recursive=given["recursive"])]
-    read_for_options = [("--query-file", given["query_file"]), ("--files-from", names_file)]
-    check_read_once([*read_for_options, *(("FILE", path) for path in paths)])
-    if given["query_file"] is not None:
-        query = _query_in(given["query_file"], read_options.max_document_bytes)
-    else:
-        query = _decode(query or "")
-    listed = list[str]()
-    if names_file is not None:
-        listed = read_names(
-            names_file, null=given["null"], max_bytes=read_options.max_document_bytes
-        )
-    inputs = Inputs(
-        texts=[_decode(text) for text in texts],
-        paths=paths,
-        listed_paths=listed,
-        recursive=given["recursive"],
-        options=read_options,
-        taken=[path for _, path in read_for_options if path is not None],
-        may_be_words=given["query"] is None and given["query_file"] is None and " " not in query,
-    )
-    return query, inputs
-
-
-def _read_options(ctx: typer.Context) -> ReadOptions:
-    """How the input is read."""
-    given = ctx.params
-    # Where files are looked for or paths are written NUL ends those, and lines are lines.
-    has_names = given["recursive"] or given["files_from"] is not None
-    format_ = option_values.output_format(ctx)
-    has_names = has_names or (format_ is not None and WRITERS[format_].names_files)
-    return ReadOptions(
-        unit=given["unit"],
-        input_format=given["input_format"],
-        fields=TextFields(given["field"] or [], given["id_field"]),
-        null=given["null"] and not has_names,
-        grep=given["grep"],
-        text=given["text"],
-        max_document_bytes=parse_size(given["max_document"]),
-        prepend=given["prepend"],
-        media_root=option_values.media_root(ctx),
-    )
-
-
-def _unnamed_source(query: str | None, *, recursive: bool) -> str:
-    """What is read where no document is named: this folder with -r, else standard input."""
-    if recursive:
-        return os.curdir
-    if sys.stdin is None or sys.stdin.isatty():
-        is_file = query is not None and os.path.isfile(query)
-        raise UsageError(
-            "there are no documents to rank" + (f", and {query} is a file" if is_file else ""),
-            hint=f'rerank "your query" {query if is_file else "FILE"}, or pipe lines into it',
-        )
-    return STDIN
-
-
-def _query_in(path: str, max_bytes: int) -> str:
-    content = read_content(path, max_bytes)
-    envelope = envelope_of(content[:HEAD_BYTES])
-    return content[len(envelope.mark) :].decode(envelope.encoding, "replace").strip()
-
-
-def _decode(argument: str) -> str:
-    """Read an argument as UTF-8, as all text here; the locale decoded it, whatever it may be."""
-    return os.fsencode(argument).decode("utf-8", "replace")
-
-
-def _with_media(query: str, given: Mapping[str, Any]) -> str | Document:
-    """The query with its image or video, if it has one.
-
-    Raises `UsageError` for both, and `InputError` for a file that is none.
-    """
-    places = {kind: given[kind] for kind in MEDIA_FIELDS if given[kind] is not None}
-    if len(places) > 1:
-        raise UsageError("--image and --video both give a query", hint="give one of them")
-    if not places:
-        return query
-    ((kind, place),) = places.items()
-    is_label = given["query"] is None and given["query_file"] is None
-    return Document(query, media=find_media(place, kind), text_is_label=is_label)
 
 
 def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs) -> None:

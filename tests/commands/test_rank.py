@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from rerank_cli.cli.app import app
-from rerank_cli.commands.rank import read_arguments
+from rerank_cli.cli.option_values import query_and_inputs
 from rerank_cli.errors import InputError, UsageError
 from tests.conftest import Run
 from tests.support.reading import give_stdin
@@ -33,8 +33,9 @@ def gathered(
     line += [*["-0"] * null, *["-r"] * recursive, *arguments]
     group = get_command(app)
     command = group.get_command(None, "rank")  # type: ignore[attr-defined]
-    query, inputs = read_arguments(command.make_context("rank", line))
+    query, inputs = query_and_inputs(command.make_context("rank", line))
     inputs.check()
+    assert isinstance(query, str)
     return query, [document.text for document in inputs]
 
 

@@ -286,11 +286,10 @@ class ScoringActor:
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Score the shards of a block of rows, whose columns are their fields."""
+        columns = (rows[name] for name in Shard._fields)
         results = [
             self._score(Shard(int(number), str(uri), int(start), int(end)))
-            for number, uri, start, end in zip(
-                rows["number"], rows["uri"], rows["start"], rows["end"], strict=True
-            )
+            for number, uri, start, end in zip(*columns, strict=True)
         ]
         return {
             "shard": [result.shard for result in results],
@@ -303,8 +302,7 @@ class ScoringActor:
         options = self._options
         pairs, shape, dropped = options.fields.pairs, options.results, options.dropped_field
         flow = Flow(self._reranker, options.selection, Bounds(options.window_bytes))
-        figures = BatchFigures()
-        name = _part_name(shard)
+        figures, name = BatchFigures(), _part_name(shard)
         schema = shard_schema(shard) if shard.is_row_group else None
         columns = schema and Columns(schema, shape, pairs, dropped)
         rows: list[dict[str, Any]] = []
@@ -339,16 +337,16 @@ def score_shards(
     for name, value in _RAY_VARIABLES.items():
         os.environ.setdefault(name, value)
     check_extra()
-
     import ray
     from ray.data import ActorPoolStrategy
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     is_ours = not ray.is_initialized()
     try:
         if is_ours:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars, context.raise_original_map_exception = False, True
         threads = options.runtime.threads or 1
         max_actors = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
         rows = [shard._asdict() for shard in shards]
@@ -364,10 +362,12 @@ def score_shards(
             figures = json.loads(row["figures"])
             yield ShardResult(int(row["shard"]), str(row["name"]), int(row["size"]), figures)
     except (ray.exceptions.RayError, ConnectionError) as error:
-        cause = getattr(error, "cause", None) or error
+        cause = getattr(error, "cause", None)  # to whose message Ray adds lines
+        lines = str(cause or error).strip().splitlines()
+        if isinstance(cause, InputError):
+            raise InputError(lines[0], hint=cause.hint) from error
         raise ScorerError(
-            f"ray: {str(cause).strip().splitlines()[-1]}",
-            hint="finished parts are kept: --resume continues",
+            f"ray: {lines[0 if cause else -1]}", hint="finished parts are kept: --resume continues"
         ) from error
     finally:
         if is_ours and ray.is_initialized():

@@ -289,19 +289,24 @@ def _flatten(results: list[Any]) -> list[Any]:
 
 
 def _without_column(columns: Iterable["pa.Field"], name: str) -> list["pa.Field"]:
-    """Columns, or the fields of one, without that of a name, which may be dotted."""
+    """Columns, or the fields of one, without that of a name, which may be dotted.
+
+    Parquet has no struct without fields: one that had only that of the name goes too.
+    """
     import pyarrow as pa
 
     columns = list(columns)
     if any(column.name == name for column in columns):
         return [column for column in columns if column.name != name]
     first, _, rest = name.partition(".")
-    return [
-        column.with_type(pa.struct(_without_column(column.type, rest)))
-        if rest and column.name == first and pa.types.is_struct(column.type)
-        else column
-        for column in columns
-    ]
+    kept = []
+    for column in columns:
+        if rest and column.name == first and pa.types.is_struct(column.type):
+            fields = _without_column(column.type, rest)
+            kept += [column.with_type(pa.struct(fields))] if fields else []
+        else:
+            kept.append(column)
+    return kept
 
 
 def _output_schema(schema: "pa.Schema", shape: ResultsShape, *, pairs: bool) -> "pa.Schema":

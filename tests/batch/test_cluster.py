@@ -13,7 +13,7 @@ import pytest
 from rerank_cli.batch.cluster import Shard, _input_stamps, cut_into_shards, read_shard
 from rerank_cli.batch.records import BlankLine, RecordFields
 from rerank_cli.types import ScorerInfo
-from tests.conftest import Run
+from tests.conftest import Run, process
 from tests.support.batches import SMALL, record, start_batch, write
 from tests.support.reading import fed
 
@@ -212,3 +212,13 @@ def test_without_the_extra_it_is_named(
     ran = rerank("batch", str(source), "-o", str(tmp_path / "out"), *RAY)
     assert (ran.code, list(tmp_path.iterdir())) == (2, [source])
     assert "pip install 'rerank-cli[ray]'" in ran.err
+
+
+@pytest.mark.slow
+@needs_ray
+def test_an_array_that_breaks_off_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps([record(n) for n in range(5)])[:-1])
+    ran = process("batch", str(source), "-o", str(tmp_path / "out"), "-m", "bm25", *RAY)
+    assert (ran.returncode, list((tmp_path / "out").glob("part*"))) == (2, [])
+    assert f"rerank: {source}:1: a , is missing before the end" in ran.stderr.decode()

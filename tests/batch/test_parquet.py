@@ -48,6 +48,14 @@ def test_documents_can_be_dropped(field: str, rerank: Run, tmp_path: Path) -> No
     ]
 
 
+def test_a_column_with_nothing_but_the_documents_is_dropped(rerank: Run, tmp_path: Path) -> None:
+    rows = [{"query": "x", "a": {"b": {"docs": ["x y"]}}}]
+    source, out = parquet(tmp_path / "in.parquet", rows), tmp_path / "out.parquet"
+    options = ("-m", "bm25", "--documents-field", "a.b.docs", "--drop-documents")
+    ran = rerank("batch", str(source), "-o", str(out), *options)
+    assert (ran.code, [[*row] for row in rows_in(out)]) == (0, [["query", "results", "error"]])
+
+
 @pytest.mark.parametrize("shape", list(ResultsShape))
 def test_parquet_in_and_out(
     shape: ResultsShape, rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

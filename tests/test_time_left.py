@@ -159,7 +159,7 @@ def test_of_records_with_documents_of_any_lengths(shape: str, tmp_path: Path, cl
     reranker = Reranker(Timed(clock, 0.02, 0.001))
     source = JsonLinesSource(str(tmp_path / "in.jsonl"), RecordFields(), 1 << 30)
     job = BatchJob(source, Flow(reranker, Selection(), Bounds()), Nowhere())
-    pace, said = report._Pace(job), list[tuple[float, float | None]]()
+    pace, said = report.Pace(job), list[tuple[float, float | None]]()
 
     def watch() -> None:
         pace.see()

@@ -323,9 +323,9 @@ def _run_job(
         with (
             remark_on_interrupt(terminal, ending),
             _catch_interrupt(terminal) as interruption,
-            show_pace(terminal, job, verbose=options.verbose) as show,
+            show_pace(terminal, job) as pace,
         ):
-            is_done = job.run(interruption, show)
+            is_done = job.run(interruption, pace.see)
     except PipeClosed:
         if not interruption.is_set:  # Ctrl-C has ended the reader too
             return ExitCode.OK
@@ -341,6 +341,13 @@ def _run_job(
     if not is_done:
         terminal.warn(ending())
         return ExitCode.INTERRUPTED
+    if pace.was_shown and not options.verbose:
+        terminal.say(pace.summary())
+    return _end(job, options, terminal)
+
+
+def _end(job: BatchJob, options: BatchOptions, terminal: Terminal) -> ExitCode:
+    """Say what a job that is done has left open; return the exit code."""
     if not job.figures.records:
         terminal.warn(NOTHING_TO_RANK)
     if (count := _passing_errors(job.figures.as_dict())) and _can_retry(options):

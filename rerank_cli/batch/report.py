@@ -6,13 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rerank_cli.batch.records import BlankLine, DoneItem, Outcome
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
-from rerank_cli.progress import State, TimeLeft, show_progress
+from rerank_cli.progress import ProgressLine, State, TimeLeft, show_progress
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -194,35 +195,29 @@ class JobProgress(Protocol):
 
 
 @contextmanager
-def show_pace(
-    terminal: Terminal, job: JobProgress, *, verbose: bool = False
-) -> Iterator[Callable[[], None]]:
-    """Show how far a job is while the block runs: in a line of a terminal, else now and then.
-
-    Yields a function to call as often as something is done. At the end it says how long it took, if
-    the line was shown and `verbose` does not say so.
-    """
-    pace = _Pace(job)
-    due = time.monotonic() + _SAY_SECONDS
+def show_pace(terminal: Terminal, job: JobProgress) -> Iterator["Pace"]:
+    """Show how far a job is while the block runs: in a line of a terminal, else now and then."""
+    pace = Pace(job)
     with show_progress(terminal, pace.describe) as line:
-
-        def see() -> None:
-            nonlocal due
-            pace.see()
-            line.refresh()
-            if not terminal.watched and time.monotonic() >= due:
-                due = time.monotonic() + _SAY_SECONDS
-                state = pace.describe()
-                left = [] if state.left is None else [f"{format_duration(state.left)} left"]
-                terminal.say(", ".join([*state.parts, *left]))
-
-        yield see
-    if line.was_shown and not verbose:
-        terminal.say(f"{format_count(pace.records, 'record')} in {format_duration(line.seconds)}")
+        pace.show = partial(_show_pace, pace, line, terminal)
+        yield pace
+    pace.was_shown = line.was_shown
 
 
-class _Pace:
-    """The rates of this run of a job, and the time that is left."""
+def _show_pace(pace: "Pace", line: ProgressLine, terminal: Terminal) -> None:
+    line.refresh()
+    if not terminal.watched and pace.seconds >= pace.next_said:
+        pace.next_said = pace.seconds + _SAY_SECONDS
+        state = pace.describe()
+        left = [] if state.left is None else [f"{format_duration(state.left)} left"]
+        terminal.say(", ".join([*state.parts, *left]))
+
+
+class Pace:
+    """The rates of this run of a job, and the time that is left.
+
+    `was_shown` says, at the end, whether a line of a terminal has shown them.
+    """
 
     def __init__(self, job: JobProgress) -> None:
         figures = self._figures = job.figures
@@ -233,25 +228,33 @@ class _Pace:
         self._first_records = figures.records
         self._share: float | None = None
         self._time = TimeLeft()
+        self.show: Callable[[], None] = lambda: None
+        self.was_shown = False
+        self.next_said = _SAY_SECONDS
 
     @property
-    def records(self) -> int:
-        """How many this run has done."""
-        return self._figures.records - self._first_records
+    def seconds(self) -> float:
+        """How long the run takes so far."""
+        return time.monotonic() - self._began
+
+    def summary(self) -> str:
+        """What this run has done, in how much time."""
+        records = format_count(self._figures.records - self._first_records, "record")
+        return f"{records} in {format_duration(self.seconds)}"
 
     def see(self) -> None:
-        """Note the share of the work that is done, which takes a while to find, now and then."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _LOOK_SECONDS
-        self._share = self._job.share
-        if self._share is not None:
-            self._time.see(self._share)
+        """Show how far the job is, if it is time to; to be called as often as something is done."""
+        if time.monotonic() >= self._next:  # to find the share takes a while
+            self._next = time.monotonic() + _LOOK_SECONDS
+            self._share = self._job.share
+            if self._share is not None:
+                self._time.see(self._share)
+        self.show()
 
     def describe(self) -> State:
         """How far the job is."""
         figures, share = self._figures, self._share
-        elapsed = max(time.monotonic() - self._began, 1e-9)
+        elapsed = max(self.seconds, 1e-9)
         parts = [
             format_count(figures.records, "record"),
             f"{(figures.pairs - self._first_pairs) / elapsed:,.0f} pairs/s",

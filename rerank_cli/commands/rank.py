@@ -233,8 +233,8 @@ def _write_incomplete(
     except OutputError as error:
         terminal.warn(str(error), error.hint)
     else:
-        where = f"are in {target.path}" if is_file else "are incomplete"
-        said += f": the results so far {where}"
+        where = f"so far are in {target.path}" if is_file else "are incomplete"
+        said += f": the results {where}"
     is_replacing = is_file and os.path.lexists(output.path)
     terminal.warn(said, f"{output.path} is as it was" if is_replacing else None)
 
@@ -247,15 +247,14 @@ def _name_incomplete(path: str) -> str:
 
 
 def _count_scored(outcome: _Outcome, inputs: Inputs, *, passages: bool) -> str:
-    """How many of how many were scored, in words."""
+    """How many were scored, of how many or of how much of the input, in words."""
     ranking = outcome.ranking
     total = ranking.chunks if passages else ranking.documents - ranking.empty
-    noun = "passage" if passages else "document"
-    of_all = f"{total - ranking.unscored:,} of {format_count(total, noun)}"
-    if outcome.is_read:
-        return of_all
-    share = "" if inputs.share is None else f", about {inputs.share:.0%} of the input"
-    return f"{of_all} read so far{share}"
+    scored, noun = total - ranking.unscored, "passage" if passages else "document"
+    if outcome.is_read or inputs.share is None:
+        return f"{scored:,} of {format_count(total, noun)}{'' if outcome.is_read else ' so far'}"
+    share = inputs.share * scored / total if total else 0.0
+    return f"{format_count(scored, noun)}, about {share:.0%} of the input"
 
 
 def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:

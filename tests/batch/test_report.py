@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from rerank_cli.batch import report
-from rerank_cli.batch.report import BatchFigures, show_pace
+from rerank_cli.batch.report import BatchFigures, Pace, show_pace
 from rerank_cli.terminal import Terminal
 from rerank_cli.types import Price
 from tests.test_progress import Clock, FakeTerminal, terminal_at
@@ -32,12 +32,12 @@ class Job:
         return seconds
 
 
-def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
+def run_job(terminal: Terminal, clock: Clock, seconds: int) -> Pace:
     """A resumed job of a hundred seconds: each of them ten records, a hundred pairs, an error."""
     figures = BatchFigures({"records": 5000, "pairs": 70_000, "tokens": 10})
     job = Job(figures, Price(0.5, "USD", ""))
-    with show_pace(terminal, job) as see:
-        see()
+    with show_pace(terminal, job) as pace:
+        pace.see()
         for second in range(1, seconds + 1):
             clock.now += 1
             figures.records += 10
@@ -45,7 +45,8 @@ def run_job(terminal: Terminal, clock: Clock, seconds: int) -> None:
             figures.tokens += 2000
             figures.errors["not_json"] += 1
             job.share = second / 100
-            see()
+            pace.see()
+    return pace
 
 
 PARTS = ("{} records", "100 pairs/s", "2,000 tokens/s", "{} errors", "about 0.5 USD")
@@ -66,8 +67,8 @@ def test_on_a_terminal_it_is_a_line_and_at_its_end_what_was_done(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     stderr = FakeTerminal()
-    run_job(terminal_at(stderr), clock, 25)
+    pace = run_job(terminal_at(stderr), clock, 25)
     parts = "  ".join(PARTS).format("5,250", 25)
     assert f"{parts}  25% |#####               |  1 min 15 s left" in stderr.getvalue()
     assert stderr.line == ""
-    assert stderr.getvalue().endswith("250 records in 25 s\n")
+    assert (pace.was_shown, pace.summary()) == (True, "250 records in 25 s")

@@ -74,8 +74,8 @@ def test_the_best_so_far_come_out_in_the_format_that_was_chosen(
     lines = ran.out.splitlines()
     assert set(lines) < set(LINES)
     assert re.fullmatch(
-        rf"rerank: interrupted after {len(lines)} of \d+ documents( read so far, about \d+% of the "
-        r"input)?: the results so far are incomplete\n",
+        rf"rerank: interrupted after {len(lines)} (of \d+ documents|documents, about \d+% of the "
+        r"input): the results are incomplete\n",
         ran.err,
     )
 
@@ -103,7 +103,7 @@ def test_of_one_file_passages_are_counted(
     ends_after(3)
     ran = rerank("soil", str(tmp_path / "book.md"), "-m", SMALL, "-f", "tsv")
     assert ran.code == 130
-    assert "passages: the results so far are incomplete" in ran.err
+    assert "passages: the results are incomplete" in ran.err
     assert ran.out
 
 

@@ -24,6 +24,7 @@ _REFRESH_SECONDS = 0.1
 _WIDE_BAR, _NARROW_BAR = 20, 8  # characters
 _MIN_SHARE = 0.005  # that is done, from which the time that is left can be told
 _MIN_SECONDS = 1.0  # of a run, likewise
+_GRACE_SECONDS = 2.0  # after Ctrl-C, for what has no results to show
 _HORIZON_SECONDS = 10.0  # of which the pace is told at least
 T = TypeVar("T")
 
@@ -379,23 +380,37 @@ class Interruption:
 @contextmanager
 def catch_interrupt(
     on_interrupt: Callable[[], None] = lambda: None,
+    *,
+    has_results: Callable[[], bool] = lambda: True,
 ) -> Iterator[Interruption]:
-    """Have the first Ctrl-C in the block only noted, after which a second one ends the process."""
+    """Have the first Ctrl-C in the block only noted, after which a second one ends the process.
+
+    So does the first, if the block is still there `_GRACE_SECONDS` later and has no results.
+    """
     interruption = Interruption()
     old_handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or old_handler is signal.SIG_IGN:
         yield interruption
         return
 
+    def end() -> None:
+        if not has_results():
+            signal.raise_signal(signal.SIGINT)
+
+    timer = threading.Timer(_GRACE_SECONDS, end)
+    timer.daemon = True
+
     def take(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, old_handler)
         on_interrupt()
+        timer.start()
         interruption.note()
 
     signal.signal(signal.SIGINT, take)
     try:
         yield interruption
     finally:
+        timer.cancel()
         signal.signal(signal.SIGINT, old_handler)
 
 

@@ -369,12 +369,21 @@ def _rank(
     """
     state = _ranking_state(query, inputs, reranker, passages=selection.passages)
     failure: ScorerError | None = None
+    has_scores = False
     with (
-        progress.catch_interrupt(terminal.wipe_line) as interruption,  # of the ^C there
+        progress.remark_on_interrupt(
+            terminal, lambda: "interrupted" if has_scores else _INTERRUPTED_EARLY
+        ),
+        progress.catch_interrupt(
+            terminal.wipe_line,  # of the ^C there
+            has_results=lambda: has_scores,
+        ) as interruption,
         progress.show_progress(terminal, state.describe) as line,
     ):
 
         def watch(seen: Progress) -> None:
+            nonlocal has_scores
+            has_scores = seen.pairs > 0
             if interruption.is_set:
                 raise StopRanking
             if terminal.watched:

@@ -237,7 +237,7 @@ def test_what_would_be_sent_is_not_told_in_part(rerank: Run) -> None:
 @pytest.mark.slow
 def test_a_second_one_ends_at_once_what_nobody_reads(many: Path) -> None:
     """The first one has the results so far written, to a pipe that is full."""
-    many.write_text("".join(f"{line} {'x' * 500}\n" for line in LINES * 20))
+    many.write_text("".join(f"{line} {'x' * 50_000}\n" for line in LINES * 20))
     process = subprocess.Popen(
         [sys.executable, "-m", "rerank_cli", "soil", str(many), "-m", SMALL],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -38,7 +38,11 @@ def main() -> None:
         from rerank_cli.cli.app import main as run_command_line
 
         run_command_line()
-    except (ImportError, MemoryError) as error:  # it is that little that even this cannot be said
+    except (
+        ImportError,
+        MemoryError,
+        SystemError,
+    ) as error:  # it is that little that even this cannot be said
         if not OutOfMemory.caused(error):
             raise
         os.write(2, f"rerank: {OutOfMemory()}\n".encode())

@@ -37,6 +37,8 @@ _OUT_OF_MEMORY_WORDS = (
     "cannot allocate memory",
     "can't start new thread",
     "bad_alloc",
+    "without exception set",
+    "without setting an exception",
 )
 
 
@@ -176,13 +178,14 @@ class OutOfMemory(ScorerError):
     def caused(error: BaseException) -> bool:
         """Whether an exception, or what led to it, is for want of memory.
 
-        Libraries that cannot be loaded and threads that cannot be started say so only in words.
+        Libraries that cannot be loaded and threads that cannot be started say so only in words, and
+        so does Python where it could not even make an exception.
         """
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == ENOMEM:
                 return True
-            is_of_a_library = isinstance(cause, ImportError | RuntimeError)
+            is_of_a_library = isinstance(cause, ImportError | RuntimeError | SystemError)
             if is_of_a_library and any(words in str(cause) for words in _OUT_OF_MEMORY_WORDS):
                 return True
             cause = cause.__cause__ or cause.__context__

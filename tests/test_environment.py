@@ -365,7 +365,7 @@ def test_closed_streams_of_every_command(streams: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [26_000, 32_000, 40_000, 60_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("kilobytes", [26_000, 32_000, 44_000, 60_000, 100_000, 1_000_000])
 def test_little_memory_is_one_line(kilobytes: int, tmp_path: Path) -> None:
     """Where Python starts at all; what libraries end by themselves is not caught."""
     for arguments in ("late -d late -m bm25", "providers", "--version"):
@@ -387,6 +387,8 @@ def test_little_memory_is_one_line(kilobytes: int, tmp_path: Path) -> None:
         (RuntimeError("can't start new thread"), True),
         (OSError(2, "No such file or directory"), False),
         (ImportError("No module named 'x'"), False),
+        (SystemError("error return without exception set"), True),
+        (SystemError("bad argument to internal function"), False),
         (ValueError("can't start new thread"), False),
     ],
 )

@@ -253,8 +253,11 @@ class WorkProfile:
 class LimitedScorer(Protocol):
     """A scorer that may do only so much a minute."""
 
-    def limit_seconds(self, share: float, seconds: float) -> float:
-        """How long the rest takes with that, when a share is scored; `seconds` by the pace."""
+    def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
+        """How long the rest takes with that, when a share is scored; `seconds` by the pace.
+
+        `is_read` says that the scorer has got all there is.
+        """
 
 
 class RankingState:
@@ -265,18 +268,18 @@ class RankingState:
 
     share   the share of the input that was read
     ahead   estimates of the input; None if there are none
-    limit   the time left, as `LimitedScorer.limit_seconds` has it
+    scorer  which may be a `LimitedScorer`
     """
 
     def __init__(
         self,
         share: Callable[[], float | None],
         ahead: Callable[[], WorkAhead | None] = lambda: None,
-        limit: Callable[[float, float], float] = lambda _, seconds: seconds,
+        scorer: object = None,
     ) -> None:
         self._share_read = share
         self._ahead = ahead
-        self._limit = limit
+        self._scorer = scorer
         self._scoring_began = time.monotonic()
         self._progress = Progress(0, 0, 0)
         self._surveyed = False
@@ -308,7 +311,9 @@ class RankingState:
         total = self._total_work(share)
         done = progress.work / total if total else 0.0
         left = self._time.seconds(progress.work, total) if total else None
-        return State(parts, done, None if left is None else self._limit(done, left))
+        if left is not None and isinstance(self._scorer, LimitedScorer):
+            left = self._scorer.limit_seconds(done, left, is_read=share >= 1)
+        return State(parts, done, left)
 
     def _parts(self) -> list[str]:
         progress = self._progress

@@ -179,7 +179,11 @@ def test_the_rest_of_the_input_is_estimated_by_what_was_read(clock: Clock) -> No
 
 
 def test_a_limit_of_a_service_makes_it_last(clock: Clock) -> None:
-    state = RankingState(lambda: 1.0, limit=lambda share, _: 600 * (1 - share))
+    class Limited:
+        def limit_seconds(self, share: float, _seconds: float, *, is_read: bool) -> float:
+            return 600 * (1 - share) if is_read else 0.0
+
+    state = RankingState(lambda: 1.0, scorer=Limited())
     state.see(at(0, 100))
     clock.now += 10
     state.see(at(50, 100))

@@ -181,10 +181,12 @@ def test_of_a_service_with_a_limit_of_requests_the_limit_counts(clock: Clock) ->
         clock.now += seconds % 1
 
     limiter = RateLimiter(60, clock=clock.monotonic, sleep=sleep)
-    state = RankingState(
-        lambda: 1.0,
-        limit=lambda share, seconds: limiter.limit_seconds(300 * (1 - share), 0, seconds),
-    )
+
+    class Limited:
+        def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
+            return limiter.limit_seconds(300 * (1 - share), 0, seconds)
+
+    state = RankingState(lambda: 1.0, scorer=Limited())
     for number in range(300):
         limiter.wait()
         clock.now += 0.02

@@ -188,11 +188,11 @@ class Flow:
             return 0.0 if self._under_way else read_share
         return read_share * done / read if ahead is None else done / (read + ahead.correct(read))
 
-    def limit_seconds(self, share: float, seconds: float) -> float:
-        """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""
+    def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
+        """How long the rest takes with a service's limits; see `LimitedScorer`."""
         scorer = self.reranker.scorer
         if isinstance(scorer, LimitedScorer):
-            return scorer.limit_seconds(share, seconds)
+            return scorer.limit_seconds(share, seconds, is_read=is_read and not self._submitting)
         return seconds
 
     def estimate_work(self, item: Item) -> float:

@@ -259,7 +259,8 @@ class BatchJob:
     def limit_seconds(self, seconds: float) -> float:
         """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""
         own = ((self.share or 0.0) - self._first_share) / (1 - self._first_share or 1.0)
-        return self._flow.limit_seconds(own, seconds)
+        is_read = (self.source.share or 0.0) >= 1
+        return self._flow.limit_seconds(own, seconds, is_read=is_read)
 
     def _write(self, outcome: Outcome) -> None:
         problem = outcome.problem

@@ -443,8 +443,7 @@ def _ranking_state(
             estimate = WorkEstimate(plan, scorer.info, inputs.sample())
         return inputs.work_ahead(estimate.work_of)
 
-    limits = [scorer.limit_seconds] if isinstance(scorer, progress.LimitedScorer) else []
-    return progress.RankingState(lambda: inputs.share, find_ahead, *limits)
+    return progress.RankingState(lambda: inputs.share, find_ahead, scorer)
 
 
 def _watch_laps(inner: Watch) -> Watch:

@@ -115,6 +115,7 @@ class Client:
         self._sleep = sleep
         self._rate_limiter = RateLimiter(options.rpm, options.tpm, clock=clock, sleep=sleep)
         self._reached = self._succeeded = False
+        self.begun_requests = 0  # of whoever sends them, for `limit_seconds`
         # For a proxy on another machine, localhost would be that machine.
         self.proxy = None if options.insecure else find_proxy(address.url)
         self.way = f" through the proxy {self.proxy.public_url}" if self.proxy else ""
@@ -123,15 +124,15 @@ class Client:
         self._connections = _Connections(address, options, self.proxy)
         weakref.finalize(self, self._connections.close)
 
-    def limit_seconds(self, answered: int, share: float, seconds: float) -> float:
-        """How long the rest takes with the limits a minute, if it took `seconds` without any.
+    def limit_seconds(self, requests: float, seconds: float) -> float:
+        """How long all of some requests take with the limits a minute, from now on.
 
-        `answered` requests are a share of all.
+        Without any limit they would take `seconds`.
         """
         limiter = self._rate_limiter
-        if not answered or not share:
+        if not requests or not limiter.sent_requests:
             return seconds
-        left = max(0.0, answered / share - limiter.sent_requests)
+        left = max(0.0, requests - limiter.sent_requests)
         tokens = left * limiter.sent_tokens / limiter.sent_requests
         return limiter.limit_seconds(left, tokens, seconds)
 

@@ -164,6 +164,7 @@ class RemoteScorer:
         sent.
         """
         requests = self.builder.build(pairs)
+        self._client.begun_requests += len(requests)
         notes = (*self.notes, *self.comparability_notes(requests))
         futures = [
             self._senders.submit(self._send_all, request, keep, self.builder.body(request, keep))
@@ -226,9 +227,10 @@ class RemoteScorer:
         with self._counting:  # other threads count meanwhile
             return RequestTotals() + self._totals
 
-    def limit_seconds(self, share: float, seconds: float) -> float:
+    def limit_seconds(self, share: float, seconds: float, *, is_read: bool) -> float:
         """How long the rest takes with limits a minute; see `LimitedScorer`."""
-        return self._client.limit_seconds(self.requests.answered, share, seconds)
+        whole = self._client.begun_requests if is_read else self.requests.answered / (share or 1.0)
+        return self._client.limit_seconds(whole, seconds)
 
     def cost_of(self, totals: RequestTotals) -> Price | None:
         """What some requests cost: as the service says, or else by the price that is known."""
@@ -389,9 +391,8 @@ class RemoteScorer:
     def _notes(self, results: Sequence[Result], warnings: Sequence[str]) -> Sequence[str]:
         """The server's warnings, and a note if scores are not on the scale that they should be."""
         notes = [f"{self.provider.name}: {warning}" for warning in warnings]
-        if self.info.scale == "probability" and any(
-            not 0 <= result.score <= 1 for result in results
-        ):
+        is_outside = any(not 0 <= result.score <= 1 for result in results)
+        if self.info.scale == "probability" and is_outside:
             notes.append(
                 f"{self.provider.name} gave scores outside of 0 to 1, which are shown as they "
                 "came: --sigmoid takes them as logits"
@@ -403,11 +404,8 @@ class RemoteScorer:
         queries = Counter(request.query for request in requests)
         if not self.provider.listwise or max(queries.values(), default=0) <= 1:
             return ()
-        note = (
-            f"{self.info.name} scores the documents of a request against each other: "
-            "it took several requests, whose scores cannot be compared"
-        )
-        return (note,)
+        note = "scores the documents of a request against each other: it took several requests"
+        return (f"{self.info.name} {note}, whose scores cannot be compared",)
 
 
 class RequestsJob:

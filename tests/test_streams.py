@@ -165,3 +165,21 @@ def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:
     assert running.returncode == 130
     assert out.count(b"\n") < 3000
     assert err.startswith(b"rerank: interrupted after ") or not out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+def test_ctrl_c_that_a_script_ignores_stays_ignored(tmp_path: Path) -> None:
+    """A shell starts what has & so, and Ctrl-C is meant for what has not."""
+    (tmp_path / "many.txt").write_text("".join(f"slugs {number}\n" for number in range(500)))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "rerank_cli", "slugs", str(tmp_path / "many.txt")],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    for _ in range(10):
+        time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert (running.returncode, out.count(b"\n")) == (0, 500)

@@ -220,6 +220,7 @@ def test_a_reader_that_ctrl_c_has_ended_too_changes_nothing(
     assert ran.err.startswith("rerank: interrupted after ")
 
 
+@pytest.mark.slow
 def test_what_would_be_sent_is_not_told_in_part(rerank: Run) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"soil\n" * 100)

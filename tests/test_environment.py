@@ -251,6 +251,7 @@ def test_nothing_needs_to_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [True, False], ids=["gone", "closed"])
 def test_the_current_directory_may_be_gone(lost: bool, tmp_path: Path) -> None:
     there, here = tmp_path / "there", tmp_path / "here"

@@ -98,6 +98,7 @@ def cohere(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.usefixtures("cohere", "served")
 @pytest.mark.parametrize("command", RUNNING)

@@ -81,6 +81,7 @@ def test_it_does_not_wait_for_a_model_and_goes_on_where_it_was(
     assert (again.code, out.read_bytes()) == (0, plain)
 
 
+@pytest.mark.slow
 def test_a_record_that_is_being_read_and_scored_is_left(
     rerank: Run, tmp_path: Path, model: Any
 ) -> None:

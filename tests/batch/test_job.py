@@ -93,6 +93,7 @@ def test_a_full_disk_loses_nothing(source: Path, tmp_path: Path, rerank: Run) ->
     assert out.read_bytes() == plain.raw
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_under_way(source: Path, tmp_path: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl"
     process = start_batch(source, "-o", out, "-m", SMALL)

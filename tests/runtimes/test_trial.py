@@ -154,6 +154,7 @@ def test_a_model_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(tried) == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepared", ["prepared", pytest.param("off", marks=pytest.mark.slow)])
 def test_a_graph_that_never_ends_is_refused(
     prepared: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch

@@ -208,6 +208,7 @@ time.sleep(0.2)
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_leaves_before_an_answer_ends_the_ranking() -> None:
     with serve("tei", latency=1) as server:
         left = subprocess.run(

@@ -293,6 +293,7 @@ def test_images_are_sent_a_few_at_a_time(
     assert max(len(request.body) for request in server.requests) < 30_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 3, 8])
 def test_no_more_are_under_way_than_may_be(concurrency: int, rerank: Run) -> None:
     def latency(_: object) -> float:

@@ -392,9 +392,9 @@ def choose_sentences(
     """The best sentences of the first `n` passages, by their ranks, where words do not tell them.
 
     That is where no sentence has half of the query's words. `score` scores the sentences as the
-    model scores passages. They have at most a sixteenth of the tokens of the ranking, or 250: beyond
-    that the sentences of the last passages are not scored. A passage of a single sentence needs no
-    score.
+    model scores passages. They have at most a sixteenth of the tokens of the ranking, or 250:
+    beyond that the sentences of the last passages are not scored. A passage of a single sentence
+    needs no score.
     """
     tokenizer, words = ranking.info.tokenizer, QueryWords(ranking.query)
     if tokenizer is None:

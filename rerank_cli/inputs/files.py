@@ -41,7 +41,7 @@ _IGNORE_FILES = (".rgignore", ".ignore", ".gitignore")
 _MAX_RULES_BYTES = 1 << 18  # of one file; such files have a few hundred lines
 _MAX_WILDCARD_CHARACTERS = 1 << 20  # of all different rules in a run: each of them takes time
 _PATTERN = re.compile(r"[*?\[]")
-_QUOTES_HINT = "a query of several words goes in quotes"
+_PATTERN_HINT = "no file matches, or the pattern is in quotes, where a shell leaves it as it is"
 _NO_WORD = re.compile(r"[./\\~]")  # a path that has one of these is no word of a query
 _MAX_PROBLEMS = 1000  # that are kept of the millions that a list of missing files can cause
 
@@ -120,12 +120,8 @@ def find_sources(
     sources = SourceList(streams={key for path in taken if (key := stream_key(path)) is not None})
     for path in paths:
         try:
-            _add_path(path, sources, named=True, recursive=recursive)
+            _add_path(path, sources, named=True, recursive=recursive, may_be_word=may_be_words)
         except UnreadableSource as error:
-            if error.hint == _QUOTES_HINT:
-                if may_be_words:
-                    raise
-                error.hint = None
             sources.problems.append(error)
     if not sources.places and not listed:
         for problem in sources.problems:
@@ -179,7 +175,9 @@ def name_of(path: str) -> str:
     return "standard input" if path == STDIN else path
 
 
-def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -> None:
+def _add_path(
+    path: str, sources: SourceList, *, named: bool, recursive: bool, may_be_word: bool = False
+) -> None:
     if path == STDIN:
         sources.add(SourcePath(path, named), _stdin_status())
         return
@@ -188,8 +186,11 @@ def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -
     try:
         status = Path(path).stat()
     except FileNotFoundError as error:
-        hint = _hint_at_missing(path) if named else None
-        raise UnreadableSource(str(read_error(path, error)), hint=hint) from error
+        message, is_pattern = str(read_error(path, error)), _PATTERN.search(path)
+        if may_be_word and not is_pattern and not _NO_WORD.search(path):
+            raise InputError(message, hint="a query of several words goes in quotes") from error
+        hint = _PATTERN_HINT if named and is_pattern else None
+        raise UnreadableSource(message, hint=hint) from error
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
         known = error if isinstance(error, OSError) else OSError(error)
         raise UnreadableSource(str(read_error(path, known))) from error
@@ -201,13 +202,6 @@ def _add_path(path: str, sources: SourceList, *, named: bool, recursive: bool) -
         _add_folder(path, sources)
     else:
         raise UnreadableSource(f"{path}: is a directory", hint="-r ranks the files in it")
-
-
-def _hint_at_missing(path: str) -> str | None:
-    """What a missing file may be instead, where its name tells."""
-    if _PATTERN.search(path):
-        return "no file matches, or the pattern is in quotes, where a shell leaves it as it is"
-    return None if _NO_WORD.search(path) else _QUOTES_HINT
 
 
 def _add_folder(root: str, sources: SourceList) -> None:

@@ -426,9 +426,9 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def format_choices(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str], word: str = "or") -> str:
     """Names in words, as in `a, b or c`."""
-    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+    return f" {word} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def format_size(size_bytes: int) -> str:

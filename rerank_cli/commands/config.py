@@ -31,7 +31,7 @@ from rerank_cli.providers.keys import (
     public_base_url,
     store_key,
 )
-from rerank_cli.terminal import Terminal, format_choices, format_json, hide_user
+from rerank_cli.terminal import Terminal, format_json, format_names, hide_user
 from rerank_cli.user_files import config_file, keys_file
 
 app = make_app(ListGroup)
@@ -286,7 +286,7 @@ def _find_account(provider: str) -> str:
     if provider in _HUB_NAMES:
         hint = "the token of the Hugging Face Hub is in the variable HF_TOKEN"
     elif similar := similar_names(provider):
-        hint = f"did you mean {format_choices(similar)}?"
+        hint = f"did you mean {format_names(similar)}?"
     # Some paste the key in the name's place.
     raise UsageError(f"no provider is called {hide_secrets(provider)}", hint=hint)
 

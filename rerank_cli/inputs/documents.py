@@ -32,7 +32,7 @@ from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
 from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
 from rerank_cli.progress import WorkAhead, WorkProfile
-from rerank_cli.terminal import Terminal, encodable, format_count, format_size
+from rerank_cli.terminal import Terminal, encodable, format_count, format_names, format_size
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
 BINARY = "binary"  # a reason to skip a file, as are these
@@ -461,7 +461,7 @@ def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
         if count := report.skipped[NEEDS_EXTRA[extra]]:
             names = [format_.upper() for format_ in formats]
             terminal.warn(
-                f"{format_count(count, 'file')} left out: {_joined(names, 'and')} "
+                f"{format_count(count, 'file')} left out: {format_names(names, 'and')} "
                 f"need{'s' if len(names) == 1 else ''} the extra {extra}",
                 hint=how_to_install(extra),
             )
@@ -493,7 +493,7 @@ def _binary_hint(path: str) -> str | None:
     if path != STDIN:
         return "-a reads it as text"
     binary = [format_ for format_, converter in CONVERTERS.items() if converter.is_binary]
-    formats = _joined(binary, "or")
+    formats = format_names(binary)
     return f"-0 reads lines that end with NUL, -a any text; --input-format {formats} such a file"
 
 
@@ -510,7 +510,7 @@ def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
         terminal.say(f"{format_count(rows, 'row')} did not fit the header")
     if lost := inputs.report.lost:
         things = [format_count(count, kind) for kind, count in sorted(lost.items())]
-        terminal.say(f"without a text: {_joined(things, 'and')}")
+        terminal.say(f"without a text: {format_names(things, 'and')}")
     if inputs.copied_bytes:
         size = format_size(inputs.copied_bytes)
         terminal.say(f"{size} copied to disk, to be gone through twice")
@@ -520,8 +520,3 @@ def left_out(inputs: Inputs) -> str:
     """What was left out of folders and lists, in words; empty where nothing was."""
     skipped = inputs.report.skipped
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items()) if count)
-
-
-def _joined(names: Sequence[str], word: str) -> str:
-    """Names in words: `a, b and c`."""
-    return f" {word} ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

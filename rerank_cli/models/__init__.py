@@ -16,7 +16,7 @@ from rerank_cli.errors import ModelError, NoHome, NotInstalled, RerankError, Usa
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries, names_containing
 from rerank_cli.models.folder import CHECKSUMS, ModelFolder, describe, read_checksums
 from rerank_cli.models.store import DamagedModel, InstalledModel, Store
-from rerank_cli.terminal import format_choices
+from rerank_cli.terminal import format_names
 from rerank_cli.user_files import expand_user
 
 HUB = "hf:"
@@ -256,7 +256,7 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
     repository = f"{HUB}{model if of_hub else 'OWNER/REPOSITORY'}"
     if near:
         rest = f"The repository itself: {repository}" if of_hub else "All: rerank models"
-        return UsageError(message, hint=f"did you mean {format_choices(near)}? {rest}")
+        return UsageError(message, hint=f"did you mean {format_names(near)}? {rest}")
     return UsageError(
         message,
         hint=f"models here: rerank models; of the Hugging Face Hub: {repository}; of services: "
@@ -285,7 +285,7 @@ def check_checkpoint(folder: Path, source: str) -> None:
         repositories = [f"{HUB}{source}"]
     raise UsageError(
         f"{source}: no such folder",
-        hint=f"did you mean {format_choices(repositories)}?"
+        hint=f"did you mean {format_names(repositories)}?"
         if repositories
         else "name a folder that transformers saved a model in, or hf:OWNER/REPOSITORY",
     )

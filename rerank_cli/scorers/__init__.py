@@ -13,7 +13,7 @@ from rerank_cli.errors import OutOfMemory, RerankError, UsageError
 from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.terminal import format_choices
+from rerank_cli.terminal import format_names
 from rerank_cli.types import Scorer
 from rerank_cli.user_files import expand_user
 
@@ -192,7 +192,7 @@ def is_remote(model: str | None) -> bool:
         raise UsageError(f"no model is called {model!r}", hint=f"did you mean {before}/{after}?")
     if not os.path.exists(model) and (similar := similar_names(provider)):
         services = [f"{similar_name}{slash}{name}" for similar_name in similar]
-        choices = format_choices([*names_containing(model), *services])
+        choices = format_names([*names_containing(model), *services])
         raise UsageError(f"no model is called {model!r}", hint=f"did you mean {choices}?")
     return False
 

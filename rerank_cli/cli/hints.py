@@ -188,7 +188,7 @@ _INSTEAD: Mapping[str, str] = {
     "--md --markdown --trec": "-f md and -f trec write such",
     "--xml --yaml --toml --html": "-f json, jsonl, csv, tsv and md are there for other programs",
 }
-_NAME = re.compile(r"-*[\w-]*")  # what follows it may be a key
+_NAME_END = re.compile(r"[^\w-]")  # what follows it may be a key
 _KEY = re.compile(
     r"--?(?:[a-z0-9]+-)*(?:api-?)?(?:key|token|secret|password|"
     r"auth|authorization|bearer|apikey|credentials?)(?:-file)?"
@@ -419,8 +419,6 @@ def setting_hint(key: str, settings: Iterable[str]) -> str | None:
         return _KEY_HINT.format(plain)
     if _is_key(plain):
         return _KEY_HINT.format("PROVIDER")
-    if plain in _providers():
-        return _KEY_HINT.format(plain)
     found = [name[2:] for name in _synonyms_of(f"--{plain}") if name[2:] in known]
     return f"did you mean {found[0]}?" if found else None
 
@@ -482,10 +480,10 @@ def _as_typed(name: str, arguments: Sequence[str], options: Iterable[str]) -> st
         if re.fullmatch(r"-\d+", argument) and argument.startswith(name):
             return argument
         if re.match(r"-[A-Za-z][\w-]{2}", argument) and name[1:2] in argument[1:]:
-            whole = _NAME.match(argument)[0]  # type: ignore[index]  # it matches anything
+            whole = _NAME_END.split(argument)[0]
             if _in_full(whole) in known or _KEY.fullmatch(_in_full(whole)):
                 return whole
-    return _NAME.match(name)[0]  # type: ignore[index]
+    return _NAME_END.split(name)[0]
 
 
 def _in_full(name: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rerank_cli.batch.flow import BatchResult as BatchResult
+    from rerank_cli.costs import ServiceRequest as ServiceRequest
     from rerank_cli.errors import RerankError as RerankError
     from rerank_cli.providers.options import RemoteOptions as RemoteOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from rerank_cli.types import Scored as Scored
     from rerank_cli.types import Scorer as Scorer
     from rerank_cli.types import ScorerInfo as ScorerInfo
-    from rerank_cli.types import ServiceRequest as ServiceRequest
 
 _HOMES = {
     "BatchResult": "batch.flow",

@@ -30,7 +30,7 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rerank_cli.types import ServiceRequest
+    from rerank_cli.costs import ServiceRequest
 
 _OUT_OF_MEMORY_WORDS = (
     "failed to map segment",

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
+from rerank_cli.costs import Price, RequestTotals, ServiceRequest
+from rerank_cli.structure import Block
+
 _REPR_CHARACTERS = 40  # the most of a text in a repr
-_MAX_NAMES = 20  # of models and the like, that are counted each by itself
 
 Scale = Literal["probability", "logit", "cosine", "unbounded", "unknown"]
 Scope = Literal["pair", "set"]
@@ -60,6 +62,10 @@ class Document:
     media     the image or video
     text_is_label
               whether `text` only says what the image or video is called, and is not scored
+    syntax    the syntax of its text, by which its structure is found, as `syntax_of` names it
+    blocks    its structure, if that is known without its text; else None
+    source_lines
+              the line of the source for each line of the text, if they are not the same
     """
 
     text: str
@@ -73,6 +79,9 @@ class Document:
     whole: bool = False
     media: Media | None = None
     text_is_label: bool = False
+    syntax: str = ""
+    blocks: Sequence[Block] | None = None
+    source_lines: Sequence[int] | None = None
 
     def __repr__(self) -> str:
         origin = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}
@@ -103,7 +112,8 @@ class Chunk:
     `ids` are the tokens to score, made once from the whole document, because encoding `text` again
     could give others. They begin with the tokens of `title`, which `tokens` does not count. `title`
     is as much of the document's title as has room. `ids` is None for scorers that read text: these
-    score `scored_text`.
+    score `scored_text`. `headings` are the names of the sections, classes and functions that it is
+    in, the outermost first, and `page` is that of a PDF, from 1.
     """
 
     document: Document
@@ -113,6 +123,8 @@ class Chunk:
     tokens: int
     ids: Sequence[int] | None = None
     title: str = ""
+    headings: Sequence[str] = ()
+    page: int | None = None
 
     def __repr__(self) -> str:
         return f"Chunk({_short(self.text)}, start={self.start}, end={self.end})"
@@ -128,7 +140,14 @@ class Chunk:
         first = self.document.line
         if first is None or self.document.fields is not None:
             return first
-        return first + self.document.text.count("\n", 0, self.start)
+        place = self.document.text.count("\n", 0, self.start)
+        lines = self.document.source_lines
+        return first + place if lines is None else lines[min(place, len(lines) - 1)]
+
+    @property
+    def heading(self) -> str:
+        """Its headings in one line, as in `Guide › Pests › Slugs`; empty if it has none."""
+        return " › ".join(self.headings)
 
 
 class Pair(NamedTuple):
@@ -219,170 +238,6 @@ class ScorerInfo:
 
     def __repr__(self) -> str:
         return f"ScorerInfo({self.model!r}, scale={self.scale!r}, scope={self.scope!r})"
-
-
-class Price(NamedTuple):
-    """What requests cost, and the source of that: the service itself, or else it is estimated."""
-
-    amount: float
-    currency: str
-    source: str
-    estimated: bool = True
-
-    def __str__(self) -> str:
-        small = f"{float(f'{self.amount:.3g}'):.12f}".rstrip("0").rstrip(".")  # three digits
-        digits = small if 0 < self.amount < 1 else f"{self.amount:,.2f}"
-        unit = "of unknown currency" if self.currency == "unknown" else self.currency
-        return f"{'about ' if self.estimated else ''}{digits} {unit}"
-
-    @classmethod
-    def total(cls, prices: "Iterable[Price | None]") -> "Price | None":
-        """The sum of those that are known; None if there is none, or if their currencies differ."""
-        known = [price for price in prices if price is not None]
-        if len({price.currency for price in known}) != 1:
-            return None
-        amount = _without_noise(sum(price.amount for price in known))
-        sources = " and ".join(dict.fromkeys(price.source for price in known))
-        return cls(amount, known[0].currency, sources, any(price.estimated for price in known))
-
-
-@dataclass(frozen=True)
-class ServiceRequest:
-    """A request to a service: how sending it went, and what its answer says of itself.
-
-    documents      the number of texts in it
-    statuses       the HTTP status of each try, in order; None for one that had no answer
-    seconds        how long the last try took
-    error          why it failed; empty if it did not
-    halved         whether it was refused as too large: its halves are requests of their own
-    id             the service's id of the answer
-    trace_id       the id of the last try, from a header, by which a service finds it in its logs
-    model          what has answered, where services have aliases
-    provider       who has answered, where a service passes requests on
-    deployment     which of several deployments has answered
-    latency        the kind of service that was given, such as `slow`
-    service_seconds
-                   how long the service says that it took
-    cost           what it cost; None if the service does not say
-    currency       that of the cost; empty if it is not known
-    usage          the counts of tokens and the like
-    billed         the units that are paid for, such as `search_units`
-    price          what it cost, as the service says, or else by the price that is known
-    warnings       what the service warns of
-    """
-
-    documents: int = 0
-    statuses: Sequence[int | None] = ()
-    seconds: float = 0.0
-    error: str = ""
-    halved: bool = False
-    id: str = ""
-    trace_id: str = ""
-    model: str = ""
-    provider: str = ""
-    deployment: str = ""
-    latency: str = ""
-    service_seconds: float | None = None
-    cost: float | None = None
-    currency: str = ""
-    usage: Mapping[str, int] = field(default_factory=dict)
-    billed: Mapping[str, float] = field(default_factory=dict)
-    price: Price | None = None
-    warnings: Sequence[str] = ()
-
-    @property
-    def tries(self) -> int:
-        """How often it was sent."""
-        return len(self.statuses)
-
-
-@dataclass
-class RequestTotals:
-    """Sums over requests to a service, whose size does not grow with their number.
-
-    sent       how often a request was sent, every try counted
-    answered   the requests that were answered with scores
-    retried    the tries after the first one of a request
-    halved     the requests that were cut in two, as they were too large
-    failed     the requests that failed for good
-    stated     the requests whose cost the service says
-    costs      what these cost, by currency, which is `unknown` if it is not known
-    estimated  the other requests for which a price is known
-    estimates  what these cost by that price, by currency
-    usage      the counts of tokens and the like, by name
-    billed     the units that are paid for, by name
-    statuses   the tries that were not answered with success, by HTTP status or `none`
-    models, providers
-               the answered requests by the model, or the provider, that the answers name
-    """
-
-    sent: int = 0
-    answered: int = 0
-    retried: int = 0
-    halved: int = 0
-    failed: int = 0
-    stated: int = 0
-    costs: dict[str, float] = field(default_factory=dict)
-    estimated: int = 0
-    estimates: dict[str, float] = field(default_factory=dict)
-    usage: dict[str, float] = field(default_factory=dict)
-    billed: dict[str, float] = field(default_factory=dict)
-    statuses: dict[str, float] = field(default_factory=dict)
-    models: dict[str, float] = field(default_factory=dict)
-    providers: dict[str, float] = field(default_factory=dict)
-
-    def add(self, request: ServiceRequest) -> None:
-        """Count one request."""
-        is_answered = not request.error and not request.halved
-        self.sent += request.tries
-        self.answered += is_answered
-        self.retried += max(0, request.tries - 1)
-        self.halved += request.halved
-        self.failed += bool(request.error)
-        if request.cost is not None:
-            self.stated += 1
-            _add_amounts(self.costs, {request.currency or "unknown": request.cost})
-        elif request.price is not None:
-            self.estimated += 1
-            _add_amounts(self.estimates, {request.price.currency: request.price.amount})
-        _add_amounts(self.usage, request.usage)
-        _add_amounts(self.billed, request.billed)
-        for status in request.statuses:
-            if status is None or not 200 <= status < 300:
-                _add_amounts(self.statuses, {"none" if status is None else str(status): 1})
-        for sums, name in ((self.models, request.model), (self.providers, request.provider)):
-            if is_answered and name:
-                _add_amounts(sums, {name: 1})
-
-    def __add__(self, other: "RequestTotals") -> "RequestTotals":
-        total = RequestTotals()
-        for name, value in (*vars(self).items(), *vars(other).items()):
-            if isinstance(value, dict):
-                _add_amounts(getattr(total, name), value)
-            else:
-                setattr(total, name, getattr(total, name) + value)
-        return total
-
-    def as_dict(self) -> dict[str, Any]:
-        """The sums of `sent`, `retried` and `halved`, and the others that are not zero."""
-        return {
-            name: dict(value) if isinstance(value, dict) else value
-            for name, value in vars(self).items()
-            if value or name in ("sent", "retried", "halved")
-        }
-
-
-def _add_amounts(sums: dict[str, float], amounts: Mapping[str, float]) -> None:
-    """Add to sums by name; beyond `_MAX_NAMES` names, others are counted together."""
-    for name, amount in amounts.items():
-        known = name if name in sums or len(sums) < _MAX_NAMES else "others"
-        total = sums.get(known, 0) + amount
-        sums[known] = total if isinstance(total, int) else _without_noise(total)
-
-
-def _without_noise(amount: float) -> float:
-    """A sum with the 15 digits that are right: 0.1 and 0.2 make 0.3."""
-    return float(f"{amount:.15g}")
 
 
 @dataclass(frozen=True)

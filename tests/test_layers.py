@@ -15,7 +15,10 @@ PACKAGE = ROOT / "rerank_cli"
 # Each group may import those before it, and its own members; none imports one that comes later.
 # A package's module that is named comes where it stands, and not with its package.
 ORDER = [
-    "errors types words media machine user_files atomic_files output_files terminal progress",
+    (
+        "errors costs structure types words media machine user_files atomic_files output_files "
+        "terminal progress"
+    ),
     "ranking inputs render",
     "models providers runtimes",
     "scorers",
@@ -116,13 +119,13 @@ def test_there_are_few_modules_and_each_has_its_size() -> None:
         path.relative_to(PACKAGE): path.read_text(encoding="utf-8").count("\n")
         for path in PACKAGE.rglob("*.py")
     }
-    assert len(lines) <= 105
+    assert len(lines) <= 113
     tops = [path for path in lines if len(path.parts) == 1]
-    assert len(tops) <= 12
-    assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 13
+    assert len(tops) <= 13
+    assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 14
     assert {path: count for path, count in lines.items() if count > 650} == {}
     short = [path for path, count in lines.items() if count < 40 and path.name != "__init__.py"]
-    assert len(short) <= 6
+    assert len(short) <= 7
 
 
 def test_no_class_name_means_two_things() -> None:

@@ -37,6 +37,7 @@ from rerank_cli.batch.parquet import PART_PREFIX
 from rerank_cli.batch.records import PARQUET_SUFFIX, DoneItem, Item, Original, Outcome, Written
 from rerank_cli.batch.report import BatchFigures, Latencies
 from rerank_cli.batch.sources import RecordSource
+from rerank_cli.costs import Price
 from rerank_cli.errors import InputError, OutputError, ScorerError
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import side_path
@@ -45,7 +46,7 @@ from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
 from rerank_cli.scorers import clean_instruction, remote_fingerprint
 from rerank_cli.terminal import PipeClosed
-from rerank_cli.types import Price, PricedScorer
+from rerank_cli.types import PricedScorer
 from rerank_cli.user_files import (
     open_regular_file,
     parse_sealed_json,

@@ -14,12 +14,13 @@ from json import JSONDecodeError
 from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
+from rerank_cli.costs import ServiceRequest
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import records
-from rerank_cli.inputs.text import Block
+from rerank_cli.inputs.text import SourceBlock
 from rerank_cli.media import MEDIA_FIELDS, find_record_media, media_label
 from rerank_cli.terminal import encodable, format_size
-from rerank_cli.types import Document, Envelope, Media, Ranking, ScorerInfo, ServiceRequest
+from rerank_cli.types import Document, Envelope, Media, Ranking, ScorerInfo
 
 PARQUET_SUFFIX = ".parquet"
 SAMPLE_RECORDS = 200
@@ -357,7 +358,7 @@ def _read_document(value: Any, place: int, fields: RecordFields, info: ScorerInf
         document = records.make_document(
             dict(value) if isinstance(value, Mapping) else value,
             records.TextFields(fields.text),
-            Block(str(value), place, b""),
+            SourceBlock(str(value), place, b""),
             fields.documents,
             _ENVELOPE,
             with_title=False,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rerank_cli.batch.records import BlankLine, DoneItem, Outcome
+from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import ProgressLine, State, TimeLeft, show_progress
@@ -21,7 +22,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, Price, PricedScorer, RequestTotals, Scorer
+from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ import typer
 
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
+from rerank_cli.costs import Price
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.endpoints import endpoint, public_url
 from rerank_cli.providers.keys import find_key, hide_named_secrets, public_base_url
 from rerank_cli.render.json_results import request_object
 from rerank_cli.terminal import Terminal, format_count, format_json, hide_user
-from rerank_cli.types import Pair, Price, Ranking, Scorer
+from rerank_cli.types import Pair, Ranking, Scorer
 
 if TYPE_CHECKING:
     from rerank_cli.providers.schema import Option, Provider

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rerank_cli.inputs.records import JSON_DECODER
-from rerank_cli.inputs.text import Block
+from rerank_cli.inputs.text import SourceBlock
 from rerank_cli.terminal import encodable
 from rerank_cli.user_files import read_regular_file
 
@@ -70,7 +70,9 @@ class GrepMatch:
     raw: bytes
 
 
-def grep_matches(blocks: Iterator[Block], count_binary: Callable[[], None]) -> Iterator[GrepMatch]:
+def grep_matches(
+    blocks: Iterator[SourceBlock], count_binary: Callable[[], None]
+) -> Iterator[GrepMatch]:
     """Parse the lines of the output. Leaves out separators and other messages of rg.
 
     Calls `count_binary` for each file of which a tool says only that it is binary.
@@ -88,8 +90,8 @@ def grep_matches(blocks: Iterator[Block], count_binary: Callable[[], None]) -> I
                 yield match
 
 
-def _windows(blocks: Iterator[Block]) -> Iterator[list[Block]]:
-    window, size = list[Block](), 0
+def _windows(blocks: Iterator[SourceBlock]) -> Iterator[list[SourceBlock]]:
+    window, size = list[SourceBlock](), 0
     for block in blocks:
         window.append(block)
         size += len(block.text)
@@ -105,7 +107,7 @@ class _Line:
     """A line without escape sequences. Bytes that are not UTF-8 are surrogates in its text."""
 
     text: str
-    block: Block
+    block: SourceBlock
 
     @property
     def is_remark(self) -> bool:
@@ -124,7 +126,7 @@ class _Line:
         return self.match(None, self.block.line, self.text)
 
 
-def _parse_block(block: Block) -> _Line | GrepMatch | None:
+def _parse_block(block: SourceBlock) -> _Line | GrepMatch | None:
     """A line, a match of rg --json, or None for its other messages."""
     message = _parse_message(block.text)
     if message is not None:
@@ -474,7 +476,7 @@ def _parse_message(line: str) -> dict[str, Any] | None:
     return message if is_message and isinstance(message.get("data"), dict) else None
 
 
-def _message_match(data: dict[str, Any], block: Block) -> GrepMatch:
+def _message_match(data: dict[str, Any], block: SourceBlock) -> GrepMatch:
     try:
         text = _message_text(data["lines"]).rstrip("\r\n")
         number = data.get("line_number")

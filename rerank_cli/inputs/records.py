@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat
-from rerank_cli.inputs.text import Block, DocumentTooLarge, TextSource
+from rerank_cli.inputs.text import DocumentTooLarge, SourceBlock, TextSource
 from rerank_cli.media import (
     MEDIA_FIELDS,
     field_kind,
@@ -51,7 +51,7 @@ _FORMAT_HINT = "--unit line ranks plain lines; --input-format says what it holds
 _SPREAD_START = re.compile(r"[\s\ufeff]*(?:\[\s*(?:\{|\]?\s*\Z)|\{[^\S\n]*\n\s*\")")
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)  # or the start of one
 
-Records = tuple[Envelope, Iterator[tuple[Any, Block]]]
+Records = tuple[Envelope, Iterator[tuple[Any, SourceBlock]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class TextFields:
 def make_document(
     record: Any,
     fields: TextFields,
-    block: Block,
+    block: SourceBlock,
     source: str,
     envelope: Envelope,
     *,
@@ -439,7 +439,7 @@ def read_json_values(source: TextSource) -> Iterator[JsonValue]:
             )
 
 
-def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
+def json_values(source: TextSource) -> Iterator[tuple[Any, SourceBlock]]:
     """Yield the values of JSON, as `read_json_values`, without those that are too large.
 
     The block of each has its own text, on one line like JSONL.
@@ -452,7 +452,7 @@ def json_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
         decoded = encodable(own)
         source.undecodable += decoded != own
         raw = join_lines(own).encode(source.encoding, errors)
-        yield value, Block(decoded, line, raw + "\n".encode(source.encoding))
+        yield value, SourceBlock(decoded, line, raw + "\n".encode(source.encoding))
 
 
 def read_spread_json(source: TextSource) -> Iterator[JsonValue]:
@@ -598,7 +598,7 @@ def _read_json_lines(source: TextSource, _fields: TextFields) -> Records:
     return source.envelope, _json_line_values(source)
 
 
-def _json_line_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
+def _json_line_values(source: TextSource) -> Iterator[tuple[Any, SourceBlock]]:
     for block in source.line_blocks():
         if block.text.strip() in ("", _MARK):
             continue
@@ -607,7 +607,7 @@ def _json_line_values(source: TextSource) -> Iterator[tuple[Any, Block]]:
         except ValueError as error:
             raise _json_error(f"{source.name}:{block.line}", error) from error
         if text is not block.text:
-            block = Block(text, block.line, raw_without_joints(block.raw, source.encoding))
+            block = SourceBlock(text, block.line, raw_without_joints(block.raw, source.encoding))
         yield value, block
 
 

@@ -27,8 +27,8 @@ from rerank_cli.inputs.conversion import CONVERTERS, convert
 from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, make_document
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
-    Block,
     Fault,
+    SourceBlock,
     TextSource,
     decompress,
     envelope_of,
@@ -313,7 +313,7 @@ def _resembled(head: str) -> InputFormat | None:
     return None
 
 
-def _blocks(source: TextSource, unit: Unit) -> Iterator[Block]:
+def _blocks(source: TextSource, unit: Unit) -> Iterator[SourceBlock]:
     if unit is Unit.FILE:
         return iter([source.whole_block()])
     return source.paragraph_blocks() if unit is Unit.PARAGRAPH else source.line_blocks()

@@ -19,7 +19,7 @@ from functools import cache
 from itertools import islice
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs.text import Block, Fault, TextSource
+from rerank_cli.inputs.text import Fault, SourceBlock, TextSource
 from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
@@ -67,7 +67,7 @@ class TableColumns:
 
 def read_table(
     source: TextSource, columns: TableColumns, *, delimiter: str | None = None
-) -> tuple[Envelope, Iterator[tuple[Mapping[str, str], Block]]]:
+) -> tuple[Envelope, Iterator[tuple[Mapping[str, str], SourceBlock]]]:
     """Read the header, which goes into the envelope, and then the rows.
 
     Without a `delimiter` the header tells it, and fields may be quoted; with one, quotation marks
@@ -119,7 +119,7 @@ class _Table:
                 self._waiting.append(line)
                 break
         self._start_reader()
-        names, block = next(self._raw_rows(), ([], Block("", 1, b"")))
+        names, block = next(self._raw_rows(), ([], SourceBlock("", 1, b"")))
         if len(names) > _MAX_COLUMNS:
             raise InputError(
                 f"{self._source.name}:{block.line}: {len(names):,} columns, and {_MAX_COLUMNS:,} "
@@ -132,7 +132,7 @@ class _Table:
             self._source.envelope, mark=mark, header=block.raw, delimiter=self._delimiter
         )
 
-    def rows(self) -> Iterator[tuple[Mapping[str, str], Block]]:
+    def rows(self) -> Iterator[tuple[Mapping[str, str], SourceBlock]]:
         """Yield the rows that are not blank, by the names of their columns.
 
         A row that is too short has the other columns all the same, or those of text and id at
@@ -152,7 +152,7 @@ class _Table:
                     row.setdefault(name, "")
             yield row, block
 
-    def _raw_rows(self) -> Iterator[tuple[list[str], Block]]:
+    def _raw_rows(self) -> Iterator[tuple[list[str], SourceBlock]]:
         """Yield the fields of rows that are not blank, with their bytes.
 
         After the header, no row has more fields than that.
@@ -177,7 +177,7 @@ class _Table:
                 number, raw, _ = self._row[0]
                 if len(self._row) > 1:
                     raw = b"".join([raw for _, raw, _ in self._row])
-                yield values, Block("", number, raw)
+                yield values, SourceBlock("", number, raw)
 
     # The lines of the source, and those that were read too early.
 

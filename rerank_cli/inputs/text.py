@@ -205,7 +205,7 @@ class Fault:
         return f"{self.where}: {self.problem}{others if self.count > 1 else ''}"
 
 
-class Block(NamedTuple):
+class SourceBlock(NamedTuple):
     """A part of a source: its text, the line where it begins (from 1), and its own bytes."""
 
     text: str
@@ -309,14 +309,14 @@ class TextSource:
             if skipped > self.max_skipped_bytes:
                 raise self.too_large_error(number)
 
-    def line_blocks(self) -> Iterator[Block]:
+    def line_blocks(self) -> Iterator[SourceBlock]:
         """Yield lines; with another terminator, `line` is the number of the record."""
         ends = "\r\n" if self.terminator == "\n" else self.terminator
         decode = self.decode
         for number, raw in self.lines():
-            yield Block(decode(raw).rstrip(ends), number, raw)
+            yield SourceBlock(decode(raw).rstrip(ends), number, raw)
 
-    def paragraph_blocks(self) -> Iterator[Block]:
+    def paragraph_blocks(self) -> Iterator[SourceBlock]:
         """Yield paragraphs. The blank lines after a paragraph belong to its bytes.
 
         The last paragraph gets a blank line too, so that paragraphs in a new order stay apart.
@@ -344,18 +344,18 @@ class TextSource:
             newline = "\r\n" if text.endswith("\r\n".encode(self.encoding)) else "\n"
             yield self._paragraph(first, text, end or newline.encode(self.encoding))
 
-    def _paragraph(self, line: int, text: bytearray, end: bytes | bytearray) -> Block:
+    def _paragraph(self, line: int, text: bytearray, end: bytes | bytearray) -> SourceBlock:
         raw = bytes(text)
-        return Block(self.decode(raw).rstrip("\r\n"), line, raw + end)
+        return SourceBlock(self.decode(raw).rstrip("\r\n"), line, raw + end)
 
-    def whole_block(self) -> Block:
+    def whole_block(self) -> SourceBlock:
         """Read the whole source as one block; raises `DocumentTooLarge`."""
         raw = read_whole(self.stream, self.name, self.max_bytes)
         newline = "\n".encode(self.encoding)
         text = self.decode(raw)
         if not raw.endswith(newline):
             raw += ("\r\n" if "\r\n" in text else "\n").encode(self.encoding)
-        return Block(text, 1, raw)
+        return SourceBlock(text, 1, raw)
 
 
 _TOO_LARGE = "too large"  # a kind of fault

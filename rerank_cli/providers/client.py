@@ -20,6 +20,7 @@ from urllib.parse import quote, urljoin
 import httpx2
 
 from rerank_cli import __version__
+from rerank_cli.costs import ServiceRequest
 from rerank_cli.errors import ConfigError, ProviderError
 from rerank_cli.providers import DEFAULT_RETRIES
 from rerank_cli.providers.bodies import Redactor, hide_in_lines, one_line
@@ -43,7 +44,6 @@ from rerank_cli.providers.transport import (
     find_proxy,
     without_number,
 )
-from rerank_cli.types import ServiceRequest
 
 MAX_ANSWER_BYTES = 1 << 26  # no ranking is longer, and memory is limited
 MAX_RETRY_AFTER_SECONDS = 120.0  # if a server asks for a longer wait, the user is told instead

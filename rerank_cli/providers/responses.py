@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rerank_cli.costs import Price, RequestTotals, ServiceRequest
 from rerank_cli.errors import AnswerError
 from rerank_cli.providers.bodies import (
     BodyError,
@@ -25,7 +26,6 @@ from rerank_cli.providers.bodies import (
 )
 from rerank_cli.providers.failures import error_message
 from rerank_cli.terminal import format_count
-from rerank_cli.types import Price, RequestTotals, ServiceRequest
 
 _RESULT_PATHS = (
     "results", "data", "output.results", "rankings", "records", "predictions", "scores", "rerank",

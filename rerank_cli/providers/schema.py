@@ -25,12 +25,13 @@ from pydantic import (
     model_validator,
 )
 
+from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError
 from rerank_cli.providers import Truncate
 from rerank_cli.providers.endpoints import origin, parse_server_url
 from rerank_cli.providers.responses import AnswerShape
 from rerank_cli.terminal import hide_user
-from rerank_cli.types import Price, Scale
+from rerank_cli.types import Scale
 
 _MAX_COUNT = 2**31 - 1
 _MAX_AMOUNT = 1e9  # of money

@@ -15,6 +15,7 @@ from dataclasses import replace
 from heapq import heappush, heappushpop
 from operator import itemgetter
 
+from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.ranking import Aggregation, Selection
 from rerank_cli.ranking.chunking import Plan, Span, Split
 from rerank_cli.types import (
@@ -22,14 +23,12 @@ from rerank_cli.types import (
     Chunk,
     Document,
     Pair,
-    Price,
     Ranked,
     Ranking,
     Scale,
     Scored,
     ScoredChunk,
     ScorerInfo,
-    ServiceRequest,
 )
 from rerank_cli.words import QueryWords, sentences
 

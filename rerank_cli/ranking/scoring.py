@@ -23,6 +23,7 @@ from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split, fixed_work
 from rerank_cli.ranking.results import RankingBuilder
+from rerank_cli.structure import Block
 from rerank_cli.types import (
     ConcurrentScorer,
     Media,
@@ -56,6 +57,8 @@ class ScoreKey(NamedTuple):
     media: Media | None = None
     stamp: tuple[int, ...] = ()  # of a file of media, whose content may change
     text_is_label: bool = False
+    syntax: str = ""
+    blocks: tuple[Block, ...] = ()
     content: bytes = b""
 
     @property
@@ -616,7 +619,11 @@ def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKe
     media = document.media
     stamp = () if media is None else media_stamp(media)
     is_label = document.text_is_label
-    return ScoreKey(plan, document.title, document.text, media, stamp, is_label)
+    blocks = tuple(document.blocks or ()) if len(split.chunks) > 1 else ()
+    syntax = document.syntax if len(split.chunks) > 1 else ""
+    return ScoreKey(
+        plan, document.title, document.text, media, stamp, is_label, syntax=syntax, blocks=blocks
+    )
 
 
 def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from rerank_cli.costs import ServiceRequest
 from rerank_cli.render import Style, json_score, text_and_line
 from rerank_cli.terminal import encodable, printable
-from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, ServiceRequest
+from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
 
 SCHEMA = 1
 # JSON does not escape these characters, and some of them can change a terminal.

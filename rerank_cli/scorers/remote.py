@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+from rerank_cli.costs import Price, RequestTotals, ServiceRequest
 from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
 from rerank_cli.providers import Cutting, Truncate
 from rerank_cli.providers.bodies import hide_in_lines
@@ -55,18 +56,7 @@ from rerank_cli.providers.text_limits import (
 from rerank_cli.providers.transport import is_loopback
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.scorers.scheduler import wait_for_scores
-from rerank_cli.types import (
-    Chunk,
-    Media,
-    Pair,
-    Part,
-    Price,
-    RequestTotals,
-    Scored,
-    ScorerInfo,
-    ServiceRequest,
-    Tokenizer,
-)
+from rerank_cli.types import Chunk, Media, Pair, Part, Scored, ScorerInfo, Tokenizer
 
 _MAX_TRACE_IDS = 5  # in a message to the user
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model

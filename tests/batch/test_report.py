@@ -7,8 +7,8 @@ import pytest
 
 from rerank_cli.batch import report
 from rerank_cli.batch.report import BatchFigures, Pace, show_pace
+from rerank_cli.costs import Price
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Price
 from tests.test_progress import Clock, FakeTerminal, terminal_at
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rerank_cli import rank
 from rerank_cli.inputs import Unit
 from rerank_cli.inputs.grep import GrepMatch, grep_matches
-from rerank_cli.inputs.text import Block
+from rerank_cli.inputs.text import SourceBlock
 from rerank_cli.render import Format, Style, render
 from tests.conftest import ROOT, Run
 from tests.support.fakes import OverlapScorer, words_info
@@ -165,10 +165,10 @@ def test_binary_files_are_counted(tmp_path: Path) -> None:
 def test_a_stream_of_any_length_is_read_as_it_comes() -> None:
     read = 0
 
-    def blocks() -> Iterator[Block]:
+    def blocks() -> Iterator[SourceBlock]:
         nonlocal read
         for read in range(1, 1_000_000):
-            yield Block(f"a.py:{read}:x", read, b"")
+            yield SourceBlock(f"a.py:{read}:x", read, b"")
 
     matches = grep_matches(blocks(), lambda: None)
     assert [next(matches).line for _ in range(5000)] == list(range(1, 5001))

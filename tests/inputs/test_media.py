@@ -13,7 +13,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import MEDIA_SUFFIXES, InputFormat
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.records import TextFields, make_document
-from rerank_cli.inputs.text import Block
+from rerank_cli.inputs.text import SourceBlock
 from rerank_cli.media import find_media, media_url
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Envelope
@@ -363,7 +363,7 @@ def test_no_more_are_the_bytes_of_an_image_in_a_row_of_parquet() -> None:
     row = {"text": "a fox", "image": png()}
     with pytest.raises(InputError, match="image does not hold the place of an image but a bytes"):
         make_document(
-            row, TextFields(), Block("", 1, b""), "a", Envelope(), with_title=False,
+            row, TextFields(), SourceBlock("", 1, b""), "a", Envelope(), with_title=False,
             scorer=Viewer().info,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs import records as module
 from rerank_cli.inputs.records import RECORD_READERS, TextFields, json_values
-from rerank_cli.inputs.text import Block, DocumentTooLarge
+from rerank_cli.inputs.text import DocumentTooLarge, SourceBlock
 from rerank_cli.types import Envelope
 from tests.conftest import Run
 from tests.support.reading import source_of
@@ -33,7 +33,7 @@ def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_READ_CHARACTERS", 3)
 
 
-def elements(content: bytes, encoding: str = "utf-8") -> list[tuple[Any, Block]]:
+def elements(content: bytes, encoding: str = "utf-8") -> list[tuple[Any, SourceBlock]]:
     return list(json_values(source_of(content, encoding, name="x.json")))
 
 

@@ -13,7 +13,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs import tables as module
 from rerank_cli.inputs.records import RECORD_READERS, TextFields
-from rerank_cli.inputs.text import Block, Fault, TextSource
+from rerank_cli.inputs.text import Fault, SourceBlock, TextSource
 from rerank_cli.types import Envelope
 from tests.conftest import Run
 from tests.support.reading import inputs_of, read, source_of
@@ -26,7 +26,7 @@ def table(
     format_: InputFormat = InputFormat.CSV,
     encoding: str = "utf-8",
     fields: Sequence[str] = (),
-) -> tuple[Envelope, list[tuple[dict[str, str], Block]]]:
+) -> tuple[Envelope, list[tuple[dict[str, str], SourceBlock]]]:
     envelope, rows, _ = table_with_faults(content, format_, encoding, fields)
     return envelope, rows
 
@@ -36,7 +36,7 @@ def table_with_faults(
     format_: InputFormat = InputFormat.CSV,
     encoding: str = "utf-8",
     fields: Sequence[str] = (),
-) -> tuple[Envelope, list[tuple[dict[str, str], Block]], list[Fault]]:
+) -> tuple[Envelope, list[tuple[dict[str, str], SourceBlock]], list[Fault]]:
     source = source_of(content, encoding, name="x.csv")
     envelope, rows = RECORD_READERS[format_].read(source, TextFields(fields))
     found = [*rows]

@@ -20,8 +20,8 @@ from rerank_cli.inputs import text as text_module
 from rerank_cli.inputs.records import json_values
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
-    Block,
     DocumentTooLarge,
+    SourceBlock,
     decompress,
     envelope_of,
     guess_encoding,
@@ -221,7 +221,7 @@ words = st.sampled_from(["", "", "one", "two three", " ", "\t", "  indented", "Ã
 encodings = st.sampled_from(["utf-8", "utf-16-le", "utf-16-be"])
 
 
-def paragraphs(text: str, encoding: str = "utf-8") -> list[Block]:
+def paragraphs(text: str, encoding: str = "utf-8") -> list[SourceBlock]:
     return list(source_of(text.encode(encoding), encoding).paragraph_blocks())
 
 
@@ -249,8 +249,8 @@ def test_paragraphs_in_a_row_are_the_input(
 
 def test_paragraphs_have_the_lines_they_begin_on() -> None:
     assert paragraphs("\n\none\ntwo\n \n\nthree") == [
-        Block("one\ntwo", 3, b"one\ntwo\n \n\n"),
-        Block("three", 7, b"three\n\n"),
+        SourceBlock("one\ntwo", 3, b"one\ntwo\n \n\n"),
+        SourceBlock("three", 7, b"three\n\n"),
     ]
 
 
@@ -276,9 +276,9 @@ def test_undecodable_bytes_are_counted_once_a_paragraph() -> None:
 def test_records_between_nul_bytes_keep_their_line_breaks() -> None:
     source = source_of(b"one\ntwo\n\0three\0four", terminator="\0")
     assert list(source.line_blocks()) == [
-        Block("one\ntwo\n", 1, b"one\ntwo\n\0"),
-        Block("three", 2, b"three\0"),
-        Block("four", 3, b"four\0"),
+        SourceBlock("one\ntwo\n", 1, b"one\ntwo\n\0"),
+        SourceBlock("three", 2, b"three\0"),
+        SourceBlock("four", 3, b"four\0"),
     ]
 
 
@@ -288,10 +288,12 @@ def test_a_whole_source_ends_as_its_lines_do(text: str, encoding: str) -> None:
     end = "\r\n" if "\r" in text else "\n"
     for content in (text, text.removesuffix(end)):
         block = source_of(content.encode(encoding), encoding).whole_block()
-        assert block == Block(content, 1, text.encode(encoding))
+        assert block == SourceBlock(content, 1, text.encode(encoding))
 
 
-def bounded(content: bytes, encoding: str = "utf-8", **rest: Any) -> tuple[list[Block], list[str]]:
+def bounded(
+    content: bytes, encoding: str = "utf-8", **rest: Any
+) -> tuple[list[SourceBlock], list[str]]:
     """The lines of a source in which a document has ten bytes at most, and its faults."""
     source = source_of(content, encoding, max_bytes=10, **rest)
     return [*source.line_blocks()], [str(fault) for fault in source.faults.values()]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rerank_cli.costs import Price
 from rerank_cli.errors import ConfigError
 from rerank_cli.providers import client
 from rerank_cli.providers.catalogue import find_provider, provider_names, provider_tables
@@ -16,7 +17,7 @@ from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.schema import Tariff
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Pair, Price, PricedScorer
+from rerank_cli.types import Pair, PricedScorer
 from tests.conftest import Run
 from tests.support.batches import record, write
 from tests.support.loopback import Fault, Status, every, first, serve

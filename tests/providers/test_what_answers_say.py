@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.batch.report import BatchFigures
+from rerank_cli.costs import RequestTotals, ServiceRequest
 from rerank_cli.errors import ProviderError
 from rerank_cli.providers import client
 from rerank_cli.providers.options import RemoteOptions
@@ -18,7 +19,7 @@ from rerank_cli.providers.responses import read_answer, read_request
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import MAX_REQUESTS, RequestList
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Document, Pair, RequestTotals, ServiceRequest
+from rerank_cli.types import Document, Pair
 from tests.conftest import Run
 from tests.providers.oddities.asking import KEY, RESULTS, answered, ask
 from tests.providers.test_responses import BODIES

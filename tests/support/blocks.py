@@ -1,0 +1,89 @@
+"""What every finder of blocks keeps to."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from rerank_cli.structure import Block, BlockKind, find_blocks
+
+# What may begin with the indentation of its first line.
+_CODE = {BlockKind.CODE, BlockKind.CLASS, BlockKind.FUNCTION}
+# The kinds that a block of some kinds must be in.
+_OUTER_KINDS = {
+    BlockKind.SECTION: {None, BlockKind.SECTION, BlockKind.PAGE},
+    BlockKind.ITEM: {BlockKind.LIST},
+    BlockKind.ROW: {BlockKind.TABLE},
+    BlockKind.HEADING: {BlockKind.SECTION},
+}
+
+
+def check_blocks(text: str, blocks: Sequence[Block]) -> None:
+    """Check the promises of `Block`'s docstring."""
+    outer: list[Block] = []  # the last block of each depth that the next one can be in
+    ends = [0]  # where the last block of each depth ends
+    before: Block | None = None
+    for block in blocks:
+        start, end, kind, depth, name = block
+        where = f"{block} {text[start:end][:80]!r}"
+        assert type(block) is Block, where
+        assert 0 <= start < end <= len(text), where
+        assert 0 <= depth <= len(outer), f"{where}: no block around it"
+        assert start >= ends[depth], f"{where}: overlaps the block before it"
+        del outer[depth:], ends[depth + 1 :]
+        if outer:
+            assert outer[-1].start <= start and end <= outer[-1].end, f"{where}: not in {outer[-1]}"
+        _check_ends(text, block, where)
+        assert name == " ".join(name.split()), f"{where}: a name is one line"
+        outer_kind = outer[-1].kind if outer else None
+        assert outer_kind in _OUTER_KINDS.get(kind, {outer_kind}), f"{where}: in {outer_kind}"
+        if before is not None and before.kind is BlockKind.SECTION:
+            assert kind is BlockKind.HEADING, f"{where}: a section without heading"
+        if kind is BlockKind.HEADING:
+            assert before is not None and before[:1] + before[2:3] == (start, BlockKind.SECTION), (
+                f"{where}: a heading is the first block of its section"
+            )
+        before = block
+        outer.append(block)
+        ends[depth] = end
+        ends.append(start)
+    assert before is None or before.kind is not BlockKind.SECTION, "a section without heading"
+
+
+def _check_ends(text: str, block: Block, where: str) -> None:
+    first = block.start
+    if block.kind in _CODE:
+        while text[first] in " \t" and first < block.end - 1:
+            first += 1
+        line_start = re.search(r"[^\r\n]*\Z", text[: block.start][-200:])
+        assert first == block.start or (line_start and not line_start[0].strip()), where
+    assert not text[first].isspace(), f"{where}: begins with white space"
+    assert not text[block.end - 1].isspace(), f"{where}: ends with white space"
+
+
+def check_line_ends(
+    text: str, syntax: str, line_ends: Sequence[str] = ("\\r\\n", "\\r")
+) -> Sequence[Block]:
+    """Check the blocks of a text, and that they are the same with other ends of lines."""
+    plain = re.sub(r"\r\n?", "\n", text)
+    blocks = find_blocks(plain, syntax)
+    check_blocks(plain, blocks)
+    for line_end in line_ends:
+        changed = plain.replace("\n", line_end)
+        found = find_blocks(changed, syntax)
+        check_blocks(changed, found)
+        texts = [changed[block.start : block.end].replace(line_end, "\n") for block in found]
+        assert texts == [plain[block.start : block.end] for block in blocks], repr(line_end)
+        assert [block[2:] for block in found] == [block[2:] for block in blocks], repr(line_end)
+    return blocks
+
+
+def outline(text: str, blocks: Sequence[Block]) -> str:
+    """The blocks of a text as an indented list, to compare and to read."""
+    return "\n".join(_outline_lines(text, blocks))
+
+
+def _outline_lines(text: str, blocks: Sequence[Block]) -> Iterator[str]:
+    for block in blocks:
+        extract = " ".join(text[block.start : block.end].split())
+        short = extract if len(extract) <= 40 else extract[:30] + " … " + extract[-7:]
+        name = f" [{block.name}]" if block.name else ""
+        yield f"{'  ' * block.depth}{block.kind.name.lower()}{name} {short}"

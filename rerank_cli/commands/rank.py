@@ -37,7 +37,8 @@ from rerank_cli.providers import OnError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import choose_sentences, keep_order
+from rerank_cli.ranking.results import keep_order
+from rerank_cli.ranking.sentences import choose_sentences
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
 from rerank_cli.terminal import (

@@ -7,42 +7,30 @@ It holds only the documents that are among the best so far, and the first reques
 """
 
 import math
-import re
 from array import array
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
 from operator import itemgetter
 
 from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.ranking import Aggregation, Selection
-from rerank_cli.ranking.chunking import Plan, Span, Split
+from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.languages import LanguageCheck
 from rerank_cli.types import (
     Blank,
     Chunk,
     Document,
-    Pair,
     Ranked,
     Ranking,
     Scale,
-    Scored,
     ScoredChunk,
     ScorerInfo,
 )
-from rerank_cli.words import QueryWords, sentences
 
-_SEARCHED_CHARACTERS = 20_000  # of a long chunk in which a sentence is looked for
-_MIN_SENTENCE_TOKENS = 250  # of sentences that may be scored in any case
-_TOKENS_A_SENTENCE_TOKEN = 16  # of passages that were scored
-_SENTENCE_CHARACTERS = 1000  # as long as most sentences are
 _MIN_NEAR_SCORES = 10_000  # that are held before some are left out
 MAX_REQUESTS = 1000  # to a service, that a ranking holds
-_READ_CHARACTERS = 400  # of each text, to find its script and language
-_MAX_LANGUAGE_TEXTS = 200  # whose language is looked at; their script always is
-# Letters from Greek on are of other scripts, but for these blocks of Latin.
-_FIRST_AFTER_LATIN = 0x370
-_LATIN_BLOCKS = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
 
 
 class RankingBuilder:
@@ -359,188 +347,6 @@ AGGREGATES: dict[Aggregation, Callable[[Sequence[float]], tuple[float, int]]] = 
 }
 
 
-def find_sentence(chunk: Chunk, words: QueryWords) -> Chunk | None:
-    """The sentence of a chunk that has the most of a query's words, as a chunk of its own.
-
-    Of equal ones it is that with the words that the chunk has least, then the first. None if the
-    chunk has no word of the query.
-    """
-    start = _densest_part(chunk.text, words)
-    text = chunk.text[start : start + _SEARCHED_CHARACTERS]
-    marks = words.marks(text)
-    if not marks:
-        return None
-    counts = Counter(mark.term for mark in marks)
-    rest = iter(marks)
-    mark = next(rest, None)
-    best, place = (0, 0.0), (start, start + len(text))
-    for first, last in sentences(text):
-        terms = set[str]()
-        while mark is not None and mark.start < last:
-            terms.add(mark.term)
-            mark = next(rest, None)
-        value = (len(terms), math.fsum(1 / counts[term] for term in terms))
-        if value > best:
-            best, place = value, (start + first, start + last)
-    return _part(chunk, place)
-
-
-def choose_sentences(
-    ranking: Ranking, n: int, score: Callable[[Sequence[Pair]], Scored]
-) -> Mapping[int, Chunk]:
-    """The best sentences of the first `n` passages, by their ranks, where words do not tell them.
-
-    That is where no sentence has half of the query's words. `score` scores the sentences as the
-    model scores passages. They have at most a sixteenth of the tokens of the ranking, or 250:
-    beyond that the sentences of the last passages are not scored. A passage of a single sentence
-    needs no score.
-    """
-    tokenizer, words = ranking.info.tokenizer, QueryWords(ranking.query)
-    if tokenizer is None:
-        return {}
-    room = max(_MIN_SENTENCE_TOKENS, ranking.tokens // _TOKENS_A_SENTENCE_TOKEN)
-    beside = tokenizer.count(ranking.query) + ranking.info.specials
-    candidates: list[tuple[int, Chunk]] = []
-    for result in ranking.results[:n]:
-        passage = result.passage
-        if len(passage.text) > _SEARCHED_CHARACTERS or _has_words(passage, words):
-            continue
-        parts = [_part(passage, span) for span in sentences(passage.text)]
-        parts = [part for part in parts if _has_several_words(part.text)]
-        if len(parts) <= 1:
-            continue
-        room -= sum(tokenizer.count(part.text) + beside for part in parts)
-        if room < 0:
-            break
-        candidates += [(result.rank, part) for part in parts]
-    scored = score([Pair(ranking.query, part) for _, part in candidates])
-    best: dict[int, tuple[float, Chunk]] = {}
-    for (rank, part), value in zip(candidates, scored.values, strict=True):
-        if value is not None and (rank not in best or value > best[rank][0]):
-            best[rank] = value, part
-    return {rank: part for rank, (_, part) in best.items()}
-
-
-def _has_words(chunk: Chunk, words: QueryWords) -> bool:
-    """Whether a sentence of a chunk has at least half of a query's words."""
-    sentence = find_sentence(chunk, words)
-    found = {mark.term for mark in words.marks(sentence.text)} if sentence else ()
-    return 2 * len(found) >= words.count
-
-
-def sentence_in(chunk: Chunk, words: QueryWords) -> Chunk:
-    """The sentence of a chunk that has the most of a query's words, or else its first whole one."""
-    return find_sentence(chunk, words) or first_sentence(chunk)
-
-
-def first_sentence(chunk: Chunk) -> Chunk:
-    """The first sentence of a chunk that is whole, as a chunk of its own."""
-    text = chunk.document.text
-    begin = max(0, chunk.start - _SENTENCE_CHARACTERS)
-    end = min(chunk.end, chunk.start + _SEARCHED_CHARACTERS)
-    spans = [
-        (a + begin - chunk.start, b + begin - chunk.start) for a, b in sentences(text[begin:end])
-    ]
-    spans = [span for span in spans if span[1] > 0]
-    whole = [_part(chunk, span) for span in spans if span[0] >= 0]
-    telling = (part for part in whole if _has_several_words(part.text))
-    return next(telling, whole[0] if whole else _part(chunk, (0, end - chunk.start)))
-
-
-def _has_several_words(text: str) -> bool:
-    """Whether a sentence has more than one word, as a line of code may not have."""
-    return not text.isascii() or len(_WORD.findall(text)) > 1
-
-
-def _densest_part(text: str, words: QueryWords) -> int:
-    """Where the part of a long text begins that has the most of a query's terms close together."""
-    if len(text) <= _SEARCHED_CHARACTERS:
-        return 0
-    near: deque[tuple[int, str]] = deque()
-    counts: Counter[str] = Counter()
-    best, place, start = 0, 0, 0
-    while start < len(text) and best < words.count:
-        end = start + _SEARCHED_CHARACTERS
-        end = max(text.rfind(" ", start, end), text.rfind("\n", start, end), start) + 1
-        end = end if end > start + 1 else start + _SEARCHED_CHARACTERS
-        for mark in words.marks(text[start:end]):
-            near.append((start + mark.start, mark.term))
-            counts[mark.term] += 1
-            while near[-1][0] - near[0][0] > _SENTENCE_CHARACTERS:
-                _, term = near.popleft()
-                counts[term] -= 1
-                if not counts[term]:
-                    del counts[term]
-            if len(counts) > best:
-                best, place = len(counts), near[0][0]
-        start = end
-    if best == 0 or place < _SENTENCE_CHARACTERS:
-        return 0
-    before = place - _SENTENCE_CHARACTERS
-    breaks = (text.rfind(white, before, place) for white in ("\n", " "))
-    return next((found + 1 for found in breaks if found >= 0), place)
-
-
-def _part(chunk: Chunk, span: Span) -> Chunk:
-    """A span of characters of a chunk as a chunk of its own."""
-    start, end = span
-    return Chunk(chunk.document, chunk.start + start, chunk.start + end, chunk.text[start:end], 0)
-
-
-class LanguageCheck:
-    """Counts the documents of a ranking that a model of English does not read.
-
-    These are those in other scripts, and of the first ones those in other languages.
-    """
-
-    def __init__(self, languages: Sequence[str]) -> None:
-        self._is_english = list(languages) == ["en"]
-        self._documents = self._others = self._foreign = 0
-
-    def see(self, text: str) -> None:
-        if self._is_english:
-            if self._documents < _MAX_LANGUAGE_TEXTS:
-                self._foreign += is_foreign(text)
-            self._documents += 1
-            self._others += not is_latin(text)
-
-    def reads(self, query: str) -> bool:
-        """Whether the model reads the query and most documents, as far as that can be told."""
-        if not self._is_english:
-            return True
-        looked_at = min(self._documents, _MAX_LANGUAGE_TEXTS)
-        is_read = 2 * self._others <= self._documents and 2 * self._foreign <= looked_at
-        has_accents = any(letter.isalpha() and not letter.isascii() for letter in query)
-        return is_read and not has_accents and not is_foreign(query)
-
-    def notes(self, query: str, model: str) -> Sequence[str]:
-        """A note for the user if the query or most documents are in another script."""
-        if not self._is_english:
-            return ()
-        is_latin_query = is_latin(query)
-        if is_latin_query and 2 * self._others <= self._documents:
-            return ()
-        what = "most documents are" if is_latin_query else "the query is"
-        note = (
-            f"{model} reads English, and {what} not in Latin script: for other languages "
-            "take a multilingual model: rerank models pull bge-reranker-v2-m3"
-        )
-        return (note,)
-
-
-def is_latin(text: str) -> bool:
-    """Whether at least half of a text's letters are Latin, or it has none."""
-    if text.isascii():
-        return True
-    letters = [ord(letter) for letter in text[:_READ_CHARACTERS] if letter.isalpha()]
-    others = [
-        code
-        for code in letters
-        if code >= _FIRST_AFTER_LATIN and not any(code in block for block in _LATIN_BLOCKS)
-    ]
-    return 2 * len(others) <= len(letters)
-
-
 def keep_order(
     query: str,
     documents: Iterable[Document],
@@ -579,41 +385,3 @@ def keep_order(
         requests=requests,
         cost=Price.total(request.price for request in requests),
     )
-
-
-_ENGLISH_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "a about an and are as at be by can could did do does for from had has have he how i if in "
-        "into is it its may my no not of on one or our should so that the their them then there "
-        "these they this to up was we were what when where which who why will with would you your",
-    )
-)
-# Frequent words of German, Dutch, French, Spanish, Portuguese, Italian, the Scandinavian languages
-# and Polish that are not usual in English, in code and in logs.
-_FOREIGN_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        "aber als auch auf aus bei das dem der des ein eine einen einer es für geht gibt ich ist "
-        "kann kein mein nach nicht oder sich sie sind und unter von wann warum wenn wer werden wie "
-        "wird wo zu zum zur über "
-        "aan bij dat deze een en het hoe ik mijn naar niet ook uit van voor waar wat worden zijn "
-        "au aux avec ce ces cette dans du elle est et je la le les leur ne nous pas peut pourquoi "
-        "quand que quel quelle qui sans sont sur un une vous où "
-        "cómo como cuál cuando cuándo del donde dónde el ella está esta este las los más para pero "
-        "puede por qué quién ser su una uno "
-        "da isso mas meu na não nas ou pela pelo posso quando são sua uma você "
-        "alla anche cosa della delle di dove gli il nel nella perché quanto sono "
-        "att av den det där eller ett från hur inte jag med och på som till vad är "
-        "af dig er fra hvad hvor hvordan ikke jeg og skal til "
-        "czy dla jak jest nie od się",
-    )
-)
-_WORD = re.compile(r"[^\W\d_]+")
-
-
-def is_foreign(text: str) -> bool:
-    """Whether a text in Latin script is surely not English, by two or more of its words."""
-    words = set(_WORD.findall(text[:_READ_CHARACTERS].lower()))
-    foreign = len(words & _FOREIGN_WORDS)
-    return foreign >= 2 and foreign > 2 * len(words & _ENGLISH_WORDS)

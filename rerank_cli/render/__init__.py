@@ -249,6 +249,6 @@ def shown_sentence(result: Ranked, words: "QueryWords", style: Style) -> Chunk:
     It is the one that the model found best, where that is known; else the one with the most of the
     query's words, or the first whole one.
     """
-    from rerank_cli.ranking.results import sentence_in  # not for help
+    from rerank_cli.ranking.sentences import sentence_in  # not for help
 
     return style.sentences.get(result.rank) or sentence_in(result.passage, words)

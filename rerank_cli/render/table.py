@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rerank_cli.inputs import STDIN
-from rerank_cli.ranking.results import sentence_in
+from rerank_cli.ranking.sentences import sentence_in
 from rerank_cli.render import Style, format_place, media_note, shown_sentence
 from rerank_cli.terminal import printable
 from rerank_cli.types import Chunk, Ranked, Ranking, ScoredChunk

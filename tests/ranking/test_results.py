@@ -1,6 +1,4 @@
-"""Results: a document's score from its chunks', the best n, and the note on the language."""
-
-from pathlib import Path
+"""Results: a document's score from its chunks', and the best n."""
 
 import pytest
 from hypothesis import given
@@ -12,27 +10,9 @@ from rerank_cli.ranking.results import (
     AGGREGATES,
     ResultCounter,
     TopN,
-    choose_sentences,
-    find_sentence,
-    first_sentence,
-    is_latin,
 )
 from rerank_cli.types import Blank, Chunk, Document, Ranked
-from rerank_cli.words import QueryWords
-from tests.conftest import Run
-from tests.support.fakes import OverlapScorer, words_info
-
-GARDEN = (
-    "# Water\n\nWater early, at the roots and not on the leaves of\nplants. Tomatoes "
-    "that are watered unevenly now\nsplit.\nIn a dry week ten litres are right.\n"
-)
-
-
-def chunk_of(text: str, start: int = 0, end: int | None = None, **about: object) -> Chunk:
-    end = len(text) if end is None else end
-    document = Document(text, **{"source": "a.md", "line": 1, **about})  # type: ignore[arg-type]
-    return Chunk(document, start, end, text[start:end], 0)
-
+from tests.support.fakes import OverlapScorer
 
 scores = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 1.5]), max_size=30)
 
@@ -157,137 +137,3 @@ def test_score_and_deciding_chunk(
 
 def test_every_way_has_a_name() -> None:
     assert set(AGGREGATES) == set(Aggregation)
-
-
-NOTE = "reads English"
-
-
-@pytest.mark.parametrize(
-    ("text", "latin"),
-    [
-        ("plain words", True),
-        ("", True),
-        ("12 % → 14 %", True),
-        ("Größe, naïve, Łódź, Việt Nam ế", True),
-        ("Как вернуть деньги", False),
-        ("如何退款", False),
-        ("Πώς;", False),
-        ("كيف", False),
-        ("the word Москва in a sentence", True),
-        ("URL в тексте письма", False),
-    ],
-)
-def test_a_text_is_in_the_script_of_most_of_its_letters(text: str, latin: bool) -> None:
-    assert is_latin(text) == latin
-
-
-def test_a_query_in_another_script_is_said_once(rerank: Run) -> None:
-    ran = rerank("как вернуть деньги", "-d", "one", "-d", "two", "-d", "three")
-    assert ran.code == 0
-    assert ran.err.count(NOTE) == 1
-    assert "the query is not in Latin script" in ran.err
-    assert "bge-reranker-v2-m3" in ran.err
-
-
-def test_most_documents_in_another_script_are_said_once(rerank: Run) -> None:
-    others = ["-d", "Верните деньги", "-d", "如何退款"]
-    ran = rerank("refund", "-d", "one", *others)
-    assert ran.err.count(NOTE) == 1
-    assert "most documents are not in Latin script" in ran.err
-    assert NOTE not in rerank("refund", "-d", "one", "-d", "two", *others).err
-
-
-def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_path: Path) -> None:
-    first = ["Верните деньги"] * 290  # more than are scored at once
-    path = tmp_path / "first.txt"
-    path.write_text("\n".join([*first, *["one", "two"] * 300]), encoding="utf-8")
-    assert NOTE not in rerank("refund", str(path), "-n", "1").err
-    long = tmp_path / "long.md"
-    long.write_text("Верните деньги за тридцать дней. " * 100, encoding="utf-8")
-    assert NOTE not in rerank("refund", str(long), "-d", "one", "-d", "two", "-n", "1").err
-
-
-def test_other_models_say_nothing_of_it(rerank: Run) -> None:
-    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "bm25").err
-    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "./tests/models/bert").err
-
-
-@pytest.mark.parametrize(
-    ("query", "sentence", "line"),
-    [
-        ("how to water tomatoes", "Tomatoes that are watered unevenly now\nsplit.", 4),
-        ("litre", "In a dry week ten litres are right.", 6),
-        ("a plant", "Water early, at the roots and not on the leaves of\nplants.", 3),
-        ("water", "# Water", 1),
-        ("cheese", None, None),
-    ],
-)
-def test_the_sentence_with_the_words_of_the_query_has_its_own_line(
-    query: str, sentence: str | None, line: int | None
-) -> None:
-    for start in (0, 3):  # the place is that in the document, wherever the chunk begins
-        found = find_sentence(chunk_of(GARDEN, start), QueryWords(query))
-        if start == 0 or sentence != "# Water":
-            assert (found and found.text, found and found.line) == (sentence, line)
-
-
-def test_the_sentence_of_a_record_has_the_line_of_the_record() -> None:
-    found = find_sentence(chunk_of(GARDEN, fields={}, line=7), QueryWords("litre"))
-    assert found is not None
-    assert found.line == 7
-
-
-@given(st.text(st.sampled_from("fox red. \n!a"), max_size=200), st.integers(0, 50))
-def test_a_sentence_is_a_part_of_its_chunk(text: str, start: int) -> None:
-    chunk = chunk_of(text, min(start, len(text)))
-    for found in (find_sentence(chunk, QueryWords("red fox")), first_sentence(chunk)):
-        if found is not None:
-            assert chunk.start <= found.start <= found.end <= chunk.end
-            assert found.text == text[found.start : found.end]
-
-
-def test_the_sentence_of_a_long_text_is_where_the_words_are_close_together() -> None:
-    text = "A fox. " + "Nothing here.\n" * 20_000 + "A red fox jumps.\n" + "Filler.\n" * 20_000
-    found = find_sentence(chunk_of(text), QueryWords("red fox"))
-    assert found is not None
-    assert (found.text, found.line) == ("A red fox jumps.", 20_001)
-
-
-def test_the_first_whole_sentence_is_not_the_rest_of_one() -> None:
-    start = GARDEN.index("not on the leaves")
-    assert first_sentence(chunk_of(GARDEN, start)).text.startswith("Tomatoes")
-    assert first_sentence(chunk_of(GARDEN)).text.startswith("Water early")
-    assert first_sentence(chunk_of("no end at all")).text == "no end at all"
-    assert first_sentence(chunk_of("no end at all", 3)).text == "end at all"
-
-
-def longest(_query: str, sentence: str) -> float:
-    return float(len(sentence))
-
-
-def test_the_model_chooses_a_sentence_where_words_do_not_tell_it() -> None:
-    scorer = OverlapScorer(words_info(200), longest)
-    texts = [
-        "Short one. This is the longest of them. Red end.",
-        "A single sentence",
-        "Red fox. This is the longest of them all.",
-    ]
-    documents = [Document(text * 40 if n == 9 else text) for n, text in enumerate(texts)]
-    with Reranker(scorer) as reranker:
-        ranking = reranker.rank("red fox jumping", documents)
-        chosen = choose_sentences(ranking, 10, reranker.score)
-        assert {ranking[rank - 1].document.text: part.text for rank, part in chosen.items()} == {
-            texts[0]: "This is the longest of them."
-        }
-        assert choose_sentences(ranking, 1, reranker.score).keys() <= {1}
-
-
-def test_few_sentences_are_scored() -> None:
-    """About a tenth of the tokens that were scored, or a fixed number."""
-    scorer = OverlapScorer(words_info(400), longest)
-    text = "Some words of it. " * 50
-    with Reranker(scorer) as reranker:
-        ranking = reranker.rank("fox", [f"{text}{number}" for number in range(40)])
-        scorer.batches.clear()
-        choose_sentences(ranking, 10, reranker.score)
-        assert 0 < sum(scorer.batches) * 5 < ranking.tokens / 5

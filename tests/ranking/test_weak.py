@@ -20,8 +20,9 @@ from rerank_cli import Document, Scorer, open_scorer, rank
 from rerank_cli.models.catalogue import entries
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import Aggregation
+from rerank_cli.ranking.languages import is_foreign
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import is_foreign, keep_order
+from rerank_cli.ranking.results import keep_order
 from rerank_cli.render import Format, Style, render
 from tests.conftest import ROOT, Run
 from tests.support.fakes import OverlapScorer, number_in, words_info

@@ -1,0 +1,104 @@
+"""Whether a model reads the language of a query and of its documents, as far as can be told.
+
+Scripts are told by letters. Of the languages in Latin script English is told from the others by
+frequent words.
+"""
+
+import re
+from collections.abc import Sequence
+
+_READ_CHARACTERS = 400  # of each text, to find its script and language
+_MAX_LANGUAGE_TEXTS = 200  # whose language is looked at; their script always is
+# Letters from Greek on are of other scripts, but for these blocks of Latin.
+_FIRST_AFTER_LATIN = 0x370
+_LATIN_BLOCKS = (range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
+_ENGLISH_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a about an and are as at be by can could did do does for from had has have he how i if in "
+        "into is it its may my no not of on one or our should so that the their them then there "
+        "these they this to up was we were what when where which who why will with would you your",
+    )
+)
+# Frequent words of German, Dutch, French, Spanish, Portuguese, Italian, the Scandinavian languages
+# and Polish that are not usual in English, in code and in logs.
+_FOREIGN_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "aber als auch auf aus bei das dem der des ein eine einen einer es für geht gibt ich ist "
+        "kann kein mein nach nicht oder sich sie sind und unter von wann warum wenn wer werden wie "
+        "wird wo zu zum zur über "
+        "aan bij dat deze een en het hoe ik mijn naar niet ook uit van voor waar wat worden zijn "
+        "au aux avec ce ces cette dans du elle est et je la le les leur ne nous pas peut pourquoi "
+        "quand que quel quelle qui sans sont sur un une vous où "
+        "cómo como cuál cuando cuándo del donde dónde el ella está esta este las los más para pero "
+        "puede por qué quién ser su una uno "
+        "da isso mas meu na não nas ou pela pelo posso quando são sua uma você "
+        "alla anche cosa della delle di dove gli il nel nella perché quanto sono "
+        "att av den det där eller ett från hur inte jag med och på som till vad är "
+        "af dig er fra hvad hvor hvordan ikke jeg og skal til "
+        "czy dla jak jest nie od się",
+    )
+)
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+class LanguageCheck:
+    """Counts the documents of a ranking that a model of English does not read.
+
+    These are those in other scripts, and of the first ones those in other languages.
+    """
+
+    def __init__(self, languages: Sequence[str]) -> None:
+        self._is_english = list(languages) == ["en"]
+        self._documents = self._others = self._foreign = 0
+
+    def see(self, text: str) -> None:
+        if self._is_english:
+            if self._documents < _MAX_LANGUAGE_TEXTS:
+                self._foreign += is_foreign(text)
+            self._documents += 1
+            self._others += not is_latin(text)
+
+    def reads(self, query: str) -> bool:
+        """Whether the model reads the query and most documents, as far as that can be told."""
+        if not self._is_english:
+            return True
+        looked_at = min(self._documents, _MAX_LANGUAGE_TEXTS)
+        is_read = 2 * self._others <= self._documents and 2 * self._foreign <= looked_at
+        has_accents = any(letter.isalpha() and not letter.isascii() for letter in query)
+        return is_read and not has_accents and not is_foreign(query)
+
+    def notes(self, query: str, model: str) -> Sequence[str]:
+        """A note for the user if the query or most documents are in another script."""
+        if not self._is_english:
+            return ()
+        is_latin_query = is_latin(query)
+        if is_latin_query and 2 * self._others <= self._documents:
+            return ()
+        what = "most documents are" if is_latin_query else "the query is"
+        note = (
+            f"{model} reads English, and {what} not in Latin script: for other languages "
+            "take a multilingual model: rerank models pull bge-reranker-v2-m3"
+        )
+        return (note,)
+
+
+def is_latin(text: str) -> bool:
+    """Whether at least half of a text's letters are Latin, or it has none."""
+    if text.isascii():
+        return True
+    letters = [ord(letter) for letter in text[:_READ_CHARACTERS] if letter.isalpha()]
+    others = [
+        code
+        for code in letters
+        if code >= _FIRST_AFTER_LATIN and not any(code in block for block in _LATIN_BLOCKS)
+    ]
+    return 2 * len(others) <= len(letters)
+
+
+def is_foreign(text: str) -> bool:
+    """Whether a text in Latin script is surely not English, by two or more of its words."""
+    words = set(_WORD.findall(text[:_READ_CHARACTERS].lower()))
+    foreign = len(words & _FOREIGN_WORDS)
+    return foreign >= 2 and foreign > 2 * len(words & _ENGLISH_WORDS)

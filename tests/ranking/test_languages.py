@@ -1,0 +1,60 @@
+"""The script and the language of texts, and what a user is told of them."""
+
+from pathlib import Path
+
+import pytest
+
+from rerank_cli.ranking.languages import is_latin
+from tests.conftest import Run
+
+NOTE = "reads English"
+
+
+@pytest.mark.parametrize(
+    ("text", "latin"),
+    [
+        ("plain words", True),
+        ("", True),
+        ("12 % → 14 %", True),
+        ("Größe, naïve, Łódź, Việt Nam ế", True),
+        ("Как вернуть деньги", False),
+        ("如何退款", False),
+        ("Πώς;", False),
+        ("كيف", False),
+        ("the word Москва in a sentence", True),
+        ("URL в тексте письма", False),
+    ],
+)
+def test_a_text_is_in_the_script_of_most_of_its_letters(text: str, latin: bool) -> None:
+    assert is_latin(text) == latin
+
+
+def test_a_query_in_another_script_is_said_once(rerank: Run) -> None:
+    ran = rerank("как вернуть деньги", "-d", "one", "-d", "two", "-d", "three")
+    assert ran.code == 0
+    assert ran.err.count(NOTE) == 1
+    assert "the query is not in Latin script" in ran.err
+    assert "bge-reranker-v2-m3" in ran.err
+
+
+def test_most_documents_in_another_script_are_said_once(rerank: Run) -> None:
+    others = ["-d", "Верните деньги", "-d", "如何退款"]
+    ran = rerank("refund", "-d", "one", *others)
+    assert ran.err.count(NOTE) == 1
+    assert "most documents are not in Latin script" in ran.err
+    assert NOTE not in rerank("refund", "-d", "one", "-d", "two", *others).err
+
+
+def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_path: Path) -> None:
+    first = ["Верните деньги"] * 290  # more than are scored at once
+    path = tmp_path / "first.txt"
+    path.write_text("\n".join([*first, *["one", "two"] * 300]), encoding="utf-8")
+    assert NOTE not in rerank("refund", str(path), "-n", "1").err
+    long = tmp_path / "long.md"
+    long.write_text("Верните деньги за тридцать дней. " * 100, encoding="utf-8")
+    assert NOTE not in rerank("refund", str(long), "-d", "one", "-d", "two", "-n", "1").err
+
+
+def test_other_models_say_nothing_of_it(rerank: Run) -> None:
+    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "bm25").err
+    assert NOTE not in rerank("как вернуть", "-d", "one", "-m", "./tests/models/bert").err

@@ -6,6 +6,7 @@ The dataclasses are frozen. Those with many instances have slots; for the others
 more time at import than they save.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
@@ -66,6 +67,9 @@ class Document:
     blocks    its structure, if that is known without its text; else None
     source_lines
               the line of the source for each line of the text, if they are not the same
+    page      the page of the source where it begins, from 1, of a source with pages
+    page_starts
+              the characters of the text at which the following pages begin
     """
 
     text: str
@@ -82,6 +86,8 @@ class Document:
     syntax: str = ""
     blocks: Sequence[Block] | None = None
     source_lines: Sequence[int] | None = None
+    page: int | None = None
+    page_starts: Sequence[int] = ()
 
     def __repr__(self) -> str:
         origin = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}
@@ -105,6 +111,17 @@ class Tokenizer(Protocol):
         """The number of tokens that `encode` returns."""
 
 
+def format_place(source: str | None, line: int | None = None, page: int | None = None) -> str:
+    """A place as editors and compilers write it, `source:line`, or `source:p.31` for a page.
+
+    It is empty without a source.
+    """
+    part = line if page is None else f"p.{page}"
+    if source is None:
+        return ""
+    return source if part is None else f"{source}:{part}"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
     """A window of a document: its characters from `start` to `end`, which are `tokens` tokens.
@@ -113,7 +130,7 @@ class Chunk:
     could give others. They begin with the tokens of `title`, which `tokens` does not count. `title`
     is as much of the document's title as has room. `ids` is None for scorers that read text: these
     score `scored_text`. `headings` are the names of the sections, classes and functions that it is
-    in, the outermost first, and `page` is that of a PDF, from 1.
+    in, the outermost first.
     """
 
     document: Document
@@ -124,7 +141,6 @@ class Chunk:
     ids: Sequence[int] | None = None
     title: str = ""
     headings: Sequence[str] = ()
-    page: int | None = None
 
     def __repr__(self) -> str:
         return f"Chunk({_short(self.text)}, start={self.start}, end={self.end})"
@@ -143,6 +159,19 @@ class Chunk:
         place = self.document.text.count("\n", 0, self.start)
         lines = self.document.source_lines
         return first + place if lines is None else lines[min(place, len(lines) - 1)]
+
+    @property
+    def page(self) -> int | None:
+        """The page of the source where the chunk begins, from 1; None if that has no pages."""
+        first = self.document.page
+        return (
+            None if first is None else first + bisect_right(self.document.page_starts, self.start)
+        )
+
+    @property
+    def place(self) -> str:
+        """Where it begins, as in `notes.md:12` and `manual.pdf:p.31`; empty without a source."""
+        return format_place(self.document.source, self.line, self.page)
 
     @property
     def heading(self) -> str:

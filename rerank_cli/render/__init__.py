@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from rerank_cli.errors import UsageError
 from rerank_cli.media import media_label
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Chunk, Document, Envelope, Ranked, Ranking
+from rerank_cli.types import Chunk, Document, Envelope, Ranked, Ranking, format_place
 
 if TYPE_CHECKING:
     from rerank_cli.words import QueryWords
@@ -201,16 +201,11 @@ def json_score(value: float) -> float:
     return float(format_score(value))
 
 
-def format_place(source: str | None, line: int | None) -> str:
-    """A place as editors and compilers write it, `source:line`; empty if it has no source."""
-    if source is None:
-        return ""
-    return source if line is None else f"{source}:{line}"
-
-
 def document_place(document: Document) -> str:
-    """The place of a document; that of a whole file has no line."""
-    return format_place(document.source, None if document.whole else document.line)
+    """The place of a document; that of a whole file has no line and no page."""
+    if document.whole:
+        return document.source or ""
+    return format_place(document.source, document.line, document.page)
 
 
 def media_note(document: Document) -> str:
@@ -221,11 +216,9 @@ def media_note(document: Document) -> str:
     return f"{media.kind} {media_label(media.name or media.place)}"
 
 
-def text_and_line(result: Ranked, *, passages: bool) -> tuple[str, int | None]:
-    """The text and line of a result: those of the passage, or of the document."""
-    if passages:
-        return result.passage.text, result.passage.line
-    return result.document.text, result.document.line
+def ranked_part(result: Ranked, *, passages: bool) -> Chunk | Document:
+    """What was ranked, with its text, line and page: the passage or the document."""
+    return result.passage if passages else result.document
 
 
 def on_one_line(path: str) -> str:

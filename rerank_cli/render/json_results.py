@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.costs import ServiceRequest
-from rerank_cli.render import Style, json_score, text_and_line
+from rerank_cli.render import Style, json_score, ranked_part
 from rerank_cli.terminal import encodable, printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
 
@@ -108,7 +108,7 @@ def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
         "index": result.index,
         "relevance_score": json_score(result.relevance_score),
         "raw_score": json_score(result.raw_score),
-        "document": _document_object(document, *text_and_line(result, passages=passages)),
+        "document": _document_object(document, ranked_part(result, passages=passages)),
         "passage": {**_chunk_object(result.passage), "raw_score": json_score(result.passage_score)},
         "tokens": result.tokens,
         "chunks": result.chunks,
@@ -141,16 +141,17 @@ def request_object(request: ServiceRequest) -> dict[str, Any]:
 
 
 def _blank_object(blank: Blank) -> dict[str, Any]:
-    document = _document_object(blank.document, blank.document.text, blank.document.line)
+    document = _document_object(blank.document, blank.document)
     return {"index": blank.index, "document": document}
 
 
-def _document_object(document: Document, text: str, line: int | None) -> dict[str, Any]:
+def _document_object(document: Document, part: Chunk | Document) -> dict[str, Any]:
     body = {
         "id": document.id,
-        **_content_fields(document, text),
+        **_content_fields(document, part.text),
         "source": document.source,
-        "line": line,
+        "line": part.line,
+        "page": part.page,
         "fields": document.fields,
     }
     return {key: value for key, value in body.items() if value is not None}
@@ -171,4 +172,5 @@ def _chunk_object(chunk: Chunk) -> dict[str, Any]:
         media.kind if media is not None and is_label else "text": chunk.text,
         **({} if is_label else span),
         **({} if chunk.line is None else {"line": chunk.line}),
+        **({} if chunk.page is None else {"page": chunk.page}),
     }

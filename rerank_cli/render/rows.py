@@ -15,8 +15,8 @@ from rerank_cli.render import (
     format_score,
     on_one_line,
     original_bytes,
+    ranked_part,
     shown_sentence,
-    text_and_line,
 )
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Chunk, Document, Ranking
@@ -67,17 +67,18 @@ def _rows(ranking: Ranking, style: Style) -> Iterator[list[str]]:
     yield list(HEADER)
     for result in ranking.results:
         scores = [format_score(result.relevance_score), format_score(result.raw_score)]
-        text, line = text_and_line(result, passages=style.passages)
-        cells = _document_cells(result.index, result.document, line, text)
+        part = ranked_part(result, passages=style.passages)
+        cells = _document_cells(result.index, result.document, part)
         yield [str(result.rank), *scores, *cells]
     for blank in ranking.blanks:
         document = blank.document
-        yield ["", "", "", *_document_cells(blank.index, document, document.line, document.text)]
+        yield ["", "", "", *_document_cells(blank.index, document, document)]
 
 
-def _document_cells(index: int, document: Document, line: int | None, text: str) -> list[str]:
-    where = [document.id or "", document.source or "", "" if line is None else str(line)]
-    return [str(index), *map(encodable, [*where, text])]
+def _document_cells(index: int, document: Document, part: Chunk | Document) -> list[str]:
+    line = "" if part.line is None else str(part.line)
+    where = [document.id or "", document.source or "", line]
+    return [str(index), *map(encodable, [*where, part.text])]
 
 
 def write_trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
@@ -109,44 +110,50 @@ def quote_spaces(name: str) -> str:
 def write_grep(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield `path:line:text` for each result, as grep does: the line of the sentence that is shown.
 
-    What has no lines is at line 1. A line that two passages share is written once.
+    What has pages instead of lines is at its page, as for `pdfgrep -n`, and what has neither is at
+    line 1. A line that two passages share is written once.
     """
     from rerank_cli.words import QueryWords
 
     words = QueryWords(ranking.query)
     end = b"\0" if style.null and not style.interactive else b":"
-    written = set[tuple[str | None, int]]()
+    written = set[tuple[str | None, int | None, int]]()
     for result in ranking.results:
         sentence = shown_sentence(result, words, style)
-        place = result.document.source, sentence.line or 1
-        if not style.passages or place not in written:
-            yield _grep_line(result.document, place, sentence.start, end)
-        written.add(place)
+        document, line = result.document, sentence.line
+        key = document.source, line, _line_span(document, sentence.start)[0] if line is None else 0
+        if not style.passages or key not in written:
+            yield _grep_line(sentence, end)
+        written.add(key)
     for blank in ranking.blanks:
         document = blank.document
         is_blank = not document.text.strip()
         start = 0 if is_blank else len(document.text) - len(document.text.lstrip())
-        line = Chunk(document, start, start, "", 0).line
-        yield _grep_line(document, (document.source, line or 1), start, end)
+        yield _grep_line(Chunk(document, start, start, "", 0), end)
 
 
-def _grep_line(
-    document: Document, place: tuple[str | None, int], start: int, path_end: bytes
-) -> bytes:
-    """The line of a source in which a character of a document is."""
+def _grep_line(chunk: Chunk, path_end: bytes) -> bytes:
+    """The line in which a chunk begins, with its place."""
+    document = chunk.document
+    first, last = _line_span(document, chunk.start)
+    line = original_bytes(document, first, last)
+    if line is None:
+        line = document.text[first:last].encode("utf-8", "replace")
+    path = _STDIN_NAME if document.source in (None, STDIN) else str(document.source)
+    path = path if path_end == b"\0" else on_one_line(path)
+    number = chunk.line or chunk.page or 1
+    return _encode_path(path) + path_end + b"%d:" % number + line.removesuffix(b"\r") + b"\n"
+
+
+def _line_span(document: Document, start: int) -> tuple[int, int]:
+    """The line of a text in which a character is: its first one, and the one behind its last."""
     text = document.text
     # A record is one line or has lines of its own, that are none of its source.
     is_record = document.fields is not None
     first = max(text.rfind(end, 0, start) for end in ("\r\n" if is_record else "\n")) + 1
     following = _LINE_ENDS.search(text, start) if is_record else None
     last = following.start() if following else text.find("\n", start)
-    last = last if last >= 0 else len(text)
-    line = original_bytes(document, first, last)
-    if line is None:
-        line = text[first:last].encode("utf-8", "replace")
-    path = _STDIN_NAME if place[0] in (None, STDIN) else str(place[0])
-    path = path if path_end == b"\0" else on_one_line(path)
-    return _encode_path(path) + path_end + b"%d:" % place[1] + line.removesuffix(b"\r") + b"\n"
+    return first, last if last >= 0 else len(text)
 
 
 def find_broken_paths(ranking: Ranking, style: Style) -> Remark | None:

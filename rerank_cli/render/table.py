@@ -21,7 +21,7 @@ from rich.text import Text
 
 from rerank_cli.inputs import STDIN
 from rerank_cli.ranking.sentences import sentence_in
-from rerank_cli.render import Style, format_place, media_note, shown_sentence
+from rerank_cli.render import Style, document_place, media_note, shown_sentence
 from rerank_cli.terminal import printable
 from rerank_cli.types import Chunk, Ranked, Ranking, ScoredChunk
 from rerank_cli.words import QueryWords
@@ -32,6 +32,7 @@ _MARK_STYLE = "bold underline"
 _PLACE_STYLE = "magenta"
 _BAR_STYLE = "green"
 _BAR_CELLS = 8
+_LINE_FRAGMENT = "#{line}"  # of a URL that an editor opens
 # The least width of a passage beside a bar, and beside a place. In a narrower terminal the bar is
 # left out, then the place stands above the passage; so does one with a larger share of the width.
 _PASSAGE_CELLS = 36
@@ -127,11 +128,9 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
     rows = list[Row]()
 
     def add(mark: str, relevance: float | None, chunk: Chunk, sentence: Chunk, **more: Any) -> None:
-        source, line = chunk.document.source, sentence.line
-        if not chunk.text.strip() and chunk.document.whole:
-            line = None
-        place = _on_one_line(format_place(source, line))
-        link = _link(style.links, source, line)
+        is_blank = not chunk.text.strip() and chunk.document.whole
+        place = document_place(chunk.document) if is_blank else sentence.place
+        place, link = _on_one_line(place), _link(style.links, sentence)
         rows.append(
             Row(mark, relevance, place=place, link=link, chunk=chunk, sentence=sentence, **more)
         )
@@ -263,15 +262,18 @@ class Layout:
         return "█" * whole + (_EIGHTHS[eighth] if eighth else "")
 
 
-def _link(url: str, source: str | None, line: int | None) -> str:
-    """The URL of a line of a file; empty if there is no such file, or `url` is empty."""
+def _link(url: str, chunk: Chunk) -> str:
+    """The URL of a line or page of a file; empty if there is no such file, or `url` is empty."""
+    source = chunk.document.source
     if not url or source in (None, STDIN) or not os.path.isfile(source):
         return ""
     path = Path(source).absolute().as_uri().removeprefix("file://")
-    if line is None:
-        url = url.removesuffix("#{line}")
+    if chunk.page is not None and not url.endswith(_LINE_FRAGMENT):
+        url += f"#page={chunk.page}"
+    if chunk.line is None:  # and an editor would take a page for a line
+        url = url.removesuffix(_LINE_FRAGMENT)
     host = quote(os.uname().nodename) if "{host}" in url else ""
-    return url.format(host=host, path=path, line=line)
+    return url.format(host=host, path=path, line=chunk.line)
 
 
 def _on_one_line(place: str) -> str:

@@ -16,7 +16,6 @@ from rerank_cli.render import (
     Sources,
     Style,
     document_place,
-    format_place,
     format_score,
     media_note,
     on_one_line,
@@ -224,13 +223,12 @@ def _item(result: Ranked) -> str:
     indent = " " * len(marker)
     document, passage = result.document, result.passage
     if not result.explanation:
-        where = format_place(document.source, passage.line) or document.id or ""
+        where = passage.place or document.id or ""
         heading = _heading(result.relevance_score, where, media_note(document))
         return marker + heading + _fence(passage.text, indent)
     where = document_place(document) or document.id or ""
     chunks = [
-        f"\n{indent}- {_heading(relevance, format_place(document.source, chunk.line))}"
-        f"{_fence(chunk.text, indent + '  ')}"
+        f"\n{indent}- {_heading(relevance, chunk.place)}{_fence(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
     return marker + _heading(result.relevance_score, where, media_note(document)) + "".join(chunks)

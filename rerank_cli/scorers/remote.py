@@ -632,7 +632,5 @@ def _info(
 
 def _name_document(error: ProviderError, chunk: Chunk) -> ProviderError:
     """Add to an error which document is too large by itself."""
-    document = chunk.document
-    place = ":".join(str(part) for part in (document.source, chunk.line) if part is not None)
-    name = place or f"“{chunk.text[:40]}…”"
+    name = chunk.place or f"“{chunk.text[:40]}…”"
     return ProviderError(f"{error}; the document is {name}", hint=error.hint)

@@ -1,4 +1,4 @@
-"""The structure of texts, as nested spans: sections, paragraphs, functions, pages.
+"""The structure of texts, as nested spans: sections, paragraphs, functions.
 
     text, syntax ─ find_blocks ─ Block… ─ chunking, units
 
@@ -24,20 +24,19 @@ _FINDERS: dict[str, str] = {}
 
 
 class BlockKind(IntEnum):
-    """What a block is. Those up to `PAGE` stand by themselves: no passage has several of them."""
+    """What a block is. Those up to `FUNCTION` stand alone: no passage has several of them."""
 
-    SECTION = 1  # a heading, and what is below it
+    SECTION = 1  # a heading, and what is below it; a page has no heading and no name
     CLASS = 2
     FUNCTION = 3  # with its decorators and the comment before it
-    PAGE = 4  # its name is its number
-    HEADING = 5  # never without what follows it
-    PARAGRAPH = 6
-    LIST = 7
-    ITEM = 8
-    CODE = 9  # in a text; and statements in code
-    TABLE = 10  # its name is the text of its header
-    ROW = 11
-    ENTRY = 12  # of a log, with the lines that continue it
+    HEADING = 4  # never without what follows it
+    PARAGRAPH = 5
+    LIST = 6
+    ITEM = 7
+    CODE = 8  # in a text; and statements in code
+    TABLE = 9  # its name is the text of its header
+    ROW = 10
+    ENTRY = 11  # of a log, with the lines that continue it
 
 
 class Block(NamedTuple):

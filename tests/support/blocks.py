@@ -9,7 +9,7 @@ from rerank_cli.structure import Block, BlockKind, find_blocks
 _CODE = {BlockKind.CODE, BlockKind.CLASS, BlockKind.FUNCTION}
 # The kinds that a block of some kinds must be in.
 _OUTER_KINDS = {
-    BlockKind.SECTION: {None, BlockKind.SECTION, BlockKind.PAGE},
+    BlockKind.SECTION: {None, BlockKind.SECTION},
     BlockKind.ITEM: {BlockKind.LIST},
     BlockKind.ROW: {BlockKind.TABLE},
     BlockKind.HEADING: {BlockKind.SECTION},
@@ -35,17 +35,21 @@ def check_blocks(text: str, blocks: Sequence[Block]) -> None:
         assert name == " ".join(name.split()), f"{where}: a name is one line"
         outer_kind = outer[-1].kind if outer else None
         assert outer_kind in _OUTER_KINDS.get(kind, {outer_kind}), f"{where}: in {outer_kind}"
-        if before is not None and before.kind is BlockKind.SECTION:
+        if before is not None and _has_heading(before):
             assert kind is BlockKind.HEADING, f"{where}: a section without heading"
         if kind is BlockKind.HEADING:
-            assert before is not None and before[:1] + before[2:3] == (start, BlockKind.SECTION), (
-                f"{where}: a heading is the first block of its section"
-            )
+            is_first = before is not None and _has_heading(before) and before.start == start
+            assert is_first, f"{where}: a heading is the first block of its section"
         before = block
         outer.append(block)
         ends[depth] = end
         ends.append(start)
-    assert before is None or before.kind is not BlockKind.SECTION, "a section without heading"
+    assert before is None or not _has_heading(before), "a section without heading"
+
+
+def _has_heading(block: Block) -> bool:
+    """Whether a block is a section that begins with its heading; a page's has no name."""
+    return block.kind is BlockKind.SECTION and bool(block.name)
 
 
 def _check_ends(text: str, block: Block, where: str) -> None:

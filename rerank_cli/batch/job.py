@@ -26,13 +26,7 @@ from rerank_cli.atomic_files import (
 )
 from rerank_cli.batch.flow import PASSING_CODES, AllFailed, FailFast, Flow, stop_if_all_fail
 from rerank_cli.batch.options import BatchOptions
-from rerank_cli.batch.outputs import (
-    EarlierResults,
-    OutcomeWriter,
-    Sink,
-    error_line,
-    tail_digest,
-)
+from rerank_cli.batch.outputs import EarlierResults, OutcomeWriter, Sink, error_line, tail_digest
 from rerank_cli.batch.parquet import PART_PREFIX
 from rerank_cli.batch.records import PARQUET_SUFFIX, DoneItem, Item, Original, Outcome, Written
 from rerank_cli.batch.report import BatchFigures, Latencies

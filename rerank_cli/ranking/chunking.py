@@ -1,25 +1,29 @@
 """Cuts documents into windows of a scorer's tokens, with overlap, where a reader would cut.
 
-    query ─ plan_chunks ─ Plan ─ split ─ segments ─ windows ─ judge_cut ─ Chunk…
+    query ─ plan_chunks ─ Plan ─ split ─ segments, find_blocks ─ lay_windows ─ Chunk…
 
 `plan_chunks` finds how much fits beside a query. The `Plan` then cuts one document after the other.
 """
 
 import math
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding
+from rerank_cli.ranking.windows import (
+    Room,
+    Span,
+    Window,
+    is_inside_character,
+    join_windows,
+    lay_windows,
+)
+from rerank_cli.structure import Block, find_blocks
 from rerank_cli.types import Chunk, Document, ScorerInfo, Tokenizer, Tokens
-from rerank_cli.words import ends_sentence
-
-Span = tuple[int, int]
 
 # The window of passages if the scorer has none (BM25, in words).
 PASSAGE_TOKENS = 128
@@ -28,10 +32,9 @@ PASSAGE_TOKENS = 128
 SEGMENT_CHARACTERS = 1 << 18
 _LOOK_BACK_CHARACTERS = 64  # for an end between two visible characters
 _MAX_TOKENS_PER_CHARACTER = 4  # one for each byte
+_HEADINGS_JOINT = " > "
+_SYNTAXES_WITH_HEADINGS = frozenset[str]()  # whose windows are scored behind their headings
 TOKEN_CHARACTERS = 4  # of a token, about
-_RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
-
-_ZERO_WIDTH_JOINER = "\u200d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Plan:
     characters_note  for the user, if `characters` ends a window that could have more tokens
     sure_tokens      the tokens of a window beyond which there is `unsure_note` for the user; None
                      for any number
+    prepend_headings whether a window that has not its own headings is scored behind them; None for
+                     what suits the document
 
     Documents are scored whole if neither `room` nor `characters` is given.
     """
@@ -63,12 +68,13 @@ class Plan:
     characters_note: str = ""
     sure_tokens: int | None = None
     unsure_note: str = ""
+    prepend_headings: bool | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
         """What a document's score depends on besides the document and the model."""
         room = (self.room, self.characters, self.first_only)
-        return self.query, *room, self.overlap, self.max_chunks
+        return self.query, *room, self.overlap, self.max_chunks, self.prepend_headings
 
     def split(self, document: Document) -> "Split":
         """Cut a document into windows. A blank document has none.
@@ -101,34 +107,55 @@ class Plan:
         room = self.room or _MAX_TOKENS_PER_CHARACTER * (characters or 1)
         if _is_within(document, characters):
             characters = None  # which no window can exceed
-        head, dropped_title = _cut_title(document.title, tokenizer, room // 4, characters)
-        room -= len(head.ids)
+        heads = _Heads(document, tokenizer, room // 4, characters, self.prepend_headings)
+        room -= len(heads.title.ids)
         fit = None
         if characters is None:
             encoded = _encode(text, tokenizer, self.max_chunks * room)
         else:
-            characters -= len(f"{head.text}\n") if head.text else 0
+            characters -= heads.title.characters
             encoded = _encode(text, tokenizer, self.max_chunks * room, self.max_chunks * characters)
             encoded = _divide_long_tokens(text, encoded, characters)
             fit = _CharacterRoom(encoded, characters)
         tokens, total = encoded.tokens, encoded.total
-        if self.first_only:
-            ranges = [(0, min(room, len(tokens.ids)))] if tokens.ids else []
-        else:
-            overlap = min(self.overlap, room // 4)
-            laid = windows(text, tokens.spans, room, overlap, fit)
-            ranges = list(islice(laid, self.max_chunks))
-        if not ranges:  # the tokenizer knows none of the text, as of control characters
+
+        def room_at(first: int, names: tuple[str, ...]) -> int:
+            head = heads.headings(names)
+            most = room - len(head.ids)
+            return most if fit is None else min(most, fit(first, head.characters))
+
+        laid = self._lay(document, encoded, room_at)
+        if not laid:  # the tokenizer knows none of the text, as of control characters
             return Split(document, (_whole_chunk(document, 0),), 0, 0)
-        covered = ranges[-1][1]
-        chunks = [_make_chunk(document, head, tokens, a, b) for a, b in ranges]
+        covered = laid[-1].last
+        chunks = [_make_chunk(document, heads, tokens, window) for window in laid]
         # If white space is tokens too, as in models of characters, a window may hold only that.
         chunks = [chunk for chunk in chunks if chunk.text] or [_whole_chunk(document, total)]
-        notes = self._notes_on(max(chunk.tokens for chunk in chunks) + len(head.ids))
-        is_bound = fit and any(fit(a) < min(room, len(tokens.ids) - a) for a, _ in ranges)
+        notes = self._notes_on(max(len(chunk.ids or ()) for chunk in chunks))
+        is_bound = fit and any(fit(w.first) < min(room, len(tokens.ids) - w.first) for w in laid)
         if is_bound and self.characters_note:
             notes = (*notes, self.characters_note)
-        return Split(document, chunks, total, total - covered + dropped_title, notes)
+        return Split(document, chunks, total, total - covered + heads.dropped, notes)
+
+    def _lay(self, document: Document, encoded: "_Encoded", room: Room) -> Sequence[Window]:
+        """The windows of a document, at most `max_chunks`."""
+        count = len(encoded.tokens.ids)
+        most = room(0, ()) if count else 0
+        if self.first_only:
+            return [Window(0, min(most, count))] if count else []
+        is_whole = count <= most and count == encoded.total
+        if is_whole and not document.syntax and document.blocks is None:
+            return [Window(0, count)] if count else []
+        text, blocks = document.text, document.blocks
+        if blocks is None:
+            end = encoded.end if count < encoded.total else len(text)
+            blocks = find_blocks(text[:end], document.syntax)
+        if is_whole:
+            return [Window(0, count, _headings_of_all(text, blocks))] if count else []
+        laid = lay_windows(text, encoded.tokens.spans, blocks, room, self.overlap)
+        if len(laid) > self.max_chunks:
+            laid = join_windows(laid, room)
+        return laid[: self.max_chunks]
 
     def _notes_on(self, tokens: int) -> tuple[str, ...]:
         """What a user should know of a window of `tokens`."""
@@ -324,41 +351,6 @@ def _cut_query(
     return query, count
 
 
-def windows(
-    text: str,
-    spans: Sequence[Span],
-    room: int,
-    overlap: int,
-    fit: Callable[[int], int] | None = None,
-) -> Iterator[tuple[int, int]]:
-    """Lay windows of at most `room` tokens over a text. Yields half-open ranges of tokens.
-
-    The rest of the text is always shared evenly among the windows that it needs, so that none is a
-    stub. A window ends at the best place near its share. The next one begins at the best place
-    within `overlap` tokens before that end. `fit` says how many tokens a window may have that
-    begins at a token, if that is less than `room`; they overlap by a quarter of that at most.
-    """
-    count, start, end = len(spans), 0, 0
-    while count - start > (most := room if fit is None else min(room, fit(start))):
-        left, common = count - start, min(overlap, most // 4)
-        shares = -(-(left - common) // (most - common))
-        share = start + -(-(left + (shares - 1) * common) // shares)
-        reach = most // 4
-        # Where tokens have less and less room, a window must still have some of its own.
-        first = (start if fit is None else max(start, end)) + 1
-        lowest, highest = max(first, share - reach), max(first, min(start + most, share + reach))
-        best = _best_cut(text, spans, lowest, highest, share)
-        if best is None:  # a character has more tokens than were searched: look further back
-            best = _best_cut(text, spans, first, highest, share)
-        end = max(first, share) if best is None else best
-        yield start, end
-        start = _next_start(text, spans, start, end, common)
-        if fit is not None and start + fit(start) <= end:
-            start = end
-    if count:
-        yield start, count
-
-
 class _CharacterRoom:
     """How many tokens of a text have room in a window of so many characters, from any token on."""
 
@@ -366,29 +358,11 @@ class _CharacterRoom:
         self._starts, self._ends = encoded.starts, encoded.ends
         self._characters = characters
 
-    def __call__(self, start: int) -> int:
-        end = bisect_right(self._ends, self._starts[start] + self._characters, start)
+    def __call__(self, start: int, beside: int = 0) -> int:
+        """Where so many characters are put before the window, there is less room."""
+        most = self._starts[start] + self._characters - beside
+        end = bisect_right(self._ends, most, start)
         return max(1, end - start)
-
-
-def _best_cut(text: str, spans: Sequence[Span], lowest: int, highest: int, near: int) -> int | None:
-    """The best place to cut from `lowest` to `highest`; of equal ones the nearest to `near`.
-
-    None if each is inside a code point.
-    """
-    best, place = (Cut.IN_CHARACTER, 0), None
-    for index in range(lowest, highest + 1):
-        quality = (judge_cut(text, spans, index), -abs(index - near))
-        if quality[0] is not Cut.IN_CHARACTER and (place is None or quality > best):
-            best, place = quality, index
-    return place
-
-
-def _next_start(text: str, spans: Sequence[Span], start: int, end: int, overlap: int) -> int:
-    if overlap == 0:
-        return end
-    lowest = max(start + 1, end - overlap)
-    return _best_cut(text, spans, lowest, max(lowest, end - overlap // 2), lowest) or end
 
 
 def segments(text: str) -> Iterator[Span]:
@@ -482,11 +456,72 @@ def _divide_long_tokens(text: str, encoded: _Encoded, most: int) -> _Encoded:
     return encoded._replace(tokens=Tokens(ids, spans), total=total)
 
 
+def _headings_of_all(text: str, blocks: Sequence[Block]) -> tuple[str, ...]:
+    """The names of the blocks that have all of a text."""
+    start, end = _strip_range(text, 0, len(text))
+    names = list[str]()
+    for block in blocks:
+        if block.start > start or block.end < end:
+            break
+        names += [block.name] * bool(block.name)
+    return tuple(names)
+
+
 class _TitleTokens(NamedTuple):
-    """The title that is put before each chunk of a document, as text and as tokens."""
+    """What is put before a chunk of a document, as text and as tokens."""
 
     text: str
     ids: Sequence[int]
+
+    @property
+    def characters(self) -> int:
+        """The characters that it takes, with the newline behind it."""
+        return len(self.text) + 1 if self.text else 0
+
+
+class _Heads:
+    """What is put before the chunks of a document: its title, and the headings of each.
+
+    They have `limit` tokens at most, and a quarter of `characters`, if given. `dropped` counts
+    the tokens of the title that are more.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        tokenizer: Tokenizer,
+        limit: int,
+        characters: int | None,
+        prepend_headings: bool | None,
+    ) -> None:
+        self.title, self.dropped = _cut_title(document.title, tokenizer, limit, characters)
+        if prepend_headings is None:
+            prepend_headings = document.syntax in _SYNTAXES_WITH_HEADINGS
+        self._has_headings = prepend_headings and not document.title
+        self._tokenizer, self._limit, self._characters = tokenizer, limit, characters
+        self._known: dict[tuple[str, ...], _TitleTokens] = {(): _TitleTokens("", ())}
+
+    def headings(self, names: tuple[str, ...]) -> _TitleTokens:
+        """The headings that are put before a window; of too many the innermost."""
+        if not self._has_headings:
+            names = ()
+        head = self._known.get(names)
+        if head is None:
+            head = self._cut_headings(names)
+            self._known[names] = head
+        return head
+
+    def _cut_headings(self, names: tuple[str, ...]) -> _TitleTokens:
+        while True:
+            text = _HEADINGS_JOINT.join(names)
+            head, dropped = _cut_title(text, self._tokenizer, self._limit, self._characters)
+            if len(names) == 1 or (not dropped and head.text == text):
+                return head
+            names = names[1:]
+
+    def before(self, names: tuple[str, ...]) -> _TitleTokens:
+        """All that is put before a window."""
+        return self.headings(names) if self._has_headings else self.title
 
 
 def _cut_title(
@@ -514,16 +549,17 @@ def _whole_chunk(document: Document, tokens: int) -> Chunk:
     return Chunk(document, start, end, document.text[start:end], tokens, title=document.title)
 
 
-def _make_chunk(
-    document: Document, title: _TitleTokens, tokens: Tokens, first: int, last: int
-) -> Chunk:
-    """Make the chunk of a range of tokens, with the characters beside them that no token covers."""
+def _make_chunk(document: Document, heads: _Heads, tokens: Tokens, window: Window) -> Chunk:
+    """Make the chunk of a window, with the characters beside it that no token covers."""
     text, spans = document.text, tokens.spans
+    first, last = window.first, window.last
     start = 0 if first == 0 else spans[first][0]
     end = len(text) if last == len(spans) else max(spans[last][0], spans[last - 1][1])
     start, end = _strip_range(text, start, end)
-    ids = (*title.ids, *tokens.ids[first:last]) if title.ids else tokens.ids[first:last]
-    return Chunk(document, start, end, text[start:end], last - first, ids, title.text)
+    head = heads.before(window.prefix)
+    ids = (*head.ids, *tokens.ids[first:last]) if head.ids else tokens.ids[first:last]
+    part = text[start:end]
+    return Chunk(document, start, end, part, last - first, ids, head.text, window.headings)
 
 
 def _strip_range(text: str, start: int, end: int) -> Span:
@@ -533,82 +569,3 @@ def _strip_range(text: str, start: int, end: int) -> Span:
     while end > start and text[end - 1].isspace():
         end -= 1
     return start, end
-
-
-class Cut(IntEnum):
-    """How good a place to cut is, worst first."""
-
-    IN_CHARACTER = 0  # between tokens of one code point: only if there is no other place
-    IN_GRAPHEME = 1  # between code points that a reader sees as one character
-    CHARACTER = 2
-    PUNCTUATION = 3  # as inside 3.14 and x-y, which is better than inside a word
-    WORD = 4
-    LINE = 5
-    SENTENCE = 6
-    PARAGRAPH = 7
-
-
-def judge_cut(text: str, spans: Sequence[Span], index: int) -> Cut:
-    """Judge a cut before token `index`, which is not the first one."""
-    place = spans[index][0]
-    if place < spans[index - 1][1] or not 0 < place < len(text):
-        return Cut.IN_CHARACTER  # also beside a token at an end that has no text
-    start, end = place, place
-    while start > 0 and place - start < _RUN_CHARACTERS and text[start - 1].isspace():
-        start -= 1
-    while end < len(text) and end - place < _RUN_CHARACTERS and text[end].isspace():
-        end += 1
-    gap = text[start:end]
-    lines = gap.count("\n") or gap.count("\r")
-    if lines > 1:
-        return Cut.PARAGRAPH
-    if ends_sentence(text, start, spaced=bool(gap)):
-        return Cut.SENTENCE
-    if lines:
-        return Cut.LINE
-    if gap:
-        return Cut.WORD
-    if is_inside_character(text, place):
-        return Cut.IN_GRAPHEME
-    before, after = text[place - 1], text[place]
-    if _is_ideograph(before) or _is_ideograph(after):
-        return Cut.WORD
-    return Cut.CHARACTER if _in_word(before) and _in_word(after) else Cut.PUNCTUATION
-
-
-def is_inside_character(text: str, place: int) -> bool:
-    """Whether the code points on both sides of a place are one visible character.
-
-    Knows marks, joiners, emoji modifiers and flags, after Unicode's rules for extended grapheme
-    clusters (UAX #29). It leaves out conjoining Hangul: texts have it composed.
-    """
-    before, after = text[place - 1], text[place]
-    if _is_mark(after) or _ZERO_WIDTH_JOINER in (before, after):
-        return True
-    if (before, after) == ("\r", "\n") or "\U0001f3fb" <= after <= "\U0001f3ff":
-        return True
-    return _is_flag(before) and _is_flag(after) and _flags_before(text, place) % 2 == 1
-
-
-def _is_ideograph(char: str) -> bool:
-    """Whether a character is of a script without spaces: a wide one that is not Hangul."""
-    return unicodedata.east_asian_width(char) in "WF" and not "\uac00" <= char <= "\ud7a3"
-
-
-def _in_word(char: str) -> bool:
-    return char.isalnum() or _is_mark(char)
-
-
-def _is_mark(char: str) -> bool:
-    return unicodedata.category(char).startswith("M")
-
-
-def _is_flag(char: str) -> bool:
-    return "\U0001f1e6" <= char <= "\U0001f1ff"
-
-
-def _flags_before(text: str, place: int) -> int:
-    start = place
-    while start > 0 and place - start < _RUN_CHARACTERS and _is_flag(text[start - 1]):
-        start -= 1
-    return place - start

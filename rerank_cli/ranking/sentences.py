@@ -5,7 +5,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
-from rerank_cli.ranking.chunking import Span
+from rerank_cli.ranking.windows import Span
 from rerank_cli.types import Chunk, Pair, Ranking, Scored
 from rerank_cli.words import QueryWords, sentences
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rerank_cli.providers.text_limits import EstimatedTokenizer
 from rerank_cli.ranking import ChunkOptions
-from rerank_cli.ranking.chunking import Plan, plan_chunks, windows
+from rerank_cli.ranking.chunking import Plan, plan_chunks
+from rerank_cli.ranking.windows import windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document
 from tests.conftest import ROOT

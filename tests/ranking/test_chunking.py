@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.providers.text_limits import EstimatedTokenizer
 from rerank_cli.ranking import ChunkOptions, chunking
-from rerank_cli.ranking.chunking import (
-    Cut,
-    Plan,
-    is_inside_character,
-    judge_cut,
-    plan_chunks,
-    windows,
-)
+from rerank_cli.ranking.chunking import Plan, plan_chunks
+from rerank_cli.ranking.windows import Cut, is_inside_character, judge_cut, windows
 from rerank_cli.scorers.tokenization import ModelTokenizer
 from rerank_cli.types import Document, Tokenizer, Tokens
 from tests.conftest import MODELS, ROOT

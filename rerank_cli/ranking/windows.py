@@ -1,0 +1,460 @@
+"""Lays windows over the tokens of a text: by its blocks, and where a block is too long, by cuts.
+
+    Block… ─ lay_windows ─ Window…        windows: where a reader would cut a text without blocks
+
+A window begins at the largest block that fits. Knows tokens only by their spans of characters.
+"""
+
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
+from itertools import accumulate
+from typing import NamedTuple
+
+from rerank_cli.structure import Block, BlockKind
+from rerank_cli.words import ends_sentence
+
+Span = tuple[int, int]
+
+_MAX_HEADINGS = 8  # of a window
+_RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
+
+_ZERO_WIDTH_JOINER = "\u200d"
+
+
+class Window(NamedTuple):
+    """A window: the tokens from `first` to before `last`.
+
+    headings  the names of the blocks that it is in, the outermost first
+    prefix    those of them that begin before it: its own text does not have them
+    """
+
+    first: int
+    last: int
+    headings: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+
+
+# How many tokens a window may have that begins at a token and has these headings before it.
+Room = Callable[[int, tuple[str, ...]], int]
+
+
+def lay_windows(
+    text: str, spans: Sequence[Span], blocks: Sequence[Block], room: Room, overlap: int
+) -> list[Window]:
+    """Lay windows over the tokens of a text, by its blocks.
+
+    A section, class or function that fits is a window. Where one does not, what is in it is: parts
+    that stand by themselves, and between these the others, gathered into windows of about equal
+    size. A heading is in a window with what follows it. Only what is in one part and too long is
+    cut, with `overlap`. Together the windows have all tokens, in their order.
+    """
+    return _WindowLayout(text, spans, blocks, room, overlap).windows
+
+
+class _GatheredPart(NamedTuple):
+    """A block, or text between blocks, that is gathered with others."""
+
+    first: int
+    last: int
+    is_heading: bool = False
+
+
+class _WindowLayout:
+    """Lays windows in one pass over the blocks, however deep these are nested.
+
+    Those that are too long are open while what is in them is laid: `_parts` has what is gathered in
+    the innermost of them, and the headings before it that have no text yet.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        spans: Sequence[Span],
+        blocks: Sequence[Block],
+        room: Room,
+        overlap: int,
+    ) -> None:
+        self.windows: list[Window] = []
+        self._text, self._spans = text, spans
+        self._room, self._overlap = room, overlap
+        self._tree = BlockRanges(text, spans, blocks)
+        self._parts: list[_GatheredPart] = []
+        self._place = 0  # the first token that is not laid
+        self._lay(len(spans))
+
+    def _lay(self, count: int) -> None:
+        tree, opened, block = self._tree, list[int](), 0
+        while opened or block < len(tree.first):
+            while opened and tree.after[opened[-1]] <= block:
+                closed = opened.pop()
+                self._take_gap(tree.last[closed])
+                if tree.stands_alone(closed) or tree.is_table(closed):
+                    self._lay_parts(closed)
+            if block == len(tree.first):
+                continue
+            first, last = max(tree.first[block], self._place), tree.last[block]
+            if last <= first:  # it has no tokens
+                block = tree.after[block]
+                continue
+            self._take_gap(first)
+            is_alone = tree.stands_alone(block)
+            if is_alone:
+                self._lay_parts(opened[-1] if opened else -1)
+            has_text = tree.has_text(block)
+            start = self._parts[0].first if is_alone and self._parts else first
+            is_leaf = tree.after[block] == block + 1
+            if is_alone and has_text and self._fits(start, last, block):
+                self._add(start, last, block)
+                self._parts.clear()
+            elif not is_leaf and (is_alone or not self._fits(first, last, block)):
+                if tree.is_table(block):
+                    self._lay_parts(opened[-1] if opened else -1)
+                opened.append(block)
+                block += 1
+                continue
+            else:
+                self._parts.append(_GatheredPart(first, last, tree.is_heading(block)))
+            self._place = last
+            block = tree.after[block]
+        self._take_gap(count)
+        self._lay_parts(-1, is_end=True)
+
+    def _take_gap(self, last: int) -> None:
+        """Take the text before a token that is in no inner block."""
+        if last > self._place:
+            self._parts.append(_GatheredPart(self._place, last))
+            self._place = last
+
+    def _lay_parts(self, block: int, *, is_end: bool = False) -> None:
+        """Lay the parts that were gathered, but for headings that something may follow."""
+        parts, units, heading = self._parts, list[_GatheredPart](), None
+        for part in parts:
+            start = part.first if heading is None else heading
+            if part.is_heading:
+                heading = start
+                continue
+            heading = None
+            unit = _GatheredPart(start, part.last)
+            if self._fits(unit.first, unit.last, block):
+                units.append(unit)
+                continue
+            self._gather(units, block)
+            units = []
+            self._cut(unit, block)
+        if heading is not None and is_end:
+            units = self._end_with_headings(units, _GatheredPart(heading, parts[-1].last), block)
+            heading = None
+        self._gather(units, block)
+        self._parts = [] if heading is None else [_GatheredPart(heading, parts[-1].last, True)]
+
+    def _end_with_headings(
+        self, units: list[_GatheredPart], headings: _GatheredPart, block: int
+    ) -> list[_GatheredPart]:
+        """Add headings that nothing follows to what is before them, if it fits."""
+        if units:
+            return [*units, headings]
+        before = self.windows[-1] if self.windows else None
+        if before is not None:
+            longer = before._replace(last=headings.last)
+            if longer.last - longer.first <= self._room(longer.first, longer.prefix):
+                self.windows[-1] = longer
+                return []
+        if self._fits(*headings[:2], block):
+            return [headings]
+        self._cut(headings, block)
+        return []
+
+    def _gather(self, units: Sequence[_GatheredPart], block: int) -> None:
+        """Make windows of parts that fit: as few as may be, of about equal size."""
+        if not units:
+            return
+        groups = self._group(units, block)
+        if len(groups) > 1:
+            share = (units[-1].last - units[0].first) / len(groups)
+            even = self._group(units, block, share)
+            groups = even if len(even) == len(groups) else groups
+        for first, last in groups:
+            self._add(first, last, block)
+
+    def _group(
+        self, units: Sequence[_GatheredPart], block: int, share: float | None = None
+    ) -> list[tuple[int, int]]:
+        """Join neighbours while they fit; with a `share`, while they come nearer to it."""
+        groups = list[tuple[int, int]]()
+        first, last = units[0][:2]
+        for unit in units[1:]:
+            is_near = share is None or unit.last - first - share <= share - (last - first)
+            if is_near and self._fits(first, unit.last, block):
+                last = unit.last
+            else:
+                groups.append((first, last))
+                first, last = unit[:2]
+        return [*groups, (first, last)]
+
+    def _cut(self, part: _GatheredPart, block: int) -> None:
+        """Cut a part that is too long."""
+        names = self._tree.headings(block)
+
+        def fit(first: int) -> int:
+            return self._room(first, names)
+
+        room = min(fit(part.first), part.last - part.first)
+        overlap = min(self._overlap, room // 4)
+        for first, last in windows(
+            self._text, self._spans, room, overlap, fit, (part.first, part.last)
+        ):
+            self._add(first, last, block)
+
+    def _fits(self, first: int, last: int, block: int) -> bool:
+        return last - first <= self._room(first, self._tree.prefix(block, first))
+
+    def _add(self, first: int, last: int, block: int) -> None:
+        tree = self._tree
+        block = tree.around(block, first, last)
+        self.windows.append(Window(first, last, tree.headings(block), tree.prefix(block, first)))
+
+
+def join_windows(windows: Sequence[Window], room: Room) -> list[Window]:
+    """Join neighbours while they fit, whatever blocks they are."""
+    joined: list[Window] = []
+    for window in windows:
+        before = joined[-1] if joined else None
+        if before is not None:
+            headings = _common(before.headings, window.headings)
+            prefix = _common(before.prefix, headings)
+            if window.last - before.first <= room(before.first, prefix):
+                joined[-1] = Window(before.first, window.last, headings, prefix)
+                continue
+        joined.append(window)
+    return joined
+
+
+def _common(names: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that both begin with."""
+    count = 0
+    for name, other in zip(names, others, strict=False):
+        if name != other:
+            break
+        count += 1
+    return names[:count]
+
+
+class BlockRanges:
+    """Blocks as ranges of tokens: `first` and `last`; `after` is the next block not inside.
+
+    White space behind a block belongs to it, if it is tokens.
+    """
+
+    def __init__(self, text: str, spans: Sequence[Span], blocks: Sequence[Block]) -> None:
+        self._blocks = blocks
+        ends = list(accumulate((end for _, end in spans), max))
+        whites: dict[int, int] = {}
+
+        def skip_white(place: int) -> int:
+            if place not in whites:
+                end = place
+                while end < len(spans) and text[slice(*spans[end])].isspace():
+                    end += 1
+                whites[place] = end
+            return whites[place]
+
+        lead = skip_white(0)
+        begins = (bisect_right(ends, block.start) for block in blocks)
+        self.first = [0 if first <= lead else first for first in begins]
+        self.last = [skip_white(bisect_right(ends, block.end)) for block in blocks]
+        self.after = [len(blocks)] * len(blocks)
+        self._named = [-1] * len(blocks)  # the innermost block with a name around each
+        self._headings = [0] * (len(blocks) + 1)  # the tokens of headings before each
+        opened: list[int] = []
+        for place, block in enumerate(blocks):
+            while len(opened) > block.depth:
+                self.after[opened.pop()] = place
+            if opened:
+                outer = opened[-1]
+                self._named[place] = outer if blocks[outer].name else self._named[outer]
+            opened.append(place)
+            tokens = self.last[place] - self.first[place] if self.is_heading(place) else 0
+            self._headings[place + 1] = self._headings[place] + tokens
+        self._paths: dict[int, tuple[str, ...]] = {-1: ()}
+
+    def is_heading(self, block: int) -> bool:
+        return self._blocks[block].kind is BlockKind.HEADING
+
+    def stands_alone(self, block: int) -> bool:
+        """Whether no window has a block together with its neighbours."""
+        return self._blocks[block].kind <= BlockKind.PAGE
+
+    def is_table(self, block: int) -> bool:
+        """Whether the name of a block, its header, tells what its parts are."""
+        return self._blocks[block].kind is BlockKind.TABLE
+
+    def has_text(self, block: int) -> bool:
+        """Whether a block is more than headings."""
+        headings = self._headings[self.after[block]] - self._headings[block]
+        return self.last[block] - self.first[block] > headings
+
+    def around(self, block: int, first: int, last: int) -> int:
+        """The innermost block with a name that has these tokens, from `block` outwards."""
+        while block >= 0 and not (
+            self._blocks[block].name and self.first[block] <= first and last <= self.last[block]
+        ):
+            block = self._named[block]
+        return block
+
+    def headings(self, block: int) -> tuple[str, ...]:
+        """The names of a block and of those around it, the innermost `_MAX_HEADINGS`."""
+        chain = list[int]()
+        while block not in self._paths:
+            chain.append(block)
+            block = self._named[block]
+        path = self._paths[block]
+        for inner in reversed(chain):
+            name = self._blocks[inner].name
+            path = (*path, name)[-_MAX_HEADINGS:] if name else path
+            self._paths[inner] = path
+        return path
+
+    def prefix(self, block: int, first: int) -> tuple[str, ...]:
+        """The names of a block and of those around it that begin before a token."""
+        while block >= 0 and self.first[block] >= first:
+            block = self._named[block]
+        return self.headings(block)
+
+
+def windows(
+    text: str,
+    spans: Sequence[Span],
+    room: int,
+    overlap: int,
+    fit: Callable[[int], int] | None = None,
+    part: Span | None = None,
+) -> Iterator[tuple[int, int]]:
+    """Lay windows of at most `room` tokens over a text. Yields half-open ranges of tokens.
+
+    The rest of the text is always shared evenly among the windows that it needs, so that none is a
+    stub. A window ends at the best place near its share. The next one begins at the best place
+    within `overlap` tokens before that end. `fit` says how many tokens a window may have that
+    begins at a token, if that is less than `room`; they overlap by a quarter of that at most.
+    `part` is the range of tokens to lay them over, if not all.
+    """
+    start, count = (0, len(spans)) if part is None else part
+    end = start
+    while count - start > (most := room if fit is None else min(room, fit(start))):
+        left, common = count - start, min(overlap, most // 4)
+        shares = -(-(left - common) // (most - common))
+        share = start + -(-(left + (shares - 1) * common) // shares)
+        reach = most // 4
+        # Where tokens have less and less room, a window must still have some of its own.
+        first = (start if fit is None else max(start, end)) + 1
+        lowest, highest = max(first, share - reach), max(first, min(start + most, share + reach))
+        best = _best_cut(text, spans, lowest, highest, share)
+        if best is None:  # a character has more tokens than were searched: look further back
+            best = _best_cut(text, spans, first, highest, share)
+        end = max(first, share) if best is None else best
+        yield start, end
+        start = _next_start(text, spans, start, end, common)
+        if fit is not None and start + fit(start) <= end:
+            start = end
+    if count > start:
+        yield start, count
+
+
+def _best_cut(text: str, spans: Sequence[Span], lowest: int, highest: int, near: int) -> int | None:
+    """The best place to cut from `lowest` to `highest`; of equal ones the nearest to `near`.
+
+    None if each is inside a code point.
+    """
+    best, place = (Cut.IN_CHARACTER, 0), None
+    for index in range(lowest, highest + 1):
+        quality = (judge_cut(text, spans, index), -abs(index - near))
+        if quality[0] is not Cut.IN_CHARACTER and (place is None or quality > best):
+            best, place = quality, index
+    return place
+
+
+def _next_start(text: str, spans: Sequence[Span], start: int, end: int, overlap: int) -> int:
+    if overlap == 0:
+        return end
+    lowest = max(start + 1, end - overlap)
+    return _best_cut(text, spans, lowest, max(lowest, end - overlap // 2), lowest) or end
+
+
+class Cut(IntEnum):
+    """How good a place to cut is, worst first."""
+
+    IN_CHARACTER = 0  # between tokens of one code point: only if there is no other place
+    IN_GRAPHEME = 1  # between code points that a reader sees as one character
+    CHARACTER = 2
+    PUNCTUATION = 3  # as inside 3.14 and x-y, which is better than inside a word
+    WORD = 4
+    LINE = 5
+    SENTENCE = 6
+    PARAGRAPH = 7
+
+
+def judge_cut(text: str, spans: Sequence[Span], index: int) -> Cut:
+    """Judge a cut before token `index`, which is not the first one."""
+    place = spans[index][0]
+    if place < spans[index - 1][1] or not 0 < place < len(text):
+        return Cut.IN_CHARACTER  # also beside a token at an end that has no text
+    start, end = place, place
+    while start > 0 and place - start < _RUN_CHARACTERS and text[start - 1].isspace():
+        start -= 1
+    while end < len(text) and end - place < _RUN_CHARACTERS and text[end].isspace():
+        end += 1
+    gap = text[start:end]
+    lines = gap.count("\n") or gap.count("\r")
+    if lines > 1:
+        return Cut.PARAGRAPH
+    if ends_sentence(text, start, spaced=bool(gap)):
+        return Cut.SENTENCE
+    if lines:
+        return Cut.LINE
+    if gap:
+        return Cut.WORD
+    if is_inside_character(text, place):
+        return Cut.IN_GRAPHEME
+    before, after = text[place - 1], text[place]
+    if _is_ideograph(before) or _is_ideograph(after):
+        return Cut.WORD
+    return Cut.CHARACTER if _in_word(before) and _in_word(after) else Cut.PUNCTUATION
+
+
+def is_inside_character(text: str, place: int) -> bool:
+    """Whether the code points on both sides of a place are one visible character.
+
+    Knows marks, joiners, emoji modifiers and flags, after Unicode's rules for extended grapheme
+    clusters (UAX #29). It leaves out conjoining Hangul: texts have it composed.
+    """
+    before, after = text[place - 1], text[place]
+    if _is_mark(after) or _ZERO_WIDTH_JOINER in (before, after):
+        return True
+    if (before, after) == ("\r", "\n") or "\U0001f3fb" <= after <= "\U0001f3ff":
+        return True
+    return _is_flag(before) and _is_flag(after) and _flags_before(text, place) % 2 == 1
+
+
+def _is_ideograph(char: str) -> bool:
+    """Whether a character is of a script without spaces: a wide one that is not Hangul."""
+    return unicodedata.east_asian_width(char) in "WF" and not "\uac00" <= char <= "\ud7a3"
+
+
+def _in_word(char: str) -> bool:
+    return char.isalnum() or _is_mark(char)
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char).startswith("M")
+
+
+def _is_flag(char: str) -> bool:
+    return "\U0001f1e6" <= char <= "\U0001f1ff"
+
+
+def _flags_before(text: str, place: int) -> int:
+    start = place
+    while start > 0 and place - start < _RUN_CHARACTERS and _is_flag(text[start - 1]):
+        start -= 1
+    return place - start

@@ -8,7 +8,7 @@ from rerank_cli.structure import Block, BlockKind, find_blocks
 # What may begin with the indentation of its first line.
 _CODE = {BlockKind.CODE, BlockKind.CLASS, BlockKind.FUNCTION}
 # The kinds that a block of some kinds must be in.
-_OUTER_KINDS = {
+_OUTER_KINDS: dict[BlockKind, set[BlockKind | None]] = {
     BlockKind.SECTION: {None, BlockKind.SECTION},
     BlockKind.ITEM: {BlockKind.LIST},
     BlockKind.ROW: {BlockKind.TABLE},
@@ -30,7 +30,7 @@ def check_blocks(text: str, blocks: Sequence[Block]) -> None:
         assert start >= ends[depth], f"{where}: overlaps the block before it"
         del outer[depth:], ends[depth + 1 :]
         if outer:
-            assert outer[-1].start <= start and end <= outer[-1].end, f"{where}: not in {outer[-1]}"
+            assert outer[-1].start <= start < end <= outer[-1].end, f"{where}: not in {outer[-1]}"
         _check_ends(text, block, where)
         assert name == " ".join(name.split()), f"{where}: a name is one line"
         outer_kind = outer[-1].kind if outer else None
@@ -64,7 +64,7 @@ def _check_ends(text: str, block: Block, where: str) -> None:
 
 
 def check_line_ends(
-    text: str, syntax: str, line_ends: Sequence[str] = ("\\r\\n", "\\r")
+    text: str, syntax: str, line_ends: Sequence[str] = ("\r\n", "\r")
 ) -> Sequence[Block]:
     """Check the blocks of a text, and that they are the same with other ends of lines."""
     plain = re.sub(r"\r\n?", "\n", text)

@@ -13,7 +13,7 @@ import typer
 from rerank_cli.cli.settings import excerpt, parse_size
 from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
-from rerank_cli.inputs import STDIN
+from rerank_cli.inputs import STDIN, Prepend
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.inputs.files import read_content, read_names
 from rerank_cli.inputs.records import TextFields
@@ -66,6 +66,8 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
     values = {**ctx.params}
     if "max_chunks" in values and not is_chosen(ctx, "max_chunks"):
         del values["max_chunks"]
+    if (prepend := values.get("prepend")) is not None:
+        values["prepend_headings"] = prepend is Prepend.HEADING
     return _make(ChunkOptions, values)
 
 

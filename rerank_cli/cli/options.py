@@ -256,8 +256,10 @@ def input_options(
         setting(
             "--prepend",
             rich_help_panel="Input",
-            help="Score each chunk with the title or path before it. title: that of a record, an "
-            "HTML page or a PDF, or the first heading in Markdown.",
+            help="What is put before each chunk when it is scored. title: that of a record, an "
+            "HTML page or a PDF, or the first heading in Markdown; heading: the headings of its "
+            "sections, the classes and functions that it is in. Default: what ranks better for "
+            "its kind of text.",
         ),
     ] = None,
     text: Annotated[

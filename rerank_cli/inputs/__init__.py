@@ -25,7 +25,7 @@ MEDIA_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"),
 }
 COMPRESSION_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
-_ROTATION = re.compile(r"(\.[a-z]+)(?:\.\d+|-\d{8,10})$")  # as logrotate names old files
+_ROTATION = re.compile(r"(\.[A-Za-z]+)(?:\.\d+|-\d{8,10})$")  # as logrotate names old files
 
 
 class Unit(StrEnum):
@@ -46,6 +46,9 @@ class InputFormat(StrEnum):
     JSON = "json"
     CSV = "csv"
     TSV = "tsv"
+    MARKDOWN = "markdown"
+    RST = "rst"
+    LOG = "log"
     HTML = "html"
     PDF = "pdf"
     DOCX = "docx"
@@ -56,11 +59,18 @@ class Prepend(StrEnum):
 
     TITLE = "title"
     PATH = "path"
+    HEADING = "heading"
+    NONE = "none"
 
 
 def suffix_of(path: str) -> str:
     """The suffix of a file's name, in lower case, without those of a compression and a rotation."""
-    name = PurePath(path.lower())
-    if name.suffix in COMPRESSION_SUFFIXES:
+    return PurePath(plain_name(path)).suffix.lower()
+
+
+def plain_name(path: str) -> str:
+    """A file's name without the suffixes of a compression and a rotation."""
+    name = PurePath(path)
+    if name.suffix.lower() in COMPRESSION_SUFFIXES:
         name = PurePath(name.stem)
-    return PurePath(_ROTATION.sub(r"\1", name.name)).suffix
+    return _ROTATION.sub(r"\1", name.name)

@@ -31,6 +31,7 @@ from rerank_cli.inputs.text import (
     DocumentTooSlow,
     Fault,
 )
+from rerank_cli.structure import Block
 from rerank_cli.terminal import encodable
 
 if TYPE_CHECKING:
@@ -45,15 +46,19 @@ _SECONDS_PER_BYTE = 2.5e-6
 class Conversion:
     """The text of a file.
 
-    title   its title, which may be empty
-    lost    the number of things in it that have no text form, by their kinds
-    faults  what was wrong with parts of it
+    title         its title, which may be empty
+    lost          the number of things in it that have no text form, by their kinds
+    faults        what was wrong with parts of it
+    blocks        its structure; None if it has none but that of its text
+    source_lines  the line of the file for each line of the text; None if there are none
     """
 
     text: str
     title: str = ""
     lost: Counter[str] = field(default_factory=Counter)
     faults: Sequence[Fault] = ()
+    blocks: Sequence[Block] | None = None
+    source_lines: Sequence[int] | None = None
 
 
 class Converter(NamedTuple):

@@ -7,7 +7,7 @@ the source's format.
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import BinaryIO
@@ -21,6 +21,7 @@ from rerank_cli.inputs import (
     InputFormat,
     Prepend,
     Unit,
+    plain_name,
     suffix_of,
 )
 from rerank_cli.inputs.conversion import CONVERTERS, convert
@@ -35,6 +36,7 @@ from rerank_cli.inputs.text import (
     is_binary,
     read_whole,
 )
+from rerank_cli.structure import LOG, MARKDOWN, PLAIN, RST, Block, syntax_of
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
@@ -49,7 +51,13 @@ _COMMON_COLUMNS = (
     "author label category rating score"
 )
 _TABLE_LINES = 20  # that are looked at to know a table
-_MARKDOWN_SUFFIXES = {".md", ".markdown", ".mdx"}
+# The syntaxes of texts, by what a user calls their format.
+SYNTAXES = {
+    InputFormat.TEXT: PLAIN,
+    InputFormat.MARKDOWN: MARKDOWN,
+    InputFormat.RST: RST,
+    InputFormat.LOG: LOG,
+}
 # Formats by the suffix of a file. Other files are text.
 FORMATS = {
     suffix: format_
@@ -68,8 +76,10 @@ def unit_of(path: str, format_: InputFormat, *, stream: bool) -> Unit:
     """What one document is, by default. The name of a `stream` says nothing."""
     if format_ in RECORD_READERS:
         return Unit.RECORD
-    if format_ in CONVERTERS:
+    if format_ in CONVERTERS or SYNTAXES[format_] in (MARKDOWN, RST):
         return Unit.FILE
+    if format_ is InputFormat.LOG:
+        return Unit.LINE
     return Unit.LINE if stream or suffix_of(path) in LINE_SUFFIXES else Unit.FILE
 
 
@@ -124,6 +134,12 @@ class ReadOptions:
         if self.unit is not Unit.AUTO:
             return format_, self.unit
         return format_, unit_of(path, format_, stream=stream)
+
+    def syntax(self, path: str, *, stream: bool) -> str:
+        """The syntax of a source's text."""
+        if self.input_format is None:
+            return PLAIN if stream else syntax_of(plain_name(path))
+        return SYNTAXES.get(self.input_format, PLAIN)
 
     @property
     def is_plain(self) -> bool:
@@ -185,6 +201,9 @@ class SourceReader:
     faults: dict[str, Fault] = field(default_factory=dict)
     is_text: bool = False
     envelope: Envelope = field(default_factory=Envelope)
+    _syntax: str = field(default=PLAIN, init=False)
+    _blocks: Sequence[Block] | None = field(default=None, init=False)
+    _source_lines: Sequence[int] | None = field(default=None, init=False)
 
     def documents(self) -> Iterator[Document]:
         """Yield the source's documents. Can be called once.
@@ -198,10 +217,12 @@ class SourceReader:
             data = read_whole(content, self.path, max_bytes)
             found = convert(data, format_, self.path, max_bytes)
             self.title, self.lost = found.title, found.lost
+            self._blocks, self._source_lines = found.blocks, found.source_lines
             self.faults.update((fault.problem, fault) for fault in found.faults)
             head = found.text.encode()
             content = io.BytesIO(head)
         else:
+            self._syntax = self.options.syntax(self.path, stream=self.stream)
             self.envelope = envelope_of(head, null=self.options.null)
             options = self.options
             is_text = options.text or options.null or options.grep
@@ -261,6 +282,19 @@ class SourceReader:
                     folder=folder,
                     scorer=self.options.scorer,
                 )
+        elif unit is Unit.FILE:
+            block = source.whole_block()
+            yield Document(
+                block.text,
+                source=self.path,
+                line=block.line,
+                raw=block.raw,
+                whole=True,
+                envelope=self.envelope,
+                syntax=self._syntax,
+                blocks=self._blocks,
+                source_lines=self._source_lines,
+            )
         else:
             for block in _blocks(source, unit):
                 yield Document(
@@ -268,7 +302,6 @@ class SourceReader:
                     source=self.path,
                     line=block.line,
                     raw=block.raw,
-                    whole=unit is Unit.FILE,
                     envelope=self.envelope,
                 )
 
@@ -280,12 +313,12 @@ class SourceReader:
 
         In Markdown it is the first heading, for the documents from that heading on.
         """
-        if self.options.prepend is None:
-            return document
         if self.options.prepend is Prepend.PATH:
             has_path = document.source not in (None, STDIN)
             return replace(document, title=encodable(str(document.source)) if has_path else "")
-        if not self.title and suffix_of(self.path) in _MARKDOWN_SUFFIXES:
+        if self.options.prepend is not Prepend.TITLE:
+            return document
+        if not self.title and self._syntax == MARKDOWN:
             heading = _HEADING.search(document.text)
             self.title = _strip_closing_marks(heading[1]) if heading else ""
         return replace(document, title=document.title or self.title)
@@ -314,8 +347,6 @@ def _resembled(head: str) -> InputFormat | None:
 
 
 def _blocks(source: TextSource, unit: Unit) -> Iterator[SourceBlock]:
-    if unit is Unit.FILE:
-        return iter([source.whole_block()])
     return source.paragraph_blocks() if unit is Unit.PARAGRAPH else source.line_blocks()
 
 

@@ -15,7 +15,7 @@ from rerank_cli.errors import InputError, MissingExtra
 from rerank_cli.inputs import InputFormat, Prepend, conversion
 from rerank_cli.inputs.conversion import CONVERTERS, Conversion
 from rerank_cli.inputs.records import RECORD_READERS
-from rerank_cli.inputs.source import FORMATS
+from rerank_cli.inputs.source import FORMATS, SYNTAXES
 from rerank_cli.inputs.text import BoundExceeded, DocumentTooLarge, DocumentTooSlow
 from tests.conftest import ROOT, Run, process
 from tests.support.reading import inputs_of, read
@@ -123,7 +123,7 @@ def docx_text(body: str, **others: str) -> str:
 
 
 def test_every_input_format_is_text_or_in_one_table() -> None:
-    assert [InputFormat.TEXT, *RECORD_READERS, *CONVERTERS] == list(InputFormat)
+    assert {*SYNTAXES, *RECORD_READERS, *CONVERTERS} == {*InputFormat}
     suffixes = [suffix for reader in RECORD_READERS.values() for suffix in reader.suffixes]
     suffixes += [suffix for converter in CONVERTERS.values() for suffix in converter.suffixes]
     assert sorted(FORMATS) == sorted(suffixes)

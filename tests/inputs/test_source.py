@@ -233,3 +233,36 @@ def test_a_pipe_of_records_is_known(content: str, format_: InputFormat | None) -
     assert reader(ReadOptions(input_format=InputFormat.TEXT)).resembles is None
     assert reader(ReadOptions(null=True)).resembles is None
     assert reader(ReadOptions(), stream=False).resembles is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "syntax"),
+    [
+        ("a.md", {}, "markdown"),
+        ("A.MD.gz", {}, "markdown"),
+        ("a.md.1", {}, "markdown"),
+        ("a.rst", {}, "rst"),
+        ("a.log.2.gz", {"unit": Unit.FILE}, "log"),
+        ("a.txt", {"unit": Unit.FILE}, ""),
+        ("a.md", {"input_format": InputFormat.TEXT}, ""),
+        ("a.txt", {"input_format": InputFormat.MARKDOWN}, "markdown"),
+        ("-", {"input_format": InputFormat.RST}, "rst"),
+        ("-", {"input_format": InputFormat.LOG, "unit": Unit.FILE}, "log"),
+        ("-", {"unit": Unit.FILE}, ""),
+    ],
+)
+def test_a_whole_file_has_a_syntax_by_its_name_or_its_format(
+    name: str,
+    options: dict[str, Any],
+    syntax: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if name == "-":
+        give_stdin(monkeypatch, b"text\n")
+        (document,) = read(name, **options)
+    else:
+        (tmp_path / name).write_bytes(b"text\n")
+        (document,) = read(tmp_path / name, **options)
+    assert document.syntax == syntax
+    assert document.whole

@@ -18,6 +18,7 @@ from rerank_cli.words import ends_sentence
 Span = tuple[int, int]
 
 _MAX_HEADINGS = 8  # of a window
+_MAX_STEPS = 200  # outwards from a block: headings that are nested deeper are not looked for
 _RUN_CHARACTERS = 64  # how far a run of white space, brackets or flags is followed
 
 _ZERO_WIDTH_JOINER = "\u200d"
@@ -284,7 +285,8 @@ class BlockRanges:
 
     def stands_alone(self, block: int) -> bool:
         """Whether no window has a block together with its neighbours."""
-        return self._blocks[block].kind <= BlockKind.PAGE
+        kind: BlockKind = self._blocks[block].kind
+        return kind <= BlockKind.FUNCTION
 
     def is_table(self, block: int) -> bool:
         """Whether the name of a block, its header, tells what its parts are."""
@@ -297,11 +299,13 @@ class BlockRanges:
 
     def around(self, block: int, first: int, last: int) -> int:
         """The innermost block with a name that has these tokens, from `block` outwards."""
-        while block >= 0 and not (
-            self._blocks[block].name and self.first[block] <= first and last <= self.last[block]
-        ):
+        for _ in range(_MAX_STEPS):
+            if block < 0 or (
+                self._blocks[block].name and self.first[block] <= first and last <= self.last[block]
+            ):
+                return block
             block = self._named[block]
-        return block
+        return -1
 
     def headings(self, block: int) -> tuple[str, ...]:
         """The names of a block and of those around it, the innermost `_MAX_HEADINGS`."""
@@ -318,9 +322,11 @@ class BlockRanges:
 
     def prefix(self, block: int, first: int) -> tuple[str, ...]:
         """The names of a block and of those around it that begin before a token."""
-        while block >= 0 and self.first[block] >= first:
+        for _ in range(_MAX_STEPS):
+            if block < 0 or self.first[block] < first:
+                return self.headings(block)
             block = self._named[block]
-        return self.headings(block)
+        return ()
 
 
 def windows(

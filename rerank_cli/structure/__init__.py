@@ -6,6 +6,7 @@ Each module of this package owns the structure of one kind of text. `inputs` fin
 DOCX and PDF as it converts them. Nothing here cuts a text: `ranking.chunking` does, by the blocks.
 """
 
+import re
 from collections.abc import Sequence
 from enum import IntEnum
 from importlib import import_module
@@ -21,6 +22,8 @@ _SYNTAXES = {
 }
 # The modules that know a syntax; `plain` takes the others. They are imported when they are used.
 _FINDERS: dict[str, str] = {}
+_NAME_CHARACTERS = 120  # the longest name
+_LONE_RETURN = re.compile(r"\r(?!\n)")
 
 
 class BlockKind(IntEnum):
@@ -74,3 +77,53 @@ def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:
     finder = import_module(f"{__name__}.{_FINDERS.get(syntax, 'plain')}")
     blocks: Sequence[Block] = finder.find_blocks(text, syntax)
     return blocks
+
+
+class Outline:
+    """Puts blocks into the sections of the headings before them.
+
+    Headings and blocks come in the order of the text. A level is a number, lower outside.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.blocks: list[Block] = []
+        self._text = text
+        self._open: list[tuple[int, int]] = []  # the level of each open section, and its index
+
+    def add(self, start: int, end: int, kind: BlockKind, depth: int = 0, name: str = "") -> None:
+        """Add a block. `depth` is that within the section."""
+        self.blocks.append(Block(start, end, kind, depth + len(self._open), name))
+
+    def add_heading(self, start: int, end: int, level: int, name: str) -> None:
+        """End the sections of this level and of inner ones, and begin one."""
+        name = heading_name(name)
+        self._close(start, level)
+        self._open.append((level, len(self.blocks)))
+        depth = len(self._open) - 1
+        self.blocks.append(Block(start, end, BlockKind.SECTION, depth, name))
+        self.blocks.append(Block(start, end, BlockKind.HEADING, depth + 1, name))
+
+    def finish(self) -> list[Block]:
+        """The blocks, when there are no more."""
+        self._close(len(self._text), -1)
+        return self.blocks
+
+    def _close(self, end: int, level: int) -> None:
+        while end > 0 and self._text[end - 1].isspace():
+            end -= 1
+        while self._open and self._open[-1][0] >= level:
+            index = self._open.pop()[1]
+            self.blocks[index] = self.blocks[index]._replace(end=end)
+
+
+def heading_name(text: str) -> str:
+    """The text of a heading as a name: one line, and not too long."""
+    name = " ".join(text[: 8 * _NAME_CHARACTERS].split())
+    if len(name) <= _NAME_CHARACTERS:
+        return name
+    return name[:_NAME_CHARACTERS].rsplit(" ", 1)[0] + " …"
+
+
+def replace_returns(text: str) -> str:
+    """The text with \\n for each \\r that ends a line. Every character keeps its place."""
+    return _LONE_RETURN.sub("\n", text) if "\r" in text else text

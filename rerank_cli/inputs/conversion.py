@@ -51,6 +51,7 @@ class Conversion:
     faults        what was wrong with parts of it
     blocks        its structure; None if it has none but that of its text
     source_lines  the line of the file for each line of the text; None if there are none
+    page_starts   the characters at which its pages begin; None if it has no pages
     """
 
     text: str
@@ -59,6 +60,7 @@ class Conversion:
     faults: Sequence[Fault] = ()
     blocks: Sequence[Block] | None = None
     source_lines: Sequence[int] | None = None
+    page_starts: Sequence[int] | None = None
 
 
 class Converter(NamedTuple):
@@ -108,9 +110,12 @@ def formats_by_extra() -> Mapping[str, Sequence[InputFormat]]:
 
 
 def _read_html(data: bytes, allowance: Allowance) -> Conversion:
-    from rerank_cli.inputs.markup import read_html
+    from rerank_cli.inputs.html import read_html
 
-    return Conversion(*read_html(data, allowance))
+    page = read_html(data, allowance)
+    return Conversion(
+        page.text, page.title, page.lost, blocks=page.blocks, source_lines=page.source_lines
+    )
 
 
 def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
@@ -135,7 +140,7 @@ def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
 
 
 def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
-    from rerank_cli.inputs.markup import read_docx
+    from rerank_cli.inputs.docx import read_docx
 
     text, lost = read_docx(data, allowance)
     return Conversion(text, lost=lost)

@@ -1,563 +1,244 @@
-"""HTML and DOCX to text, in one pass over their tags.
+"""The blocks of a text that is written piece by piece, as markup is read."""
 
-Libraries make trees of these formats. That takes much memory for many tags, quadratic time for long
-texts and hostile pages, and some stop without a word where a tree is too deep. Here time and memory
-are linear. What has no text form is counted.
-
-HTML    Blocks have lines of their own, list items a mark, and the cells of a row are kept apart.
-        Scripts, styles and what is not displayed are left out.
-DOCX    A ZIP archive of parts in XML. Notes, comments and text boxes are below their paragraph;
-        headers, footers and diagrams are at the end. Deleted text is left out.
-"""
-
-import codecs
-import html
-import posixpath
 import re
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from io import BytesIO
-from typing import Any
-from xml.parsers import expat
+from collections import defaultdict
 
-from rerank_cli.inputs.text import HEAD_BYTES, Allowance, envelope_of
+from rerank_cli.structure import Block, BlockKind
 
-_CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?([A-Za-z0-9_:.-]+)", re.IGNORECASE)
-# The encodings that browsers know, by Python's names, and how they read them. Python knows others:
-# some are not of text, and punycode takes quadratic time.
-_ENCODINGS = {
-    **{name: name for name in ("utf-8", "koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "gbk")},
-    **{name: name for name in ("gb18030", "big5", "big5hkscs", "euc_jp", "iso2022_jp", "cp866")},
-    **{f"cp{number}": f"cp{number}" for number in (874, 932, 949, *range(1250, 1259))},
-    **{f"iso8859-{number}": f"iso8859-{number}" for number in (*range(2, 9), 10, 13, 14, 15, 16)},
-    "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874",
-    "tis-620": "cp874", "gb2312": "gbk", "shift_jis": "cp932", "euc_kr": "cp949",
-}  # fmt: skip
-
-_MARKUP = re.compile("<(?=[A-Za-z/!?])")
-_NAME = re.compile(r"/?([A-Za-z][^\s/>]*+)")
-# A tag ends with >, unless that is within the quotes of a value.
-_TAG_REST = re.compile(r"""(?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)*+>""")
-_ATTRIBUTE = re.compile(r"""([^\s"'<>/=]++)(?:\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++)))?+""")
-_BLANKS = re.compile(r"[ \t\n\r\f]+")
-_LONG_REFERENCE = re.compile(r"&#(?:x[0-9a-f]{9,}|[0-9]{9,});?", re.IGNORECASE)
-_NOT_DISPLAYED = re.compile(r"display\s*+:\s*+none", re.IGNORECASE)
-_TIMED_MARKS = 1 << 12  # after so many the time is looked at
-
-_SPACED_BLOCKS = {"p", "figure", "h1", "h2", "h3", "h4", "h5", "h6"}
-_BLOCKS = {
-    *("address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details"),
-    *("dialog", "dir", "div", "dl", "dt", "fieldset", "figcaption", "footer", "form", "frameset"),
-    *("header", "hgroup", "hr", "legend", "li", "listing", "main", "menu", "nav", "noframes"),
-    *("ol", "optgroup", "option", "pre", "search", "section", "select", "summary", "table"),
-    *("tbody", "textarea", "tfoot", "thead", "tr", "ul", "xmp"),
-}
-# Without a line of their own, and yet apart from their neighbours.
-_APART = {
-    *("audio", "button", "canvas", "desc", "embed", "iframe", "img", "input", "label", "object"),
-    *("span", "svg", "text", "title", "video"),
-}
-_LISTS = {"dir", "menu", "ol", "ul"}
-_PREFORMATTED = {"listing", "pre"}
-_NO_TEXT = {"script", "style"}
-_RAW = {*_NO_TEXT, "textarea", "title", "xmp"}  # without tags in them
-_EMBEDDED = {"applet", "audio", "canvas", "embed", "iframe", "object", "video"}
-# The end of others may be left to the browser, so that what is hidden could not be told.
-_HIDEABLE = {
-    *("a", "article", "aside", "button", "div", "footer", "form", "header", "label", "main", "nav"),
-    *("ol", "section", "select", "span", "table", "ul"),
-}
+# What stands beside a heading of a web page to be clicked on.
+_PERMALINK = "¶§\N{ZERO WIDTH SPACE}\uf0c1"
+_CELL_ENDS = re.compile(r"\s{2,}|[\t\n]")
+# What is in a list or a table.
+_OUTER_KINDS = {BlockKind.ITEM: BlockKind.LIST, BlockKind.ROW: BlockKind.TABLE}
+_LAYOUT = {*_OUTER_KINDS, *_OUTER_KINDS.values()}
+_MAX_SCOPES = 8  # in each other; so there are few sections to look through
 
 
-def read_html(data: bytes, allowance: Allowance) -> tuple[str, str, Counter[str]]:
-    """The text and the title of a page, and how many things in it are not text, by their kinds.
+class _Record:
+    """A block that was written to. Its name is the text of its `header`.
 
-    Raises `BoundExceeded`.
+    It has no kind once it turns out to be none, and it ends where it begins while it is open.
     """
-    page = _Page(_decode_page(data), allowance)
-    page.read()
-    return page.text, page.title, page.lost
+
+    __slots__ = ("end", "header", "kind", "start")
+
+    def __init__(self, kind: BlockKind, start: int) -> None:
+        self.kind: BlockKind | None = kind
+        self.start = self.end = start
+        self.header: _Record | None = None
 
 
-def _decode_page(data: bytes) -> str:
-    """Decode a page as browsers do: by its mark, its declaration, or else UTF-8 if it is valid."""
-    envelope = envelope_of(data[:HEAD_BYTES])
-    candidates = [envelope.encoding]
-    declared = _CHARSET.search(data[:1024])
-    if declared and not envelope.mark:
-        with suppress(LookupError):
-            name = codecs.lookup(declared[1].decode("ascii")).name
-            candidates[:0] = [_ENCODINGS[name]]
-    for encoding in candidates:
-        with suppress(UnicodeDecodeError):
-            return data[len(envelope.mark) :].decode(encoding)
-    return data.decode("cp1252", "replace")
+class _Element:
+    """An open element: a block if text is written in it, or a scope, which has no kind.
 
-
-class _Page:
-    """Reads a page into `text`, `title` and `lost`."""
-
-    def __init__(self, page: str, allowance: Allowance) -> None:
-        self.title = ""
-        self.lost = Counter[str]()
-        self._page = page.replace("\0", "")
-        self._allowance = allowance
-        self._marks = 0
-        self._missing: set[str] = set()  # patterns that are not found from here on
-        self._pieces: list[str] = []
-        self._newlines = 0  # to write before the next text, like the others
-        self._space = ""
-        self._mark = ""
-        self._lists: list[int] = []  # the number of the last item, -1 if items have none
-        self._preformatted = 0
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    def read(self) -> None:
-        page, place = self._page, 0
-        while markup := _MARKUP.search(page, place):
-            start = markup.start()
-            self._write(page[place:start])
-            place = self._read_markup(start)
-            self._marks += 1
-            if not self._marks % _TIMED_MARKS:
-                self._allowance.take(0)
-        self._write(page[place:])
-
-    def _read_markup(self, start: int) -> int:
-        """Read a tag or declaration, and return where it ends. What has no end is text."""
-        page = self._page
-        name = _NAME.match(page, start + 1)
-        if name is None:
-            return self._read_declaration(start)
-        rest = _TAG_REST.match(page, name.end())
-        if rest is None:
-            self._write(page[start:])
-            return len(page)
-        if page[start + 1] == "/":
-            self._close(name[1].lower())
-            return rest.end()
-        return self._open(name[1].lower(), rest[0], rest.end())
-
-    def _read_declaration(self, start: int) -> int:
-        page = self._page
-        if page.startswith(("<!-->", "<!--->"), start):
-            return page.index(">", start) + 1
-        if page.startswith("<![CDATA[", start):
-            end = page.find("]]>", start)
-            self._write(page[start + 9 : end] if end >= 0 else page[start:], is_raw=True)
-            return end + 3 if end >= 0 else len(page)
-        mark = "-->" if page.startswith("<!--", start) else ">"
-        end = page.find(mark, start)
-        if end < 0:
-            self._write(page[start:])
-            return len(page)
-        return end + len(mark)
-
-    def _open(self, name: str, attributes: str, end: int) -> int:
-        """Begin an element; returns the place to read on: after the tag, or after its content."""
-        self._break(name)
-        # Browsers heed this in XHTML only, which not every page says it is. Elsewhere it is seldom,
-        # and a script that is shown costs less than the rest of a page.
-        is_empty = attributes.endswith("/>")
-        if name in _RAW:
-            return end if is_empty else self._read_raw(name, end)
-        if name in _HIDEABLE and not is_empty and _is_hidden(attributes):
-            return self._find_end(name, end)
-        if name in _PREFORMATTED:
-            self._preformatted += 1
-            return end + 1 if self._page.startswith("\n", end) else end
-        if name in _LISTS:
-            self._lists.append(0 if name == "ol" else -1)
-        elif name in _EMBEDDED:
-            self.lost["embedded object"] += 1
-        else:
-            self._open_inline(name, attributes)
-        return end
-
-    def _open_inline(self, name: str, attributes: str) -> None:
-        if name == "br":
-            self._newlines += bool(self._pieces)
-        elif name == "q":
-            self._write('"')
-        elif name in ("td", "th"):
-            self._space = "" if self._newlines else "  "
-        elif name in ("img", "input"):
-            self._read_picture(name, attributes)
-        elif name == "li":
-            is_numbered = bool(self._lists) and self._lists[-1] >= 0
-            if is_numbered:
-                self._lists[-1] += 1
-            self._mark = f"{self._lists[-1]}. " if is_numbered else "* "
-
-    def _close(self, name: str) -> None:
-        if name == "q":
-            self._write('"')
-        elif name in _PREFORMATTED and self._preformatted:
-            self._preformatted -= 1
-        elif name in _LISTS and self._lists:
-            self._lists.pop()
-        self._break(name)
-
-    def _break(self, name: str) -> None:
-        """Keep an element apart from what is before or after it."""
-        if name in _BLOCKS or name in _SPACED_BLOCKS:
-            lines = 2 if name in _SPACED_BLOCKS else 1
-            self._newlines = max(self._newlines, lines) if self._pieces else 0
-            self._mark = ""
-        elif name in _APART and not self._preformatted:
-            self._space = self._space or " "
-
-    def _read_raw(self, name: str, start: int) -> int:
-        """Read an element in which there are no tags."""
-        found = self._search(rf"</{name}(?=[\s/>])", start)
-        if found is None:  # nothing else ends a script; others are taken for text
-            return len(self._page) if name in _NO_TEXT else start
-        end = found.start()
-        content = self._page[start:end]
-        if name == "title" and not self.title:
-            self.title = _unescape(content)
-        elif name == "title":
-            self._write(content)
-        elif name not in _NO_TEXT:
-            self._write_preformatted(content if name == "xmp" else _unescape(content))
-        return end
-
-    def _find_end(self, name: str, start: int) -> int:
-        """The end of an element that is left out; its start if it has no end."""
-        depth, place = 1, start
-        while True:
-            tag = self._search(rf"<(/?){name}(?=[\s/>])", place)
-            if tag is None:
-                return start
-            depth += -1 if tag[1] else 1
-            if not depth:
-                return tag.start()
-            place = tag.end()
-
-    def _search(self, pattern: str, start: int) -> re.Match[str] | None:
-        """Search from a place on, but only once for what is not there."""
-        if pattern in self._missing:
-            return None
-        found = re.compile(pattern, re.IGNORECASE).search(self._page, start)
-        if found is None:
-            self._missing.add(pattern)
-        return found
-
-    def _read_picture(self, name: str, attributes: str) -> None:
-        text = _attribute(attributes, "alt")
-        if text is not None:
-            self._write(text)
-            self._break(name)
-        elif name == "img":
-            self.lost["picture"] += 1
-
-    def _write(self, text: str, *, is_raw: bool = False) -> None:
-        """Write text of the page, in which blanks are one blank unless it is preformatted."""
-        text = text if is_raw else _unescape(text)
-        if self._preformatted:
-            self._write_preformatted(text)
-            return
-        words = _BLANKS.sub(" ", text)
-        if words.startswith(" "):
-            self._space = self._space or " "
-        if not (bare := words.strip(" ")):
-            return
-        self._start_text()
-        self._pieces.append(bare.replace("\xa0", " "))
-        self._space = " " if words.endswith(" ") else ""
-
-    def _write_preformatted(self, text: str) -> None:
-        if text:
-            self._start_text()
-            self._pieces.append(text.replace("\r\n", "\n").replace("\xa0", " "))
-
-    def _start_text(self) -> None:
-        """Write what stands between two texts."""
-        if self._newlines:
-            self._pieces.append("\n" * self._newlines)
-        elif self._pieces and not self._mark:
-            self._pieces.append(self._space)
-        self._pieces.append(self._mark)
-        self._newlines, self._space, self._mark = 0, "", ""
-
-
-def _is_hidden(attributes: str) -> bool:
-    """Whether a tag says that its element is not displayed."""
-    if "style" not in attributes.lower():
-        return False
-    return _NOT_DISPLAYED.search(_attribute(attributes, "style") or "") is not None
-
-
-def _attribute(attributes: str, name: str) -> str | None:
-    """The value of an attribute of a tag; None if it has none of this name."""
-    for found in _ATTRIBUTE.finditer(attributes):
-        if found[1].lower() == name:
-            return _unescape(found[2] or found[3] or found[4] or "")
-    return None
-
-
-def _unescape(text: str) -> str:
-    if "&" not in text:
-        return text
-    # Python takes no number of so many digits, and no character has one.
-    return html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
-
-
-_READ_BYTES = 1 << 20
-_TIMED_ELEMENTS = 1 << 14  # after so many the time is looked at
-_MAX_NAMES = 1000  # that are kept; a document has a hundred
-# The ends of namespaces, which begin in one of two ways.
-_PREFIXES = {
-    "wordprocessingml/main": "w", "officeDocument/math": "m", "drawingml/main": "a",
-    "drawingml/wordprocessingDrawing": "wp", "drawingml/picture": "pic", "drawingml/chart": "c",
-    "markup-compatibility": "mc", "urn:schemas-microsoft-com:vml": "v",
-}  # fmt: skip
-_TEXT = {"w:t", "m:t", "a:t"}
-_PARAGRAPHS = {"w:p", "a:p"}
-# Formulas are written on one line, ruby text in parentheses.
-_CHARACTERS = {
-    "w:tab": "\t", "w:ptab": "\t", "w:br": "\n", "w:cr": "\n", "a:br": "\n", "w:rt": "(",
-    "w:noBreakHyphen": "\u2011", "w:softHyphen": "\u00ad",
-    "m:d": "(", "m:den": "/", "m:sub": "_", "m:sup": "^",
-}  # fmt: skip
-_END_CHARACTERS = {"w:rt": ")", "m:d": ")"}
-_BLANK_LINES = re.compile(r"\n{3,}")
-# Their content is not text, or was deleted. Tab stops have the name of tabs.
-_SKIPPED = {"w:del", "w:moveFrom", "w:pPr", "w:rPr", "w:sdtPr"}
-_NOTES = {"w:footnote": "footnote", "w:endnote": "endnote", "w:comment": "comment"}
-_REFERENCES = {f"{name}Reference": kind for name, kind in _NOTES.items()}
-_PICTURE = "picture"
-_OBJECTS = {
-    "w:object": "embedded object", "w:control": "embedded object", "w:altChunk": "embedded object",
-    "c:chart": "chart", "pic:pic": _PICTURE, "v:imagedata": _PICTURE,
-}  # fmt: skip
-_SYMBOL = "special symbol"
-_PRIVATE_USE = range(0xE000, 0xF900)
-
-
-def read_docx(data: bytes, allowance: Allowance) -> tuple[str, Counter[str]]:
-    """The text of a document, and how many things in it are not text, by their kinds.
-
-    Raises `BoundExceeded`, and the errors of the archive and of XML.
+    level      that of a section's heading
+    is_header  whether the cells of a row are those of a header, once there is one
+    rows       the number of a table's rows with text
     """
-    package = _Package(data, allowance)
-    main = next(package.related("", ["officeDocument"]), "word/document.xml")
-    notes: dict[str, str] = {}
-    lost = Counter[str]()
-    for path in package.related(main, ["footnotes", "endnotes", "comments"]):
-        notes |= package.read(path, {}, lost).notes
-    texts = [package.read(main, notes, lost).text]
-    others = package.related(main, ["header", "footer", "diagramData"])
-    texts += [package.read(path, {}, lost).text for path in others]
-    return "".join(dict.fromkeys(texts)), lost  # sections repeat their headers
+
+    __slots__ = ("is_header", "kind", "level", "name", "record", "rows")
+
+    def __init__(self, name: str, kind: BlockKind | None, level: int = 0) -> None:
+        self.name = name
+        self.kind = kind
+        self.level = level
+        self.is_header: bool | None = None
+        self.rows = 0
+        self.record: _Record | None = None
 
 
-class _Package:
-    """The parts of an archive, and how they refer to each other."""
+class BlockRecorder:
+    """Makes blocks of the elements that are opened, written to and closed.
 
-    def __init__(self, data: bytes, allowance: Allowance) -> None:
-        self._archive = zipfile.ZipFile(BytesIO(data))
-        self._names = {name.lower(): name for name in self._archive.namelist()}
-        self._allowance = allowance
+    An element is closed by its name, with those that are open in it. What is not in a block of its
+    own is a paragraph. A heading begins a section, which ends before the next heading of its level
+    or above, or with the scope that it is in. No list and no table has sections: one with a heading
+    in it is layout, and no block. All of it takes time in proportion to the calls.
+    """
 
-    def related(self, path: str, kinds: Sequence[str]) -> Iterator[str]:
-        """The parts that a part refers to, of some kinds."""
-        folder, name = posixpath.split(path)
-        place = posixpath.join(folder, "_rels", f"{name}.rels")
-        targets: dict[str, list[str]] = {}
+    def __init__(self) -> None:
+        self._records: list[_Record] = []
+        self._open: list[_Element] = []
+        # The places of open elements, by their kinds and by their names.
+        self._kinds = defaultdict[BlockKind | None, list[int]](list)
+        self._names = defaultdict[str, list[int]](list)
+        self._first_unwritten = 0
+        self._paragraph: _Record | None = None  # or heading
+        self._level = 0  # of the heading that is open
+        self._end = 0  # of the text so far, without white space
 
-        def start(_: str, attributes: Mapping[str, str]) -> None:
-            kind = attributes.get("Type", "").rpartition("/")[2]
-            targets.setdefault(kind, []).append(attributes.get("Target", ""))
+    def open(self, name: str, kind: BlockKind | None = None) -> None:
+        """Open an element; without a kind it is a scope."""
+        self.end_paragraph()
+        is_useless = kind is None and len(self._kinds[None]) >= _MAX_SCOPES
+        if not is_useless and not self._kinds[BlockKind.CODE]:
+            self._push(_Element(name, kind))
 
-        if place.lower() in self._names:
-            self._parse(place, start)
-        for kind in kinds:
-            for target in dict.fromkeys(targets.get(kind, ())):
-                part = posixpath.normpath(posixpath.join("/", folder, target)).lstrip("/")
-                if part.lower() in self._names:
-                    yield part
+    def close(self, name: str) -> None:
+        """Close the last element of this name, if there is one."""
+        self.end_paragraph()
+        if places := self._names[name]:
+            self._cut(places[-1])
 
-    def read(self, path: str, notes: dict[str, str], lost: Counter[str]) -> "_Part":
-        """Read a part; the notes that it refers to are taken out of `notes`."""
-        part = _Part(notes, lost, self._allowance)
-        self._parse(path, part.start, part.end, part.add)
-        return part
+    def open_part(self, kind: BlockKind) -> None:
+        """Open an item of the last list, or a row of the last table, and close the one before."""
+        self.end_paragraph()
+        outer = self._kinds[_OUTER_KINDS[kind]]
+        is_lost = kind is BlockKind.ITEM and self._kinds[BlockKind.TABLE][-1:] > outer[-1:]
+        if outer and not is_lost and not self._kinds[BlockKind.CODE]:
+            self._cut(outer[-1] + 1)
+            self._push(_Element("", kind))
 
-    def _parse(
-        self,
-        path: str,
-        start: Callable[[str, Mapping[str, str]], None],
-        end: Callable[[str], None] | None = None,
-        add: Callable[[str], None] | None = None,
-    ) -> None:
-        parser: Any = expat.ParserCreate(namespace_separator=" ")
-        parser.buffer_text = True
-        parser.StartElementHandler = start
-        parser.EndElementHandler = end
-        parser.CharacterDataHandler = add
-        parser.StartDoctypeDeclHandler = _refuse_doctype
-        with self._archive.open(self._names.get(path.lower(), path)) as stream:
-            while piece := stream.read(_READ_BYTES):
-                self._allowance.take(len(piece))
-                parser.Parse(piece, False)
-        parser.Parse(b"", True)
+    def close_part(self, kind: BlockKind) -> None:
+        """Close the open item of the last list, or the open row of the last table."""
+        self.end_paragraph()
+        places = self._kinds[kind]
+        if places and places[-1] > self._kinds[_OUTER_KINDS[kind]][-1]:
+            self._cut(places[-1])
 
+    def begin_cell(self, *, is_header: bool) -> None:
+        """Note a cell of the last row. The first row names its table if all are header cells."""
+        if places := self._kinds[BlockKind.ROW]:
+            row = self._open[places[-1]]
+            row.is_header = is_header and row.is_header is not False
 
-def _refuse_doctype(*_: object) -> None:
-    raise ValueError("it declares entities, which a document has not")
+    def begin_heading(self, level: int) -> None:
+        """Begin a heading of a level from 1; it ends with the next end of a paragraph."""
+        self.end_paragraph()
+        if not self._kinds[BlockKind.CODE]:
+            self._level = level
 
+    def end_heading(self) -> None:
+        """End a heading, also one without text."""
+        self.end_paragraph()
+        self._level = 0
 
-class _Part:
-    """The text of a part, and the notes in it by their kinds and numbers."""
+    def end_paragraph(self) -> None:
+        """End a paragraph or heading, if one was written to."""
+        if self._paragraph is not None:
+            self._paragraph.end = self._end
+            self._paragraph = None
+            self._level = 0
 
-    def __init__(self, notes: dict[str, str], lost: Counter[str], allowance: Allowance) -> None:
-        self.notes: dict[str, str] = {}
-        self._known_notes = notes
-        self._lost = lost
-        self._allowance = allowance
-        self._names: dict[str, str] = {}
-        self._elements = 0
-        self._skipped = 0  # how deep in an element that is left out
-        self._is_text = False
-        self._text: list[str] = []
-        self._below: list[str] = []  # what comes after the paragraph
-        self._around: tuple[list[str], list[str]] | None = None  # both, outside of a text box
-        self._boxes = 0  # how deep in text boxes
-        self._note = ""
-        self._description = ""
-        self._found = 0  # how much there is that is text or was counted
-        self._found_before: list[int] = []  # each of the alternatives around
-        self._openers: dict[str, Callable[[str, Mapping[str, str]], None]] = {
-            **dict.fromkeys(_REFERENCES, self._refer),
-            **dict.fromkeys(_NOTES, self._open_note),
-            "w:txbxContent": self._open_box,
-            "mc:AlternateContent": self._open_alternatives,
-            "w:sym": self._add_symbol,
-            "m:chr": self._add_sign,
-            "wp:docPr": self._describe,
-        }
+    def write(self, start: int, end: int) -> None:
+        """Note that text was written from `start` to `end`, without white space at its ends."""
+        is_new = self._paragraph is None
+        if is_new and self._level:
+            self._begin_section()
+        for element in self._open[self._first_unwritten :]:
+            if element.kind is not None:
+                element.record = _Record(element.kind, start)
+                self._records.append(element.record)
+        self._first_unwritten = len(self._open)
+        if is_new and not self._kinds[BlockKind.CODE]:
+            kind = BlockKind.HEADING if self._level else BlockKind.PARAGRAPH
+            self._paragraph = _Record(kind, start)
+            self._records.append(self._paragraph)
+            section = self._open[-1].record if self._level else None
+            if section is not None:
+                section.header = self._paragraph
+        self._end = end
 
-    @property
-    def text(self) -> str:
-        return _BLANK_LINES.sub("\n\n", "".join([*self._text, *self._below]))
+    def blocks(self, text: str) -> list[Block]:
+        """The blocks of the text that was written. All elements are closed."""
+        self._cut(0)
+        blocks = list[Block]()
+        outer = list[Block]()
+        for record in self._records:
+            while outer and outer[-1].end <= record.start:
+                outer.pop()
+            block = _make_block(text, record, outer)
+            if block is not None:
+                blocks.append(block)
+                outer.append(block)
+        return blocks
 
-    def start(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._elements += 1
-        if not self._elements % _TIMED_ELEMENTS:
-            self._allowance.take(0)
-        name = self._short(name)
-        if self._skipped or name in _SKIPPED or self._has_alternative(name):
-            self._skipped += 1
-        elif name in _TEXT:
-            self._is_text = True
-        elif name in _CHARACTERS:
-            self._text.append(_CHARACTERS[name])
-        elif name in _OBJECTS:
-            self._add_object(_OBJECTS[name])
-            self._skipped += 1
-        elif name in self._openers:
-            self._openers[name](name, attributes)
+    def _push(self, element: _Element) -> None:
+        place = len(self._open)
+        self._kinds[element.kind].append(place)
+        self._names[element.name].append(place)
+        self._open.append(element)
 
-    def end(self, name: str) -> None:
-        name = self._short(name)
-        if self._skipped:
-            self._skipped -= 1
-        elif name in _TEXT:
-            self._is_text = False
-        elif name in _PARAGRAPHS:
-            self._text += ["\n\n", *self._below]
-            self._below = []
-        elif name in _END_CHARACTERS:
-            self._text.append(_END_CHARACTERS[name])
-        elif name == "w:txbxContent":
-            self._close_box()
-        elif name == "mc:AlternateContent":
-            self._found_before.pop()
-        elif name in _NOTES:
-            if self._note:
-                self.notes[self._note] = self.text
-            self._text, self._below = [], []
+    def _cut(self, count: int) -> None:
+        """Close all but the first `count` elements."""
+        self.end_paragraph()
+        while len(self._open) > count:
+            element = self._open.pop()
+            self._kinds[element.kind].pop()
+            self._names[element.name].pop()
+            if element.record is not None:
+                element.record.end = self._end
+            if element.kind is BlockKind.ROW and element.record is not None:
+                self._end_row(element)
+        self._first_unwritten = min(self._first_unwritten, count)
 
-    def add(self, text: str) -> None:
-        if self._is_text and not self._skipped:
-            self._text.append(text)
-            self._found += 1
+    def _end_row(self, row: _Element) -> None:
+        table = self._open[self._kinds[BlockKind.TABLE][-1]]
+        if row.is_header and not table.rows and table.record is not None:
+            table.record.header = row.record
+        table.rows += 1
 
-    def _short(self, name: str) -> str:
-        """A name with the prefix that documents use."""
-        if name in self._names:
-            return self._names[name]
-        space, _, local = name.rpartition(" ")
-        space = space.replace("/2006", "")
-        prefix = next((prefix for end, prefix in _PREFIXES.items() if space.endswith(end)), "")
-        short = f"{prefix}:{local}"
-        if len(self._names) < _MAX_NAMES:
-            self._names[name] = short
-        return short
+    def _begin_section(self) -> None:
+        if any(self._kinds[kind] for kind in _LAYOUT):
+            self._forget_layout()
+        scopes = self._kinds[None]
+        first = scopes[-1] + 1 if scopes else 0
+        while len(self._open) > first and self._open[-1].level >= self._level:
+            self._cut_section()
+        self._push(_Element("", BlockKind.SECTION, self._level))
 
-    def _has_alternative(self, name: str) -> bool:
-        """Whether an element is one of several forms of what was read already."""
-        is_alternative = name in ("mc:Choice", "mc:Fallback") and bool(self._found_before)
-        return is_alternative and self._found > self._found_before[-1]
+    def _cut_section(self) -> None:
+        level, self._level = self._level, 0
+        self._cut(len(self._open) - 1)
+        self._level = level
 
-    def _refer(self, name: str, attributes: Mapping[str, str]) -> None:
-        key = _REFERENCES[name] + _value(attributes, "id")
-        self._below.append(self._known_notes.pop(key, ""))
-
-    def _open_note(self, name: str, attributes: Mapping[str, str]) -> None:
-        is_separator = _value(attributes, "type") not in ("", "normal")
-        self._note = "" if is_separator else _NOTES[name] + _value(attributes, "id")
-        self._text, self._below = [], []
-
-    def _open_box(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._boxes += 1
-        if self._boxes == 1:
-            self._around = self._text, self._below
-            self._text, self._below = [], []
-
-    def _close_box(self) -> None:
-        self._boxes -= 1
-        if not self._boxes and self._around is not None:
-            box = [*self._text, *self._below]
-            self._text, self._below = self._around
-            self._below += box
-
-    def _open_alternatives(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._found_before.append(self._found)
-
-    def _add_symbol(self, name: str, attributes: Mapping[str, str]) -> None:
-        try:
-            character = chr(int(_value(attributes, "char"), 16))
-        except (ValueError, OverflowError):
-            character = ""
-        if not character or ord(character) in _PRIVATE_USE:  # which only its font explains
-            self._lost[_SYMBOL] += 1
-        else:
-            self._text.append(character)
-        self._found += 1
-
-    def _add_sign(self, name: str, attributes: Mapping[str, str]) -> None:
-        """Add the sign of a sum or an accent."""
-        self._text.append(_value(attributes, "val"))
-
-    def _describe(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._description = _value(attributes, "descr")
-
-    def _add_object(self, kind: str) -> None:
-        if kind == _PICTURE and self._description:
-            self._below.append(f"{self._description}\n\n")
-        else:
-            self._lost[kind] += 1
-        self._description = ""
-        self._found += 1
+    def _forget_layout(self) -> None:
+        """Make lists and tables that are open no blocks, and forget that they are open."""
+        elements, written = self._open, self._first_unwritten
+        self._open, self._first_unwritten = [], 0
+        self._kinds.clear()
+        self._names.clear()
+        for place, element in enumerate(elements):
+            if element.kind in _LAYOUT:
+                if element.record is not None:
+                    element.record.kind = None
+            else:
+                self._push(element)
+                self._first_unwritten += place < written
 
 
-def _value(attributes: Mapping[str, str], name: str) -> str:
-    """The value of an attribute, whatever its namespace is; empty if it is missing."""
-    return next((value for key, value in attributes.items() if key.split(" ")[-1] == name), "")
+def _make_block(text: str, record: _Record, outer: list[Block]) -> Block | None:
+    """The block of a record in the blocks around it, if it is one."""
+    kind, start, end = record.kind, record.start, record.end
+    around = outer[-1] if outer else None
+    outer_kind = around.kind if around else None
+    if kind is None or outer_kind is not _OUTER_KINDS.get(kind, outer_kind):
+        return None
+    # An item or a row of one paragraph says it all.
+    is_same = around is not None and (start, end) == (around.start, around.end)
+    if is_same and kind is BlockKind.PARAGRAPH and outer_kind in _OUTER_KINDS:
+        return None
+    name = ""
+    if record.header is not None:
+        header = text[record.header.start : record.header.end]
+        name = _heading_name(header) if kind is BlockKind.SECTION else _row_name(header)
+    if kind is BlockKind.CODE:
+        start = _find_indentation(text, start, around.start if around else 0)
+    return Block(start, end, kind, len(outer), name)
+
+
+def _heading_name(text: str) -> str:
+    words = " ".join(text.split())
+    return words.strip(_PERMALINK).strip() or words
+
+
+def _row_name(text: str) -> str:
+    return " | ".join(" ".join(cell.split()) for cell in _CELL_ENDS.split(text) if cell.strip())
+
+
+def _find_indentation(text: str, start: int, least: int) -> int:
+    """Where the line begins in which code starts, if there is only white space before it."""
+    first = start
+    while first > least and text[first - 1] in " \t":
+        first -= 1
+    return first if not first or text[first - 1] in "\r\n" else start

@@ -179,18 +179,14 @@ class BlockRecorder:
         table.rows += 1
 
     def _begin_section(self) -> None:
-        if any(self._kinds[kind] for kind in _LAYOUT):
+        if self._kinds[BlockKind.LIST] or self._kinds[BlockKind.TABLE]:
             self._forget_layout()
-        scopes = self._kinds[None]
+        scopes, count = self._kinds[None], len(self._open)
         first = scopes[-1] + 1 if scopes else 0
-        while len(self._open) > first and self._open[-1].level >= self._level:
-            self._cut_section()
+        while count > first and self._open[count - 1].level >= self._level:
+            count -= 1
+        self._cut(count)
         self._push(_Element("", BlockKind.SECTION, self._level))
-
-    def _cut_section(self) -> None:
-        level, self._level = self._level, 0
-        self._cut(len(self._open) - 1)
-        self._level = level
 
     def _forget_layout(self) -> None:
         """Make lists and tables that are open no blocks, and forget that they are open."""

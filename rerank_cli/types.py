@@ -65,6 +65,7 @@ class Document:
               whether `text` only says what the image or video is called, and is not scored
     syntax    the syntax of its text, by which its structure is found, as `syntax_of` names it
     blocks    its structure, if that is known without its text; else None
+    headings  the names of what its text is in and that begin before it, the outermost first
     source_lines
               the line of the source for each line of the text, if they are not the same
     page      the page of the source where it begins, from 1, of a source with pages
@@ -85,6 +86,7 @@ class Document:
     text_is_label: bool = False
     syntax: str = ""
     blocks: Sequence[Block] | None = None
+    headings: Sequence[str] = ()
     source_lines: Sequence[int] | None = None
     page: int | None = None
     page_starts: Sequence[int] = ()

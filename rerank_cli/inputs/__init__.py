@@ -32,8 +32,10 @@ class Unit(StrEnum):
     """What one document is."""
 
     AUTO = "auto"
-    LINE = "line"
+    SECTION = "section"
     PARAGRAPH = "paragraph"
+    FUNCTION = "function"
+    LINE = "line"
     RECORD = "record"
     FILE = "file"
 

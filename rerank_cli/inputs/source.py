@@ -29,14 +29,14 @@ from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, ma
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     Fault,
-    SourceBlock,
     TextSource,
     decompress,
     envelope_of,
     is_binary,
     read_whole,
 )
-from rerank_cli.structure import LOG, MARKDOWN, PLAIN, RST, Block, syntax_of
+from rerank_cli.structure import LOG, MARKDOWN, PLAIN, RST, Block, find_blocks, syntax_of
+from rerank_cli.structure.units import Part, divide_text
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
@@ -295,8 +295,8 @@ class SourceReader:
                 blocks=self._blocks,
                 source_lines=self._source_lines,
             )
-        else:
-            for block in _blocks(source, unit):
+        elif unit is Unit.LINE:
+            for block in source.line_blocks():
                 yield Document(
                     block.text,
                     source=self.path,
@@ -304,6 +304,37 @@ class SourceReader:
                     raw=block.raw,
                     envelope=self.envelope,
                 )
+        else:
+            yield from self._parts(source, unit)
+
+    def _parts(self, source: TextSource, unit: Unit) -> Iterator[Document]:
+        """The documents of a text that is divided by its structure.
+
+        Only the paragraphs of plain text and of logs are found without the text behind them.
+        """
+        is_paragraph, syntax, blocks = unit is Unit.PARAGRAPH, self._syntax, self._blocks
+
+        def divide(text: str) -> Sequence[Part]:
+            found = find_blocks(text, syntax) if blocks is None else blocks
+            is_apart = blocks is not None
+            return divide_text(text, found, paragraphs=is_paragraph, apart=is_apart)
+
+        at_once = not is_paragraph or syntax not in (PLAIN, LOG) or blocks is not None
+        lines = self._source_lines
+        for block in source.part_blocks(divide, at_once=at_once):
+            first = block.line - 1
+            count = block.text.count("\n") + 1
+            yield Document(
+                block.text,
+                source=self.path,
+                line=block.line if lines is None else lines[first],
+                raw=block.raw,
+                envelope=self.envelope,
+                syntax=syntax,
+                blocks=block.part.blocks,
+                headings=block.part.headings,
+                source_lines=None if lines is None else lines[first : first + count],
+            )
 
     def _count_binary(self) -> None:
         self.binary_files += 1
@@ -344,10 +375,6 @@ def _resembled(head: str) -> InputFormat | None:
         if is_header and rows and all(count >= len(names) for count in whole):
             return format_
     return None
-
-
-def _blocks(source: TextSource, unit: Unit) -> Iterator[SourceBlock]:
-    return source.paragraph_blocks() if unit is Unit.PARAGRAPH else source.line_blocks()
 
 
 def _strip_closing_marks(heading: str) -> str:

@@ -1,4 +1,4 @@
-"""Bytes to text: compression, encodings, lines, paragraphs and whole files.
+"""Bytes to text: compression, encodings, lines, parts and whole files.
 
     decompress     a stream's content, without compression
     envelope_of    the encoding, by the byte-order mark or the NUL bytes of UTF-16
@@ -15,13 +15,15 @@ import io
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
+from rerank_cli.structure.units import Part
 from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
 _READ_BYTES = 1 << 18
+# A text is divided into parts by so many bytes, and by more where it has many: its start comes
+# early, and its memory does not grow.
+_PART_BYTES, _MAX_PART_BYTES = 1 << 16, 1 << 22
 # The end of a document that is too large is looked for within so many bytes, or within so many
 # times the size that it may have.
 _MIN_SKIPPED_BYTES = 256 << 20
@@ -213,9 +218,27 @@ class SourceBlock(NamedTuple):
     raw: bytes
 
 
+class PartBlock(NamedTuple):
+    """A part of a source with a structure, as `SourceBlock`.
+
+    part            its place in the text around it, its headings and its blocks
+    start_line      the line where its bytes begin, which may be blank
+    is_apart        whether its bytes end with a blank line
+    is_undecodable  whether some of its bytes are not of the encoding
+    """
+
+    text: str
+    line: int
+    raw: bytes
+    part: Part
+    start_line: int
+    is_apart: bool
+    is_undecodable: bool
+
+
 @dataclass(slots=True)
 class TextSource:
-    """The text of one source, which can be read once: its lines, its paragraphs, or all of it.
+    """The text of one source, which can be read once: its lines, its parts, or all of it.
 
     stream       the content after the byte-order mark
     name         the name of the source in messages
@@ -316,37 +339,84 @@ class TextSource:
         for number, raw in self.lines():
             yield SourceBlock(decode(raw).rstrip(ends), number, raw)
 
-    def paragraph_blocks(self) -> Iterator[SourceBlock]:
-        """Yield paragraphs. The blank lines after a paragraph belong to its bytes.
+    def part_blocks(
+        self, divide: Callable[[str], Sequence[Part]], *, at_once: bool
+    ) -> Iterator[PartBlock]:
+        """Yield the parts of the text that `divide` finds: its paragraphs, or its sections.
 
-        The last paragraph gets a blank line too, so that paragraphs in a new order stay apart.
+        Together their bytes are the source. The last part gets a blank line if the one before has
+        one, so that parts in a new order stay apart. `divide` gets the whole text `at_once`, or so
+        many lines that memory does not grow with the source. Raises `DocumentTooLarge` for a whole
+        text that is too large; any other part that is too large is left out.
         """
-        first, text, end = 1, bytearray(), bytearray()
-        is_skipped = False  # the paragraph of this line is too large
-        for number, line in self.lines():
-            is_blank = not line.decode(self.encoding, "replace").strip()
-            if end and not is_blank:
-                yield self._paragraph(first, text, end)
-                text.clear()
-                end.clear()
-            if is_blank:
-                is_skipped = False
-                end += line if text else b""
-            elif not is_skipped:
-                first = first if text else number
-                text += line
-            if len(text) + len(end) > self.max_bytes:
-                self.note_too_large(first)
-                text.clear()
-                end.clear()
-                is_skipped = not is_blank
-        if text:
-            newline = "\r\n" if text.endswith("\r\n".encode(self.encoding)) else "\n"
-            yield self._paragraph(first, text, end or newline.encode(self.encoding))
+        if at_once:
+            self.stream = io.BytesIO(read_whole(self.stream, self.name, self.max_bytes))
+        last: PartBlock | None = None
+        for part in self._divide_lines(divide, at_once=at_once):
+            if last is not None:
+                self.undecodable += last.is_undecodable
+                yield last
+            is_apart = last is None or last.is_apart
+            last = part
+        if last is not None:
+            self.undecodable += last.is_undecodable
+            missing = b"" if last.is_apart or not is_apart else self._missing_end(last.raw)
+            yield last._replace(raw=last.raw + missing)
 
-    def _paragraph(self, line: int, text: bytearray, end: bytes | bytearray) -> SourceBlock:
-        raw = bytes(text)
-        return SourceBlock(self.decode(raw).rstrip("\r\n"), line, raw + end)
+    def _divide_lines(
+        self, divide: Callable[[str], Sequence[Part]], *, at_once: bool
+    ) -> Iterator[PartBlock]:
+        lines, size, wanted = list[bytes](), 0, _PART_BYTES
+        first = expected = 1  # the lines that `lines` begins with, and that comes next
+        is_skipped = False  # the part of this line is too large
+        for number, line in self.lines():
+            if number != expected and lines:  # a line between them was too large
+                yield from self._parts_in(b"".join(lines), first, divide)
+                lines, size = [], 0
+            expected = number + 1
+            if is_skipped:
+                is_skipped = bool(line.decode(self.encoding, "replace").strip())
+                continue
+            first = first if lines else number
+            lines.append(line)
+            size += len(line)
+            if at_once or size < wanted:
+                continue
+            parts = self._parts_in(b"".join(lines), first, divide)
+            yield from parts[:-1]
+            # What comes next may belong to the last part.
+            lines = [part.raw for part in parts[-1:]]
+            first = parts[-1].start_line if parts else number + 1
+            size = sum(map(len, lines))
+            wanted = max(min(2 * wanted, _MAX_PART_BYTES), 2 * size)
+            if size > self.max_bytes:
+                self.note_too_large(first)
+                lines, size, is_skipped = [], 0, True
+        yield from self._parts_in(b"".join(lines), first, divide)
+
+    def _parts_in(
+        self, raw: bytes, line: int, divide: Callable[[str], Sequence[Part]]
+    ) -> list[PartBlock]:
+        """The parts of some lines, of which the first one has a number."""
+        decoded, end = _DecodedLines(raw, self), self.terminator
+        text, place, blocks = decoded.text, 0, list[PartBlock]()
+        for part in divide(text if end == "\n" else text.replace("\n", " ").replace(end, "\n")):
+            line += text.count(end, place, part.start)
+            place = part.start
+            block = PartBlock(
+                text[part.first : part.last],
+                line + text.count(end, part.start, part.first),
+                decoded.raw_of(part.start, part.end),
+                part,
+                start_line=line,
+                is_apart=text.count(end, part.last, part.end) > 1,
+                is_undecodable=decoded.is_changed(part.start, part.end),
+            )
+            if len(block.raw) > self.max_bytes + len(self._missing_end(b"")):
+                self.note_too_large(block.line)
+            else:
+                blocks.append(block)
+        return blocks
 
     def whole_block(self) -> SourceBlock:
         """Read the whole source as one block; raises `DocumentTooLarge`."""
@@ -359,6 +429,52 @@ class TextSource:
 
 
 _TOO_LARGE = "too large"  # a kind of fault
+
+
+class _DecodedLines:
+    """The text of some lines, and the bytes of each part of it that is whole lines."""
+
+    def __init__(self, raw: bytes, source: TextSource) -> None:
+        self._raw, self._encoding, self._errors = raw, source.encoding, "strict"
+        self._starts: list[tuple[int, int]] | None = None  # of lines: characters and bytes
+        try:
+            self.text = self._reversible = raw.decode(self._encoding)
+        except UnicodeDecodeError:
+            if self._encoding == "utf-8":
+                # Each bad byte becomes one character, so that positions in the text stay true.
+                self._errors = "surrogateescape"
+                self._reversible = raw.decode("utf-8", self._errors)
+                self.text = encodable(self._reversible)
+            else:
+                self._decode_lines(source.terminator.encode(self._encoding))
+
+    def _decode_lines(self, end: bytes) -> None:
+        data, start, texts, length = bytearray(self._raw), 0, list[str](), 0
+        self._starts = []
+        while start < len(data):
+            place = _find_end(data, end, start)
+            after = len(data) if place < 0 else place + len(end)
+            texts.append(self._raw[start:after].decode(self._encoding, "replace"))
+            self._starts.append((length, start))
+            length += len(texts[-1])
+            start = after
+        self.text = self._reversible = "".join(texts)
+
+    def raw_of(self, start: int, end: int) -> bytes:
+        if self._starts is None:
+            return self._reversible[start:end].encode(self._encoding, self._errors)
+        return self._raw[self._byte_place(start) : self._byte_place(end)]
+
+    def _byte_place(self, place: int) -> int:
+        if self._starts is None or place == len(self.text):
+            return len(self._raw)
+        return self._starts[bisect_right(self._starts, (place, len(self._raw))) - 1][1]
+
+    def is_changed(self, start: int, end: int) -> bool:
+        """Whether characters stand for bytes that are not of the encoding."""
+        if self._starts is not None:
+            return "\ufffd" in self.text[start:end]
+        return self._errors != "strict" and (self.text[start:end] != self._reversible[start:end])
 
 
 def _split(source: TextSource) -> Iterator[bytes]:

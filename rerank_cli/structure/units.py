@@ -1,0 +1,181 @@
+"""Divides a text into parts that are documents of their own, by its blocks.
+
+    text, Block… ─ divide_text ─ Part…
+
+A part is whole lines, and together the parts are the text. None of them is only a heading, but one
+that nothing follows.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from rerank_cli.structure import Block, BlockKind
+
+_MAX_HEADINGS = 8  # of a part, the innermost ones
+_VISIBLE = re.compile(r"\S")
+# A part without such a character, as a line between paragraphs or a closing brace, is none.
+_WORD = re.compile(r"[^\s!-/:-@\[-`{-~]")
+_LINE_END = re.compile(r"\r\n|\r|\n|\Z")
+
+
+class Part(NamedTuple):
+    """A part of a text: its characters from `start` to `end`, which are whole lines.
+
+    first     where its first line begins that is not blank
+    last      where its last such line ends
+    headings  the names of the blocks that it is in and that begin before it, the outermost first
+    blocks    those that begin in it, with places in its own text, from `first` on
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+    headings: tuple[str, ...]
+    blocks: Sequence[Block]
+
+
+def divide_text(
+    text: str, blocks: Sequence[Block], *, paragraphs: bool, apart: bool = False
+) -> list[Part]:
+    """Divide a text into its sections, functions and classes, or into its paragraphs.
+
+    What is between functions is a part too. A heading belongs to what follows it, and so does the
+    first line of a class if nothing of its own follows it. A paragraph begins behind a blank line:
+    a list that has none is one, as is code with blank lines. `apart` says that blocks have no blank
+    line between them, as those of HTML and DOCX may.
+
+    Takes time in proportion to the text. A blank text has no parts.
+    """
+    bounds = _join(text, *_find_bounds(text, blocks, paragraphs=paragraphs, apart=apart))
+    return list(_make_parts(text, blocks, bounds))
+
+
+class _Line:
+    """The line of a place in a text. Places must not fall."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.start = self.visible = self.content_end = 0
+        self.end = 0  # where the next line begins
+
+    def move_to(self, place: int) -> None:
+        if place < self.end:
+            return
+        text, begin = self._text, max(0, self.end - 1)
+        found = max(text.rfind("\n", begin, place), text.rfind("\r", begin, place))
+        self.start = max(self.end, found + 1)
+        match = _LINE_END.search(text, self.start)
+        self.content_end, self.end = match.span() if match else (len(text), len(text))
+        visible = _VISIBLE.search(text, self.start, self.content_end)
+        self.visible = visible.start() if visible else self.content_end
+
+    def begins_at(self, place: int) -> bool:
+        """Whether only white space is before a place of the line."""
+        return self.start <= place <= self.visible
+
+    def is_behind_blank(self) -> bool:
+        """Whether the line before it is blank, or there is none."""
+        text, place = self._text, self.start
+        if place and text[place - 1] == "\n":
+            place -= 1
+        if place and text[place - 1] == "\r":
+            place -= 1
+        while place and text[place - 1] not in "\r\n" and text[place - 1].isspace():
+            place -= 1
+        return place == 0 or text[place - 1] in "\r\n"
+
+
+def _find_bounds(
+    text: str, blocks: Sequence[Block], *, paragraphs: bool, apart: bool
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Where parts may begin, and the spans of headings, which are no parts by themselves."""
+    line, bounds, ends, heads = _Line(text), {0}, set[int](), list[tuple[int, int]]()
+    whole_depth: int | None = None  # of a block whose inner blocks begin no part
+    for start, end, kind, depth, _ in blocks:
+        if whole_depth is not None and depth > whole_depth:
+            continue
+        whole_depth = None
+        if kind is BlockKind.HEADING:
+            heads.append((start, end))
+            continue
+        line.move_to(start)
+        is_alone = kind <= BlockKind.FUNCTION
+        is_head = kind is BlockKind.CLASS or (paragraphs and kind is BlockKind.FUNCTION)
+        if is_head and end > line.content_end and line.begins_at(start):
+            heads.append((line.visible, line.content_end))
+        if is_alone:
+            ends.add(end)
+        if not is_alone and not paragraphs:
+            continue
+        if kind is not BlockKind.LIST and (not is_alone or kind is BlockKind.FUNCTION):
+            whole_depth = None if is_alone and paragraphs else depth
+        is_apart = is_alone or kind is BlockKind.ENTRY or (apart and kind is not BlockKind.ITEM)
+        if line.begins_at(start) and (is_apart or line.is_behind_blank()):
+            bounds.add(line.start)
+    line = _Line(text)
+    for end in sorted(ends):
+        line.move_to(end - 1)
+        if visible := _VISIBLE.search(text, line.end):
+            line.move_to(visible.start())
+            bounds.add(line.start)
+    return sorted(bounds), heads
+
+
+def _join(text: str, bounds: Sequence[int], heads: Sequence[tuple[int, int]]) -> list[int]:
+    """Leave out the bounds of what is no part: of headings without text, and of mere marks."""
+    joined, place = list[int](), 0  # of the next heading
+    is_open = False  # whether what comes next belongs to the last part
+    for start, end in pairwise([*bounds, len(text)]):
+        text_start = start
+        while place < len(heads) and heads[place][0] < end:
+            if not _VISIBLE.search(text, text_start, heads[place][0]):
+                text_start = heads[place][1]
+            place += 1
+        has_words, is_first = _WORD.search(text, start, end) is not None, not joined
+        if not is_open and (has_words or is_first):
+            joined.append(start)
+        is_bare = text_start > start and not _VISIBLE.search(text, text_start, end)
+        is_open = is_bare or (not has_words and (is_open or is_first))
+    return joined
+
+
+def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> Iterator[Part]:
+    # The blocks around a place, each with its name and those around it.
+    outer = list[tuple[Block, tuple[str, ...]]]()
+    next_block = 0
+    for start, end in pairwise([*bounds, len(text)]):
+        visible = _VISIBLE.search(text, start, end)
+        if visible is None:
+            continue  # the whole text is blank
+        first = _line_start(text, start, visible.start())
+        visible_end = start + len(text[start:end].rstrip())
+        line_end = _LINE_END.search(text, visible_end)
+        last = line_end.start() if line_end else end
+        while outer and outer[-1][0].end <= visible.start():
+            outer.pop()
+        headings = outer[-1][1] if outer else ()
+        inner, own = list[Block](), list[int]()  # the ends of the blocks around the next one
+        while next_block < len(blocks) and blocks[next_block].start < end:
+            block = blocks[next_block]
+            next_block += 1
+            while outer and outer[-1][0].end <= block.start:
+                outer.pop()
+            names = outer[-1][1] if outer else ()
+            is_named = block.kind <= BlockKind.FUNCTION and block.name
+            outer.append((block, (*names, block.name)[-_MAX_HEADINGS:] if is_named else names))
+            while own and own[-1] <= block.start:
+                own.pop()
+            block_end = min(block.end, visible_end)
+            inner.append(
+                block._replace(start=block.start - first, end=block_end - first, depth=len(own))
+            )
+            own.append(block_end)
+        yield Part(start, end, first, last, headings, inner)
+
+
+def _line_start(text: str, start: int, place: int) -> int:
+    """Where the line of a place begins, which is behind `start`."""
+    return max(start, text.rfind("\n", start, place) + 1, text.rfind("\r", start, place) + 1)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
 _READ_BYTES = 1 << 18
-# A text is divided into parts by so many bytes, and by more where it has many: its start comes
-# early, and its memory does not grow.
-_PART_BYTES, _MAX_PART_BYTES = 1 << 16, 1 << 22
+# Of so many bytes at a time a text is divided into parts, if not at once. What is a heading may
+# depend on those before it, so these are many.
+_DIVIDED_BYTES = 1 << 22
 # The end of a document that is too large is looked for within so many bytes, or within so many
 # times the size that it may have.
 _MIN_SKIPPED_BYTES = 256 << 20
@@ -366,7 +366,7 @@ class TextSource:
     def _divide_lines(
         self, divide: Callable[[str], Sequence[Part]], *, at_once: bool
     ) -> Iterator[PartBlock]:
-        lines, size, wanted = list[bytes](), 0, _PART_BYTES
+        lines, size, wanted = list[bytes](), 0, _DIVIDED_BYTES
         first = expected = 1  # the lines that `lines` begins with, and that comes next
         is_skipped = False  # the part of this line is too large
         for number, line in self.lines():
@@ -388,7 +388,7 @@ class TextSource:
             lines = [part.raw for part in parts[-1:]]
             first = parts[-1].start_line if parts else number + 1
             size = sum(map(len, lines))
-            wanted = max(min(2 * wanted, _MAX_PART_BYTES), 2 * size)
+            wanted = max(_DIVIDED_BYTES, 2 * size)
             if size > self.max_bytes:
                 self.note_too_large(first)
                 lines, size, is_skipped = [], 0, True

@@ -115,13 +115,18 @@ def _find_bounds(
         is_apart = is_alone or kind is BlockKind.ENTRY or (apart and kind is not BlockKind.ITEM)
         if line.begins_at(start) and (is_apart or line.is_behind_blank()):
             bounds.add(line.start)
+    bounds.update(_lines_after(text, sorted(ends)))
+    return sorted(bounds), heads
+
+
+def _lines_after(text: str, ends: Sequence[int]) -> Iterator[int]:
+    """Where the next line begins that is not blank, for each end of a block."""
     line = _Line(text)
-    for end in sorted(ends):
+    for end in ends:
         line.move_to(end - 1)
         if visible := _VISIBLE.search(text, line.end):
             line.move_to(visible.start())
-            bounds.add(line.start)
-    return sorted(bounds), heads
+            yield line.start
 
 
 def _join(text: str, bounds: Sequence[int], heads: Sequence[tuple[int, int]]) -> list[int]:

@@ -21,12 +21,16 @@ from rerank_cli.inputs.records import json_values
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     DocumentTooLarge,
+    PartBlock,
     SourceBlock,
+    TextSource,
     decompress,
     envelope_of,
     guess_encoding,
     is_binary,
 )
+from rerank_cli.structure import find_blocks
+from rerank_cli.structure.units import Part, divide_text
 from rerank_cli.types import Envelope
 from tests.support.reading import read, source_of
 
@@ -221,8 +225,17 @@ words = st.sampled_from(["", "", "one", "two three", " ", "\t", "  indented", "Ã
 encodings = st.sampled_from(["utf-8", "utf-16-le", "utf-16-be"])
 
 
-def paragraphs(text: str, encoding: str = "utf-8") -> list[SourceBlock]:
-    return list(source_of(text.encode(encoding), encoding).paragraph_blocks())
+def parts(content: bytes, encoding: str = "utf-8", **rest: Any) -> list[PartBlock]:
+    """The paragraphs of plain text."""
+    return part_blocks(source_of(content, encoding, **rest))
+
+
+def part_blocks(source: TextSource) -> list[PartBlock]:
+    return [*source.part_blocks(divide_paragraphs, at_once=False)]
+
+
+def divide_paragraphs(content: str) -> list[Part]:
+    return divide_text(content, find_blocks(content), paragraphs=True)
 
 
 @given(st.lists(words, max_size=12), line_ends, st.booleans(), encodings)
@@ -230,46 +243,39 @@ def test_paragraphs_in_a_row_are_the_input(
     rows: list[str], end: str, ended: bool, encoding: str
 ) -> None:
     text = end.join(rows) + end * ended
-    blocks = paragraphs(text, encoding)
+    blocks = parts(text.encode(encoding), encoding)
     joined = b"".join(block.raw for block in blocks).decode(encoding)
-    kept = text.split(end)
-    while kept and not kept[0].strip():  # blank lines before the first belong to none
-        kept.pop(0)
-    expected = end.join(kept)
-    assert joined.startswith(expected)
-    assert joined[len(expected) :] in ("", end, end + end, "\n\n")
+    assert joined.startswith(text if text.strip() else "")
+    assert joined[len(text) :] in ("", end, end + end, "\n\n")
     for block in blocks:
         assert block.text.strip()
         own = block.raw.decode(encoding)
-        assert own.startswith(block.text)
+        assert own.lstrip().startswith(block.text.lstrip())
         assert own.splitlines()[-1].strip() == ""  # in any order, a blank line stands between
         place = text.splitlines()[block.line - 1 :][: block.text.count("\n") + 1]
         assert place == block.text.splitlines()
 
 
 def test_paragraphs_have_the_lines_they_begin_on() -> None:
-    assert paragraphs("\n\none\ntwo\n \n\nthree") == [
-        SourceBlock("one\ntwo", 3, b"one\ntwo\n \n\n"),
-        SourceBlock("three", 7, b"three\n\n"),
+    assert [block[:3] for block in parts(b"\n\none\ntwo\n \n\nthree")] == [
+        ("one\ntwo", 3, b"\n\none\ntwo\n \n\n"),
+        ("three", 7, b"three\n\n"),
     ]
 
 
-@pytest.mark.parametrize("text", ["", "\n", " \n\t\n\r\n"])
-def test_there_may_be_no_paragraph(text: str) -> None:
-    assert paragraphs(text) == []
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n\t\n\r\n"])
+def test_there_may_be_no_paragraph(content: bytes) -> None:
+    assert parts(content) == []
 
 
 def test_a_paragraph_of_many_lines() -> None:
-    (block,) = paragraphs("a line of text\n" * 200_000)
-    assert block.raw == b"a line of text\n" * 200_000 + b"\n"
+    (block,) = parts(b"a line of text\n" * 400_000)
+    assert block.raw == b"a line of text\n" * 400_000 + b"\n"
 
 
 def test_undecodable_bytes_are_counted_once_a_paragraph() -> None:
     source = source_of(b"a\xff\nb\xff\n\nok\n")
-    assert [block.raw for block in source.paragraph_blocks()] == [
-        b"a\xff\nb\xff\n\n",
-        b"ok\n\n",
-    ]
+    assert [block.raw for block in part_blocks(source)] == [b"a\xff\nb\xff\n\n", b"ok\n\n"]
     assert source.undecodable == 1
 
 
@@ -356,7 +362,7 @@ def test_no_more_is_read_than_a_document_may_have(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(text, "_MIN_SKIPPED_BYTES", 0)
     for read_it in (
         lambda source: source.whole_block(),
-        lambda source: list(source.paragraph_blocks()),
+        lambda source: part_blocks(source),
         lambda source: list(json_values(source)),
     ):
         source = source_of(b"", max_bytes=1000)
@@ -370,7 +376,7 @@ def test_no_more_is_read_than_a_document_may_have(monkeypatch: pytest.MonkeyPatc
 def test_a_paragraph_that_is_too_large_is_left_out_and_told() -> None:
     content = b"one\n\n" + b"two\n" * 10 + b"\n\nthree\n\n" + b"four\n" + b"\n" * 20 + b"five\n"
     source = source_of(content, max_bytes=10)
-    assert [(block.text, block.line) for block in source.paragraph_blocks()] == [
+    assert [(block.text, block.line) for block in part_blocks(source)] == [
         ("one", 1),
         ("three", 15),
         ("five", 38),

@@ -231,6 +231,7 @@ class ScorerInfo:
     unmatched_score
                   the score of a text without a word of the query, and of no other; None for none
     weak_below    if the best raw score is below it, probably nothing answers; None if unknown
+    spare_tokens  as many tokens more are scored before anybody notices
     query_tokens  counts the tokens of a query, if these are not just its own
     content_key   for a scorer that reads more than texts and titles, the bytes that the scores of
                   a document's chunks depend on. Documents of one key share their scores
@@ -256,6 +257,7 @@ class ScorerInfo:
     languages: Sequence[str] = ()
     unmatched_score: float | None = None
     weak_below: float | None = None
+    spare_tokens: int = 250
     query_tokens: Callable[[str], int] | None = None
     content_key: Callable[[Sequence[Chunk]], bytes] | None = None
     preferred_batch: int = 256

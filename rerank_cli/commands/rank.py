@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
@@ -38,7 +37,6 @@ from rerank_cli.ranking import Selection
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
-from rerank_cli.ranking.sentences import choose_sentences
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
 from rerank_cli.terminal import (
@@ -112,7 +110,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             terminal.warn(_INTERRUPTED_EARLY)
             return ExitCode.INTERRUPTED
         ranking = outcome.ranking
-        style = replace(style, sentences=_choose_sentences(ranking, reranker, style))
+        style = replace(style, sentences=_find_sentences(ranking, reranker, style))
     progress.lap(progress.READING)
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     style = replace(
@@ -417,17 +415,14 @@ def _rank(
     return _Outcome(ranking, failure, documents.is_done, line.was_shown)
 
 
-def _choose_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
-    """The sentences to show of results that have no word of the query, if a model here can say."""
-    info = ranking.info
-    is_wanted = WRITERS[style.format_].shows_sentences and not style.full
-    if not is_wanted or info.remote or info.scope == "set" or info.unmatched_score is not None:
+def _find_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
+    """The sentences to show of the first results, by their ranks."""
+    if not WRITERS[style.format_].shows_sentences or style.full:
         return {}
     if ranking.incomplete:  # whoever pressed Ctrl-C does not want to wait
         return {}
-    with suppress(ScorerError):
-        return choose_sentences(ranking, TABLE_RESULTS, reranker.score)
-    return {}
+    found = reranker.find_sentences(ranking)
+    return {result.rank: sentence for result, sentence in zip(ranking, found, strict=False)}
 
 
 def _ranking_state(

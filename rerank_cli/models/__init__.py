@@ -178,6 +178,7 @@ def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
         languages=entry.languages,
         scale=entry.scale,
         weak_below=entry.weak_below,
+        spare_tokens=entry.spare_tokens,
     )
 
 
@@ -230,6 +231,7 @@ def _shipped(entry: Entry) -> ModelFolder:
                 languages=entry.languages,
                 scale=entry.scale,
                 weak_below=entry.weak_below,
+                spare_tokens=entry.spare_tokens,
                 hashes=hashes,
                 is_shipped=True,
             )

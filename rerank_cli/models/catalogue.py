@@ -13,9 +13,11 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from rerank_cli.terminal import format_size
-from rerank_cli.types import Scale
+from rerank_cli.types import Scale, ScorerInfo
 
 PRECISIONS = ("int8", "fp32")  # in the order in which they are preferred on a CPU
+_TIMED_TOKENS = 16_000  # of the pairs that `seconds` are the time of
+_SPARE_SECONDS = 0.12
 _PARAMETER_BYTES = {"int8": 1, "fp32": 4}
 
 _PATH = Path(__file__).parent.parent / "data" / "models.toml"
@@ -116,6 +118,12 @@ class Entry:
     weak_below: float | None = None
     int8: Origin | None = None
     fp32: Origin | None = None
+
+    @property
+    def spare_tokens(self) -> int:
+        """The tokens that take it an eighth of a second, or a few more if it is slow."""
+        tokens = round(_TIMED_TOKENS / self.seconds * _SPARE_SECONDS)
+        return max(ScorerInfo.spare_tokens, tokens)
 
     @property
     def origins(self) -> Mapping[str, Origin]:

@@ -16,7 +16,7 @@ from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.catalogue import Prompt, prompts
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS
-from rerank_cli.types import Scale
+from rerank_cli.types import Scale, ScorerInfo
 from rerank_cli.user_files import open_regular_file, parse_json_object, read_regular_file
 
 # These number positions from the padding token on, which costs them pad_token_id + 1 of the
@@ -44,8 +44,9 @@ class ModelFolder:
     well at once, `padding` the token that fills a sequence up. `languages` are those that it is
     known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its
     scores are on a `scale`; where that is None its graph tells (`tensors.scale_of`). If the best
-    raw score is below `weak_below`, probably nothing answers; None if that was not measured. One
-    that `is_shipped` came with this package, and needs no trial.
+    raw score is below `weak_below`, probably nothing answers; None if that was not measured. As
+    many as `spare_tokens` are scored in no time. One that `is_shipped` came with this package, and
+    needs no trial.
 
     `stamps` are those of its files when it was described, None for files that may be there and were
     not. `hashes` are the SHA-256 that its files are known to have; empty where none is known.
@@ -62,6 +63,7 @@ class ModelFolder:
     prompt: Prompt | None = None
     scale: Scale | None = None
     weak_below: float | None = None
+    spare_tokens: int = ScorerInfo.spare_tokens
     stamps: Mapping[Path, Sequence[int] | None] = field(default_factory=dict, repr=False)
     hashes: Mapping[Path, str] = field(default_factory=dict, repr=False)
     is_shipped: bool = False

@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rerank_cli.errors import InputError, UsageError
+from rerank_cli.errors import InputError, ScorerError, UsageError
 from rerank_cli.media import (
     MEDIA_FIELDS,
     find_record_media,
@@ -30,9 +30,11 @@ from rerank_cli.ranking.scoring import (
     ScorePool,
     ScoreStore,
 )
+from rerank_cli.ranking.sentences import JUDGED_RESULTS, find_sentences
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import clean_instruction, open_scorer
 from rerank_cli.types import (
+    Chunk,
     ConcurrentScorer,
     Document,
     InstructedScorer,
@@ -286,6 +288,20 @@ class Reranker:
             return self.scorer.score(whole_pairs)
         with self._pool.scoring:
             return self.scorer.score(whole_pairs)
+
+    def find_sentences(self, ranking: Ranking, n: int = JUDGED_RESULTS) -> Sequence[Chunk]:
+        """The sentence of each of the first `n` passages that answers the query best.
+
+        Each is a chunk, with its place in the document and its headings. A model of this machine
+        judges the sentences, of longer passages those with the query's rarest words; for BM25 and
+        services, and where scoring fails, it is the sentence with the most of these words.
+        """
+        info = self.info
+        is_judge = not info.remote and info.scope == "pair" and info.unmatched_score is None
+        try:
+            return find_sentences(ranking, n, self.score if is_judge else None)
+        except ScorerError:
+            return find_sentences(ranking, n, None)
 
     def plan(self, query: str, *, passages: bool = False) -> Plan:
         """The plan by which documents are cut for a query. Raises as `rank` does."""

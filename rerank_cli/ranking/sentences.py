@@ -1,96 +1,288 @@
-"""The sentence of a passage that answers a query: by the query's words, or by the model's score."""
+"""The sentence of a passage that answers a query: by the model's score, and by the query's words.
+
+    passage ─ candidates ─ those with the query's rarest words ─ the model's scores ─ sentence
+
+A line of code, a row of a table and an entry of a log are sentences too. A heading is none: the
+sentences below it are scored with it, as what is said in a section need not repeat its subject.
+"""
 
 import math
 import re
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 from rerank_cli.ranking.windows import Span
-from rerank_cli.types import Chunk, Pair, Ranking, Scored
+from rerank_cli.structure import Block, BlockKind, find_blocks
+from rerank_cli.types import Chunk, Document, Pair, Ranking, Scale, Scored, ScorerInfo
 from rerank_cli.words import QueryWords, sentences
 
+JUDGED_RESULTS = 10  # whose sentences a model judges, if nothing else is said
+# The most tokens of sentences that a ranking has scored: 0.3 s of the model that ships.
+_MAX_SENTENCE_TOKENS = 2000
+_TOKENS_A_SENTENCE_TOKEN = 8  # of passages that were scored
+# What a word is worth that one of very many sentences has is about its logarithm, times this. It
+# was chosen with `scripts/bench_sentences.py`, and is in logits.
+_WORD_WEIGHT = 0.5
+_LEAST_PROBABILITY = 1e-6
 _SEARCHED_CHARACTERS = 20_000  # of a long chunk in which a sentence is looked for
-_MIN_SENTENCE_TOKENS = 250  # of sentences that may be scored in any case
-_TOKENS_A_SENTENCE_TOKEN = 16  # of passages that were scored
 _SENTENCE_CHARACTERS = 1000  # as long as most sentences are
+_OUTLINED_CHARACTERS = 100_000  # of the longest document whose headings are looked for
+_ALL_OUTLINED_CHARACTERS = 300_000  # of all documents of a ranking
+_HEADING_CHARACTERS = 80  # of those that are scored before a sentence
 _WORD = re.compile(r"[^\W\d_]+")
+_LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
+_CODE = re.compile(r"[(\[{=]")
+_NAMING = frozenset((BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION))
 
 
-def find_sentence(chunk: Chunk, words: QueryWords) -> Chunk | None:
+class Outline:
+    """The headings of a document, and what is below them."""
+
+    def __init__(self, blocks: Sequence[Block] = ()) -> None:
+        self._parts: list[tuple[Block, int]] = []  # with the place of the part that each is in
+        self._headings: list[Block] = []
+        around: list[int] = []
+        for block in blocks:
+            if block.kind is BlockKind.HEADING:
+                self._headings.append(block)
+            if block.kind in _NAMING and block.name:
+                while around and self._parts[around[-1]][0].end <= block.start:
+                    around.pop()
+                self._parts.append((block, around[-1] if around else -1))
+                around.append(len(self._parts) - 1)
+
+    @classmethod
+    def of(cls, document: Document) -> "Outline":
+        """The outline of a document, as far as that is found quickly."""
+        if document.blocks is not None:
+            return cls(document.blocks)
+        if len(document.text) > _OUTLINED_CHARACTERS or document.fields is not None:
+            return cls()
+        return cls(find_blocks(document.text, document.syntax))
+
+    @cached_property
+    def _starts(self) -> Sequence[int]:
+        return [block.start for block, _ in self._parts]
+
+    @cached_property
+    def _heading_starts(self) -> Sequence[int]:
+        return [block.start for block in self._headings]
+
+    def path(self, place: int) -> tuple[str, ...]:
+        """The names of what a character is in, the outermost first."""
+        names: list[str] = []
+        part = bisect_right(self._starts, place) - 1
+        while part >= 0:
+            block, around = self._parts[part]
+            if place < block.end:
+                names.append(block.name)
+            part = around
+        return tuple(reversed(names))
+
+    def is_heading(self, start: int, end: int) -> bool:
+        """Whether a span of characters is in a heading."""
+        place = bisect_right(self._heading_starts, start) - 1
+        return place >= 0 and end <= self._headings[place].end
+
+
+_NO_OUTLINE = Outline()
+
+
+class _Candidate(NamedTuple):
+    """A sentence of a passage: its span there, and the query's terms that it has."""
+
+    start: int
+    end: int
+    terms: frozenset[str]
+
+
+def find_sentences(
+    ranking: Ranking, n: int, score: Callable[[Sequence[Pair]], Scored] | None
+) -> list[Chunk]:
+    """The sentence of each of the first `n` passages, as a chunk of its own, with its headings.
+
+    `score` scores pairs as the model scores passages; None for a model that is not to be used: the
+    sentence is then that with the most of the query's words.
+
+    A ranking has at most `ScorerInfo.spare_tokens` of sentences scored, or an eighth of its own
+    tokens; each passage has an equal share, and what those before it left.
+    """
+    words = QueryWords(ranking.query)
+    outlines = _outlines(ranking, n)
+    info, room = ranking.info, 0
+    if score is not None:
+        most = max(info.spare_tokens, ranking.tokens // _TOKENS_A_SENTENCE_TOKEN)
+        room = min(_MAX_SENTENCE_TOKENS, most)
+    results = ranking.results[:n]
+    found = list[Chunk]()
+    judged: list[tuple[int, _Candidate, Pair]] = []  # with the place of the result
+    for place, result in enumerate(results):
+        passage, outline = result.passage, outlines.get(id(result.document), _NO_OUTLINE)
+        found.append(sentence_in(passage, words, outline))
+        share = room // (len(results) - place)
+        candidates = _Judging(ranking.query, info, passage, outline).choose(words, share)
+        room -= sum(tokens for _, _, tokens in candidates)
+        judged += [(place, candidate, pair) for candidate, pair, _ in candidates]
+    if score is None or not judged:
+        return found
+    values = score([pair for _, _, pair in judged]).values
+    by_place: dict[int, list[tuple[_Candidate, float]]] = {}
+    for (place, candidate, _), value in zip(judged, values, strict=True):
+        if value is not None:
+            by_place.setdefault(place, []).append((candidate, value))
+    for place, scored in by_place.items():
+        best = _best_scored(scored, info.scale)
+        document = results[place].document
+        outline = outlines.get(id(document), _NO_OUTLINE)
+        found[place] = _part(results[place].passage, (best.start, best.end), outline)
+    return found
+
+
+def _outlines(ranking: Ranking, n: int) -> Mapping[int, Outline]:
+    """The outlines of the first documents, by their identity, within a bound."""
+    found: dict[int, Outline] = {}
+    room = _ALL_OUTLINED_CHARACTERS
+    for document in (result.document for result in ranking.results[:n]):
+        if id(document) in found:
+            continue
+        room -= min(len(document.text), _OUTLINED_CHARACTERS)
+        if room < 0:
+            break
+        found[id(document)] = Outline.of(document)
+    return found
+
+
+class _Judging:
+    """The sentences of a passage that a model judges."""
+
+    def __init__(self, query: str, info: ScorerInfo, passage: Chunk, outline: Outline) -> None:
+        self._query = query
+        self._info = info
+        self._passage = passage
+        self._outline = outline
+
+    def choose(self, words: QueryWords, room: int) -> Sequence[tuple[_Candidate, Pair, int]]:
+        """Candidates with their pairs and tokens; none where there is nothing to choose from.
+
+        They are those with the query's rarest words, and the first, as far as there is room.
+        """
+        tokenizer, passage, info = self._info.tokenizer, self._passage, self._info
+        is_long = len(passage.text) > _SEARCHED_CHARACTERS
+        if not room or tokenizer is None or is_long or passage.document.text_is_label:
+            return ()
+        candidates = _find_candidates(passage, words, self._outline)
+        if len(candidates) <= 1:
+            return ()
+        weights = _weigh_terms(candidates)
+        order = sorted(candidates, key=lambda each: (-_word_value(each, weights), each.start))
+        beside = tokenizer.count(self._query) + info.specials
+        chosen = list[tuple[_Candidate, Pair, int]]()
+        for candidate in order:
+            part = _part(passage, (candidate.start, candidate.end), self._outline)
+            title = " › ".join(part.headings) or passage.title
+            title = title[-_HEADING_CHARACTERS:]
+            pair = Pair(self._query, _with_title(part, title))
+            tokens = beside + tokenizer.count(pair.chunk.scored_text)
+            if info.length is not None and tokens > info.length:
+                continue
+            room -= tokens + info.pair_tokens
+            if room < 0:
+                break
+            chosen.append((candidate, pair, tokens + info.pair_tokens))
+        return chosen if len(chosen) > 1 else ()
+
+
+def _with_title(chunk: Chunk, title: str) -> Chunk:
+    return Chunk(chunk.document, chunk.start, chunk.end, chunk.text, 0, title=title)
+
+
+def _best_scored(scored: Sequence[tuple[_Candidate, float]], scale: Scale) -> _Candidate:
+    """The candidate with the best score, its words counted in; of equal ones the first."""
+    weights = _weigh_terms([candidate for candidate, _ in scored])
+    weight = _WORD_WEIGHT if scale in ("logit", "probability") else 0.0
+    values = [
+        _logit(value, scale) + weight * _word_value(candidate, weights)
+        for candidate, value in scored
+    ]
+    places = sorted(range(len(scored)), key=lambda place: scored[place][0].start)
+    return scored[max(places, key=values.__getitem__)][0]
+
+
+def _logit(score: float, scale: Scale) -> float:
+    if scale != "probability":
+        return score
+    share = min(max(score, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
+    return math.log(share / (1 - share))
+
+
+def _weigh_terms(candidates: Sequence[_Candidate]) -> Mapping[str, float]:
+    """What each term says, as BM25 weighs it: the fewer candidates have it, the more."""
+    total = len(candidates)
+    counts = Counter(term for candidate in candidates for term in candidate.terms)
+    return {
+        term: math.log(1 + (total - count + 0.5) / (count + 0.5)) for term, count in counts.items()
+    }
+
+
+def _word_value(candidate: _Candidate, weights: Mapping[str, float]) -> float:
+    return math.fsum(weights[term] for term in candidate.terms)
+
+
+def find_sentence(chunk: Chunk, words: QueryWords, outline: Outline = _NO_OUTLINE) -> Chunk | None:
     """The sentence of a chunk that has the most of a query's words, as a chunk of its own.
 
-    Of equal ones it is that with the words that the chunk has least, then the first. None if the
-    chunk has no word of the query.
+    Of equal ones it is that with the words that the chunk has least, then that whose headings have
+    the most, then the first. None if neither the chunk nor a heading has a word of the query.
+    """
+    candidates = _find_candidates(chunk, words, outline)
+    counts = Counter(term for candidate in candidates for term in candidate.terms)
+
+    def value(candidate: _Candidate) -> tuple[int, float, int]:
+        path = " ".join(outline.path(chunk.start + candidate.start))
+        rarity = math.fsum(1 / counts[term] for term in candidate.terms)
+        return len(candidate.terms), rarity, len({mark.term for mark in words.marks(path)})
+
+    best = max(candidates, key=value, default=None)
+    if best is None or value(best) == (0, 0, 0):
+        return None
+    return _part(chunk, (best.start, best.end), outline)
+
+
+def _find_candidates(chunk: Chunk, words: QueryWords, outline: Outline) -> Sequence[_Candidate]:
+    """The sentences of a chunk, or of the part of it that has the most of a query's words.
+
+    Headings and lines of a single word are left out, unless there is nothing else.
     """
     start = _densest_part(chunk.text, words)
     text = chunk.text[start : start + _SEARCHED_CHARACTERS]
-    marks = words.marks(text)
-    if not marks:
-        return None
-    counts = Counter(mark.term for mark in marks)
-    rest = iter(marks)
+    rest = iter(words.marks(text))
     mark = next(rest, None)
-    best, place = (0, 0.0), (start, start + len(text))
+    found = list[_Candidate]()
     for first, last in sentences(text):
         terms = set[str]()
         while mark is not None and mark.start < last:
             terms.add(mark.term)
             mark = next(rest, None)
-        value = (len(terms), math.fsum(1 / counts[term] for term in terms))
-        if value > best:
-            best, place = value, (start + first, start + last)
-    return _part(chunk, place)
+        found.append(_Candidate(start + first, start + last, frozenset(terms)))
+    said = [
+        each
+        for each in found
+        if not outline.is_heading(chunk.start + each.start, chunk.start + each.end)
+    ] or found
+    return [
+        each for each in said if each.terms or _says_something(chunk.text[each.start : each.end])
+    ] or said
 
 
-def choose_sentences(
-    ranking: Ranking, n: int, score: Callable[[Sequence[Pair]], Scored]
-) -> Mapping[int, Chunk]:
-    """The best sentences of the first `n` passages, by their ranks, where words do not tell them.
-
-    That is where no sentence has half of the query's words. `score` scores the sentences as the
-    model scores passages. They have at most a sixteenth of the tokens of the ranking, or 250:
-    beyond that the sentences of the last passages are not scored. A passage of a single sentence
-    needs no score.
-    """
-    tokenizer, words = ranking.info.tokenizer, QueryWords(ranking.query)
-    if tokenizer is None:
-        return {}
-    room = max(_MIN_SENTENCE_TOKENS, ranking.tokens // _TOKENS_A_SENTENCE_TOKEN)
-    beside = tokenizer.count(ranking.query) + ranking.info.specials
-    candidates: list[tuple[int, Chunk]] = []
-    for result in ranking.results[:n]:
-        passage = result.passage
-        if len(passage.text) > _SEARCHED_CHARACTERS or _has_words(passage, words):
-            continue
-        parts = [_part(passage, span) for span in sentences(passage.text)]
-        parts = [part for part in parts if _has_several_words(part.text)]
-        if len(parts) <= 1:
-            continue
-        room -= sum(tokenizer.count(part.text) + beside for part in parts)
-        if room < 0:
-            break
-        candidates += [(result.rank, part) for part in parts]
-    scored = score([Pair(ranking.query, part) for _, part in candidates])
-    best: dict[int, tuple[float, Chunk]] = {}
-    for (rank, part), value in zip(candidates, scored.values, strict=True):
-        if value is not None and (rank not in best or value > best[rank][0]):
-            best[rank] = value, part
-    return {rank: part for rank, (_, part) in best.items()}
-
-
-def _has_words(chunk: Chunk, words: QueryWords) -> bool:
-    """Whether a sentence of a chunk has at least half of a query's words."""
-    sentence = find_sentence(chunk, words)
-    found = {mark.term for mark in words.marks(sentence.text)} if sentence else ()
-    return 2 * len(found) >= words.count
-
-
-def sentence_in(chunk: Chunk, words: QueryWords) -> Chunk:
+def sentence_in(chunk: Chunk, words: QueryWords, outline: Outline = _NO_OUTLINE) -> Chunk:
     """The sentence of a chunk that has the most of a query's words, or else its first whole one."""
-    return find_sentence(chunk, words) or first_sentence(chunk)
+    return find_sentence(chunk, words, outline) or first_sentence(chunk, outline)
 
 
-def first_sentence(chunk: Chunk) -> Chunk:
+def first_sentence(chunk: Chunk, outline: Outline = _NO_OUTLINE) -> Chunk:
     """The first sentence of a chunk that is whole, as a chunk of its own."""
     text = chunk.document.text
     begin = max(0, chunk.start - _SENTENCE_CHARACTERS)
@@ -99,14 +291,22 @@ def first_sentence(chunk: Chunk) -> Chunk:
         (a + begin - chunk.start, b + begin - chunk.start) for a, b in sentences(text[begin:end])
     ]
     spans = [span for span in spans if span[1] > 0]
-    whole = [_part(chunk, span) for span in spans if span[0] >= 0]
-    telling = (part for part in whole if _has_several_words(part.text))
-    return next(telling, whole[0] if whole else _part(chunk, (0, end - chunk.start)))
+    whole = [_part(chunk, span, outline) for span in spans if span[0] >= 0]
+    telling = (
+        part
+        for part in whole
+        if _says_something(part.text) and not outline.is_heading(part.start, part.end)
+    )
+    return next(telling, whole[0] if whole else _part(chunk, (0, end - chunk.start), outline))
 
 
-def _has_several_words(text: str) -> bool:
-    """Whether a sentence has more than one word, as a line of code may not have."""
-    return not text.isascii() or len(_WORD.findall(text)) > 1
+def _says_something(text: str) -> bool:
+    """Whether a sentence has several words, and does not just lead in to what follows it."""
+    if not text.isascii():
+        return True
+    if text.endswith(":") and len(text) < _LEAD_IN_CHARACTERS and not _CODE.search(text):
+        return False
+    return len(_WORD.findall(text)) > 1
 
 
 def _densest_part(text: str, words: QueryWords) -> int:
@@ -138,7 +338,9 @@ def _densest_part(text: str, words: QueryWords) -> int:
     return next((found + 1 for found in breaks if found >= 0), place)
 
 
-def _part(chunk: Chunk, span: Span) -> Chunk:
-    """A span of characters of a chunk as a chunk of its own."""
-    start, end = span
-    return Chunk(chunk.document, chunk.start + start, chunk.start + end, chunk.text[start:end], 0)
+def _part(chunk: Chunk, span: Span, outline: Outline) -> Chunk:
+    """A span of characters of a chunk as a chunk of its own, with the headings that it is under."""
+    start, end = chunk.start + span[0], chunk.start + span[1]
+    text = chunk.document.text[start:end]
+    headings = outline.path(start) or chunk.headings
+    return Chunk(chunk.document, start, end, text, 0, headings=headings)

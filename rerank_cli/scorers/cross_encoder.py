@@ -141,6 +141,7 @@ class LocalScorer:
             query_tokens=query_tokens,
             languages=folder.languages,
             weak_below=folder.weak_below,
+            spare_tokens=folder.spare_tokens,
             tokenizer=tokenizer,
             max_pending_pairs=_MAX_PENDING_PAIRS,
         )

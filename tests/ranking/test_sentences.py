@@ -1,11 +1,15 @@
 """The sentence of a passage: by the query's words, and by the model's score."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.sentences import choose_sentences, find_sentence, first_sentence
+from rerank_cli.ranking.sentences import Outline, find_sentence, first_sentence, sentence_in
+from rerank_cli.structure import Block, BlockKind, find_blocks
 from rerank_cli.types import Chunk, Document
 from rerank_cli.words import QueryWords
 from tests.support.fakes import OverlapScorer, words_info
@@ -75,29 +79,115 @@ def longest(_query: str, sentence: str) -> float:
     return float(len(sentence))
 
 
-def test_the_model_chooses_a_sentence_where_words_do_not_tell_it() -> None:
-    scorer = OverlapScorer(words_info(200), longest)
+def sentences_of(
+    query: str, documents: Sequence[str | Document], n: int = 10, **info: Any
+) -> Mapping[str, str]:
+    """The sentence of each of the first results, by the result's text."""
+    scorer = OverlapScorer(words_info(400, **info), longest)
+    with Reranker(scorer) as reranker:
+        ranking = reranker.rank(query, documents)
+        found = reranker.find_sentences(ranking, n)
+    return {
+        result.document.text: sentence.text
+        for result, sentence in zip(ranking, found, strict=False)
+    }
+
+
+def test_the_model_judges_the_sentences_of_the_first_results() -> None:
     texts = [
         "Short one. This is the longest of them. Red end.",
         "A single sentence",
         "Red fox. This is the longest of them all.",
     ]
-    documents = [Document(text * 40 if n == 9 else text) for n, text in enumerate(texts)]
-    with Reranker(scorer) as reranker:
-        ranking = reranker.rank("red fox jumping", documents)
-        chosen = choose_sentences(ranking, 10, reranker.score)
-        assert {ranking[rank - 1].document.text: part.text for rank, part in chosen.items()} == {
-            texts[0]: "This is the longest of them."
-        }
-        assert choose_sentences(ranking, 1, reranker.score).keys() <= {1}
+    found = sentences_of("red fox jumping", texts)
+    assert found == {
+        texts[0]: "This is the longest of them.",
+        texts[1]: "A single sentence",
+        texts[2]: "This is the longest of them all.",
+    }
+    assert len(sentences_of("red fox", texts, 1)) == 1
+    assert sentences_of("red fox", [], 10) == {}
+
+
+@pytest.mark.parametrize("info", [{"remote": True}, {"unmatched_score": 0.0}])
+def test_words_tell_the_sentence_where_no_model_of_this_machine_does(info: dict[str, Any]) -> None:
+    text = "Red fox. This is the longest of them all."
+    assert sentences_of("red fox", [text], **info) == {text: "Red fox."}
+
+
+def test_words_count_beside_the_score_of_a_model_of_logits() -> None:
+    text = "The red fox is here. The blue fox is here."
+    assert sentences_of("a red fox", [text], scale="logit") == {text: "The red fox is here."}
+    assert sentences_of("a blue fox", [text], scale="probability") == {
+        text: "The blue fox is here."
+    }
 
 
 def test_few_sentences_are_scored() -> None:
-    """About a tenth of the tokens that were scored, or a fixed number."""
-    scorer = OverlapScorer(words_info(400), longest)
-    text = "Some words of it. " * 50
+    """An eighth of the tokens that were scored, or a fixed number; never more than a bound."""
+    text = "Some fox of it all. " * 50
+    documents = [f"{text}{number}" for number in range(40)]
+
+    def scored_tokens(spare_tokens: int, documents: Sequence[str]) -> int:
+        scorer = OverlapScorer(words_info(400, spare_tokens=spare_tokens, pair_tokens=0), longest)
+        with Reranker(scorer) as reranker:
+            ranking = reranker.rank("fox", documents)
+            scorer.batches.clear()
+            reranker.find_sentences(ranking)
+            assert len(scorer.batches) <= 1
+            return sum(scorer.batches) * 5
+
+    assert 0 < scored_tokens(100, documents) <= 40 * 250 / 8
+    assert 0 < scored_tokens(100, documents[:1]) <= 100
+    assert 100 < scored_tokens(1000, documents[:2]) <= 1000
+    assert scored_tokens(1_000_000, documents * 5) <= 2000
+
+
+def test_a_heading_is_no_sentence_and_what_is_below_it_has_its_words() -> None:
+    text = "# Garden\n\nA short guide.\n\n## Big slugs\n\nPick them at night. They hide.\n"
+    slugs = text.index("## Big")
+    blocks = [
+        Block(0, len(text) - 1, BlockKind.SECTION, 0, "Garden"),
+        Block(0, 8, BlockKind.HEADING, 1, "Garden"),
+        Block(slugs, len(text) - 1, BlockKind.SECTION, 1, "Big slugs"),
+        Block(slugs, slugs + 12, BlockKind.HEADING, 2, "Big slugs"),
+    ]
+    document = Document(text, source="a.md", line=1, blocks=blocks)
+    chunk = Chunk(document, 0, len(text), text, 0)
+    outline = Outline.of(document)
+    found = sentence_in(chunk, QueryWords("slugs"), outline)
+    assert (found.text, found.headings, found.line) == (
+        "Pick them at night.",
+        ("Garden", "Big slugs"),
+        7,
+    )
+    assert sentence_in(chunk, QueryWords("cheese"), outline).text == "A short guide."
+    assert sentence_in(chunk, QueryWords("cheese"), outline).heading == "Garden"
+    # Their headings are scored with them.
+    scorer = OverlapScorer(
+        words_info(200), lambda _, sentence: float("Big slugs\nThey" in sentence)
+    )
     with Reranker(scorer) as reranker:
-        ranking = reranker.rank("fox", [f"{text}{number}" for number in range(40)])
-        scorer.batches.clear()
-        choose_sentences(ranking, 10, reranker.score)
-        assert 0 < sum(scorer.batches) * 5 < ranking.tokens / 5
+        ranking = reranker.rank("how", [document])
+        assert reranker.find_sentences(ranking)[0].text == "They hide."
+    # Where there is nothing else, a heading it is.
+    alone = Chunk(document, slugs, slugs + 12, text[slugs : slugs + 12], 0)
+    assert sentence_in(alone, QueryWords("slugs"), outline).text == "## Big slugs"
+
+
+def test_what_leads_in_is_no_sentence() -> None:
+    text = "Note:\n\nSee also here:\n\nThe pump needs oil.\n"
+    assert first_sentence(chunk_of(text)).text == "The pump needs oil."
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12))
+def test_the_path_of_a_character_is_the_blocks_around_it(sections: list[tuple[int, bool]]) -> None:
+    text = "".join(
+        f"{'#' * (level + 1)} h{n}\n\n{'x.' * more}\n\n" for n, (level, more) in enumerate(sections)
+    )
+    blocks = find_blocks(text, "markdown")
+    outline = Outline(blocks)
+    naming = (BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION)
+    for place in range(len(text)):
+        expected = [b.name for b in blocks if b.start <= place < b.end and b.kind in naming]
+        assert list(outline.path(place)) == expected

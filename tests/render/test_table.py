@@ -236,13 +236,13 @@ def test_a_line_below_the_table_says_how_many_more_there_are() -> None:
 def test_the_table_fits_a_window_that_has_changed(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose = rank_command._choose_sentences
+    choose = rank_command._find_sentences
 
     def choose_in_a_narrow_one(*arguments: Any) -> Any:
         monkeypatch.setenv("COLUMNS", "50")
         return choose(*arguments)
 
-    monkeypatch.setattr(rank_command, "_choose_sentences", choose_in_a_narrow_one)
+    monkeypatch.setattr(rank_command, "_find_sentences", choose_in_a_narrow_one)
     ran = rerank("refund", str(ROOT / "examples" / "faq.txt"), "--color", "never", terminal=100)
     assert max(map(cell_len, ran.out.splitlines())) <= 50
 

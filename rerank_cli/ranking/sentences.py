@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import repeat
 from typing import NamedTuple
 
 from rerank_cli.ranking.windows import Span
@@ -29,8 +30,9 @@ _WORD_WEIGHT = 0.5
 _LEAST_PROBABILITY = 1e-6
 _SEARCHED_CHARACTERS = 20_000  # of a long chunk in which a sentence is looked for
 _SENTENCE_CHARACTERS = 1000  # as long as most sentences are
-_OUTLINED_CHARACTERS = 100_000  # of the longest document whose headings are looked for
-_ALL_OUTLINED_CHARACTERS = 300_000  # of all documents of a ranking
+_READ_CHARACTERS = 100_000  # of the longest document whose headings are looked for
+_MAX_READ_CHARACTERS = 300_000  # of all documents of a ranking
+_MAX_NAMES = 16  # of what a sentence is in
 _HEADING_CHARACTERS = 80  # of those that are scored before a sentence
 _WORD = re.compile(r"[^\W\d_]+")
 _LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
@@ -38,8 +40,8 @@ _CODE = re.compile(r"[(\[{=]")
 _NAMING = frozenset((BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION))
 
 
-class Outline:
-    """The headings of a document, and what is below them."""
+class Sections:
+    """The sections, classes and functions of a document, and its headings."""
 
     def __init__(self, blocks: Sequence[Block] = ()) -> None:
         self._parts: list[tuple[Block, int]] = []  # with the place of the part that each is in
@@ -55,11 +57,11 @@ class Outline:
                 around.append(len(self._parts) - 1)
 
     @classmethod
-    def of(cls, document: Document) -> "Outline":
-        """The outline of a document, as far as that is found quickly."""
+    def of(cls, document: Document) -> "Sections":
+        """Those of a document, if they are found quickly."""
         if document.blocks is not None:
             return cls(document.blocks)
-        if len(document.text) > _OUTLINED_CHARACTERS or document.fields is not None:
+        if len(document.text) > _READ_CHARACTERS or document.fields is not None:
             return cls()
         return cls(find_blocks(document.text, document.syntax))
 
@@ -72,14 +74,14 @@ class Outline:
         return [block.start for block in self._headings]
 
     def path(self, place: int) -> tuple[str, ...]:
-        """The names of what a character is in, the outermost first."""
+        """The names of what a character is in, the innermost `_MAX_NAMES`, the outermost first."""
         names: list[str] = []
         part = bisect_right(self._starts, place) - 1
         while part >= 0:
             block, around = self._parts[part]
             if place < block.end:
                 names.append(block.name)
-            part = around
+            part = around if len(names) < _MAX_NAMES else -1
         return tuple(reversed(names))
 
     def is_heading(self, start: int, end: int) -> bool:
@@ -88,10 +90,10 @@ class Outline:
         return place >= 0 and end <= self._headings[place].end
 
 
-_NO_OUTLINE = Outline()
+_NO_SECTIONS = Sections()
 
 
-class _Candidate(NamedTuple):
+class _Sentence(NamedTuple):
     """A sentence of a passage: its span there, and the query's terms that it has."""
 
     start: int
@@ -111,60 +113,53 @@ def find_sentences(
     tokens; each passage has an equal share, and what those before it left.
     """
     words = QueryWords(ranking.query)
-    outlines = _outlines(ranking, n)
+    sections = _find_sections(ranking, n)
     info, room = ranking.info, 0
     if score is not None:
         most = max(info.spare_tokens, ranking.tokens // _TOKENS_A_SENTENCE_TOKEN)
         room = min(_MAX_SENTENCE_TOKENS, most)
-    results = ranking.results[:n]
-    found = list[Chunk]()
-    judged: list[tuple[int, _Candidate, Pair]] = []  # with the place of the result
-    for place, result in enumerate(results):
-        passage, outline = result.passage, outlines.get(id(result.document), _NO_OUTLINE)
-        found.append(sentence_in(passage, words, outline))
-        share = room // (len(results) - place)
-        candidates = _Judging(ranking.query, info, passage, outline).choose(words, share)
-        room -= sum(tokens for _, _, tokens in candidates)
-        judged += [(place, candidate, pair) for candidate, pair, _ in candidates]
+    passages = [result.passage for result in ranking.results[:n]]
+    found = [sentence_in(*each) for each in zip(passages, repeat(words), sections)]
+    judged: list[tuple[int, _Sentence, Pair]] = []  # with the place of the result
+    for place, passage in enumerate(passages):
+        share = room // (len(passages) - place)
+        chosen = _Judging(ranking.query, info, passage, sections[place]).choose(words, share)
+        room -= sum(tokens for _, _, tokens in chosen)
+        judged += [(place, candidate, pair) for candidate, pair, _ in chosen]
     if score is None or not judged:
         return found
     values = score([pair for _, _, pair in judged]).values
-    by_place: dict[int, list[tuple[_Candidate, float]]] = {}
+    scored: dict[int, list[tuple[_Sentence, float]]] = {}
     for (place, candidate, _), value in zip(judged, values, strict=True):
         if value is not None:
-            by_place.setdefault(place, []).append((candidate, value))
-    for place, scored in by_place.items():
-        best = _best_scored(scored, info.scale)
-        document = results[place].document
-        outline = outlines.get(id(document), _NO_OUTLINE)
-        found[place] = _part(results[place].passage, (best.start, best.end), outline)
+            scored.setdefault(place, []).append((candidate, value))
+    for place, candidates in scored.items():
+        best = _best_scored(candidates, info.scale)
+        found[place] = _part(passages[place], (best.start, best.end), sections[place])
     return found
 
 
-def _outlines(ranking: Ranking, n: int) -> Mapping[int, Outline]:
-    """The outlines of the first documents, by their identity, within a bound."""
-    found: dict[int, Outline] = {}
-    room = _ALL_OUTLINED_CHARACTERS
+def _find_sections(ranking: Ranking, n: int) -> Sequence[Sections]:
+    """The sections of the document of each of the first results, within a bound."""
+    known: dict[int, Sections] = {}
+    room = _MAX_READ_CHARACTERS
     for document in (result.document for result in ranking.results[:n]):
-        if id(document) in found:
-            continue
-        room -= min(len(document.text), _OUTLINED_CHARACTERS)
-        if room < 0:
-            break
-        found[id(document)] = Outline.of(document)
-    return found
+        if id(document) not in known and room > 0:
+            known[id(document)] = Sections.of(document)
+            room -= min(len(document.text), _READ_CHARACTERS)
+    return [known.get(id(result.document), _NO_SECTIONS) for result in ranking.results[:n]]
 
 
 class _Judging:
     """The sentences of a passage that a model judges."""
 
-    def __init__(self, query: str, info: ScorerInfo, passage: Chunk, outline: Outline) -> None:
+    def __init__(self, query: str, info: ScorerInfo, passage: Chunk, sections: Sections) -> None:
         self._query = query
         self._info = info
         self._passage = passage
-        self._outline = outline
+        self._sections = sections
 
-    def choose(self, words: QueryWords, room: int) -> Sequence[tuple[_Candidate, Pair, int]]:
+    def choose(self, words: QueryWords, room: int) -> Sequence[tuple[_Sentence, Pair, int]]:
         """Candidates with their pairs and tokens; none where there is nothing to choose from.
 
         They are those with the query's rarest words, and the first, as far as there is room.
@@ -173,15 +168,15 @@ class _Judging:
         is_long = len(passage.text) > _SEARCHED_CHARACTERS
         if not room or tokenizer is None or is_long or passage.document.text_is_label:
             return ()
-        candidates = _find_candidates(passage, words, self._outline)
+        candidates = _find_candidates(passage, words, self._sections)
         if len(candidates) <= 1:
             return ()
         weights = _weigh_terms(candidates)
         order = sorted(candidates, key=lambda each: (-_word_value(each, weights), each.start))
         beside = tokenizer.count(self._query) + info.specials
-        chosen = list[tuple[_Candidate, Pair, int]]()
+        chosen = list[tuple[_Sentence, Pair, int]]()
         for candidate in order:
-            part = _part(passage, (candidate.start, candidate.end), self._outline)
+            part = _part(passage, (candidate.start, candidate.end), self._sections)
             title = " › ".join(part.headings) or passage.title
             title = title[-_HEADING_CHARACTERS:]
             pair = Pair(self._query, _with_title(part, title))
@@ -199,7 +194,7 @@ def _with_title(chunk: Chunk, title: str) -> Chunk:
     return Chunk(chunk.document, chunk.start, chunk.end, chunk.text, 0, title=title)
 
 
-def _best_scored(scored: Sequence[tuple[_Candidate, float]], scale: Scale) -> _Candidate:
+def _best_scored(scored: Sequence[tuple[_Sentence, float]], scale: Scale) -> _Sentence:
     """The candidate with the best score, its words counted in; of equal ones the first."""
     weights = _weigh_terms([candidate for candidate, _ in scored])
     weight = _WORD_WEIGHT if scale in ("logit", "probability") else 0.0
@@ -218,7 +213,7 @@ def _logit(score: float, scale: Scale) -> float:
     return math.log(share / (1 - share))
 
 
-def _weigh_terms(candidates: Sequence[_Candidate]) -> Mapping[str, float]:
+def _weigh_terms(candidates: Sequence[_Sentence]) -> Mapping[str, float]:
     """What each term says, as BM25 weighs it: the fewer candidates have it, the more."""
     total = len(candidates)
     counts = Counter(term for candidate in candidates for term in candidate.terms)
@@ -227,31 +222,33 @@ def _weigh_terms(candidates: Sequence[_Candidate]) -> Mapping[str, float]:
     }
 
 
-def _word_value(candidate: _Candidate, weights: Mapping[str, float]) -> float:
+def _word_value(candidate: _Sentence, weights: Mapping[str, float]) -> float:
     return math.fsum(weights[term] for term in candidate.terms)
 
 
-def find_sentence(chunk: Chunk, words: QueryWords, outline: Outline = _NO_OUTLINE) -> Chunk | None:
+def find_sentence(
+    chunk: Chunk, words: QueryWords, sections: Sections = _NO_SECTIONS
+) -> Chunk | None:
     """The sentence of a chunk that has the most of a query's words, as a chunk of its own.
 
     Of equal ones it is that with the words that the chunk has least, then that whose headings have
     the most, then the first. None if neither the chunk nor a heading has a word of the query.
     """
-    candidates = _find_candidates(chunk, words, outline)
+    candidates = _find_candidates(chunk, words, sections)
     counts = Counter(term for candidate in candidates for term in candidate.terms)
 
-    def value(candidate: _Candidate) -> tuple[int, float, int]:
-        path = " ".join(outline.path(chunk.start + candidate.start))
+    def value(candidate: _Sentence) -> tuple[int, float, int]:
+        path = " ".join(sections.path(chunk.start + candidate.start))
         rarity = math.fsum(1 / counts[term] for term in candidate.terms)
         return len(candidate.terms), rarity, len({mark.term for mark in words.marks(path)})
 
     best = max(candidates, key=value, default=None)
     if best is None or value(best) == (0, 0, 0):
         return None
-    return _part(chunk, (best.start, best.end), outline)
+    return _part(chunk, (best.start, best.end), sections)
 
 
-def _find_candidates(chunk: Chunk, words: QueryWords, outline: Outline) -> Sequence[_Candidate]:
+def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Sequence[_Sentence]:
     """The sentences of a chunk, or of the part of it that has the most of a query's words.
 
     Headings and lines of a single word are left out, unless there is nothing else.
@@ -260,29 +257,29 @@ def _find_candidates(chunk: Chunk, words: QueryWords, outline: Outline) -> Seque
     text = chunk.text[start : start + _SEARCHED_CHARACTERS]
     rest = iter(words.marks(text))
     mark = next(rest, None)
-    found = list[_Candidate]()
+    found = list[_Sentence]()
     for first, last in sentences(text):
         terms = set[str]()
         while mark is not None and mark.start < last:
             terms.add(mark.term)
             mark = next(rest, None)
-        found.append(_Candidate(start + first, start + last, frozenset(terms)))
+        found.append(_Sentence(start + first, start + last, frozenset(terms)))
     said = [
         each
         for each in found
-        if not outline.is_heading(chunk.start + each.start, chunk.start + each.end)
+        if not sections.is_heading(chunk.start + each.start, chunk.start + each.end)
     ] or found
     return [
         each for each in said if each.terms or _says_something(chunk.text[each.start : each.end])
     ] or said
 
 
-def sentence_in(chunk: Chunk, words: QueryWords, outline: Outline = _NO_OUTLINE) -> Chunk:
+def sentence_in(chunk: Chunk, words: QueryWords, sections: Sections = _NO_SECTIONS) -> Chunk:
     """The sentence of a chunk that has the most of a query's words, or else its first whole one."""
-    return find_sentence(chunk, words, outline) or first_sentence(chunk, outline)
+    return find_sentence(chunk, words, sections) or first_sentence(chunk, sections)
 
 
-def first_sentence(chunk: Chunk, outline: Outline = _NO_OUTLINE) -> Chunk:
+def first_sentence(chunk: Chunk, sections: Sections = _NO_SECTIONS) -> Chunk:
     """The first sentence of a chunk that is whole, as a chunk of its own."""
     text = chunk.document.text
     begin = max(0, chunk.start - _SENTENCE_CHARACTERS)
@@ -291,13 +288,13 @@ def first_sentence(chunk: Chunk, outline: Outline = _NO_OUTLINE) -> Chunk:
         (a + begin - chunk.start, b + begin - chunk.start) for a, b in sentences(text[begin:end])
     ]
     spans = [span for span in spans if span[1] > 0]
-    whole = [_part(chunk, span, outline) for span in spans if span[0] >= 0]
+    whole = [_part(chunk, span, sections) for span in spans if span[0] >= 0]
     telling = (
         part
         for part in whole
-        if _says_something(part.text) and not outline.is_heading(part.start, part.end)
+        if _says_something(part.text) and not sections.is_heading(part.start, part.end)
     )
-    return next(telling, whole[0] if whole else _part(chunk, (0, end - chunk.start), outline))
+    return next(telling, whole[0] if whole else _part(chunk, (0, end - chunk.start), sections))
 
 
 def _says_something(text: str) -> bool:
@@ -338,9 +335,9 @@ def _densest_part(text: str, words: QueryWords) -> int:
     return next((found + 1 for found in breaks if found >= 0), place)
 
 
-def _part(chunk: Chunk, span: Span, outline: Outline) -> Chunk:
+def _part(chunk: Chunk, span: Span, sections: Sections) -> Chunk:
     """A span of characters of a chunk as a chunk of its own, with the headings that it is under."""
     start, end = chunk.start + span[0], chunk.start + span[1]
     text = chunk.document.text[start:end]
-    headings = outline.path(start) or chunk.headings
+    headings = sections.path(start) or chunk.headings
     return Chunk(chunk.document, start, end, text, 0, headings=headings)

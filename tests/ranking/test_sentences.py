@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.sentences import Outline, find_sentence, first_sentence, sentence_in
+from rerank_cli.ranking.sentences import Sections, find_sentence, first_sentence, sentence_in
 from rerank_cli.structure import Block, BlockKind, find_blocks
-from rerank_cli.types import Chunk, Document
+from rerank_cli.types import Chunk, Document, Pair, Scored, ScorerInfo
 from rerank_cli.words import QueryWords
 from tests.support.fakes import OverlapScorer, words_info
 
@@ -93,6 +93,18 @@ def sentences_of(
     }
 
 
+class KeepingScorer(OverlapScorer):
+    """Keeps the texts that it scores."""
+
+    def __init__(self, info: ScorerInfo) -> None:
+        super().__init__(info)
+        self.texts: list[str] = []
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        self.texts += [pair.chunk.scored_text for pair in pairs]
+        return super().score(pairs, keep)
+
+
 def test_the_model_judges_the_sentences_of_the_first_results() -> None:
     texts = [
         "Short one. This is the longest of them. Red end.",
@@ -116,11 +128,9 @@ def test_words_tell_the_sentence_where_no_model_of_this_machine_does(info: dict[
 
 
 def test_words_count_beside_the_score_of_a_model_of_logits() -> None:
-    text = "The red fox is here. The blue fox is here."
-    assert sentences_of("a red fox", [text], scale="logit") == {text: "The red fox is here."}
-    assert sentences_of("a blue fox", [text], scale="probability") == {
-        text: "The blue fox is here."
-    }
+    text = "The red fox sat. The sad fox sat."
+    assert sentences_of("a red fox", [text], scale="logit") == {text: "The red fox sat."}
+    assert sentences_of("a sad fox", [text], scale="probability") == {text: "The sad fox sat."}
 
 
 def test_few_sentences_are_scored() -> None:
@@ -154,25 +164,27 @@ def test_a_heading_is_no_sentence_and_what_is_below_it_has_its_words() -> None:
     ]
     document = Document(text, source="a.md", line=1, blocks=blocks)
     chunk = Chunk(document, 0, len(text), text, 0)
-    outline = Outline.of(document)
-    found = sentence_in(chunk, QueryWords("slugs"), outline)
+    sections = Sections.of(document)
+    found = sentence_in(chunk, QueryWords("slugs"), sections)
     assert (found.text, found.headings, found.line) == (
         "Pick them at night.",
         ("Garden", "Big slugs"),
         7,
     )
-    assert sentence_in(chunk, QueryWords("cheese"), outline).text == "A short guide."
-    assert sentence_in(chunk, QueryWords("cheese"), outline).heading == "Garden"
+    assert sentence_in(chunk, QueryWords("cheese"), sections).text == "A short guide."
+    assert sentence_in(chunk, QueryWords("cheese"), sections).heading == "Garden"
     # Their headings are scored with them.
-    scorer = OverlapScorer(
-        words_info(200), lambda _, sentence: float("Big slugs\nThey" in sentence)
-    )
+    scorer = KeepingScorer(words_info(200))
     with Reranker(scorer) as reranker:
-        ranking = reranker.rank("how", [document])
-        assert reranker.find_sentences(ranking)[0].text == "They hide."
+        reranker.find_sentences(reranker.rank("how", [document]))
+    assert scorer.texts[-3:] == [
+        "Garden\nA short guide.",
+        "Garden › Big slugs\nPick them at night.",
+        "Garden › Big slugs\nThey hide.",
+    ]
     # Where there is nothing else, a heading it is.
     alone = Chunk(document, slugs, slugs + 12, text[slugs : slugs + 12], 0)
-    assert sentence_in(alone, QueryWords("slugs"), outline).text == "## Big slugs"
+    assert sentence_in(alone, QueryWords("slugs"), sections).text == "## Big slugs"
 
 
 def test_what_leads_in_is_no_sentence() -> None:
@@ -181,13 +193,13 @@ def test_what_leads_in_is_no_sentence() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12))
-def test_the_path_of_a_character_is_the_blocks_around_it(sections: list[tuple[int, bool]]) -> None:
+def test_the_path_of_a_character_is_the_blocks_around_it(levels: list[tuple[int, bool]]) -> None:
     text = "".join(
-        f"{'#' * (level + 1)} h{n}\n\n{'x.' * more}\n\n" for n, (level, more) in enumerate(sections)
+        f"{'#' * (level + 1)} h{n}\n\n{'x.' * more}\n\n" for n, (level, more) in enumerate(levels)
     )
     blocks = find_blocks(text, "markdown")
-    outline = Outline(blocks)
+    sections = Sections(blocks)
     naming = (BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION)
     for place in range(len(text)):
         expected = [b.name for b in blocks if b.start <= place < b.end and b.kind in naming]
-        assert list(outline.path(place)) == expected
+        assert list(sections.path(place)) == expected

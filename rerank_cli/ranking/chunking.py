@@ -260,6 +260,7 @@ def plan_chunks(
         characters_note=characters_note,
         sure_tokens=limits.sure_tokens,
         unsure_note=limits.unsure_note,
+        prepend_headings=options.prepend_headings,
     )
 
 
@@ -479,6 +480,9 @@ class _TitleTokens(NamedTuple):
         return len(self.text) + 1 if self.text else 0
 
 
+_NO_TITLE = _TitleTokens("", ())
+
+
 class _Heads:
     """What is put before the chunks of a document: its title, and the headings of each.
 
@@ -498,13 +502,18 @@ class _Heads:
         if prepend_headings is None:
             prepend_headings = document.syntax in _SYNTAXES_WITH_HEADINGS
         self._has_headings = prepend_headings and not document.title
+        self._outer = tuple(document.headings)
         self._tokenizer, self._limit, self._characters = tokenizer, limit, characters
-        self._known: dict[tuple[str, ...], _TitleTokens] = {(): _TitleTokens("", ())}
+        self._known: dict[tuple[str, ...], _TitleTokens] = {(): _NO_TITLE}
 
     def headings(self, names: tuple[str, ...]) -> _TitleTokens:
-        """The headings that are put before a window; of too many the innermost."""
+        """The headings that are put before a window; of too many the innermost.
+
+        `names` are those in the document's text.
+        """
         if not self._has_headings:
-            names = ()
+            return _NO_TITLE
+        names = (*self._outer, *names)
         head = self._known.get(names)
         if head is None:
             head = self._cut_headings(names)
@@ -532,7 +541,7 @@ def _cut_title(
     Returns it with the number of tokens that are dropped.
     """
     if not title:
-        return _TitleTokens("", ()), 0
+        return _NO_TITLE, 0
     ids, spans = tokenizer.encode(title)
     if characters is not None and len(title) > characters // 4:
         limit = min(limit, sum(end <= characters // 4 for _, end in spans))
@@ -546,7 +555,8 @@ def _cut_title(
 
 def _whole_chunk(document: Document, tokens: int) -> Chunk:
     start, end = _strip_range(document.text, 0, len(document.text))
-    return Chunk(document, start, end, document.text[start:end], tokens, title=document.title)
+    text, headings = document.text[start:end], document.headings
+    return Chunk(document, start, end, text, tokens, title=document.title, headings=headings)
 
 
 def _make_chunk(document: Document, heads: _Heads, tokens: Tokens, window: Window) -> Chunk:
@@ -559,7 +569,8 @@ def _make_chunk(document: Document, heads: _Heads, tokens: Tokens, window: Windo
     head = heads.before(window.prefix)
     ids = (*head.ids, *tokens.ids[first:last]) if head.ids else tokens.ids[first:last]
     part = text[start:end]
-    return Chunk(document, start, end, part, last - first, ids, head.text, window.headings)
+    headings = (*document.headings, *window.headings)
+    return Chunk(document, start, end, part, last - first, ids, head.text, headings)
 
 
 def _strip_range(text: str, start: int, end: int) -> Span:

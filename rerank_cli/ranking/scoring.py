@@ -59,6 +59,7 @@ class ScoreKey(NamedTuple):
     text_is_label: bool = False
     syntax: str = ""
     blocks: tuple[Block, ...] = ()
+    headings: Sequence[str] = ()
     content: bytes = b""
 
     @property
@@ -619,11 +620,10 @@ def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKe
     media = document.media
     stamp = () if media is None else media_stamp(media)
     is_label = document.text_is_label
-    blocks = tuple(document.blocks or ()) if len(split.chunks) > 1 else ()
-    syntax = document.syntax if len(split.chunks) > 1 else ""
-    return ScoreKey(
-        plan, document.title, document.text, media, stamp, is_label, syntax=syntax, blocks=blocks
-    )
+    key = ScoreKey(plan, document.title, document.text, media, stamp, is_label)
+    if len(split.chunks) > 1:  # the structure says where they begin
+        key = key._replace(syntax=document.syntax, blocks=tuple(document.blocks or ()))
+    return key._replace(headings=document.headings) if document.headings else key
 
 
 def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:

@@ -108,8 +108,8 @@ _INSTEAD: Mapping[str, str] = {
     "files of the results, each once, best first",
     "-L --files-without-match --follow": "-f paths writes the files of the results; links in "
     "folders are not followed, so name what they lead to",
-    "-A --after-context --after -B --before-context --before -C --context": "--full shows whole "
-    "passages, and --chunk-tokens N sets how long they are",
+    "-A --after-context --after -B --before-context --before": "-C N shows N lines before and "
+    "behind the best sentence of each passage",
     "-c --count": "every document is a result, so count those with a good score: rerank "
     "--min-score X … | wc -l",
     "-H": "-f grep writes PATH:LINE:TEXT; --header 'NAME: VALUE' is an HTTP header",

@@ -599,6 +599,17 @@ def output_options(
         bool,
         _output_setting("--full/--no-full", help="Show whole passages in the table, not extracts."),
     ] = False,
+    context: Annotated[
+        int | None,
+        _output(
+            "-C",
+            "--context",
+            min=0,
+            metavar="N",
+            help="Show the best sentence of each passage with N lines around it. For the formats "
+            "table, grep and md.",
+        ),
+    ] = None,
     color: Annotated[Color, _output_setting("--color", help="When to use colour.")] = Color.AUTO,
     verbose: Annotated[
         bool,

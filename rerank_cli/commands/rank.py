@@ -312,6 +312,7 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
         scores=given["scores"],
         null=given["null"],
         full=given["full"],
+        context=given["context"],
         interactive=terminal.interactive,
         color=terminal.color,
         width=terminal.width,
@@ -417,7 +418,8 @@ def _rank(
 
 def _find_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
     """The sentences to show of the first results, by their ranks."""
-    if not WRITERS[style.format_].shows_sentences or style.full:
+    is_shown = WRITERS[style.format_].shows_sentences or style.context is not None
+    if not is_shown or style.full:
         return {}
     if ranking.incomplete:  # whoever pressed Ctrl-C does not want to wait
         return {}

@@ -54,8 +54,8 @@ class Style:
     height       the lines that a table should fit, with extracts or results left out; None for any
     links        the URL of a file for OSC 8, with `{host}`, `{path}` and `{line}`; empty for none
     envelopes    the envelopes of all sources that were read
-    sentences    the sentences that the model found best in the first results, by their ranks, where
-                 these have few words of the query
+    sentences    the sentences that answer best in the first results, by their ranks
+    context      how many lines are shown before and behind a sentence; None for passages
     """
 
     format_: Format
@@ -71,6 +71,7 @@ class Style:
     links: str = ""
     envelopes: Sequence[Envelope] = ()
     sentences: Mapping[int, Chunk] = field(default_factory=dict)
+    context: int | None = None
 
 
 class Sources(Protocol):
@@ -108,7 +109,9 @@ class Writer:
     names_files  whether it writes the names of files, behind which --null puts NUL
     is_drawn     whether it makes control characters visible, and may have some of its own
     shows_sentences
-                 whether it shows a sentence of each passage, and its line
+                 whether it shows the sentence of each passage, or where it is
+    shows_context
+                 whether it shows the lines around that
     """
 
     module: str
@@ -120,6 +123,7 @@ class Writer:
     names_files: bool = False
     is_drawn: bool = False
     shows_sentences: bool = False
+    shows_context: bool = False
 
     def check_options(self, style: Style, *, explain: bool) -> None:
         """Raise `UsageError` for options that the format does not support."""
@@ -133,6 +137,14 @@ class Writer:
                 f"--scores does not work with the format {style.format_}",
                 hint="-f tsv has scores and paths",
             )
+        if style.context is not None and not self.shows_context:
+            *others, last = (name for name, writer in WRITERS.items() if writer.shows_context)
+            raise UsageError(
+                f"--context does not work with the format {style.format_}",
+                hint=f"add -f {', '.join(others)} or {last}",
+            )
+        if style.context is not None and style.full:
+            raise UsageError("--context and --full exclude each other")
 
     def check_sources(self, sources: Sources, style: Style) -> None:
         """Raise `UsageError` or `OutputError` for sources that the format cannot write.
@@ -161,7 +173,12 @@ class Writer:
 
 WRITERS: Mapping[Format, Writer] = {
     Format.TABLE: Writer(
-        "table", "write_table", explains=True, is_drawn=True, shows_sentences=True
+        "table",
+        "write_table",
+        explains=True,
+        is_drawn=True,
+        shows_sentences=True,
+        shows_context=True,
     ),
     Format.TEXT: Writer("text", "write_text", check="check_tables", remark="find_remark"),
     Format.GREP: Writer(
@@ -172,16 +189,17 @@ WRITERS: Mapping[Format, Writer] = {
         has_scores=False,
         names_files=True,
         shows_sentences=True,
+        shows_context=True,
     ),
     Format.TSV: Writer("rows", "write_tsv"),
     Format.CSV: Writer("rows", "write_csv"),
-    Format.JSON: Writer("json_results", "write_json", explains=True),
-    Format.JSONL: Writer("json_results", "write_jsonl", explains=True),
+    Format.JSON: Writer("json_results", "write_json", explains=True, shows_sentences=True),
+    Format.JSONL: Writer("json_results", "write_jsonl", explains=True, shows_sentences=True),
     Format.TREC: Writer("rows", "write_trec"),
     Format.PATHS: Writer(
         "rows", "write_paths", check="check_paths", has_scores=False, names_files=True
     ),
-    Format.MD: Writer("text", "write_markdown", explains=True),
+    Format.MD: Writer("text", "write_markdown", explains=True, shows_context=True),
 }
 EXPLAIN_FORMATS = tuple(format_ for format_, writer in WRITERS.items() if writer.explains)
 
@@ -239,9 +257,41 @@ def original_bytes(document: Document, start: int, end: int) -> bytes | None:
 def shown_sentence(result: Ranked, words: "QueryWords", style: Style) -> Chunk:
     """The sentence of a result's passage that is shown, as a chunk: its span, text and line.
 
-    It is the one that the model found best, where that is known; else the one with the most of the
+    It is the one that was found best, where that is known; else the one with the most of the
     query's words, or the first whole one.
     """
     from rerank_cli.ranking.sentences import sentence_in  # not for help
 
     return style.sentences.get(result.rank) or sentence_in(result.passage, words)
+
+
+class SourceLine(NamedTuple):
+    """A line of a document: its characters, and whether a part of a sentence is in it."""
+
+    start: int
+    end: int
+    is_shown: bool
+
+
+def lines_around(sentence: Chunk, count: int) -> list[SourceLine]:
+    """The lines of a sentence in its document, and `count` lines before and behind them."""
+    text = sentence.document.text
+    first = text.rfind("\n", 0, sentence.start) + 1
+    for _ in range(count):
+        first = text.rfind("\n", 0, max(first - 1, 0)) + 1
+    lines, behind = list[SourceLine](), 0
+    while behind <= count and (first < len(text) or not lines):
+        end = text.find("\n", first)
+        end = len(text) if end < 0 else end
+        is_shown = first <= max(sentence.start, sentence.end - 1) and end >= sentence.start
+        behind += first >= sentence.end and first > sentence.start
+        if behind <= count:
+            lines.append(SourceLine(first, end, is_shown))
+        first = end + 1
+    return lines
+
+
+def lines_text(sentence: Chunk, count: int) -> str:
+    """Those lines as they are in the document."""
+    lines = lines_around(sentence, count)
+    return sentence.document.text[lines[0].start : lines[-1].end]

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.costs import ServiceRequest
-from rerank_cli.render import Style, json_score, ranked_part
+from rerank_cli.render import Style, json_score, ranked_part, shown_sentence
 from rerank_cli.terminal import encodable, printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
+from rerank_cli.words import QueryWords
 
 SCHEMA = 1
 # JSON does not escape these characters, and some of them can change a terminal.
@@ -20,16 +21,16 @@ _UNESCAPED = re.compile("[^\x00-\x7e]")
 
 def write_json(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield one JSON object."""
-    yield _encode(_ranking_object(ranking, passages=style.passages), style, indent=2)
+    yield _encode(_ranking_object(ranking, style), style, indent=2)
 
 
 def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield a line for each result, with its rank, and for each blank document."""
     mark = {"incomplete": True} if ranking.incomplete else {}
+    sentences = _SentencePlaces(ranking, style)
     for result in ranking.results:
-        yield _encode(
-            {"rank": result.rank, **mark, **result_object(result, passages=style.passages)}, style
-        )
+        body = result_object(result, sentences.of(result), passages=style.passages)
+        yield _encode({"rank": result.rank, **mark, **body}, style)
     unscored: dict[str, Any] = {"rank": None, "relevance_score": None}
     if not ranking.reranked:
         unscored["reranked"] = False
@@ -37,7 +38,7 @@ def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
         yield _encode({**unscored, **_blank_object(blank)}, style)
 
 
-def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
+def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
     """A ranking in the shape of the rerank APIs: `id`, `model`, `results`, `usage`, and more.
 
     In a ranking of passages, each passage is a document. `id` is a hash of all other fields but
@@ -51,7 +52,7 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
         "query": ranking.query,
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
-        **_result_lists(ranking, passages=passages),
+        **_result_lists(ranking, style),
         "counts": {
             "documents": ranking.documents,
             "empty": ranking.empty,
@@ -79,12 +80,16 @@ def _ranking_object(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
     return {"id": f"rerank-{digest[:16]}", **body}
 
 
-def _result_lists(ranking: Ranking, *, passages: bool) -> dict[str, Any]:
+def _result_lists(ranking: Ranking, style: Style) -> dict[str, Any]:
     """The results, and the documents without a score. If scoring failed, these are the results."""
     unscored = [_blank_object(blank) for blank in ranking.blanks]
     if not ranking.reranked:
         return {"results": [{"relevance_score": None, **blank} for blank in unscored]}
-    results = [result_object(result, passages=passages) for result in ranking.results]
+    sentences = _SentencePlaces(ranking, style)
+    results = [
+        result_object(result, sentences.of(result), passages=style.passages)
+        for result in ranking.results
+    ]
     return {"results": results, **({"empty": unscored} if unscored else {})}
 
 
@@ -101,15 +106,39 @@ def _escape(match: re.Match[str]) -> str:
     return character if printable(character) == character else f"\\u{ord(character):04x}"
 
 
-def result_object(result: Ranked, *, passages: bool = False) -> dict[str, Any]:
-    """A result as an object: its scores, its document, and the passage that decided."""
+class _SentencePlaces:
+    """The sentences of a ranking's passages, each as a chunk."""
+
+    def __init__(self, ranking: Ranking, style: Style) -> None:
+        self._words = QueryWords(ranking.query)
+        self._style = style
+
+    def of(self, result: Ranked) -> Chunk | None:
+        """That of a result; None if it is no text."""
+        if result.document.text_is_label:
+            return None
+        return shown_sentence(result, self._words, self._style)
+
+
+def result_object(
+    result: Ranked, sentence: Chunk | None = None, *, passages: bool = False
+) -> dict[str, Any]:
+    """A result as an object: its scores, its document, and the passage that decided.
+
+    With a sentence, the passage has its place.
+    """
     document = result.document
+    where = {} if sentence is None else {"sentence": _place_object(sentence)}
     body = {
         "index": result.index,
         "relevance_score": json_score(result.relevance_score),
         "raw_score": json_score(result.raw_score),
         "document": _document_object(document, ranked_part(result, passages=passages)),
-        "passage": {**_chunk_object(result.passage), "raw_score": json_score(result.passage_score)},
+        "passage": {
+            **_chunk_object(result.passage),
+            **where,
+            "raw_score": json_score(result.passage_score),
+        },
         "tokens": result.tokens,
         "chunks": result.chunks,
         "truncated": result.truncated,
@@ -166,11 +195,19 @@ def _content_fields(document: Document, text: str) -> dict[str, Any]:
 
 def _chunk_object(chunk: Chunk) -> dict[str, Any]:
     media, is_label = chunk.document.media, chunk.document.text_is_label
-    span = {"start": chunk.start, "end": chunk.end}
     return {
         **({"title": chunk.title} if chunk.title else {}),
+        **({"heading": chunk.heading} if chunk.heading else {}),
         media.kind if media is not None and is_label else "text": chunk.text,
-        **({} if is_label else span),
+        **_place_object(chunk),
+    }
+
+
+def _place_object(chunk: Chunk) -> dict[str, int]:
+    """Where a chunk is: its characters in the document's text, and its line or page."""
+    span = {"start": chunk.start, "end": chunk.end}
+    return {
+        **({} if chunk.document.text_is_label else span),
         **({} if chunk.line is None else {"line": chunk.line}),
         **({} if chunk.page is None else {"page": chunk.page}),
     }

@@ -2,7 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import NamedTuple
 from urllib.parse import quote
 
 from rerank_cli.errors import UsageError
@@ -13,6 +15,7 @@ from rerank_cli.render import (
     Style,
     document_place,
     format_score,
+    lines_around,
     on_one_line,
     original_bytes,
     ranked_part,
@@ -110,39 +113,123 @@ def quote_spaces(name: str) -> str:
 def write_grep(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield `path:line:text` for each result, as grep does: the line of the sentence that is shown.
 
-    What has pages instead of lines is at its page, as for `pdfgrep -n`, and what has neither is at
-    line 1. A line that two passages share is written once.
+    Its headings stand before the text. What has pages instead of lines is at its page, as for
+    `pdfgrep -n`, and what has neither is at line 1. A line that two passages share is written once.
+    With context, the lines around it are `path-line-text`.
     """
     from rerank_cli.words import QueryWords
 
     words = QueryWords(ranking.query)
-    end = b"\0" if style.null and not style.interactive else b":"
-    written = set[tuple[str | None, int | None, int]]()
-    for result in ranking.results:
-        sentence = shown_sentence(result, words, style)
-        document, line = result.document, sentence.line
-        key = document.source, line, _line_span(document, sentence.start)[0] if line is None else 0
-        if not style.passages or key not in written:
-            yield _grep_line(sentence, end)
-        written.add(key)
-    for blank in ranking.blanks:
-        document = blank.document
-        is_blank = not document.text.strip()
-        start = 0 if is_blank else len(document.text) - len(document.text.lstrip())
-        yield _grep_line(Chunk(document, start, start, "", 0), end)
+    path_end = b"\0" if style.null and not style.interactive else b""
+    sentences = [shown_sentence(result, words, style) for result in ranking.results]
+    blanks = [_first_character(blank.document) for blank in ranking.blanks]
+    if style.context is not None:
+        yield from _grep_groups([*sentences, *blanks], style.context, path_end)
+        return
+    written = set[tuple[str | None, int, int]]()
+    for sentence in sentences:
+        line = _grep_line(sentence)
+        if not style.passages or line.key not in written:
+            yield line.encode(b":", path_end, heading=_untold_heading(sentence))
+        written.add(line.key)
+    for blank in blanks:
+        yield _grep_line(blank).encode(b":", path_end)
 
 
-def _grep_line(chunk: Chunk, path_end: bytes) -> bytes:
-    """The line in which a chunk begins, with its place."""
-    document = chunk.document
-    first, last = _line_span(document, chunk.start)
-    line = original_bytes(document, first, last)
-    if line is None:
-        line = document.text[first:last].encode("utf-8", "replace")
-    path = _STDIN_NAME if document.source in (None, STDIN) else str(document.source)
-    path = path if path_end == b"\0" else on_one_line(path)
+class _GrepLine(NamedTuple):
+    """A line of a document: its number in the source, and its characters."""
+
+    document: Document
+    number: int
+    start: int
+    end: int
+
+    @property
+    def key(self) -> tuple[str | None, int, int]:
+        """What tells it from all other lines; that of a source has its number."""
+        is_numbered = self.document.line is not None
+        return self.document.source, self.number, 0 if is_numbered else self.start
+
+    def encode(self, mark: bytes, path_end: bytes, heading: str = "") -> bytes:
+        document = self.document
+        line = original_bytes(document, self.start, self.end)
+        if line is None:
+            line = document.text[self.start : self.end].encode("utf-8", "replace")
+        if heading:
+            line = f"{heading}: ".encode("utf-8", "replace") + line.lstrip()
+        path = _STDIN_NAME if document.source in (None, STDIN) else str(document.source)
+        path = path if path_end else on_one_line(path)
+        number = b"%d" % self.number
+        return b"".join(
+            (_encode_path(path), path_end or mark, number, mark, line.removesuffix(b"\r"), b"\n")
+        )
+
+
+def _grep_line(chunk: Chunk) -> _GrepLine:
+    """The line in which a chunk begins."""
     number = chunk.line or chunk.page or 1
-    return _encode_path(path) + path_end + b"%d:" % number + line.removesuffix(b"\r") + b"\n"
+    return _GrepLine(chunk.document, number, *_line_span(chunk.document, chunk.start))
+
+
+def _first_character(document: Document) -> Chunk:
+    """The place of what is first in a blank document, or in one without a score."""
+    text = document.text
+    start = len(text) - len(text.lstrip()) if text.strip() else 0
+    return Chunk(document, start, start, "", 0)
+
+
+def _untold_heading(sentence: Chunk) -> str:
+    """The headings of a sentence, without those that are in its line anyway."""
+    first, last = _line_span(sentence.document, sentence.start)
+    line, names = sentence.document.text[first:last], list(sentence.headings)
+    while names and names[-1] in line:
+        names.pop()
+    return encodable(" › ".join(names))
+
+
+def _grep_groups(sentences: Sequence[Chunk], count: int, path_end: bytes) -> Iterator[bytes]:
+    """Yield the lines around sentences, `--` between groups that do not touch.
+
+    Groups of one source that touch or overlap are one, at the place of the first of them.
+    """
+    found: dict[str | None, dict[tuple[int, int], tuple[int, _GrepLine]]] = {}
+    matches = set[tuple[str | None, int, int]]()
+    for rank, sentence in enumerate(sentences):
+        lines = found.setdefault(sentence.document.source, {})
+        match = _grep_line(sentence)
+        matches.add(match.key)
+        for line in (match, *_context_lines(sentence, count)):
+            lines.setdefault(line.key[1:], (rank, line))
+    groups: list[tuple[int, list[_GrepLine]]] = []
+    for lines in found.values():
+        before = None
+        for (number, _), (rank, line) in sorted(lines.items(), key=itemgetter(0)):
+            if before is None or number > before + 1:
+                groups.append((rank, []))
+            best, group = groups[-1]
+            group.append(line)
+            groups[-1] = min(best, rank), group
+            before = number
+    separator = b""
+    for _, group in sorted(groups, key=itemgetter(0)):
+        yield separator
+        for line in group:
+            yield line.encode(b":" if line.key in matches else b"-", path_end)
+        separator = b"--\n"
+
+
+def _context_lines(sentence: Chunk, count: int) -> Iterator[_GrepLine]:
+    """The lines around a sentence that are lines of its source."""
+    document = sentence.document
+    if document.line is None or document.fields is not None:
+        return
+    lines = lines_around(sentence, count)
+    first = Chunk(document, lines[0].start, lines[0].start, "", 0).line or 1
+    for place, (start, end, _) in enumerate(lines):
+        number = first + place
+        if document.source_lines is not None:
+            number = Chunk(document, start, start, "", 0).line or 1
+        yield _GrepLine(document, number, start, end)
 
 
 def _line_span(document: Document, start: int) -> tuple[int, int]:

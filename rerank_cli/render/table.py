@@ -21,7 +21,7 @@ from rich.text import Text
 
 from rerank_cli.inputs import STDIN
 from rerank_cli.ranking.sentences import sentence_in
-from rerank_cli.render import Style, document_place, media_note, shown_sentence
+from rerank_cli.render import Style, document_place, lines_around, media_note, shown_sentence
 from rerank_cli.terminal import printable
 from rerank_cli.types import Chunk, Ranked, Ranking, ScoredChunk
 from rerank_cli.words import QueryWords
@@ -29,6 +29,7 @@ from rerank_cli.words import QueryWords
 GAP_CELLS = 2
 # Styles that can be read on white and on black.
 _MARK_STYLE = "bold underline"
+_MARK_BESIDE_STYLE = "underline"  # outside of the sentence
 _PLACE_STYLE = "magenta"
 _BAR_STYLE = "green"
 _BAR_CELLS = 8
@@ -38,6 +39,9 @@ _LINE_FRAGMENT = "#{line}"  # of a URL that an editor opens
 _PASSAGE_CELLS = 36
 _PASSAGE_BESIDE_PLACE_CELLS = 28
 _PLACE_SHARE = 0.4
+_HEADING_SHARE = 0.3  # the most of the width for headings that are longer than places
+_LEAST_HEADING_CELLS = 10
+_HEADING_GAP = " › "
 _BAR_SCREEN_CELLS = 60  # the least width of a table with bars
 _EXTRACT_LINES = 3
 _EXTRACT_CHARACTERS = 4000  # of a passage that are laid out in lines
@@ -83,7 +87,7 @@ def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
     rows = _find_rows(ranking, style)
     if not rows:
         return
-    layout = Layout(rows, ranking, console.width)
+    layout = Layout(rows, ranking, console.width, is_above=style.context is not None)
     passages = _lay_out(rows, layout, Extracts(ranking.query, layout.text_width, console), style)
     grid = Table(box=None, show_header=False, padding=(0, GAP_CELLS, 0, 0), pad_edge=False)
     for width in layout.widths:
@@ -108,6 +112,7 @@ class Row(NamedTuple):
     link       the URL of that place; empty for none
     chunk      the chunk whose text is shown
     sentence   the sentence that its extract begins with
+    heading    its sections, classes and functions
     lines      the most lines of the extract
     note       what stands below the passage
     """
@@ -119,6 +124,7 @@ class Row(NamedTuple):
     link: str
     chunk: Chunk
     sentence: Chunk
+    heading: str = ""
     lines: int = _EXTRACT_LINES
     note: str = ""
 
@@ -132,7 +138,16 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
         place = document_place(chunk.document) if is_blank else sentence.place
         place, link = _on_one_line(place), _link(style.links, sentence)
         rows.append(
-            Row(mark, relevance, place=place, link=link, chunk=chunk, sentence=sentence, **more)
+            Row(
+                mark,
+                relevance,
+                place=place,
+                link=link,
+                chunk=chunk,
+                sentence=sentence,
+                heading=_on_one_line(sentence.heading),
+                **more,
+            )
         )
 
     for result in ranking.results:
@@ -164,7 +179,7 @@ def _lay_out(
     """
 
     def draw(row: Row, lines: int) -> Text:
-        return _passage(row, extracts, lines, full=style.full)
+        return _passage(row, extracts, lines, style)
 
     passages = [draw(row, _EXTRACT_LINES) for row in rows]
     is_explained = any(row.mark == _CHUNK_MARK for row in rows)
@@ -187,11 +202,13 @@ def _lay_out(
     return passages
 
 
-def _passage(row: Row, extracts: "Extracts", most_lines: int, *, full: bool) -> Text:
+def _passage(row: Row, extracts: "Extracts", most_lines: int, style: Style) -> Text:
     if not row.chunk.text.strip():
         return Text("(empty)", style="dim italic")
-    if full:
+    if style.full:
         passage = extracts.whole(row.chunk.text)
+    elif style.context is not None and row.mark != _CHUNK_MARK:
+        passage = extracts.lines(row.sentence, style.context)
     else:
         passage = extracts.around(row.sentence, row.chunk, min(row.lines, most_lines))
     if row.note:
@@ -204,11 +221,15 @@ class Layout:
     """The columns of a table: rank, score, bar, place and passage.
 
     Where there is no room for the place beside the passage, the score, the bar and the place stand
-    above it. The bar is left out before the place is cut. `widths` are those of the columns before
-    the last one, and `text_width` is that of the passage, all in cells.
+    above it; so they do if told. The bar is left out before the place is cut. Headings are where
+    they take no line of their own: behind a place that is above, or below one that is beside.
+    `widths` are those of the columns before the last one, and `text_width` is that of the passage,
+    all in cells.
     """
 
-    def __init__(self, rows: Sequence[Row], ranking: Ranking, width: int) -> None:
+    def __init__(
+        self, rows: Sequence[Row], ranking: Ranking, width: int, *, is_above: bool = False
+    ) -> None:
         is_known_scale = ranking.info.scale in ("logit", "probability")
         highest = max((result.relevance_score for result in ranking.results), default=0.0)
         self._full_bar = 1.0 if is_known_scale else max(highest, 1e-9)
@@ -218,9 +239,14 @@ class Layout:
         longest = max(cell_len(row.place) for row in rows)
         left = width - mark_width - self._score_width - 2 * GAP_CELLS
         beside = left - longest - GAP_CELLS if longest else left
-        self._is_above = longest > 0 and (
-            beside < _PASSAGE_BESIDE_PLACE_CELLS or longest > width * _PLACE_SHARE
+        self._is_above = is_above or (
+            longest > 0 and (beside < _PASSAGE_BESIDE_PLACE_CELLS or longest > width * _PLACE_SHARE)
         )
+        if not self._is_above and longest:
+            wanted = min(max(cell_len(row.heading) for row in rows), int(width * _HEADING_SHARE))
+            spare = max(0, beside - _PASSAGE_CELLS - _BAR_CELLS - GAP_CELLS)
+            longest += min(max(0, wanted - longest), spare)
+            beside = left - longest - GAP_CELLS
         self._place_width = min(longest, left) if self._is_above else longest
         spare = left - longest if self._is_above else beside - _PASSAGE_CELLS
         has_bar = spare >= _BAR_CELLS + GAP_CELLS and width >= _BAR_SCREEN_CELLS
@@ -239,8 +265,14 @@ class Layout:
         if self._place_width:
             cells.append(self._place(row))
         if self._is_above:
-            cells = [Text(" " * GAP_CELLS).join(cells) + Text("\n") + passage]
+            line = Text(" " * GAP_CELLS).join(cells)
+            room = self.text_width - line.cell_len - GAP_CELLS
+            if row.heading and room >= _LEAST_HEADING_CELLS:
+                line += Text(" " * GAP_CELLS) + _heading(row, room)
+            cells = [line + Text("\n") + passage]
         else:
+            if row.heading and self._place_width >= _LEAST_HEADING_CELLS and "\n" in passage.plain:
+                cells[-1] += Text("\n") + _heading(row, self._place_width)
             cells.append(passage)
         return [Text(row.mark, justify="right", style="dim"), *cells]
 
@@ -260,6 +292,17 @@ class Layout:
         share = min(max(relevance / self._full_bar, 0.0), 1.0)
         whole, eighth = divmod(round(share * _BAR_CELLS * 8), 8)
         return "█" * whole + (_EIGHTHS[eighth] if eighth else "")
+
+
+def _heading(row: Row, width: int) -> Text:
+    """The headings of a row, cut at their left to a width in cells; if it can, at a heading."""
+    heading = row.heading
+    if cell_len(heading) > width:
+        while cell_len(heading) > width - 2:
+            heading = heading[1:]
+        _, _, inner = heading.partition(_HEADING_GAP)
+        heading = "… " + (inner or heading.lstrip())
+    return Text(_isolate_direction(heading), style="dim")
 
 
 def _link(url: str, chunk: Chunk) -> str:
@@ -310,7 +353,7 @@ class Extracts:
     def whole(self, passage: str) -> Text:
         """All lines of a passage."""
         text = printable(passage.replace("\r\n", "\n").expandtabs(4))
-        return _join(self._wrap(text, self._width))
+        return _join(self._wrap(text, 0, len(text), self._width))
 
     def around(self, sentence: Chunk, passage: Chunk, count: int) -> Text:
         """`count` lines of a passage, from a sentence on; the whole passage if it has no more.
@@ -318,34 +361,66 @@ class Extracts:
         Of a sentence that is longer they are the neighbouring ones that have the most of the
         query's words. Where the passage ends before there are so many, they begin before it.
         """
+        first, last = sentence.start - passage.start, sentence.end - passage.start
         if len(passage.text) <= _EXTRACT_CHARACTERS:
-            lines = self._wrap(_one_line(passage.text), self._width)
+            lines = self._wrap(*_one_line(passage.text, first, last), self._width)
             if len(lines) <= count:
                 return _join(lines)
-        start = sentence.start - passage.start
-        end = start + _EXTRACT_CHARACTERS
+        start, end = first, first + _EXTRACT_CHARACTERS
         room = max(1, self._width - 2 * _ELLIPSIS_CELLS)
-        lines = self._wrap(_one_line(passage.text[start:end]), room)
+        lines = self._wrap(*_one_line(passage.text[start:end], 0, last - start), room)
         if len(lines) < count:
             start = max(0, start - _EXTRACT_CHARACTERS // 4)
-            lines = self._wrap(_one_line(passage.text[start:end]), room)
+            part = _one_line(passage.text[start:end], first - start, last - start)
+            lines = self._wrap(*part, room)
             top = max(0, len(lines) - count)
         else:
-            own = len(self._wrap(_one_line(sentence.text[:_EXTRACT_CHARACTERS]), room))
+            own = len(self._wrap(*_one_line(sentence.text[:_EXTRACT_CHARACTERS]), room))
             marks = [len(self._words.spans(line.plain)) for line in lines[:own]]
             tops = range(max(own - count, 0) + 1)
             top = max(tops, key=lambda line: (sum(marks[line : line + count]), -line))
         extract = lines[top : top + count]
         if top or passage.text[:start].strip():
-            extract[0] = Text("… ") + extract[0]
+            extract[0] = Text("… ", style="dim") + extract[0]
         if top + count < len(lines) or passage.text[end:].strip():
-            extract[-1] = extract[-1] + Text(" …")
+            extract[-1] = extract[-1] + Text(" …", style="dim")
         return _join(extract)
 
-    def _wrap(self, text: str, width: int) -> list[Text]:
+    def lines(self, sentence: Chunk, count: int) -> Text:
+        """The lines of a sentence and `count` lines around it, as they are, cut to the width.
+
+        A line has its number before it, with a colon where the sentence is and a hyphen elsewhere.
+        """
+        document, rows = sentence.document, list[Text]()
+        is_numbered = document.line is not None and document.fields is None
+        lines = lines_around(sentence, count)
+        numbers = [
+            Chunk(document, start, start, "", 0).line if is_numbered else None
+            for start, _, _ in lines
+        ]
+        digits = max(len(str(number or "")) for number in numbers)
+        for number, (start, end, is_shown) in zip(numbers, lines, strict=True):
+            text = document.text[start : min(end, start + _EXTRACT_CHARACTERS)]
+            text = printable(text.rstrip().expandtabs(4))
+            line = self._marked(text, 0, len(text) if is_shown else 0)
+            gutter = f"{number or '':>{digits}}{':' if is_shown else '-'} "
+            row = Text(gutter, style="dim", overflow="ellipsis", no_wrap=True) + line
+            row.truncate(self._width, overflow="ellipsis")
+            rows.append(row)
+        return _join(rows)
+
+    def _marked(self, text: str, first: int, last: int) -> Text:
+        """A text whose sentence, from `first` to `last`, stands out from the rest."""
         marked = Text(text, overflow="fold")
+        marked.stylize("dim", 0, first)
+        marked.stylize("dim", last)
         for start, end in self._words.spans(text):
-            marked.stylize(_MARK_STYLE, start, end)
+            is_in = first <= start and end <= last
+            marked.stylize(_MARK_STYLE if is_in else _MARK_BESIDE_STYLE, start, end)
+        return marked
+
+    def _wrap(self, text: str, first: int, last: int, width: int) -> list[Text]:
+        marked = self._marked(text, first, last)
         room = width
         while True:
             lines = list(marked.wrap(self._console, room))
@@ -358,8 +433,16 @@ class Extracts:
             room = max(1, min(room - 1, room * width // (width + excess)))
 
 
-def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
+def _one_line(text: str, first: int = 0, last: int | None = None) -> tuple[str, int, int]:
+    """A text in one line, and where the part from `first` to `last` is in it."""
+    last = len(text) if last is None else min(last, len(text))
+    before, part, after = (
+        printable(" ".join(piece.split()))
+        for piece in (text[:first], text[first:last], text[last:])
+    )
+    before += " " if before and text[:first][-1:].isspace() else ""
+    after = (" " if after and text[last : last + 1].isspace() else "") + after
+    return before + part + after, len(before), len(before) + len(part)
 
 
 def _join(lines: list[Text]) -> Text:

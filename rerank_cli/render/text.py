@@ -17,12 +17,14 @@ from rerank_cli.render import (
     Style,
     document_place,
     format_score,
+    lines_text,
     media_note,
     on_one_line,
     original_bytes,
+    shown_sentence,
 )
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Blank, Document, Envelope, Ranked, Ranking
+from rerank_cli.types import Blank, Chunk, Document, Envelope, Ranked, Ranking
 
 _SCORE_COLUMN = "relevance_score"
 # The terminators of records, the longer first.
@@ -202,14 +204,22 @@ def _passage_bytes(result: Ranked) -> bytes:
     return (passage.text + "\n").encode(document.envelope.encoding, "replace")
 
 
-def write_markdown(ranking: Ranking, _style: Style) -> Iterator[bytes]:
+def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield a numbered item for each result, with its chunks if explained, then blank documents.
 
-    Passages are fenced, so that they are not read as Markdown.
+    Passages are fenced, so that they are not read as Markdown. With context, the lines around the
+    sentence stand in a passage's place.
     """
+    from rerank_cli.words import QueryWords  # few runs need it
+
+    words = QueryWords(ranking.query)
     separator = ""
     for result in ranking.results:
-        yield encodable(separator + _item(result)).encode()
+        shown, text = result.passage, result.passage.text
+        if style.context is not None:
+            shown = shown_sentence(result, words, style)
+            text = lines_text(shown, style.context)
+        yield encodable(separator + _item(result, shown, text)).encode()
         separator = "\n"
     if ranking.blanks:
         are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)
@@ -218,20 +228,22 @@ def write_markdown(ranking: Ranking, _style: Style) -> Iterator[bytes]:
         yield encodable("".join(lines)).encode()
 
 
-def _item(result: Ranked) -> str:
+def _item(result: Ranked, shown: Chunk, text: str) -> str:
+    """An item with a text, and the place and heading of the chunk that this is of."""
     marker = f"{result.rank}. "
     indent = " " * len(marker)
-    document, passage = result.document, result.passage
+    document = result.document
     if not result.explanation:
-        where = passage.place or document.id or ""
-        heading = _heading(result.relevance_score, where, media_note(document))
-        return marker + heading + _fence(passage.text, indent)
+        where = shown.place or document.id or ""
+        title = _title(result.relevance_score, where, shown.heading, media_note(document))
+        return marker + title + _fence(text, indent)
     where = document_place(document) or document.id or ""
     chunks = [
-        f"\n{indent}- {_heading(relevance, chunk.place)}{_fence(chunk.text, indent + '  ')}"
+        f"\n{indent}- {_title(relevance, chunk.place, chunk.heading)}"
+        f"{_fence(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
-    return marker + _heading(result.relevance_score, where, media_note(document)) + "".join(chunks)
+    return marker + _title(result.relevance_score, where, media_note(document)) + "".join(chunks)
 
 
 def _blank(blank: Blank) -> str:
@@ -241,8 +253,8 @@ def _blank(blank: Blank) -> str:
     return f"- {name}\n{_fence(text, '  ') if text.strip() else ''}"
 
 
-def _heading(relevance: float, where: str, media: str = "") -> str:
-    names = [_code(name) for name in (where, media) if name]
+def _title(relevance: float, *about: str) -> str:
+    names = [_code(name) for name in about if name]
     return " ".join([f"**{relevance:.3f}**", *names]) + "\n"
 
 

@@ -85,7 +85,8 @@ def test_json_has_chunks_titles_and_empty_documents_where_there_are_any() -> Non
     ranking = ranked(document, " ", explain=True, keep_empty=True)
     body = json.loads(written(ranking, Format.JSON))
     chunk = {"title": "T", "text": document.text, "start": 0, "end": 16, "line": 1}
-    assert body["results"][0]["passage"] == {**chunk, "raw_score": 1.0}
+    sentence = {"start": 8, "end": 16, "line": 2}
+    assert body["results"][0]["passage"] == {**chunk, "sentence": sentence, "raw_score": 1.0}
     assert body["results"][0]["passages"] == [
         {**chunk, "raw_score": 1.0, "relevance_score": 0.7310586}
     ]

@@ -3,143 +3,71 @@
     python scripts/bench_passages.py --prepare DOCS
     python scripts/bench_passages.py ../shared/data/eval --docs DOCS [--parts a,b] [--cache FILE]
 
-All systems score with the same model, and beside the query their chunks have the same room:
+All systems score with the same model, and beside a query their chunks have the same room:
 
-    whole@512                the first tokens of a text, as many as fit in 512 with the query
-    today                    windows that know no structure
-    semantic-text-splitter   its splitter for Markdown or text
-    langchain, langchain-0   RecursiveCharacterTextSplitter for the language, overlap 48 and 0
-    rerank, rerank+heading   windows by the structure; and scored with their headings before them
+    whole@512               the first tokens of a text, as many as fit in 512 with the query
+    today                   windows that know no structure
+    semantic-text-splitter  its splitter for Markdown, Python (with tree-sitter-python) or text
+    langchain, langchain-0  RecursiveCharacterTextSplitter for the language, overlap 48 and 0
+    rerank                  windows by the structure, as `rerank` cuts and scores them
+    rerank-none             the same, never with headings before them
+    rerank-heading          the same, with the headings before them that they do not begin with
 
-Parts, each with a query that has its answer in one place:
+In parts a to c a query has its answer in one place of a document:
 
     a  a question on an article of SQuAD, or on several of NQ, of 5 to 40 paragraphs, with headings.
-       Right is a passage that holds an answer; or, without `--answers`, that holds more than half
-       of the paragraph that answers, or lies in it by more than half
+       Right is a passage that holds an answer, if `--answers` has the set's; else one that has more
+       than half of the paragraph that answers, or lies in it by more than half. `sentence` says how
+       often the sentence shown for the best passage holds an answer
     b  a heading of a package's documentation on all sections of its document, in which `Section`
-       stands for it. Right is a passage that lies in its section by more than half. The headings
-       have two words or more and occur nowhere else in the text; sections have 40 words
+       stands for it. Right is a passage that lies in its section by more than half: in what is
+       before the next heading. The headings have two words or more and are nowhere else in the
+       text; their sections have 40 words, and their documents 8 headings
     c  the first sentence of a function's docstring on its module of the standard library, without
        any docstrings. Right is a passage that lies in the function by more than half
 
-hit@1 says how often the best passage is right, hit@3 how often one of the best three is. Intervals
-are of 95 %, differences are of pairs (see `rerank_cli.evaluation.statistics`). Seeds are fixed.
-`--cache` keeps the scores, so that another run scores only texts that are new.
+hit@1 says how often the best passage is right, hit@3 how often one of the best three is. In parts
+d and e documents are ranked:
+
+    d  BM25's best 50 of SciFact and of NFCorpus for a query, by their best chunk
+    e  articles of SQuAD among single paragraphs, of other articles or of other parts of the same
+       one; an article answers, or its paragraph alone. Ways
+       to aggregate the scores of a document's chunks are compared: what they need is learnt, and
+       the best one is chosen, on half of the pools, and all are tested on the other half
+
+Intervals are of 95 %, differences are of pairs (see `rerank_cli.evaluation.statistics`). Seeds are
+fixed. `--cache` keeps the scores, so that another run scores only texts that are new.
 """
 
 import argparse
-import ast
-import gzip
-import json
-import random
-import re
 import sqlite3
-import subprocess
 import sys
-import sysconfig
-import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from hashlib import blake2b
-from math import fsum
+from math import fsum, log2
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from markdown_it import MarkdownIt
+import aggregations
+import passage_cases as cases_of
+from passage_cases import Case, Pool, Span
 
-from rerank_cli.evaluation.datasets import Collection, find_parts, read_folder
 from rerank_cli.evaluation.statistics import difference
+from rerank_cli.ranking import ChunkOptions
+from rerank_cli.ranking.chunking import plan_chunks
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.structure import syntax_of
 from rerank_cli.types import Chunk, Document, Pair
-
-Span = tuple[int, int]
 
 WHOLE_TOKENS = 512
 LANGCHAIN_OVERLAP = 48
-SYSTEMS = (
-    "whole@512",
-    "today",
-    "semantic-text-splitter",
-    "langchain",
-    "langchain-0",
-    "rerank",
-    "rerank+heading",
-)
 OTHERS = ("today", "semantic-text-splitter", "langchain", "langchain-0")
+OURS = {"rerank": None, "rerank-none": False, "rerank-heading": True}
+SYSTEMS = ("whole@512", *OTHERS, *OURS)
 SCORED_AT_ONCE = 1024
-ARTICLE_PARAGRAPHS = (5, 40)
-MIN_SECTIONS, MIN_SECTION_WORDS = 8, 40
-MAX_DOCUMENT_CHARACTERS = 25_000  # of documentation and modules, so that a run takes minutes
-MIN_FUNCTIONS = 10
-QUERIES_A_DOCUMENT = 3
-
-# Documentation under free licences: packages of Debian, and source distributions of PyPI.
-DEBIAN = {
-    "apache2-doc": "Apache-2.0",
-    "bind9-doc": "MPL-2.0",
-    "borgbackup-doc": "BSD-3-Clause",
-    "git-doc": "GPL-2.0",
-    "nodejs-doc": "MIT",
-    "ntpsec-doc": "NTP, BSD-2-Clause",
-    "nut-doc": "GPL-2.0-or-later",
-    "postgresql-doc-15": "PostgreSQL",
-    "python3.11-doc": "PSF-2.0",
-    "sqlite3-doc": "public domain",
-}
-PYPI = {
-    "aiohttp": "Apache-2.0",
-    "attrs": "MIT",
-    "celery": "BSD-3-Clause",
-    "click": "BSD-3-Clause",
-    "flask": "BSD-3-Clause",
-    "jinja2": "BSD-3-Clause",
-    "marshmallow": "MIT",
-    "mkdocs": "BSD-2-Clause",
-    "pytest": "MIT",
-    "scrapy": "BSD-3-Clause",
-    "sqlalchemy": "MIT",
-    "starlette": "BSD-3-Clause",
-    "trio": "MIT or Apache-2.0",
-    "werkzeug": "BSD-3-Clause",
-}
-DOCUMENTATION = re.compile(r"(^|/)docs?(umentation)?/.*\.(md|rst|html|txt)(\.gz)?$")
-# Headings that say nothing of what is below them by themselves.
-STOP_WORDS = frozenset(
-    re.findall(r"\w+", "and are can does for from how its not the this use using was what with")
-)
-
-
-class Case(NamedTuple):
-    """A query on a document, and the spans of characters that answer it.
-
-    group  queries with the same one are on the same document
-    rule   whether a right passage holds a span, lies in one by more than half, or one of these
-           by more than half
-    """
-
-    group: str
-    query: str
-    document: Document
-    spans: Sequence[Span]
-    rule: Literal["holds", "lies in", "overlaps"] = "lies in"
-
-    @property
-    def kind(self) -> str:
-        """What kind of document it is on."""
-        return self.group.partition(":")[0]
-
-    def is_right(self, start: int, end: int) -> bool:
-        if self.rule == "holds":
-            return any(start <= a and b <= end for a, b in self.spans)
-        for a, b in self.spans:
-            size = min(end - start, b - a) if self.rule == "overlaps" else end - start
-            if 2 * (min(end, b) - max(start, a)) > size:
-                return True
-        return False
+DEPTH = 50  # of part d
 
 
 class Outcome(NamedTuple):
@@ -155,52 +83,48 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="sets in BEIR's layout")
     parser.add_argument("--prepare", type=Path, metavar="DOCS", help="download documentation")
     parser.add_argument("--docs", type=Path, help="what --prepare has made")
-    parser.add_argument("--answers", type=Path, help="SET.jsonl with spans of a and their passages")
+    parser.add_argument("--answers", type=Path, help="SET.jsonl with `_id`, `passage`, `spans`")
     parser.add_argument("-m", "--model", help="default: the model that ships")
-    parser.add_argument("--parts", default="a,b,c")
+    parser.add_argument("--parts", default="a,b,c,d,e")
     parser.add_argument("--systems", default=",".join(SYSTEMS))
-    parser.add_argument("--queries", type=int, default=120, help="of each part")
+    parser.add_argument("--queries", type=int, default=100, help="of each part")
     parser.add_argument("--cache", type=Path, help="a file that keeps scores")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--errors", type=int, default=0, help="print so many wrong passages")
+    parser.add_argument("--errors", type=int, default=0, help="print so many of the last system")
     arguments = parser.parse_args()
     if arguments.prepare:
-        prepare(arguments.prepare)
+        cases_of.prepare(arguments.prepare)
         return
 
+    folder, count, seed = arguments.folder, arguments.queries, arguments.seed
     makers: Mapping[str, Callable[[], Iterator[Case]]] = {
-        "a": partial(article_cases, arguments.folder, arguments.answers, arguments.seed),
-        "b": partial(documentation_cases, arguments.docs, arguments.seed),
-        "c": partial(function_cases, arguments.seed),
+        "a": partial(cases_of.article_cases, folder, arguments.answers, seed),
+        "b": partial(cases_of.documentation_cases, arguments.docs, seed),
+        "c": partial(cases_of.function_cases, seed),
     }
     systems = arguments.systems.split(",")
     with Reranker(arguments.model) as reranker:
         bench = Bench(reranker, ScoreFile(arguments.cache, reranker.info.model))
-        print(f"{reranker.info.model}, seed {arguments.seed}")
+        print(f"{reranker.info.model}, seed {seed}")
         for part in arguments.parts.split(","):
             began = time.monotonic()
-            cases = sample(makers[part](), arguments.queries, arguments.seed)
-            outcomes = bench.measure(cases, systems)
-            seconds = time.monotonic() - began
-            documents = len({case.group for case in cases})
-            print(f"\n## {part}: {len(cases)} queries, {documents} documents, {seconds:.0f} s\n")
-            print_table(cases, outcomes)
-            if arguments.errors:
-                bench.print_errors(cases, systems[-1], arguments.errors)
-
-
-def sample(cases: Iterable[Case], count: int, seed: int) -> list[Case]:
-    """A sample of cases, as evenly from all kinds of documents as there are enough of them."""
-    by_kind: dict[str, list[Case]] = {}
-    for case in cases:
-        by_kind.setdefault(case.kind, []).append(case)
-    draw = random.Random(seed)
-    for own in by_kind.values():
-        draw.shuffle(own)
-    chosen: list[Case] = []
-    while len(chosen) < count and any(by_kind.values()):
-        chosen += [own.pop() for own in by_kind.values() if own]
-    return sorted(chosen[:count], key=lambda case: (case.group, case.query))
+            if part == "d":
+                pools = list(cases_of.abstract_pools(folder, count, DEPTH, seed))
+                bench.compare_ranking(pools, systems)
+            elif part == "e":
+                pools = list(cases_of.mixed_pools(folder, count, seed))
+                bench.compare_ranking(pools, systems)
+                bench.compare_aggregations(pools, systems[-1])
+            else:
+                cases = cases_of.sample(makers[part](), count, seed)
+                documents = len({case.group for case in cases})
+                print(f"\n## {part}: {len(cases)} queries, {documents} documents\n")
+                print_table(cases, bench.measure(cases, systems))
+                if part == "a":
+                    bench.measure_sentences(cases, systems)
+                if arguments.errors:
+                    bench.print_errors(cases, systems[-1], arguments.errors)
+            print(f"\n{time.monotonic() - began:.0f} s", flush=True)
 
 
 # Systems: how each cuts a document
@@ -217,28 +141,29 @@ class Cutter:
         self._count = cache(tokenizer.count)
         self.cut = cache(self._cut)
 
-    def _cut(self, system: str, query: str, text: str, path: str, blocks: Any) -> Sequence[Chunk]:
-        plan = self._reranker.plan(query)
+    def _cut(
+        self, system: str, query: str, text: str, path: str, syntax: str, blocks: Any
+    ) -> Sequence[Chunk]:
+        info = self._reranker.info
+        plan = plan_chunks(query, info, ChunkOptions(prepend_headings=OURS.get(system)))
         room = plan.room or WHOLE_TOKENS
-        document = Document(text, source=path, syntax=syntax_of(path), blocks=blocks)
+        document = Document(text, source=path, syntax=syntax, blocks=blocks)
+        if system in OURS:
+            return plan.split(document).chunks
         match system:
             case "whole@512":
-                info = self._reranker.info
                 room = WHOLE_TOKENS - info.specials - self._count(query)
                 spans = self._tokenizer.encode(text).spans[:room]
-                return [self._chunk(document, 0, spans[-1][1])]
+                parts = iter([(0, spans[-1][1])])
             case "today":
                 return plan.split(replace(document, syntax="", blocks=())).chunks
-            case "rerank":
-                return plan.split(document).chunks
-            case "rerank+heading":
-                chunks = plan.split(document).chunks
-                return [replace(chunk, title=" › ".join(chunk.headings)) for chunk in chunks]
             case "semantic-text-splitter":
                 parts = self._semantic(document, room)
-            case _:
+            case "langchain" | "langchain-0":
                 overlap = 0 if system.endswith("-0") else LANGCHAIN_OVERLAP
                 parts = self._langchain(document, room, overlap)
+            case _:
+                raise SystemExit(f"there is no system {system}: {', '.join(SYSTEMS)}")
         return [self._chunk(document, *part) for part in parts]
 
     def _chunk(self, document: Document, start: int, end: int) -> Chunk:
@@ -335,9 +260,86 @@ class Bench:
         return {system: [self._judge(system, case) for case in cases] for system in systems}
 
     def chunks(self, system: str, query: str, document: Document) -> Sequence[Chunk]:
-        # Whatever room the query leaves is what the cut depends on, and a plan is of a query.
+        """A document's chunks beside a query."""
         blocks = None if document.blocks is None else tuple(document.blocks)
-        return self._cutter.cut(system, query, document.text, str(document.source), blocks)
+        path = str(document.source)
+        return self._cutter.cut(system, query, document.text, path, document.syntax, blocks)
+
+    def score_pools(self, system: str, pools: Sequence[Pool]) -> list[list[list[float]]]:
+        """The scores of the chunks of each document of each pool."""
+        pairs = [
+            [
+                [(pool.query, chunk.scored_text) for chunk in self.chunks(system, pool.query, each)]
+                for each in pool.documents
+            ]
+            for pool in pools
+        ]
+        flat = [pair for pool in pairs for document in pool for pair in document]
+        print(f"{system}: {len(flat)} pairs", file=sys.stderr, flush=True)
+        scores = iter(self._scores.score(flat, self._reranker))
+        return [[[next(scores) for _ in document] for document in pool] for pool in pairs]
+
+    def compare_ranking(self, pools: Sequence[Pool], systems: Sequence[str]) -> None:
+        """Print how well documents are ranked by their best chunks."""
+        kinds = sorted({pool.kind for pool in pools})
+        print(f"\n## documents: {len(pools)} queries, nDCG@10 by the best chunk\n")
+        heads = ["system", "all", *(f"{k} ({sum(p.kind == k for p in pools)})" for k in kinds)]
+        print(f"| {' | '.join([*heads, 'over today'])} |\n|{'---|' * (len(heads) + 1)}")
+        base: list[float] = []
+        for system in systems:
+            scores = self.score_pools(system, pools)
+            best = [[max(document) for document in pool] for pool in scores]
+            figures = [ndcg(own, pool.grades) for own, pool in zip(best, pools, strict=True)]
+            if system == "today":
+                base = figures
+            cells = [system, interval(figures)]
+            cells += [f"{100 * mean_of(figures, pools, kind):.1f}" for kind in kinds]
+            cells.append(gain_cell(figures, base) if base and system != "today" else "")
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+    def compare_aggregations(self, pools: Sequence[Pool], system: str) -> None:
+        """Print what ways to aggregate do on one half of the pools, chosen on the other."""
+        scores = self.score_pools(system, pools)
+        halves = [range(len(pools) // 2), range(len(pools) // 2, len(pools))]
+        wrong = [
+            score
+            for place in halves[0]
+            for own, grade in zip(scores[place], pools[place].grades, strict=True)
+            for score in own
+            if not grade
+        ]
+        ways = aggregations.make_aggregations(aggregations.Irrelevant(sorted(wrong)))
+        figures: dict[str, list[float]] = {}
+        lost: dict[str, list[bool]] = {}
+        for name, aggregate in ways.items():
+            values: list[list[float]] = []
+            for own in scores:
+                everything = [score for document in own for score in document]
+                values.append([aggregate(document, everything) for document in own])
+            figures[name] = [ndcg(v, pool.grades) for v, pool in zip(values, pools, strict=True)]
+            lost[name] = [
+                any(score > own[-1] for score in own[: pool.long])
+                for own, pool in zip(values, pools, strict=True)
+            ]
+        means = {name: fsum(own[i] for i in halves[0]) for name, own in figures.items()}
+        best = max(means, key=lambda name: means[name])
+        print(f"\n{system}: {best!r} is best on the half for choosing; nDCG@10 on the other half\n")
+        print("| | chosen on | tested on | article | paragraph | over max | long before short |")
+        print("|---|---|---|---|---|---|---|")
+        tested = [pools[i] for i in halves[1]]
+        for name, values_of in figures.items():
+            second = [values_of[i] for i in halves[1]]
+            kinds = [f"{100 * mean_of(second, tested, k):.1f}" for k in ("article", "paragraph")]
+            short = [lost[name][i] for i in halves[1] if pools[i].kind == "paragraph"]
+            cells = [
+                f"**{name}**" if name == best else name,
+                f"{100 * means[name] / len(halves[0]):.1f}",
+                f"{100 * fsum(second) / len(second):.1f}",
+                *kinds,
+                gain_cell(second, [figures["max"][i] for i in halves[1]]),
+                f"{100 * fsum(short) / max(1, len(short)):.0f} %",
+            ]
+            print(f"| {' | '.join(cells)} |")
 
     def ranked(self, system: str, case: Case) -> list[tuple[float, Chunk]]:
         """A document's chunks with their scores, best first."""
@@ -345,6 +347,19 @@ class Bench:
         pairs = [(case.query, chunk.scored_text) for chunk in chunks]
         scored = zip(self._scores.score(pairs, self._reranker), chunks, strict=True)
         return sorted(scored, key=lambda pair: -pair[0])
+
+    def measure_sentences(self, cases: Sequence[Case], systems: Sequence[str]) -> None:
+        """Print how often the sentence that is shown of a document holds an answer."""
+        own = [case for case in cases if case.rule == "holds"]
+        for system in [name for name in systems if name in OURS and own]:
+            chunks = ChunkOptions(prepend_headings=OURS[system])
+            reranker = Reranker(self._reranker.scorer, chunks=chunks)
+            right = []
+            for case in own:
+                start, end = find_sentence(reranker, case)
+                right.append(case.is_right(start, end))
+            print(f"\n{system}: the sentence shown holds an answer, {len(own)} queries: ", end="")
+            print(interval(right), flush=True)
 
     def _judge(self, system: str, case: Case) -> Outcome:
         ranked = self.ranked(system, case)
@@ -361,6 +376,33 @@ class Bench:
                 print(f"\n--- {case.group}: {case.query}  (right: {right[:3]} of {len(ranked)})")
                 for score, chunk in [ranked[0], *(ranked[n] for n in right[:1])]:
                     print(f"{score:.2f} {chunk.headings}\n{chunk.scored_text[:600]}\n")
+
+
+def find_sentence(reranker: Reranker, case: Case) -> Span:
+    """The sentence that is shown for a document."""
+    ranking = reranker.rank(case.query, [case.document], n=1)
+    sentence = reranker.find_sentences(ranking)[0]
+    return sentence.start, sentence.end
+
+
+def ndcg(scores: Sequence[float], grades: Sequence[int], depth: int = 10) -> float:
+    """Discounted cumulative gain over the ideal's; of documents that none answers, 0."""
+    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    places = range(2, depth + 2)
+    ideal = fsum(g / log2(n) for g, n in zip(sorted(grades, reverse=True), places, strict=False))
+    found = fsum(grades[i] / log2(n) for i, n in zip(order, places, strict=False))
+    return found / ideal if ideal else 0.0
+
+
+def mean_of(figures: Sequence[float], pools: Sequence[Pool], kind: str) -> float:
+    own = [figure for figure, pool in zip(figures, pools, strict=True) if pool.kind == kind]
+    return fsum(own) / len(own)
+
+
+def gain_cell(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """What is gained, in points, with its interval."""
+    gain = difference(ours, theirs)
+    return f"{100 * gain.mean:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
 def print_table(cases: Sequence[Case], outcomes: Mapping[str, Sequence[Outcome]]) -> None:
@@ -382,9 +424,7 @@ def print_table(cases: Sequence[Case], outcomes: Mapping[str, Sequence[Outcome]]
             if not name.startswith("rerank"):
                 cells.append("")
                 continue
-            gain = difference(first, [outcome.first for outcome in outcomes[other]])
-            low, high = 100 * gain.low, 100 * gain.high
-            cells.append(f"{100 * gain.mean:+.1f} ({low:+.1f} to {high:+.1f})")
+            cells.append(gain_cell(first, [outcome.first for outcome in outcomes[other]]))
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -392,261 +432,6 @@ def interval(values: Sequence[float]) -> str:
     """A mean in points, with its interval."""
     mean = difference(values, [0.0] * len(values))
     return f"{100 * mean.mean:.1f} ({100 * mean.low:.1f} to {100 * mean.high:.1f})"
-
-
-# Part a: articles
-
-
-def article_cases(folder: Path, answers: Path | None, seed: int) -> Iterator[Case]:
-    """Questions on whole articles, with a heading for each title."""
-    for name in ("squad", "nq"):
-        collection = read_folder(find_parts(folder / name))
-        path = answers / f"{name}.jsonl" if answers else None
-        known = read_answers(path) if path and path.exists() else {}
-        of_passage: dict[str, list[str]] = {}
-        for query, grades in collection.qrels.items():
-            for passage, grade in grades.items():
-                if grade > 0 and query in collection.queries:
-                    of_passage.setdefault(passage, []).append(query)
-        for number, article in enumerate(articles(collection, seed)):
-            text, places = join_article(article)
-            document = Document(text, source=f"{name}-{number}.md")
-            for passage, (start, end) in places.items():
-                queries = of_passage.get(passage, [])
-                for query in queries:
-                    spans = known.get((query, passage))
-                    if known and not spans:
-                        continue
-                    yield Case(
-                        f"{name}:{number}",
-                        collection.queries[query],
-                        document,
-                        [(start + a, start + b) for a, b in spans or [(0, end - start)]],
-                        rule="holds" if spans else "overlaps",
-                    )
-
-
-def articles(collection: Collection, seed: int) -> Iterator[list[Document]]:
-    """The passages of a set in their order, 5 to 40 together; of one title, if it has so many."""
-    draw = random.Random(f"{seed}-{collection.name}")
-    passages = list(collection.corpus.values())
-    titles: dict[str, list[Document]] = {}
-    for passage in passages:
-        titles.setdefault(passage.title, []).append(passage)
-    least, most = ARTICLE_PARAGRAPHS
-    groups = list(titles.values())
-    if fsum(map(len, groups)) < 2 * len(groups) + len(groups):  # NQ: most have one passage
-        groups = [[passage for group in groups for passage in group]]
-    for group in groups:
-        while len(group) >= least:
-            size = round(least * (most / least) ** draw.random())
-            yield group[:size]
-            group = group[size:]
-
-
-def join_article(passages: Sequence[Document]) -> tuple[str, dict[str, Span]]:
-    """Markdown: passages below their titles, each title once; and where each passage is."""
-    text, title, places = "", "", {}
-    several = len({passage.title for passage in passages}) > 1
-    for passage in passages:
-        if passage.title != title:
-            title = passage.title
-            text += f"{'##' if several else '#'} {title}\n\n"
-        body = passage.text.strip()
-        places[str(passage.id)] = (len(text), len(text) + len(body))
-        text += f"{body}\n\n"
-    return text, places
-
-
-def read_answers(path: Path) -> dict[tuple[str, str], list[Span]]:
-    """The spans of the answers in a passage, of each query and passage."""
-    with path.open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    return {(r["_id"], r["passage"]): [(a, b) for a, b in r["spans"]] for r in records}
-
-
-# Part b: documentation
-
-
-class Heading(NamedTuple):
-    """A heading: where its lines begin, where its text is, and what it says."""
-
-    start: int
-    place: Span
-    name: str
-
-
-def documentation_cases(folder: Path, seed: int) -> Iterator[Case]:
-    """Headings of documents, as queries on the same text without them."""
-    draw = random.Random(f"{seed}-documentation")
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".md", ".rst", ".txt")]
-    for path in paths:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        text = re.sub(r"^\.\. _[^:\n]+:[ \t]*\n", "\n", text, flags=re.MULTILINE)
-        if len(text) > MAX_DOCUMENT_CHARACTERS:
-            continue
-        headings = list(markdown_headings(text) if path.suffix == ".md" else underlined(text))
-        ends = [*(heading.start for heading in headings[1:]), len(text)]
-        if len(headings) < MIN_SECTIONS:
-            continue
-        lower, usable = text.lower(), []
-        for heading, end in zip(headings, ends, strict=True):
-            words = set(re.findall(r"[a-z]{3,}", heading.name.lower())) - STOP_WORDS
-            body = text[heading.place[1] : end]
-            is_told = lower.count(heading.name.lower()) > 1 or "Section" in heading.name
-            if len(words) >= 2 and len(body.split()) >= MIN_SECTION_WORDS and not is_told:
-                usable.append((heading, end))
-        for heading, end in draw.sample(usable, min(QUERIES_A_DOCUMENT, len(usable))):
-            a, b = heading.place
-            changed = f"{text[:a]}Section{text[b:]}"
-            shift = len(changed) - len(text)
-            kind = {".md": "markdown", ".rst": "rst"}.get(path.suffix, "text")
-            name = str(path.relative_to(folder))
-            yield Case(
-                f"{kind}:{name}",
-                heading.name,
-                Document(changed, source=path.name),
-                [(heading.start, end + shift)],
-            )
-
-
-def markdown_headings(text: str) -> Iterator[Heading]:
-    """The headings of a Markdown document, in no list or quotation."""
-    lines = text.splitlines(keepends=True)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
-    tokens = MarkdownIt().parse(text)
-    for place, token in enumerate(tokens):
-        if token.type == "heading_open" and token.level == 0 and token.map:
-            content = tokens[place + 1].content
-            start = starts[token.map[0]]
-            at = text.find(content, start)
-            if content and start <= at < starts[token.map[1]]:
-                name = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*\\]|\{[^}]*\}", r"\1", content).strip()
-                yield Heading(start, (at, at + len(content)), name)
-
-
-UNDERLINED = re.compile(
-    r"(?:^|(?<=\n\n))(?P<over>([=\-~^\"'`#*+.:_])\2{2,}\n)?(?P<title>\S[^\n]*)\n"
-    r"(?P<under>([=\-~^\"'`#*+.:_])\5{2,})[ \t]*(?=\n)"
-)
-
-
-def underlined(text: str) -> Iterator[Heading]:
-    """The headings of a document whose titles are underlined, as in reStructuredText."""
-    for match in UNDERLINED.finditer(text):
-        title, under = match["title"].rstrip(), match["under"]
-        if abs(len(under) - len(title)) <= max(3, len(under) // 4) and any(map(str.isalpha, title)):
-            start = match.start("title")
-            name = re.sub(r":[\w:-]+:`([^`<]*)[^`]*`|[`*]", r"\1", title).strip()
-            yield Heading(match.start(), (start, start + len(title)), name)
-
-
-def prepare(folder: Path) -> None:
-    """Download the documentation of part b, and unpack it to `folder`/package-version."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as temporary:
-        for name, licence in DEBIAN.items():
-            print(f"{name} ({licence})", flush=True)
-            subprocess.run(["apt-get", "-q", "download", name], cwd=temporary, check=True)
-        for archive in sorted(Path(temporary).glob("*.deb")):
-            name, version = archive.name.split("_")[:2]
-            unpack(["dpkg-deb", "--fsys-tarfile", str(archive)], folder / f"{name}-{version}")
-        for name, licence in PYPI.items():
-            print(f"{name} ({licence})", flush=True)
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-            command += ["--no-binary", ":all:", name]
-            subprocess.run(command, cwd=temporary, check=True)
-        for archive in sorted(Path(temporary).glob("*.tar.gz")):
-            unpack(["gzip", "-dc", str(archive)], folder / archive.name.removesuffix(".tar.gz"))
-
-
-def unpack(command: Sequence[str], folder: Path) -> None:
-    """Write the documentation in a tar archive, which a command writes, below a folder."""
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as process,
-        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
-    ):
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if not member.isfile() or not DOCUMENTATION.search(name):
-                continue
-            content = archive.extractfile(member)
-            data = content.read() if content else b""
-            if name.endswith(".gz"):
-                name, data = name.removesuffix(".gz"), gzip.decompress(data)
-            name = name.replace(".rst.txt", ".rst")  # as Sphinx keeps its sources
-            path = folder / "/".join(part for part in Path(name).parts if part != "..")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-
-
-# Part c: functions
-
-
-def function_cases(seed: int) -> Iterator[Case]:
-    """First sentences of docstrings, as queries on their modules without docstrings."""
-    draw = random.Random(f"{seed}-functions")
-    root = Path(sysconfig.get_paths()["stdlib"])
-    left_out = {"test", "tests", "site-packages", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        if left_out & set(name.parts) or "__pycache__" in name.parts:
-            continue
-        source = path.read_text(encoding="utf-8", errors="replace")
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError):
-            continue
-        text, starts = without_docstrings(source, tree)
-        if len(text) > MAX_DOCUMENT_CHARACTERS:
-            continue
-        documented = list(documented_functions(tree))
-        if len(documented) < MIN_FUNCTIONS:
-            continue
-        for function in draw.sample(documented, QUERIES_A_DOCUMENT):
-            first = min([function.lineno, *(d.lineno for d in function.decorator_list)])
-            span = (starts[first - 1], starts[function.end_lineno or first])
-            yield Case(
-                f"python:{name}",
-                first_sentence(function),
-                Document(text, source=str(name)),
-                [span],
-            )
-
-
-def documented_functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = (node for node in ast.walk(tree) if isinstance(node, functions))
-    return (n for n in nodes if len(first_sentence(n).split()) >= 4 and len(n.body) > 1)
-
-
-def first_sentence(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    paragraph = (ast.get_docstring(node) or "").split("\n\n")[0]
-    return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()))[0]
-
-
-def without_docstrings(source: str, tree: ast.AST) -> tuple[str, list[int]]:
-    """A module's text without docstrings, and where each of its old lines begins in it."""
-    lines = source.splitlines(keepends=True)
-    for node in ast.walk(tree):
-        if not isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) or not ast.get_docstring(node, clean=False):
-            continue
-        docstring = node.body[0]
-        first, last = docstring.lineno - 1, docstring.end_lineno or docstring.lineno
-        indent = lines[first][: docstring.col_offset]
-        if indent.strip():  # on the line of `def`
-            continue
-        lines[first:last] = [""] * (last - first)
-        if len(node.body) == 1:
-            lines[first] = f"{indent}pass\n"
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
-    return "".join(lines), starts
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ _SYNONYMS: Mapping[str, str] = {
     "--offline": "--local-files-only --no-download --no-network",
     "--pull": "--download --auto-download --force-download --fetch --yes --install -y",
     "--text": "--binary",
-    "--input-format": "--in-format --from --input-type --stdin-format",
+    "--input-format": "--in-format --from --input-type --stdin-format --syntax",
+    "--unit": "--units --by --split --split-by --granularity --level --segment --unit-type",
     "--max-document": "--max-filesize --max-file-size --max-size",
     "--verbose": "--stats --debug --info --log --log-level --trace",
     "--resume": "--continue --restart --checkpoint --skip-existing --restore",
@@ -135,7 +136,19 @@ _INSTEAD: Mapping[str, str] = {
     "-0 is for lines that end with NUL",
     "--delimiter --separator --nth --with-nth": "--field NAME takes a column of CSV or TSV; "
     "--input-format says what a pipe holds",
-    "-U --multiline": "--unit paragraph or --unit file ranks more than lines",
+    "-U --multiline": "--unit paragraph, section or file ranks more than lines",
+    "--section --sections --by-section --by-sections --by-heading --by-headings": "--unit section "
+    "makes each section a document",
+    "--paragraph --paragraphs --by-paragraph --by-paragraphs --paragraph-mode": "--unit paragraph "
+    "makes each paragraph a document",
+    "--function --functions --by-function --by-functions --show-function --symbols --methods "
+    "--classes": "--unit function makes each function and method a document",
+    "--line --lines --by-line --by-lines --line-by-line": "--unit line makes each line a document",
+    "--sentence --by-sentence --by-sentences --split-sentences": "--unit paragraph makes each "
+    "paragraph a document; what is shown of it is its best sentence",
+    "--pages --by-page --by-pages": "--unit section makes each page of a PDF a document, or each "
+    "section if it has any",
+    "--whole --whole-file --whole-files": "--unit file makes each file a document",
     "-I --no-binary": "binary files are left out already; -a reads them",
     "-s --silent --quiet --no-messages --no-progress --progress --no-warnings": "progress shows on "
     "a terminal only; 2>/dev/null hides every message",

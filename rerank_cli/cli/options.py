@@ -230,7 +230,8 @@ def input_options(
             "--unit",
             help="What one document is. auto, the default: a record of .jsonl, .ndjson, .json, "
             ".csv and .tsv files; a line of .txt and .log files and of standard input; of other "
-            "kinds the whole file.",
+            "kinds the whole file. section, and function of code: what is below a heading, or a "
+            "function. paragraph: also an entry of a log, and statements of code.",
         ),
     ] = Unit.AUTO,
     input_format: Annotated[

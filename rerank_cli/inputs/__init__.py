@@ -40,6 +40,10 @@ class Unit(StrEnum):
     FILE = "file"
 
 
+# What a text is divided into by its structure.
+DIVIDED_UNITS = frozenset({Unit.SECTION, Unit.PARAGRAPH, Unit.FUNCTION})
+
+
 class InputFormat(StrEnum):
     """What a source holds."""
 

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rerank_cli.errors import InputError, MissingExtra, OutputError, how_to_install
-from rerank_cli.inputs import MEDIA_SUFFIXES, STDIN, InputFormat, Unit, suffix_of
+from rerank_cli.inputs import (
+    DIVIDED_UNITS,
+    MEDIA_SUFFIXES,
+    STDIN,
+    InputFormat,
+    Unit,
+    suffix_of,
+)
 from rerank_cli.inputs.conversion import CONVERTERS, formats_by_extra
 from rerank_cli.inputs.files import (
     Problems,
@@ -32,6 +39,8 @@ from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
 from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
 from rerank_cli.progress import WorkAhead, WorkProfile
+from rerank_cli.structure import find_blocks
+from rerank_cli.structure.units import divide_text
 from rerank_cli.terminal import Terminal, encodable, format_count, format_names, format_size
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
@@ -244,9 +253,14 @@ class Inputs:
         with open(path, "rb") as stream:
             stream.seek(begin)
             sample = stream.read(_SAMPLE_BYTES)
-        # Those that are cut at the ends would be taken for shorter ones.
-        documents = sample.split(mark)[1 if begin else 0 : -1] or [sample]
-        lengths = [len(document) + len(mark) for document in documents]
+        if unit in DIVIDED_UNITS and unit is not Unit.PARAGRAPH:
+            text, syntax = sample.decode("utf-8", "ignore"), self.options.syntax(path, stream=False)
+            parts = divide_text(text, find_blocks(text, syntax), paragraphs=False)
+            lengths = [part.end - part.start for part in parts] or [len(sample)]
+        else:
+            # Those that are cut at the ends would be taken for shorter ones.
+            documents = sample.split(mark)[1 if begin else 0 : -1] or [sample]
+            lengths = [len(document) + len(mark) for document in documents]
         return sum(map(work_of, lengths)) / sum(lengths)
 
     @property

@@ -6,6 +6,7 @@ the source's format.
 
 import io
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import BinaryIO
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import (
     DEFAULT_MAX_DOCUMENT_BYTES,
+    DIVIDED_UNITS,
     LINE_SUFFIXES,
     MEDIA_SUFFIXES,
     STDIN,
@@ -36,7 +38,7 @@ from rerank_cli.inputs.text import (
     read_whole,
 )
 from rerank_cli.structure import LOG, MARKDOWN, PLAIN, RST, Block, find_blocks, syntax_of
-from rerank_cli.structure.units import Part, divide_text
+from rerank_cli.structure.units import TextPart, divide_text
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Document, Envelope, ScorerInfo
 
@@ -204,6 +206,7 @@ class SourceReader:
     _syntax: str = field(default=PLAIN, init=False)
     _blocks: Sequence[Block] | None = field(default=None, init=False)
     _source_lines: Sequence[int] | None = field(default=None, init=False)
+    _page_starts: Sequence[int] | None = field(default=None, init=False)
 
     def documents(self) -> Iterator[Document]:
         """Yield the source's documents. Can be called once.
@@ -212,20 +215,23 @@ class SourceReader:
         """
         format_, unit = self.options.format_and_unit(self.path, stream=self.stream)
         head, content = decompress(self.content, self.path)
+        # The parts of a text are its structure's; NUL is behind them in the output.
+        has_null = self.options.null and unit not in DIVIDED_UNITS
         if format_ in CONVERTERS and not self.options.grep:
             max_bytes = self.options.max_document_bytes
             data = read_whole(content, self.path, max_bytes)
             found = convert(data, format_, self.path, max_bytes)
             self.title, self.lost = found.title, found.lost
             self._blocks, self._source_lines = found.blocks, found.source_lines
+            self._page_starts = found.page_starts
             self.faults.update((fault.problem, fault) for fault in found.faults)
             head = found.text.encode()
             content = io.BytesIO(head)
         else:
             self._syntax = self.options.syntax(self.path, stream=self.stream)
-            self.envelope = envelope_of(head, null=self.options.null)
+            self.envelope = envelope_of(head, null=has_null)
             options = self.options
-            is_text = options.text or options.null or options.grep
+            is_text = options.text or has_null or options.grep
             is_text |= self.named and options.input_format is not None
             if is_binary(head, self.envelope) and not is_text:
                 raise BinarySource
@@ -237,7 +243,7 @@ class SourceReader:
             content,
             self.path,
             self.envelope,
-            "\0" if self.options.null else "\n",
+            "\0" if has_null else "\n",
             self.options.max_document_bytes,
             head=head[len(self.envelope.mark) :],
             controls=self.options.text,
@@ -294,6 +300,8 @@ class SourceReader:
                 syntax=self._syntax,
                 blocks=self._blocks,
                 source_lines=self._source_lines,
+                page=None if self._page_starts is None else 1,
+                page_starts=(self._page_starts or ())[1:],
             )
         elif unit is Unit.LINE:
             for block in source.line_blocks():
@@ -314,26 +322,28 @@ class SourceReader:
         """
         is_paragraph, syntax, blocks = unit is Unit.PARAGRAPH, self._syntax, self._blocks
 
-        def divide(text: str) -> Sequence[Part]:
+        def divide(text: str) -> Sequence[TextPart]:
             found = find_blocks(text, syntax) if blocks is None else blocks
             is_apart = blocks is not None
             return divide_text(text, found, paragraphs=is_paragraph, apart=is_apart)
 
         at_once = not is_paragraph or syntax not in (PLAIN, LOG) or blocks is not None
-        lines = self._source_lines
-        for block in source.part_blocks(divide, at_once=at_once):
-            first = block.line - 1
-            count = block.text.count("\n") + 1
+        lines, pages = self._source_lines, self._page_starts
+        for text, line, raw, part, *_ in source.part_blocks(divide, at_once=at_once):
+            page = None if pages is None else bisect_right(pages, part.first)
+            later = () if pages is None else pages[page : bisect_left(pages, part.last)]
             yield Document(
-                block.text,
+                text,
                 source=self.path,
-                line=block.line if lines is None else lines[first],
-                raw=block.raw,
+                line=line if lines is None else lines[line - 1],
+                raw=raw,
                 envelope=self.envelope,
                 syntax=syntax,
-                blocks=block.part.blocks,
-                headings=block.part.headings,
-                source_lines=None if lines is None else lines[first : first + count],
+                blocks=part.blocks,
+                headings=part.headings,
+                source_lines=None if lines is None else lines[line - 1 : line + text.count("\n")],
+                page=page,
+                page_starts=[start - part.first for start in later],
             )
 
     def _count_binary(self) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from rerank_cli.errors import InputError
 from rerank_cli.inputs import DEFAULT_MAX_DOCUMENT_BYTES
-from rerank_cli.structure.units import Part
+from rerank_cli.structure.units import TextPart
 from rerank_cli.terminal import encodable, format_count, format_size
 from rerank_cli.types import Envelope
 
@@ -230,7 +230,7 @@ class PartBlock(NamedTuple):
     text: str
     line: int
     raw: bytes
-    part: Part
+    part: TextPart
     start_line: int
     is_apart: bool
     is_undecodable: bool
@@ -340,7 +340,7 @@ class TextSource:
             yield SourceBlock(decode(raw).rstrip(ends), number, raw)
 
     def part_blocks(
-        self, divide: Callable[[str], Sequence[Part]], *, at_once: bool
+        self, divide: Callable[[str], Sequence[TextPart]], *, at_once: bool
     ) -> Iterator[PartBlock]:
         """Yield the parts of the text that `divide` finds: its paragraphs, or its sections.
 
@@ -364,7 +364,7 @@ class TextSource:
             yield last._replace(raw=last.raw + missing)
 
     def _divide_lines(
-        self, divide: Callable[[str], Sequence[Part]], *, at_once: bool
+        self, divide: Callable[[str], Sequence[TextPart]], *, at_once: bool
     ) -> Iterator[PartBlock]:
         lines, size, wanted = list[bytes](), 0, _DIVIDED_BYTES
         first = expected = 1  # the lines that `lines` begins with, and that comes next
@@ -395,21 +395,21 @@ class TextSource:
         yield from self._parts_in(b"".join(lines), first, divide)
 
     def _parts_in(
-        self, raw: bytes, line: int, divide: Callable[[str], Sequence[Part]]
+        self, raw: bytes, line: int, divide: Callable[[str], Sequence[TextPart]]
     ) -> list[PartBlock]:
         """The parts of some lines, of which the first one has a number."""
-        decoded, end = _DecodedLines(raw, self), self.terminator
+        decoded = _DecodedLines(raw, self)
         text, place, blocks = decoded.text, 0, list[PartBlock]()
-        for part in divide(text if end == "\n" else text.replace("\n", " ").replace(end, "\n")):
-            line += text.count(end, place, part.start)
+        for part in divide(text):
+            line += text.count("\n", place, part.start)
             place = part.start
             block = PartBlock(
                 text[part.first : part.last],
-                line + text.count(end, part.start, part.first),
+                line + text.count("\n", part.start, part.first),
                 decoded.raw_of(part.start, part.end),
                 part,
                 start_line=line,
-                is_apart=text.count(end, part.last, part.end) > 1,
+                is_apart=text.count("\n", part.last, part.end) > 1,
                 is_undecodable=decoded.is_changed(part.start, part.end),
             )
             if len(block.raw) > self.max_bytes + len(self._missing_end(b"")):

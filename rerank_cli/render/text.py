@@ -32,6 +32,7 @@ _TERMINATORS = ("\r\n", "\n", "\0", "\r")
 _SEPARATOR = "--\n"
 _FILES_HINT = "-f paths writes only the names of these files, -f grep the best line of each"
 _HINT = "-f csv and --json take records of any kind"
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _BACKTICKS = re.compile("`+")
 # Each of these ends a line in Markdown.
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -64,20 +65,22 @@ def write_text(ranking: Ranking, style: Style) -> Iterator[bytes]:
 class _Separators:
     """The lines of ours before records.
 
-    Whole files have their names if they are some of several documents. Passages, and texts that
-    were given directly, are parted if one of them has several lines. Lines, paragraphs, rows and
-    what NUL ends have ends of their own.
+    Whole files have their names if they are some of several documents. Passages, texts that were
+    given directly, and parts of files are parted if the end of one of them cannot be seen. Lines,
+    paragraphs, rows and what NUL ends have ends of their own.
     """
 
     def __init__(self, ranking: Ranking, style: Style) -> None:
         self._are_named = has_named_files(ranking, style)
-        texts = (
-            (result.passage.text for result in ranking.results)
-            if style.passages
-            else (each.text for each in _documents_in(ranking) if each.source is None)
-        )
         may_part = style.separated and not style.null
-        self._are_parted = self._are_named or (may_part and any("\n" in text for text in texts))
+        self._are_parted = self._are_named or (
+            may_part
+            and (
+                any("\n" in result.passage.text for result in ranking.results)
+                if style.passages
+                else any(map(_has_hidden_end, _documents_in(ranking)))
+            )
+        )
         self._is_first = True
 
     def before(self, document: Document) -> tuple[str, str]:
@@ -87,6 +90,18 @@ class _Separators:
             source = "standard input" if document.source == STDIN else str(document.source)
             return "" if is_first else "\n", f"==> {on_one_line(source)} <==\n"
         return _SEPARATOR if self._are_parted and not is_first else "", ""
+
+
+def _has_hidden_end(document: Document) -> bool:
+    """Whether a document has several lines, and not a blank line behind it and nowhere else."""
+    text, raw = document.text, document.raw
+    is_record = document.fields is not None or bool(document.envelope.header)
+    if "\n" not in text or document.whole or is_record:
+        return False
+    if document.source is None or raw is None or _BLANK_LINE.search(text):
+        return True
+    own = raw.decode(document.envelope.encoding, "replace").replace("\r", "")
+    return not own.endswith("\n\n")
 
 
 def has_named_files(ranking: Ranking, style: Style) -> bool:

@@ -1,6 +1,6 @@
 """Divides a text into parts that are documents of their own, by its blocks.
 
-    text, Block… ─ divide_text ─ Part…
+    text, Block… ─ divide_text ─ TextPart…
 
 A part is whole lines, and together the parts are the text. None of them is only a heading, but one
 that nothing follows.
@@ -20,7 +20,7 @@ _WORD = re.compile(r"[^\s!-/:-@\[-`{-~]")
 _LINE_END = re.compile(r"\r\n|\r|\n|\Z")
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """A part of a text: its characters from `start` to `end`, which are whole lines.
 
     first     where its first line begins that is not blank
@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 def divide_text(
     text: str, blocks: Sequence[Block], *, paragraphs: bool, apart: bool = False
-) -> list[Part]:
+) -> list[TextPart]:
     """Divide a text into its sections, functions and classes, or into its paragraphs.
 
     What is between functions is a part too. A heading belongs to what follows it, and so does the
@@ -53,7 +53,7 @@ def divide_text(
     return list(_make_parts(text, blocks, bounds))
 
 
-class _Line:
+class _TextLine:
     """The line of a place in a text. Places must not fall."""
 
     def __init__(self, text: str) -> None:
@@ -92,7 +92,7 @@ def _find_bounds(
     text: str, blocks: Sequence[Block], *, paragraphs: bool, apart: bool
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Where parts may begin, and the spans of headings, which are no parts by themselves."""
-    line, bounds, ends, heads = _Line(text), {0}, set[int](), list[tuple[int, int]]()
+    line, bounds, ends, heads = _TextLine(text), {0}, set[int](), list[tuple[int, int]]()
     whole_depth: int | None = None  # of a block whose inner blocks begin no part
     for start, end, kind, depth, _ in blocks:
         if whole_depth is not None and depth > whole_depth:
@@ -121,7 +121,7 @@ def _find_bounds(
 
 def _lines_after(text: str, ends: Sequence[int]) -> Iterator[int]:
     """Where the next line begins that is not blank, for each end of a block."""
-    line = _Line(text)
+    line = _TextLine(text)
     for end in ends:
         line.move_to(end - 1)
         if visible := _VISIBLE.search(text, line.end):
@@ -147,7 +147,7 @@ def _join(text: str, bounds: Sequence[int], heads: Sequence[tuple[int, int]]) ->
     return joined
 
 
-def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> Iterator[Part]:
+def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> Iterator[TextPart]:
     # The blocks around a place, each with its name and those around it.
     outer = list[tuple[Block, tuple[str, ...]]]()
     next_block = 0
@@ -178,7 +178,7 @@ def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> It
                 block._replace(start=block.start - first, end=block_end - first, depth=len(own))
             )
             own.append(block_end)
-        yield Part(start, end, first, last, headings, inner)
+        yield TextPart(start, end, first, last, headings, inner)
 
 
 def _line_start(text: str, start: int, place: int) -> int:

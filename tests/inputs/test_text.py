@@ -30,7 +30,7 @@ from rerank_cli.inputs.text import (
     is_binary,
 )
 from rerank_cli.structure import find_blocks
-from rerank_cli.structure.units import Part, divide_text
+from rerank_cli.structure.units import TextPart, divide_text
 from rerank_cli.types import Envelope
 from tests.support.reading import read, source_of
 
@@ -234,7 +234,7 @@ def part_blocks(source: TextSource) -> list[PartBlock]:
     return [*source.part_blocks(divide_paragraphs, at_once=False)]
 
 
-def divide_paragraphs(content: str) -> list[Part]:
+def divide_paragraphs(content: str) -> list[TextPart]:
     return divide_text(content, find_blocks(content), paragraphs=True)
 
 

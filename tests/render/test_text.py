@@ -207,6 +207,18 @@ def test_nothing_stands_between_lines_rows_paragraphs_and_passages_of_one_line()
     assert written(lines, passages=True) == b"a fox\nb\n"
 
 
+def test_parts_of_files_are_parted_where_their_ends_cannot_be_seen() -> None:
+    def part(text: str, raw: str) -> Document:
+        return replace(document(text, raw=raw.encode()), line=1)
+
+    sections = [part("# Fox\n\na fox", "# Fox\n\na fox\n\n"), part("one", "one\n\n")]
+    assert written(ranked(*sections)) == b"# Fox\n\na fox\n\n--\none\n\n"
+    functions = [part("f() {\n fox }", "f() {\n fox }\n"), part("one", "one\n")]
+    assert written(ranked(*functions)) == b"f() {\n fox }\n--\none\n"
+    assert written(ranked(*functions), separated=False) == b"f() {\n fox }\none\n"
+    assert b"--" not in written(ranked(*functions), null=True)
+
+
 def test_texts_of_options_are_parted_where_one_has_several_lines() -> None:
     assert written(ranked(Document("a\nb"), Document("fox"))) == b"fox\n--\na\nb\n"
     assert written(ranked(Document("a"), Document("fox"))) == b"fox\na\n"

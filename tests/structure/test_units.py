@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.structure import Block, BlockKind
-from rerank_cli.structure.units import Part, divide_text
+from rerank_cli.structure.units import TextPart, divide_text
 
 KINDS = st.sampled_from(list(BlockKind))
 LINES = st.sampled_from(
@@ -108,7 +108,7 @@ def guide_blocks() -> list[Block]:
     ]
 
 
-def texts_of(text: str, parts: list[Part]) -> list[str]:
+def texts_of(text: str, parts: list[TextPart]) -> list[str]:
     return [text[part.first : part.last] for part in parts]
 
 

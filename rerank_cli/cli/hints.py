@@ -231,7 +231,9 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     "--input-format": {
         "plain txt lines raw": "text",
         "ndjson": "jsonl",
-        "markdown md": "text",
+        "md mdx commonmark gfm": "markdown",
+        "restructuredtext rest sphinx": "rst",
+        "logs syslog": "log",
         "doc word": "docx",
         "htm": "html",
         "xlsx xls excel": "save the sheet as CSV",
@@ -239,10 +241,12 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     },
     "--unit": {
         "lines": "line",
-        "paragraphs para": "paragraph",
+        "sections heading headings chapter chapters page pages": "section",
+        "paragraphs para entry entries block": "paragraph",
+        "functions method methods class classes symbol symbols def": "function",
         "row rows json records jsonl csv": "record",
         "doc document whole files": "file",
-        "page pages passage passages chunk chunks sentence": "--passages ranks the passages",
+        "passage passages chunk chunks sentence sentences": "--passages ranks the passages",
     },
     "--aggregate": {
         "maxp best": "max",

@@ -43,8 +43,9 @@ def divide_text(
     """Divide a text into its sections, functions and classes, or into its paragraphs.
 
     What is between functions is a part too. A heading belongs to what follows it, and so does the
-    first line of a class if nothing of its own follows it. A paragraph begins behind a blank line:
-    a list that has none is one, as is code with blank lines. `apart` says that blocks have no blank
+    first line of a class if nothing of its own follows it, and a paragraph that ends with a colon
+    before a list, code or a table. A paragraph begins behind a blank line: a list that has none is
+    one, as is code with blank lines. `apart` says that blocks have no blank
     line between them, as those of HTML and DOCX may.
 
     Takes time in proportion to the text. A blank text has no parts.
@@ -92,8 +93,10 @@ def _find_bounds(
     text: str, blocks: Sequence[Block], *, paragraphs: bool, apart: bool
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """Where parts may begin, and the spans of headings, which are no parts by themselves."""
-    line, bounds, ends, heads = _TextLine(text), {0}, set[int](), list[tuple[int, int]]()
+    line, bounds, ends = _TextLine(text), {0}, set[int]()
+    heads = list[tuple[int, int]]()
     whole_depth: int | None = None  # of a block whose inner blocks begin no part
+    before: tuple[int, int, BlockKind] | None = None
     for start, end, kind, depth, _ in blocks:
         if whole_depth is not None and depth > whole_depth:
             continue
@@ -110,6 +113,9 @@ def _find_bounds(
             ends.add(end)
         if not is_alone and not paragraphs:
             continue
+        if before is not None and _leads_to(text, before, kind):
+            heads.append(before[:2])
+        before = (start, end, kind)
         if kind is not BlockKind.LIST and (not is_alone or kind is BlockKind.FUNCTION):
             whole_depth = None if is_alone and paragraphs else depth
         is_apart = is_alone or kind is BlockKind.ENTRY or (apart and kind is not BlockKind.ITEM)
@@ -117,6 +123,12 @@ def _find_bounds(
             bounds.add(line.start)
     bounds.update(_lines_after(text, sorted(ends)))
     return sorted(bounds), heads
+
+
+def _leads_to(text: str, before: tuple[int, int, BlockKind], kind: BlockKind) -> bool:
+    """Whether a paragraph, as `Run this:`, says what a block behind it is."""
+    is_led = kind in (BlockKind.LIST, BlockKind.CODE, BlockKind.TABLE)
+    return is_led and before[2] is BlockKind.PARAGRAPH and text[before[1] - 1] in ":："  # noqa: RUF001
 
 
 def _lines_after(text: str, ends: Sequence[int]) -> Iterator[int]:

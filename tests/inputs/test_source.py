@@ -1,14 +1,17 @@
 """One source: what its name and the options say it holds, and what is put before its chunks."""
 
+import codecs
 import io
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
-from rerank_cli.inputs import InputFormat, Prepend, Unit, suffix_of
+from rerank_cli.inputs import InputFormat, Prepend, Unit, suffix_of, text
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions, SourceReader, format_of
 from tests.support.reading import give_stdin, inputs_of, names, read
@@ -268,3 +271,159 @@ def test_a_whole_file_has_a_syntax_by_its_name_or_its_format(
         (document,) = read(tmp_path / name, **options)
     assert document.syntax == syntax
     assert document.whole
+
+
+PIECES = st.sampled_from(
+    [
+        b"# A",
+        b"text",
+        b"",
+        b"",
+        b"  code",
+        b"```",
+        b"- x",
+        b"---",
+        b"1. y",
+        b"\xff\xfe z",
+        "é日".encode(),
+    ]
+)
+UNITS = st.sampled_from([Unit.SECTION, Unit.PARAGRAPH, Unit.FUNCTION])
+
+
+@given(
+    st.lists(PIECES, max_size=12),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be", "utf-16"]),
+    st.sampled_from(["a.md", "a.txt", "a.log", "a.rst", "a.py"]),
+    UNITS,
+)
+def test_the_parts_of_a_file_are_together_the_file(
+    lines: list[bytes], end: bytes, encoding: str, name: str, unit: Unit
+) -> None:
+    content = end.join(lines)
+    if not encoding.startswith("utf-8"):  # also half of a surrogate pair, and half of a unit
+        content = content.decode("utf-8", "replace").encode(encoding)
+        content = content.replace("日".encode(encoding)[-2:], b"\xd8\xd8") + b"x" * (len(lines) % 2)
+    elif encoding == "utf-8-sig":
+        content = codecs.BOM_UTF8 + content
+    options = ReadOptions(unit=unit, text=True)
+    source = SourceReader(name, options, io.BytesIO(content), stream=False)
+    documents = list(source.documents())
+    joined = source.envelope.mark + b"".join(document.raw or b"" for document in documents)
+    if documents:
+        assert joined.startswith(content)
+        added = joined[len(content) :].decode(source.envelope.encoding, "replace")
+        assert added.strip("\r\n\0") == ""
+    else:
+        kept = content[len(source.envelope.mark) :].decode(source.envelope.encoding, "replace")
+        assert not kept.strip()
+    for document in documents:
+        own = (document.raw or b"").decode(source.envelope.encoding, "replace")
+        assert document.text.strip() == own.strip() or source.undecodable
+        assert document.text.strip()
+        assert not document.whole
+
+
+LOG = """2026-01-02 10:00:00 ERROR boom
+Traceback (most recent call last):
+  File "x"
+2026-01-02 10:00:01 INFO fine
+2026-01-02 10:00:02 INFO fine
+"""
+GUIDE = "# Guide\n\n## Pests\n\nOne:\n\n```\na\n\nb\n```\n\n- x\n- y\n\n## Soil\nTwo.\n"
+SAMPLES = {
+    "a.md": GUIDE,
+    "a.txt": "Guide\n=====\n\nOne.\n\nTwo.\n\nPests\n-----\n\nThree.\n",
+    "a.log": LOG,
+    "a.html": "<h1>Guide</h1>\n<p>One.</p><p>Two.</p><h2>Pests</h2><ul><li>x</li><li>y</li></ul>",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "expected"),
+    [
+        (
+            "a.md",
+            Unit.SECTION,
+            [
+                (1, "# Guide\n\n## Pests\n\nOne:\n\n```\na\n\nb\n```\n\n- x\n- y", ()),
+                (16, "## Soil\nTwo.", ("Guide",)),
+            ],
+        ),
+        (
+            "a.md",
+            Unit.PARAGRAPH,
+            [
+                (1, "# Guide\n\n## Pests\n\nOne:\n\n```\na\n\nb\n```", ()),
+                (13, "- x\n- y", ("Guide", "Pests")),
+                (16, "## Soil\nTwo.", ("Guide",)),
+            ],
+        ),
+        (
+            "a.txt",
+            Unit.SECTION,
+            [(1, "Guide\n=====\n\nOne.\n\nTwo.", ()), (8, "Pests\n-----\n\nThree.", ("Guide",))],
+        ),
+        (
+            "a.txt",
+            Unit.PARAGRAPH,
+            [
+                (1, "Guide\n=====\n\nOne.", ()),
+                (6, "Two.", ("Guide",)),
+                (8, "Pests\n-----\n\nThree.", ("Guide",)),
+            ],
+        ),
+        ("a.log", Unit.SECTION, [(1, LOG.rstrip(), ())]),
+        (
+            "a.log",
+            Unit.PARAGRAPH,
+            [
+                (
+                    1,
+                    LOG[: LOG.index("\n2026-01-02 10:00:01")],
+                    (),
+                ),
+                (4, "2026-01-02 10:00:01 INFO fine", ()),
+                (5, "2026-01-02 10:00:02 INFO fine", ()),
+            ],
+        ),
+        (
+            "a.html",
+            Unit.SECTION,
+            [(1, "Guide\n\nOne.\n\nTwo.", ()), (2, "Pests\n\n* x\n* y", ("Guide",))],
+        ),
+        (
+            "a.html",
+            Unit.PARAGRAPH,
+            [
+                (1, "Guide\n\nOne.", ()),
+                (2, "Two.", ("Guide",)),
+                (2, "Pests\n\n* x\n* y", ("Guide",)),
+            ],
+        ),
+    ],
+)
+def test_what_a_text_is_divided_into(
+    name: str, unit: Unit, expected: list[tuple[int, str, tuple[str, ...]]], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(SAMPLES[name])
+    documents = read(tmp_path / name, unit=unit)
+    assert [(d.line, d.text, tuple(d.headings)) for d in documents] == expected
+    if unit is Unit.SECTION:  # without a function, sections take their place
+        assert [d.text for d in read(tmp_path / name, unit=Unit.FUNCTION)] == [
+            d.text for d in documents
+        ]
+
+
+def test_a_long_text_is_divided_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "a.txt"
+    place.write_text("\n".join(f"line {n} of a paragraph\n" * (n % 5 + 1) for n in range(300)))
+    whole = read(place, unit=Unit.PARAGRAPH)
+    monkeypatch.setattr(text, "_DIVIDED_BYTES", 100)
+    parts = read(place, unit=Unit.PARAGRAPH)
+    assert [(d.text, d.line, d.raw) for d in parts] == [(d.text, d.line, d.raw) for d in whole]
+    assert len(parts) == 300
+    assert {d.line for d in read(place, unit=Unit.PARAGRAPH, max_document_bytes=200)} == {
+        d.line for d in whole
+    }

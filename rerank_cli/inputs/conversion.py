@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from rerank_cli.errors import InputError, MissingExtra
@@ -31,11 +30,13 @@ from rerank_cli.inputs.text import (
     DocumentTooSlow,
     Fault,
 )
-from rerank_cli.structure import Block
+from rerank_cli.structure import Block, BlockKind
 from rerank_cli.terminal import encodable
 
 if TYPE_CHECKING:
     import queue
+
+    from rerank_cli.inputs.pdf import PdfText
 
 # The time that a file may take. Ordinary ones take a tenth of it.
 _SECONDS = 4.0
@@ -136,7 +137,9 @@ def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
         if pages
     ]
     lost = Counter({"picture": pdf.pictures}) if pdf.pictures else Counter[str]()
-    return Conversion(pdf.text, pdf.title, lost, faults)
+    return Conversion(
+        pdf.text, pdf.title, lost, faults, blocks=pdf.blocks, page_starts=pdf.page_starts
+    )
 
 
 def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
@@ -164,28 +167,13 @@ sys.path[:] = json.loads(sys.argv[1])
 from rerank_cli.inputs.conversion import serve_pdf
 serve_pdf()
 """
-_UNKNOWN_SHARE = 0.2  # of the characters of a page whose text is in doubt
 
 
-@dataclass(slots=True)
-class _PdfText:
-    """What is in a PDF. `scanned` and `garbled` are numbers of pages.
-
-    scanned   pages with pictures and without text
-    garbled   pages whose fonts do not say what many of their characters mean
-    pictures  how many different pictures there are
-    """
-
-    text: str
-    title: str
-    scanned: list[int]
-    garbled: list[int]
-    pictures: int
-
-
-def _read_in_process(data: bytes, allowance: Allowance) -> _PdfText:
+def _read_in_process(data: bytes, allowance: Allowance) -> "PdfText":
     """Read a PDF. Raises `ImportError` without pypdf, `BoundExceeded`, and `ValueError`."""
     from importlib.util import find_spec
+
+    from rerank_cli.inputs.pdf import PdfText
 
     if find_spec("pypdf") is None:
         raise ImportError("pypdf")
@@ -202,7 +190,12 @@ def _read_in_process(data: bytes, allowance: Allowance) -> _PdfText:
                 process.close()
     if "error" in answer:
         raise ValueError(answer["error"])
-    return _PdfText(**answer["pdf"])
+    pdf = PdfText(**answer["pdf"])
+    pdf.blocks = [
+        Block(start, end, BlockKind(kind), depth, name)
+        for start, end, kind, depth, name in pdf.blocks
+    ]
+    return pdf
 
 
 class _Process:
@@ -297,6 +290,8 @@ def serve_pdf() -> None:
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     import pypdf  # noqa: F401 - it takes the most time of all
 
+    import rerank_cli.inputs.pdf  # noqa: F401
+
     _answer(output, {"ready": True})
     while True:
         request, data = requests.get()
@@ -344,8 +339,10 @@ def _limit(max_memory: int, seconds: float) -> None:
 
 
 def _read(data: bytes, max_bytes: int) -> dict[str, Any]:
+    from rerank_cli.inputs.pdf import read_pdf
+
     try:
-        pdf = _read_pages(data, max_bytes)
+        pdf = read_pdf(data, max_bytes)
     except MemoryError:
         raise
     except RecursionError:
@@ -353,43 +350,3 @@ def _read(data: bytes, max_bytes: int) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - the library's errors have no common base
         return {"error": str(error) or type(error).__name__}
     return {"is_large": True} if pdf is None else {"pdf": asdict(pdf)}
-
-
-def _read_pages(data: bytes, max_bytes: int) -> _PdfText | None:
-    """Read all pages; None if they have more text than is allowed."""
-    from pypdf import PdfReader
-
-    reader = PdfReader(BytesIO(data))
-    pdf, texts, size = _PdfText("", "", [], [], 0), list[str](), 0
-    pictures = set[Any]()
-    for number, page in enumerate(reader.pages, 1):
-        text = page.extract_text().replace("\u00ad\n", "")  # hyphens of the layout
-        size += len(text)
-        if size > max_bytes:
-            return None
-        texts.append(text)
-        found = set(_pictures(page))
-        pictures |= found
-        characters = "".join(text.split())
-        if not characters and found:
-            pdf.scanned.append(number)
-        unknown = sum(map(_is_unknown, characters))
-        if unknown > _UNKNOWN_SHARE * len(characters):
-            pdf.garbled.append(number)
-    pdf.text = "\n\n".join(texts)
-    pdf.title = (reader.metadata.title if reader.metadata else None) or ""
-    pdf.pictures = len(pictures)
-    return pdf
-
-
-def _pictures(page: Any) -> Iterator[Any]:
-    """What tells the pictures of a page apart."""
-    with suppress(Exception):  # a damaged page may have text all the same
-        objects = page["/Resources"]["/XObject"].get_object()
-        for name, reference in objects.items():
-            if objects[name].get("/Subtype") in ("/Image", "/Form"):
-                yield getattr(reference, "idnum", name)
-
-
-def _is_unknown(character: str) -> bool:
-    return character == "\ufffd" or character < " " or "\ue000" <= character <= "\uf8ff"

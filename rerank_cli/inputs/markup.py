@@ -18,14 +18,16 @@ class _Record:
     """A block that was written to. Its name is the text of its `header`.
 
     It has no kind once it turns out to be none, and it ends where it begins while it is open.
+    A name that is given comes before that text.
     """
 
-    __slots__ = ("end", "header", "kind", "start")
+    __slots__ = ("end", "header", "kind", "name", "start")
 
     def __init__(self, kind: BlockKind, start: int) -> None:
         self.kind: BlockKind | None = kind
         self.start = self.end = start
         self.header: _Record | None = None
+        self.name = ""
 
 
 class _Element:
@@ -64,7 +66,9 @@ class BlockRecorder:
         self._names = defaultdict[str, list[int]](list)
         self._first_unwritten = 0
         self._paragraph: _Record | None = None  # or heading
-        self._level = 0  # of the heading that is open
+        self._level = 0  # of the heading or section that the next text begins
+        self._title = ""  # its name, if that is given
+        self._is_heading = False
         self._end = 0  # of the text so far, without white space
 
     def open(self, name: str, kind: BlockKind | None = None) -> None:
@@ -102,11 +106,19 @@ class BlockRecorder:
             row = self._open[places[-1]]
             row.is_header = is_header and row.is_header is not False
 
-    def begin_heading(self, level: int) -> None:
-        """Begin a heading of a level from 1; it ends with the next end of a paragraph."""
+    def begin_heading(self, level: int, name: str = "") -> None:
+        """Begin a section with its heading, which ends with the next end of a paragraph.
+
+        Levels are from 1. The name is the heading's text if it is not given.
+        """
+        self.begin_section(level, name)
+        self._is_heading = bool(self._level)
+
+    def begin_section(self, level: int, name: str = "") -> None:
+        """Begin a section without a heading."""
         self.end_paragraph()
         if not self._kinds[BlockKind.CODE]:
-            self._level = level
+            self._level, self._title, self._is_heading = level, name, False
 
     def end_heading(self) -> None:
         """End a heading, also one without text."""
@@ -131,12 +143,14 @@ class BlockRecorder:
                 self._records.append(element.record)
         self._first_unwritten = len(self._open)
         if is_new and not self._kinds[BlockKind.CODE]:
-            kind = BlockKind.HEADING if self._level else BlockKind.PARAGRAPH
+            is_heading = self._level and self._is_heading
+            kind = BlockKind.HEADING if is_heading else BlockKind.PARAGRAPH
             self._paragraph = _Record(kind, start)
             self._records.append(self._paragraph)
             section = self._open[-1].record if self._level else None
             if section is not None:
-                section.header = self._paragraph
+                section.name = self._title
+                section.header = self._paragraph if is_heading else None
         self._end = end
 
     def blocks(self, text: str) -> list[Block]:
@@ -214,8 +228,8 @@ def _make_block(text: str, record: _Record, outer: list[Block]) -> Block | None:
     is_same = around is not None and (start, end) == (around.start, around.end)
     if is_same and kind is BlockKind.PARAGRAPH and outer_kind in _OUTER_KINDS:
         return None
-    name = ""
-    if record.header is not None:
+    name = record.name
+    if record.header is not None and not name:
         header = text[record.header.start : record.header.end]
         name = _heading_name(header) if kind is BlockKind.SECTION else _row_name(header)
     if kind is BlockKind.CODE:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import (
@@ -31,6 +31,8 @@ from rerank_cli.inputs.records import JSON_LINES, RECORD_READERS, TextFields, ma
 from rerank_cli.inputs.text import (
     HEAD_BYTES,
     Fault,
+    PartBlock,
+    SourceBlock,
     TextSource,
     decompress,
     envelope_of,
@@ -206,6 +208,7 @@ class SourceReader:
     _syntax: str = field(default=PLAIN, init=False)
     _blocks: Sequence[Block] | None = field(default=None, init=False)
     _source_lines: Sequence[int] | None = field(default=None, init=False)
+    _has_lines: bool = field(default=True, init=False)
     _page_starts: Sequence[int] | None = field(default=None, init=False)
 
     def documents(self) -> Iterator[Document]:
@@ -223,7 +226,7 @@ class SourceReader:
             found = convert(data, format_, self.path, max_bytes)
             self.title, self.lost = found.title, found.lost
             self._blocks, self._source_lines = found.blocks, found.source_lines
-            self._page_starts = found.page_starts
+            self._has_lines, self._page_starts = found.source_lines is not None, found.page_starts
             self.faults.update((fault.problem, fault) for fault in found.faults)
             head = found.text.encode()
             content = io.BytesIO(head)
@@ -293,25 +296,24 @@ class SourceReader:
             yield Document(
                 block.text,
                 source=self.path,
-                line=block.line,
                 raw=block.raw,
                 whole=True,
                 envelope=self.envelope,
                 syntax=self._syntax,
                 blocks=self._blocks,
-                source_lines=self._source_lines,
-                page=None if self._page_starts is None else 1,
-                page_starts=(self._page_starts or ())[1:],
+                **self._place(block, 0),
             )
         elif unit is Unit.LINE:
+            start = 0
             for block in source.line_blocks():
                 yield Document(
                     block.text,
                     source=self.path,
-                    line=block.line,
                     raw=block.raw,
                     envelope=self.envelope,
+                    **self._place(block, start),
                 )
+                start += len(block.text) + 1
         else:
             yield from self._parts(source, unit)
 
@@ -328,23 +330,33 @@ class SourceReader:
             return divide_text(text, found, paragraphs=is_paragraph, apart=is_apart)
 
         at_once = not is_paragraph or syntax not in (PLAIN, LOG) or blocks is not None
-        lines, pages = self._source_lines, self._page_starts
-        for text, line, raw, part, *_ in source.part_blocks(divide, at_once=at_once):
-            page = None if pages is None else bisect_right(pages, part.first)
-            later = () if pages is None else pages[page : bisect_left(pages, part.last)]
+        for block in source.part_blocks(divide, at_once=at_once):
             yield Document(
-                text,
+                block.text,
                 source=self.path,
-                line=line if lines is None else lines[line - 1],
-                raw=raw,
+                raw=block.raw,
                 envelope=self.envelope,
                 syntax=syntax,
-                blocks=part.blocks,
-                headings=part.headings,
-                source_lines=None if lines is None else lines[line - 1 : line + text.count("\n")],
-                page=page,
-                page_starts=[start - part.first for start in later],
+                blocks=block.part.blocks,
+                headings=block.part.headings,
+                **self._place(block, block.part.first),
             )
+
+    def _place(self, block: SourceBlock | PartBlock, start: int) -> dict[str, Any]:
+        """Where a block of the text is in the source: the line and page, and those in it.
+
+        `start` is where the block begins in a text that was converted.
+        """
+        if self._page_starts is not None:
+            starts = self._page_starts
+            page = max(bisect_right(starts, start), 1)
+            following = starts[page : bisect_left(starts, start + len(block.text))]
+            return {"page": page, "page_starts": [later - start for later in following]}
+        if self._source_lines is not None:
+            first, count = block.line - 1, block.text.count("\n") + 1
+            lines = self._source_lines[first : first + count]
+            return {"line": lines[0] if lines else block.line, "source_lines": lines}
+        return {"line": block.line if self._has_lines else None}
 
     def _count_binary(self) -> None:
         self.binary_files += 1

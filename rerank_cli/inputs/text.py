@@ -34,7 +34,7 @@ HEAD_BYTES = 1 << 13  # the start of a source, by which its kind is known
 _READ_BYTES = 1 << 18
 # Of so many bytes at a time a text is divided into parts, if not at once. What is a heading may
 # depend on those before it, so these are many.
-_DIVIDED_BYTES = 1 << 22
+_DIVIDED_BYTES = 1 << 20
 # The end of a document that is too large is looked for within so many bytes, or within so many
 # times the size that it may have.
 _MIN_SKIPPED_BYTES = 256 << 20
@@ -412,7 +412,9 @@ class TextSource:
                 is_apart=text.count("\n", part.last, part.end) > 1,
                 is_undecodable=decoded.is_changed(part.start, part.end),
             )
-            if len(block.raw) > self.max_bytes + len(self._missing_end(b"")):
+            # The end that the last line lacked does not count.
+            size = len(block.raw)
+            if size > self.max_bytes and size - len(self._missing_end(b"")) > self.max_bytes:
                 self.note_too_large(block.line)
             else:
                 blocks.append(block)

@@ -187,7 +187,7 @@ def _make_parts(text: str, blocks: Sequence[Block], bounds: Sequence[int]) -> It
                 own.pop()
             block_end = min(block.end, visible_end)
             inner.append(
-                block._replace(start=block.start - first, end=block_end - first, depth=len(own))
+                Block(block.start - first, block_end - first, block.kind, len(own), block.name)
             )
             own.append(block_end)
         yield TextPart(start, end, first, last, headings, inner)

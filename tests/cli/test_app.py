@@ -153,7 +153,7 @@ def test_nothing_left(rerank: Run) -> None:
         (["x", "examples/faq.txt", "-n", "-1"], "'-n' / '--top-n': -1 is less than 0"),
         (["x", "examples/faq.txt", "-n", "all"], "'-n' / '--top-n': 'all' is not a whole number"),
         (["x", "examples/faq.txt", "--min-score", "high"], "'high' is not a number"),
-        (["x", "examples/faq.txt", "--unit", "page"], "'page' is none of auto, line"),
+        (["x", "examples/faq.txt", "--unit", "page"], "'page' is none of auto, section"),
         (["x", "--nonsense"], "no such option"),
         (["x", ""], "a file's name is empty"),
         (["x", "-d", "x", "--json", "-f", "table"], "--json and --format table"),

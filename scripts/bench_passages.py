@@ -1,6 +1,6 @@
 """Measure how well the passages of several ways to cut documents answer queries.
 
-    python scripts/bench_passages.py --prepare DOCS
+    python scripts/get_documentation.py DOCS
     python scripts/bench_passages.py ../shared/data/eval --docs DOCS [--parts a,b] [--cache FILE]
 
 All systems score with the same model, and beside a query their chunks have the same room:
@@ -80,9 +80,8 @@ class Outcome(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="sets in BEIR's layout")
-    parser.add_argument("--prepare", type=Path, metavar="DOCS", help="download documentation")
-    parser.add_argument("--docs", type=Path, help="what --prepare has made")
+    parser.add_argument("folder", type=Path, help="sets in BEIR's layout")
+    parser.add_argument("--docs", type=Path, help="what get_documentation.py has made")
     parser.add_argument("--answers", type=Path, help="SET.jsonl with `_id`, `passage`, `spans`")
     parser.add_argument("-m", "--model", help="default: the model that ships")
     parser.add_argument("--parts", default="a,b,c,d,e")
@@ -92,9 +91,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--errors", type=int, default=0, help="print so many of the last system")
     arguments = parser.parse_args()
-    if arguments.prepare:
-        cases_of.prepare(arguments.prepare)
-        return
 
     folder, count, seed = arguments.folder, arguments.queries, arguments.seed
     makers: Mapping[str, Callable[[], Iterator[Case]]] = {

@@ -1,19 +1,14 @@
 """The queries of `bench_passages.py`, and the documents in which they are answered."""
 
 import ast
-import gzip
 import json
 import random
 import re
-import subprocess
-import sys
 import sysconfig
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import fsum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
 
 from markdown_it import MarkdownIt
@@ -41,37 +36,7 @@ NEUTRAL = "Section"  # stands for a heading that is a query
 HTML_HEADING = re.compile(r"<h([1-6])\b[^>]*>(.*?)</h\1\s*>", re.DOTALL | re.IGNORECASE)
 LONG_DOCUMENTS, SHORT_DOCUMENTS = 4, 12  # without an answer, of a pool of mixed lengths
 
-# Documentation under free licences: packages of Debian, and source distributions of PyPI.
-DEBIAN = {
-    "apache2-doc": "Apache-2.0",
-    "bind9-doc": "MPL-2.0",
-    "borgbackup-doc": "BSD-3-Clause",
-    "git-doc": "GPL-2.0",
-    "nodejs-doc": "MIT",
-    "ntpsec-doc": "NTP, BSD-2-Clause",
-    "nut-doc": "GPL-2.0-or-later",
-    "postgresql-doc-15": "PostgreSQL",
-    "python3.11-doc": "PSF-2.0",
-    "sqlite3-doc": "public domain",
-}
-PYPI = {
-    "aiohttp": "Apache-2.0",
-    "attrs": "MIT",
-    "celery": "BSD-3-Clause",
-    "click": "BSD-3-Clause",
-    "flask": "BSD-3-Clause",
-    "jinja2": "BSD-3-Clause",
-    "marshmallow": "MIT",
-    "mkdocs": "BSD-2-Clause",
-    "pytest": "MIT",
-    "scrapy": "BSD-3-Clause",
-    "sqlalchemy": "MIT",
-    "starlette": "BSD-3-Clause",
-    "trio": "MIT or Apache-2.0",
-    "werkzeug": "BSD-3-Clause",
-}
 TRANSLATED = re.compile(r"/(da|de|es|fr|ja|ko|pt-br|ru|tr|zh-cn)/")
-DOCUMENTATION = re.compile(r"(^|/)docs?(umentation)?/.*\.(md|rst|html|txt)(\.gz)?$")
 # Headings that say nothing of what is below them by themselves.
 STOP_WORDS = frozenset(
     re.findall(r"\w+", "and are can does for from how its not the this use using was what with")
@@ -402,45 +367,6 @@ def underlined(text: str) -> Iterator[Heading]:
             line = under[0] * len(NEUTRAL)  # as long as the title, or it is none
             neutral = f"{line}\n{NEUTRAL}\n{line}" if match["over"] else f"{NEUTRAL}\n{line}"
             yield Heading(match.start(), (match.start(), match.end("under")), name, neutral)
-
-
-def prepare(folder: Path) -> None:
-    """Download the documentation of part b, and unpack it to `folder`/package-version."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as temporary:
-        for name, licence in DEBIAN.items():
-            print(f"{name} ({licence})", flush=True)
-            subprocess.run(["apt-get", "-q", "download", name], cwd=temporary, check=True)
-        for archive in sorted(Path(temporary).glob("*.deb")):
-            name, version = archive.name.split("_")[:2]
-            unpack(["dpkg-deb", "--fsys-tarfile", str(archive)], folder / f"{name}-{version}")
-        for name, licence in PYPI.items():
-            print(f"{name} ({licence})", flush=True)
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-            command += ["--no-binary", ":all:", name]
-            subprocess.run(command, cwd=temporary, check=True)
-        for archive in sorted(Path(temporary).glob("*.tar.gz")):
-            unpack(["gzip", "-dc", str(archive)], folder / archive.name.removesuffix(".tar.gz"))
-
-
-def unpack(command: Sequence[str], folder: Path) -> None:
-    """Write the documentation in a tar archive, which a command writes, below a folder."""
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE) as process,
-        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
-    ):
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if not member.isfile() or not DOCUMENTATION.search(name):
-                continue
-            content = archive.extractfile(member)
-            data = content.read() if content else b""
-            if name.endswith(".gz"):
-                name, data = name.removesuffix(".gz"), gzip.decompress(data)
-            name = name.replace(".rst.txt", ".rst")  # as Sphinx keeps its sources
-            path = folder / "/".join(part for part in Path(name).parts if part != "..")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
 
 
 # Part c: functions

@@ -145,8 +145,8 @@ def _read_pdf(data: bytes, allowance: Allowance) -> Conversion:
 def _read_docx(data: bytes, allowance: Allowance) -> Conversion:
     from rerank_cli.inputs.docx import read_docx
 
-    text, lost = read_docx(data, allowance)
-    return Conversion(text, lost=lost)
+    text, lost, blocks = read_docx(data, allowance)
+    return Conversion(text, lost=lost, blocks=blocks)
 
 
 CONVERTERS: Mapping[InputFormat, Converter] = {

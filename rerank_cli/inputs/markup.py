@@ -153,6 +153,10 @@ class BlockRecorder:
                 section.header = self._paragraph if is_heading else None
         self._end = end
 
+    def close_all(self) -> None:
+        """Close all elements and sections."""
+        self._cut(0)
+
     def blocks(self, text: str) -> list[Block]:
         """The blocks of the text that was written. All elements are closed."""
         self._cut(0)

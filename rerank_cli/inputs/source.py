@@ -304,15 +304,16 @@ class SourceReader:
                 **self._place(block, 0),
             )
         elif unit is Unit.LINE:
-            start = 0
+            start, is_converted = 0, self._blocks is not None
             for block in source.line_blocks():
-                yield Document(
+                document = Document(
                     block.text,
                     source=self.path,
+                    line=block.line,
                     raw=block.raw,
                     envelope=self.envelope,
-                    **self._place(block, start),
                 )
+                yield replace(document, **self._place(block, start)) if is_converted else document
                 start += len(block.text) + 1
         else:
             yield from self._parts(source, unit)
@@ -351,7 +352,8 @@ class SourceReader:
             starts = self._page_starts
             page = max(bisect_right(starts, start), 1)
             following = starts[page : bisect_left(starts, start + len(block.text))]
-            return {"page": page, "page_starts": [later - start for later in following]}
+            page_starts = [later - start for later in following]
+            return {"line": None, "page": page, "page_starts": page_starts}
         if self._source_lines is not None:
             first, count = block.line - 1, block.text.count("\n") + 1
             lines = self._source_lines[first : first + count]

@@ -21,7 +21,7 @@ _SYNTAXES = {
     ".log": LOG,
 }
 # The modules that know a syntax; `plain` takes the others. They are imported when they are used.
-_FINDERS = {MARKDOWN: "markdown"}
+_FINDERS = {MARKDOWN: "markdown", RST: "rst"}
 _NAME_CHARACTERS = 120  # the longest name
 _LONE_RETURN = re.compile(r"\r(?!\n)")
 

@@ -243,7 +243,7 @@ class _Finder:
         spaces = _SPACES.match(self._text, start)
         assert spaces is not None  # noqa: S101 - none are spaces too
         start = spaces.end()
-        while start < len(self._text) and self._text[start].isspace() and self._text[start] != "\n":
+        while start < len(self._text) and self._text[start].isspace():
             start += 1
         return start
 

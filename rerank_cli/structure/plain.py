@@ -207,6 +207,8 @@ def _is_followed_by_text(
     candidate = found[index]
     if candidate.end < paragraphs[index][1]:
         return True  # in the same paragraph
+    if _UNDERLINE_RANK <= candidate.rank < _RANK:
+        return True  # it surely is one, if there is text or not
     if index + 1 == len(paragraphs):
         return False
     if (below := found.get(index + 1)) is not None and below.rank <= candidate.rank:

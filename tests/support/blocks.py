@@ -88,6 +88,6 @@ def outline(text: str, blocks: Sequence[Block]) -> str:
 def _outline_lines(text: str, blocks: Sequence[Block]) -> Iterator[str]:
     for block in blocks:
         extract = " ".join(text[block.start : block.end].split())
-        short = extract if len(extract) <= 40 else extract[:30] + " … " + extract[-7:]
+        short = extract if len(extract) <= 40 else extract[:30].rstrip() + " …"
         name = f" [{block.name}]" if block.name else ""
         yield f"{'  ' * block.depth}{block.kind.name.lower()}{name} {short}"

@@ -191,7 +191,6 @@ bodies = st.sampled_from(
 
 @given(st.lists(st.tuples(titles, bodies), max_size=8))
 def test_sections_are_those_of_docutils(parts: list[tuple[tuple[str, str, bool], str]]) -> None:
-    pytest.importorskip("docutils")
     lines = []
     for (title, char, has_overline), body in parts:
         rule = char * (len(title) + 1)

@@ -4,7 +4,7 @@ import io
 from textwrap import dedent
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.structure import RST, BlockKind, find_blocks
@@ -189,6 +189,7 @@ bodies = st.sampled_from(
 )
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(titles, bodies), max_size=8))
 def test_sections_are_those_of_docutils(parts: list[tuple[tuple[str, str, bool], str]]) -> None:
     lines = []
@@ -208,10 +209,10 @@ def docutils_sections(text: str) -> tuple[list[int], bool]:
     from docutils.parsers.rst import Parser
     from docutils.utils import new_document
 
-    settings = get_default_settings(Parser)
-    settings.report_level, settings.halt_level = 5, 6
-    settings.warning_stream = io.StringIO()
-    document = new_document("text", settings)
+    options = get_default_settings(Parser)
+    options.report_level, options.halt_level = 5, 6
+    options.warning_stream = io.StringIO()
+    document = new_document("text", options)
     Parser().parse(text, document)
     depths = []
     for section in document.findall(nodes.section):

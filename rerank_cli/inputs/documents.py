@@ -34,6 +34,7 @@ from rerank_cli.inputs.files import (
     name_of,
     read_error,
 )
+from rerank_cli.inputs.records import RECORD_READERS
 from rerank_cli.inputs.source import BinarySource, ReadOptions, SourceReader
 from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
@@ -495,9 +496,14 @@ def warn_of_inputs(inputs: Inputs, terminal: Terminal) -> None:
             hint=f"iconv -f {name or 'ENCODING'} -t UTF-8 FILE | rerank …, if that is its encoding",
         )
     for path, format_ in report.resembles.items() if terminal.watched else ():
+        is_divided, is_record = inputs.options.unit in DIVIDED_UNITS, format_ in RECORD_READERS
+        name = "Markdown" if format_ is InputFormat.MARKDOWN else format_.upper()
+        hint = f"--input-format {format_} reads {'its records' if is_record else 'it as such'}"
         terminal.warn(
-            f"{name_of(path)} looks like {format_.upper()}; its lines were ranked as plain text",
-            hint=f"--input-format {format_} reads its records; --unit line stops this message",
+            f"{name_of(path)} looks like {name}; "
+            f"{'it was divided' if is_divided else 'its lines were ranked'} as plain text",
+            hint=f"{hint}; {'--input-format text' if is_divided else '--unit line'} stops this "
+            "message",
         )
 
 

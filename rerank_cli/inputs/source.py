@@ -47,6 +47,7 @@ from rerank_cli.types import Document, Envelope, ScorerInfo
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)
 # How JSON records begin, and a name of a column; most runs need neither.
 _JSON_START = r'\ufeff?\s*(\[)?\s*\{\s*"[^"\n]{0,200}"\s*:'
+_HTML_START = r"(?i)\ufeff?\s*(?:<!doctype html|<html[\s>]|<\?xml[^>]*>\s*<!doctype html)"
 _COLUMN_NAME = r"[^\W\d][\w.-]{0,30}(?: [\w.-]{1,30}){0,2}"
 # A line that names columns has one of these.
 _COMMON_COLUMNS = (
@@ -239,8 +240,12 @@ class SourceReader:
             if is_binary(head, self.envelope) and not is_text:
                 raise BinarySource
             content.read(len(self.envelope.mark))
-            if self.stream and unit is Unit.LINE and self.options.is_plain:
-                self.resembles = _resembled(head.decode(self.envelope.encoding, "replace"))
+            if self.stream and self.options.input_format is None:
+                start = head.decode(self.envelope.encoding, "replace")
+                if unit is Unit.LINE and self.options.is_plain:
+                    self.resembles = _resembled(start)
+                elif unit in DIVIDED_UNITS:
+                    self.resembles = _resembled_markup(start)
         self.is_text = True
         source = TextSource(
             content,
@@ -384,6 +389,8 @@ def _resembled(head: str) -> InputFormat | None:
     if match := re.match(_JSON_START, head):
         is_line = match[1] is None and "\n" not in match[0]
         return InputFormat.JSONL if is_line else InputFormat.JSON
+    if re.match(_HTML_START, head):
+        return InputFormat.HTML
     first, *rows = head.lstrip("\ufeff").splitlines()[:_TABLE_LINES] or [""]
     for separator, format_ in (
         ("\t", InputFormat.TSV),
@@ -399,6 +406,15 @@ def _resembled(head: str) -> InputFormat | None:
         if is_header and rows and all(count >= len(names) for count in whole):
             return format_
     return None
+
+
+def _resembled_markup(head: str) -> InputFormat | None:
+    """The markup that a text clearly has, by how it begins; None for plain text."""
+    if re.match(_HTML_START, head):
+        return InputFormat.HTML
+    # Comments of code mostly have one number sign.
+    has_heading = re.search(r"(?:\A\ufeff?|\n\r?\n)#{2,6}[ \t]+\S", head) is not None
+    return InputFormat.MARKDOWN if has_heading else None
 
 
 def _strip_closing_marks(heading: str) -> str:

@@ -339,5 +339,5 @@ def _part(chunk: Chunk, span: Span, sections: Sections) -> Chunk:
     """A span of characters of a chunk as a chunk of its own, with the headings that it is under."""
     start, end = chunk.start + span[0], chunk.start + span[1]
     text = chunk.document.text[start:end]
-    headings = sections.path(start) or chunk.headings
+    headings = (*chunk.document.headings, *sections.path(start)) or chunk.headings
     return Chunk(chunk.document, start, end, text, 0, headings=headings)

@@ -59,7 +59,7 @@ _HEADING_CHARACTERS = 1000  # of a heading that are looked at for its name
 
 def find_blocks(text: str, _syntax: str) -> Sequence[Block]:
     """The blocks of a Markdown text."""
-    return _Finder(replace_returns(text)).find()
+    return _MarkdownReader(replace_returns(text)).find()
 
 
 class _Container(NamedTuple):
@@ -78,7 +78,7 @@ class _Container(NamedTuple):
     is_quote: bool
 
 
-class _Finder:
+class _MarkdownReader:
     """Finds the blocks of one text."""
 
     def __init__(self, text: str) -> None:

@@ -17,12 +17,12 @@ _RULE = re.compile(r"([!-/:-@\[-`{-~])\1*\Z")
 _SURE_RULE_CHARACTERS = 4  # a shorter one is no underline if it is shorter than the title
 _MOST_CONTAINERS = 40  # blocks in each other; what is deeper is not divided
 
-_BULLET = re.compile(r"[-*+\u2022\u2023\u2043](?=\s|\Z)[ \t]*")
+_BULLET = re.compile(r"[-*+\u2022\u2023\u2043](?=\s|\Z)\s*")
 _ORDINAL = r"(?:\d{1,9}|[a-zA-Z]|[ivxlcdm]{1,12}|[IVXLCDM]{1,12}|#)"
-_ENUMERATOR = re.compile(rf"(?:\({_ORDINAL}\)|{_ORDINAL}[.)])(?=\s|\Z)[ \t]*")
-_FIELD = re.compile(r":(?![:\s])(?:[^:\\\n]|\\.|:(?![\s`]|\Z)){1,200}(?<! ):(?=\s|\Z)[ \t]*")
+_ENUMERATOR = re.compile(rf"(?:\({_ORDINAL}\)|{_ORDINAL}[.)])(?=\s|\Z)\s*")
+_FIELD = re.compile(r":(?![:\s])(?:[^:\\\n]|\\.|:(?![\s`]|\Z)){1,200}(?<! ):(?=\s|\Z)\s*")
 _OPTION_NAME = r"(?:--?|/|\+)\w[\w-]{0,60}(?:[ =](?:<[^<>\n]{1,60}>|[A-Za-z][\w-]{0,60}))?"
-_OPTION = re.compile(rf"{_OPTION_NAME}(?:, {_OPTION_NAME}){{0,9}}(?:  [ \t]*|\Z)")
+_OPTION = re.compile(rf"{_OPTION_NAME}(?:, {_OPTION_NAME}){{0,9}}(?:  \s*|\Z)")
 _MARKERS = (("bullet", _BULLET), ("number", _ENUMERATOR), ("field", _FIELD), ("option", _OPTION))
 _MARKER_STARTS = frozenset("-*+\u2022\u2023\u2043(:/#0123456789")
 
@@ -44,10 +44,10 @@ _SIMPLE_BORDER = re.compile(r"=[ =]*\Z")
 
 def find_blocks(text: str, _syntax: str) -> Sequence[Block]:
     """The blocks of a reStructuredText."""
-    return _Finder(replace_returns(text)).find()
+    return _RstReader(replace_returns(text)).find()
 
 
-class _TextLine(NamedTuple):
+class _LinePlace(NamedTuple):
     """A line: its columns of indentation, and where its text is. That of a blank one is empty."""
 
     indentation: int
@@ -55,7 +55,7 @@ class _TextLine(NamedTuple):
     end: int
 
 
-class _Container(NamedTuple):
+class _OpenBlock(NamedTuple):
     """An open list, item or directive.
 
     place        where it is among the blocks
@@ -68,14 +68,14 @@ class _Container(NamedTuple):
     marker: str
 
 
-class _Finder:
+class _RstReader:
     """Finds the blocks of one text, one line after the other."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._lines = [*map(_text_line, _LINE.finditer(text))]
         self._outline = Outline(text)
-        self._containers: list[_Container] = []
+        self._containers: list[_OpenBlock] = []
         self._styles: dict[str, int] = {}  # the level of each adornment
         self._end = 0  # of the last text
 
@@ -209,7 +209,7 @@ class _Finder:
     def _open(
         self, kind: BlockKind, indentation: int, start: int, marker: str = "", name: str = ""
     ) -> None:
-        container = _Container(len(self._outline.blocks), indentation, marker)
+        container = _OpenBlock(len(self._outline.blocks), indentation, marker)
         self._outline.add(start, start + 1, kind, len(self._containers), name)
         self._containers.append(container)
 
@@ -359,11 +359,11 @@ class _Finder:
         return bool(content) and not content.startswith(("+-", "+=")) and not _RULES.match(content)
 
 
-def _text_line(match: re.Match[str]) -> _TextLine:
+def _text_line(match: re.Match[str]) -> _LinePlace:
     space, content = match.groups()
     indentation = len(space.expandtabs(8)) if "\t" in space else len(space)
     start = match.end(1)
-    return _TextLine(indentation, start, start + len(content.rstrip()))
+    return _LinePlace(indentation, start, start + len(content.rstrip()))
 
 
 def _cells_text(line: str) -> str:

@@ -3,7 +3,7 @@
 from textwrap import dedent
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -145,6 +145,7 @@ texts = st.lists(pieces, max_size=40).map("".join) | st.text(max_size=40)
 
 
 @given(texts)
+@example("\f\ntext")
 def test_any_text_keeps_the_promises(text: str) -> None:
     check_line_ends(text, MARKDOWN)
     check_blocks(text, find_blocks(text, MARKDOWN))

@@ -4,7 +4,7 @@ import io
 from textwrap import dedent
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.structure import RST, BlockKind, find_blocks
@@ -171,6 +171,7 @@ texts = st.lists(pieces, max_size=40).map("".join) | st.text(max_size=40)
 
 
 @given(texts)
+@example("- \ftext\n\n\n   text")
 def test_any_text_keeps_the_promises(text: str) -> None:
     check_line_ends(text, RST)
     check_blocks(text, find_blocks(text, RST))

@@ -26,8 +26,8 @@ In parts a to c a query has its answer in one place of a document:
     c  the first sentence of a function's docstring on its module of the standard library, without
        any docstrings. Right is a passage that lies in the function by more than half
 
-hit@1 says how often the best passage is right, hit@3 how often one of the best three is. In parts
-d and e documents are ranked:
+hit@1 says how often the best passage is right, hit@3 how often one of the best three is, and
+`possible` how often any passage is. In parts d and e documents are ranked:
 
     d  BM25's best 50 of SciFact and of NFCorpus for a query, by their best chunk
     e  articles of SQuAD among single paragraphs, of other articles or of other parts of the same
@@ -71,10 +71,14 @@ DEPTH = 50  # of part d
 
 
 class Outcome(NamedTuple):
-    """What a system made of a case: whether its best passages are right, and how many it has."""
+    """What a system made of a case: whether its best passages are right, and how many it has.
+
+    `possible` says whether any of its passages is right.
+    """
 
     first: bool
     first_three: bool
+    possible: bool
     chunks: int
 
 
@@ -360,7 +364,7 @@ class Bench:
     def _judge(self, system: str, case: Case) -> Outcome:
         ranked = self.ranked(system, case)
         right = [case.is_right(chunk.start, chunk.end) for _, chunk in ranked]
-        return Outcome(right[0], any(right[:3]), len(ranked))
+        return Outcome(right[0], any(right[:3]), any(right), len(ranked))
 
     def print_errors(self, cases: Sequence[Case], system: str, count: int) -> None:
         """Print the first cases whose best passage is wrong, with what is right."""
@@ -407,11 +411,13 @@ def print_table(cases: Sequence[Case], outcomes: Mapping[str, Sequence[Outcome]]
     kinds = kinds if len(kinds) > 1 else []
     counts = [f"{kind} ({sum(case.kind == kind for case in cases)})" for kind in kinds]
     others = [name for name in OTHERS if name in outcomes]
-    heads = ["system", "hit@1", "hit@3", *counts, "chunks", *(f"over {name}" for name in others)]
+    heads = ["system", "hit@1", "hit@3", "possible", *counts, "chunks"]
+    heads += [f"over {name}" for name in others]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, own in outcomes.items():
         first = [outcome.first for outcome in own]
         cells = [name, interval(first), interval([outcome.first_three for outcome in own])]
+        cells.append(f"{100 * fsum(outcome.possible for outcome in own) / len(own):.1f}")
         for kind in kinds:
             picked = [o.first for o, case in zip(own, cases, strict=True) if case.kind == kind]
             cells.append(f"{100 * fsum(picked) / len(picked):.1f}")

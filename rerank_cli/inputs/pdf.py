@@ -102,7 +102,7 @@ def read_pdf(data: bytes, max_bytes: int) -> PdfText | None:
     bookmarks = list[Bookmark]()
     with suppress(Exception):  # a damaged outline takes no text away
         bookmarks.extend(_bookmarks(reader, places))
-    _lay_out(pdf, texts, bookmarks)
+    lay_out(pdf, texts, bookmarks)
     return pdf
 
 
@@ -146,7 +146,7 @@ def _bookmarks(reader: Any, places: Mapping[int, int]) -> Iterator[Bookmark]:
                 yield Bookmark(title, level, places[page.idnum])
 
 
-def _lay_out(pdf: PdfText, texts: Sequence[str], bookmarks: Iterable[Bookmark]) -> None:
+def lay_out(pdf: PdfText, texts: Sequence[str], bookmarks: Iterable[Bookmark]) -> None:
     """Set the text, its pages and its blocks."""
     pages = leave_out_margins([text.strip().split("\n") for text in texts])
     titles = defaultdict[int, list[Bookmark]](list)
@@ -178,7 +178,7 @@ class _Margins:
     """The first and the last lines of a page.
 
     zones     the places of these lines, from the edge of the page on
-    keys      these lines, in which all numbers are the same
+    keys      these lines, of which those with words have the same numbers
     labels    the numbers of lines that are nothing but a number
     left_out  the places of the lines to leave out
     """
@@ -193,7 +193,7 @@ class _Margins:
         self.left_out = set[int]()
         self.lines = {place: " ".join(lines[place].split()) for place in (*top, *bottom)}
         self.keys = {
-            place: _NUMBER.sub("#", line)
+            place: _NUMBER.sub("#", line) if any(map(str.isalpha, line)) else line
             for place, line in self.lines.items()
             if len(line) <= _MAX_HEAD_CHARACTERS and not _LEADER.search(line)
         }
@@ -317,18 +317,17 @@ class _Writer:
         self.recorder = BlockRecorder()
         self._length = 0
         self._last = ""  # the last line with text
-        self._width = 0  # of its page
+        self._width = 0  # of the lines of its page
 
     def write_page(self, lines: Sequence[str], bookmarks: Sequence[Bookmark] | None) -> None:
-        width = _width(lines)
         goes_on = self._goes_on(lines)
         if self.page_starts:
             self._append("\n" if goes_on else "\n\n")
         self.page_starts.append(self._length)
         if bookmarks is None and not goes_on:
             self.recorder.begin_section(1)
-        if not goes_on:
-            self._last = ""
+        self._width = _width(lines)
+        self._last = self._last if goes_on else ""
         heads = _place_bookmarks(lines, bookmarks or ())
         heading_end = -1
         for place, line in enumerate(lines):
@@ -337,32 +336,34 @@ class _Writer:
                 begin = self.recorder.begin_heading if count else self.recorder.begin_section
                 begin(bookmark.level, bookmark.title)
                 heading_end = place + count
-            elif place >= heading_end and (
-                place == heading_end or self._is_new_paragraph(line, width)
-            ):
+            elif place >= heading_end and self._is_new_paragraph(line):
                 self.recorder.end_paragraph()
             self._append(("\n" if place else "") + line)
             if bare := line.strip():
                 start = self._length - len(line) + line.index(bare[0])
                 self.recorder.write(start, start + len(bare))
                 self._last = "" if place < heading_end else bare
-        self._width = width
 
     def _append(self, text: str) -> None:
         self.pieces.append(text)
         self._length += len(text)
 
     def _goes_on(self, lines: Sequence[str]) -> bool:
-        """Whether a page begins within a paragraph: at a small letter, with no end before it."""
+        """Whether a page begins within a paragraph: at a small letter, behind a full line."""
         first = next((line.strip() for line in lines if line.strip()), "")
-        return bool(self._last) and first[:1].islower() and not _SENTENCE_END.search(self._last)
+        is_open = not self._is_short() and not _SENTENCE_END.search(self._last)
+        return self._width >= _MIN_WIDTH and is_open and first[:1].islower()
 
-    def _is_new_paragraph(self, line: str, width: int) -> bool:
+    def _is_short(self) -> bool:
+        """Whether the last line is shorter than the others of its page."""
+        return len(self._last) < _SHORT_SHARE * self._width
+
+    def _is_new_paragraph(self, line: str) -> bool:
         bare = line.strip()
         if not bare or not self._last or _ITEM.match(bare):
             return True
-        is_short = width >= _MIN_WIDTH and len(self._last) < _SHORT_SHARE * width
-        return is_short and _SENTENCE_END.search(self._last) is not None
+        is_last = self._width >= _MIN_WIDTH and self._is_short()
+        return is_last and _SENTENCE_END.search(self._last) is not None
 
 
 def _width(lines: Sequence[str]) -> int:

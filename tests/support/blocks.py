@@ -16,8 +16,11 @@ _OUTER_KINDS: dict[BlockKind, set[BlockKind | None]] = {
 }
 
 
-def check_blocks(text: str, blocks: Sequence[Block]) -> None:
-    """Check the promises of `Block`'s docstring."""
+def check_blocks(text: str, blocks: Sequence[Block], *, headings: bool = True) -> None:
+    """Check the promises of `Block`'s docstring.
+
+    Without `headings` a section may have the name of a heading that is not in the text.
+    """
     outer: list[Block] = []  # the last block of each depth that the next one can be in
     ends = [0]  # where the last block of each depth ends
     before: Block | None = None
@@ -35,7 +38,7 @@ def check_blocks(text: str, blocks: Sequence[Block]) -> None:
         assert name == " ".join(name.split()), f"{where}: a name is one line"
         outer_kind = outer[-1].kind if outer else None
         assert outer_kind in _OUTER_KINDS.get(kind, {outer_kind}), f"{where}: in {outer_kind}"
-        if before is not None and _has_heading(before):
+        if headings and before is not None and _has_heading(before):
             assert kind is BlockKind.HEADING, f"{where}: a section without heading"
         if kind is BlockKind.HEADING:
             is_first = before is not None and _has_heading(before) and before.start == start
@@ -44,7 +47,7 @@ def check_blocks(text: str, blocks: Sequence[Block]) -> None:
         outer.append(block)
         ends[depth] = end
         ends.append(start)
-    assert before is None or not _has_heading(before), "a section without heading"
+    assert not headings or before is None or not _has_heading(before), "a section without heading"
 
 
 def _has_heading(block: Block) -> bool:

@@ -555,7 +555,8 @@ def _cut_title(
 
 def _whole_chunk(document: Document, tokens: int) -> Chunk:
     start, end = _strip_range(document.text, 0, len(document.text))
-    text, headings = document.text[start:end], document.headings
+    text = document.text[start:end]
+    headings = (*document.headings, *_headings_of_all(document.text, document.blocks or ()))
     return Chunk(document, start, end, text, tokens, title=document.title, headings=headings)
 
 

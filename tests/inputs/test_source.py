@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rerank_cli.errors import InputError
 from rerank_cli.inputs import InputFormat, Prepend, Unit, suffix_of, text
 from rerank_cli.inputs.records import TextFields
 from rerank_cli.inputs.source import ReadOptions, SourceReader, format_of
+from tests.conftest import Run
 from tests.support.reading import give_stdin, inputs_of, names, read
 
 T, R = InputFormat.TEXT, InputFormat.JSONL
@@ -427,3 +429,25 @@ def test_a_long_text_is_divided_bit_by_bit(tmp_path: Path, monkeypatch: pytest.M
     assert {d.line for d in read(place, unit=Unit.PARAGRAPH, max_document_bytes=200)} == {
         d.line for d in whole
     }
+
+
+def test_a_section_says_what_it_is_in(rerank: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(GUIDE)
+    for model in ("bm25", "mini"):
+        ran = rerank("two", str(tmp_path / "a.md"), "-m", model, "--unit", "section", "--json")
+        assert json.loads(ran.out)["results"][0]["passage"]["heading"] == "Guide › Soil"
+
+
+def test_the_work_ahead_is_known_for_all_units(tmp_path: Path) -> None:
+    place = tmp_path / "a.md"
+    place.write_text(GUIDE * 400)
+    sizes = list[float]()
+
+    def work_of(size: float) -> float:
+        sizes.append(size)
+        return size
+
+    for unit in (Unit.SECTION, Unit.PARAGRAPH, Unit.FUNCTION, Unit.LINE):
+        inputs = inputs_of(place, unit=unit)
+        assert inputs.work_ahead(work_of) is not None
+        assert max(sizes) < 200  # no part is taken for the whole file

@@ -277,8 +277,10 @@ def lines_around(sentence: Chunk, count: int) -> list[SourceLine]:
     """The lines of a sentence in its document, and `count` lines before and behind them."""
     text = sentence.document.text
     first = text.rfind("\n", 0, sentence.start) + 1
-    for _ in range(count):
-        first = text.rfind("\n", 0, max(first - 1, 0)) + 1
+    before = count
+    while before and first:
+        first = text.rfind("\n", 0, first - 1) + 1
+        before -= 1
     lines, behind = list[SourceLine](), 0
     while behind <= count and (first < len(text) or not lines):
         end = text.find("\n", first)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.style import Style as TextStyle
 from rich.table import Table
@@ -42,6 +42,7 @@ _PLACE_SHARE = 0.4
 _HEADING_SHARE = 0.3  # the most of the width for headings that are longer than places
 _LEAST_HEADING_CELLS = 10
 _HEADING_GAP = " › "
+_LEFT_OUT = "… "
 _BAR_SCREEN_CELLS = 60  # the least width of a table with bars
 _EXTRACT_LINES = 3
 _EXTRACT_CHARACTERS = 4000  # of a passage that are laid out in lines
@@ -191,7 +192,7 @@ def _lay_out(
         lines -= 1
         passages = [draw(row, lines) for row in rows]
     shown = sum(total <= room for total in accumulate(map(layout.height, passages)))
-    passages = passages[: max(shown, _MIN_RESULTS)]
+    passages = passages[: max(shown, _MIN_RESULTS if style.context is None else 1)]
     room -= sum(map(layout.height, passages))
     for place, row in enumerate(rows[: len(passages)]):
         longer = draw(row, min(lines + 1, _EXTRACT_LINES))
@@ -272,7 +273,7 @@ class Layout:
             cells = [line + Text("\n") + passage]
         else:
             if row.heading and self._place_width >= _LEAST_HEADING_CELLS and "\n" in passage.plain:
-                cells[-1] += Text("\n") + _heading(row, self._place_width)
+                cells[-1] = Text.assemble(cells[-1], "\n", _heading(row, self._place_width))
             cells.append(passage)
         return [Text(row.mark, justify="right", style="dim"), *cells]
 
@@ -295,13 +296,12 @@ class Layout:
 
 
 def _heading(row: Row, width: int) -> Text:
-    """The headings of a row, cut at their left to a width in cells; if it can, at a heading."""
+    """The headings of a row in a width in cells: the inner ones, or as much of the innermost."""
     heading = row.heading
+    while cell_len(heading) > width and _HEADING_GAP in heading.removeprefix(_LEFT_OUT):
+        heading = _LEFT_OUT + heading.removeprefix(_LEFT_OUT).partition(_HEADING_GAP)[2]
     if cell_len(heading) > width:
-        while cell_len(heading) > width - 2:
-            heading = heading[1:]
-        _, _, inner = heading.partition(_HEADING_GAP)
-        heading = "… " + (inner or heading.lstrip())
+        heading = set_cell_size(heading.removeprefix(_LEFT_OUT), width - 1).rstrip() + "…"
     return Text(_isolate_direction(heading), style="dim")
 
 
@@ -381,7 +381,7 @@ class Extracts:
             top = max(tops, key=lambda line: (sum(marks[line : line + count]), -line))
         extract = lines[top : top + count]
         if top or passage.text[:start].strip():
-            extract[0] = Text("… ", style="dim") + extract[0]
+            extract[0] = Text.assemble(("… ", "dim"), extract[0])
         if top + count < len(lines) or passage.text[end:].strip():
             extract[-1] = extract[-1] + Text(" …", style="dim")
         return _join(extract)
@@ -404,7 +404,7 @@ class Extracts:
             text = printable(text.rstrip().expandtabs(4))
             line = self._marked(text, 0, len(text) if is_shown else 0)
             gutter = f"{number or '':>{digits}}{':' if is_shown else '-'} "
-            row = Text(gutter, style="dim", overflow="ellipsis", no_wrap=True) + line
+            row = Text.assemble((gutter, "dim"), line, overflow="ellipsis", no_wrap=True)
             row.truncate(self._width, overflow="ellipsis")
             rows.append(row)
         return _join(rows)

@@ -9,10 +9,21 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
-from rerank_cli.render import EXPLAIN_FORMATS, WRITERS, Format, Style, Writer, render
+from rerank_cli.render import (
+    EXPLAIN_FORMATS,
+    WRITERS,
+    Format,
+    Style,
+    Writer,
+    lines_around,
+    render,
+)
+from rerank_cli.types import Chunk
 from tests.conftest import Run
 from tests.support.fakes import OverlapScorer, words_info
 
@@ -22,7 +33,7 @@ def ranked(*documents: Document | str, query: str = "fox", **options: object) ->
     return rank(query, documents, scorer, **options)  # type: ignore[arg-type]
 
 
-def written(ranking: Ranking, format_: Format, **options: bool) -> str:
+def written(ranking: Ranking, format_: Format, **options: object) -> str:
     return b"".join(render(ranking, replace(Style(format_), **options))).decode()  # type: ignore[arg-type]
 
 
@@ -269,6 +280,118 @@ def test_grep_has_the_line_of_the_sentence_as_it_stands_in_its_file() -> None:
         "a.md:4:A red fox is here. It", "b.txt:7:\ta fox", "(standard input):2:none",
     ]  # fmt: skip
     assert written(ranked(page), Format.GREP, null=True) == "a.md\x004:A red fox is here. It\n"
+
+
+GUIDE = "# Animals\n\n## By night\n\nThey sleep by day.\nA red fox is here. It\nruns.\n\nEnd.\n"
+
+
+def guide(path: str = "a.md") -> Document:
+    return Document(GUIDE, source=path, line=1, whole=True, raw=GUIDE.encode(), syntax="markdown")
+
+
+def test_headings_are_before_the_line_in_grep_and_in_json_and_markdown() -> None:
+    ranking = ranked(guide(), "no")
+    passage = replace(ranking[0].passage, headings=("Animals", "By night"))
+    ranking = replace(ranking, results=(replace(ranking[0], passage=passage), ranking[1]))
+    heading = "Animals › By night"
+    assert f"a.md:6:{heading}: A red fox is here. It\n" in written(ranking, Format.GREP)
+    assert f"`a.md:1` `{heading}`\n" in written(ranking, Format.MD)
+    results = json.loads(written(ranking, Format.JSON))["results"]
+    assert results[0]["passage"]["heading"] == heading
+    assert "heading" not in results[1]["passage"]
+    # What the line says itself is not said twice.
+    title = Chunk(guide(), 11, 22, GUIDE[11:22], 0, headings=("Animals", "By night"))
+    text = written(ranking, Format.GREP, sentences={1: title})
+    assert text.startswith("a.md:3:Animals: ## By night\n")
+
+
+def test_every_result_of_json_has_the_place_of_its_sentence() -> None:
+    ranking = ranked(guide(), "no", Document("No.\n\nA fox.", source="b.txt", line=7))
+    first = GUIDE.index("A red fox")
+    places = {
+        0: {"start": first, "end": first + len("A red fox is here."), "line": 6},
+        1: {"start": 0, "end": 2},
+        2: {"start": 5, "end": 11, "line": 9},
+    }
+    whole = json.loads(written(ranking, Format.JSON))["results"]
+    lines = [json.loads(line) for line in written(ranking, Format.JSONL).splitlines()]
+    for results in (whole, lines):
+        assert {each["index"]: each["passage"]["sentence"] for each in results} == places
+
+
+def test_lines_around_the_sentence_are_as_in_grep() -> None:
+    text = "".join(f"line {n}\n" for n in range(1, 13))
+    document = Document(text, source="a.txt", line=1, whole=True, raw=text.encode())
+
+    def sentence(line: int) -> Chunk:
+        start = text.index(f"line {line}\n")
+        return Chunk(document, start, start + len(f"line {line}"), f"line {line}", 0)
+
+    ranking = ranked(document, document, document, Document("dog", source="b.txt", line=4))
+    last = Chunk(ranking[3].document, 0, 3, "dog", 0)
+    shown = dict(enumerate((sentence(11), sentence(2), sentence(4), last), 1))
+    assert written(ranking, Format.GREP, context=1, sentences=shown).splitlines() == [
+        "a.txt-10-line 10",
+        "a.txt:11:line 11",
+        "a.txt-12-line 12",
+        "--",
+        "a.txt-1-line 1",
+        "a.txt:2:line 2",
+        "a.txt-3-line 3",
+        "a.txt:4:line 4",
+        "a.txt-5-line 5",
+        "--",
+        "b.txt:4:dog",
+    ]
+    nothing = written(ranking, Format.GREP, context=0, sentences=shown, null=True)
+    assert nothing == (
+        "a.txt\x0011:line 11\n--\na.txt\x002:line 2\n--\na.txt\x004:line 4\n--\nb.txt\x004:dog\n"
+    )
+    everything = written(ranking, Format.GREP, context=10**9, sentences=shown)
+    assert everything.count("a.txt") == 12
+    assert "```\n   line 1\n   line 2\n   line 3\n" in written(
+        ranking, Format.MD, context=1, sentences={1: sentence(2)}
+    )
+
+
+@given(st.text(st.sampled_from("ab\n\r"), max_size=40), st.integers(0, 40), st.integers(0, 9))
+def test_lines_around_are_whole_lines_of_the_text(text: str, start: int, count: int) -> None:
+    start = max(0, min(start, len(text) - 1))
+    end = min(len(text), start + count)
+    sentence = Chunk(Document(text, line=1), start, end, text[start:end], 0)
+    lines = lines_around(sentence, count)
+    whole = text.split("\n")
+    if len(whole) > 1 and not whole[-1]:
+        whole.pop()  # behind the last line feed
+    first = text.count("\n", 0, lines[0].start)
+    assert [text[line.start : line.end] for line in lines] == whole[first : first + len(lines)]
+    own = [first + place for place, line in enumerate(lines) if line.is_shown]
+    if text:
+        assert own[0] == text.count("\n", 0, start)
+        assert first == max(0, own[0] - count)
+        assert first + len(lines) == min(len(whole), own[-1] + 1 + count)
+
+
+@pytest.mark.parametrize(
+    "format_", [name for name, writer in WRITERS.items() if not writer.shows_context]
+)
+def test_what_shows_no_lines_around_says_so_before_scoring(format_: Format, rerank: Run) -> None:
+    ran = rerank("x", "examples/faq.txt", "-m", "./no such model", "-C", "2", "-f", format_)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"--context does not work with the format {format_}" in ran.err
+    assert "-f table, grep or md" in ran.err
+
+
+@pytest.mark.parametrize("context", [[], ["-C", "1"]])
+def test_grep_of_headings_and_lines_around_can_be_read_again(
+    context: list[str], rerank: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "a.md").write_text(GUIDE)
+    options = ["-m", "bm25", "-f", "grep"]
+    first = rerank("red fox", str(tmp_path / "a.md"), "--unit", "file", *options, *context)
+    assert first.out.count(":6:") == 1
+    again = rerank("red fox", "--grep", *options, stdin=first.out.encode())
+    assert again.out.startswith(f"{tmp_path}/a.md:6:")
 
 
 def test_a_line_that_two_passages_share_comes_once() -> None:

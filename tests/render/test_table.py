@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rerank_cli import Document, Ranking, rank
 from rerank_cli.commands import rank as rank_command
 from rerank_cli.render import Format, Style, render
 from rerank_cli.terminal import printable, readable
+from rerank_cli.types import Chunk
 from rerank_cli.words import QueryWords
 from tests.conftest import ROOT, Run
 from tests.support.fakes import OverlapScorer, words_info
@@ -40,8 +42,8 @@ def ranked(texts: list[str], query: str = "fox", **options: object) -> Ranking:
     return rank(query, documents, scorer, **options)  # type: ignore[arg-type]
 
 
-def drawn(ranking: Ranking, width: int, *, color: bool = False, full: bool = False) -> list[str]:
-    style = Style(Format.TABLE, interactive=True, color=color, width=width, full=full)
+def drawn(ranking: Ranking, width: int, **options: Any) -> list[str]:
+    style = Style(Format.TABLE, interactive=True, width=width, **options)
     return b"".join(render(ranking, style)).decode().split("\n")[:-1]
 
 
@@ -148,6 +150,58 @@ def test_empty_documents_have_no_score() -> None:
         ["(empty)"],
     ]
     assert drawn(ranked([""]), 80) == []
+
+
+HEADED = "# Animals\n\n## By night\n\nThey sleep. A red fox is here.\nIt runs.\n\nEnd of it.\n"
+
+
+def headed(source: str, width: int, headings: Sequence[str], **style: Any) -> list[str]:
+    """The rows of a result whose sentence has headings."""
+    document = Document(HEADED, source=source, line=1, whole=True)
+    start = HEADED.index("A red")
+    sentence = Chunk(document, start, start + 18, HEADED[start : start + 18], 0, headings=headings)
+    ranking = rank("fox", [document], OverlapScorer(words_info(200, scale="logit")))
+    return drawn(ranking, width, sentences={1: sentence}, **style)
+
+
+@pytest.mark.parametrize(
+    ("source", "width", "shown"),
+    [
+        ("a.md", 80, "Animals › By night"),
+        ("a.md", 40, ""),
+        ("a.md", 30, ""),
+        ("a/longer/name/of/a.md", 80, "Animals › By night"),
+        ("a/longer/name/of/a.md", 52, "… By night"),
+    ],
+)
+def test_headings_take_no_line_of_their_own(source: str, width: int, shown: str) -> None:
+    rows = headed(source, width, ("Animals", "By night"))
+    assert len(rows) == len(headed(source, width, ()))
+    assert all(cell_len(row) <= width for row in rows)
+    assert sum(shown in row for row in rows[:2]) >= 1
+    long = headed(source, width, ("Animals", "What the foxes of a cold land do by night " * 3))
+    assert all(cell_len(row) <= width for row in long)
+
+
+def test_lines_around_the_sentence_are_those_of_the_source() -> None:
+    rows = headed("a.md", 60, ("Animals", "By night"), context=1)
+    assert "a.md:5  Animals › By night" in rows[0]
+    assert [row.strip() for row in rows[1:]] == [
+        "4-",
+        "5: They sleep. A red fox is here.",
+        "6- It runs.",
+    ]
+    colored = headed("a.md", 30, (), color=True, context=0)
+    assert len(colored) == 2
+    assert "\x1b[2m5: \x1b[0m" in colored[1]
+    assert "…" in colored[1]
+
+
+def test_what_is_beside_the_sentence_is_dim() -> None:
+    (row, *_) = headed("a.md", 200, (), color=True)
+    before, after = row.split("A red ")
+    assert before.rstrip().endswith("\x1b[2m# Animals ## By night They sleep. \x1b[0m")
+    assert "\x1b[2m It runs. End of it.\x1b[0m" in after
 
 
 def test_the_querys_words_are_marked() -> None:

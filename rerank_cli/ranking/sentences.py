@@ -35,6 +35,7 @@ _MAX_READ_CHARACTERS = 300_000  # of all documents of a ranking
 _MAX_NAMES = 16  # of what a sentence is in
 _HEADING_CHARACTERS = 80  # of those that are scored before a sentence
 _WORD = re.compile(r"[^\W\d_]+")
+_BREAK = re.compile(r"[.!?\n\r]|[^\0-\u2025]")  # without any of these a text is one sentence
 _LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
 _CODE = re.compile(r"[(\[{=]")
 _NAMING = frozenset((BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION))
@@ -276,6 +277,9 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
 
 def sentence_in(chunk: Chunk, words: QueryWords, sections: Sections = _NO_SECTIONS) -> Chunk:
     """The sentence of a chunk that has the most of a query's words, or else its first whole one."""
+    text = chunk.text.rstrip()
+    if not chunk.start and text and not _BREAK.search(text, 0, len(text) - 1):  # as most lines are
+        return _part(chunk, (len(text) - len(text.lstrip()), len(text)), sections)
     return find_sentence(chunk, words, sections) or first_sentence(chunk, sections)
 
 

@@ -42,7 +42,6 @@ _SUBHEADING_INDENTATION = 3
 _ITEM_INDENTATION = 4  # the least of an option's name in a manual page
 
 _SAMPLE_LINES = 200  # of a log, by which its entries are known
-_SAMPLE_LINE_CHARACTERS = 200
 _FEWEST_ENTRIES = 2
 _PLAIN_SAMPLE_LINES = 20  # of another text, to see whether it is a log
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"

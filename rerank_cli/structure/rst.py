@@ -1,8 +1,8 @@
 """The structure of reStructuredText: sections, paragraphs, lists, code, directives and tables.
 
 docutils says on which line a thing is, but not always, nor where; it leaves out what has an error
-and needs a hundred times as long. So lines are read here, by its rules: the level of a title is by
-when its adornment first appeared, and what is indented is in what is above it.
+and needs ten times as long. So lines are read here, by its rules: the level of a title is by when
+its adornment first appeared, and what is indented is in what is above it.
 """
 
 import re

@@ -146,9 +146,13 @@ class _GrepLine(NamedTuple):
 
     @property
     def key(self) -> tuple[str | None, int, int]:
-        """What tells it from all other lines; that of a source has its number."""
-        is_numbered = self.document.line is not None
-        return self.document.source, self.number, 0 if is_numbered else self.start
+        """What tells it from all other lines; a line of the source itself has its number.
+
+        A line of HTML may have many of the text.
+        """
+        document = self.document
+        is_numbered = document.line is not None and document.source_lines is None
+        return document.source, self.number, 0 if is_numbered else self.start
 
     def encode(self, mark: bytes, path_end: bytes, heading: str = "") -> bytes:
         document = self.document

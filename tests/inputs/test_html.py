@@ -260,3 +260,12 @@ def test_hostile_pages_are_read_within_the_time_of_their_size(
 def test_names_are_on_one_line() -> None:
     assert names("<h1>a\n\n  b<br>c</h1>") == [(0, "a b c")]
     assert re.search(r"table \[a b \| c\]", blocks_of("<table><tr><th>a\nb<th>c</table>"))
+
+
+def test_lines_of_the_text_in_one_line_of_the_page_are_all_shown_by_grep(
+    rerank: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.html"
+    path.write_text("".join(f"<h1>{name}</h1><p>a fox {name}</p>" for name in ("one", "two")))
+    ran = rerank("fox", str(path), "-m", "mini", "--passages", "--chunk-tokens", "8", "-f", "grep")
+    assert sorted(line.split(":")[1] for line in ran.out.splitlines()) == ["1", "1"]

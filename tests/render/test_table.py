@@ -18,6 +18,7 @@ from rerank_cli.terminal import printable, readable
 from rerank_cli.types import Chunk
 from rerank_cli.words import QueryWords
 from tests.conftest import ROOT, Run
+from tests.support.converted import pdf
 from tests.support.fakes import OverlapScorer, words_info
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
@@ -342,6 +343,17 @@ def test_a_place_is_a_link_where_the_terminal_takes_it(
     assert (
         b"]8;" not in rerank("fox", "-m", "bm25", str(file), "-f", "table", "--color", "always").raw
     )
+
+
+def test_the_link_of_a_pdf_has_its_page_but_for_editors(rerank: Run, tmp_path: Path) -> None:
+    pytest.importorskip("pypdf")
+    file = tmp_path / "a.pdf"
+    file.write_bytes(pdf("apple", "a fox"))
+    link = "a.pdf#page=2\x1b\\"
+    assert link in linked(rerank, str(file), "--unit", "section", TERM="foot")
+    kitty = linked(rerank, str(file), "--unit", "section", TERM="xterm-kitty")
+    assert "a.pdf\x1b\\" in kitty
+    assert "#" not in kitty
 
 
 def test_the_same_links_have_the_same_bytes(rerank: Run) -> None:

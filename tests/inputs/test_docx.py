@@ -67,12 +67,12 @@ def test_the_blocks_of_a_document() -> None:
         + paragraph("They dig.", "A")
     )
     assert blocks_of(body, styles=STYLES) == [
-        "section [Garden] Garden Pests Many. Slugs big s … ey dig.",
+        "section [Garden] Garden Pests Many. Slugs big s …",
         "  heading Garden",
-        "  section [Pests] Pests Many. Slugs big small Th … a b 1 2",
+        "  section [Pests] Pests Many. Slugs big small Th …",
         "    heading Pests",
         "    paragraph Many.",
-        "    section [Slugs] Slugs big small They eat. Styl … a b 1 2",
+        "    section [Slugs] Slugs big small They eat. Styl …",
         "      heading Slugs",
         "      list big small",
         "        item big",

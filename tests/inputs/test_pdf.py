@@ -54,8 +54,8 @@ def test_pages_without_bookmarks_stand_alone() -> None:
 def test_a_paragraph_goes_on_over_the_end_of_a_page() -> None:
     pages = [f"Slugs eat\n{BODY} They", "come at night.\nMore", "Another"]
     assert blocks_of(pages) == [
-        "section Slugs eat the body of the page … t. More",
-        "  paragraph Slugs eat the body of the page … t. More",
+        "section Slugs eat the body of the page …",
+        "  paragraph Slugs eat the body of the page …",
         "section Another",
         "  paragraph Another",
     ]

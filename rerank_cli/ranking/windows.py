@@ -101,9 +101,9 @@ class _WindowLayout:
                 continue
             self._take_gap(first)
             is_alone = tree.stands_alone(block)
+            has_text = tree.has_text(block)
             if is_alone:
                 self._lay_parts(opened[-1] if opened else -1)
-            has_text = tree.has_text(block)
             start = self._parts[0].first if is_alone and self._parts else first
             is_leaf = tree.after[block] == block + 1
             if is_alone and has_text and self._fits(start, last, block):

@@ -40,7 +40,7 @@ from rerank_cli.inputs.streams import check_open, copy_to_disk
 from rerank_cli.inputs.text import BoundExceeded, Fault, guess_encoding
 from rerank_cli.media import HEAD_BYTES, MediaKind, find_media, kind_of
 from rerank_cli.progress import WorkAhead, WorkProfile
-from rerank_cli.structure import find_blocks
+from rerank_cli.structure import find_blocks, is_code, syntax_of
 from rerank_cli.structure.units import divide_text
 from rerank_cli.terminal import Terminal, encodable, format_count, format_names, format_size
 from rerank_cli.types import Document, Envelope, ScorerInfo
@@ -66,6 +66,7 @@ class InputReport:
     lost         the number of things in documents that have no text form, by their kinds
     binary       the sources that the user named and that are not text
     envelopes    the envelopes of the sources, as a set in the order of the input
+    code         the number of files of code, by their languages
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -77,6 +78,7 @@ class InputReport:
     lost: Counter[str] = field(default_factory=Counter)
     binary: list[str] = field(default_factory=list)
     envelopes: dict[Envelope, None] = field(default_factory=dict)
+    code: Counter[str] = field(default_factory=Counter)
 
     @property
     def in_doubt(self) -> bool:
@@ -323,6 +325,8 @@ class Inputs:
                 self.report.lost.update(source.lost)
                 if source.is_text:
                     self.report.envelopes[source.envelope] = None
+                    if is_code(syntax := syntax_of(place.path)):
+                        self.report.code[syntax] += 1
 
     def _options_for(self, place: SourcePath) -> ReadOptions:
         """The options for one source.
@@ -531,9 +535,23 @@ def say_what_was_read(inputs: Inputs, terminal: Terminal) -> None:
     if lost := inputs.report.lost:
         things = [format_count(count, kind) for kind, count in sorted(lost.items())]
         terminal.say(f"without a text: {format_names(things, 'and')}")
+    if inputs.report.code:
+        say_how_code_was_read(inputs.report.code, terminal)
     if inputs.copied_bytes:
         size = format_size(inputs.copied_bytes)
         terminal.say(f"{size} copied to disk, to be gone through twice")
+
+
+def say_how_code_was_read(counts: Counter[str], terminal: Terminal) -> None:
+    """Say how many files of code were read without a grammar that there is."""
+    from rerank_cli.structure.code import has_grammar, knows_grammar
+
+    count = sum(n for name, n in counts.items() if knows_grammar(name) and not has_grammar(name))
+    if count:
+        terminal.say(
+            f"{format_count(count, 'file')} of code read by indentation, and not by a grammar, "
+            f"which comes with the extra code: {how_to_install('code')}"
+        )
 
 
 def left_out(inputs: Inputs) -> str:

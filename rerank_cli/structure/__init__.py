@@ -15,13 +15,52 @@ from typing import NamedTuple
 
 MARKDOWN, RST, LOG = "markdown", "rst", "log"
 PLAIN = ""
+# Languages of programs, with the suffixes of their files.
+_CODE = {
+    "python": "py pyi pyw pyx",
+    "javascript": "js mjs cjs jsx",
+    "typescript": "ts mts cts",
+    "tsx": "tsx",
+    "go": "go",
+    "rust": "rs",
+    "java": "java",
+    "kotlin": "kt kts",
+    "scala": "scala sc",
+    "c": "c",
+    "cpp": "h cc cpp cxx hh hpp hxx cu ino",
+    "csharp": "cs",
+    "swift": "swift",
+    "dart": "dart",
+    "zig": "zig",
+    "php": "php",
+    "ruby": "rb rake gemspec",
+    "julia": "jl",
+    "elixir": "ex exs",
+    "lua": "lua",
+    "bash": "sh bash zsh ksh",
+    "perl": "pl pm",
+    "r": "r",
+    "ocaml": "ml mli",
+    "haskell": "hs",
+    "erlang": "erl hrl",
+    "clojure": "clj cljs cljc",
+    "sql": "sql",
+    "css": "css scss less",
+    "configuration": "yaml yml toml ini cfg conf mk cmake dockerfile tf",
+}
 _SYNTAXES = {
     **dict.fromkeys((".md", ".markdown", ".mdx"), MARKDOWN),
     **dict.fromkeys((".rst", ".rest"), RST),
     ".log": LOG,
+    **{
+        f".{suffix}": language
+        for language, suffixes in _CODE.items()
+        for suffix in suffixes.split()
+    },
 }
+_NAMES = {"makefile": "configuration", "dockerfile": "configuration", "rakefile": "ruby"}
 # The modules that know a syntax; `plain` takes the others. They are imported when they are used.
-_FINDERS = {MARKDOWN: "markdown", RST: "rst"}
+_FINDERS = {MARKDOWN: "markdown", RST: "rst", **dict.fromkeys(_CODE, "code")}
 _NAME_CHARACTERS = 120  # the longest name
 _LONE_RETURN = re.compile(r"\r(?!\n)")
 
@@ -66,7 +105,13 @@ def syntax_of(path: str) -> str:
 
     `path` is without the suffix of a compression.
     """
-    return _SYNTAXES.get(PurePath(path.lower()).suffix, PLAIN)
+    name = PurePath(path.lower())
+    return _SYNTAXES.get(name.suffix) or _NAMES.get(name.name, PLAIN)
+
+
+def is_code(syntax: str) -> bool:
+    """Whether a syntax is a language of programs."""
+    return syntax in _CODE
 
 
 def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:

@@ -1,0 +1,651 @@
+"""The structure of source code: classes and functions with the comments before them, statements.
+
+    text ─ lines ─ definitions, by a grammar of tree-sitter or by indentation ─ blocks
+
+Definitions are whole lines, so that both ways give the same kind of spans. Grammars come with the
+extra `code`. Without them, lines that define something are known by their words, and the end of a
+definition by indentation. Statements are blocks by blank lines and indentation in both ways.
+"""
+
+import re
+import tomllib
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
+from importlib import import_module
+from itertools import accumulate, count, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rerank_cli.structure import Block, BlockKind, heading_name
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser
+
+_PATH = Path(__file__).parent.parent / "data" / "languages.toml"
+_MAX_PARSED_CHARACTERS = 1 << 25  # a tree takes some 20 times the memory of its text
+# A parser calls back after so many steps; text that is not code can take many more than it has
+# characters, and is then read by indentation.
+_MAX_CALLS, _MAX_CALLS_PER_BYTE = 1_000, 0.03
+_PIECE_BYTES = 1 << 16  # that a parser is given at once
+_MAX_NESTING = 32  # of definitions; inner ones are statements
+_MAX_STATEMENT_NESTING = 12
+_LONG_CHARACTERS = 400  # of statements that have inner blocks, so that they can be cut there
+_MAX_HEADER_LINES = 30  # of a definition, up to its body
+_MAX_HEADER_CHARACTERS = 400  # of its first line
+_MAX_NAME_CHARACTERS = 120
+
+_CLOSERS = re.compile(
+    r"[}\])]|end\b|esac\b|fi\b|done\b|(?:else|elif|elsif|except|finally|catch|rescue|ensure|when)\b"
+)
+# What stands between the start of a line and the name of what it defines, from its keyword on.
+_KEYWORD = re.compile(
+    r"(?:\b(?:enum[ \t]+)?class|\b(?:struct|enum|union|trait|interface|module|namespace|object"
+    r"|protocol|record|extension|actor|mod|type|package|fn|func|function|sub|macro|const|let|var"
+    r"|def\w*)|\bmacro_rules!|@interface|\bdef[ \t]+[\w:]+\."
+    r"|\bfunc[ \t]*\([^()\n]*\)|\bfun(?:[ \t]*<[^>\n]*>)?(?:[ \t]+[\w<>?.]+\.)?|\bfunction[ \t]*\*"
+    r")[ \t&]*\Z"
+)
+_NAMELESS = re.compile(rb"companion object|\b(?:namespace|object|class|function|init|deinit)\b")
+_TYPEDEF_END = re.compile(r"[ \t]*\}[ \t]*(\w+)[ \t]*;")
+# Lines of a comment or an attribute of several lines that do not begin it.
+_NO_COMMENT_START, _NO_ATTRIBUTE_START = re.compile(r"(?!\s*/\*)"), re.compile(r"\s*(?![@#\[\s])")
+_LINE_END = re.compile(r"\r\n?|\n")
+_MARK = re.compile(r"[{}()\[\];]|=>")
+_INNER_FUNCTION = re.compile(r"=>|\bfunction\b")
+_SHORT_BODY = re.compile(r"\bend\b|\)[ \t]*=[^=~>]|\bdo:")
+# How the next line of a header begins whose parentheses are closed.
+_HEADER_GOES_ON = re.compile(
+    r"\s*(?:\Z|[{:,]|->|=>|(?:throws|where|const|noexcept|requires|override|final|extends|implements"
+    r"|permits|with)\b)"
+)
+_LABEL = re.compile(r"[ \t]*(?:(?:public|private|protected|signals|slots)[ \t]*)+:[ \t]*|[ \t]*\{")
+_WORD = re.compile(r"\w")
+_GENERICS = re.compile(r"<[^<>]*>")
+
+
+class _Language(NamedTuple):
+    """How a language's code is read without a grammar: the fields of data/languages.toml."""
+
+    comment: str
+    definition: str = ""
+    attribute: str = "(?!)"
+    hidden: str = ""
+    end: str = ""
+    body: str = ""
+    calls: bool = False
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return tomllib.loads(_PATH.read_text(encoding="utf-8"))
+
+
+@cache
+def _node_kinds() -> dict[str, BlockKind]:
+    nodes = _content()["nodes"]
+    return {
+        **dict.fromkeys(nodes["classes"].split(), BlockKind.CLASS),
+        **dict.fromkeys((*nodes["functions"].split(), *_VARIABLE_NODES), BlockKind.FUNCTION),
+    }
+
+
+@cache
+def _language(syntax: str) -> _Language:
+    content = _content()
+    table = {**content["languages"][syntax]}
+    table = {**content["families"].get(table.pop("family", ""), {}), **table}
+    for name, fragment in content["fragments"].items():
+        mark = f"{{{{{name}}}}}"
+        for key, value in [*table.items()]:
+            table[key] = value.replace(mark, fragment) if isinstance(value, str) else value
+    return _Language(**table)
+
+
+_CALL = re.compile(
+    r"^[ \t]*(?:@[\w.]+(?:\([^()\n]*\))?[ \t]+|\[[^\[\]\n]*\][ \t]+)*+"
+    r"(?P<head>[^\W\d][^(){}=;\"'\n`|?+/%!,]{0,200}?|~\w{1,80}"
+    r"|[^(){}=;\"'\n`]{0,200}?operator[^\w\s(]{1,3}|[#*][\w$]{1,80})[ \t]*(?=\()",
+    re.MULTILINE,
+)
+_LAST_NAME = re.compile(r"(?:(?:[\w$]+(?:<[^<>]*>)?::)*~?[#\w$]+|operator[^\w\s]+)\Z")
+
+_VARIABLE_NODES = {
+    "variable_declarator": ("name", "value"),
+    "assignment_expression": ("left", "right"),
+    "field_definition": ("property", "value"),
+    "public_field_definition": ("name", "value"),
+}
+_FUNCTION_VALUES = {"arrow_function", "function_expression", "generator_function", "function"}
+# Of these languages, what is before a function's name is its type.
+_TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}
+# Of these languages, nodes without a body are definitions too.
+_BODILESS = {"python", "ruby", "kotlin", "scala", "lua", "bash", "swift"}
+
+
+class _Definition(NamedTuple):
+    """A class or function: its lines from `first` to `last`, both included."""
+
+    first: int
+    last: int
+    kind: BlockKind
+    name: str
+
+
+def has_grammar(syntax: str) -> bool:
+    """Whether a language's code is read by a grammar, which the extra `code` installs."""
+    return _parser(syntax) is not None
+
+
+def knows_grammar(syntax: str) -> bool:
+    """Whether the extra `code` has a language's grammar."""
+    return syntax in _content()["grammars"]
+
+
+def find_blocks(text: str, syntax: str) -> Sequence[Block]:
+    """The classes, functions and statements of source code."""
+    language = _language(syntax)
+    plain = _LINE_END.sub("\n", text) if "\r" in text else text
+    lines = _CodeLines(plain, text, language)
+    definitions = None
+    if (parser := _parser(syntax)) is not None and len(plain) <= _MAX_PARSED_CHARACTERS:
+        definitions = _parse(plain, syntax, parser)
+    if definitions is None:
+        definitions = _find_definitions(plain, lines, language)
+    return [*_lay_blocks(lines, _nest(lines, definitions))]
+
+
+class _CodeLines:
+    """The lines of a text with \\n, their indentation, and which are comments.
+
+    `source` is the text with its own ends of lines.
+    """
+
+    def __init__(self, text: str, source: str, language: _Language) -> None:
+        self.texts = text.split("\n")
+        self.starts = [0, *accumulate(len(line) + 1 for line in self.texts[:-1])]
+        self._source_starts = self.starts
+        if source is not text:
+            self._source_starts = [0, *(end.end() for end in _LINE_END.finditer(source))]
+        self.indents: list[int] = []  # -1 for blank lines
+        for line in self.texts:
+            code = line.lstrip()
+            indent = len(line) - len(code) if code else -1
+            if indent > 0 and "\t" in line[:indent]:
+                indent = len(line[: min(indent, _MAX_HEADER_CHARACTERS)].expandtabs(8))
+            self.indents.append(indent)
+        self._comment = re.compile(rf"\s*+(?:{language.comment})")
+        self._attribute = re.compile(rf"\s*+(?:{language.attribute})")
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """The characters of lines, which are not blank, in the source."""
+        start, line = self._source_starts[first], self.texts[first]
+        if line[len(line) - len(line.lstrip(" \t"))].isspace():
+            start += len(line) - len(line.lstrip())
+        return start, self._source_starts[last] + len(self.texts[last].rstrip())
+
+    def is_comment(self, number: int) -> bool:
+        return self._comment.match(self.texts[number]) is not None
+
+    def is_head(self, number: int) -> bool:
+        """Whether a line belongs to the one behind it."""
+        line = self.texts[number]
+        return self.is_comment(number) or (
+            len(line) <= _MAX_HEADER_CHARACTERS and self._attribute.match(line) is not None
+        )
+
+    def attached(self, first: int, floor: int) -> int:
+        """The first line of the comments and attributes right before a line, from `floor` on."""
+        indents, texts = self.indents, self.texts
+        indent, number = indents[first], first
+        while number > floor and indents[number - 1] >= 0:
+            start = number - 1
+            line = texts[start].strip()
+            is_inner = None
+            if line.endswith("*/") and not line.startswith("/*"):
+                is_inner = _NO_COMMENT_START
+            elif line[0] in ")]" and self._attribute.match(texts[start]):
+                is_inner = _NO_ATTRIBUTE_START
+            while is_inner and start > floor and is_inner.match(texts[start]):
+                start -= 1
+            if indents[start] != indent or not self.is_head(start):
+                break
+            number = start
+        return number
+
+
+def _name(keyword: str, name: str) -> str:
+    """What a reader calls a definition, by the text of its line before its name."""
+    found = _KEYWORD.search(keyword[-_MAX_NAME_CHARACTERS:])
+    prefix = re.sub(r"[*&]\s*\Z", "", found[0]) if found else ""
+    joint = "" if prefix.endswith((".", ":")) or not prefix or not name else " "
+    return heading_name(f"{prefix.strip()}{joint}{name}")
+
+
+def _impl_name(header: str) -> str:
+    """The name of a Rust `impl`, without the parameters of its types."""
+    header = re.split(r"\bwhere\b|\{|\n", header, maxsplit=1)[0][:_MAX_HEADER_CHARACTERS]
+    for _ in range(4):  # parameters in parameters
+        header = _GENERICS.sub("", header)
+    return heading_name(header)
+
+
+@cache
+def _parser(syntax: str) -> "Parser | None":
+    """The parser of a language; None if there is no grammar, or it is not installed."""
+    if not knows_grammar(syntax):
+        return None
+    module, _, function = _content()["grammars"][syntax].partition(":")
+    try:
+        import tree_sitter
+
+        grammar = getattr(import_module(module), function)()
+        return tree_sitter.Parser(tree_sitter.Language(grammar))
+    except (ImportError, AttributeError, ValueError):  # not installed, or of another version
+        return None
+
+
+def _parse(text: str, syntax: str, parser: "Parser") -> Sequence[_Definition] | None:
+    """The definitions of a text by its tree; None if parsing it takes too long."""
+    source = text.encode("utf-8", "replace")
+    calls, most = count(), _MAX_CALLS + int(_MAX_CALLS_PER_BYTE * len(source))
+    try:
+        tree = parser.parse(
+            lambda place, _: source[place : place + _PIECE_BYTES],
+            progress_callback=lambda _place, _has_error: next(calls) > most,
+        )
+    except ValueError:
+        parser.reset()
+        return None
+    # A walk of nodes with several lines: queries take quadratic time on errors.
+    definitions: list[_Definition] = []
+    kinds, cursor = _node_kinds(), tree.walk()
+    if not cursor.goto_first_child():
+        return []
+    while True:
+        node = cursor.node
+        if (kind := kinds.get(node.type)) is not None:
+            definitions += _definition_of(node, source, kind, syntax)
+        is_long = source.find(b"\n", node.start_byte, node.end_byte) >= 0
+        if is_long and cursor.goto_first_child():
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return definitions
+
+
+def _definition_of(
+    node: "Node", source: bytes, kind: BlockKind, syntax: str
+) -> Iterator[_Definition]:
+    """The definition that a node may be."""
+    is_more = node.is_named and _is_definition(node, syntax)
+    if is_more and (name := _name_of(node, source, kind, syntax)) is not None:
+        first, (last, column) = node.start_point[0], node.end_point
+        yield _Definition(first, max(first, last - (column == 0)), kind, name)
+
+
+def _is_definition(node: "Node", syntax: str) -> bool:
+    """Whether a node is more than a declaration, and no short function among others."""
+    type_ = node.type
+    if type_ in _VARIABLE_NODES:
+        value = node.child_by_field_name(_VARIABLE_NODES[type_][1])
+        is_short = node.start_point[0] == node.end_point[0]
+        return value is not None and value.type in _FUNCTION_VALUES and not is_short
+    if type_ == "type_definition":
+        inner = node.child_by_field_name("type")
+        if inner is None or inner.child_by_field_name("body") is None:
+            return False
+        return inner.child_by_field_name("name") is None  # else the inner one is it
+    if type_ == "type_spec":
+        inner = node.child_by_field_name("type")
+        return inner is not None and inner.type in ("struct_type", "interface_type")
+    if syntax in _BODILESS or type_ == "macro_definition":
+        return True
+    return any(node.child_by_field_name(field) is not None for field in ("body", "block"))
+
+
+def _name_of(node: "Node", source: bytes, kind: BlockKind, syntax: str) -> str | None:
+    """What a reader calls a definition; None if it is a part of what uses it."""
+    type_, start = node.type, node.start_byte
+    head = source[start : start + _MAX_HEADER_CHARACTERS]
+    if type_ == "impl_item":
+        return _impl_name(head.decode("utf-8", "replace"))
+    field = _VARIABLE_NODES[type_][0] if type_ in _VARIABLE_NODES else "name"
+    name = node.child_by_field_name(field) or _declared_name(node)
+    if name is None:
+        word = _NAMELESS.search(head)
+        return None if type_.endswith("_specifier") else word[0].decode() if word else ""
+    text = source[name.start_byte : name.end_byte][: 4 * _MAX_NAME_CHARACTERS]
+    if b"\n" in text:
+        return None
+    floor = max(0, name.start_byte - _MAX_HEADER_CHARACTERS)
+    keyword = source[max(floor, source.rfind(b"\n", floor, name.start_byte) + 1) : name.start_byte]
+    if type_ == "type_definition":
+        keyword = head.split()[1] + b" "
+    elif type_.endswith("_specifier"):
+        is_class = type_ == "enum_specifier" and b"class" in head[:12]
+        keyword = b"enum class " if is_class else type_.split("_")[0].encode() + b" "
+    elif kind is BlockKind.FUNCTION and syntax in _TYPES_BEFORE_NAMES:
+        keyword = b""
+    return _name(keyword.decode("utf-8", "replace"), text.decode("utf-8", "replace"))
+
+
+def _declared_name(node: "Node") -> "Node | None":
+    """The name inside of the declarators of C and C++."""
+    name = None
+    for _ in range(_MAX_NESTING):
+        inner = node.child_by_field_name("declarator")
+        if inner is None and node.type in ("reference_declarator", "parenthesized_declarator"):
+            inner = node.named_children[-1] if node.named_child_count else None
+        if inner is None:
+            break
+        node = name = inner
+    return name
+
+
+class _Open(NamedTuple):
+    """A definition whose end is not found yet.
+
+    Its body begins in line `header`, and ends there too if it `is_short`.
+    """
+
+    first: int
+    header: int
+    is_short: bool
+    indent: int
+    kind: BlockKind
+    name: str
+
+
+def _find_definitions(text: str, lines: _CodeLines, language: _Language) -> Sequence[_Definition]:
+    """The definitions of a text, by the words of their first lines and by indentation."""
+    hidden = _hidden_lines(text, lines.starts, language)
+    headers = _find_headers(text, lines, hidden, language)
+    reader = _IndentationReader(lines, language)
+    for number, indent in enumerate(lines.indents):
+        if indent < 0:
+            continue
+        if hidden[number]:
+            reader.last_code = number if hidden[number] == 1 else reader.last_code
+            continue
+        if number in headers:
+            reader.begin(headers[number])
+        else:
+            reader.end_at(number, indent)
+        if not lines.is_comment(number):
+            reader.last_code = number
+    reader.close(-1)
+    return reader.definitions
+
+
+class _IndentationReader:
+    """Finds where definitions end. `last_code` is the line of code before the current one."""
+
+    def __init__(self, lines: _CodeLines, language: _Language) -> None:
+        self.definitions: list[_Definition] = []
+        self.last_code = 0
+        self._lines, self._ends_by_mark = lines, bool(language.body)
+        self._open: list[_Open] = []
+        self._end = re.compile(rf"[ \t]*(?:{language.end or '(?!)'})")
+
+    def begin(self, found: _Open) -> None:
+        """Take a line that defines something."""
+        if self._open and self._open[-1].header >= found.first:
+            return  # in the header of another one
+        self.close(found.indent)
+        if found.is_short:
+            self._add(found, found.header)
+        elif len(self._open) < _MAX_NESTING:
+            self._open.append(found)
+
+    def end_at(self, number: int, indent: int) -> None:
+        """Take another line, which may be the last one of definitions, or be behind them."""
+        if not self._open or self._open[-1].indent < indent:
+            return
+        line = self._lines.texts[number]
+        if self._end.match(line):
+            self.close(indent + 1)
+            if self._open and self._open[-1].indent == indent and self._open[-1].header < number:
+                self._add(self._open.pop(), number)
+        elif self._open[-1].header < number and not (
+            self._ends_by_mark or self._lines.is_comment(number) or _CLOSERS.match(line.lstrip())
+        ):
+            self.close(indent)
+
+    def close(self, indent: int) -> None:
+        """End the definitions at an indentation and at deeper ones."""
+        while self._open and self._open[-1].indent >= indent:
+            self._add(self._open.pop(), self.last_code)
+
+    def _add(self, found: _Open, last: int) -> None:
+        name, last = found.name, max(last, found.header)
+        tail = _TYPEDEF_END.match(self._lines.texts[last])
+        if tail and found.kind is BlockKind.CLASS and " " not in name:
+            name = f"{name} {tail[1]}"
+        self.definitions.append(_Definition(found.first, last, found.kind, name))
+
+
+def _hidden_lines(text: str, starts: Sequence[int], language: _Language) -> bytearray:
+    """Which lines begin inside of a string of several lines (1), or a comment (2)."""
+    hidden = bytearray(len(starts))
+    if not language.hidden:
+        return hidden
+    for match in re.finditer(language.hidden, text, re.MULTILINE):
+        if match.lastgroup is not None and "\n" in match[0]:
+            first = bisect_right(starts, match.start())
+            last = bisect_right(starts, match.end() - 1)
+            mark = b"\1" if match[0][0] in "\"'`r" else b"\2"
+            hidden[first:last] = mark * (last - first)
+    return hidden
+
+
+def _find_headers(
+    text: str, lines: _CodeLines, hidden: bytearray, language: _Language
+) -> dict[int, _Open]:
+    """What begins in the lines that define something."""
+    headers: dict[int, _Open] = {}
+
+    def add(match: re.Match[str], name: str | None, kind: BlockKind) -> None:
+        number = bisect_right(lines.starts, match.start()) - 1
+        if name is None or hidden[number] or number in headers:
+            return
+        column = match.end() - lines.starts[number]
+        body = _body_of(lines, number, column, language)
+        if kind is BlockKind.CLASS:
+            body = _class_body(lines, number, body, language)
+        elif match.lastgroup == "variable" and body == (number, True):
+            return  # a short function among others
+        if body is not None:
+            headers[number] = _Open(number, *body, lines.indents[number], kind, name)
+
+    if language.definition:
+        for match in re.finditer(language.definition, text, re.MULTILINE):
+            is_class = match.lastgroup in ("class", "impl", None)
+            add(match, _keyword_name(match), BlockKind.CLASS if is_class else BlockKind.FUNCTION)
+    if language.calls:
+        exceptions = {*_content()["calls"]["except"].split()}
+        for match in _CALL.finditer(text):
+            name = _call_name(match["head"].strip(), exceptions)
+            add(match, name, BlockKind.FUNCTION)
+    return headers
+
+
+def _keyword_name(match: re.Match[str]) -> str | None:
+    """The name of what a line defines by a keyword; None if it is a part of what uses it."""
+    group = match.lastgroup
+    if group == "impl":
+        return _impl_name(match[group])
+    if group is not None:
+        return _name(match.string[match.start() : match.start(group)], match[group])
+    words = match[0].split()
+    return words[-1] if words[0] == "typedef" or words[-1] == "namespace" else None
+
+
+def _call_name(head: str, exceptions: Collection[str]) -> str | None:
+    """The name of a function by what is before its parentheses; None if it is no function."""
+    name = _LAST_NAME.search(head)
+    if name is None or name[0] in exceptions or head.split()[0] in exceptions:
+        return None
+    return None if head[: name.start()].endswith(".") else name[0]  # else a call
+
+
+def _body_of(
+    lines: _CodeLines, number: int, column: int, language: _Language
+) -> tuple[int, bool] | None:
+    """The line where a definition's body begins, and whether it ends there too; None without.
+
+    `column` is behind the definition's name, in its line `number`.
+    """
+    line = lines.texts[number]
+    if language.body:
+        return _braces_of(lines.texts[number : number + _MAX_HEADER_LINES], number, column)
+    if language.end == r"end\b":
+        return number, _SHORT_BODY.search(line, column) is not None
+    return number, "{" in line and line.count("{") == line.count("}")
+
+
+def _braces_of(texts: Sequence[str], number: int, column: int) -> tuple[int, bool] | None:
+    """As `_body_of`, of a body in braces or, behind an arrow, up to a semicolon."""
+    depth, has_arrow, goes_on = 0, False, False
+    for last, text in enumerate(texts, number):
+        line = text[column if last == number else 0 :][: 4 * _MAX_HEADER_CHARACTERS]
+        if last > number and depth == 0 and not goes_on:
+            goes_on = has_arrow or _HEADER_GOES_ON.match(line) is not None
+            if not goes_on:
+                return None
+        for mark in _MARK.finditer(line):
+            character = mark[0]
+            if character == "{" and not depth and not has_arrow:
+                rest = line[mark.start() :]
+                return last, rest.count("{") <= rest.count("}")
+            if character == ";" and not depth:
+                return (last, True) if has_arrow else None
+            if character == "{" and depth and _INNER_FUNCTION.search(line, 0, mark.start()):
+                return None  # among the arguments of a call
+            has_arrow = has_arrow or (character == "=>" and not depth)
+            depth += (character in "([{") - (character in ")]}")
+            if depth < 0:
+                return None
+    return None
+
+
+def _class_body(
+    lines: _CodeLines, number: int, body: tuple[int, bool] | None, language: _Language
+) -> tuple[int, bool] | None:
+    """A class's body; None if it is not indented, so that its end is not known."""
+    if body is None or body[1] or _is_indented(lines, body[0], lines.indents[number]):
+        return body
+    has_braces = language.body or "{" in lines.texts[number]
+    return None if has_braces else (number, True)
+
+
+def _is_indented(lines: _CodeLines, header: int, indent: int) -> bool:
+    """Whether a body behind line `header` is deeper than `indent`; an unknown end is not."""
+    for number in range(header + 1, min(header + _MAX_HEADER_LINES, len(lines.texts))):
+        if lines.indents[number] >= 0 and not _LABEL.fullmatch(lines.texts[number]):
+            is_end = _CLOSERS.match(lines.texts[number].lstrip()) is not None
+            return lines.indents[number] > indent or is_end
+    return False
+
+
+def _nest(
+    lines: _CodeLines, definitions: Sequence[_Definition]
+) -> Iterator[tuple[int, _Definition]]:
+    """The definitions with what belongs to them, in their order, with their depth.
+
+    One that shares a line with another is left out, and so is one that is nested too deep.
+    """
+    lasts: list[int] = []  # of the definitions around the current one
+    floor = 0  # the first line that the next one may have
+    for first, last, kind, name in sorted(definitions, key=lambda found: (found[0], -found[1])):
+        while lasts and lasts[-1] < first:
+            floor = max(floor, lasts.pop() + 1)
+        if first < floor or (lasts and last > lasts[-1]) or len(lasts) >= _MAX_NESTING:
+            continue
+        yield len(lasts), _Definition(lines.attached(first, floor), last, kind, name)
+        lasts.append(last)
+        floor = first + 1
+
+
+def _lay_blocks(
+    lines: _CodeLines, definitions: Iterator[tuple[int, _Definition]]
+) -> Iterator[Block]:
+    """The blocks of definitions, and of the statements between them and in them."""
+    open_: list[_Definition] = []
+    place = 0  # the first line that is in no block yet
+
+    def between(first: int, last: int) -> Iterator[Block]:
+        inner = open_[-1] if open_ else None
+        is_all = inner is not None and (first, last) == (inner.first, inner.last)
+        return _statements(lines, first, last, len(open_), is_all=is_all)
+
+    for depth, definition in definitions:
+        while len(open_) > depth:
+            yield from between(place, open_[-1].last)
+            place = open_.pop().last + 1
+        if place < definition.first:
+            yield from between(place, definition.first - 1)
+        start, end = lines.span(definition.first, definition.last)
+        yield Block(start, end, definition.kind, depth, definition.name)
+        open_.append(definition)
+        place = definition.first
+    while open_:
+        yield from between(place, open_[-1].last)
+        place = open_.pop().last + 1
+    yield from between(place, len(lines.texts) - 1)
+
+
+def _statements(
+    lines: _CodeLines, first: int, last: int, depth: int, *, is_all: bool
+) -> Iterator[Block]:
+    """The statements in lines, long ones with inner blocks.
+
+    `is_all` if the lines are all of the block around them, which is then cut only if it is long.
+    """
+    left = [(first, last, depth, 0)]
+    while left:
+        first, last, depth, nesting = left.pop()
+        while first <= last and lines.indents[first] < 0:
+            first += 1
+        while last > first and lines.indents[last] < 0:
+            last -= 1
+        if first > last:
+            continue
+        start, end = lines.span(first, last)
+        is_long = end - start > _LONG_CHARACTERS
+        if nesting:
+            yield Block(start, end, BlockKind.CODE, depth)
+            depth += 1
+        elif not is_all:
+            if last - first < 3 and not any(map(_WORD.search, lines.texts[first : last + 1])):
+                continue  # the end of the block around it
+            parts = _parts(lines, first, last, only_blank=True)
+            left += [(a, b, depth, 1) for a, b in reversed(parts)]
+            continue
+        if first < last and is_long and nesting < _MAX_STATEMENT_NESTING:
+            parts = _parts(lines, first, last)
+            if len(parts) > 1:
+                left += [(a, b, depth, nesting + 1) for a, b in reversed(parts)]
+
+
+def _parts(
+    lines: _CodeLines, first: int, last: int, *, only_blank: bool = False
+) -> Sequence[tuple[int, int]]:
+    """Lines cut at blank lines at the outermost level of their body, else at each statement."""
+    indents, texts = lines.indents, lines.texts
+    inner = [
+        number
+        for number in range(first + 1, last + 1)
+        if indents[number] >= 0 and not _CLOSERS.match(texts[number].lstrip())
+    ]
+    if not inner:
+        return [(first, last)]
+    level = min(indents[number] for number in inner)
+    starts = [number for number in inner if indents[number] <= level]
+    cuts = [number for number in starts if indents[number - 1] < 0]
+    if not cuts and not only_blank:
+        # A comment goes with the statement behind it, and the head of a body with its first one.
+        head = first if indents[first] < level else -1
+        cuts = [n for n in starts if not (lines.is_head(n - 1) or n - 1 == head)]
+    edges = [first, *cuts, last + 1]
+    return [(a, b - 1) for a, b in pairwise(edges) if a < b]

@@ -1,0 +1,584 @@
+"""Blocks of source code, by grammars and by indentation."""
+
+import random
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli.structure import Block, BlockKind, code, find_blocks, is_code, syntax_of
+from tests.support.blocks import check_blocks, check_line_ends
+
+PACKAGE = Path(code.__file__).parent.parent
+HAS_GRAMMARS = find_spec("tree_sitter") is not None
+needs_grammars = pytest.mark.skipif(not HAS_GRAMMARS, reason="without the extra code")
+LANGUAGES = sorted(code._content()["languages"])
+
+
+@pytest.fixture(params=[pytest.param("grammar", marks=needs_grammars), "indentation"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to read code."""
+    if request.param == "indentation":
+        monkeypatch.setattr(code, "_parser", lambda _: None)
+    return str(request.param)
+
+
+def definitions(text: str, blocks: Sequence[Block]) -> list[str]:
+    """The first and last line of each class and function, and its path."""
+    found, path = [], list[str]()
+    for start, end, kind, depth, name in blocks:
+        if kind in (BlockKind.CLASS, BlockKind.FUNCTION):
+            path[depth:] = [name]
+            first, last = (text.count("\n", 0, place) + 1 for place in (start, end))
+            found.append(f"{first}-{last} {' › '.join(path)}")
+    return found
+
+
+EXAMPLES: dict[str, tuple[str, list[str]]] = {
+    "python": (
+        '''
+        import os
+
+        SIZE = 3
+
+        # Keeps what was read.
+        @dataclass(
+            frozen=True,
+        )
+        class Cache:
+            """A cache.
+
+        def not_a_function():
+            """
+
+            size: int
+
+            # Oldest first.
+            @property
+            async def evict(
+                self,
+            ):
+                def inner():
+                    return 1
+
+                return inner()
+
+        def main(): pass
+        ''',
+        [
+            "5-25 class Cache",
+            "17-25 class Cache › def evict",
+            "22-23 class Cache › def evict › def inner",
+            "27-27 def main",
+        ],
+    ),
+    "javascript": (
+        """
+        /**
+         * Keeps what was read.
+         */
+        export class Cache extends Map {
+          evict(count) {
+            if (count) {
+              return `
+        }
+        `;
+            }
+          }
+        }
+
+        export async function main() {
+          run(function (x) {
+            return x;
+          });
+        }
+
+        const add = async (a, b) => {
+          return a + b;
+        };
+        const short = () => 1;
+        app.use = function use(fn) {
+          return fn;
+        };
+        """,
+        [
+            "1-12 class Cache",
+            "5-11 class Cache › evict",
+            "14-18 function main",
+            "20-22 const add",
+            "24-26 app.use",
+        ],
+    ),
+    "typescript": (
+        """
+        export interface Store {
+          get(key: string): string;
+        }
+
+        export abstract class Cache<T> implements Store {
+          private size = 3;
+
+          public get(key: string): string {
+            return key;
+          }
+        }
+        """,
+        ["1-3 interface Store", "5-11 class Cache", "8-10 class Cache › get"],
+    ),
+    "go": (
+        """
+        package cache
+
+        // Cache keeps what was read.
+        type Cache struct {
+        \tsize int
+        }
+
+        type Store interface {
+        \tGet(key string) string
+        }
+
+        // Evict removes the oldest.
+        func (c *Cache) Evict(n int) error {
+        \treturn nil
+        }
+
+        func main() {
+        }
+        """,
+        ["3-6 type Cache", "8-10 type Store", "12-15 func (c *Cache) Evict", "17-18 func main"],
+    ),
+    "rust": (
+        """
+        /// Keeps what was read.
+        #[derive(Debug)]
+        pub struct Cache<K> {
+            size: usize,
+        }
+
+        impl<K: Hash> Store for Cache<K> {
+            /// Removes the oldest.
+            pub(crate) async fn evict<'a>(&'a self) -> Option<K>
+            where
+                K: Copy,
+            {
+                None
+            }
+        }
+
+        mod tests {
+            #[test]
+            fn works() {}
+        }
+        """,
+        [
+            "1-5 struct Cache",
+            "7-15 impl Store for Cache",
+            "8-14 impl Store for Cache › fn evict",
+            "17-20 mod tests",
+            "18-19 mod tests › fn works",
+        ],
+    ),
+    "java": (
+        """
+        package a;
+
+        /** Keeps what was read. */
+        @Deprecated
+        public final class Cache<K> extends Map<K> {
+            private int size;
+
+            public Cache(int size) {
+                this.size = size;
+            }
+
+            @Override
+            public K evict(int count) throws IOException {
+                for (int i = 0; i < count; i++) {
+                    run(i);
+                }
+                return null;
+            }
+
+            abstract void later();
+
+            enum Kind {
+                OLD, NEW
+            }
+        }
+        """,
+        [
+            "3-25 class Cache",
+            "8-10 class Cache › Cache",
+            "12-18 class Cache › evict",
+            "22-24 class Cache › enum Kind",
+        ],
+    ),
+    "c": (
+        """
+        #include <stdio.h>
+
+        struct cache;
+        struct cache {
+            int size;
+        };
+
+        typedef struct {
+            int x;
+        } point;
+
+        int later(void);
+
+        /* Removes the oldest. */
+        static struct cache *
+        evict(struct cache *c,
+              int n)
+        {
+            if (n) {
+                goto out;
+            }
+        out:
+            return c;
+        }
+        """,
+        ["4-6 struct cache", "8-10 struct point", "14-24 evict"],
+    ),
+    "cpp": (
+        """
+        namespace store {
+          template <typename T>
+          class Cache : public Base {
+           public:
+            explicit Cache(int n) : size_(n) {}
+            ~Cache();
+          };
+        }
+
+        int Cache::evict(int n) const {
+          return n;
+        }
+        """,
+        [
+            "1-8 namespace store",
+            "2-7 namespace store › class Cache",
+            "5-5 namespace store › class Cache › Cache",
+            "10-12 Cache::evict",
+        ],
+    ),
+    "csharp": (
+        """
+        namespace Store
+        {
+            /// <summary>Keeps what was read.</summary>
+            public class Cache
+            {
+                [Fact]
+                public int Evict(int n)
+                {
+                    return n;
+                }
+
+                public int Size() => 3;
+            }
+        }
+        """,
+        [
+            "1-14 namespace Store",
+            "3-13 namespace Store › class Cache",
+            "6-10 namespace Store › class Cache › Evict",
+            "12-12 namespace Store › class Cache › Size",
+        ],
+    ),
+    "kotlin": (
+        """
+        internal class Cache(
+          val size: Int,
+        ) {
+          override fun evict(n: Int): Int {
+            return n
+          }
+
+          fun String.twice() = this + this
+        }
+        """,
+        [
+            "1-9 class Cache",
+            "4-6 class Cache › fun evict",
+            "8-8 class Cache › fun String.twice",
+        ],
+    ),
+    "ruby": (
+        """
+        module Store
+          # Keeps what was read.
+          class Cache < Base
+            def self.open(path)
+              new(path) do |x|
+                x
+              end
+            rescue IOError
+              nil
+            end
+
+            def empty?; true; end
+          end
+        end
+        """,
+        [
+            "1-14 module Store",
+            "2-13 module Store › class Cache",
+            "4-10 module Store › class Cache › def self.open",
+            "12-12 module Store › class Cache › def empty?",
+        ],
+    ),
+    "php": (
+        """
+        <?php
+        abstract class Cache
+        {
+            #[Pure]
+            public static function evict(int $n): int
+            {
+                return $n;
+            }
+        }
+        """,
+        ["2-9 class Cache", "4-8 class Cache › function evict"],
+    ),
+    "swift": (
+        """
+        public struct Cache {
+            /// Removes the oldest.
+            @discardableResult
+            mutating func evict(_ n: Int) -> Int {
+                return n
+            }
+
+            init() {
+            }
+        }
+        """,
+        ["1-10 struct Cache", "2-6 struct Cache › func evict", "8-9 struct Cache › init"],
+    ),
+    "scala": (
+        """
+        object Main {
+          case class Cache(size: Int) {
+            def evict(n: Int): Int = {
+              n
+            }
+          }
+        }
+        """,
+        [
+            "1-7 object Main",
+            "2-6 object Main › class Cache",
+            "3-5 object Main › class Cache › def evict",
+        ],
+    ),
+    "bash": (
+        """
+        #!/bin/sh
+        set -e
+
+        # Removes the oldest.
+        evict() {
+          echo "$1"
+        }
+
+        function main {
+          if true; then
+            evict 1
+          fi
+        }
+        """,
+        ["4-7 evict", "9-13 function main"],
+    ),
+    "lua": (
+        """
+        --[[ function no()
+        ]]
+
+        local function evict(n)
+          if n then
+            return n
+          end
+        end
+
+        function M.run(x) return x end
+        """,
+        ["4-8 function evict", "10-10 function M.run"],
+    ),
+}
+INDENTED = {
+    "elixir": ("defmodule Cache do\n  @doc false\n  def evict(n) do\n    n\n  end\nend\n", 2),
+    "julia": ("function evict(n)\n    n\nend\n\nstruct Cache\n    size\nend\n", 2),
+    "perl": ("sub evict {\n    return 1;\n}\n", 1),
+    "r": ("evict <- function(n) {\n  n\n}\n", 1),
+    "ocaml": ("let evict n =\n  n + 1\n\nlet x = 3\n", 1),
+    "clojure": ("(defn evict [n]\n  (inc n))\n\n(def x 1)\n", 1),
+    "dart": ("class Cache {\n  int evict(int n) {\n    return n;\n  }\n}\n", 2),
+    "zig": ("pub fn evict(n: u8) u8 {\n    return n;\n}\n", 1),
+    "sql": ("CREATE TABLE a (\n  b int\n);\n\nSELECT 1;\n", 0),
+    "configuration": ("all: a b\n\tmake a\n\nclean:\n\trm a\n", 0),
+}
+
+
+@pytest.mark.parametrize("syntax", EXAMPLES)
+def test_names_and_lines_of_definitions(syntax: str, way: str) -> None:
+    text, expected = EXAMPLES[syntax]
+    text = dedent(text).lstrip("\n")
+    assert definitions(text, check_line_ends(text, syntax, ("\r\n", "\r"))) == expected, way
+
+
+@pytest.mark.parametrize("syntax", INDENTED)
+def test_other_languages_are_read_by_indentation(syntax: str) -> None:
+    text, count = INDENTED[syntax]
+    assert len(definitions(text, check_line_ends(text, syntax, ("\r\n", "\r")))) == count
+
+
+@pytest.mark.usefixtures("way")
+def test_every_language_has_a_suffix_and_can_be_read() -> None:
+    for syntax in LANGUAGES:
+        assert is_code(syntax), syntax
+        check_blocks("a b\n\n  c\n", find_blocks("a b\n\n  c\n", syntax))
+    assert {syntax_of(f"a.{suffix}") for suffix in ("py", "H", "tsx", "rs")} == {
+        *("python", "cpp", "tsx", "rust")
+    }
+    assert syntax_of("a/Makefile") == syntax_of("a.toml") == "configuration"
+    assert not is_code(syntax_of("a.md"))
+
+
+@pytest.mark.usefixtures("way")
+def test_statements_are_cut_where_a_reader_would() -> None:
+    body = "\n\n".join(
+        f"    # About {n}.\n    if x{n}:\n        call_something({n})\n\n        call_more({n})"
+        for n in range(9)
+    )
+    text = f"def long(x):\n{body}\n    return x\n"
+    blocks = find_blocks(text, "python")
+    assert [block.kind.name for block in blocks] == ["FUNCTION"] + ["CODE"] * 9
+    for block in blocks[2:]:
+        assert text[block.start :].startswith("    # About")
+
+
+@needs_grammars
+def test_both_ways_agree_on_this_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = random.Random(3).sample(sorted(PACKAGE.rglob("*.py")), 12)
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    parsed = [definitions(text, find_blocks(text, "python")) for text in texts]
+    monkeypatch.setattr(code, "_parser", lambda _: None)
+    assert [definitions(text, find_blocks(text, "python")) for text in texts] == parsed
+    assert sum(map(len, parsed)) > 100
+
+
+@needs_grammars
+def test_every_grammar_can_be_opened() -> None:
+    for syntax in code._content()["grammars"]:
+        assert code.has_grammar(syntax), syntax
+
+
+def test_code_with_errors_has_sensible_blocks(way: str) -> None:
+    text = "def a():\n    return (1\n\n\ndef b(:\n    pass\n\nclass C:\n    def d(self):\n"
+    blocks = find_blocks(text, "python")
+    check_blocks(text, blocks)
+    assert "def a" in [block.name for block in blocks], way
+
+
+LINES = (
+    *(
+        "def a(x):",
+        "class B:",
+        "    def c():",
+        "}",
+        "{",
+        "  }",
+        "end",
+        "",
+        " ",
+        "\t",
+        "x = 1",
+        "@d",
+    ),
+    *('"""', "'''", "/*", "*/", "# c", "// d", " * e", "`", "fn a() {", "func (b) C() {", ")", "("),
+    *(
+        "struct a {",
+        "public void a() {",
+        "impl<T> A for B<T> {",
+        "if x:",
+        "\x0c",
+        "\u3000é",
+        "𝄞\x85",
+    ),
+    *(
+        "    return 1",
+        "            deep",
+        "var a = function () {",
+        "};",
+        "#[a(",
+        ")]",
+        "\x00\ufffd",
+    ),
+)
+random_code = st.lists(st.sampled_from(LINES), max_size=30).map("\n".join)
+
+
+@given(text=random_code, syntax=st.sampled_from(LANGUAGES))
+def test_blocks_of_any_text_keep_the_promises(text: str, syntax: str) -> None:
+    check_line_ends(text, syntax)
+
+
+@given(text=random_code, syntax=st.sampled_from(LANGUAGES))
+def test_blocks_by_indentation_keep_the_promises(text: str, syntax: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "_parser", lambda _: None)
+        check_line_ends(text, syntax, ("\r\n", "\r"))
+
+
+def hostile_texts(size: int) -> Iterator[str]:
+    for opening in (
+        "(",
+        "[",
+        "{",
+        "<",
+        "a(",
+        "if (a) {",
+        "{\n",
+        "(\n",
+        "class A {\n",
+        '"',
+        "'",
+        "`",
+        "/*",
+    ):
+        yield opening * (size // len(opening))
+    yield "x" * size
+    yield "a b c " * (size // 6)
+    yield "def f(): pass\n" * (size // 14)
+    yield "void f() {}\n" * (size // 12)
+    yield "\n" * size
+    yield "".join(f"{' ' * (n % 200)}if x:\n" for n in range(size // 100))
+    yield "@a\n" * (size // 3) + "def f(): pass"
+    yield "// a\n" * (size // 5) + "*/\nfn f() {}"
+    yield "a" + " a" * (size // 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("syntax", ["python", "javascript", "cpp", "rust", "kotlin", "php", "bash"])
+def test_hostile_text_takes_time_in_proportion(syntax: str) -> None:
+    for text in hostile_texts(300_000):
+        check_blocks(text, find_blocks(text, syntax))
+
+
+def test_a_parser_gives_up_on_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "_MAX_CALLS", 0)
+    monkeypatch.setattr(code, "_MAX_CALLS_PER_BYTE", 0)
+    text = "def a():\n    pass\n" * 500
+    assert len(definitions(text, find_blocks(text, "python"))) == 500
+    monkeypatch.setattr(code, "_MAX_CALLS", 10_000)
+    assert len(definitions(text, find_blocks(text, "python"))) == 500  # and works again

@@ -34,7 +34,6 @@ _LONG_CHARACTERS = 400  # of statements that have inner blocks, so that they can
 _MAX_HEADER_LINES = 30  # of a definition, up to its body
 _MAX_HEADER_CHARACTERS = 400  # of its first line
 _MAX_NAME_CHARACTERS = 120
-
 _CLOSERS = re.compile(
     r"[}\])]|end\b|esac\b|fi\b|done\b|(?:else|elif|elsif|except|finally|catch|rescue|ensure|when)\b"
 )
@@ -120,7 +119,7 @@ _FUNCTION_VALUES = {"arrow_function", "function_expression", "generator_function
 # Of these languages, what is before a function's name is its type.
 _TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}
 # Of these languages, nodes without a body are definitions too.
-_BODILESS = {"python", "ruby", "kotlin", "scala", "lua", "bash", "swift"}
+_BODILESS = {"python", "ruby", "lua", "bash"}
 
 
 class _Definition(NamedTuple):
@@ -138,7 +137,7 @@ def has_grammar(syntax: str) -> bool:
 
 
 def knows_grammar(syntax: str) -> bool:
-    """Whether the extra `code` has a language's grammar."""
+    """Whether the extra has a language's grammar."""
     return syntax in _content()["grammars"]
 
 
@@ -261,7 +260,7 @@ def _parse(text: str, syntax: str, parser: "Parser") -> Sequence[_Definition] | 
     definitions: list[_Definition] = []
     kinds, cursor = _node_kinds(), tree.walk()
     if not cursor.goto_first_child():
-        return []
+        return definitions
     while True:
         node = cursor.node
         if (kind := kinds.get(node.type)) is not None:

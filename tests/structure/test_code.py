@@ -569,7 +569,7 @@ def hostile_texts(size: int) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("syntax", ["python", "javascript", "cpp", "rust", "kotlin", "php", "bash"])
+@pytest.mark.parametrize("syntax", ["python", "javascript", "cpp", "rust", "java", "php", "bash"])
 def test_hostile_text_takes_time_in_proportion(syntax: str) -> None:
     for text in hostile_texts(300_000):
         check_blocks(text, find_blocks(text, syntax))

@@ -125,7 +125,8 @@ def test_vs_code_reads_the_lines(rerank: Run) -> None:
     for match in found:
         assert match
         lines = (ROOT / match[pattern["file"]]).read_text(encoding="utf-8").splitlines()
-        assert match[pattern["message"]] == lines[int(match[pattern["line"]]) - 1]
+        line = lines[int(match[pattern["line"]]) - 1]
+        assert match[pattern["message"]].endswith(line)  # which its headings may be before
 
 
 @slow

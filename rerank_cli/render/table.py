@@ -272,7 +272,10 @@ class Layout:
                 line += Text(" " * GAP_CELLS) + _heading(row, room)
             cells = [line + Text("\n") + passage]
         else:
-            if row.heading and self._place_width >= _LEAST_HEADING_CELLS and "\n" in passage.plain:
+            fits = cell_len(row.heading) <= self._place_width or (
+                self._place_width >= _LEAST_HEADING_CELLS
+            )
+            if row.heading and fits and "\n" in passage.plain:
                 cells[-1] = Text.assemble(cells[-1], "\n", _heading(row, self._place_width))
             cells.append(passage)
         return [Text(row.mark, justify="right", style="dim"), *cells]

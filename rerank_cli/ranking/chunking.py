@@ -503,7 +503,7 @@ class _Heads:
             prepend_headings = document.syntax in _SYNTAXES_WITH_HEADINGS
         self._has_headings = prepend_headings and not document.title
         self._outer = tuple(document.headings)
-        self._tokenizer, self._limit, self._characters = tokenizer, limit, characters
+        self._tokenizer, self._limit, self.characters = tokenizer, limit, characters
         self._known: dict[tuple[str, ...], _TitleTokens] = {(): _NO_TITLE}
 
     def headings(self, names: tuple[str, ...]) -> _TitleTokens:
@@ -523,7 +523,7 @@ class _Heads:
     def _cut_headings(self, names: tuple[str, ...]) -> _TitleTokens:
         while True:
             text = _HEADINGS_JOINT.join(names)
-            head, dropped = _cut_title(text, self._tokenizer, self._limit, self._characters)
+            head, dropped = _cut_title(text, self._tokenizer, self._limit, self.characters)
             if len(names) == 1 or (not dropped and head.text == text):
                 return head
             names = names[1:]
@@ -567,11 +567,24 @@ def _make_chunk(document: Document, heads: _Heads, tokens: Tokens, window: Windo
     start = 0 if first == 0 else spans[first][0]
     end = len(text) if last == len(spans) else max(spans[last][0], spans[last - 1][1])
     start, end = _strip_range(text, start, end)
+    if document.syntax and heads.characters is None:
+        start = _with_indentation(text, start)
     head = heads.before(window.prefix)
     ids = (*head.ids, *tokens.ids[first:last]) if head.ids else tokens.ids[first:last]
     part = text[start:end]
     headings = (*document.headings, *window.headings)
     return Chunk(document, start, end, part, last - first, ids, head.text, headings)
+
+
+def _with_indentation(text: str, start: int) -> int:
+    """The start of a line if only its indentation is before a place, else that place.
+
+    Without that of its first line, a method would look as if its body were in another one.
+    """
+    line = start
+    while line > 0 and text[line - 1] in " \t":
+        line -= 1
+    return line if line == 0 or text[line - 1] in "\r\n" else start
 
 
 def _strip_range(text: str, start: int, end: int) -> Span:

@@ -261,8 +261,7 @@ def _parse(text: str, syntax: str, parser: "Parser") -> Sequence[_Definition] | 
     kinds, cursor = _node_kinds(), tree.walk()
     if not cursor.goto_first_child():
         return definitions
-    while True:
-        node = cursor.node
+    while (node := cursor.node) is not None:
         if (kind := kinds.get(node.type)) is not None:
             definitions += _definition_of(node, source, kind, syntax)
         is_long = source.find(b"\n", node.start_byte, node.end_byte) >= 0
@@ -271,6 +270,7 @@ def _parse(text: str, syntax: str, parser: "Parser") -> Sequence[_Definition] | 
         while not cursor.goto_next_sibling():
             if not cursor.goto_parent():
                 return definitions
+    return definitions
 
 
 def _definition_of(

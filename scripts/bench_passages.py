@@ -6,11 +6,10 @@
 All systems score with the same model, and beside a query their chunks have the same room:
 
     whole@512               the first tokens of a text, as many as fit in 512 with the query
-    today                   windows that know no structure
+    flat                    windows of this project that know no structure
     semantic-text-splitter  its splitter for Markdown, Python (with tree-sitter-python) or text
     langchain, langchain-0  RecursiveCharacterTextSplitter for the language, overlap 48 and 0
     rerank                  windows by the structure, as `rerank` cuts and scores them
-    rerank-none             the same, never with headings before them
     rerank-heading          the same, with the headings before them that they do not begin with
 
 In parts a to c a query has its answer in one place of a document:
@@ -63,8 +62,8 @@ from rerank_cli.types import Chunk, Document, Pair
 
 WHOLE_TOKENS = 512
 LANGCHAIN_OVERLAP = 48
-OTHERS = ("today", "semantic-text-splitter", "langchain", "langchain-0")
-OURS = {"rerank": None, "rerank-none": False, "rerank-heading": True}
+OTHERS = ("flat", "semantic-text-splitter", "langchain", "langchain-0")
+OURS = {"rerank": False, "rerank-heading": True}
 SYSTEMS = ("whole@512", *OTHERS, *OURS)
 SCORED_AT_ONCE = 1024
 DEPTH = 50  # of part d
@@ -145,7 +144,7 @@ class Cutter:
         self, system: str, query: str, text: str, path: str, syntax: str, blocks: Any
     ) -> Sequence[Chunk]:
         info = self._reranker.info
-        plan = plan_chunks(query, info, ChunkOptions(prepend_headings=OURS.get(system)))
+        plan = plan_chunks(query, info, ChunkOptions(prepend_headings=OURS.get(system, False)))
         room = plan.room or WHOLE_TOKENS
         document = Document(text, source=path, syntax=syntax, blocks=blocks)
         if system in OURS:
@@ -155,7 +154,7 @@ class Cutter:
                 room = WHOLE_TOKENS - info.specials - self._count(query)
                 spans = self._tokenizer.encode(text).spans[:room]
                 parts = iter([(0, spans[-1][1])])
-            case "today":
+            case "flat":
                 return plan.split(replace(document, syntax="", blocks=())).chunks
             case "semantic-text-splitter":
                 parts = self._semantic(document, room)
@@ -284,17 +283,17 @@ class Bench:
         kinds = sorted({pool.kind for pool in pools})
         print(f"\n## documents: {len(pools)} queries, nDCG@10 by the best chunk\n")
         heads = ["system", "all", *(f"{k} ({sum(p.kind == k for p in pools)})" for k in kinds)]
-        print(f"| {' | '.join([*heads, 'over today'])} |\n|{'---|' * (len(heads) + 1)}")
+        print(f"| {' | '.join([*heads, 'over flat'])} |\n|{'---|' * (len(heads) + 1)}")
         base: list[float] = []
         for system in systems:
             scores = self.score_pools(system, pools)
             best = [[max(document) for document in pool] for pool in scores]
             figures = [ndcg(own, pool.grades) for own, pool in zip(best, pools, strict=True)]
-            if system == "today":
+            if system == "flat":
                 base = figures
             cells = [system, interval(figures)]
             cells += [f"{100 * mean_of(figures, pools, kind):.1f}" for kind in kinds]
-            cells.append(gain_cell(figures, base) if base and system != "today" else "")
+            cells.append(gain_cell(figures, base) if base and system != "flat" else "")
             print(f"| {' | '.join(cells)} |", flush=True)
 
     def compare_aggregations(self, pools: Sequence[Pool], system: str) -> None:

@@ -258,9 +258,8 @@ def input_options(
             "--prepend",
             rich_help_panel="Input",
             help="What is put before each chunk when it is scored. title: that of a record, an "
-            "HTML page or a PDF, or the first heading in Markdown; heading: the headings of its "
-            "sections, the classes and functions that it is in. Default: what ranks better for "
-            "its kind of text.",
+            "HTML page or a PDF, or the first heading in Markdown; heading: the sections, classes "
+            "and functions that it is in. Default: none.",
         ),
     ] = None,
     text: Annotated[

@@ -45,8 +45,7 @@ class ChunkOptions:
     encoding        how a query and a document become sequences of tokens: "auto" or "flag"
     aggregate       how the scores of chunks become one: "max", "mean-top-3" or "first"
     prepend_headings
-                    whether a chunk is scored with its headings before it; None for what ranks
-                    better, by the kind of its text
+                    whether a chunk is scored with those of its headings that it does not have
     """
 
     chunk_tokens: int | None = None
@@ -55,7 +54,7 @@ class ChunkOptions:
     truncate_query: bool = False
     encoding: Encoding | str = Encoding.AUTO
     aggregate: Aggregation | str = Aggregation.MAX
-    prepend_headings: bool | None = None
+    prepend_headings: bool = False
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""

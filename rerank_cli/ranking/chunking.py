@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rerank_cli.errors import QueryTooLong, UsageError
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding
 from rerank_cli.ranking.windows import (
+    LayoutOptions,
     Room,
     Span,
     Window,
@@ -33,7 +34,6 @@ SEGMENT_CHARACTERS = 1 << 18
 _LOOK_BACK_CHARACTERS = 64  # for an end between two visible characters
 _MAX_TOKENS_PER_CHARACTER = 4  # one for each byte
 _HEADINGS_JOINT = " > "
-_SYNTAXES_WITH_HEADINGS = frozenset[str]()  # whose windows are scored behind their headings
 TOKEN_CHARACTERS = 4  # of a token, about
 
 
@@ -51,8 +51,7 @@ class Plan:
     characters_note  for the user, if `characters` ends a window that could have more tokens
     sure_tokens      the tokens of a window beyond which there is `unsure_note` for the user; None
                      for any number
-    prepend_headings whether a window that has not its own headings is scored behind them; None for
-                     what suits the document
+    prepend_headings whether a window is scored behind those of its headings that it does not have
 
     Documents are scored whole if neither `room` nor `characters` is given.
     """
@@ -68,7 +67,7 @@ class Plan:
     characters_note: str = ""
     sure_tokens: int | None = None
     unsure_note: str = ""
-    prepend_headings: bool | None = None
+    prepend_headings: bool = False
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -152,7 +151,8 @@ class Plan:
             blocks = find_blocks(text[:end], document.syntax)
         if is_whole:
             return [Window(0, count, _headings_of_all(text, blocks))] if count else []
-        laid = lay_windows(text, encoded.tokens.spans, blocks, room, self.overlap)
+        options = LayoutOptions(room, self.overlap, self.prepend_headings)
+        laid = lay_windows(text, encoded.tokens.spans, blocks, options)
         if len(laid) > self.max_chunks:
             laid = join_windows(laid, room)
         return laid[: self.max_chunks]
@@ -496,13 +496,11 @@ class _Heads:
         tokenizer: Tokenizer,
         limit: int,
         characters: int | None,
-        prepend_headings: bool | None,
+        prepend_headings: bool,
     ) -> None:
         self.title, self.dropped = _cut_title(document.title, tokenizer, limit, characters)
-        if prepend_headings is None:
-            prepend_headings = document.syntax in _SYNTAXES_WITH_HEADINGS
-        self._has_headings = prepend_headings and not document.title
-        self._outer = tuple(document.headings)
+        self._has_title = bool(document.title)
+        self._outer = tuple(document.headings) if prepend_headings else ()
         self._tokenizer, self._limit, self.characters = tokenizer, limit, characters
         self._known: dict[tuple[str, ...], _TitleTokens] = {(): _NO_TITLE}
 
@@ -511,9 +509,7 @@ class _Heads:
 
         `names` are those in the document's text.
         """
-        if not self._has_headings:
-            return _NO_TITLE
-        names = (*self._outer, *names)
+        names = () if self._has_title else (*self._outer, *names)
         head = self._known.get(names)
         if head is None:
             head = self._cut_headings(names)
@@ -530,7 +526,7 @@ class _Heads:
 
     def before(self, names: tuple[str, ...]) -> _TitleTokens:
         """All that is put before a window."""
-        return self.headings(names) if self._has_headings else self.title
+        return self.title if self._has_title else self.headings(names)
 
 
 def _cut_title(

@@ -28,7 +28,7 @@ class Window(NamedTuple):
     """A window: the tokens from `first` to before `last`.
 
     headings  the names of the blocks that it is in, the outermost first
-    prefix    those of them that begin before it: its own text does not have them
+    prefix    what is put before it when it is scored: names that its own text does not have
     """
 
     first: int
@@ -37,21 +37,34 @@ class Window(NamedTuple):
     prefix: tuple[str, ...] = ()
 
 
-# How many tokens a window may have that begins at a token and has these headings before it.
+# How many tokens a window may have that begins at a token and has these names before it.
 Room = Callable[[int, tuple[str, ...]], int]
 
 
+class LayoutOptions(NamedTuple):
+    """How windows are laid.
+
+    overlap           the most tokens that neighbours share where a block is cut
+    prepend_headings  whether the names of all blocks around a window are its prefix; else only the
+                      header of a table
+    """
+
+    room: Room
+    overlap: int
+    prepend_headings: bool = False
+
+
 def lay_windows(
-    text: str, spans: Sequence[Span], blocks: Sequence[Block], room: Room, overlap: int
+    text: str, spans: Sequence[Span], blocks: Sequence[Block], options: LayoutOptions
 ) -> list[Window]:
     """Lay windows over the tokens of a text, by its blocks.
 
     A section, class or function that fits is a window. Where one does not, what is in it is: parts
     that stand by themselves, and between these the others, gathered into windows of about equal
     size. A heading is in a window with what follows it. Only what is in one part and too long is
-    cut, with `overlap`. Together the windows have all tokens, in their order.
+    cut, with overlap. Together the windows have all tokens, in their order.
     """
-    return _WindowLayout(text, spans, blocks, room, overlap).windows
+    return _WindowLayout(text, spans, blocks, options).windows
 
 
 class _GatheredPart(NamedTuple):
@@ -70,16 +83,11 @@ class _WindowLayout:
     """
 
     def __init__(
-        self,
-        text: str,
-        spans: Sequence[Span],
-        blocks: Sequence[Block],
-        room: Room,
-        overlap: int,
+        self, text: str, spans: Sequence[Span], blocks: Sequence[Block], options: LayoutOptions
     ) -> None:
         self.windows: list[Window] = []
         self._text, self._spans = text, spans
-        self._room, self._overlap = room, overlap
+        self._room, self._overlap, self._has_headings = options
         self._tree = BlockRanges(text, spans, blocks)
         self._parts: list[_GatheredPart] = []
         self._place = 0  # the first token that is not laid
@@ -196,7 +204,7 @@ class _WindowLayout:
 
     def _cut(self, part: _GatheredPart, block: int) -> None:
         """Cut a part that is too long."""
-        names = self._tree.headings(block)
+        names = self._tree.prefix(block, part.last, headings=self._has_headings)
 
         def fit(first: int) -> int:
             return self._room(first, names)
@@ -209,12 +217,14 @@ class _WindowLayout:
             self._add(first, last, block)
 
     def _fits(self, first: int, last: int, block: int) -> bool:
-        return last - first <= self._room(first, self._tree.prefix(block, first))
+        prefix = self._tree.prefix(block, first, headings=self._has_headings)
+        return last - first <= self._room(first, prefix)
 
     def _add(self, first: int, last: int, block: int) -> None:
         tree = self._tree
         block = tree.around(block, first, last)
-        self.windows.append(Window(first, last, tree.headings(block), tree.prefix(block, first)))
+        prefix = tree.prefix(block, first, headings=self._has_headings)
+        self.windows.append(Window(first, last, tree.headings(block), prefix))
 
 
 def join_windows(windows: Sequence[Window], room: Room) -> list[Window]:
@@ -320,11 +330,19 @@ class BlockRanges:
             self._paths[inner] = path
         return path
 
-    def prefix(self, block: int, first: int) -> tuple[str, ...]:
-        """The names of a block and of those around it that begin before a token."""
+    def prefix(self, block: int, first: int, *, headings: bool) -> tuple[str, ...]:
+        """What is put before a window in a block that begins at a token.
+
+        That is the header of the table that it is in, if this has begun before; with `headings`,
+        the names of all blocks that have.
+        """
         for _ in range(_MAX_STEPS):
-            if block < 0 or self.first[block] < first:
-                return self.headings(block)
+            if block < 0:
+                break
+            if self.first[block] < first and self._blocks[block].name:
+                if headings:
+                    return self.headings(block)
+                return (self._blocks[block].name,) if self.is_table(block) else ()
             block = self._named[block]
         return ()
 

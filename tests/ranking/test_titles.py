@@ -81,3 +81,28 @@ def test_a_title_counts_in_scores_and_not_in_passages() -> None:
         (0, 0.0, "text"),
     ]
     assert ranking.duplicates == 0
+
+
+def test_headings_are_put_before_the_chunks_that_do_not_have_them() -> None:
+    text = (
+        "# Guide\n\none two three four five six\n\n## Slugs\n\nseven eight nine ten eleven twelve\n"
+    )
+    document = Document(text, syntax="markdown", headings=("Book",))
+    plan = Plan("q", Words(), 9, 2, 100, prepend_headings=True)
+    first, second = plan.split(document).chunks
+    assert (first.title, first.heading) == ("Book", "Book › Guide")
+    assert (second.title, second.heading) == ("Guide", "Book › Guide › Slugs")  # no room for more
+    assert list(second.ids or ()) == Words().encode(second.scored_text).ids
+    plain = plan_of(9, Words()).split(document).chunks
+    assert [chunk.title for chunk in plain] == ["", ""]
+    titled = plan.split(Document(text, syntax="markdown", title="Title")).chunks
+    assert {chunk.title for chunk in titled} == {"Title"}
+
+
+def test_rows_of_a_long_table_have_its_header() -> None:
+    rows = "".join(f"| a{number} | b{number} |\n" for number in range(12))
+    document = Document(f"| Name | Size |\n|---|---|\n{rows}", syntax="markdown")
+    chunks = plan_of(24, Words()).split(document).chunks
+    assert chunks[0].title == ""
+    assert {chunk.title for chunk in chunks[1:]} == {"Name | Size"}
+    assert all(chunk.text.startswith("| a") for chunk in chunks[1:])

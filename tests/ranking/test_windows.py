@@ -7,7 +7,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rerank_cli.ranking.windows import Span, Window, join_windows, lay_windows
+from rerank_cli.ranking.windows import (
+    LayoutOptions,
+    Span,
+    Window,
+    join_windows,
+    lay_windows,
+)
 from rerank_cli.structure import Block, BlockKind
 from tests.support.blocks import check_blocks
 
@@ -100,7 +106,7 @@ def test_windows_have_all_tokens_and_cut_only_what_is_too_long(
     text, blocks = write(parts)
     check_blocks(text, blocks)
     spans, room = spans_of(text), Room(size)
-    laid = lay_windows(text, spans, blocks, room, overlap)
+    laid = lay_windows(text, spans, blocks, LayoutOptions(room, overlap, True))
 
     leaves = _leaves(blocks)
     place = 0
@@ -127,7 +133,7 @@ def test_no_window_is_a_heading_alone_unless_nothing_follows(
         if block.kind is BlockKind.HEADING
         for token in range(*tokens_of(block))
     }
-    for window in lay_windows(text, spans, blocks, Room(size), 2):
+    for window in lay_windows(text, spans, blocks, LayoutOptions(Room(size), 2, True)):
         if headings.issuperset(range(window.first, window.last)):
             first, last = window.first, window.last
             while first - 1 in headings:
@@ -144,7 +150,7 @@ def test_what_stands_alone_and_fits_is_not_cut_and_has_its_headings(
 ) -> None:
     text, blocks = write(parts)
     spans, room = spans_of(text), Room(size)
-    laid = lay_windows(text, spans, blocks, room, 2)
+    laid = lay_windows(text, spans, blocks, LayoutOptions(room, 2, True))
     last_heading = -1
     opened: list[Block] = []
     for block in blocks:
@@ -183,21 +189,21 @@ def test_a_section_that_fits_is_a_window_and_knows_its_path() -> None:
         Block(20, 23, BlockKind.HEADING, 2),
         Block(24, 31, BlockKind.PARAGRAPH, 2),
     ]
-    laid = lay_windows(text, spans_of(text), blocks, Room(8), 2)
+    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(8), 2, True))
     assert laid == [Window(0, 8, ("Aaa",))]
-    laid = lay_windows(text, spans_of(text), blocks, Room(6), 2)
+    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(6), 2, True))
     assert laid == [Window(0, 5, ("Aaa",)), Window(5, 8, ("Aaa", "Ccc"), ("Aaa",))]
 
 
 def test_paragraphs_are_gathered_into_windows_of_about_equal_size() -> None:
     text, blocks = write([Part(BlockKind.PARAGRAPH, 5)] * 5)
-    laid = lay_windows(text, spans_of(text), blocks, Room(20), 5)
+    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(20), 5, True))
     assert [window[:2] for window in laid] == [(0, 15), (15, 25)]
 
 
 def test_windows_are_joined_where_there_are_too_many() -> None:
     text, blocks = write([Part(BlockKind.FUNCTION, 3)] * 4)
-    laid = lay_windows(text, spans_of(text), blocks, Room(7), 2)
+    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(7), 2, True))
     assert [window[:2] for window in laid] == [(0, 3), (3, 6), (6, 9), (9, 12)]
     assert join_windows(laid, Room(7)) == [Window(0, 6), Window(6, 12)]
 
@@ -225,6 +231,6 @@ def nested(kind: BlockKind, *, has_headings: bool) -> tuple[str, list[Block]]:
 def test_deep_nesting_takes_no_more_than_its_size(kind: BlockKind, has_headings: bool) -> None:
     """Quadratic time would be hours, and recursion an error."""
     text, blocks = nested(kind, has_headings=has_headings)
-    laid = lay_windows(text, spans_of(text), blocks, Room(100), 25)
+    laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(100), 25, True))
     assert laid[0].first == 0
     assert laid[-1].last == COUNT

@@ -6,7 +6,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import QueryTooLong, UsageError
@@ -329,3 +329,57 @@ def test_no_chunk_is_blank_where_white_space_counts() -> None:
     cut = Plan("q", Characters(), 10, 0, 100).split(Document(text))
     assert [chunk.text for chunk in cut.chunks] == ["one", "two"]
     assert (cut.tokens, cut.dropped) == (len(text), 0)
+
+
+# Lines of each kind of text, and some that belong to none.
+LINES = {
+    "markdown": ["# Guide", "## Pests and slugs", "Title", "=====", "- an item", "  - inner", "```",
+                 "| a | b |", "|---|---|", "| c | d |", "> said", "1. first"],
+    "rst": ["Title", "=====", "Sub", "---", "* item", "::", "    code", ".. note:: x", ":field: y"],
+    "python": ["class Cache:", "    def evict(self):", "        return 1", "@decorated", "def f():",
+               "    # why", "import os", "x = [", "]", '    """Doc.'],
+    "log": ["2026-01-02 03:04:05 INFO start", "Traceback (most recent call last):", "  File x",
+            "2026-01-02 03:04:06 ERROR end"],
+    "": ["1. One", "1.1 Two", "CHAPTER", "=======", "Chapter 3"],
+}  # fmt: skip
+PROSE = [
+    "",
+    "",
+    "The cat sat on the mat. It slept.",
+    "word " * 40,
+    "naïve 日本語。",
+    "\t",
+    "👩‍👩‍👧 x",
+]
+structured = st.sampled_from([*LINES]).flatmap(
+    lambda syntax: st.tuples(
+        st.just(syntax), st.lists(st.sampled_from([*LINES[syntax], *PROSE]), max_size=60)
+    )
+)
+
+
+@settings(max_examples=40)
+@given(structured, names, st.integers(8, 60), st.integers(1, 40))
+def test_no_token_of_any_kind_of_text_is_lost_whatever_ends_its_lines(
+    kind: tuple[str, list[str]], name: str, room: int, max_chunks: int
+) -> None:
+    syntax, lines = kind
+    tokenizer = Numbered(tokenizer_called(name))
+    plan = Plan("q", tokenizer, room, room // 4, max_chunks)
+    splits = []
+    for end in ("\n", "\r\n"):
+        text = end.join(lines)
+        done = plan.split(Document(text, syntax=syntax))
+        count = len(tokenizer.encode(text).ids) if text.strip() else 0
+        assert done.tokens == count
+        assert len(done.chunks) <= max_chunks
+        covered: set[int] = set()
+        for chunk in done.chunks:
+            places = list(chunk.ids or [])[-chunk.tokens :] if chunk.tokens else []
+            assert len(chunk.ids or ()) <= room
+            assert places == list(range(places[0], places[-1] + 1)) if places else not count
+            assert chunk.text == text[chunk.start : chunk.end]
+            covered |= set(places)
+        assert covered == set(range(count - done.dropped))
+        splits.append([(chunk.text.replace("\r\n", "\n"), chunk.heading) for chunk in done.chunks])
+    assert splits[0] == splits[1]

@@ -10,13 +10,13 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 from typing import NamedTuple
 
 from rerank_cli.ranking.windows import Span
-from rerank_cli.structure import Block, BlockKind, find_blocks
+from rerank_cli.structure import LOG, Block, BlockKind, find_blocks
 from rerank_cli.types import Chunk, Document, Pair, Ranking, Scale, Scored, ScorerInfo
 from rerank_cli.words import QueryWords, sentences
 
@@ -37,6 +37,7 @@ _HEADING_CHARACTERS = 80  # of those that are scored before a sentence
 _WORD = re.compile(r"[^\W\d_]+")
 _BREAK = re.compile(r"[.!?\n\r]|[^\0-\u2025]")  # without any of these a text is one sentence
 _LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
+_LINE = re.compile(r"\S(?:[^\r\n]*[^\s])?")
 _CODE = re.compile(r"[(\[{=]")
 _NAMING = frozenset((BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION))
 
@@ -259,7 +260,7 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
     rest = iter(words.marks(text))
     mark = next(rest, None)
     found = list[_Sentence]()
-    for first, last in sentences(text):
+    for first, last in _find_spans(text, chunk.document):
         terms = set[str]()
         while mark is not None and mark.start < last:
             terms.add(mark.term)
@@ -273,6 +274,13 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
     return [
         each for each in said if each.terms or _says_something(chunk.text[each.start : each.end])
     ] or said
+
+
+def _find_spans(text: str, document: Document) -> Iterator[Span]:
+    """The spans of the sentences of a document's text; of a log, those of the lines."""
+    if document.syntax != LOG:
+        return sentences(text)
+    return (match.span() for match in _LINE.finditer(text))
 
 
 def sentence_in(chunk: Chunk, words: QueryWords, sections: Sections = _NO_SECTIONS) -> Chunk:
@@ -289,7 +297,8 @@ def first_sentence(chunk: Chunk, sections: Sections = _NO_SECTIONS) -> Chunk:
     begin = max(0, chunk.start - _SENTENCE_CHARACTERS)
     end = min(chunk.end, chunk.start + _SEARCHED_CHARACTERS)
     spans = [
-        (a + begin - chunk.start, b + begin - chunk.start) for a, b in sentences(text[begin:end])
+        (a + begin - chunk.start, b + begin - chunk.start)
+        for a, b in _find_spans(text[begin:end], chunk.document)
     ]
     spans = [span for span in spans if span[1] > 0]
     whole = [_part(chunk, span, sections) for span in spans if span[0] >= 0]

@@ -15,6 +15,7 @@ from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
 from rerank_cli.words import QueryWords
 
 SCHEMA = 1
+_MAX_SENTENCES = 1000  # that are looked for: that takes longer than all else of a result
 # JSON does not escape these characters, and some of them can change a terminal.
 _UNESCAPED = re.compile("[^\x00-\x7e]")
 
@@ -114,8 +115,8 @@ class _SentencePlaces:
         self._style = style
 
     def of(self, result: Ranked) -> Chunk | None:
-        """That of a result; None if it is no text."""
-        if result.document.text_is_label:
+        """That of a result; None if it is no text, or comes too late."""
+        if result.document.text_is_label or result.rank > _MAX_SENTENCES:
             return None
         return shown_sentence(result, self._words, self._style)
 

@@ -22,8 +22,9 @@ from rich.text import Text
 from rerank_cli.inputs import STDIN
 from rerank_cli.ranking.sentences import sentence_in
 from rerank_cli.render import Style, document_place, lines_around, media_note, shown_sentence
+from rerank_cli.structure import LOG, is_code
 from rerank_cli.terminal import printable
-from rerank_cli.types import Chunk, Ranked, Ranking, ScoredChunk
+from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk
 from rerank_cli.words import QueryWords
 
 GAP_CELLS = 2
@@ -58,6 +59,8 @@ _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
 )
 _DIRECTION_MARK = "\N{LEFT-TO-RIGHT MARK}"
+_ROW_START = "|"  # of a row of a table in Markdown
+_NO_NAME = re.compile(r"[\W_]+")  # what headings have beside their names
 _FOLDER_END = re.compile(r"[/\\]")
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
 _LINK_ID = re.compile("(?<=\x1b]8;)id=[^;\x1b]*")  # rich's is another one in each run
@@ -180,7 +183,8 @@ def _lay_out(
     """
 
     def draw(row: Row, lines: int) -> Text:
-        return _passage(row, extracts, lines, style)
+        is_headed = layout.heading_width(row) > 0
+        return _passage(row, extracts, lines, style, is_headed=is_headed)
 
     passages = [draw(row, _EXTRACT_LINES) for row in rows]
     is_explained = any(row.mark == _CHUNK_MARK for row in rows)
@@ -203,7 +207,9 @@ def _lay_out(
     return passages
 
 
-def _passage(row: Row, extracts: "Extracts", most_lines: int, style: Style) -> Text:
+def _passage(
+    row: Row, extracts: "Extracts", most_lines: int, style: Style, *, is_headed: bool
+) -> Text:
     if not row.chunk.text.strip():
         return Text("(empty)", style="dim italic")
     if style.full:
@@ -211,7 +217,8 @@ def _passage(row: Row, extracts: "Extracts", most_lines: int, style: Style) -> T
     elif style.context is not None and row.mark != _CHUNK_MARK:
         passage = extracts.lines(row.sentence, style.context)
     else:
-        passage = extracts.around(row.sentence, row.chunk, min(row.lines, most_lines))
+        lines = min(row.lines, most_lines)
+        passage = extracts.around(row.sentence, row.chunk, lines, is_headed=is_headed)
     if row.note:
         note = f"\n[{_on_one_line(row.note)}]"
         passage += Text(note, style="dim", overflow="ellipsis")
@@ -267,18 +274,24 @@ class Layout:
             cells.append(self._place(row))
         if self._is_above:
             line = Text(" " * GAP_CELLS).join(cells)
-            room = self.text_width - line.cell_len - GAP_CELLS
-            if row.heading and room >= _LEAST_HEADING_CELLS:
+            if room := self.heading_width(row):
                 line += Text(" " * GAP_CELLS) + _heading(row, room)
             cells = [line + Text("\n") + passage]
         else:
-            fits = cell_len(row.heading) <= self._place_width or (
-                self._place_width >= _LEAST_HEADING_CELLS
-            )
-            if row.heading and fits and "\n" in passage.plain:
-                cells[-1] = Text.assemble(cells[-1], "\n", _heading(row, self._place_width))
+            if "\n" in passage.plain and (room := self.heading_width(row)):
+                cells[-1] = Text.assemble(cells[-1], "\n", _heading(row, room))
             cells.append(passage)
         return [Text(row.mark, justify="right", style="dim"), *cells]
+
+    def heading_width(self, row: Row) -> int:
+        """The cells that there are for the headings of a row; 0 if it has none, or no room."""
+        room = self._place_width
+        if self._is_above:
+            widths = [self._score_width, self._bar_width, min(cell_len(row.place), room)]
+            room = self.text_width - sum(width + GAP_CELLS for width in widths if width)
+        elif cell_len(row.heading) <= room:
+            return room if row.heading else 0
+        return room if row.heading and room >= _LEAST_HEADING_CELLS else 0
 
     def height(self, passage: Text) -> int:
         """The lines of a row."""
@@ -358,24 +371,45 @@ class Extracts:
         text = printable(passage.replace("\r\n", "\n").expandtabs(4))
         return _join(self._wrap(text, 0, len(text), self._width))
 
-    def around(self, sentence: Chunk, passage: Chunk, count: int) -> Text:
+    def around(
+        self, sentence: Chunk, passage: Chunk, count: int, *, is_headed: bool = False
+    ) -> Text:
         """`count` lines of a passage, from a sentence on; the whole passage if it has no more.
 
         Of a sentence that is longer they are the neighbouring ones that have the most of the
-        query's words. Where the passage ends before there are so many, they begin before it.
+        query's words. Where the passage ends before there are so many, they begin before it. A
+        passage that `is_headed` has its headings elsewhere, and is shown without them.
         """
-        first, last = sentence.start - passage.start, sentence.end - passage.start
-        if len(passage.text) <= _EXTRACT_CHARACTERS:
-            lines = self._wrap(*_one_line(passage.text, first, last), self._width)
+        shown_from = _behind_headings(passage, sentence) if is_headed else 0
+        extract = self._extract(sentence, passage, shown_from, count)
+        if shown_from and len(extract) == 1:  # there is no room for headings beside it
+            extract = self._extract(sentence, passage, 0, count)
+        return _join(extract)
+
+    def _extract(self, sentence: Chunk, passage: Chunk, shown_from: int, count: int) -> list[Text]:
+        """Those lines; what of the passage is before `shown_from` is left out unseen."""
+        text = passage.text[shown_from:]
+        begin = passage.start + shown_from
+        first, last = sentence.start - begin, sentence.end - begin
+
+        def lay_out(start: int, end: int, width: int) -> list[Text]:
+            part = text[start:end], max(first - start, 0), min(last, end) - start
+            if _has_lines(sentence):
+                return self._wrap(
+                    *_code_lines(*part, _indent(passage.document, begin + start)), width
+                )
+            return self._wrap(*_one_line(*part), width)
+
+        if len(text) <= _EXTRACT_CHARACTERS:
+            lines = lay_out(0, len(text), self._width)
             if len(lines) <= count:
-                return _join(lines)
+                return lines
         start, end = first, first + _EXTRACT_CHARACTERS
         room = max(1, self._width - 2 * _ELLIPSIS_CELLS)
-        lines = self._wrap(*_one_line(passage.text[start:end], 0, last - start), room)
+        lines = lay_out(start, end, room)
         if len(lines) < count:
             start = max(0, start - _EXTRACT_CHARACTERS // 4)
-            part = _one_line(passage.text[start:end], first - start, last - start)
-            lines = self._wrap(*part, room)
+            lines = lay_out(start, end, room)
             top = max(0, len(lines) - count)
         else:
             own = len(self._wrap(*_one_line(sentence.text[:_EXTRACT_CHARACTERS]), room))
@@ -383,11 +417,11 @@ class Extracts:
             tops = range(max(own - count, 0) + 1)
             top = max(tops, key=lambda line: (sum(marks[line : line + count]), -line))
         extract = lines[top : top + count]
-        if top or passage.text[:start].strip():
-            extract[0] = Text.assemble(("… ", "dim"), extract[0])
-        if top + count < len(lines) or passage.text[end:].strip():
+        if top or text[:start].strip():
+            extract[0] = Text.assemble(("… ", "dim"), _without_indent(extract[0]))
+        if top + count < len(lines) or text[end:].strip():
             extract[-1] = extract[-1] + Text(" …", style="dim")
-        return _join(extract)
+        return extract
 
     def lines(self, sentence: Chunk, count: int) -> Text:
         """The lines of a sentence and `count` lines around it, as they are, cut to the width.
@@ -446,6 +480,60 @@ def _one_line(text: str, first: int = 0, last: int | None = None) -> tuple[str, 
     before += " " if before and text[:first][-1:].isspace() else ""
     after = (" " if after and text[last : last + 1].isspace() else "") + after
     return before + part + after, len(before), len(before) + len(part)
+
+
+def _has_lines(sentence: Chunk) -> bool:
+    """Whether the lines around a sentence mean something, so that no two are shown in one."""
+    syntax = sentence.document.syntax
+    return is_code(syntax) or syntax == LOG or sentence.text.startswith(_ROW_START)
+
+
+def _without_indent(line: Text) -> Text:
+    return line[len(line.plain) - len(line.plain.lstrip()) :] if line.plain.strip() else line
+
+
+def _indent(document: Document, place: int) -> str:
+    """The indentation of the line that a character is in, as far as it is before that."""
+    text = document.text
+    first = max(text.rfind("\n", 0, place) + 1, place - _EXTRACT_CHARACTERS)
+    line = text[first:place]
+    return line[: len(line) - len(line.lstrip())]
+
+
+def _code_lines(text: str, first: int, last: int, indent: str) -> tuple[str, int, int]:
+    """The lines of a text that are not blank, and where the part from `first` to `last` is.
+
+    That part is in one line. The lines keep the indentation that they do not have in common with
+    it; `indent` is that of the first one.
+    """
+    *above, lead = (indent + text[:first]).expandtabs(4).split("\n")
+    part = printable(" ".join(text[first:last].split()))
+    rest, *below = text[last:].expandtabs(4).split("\n")
+    lines = [*above, lead + part, *[line for line in below if line.strip()][:_EXTRACT_LINES]]
+    margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+
+    def shown(line: str) -> str:
+        return printable(line[min(margin, len(line) - len(line.lstrip())) :].rstrip())
+
+    before = "".join(f"{shown(line)}\n" for line in above if line.strip())
+    before += printable(lead[margin:])
+    after = printable(rest.rstrip()) + "".join(f"\n{shown(line)}" for line in below if line.strip())
+    return before + part + after, len(before), len(before) + len(part)
+
+
+def _behind_headings(passage: Chunk, sentence: Chunk) -> int:
+    """How many characters of a passage are headings that stand before it in the table anyway."""
+    if is_code(passage.document.syntax):  # there the first line says more than its name
+        return 0
+    names = {_NO_NAME.sub("", name) for name in sentence.headings}
+    text, behind = passage.text, 0
+    while names and behind < sentence.start - passage.start:
+        end = text.find("\n", behind) + 1
+        name = _NO_NAME.sub("", text[behind : end or len(text)])
+        if not end or end > sentence.start - passage.start or (name and name not in names):
+            break
+        behind = end
+    return behind
 
 
 def _join(lines: list[Text]) -> Text:

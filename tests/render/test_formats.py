@@ -438,3 +438,9 @@ def test_a_document_of_an_option_has_no_place(rerank: Run) -> None:
     ran = rerank("x", "-d", "x", "-f", "grep")
     assert (ran.code, ran.out) == (2, "")
     assert "the format grep writes places, and the documents of -d have none" in ran.err
+
+
+def test_json_has_the_sentences_of_the_first_results() -> None:
+    ranking = rank("fox", ["The fox runs."] * 1001, OverlapScorer(words_info(200)))
+    lines = [json.loads(line) for line in render(ranking, Style(Format.JSONL))]
+    assert ["sentence" in line["passage"] for line in lines] == [True] * 1000 + [False]

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
 from rerank_cli.commands import rank as rank_command
+from rerank_cli.ranking.sentences import find_sentences
 from rerank_cli.render import Format, Style, render
 from rerank_cli.terminal import printable, readable
 from rerank_cli.types import Chunk
@@ -177,11 +178,57 @@ def headed(source: str, width: int, headings: Sequence[str], **style: Any) -> li
 )
 def test_headings_take_no_line_of_their_own(source: str, width: int, shown: str) -> None:
     rows = headed(source, width, ("Animals", "By night"))
-    assert len(rows) == len(headed(source, width, ()))
+    assert len(rows) <= len(headed(source, width, ()))
     assert all(cell_len(row) <= width for row in rows)
     assert sum(shown in row for row in rows[:2]) >= 1
     long = headed(source, width, ("Animals", "What the foxes of a cold land do by night " * 3))
     assert all(cell_len(row) <= width for row in long)
+
+
+def test_headings_beside_a_passage_are_not_repeated_in_it() -> None:
+    rows = headed("a.md", 80, ("Animals", "By night"))
+    assert "#" not in "".join(rows)
+    assert rows[0].endswith("  They sleep. A red fox is here. It runs.")
+    narrow = headed("a/longer/name/of/a.md", 34, ("Animals", "By night"))  # without room for them
+    assert narrow[1].strip() == "# Animals ## By night They"
+    elsewhere = headed("a.md", 80, ("Animals", "By day"))
+    assert "## By night They sleep." in "".join(elsewhere)
+
+
+CODE = "class Den:\r\n\r\n    def fill(self):\r\n        put(fox)\r\n"
+LOG = "10:01 ERROR the fox has run away from us\nTraceback (most recent call last):\n  File 'x'\n"
+ROWS = "| animal | place |\n|---|---|\n| fox | den |\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "syntax", "shown"),
+    [
+        (CODE, "python", ["class Den:", "    def fill(self):", "        put(fox)"]),
+        (CODE, "", ["class Den: def fill(self): put(fox)"]),
+        (LOG, "log", LOG.splitlines()),
+        (ROWS, "markdown", ROWS.splitlines()),
+    ],
+)
+def test_lines_of_code_logs_and_tables_stay_lines(
+    text: str, syntax: str, shown: Sequence[str]
+) -> None:
+    document = Document(text, syntax=syntax)
+    rows = drawn(rank("fox", [document], OverlapScorer(words_info(200, scale="logit"))), 70)
+    assert [row[20:] for row in rows] == shown
+
+
+def test_lines_of_code_lose_the_indentation_that_they_share() -> None:
+    body = "".join(f"        step_{number}()\n" for number in range(9))
+    text = f"class Den:\n    def fill(self):\n{body}        put(fox)\n        return self\n{body}"
+    document = Document(text, syntax="python")
+    rows = drawn(rank("fox", [document], OverlapScorer(words_info(200, scale="logit"))), 70)
+    assert [row[20:] for row in rows] == ["… put(fox)", "return self", "step_0() …"]
+
+
+def test_a_line_of_a_log_is_a_sentence() -> None:
+    document = Document(LOG, syntax="log")
+    ranking = rank("fox", [document], OverlapScorer(words_info(200, scale="logit")))
+    assert find_sentences(ranking, 1, None)[0].text == LOG.splitlines()[0]
 
 
 def test_lines_around_the_sentence_are_those_of_the_source() -> None:

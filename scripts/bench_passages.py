@@ -10,6 +10,7 @@ All systems score with the same model, and beside a query their chunks have the 
     semantic-text-splitter  its splitter for Markdown, Python (with tree-sitter-python) or text
     langchain, langchain-0  RecursiveCharacterTextSplitter for the language, overlap 48 and 0
     rerank                  windows by the structure, as `rerank` cuts and scores them
+    rerank-none             the same, never with headings before them
     rerank-heading          the same, with the headings before them that they do not begin with
 
 In parts a to c a query has its answer in one place of a document:
@@ -63,7 +64,7 @@ from rerank_cli.types import Chunk, Document, Pair
 WHOLE_TOKENS = 512
 LANGCHAIN_OVERLAP = 48
 OTHERS = ("flat", "semantic-text-splitter", "langchain", "langchain-0")
-OURS = {"rerank": False, "rerank-heading": True}
+OURS = {"rerank": None, "rerank-none": False, "rerank-heading": True}
 SYSTEMS = ("whole@512", *OTHERS, *OURS)
 SCORED_AT_ONCE = 1024
 DEPTH = 50  # of part d
@@ -144,7 +145,7 @@ class Cutter:
         self, system: str, query: str, text: str, path: str, syntax: str, blocks: Any
     ) -> Sequence[Chunk]:
         info = self._reranker.info
-        plan = plan_chunks(query, info, ChunkOptions(prepend_headings=OURS.get(system, False)))
+        plan = plan_chunks(query, info, ChunkOptions(prepend_headings=OURS.get(system)))
         room = plan.room or WHOLE_TOKENS
         document = Document(text, source=path, syntax=syntax, blocks=blocks)
         if system in OURS:

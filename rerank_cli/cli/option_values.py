@@ -66,7 +66,8 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
     values = {**ctx.params}
     if "max_chunks" in values and not is_chosen(ctx, "max_chunks"):
         del values["max_chunks"]
-    values["prepend_headings"] = values.get("prepend") is Prepend.HEADING
+    if (prepend := values.get("prepend")) is not None:
+        values["prepend_headings"] = prepend is Prepend.HEADING
     return _make(ChunkOptions, values)
 
 

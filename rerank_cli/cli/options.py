@@ -259,7 +259,7 @@ def input_options(
             rich_help_panel="Input",
             help="What is put before each chunk when it is scored. title: that of a record, an "
             "HTML page or a PDF, or the first heading in Markdown; heading: the sections, classes "
-            "and functions that it is in. Default: none.",
+            "and functions that it is in. Default: heading for code, none for other texts.",
         ),
     ] = None,
     text: Annotated[

@@ -45,7 +45,8 @@ class ChunkOptions:
     encoding        how a query and a document become sequences of tokens: "auto" or "flag"
     aggregate       how the scores of chunks become one: "max", "mean-top-3" or "first"
     prepend_headings
-                    whether a chunk is scored with those of its headings that it does not have
+                    whether a chunk is scored with those of its headings that it does not have;
+                    None for code alone
     """
 
     chunk_tokens: int | None = None
@@ -54,7 +55,7 @@ class ChunkOptions:
     truncate_query: bool = False
     encoding: Encoding | str = Encoding.AUTO
     aggregate: Aggregation | str = Aggregation.MAX
-    prepend_headings: bool = False
+    prepend_headings: bool | None = None
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""

@@ -23,7 +23,7 @@ from rerank_cli.ranking.windows import (
     join_windows,
     lay_windows,
 )
-from rerank_cli.structure import Block, find_blocks
+from rerank_cli.structure import Block, find_blocks, is_code
 from rerank_cli.types import Chunk, Document, ScorerInfo, Tokenizer, Tokens
 
 # The window of passages if the scorer has none (BM25, in words).
@@ -51,7 +51,8 @@ class Plan:
     characters_note  for the user, if `characters` ends a window that could have more tokens
     sure_tokens      the tokens of a window beyond which there is `unsure_note` for the user; None
                      for any number
-    prepend_headings whether a window is scored behind those of its headings that it does not have
+    prepend_headings whether a window is scored behind those of its headings that it does not have;
+                     None for code alone
 
     Documents are scored whole if neither `room` nor `characters` is given.
     """
@@ -67,7 +68,7 @@ class Plan:
     characters_note: str = ""
     sure_tokens: int | None = None
     unsure_note: str = ""
-    prepend_headings: bool = False
+    prepend_headings: bool | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -106,7 +107,7 @@ class Plan:
         room = self.room or _MAX_TOKENS_PER_CHARACTER * (characters or 1)
         if _is_within(document, characters):
             characters = None  # which no window can exceed
-        heads = _Heads(document, tokenizer, room // 4, characters, self.prepend_headings)
+        heads = _Heads(document, tokenizer, room // 4, characters, self._has_headings(document))
         room -= len(heads.title.ids)
         fit = None
         if characters is None:
@@ -151,11 +152,20 @@ class Plan:
             blocks = find_blocks(text[:end], document.syntax)
         if is_whole:
             return [Window(0, count, _headings_of_all(text, blocks))] if count else []
-        options = LayoutOptions(room, self.overlap, self.prepend_headings)
+        options = LayoutOptions(room, self.overlap, self._has_headings(document))
         laid = lay_windows(text, encoded.tokens.spans, blocks, options)
         if len(laid) > self.max_chunks:
             laid = join_windows(laid, room)
         return laid[: self.max_chunks]
+
+    def _has_headings(self, document: Document) -> bool:
+        """Whether the windows of a document are scored behind headings.
+
+        What a method does is hard to tell without its class. In texts headings were no gain
+        (docs/passages.md).
+        """
+        chosen = self.prepend_headings
+        return is_code(document.syntax) if chosen is None else chosen
 
     def _notes_on(self, tokens: int) -> tuple[str, ...]:
         """What a user should know of a window of `tokens`."""

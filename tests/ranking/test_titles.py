@@ -99,6 +99,15 @@ def test_headings_are_put_before_the_chunks_that_do_not_have_them() -> None:
     assert {chunk.title for chunk in titled} == {"Title"}
 
 
+def test_methods_are_scored_behind_the_name_of_their_class() -> None:
+    code = "class Cache:\n    def put(self, key):\n        return 1\n\n    def evict(self):\n        pass\n"
+    document = Document(code, syntax="python")
+    titles = [chunk.title for chunk in plan_of(8, Words()).split(document).chunks]
+    assert titles[-1] == "class Cache"
+    plan = Plan("q", Words(), 8, 2, 100, prepend_headings=False)
+    assert {chunk.title for chunk in plan.split(document).chunks} == {""}
+
+
 def test_rows_of_a_long_table_have_its_header() -> None:
     rows = "".join(f"| a{number} | b{number} |\n" for number in range(12))
     document = Document(f"| Name | Size |\n|---|---|\n{rows}", syntax="markdown")

@@ -2,7 +2,7 @@
 
     passage ─ candidates ─ those with the query's rarest words ─ the model's scores ─ sentence
 
-A line of code, a row of a table and an entry of a log are sentences too. A heading is none: the
+A line of code, a row of a table and a line of a log are sentences too. A heading is none: the
 sentences below it are scored with it, as what is said in a section need not repeat its subject.
 """
 

@@ -25,6 +25,7 @@ from rerank_cli.terminal import encodable
 from rerank_cli.types import Chunk, Document, Ranking
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
+_HEADING_CHARACTERS = 60  # of those before a line of grep
 _QUERY_ID = "1"  # of the only query, in a TREC run
 # A line of a run needs a score. A blank document has none: it comes after all that have.
 _NO_SCORE = "-inf"
@@ -183,12 +184,21 @@ def _first_character(document: Document) -> Chunk:
 
 
 def _untold_heading(sentence: Chunk) -> str:
-    """The headings of a sentence, without those that are in its line anyway."""
+    """The headings of a sentence, without those that are in its line anyway.
+
+    Long ones would push the line itself out of a list in an editor: of these it is the inner ones.
+    """
     first, last = _line_span(sentence.document, sentence.start)
     line, names = sentence.document.text[first:last], list(sentence.headings)
     while names and names[-1] in line:
         names.pop()
-    return encodable(" › ".join(names))
+    heading = " › ".join(names)
+    for place in range(1, len(names)):
+        if len(heading) > _HEADING_CHARACTERS:
+            heading = "… " + " › ".join(names[place:])
+    if len(heading) > _HEADING_CHARACTERS:
+        heading = names[-1][:_HEADING_CHARACTERS].rstrip() + "…"
+    return encodable(heading)
 
 
 def _grep_groups(sentences: Sequence[Chunk], count: int, path_end: bytes) -> Iterator[bytes]:

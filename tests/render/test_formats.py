@@ -444,3 +444,34 @@ def test_json_has_the_sentences_of_the_first_results() -> None:
     ranking = rank("fox", ["The fox runs."] * 1001, OverlapScorer(words_info(200)))
     lines = [json.loads(line) for line in render(ranking, Style(Format.JSONL))]
     assert ["sentence" in line["passage"] for line in lines] == [True] * 1000 + [False]
+
+
+def test_grep_keeps_the_inner_ones_of_long_headings() -> None:
+    def line(*headings: str) -> str:
+        document = Document("A fox.", source="a", line=1, headings=headings)
+        return written(ranked(document), Format.GREP)
+
+    assert line("The animals", "By night") == "a:1:The animals › By night: A fox.\n"
+    assert line("The animals " * 6, "By night") == "a:1:… By night: A fox.\n"
+    assert line("x", "The animals " * 6) == f"a:1:{'The animals ' * 4}The animals…: A fox.\n"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("unit", ["line", "paragraph", "file"])
+def test_lines_around_are_those_of_the_file_whatever_the_unit(
+    unit: str, end: str, rerank: Run, tmp_path: Path
+) -> None:
+    lines = ["Intro.", "", "", "Ducks eat slugs.", "", "", "", "Beans."]
+    (tmp_path / "a.txt").write_bytes(end.join([*lines, ""]).encode())
+    options = "-m", "bm25", "-f", "grep", "-n", "1", "--unit", unit
+    path = str(tmp_path / "a.txt")
+    shown = rerank("ducks", path, *options, "-C", "3").out.replace(path, "a.txt").splitlines()
+    assert shown == [
+        "a.txt-1-Intro.",
+        "a.txt-2-",
+        "a.txt-3-",
+        "a.txt:4:Ducks eat slugs.",
+        "a.txt-5-",
+        "a.txt-6-",
+        "a.txt-7-",
+    ]

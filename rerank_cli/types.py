@@ -49,6 +49,32 @@ class Media:
     name: str = field(default="", compare=False)
 
 
+class Neighbours(NamedTuple):
+    """The lines of a source around a document, without those that are far away.
+
+    `lines` are a list that the documents near each other share, and that grows as they are read;
+    those from `start` to `end` are the document's own. `before` and `behind` are the lists next to
+    it. All are bytes with their line ends.
+    """
+
+    before: Sequence[bytes]
+    lines: Sequence[bytes]
+    behind: Sequence[bytes]
+    start: int
+    end: int
+
+    def around(self, count: int) -> tuple[bytes, bytes, bytes]:
+        """As many lines before the document, its own ones, and as many behind it."""
+        first, last = self.start - count, self.end + count
+        before = [*self.before[max(0, len(self.before) + first) :]] if first < 0 else []
+        behind = self.behind[: max(0, last - len(self.lines))]
+        return (
+            b"".join((*before, *self.lines[max(0, first) : self.start])),
+            b"".join(self.lines[self.start : self.end]),
+            b"".join((*self.lines[self.end : last], *behind)),
+        )
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
     """A text, an image or a video to rank, or a text with one of these, and where it came from.
@@ -71,6 +97,8 @@ class Document:
     page      the page of the source where it begins, from 1, of a source with pages
     page_starts
               the characters of the text at which the following pages begin
+    neighbours
+              the lines around a part of a text, if they are to be shown
     """
 
     text: str
@@ -90,6 +118,7 @@ class Document:
     source_lines: Sequence[int] | None = None
     page: int | None = None
     page_starts: Sequence[int] = ()
+    neighbours: Neighbours | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         origin = {"id": self.id, "source": self.source, "line": self.line, "media": self.media}

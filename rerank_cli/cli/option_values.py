@@ -211,6 +211,7 @@ def _read_options(ctx: typer.Context) -> ReadOptions:
         max_document_bytes=parse_size(given["max_document"]),
         prepend=given["prepend"],
         media_root=media_root(ctx),
+        context=given["context"] or 0,
     )
 
 

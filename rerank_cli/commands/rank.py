@@ -37,7 +37,7 @@ from rerank_cli.ranking import Selection
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
-from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render, shown_sentence
+from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files
 from rerank_cli.terminal import (
     PipeClosed,
@@ -110,7 +110,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             terminal.warn(_INTERRUPTED_EARLY)
             return ExitCode.INTERRUPTED
         ranking = outcome.ranking
-        style = replace(style, sentences=_find_sentences(ranking, reranker, style, inputs))
+        style = replace(style, sentences=_find_sentences(ranking, reranker, style))
     progress.lap(progress.READING)
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     style = replace(
@@ -416,9 +416,7 @@ def _rank(
     return _Outcome(ranking, failure, documents.is_done, line.was_shown)
 
 
-def _find_sentences(
-    ranking: Ranking, reranker: Reranker, style: Style, inputs: Inputs
-) -> Mapping[int, Chunk]:
+def _find_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
     """The sentences to show of the first results, by their ranks."""
     is_shown = WRITERS[style.format_].shows_sentences or style.context is not None
     if not is_shown or style.full:
@@ -426,40 +424,7 @@ def _find_sentences(
     if ranking.incomplete:  # whoever pressed Ctrl-C does not want to wait
         return {}
     found = reranker.find_sentences(ranking)
-    sentences = {result.rank: sentence for result, sentence in zip(ranking, found, strict=False)}
-    return sentences if not style.context else _with_lines_around(ranking, sentences, style, inputs)
-
-
-def _with_lines_around(
-    ranking: Ranking, sentences: Mapping[int, Chunk], style: Style, inputs: Inputs
-) -> Mapping[int, Chunk]:
-    """The sentences of all results, those of parts of files with the lines around these parts."""
-    from rerank_cli.words import QueryWords
-
-    words, count = QueryWords(ranking.query), style.context or 0
-    style = replace(style, sentences=sentences)
-    found, lines = dict[int, Chunk](), dict[str, list[str]]()
-    for result in ranking:
-        found[result.rank] = sentence = shown_sentence(result, words, style)
-        document = result.document
-        path, number = document.source, document.line
-        is_part = not document.whole and document.fields is None and document.source_lines is None
-        if path is None or number is None or not is_part:
-            continue
-        if path not in lines:
-            lines[path] = inputs.text_of(path).split("\n")
-        first = max(0, number - 1 - count)
-        before = "".join(f"{line}\n" for line in lines[path][first : number - 1])
-        last = number + document.text.count("\n")
-        own = [line.rstrip("\r") for line in lines[path][number - 1 : last]]
-        if own != [line.rstrip("\r") for line in document.text.split("\n")]:
-            continue  # the file has changed
-        behind = "".join(f"\n{line}" for line in [*lines[path][last : last + count], ""])
-        text = before + document.text + behind
-        around = replace(document, text=text, line=first + 1, raw=None, blocks=None)
-        start, end = sentence.start + len(before), sentence.end + len(before)
-        found[result.rank] = replace(sentence, document=around, start=start, end=end)
-    return found
+    return {result.rank: sentence for result, sentence in zip(ranking, found, strict=False)}
 
 
 def _ranking_state(

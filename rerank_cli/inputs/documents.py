@@ -328,19 +328,6 @@ class Inputs:
                     if is_code(syntax := syntax_of(place.path)):
                         self.report.code[syntax] += 1
 
-    def text_of(self, path: str) -> str:
-        """The text of a file that was ranked in parts; empty for what is not text or is gone."""
-        place = next((place for place in self._sources.places if place.path == path), None)
-        if place is None or _is_stream(path):
-            return ""
-        options = replace(self.options, unit=Unit.FILE, null=False)
-        try:
-            with _open_once(path) as stream:
-                source = SourceReader(path, options, stream, stream=False, named=place.named)
-                return "".join(document.text for document in source.documents())
-        except (BinarySource, OSError, InputError):  # it was read before: it has changed
-            return ""
-
     def _options_for(self, place: SourcePath) -> ReadOptions:
         """The options for one source.
 

@@ -42,7 +42,7 @@ from rerank_cli.inputs.text import (
 from rerank_cli.structure import LOG, MARKDOWN, PLAIN, RST, Block, find_blocks, syntax_of
 from rerank_cli.structure.units import TextPart, divide_text
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Document, Envelope, ScorerInfo
+from rerank_cli.types import Document, Envelope, Neighbours, ScorerInfo
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+([^\s#][^\n]*)$", re.MULTILINE)
 # How JSON records begin, and a name of a column; most runs need neither.
@@ -56,6 +56,7 @@ _COMMON_COLUMNS = (
     "author label category rating score"
 )
 _TABLE_LINES = 20  # that are looked at to know a table
+_NEIGHBOURS = 64  # lines that are kept together, at least
 # The syntaxes of texts, by what a user calls their format.
 SYNTAXES = {
     InputFormat.TEXT: PLAIN,
@@ -103,6 +104,7 @@ class ReadOptions:
     media_root    the folder in which records may name files; None for that of their own file
     max_document_bytes
                   the size that a document may reach when it is decoded
+    context       how many lines around a document its user wants to see
     """
 
     unit: Unit = Unit.AUTO
@@ -115,6 +117,7 @@ class ReadOptions:
     scorer: ScorerInfo | None = None
     media_root: str | None = None
     max_document_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
+    context: int = 0
 
     def check(self) -> None:
         """Raise `UsageError` for options that contradict each other."""
@@ -257,7 +260,11 @@ class SourceReader:
             controls=self.options.text,
             faults=self.faults,
         )
-        for document in self._read_documents(source, format_, unit):
+        documents = self._read_documents(source, format_, unit)
+        is_text = unit in (Unit.LINE, *DIVIDED_UNITS) and self._blocks is None
+        if self.options.context and is_text and not (has_null or self.options.grep):
+            documents = _add_neighbours(documents, self.options.context)
+        for document in documents:
             if source.undecodable:
                 self.sample = self.sample or (document.raw or b"")[:HEAD_BYTES]
                 self.undecodable += 1
@@ -382,6 +389,38 @@ class SourceReader:
             heading = _HEADING.search(document.text)
             self.title = _strip_closing_marks(heading[1]) if heading else ""
         return replace(document, title=document.title or self.title)
+
+
+def _add_neighbours(documents: Iterator[Document], count: int) -> Iterator[Document]:
+    """Give the lines and parts of a text the lines around them.
+
+    A list of lines is shared by documents near each other, so that few lines are kept with one.
+    A blank line at the end is none of them: that of the last part may not be the source's.
+    """
+    size, expected, is_blank = max(count, _NEIGHBOURS), 1, False
+    before, lines, behind = list[bytes](), list[bytes](), list[bytes]()
+    for document in documents:
+        raw, encoding, number = document.raw or b"", document.envelope.encoding, document.line or 1
+        own = [raw]
+        if document.blocks is not None:  # a part, which may have blank lines before its text
+            errors = "surrogateescape" if encoding == "utf-8" else "replace"
+            text = raw.decode(encoding, errors)
+            number -= text[: len(text) - len(text.lstrip())].count("\n")
+            split = text.split("\n")[:-1]
+            own = [f"{line}\n".encode(encoding, errors) for line in split]
+            is_blank = not split[-1].strip()
+        if number != expected:  # a document was left out
+            before, lines, behind = [], [], []
+        elif len(lines) >= size:
+            before, lines, behind = lines, behind, []
+        expected = number + len(own)
+        start = len(lines)
+        lines.extend(own)
+        yield replace(
+            document, neighbours=Neighbours(before, lines, behind, start, start + len(own))
+        )
+    if is_blank:
+        lines.pop()
 
 
 def _resembled(head: str) -> InputFormat | None:

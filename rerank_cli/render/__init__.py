@@ -5,7 +5,7 @@ table. Writers neither change the order nor write to a stream.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -258,11 +258,37 @@ def shown_sentence(result: Ranked, words: "QueryWords", style: Style) -> Chunk:
     """The sentence of a result's passage that is shown, as a chunk: its span, text and line.
 
     It is the one that was found best, where that is known; else the one with the most of the
-    query's words, or the first whole one.
+    query's words, or the first whole one. With context, its document has the lines of the source
+    that are shown around it.
     """
     from rerank_cli.ranking.sentences import sentence_in  # not for help
 
-    return style.sentences.get(result.rank) or sentence_in(result.passage, words)
+    sentence = style.sentences.get(result.rank) or sentence_in(result.passage, words)
+    return sentence if style.context is None else _widen(sentence, style.context)
+
+
+def _widen(sentence: Chunk, count: int) -> Chunk:
+    """A sentence of a part of a text, as one of that part and of the lines around it."""
+    document = sentence.document
+    if document.neighbours is None or document.line is None:
+        return sentence
+    parts = document.neighbours.around(count)
+    encoding = document.envelope.encoding
+    errors = "surrogateescape" if encoding == "utf-8" else "replace"
+    first, own, last = (encodable(raw.decode(encoding, errors)) for raw in parts)
+    place = len(first) + max(0, own.find(document.text))
+    text = first + own + last
+    widened = replace(
+        document,
+        text=text,
+        raw=b"".join(parts),
+        line=document.line - text.count("\n", 0, place),
+        blocks=None,
+        neighbours=None,
+    )
+    return replace(
+        sentence, document=widened, start=sentence.start + place, end=sentence.end + place
+    )
 
 
 class SourceLine(NamedTuple):
@@ -274,20 +300,29 @@ class SourceLine(NamedTuple):
 
 
 def lines_around(sentence: Chunk, count: int) -> list[SourceLine]:
-    """The lines of a sentence in its document, and `count` lines before and behind them."""
-    text = sentence.document.text
+    """The lines of a sentence in its document, and `count` lines before and behind them.
+
+    Blank lines of a text that was converted are none of its source, and left out.
+    """
+    document = sentence.document
+    is_converted = document.source_lines is not None or (
+        document.source is not None and document.line is None
+    )
+    text = document.text
     first = text.rfind("\n", 0, sentence.start) + 1
     before = count
     while before and first:
-        first = text.rfind("\n", 0, first - 1) + 1
-        before -= 1
+        end = first - 1
+        first = text.rfind("\n", 0, end) + 1
+        before -= not is_converted or bool(text[first:end].strip())
     lines, behind = list[SourceLine](), 0
     while behind <= count and (first < len(text) or not lines):
         end = text.find("\n", first)
         end = len(text) if end < 0 else end
         is_shown = first <= max(sentence.start, sentence.end - 1) and end >= sentence.start
-        behind += first >= sentence.end and first > sentence.start
-        if behind <= count:
+        is_blank = is_converted and not is_shown and not text[first:end].strip()
+        behind += first >= sentence.end and first > sentence.start and not is_blank
+        if behind <= count and not is_blank:
             lines.append(SourceLine(first, end, is_shown))
         first = end + 1
     return lines

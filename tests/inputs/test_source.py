@@ -4,6 +4,7 @@ import codecs
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -451,3 +452,32 @@ def test_the_work_ahead_is_known_for_all_units(tmp_path: Path) -> None:
         inputs = inputs_of(place, unit=unit)
         assert inputs.work_ahead(work_of) is not None
         assert max(sizes) < 200  # no part is taken for the whole file
+
+
+@given(
+    st.lists(st.sampled_from(["a b", "", "- c", "# d", "  e", "2026-01-02 f"]), max_size=150),
+    st.sampled_from((Unit.LINE, Unit.PARAGRAPH, Unit.SECTION)),
+    st.sampled_from(("a.txt", "a.md", "a.log")),
+    st.sampled_from(("utf-8", "utf-16")),
+    st.integers(1, 90),
+)
+def test_documents_know_the_lines_around_them(
+    lines: list[str], unit: Unit, name: str, encoding: str, count: int
+) -> None:
+    content = "".join(f"{line}\n" for line in lines).encode(encoding)
+    options = ReadOptions(unit=unit, context=count)
+    if unit is not Unit.LINE and lines[-1:] == [""]:
+        lines = lines[:-1]  # a blank line at the end does not count
+    source = [f"{line}\n" for line in lines]
+    documents = list(SourceReader(name, options, io.BytesIO(content), stream=False).documents())
+    place = 0
+    for document in documents:
+        assert document.neighbours is not None
+        decode = partial(bytes.decode, encoding=document.envelope.encoding)
+        before, own, behind = map(decode, document.neighbours.around(count))
+        end = place + own.count("\n")
+        assert before == "".join(source[max(0, place - count) : place])
+        assert own == "".join(source[place:end])
+        assert behind == "".join(source[end : end + count])
+        place = end
+    assert place == len(source) or not "".join(source).strip()

@@ -354,6 +354,35 @@ def test_lines_around_the_sentence_are_as_in_grep() -> None:
     )
 
 
+@pytest.mark.parametrize("unit", ["auto", "line", "paragraph", "section"])
+def test_lines_around_do_not_end_with_the_document(unit: str, rerank: Run, tmp_path: Path) -> None:
+    name = f"{tmp_path}/a.log"
+    Path(name).write_bytes(b"1 cat\r\n1 dog\xff\r\n1 fox\r\n1 cow\r\n1 ant\r\n")
+    options = ["-m", "bm25", "-n", "1", "--unit", unit, "-C", "1"]
+    ran = rerank("fox", name, "-f", "grep", *options)
+    assert ran.raw.replace(name.encode(), b"a").splitlines() == [
+        b"a-2-1 dog\xff",
+        b"a:3:1 fox",
+        b"a-4-1 cow",
+    ]
+    table = rerank("fox", name, "-f", "table", *options).out
+    assert "   2- 1 dog\ufffd\n   3: 1 fox\n   4- 1 cow\n" in table
+
+
+def test_blank_lines_of_a_conversion_are_no_lines_around() -> None:
+    text = "one\n\ntwo\n\nthree\n\nfour\n"
+    converted = Document(text, source="a.html", line=3, source_lines=[3, 5, 5, 8, 8, 9, 9])
+    for document in (
+        converted,
+        Document(text, source="a.docx"),
+        Document(text, source="a", page=1),
+    ):
+        lines = lines_around(Chunk(document, 5, 8, "two", 0), 1)
+        assert [text[line.start : line.end] for line in lines] == ["one", "two", "three"]
+    lines = lines_around(Chunk(Document(text, line=1), 5, 8, "two", 0), 1)
+    assert [text[line.start : line.end] for line in lines] == ["", "two", ""]
+
+
 @given(st.text(st.sampled_from("ab\n\r"), max_size=40), st.integers(0, 40), st.integers(0, 9))
 def test_lines_around_are_whole_lines_of_the_text(text: str, start: int, count: int) -> None:
     start = max(0, min(start, len(text) - 1))

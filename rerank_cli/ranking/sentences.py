@@ -12,11 +12,11 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import repeat
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from rerank_cli.ranking.windows import Span
-from rerank_cli.structure import LOG, Block, BlockKind, find_blocks
+from rerank_cli.structure import LOG, Block, BlockKind, find_blocks, is_code
 from rerank_cli.types import Chunk, Document, Pair, Ranking, Scale, Scored, ScorerInfo
 from rerank_cli.words import QueryWords, sentences
 
@@ -38,6 +38,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 _BREAK = re.compile(r"[.!?\n\r]|[^\0-\u2025]")  # without any of these a text is one sentence
 _LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
 _LINE = re.compile(r"\S(?:[^\r\n]*[^\s])?")
+_QUOTES = ('"""', "'''", "*/")  # which end docstrings and comments
 _CODE = re.compile(r"[(\[{=]")
 _NAMING = frozenset((BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION))
 
@@ -278,9 +279,23 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
 
 def _find_spans(text: str, document: Document) -> Iterator[Span]:
     """The spans of the sentences of a document's text; of a log, those of the lines."""
-    if document.syntax != LOG:
+    if document.syntax == LOG:
+        return (match.span() for match in _LINE.finditer(text))
+    if not is_code(document.syntax):
         return sentences(text)
-    return (match.span() for match in _LINE.finditer(text))
+    return chain.from_iterable(_cut_before_code(text, *span) for span in sentences(text))
+
+
+def _cut_before_code(text: str, start: int, end: int) -> Iterator[Span]:
+    """Cut a sentence of a comment or a docstring where the code below it begins."""
+    last = start
+    for line in _LINE.finditer(text, start, end):
+        is_begun = last > start
+        if is_begun and (_CODE.search(line.group()) or text[start:last].endswith(_QUOTES)):
+            yield start, last
+            start = line.start()
+        last = line.end()
+    yield start, end
 
 
 def sentence_in(chunk: Chunk, words: QueryWords, sections: Sections = _NO_SECTIONS) -> Chunk:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.sentences import Sections, find_sentence, first_sentence, sentence_in
+from rerank_cli.ranking.sentences import (
+    Sections,
+    find_sentence,
+    find_sentences,
+    first_sentence,
+    sentence_in,
+)
 from rerank_cli.structure import Block, BlockKind, find_blocks
 from rerank_cli.types import Chunk, Document, Pair, Scored, ScorerInfo
 from rerank_cli.words import QueryWords
@@ -203,3 +209,16 @@ def test_the_path_of_a_character_is_the_blocks_around_it(levels: list[tuple[int,
     for place in range(len(text)):
         expected = [b.name for b in blocks if b.start <= place < b.end and b.kind in naming]
         assert list(sections.path(place)) == expected
+
+
+def test_a_comment_does_not_go_on_in_the_code_below_it() -> None:
+    lines = [
+        "# can be true for paths on systems that support symlinks",
+        "def isdir(path):",
+        '    """Exception raised on errors in the syntax of the file."""',
+        "    pass",
+    ]
+    document = Document("\n".join(lines), syntax="python", whole=True)
+    for query, place in (("symlinks", 0), ("isdir", 1), ("exception", 2)):
+        ranking = Reranker("bm25").rank(query, [document])
+        assert find_sentences(ranking, 1, None)[0].text == lines[place].strip()

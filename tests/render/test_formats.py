@@ -491,6 +491,7 @@ def test_lines_around_are_those_of_the_file_whatever_the_unit(
     unit: str, end: str, rerank: Run, tmp_path: Path
 ) -> None:
     lines = ["Intro.", "", "", "Ducks eat slugs.", "", "", "", "Beans."]
+    last = [f"a.txt-{number}-" for number in (5, 6, 7)]
     (tmp_path / "a.txt").write_bytes(end.join([*lines, ""]).encode())
     options = "-m", "bm25", "-f", "grep", "-n", "1", "--unit", unit
     path = str(tmp_path / "a.txt")
@@ -504,3 +505,5 @@ def test_lines_around_are_those_of_the_file_whatever_the_unit(
         "a.txt-6-",
         "a.txt-7-",
     ]
+    shown = rerank("beans", path, *options, "-C", "3").out.replace(path, "a.txt").splitlines()
+    assert shown == [*last, "a.txt:8:Beans."]

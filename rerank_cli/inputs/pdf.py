@@ -168,10 +168,14 @@ def leave_out_margins(pages: Sequence[Sequence[str]]) -> list[list[str]]:
     _mark_labels(margins)
     _mark_repeated(margins)
     _mark_counting(margins)
-    return [
-        [line for place, line in enumerate(lines) if place not in margin.left_out]
-        for lines, margin in zip(pages, margins, strict=True)
-    ]
+    rest = [margin.rest for margin in margins]
+    # A head or foot may have more lines.
+    margins = [_Margins(number, lines) for number, lines in enumerate(rest)]
+    for zone in ("top", "bottom"):
+        common = _common_keys(margins, zone)
+        for margin in margins:
+            margin.left_out.update(p for p in margin.zones[zone] if margin.keys.get(p) in common)
+    return [margin.rest for margin in margins]
 
 
 class _Margins:
@@ -189,6 +193,7 @@ class _Margins:
         top = places[: min(_MARGIN_LINES, half)]
         bottom = places[max(len(top), len(places) - _MARGIN_LINES) :][::-1]
         self.number = number
+        self._all = lines
         self.zones = {"top": top, "bottom": bottom}
         self.left_out = set[int]()
         self.lines = {place: " ".join(lines[place].split()) for place in (*top, *bottom)}
@@ -200,6 +205,11 @@ class _Margins:
         self.labels = {
             place: number for place, line in self.lines.items() if (number := _page_number(line))
         }
+
+    @property
+    def rest(self) -> list[str]:
+        """The lines of the page that are not left out."""
+        return [line for place, line in enumerate(self._all) if place not in self.left_out]
 
 
 def _page_number(line: str) -> int:
@@ -235,11 +245,10 @@ def _mark_repeated(margins: Sequence[_Margins]) -> None:
     A chapter has heads of its own: lines with a number that counts the pages, or beside one.
     """
     for zone in ("top", "bottom"):
-        seen = [Counter[str](), Counter[str]()]  # on odd and even pages
+        common = _common_keys(margins, zone)
         counting, beside = Counter[tuple[str, int]](), Counter[str]()
         for margin in margins:
             keys = {margin.keys[place] for place in margin.zones[zone] if place in margin.keys}
-            seen[margin.number % 2].update(keys)
             counting.update(
                 {
                     (key, offset)
@@ -250,13 +259,6 @@ def _mark_repeated(margins: Sequence[_Margins]) -> None:
             )
             if any(place in margin.left_out for place in margin.zones[zone]):
                 beside.update(key for key in keys if any(map(str.isalpha, key)))
-        sizes = [(len(margins) + 1) // 2, len(margins) // 2]
-        common = {
-            key
-            for counts, size in zip(seen, sizes, strict=True)
-            for key, count in counts.items()
-            if count >= max(_MIN_PAGES // 2, size / 2) and (seen[0] + seen[1])[key] >= _MIN_PAGES
-        }
         for margin in margins:
             has_label = any(place in margin.left_out for place in margin.zones[zone])
             for place in margin.zones[zone]:
@@ -267,6 +269,22 @@ def _mark_repeated(margins: Sequence[_Margins]) -> None:
                 is_head = key in common or max(counts, default=0) > 1
                 if is_head or (has_label and beside[key] >= _MIN_CHAPTER_PAGES):
                     margin.left_out.add(place)
+
+
+def _common_keys(margins: Sequence[_Margins], zone: str) -> set[str]:
+    """The lines that half of the pages have at an edge, or half of the odd or the even ones."""
+    seen = [Counter[str](), Counter[str]()]  # on odd and even pages
+    for margin in margins:
+        keys = {margin.keys[place] for place in margin.zones[zone] if place in margin.keys}
+        seen[margin.number % 2].update(keys)
+    total = seen[0] + seen[1]
+    sizes = [(len(margins) + 1) // 2, len(margins) // 2]
+    return {
+        key
+        for counts, size in zip(seen, sizes, strict=True)
+        for key, count in counts.items()
+        if count >= max(_MIN_PAGES // 2, size / 2) and total[key] >= _MIN_PAGES
+    }
 
 
 def _mark_counting(margins: Sequence[_Margins]) -> None:

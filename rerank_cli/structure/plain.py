@@ -68,6 +68,7 @@ _STARTS = (
     r"\[[^\]\n]{1,60}\]",
 )
 _LINE = re.compile(r"\S[^\n]*")
+_UNINDENTED_LINE = re.compile(r"(?m)^\S[^\n]*")  # of a traceback few are
 # A check of the first line, which is quick: most texts are no logs.
 _TIME = re.compile(rf"\s*+(?:{'|'.join(_TIMES)})")
 
@@ -314,7 +315,7 @@ def _add_manual_paragraph(
 
 def _entry_start(text: str, patterns: Sequence[str], most_lines: int, least_share: float) -> str:
     """The pattern that entries of a log begin with, by its first lines; empty if there is none."""
-    lines = [line[0] for line in islice(_LINE.finditer(text), most_lines)]
+    lines = [line[0] for line in islice(_UNINDENTED_LINE.finditer(text), most_lines)]
     best, most = "", max(_FEWEST_ENTRIES, int(len(lines) * least_share)) - 1
     for pattern in patterns:
         count = sum(map(bool, map(re.compile(pattern).match, lines)))

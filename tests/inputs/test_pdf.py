@@ -219,3 +219,13 @@ def test_a_unit_of_a_pdf_has_its_page(tmp_path: Path, unit: str) -> None:
     documents = [document for document in read(path, unit=unit) if document.text]
     assert [document.page for document in documents] == [1, 2, 3]
     assert {document.line for document in documents} == {None}
+
+
+def test_a_running_foot_of_three_lines_is_left_out() -> None:
+    pages = [
+        [f"Text {name}.", "end", "User Guide", f"Chapter {1 + number // 4}", f"Page {number + 1}"]
+        for number, name in enumerate(("one", "two", "three", "four", "five", "six", "seven"))
+    ]
+    kept = leave_out_margins(pages)
+    assert [lines[0] for lines in kept] == [lines[0] for lines in pages]
+    assert not any("User Guide" in lines for lines in kept)

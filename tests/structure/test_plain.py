@@ -195,3 +195,9 @@ def test_any_plain_text_keeps_the_promises(text: str, syntax: str) -> None:
     check_blocks(text, blocks)
     inside = sum(not c.isspace() for b in blocks if b.depth == 0 for c in text[b.start : b.end])
     assert inside == sum(not c.isspace() for c in text)  # no text is lost
+
+
+def test_a_text_is_a_log_however_long_its_tracebacks_are() -> None:
+    entries = [*["2024-01-02 10:00:00 a"] * 4, f"2024-01-02 10:00:01 b\n{CONTINUATION}"] * 3
+    blocks = find_blocks("\n".join(entries))
+    assert [block.kind for block in blocks] == [BlockKind.ENTRY] * 15

@@ -22,7 +22,7 @@ from rich.text import Text
 from rerank_cli.inputs import STDIN
 from rerank_cli.ranking.sentences import sentence_in
 from rerank_cli.render import Style, document_place, lines_around, media_note, shown_sentence
-from rerank_cli.structure import LOG, is_code
+from rerank_cli.structure import LOG, is_code, replace_returns
 from rerank_cli.terminal import printable
 from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk
 from rerank_cli.words import QueryWords
@@ -59,6 +59,7 @@ _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
 )
 _DIRECTION_MARK = "\N{LEFT-TO-RIGHT MARK}"
+_MAX_INDENT_CELLS = 16  # of a line of code
 _ROW_START = "|"  # of a row of a table in Markdown
 _NO_NAME = re.compile(r"[\W_]+")  # what headings have beside their names
 _FOLDER_END = re.compile(r"[/\\]")
@@ -506,18 +507,24 @@ def _code_lines(text: str, first: int, last: int, indent: str) -> tuple[str, int
     That part is in one line. The lines keep the indentation that they do not have in common with
     it; `indent` is that of the first one.
     """
+    text = replace_returns(text)
     *above, lead = (indent + text[:first]).expandtabs(4).split("\n")
     part = printable(" ".join(text[first:last].split()))
     rest, *below = text[last:].expandtabs(4).split("\n")
     lines = [*above, lead + part, *[line for line in below if line.strip()][:_EXTRACT_LINES]]
-    margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    indents = [len(line) - len(line.lstrip()) for line in lines if line.strip()]
+    margin = min(indents, default=0)
 
     def shown(line: str) -> str:
-        return printable(line[min(margin, len(line) - len(line.lstrip())) :].rstrip())
+        bare = line.lstrip()
+        indentation = min(max(len(line) - len(bare) - margin, 0), _MAX_INDENT_CELLS)
+        return " " * indentation + printable(bare)
 
-    before = "".join(f"{shown(line)}\n" for line in above if line.strip())
-    before += printable(lead[margin:])
-    after = printable(rest.rstrip()) + "".join(f"\n{shown(line)}" for line in below if line.strip())
+    before = "".join(f"{shown(line.rstrip())}\n" for line in above if line.strip())
+    before += shown(lead)
+    after = printable(rest.rstrip()) + "".join(
+        f"\n{shown(line.rstrip())}" for line in below if line.strip()
+    )
     return before + part + after, len(before), len(before) + len(part)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from rerank_cli import Document, Ranking, rank
@@ -204,6 +206,16 @@ ROWS = "| animal | place |\n|---|---|\n| fox | den |\n"
     ("text", "syntax", "shown"),
     [
         (CODE, "python", ["class Den:", "    def fill(self):", "        put(fox)"]),
+        (
+            CODE.replace("\n", ""),
+            "python",
+            ["class Den:", "    def fill(self):", "        put(fox)"],
+        ),
+        (
+            CODE.replace("  put", "\t" * 900 + "put"),
+            "python",
+            ["class Den:", "    def fill(self):", " " * 16 + "put(fox)"],
+        ),
         (CODE, "", ["class Den: def fill(self): put(fox)"]),
         (LOG, "log", LOG.splitlines()),
         (ROWS, "markdown", ROWS.splitlines()),
@@ -416,3 +428,15 @@ def test_the_table_and_grep_have_the_same_places(rerank: Run) -> None:
     places = re.findall(r"examples/\S+:\d+", table)
     # A line that two passages share comes once in grep's lines.
     assert [*dict.fromkeys(places)] == [":".join(line.split(":")[:2]) for line in grep.splitlines()]
+
+
+@given(
+    text=st.text('a \t\n\r|#("', max_size=60),
+    indent=st.sampled_from(["", "\t" * 5000, "\n" * 5000]),
+    syntax=st.sampled_from(["python", "log", "markdown"]),
+)
+def test_any_text_is_drawn_in_the_width(text: str, indent: str, syntax: str) -> None:
+    document = Document(f"{indent}{text}a fox{text}", source="a", line=1, syntax=syntax)
+    rows = drawn(rank("fox", [document], OverlapScorer(words_info(20, scale="logit"))), 40)
+    assert rows
+    assert all(cell_len(row) <= 40 for row in rows)

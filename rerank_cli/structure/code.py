@@ -8,31 +8,31 @@ definition by indentation. Statements are blocks by blank lines and indentation 
 """
 
 import re
+import time
 import tomllib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from importlib import import_module
-from itertools import accumulate, count, pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rerank_cli.structure import Block, BlockKind, heading_name
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser
+    from tree_sitter import Language, Node
 
 _PATH = Path(__file__).parent.parent / "data" / "languages.toml"
 _MAX_PARSED_CHARACTERS = 1 << 25  # a tree takes some 20 times the memory of its text
-# A parser calls back after so many steps; text that is not code can take many more than it has
-# characters, and is then read by indentation.
-_MAX_CALLS, _MAX_CALLS_PER_BYTE = 1_000, 0.03
+# The time a parser may be behind, and what each byte allows: code takes a tenth of it. Text that is
+# not code may take seconds and gigabytes for 100 kB, and is then read by indentation.
+_PARSER_SECONDS, _PARSER_SECONDS_PER_BYTE = 0.5, 1e-6
 _PIECE_BYTES = 1 << 16  # that a parser is given at once
 _MAX_NESTING = 32  # of definitions; inner ones are statements
 _MAX_STATEMENT_NESTING = 12
 _LONG_CHARACTERS = 400  # of statements that have inner blocks, so that they can be cut there
-_MAX_HEADER_LINES = 30  # of a definition, up to its body
-_MAX_HEADER_CHARACTERS = 400  # of its first line
+_MAX_HEADER_LINES, _MAX_HEADER_CHARACTERS = 30, 400  # of a definition up to its body; of its line
 _MAX_NAME_CHARACTERS = 120
 _CLOSERS = re.compile(
     r"[}\])]|end\b|esac\b|fi\b|done\b|(?:else|elif|elsif|except|finally|catch|rescue|ensure|when)\b"
@@ -59,8 +59,7 @@ _HEADER_GOES_ON = re.compile(
     r"|permits|with)\b)"
 )
 _LABEL = re.compile(r"[ \t]*(?:(?:public|private|protected|signals|slots)[ \t]*)+:[ \t]*|[ \t]*\{")
-_WORD = re.compile(r"\w")
-_GENERICS = re.compile(r"<[^<>]*>")
+_WORD, _GENERICS = re.compile(r"\w"), re.compile(r"<[^<>]*>")
 
 
 class _Language(NamedTuple):
@@ -116,10 +115,8 @@ _VARIABLE_NODES = {
     "public_field_definition": ("name", "value"),
 }
 _FUNCTION_VALUES = {"arrow_function", "function_expression", "generator_function", "function"}
-# Of these languages, what is before a function's name is its type.
-_TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}
-# Of these languages, nodes without a body are definitions too.
-_BODILESS = {"python", "ruby", "lua", "bash"}
+_TYPES_BEFORE_NAMES = {"c", "cpp", "java", "csharp"}  # where a function's type is before its name
+_BODILESS = {"python", "ruby", "lua", "bash"}  # where nodes without a body are definitions too
 
 
 class _Definition(NamedTuple):
@@ -133,7 +130,7 @@ class _Definition(NamedTuple):
 
 def has_grammar(syntax: str) -> bool:
     """Whether a language's code is read by a grammar, which the extra `code` installs."""
-    return _parser(syntax) is not None
+    return _grammar(syntax) is not None
 
 
 def knows_grammar(syntax: str) -> bool:
@@ -147,8 +144,8 @@ def find_blocks(text: str, syntax: str) -> Sequence[Block]:
     plain = _LINE_END.sub("\n", text) if "\r" in text else text
     lines = _CodeLines(plain, text, language)
     definitions = None
-    if (parser := _parser(syntax)) is not None and len(plain) <= _MAX_PARSED_CHARACTERS:
-        definitions = _parse(plain, syntax, parser)
+    if (grammar := _grammar(syntax)) is not None and len(plain) <= _MAX_PARSED_CHARACTERS:
+        definitions = _parse(plain, syntax, grammar)
     if definitions is None:
         definitions = _find_definitions(plain, lines, language)
     return [*_lay_blocks(lines, _nest(lines, definitions))]
@@ -230,42 +227,47 @@ def _impl_name(header: str) -> str:
 
 
 @cache
-def _parser(syntax: str) -> "Parser | None":
-    """The parser of a language; None if there is no grammar, or it is not installed."""
+def _grammar(syntax: str) -> "Language | None":
+    """The grammar of a language; None if there is none, or it is not installed."""
     if not knows_grammar(syntax):
         return None
     module, _, function = _content()["grammars"][syntax].partition(":")
     try:
         import tree_sitter
 
-        grammar = getattr(import_module(module), function)()
-        return tree_sitter.Parser(tree_sitter.Language(grammar))
+        return tree_sitter.Language(getattr(import_module(module), function)())
     except (ImportError, AttributeError, ValueError):  # not installed, or of another version
         return None
 
 
-def _parse(text: str, syntax: str, parser: "Parser") -> Sequence[_Definition] | None:
+def _parse(text: str, syntax: str, grammar: "Language") -> Sequence[_Definition] | None:
     """The definitions of a text by its tree; None if parsing it takes too long."""
     source = text.encode("utf-8", "replace")
-    calls, most = count(), _MAX_CALLS + int(_MAX_CALLS_PER_BYTE * len(source))
-    try:
-        tree = parser.parse(
-            lambda place, _: source[place : place + _PIECE_BYTES],
-            progress_callback=lambda _place, _has_error: next(calls) > most,
+    late, reached = time.thread_time() + _PARSER_SECONDS, 0
+
+    def is_late(place: int, _has_error: bool) -> bool:
+        nonlocal late, reached
+        now, gained = time.thread_time(), max(0, place - reached)
+        late = min(late + _PARSER_SECONDS_PER_BYTE * gained, now + _PARSER_SECONDS)
+        reached += gained
+        return now > late
+
+    try:  # with a parser of its own: other threads may be here
+        tree = (
+            import_module("tree_sitter")
+            .Parser(grammar)
+            .parse(lambda place, _: source[place : place + _PIECE_BYTES], progress_callback=is_late)
         )
     except ValueError:
-        parser.reset()
         return None
     # A walk of nodes with several lines: queries take quadratic time on errors.
-    definitions: list[_Definition] = []
-    kinds, cursor = _node_kinds(), tree.walk()
+    definitions, kinds, cursor = list[_Definition](), _node_kinds(), tree.walk()
     if not cursor.goto_first_child():
         return definitions
     while (node := cursor.node) is not None:
         if (kind := kinds.get(node.type)) is not None:
             definitions += _definition_of(node, source, kind, syntax)
-        is_long = source.find(b"\n", node.start_byte, node.end_byte) >= 0
-        if is_long and cursor.goto_first_child():
+        if node.start_point[0] < node.end_point[0] and cursor.goto_first_child():
             continue
         while not cursor.goto_next_sibling():
             if not cursor.goto_parent():
@@ -534,8 +536,7 @@ def _class_body(
     """A class's body; None if it is not indented, so that its end is not known."""
     if body is None or body[1] or _is_indented(lines, body[0], lines.indents[number]):
         return body
-    has_braces = language.body or "{" in lines.texts[number]
-    return None if has_braces else (number, True)
+    return None if language.body or "{" in lines.texts[number] else (number, True)
 
 
 def _is_indented(lines: _CodeLines, header: int, indent: int) -> bool:
@@ -646,5 +647,4 @@ def _parts(
         # A comment goes with the statement behind it, and the head of a body with its first one.
         head = first if indents[first] < level else -1
         cuts = [n for n in starts if not (lines.is_head(n - 1) or n - 1 == head)]
-    edges = [first, *cuts, last + 1]
-    return [(a, b - 1) for a, b in pairwise(edges) if a < b]
+    return [(a, b - 1) for a, b in pairwise([first, *cuts, last + 1]) if a < b]

@@ -1,7 +1,10 @@
 """Blocks of source code, by grammars and by indentation."""
 
 import random
+import sys
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
@@ -23,7 +26,7 @@ LANGUAGES = sorted(code._content()["languages"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to read code."""
     if request.param == "indentation":
-        monkeypatch.setattr(code, "_parser", lambda _: None)
+        monkeypatch.setattr(code, "_grammar", lambda _: None)
     return str(request.param)
 
 
@@ -471,7 +474,7 @@ def test_both_ways_agree_on_this_package(monkeypatch: pytest.MonkeyPatch) -> Non
     paths = random.Random(3).sample(sorted(PACKAGE.rglob("*.py")), 12)
     texts = [path.read_text(encoding="utf-8") for path in paths]
     parsed = [definitions(text, find_blocks(text, "python")) for text in texts]
-    monkeypatch.setattr(code, "_parser", lambda _: None)
+    monkeypatch.setattr(code, "_grammar", lambda _: None)
     assert [definitions(text, find_blocks(text, "python")) for text in texts] == parsed
     assert sum(map(len, parsed)) > 100
 
@@ -535,7 +538,7 @@ def test_blocks_of_any_text_keep_the_promises(text: str, syntax: str) -> None:
 @given(text=random_code, syntax=st.sampled_from(LANGUAGES))
 def test_blocks_by_indentation_keep_the_promises(text: str, syntax: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(code, "_parser", lambda _: None)
+        patch.setattr(code, "_grammar", lambda _: None)
         check_line_ends(text, syntax, ("\r\n", "\r"))
 
 
@@ -576,9 +579,36 @@ def test_hostile_text_takes_time_in_proportion(syntax: str) -> None:
 
 
 def test_a_parser_gives_up_on_what_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "_MAX_CALLS", 0)
-    monkeypatch.setattr(code, "_MAX_CALLS_PER_BYTE", 0)
+    monkeypatch.setattr(code, "_PARSER_SECONDS", 0.0)
+    monkeypatch.setattr(code, "_PARSER_SECONDS_PER_BYTE", 0.0)
     text = "def a():\n    pass\n" * 500
     assert len(definitions(text, find_blocks(text, "python"))) == 500
-    monkeypatch.setattr(code, "_MAX_CALLS", 10_000)
+    monkeypatch.setattr(code, "_PARSER_SECONDS", 60.0)
     assert len(definitions(text, find_blocks(text, "python"))) == 500  # and works again
+
+
+@needs_grammars
+@pytest.mark.parametrize(("syntax", "text"), [("lua", "/*"), ("bash", "<"), ("rust", '"')])
+def test_a_parser_stops_at_what_takes_its_time(
+    syntax: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some 100 kB would take minutes, and gigabytes."""
+    monkeypatch.setattr(code, "_PARSER_SECONDS", 0.05)
+    before = time.thread_time()
+    grammar = code._grammar(syntax)
+    assert grammar is not None and code._parse(text * 60_000, syntax, grammar) is None
+    assert time.thread_time() - before < 5
+
+
+@needs_grammars
+def test_threads_read_code_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    interval = sys.getswitchinterval()
+    texts = [f"def a{number}():\n    return [{number}]\n\n" * 300 for number in range(8)]
+    alone = [find_blocks(text, "python") for text in texts]
+    monkeypatch.setattr(code, "_PIECE_BYTES", 64)
+    try:
+        sys.setswitchinterval(1e-5)
+        with ThreadPoolExecutor(8) as threads:
+            assert [*threads.map(find_blocks, texts, ["python"] * 8)] == alone
+    finally:
+        sys.setswitchinterval(interval)

@@ -100,7 +100,8 @@ def test_headings_are_put_before_the_chunks_that_do_not_have_them() -> None:
 
 
 def test_methods_are_scored_behind_the_name_of_their_class() -> None:
-    code = "class Cache:\n    def put(self, key):\n        return 1\n\n    def evict(self):\n        pass\n"
+    put = "    def put(self, key):\n        return 1\n"
+    code = f"class Cache:\n{put}\n    def evict(self):\n        pass\n"
     document = Document(code, syntax="python")
     titles = [chunk.title for chunk in plan_of(8, Words()).split(document).chunks]
     assert titles[-1] == "class Cache"

@@ -35,6 +35,7 @@ _MAX_READ_CHARACTERS = 300_000  # of all documents of a ranking
 _MAX_NAMES = 16  # of what a sentence is in
 _HEADING_CHARACTERS = 80  # of those that are scored before a sentence
 _WORD = re.compile(r"[^\W\d_]+")
+_TERM = re.compile(r"[^\w.!?]*\w+[^\w.!?]*")  # a word by itself, as in lists of terms
 _BREAK = re.compile(r"[.!?\n\r]|[^\0-\u2025]")  # without any of these a text is one sentence
 _LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
 _LINE = re.compile(r"\S(?:[^\r\n]*[^\s])?")
@@ -44,15 +45,25 @@ _NAMING = frozenset((BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION))
 
 
 class Sections:
-    """The sections, classes and functions of a document, and its headings."""
+    """The sections, classes and functions of a document, and its headings.
+
+    The header of a table is a heading too.
+    """
 
     def __init__(self, blocks: Sequence[Block] = ()) -> None:
         self._parts: list[tuple[Block, int]] = []  # with the place of the part that each is in
         self._headings: list[Block] = []
         around: list[int] = []
+        table: Block | None = None  # that has no row so far
         for block in blocks:
             if block.kind is BlockKind.HEADING:
                 self._headings.append(block)
+            elif block.kind is BlockKind.TABLE and block.name:
+                table = block
+            elif table is not None:
+                if block.kind is BlockKind.ROW and table.start < block.start < table.end:
+                    self._headings.append(table._replace(end=block.start))
+                table = None
             if block.kind in _NAMING and block.name:
                 while around and self._parts[around[-1]][0].end <= block.start:
                     around.pop()
@@ -273,7 +284,10 @@ def _find_candidates(chunk: Chunk, words: QueryWords, sections: Sections) -> Seq
         if not sections.is_heading(chunk.start + each.start, chunk.start + each.end)
     ] or found
     return [
-        each for each in said if each.terms or _says_something(chunk.text[each.start : each.end])
+        each
+        for each in said
+        if _says_something(text := chunk.text[each.start : each.end])
+        or (each.terms and not _TERM.fullmatch(text))
     ] or said
 
 

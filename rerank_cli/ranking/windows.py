@@ -151,7 +151,7 @@ class _WindowLayout:
                 continue
             self._gather(units, block)
             units = []
-            self._cut(unit, block)
+            self._cut(unit, block, part.first)
         if heading is not None and is_end:
             units = self._end_with_headings(units, _GatheredPart(heading, parts[-1].last), block)
             heading = None
@@ -172,7 +172,7 @@ class _WindowLayout:
                 return []
         if self._fits(*headings[:2], block):
             return [headings]
-        self._cut(headings, block)
+        self._cut(headings, block, headings.first)
         return []
 
     def _gather(self, units: Sequence[_GatheredPart], block: int) -> None:
@@ -202,29 +202,29 @@ class _WindowLayout:
                 first, last = unit[:2]
         return [*groups, (first, last)]
 
-    def _cut(self, part: _GatheredPart, block: int) -> None:
-        """Cut a part that is too long."""
-        names = self._tree.prefix(block, part.last, headings=self._has_headings)
+    def _cut(self, part: _GatheredPart, block: int, body: int) -> None:
+        """Cut a part that is too long, behind its headings and some of the text from `body` on."""
 
         def fit(first: int) -> int:
-            return self._room(first, names)
+            return self._room(first, self._prefix(first, part.last, block))
 
         room = min(fit(part.first), part.last - part.first)
         overlap = min(self._overlap, room // 4)
         for first, last in windows(
-            self._text, self._spans, room, overlap, fit, (part.first, part.last)
+            self._text, self._spans, room, overlap, fit, (part.first, part.last), body
         ):
-            self._add(first, last, block)
+            self._add(first, last, self._tree.around(block, first, part.last))
 
     def _fits(self, first: int, last: int, block: int) -> bool:
-        prefix = self._tree.prefix(block, first, headings=self._has_headings)
-        return last - first <= self._room(first, prefix)
+        return last - first <= self._room(first, self._prefix(first, last, block))
+
+    def _prefix(self, first: int, last: int, block: int) -> tuple[str, ...]:
+        tree = self._tree
+        return tree.prefix(tree.around(block, first, last), first, headings=self._has_headings)
 
     def _add(self, first: int, last: int, block: int) -> None:
-        tree = self._tree
-        block = tree.around(block, first, last)
-        prefix = tree.prefix(block, first, headings=self._has_headings)
-        self.windows.append(Window(first, last, tree.headings(block), prefix))
+        headings = self._tree.headings(self._tree.around(block, first, last))
+        self.windows.append(Window(first, last, headings, self._prefix(first, last, block)))
 
 
 def join_windows(windows: Sequence[Window], room: Room) -> list[Window]:
@@ -354,6 +354,7 @@ def windows(
     overlap: int,
     fit: Callable[[int], int] | None = None,
     part: Span | None = None,
+    body: int = 0,
 ) -> Iterator[tuple[int, int]]:
     """Lay windows of at most `room` tokens over a text. Yields half-open ranges of tokens.
 
@@ -361,7 +362,8 @@ def windows(
     stub. A window ends at the best place near its share. The next one begins at the best place
     within `overlap` tokens before that end. `fit` says how many tokens a window may have that
     begins at a token, if that is less than `room`; they overlap by a quarter of that at most.
-    `part` is the range of tokens to lay them over, if not all.
+    `part` is the range of tokens to lay them over, if not all. The first one has
+    some of what is from token `body` on, if it has room for that.
     """
     start, count = (0, len(spans)) if part is None else part
     end = start
@@ -372,6 +374,7 @@ def windows(
         reach = most // 4
         # Where tokens have less and less room, a window must still have some of its own.
         first = (start if fit is None else max(start, end)) + 1
+        first = max(first, min(body + 1, start + most))
         lowest, highest = max(first, share - reach), max(first, min(start + most, share + reach))
         best = _best_cut(text, spans, lowest, highest, share)
         if best is None:  # a character has more tokens than were searched: look further back

@@ -190,6 +190,7 @@ class _MarkdownReader:
         if "|" in content and last - line > 1 and kind is BlockKind.PARAGRAPH:
             delimiter = _DELIMITER.search(content)
             if delimiter is not None:
+                line += self._text.count("\n", self._starts[line], start)  # content has none before
                 header = line + content.count("\n", 0, delimiter.start()) - 1
                 if header >= line and self._add_table(line, header, last, content):
                     return

@@ -1,5 +1,6 @@
 """Windows over blocks: whole sections and functions, headings with their text, nothing lost."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -83,13 +84,13 @@ def tokens_of(block: Block) -> tuple[int, int]:
 
 
 class Room:
-    """Each heading before a window takes a token, up to a quarter of the room."""
+    """Headings before a window take up to a quarter of the room, more of them not always more."""
 
     def __init__(self, room: int) -> None:
         self._room = room
 
     def __call__(self, first: int, names: tuple[str, ...]) -> int:
-        return self._room - min(len(names), self._room // 4)
+        return self._room - sum(map(len, names)) % (self._room // 4 + 1)
 
 
 DEEP = [Part(BlockKind.SECTION, 1, [Part(BlockKind.SECTION, 2, [Part(BlockKind.FUNCTION, 9)])])]
@@ -193,6 +194,18 @@ def test_a_section_that_fits_is_a_window_and_knows_its_path() -> None:
     assert laid == [Window(0, 8, ("Aaa",))]
     laid = lay_windows(text, spans_of(text), blocks, LayoutOptions(Room(6), 2, True))
     assert laid == [Window(0, 5, ("Aaa",)), Window(5, 8, ("Aaa", "Ccc"), ("Aaa",))]
+
+
+def test_a_cut_leaves_a_heading_with_some_of_its_text() -> None:
+    text = "Aaa Bbb Ccc\n\nabc abc abc abc abc abc abc"
+    blocks = [
+        Block(0, len(text), BlockKind.SECTION, 0, "Aaa Bbb Ccc"),
+        Block(0, 11, BlockKind.HEADING, 1),
+        Block(13, len(text), BlockKind.PARAGRAPH, 1),
+    ]
+    spans = [match.span() for match in re.finditer("[a-zA-Z]+", text)]
+    laid = lay_windows(text, spans, blocks, LayoutOptions(Room(8), 0, True))
+    assert [window[:2] for window in laid] == [(0, 5), (5, 10)]
 
 
 def test_paragraphs_are_gathered_into_windows_of_about_equal_size() -> None:

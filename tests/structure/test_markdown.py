@@ -187,3 +187,10 @@ def test_headings_and_fences_are_those_of_commonmark(text: str) -> None:
         item for item in reference(text) if item[0] == "heading"
     ]
     assert fences <= {line for kind, line in found if kind == "fence"}
+
+
+def test_a_table_behind_a_line_of_other_white_space() -> None:
+    text = "\u3000\nDelta\na|b\n-|-\n1|2"
+    assert outline(text, check_line_ends(text, MARKDOWN)) == (
+        "paragraph Delta\ntable [a | b] a|b -|- 1|2\n  row 1|2"
+    )

@@ -250,9 +250,10 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     },
     "--aggregate": {
         "maxp best": "max",
+        "auto default": "adjusted-max",
         "firstp head": "first",
         "mean avg average top-3 topk top-k": "mean-top-3",
-        "sum": "of many low scores a sum makes a high one: max, mean-top-3 or first",
+        "sum": "of many low scores a sum makes a high one: adjusted-max, max, mean-top-3 or first",
     },
     "--runtime": {
         "onnx ort": "onnxruntime",

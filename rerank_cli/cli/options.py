@@ -391,9 +391,10 @@ def chunking_options(
         Aggregation,
         _chunking_setting(
             "--aggregate",
-            help="How the scores of a document's chunks make its score.",
+            help="How the scores of a document's chunks make its score. adjusted-max: the best "
+            "one, less a little for many chunks.",
         ),
-    ] = Aggregation.MAX,
+    ] = Aggregation.ADJUSTED_MAX,
     truncate_query: Annotated[
         bool,
         _chunking_setting(

@@ -43,7 +43,7 @@ def document_tokens(
 def needs_local_chunks(provider: "Provider", chunks: ChunkOptions) -> bool:
     """Whether an option for chunks is given that only this machine can honour."""
     is_sized = chunks.chunk_tokens is not None and "chunk-tokens" not in provider.options
-    return is_sized or chunks.aggregate != Aggregation.MAX
+    return is_sized or chunks.aggregate not in (Aggregation.ADJUSTED_MAX, Aggregation.MAX)
 
 
 def choose_cutting(provider: "Provider", options: "RemoteOptions", chunks: ChunkOptions) -> Cutting:

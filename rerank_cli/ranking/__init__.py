@@ -29,6 +29,7 @@ class Encoding(StrEnum):
 class Aggregation(StrEnum):
     """How the scores of a document's chunks become the score of the document."""
 
+    ADJUSTED_MAX = "adjusted-max"
     MAX = "max"
     MEAN_TOP_3 = "mean-top-3"
     FIRST = "first"
@@ -43,7 +44,8 @@ class ChunkOptions:
     max_chunks      the most chunks of a document; None for `DEFAULT_MAX_CHUNKS`
     truncate_query  whether a query that is too long is cut; else it is an error
     encoding        how a query and a document become sequences of tokens: "auto" or "flag"
-    aggregate       how the scores of chunks become one: "max", "mean-top-3" or "first"
+    aggregate       how the scores of chunks become one: "adjusted-max", "max", "mean-top-3" or
+                    "first"
     prepend_headings
                     whether a chunk is scored with those of its headings that it does not have;
                     None for code alone
@@ -54,7 +56,7 @@ class ChunkOptions:
     max_chunks: int | None = None
     truncate_query: bool = False
     encoding: Encoding | str = Encoding.AUTO
-    aggregate: Aggregation | str = Aggregation.MAX
+    aggregate: Aggregation | str = Aggregation.ADJUSTED_MAX
     prepend_headings: bool | None = None
 
     def check(self) -> None:

@@ -423,7 +423,7 @@ def rank(
     min_score: float | None = None,
     within: float | None = None,
     keep_empty: bool = False,
-    aggregate: Aggregation | str = Aggregation.MAX,
+    aggregate: Aggregation | str = Aggregation.ADJUSTED_MAX,
     chunk_tokens: int | None = None,
     overlap_tokens: int | None = None,
     max_chunks: int | None = None,

@@ -30,6 +30,9 @@ from rerank_cli.types import (
 )
 
 _MIN_NEAR_SCORES = 10_000  # that are held before some are left out
+# In logits. It was chosen by `scripts/bench_passages.py --parts e`, whose figures are in
+# docs/passages.md.
+_LOG_CHUNKS_WEIGHT = 0.25
 MAX_REQUESTS = 1000  # to a service, that a ranking holds
 
 
@@ -46,7 +49,7 @@ class RankingBuilder:
         plan: Plan,
         info: ScorerInfo,
         selection: Selection,
-        aggregate: Aggregation | str = Aggregation.MAX,
+        aggregate: Aggregation | str = Aggregation.ADJUSTED_MAX,
     ) -> None:
         self.duplicates = 0
         self.missing = 0
@@ -60,8 +63,10 @@ class RankingBuilder:
         self._info = info
         self._selection = selection
         self._aggregate = AGGREGATES[Aggregation(aggregate)]
+        if self._aggregate is take_adjusted_best and info.scale != "logit":
+            self._aggregate = take_best  # what many chunks are worth on other scales is not known
         # The mark was measured for the best chunk's score.
-        is_best_chunk = self._aggregate is take_best
+        is_best_chunk = self._aggregate in (take_best, take_adjusted_best)
         self._weak_below = info.weak_below if is_best_chunk else None
         self._top = TopN(selection.n, selection.min_score)
         self._counter = ResultCounter(selection) if selection.count_rest else None
@@ -177,7 +182,7 @@ class RankingBuilder:
             return None
         if not self._language.reads(self._query):
             return None
-        return results[0].raw_score < self._weak_below
+        return max(result.passage_score for result in results) < self._weak_below
 
 
 class RequestList:
@@ -329,6 +334,16 @@ def take_best(scores: Sequence[float]) -> tuple[float, int]:
     return scores[place], place
 
 
+def take_adjusted_best(scores: Sequence[float]) -> tuple[float, int]:
+    """The highest logit, less `_LOG_CHUNKS_WEIGHT` times the logarithm of their number.
+
+    The more chunks a document has, the higher the highest is by chance: the expected maximum of n
+    draws grows about as log n. Without the correction long documents go before short ones.
+    """
+    best, place = take_best(scores)
+    return best - _LOG_CHUNKS_WEIGHT * math.log(len(scores)), place
+
+
 def take_mean_of_top_3(scores: Sequence[float]) -> tuple[float, int]:
     """The mean of the three highest scores, or of all where there are fewer."""
     top = sorted(scores, reverse=True)[:3]
@@ -341,6 +356,7 @@ def take_first(scores: Sequence[float]) -> tuple[float, int]:
 
 
 AGGREGATES: dict[Aggregation, Callable[[Sequence[float]], tuple[float, int]]] = {
+    Aggregation.ADJUSTED_MAX: take_adjusted_best,
     Aggregation.MAX: take_best,
     Aggregation.MEAN_TOP_3: take_mean_of_top_3,
     Aggregation.FIRST: take_first,

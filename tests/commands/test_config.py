@@ -59,7 +59,7 @@ def test_the_list_as_json(rerank: Run, home: Path) -> None:
 
 
 def test_set_get_unset(rerank: Run, home: Path) -> None:
-    assert rerank("config", "get", "aggregate").out == "max\n"
+    assert rerank("config", "get", "aggregate").out == "adjusted-max\n"
     for key, value, stored, shown in [
         ("model", "bm25", 'model = "bm25"', "bm25"),
         ("top-n", "5", "top-n = 5", "5"),
@@ -73,7 +73,7 @@ def test_set_get_unset(rerank: Run, home: Path) -> None:
         assert rerank("config", "get", key).out == shown + "\n"
         assert rerank("config", "unset", key).code == 0
     assert (home / "config.toml").read_text() == ""
-    assert rerank("config", "get", "aggregate").out == "max\n"
+    assert rerank("config", "get", "aggregate").out == "adjusted-max\n"
 
 
 def test_what_is_set_holds_for_a_run(rerank: Run) -> None:

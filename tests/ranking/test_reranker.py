@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rerank_cli import Document, RerankError, rank
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.ranking.results import relevance
-from rerank_cli.types import Pair, Scored
+from rerank_cli.types import Pair, Scale, Scored
 from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, words_info
 
 NUMBERS = OverlapScorer(score=number_in)
@@ -191,3 +191,17 @@ def test_pairs_carry_the_query_and_the_chunk() -> None:
     assert [(pair.query, pair.chunk.text, pair.chunk.ids) for pair in seen] == [
         ("the query", "a b c", [1, 1, 1])
     ]
+
+
+@pytest.mark.parametrize(("scale", "difference"), [("logit", 0.25 * math.log(2)), ("unknown", 0)])
+def test_many_chunks_lower_the_score_of_a_document_of_logits(
+    scale: Scale, difference: float
+) -> None:
+    scorer = OverlapScorer(words_info(4, scale=scale))
+    text = "one two three four five six fox eight nine ten eleven"
+    long, short = rank("fox", [text, "fox"], scorer, overlap_tokens=0, chunk_tokens=8)
+    assert {long.chunks, short.chunks} == {1, 2}
+    long, short = sorted((long, short), key=lambda result: -result.chunks)
+    assert short.raw_score - long.raw_score == pytest.approx(difference)
+    assert long.passage_score == short.passage_score
+    assert rank("fox", [text], scorer, passages=True, chunk_tokens=8)[0].raw_score == 1

@@ -67,7 +67,7 @@ def test_explained_results_have_all_their_chunks() -> None:
     ranking = rank("fox", ["fox", text], scorer, explain=True, overlap_tokens=0)
     for result in ranking:
         assert len(result.explanation) == result.chunks
-        assert max(part.raw_score for part in result.explanation) == result.raw_score
+        assert max(part.raw_score for part in result.explanation) == result.passage_score
         assert [part.chunk.start for part in result.explanation] == sorted(
             part.chunk.start for part in result.explanation
         )

@@ -1,4 +1,8 @@
-"""Results: a document's score from its chunks', and the best n."""
+"""Results: a document's score import math
+import math
+from its chunks', and the best n."""
+
+import math
 
 import pytest
 from hypothesis import given
@@ -126,6 +130,8 @@ def test_no_more_is_held_than_is_kept() -> None:
         ("max", [-5.0], (-5.0, 0)),
         ("mean-top-3", [1.0, 9.0, 2.0, 3.0, -100.0], (14 / 3, 1)),
         ("mean-top-3", [1.0, 2.0], (1.5, 1)),
+        ("adjusted-max", [2.0], (2.0, 0)),
+        ("adjusted-max", [0.0, 2.0, 1.0, -3.0], (2.0 - 0.25 * math.log(4), 1)),
         ("first", [1.0, 9.0], (1.0, 0)),
     ],
 )

@@ -134,7 +134,9 @@ def test_a_name_with_a_line_end_stays_in_its_row() -> None:
 def test_an_explained_result_has_a_row_for_each_of_its_chunks() -> None:
     document = Document("none of it\n" * 3 + "a fox here\n", source="a.md", line=1)
     scorer = OverlapScorer(words_info(4, scale="logit"))
-    ranking = rank("fox", [document], scorer, explain=True, chunk_tokens=8, overlap_tokens=0)
+    ranking = rank(
+        "fox", [document], scorer, explain=True, aggregate="max", chunk_tokens=8, overlap_tokens=0
+    )
     first, *chunks = drawn(ranking, 80)
     assert first.startswith("1  0.731  █████▉    a.md:4")
     assert [line.split()[2] for line in chunks] == ["████", "█████▉"]

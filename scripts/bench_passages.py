@@ -29,7 +29,7 @@ In parts a to c a query has its answer in one place of a document:
 hit@1 says how often the best passage is right, hit@3 how often one of the best three is, and
 `possible` how often any passage is. In parts d and e documents are ranked:
 
-    d  BM25's best 50 of SciFact and of NFCorpus for a query, by their best chunk
+    d  BM25's best 50 of SciFact and of NFCorpus for a query
     e  articles of SQuAD among single paragraphs, of other articles or of other parts of the same
        one; an article answers, or its paragraph alone. Ways
        to aggregate the scores of a document's chunks are compared: what they need is learnt, and
@@ -56,9 +56,10 @@ import passage_cases as cases_of
 from passage_cases import Case, Pool, Span
 
 from rerank_cli.evaluation.statistics import difference
-from rerank_cli.ranking import ChunkOptions
+from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.chunking import plan_chunks
 from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.ranking.results import AGGREGATES
 from rerank_cli.types import Chunk, Document, Pair
 
 WHOLE_TOKENS = 512
@@ -280,22 +281,25 @@ class Bench:
         return [[[next(scores) for _ in document] for document in pool] for pool in pairs]
 
     def compare_ranking(self, pools: Sequence[Pool], systems: Sequence[str]) -> None:
-        """Print how well documents are ranked by their best chunks."""
+        """Print how well documents are ranked, by their best chunks and as `rerank` does."""
         kinds = sorted({pool.kind for pool in pools})
-        print(f"\n## documents: {len(pools)} queries, nDCG@10 by the best chunk\n")
+        print(f"\n## documents: {len(pools)} queries, nDCG@10\n")
         heads = ["system", "all", *(f"{k} ({sum(p.kind == k for p in pools)})" for k in kinds)]
         print(f"| {' | '.join([*heads, 'over flat'])} |\n|{'---|' * (len(heads) + 1)}")
         base: list[float] = []
         for system in systems:
             scores = self.score_pools(system, pools)
-            best = [[max(document) for document in pool] for pool in scores]
-            figures = [ndcg(own, pool.grades) for own, pool in zip(best, pools, strict=True)]
-            if system == "flat":
-                base = figures
-            cells = [system, interval(figures)]
-            cells += [f"{100 * mean_of(figures, pools, kind):.1f}" for kind in kinds]
-            cells.append(gain_cell(figures, base) if base and system != "flat" else "")
-            print(f"| {' | '.join(cells)} |", flush=True)
+            ways = [Aggregation.MAX, *([Aggregation.ADJUSTED_MAX] if system in OURS else [])]
+            for way in ways:
+                aggregate = AGGREGATES[way]
+                best = [[aggregate(document)[0] for document in pool] for pool in scores]
+                figures = [ndcg(own, pool.grades) for own, pool in zip(best, pools, strict=True)]
+                if system == "flat":
+                    base = figures
+                cells = [f"{system}, {way}", interval(figures)]
+                cells += [f"{100 * mean_of(figures, pools, kind):.1f}" for kind in kinds]
+                cells.append(gain_cell(figures, base) if base and system != "flat" else "")
+                print(f"| {' | '.join(cells)} |", flush=True)
 
     def compare_aggregations(self, pools: Sequence[Pool], system: str) -> None:
         """Print what ways to aggregate do on one half of the pools, chosen on the other."""

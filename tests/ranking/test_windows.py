@@ -204,7 +204,7 @@ def test_a_cut_leaves_a_heading_with_some_of_its_text() -> None:
         Block(13, len(text), BlockKind.PARAGRAPH, 1),
     ]
     spans = [match.span() for match in re.finditer("[a-zA-Z]+", text)]
-    laid = lay_windows(text, spans, blocks, LayoutOptions(Room(8), 0, True))
+    laid = lay_windows(text, spans, blocks, LayoutOptions(Room(8), 0))
     assert [window[:2] for window in laid] == [(0, 5), (5, 10)]
 
 

@@ -368,31 +368,44 @@ class TextSource:
     ) -> Iterator[PartBlock]:
         lines, size, wanted = list[bytes](), 0, _DIVIDED_BYTES
         first = expected = 1  # the lines that `lines` begins with, and that comes next
-        is_skipped = False  # the part of this line is too large
+        # Whether the part of this line is too large, and whether the blank lines behind it began.
+        is_skipped = is_ended = False
         for number, line in self.lines():
             if number != expected and lines:  # a line between them was too large
                 yield from self._parts_in(b"".join(lines), first, divide)
                 lines, size = [], 0
             expected = number + 1
             if is_skipped:
-                is_skipped = bool(line.decode(self.encoding, "replace").strip())
-                continue
+                is_blank = not line.decode(self.encoding, "replace").strip()
+                is_ended = is_ended or is_blank
+                if is_blank or not is_ended:
+                    continue
+                is_skipped = False
             first = first if lines else number
             lines.append(line)
             size += len(line)
             if at_once or size < wanted:
                 continue
             parts = self._parts_in(b"".join(lines), first, divide)
-            yield from parts[:-1]
+            yield from filter(self._fits, parts[:-1])
             # What comes next may belong to the last part.
-            lines = [part.raw for part in parts[-1:]]
-            first = parts[-1].start_line if parts else number + 1
-            size = sum(map(len, lines))
+            lines, size = [], 0
+            for part in parts[-1:]:
+                if self._fits(part):
+                    lines, size, first = [part.raw], len(part.raw), part.start_line
+                else:
+                    is_skipped, is_ended = True, part.is_apart
             wanted = max(_DIVIDED_BYTES, 2 * size)
-            if size > self.max_bytes:
-                self.note_too_large(first)
-                lines, size, is_skipped = [], 0, True
-        yield from self._parts_in(b"".join(lines), first, divide)
+        yield from filter(self._fits, self._parts_in(b"".join(lines), first, divide))
+
+    def _fits(self, part: PartBlock) -> bool:
+        """Whether a part is not too large; notes it if it is."""
+        size = len(part.raw)
+        # The end that the last line lacked does not count.
+        if size <= self.max_bytes or size - len(self._missing_end(b"")) <= self.max_bytes:
+            return True
+        self.note_too_large(part.line)
+        return False
 
     def _parts_in(
         self, raw: bytes, line: int, divide: Callable[[str], Sequence[TextPart]]
@@ -412,12 +425,7 @@ class TextSource:
                 is_apart=text.count("\n", part.last, part.end) > 1,
                 is_undecodable=decoded.is_changed(part.start, part.end),
             )
-            # The end that the last line lacked does not count.
-            size = len(block.raw)
-            if size > self.max_bytes and size - len(self._missing_end(b"")) > self.max_bytes:
-                self.note_too_large(block.line)
-            else:
-                blocks.append(block)
+            blocks.append(block)
         return blocks
 
     def whole_block(self) -> SourceBlock:

@@ -373,7 +373,12 @@ def test_no_more_is_read_than_a_document_may_have(monkeypatch: pytest.MonkeyPatc
         assert endless.size < 1_000_000
 
 
-def test_a_paragraph_that_is_too_large_is_left_out_and_told() -> None:
+@pytest.mark.parametrize("size", [1, 8, 12, 20, 1 << 20])
+def test_a_paragraph_that_is_too_large_is_left_out_and_told(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rest is no paragraph, wherever the text that is divided at once ends."""
+    monkeypatch.setattr(text, "_DIVIDED_BYTES", size)
     content = b"one\n\n" + b"two\n" * 10 + b"\n\nthree\n\n" + b"four\n" + b"\n" * 20 + b"five\n"
     source = source_of(content, max_bytes=10)
     assert [(block.text, block.line) for block in part_blocks(source)] == [

@@ -164,7 +164,9 @@ def test_what_stands_alone_and_fits_is_not_cut_and_has_its_headings(
             assert last <= window.last
             if block.kind is BlockKind.FUNCTION and (window.first, window.last) == (first, last):
                 path = (*names, block.name)[-8:]  # of a block around it that is no longer, less
-                assert window.headings == path[: len(window.headings)] != ()
+                assert window.headings == path[: len(window.headings)]
+                # A list that fits is a part, whatever is in it.
+                assert window.headings or any(b.kind is BlockKind.LIST for b in opened)
         if block.kind is BlockKind.HEADING:
             last_heading = last
         opened.append(block)

@@ -30,7 +30,7 @@ from rerank_cli.inputs.text import (
     DocumentTooSlow,
     Fault,
 )
-from rerank_cli.structure import Block, BlockKind
+from rerank_cli.structure import Block, BlockKind, pause_collection
 from rerank_cli.terminal import encodable
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def formats_by_extra() -> Mapping[str, Sequence[InputFormat]]:
 def _read_html(data: bytes, allowance: Allowance) -> Conversion:
     from rerank_cli.inputs.html import read_html
 
-    page = read_html(data, allowance)
+    with pause_collection():
+        page = read_html(data, allowance)
     return Conversion(
         page.text, page.title, page.lost, blocks=page.blocks, source_lines=page.source_lines
     )

@@ -148,7 +148,8 @@ class _Page:
         page, place = self._page, 0
         while markup := _MARKUP.search(page, place):
             start = markup.start()
-            self._write(page[place:start], place)
+            if place < start:
+                self._write(page[place:start], place)
             place = self._read_markup(start)
             self._marks += 1
             if not self._marks % _TIMED_MARKS:

@@ -74,6 +74,8 @@ class BlockRecorder:
     def open(self, name: str, kind: BlockKind | None = None) -> None:
         """Open an element; without a kind it is a scope."""
         self.end_paragraph()
+        if kind is BlockKind.CODE and self._level:
+            return  # it is a heading's text
         is_useless = kind is None and len(self._kinds[None]) >= _MAX_SCOPES
         if not is_useless and not self._kinds[BlockKind.CODE]:
             self._push(_Element(name, kind))

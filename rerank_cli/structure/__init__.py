@@ -122,13 +122,13 @@ def find_blocks(text: str, syntax: str = PLAIN) -> Sequence[Block]:
     Takes time and memory in proportion to the text, whatever it is, and raises nothing.
     """
     finder = import_module(f"{__name__}.{_FINDERS.get(syntax, 'plain')}")
-    with _paused_collection():
+    with pause_collection():
         blocks: Sequence[Block] = finder.find_blocks(text, syntax)
     return blocks
 
 
 @contextmanager
-def _paused_collection() -> Iterator[None]:
+def pause_collection() -> Iterator[None]:
     """Look for no garbage while many small objects are made, none of which is in a cycle.
 
     It would take half of the time of a text with a million lists or headings.

@@ -224,6 +224,13 @@ MARKS = [
 ]
 
 
+def test_code_in_a_heading_is_the_heading() -> None:
+    found = convert_page("<h1><pre>ab</pre></h1><pre>cd</pre>")
+    assert outline(found.text, found.blocks or ()) == (
+        "section [ab] ab cd\n  heading ab\n  code cd"
+    )
+
+
 @given(st.lists(st.sampled_from(MARKS), max_size=40).map("".join))
 def test_blocks_of_any_markup(markup: str) -> None:
     found = convert_page(markup)

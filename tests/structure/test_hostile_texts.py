@@ -1,11 +1,12 @@
 """Texts that are large, deep or odd: every finder takes time in proportion, and raises nothing."""
 
+import gc
 import time
 from collections.abc import Callable
 
 import pytest
 
-from rerank_cli.structure import LOG, MARKDOWN, PLAIN, RST, find_blocks
+from rerank_cli.structure import LOG, MARKDOWN, PLAIN, RST, find_blocks, pause_collection
 from tests.support.blocks import check_blocks
 
 Make = Callable[[int], str]
@@ -78,3 +79,12 @@ def test_a_large_hostile_text_takes_seconds(make: Make, syntax: str) -> None:
 )  # fmt: skip
 def test_the_largest_texts(text: str, syntax: str) -> None:
     assert len(find_blocks(text, syntax)) <= len(text) // 2
+
+
+def test_the_collector_is_on_again_after_a_pause_and_stays_off_where_it_was() -> None:
+    with pause_collection():
+        assert not gc.isenabled()
+        with pause_collection():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()

@@ -291,7 +291,7 @@ def serve_pdf() -> None:
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     import pypdf  # noqa: F401 - it takes the most time of all
 
-    import rerank_cli.inputs.pdf  # noqa: F401
+    import rerank_cli.inputs.pdf  # noqa: F401 - no file is to wait for it
 
     _answer(output, {"ready": True})
     while True:

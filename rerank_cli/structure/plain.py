@@ -17,7 +17,7 @@ from rerank_cli.structure import LOG, Block, BlockKind, Outline, replace_returns
 _GAP = re.compile(r"\n[^\S\n]*\n\s*")
 
 _HEADING_CHARACTERS = 100  # the longest line that can be a heading
-_HEADING_END = re.compile(r"[.,;:!…。、，；：！]\Z")  # noqa: RUF001 - wide punctuation is meant
+_HEADING_END = re.compile(r"[.,;:!…。、，；：！]\Z")
 _UNDERLINE_SLACK_CHARACTERS = 3  # by which a line and its underline may differ
 _UNDERLINED = re.compile(
     r"(?:([=\-~*^#])\1{2,}[ \t\r]*\n[ \t]*)?(?P<title>\S[^\n]{0,99})\n"
@@ -29,9 +29,9 @@ _NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,3}){0,5}\.?[)]?[ \t]")
 _CHAPTER = re.compile(
     r"(?i:(book|part)|chapter|section|appendix|article|act|scene|lesson)[ \t]+"
     r"(?:\d{1,4}|[IVXLC]{1,8}|[ivxlc]{1,8}|[A-Z]|(?i:one|two|three|four|five|six|seven|eight|nine|ten))"
-    r"(?:[.:]?|[.:]?[ \t]*[-–—]?[ \t]*(?P<title>[\"'“‘(]?[A-Z0-9][^\n]*))\Z"  # noqa: RUF001
+    r"(?:[.:]?|[.:]?[ \t]*[-–—]?[ \t]*(?P<title>[\"'“‘(]?[A-Z0-9][^\n]*))\Z"
 )
-_CAPITALS = re.compile(r"[^\W\d_][^\W_]*(?:[ /&,'’()–—:\-]+[^\W_]+)*\)?\Z")  # noqa: RUF001
+_CAPITALS = re.compile(r"[^\W\d_][^\W_]*(?:[ /&,'’()–—:\-]+[^\W_]+)*\)?\Z")
 _FEWEST_CAPITALS = 3
 _FEWEST_NUMBERED = 2
 # The ranks of headings, lower outside. Those of underlines are between chapters and the rest.

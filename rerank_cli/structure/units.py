@@ -14,6 +14,7 @@ from typing import NamedTuple
 from rerank_cli.structure import Block, BlockKind
 
 _MAX_HEADINGS = 8  # of a part, the innermost ones
+_COLONS = ":："  # noqa: RUF001 - the wide one is meant
 _VISIBLE = re.compile(r"\S")
 # A part without such a character, as a line between paragraphs or a closing brace, is none.
 _WORD = re.compile(r"[^\s!-/:-@\[-`{-~]")
@@ -128,7 +129,7 @@ def _find_bounds(
 def _leads_to(text: str, before: tuple[int, int, BlockKind], kind: BlockKind) -> bool:
     """Whether a paragraph, as `Run this:`, says what a block behind it is."""
     is_led = kind in (BlockKind.LIST, BlockKind.CODE, BlockKind.TABLE)
-    return is_led and before[2] is BlockKind.PARAGRAPH and text[before[1] - 1] in ":："  # noqa: RUF001
+    return is_led and before[2] is BlockKind.PARAGRAPH and text[before[1] - 1] in _COLONS
 
 
 def _lines_after(text: str, ends: Sequence[int]) -> Iterator[int]:

@@ -164,8 +164,8 @@ class Plan:
         What a method does is hard to tell without its class. In texts headings were no gain
         (docs/passages.md).
         """
-        chosen = self.prepend_headings
-        return is_code(document.syntax) if chosen is None else chosen
+        setting = self.prepend_headings
+        return is_code(document.syntax) if setting is None else setting
 
     def _notes_on(self, tokens: int) -> tuple[str, ...]:
         """What a user should know of a window of `tokens`."""

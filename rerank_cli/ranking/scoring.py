@@ -23,7 +23,6 @@ from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split, fixed_work
 from rerank_cli.ranking.results import RankingBuilder
-from rerank_cli.structure import Block
 from rerank_cli.types import (
     ConcurrentScorer,
     Media,
@@ -57,16 +56,14 @@ class ScoreKey(NamedTuple):
     media: Media | None = None
     stamp: tuple[int, ...] = ()  # of a file of media, whose content may change
     text_is_label: bool = False
-    syntax: str = ""
-    blocks: tuple[Block, ...] = ()
-    headings: Sequence[str] = ()
+    cuts: tuple[tuple[int, int, str], ...] = ()  # where each chunk is, and what is before it
     content: bytes = b""
 
     @property
     def size(self) -> int:
         """The characters that it holds. An image's place may hold all of it, as a data URL."""
         media = len(self.media.place) if self.media else 0
-        return len(self.title) + len(self.text) + media + len(self.content)
+        return len(self.title) + len(self.text) + media + len(self.cuts) + len(self.content)
 
 
 class ScoreCache:
@@ -620,10 +617,10 @@ def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKe
     media = document.media
     stamp = () if media is None else media_stamp(media)
     is_label = document.text_is_label
-    key = ScoreKey(plan, document.title, document.text, media, stamp, is_label)
-    if len(split.chunks) > 1:  # the structure says where they begin
-        key = key._replace(syntax=document.syntax, blocks=tuple(document.blocks or ()))
-    return key._replace(headings=document.headings) if document.headings else key
+    cuts: tuple[tuple[int, int, str], ...] = ()
+    if len(split.chunks) > 1 or document.headings:  # else the text alone says it
+        cuts = tuple((chunk.start, chunk.end, chunk.title) for chunk in split.chunks)
+    return ScoreKey(plan, document.title, document.text, media, stamp, is_label, cuts)
 
 
 def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:

@@ -71,7 +71,7 @@ class Sections:
                 around.append(len(self._parts) - 1)
 
     @classmethod
-    def of(cls, document: Document) -> "Sections":
+    def find(cls, document: Document) -> "Sections":
         """Those of a document, if they are found quickly."""
         if document.blocks is not None:
             return cls(document.blocks)
@@ -159,7 +159,7 @@ def _find_sections(ranking: Ranking, n: int) -> Sequence[Sections]:
     room = _MAX_READ_CHARACTERS
     for document in (result.document for result in ranking.results[:n]):
         if id(document) not in known and room > 0:
-            known[id(document)] = Sections.of(document)
+            known[id(document)] = Sections.find(document)
             room -= min(len(document.text), _READ_CHARACTERS)
     return [known.get(id(result.document), _NO_SECTIONS) for result in ranking.results[:n]]
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_cli import rank
 from rerank_cli.errors import ScorerError
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import Selection
@@ -14,7 +15,7 @@ from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import RankingTask, ScorePool
 from rerank_cli.types import Document, Pair, Ranking, Scored, Scorer
-from tests.support.fakes import OverlapScorer, Words
+from tests.support.fakes import OverlapScorer, Words, words_info
 
 
 class Recorder(OverlapScorer):
@@ -172,3 +173,10 @@ def test_what_is_no_number_is_an_error_in_any_slice(value: float | None) -> None
 
     with pytest.raises(ScorerError, match="no number for 1 of its pairs"):
         Scoring(Late()).score(splits_of([str(number) for number in range(300)]))
+
+
+def test_equal_texts_share_scores_only_where_they_are_cut_alike() -> None:
+    text = "# One\n\na fox\n\n# Two\n\nno such thing at all now\n"
+    documents = [Document(text, syntax=syntax) for syntax in ("markdown", "", "markdown")]
+    ranking = rank("fox", documents, OverlapScorer(words_info(8)), chunk_tokens=8)
+    assert ranking.duplicates == 1

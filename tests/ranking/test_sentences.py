@@ -169,7 +169,7 @@ def test_a_heading_is_no_sentence_and_what_is_below_it_has_its_words() -> None:
     ]
     document = Document(text, source="a.md", line=1, blocks=blocks)
     chunk = Chunk(document, 0, len(text), text, 0)
-    sections = Sections.of(document)
+    sections = Sections.find(document)
     found = sentence_in(chunk, QueryWords("slugs"), sections)
     assert (found.text, found.headings, found.line) == (
         "Pick them at night.",
@@ -227,7 +227,7 @@ def test_the_header_of_a_table_and_a_single_word_are_no_sentences() -> None:
     text = "| day | where we sleep |\n|---|---|\n| Monday | a hut on the lake |\n"
     document = Document(text, syntax="markdown")
     chunk = Chunk(document, 0, len(text), text, 0)
-    found = sentence_in(chunk, QueryWords("where do we sleep"), Sections.of(document))
+    found = sentence_in(chunk, QueryWords("where do we sleep"), Sections.find(document))
     assert found.text == "| Monday | a hut on the lake |"
     terms = chunk_of("staff\n\nAllows users to change the local system.")
     assert sentence_in(terms, QueryWords("the group staff")).text.startswith("Allows")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from encoder import Tower
+from teachers import BiEncoder, open_minilm
 
 from rerank_cli.evaluation import datasets, measures, statistics
 from rerank_cli.evaluation.datasets import Task, task_of
@@ -31,13 +31,13 @@ def main() -> None:
     parser.add_argument("measured", type=Path, help="by rerank eval --per-query")
     arguments = parser.parse_args()
     ours = read(arguments.measured)
-    tower = Tower(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    encoder = open_minilm(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, systems in ours.items():
         collection = datasets.read_folder(datasets.find_parts(arguments.folder / name))
         task = task_of(collection, DEPTH, None, 0)
         asked = next(iter(systems.values())).keys()  # a sample, perhaps
-        figures[name] = {**systems, **baselines(task, asked, tower)}
+        figures[name] = {**systems, **baselines(task, asked, encoder)}
     sums = [f"sum {weight}" for weight in WEIGHTS]
     best = max(sums, key=lambda one: mean_of([figures[name][one] for name in figures]))
     for name, of in figures.items():
@@ -49,7 +49,7 @@ def main() -> None:
             print(f"  {system:24} {mean_of([of[system] for of in figures.values()]):.4f}")
 
 
-def baselines(task: Task, asked: Iterable[str], tower: Tower) -> dict[str, dict[str, float]]:
+def baselines(task: Task, asked: Iterable[str], encoder: BiEncoder) -> dict[str, dict[str, float]]:
     """Figures of every query that was asked, by system."""
     wanted = set(asked)
     queries = {name: task.queries[name] for name in task.queries if name in wanted}
@@ -59,8 +59,10 @@ def baselines(task: Task, asked: Iterable[str], tower: Tower) -> dict[str, dict[
         for one in task.candidates[name]
         if one.document is not None
     }
-    vectors = dict(zip(documents, tower.embed(list(documents.values())), strict=True))
-    vectors_of_queries = dict(zip(queries, tower.embed(list(queries.values())), strict=True))
+    vectors = dict(zip(documents, encoder.embed_passages(list(documents.values())), strict=True))
+    vectors_of_queries = dict(
+        zip(queries, encoder.embed_queries(list(queries.values())), strict=True)
+    )
     cosine: Scores = defaultdict(dict)
     words: Scores = defaultdict(dict)
     for name in queries:

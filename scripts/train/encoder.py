@@ -4,11 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from network import LEVELS, Side
 from tokenizers import Tokenizer
-from torch.nn import functional
 from transformers import BertModel
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -64,21 +62,6 @@ class Tower:
             for level, states in zip(LEVELS, levels, strict=True):
                 states[some, :longest] = found[level].float()
         return Side(ids, mask.float(), words.float(), embedded, levels)
-
-    @torch.no_grad()
-    def embed(self, texts: Sequence[str], batch: int = 64, most: int = 254) -> np.ndarray:
-        """Unit vectors (texts, 384), the texts cut where the bi-encoder's own rules cut them."""
-        rows = self.ids(texts, most)
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        made = np.empty((len(rows), self.encoder.config.hidden_size), np.float32)
-        for start in range(0, len(order), batch):
-            places = order[start : start + batch]
-            ids, mask = (part.to(self.device) for part in padded([rows[one] for one in places]))
-            last = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            filled = mask.unsqueeze(-1).float()
-            mean = (last * filled).sum(1) / filled.sum(1)
-            made[places] = functional.normalize(mean, dim=-1).cpu().numpy()
-        return made
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

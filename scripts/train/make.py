@@ -26,6 +26,7 @@ from learn import Learner
 from mine import by_model, neighbours
 from network import Reader
 from pools import Pool, Source
+from teachers import open_minilm
 from texts import SETS, read
 from weights import weights_of
 
@@ -55,11 +56,12 @@ def main() -> None:
     until = time.monotonic() + arguments.minutes * 60
     arguments.work.mkdir(parents=True, exist_ok=True)
 
-    tower = Tower(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tower, encoder = Tower(device), open_minilm(device)
     corpora = [read(arguments.train, name) for name in SETS]
     overlap.bar(corpora, arguments.avoid)
     sources = {
-        corpus.name: Source(corpus, *neighbours(corpus, tower, arguments.work))
+        corpus.name: Source(corpus, *neighbours(corpus, encoder, arguments.work))
         for corpus in corpora
     }
     learner = Learner(tower, weights_of(tower, corpora), sources, SEED)

@@ -12,15 +12,15 @@ import bm25s
 import numpy as np
 import Stemmer
 import torch
-from encoder import Tower
 from pools import Pool, Source
+from teachers import BiEncoder
 from texts import Corpus
 
 BEST = 16
 MINED = 8
 
 
-def neighbours(corpus: Corpus, tower: Tower, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(corpus: Corpus, encoder: BiEncoder, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Places of passages (questions, BEST), best first: BM25's, and the bi-encoder's."""
     path = cache / f"{corpus.name}-neighbours.npz"
     if path.exists():
@@ -28,7 +28,7 @@ def neighbours(corpus: Corpus, tower: Tower, cache: Path) -> tuple[np.ndarray, n
         return kept["words"], kept["meaning"]
     texts = [f"{passage.title} {passage.text}" for passage in corpus.passages]
     questions = [question.text for question in corpus.questions]
-    words, meaning = by_words(texts, questions), by_meaning(texts, questions, tower)
+    words, meaning = by_words(texts, questions), by_meaning(texts, questions, encoder)
     making = path.with_suffix(".making.npz")
     np.savez(making, words=words, meaning=meaning)
     making.rename(path)
@@ -48,9 +48,9 @@ def by_words(texts: list[str], questions: list[str]) -> np.ndarray:
     return places
 
 
-def by_meaning(texts: list[str], questions: list[str], tower: Tower) -> np.ndarray:
-    passages = torch.from_numpy(tower.embed(texts))
-    asked = torch.from_numpy(tower.embed(questions))
+def by_meaning(texts: list[str], questions: list[str], encoder: BiEncoder) -> np.ndarray:
+    passages = torch.from_numpy(encoder.embed_passages(texts))
+    asked = torch.from_numpy(encoder.embed_queries(questions))
     found = [
         (asked[start : start + 1024] @ passages.T).topk(BEST).indices
         for start in range(0, len(asked), 1024)

@@ -1,33 +1,43 @@
 """Measure models against what needs no reranker, on every evaluation set, in groups.
 
-    pip install -r scripts/train/requirements.txt
-    python scripts/train/yardstick.py ../shared/data/eval WORK --e5 E5 -m mini@2 -m mini=models/mini
+    pip install -r scripts/train/requirements.txt -e '.[eval]'
+    python scripts/train/yardstick.py ../shared/data/eval WORK --e5 E5 -m mini@2 -m ./models/mini
 
-The first stage is the set's own run, or BM25 (character bigrams in scripts without blanks). Each
-system orders the same candidates. Systems are BM25, the cosines of all-MiniLM-L6-v2 and of
-multilingual-e5-small (E5 is its folder; texts cut at 256 tokens), the models, and sums of the
-z-scores of some of these, taken over the candidates of a query. Scores are kept in WORK, by system
-and by what the files of its model say.
+The first stage is the set's own `bm25.trec`, or BM25 where it has none. Each system orders the
+same candidates. Systems are BM25, the cosines of all-MiniLM-L6-v2 and of multilingual-e5-small (E5
+is its folder), the models as `rerank eval` runs them, and sums of the z-scores of each two of
+these, and of BM25 and both cosines; z-scores are over the candidates of a query. Scores are kept in
+WORK, where the next run finds those of the same texts, weights and version of rerank-cli.
 
 Sets are in groups by how near they are to training data: choices are made on the mean of `middle`
 and `far`. Every set weighs the same in its group. Intervals are 95 %, of paired queries.
 """
 
 import argparse
-import hashlib
 import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from teachers import open_e5, open_minilm
+from teachers import BiEncoder, open_e5, open_minilm
 
-from rerank_cli import Document, Reranker
+from rerank_cli import __version__
+from rerank_cli.atomic_files import file_digest
 from rerank_cli.evaluation import measures
 from rerank_cli.evaluation.datasets import Task, find_parts, read_folder, task_of
+from rerank_cli.evaluation.run import (
+    EvalJob,
+    QueryScores,
+    ScoreJournal,
+    open_system,
+    read_system,
+    scored_document,
+)
 from rerank_cli.evaluation.statistics import difference_over_sets
+from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.ranking import ChunkOptions
+from rerank_cli.runtimes import RuntimeOptions
 
 GROUPS = {
     "near": ("squad", "nq"),
@@ -46,115 +56,78 @@ Figures = Mapping[str, float]  # by query
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of BEIR folders")
-    parser.add_argument("work", type=Path, help="keeps scores")
+    parser.add_argument("work", type=Path, help="folder that keeps scores")
     parser.add_argument("--set", action="append", help="default: all of the folder")
     parser.add_argument("--e5", type=Path, help="folder of multilingual-e5-small")
-    parser.add_argument("-m", "--model", action="append", default=[], metavar="NAME[=FOLDER]")
+    parser.add_argument("-m", "--model", action="append", default=[], help="a name or a folder")
     parser.add_argument("--queries", type=int, default=100, help="of each set, drawn by a seed")
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    cosines = {MINILM: open_cosine(None)}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoders = {MINILM: open_minilm(device)}
     if arguments.e5:
-        cosines[E5] = open_cosine(arguments.e5)
-    models = dict(read_model(text) for text in arguments.model)
-    names = arguments.set or sorted(path.name for path in arguments.folder.iterdir())
+        encoders[E5] = open_e5(arguments.e5, device)
     figures: dict[str, dict[str, Figures]] = {}
-    for name in names:
-        collection = read_folder(find_parts(arguments.folder / name))
-        task = task_of(collection, arguments.depth, arguments.queries, arguments.seed)
-        kept = arguments.work / f"{name}-{len(task.queries)}-{arguments.depth}-{arguments.seed}"
+    for name in arguments.set or sorted(path.name for path in arguments.folder.iterdir()):
+        task = read_task(arguments.folder / name, arguments)
         scores: dict[str, Scores] = {BM25: first_scores(task)}
-        for system, score in (cosines | models).items():
-            scores[system] = keep(kept / f"{system.replace('/', '-')}.json", task, score)
+        for system, encoder in encoders.items():
+            scores[system] = score_by_cosine(task, encoder, arguments.work)
+        for model in arguments.model:
+            scores[model] = score_by_model(task, model, arguments.work)
         figures[name] = {
             system: measure(task, values) for system, values in (scores | sums(scores)).items()
         }
         print_row(name, figures[name])
-    print_groups(figures, list(models))
+    print_groups(figures, arguments.model)
 
 
-def read_model(text: str) -> tuple[str, Callable[[Task], Scores]]:
-    """The name of a model, and a function that scores with it; the name has its files' digest."""
-    name, _, folder = text.partition("=")
-    label = f"{name}.{folder_digest(Path(folder))}" if folder else name
-
-    def score(task: Task) -> Scores:
-        with Reranker(folder or name) as reranker:
-            return {
-                query: score_candidates(
-                    reranker, text, [c.document for c in task.candidates[query]]
-                )
-                for query, text in task.queries.items()
-            }
-
-    return label, score
+def read_task(folder: Path, arguments: argparse.Namespace) -> Task:
+    run = folder / "bm25.trec"
+    collection = read_folder(find_parts(folder, run=run if run.exists() else None))
+    return task_of(collection, arguments.depth, arguments.queries, arguments.seed)
 
 
-def folder_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.onnx")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
+def score_by_model(task: Task, model: str, work: Path) -> Scores:
+    """Scores by a model, as `rerank eval` makes them."""
+    system = read_system(model, RuntimeOptions(), ChunkOptions())
+    reranker, stamp = open_system(system, RemoteOptions())
+    with reranker:
+        job = EvalJob(task, system, reranker, work, stamp)
+        for _ in job.run():
+            pass
+    return {query: own.scores for query, own in job.scores.items()}
 
 
-def score_candidates(
-    reranker: Reranker, query: str, documents: Sequence[Document]
-) -> dict[str, float]:
-    ranking = reranker.rank(query, documents)
-    return {str(ranked.document.id): float(ranked.raw_score) for ranked in ranking.results}
-
-
-def open_cosine(folder: Path | None) -> Callable[[Task], Scores]:
-    """A function that scores by the cosine of e5 in a folder, or of MiniLM without one."""
-
-    def score(task: Task) -> Scores:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = open_minilm(device) if folder is None else open_e5(folder, device)
-        documents = {
-            str(candidate.id): f"{candidate.document.title}\n{candidate.document.text}".strip()
-            for candidates in task.candidates.values()
-            for candidate in candidates
-        }
-        vectors = dict(
-            zip(documents, encoder.embed_passages(list(documents.values())), strict=True)
-        )
+def score_by_cosine(task: Task, encoder: BiEncoder, work: Path) -> Scores:
+    """Scores by a bi-encoder, of the texts that models are given."""
+    texts = {
+        candidate.id: scored_document(candidate.document, titled=False).text
+        for candidates in task.candidates.values()
+        for candidate in candidates
+    }
+    identity = [file_digest(encoder.path), __version__, dict(task.queries), texts]
+    journal = ScoreJournal(work, identity)
+    if journal.scores.keys() != task.queries.keys():
+        vectors = dict(zip(texts, encoder.embed_passages(list(texts.values())), strict=True))
         queries = encoder.embed_queries(list(task.queries.values()))
-        return {
-            query: {
-                str(candidate.id): float(vectors[str(candidate.id)] @ vector)
-                for candidate in task.candidates[query]
-            }
-            for query, vector in zip(task.queries, queries, strict=True)
-        }
-
-    return score
-
-
-def keep(path: Path, task: Task, score: Callable[[Task], Scores]) -> Scores:
-    """Scores from a file, or made and written there."""
-    if path.exists():
-        scores: Scores = json.loads(path.read_text(encoding="utf-8"))
-        return scores
-    scores = score(task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_suffix(".making")
-    making.write_text(json.dumps(scores), encoding="utf-8")
-    making.rename(path)
-    return scores
+        for query, vector in zip(task.queries, queries, strict=True):
+            own = {each.id: float(vectors[each.id] @ vector) for each in task.candidates[query]}
+            journal.add(query, QueryScores(own, {}, {}))
+    return {query: own.scores for query, own in journal.scores.items()}
 
 
 def first_scores(task: Task) -> Scores:
     return {
-        query: {str(candidate.id): candidate.score for candidate in candidates}
+        query: {candidate.id: candidate.score for candidate in candidates}
         for query, candidates in task.candidates.items()
     }
 
 
 def sums(scores: Mapping[str, Scores]) -> dict[str, Scores]:
     """The sum of z-scores of each two systems, and of BM25 and both cosines."""
-    parts = list(itertools.combinations(scores, 2))
-    groups: list[tuple[str, ...]] = [*parts]
+    groups: list[tuple[str, ...]] = list(itertools.combinations(scores, 2))
     if E5 in scores:
         groups.append((BM25, MINILM, E5))
     return {" + ".join(group): add_z_scores([scores[name] for name in group]) for group in groups}

@@ -24,7 +24,6 @@ from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError
 from rerank_cli.models import how_to_renew, offline_variable
 from rerank_cli.models.catalogue import Sample, entries
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder, read_checksums
-from rerank_cli.models.onnx_file import is_dynamic
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
 from rerank_cli.ranking.results import relevance
@@ -142,7 +141,7 @@ def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
         values = [relevance(value, scale) for value in values]
         expected = [relevance(sample.score, sample.scale) for sample in samples]
         scale = "probability"
-    exact = not is_dynamic(folder.graph) and "bf16" not in getattr(scorer, "runtime_name", "")
+    exact = not folder.is_dynamic() and "bf16" not in getattr(scorer, "runtime_name", "")
     limit = _EXACT_LOGITS if exact else _NEAR_LOGITS
     limit *= _STEEPEST_SLOPE if scale == "probability" else 1
     away = max(abs(value - wanted) for value, wanted in zip(values, expected, strict=True))

@@ -221,8 +221,9 @@ def _shipped(entry: Entry) -> ModelFolder:
             found = describe(folder, entry.name, entry.revision, window=entry.window)
             try:
                 hashes = read_checksums(folder)
-                if found.graph not in hashes:
-                    raise ModelError(f"{folder / CHECKSUMS}: has no hash of {found.graph.name}")
+                for graph in found.graphs:
+                    if graph not in hashes:
+                        raise ModelError(f"{folder / CHECKSUMS}: has no hash of {graph.name}")
             except ModelError as error:
                 error.hint = how_to_renew(entry.name)
                 raise

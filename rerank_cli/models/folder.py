@@ -14,7 +14,7 @@ from typing import Any
 from rerank_cli.atomic_files import file_digest, file_stamp
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.models.catalogue import Prompt, prompts
-from rerank_cli.models.onnx_file import needs
+from rerank_cli.models.onnx_file import is_dynamic, needs
 from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS
 from rerank_cli.types import Scale, ScorerInfo
 from rerank_cli.user_files import open_regular_file, parse_json_object, read_regular_file
@@ -27,6 +27,8 @@ _OFFSET_POSITIONS = {
 }  # fmt: skip
 # What may lie in a folder for `rerank doctor`: pairs and their logits, and hashes of all files.
 SELF_TEST, CHECKSUMS = "self_test.json", "SHA256SUMS"
+# The two parts of a model that reads a query and a passage each alone first.
+ENCODER, READER = "encoder.onnx", "reader.onnx"
 LEAST_LENGTH = 16  # below it there is no room for a query and a passage
 _UNLIMITED = 1_000_000  # tokenizers state a length of 1e30 where they know none
 _LARGEST_ID = (1 << 31) - 1
@@ -40,13 +42,13 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 class ModelFolder:
     """A model on disk: its ONNX graph and tokenizer, and the figures that scoring needs.
 
-    `length` is the most tokens it takes in one sequence, `window` the passage tokens it reads
-    well at once, `padding` the token that fills a sequence up. `languages` are those that it is
-    known to read (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its
-    scores are on a `scale`; where that is None its graph tells (`tensors.scale_of`). If the best
-    raw score is below `weak_below`, probably nothing answers; None if that was not measured. As
-    many as `spare_tokens` are scored in no time. One that `is_shipped` came with this package, and
-    needs no trial.
+    The `graph` of a model in parts is its reader, and `encoder` is the other part. `length` is the
+    most tokens it takes in one sequence, `window` the passage tokens it reads well at once,
+    `padding` the token that fills a sequence up. `languages` are those that it is known to read
+    (ISO 639-1); none where that is not known. A causal model has a `prompt`. Its scores are on a
+    `scale`; where that is None its graph tells (`tensors.scale_of`). If the best raw score is below
+    `weak_below`, probably nothing answers; None if that was not measured. As many as `spare_tokens`
+    are scored in no time. One that `is_shipped` came with this package, and needs no trial.
 
     `stamps` are those of its files when it was described, None for files that may be there and were
     not. `hashes` are the SHA-256 that its files are known to have; empty where none is known.
@@ -67,20 +69,31 @@ class ModelFolder:
     stamps: Mapping[Path, Sequence[int] | None] = field(default_factory=dict, repr=False)
     hashes: Mapping[Path, str] = field(default_factory=dict, repr=False)
     is_shipped: bool = False
+    encoder: Path | None = None
+
+    @property
+    def graphs(self) -> Sequence[Path]:
+        """Its graph, or the two parts of it."""
+        return [self.graph] if self.encoder is None else [self.graph, self.encoder]
 
     def files(self) -> list[Path]:
         """The files that scores depend on; raises `ModelError`.
 
-        These are the graph, its tokenizer, their configuration, and weights beside the graph.
+        These are its graphs, its tokenizer, their configuration, and weights beside a graph.
         """
         weights = self.weights()
         found = [path for path, stamp in self.stamps.items() if stamp is not None]
         return [*(path for path in found if path not in weights), *weights]
 
     def weights(self) -> list[Path]:
-        """The files beside the graph that its weights are in; raises `ModelError`."""
+        """The files beside its graphs that their weights are in; raises `ModelError`."""
         with _translate_errors(self.graph):
-            return [self.graph.parent / name for name in needs(self.graph)]
+            names = {name: None for graph in self.graphs for name in needs(graph)}
+        return [self.graph.parent / name for name in names]
+
+    def is_dynamic(self) -> bool:
+        """Whether it is quantised in the form that onnxruntime has for CPUs."""
+        return any(map(is_dynamic, self.graphs))
 
     def with_weights(self, paths: Iterable[Path]) -> "ModelFolder":
         """The same, with the stamps of files that its weights are in; raises `ModelError`."""
@@ -97,9 +110,9 @@ class ModelFolder:
         return found
 
     def size(self) -> int:
-        """The bytes of its graph and of the weights beside it; raises `ModelError`."""
+        """The bytes of its graphs and of the weights beside them; raises `ModelError`."""
         with _translate_errors(self.graph):
-            paths = [self.graph, *self.weights()]
+            paths = [*self.graphs, *self.weights()]
             return sum(path.stat().st_size for path in paths if path.exists())
 
     def stamp(self) -> str:
@@ -132,7 +145,10 @@ def describe(
     if not os.path.exists(path):
         raise UsageError(f"{name}: no such model", hint="-m takes a folder with an ONNX model")
     graph = _find_graph(path) if path.is_dir() else path
-    check_file(graph)
+    encoder = _find_encoder(graph)
+    graphs = [graph] if encoder is None else [encoder, graph]
+    for part in graphs:
+        check_file(part)
     folder = _holding(_TOKENIZER, graph)
     if folder is None:
         raise ModelError(
@@ -142,7 +158,7 @@ def describe(
     places = {_CONFIG: _folders_of(graph), _TOKENIZER_CONFIG: [folder]}
     configuration = [place / name for name, folders in places.items() for place in folders]
     # Taken before anything is read, so that a change meanwhile is found later.
-    stamps = _stamps([graph, folder / _TOKENIZER, *configuration])
+    stamps = _stamps([*graphs, folder / _TOKENIZER, *configuration])
     check_file(folder / _TOKENIZER)
     config = ModelConfig.read(_holding(_CONFIG, graph), _CONFIG)
     length = _length(config, ModelConfig.read(folder, _TOKENIZER_CONFIG), path)
@@ -156,6 +172,7 @@ def describe(
         padding=_padding(config),
         prompt=prompts().get(config.text("model_type")),
         stamps=stamps,
+        encoder=encoder,
     )
 
 
@@ -191,6 +208,16 @@ def _find_graph(folder: Path) -> Path:
         graphs = sorted(place.glob("*.onnx"))
         if (usual := place / "model.onnx") in graphs:
             return usual
+        if parts := [graph for graph in graphs if graph.name in (ENCODER, READER)]:
+            if len(parts) == 2:
+                return place / READER
+            missing = ENCODER if parts[0].name == READER else READER
+            if len(graphs) == 1:
+                raise ModelError(
+                    f"{place}: holds {parts[0].name} and no {missing}, the other part of a model",
+                    hint=f"copy it from the source of the model; a graph that is whole is called "
+                    f"model.onnx, or named with -m {parts[0]}",
+                )
         if len(graphs) == 1:
             return graphs[0]
         if graphs:
@@ -203,6 +230,12 @@ def _find_graph(folder: Path) -> Path:
         f"{folder}: holds no ONNX model",
         hint="a model.onnx or onnx/model.onnx is needed; export the checkpoint to ONNX first",
     )
+
+
+def _find_encoder(graph: Path) -> Path | None:
+    """The other part of a model whose reader this is; None for a graph that is whole."""
+    encoder = graph.with_name(ENCODER)
+    return encoder if graph.name == READER and os.path.lexists(encoder) else None
 
 
 def _holding(name: str, graph: Path) -> Path | None:

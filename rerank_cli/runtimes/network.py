@@ -50,7 +50,8 @@ _TIMEOUT = re.compile(rb"Timeout \((.*?)\)")  # as faulthandler begins
 _ERRORS = {kind.__name__: kind for kind in (ModelError, ScorerError)}
 
 _is_child = False  # whether this process is one of a trial
-# The token ids of a pair and its token types, which have the same length.
+# The token ids of a pair and its token types, which have the same length; for a model in parts, the
+# token ids of the query and those of the passage.
 TokenRow = tuple[Sequence[int], Sequence[int]]
 
 
@@ -123,17 +124,20 @@ def open_network(
 
     Raises `ModelError`, `MissingExtra`, and `UsageError` if a required GPU is not there.
     """
+    threads = runtime.threads or machine.core_count()
     # The runtimes are imported only when a model is opened.
+    if folder.encoder is not None:
+        from rerank_cli.runtimes.parted_graph import open_parts
+
+        return open_parts(folder, runtime, store, threads)
+
     from rerank_cli.runtimes.onnxruntime_graph import open_graph, supports_gpu
 
-    threads = runtime.threads or machine.core_count()
     if runtime.runtime == Runtime.OPENVINO:
         if runtime.device == Device.CUDA:
             raise UsageError("--runtime openvino runs on the CPU, and not on --device cuda")
 
-        from rerank_cli.models.onnx_file import is_dynamic
-
-        if is_dynamic(folder.graph) or answers is not None:
+        if folder.is_dynamic() or answers is not None:
             graph = open_graph(folder, store, threads, answers)
             why = "is causal" if answers else "is quantised for onnxruntime"
             graph.notes = [f"{folder.graph}: {why}, and onnxruntime runs it"]

@@ -6,10 +6,11 @@ into memory from then on.
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -20,7 +21,6 @@ from rerank_cli.atomic_files import publish_file
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models.folder import ModelFolder, check_file
 from rerank_cli.models.onnx_file import (
-    is_dynamic,
     lengths_beside,
     needs,
     packed_beside,
@@ -36,8 +36,8 @@ from rerank_cli.runtimes.tensors import (
     MASK_INPUT,
     AnswerTokens,
     InputLayout,
-    InputSpec,
     NumberType,
+    TensorSpec,
     batches_keep_scores,
     check_output,
     probe_seconds,
@@ -89,6 +89,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 # It raises Python's own too, for example of too little memory.
 _RUN_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, MemoryError, RuntimeError, ValueError)
 _MEMORY_FACTOR = 6  # of a graph's size: to read it, to optimise it and to save it
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +118,14 @@ class LoadOptions:
     output: str = ""
 
 
-class Graph:
-    """A loaded graph; safe to run from several threads at once."""
+class Session:
+    """An ONNX file that is loaded; safe to run from several threads at once.
 
-    notes: Sequence[str] = ()
+    `inputs` and `outputs` are what it declares, by name.
+    """
 
     def __init__(self, path: Path, loading: LoadOptions) -> None:
-        """Load a graph, and check that it is a reranker's; raises `ModelError`."""
+        """Load a graph; raises `ModelError`."""
         options = session_options(loading.threads)
         if loading.prepared_path is not None:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -139,14 +141,64 @@ class Graph:
         except _RUN_ERRORS as error:
             raise ModelError(f"{path}: cannot be opened: {_reason(error)}") from error
         self.path = path
+        self.inputs = _specs(self._session.get_inputs())
+        self.outputs = _specs(self._session.get_outputs())
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _SILENT_LOG_LEVEL
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, Any], work: str) -> Sequence[Any]:
+        """Give some outputs; raises `ScorerError`, which says what `work` it failed on."""
+        try:
+            values: Sequence[Any] = self._session.run(outputs, feed, self._options)
+        except _RUN_ERRORS as error:
+            raise ScorerError(f"{self.path}: failed on {work}: {_reason(error)}") from error
+        return values
+
+    def runs_on(self, provider: str) -> bool:
+        """Whether onnxruntime really loaded a provider that was asked for."""
+        return provider in self._session.get_providers()
+
+    def score_output(self) -> str:
+        """The name of the output that has the scores; raises `ModelError` if there is none."""
+        if not self.outputs:
+            raise ModelError(f"{self.path}: not a reranker: it has no outputs")
+        return score_output({name: spec.shape for name, spec in self.outputs.items()})
+
+    def check_scores(self, output: str, answers: AnswerTokens | None = None) -> None:
+        """Raise `ModelError` for an output that has no scores."""
+        if output not in self.outputs:
+            raise ModelError(f"{self.path}: has no output called {output}")
+        spec = self.outputs[output]
+        check_output(output, spec.shape, self.path, answers)
+        if spec.type_name not in _SCORE_TYPES:
+            raise ModelError(
+                f"{self.path}: not a reranker: its output {output} is a {spec.type_name}",
+                hint=f"scores are a {' or a '.join(_SCORE_TYPES)}",
+            )
+
+
+def _specs(declared: Sequence[Any]) -> dict[str, TensorSpec]:
+    """What a graph says of its inputs or its outputs, by name."""
+    return {
+        str(spec.name): TensorSpec(spec.type, _DTYPES.get(spec.type), spec.shape)
+        for spec in declared
+    }
+
+
+class Graph:
+    """A reranker's graph; safe to run from several threads at once."""
+
+    notes: Sequence[str] = ()
+
+    def __init__(self, path: Path, loading: LoadOptions) -> None:
+        """Load a graph, and check that it is a reranker's; raises `ModelError`."""
+        self.session = Session(path, loading)
+        self.path = path
         self.prepared_path = loading.prepared_path
         self.workers = loading.workers
         self.runtime_name = f"onnxruntime on the {'GPU' if loading.provider else 'CPU'}"
         self._loading = loading
-        inputs = {
-            spec.name: InputSpec(spec.type, _DTYPES.get(spec.type), spec.shape)
-            for spec in self._session.get_inputs()
-        }
+        inputs = self.session.inputs
         self._layout = InputLayout.of_graph(inputs, path, loading.padding, loading.answers)
         self.tokens = self._layout.tokens
         self.batching = loading.batching
@@ -154,26 +206,15 @@ class Graph:
             self.batching = replace(self.batching, padded=False)
         if self._layout.pairs is not None:
             self.batching = NO_BATCHING
-        self.output = loading.output or self._find_output()
-        self._check_output()
-        self.scale = loading.scale or _find_scale(path, self.output, loading.answers)
-        self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = _SILENT_LOG_LEVEL
-
-    def runs_on(self, provider: str) -> bool:
-        """Whether onnxruntime really loaded a provider that was asked for."""
-        return provider in self._session.get_providers()
+        self.output = loading.output or self.session.score_output()
+        self.session.check_scores(self.output, loading.answers)
+        self.scale = loading.scale or find_scale(path, self.output, loading.answers)
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run, as `Network` says; raises `ScorerError`."""
         feed = self._layout.feed(rows)
-        try:
-            output = self._session.run([self.output], feed, self._options)[0]
-        except _RUN_ERRORS as error:
-            longest = max(len(ids) for ids, _ in rows)
-            raise ScorerError(
-                f"{self.path}: failed on a pair of {longest} tokens: {_reason(error)}"
-            ) from error
+        longest = max(len(ids) for ids, _ in rows)
+        output = self.session.run([self.output], feed, f"a pair of {longest} tokens")[0]
         values = self._layout.select(output, len(rows))
         return read_scores(values, rows, self.path, self.scale, self._loading.answers)
 
@@ -191,25 +232,6 @@ class Graph:
         except ModelError:  # this graph goes on
             return None
 
-    def _find_output(self) -> str:
-        """The name of the output that has the scores; raises `ModelError` if there is none."""
-        shapes = {str(spec.name): spec.shape for spec in self._session.get_outputs()}
-        if not shapes:
-            raise ModelError(f"{self.path}: not a reranker: it has no outputs")
-        return score_output(shapes)
-
-    def _check_output(self) -> None:
-        outputs = {str(spec.name): spec for spec in self._session.get_outputs()}
-        if self.output not in outputs:
-            raise ModelError(f"{self.path}: has no output called {self.output}")
-        spec = outputs[self.output]
-        check_output(self.output, spec.shape, self.path, self._loading.answers)
-        if spec.type not in _SCORE_TYPES:
-            raise ModelError(
-                f"{self.path}: not a reranker: its output {self.output} is a {spec.type}",
-                hint=f"scores are a {' or a '.join(_SCORE_TYPES)}",
-            )
-
 
 def open_graph(
     folder: ModelFolder,
@@ -221,35 +243,60 @@ def open_graph(
 
     It is a prepared copy if `store` has or can make one.
     """
+    way = OpeningWay(Graph, try_graph, make_copy, _GRAPH_FILE)
+    return open_in_way(way, folder, store, threads, answers)
+
+
+class OpeningWay(NamedTuple, Generic[Loaded]):
+    """How graphs of a kind are opened.
+
+    `load` opens one, `attempt` does so in a trial, and `make` writes a copy into a folder; `file`
+    is then the one to load.
+    """
+
+    load: Callable[[Path, LoadOptions], Loaded]
+    attempt: Callable[[Path, LoadOptions], None]
+    make: Callable[[Path, Path, int, LoadOptions], None]
+    file: str
+
+
+def open_in_way(
+    way: OpeningWay[Loaded],
+    folder: ModelFolder,
+    store: PreparedCache | None,
+    threads: int,
+    answers: AnswerTokens | None = None,
+) -> Loaded:
+    """Open a model's graph as `open_graph` does, or one of another kind."""
     path = folder.graph
     plain = LoadOptions(padding=folder.padding, answers=answers, scale=folder.scale)
     trial = Trial(path, folder.size, _MEMORY_FACTOR, is_trusted=folder.is_shipped)
 
     def make(target: Path) -> None:
-        trial.run(make_copy, target, folder.length, replace(plain, scale=None))
+        trial.run(way.make, target, folder.length, replace(plain, scale=None))
 
-    def open_plain() -> Graph:
+    def open_plain() -> Loaded:
         if not trial.is_over:
-            trial.run(try_graph, plain)
-        return Graph(path, replace(plain, workers=threads))
+            trial.run(way.attempt, plain)
+        return way.load(path, replace(plain, workers=threads))
 
     if store is None:
         return open_plain()
     try:
-        copy = store.prepare(path, recipe(folder, answers), make, needs)
+        copy = store.prepare(path, recipe(folder, answers), make, needs, folder.graphs[1:])
     except PreparationError:
         return open_plain()
     try:
         findings = Findings.read(copy)
         loading = replace(
             plain,
-            prepared_path=copy / _GRAPH_FILE,
+            prepared_path=copy / way.file,
             workers=threads,
             batching=findings.batching,
             scale=folder.scale or findings.scale,
             output=findings.output,
         )
-        return Graph(path, loading)
+        return way.load(path, loading)
     except ModelError as error:
         store.discard(copy, str(error))
         return open_plain()
@@ -264,12 +311,12 @@ def open_on_gpu(
     loaded, or if the graph is quantised for CPUs, which would compute its products in any case.
     """
     problem = _gpu_problem()
-    if problem is None and required and is_dynamic(folder.graph):
+    if problem is None and required and folder.is_dynamic():
         raise ModelError(
             f"{folder.graph}: is quantised for CPUs, and GPUs cannot run it",
             hint="use the model's float32 or float16 graph, or --device cpu",
         )
-    if problem is None and not is_dynamic(folder.graph):
+    if problem is None and not folder.is_dynamic():
         try:
             graph = _open_cuda_graph(folder, answers)
         except ModelError:  # for example, its memory is full
@@ -317,7 +364,7 @@ def recipe(folder: ModelFolder, answers: AnswerTokens | None = None) -> str:
     )
 
 
-def _find_scale(path: Path, output: str, answers: AnswerTokens | None) -> Scale:
+def find_scale(path: Path, output: str, answers: AnswerTokens | None = None) -> Scale:
     """The scale of a graph's scores; a causal model's are logits, like those of its answers."""
     try:
         return scale_of(path, output) if answers is None else "logit"
@@ -327,7 +374,7 @@ def _find_scale(path: Path, output: str, answers: AnswerTokens | None) -> Scale:
 
 def try_graph(path: Path, loading: LoadOptions) -> None:
     """Open a graph, and score a short pair; raises `ModelError`."""
-    _check_weights(path)
+    check_weights(path)
     probe_seconds(Graph(path, loading))
 
 
@@ -338,12 +385,12 @@ def make_copy(path: Path, folder: Path, longest: int, loading: LoadOptions) -> N
     Raises `ModelError` for a graph that cannot be used, and `PreparationError` for one that can,
     and cannot be saved.
     """
-    _check_weights(path)
+    check_weights(path)
     try:
-        _save(path, folder)
-    except _RUN_ERRORS as error:
+        save_copy(path, folder / _GRAPH_FILE, _WEIGHTS_FILE)
+    except PreparationError:
         try_graph(path, loading)  # says more of what is wrong with it
-        raise PreparationError(f"{path}: {_reason(error)}") from error
+        raise
     loading = replace(loading, prepared_path=folder / _GRAPH_FILE)
     graph = Graph(path, loading)
     allow_more(2 * probe_seconds(graph))
@@ -361,39 +408,51 @@ def make_copy(path: Path, folder: Path, longest: int, loading: LoadOptions) -> N
         Findings(graph.scale, are_alike, graph.output).write(folder)
 
 
-def _check_weights(path: Path) -> None:
+def check_weights(path: Path) -> None:
     """Check the files that have a graph's weights; raises `ModelError`."""
     for name in needs(path):
         check_file(path.parent / name)
 
 
-def _save(path: Path, folder: Path) -> None:
-    """Save the optimised graph, its weights in another file, packed for kernels if possible."""
+def save_copy(path: Path, target: Path, weights: str) -> None:
+    """Save the optimised graph, its `weights` in another file, packed for kernels if possible.
+
+    Raises `PreparationError`.
+    """
+    try:
+        _save(path, target, weights)
+    except _RUN_ERRORS as error:
+        raise PreparationError(f"{path}: {_reason(error)}") from error
+
+
+def _save(path: Path, target: Path, weights: str) -> None:
     # Without features, a copy for another processor could be mistaken for one of this machine.
     if machine.features():
-        if _save_packed(path, folder, _MIN_WEIGHT_BYTES):
+        if _save_packed(path, target, weights, _MIN_WEIGHT_BYTES):
             return
         # Weights that shift others stay inside the graph, unless that makes it too large.
-        lengths = lengths_beside(folder / _GRAPH_FILE)
+        lengths = lengths_beside(target)
         uneven = [length for length in lengths if length % _ALIGNMENT_BYTES]
         min_bytes = max(uneven, default=_MAX_INNER_BYTES) + 1
-        if min_bytes <= _MAX_INNER_BYTES and _save_packed(path, folder, min_bytes):
+        if min_bytes <= _MAX_INNER_BYTES and _save_packed(path, target, weights, min_bytes):
             return
-    _save_optimised(path, folder, _MIN_WEIGHT_BYTES, packed=False)
+    _save_optimised(path, target, weights, _MIN_WEIGHT_BYTES, packed=False)
 
 
-def _save_packed(path: Path, folder: Path, min_bytes: int) -> bool:
+def _save_packed(path: Path, target: Path, weights: str, min_bytes: int) -> bool:
     """Save a graph with packed weights; False if kernels could not load them."""
-    _save_optimised(path, folder, min_bytes, packed=True)
-    return all(place % _ALIGNMENT_BYTES == 0 for place in packed_beside(folder / _GRAPH_FILE))
+    _save_optimised(path, target, weights, min_bytes, packed=True)
+    return all(place % _ALIGNMENT_BYTES == 0 for place in packed_beside(target))
 
 
-def _save_optimised(path: Path, folder: Path, min_bytes: int, *, packed: bool) -> None:
+def _save_optimised(
+    path: Path, target: Path, weights: str, min_bytes: int, *, packed: bool
+) -> None:
     """Have onnxruntime optimise and save a graph; weights of `min_bytes` or more go beside it."""
     options = session_options()
-    options.optimized_model_filepath = str(folder / _GRAPH_FILE)
+    options.optimized_model_filepath = str(target)
     entries = {
-        "optimized_model_external_initializers_file_name": _WEIGHTS_FILE,
+        "optimized_model_external_initializers_file_name": weights,
         "optimized_model_external_initializers_min_size_in_bytes": str(min_bytes),
         "save_external_prepacked_constant_initializers": str(int(packed)),
     }
@@ -443,7 +502,7 @@ def _open_cuda_graph(folder: ModelFolder, answers: AnswerTokens | None) -> Graph
             scale=folder.scale,
         ),
     )
-    return graph if graph.runs_on(CUDA_PROVIDER) else None
+    return graph if graph.session.runs_on(CUDA_PROVIDER) else None
 
 
 def _say_nothing(*_: object, **__: object) -> None:

@@ -24,8 +24,8 @@ from rerank_cli.runtimes.prepared_cache import (
 )
 from rerank_cli.runtimes.tensors import (
     InputLayout,
-    InputSpec,
     NumberType,
+    TensorSpec,
     batches_keep_scores,
     check_output,
     probe_seconds,
@@ -134,7 +134,7 @@ class OpenVinoNetwork:
         inputs = {}
         for port in model.inputs:
             type_name = port.get_element_type().get_type_name()
-            inputs[port.any_name] = InputSpec(type_name, _DTYPES.get(type_name), _shape(port))
+            inputs[port.any_name] = TensorSpec(type_name, _DTYPES.get(type_name), _shape(port))
         self._layout = InputLayout.of_graph(inputs, path, padding)
         self.tokens = self._layout.tokens
         self._port = _score_port(model, path)

@@ -94,15 +94,24 @@ class PreparedCache:
         """Whether files can be created in its folder, which may not exist yet."""
         return is_writable(self.root)
 
-    def prepare(self, source: Path, recipe: str, make: Make, needs: Needs | None = None) -> Path:
+    def prepare(
+        self,
+        source: Path,
+        recipe: str,
+        make: Make,
+        needs: Needs | None = None,
+        beside: Sequence[Path] = (),
+    ) -> Path:
         """Find the folder that `make` makes of a source file, or make it; return its path.
 
         `recipe` names all else that decides what is made, as options and the versions of what makes
-        it; another recipe has another folder. `needs` finds the files that belong to the
-        source. Raises `PreparationError`, and what `make` and `needs` raise.
+        it; another recipe has another folder. It may be made of files `beside` the source too.
+        `needs` finds the files that belong to any of them. Raises `PreparationError`, and what
+        `make` and `needs` raise.
         """
+        firsts = [source, *beside]
         try:
-            sources = self._find_sources(source, needs)
+            sources = self._find_sources(firsts, needs)
             made_of = [*(found.digest for found in sources), recipe]
             # The name is not unique; the manifest has all that a folder was made of.
             target = self.root / f"{made_of[0][:32]}-{_short_name('/'.join(made_of[1:]))}"
@@ -110,7 +119,7 @@ class PreparedCache:
 
                 def make_and_check(folder: Path) -> None:
                     make(folder)
-                    if self._find_sources(source, needs) != sources:
+                    if self._find_sources(firsts, needs) != sources:
                         raise PreparationError(f"{source}: changed while it was prepared")
 
                 self._make(target, made_of, make_and_check)
@@ -132,12 +141,18 @@ class PreparedCache:
         with suppress(OSError):
             _remove(target)
 
-    def _find_sources(self, source: Path, needs: Needs | None) -> list[SourceFile]:
-        """A source, and the files that it needs. What is not known is not read in vain."""
+    def _find_sources(self, firsts: Sequence[Path], needs: Needs | None) -> list[SourceFile]:
+        """Sources, each with the files that it needs. What is not known is not read in vain."""
         may_read = self.is_writable()
-        first = self._find_source(source, needs, may_read=may_read)
-        paths = [source.parent / name for name in first.needs or ()]
-        return [first, *(self._find_source(path, None, may_read=may_read) for path in paths)]
+        sources = []
+        for path in firsts:
+            first = self._find_source(path, needs, may_read=may_read)
+            others = [path.parent / name for name in first.needs or ()]
+            sources += [
+                first,
+                *(self._find_source(other, None, may_read=may_read) for other in others),
+            ]
+        return sources
 
     def _find_source(self, path: Path, needs: Needs | None, *, may_read: bool) -> SourceFile:
         stamp = file_stamp(path)

@@ -52,8 +52,8 @@ class AnswerTokens(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class InputSpec:
-    """An input that a graph declares.
+class TensorSpec:
+    """An input or an output that a graph declares.
 
     `type_name` is the runtime's name of its type, and `dtype` numpy's, if there is one. Sizes in
     `shape` that are not integers are unknown.
@@ -73,7 +73,7 @@ class InputLayout:
     has `answers`, has its padding before the first token, so that all pairs end at one place.
     """
 
-    inputs: Mapping[str, InputSpec]
+    inputs: Mapping[str, TensorSpec]
     padding: int = 0
     answers: AnswerTokens | None = None
     pairs: int | None = None
@@ -82,7 +82,7 @@ class InputLayout:
     @classmethod
     def of_graph(
         cls,
-        inputs: Mapping[str, InputSpec],
+        inputs: Mapping[str, TensorSpec],
         path: Path,
         padding: int = 0,
         answers: AnswerTokens | None = None,
@@ -257,7 +257,7 @@ def score_alike(first: Network, second: Network, longest: int) -> bool:
         return False
 
 
-def _is_causal(name: str, spec: InputSpec) -> bool:
+def _is_causal(name: str, spec: TensorSpec) -> bool:
     """Whether an input is one that exporters add for causal models."""
     if name.startswith(_STATE_PREFIXES):
         has_sizes = len(spec.shape) == 4 and all(
@@ -267,7 +267,7 @@ def _is_causal(name: str, spec: InputSpec) -> bool:
     return name in _LOGIT_COUNT_INPUTS or name == _BRANCH_INPUT
 
 
-def _extra_value(name: str, spec: InputSpec, pairs: int) -> Any:
+def _extra_value(name: str, spec: TensorSpec, pairs: int) -> Any:
     """The value of such an input: no states, logits after the last token only, and no branch."""
     if name.startswith(_STATE_PREFIXES):
         _, heads, _, width = spec.shape

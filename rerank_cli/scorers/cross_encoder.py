@@ -21,7 +21,7 @@ from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import LEAST_LENGTH, ModelFolder, check_file
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.runtimes import RuntimeOptions
-from rerank_cli.runtimes.network import Network, TokenRow, make_batches, open_network
+from rerank_cli.runtimes.network import Network, make_batches, open_network
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
 from rerank_cli.scorers.scheduler import (
     PieceResult,
@@ -33,6 +33,7 @@ from rerank_cli.scorers.tokenization import (
     ModelTokenizer,
     PairTemplate,
     PromptTokenizer,
+    TextTemplate,
     open_tokenizer,
 )
 from rerank_cli.terminal import format_count
@@ -78,7 +79,8 @@ def _check_files(folder: ModelFolder, store: PreparedCache | None) -> ModelFolde
 
     try:
         if store is not None and (folder.hashes or store.is_writable()):
-            names = store.find_source(folder.graph, needs).needs or ()
+            found = [store.find_source(graph, needs).needs or () for graph in folder.graphs]
+            names = {name: None for names in found for name in names}
             weights = [folder.graph.parent / name for name in names]
         else:
             weights = folder.weights()
@@ -101,8 +103,11 @@ def _open_encoder(
     opener = ThreadPoolExecutor(1, thread_name_prefix="open-graph")
     opening = opener.submit(open_network, folder, runtime, store)
     opener.shutdown(wait=False)
-    tokenizer = open_tokenizer(folder.tokenizer, store, is_trusted=folder.is_shipped)
-    template = tokenizer.template()
+    is_whole = folder.encoder is None
+    tokenizer = open_tokenizer(
+        folder.tokenizer, store, joins_pairs=is_whole, is_trusted=folder.is_shipped
+    )
+    template = tokenizer.template() if is_whole else tokenizer.text_template()
     network = opening.result()
     scorer = LocalScorer(folder, network, tokenizer, template)
     scorer.notes = (*network.notes, *(store.notes if store else ()))
@@ -122,7 +127,7 @@ class LocalScorer:
         folder: ModelFolder,
         network: Network,
         tokenizer: ModelTokenizer | PromptTokenizer,
-        template: PairTemplate,
+        template: PairTemplate | TextTemplate,
         query_tokens: Callable[[str], int] | None = None,
     ) -> None:
         length = min(folder.length, network.tokens or folder.length)
@@ -240,12 +245,11 @@ class LocalScorer:
         self, batch: Sequence[tuple[Sequence[int], Sequence[int]]], alone: bool
     ) -> list[float]:
         """Score pairs of token ids in one run; `alone` says that nothing else runs or waits."""
-        rows: list[TokenRow] = [
-            (self._template.ids(query, passage), self._template.types(len(query), len(passage)))
-            for query, passage in batch
-        ]
-        alone = alone and len(rows) == 1
-        return (self._choose_network(len(rows[0][0])) if alone else self._network).scores(rows)
+        rows = [self._template.row(query, passage) for query, passage in batch]
+        if not alone or len(rows) > 1:
+            return self._network.scores(rows)
+        length = self._template.specials + sum(map(len, batch[0]))
+        return self._choose_network(length).scores(rows)
 
     def _choose_network(self, length: int) -> Network:
         """The network for a pair of `length` tokens that runs alone: with all cores, if it is open.

@@ -18,7 +18,7 @@ import tokenizers
 from rerank_cli.atomic_files import file_stamp
 from rerank_cli.errors import ModelError, RerankError, UsageError
 from rerank_cli.models.catalogue import Prompt
-from rerank_cli.runtimes.network import Trial
+from rerank_cli.runtimes.network import TokenRow, Trial
 from rerank_cli.runtimes.prepared_cache import (
     PreparationError,
     PreparedCache,
@@ -141,16 +141,27 @@ class ModelTokenizer:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(f"{self.path}: {what}: {reason}") from error
 
+    def text_template(self) -> "TextTemplate":
+        """Find out what is put around a text of its own; raises `ModelError`."""
+        with self._name_failures("cannot encode a text"):
+            encoding = self._any_tokenizer().encode("a")
+        sequences = encoding.sequence_ids
+        if 0 not in sequences:
+            raise ModelError(f"{self.path}: cannot encode a text")
+        end = len(sequences) - sequences[::-1].index(0)
+        return TextTemplate(encoding.ids[: sequences.index(0)], encoding.ids[end:])
+
+    def _any_tokenizer(self) -> tokenizers.Tokenizer:
+        """A tokenizer that knows "a" and "b", and adds the special tokens."""
+        # The post-processor adds them: a part of the vocabulary is enough.
+        if self._vocabulary is None:
+            return self._tokenizer
+        return self._vocabulary.tokenizer_for("a b")[0]
+
     def template(self) -> "PairTemplate":
         """Find out how a pair is joined, by joining one; raises `ModelError`."""
         with self._name_failures("cannot encode a pair of texts"):
-            # The post-processor adds the special tokens: a part of the vocabulary is enough.
-            tokenizer = (
-                self._tokenizer
-                if self._vocabulary is None
-                else self._vocabulary.tokenizer_for("a b")[0]
-            )
-            joined = tokenizer.encode("a", "b")
+            joined = self._any_tokenizer().encode("a", "b")
         sequences = joined.sequence_ids
         if 0 not in sequences or 1 not in sequences:
             raise ModelError(f"{self.path}: cannot encode a pair of texts")
@@ -188,7 +199,7 @@ def open_tokenizer(
 ) -> ModelTokenizer:
     """Open a tokenizer.json, with the index that `store` has or can make; raises `ModelError`.
 
-    It has a trial before. One that is of a causal model joins no pairs.
+    It has a trial before. One of a causal model, or of one in parts, joins no pairs.
     """
     size = path.stat().st_size
     if is_trusted and size < _MIN_INDEXED_BYTES:
@@ -334,6 +345,10 @@ class PairTemplate:
         """How many special tokens a pair has."""
         return len(self.before) + len(self.between) + len(self.after)
 
+    def row(self, query: Sequence[int], passage: Sequence[int]) -> TokenRow:
+        """What a network takes of a pair: its token ids and types, from its texts' token ids."""
+        return self.ids(query, passage), self.types(len(query), len(passage))
+
     def ids(self, query: Sequence[int], passage: Sequence[int]) -> list[int]:
         """The token ids of a pair, from those of its query and its passage."""
         return [*self.before, *query, *self.between, *passage, *self.after]
@@ -347,3 +362,20 @@ class PairTemplate:
             *[self.passage_type] * passage,
             *self.types_after,
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class TextTemplate:
+    """The special tokens around a text of its own, of models that read each text alone."""
+
+    before: Sequence[int]
+    after: Sequence[int]
+
+    @property
+    def specials(self) -> int:
+        """How many special tokens a query and a passage have together."""
+        return 2 * (len(self.before) + len(self.after))
+
+    def row(self, query: Sequence[int], passage: Sequence[int]) -> TokenRow:
+        """What a network in parts takes of a pair: the token ids of its two texts."""
+        return [*self.before, *query, *self.after], [*self.before, *passage, *self.after]

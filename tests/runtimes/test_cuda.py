@@ -71,7 +71,7 @@ def test_without_a_gpu_cuda_is_refused_and_auto_is_the_cpu(
 def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(onnxruntime_graph.Graph, "runs_on", lambda *_: False)
+    monkeypatch.setattr(onnxruntime_graph.Session, "runs_on", lambda *_: False)
     with pytest.raises(UsageError, match="cannot load its CUDA provider"):
         open_scorer(BERT, runtime=RuntimeOptions(device=Device.CUDA))
     auto = open_scorer(BERT, runtime=RuntimeOptions(device=Device.AUTO))

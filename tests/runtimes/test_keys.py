@@ -202,7 +202,7 @@ def changed_before(name: str, owner: object, path: Path) -> Iterator[list[Path]]
 STEPS: dict[str, tuple[str, object]] = {
     "when it was described": ("open_network", cross_encoder),
     "when it was hashed": ("make_copy", onnxruntime_graph),
-    "when it was half read": ("_find_scale", onnxruntime_graph),
+    "when it was half read": ("find_scale", onnxruntime_graph),
     "when it was prepared": ("_inventory", prepared_cache),
     "when its graph was open": ("LocalScorer", cross_encoder),
 }

@@ -203,7 +203,7 @@ def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> No
     one, several = (open_scorer(runtime=RuntimeOptions(threads=count)) for count in (1, 3))
     assert several.score(pairs).values == one.score(pairs).values
     wide = several._wide  # type: ignore[attr-defined]
-    assert wide._session.get_session_options().intra_op_num_threads == 3
+    assert wide.session._session.get_session_options().intra_op_num_threads == 3
     assert one._wide is None  # type: ignore[attr-defined]
     assert scores(several) == scores(one)
     assert len(made(root)) == 1

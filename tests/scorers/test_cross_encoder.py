@@ -304,7 +304,7 @@ def test_all_cores_are_used_unless_it_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_run_has_one_thread() -> None:
     scorer = open_scorer(str(MODELS / "bert"))
-    options = scorer._network._session.get_session_options()  # type: ignore[attr-defined]
+    options = scorer._network.session._session.get_session_options()  # type: ignore[attr-defined]
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 

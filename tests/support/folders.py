@@ -200,6 +200,109 @@ def with_too_much(to: Path) -> Path:
     return with_graph(to, nodes, {"size": np.array([1, 2**32])})
 
 
+WIDTH = 16  # of the states of a text in `in_parts`
+
+
+def in_parts(to: Path, tokenizer: str = "bert") -> Path:
+    """A model whose graph comes in two parts, with seeded weights.
+
+    The encoder gives states of a text's tokens in int8, as its product is dynamic, and in float32;
+    and their sum in float16. The reader takes other ones of them of a query than of a passage.
+    """
+    folder = copy_model(tokenizer, to).rename(to / "parts")
+    (folder / "model.onnx").unlink()
+    make, kinds = onnx.helper, onnx.TensorProto
+    numbers = np.random.default_rng(23)
+    encoder = {
+        "table": numbers.normal(size=(400, WIDTH)).astype(np.float32),
+        "factors": numbers.integers(-60, 60, (WIDTH, WIDTH), np.int8),
+        "step": np.float32(0.01),
+        "bytes": np.float32(20.0),
+        "last": np.array([2]),
+        "axis": np.array([1]),
+    }
+    nodes = [
+        make.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        make.make_node("Cast", ["attention_mask"], ["mask"], to=kinds.FLOAT),
+        make.make_node("Unsqueeze", ["mask", "last"], ["is_there"]),
+        make.make_node("DynamicQuantizeLinear", ["embedded"], ["rounded", "scale", "zero"]),
+        make.make_node("MatMulInteger", ["rounded", "factors", "zero"], ["sums"]),
+        make.make_node("Cast", ["sums"], ["wide"], to=kinds.FLOAT),
+        make.make_node("Mul", ["scale", "step"], ["unit"]),
+        make.make_node("Mul", ["wide", "unit"], ["product"]),
+        make.make_node("Tanh", ["product"], ["bounded"]),
+        make.make_node("Mul", ["bounded", "is_there"], ["states"]),
+        make.make_node("ReduceSum", ["states", "axis"], ["sum"], keepdims=1),
+        make.make_node("Cast", ["sum"], ["pooled"], to=kinds.FLOAT16),
+        make.make_node("Mul", ["states", "bytes"], ["large"]),
+        make.make_node("Cast", ["large"], ["levels"], to=kinds.INT8),
+    ]
+    text, info = ["texts", "tokens"], make.make_tensor_value_info
+    save_graph(
+        folder / "encoder.onnx",
+        nodes,
+        [info(name, kinds.INT64, text) for name in ("input_ids", "attention_mask")],
+        [
+            info("states", kinds.FLOAT, [*text, WIDTH]),
+            info("levels", kinds.INT8, [*text, WIDTH]),
+            info("pooled", kinds.FLOAT16, ["texts", 1, WIDTH]),
+        ],
+        encoder,
+    )
+    reader = {
+        "last": np.array([2]),
+        "axis": np.array([1]),
+        "weight": np.array([[0.5]], np.float32),
+        "little": np.float32(0.01),
+        "tilt": numbers.normal(size=WIDTH).astype(np.float32),
+    }
+    nodes = [
+        make.make_node("Cast", ["query_pooled"], ["sum"], to=kinds.FLOAT),
+        make.make_node("Add", ["sum", "tilt"], ["query"]),
+        make.make_node("Cast", ["passage_levels"], ["levels"], to=kinds.FLOAT),
+        make.make_node("Add", ["levels", "passage_states"], ["passage"]),
+        make.make_node("Mul", ["query", "passage"], ["products"]),
+        make.make_node("ReduceSum", ["products", "last"], ["likeness"], keepdims=0),
+        make.make_node("Cast", ["passage_mask"], ["mask"], to=kinds.FLOAT),
+        make.make_node("Mul", ["likeness", "mask"], ["there"]),
+        make.make_node("ReduceMax", ["there"], ["best"], axes=[1], keepdims=1),
+        make.make_node("ReduceSum", ["query_ids", "axis"], ["total"], keepdims=1),
+        make.make_node("Cast", ["total"], ["number"], to=kinds.FLOAT),
+        make.make_node("Mul", ["number", "little"], ["bonus"]),
+        make.make_node("Add", ["best", "bonus"], ["both"]),
+        make.make_node("MatMul", ["both", "weight"], ["logits"]),
+    ]
+    query, passage = (["pairs", f"{side}_tokens"] for side in ("query", "passage"))
+    save_graph(
+        folder / "reader.onnx",
+        nodes,
+        [
+            info("query_ids", kinds.INT64, query),
+            info("query_pooled", kinds.FLOAT16, ["pairs", 1, WIDTH]),
+            info("passage_mask", kinds.INT64, passage),
+            info("passage_states", kinds.FLOAT, [*passage, WIDTH]),
+            info("passage_levels", kinds.INT8, [*passage, WIDTH]),
+        ],
+        [info("logits", kinds.FLOAT, ["pairs", 1])],
+        reader,
+    )
+    return folder
+
+
+def save_graph(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    weights: dict[str, Any],
+) -> None:
+    """Write a graph whose weights are arrays by name."""
+    tensors = [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "made", inputs, outputs, tensors)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 # What may be where a file should be, by name.
 IN_PLACE: dict[str, Callable[[Path], None]] = {

@@ -1,0 +1,318 @@
+"""Runs a model whose graph comes in parts, in onnxruntime on the CPU.
+
+The encoder reads one text alone, a query or a passage, and the reader what it gives of both. A
+query's states are made once for all its passages. A passage's states do not depend on the query,
+and so they can be kept. Each text has a run of its own, as dynamic int8 takes one scale from all
+of a run.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rerank_cli.errors import ModelError
+from rerank_cli.models.folder import ENCODER, READER, ModelFolder
+from rerank_cli.models.onnx_file import unmask
+from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
+from rerank_cli.runtimes.network import NO_BATCHING, Findings, TokenRow, allow_more
+from rerank_cli.runtimes.onnxruntime_graph import (
+    LoadOptions,
+    OpeningWay,
+    Session,
+    check_weights,
+    find_scale,
+    open_in_way,
+    save_copy,
+)
+from rerank_cli.runtimes.prepared_cache import (
+    PreparationError,
+    PreparedCache,
+    translate_write_errors,
+)
+from rerank_cli.runtimes.tensors import (
+    MASK_INPUT,
+    InputLayout,
+    TensorSpec,
+    probe_seconds,
+    read_scores,
+    score_alike,
+)
+
+_QUERY, _PASSAGE = "query_", "passage_"  # with which the reader's inputs begin
+_IDS, _MASK = "ids", "mask"  # what else it may take of a text than the encoder's outputs
+_MASKED_FILE = "masked.onnx"
+_MAX_QUERY_BYTES = 1 << 24  # of the states of queries that are remembered
+
+
+class TextStates(NamedTuple):
+    """What is known of one text alone: the reader's inputs that are of it, by name."""
+
+    tokens: int
+    values: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return sum(value.nbytes for value in self.values.values())
+
+
+class QueryStates:
+    """The states of the last queries; each is made once, whichever threads need it."""
+
+    def __init__(self) -> None:
+        self._states: OrderedDict[tuple[int, ...], Future[TextStates]] = OrderedDict()
+        self._size = 0
+        self._changing = threading.Lock()
+
+    def find(self, ids: Sequence[int], encode: Callable[[Sequence[int]], TextStates]) -> TextStates:
+        """The states of a query; raises what `encode` raises."""
+        key = tuple(ids)
+        with self._changing:
+            future = self._states.get(key)
+            if future is not None:
+                self._states.move_to_end(key)
+            else:
+                made = self._states[key] = Future()
+        if future is not None:
+            return future.result()  # another thread may be making it
+        try:
+            states = encode(ids)
+        except BaseException as error:
+            with self._changing:
+                del self._states[key]
+            made.set_exception(error)
+            raise
+        with self._changing:
+            made.set_result(states)
+            self._size += states.size
+            self._forget()
+        return states
+
+    def _forget(self) -> None:
+        """Forget what was not used for longest, but never the last."""
+        for key, future in list(self._states.items())[:-1]:
+            if self._size <= _MAX_QUERY_BYTES:
+                return
+            if future.done():
+                self._size -= future.result().size
+                del self._states[key]
+
+
+class PartedGraph:
+    """A reranker's graph in two parts; safe to run from several threads at once.
+
+    Its rows are the token ids of a query and those of a passage, each with its special tokens.
+    """
+
+    notes: Sequence[str] = ()
+    batching = NO_BATCHING
+
+    def __init__(
+        self, path: Path, loading: LoadOptions, queries: QueryStates | None = None
+    ) -> None:
+        """Load the reader, and the encoder beside it, and check that they fit.
+
+        Raises `ModelError`.
+        """
+        copy = loading.prepared_path
+        encoder_copy = None if copy is None else copy.with_name(ENCODER)
+        self._encoder = Session(
+            path.with_name(ENCODER), replace(loading, prepared_path=encoder_copy)
+        )
+        self._reader = Session(path, loading)
+        self._layout = InputLayout.of_graph(
+            self._encoder.inputs, self._encoder.path, loading.padding
+        )
+        if (texts := self._layout.pairs or 1) > 1:
+            raise ModelError(
+                f"{self._encoder.path}: takes exactly {texts} texts in a run, and each text is "
+                "encoded alone",
+                hint="export the model with a dynamic axis for texts",
+            )
+        self._check_inputs()
+        self._outputs = {side: self._outputs_for(side) for side in (_QUERY, _PASSAGE)}
+        self.path = path
+        self.prepared_path = copy
+        self.workers = loading.workers
+        self.runtime_name = "onnxruntime on the CPU"
+        self.tokens = self._layout.tokens
+        self.output = loading.output or self._reader.score_output()
+        self._reader.check_scores(self.output)
+        self.scale = loading.scale or find_scale(path, self.output)
+        self._loading = loading
+        self._queries = queries or QueryStates()
+
+    def scores(self, rows: Sequence[TokenRow]) -> list[float]:
+        """Score pairs one after the other, as `Network` says; raises `ScorerError`."""
+        return [
+            self.read(self._queries.find(query, self.encode_query), self.encode_passage(passage))
+            for query, passage in rows
+        ]
+
+    def encode_query(self, ids: Sequence[int]) -> TextStates:
+        """What the reader takes of a query; raises `ScorerError`."""
+        return self._encode(ids, _QUERY)
+
+    def encode_passage(self, ids: Sequence[int]) -> TextStates:
+        """What the reader takes of a passage; raises `ScorerError`."""
+        return self._encode(ids, _PASSAGE)
+
+    def read(self, query: TextStates, passage: TextStates) -> float:
+        """Score a pair by the states of its texts; raises `ScorerError`."""
+        tokens = query.tokens + passage.tokens
+        feed = {**query.values, **passage.values}
+        output = self._reader.run([self.output], feed, f"a pair of {tokens} tokens")[0]
+        return read_scores(output, [(range(tokens), ())], self.path, self.scale)[0]
+
+    def open_wide(self) -> "PartedGraph | None":
+        """Open both parts again with all cores for each run; None where `Graph` gives None."""
+        if self.workers == 1 or self.prepared_path is None:
+            return None
+        try:
+            return PartedGraph(
+                self.path, replace(self._loading, threads=self.workers), self._queries
+            )
+        except ModelError:  # this graph goes on
+            return None
+
+    def _encode(self, ids: Sequence[int], side: str) -> TextStates:
+        feed = self._layout.feed([(ids, [0] * len(ids))])
+        names = self._outputs[side]
+        found = self._encoder.run(names, feed, f"a text of {len(ids)} tokens") if names else ()
+        values = dict(zip(names, found, strict=True))
+        values[_IDS] = feed["input_ids"]
+        values[_MASK] = feed.get(MASK_INPUT, np.ones_like(feed["input_ids"]))
+        taken = {}
+        for name, spec in self._reader.inputs.items():
+            if name.startswith(side):
+                value = values[name.removeprefix(side)]
+                taken[name] = value if spec.dtype is None else value.astype(spec.dtype, copy=False)
+        return TextStates(len(ids), taken)
+
+    def _outputs_for(self, side: str) -> list[str]:
+        """The encoder's outputs that the reader takes of a query or of a passage."""
+        sources = [name.removeprefix(side) for name in self._reader.inputs if name.startswith(side)]
+        return [source for source in sources if source not in (_IDS, _MASK)]
+
+    def _check_inputs(self) -> None:
+        """Check that the reader's inputs can be had of the encoder; raises `ModelError`."""
+        reader, given = self._reader.path, self._encoder.outputs
+        sides = set()
+        for name, spec in self._reader.inputs.items():
+            side = next((side for side in (_QUERY, _PASSAGE) if name.startswith(side)), None)
+            if side is None:
+                raise ModelError(
+                    f"{reader}: its input {name} is neither of a query nor of a passage",
+                    hint=f"its inputs are called {_QUERY}NAME and {_PASSAGE}NAME, and NAME is an "
+                    f"output of {ENCODER}, or {_IDS} or {_MASK}",
+                )
+            sides.add(side)
+            source = name.removeprefix(side)
+            if source in (_IDS, _MASK):
+                if spec.dtype is None or not np.issubdtype(spec.dtype, np.integer):
+                    raise ModelError(
+                        f"{reader}: its input {name} is a {spec.type_name}, and the {source} of a "
+                        "text are whole numbers"
+                    )
+            elif source not in given:
+                raise ModelError(
+                    f"{reader}: takes {name}, and {ENCODER} has no output called {source}",
+                    hint=f"its outputs are {', '.join(given) or 'none'}; the two files are of two "
+                    "models, or of two exports of one",
+                )
+            elif not _fits(spec, given[source]):
+                raise ModelError(
+                    f"{reader}: its input {name} is a {_form(spec)}, and {ENCODER} gives "
+                    f"{source} as a {_form(given[source])}",
+                    hint="the two files are of two models, or of two exports of one",
+                )
+        if len(sides) < 2:
+            raise ModelError(
+                f"{reader}: takes nothing of a {'passage' if _QUERY in sides else 'query'}, so "
+                "that it cannot score a pair"
+            )
+
+
+def open_parts(
+    folder: ModelFolder, runtime: RuntimeOptions, store: PreparedCache | None, threads: int
+) -> PartedGraph:
+    """Open a model in parts on the CPU for `threads` runs at once; raises `ModelError`."""
+    if runtime.device == Device.CUDA:
+        raise ModelError(
+            f"{folder.graph}: is one of two parts of a model, which run on CPUs only",
+            hint="use --device cpu",
+        )
+    way = OpeningWay(PartedGraph, try_parts, make_copies, READER)
+    graph = open_in_way(way, folder, store, threads)
+    if runtime.runtime == Runtime.OPENVINO:
+        graph.notes = [f"{folder.graph}: is one of two parts of a model, and onnxruntime runs them"]
+    return graph
+
+
+def try_parts(path: Path, loading: LoadOptions) -> None:
+    """Open the two parts, and score a short pair; raises `ModelError`."""
+    for part in _parts(path):
+        check_weights(part)
+    probe_seconds(PartedGraph(path, loading))
+
+
+def make_copies(path: Path, folder: Path, longest: int, loading: LoadOptions) -> None:
+    """Save optimised copies of both parts into a folder, as `make_copy` does of a whole graph."""
+    try:
+        for part in _parts(path):
+            check_weights(part)
+            save_copy(part, folder / part.name, f"{part.stem}.bin")
+    except PreparationError:
+        try_parts(path, loading)  # says more of what is wrong with them
+        raise
+    loading = replace(loading, prepared_path=folder / READER)
+    graph = PartedGraph(path, loading)
+    allow_more(2 * probe_seconds(graph))
+    with translate_write_errors(folder):
+        if graph.tokens is None:
+            _unmask_encoder(graph, folder, longest, loading)
+        Findings(graph.scale, False, graph.output).write(folder)
+
+
+def _unmask_encoder(graph: PartedGraph, folder: Path, longest: int, loading: LoadOptions) -> None:
+    """Remove the mask from the encoder's copy, if that changes no score."""
+    encoder, masked = folder / ENCODER, folder / _MASKED_FILE
+    encoder.rename(masked)
+    is_better = False
+    with suppress(ModelError):  # the mask can stay
+        is_better = unmask(masked, encoder) and score_alike(
+            graph, PartedGraph(graph.path, loading), longest
+        )
+    if is_better:
+        masked.unlink()
+    else:
+        masked.replace(encoder)
+
+
+def _parts(path: Path) -> tuple[Path, Path]:
+    return path.with_name(ENCODER), path
+
+
+def _fits(taken: TensorSpec, given: TensorSpec) -> bool:
+    """Whether an input can take an output: sizes that are not known are right."""
+    if taken.type_name != given.type_name:
+        return False
+    if not taken.shape or not given.shape:
+        return True
+    return len(taken.shape) == len(given.shape) and all(
+        first == second or not isinstance(first, int) or not isinstance(second, int)
+        for first, second in zip(taken.shape, given.shape, strict=True)
+    )
+
+
+def _form(spec: TensorSpec) -> str:
+    """A tensor's type and shape in words."""
+    sizes = ", ".join(str(size) if isinstance(size, int) else "?" for size in spec.shape)
+    return f"{spec.type_name} of [{sizes}]"

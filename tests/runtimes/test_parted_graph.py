@@ -1,0 +1,355 @@
+"""A graph in two parts: each text has its states alone, and both parts are one model."""
+
+import random
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tokenizers import Tokenizer, processors
+
+from rerank_cli.errors import ModelError, ScorerError
+from rerank_cli.models.folder import describe
+from rerank_cli.runtimes import Device, Runtime, RuntimeOptions, parted_graph
+from rerank_cli.runtimes.parted_graph import PartedGraph, QueryStates, TextStates
+from rerank_cli.runtimes.prepared_cache import PreparedCache
+from rerank_cli.scorers import open_scorer
+from rerank_cli.types import Pair, Scorer
+from tests.conftest import Run
+from tests.support.folders import LFS_POINTER, WIDTH, in_parts
+
+QUERIES = ["refund", "How do I keep slugs away?"]
+TEXTS = ["Send it back within thirty days.", "water " * 40, "a", "", "tomates 番茄", "refund " * 5]
+PAIRS = [Pair.from_texts(query, text) for query in QUERIES for text in TEXTS]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model in parts, and an empty place for what is prepared of it."""
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared"))
+    return in_parts(tmp_path)
+
+
+def opened(folder: Path, threads: int = 1) -> Scorer:
+    return open_scorer(str(folder), runtime=RuntimeOptions(threads=threads))
+
+
+def graph_of(scorer: Scorer) -> PartedGraph:
+    network = scorer._network  # type: ignore[attr-defined]
+    assert isinstance(network, PartedGraph)
+    return network
+
+
+def plain_score(folder: Path, query: str, passage: str) -> float:
+    """What onnxruntime gives for a pair without anything of this project."""
+    sessions = [onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in
+                ("encoder", "reader")]  # fmt: skip
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    known: dict[str, Any] = {}
+    for side, text in (("query", query), ("passage", passage)):
+        ids = np.array([tokenizer.encode(text).ids])
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        names = ["states", "levels", "pooled"]
+        found = zip(names, sessions[0].run(names, feed), strict=True)
+        known |= {f"{side}_{name}": value for name, value in found}
+        known |= {f"{side}_ids": ids, f"{side}_mask": np.ones_like(ids)}
+    taken = {spec.name: known[spec.name] for spec in sessions[1].get_inputs()}
+    return float(sessions[1].run(None, taken)[0].item())
+
+
+def test_a_pair_is_two_texts_that_are_read_alone_and_then_together(folder: Path) -> None:
+    scorer = opened(folder)
+    expected = [plain_score(folder, query, text) for query in QUERIES for text in TEXTS]
+    assert list(scorer.score(PAIRS).values) == pytest.approx(expected, abs=1e-5)
+    assert len(set(expected)) > len(expected) / 2
+    assert scorer.info.scale == "logit"
+    assert scorer.info.specials == 4
+
+
+def test_scores_depend_on_nothing_but_the_pair(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(opened(folder).score(PAIRS).values)
+    order = random.Random(7).sample(range(len(PAIRS)), len(PAIRS))
+    several = opened(folder, threads=3)
+    shuffled = several.score([PAIRS[place] for place in order]).values
+    assert list(shuffled) == [expected[place] for place in order]
+    assert [several.score([pair]).values[0] for pair in reversed(PAIRS)] == expected[::-1]
+    wide = graph_of(several).open_wide()
+    assert wide is not None
+    several._network = wide  # type: ignore[attr-defined]
+    assert list(several.score(PAIRS).values) == expected
+    monkeypatch.setenv("RERANK_PREPARED", "off")
+    plain = opened(folder, threads=2)
+    assert graph_of(plain).open_wide() is None
+    assert list(plain.score(PAIRS).values) == expected
+
+
+def test_a_query_is_read_once_for_all_its_passages(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+
+    def note(graph: PartedGraph, ids: Sequence[int]) -> TextStates:
+        reads.append(len(ids))
+        return graph._encode(ids, "query_")
+
+    scorer = opened(folder, threads=2)
+    monkeypatch.setattr(PartedGraph, "encode_query", note)
+    scorer.score(PAIRS)
+    assert len(reads) == len(QUERIES)
+
+
+def test_a_passages_states_serve_any_query(folder: Path) -> None:
+    scorer = opened(folder)
+    graph, template = graph_of(scorer), scorer._template  # type: ignore[attr-defined]
+    encode = scorer.info.tokenizer.encode  # type: ignore[union-attr]
+    rows = [
+        [template.row(encode(query).ids, encode(text).ids) for text in TEXTS] for query in QUERIES
+    ]
+    kept = [graph.encode_passage(passage) for _, passage in rows[0]]
+    queries = [graph.encode_query(row[0][0]) for row in rows]
+    found = [graph.read(query, states) for query in queries for states in kept]
+    assert found == list(scorer.score(PAIRS).values)
+    assert set(kept[0].values) == {"passage_mask", "passage_states", "passage_levels"}
+    tokens = len(rows[0][0][1])
+    assert kept[0].size == tokens * (8 + 4 * WIDTH + WIDTH)
+
+
+def states_of(size: int) -> TextStates:
+    return TextStates(1, {"query_states": np.zeros(size, np.int8)})
+
+
+def test_the_states_of_few_queries_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parted_graph, "_MAX_QUERY_BYTES", 100)
+    queries, made = QueryStates(), list[int]()
+
+    def find(number: int, size: int) -> None:
+        def encode(ids: Sequence[int]) -> TextStates:
+            made.extend(ids)
+            return states_of(size)
+
+        queries.find([number], encode)
+
+    for number in (1, 2, 1, 3, 1, 2):  # 3 has no place beside both, and 2 was not used for longest
+        find(number, 40)
+    assert made == [1, 2, 3, 2]
+    find(4, 1000)  # is kept though it is too large, and nothing beside it
+    find(4, 1000)
+    find(1, 40)
+    assert made == [1, 2, 3, 2, 4, 1]
+
+
+def test_a_query_that_fails_is_tried_again() -> None:
+    queries = QueryStates()
+
+    def fail(_ids: Sequence[int]) -> TextStates:
+        raise ScorerError("failed")
+
+    for _ in range(2):
+        with pytest.raises(ScorerError, match="failed"):
+            queries.find([1], fail)
+    assert queries.find([1], lambda _: states_of(3)).size == 3
+
+
+def test_threads_wait_for_the_one_that_reads_their_query() -> None:
+    queries, began, go_on = QueryStates(), threading.Event(), threading.Event()
+    found: list[TextStates] = []
+
+    def encode(_ids: Sequence[int]) -> TextStates:
+        began.set()
+        assert go_on.wait(20)
+        return states_of(3)
+
+    threads = [
+        threading.Thread(target=lambda: found.append(queries.find([1], encode))) for _ in range(4)
+    ]
+    threads[0].start()
+    assert began.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert len({id(states) for states in found}) == 1
+    assert len(found) == 4
+
+
+def with_changes(folder: Path, part: str, change: Callable[[Any], None]) -> None:
+    model = onnx.load(folder / part)
+    change(model.graph)
+    onnx.save(model, folder / part)
+
+
+def rename_output(graph: Any) -> None:
+    graph.output[1].name = graph.node[-1].output[0] = "other"
+
+
+def rename_input(name: str) -> Callable[[Any], None]:
+    def change(graph: Any) -> None:
+        graph.input[0].name = name
+        node = next(node for node in graph.node if "query_ids" in node.input)
+        node.input[0] = name
+
+    return change
+
+
+def make_float(graph: Any) -> None:
+    graph.input[1].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
+def make_double(graph: Any) -> None:
+    graph.input[1].type.tensor_type.shape.dim[1].dim_value = 2
+
+
+def forget_query(graph: Any) -> None:
+    del graph.input[:2]
+    kept = [node for node in graph.node if not {"query_ids", "query_pooled"} & {*node.input}]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for name in ("sum", "total"):
+        zeros = np.zeros((1, 1), np.int64 if name == "total" else np.float32)
+        graph.initializer.append(onnx.numpy_helper.from_array(zeros, name))
+
+
+def take_four(graph: Any) -> None:
+    for spec in graph.input:
+        spec.type.tensor_type.shape.dim[0].dim_value = 4
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("encoder", rename_output, ("reader.onnx: takes passage_levels, and encoder.onnx has no "
+         "output called levels")),
+        ("reader", rename_input("ids"), "reader.onnx: its input ids is neither of a query nor"),
+        ("reader", make_float, (r"reader.onnx: its input query_pooled is a tensor\(float\) of "
+         r"\[\?, 1, 16\], and encoder.onnx gives pooled as a tensor\(float16\)")),
+        ("reader", make_double, (r"its input query_pooled is a tensor\(float16\) of \[\?, 2, 16\], "
+         r"and encoder.onnx gives pooled as a tensor\(float16\) of \[\?, 1, 16\]")),
+        ("reader", forget_query, "reader.onnx: takes nothing of a query"),
+        ("encoder", take_four, "encoder.onnx: takes exactly 4 texts in a run"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_are_told(
+    folder: Path,
+    part: str,
+    change: Callable[[Any], None],
+    message: str,
+    is_prepared: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rerank_cli.runtimes.network._run_child", lambda *_: None)
+    if not is_prepared:
+        monkeypatch.setenv("RERANK_PREPARED", "off")
+    with_changes(folder, f"{part}.onnx", change)
+    with pytest.raises(ModelError, match=message):
+        opened(folder)
+
+
+@pytest.mark.parametrize(("part", "other"), [("encoder", "reader"), ("reader", "encoder")])
+def test_a_part_that_is_missing_is_told(folder: Path, part: str, other: str, rerank: Run) -> None:
+    (folder / f"{part}.onnx").unlink()
+    ran = rerank("-m", str(folder), "refund", "-d", "a")
+    assert ran.code == 3
+    assert f"{folder}: holds {other}.onnx and no {part}.onnx, the other part of a model" in ran.err
+
+
+@pytest.mark.parametrize("part", ["encoder.onnx", "reader.onnx"])
+@pytest.mark.parametrize("content", [b"", b"no graph", LFS_POINTER])
+def test_a_damaged_part_is_named(folder: Path, part: str, content: bytes, rerank: Run) -> None:
+    (folder / part).write_bytes(content)
+    ran = rerank("-m", str(folder), "refund", "-d", "a")
+    assert ran.code == 3
+    assert f"{folder / part}: " in ran.err
+
+
+def test_both_parts_are_files_of_the_model(folder: Path) -> None:
+    found = describe(folder, "x")
+    assert {"encoder.onnx", "reader.onnx", "tokenizer.json", "config.json"} == set(found.digests())
+    sizes = [(folder / name).stat().st_size for name in ("encoder.onnx", "reader.onnx")]
+    assert found.size() == sum(sizes)
+    assert found.is_dynamic()
+    named = describe(folder / "reader.onnx", "x")
+    assert named.encoder == folder / "encoder.onnx"
+    shutil.copy(folder / "reader.onnx", folder / "model.onnx")
+    assert describe(folder, "x").encoder is None  # a graph that is called model.onnx is whole
+    (folder / "model.onnx").unlink()
+    (folder / "encoder.onnx").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"encoder\.onnx: changed while it was in use"):
+        found.check_unchanged()
+
+
+def test_weights_may_lie_beside_either_part(folder: Path) -> None:
+    expected = list(opened(folder).score(PAIRS).values)
+    for name in ("encoder", "reader"):
+        path = folder / f"{name}.onnx"
+        beside = {"save_as_external_data": True, "location": f"{name}.w", "size_threshold": 80}
+        onnx.save(onnx.load(path), path, **beside)
+    assert {"encoder.w", "reader.w"} < set(describe(folder, "x").digests())
+    assert list(opened(folder).score(PAIRS).values) == expected
+    (folder / "encoder.w").unlink()
+    with pytest.raises(ModelError, match=r"encoder\.w: No such file"):
+        opened(folder)
+
+
+def test_another_encoder_has_another_copy(folder: Path) -> None:
+    first = graph_of(opened(folder)).prepared_path
+    assert first is not None
+    assert first.with_name("encoder.onnx").is_file()
+    assert graph_of(opened(folder)).prepared_path == first
+
+    def change(graph: Any) -> None:
+        step = next(weights for weights in graph.initializer if weights.name == "step")
+        step.CopyFrom(onnx.numpy_helper.from_array(np.float32(0.02), "step"))
+
+    with_changes(folder, "encoder.onnx", change)
+    assert graph_of(opened(folder)).prepared_path not in (None, first)
+    store = PreparedCache.default()
+    assert store is not None
+    assert len(list(store.root.glob("*/reader.onnx"))) == 2
+
+
+def test_the_tokenizer_need_not_join_pairs(folder: Path) -> None:
+    expected = list(opened(folder).score(PAIRS).values)
+    path = folder / "tokenizer.json"
+    text = path.read_text(encoding="utf-8")
+    tokenizer = Tokenizer.from_str(text)
+    assert '"B"' in text
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="$A $B", special_tokens=ends
+    )
+    tokenizer.save(str(path))
+    assert list(opened(folder).score(PAIRS).values) == expected
+
+
+def test_the_longest_pair_is_counted_over_both_texts(folder: Path) -> None:
+    scorer = opened(folder)
+    assert scorer.info.length == 64
+    with pytest.raises(ScorerError, match=r"a pair has 65 tokens, and .* takes 64"):
+        scorer.score([Pair.from_texts("a", "a " * 60)])
+
+
+def test_parts_run_on_cpus_by_onnxruntime(folder: Path) -> None:
+    with pytest.raises(ModelError, match="is one of two parts of a model, which run on CPUs only"):
+        open_scorer(str(folder), runtime=RuntimeOptions(device=Device.CUDA))
+    scorer = open_scorer(str(folder), runtime=RuntimeOptions(Runtime.OPENVINO))
+    graph = folder / "reader.onnx"
+    notes = scorer.score(PAIRS[:1]).notes
+    assert notes == (f"{graph}: is one of two parts of a model, and onnxruntime runs them",)
+
+
+def test_doctor_lists_both_parts(folder: Path, rerank: Run) -> None:
+    ran = rerank("doctor", "-m", str(folder))
+    assert ran.code == 0
+    assert str(folder / "encoder.onnx") in ran.out
+    assert str(folder / "reader.onnx") in ran.out

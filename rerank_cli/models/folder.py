@@ -145,10 +145,13 @@ def describe(
     if not os.path.exists(path):
         raise UsageError(f"{name}: no such model", hint="-m takes a folder with an ONNX model")
     graph = _find_graph(path) if path.is_dir() else path
-    encoder = _find_encoder(graph)
+    encoder = None
+    parts = graph.with_name(ENCODER), graph.with_name(READER)
+    if graph in parts and all(map(os.path.lexists, parts)):
+        encoder, graph = parts
     graphs = [graph] if encoder is None else [encoder, graph]
-    for part in graphs:
-        check_file(part)
+    for each in graphs:
+        check_file(each)
     folder = _holding(_TOKENIZER, graph)
     if folder is None:
         raise ModelError(
@@ -211,11 +214,11 @@ def _find_graph(folder: Path) -> Path:
         if parts := [graph for graph in graphs if graph.name in (ENCODER, READER)]:
             if len(parts) == 2:
                 return place / READER
-            missing = ENCODER if parts[0].name == READER else READER
             if len(graphs) == 1:
+                missing = ENCODER if parts[0].name == READER else READER
                 raise ModelError(
                     f"{place}: holds {parts[0].name} and no {missing}, the other part of a model",
-                    hint=f"copy it from the source of the model; a graph that is whole is called "
+                    hint="copy it from the source of the model; a graph that is whole is called "
                     f"model.onnx, or named with -m {parts[0]}",
                 )
         if len(graphs) == 1:
@@ -230,12 +233,6 @@ def _find_graph(folder: Path) -> Path:
         f"{folder}: holds no ONNX model",
         hint="a model.onnx or onnx/model.onnx is needed; export the checkpoint to ONNX first",
     )
-
-
-def _find_encoder(graph: Path) -> Path | None:
-    """The other part of a model whose reader this is; None for a graph that is whole."""
-    encoder = graph.with_name(ENCODER)
-    return encoder if graph.name == READER and os.path.lexists(encoder) else None
 
 
 def _holding(name: str, graph: Path) -> Path | None:

@@ -38,6 +38,8 @@ from rerank_cli.runtimes.prepared_cache import (
 )
 from rerank_cli.runtimes.tensors import (
     MASK_INPUT,
+    PASSAGE_INPUT,
+    QUERY_INPUT,
     InputLayout,
     TensorSpec,
     probe_seconds,
@@ -45,7 +47,6 @@ from rerank_cli.runtimes.tensors import (
     score_alike,
 )
 
-_QUERY, _PASSAGE = "query_", "passage_"  # with which the reader's inputs begin
 _IDS, _MASK = "ids", "mask"  # what else it may take of a text than the encoder's outputs
 _MASKED_FILE = "masked.onnx"
 _MAX_QUERY_BYTES = 1 << 24  # of the states of queries that are remembered
@@ -137,7 +138,7 @@ class PartedGraph:
                 hint="export the model with a dynamic axis for texts",
             )
         self._check_inputs()
-        self._outputs = {side: self._outputs_for(side) for side in (_QUERY, _PASSAGE)}
+        self._outputs = {side: self._outputs_for(side) for side in (QUERY_INPUT, PASSAGE_INPUT)}
         self.path = path
         self.prepared_path = copy
         self.workers = loading.workers
@@ -158,11 +159,11 @@ class PartedGraph:
 
     def encode_query(self, ids: Sequence[int]) -> TextStates:
         """What the reader takes of a query; raises `ScorerError`."""
-        return self._encode(ids, _QUERY)
+        return self._encode(ids, QUERY_INPUT)
 
     def encode_passage(self, ids: Sequence[int]) -> TextStates:
         """What the reader takes of a passage; raises `ScorerError`."""
-        return self._encode(ids, _PASSAGE)
+        return self._encode(ids, PASSAGE_INPUT)
 
     def read(self, query: TextStates, passage: TextStates) -> float:
         """Score a pair by the states of its texts; raises `ScorerError`."""
@@ -206,11 +207,13 @@ class PartedGraph:
         reader, given = self._reader.path, self._encoder.outputs
         sides = set()
         for name, spec in self._reader.inputs.items():
-            side = next((side for side in (_QUERY, _PASSAGE) if name.startswith(side)), None)
+            side = next(
+                (side for side in (QUERY_INPUT, PASSAGE_INPUT) if name.startswith(side)), None
+            )
             if side is None:
                 raise ModelError(
                     f"{reader}: its input {name} is neither of a query nor of a passage",
-                    hint=f"its inputs are called {_QUERY}NAME and {_PASSAGE}NAME, and NAME is an "
+                    hint=f"its inputs are called {QUERY_INPUT}NAME and {PASSAGE_INPUT}NAME, and NAME is an "
                     f"output of {ENCODER}, or {_IDS} or {_MASK}",
                 )
             sides.add(side)
@@ -235,7 +238,7 @@ class PartedGraph:
                 )
         if len(sides) < 2:
             raise ModelError(
-                f"{reader}: takes nothing of a {'passage' if _QUERY in sides else 'query'}, so "
+                f"{reader}: takes nothing of a {'passage' if QUERY_INPUT in sides else 'query'}, so "
                 "that it cannot score a pair"
             )
 

@@ -20,13 +20,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rerank_cli.errors import ModelError, ScorerError
-from rerank_cli.models.folder import LEAST_LENGTH
+from rerank_cli.models.folder import ENCODER, LEAST_LENGTH, READER
 from rerank_cli.models.onnx_file import CALL, Operator, follow_back, output_shapes
 from rerank_cli.runtimes.network import EQUAL_LENGTHS, Network, TokenRow, is_out_of_memory
 from rerank_cli.types import Scale
 
 MASK_INPUT = "attention_mask"
 INPUTS = ("input_ids", MASK_INPUT, "token_type_ids", "position_ids")
+# With these the inputs begin of a part that reads what another part gives of two texts.
+QUERY_INPUT, PASSAGE_INPUT = "query_", "passage_"
 _EXPORT_HINT = "export the model with dynamic axes for pairs and tokens"
 # Inputs that exporters add for causal models: the states of earlier tokens, and for how many places
 # to return logits.
@@ -92,10 +94,13 @@ class InputLayout:
             is_integer = spec.dtype is not None and np.issubdtype(spec.dtype, np.integer)
             is_known = is_integer and name in INPUTS
             if not is_known and not (answers is not None and _is_causal(name, spec)):
+                hint = f"known inputs are {', '.join(INPUTS)}, of whole numbers"
+                if name.startswith((QUERY_INPUT, PASSAGE_INPUT)):
+                    hint = f"a model in two parts has {ENCODER} and {READER} in one folder"
                 raise ModelError(
                     f"{path}: not a reranker that can be run here: "
                     f"its input {name} is a {spec.type_name}",
-                    hint=f"known inputs are {', '.join(INPUTS)}, of whole numbers",
+                    hint=hint,
                 )
         if "input_ids" not in inputs:
             raise ModelError(f"{path}: not a reranker: it has no input called input_ids")

@@ -261,6 +261,9 @@ def test_a_part_that_is_missing_is_told(folder: Path, part: str, other: str, rer
     ran = rerank("-m", str(folder), "refund", "-d", "a")
     assert ran.code == 3
     assert f"{folder}: holds {other}.onnx and no {part}.onnx, the other part of a model" in ran.err
+    ran = rerank("-m", str(folder / f"{other}.onnx"), "refund", "-d", "a")
+    assert ran.code == 3
+    assert f"{folder / other}.onnx: not a reranker" in ran.err
 
 
 @pytest.mark.parametrize("part", ["encoder.onnx", "reader.onnx"])
@@ -278,8 +281,9 @@ def test_both_parts_are_files_of_the_model(folder: Path) -> None:
     sizes = [(folder / name).stat().st_size for name in ("encoder.onnx", "reader.onnx")]
     assert found.size() == sum(sizes)
     assert found.is_dynamic()
-    named = describe(folder / "reader.onnx", "x")
-    assert named.encoder == folder / "encoder.onnx"
+    for name in ("encoder.onnx", "reader.onnx"):
+        named = describe(folder / name, "x")
+        assert (named.graph, named.encoder) == (folder / "reader.onnx", folder / "encoder.onnx")
     shutil.copy(folder / "reader.onnx", folder / "model.onnx")
     assert describe(folder, "x").encoder is None  # a graph that is called model.onnx is whole
     (folder / "model.onnx").unlink()

@@ -213,8 +213,8 @@ class PartedGraph:
             if side is None:
                 raise ModelError(
                     f"{reader}: its input {name} is neither of a query nor of a passage",
-                    hint=f"its inputs are called {QUERY_INPUT}NAME and {PASSAGE_INPUT}NAME, and NAME is an "
-                    f"output of {ENCODER}, or {_IDS} or {_MASK}",
+                    hint=f"its inputs are called {QUERY_INPUT}NAME and {PASSAGE_INPUT}NAME, and "
+                    f"NAME is an output of {ENCODER}, or {_IDS} or {_MASK}",
                 )
             sides.add(side)
             source = name.removeprefix(side)
@@ -237,10 +237,8 @@ class PartedGraph:
                     hint="the two files are of two models, or of two exports of one",
                 )
         if len(sides) < 2:
-            raise ModelError(
-                f"{reader}: takes nothing of a {'passage' if QUERY_INPUT in sides else 'query'}, so "
-                "that it cannot score a pair"
-            )
+            missing = "passage" if QUERY_INPUT in sides else "query"
+            raise ModelError(f"{reader}: takes nothing of a {missing}, and cannot score a pair")
 
 
 def open_parts(

@@ -33,7 +33,7 @@ def table() -> str:
 def shipped_size(entry: Entry) -> str:
     """What the files of a model that ships take."""
     folder = find(entry.name)
-    return format_size(sum(path.stat().st_size for path in (folder.graph, folder.tokenizer)))
+    return format_size(folder.size() + folder.tokenizer.stat().st_size)
 
 
 def row(entry: Entry) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rerank_cli.batch.flow import BatchResult as BatchResult
     from rerank_cli.costs import ServiceRequest as ServiceRequest
     from rerank_cli.errors import RerankError as RerankError
-    from rerank_cli.providers.options import RemoteOptions as RemoteOptions
+    from rerank_cli.providers import RemoteOptions as RemoteOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
     from rerank_cli.ranking import Selection as Selection
     from rerank_cli.ranking.reranker import Pending as Pending
@@ -44,7 +44,7 @@ _HOMES = {
     "rank": "ranking.reranker",
     "open_scorer": "scorers",
     "ChunkOptions": "ranking",
-    "RemoteOptions": "providers.options",
+    "RemoteOptions": "providers",
     "RuntimeOptions": "runtimes",
     "Selection": "ranking",
     "Chunk": "types",

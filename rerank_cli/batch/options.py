@@ -6,7 +6,7 @@ from pathlib import Path
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.output_files import OutputFile
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import ChunkOptions, Selection
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions

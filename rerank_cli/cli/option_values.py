@@ -27,7 +27,7 @@ from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Document
 
 if TYPE_CHECKING:
-    from rerank_cli.providers.options import RemoteOptions
+    from rerank_cli.providers import RemoteOptions
 
 Options = TypeVar("Options", "RemoteOptions", RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
@@ -40,7 +40,7 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
 
     Raises `UsageError` for a malformed option.
     """
-    from rerank_cli.providers.options import RemoteOptions  # not for help
+    from rerank_cli.providers import RemoteOptions  # not for help
 
     values = ctx.params
     fields = _split_assignments(values.get("set_"), "--set")

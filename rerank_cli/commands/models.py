@@ -6,8 +6,7 @@ them.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +42,6 @@ from rerank_cli.user_files import config_file, expand_user
 
 if TYPE_CHECKING:
     from rerank_cli.models.export import Fidelity
-    from rerank_cli.models.pull import PullPlan
 
 
 app = make_app(ListGroup)
@@ -503,83 +501,14 @@ def fetch(
     reference: Reference, *, refusal: NotInstalled | None = None, keep_off: bool = False
 ) -> InstalledModel:
     """Fetch a model. With a `refusal` a person is asked first; it is raised if they say no."""
-    barrier = _barrier(keep_off=keep_off)
-    if barrier is not None:
-        place = Store.usual().place(reference.name, reference.precision)
+    store = Store.usual()
+    if (barrier := _barrier(keep_off=keep_off)) is not None:
+        place = store.place(reference.name, reference.precision)
         raise _kept_off(NotInstalled(str(reference), str(place)), barrier)
 
-    from rerank_cli.models.pull import describe_plan, find_whole, plan_pull, pull
+    from rerank_cli.models.pull import pull_for_user
 
-    terminal, store = Terminal.current(), Store.usual()
-    try:
-        plan = plan_pull(reference, store, machine.features())
-    except ModelError as error:
-        if refusal is not None:  # it was named to be run
-            error.args = (f"{reference} is not installed, and cannot be pulled: {error}",)
-        raise
-    if (model := find_whole(plan, store)) is not None:
-        terminal.say(f"{plan.reference}: is here already, whole and as the Hub has it")
-        return model
-    terminal.say(describe_plan(plan, store))
-    if refusal is not None and not _ask_to_fetch(terminal):
-        raise refusal
-    with _watch_fetching(terminal, plan, store) as watch:
-        model = pull(plan, store, on_wait=lambda: _say_waiting(terminal), watch=watch)
-    listed = plan.listing.files
-    unchecked = [
-        path for path in model.manifest.files if path in listed and not listed[path].has_hash
-    ]
-    if unchecked:
-        terminal.warn(
-            f"the Hub has no hash of {', '.join(unchecked)}: unchecked, and kept as fetched"
-        )
-    return model
-
-
-@contextmanager
-def _watch_fetching(
-    terminal: Terminal, plan: "PullPlan", store: Store
-) -> Iterator[Callable[[int], None]]:
-    """Show how much has been fetched; yield what is to be called with the bytes that are here.
-
-    If a signal ends the process, what is kept is said.
-    """
-    from rerank_cli.atomic_files import clean_up_on_signal
-    from rerank_cli.models.pull import describe_kept
-    from rerank_cli.progress import State, TimeLeft, show_progress
-
-    fetched, time_left = 0, TimeLeft()
-
-    def describe() -> State:
-        size = max(fetched, plan.size, 1)
-        parts = [f"{format_size(fetched)} of {format_size(size)}"]
-        return State(parts, fetched / size, time_left.seconds(fetched, size))
-
-    def say_stopped() -> None:
-        kept = describe_kept(plan, store) or "nothing was fetched"
-        terminal.say(f"{plan.reference}: stopped; {kept}")
-
-    with (
-        clean_up_on_signal(say_stopped),
-        show_progress(terminal, describe) as line,
-    ):
-
-        def watch(size: int) -> None:
-            nonlocal fetched
-            fetched = size
-            time_left.see(size)
-            line.refresh()
-
-        yield watch
-
-
-def _say_waiting(terminal: Terminal) -> None:
-    terminal.say("another process is fetching it: waiting for that")
-
-
-def _ask_to_fetch(terminal: Terminal) -> bool:
-    terminal.show("fetch it? [y/N] ")
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return pull_for_user(reference, store, refusal)
 
 
 def _barrier(*, keep_off: bool) -> str | None:
@@ -624,12 +553,18 @@ def _fetch_checkpoint(reference: Reference, stack: ExitStack, terminal: Terminal
             f"{reference} ({barrier} keeps off the network)", "checkpoint of it here"
         )
 
-    from rerank_cli.models.pull import describe_plan, fetch_checkpoint, plan_checkpoint
+    from rerank_cli.models.pull import (
+        describe_plan,
+        fetch_checkpoint,
+        plan_checkpoint,
+        say_waiting,
+        watch_fetching,
+    )
 
     store = Store.usual()
     plan = plan_checkpoint(reference, store)
     terminal.say(describe_plan(plan, store))
-    watch = stack.enter_context(_watch_fetching(terminal, plan, store))
+    watch = stack.enter_context(watch_fetching(terminal, plan, store))
     return stack.enter_context(
-        fetch_checkpoint(plan, store, on_wait=lambda: _say_waiting(terminal), watch=watch)
+        fetch_checkpoint(plan, store, on_wait=lambda: say_waiting(terminal), watch=watch)
     )

@@ -32,7 +32,7 @@ from rerank_cli.evaluation.datasets import (
 )
 from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions

@@ -7,13 +7,16 @@ the same is pulled again.
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from rerank_cli.errors import ModelError, UsageError
+from rerank_cli import machine
+from rerank_cli.atomic_files import clean_up_on_signal
+from rerank_cli.errors import ModelError, NotInstalled, UsageError
 from rerank_cli.models import Reference, hub
 from rerank_cli.models.catalogue import PRECISIONS, GraphFile, Origin, entries
 from rerank_cli.models.hub import (
@@ -26,7 +29,8 @@ from rerank_cli.models.hub import (
 )
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import MANIFEST, File, InstalledModel, ModelManifest, Store
-from rerank_cli.terminal import format_size
+from rerank_cli.progress import State, TimeLeft, show_progress
+from rerank_cli.terminal import Terminal, format_size
 
 TOKENIZER = "tokenizer.json"
 # What is read here, or tells a person what the files are.
@@ -147,6 +151,82 @@ def pull(
         installed = store.adopt(staging, manifest)
         store.lock(manifest)
         return installed
+
+
+def pull_for_user(
+    reference: Reference, store: Store, refusal: NotInstalled | None
+) -> InstalledModel:
+    """Plan a pull, say what it fetches, and fetch that, with its progress.
+
+    With a `refusal` a person is asked first; it is raised if they say no.
+    """
+    terminal = Terminal.current()
+    try:
+        plan = plan_pull(reference, store, machine.features())
+    except ModelError as error:
+        if refusal is not None:  # it was named to be run
+            error.args = (f"{reference} is not installed, and cannot be pulled: {error}",)
+        raise
+    if (model := find_whole(plan, store)) is not None:
+        terminal.say(f"{plan.reference}: is here already, whole and as the Hub has it")
+        return model
+    terminal.say(describe_plan(plan, store))
+    if refusal is not None and not _ask_to_fetch(terminal):
+        raise refusal
+    with watch_fetching(terminal, plan, store) as watch:
+        model = pull(plan, store, on_wait=lambda: say_waiting(terminal), watch=watch)
+    listed = plan.listing.files
+    unchecked = [
+        path for path in model.manifest.files if path in listed and not listed[path].has_hash
+    ]
+    if unchecked:
+        terminal.warn(
+            f"the Hub has no hash of {', '.join(unchecked)}: unchecked, and kept as fetched"
+        )
+    return model
+
+
+@contextmanager
+def watch_fetching(
+    terminal: Terminal, plan: PullPlan, store: Store
+) -> Iterator[Callable[[int], None]]:
+    """Show how much has been fetched; yield what is to be called with the bytes that are here.
+
+    If a signal ends the process, what is kept is said.
+    """
+    fetched, time_left = 0, TimeLeft()
+
+    def describe() -> State:
+        size = max(fetched, plan.size, 1)
+        parts = [f"{format_size(fetched)} of {format_size(size)}"]
+        return State(parts, fetched / size, time_left.seconds(fetched, size))
+
+    def say_stopped() -> None:
+        kept = describe_kept(plan, store) or "nothing was fetched"
+        terminal.say(f"{plan.reference}: stopped; {kept}")
+
+    with (
+        clean_up_on_signal(say_stopped),
+        show_progress(terminal, describe) as line,
+    ):
+
+        def watch(size: int) -> None:
+            nonlocal fetched
+            fetched = size
+            time_left.see(size)
+            line.refresh()
+
+        yield watch
+
+
+def say_waiting(terminal: Terminal) -> None:
+    """Say why nothing happens."""
+    terminal.say("another process is fetching it: waiting for that")
+
+
+def _ask_to_fetch(terminal: Terminal) -> bool:
+    terminal.show("fetch it? [y/N] ")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def find_whole(plan: PullPlan, store: Store) -> InstalledModel | None:

@@ -22,7 +22,7 @@ import httpx2
 from rerank_cli import __version__
 from rerank_cli.costs import ServiceRequest
 from rerank_cli.errors import ConfigError, ProviderError
-from rerank_cli.providers import DEFAULT_RETRIES
+from rerank_cli.providers import DEFAULT_RETRIES, RemoteOptions
 from rerank_cli.providers.bodies import Redactor, hide_in_lines, one_line
 from rerank_cli.providers.endpoints import Address, origin, public_url
 from rerank_cli.providers.failures import (
@@ -33,7 +33,6 @@ from rerank_cli.providers.failures import (
     retry_after_seconds,
     trace_id_in,
 )
-from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.rate_limit import RateLimiter
 from rerank_cli.providers.transport import (
     AUTHENTICATION_STATUS,

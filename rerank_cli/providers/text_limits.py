@@ -13,7 +13,7 @@ from rerank_cli.ranking import DEFAULT_WINDOW_TOKENS, Aggregation, ChunkOptions
 from rerank_cli.types import TextLimits, Tokens
 
 if TYPE_CHECKING:
-    from rerank_cli.providers.options import RemoteOptions
+    from rerank_cli.providers import RemoteOptions
     from rerank_cli.providers.schema import Provider
 
 

@@ -20,7 +20,7 @@ from rerank_cli.media import (
     with_article,
 )
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import Aggregation, ChunkOptions, Encoding, Selection
 from rerank_cli.ranking.chunking import Plan, plan_chunks
 from rerank_cli.ranking.results import RankingBuilder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import OutOfMemory, RerankError, UsageError
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.terminal import format_names

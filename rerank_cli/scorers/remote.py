@@ -16,13 +16,12 @@ from urllib.parse import urljoin, urlsplit
 
 from rerank_cli.costs import Price, RequestTotals, ServiceRequest
 from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
-from rerank_cli.providers import Cutting, Truncate
+from rerank_cli.providers import Cutting, RemoteOptions, Truncate
 from rerank_cli.providers.bodies import hide_in_lines
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
 from rerank_cli.providers.keys import Credentials, query_secrets, secrets_in
-from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.requests import (
     DEFAULT_DOCUMENTS,
     Request,

@@ -35,7 +35,7 @@ from rerank_cli.evaluation.run import (
     scored_document,
 )
 from rerank_cli.evaluation.statistics import difference_over_sets
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 

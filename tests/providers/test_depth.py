@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import AnswerError, UsageError
+from rerank_cli.providers import MAX_FIELD_LEVELS, RemoteOptions
 from rerank_cli.providers.failures import read_failure
-from rerank_cli.providers.options import MAX_FIELD_LEVELS, RemoteOptions
 from rerank_cli.providers.responses import field_names, parse_body, read_answer, read_request
 from rerank_cli.ranking.reranker import Reranker
 from tests.conftest import Run

@@ -14,9 +14,9 @@ import pytest
 import trustme
 
 from rerank_cli.errors import ProviderError
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.client import Client
 from rerank_cli.providers.endpoints import Address
-from rerank_cli.providers.options import RemoteOptions
 
 RANKING = b'{"results":[{"index":0,"relevance_score":0.5}]}'
 Flush = Callable[[], None]

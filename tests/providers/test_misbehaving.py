@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import ModelError, ProviderError
 from rerank_cli.models import hub
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.bodies import BodyError, decode_body
 from rerank_cli.providers.client import Client
 from rerank_cli.providers.endpoints import Address
-from rerank_cli.providers.options import RemoteOptions
 from tests.support.loopback.raw import RawServer, Step, drip
 
 RANKING = b'{"results":[{"index":0,"relevance_score":0.5}]}'

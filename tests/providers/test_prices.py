@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import ConfigError
-from rerank_cli.providers import client
+from rerank_cli.providers import RemoteOptions, client
 from rerank_cli.providers.catalogue import find_provider, provider_names, provider_tables
-from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.providers.schema import Tariff
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.scorers import open_scorer

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from rerank_cli.batch.report import BatchFigures
 from rerank_cli.costs import RequestTotals, ServiceRequest
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers import client
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions, client
 from rerank_cli.providers.responses import read_answer, read_request
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import MAX_REQUESTS, RequestList

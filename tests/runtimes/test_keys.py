@@ -31,7 +31,7 @@ from rerank_cli.models import find
 from rerank_cli.models.catalogue import entries
 from rerank_cli.models.onnx_file import needs
 from rerank_cli.models.store import File, ModelManifest, Store
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.runtimes import onnxruntime_graph, prepared_cache
 from rerank_cli.scorers import (
     cross_encoder,

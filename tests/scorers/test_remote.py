@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from rerank_cli.errors import ProviderError
-from rerank_cli.providers import client
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions, client
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Ranking, Scorer
@@ -197,7 +196,7 @@ LEAVES_EARLY = """
 import sys
 import time
 from rerank_cli import Reranker
-from rerank_cli.providers.options import RemoteOptions
+from rerank_cli.providers import RemoteOptions
 
 reranker = Reranker("tei/m", remote=RemoteOptions(base_url=sys.argv[1]))
 reranker.rank("a query", ["one document"])  # now a thread waits for answers to read

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rerank_cli import Reranker
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.catalogue import find_provider, provider_names
-from rerank_cli.providers.options import RemoteOptions
 from tests.conftest import Outcome, Run
 from tests.support.asking import at, dialect_of, documents
 from tests.support.loopback import Server, serve

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from rerank_cli import Reranker
 from rerank_cli.errors import UsageError
+from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers.catalogue import find_provider, provider_names, provider_tables
 from rerank_cli.providers.client import Reply
-from rerank_cli.providers.options import RemoteOptions
 from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.remote import RemoteScorer
 from rerank_cli.types import Document, Media, Pair

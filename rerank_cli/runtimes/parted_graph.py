@@ -72,29 +72,32 @@ class QueryStates:
         self._size = 0
         self._changing = threading.Lock()
 
-    def find(self, ids: Sequence[int], encode: Callable[[Sequence[int]], TextStates]) -> TextStates:
-        """The states of a query; raises what `encode` raises."""
+    def find(
+        self, ids: Sequence[int], encode: Callable[[Sequence[int]], TextStates]
+    ) -> Future[TextStates]:
+        """The states of a query, which another thread may still be making by its `encode`.
+
+        What `encode` raises is the future's, and is not remembered.
+        """
         key = tuple(ids)
         with self._changing:
             future = self._states.get(key)
             if future is not None:
                 self._states.move_to_end(key)
-            else:
-                made = self._states[key] = Future()
-        if future is not None:
-            return future.result()  # another thread may be making it
+                return future
+            future = self._states[key] = Future()
         try:
             states = encode(ids)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever needs the states raises it
             with self._changing:
                 del self._states[key]
-            made.set_exception(error)
-            raise
+                future.set_exception(error)
+            return future
         with self._changing:
-            made.set_result(states)
+            future.set_result(states)
             self._size += states.size
             self._forget()
-        return states
+        return future
 
     def _forget(self) -> None:
         """Forget what was not used for longest, but never the last."""
@@ -137,6 +140,12 @@ class PartedGraph:
                 "encoded alone",
                 hint="export the model with a dynamic axis for texts",
             )
+        if taken := sorted({_IDS, _MASK} & self._encoder.outputs.keys()):
+            raise ModelError(
+                f"{self._encoder.path}: has an output called {taken[0]}, which is the name of what "
+                "is known of a text without it",
+                hint="give the output another name, and the inputs of the reader that take it",
+            )
         self._check_inputs()
         self._outputs = {side: self._outputs_for(side) for side in (QUERY_INPUT, PASSAGE_INPUT)}
         self.path = path
@@ -152,10 +161,13 @@ class PartedGraph:
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs one after the other, as `Network` says; raises `ScorerError`."""
-        return [
-            self.read(self._queries.find(query, self.encode_query), self.encode_passage(passage))
-            for query, passage in rows
-        ]
+        scores = []
+        for query, passage in rows:
+            query_states = self._queries.find(query, self.encode_query)
+            # Meanwhile another thread may be reading the query.
+            passage_states = self.encode_passage(passage)
+            scores.append(self.read(query_states.result(), passage_states))
+        return scores
 
     def encode_query(self, ids: Sequence[int]) -> TextStates:
         """What the reader takes of a query; raises `ScorerError`."""

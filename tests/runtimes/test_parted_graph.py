@@ -21,7 +21,7 @@ from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair, Scorer
 from tests.conftest import Run
-from tests.support.folders import LFS_POINTER, WIDTH, in_parts
+from tests.support.folders import LFS_POINTER, WIDTH, copy_model, in_parts, save_graph
 
 QUERIES = ["refund", "How do I keep slugs away?"]
 TEXTS = ["Send it back within thirty days.", "water " * 40, "a", "", "tomates 番茄", "refund " * 5]
@@ -136,7 +136,7 @@ def test_the_states_of_few_queries_are_remembered(monkeypatch: pytest.MonkeyPatc
             made.extend(ids)
             return states_of(size)
 
-        queries.find([number], encode)
+        queries.find([number], encode).result()
 
     for number in (1, 2, 1, 3, 1, 2):  # 3 has no place beside both, and 2 was not used for longest
         find(number, 40)
@@ -155,8 +155,8 @@ def test_a_query_that_fails_is_tried_again() -> None:
 
     for _ in range(2):
         with pytest.raises(ScorerError, match="failed"):
-            queries.find([1], fail)
-    assert queries.find([1], lambda _: states_of(3)).size == 3
+            queries.find([1], fail).result()
+    assert queries.find([1], lambda _: states_of(3)).result().size == 3
 
 
 def test_threads_wait_for_the_one_that_reads_their_query() -> None:
@@ -169,7 +169,8 @@ def test_threads_wait_for_the_one_that_reads_their_query() -> None:
         return states_of(3)
 
     threads = [
-        threading.Thread(target=lambda: found.append(queries.find([1], encode))) for _ in range(4)
+        threading.Thread(target=lambda: found.append(queries.find([1], encode).result()))
+        for _ in range(4)
     ]
     threads[0].start()
     assert began.wait(20)
@@ -201,6 +202,10 @@ def rename_input(name: str) -> Callable[[Any], None]:
     return change
 
 
+def call_ids(graph: Any) -> None:
+    graph.output[1].name = graph.node[-1].output[0] = "ids"
+
+
 def make_float(graph: Any) -> None:
     graph.input[1].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
@@ -230,6 +235,7 @@ def take_four(graph: Any) -> None:
     [
         ("encoder", rename_output, ("reader.onnx: takes passage_levels, and encoder.onnx has no "
          "output called levels")),
+        ("encoder", call_ids, "encoder.onnx: has an output called ids, which is the name of"),
         ("reader", rename_input("ids"), "reader.onnx: its input ids is neither of a query nor"),
         ("reader", make_float, (r"reader.onnx: its input query_pooled is a tensor\(float\) of "
          r"\[\?, 1, 16\], and encoder.onnx gives pooled as a tensor\(float16\)")),
@@ -334,6 +340,35 @@ def test_the_tokenizer_need_not_join_pairs(folder: Path) -> None:
     )
     tokenizer.save(str(path))
     assert list(opened(folder).score(PAIRS).values) == expected
+
+
+def test_an_encoder_may_take_what_whole_graphs_take_and_loses_its_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANK_PREPARED", str(tmp_path / "prepared"))
+    folder = copy_model("bert", tmp_path)
+    (folder / "model.onnx").rename(folder / "encoder.onnx")
+    make, shape = onnx.helper.make_tensor_value_info, ["pairs", 1]
+    save_graph(
+        folder / "reader.onnx",
+        [
+            onnx.helper.make_node("Sub", ["query_logits", "passage_logits"], ["gap"]),
+            onnx.helper.make_node("MatMul", ["gap", "weight"], ["logits"]),
+        ],
+        [make(f"{side}_logits", onnx.TensorProto.FLOAT, shape) for side in ("query", "passage")],
+        [make("logits", onnx.TensorProto.FLOAT, shape)],
+        {"weight": np.array([[2.0]], np.float32)},
+    )
+    prepared = opened(folder)
+    copy = graph_of(prepared).prepared_path
+    assert copy is not None
+    nodes = onnx.load(copy.with_name("encoder.onnx"), load_external_data=False).graph.node
+    assert not any("attention_mask" in node.input for node in nodes)
+    assert sorted(path.name for path in copy.parent.glob("*.onnx")) == [
+        "encoder.onnx", "reader.onnx",
+    ]  # fmt: skip
+    monkeypatch.setenv("RERANK_PREPARED", "off")
+    assert prepared.score(PAIRS).values == opened(folder).score(PAIRS).values
 
 
 def test_the_longest_pair_is_counted_over_both_texts(folder: Path) -> None:

@@ -119,10 +119,11 @@ class PartedGraph:
     batching = NO_BATCHING
 
     def __init__(
-        self, path: Path, loading: LoadOptions, queries: QueryStates | None = None
+        self, path: Path, loading: LoadOptions, narrow: "PartedGraph | None" = None
     ) -> None:
         """Load the reader, and the encoder beside it, and check that they fit.
 
+        All but the encoder is taken from a `narrow` graph of the same model, if there is one.
         Raises `ModelError`.
         """
         copy = loading.prepared_path
@@ -130,7 +131,11 @@ class PartedGraph:
         self._encoder = Session(
             path.with_name(ENCODER), replace(loading, prepared_path=encoder_copy)
         )
-        self._reader = Session(path, loading)
+        # One thread always: it takes little of the time, and onnxruntime may add up products of the
+        # states of two texts in another order where threads share them, if more than 128 are added.
+        self._reader: Session = (
+            narrow._reader if narrow else Session(path, replace(loading, threads=1))
+        )
         self._layout = InputLayout.of_graph(
             self._encoder.inputs, self._encoder.path, loading.padding
         )
@@ -157,7 +162,7 @@ class PartedGraph:
         self._reader.check_scores(self.output)
         self.scale = loading.scale or find_scale(path, self.output)
         self._loading = loading
-        self._queries = queries or QueryStates()
+        self._queries: QueryStates = narrow._queries if narrow else QueryStates()
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs one after the other, as `Network` says; raises `ScorerError`."""
@@ -185,13 +190,11 @@ class PartedGraph:
         return read_scores(output, [(range(tokens), ())], self.path, self.scale)[0]
 
     def open_wide(self) -> "PartedGraph | None":
-        """Open both parts again with all cores for each run; None where `Graph` gives None."""
+        """Open the encoder again with all cores for a run; None where `Graph` gives None."""
         if self.workers == 1 or self.prepared_path is None:
             return None
         try:
-            return PartedGraph(
-                self.path, replace(self._loading, threads=self.workers), self._queries
-            )
+            return PartedGraph(self.path, replace(self._loading, threads=self.workers), self)
         except ModelError:  # this graph goes on
             return None
 

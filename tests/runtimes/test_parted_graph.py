@@ -92,6 +92,39 @@ def test_scores_depend_on_nothing_but_the_pair(
     assert list(plain.score(PAIRS).values) == expected
 
 
+def test_threads_do_not_change_the_order_of_sums(folder: Path) -> None:
+    """By onnxruntime's products of two activations in float32, whose sums are that long."""
+    make, kinds, width = onnx.helper, onnx.TensorProto, 384
+    table = np.random.default_rng(5).normal(size=(400, width)).astype(np.float32)
+    text, info = ["texts", "tokens"], make.make_tensor_value_info
+    save_graph(
+        folder / "encoder.onnx",
+        [make.make_node("Gather", ["table", "input_ids"], ["states"])],
+        [info("input_ids", kinds.INT64, text)],
+        [info("states", kinds.FLOAT, [*text, width])],
+        {"table": table},
+    )
+    save_graph(
+        folder / "reader.onnx",
+        [
+            make.make_node("Transpose", ["passage_states"], ["turned"], perm=[0, 2, 1]),
+            make.make_node("MatMul", ["query_states", "turned"], ["likeness"]),
+            make.make_node("ReduceSum", ["likeness"], ["sum"], keepdims=1),
+            make.make_node("Reshape", ["sum", "shape"], ["logits"]),
+        ],
+        [info(f"{side}_states", kinds.FLOAT, [*text, width]) for side in ("query", "passage")],
+        [info("logits", kinds.FLOAT, ["pairs", 1])],
+        {"shape": np.array([-1, 1])},
+    )
+    pairs = [Pair.from_texts("a b c d e", "a " * count) for count in range(1, 54)]
+    several = opened(folder, threads=4)
+    expected = list(several.score(pairs).values)
+    wide = graph_of(several).open_wide()
+    assert wide is not None
+    several._network = wide  # type: ignore[attr-defined]
+    assert list(several.score(pairs).values) == expected
+
+
 def test_a_query_is_read_once_for_all_its_passages(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ TEXTS = {
         "query", "document", "field", "id_field", "query_field", "documents_field", "text_field",
         "model", "base_url", "instruction", "user", "metadata", "set_", "header", "max_record",
         "max_document", "window", "address", "depth", "measure", "compare", "name", "key",
-        "value", "provider", "revision",
+        "value", "provider", "revision", "version", "licence", "languages",
     },
 }  # fmt: skip
 READS = {
@@ -44,6 +44,7 @@ READS = {
 WRITES = {
     ("rank", "output"), ("batch", "output"), ("batch", "errors"), ("batch", "report"),
     ("eval", "output"), ("eval", "per_query"), ("eval", "runs"), ("models export", "out"),
+    ("models package", "out"),
 }  # fmt: skip
 
 
@@ -275,6 +276,7 @@ LINES = {
     "eval --per-query": "eval {set} -m bm25 -o {table} --per-query VALUE --runs {runs}",
     "eval --runs": "eval {set} -m bm25 -o {table} --per-query {figures} --runs VALUE",
     "models export OUT": "models export {ckpt} VALUE",
+    "models package -o": "models package ./tests/models/bert --name x --licence MIT -o VALUE",
 }
 # What may be replaced where an option names it: any file of the user, or a report.
 REPLACED = {

@@ -66,10 +66,16 @@ REFUSED = {
         "batch", "records.jsonl", "--tokenizer", "lines.txt", "-m", "cohere/rerank-v3.5",
     ),
 }  # fmt: skip
-FOLDERS = {("models export", "source"), ("rank", "media_root"), ("batch", "media_root")}
+FOLDERS = {
+    ("models export", "source"),
+    ("models package", "source"),
+    ("rank", "media_root"),
+    ("batch", "media_root"),
+}
 WRITTEN = {
     ("rank", "output"), ("batch", "output"), ("batch", "errors"), ("batch", "report"),
     ("eval", "output"), ("eval", "per_query"), ("eval", "runs"), ("models export", "out"),
+    ("models package", "out"),
 }  # fmt: skip
 _PLACE = {"arguments": "lines.txt", "input_": "records.jsonl", "datasets": "set.jsonl"}
 _PLACE |= {"query_file": "query", "files_from": "list", "queries": "queries.tsv"}

@@ -17,7 +17,7 @@ from rerank_cli.batch.sources import JsonLinesSource
 from rerank_cli.commands.rank import _ranking_state
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.progress import Progress, RankingState
-from rerank_cli.providers.rate_limit import RateLimiter
+from rerank_cli.providers.client import RateLimiter
 from rerank_cli.ranking import Selection
 from rerank_cli.types import Pair, Scored
 from tests.support.fakes import OverlapScorer, words_info

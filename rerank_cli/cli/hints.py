@@ -280,6 +280,7 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
         "check test hash": "rerank models verify; rerank doctor -m NAME compares scores",
         "convert onnx quantize": "rerank models export FOLDER OUT",
         "where dir folder location": "rerank models path NAME",
+        "wheel build pack bundle": "rerank models package FOLDER",
     },
     "providers": {
         "ls": "rerank providers",

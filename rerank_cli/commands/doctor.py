@@ -21,8 +21,8 @@ from rerank_cli.atomic_files import file_digest
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError
-from rerank_cli.models import how_to_renew, offline_variable
-from rerank_cli.models.catalogue import Sample, entries
+from rerank_cli.models import how_to_renew, known_entry, offline_variable
+from rerank_cli.models.catalogue import Sample
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder, read_checksums
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
@@ -126,7 +126,7 @@ def _check_files(folder: ModelFolder) -> Iterator[Check]:
         except (OSError, ValueError) as error:  # a name may have a NUL
             wrong.append(f"{path}: {getattr(error, 'strerror', None) or error}")
     found = "; ".join(wrong) or f"{len(hashes)} files are as they were made"
-    yield Check("files", not wrong, found, how_to_renew(folder.name))
+    yield Check("files", not wrong, found, how_to_renew(folder.name, folder.package))
 
 
 def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
@@ -156,7 +156,9 @@ def _check_scores(folder: ModelFolder, scorer: Scorer) -> Iterator[Check]:
     found = f"{len(samples)} known {names}, {away:.4f} away at most (allowed: {limit:g})"
     if not ordered:
         found += ", and not in their order"
-    yield Check("scores", ordered and away <= limit, found, how_to_renew(folder.name))
+    yield Check(
+        "scores", ordered and away <= limit, found, how_to_renew(folder.name, folder.package)
+    )
 
 
 def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
@@ -170,7 +172,7 @@ def _known_hashes(folder: ModelFolder) -> Mapping[Path, str]:
 
 def _samples(folder: ModelFolder) -> Sequence[Sample]:
     """Pairs whose scores were published, by the catalogue or beside the model."""
-    entry = entries().get(folder.name.partition(":")[0])
+    entry = known_entry(folder)
     if entry is not None and entry.self_test:
         return entry.self_test
     path = folder.graph.parent / SELF_TEST

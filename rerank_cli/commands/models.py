@@ -6,30 +6,32 @@ them.
 
 import os
 import sys
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from rerank_cli import machine
 from rerank_cli.cli import options
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app, setting_values
-from rerank_cli.errors import ExitCode, ModelError, NotInstalled, UsageError
+from rerank_cli.errors import ExitCode, ModelError, NotInstalled, RerankError, UsageError
 from rerank_cli.models import (
     COPY_FOLDER,
-    HUB,
     Reference,
-    check_checkpoint,
     find,
     find_installed,
+    find_packaged,
     is_local,
+    is_path,
+    known_entry,
     names,
     offline_variable,
     read_name,
 )
 from rerank_cli.models.catalogue import Entry, default, entries, prompts
+from rerank_cli.models.packages import PackagedModel, packaged_models
 from rerank_cli.models.store import DamagedModel, InstalledModel, ModelPart, Store
 from rerank_cli.output_files import check_output_folder
 from rerank_cli.scorers import BM25, check_model, is_remote
@@ -38,22 +40,25 @@ from rerank_cli.terminal import (
     format_json,
     format_size,
 )
+from rerank_cli.types import Pair
 from rerank_cli.user_files import config_file, expand_user
-
-if TYPE_CHECKING:
-    from rerank_cli.models.export import Fidelity
-
 
 app = make_app(ListGroup)
 
 
-def _installed_names() -> list[str]:
+def _pulled_names() -> list[str]:
     return [f"{model.name}:{model.precision}" for model in Store.usual().folders()]
+
+
+def _installed_names() -> list[str]:
+    packaged = [model.name for model in packaged_models() if not model.is_hidden()]
+    return [default().partition("@")[0], *dict.fromkeys(packaged), *_pulled_names()]
 
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", autocompletion=lambda: [n for n in names() if n != BM25])
 ]
+PulledName = typer.Argument(metavar="NAME...", autocompletion=_pulled_names)
 InstalledName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=_installed_names)]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
@@ -73,6 +78,7 @@ def _models() -> None:
     rerank models use bge-reranker-base    use this model by default
     rerank models rm bge-reranker-base     remove a model
     rerank models export ./checkpoint OUT  make ONNX from what transformers saved
+    rerank models package ./FOLDER         make a Python package of a model
     """
 
 
@@ -91,7 +97,13 @@ def list_(ctx: typer.Context, as_json: AsJson = False) -> int:
         terminal.write([format_json(listed)])
     else:
         cells = [list(model.values()) for model in listed]
-        terminal.write_table(cells, _HEADS)
+        if terminal.interactive:
+            terminal.write_table([row[:-2] for row in cells], _HEADS)
+            if packages := [[row[0], *row[-2:]] for row in cells if row[-2]]:
+                terminal.write([b"\n"])
+                terminal.write_table(packages, (_HEADS[0], "PACKAGE", "VERSION"))
+        else:
+            terminal.write_table(cells)
     if terminal.interactive:
         terminal.say("\nrerank models pull NAME  fetches one\nrerank models show NAME  says more")
     return ExitCode.OK
@@ -144,11 +156,14 @@ def pull(
     rerank models pull bge-reranker-base:fp32
     rerank models pull hf:Xenova/bge-reranker-base --revision main
     """
-    from dataclasses import replace
-
     reference = read_name(name)
     if revision is not None:
         reference = replace(reference, revision=revision)
+    if reference.entry is None and (packaged := find_packaged(reference)) is not None:
+        raise UsageError(
+            f"{name} is of the package {packaged.label}, and is not pulled",
+            hint=f"pip install --upgrade {packaged.package} fetches a newer one",
+        )
     model = fetch(reference, keep_off=ctx.params["offline"])
     Terminal.current().write([os.fsencode(f"{model.folder}\n")])
     return ExitCode.OK
@@ -157,7 +172,7 @@ def pull(
 @app.command("verify", cls=PlainCommand)
 def verify(
     name: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=_installed_names)
+        list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=_pulled_names)
     ] = None,
 ) -> int:
     """Compare the files of installed models with their hashes.
@@ -196,7 +211,7 @@ def verify(
 @app.command("rm", cls=PlainCommand)
 def rm(
     ctx: typer.Context,
-    name: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=_installed_names)],
+    name: Annotated[list[str], PulledName],
 ) -> int:
     """Remove installed models, and what was fetched of one whose pull was cut off.
 
@@ -271,6 +286,61 @@ def path(name: InstalledName) -> int:
     return ExitCode.OK
 
 
+@app.command("package", cls=PlainCommand)
+def package(
+    source: Annotated[str, typer.Argument(metavar="FOLDER|NAME", autocompletion=_installed_names)],
+    out: Annotated[
+        str,
+        typer.Option("--output", "-o", metavar="DIR", help="The folder to write the wheel into."),
+    ] = ".",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="The name for -m. Default: that it has."),
+    ] = None,
+    version: Annotated[
+        str,
+        typer.Option("--version", metavar="VERSION", help="The version of the package."),
+    ] = "1.0",
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", metavar="SPDX", help="Its licence: MIT, LicenseRef-ACME, …"),
+    ] = None,
+    languages: Annotated[
+        str | None,
+        typer.Option("--languages", metavar="CODES", help="What it reads: en,de; mul for many."),
+    ] = None,
+) -> int:
+    """Make a Python package of a model, which pip installs and -m finds.
+
+    Writes the wheel rerank-model-NAME, for an index of your own or for pip. What else is known of
+    the model goes into FOLDER/model.toml, as docs/models.md says.
+
+    \b
+    rerank models package ./mine/int8 --name mine --licence LicenseRef-ACME -o dist
+    rerank models package bge-reranker-v2-m3 -o dist
+    pip install dist/rerank_model_mine-1.0-py3-none-any.whl && rerank -m mine "fox" *.txt
+    """
+    from rerank_cli.models.packages import PackageFacts, read_model_file, write_wheel
+    from rerank_cli.scorers import open_scorer
+
+    check_output_folder(out and str(expand_user(out)), "-o")
+    folder = find(source)
+    root = folder.tokenizer.parent
+    entry = read_model_file(root, source, is_strict=True) or known_entry(folder) or Entry(source)
+    if not entry.licence and not is_path(source):
+        entry = replace(entry, licence=find_installed(read_name(source)).manifest.licence)
+    if languages is not None:
+        entry = replace(entry, languages=[code.strip() for code in languages.split(",")])
+    if name is None:
+        name = root.resolve().name if is_path(source) else read_name(source).name.rpartition("/")[2]
+    facts = PackageFacts.check(name, version, licence or entry.licence, entry)
+    # Whoever installs it gets one that can be opened, and scores.
+    open_scorer(source).score([Pair.from_texts("a query", "a passage")])
+    path = write_wheel(folder, facts, expand_user(out))
+    Terminal.current().write([os.fsencode(f"{path}\n")])
+    return ExitCode.OK
+
+
 @app.command("export", cls=PlainCommand)
 def export_(
     source: Annotated[str, typer.Argument(metavar="FOLDER|hf:OWNER/REPOSITORY")],
@@ -289,7 +359,9 @@ def export_(
     """
 
     terminal = Terminal.current()
-    found = run_export(source, out, terminal)
+    from rerank_cli.models.export import export_for_user  # needs numpy
+
+    found = export_for_user(source, out, terminal)
     if as_json:
         terminal.write([format_json([asdict(fidelity) for fidelity in found])])
         return ExitCode.OK
@@ -308,6 +380,11 @@ def _pulled_name(name: str) -> Reference:
     reference = read_name(name)
     if reference.entry is not None and reference.entry.folder:
         raise UsageError(f"{name} ships with rerank, and is not among what was pulled")
+    if (packaged := find_packaged(reference)) is not None:
+        raise UsageError(
+            f"{name} is of the package {packaged.label}, and was not pulled",
+            hint=f"pip uninstall {packaged.package} removes it; rerank doctor -m {name} checks it",
+        )
     return reference
 
 
@@ -340,6 +417,8 @@ class ModelRow:
     parameters: str
     languages: str
     licence: str
+    package: str = ""
+    version: str = ""
 
 
 def list_models(chosen: str | None) -> list[ModelRow]:
@@ -347,12 +426,15 @@ def list_models(chosen: str | None) -> list[ModelRow]:
     chosen = chosen or default()
     installed = Store.usual().folders()
     rows = [_shipped_row(entry, chosen) for entry in entries().values() if entry.folder]
+    pulled = {model.name for model in installed}
+    rows += [_packaged_row(model, chosen, pulled) for model in packaged_models()]
+    here = {row.name for row in rows}
     parts = Store.usual().parts()
     for entry in entries().values():
         own = [_installed_row(model, chosen) for model in installed if model.name == entry.name]
         own += [_part_row(part) for part in parts if part.name == entry.name]
         rows += own
-        if not own and not entry.folder:
+        if not own and not entry.folder and entry.name not in here:
             size = entry.estimated_size()
             rows.append(ModelRow(entry.name, "available", size, *_about(entry)))
     rows += [_installed_row(model, chosen) for model in installed if model.name not in entries()]
@@ -370,23 +452,38 @@ def facts(reference: Reference) -> dict[str, Any]:
     """All that is known of a model, by name; what is not known is left out."""
     entry, store = reference.entry, Store.usual()
     about: dict[str, Any] = {"name": reference.name}
+    packaged = find_packaged(reference)
+    if packaged is not None:
+        folder = packaged.open_folder()
+        entry = known_entry(folder) or Entry(reference.name)
+        length, window = folder.length, folder.window
+        entry = replace(entry, length=length, window=window)
     if entry is not None:
         about |= {
             "page": entry.page,
             "licence": entry.licence + ("" if entry.is_commercial else ", not for commercial use"),
             "languages": _languages(entry),
-            "parameters": f"{entry.parameters} million",
+            "parameters": f"{entry.parameters} million" if entry.parameters else "",
             "length": f"{entry.length} tokens of a pair",
             "window": f"{entry.window} tokens of a passage at once",
-            "speed": f"{entry.seconds:g} s for 100 passages of 140 tokens, int8 on two cores",
+            "speed": f"{entry.seconds:g} s for 100 passages of 140 tokens, int8 on two cores"
+            if entry.seconds
+            else "",
             "encoding": entry.encoding,
-            "scale": _scale(reference),
+            "scale": _scale(reference, entry),
             "quality": [
                 f"{figure.value:g}  {figure.measure} ({figure.source})" for figure in entry.quality
             ],
         }
     if entry is not None and entry.folder:
         return about | {"revision": entry.revision, "installed": str(find(entry.name).graph.parent)}
+    if packaged is not None:
+        about |= {
+            "package": packaged.label,
+            "revision": folder.revision,
+            "installed": str(folder.tokenizer.parent),
+        }
+        return {name: value for name, value in about.items() if value not in ("", [])}
     about["precisions"] = _origins(reference, store)
     for model in store.folders(reference.name):
         if isinstance(model, DamagedModel):
@@ -401,12 +498,11 @@ def facts(reference: Reference) -> dict[str, Any]:
     return {name: value for name, value in about.items() if value not in ("", [])}
 
 
-def _scale(reference: Reference) -> str:
+def _scale(reference: Reference, entry: Entry) -> str:
     """The scale of a model's scores: of one that is here, as when it is opened."""
-    entry = reference.entry
-    if entry is not None and entry.scale is not None:
+    if entry.scale is not None:
         return entry.scale
-    if entry is not None and entry.encoding in prompts():
+    if entry.encoding in prompts():
         return "logit"
     from rerank_cli.runtimes.tensors import scale_of  # numpy is slow to import
 
@@ -441,6 +537,23 @@ def _shipped_row(entry: Entry, chosen: str) -> ModelRow:
     return ModelRow(name, state, format_size(size), *_about(entry))
 
 
+def _packaged_row(model: PackagedModel, chosen: str, pulled: Collection[str]) -> ModelRow:
+    """A model of a package; whatever is wrong with it is shown in its state."""
+    size, about = "", ("", "", "")
+    try:
+        folder = model.open_folder()
+        size = format_size(folder.size())
+        about = _about(known_entry(folder) or Entry(model.name))
+        state = "default" if chosen.partition("@")[0] == model.name else "installed"
+    except RerankError:
+        state = "damaged"
+    if model.is_hidden() or model.name in pulled:
+        state = "hidden"
+    elif state != "damaged" and sum(other.name == model.name for other in packaged_models()) > 1:
+        state = "ambiguous"
+    return ModelRow(model.name, state, size, *about, model.package, model.version)
+
+
 def _installed_row(model: InstalledModel | DamagedModel, chosen: str) -> ModelRow:
     name = f"{model.name}:{model.precision}"
     entry = entries().get(model.name)
@@ -461,7 +574,8 @@ def _is_called(name: str, model: InstalledModel | DamagedModel) -> bool:
 
 
 def _about(entry: Entry) -> tuple[str, str, str]:
-    return f"{entry.parameters} M", _languages(entry), entry.licence
+    parameters = f"{entry.parameters} M" if entry.parameters else ""
+    return parameters, _languages(entry), entry.licence
 
 
 def _languages(entry: Entry) -> str:
@@ -483,6 +597,8 @@ def ensure_installed(model: str | None, *, pull: bool, keep_off: bool) -> None:
         return
     reference = read_name(model)
     if reference.entry is not None and reference.entry.folder:
+        return
+    if find_packaged(reference) is not None:
         return
     try:
         find_installed(reference)
@@ -523,48 +639,3 @@ def _kept_off(error: NotInstalled, barrier: str) -> NotInstalled:
         f"{COPY_FOLDER}"
     )
     return error
-
-
-def run_export(source: str, out: str, terminal: Terminal) -> "list[Fidelity]":
-    """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what exporting raises."""
-    check_output_folder(out and str(expand_user(out)), "OUT")
-    folder = expand_user(source)
-    if not source.startswith(HUB):
-        check_checkpoint(folder, source)
-    from rerank_cli.models.export import export, import_libraries  # imports more than all others
-    from rerank_cli.progress import remark_on_interrupt
-
-    with ExitStack() as stack:
-        ending = f"interrupted: nothing was written to {out}"
-        stack.enter_context(remark_on_interrupt(terminal, lambda: ending))
-        name = folder.resolve().name
-        if source.startswith(HUB):
-            reference, name = read_name(source), source.removeprefix(HUB)
-            import_libraries()  # what is missing is said before anything is fetched
-            folder = _fetch_checkpoint(reference, stack, terminal)
-        return export(
-            folder, expand_user(out), features=machine.features(), name=name, say=terminal.say
-        )
-
-
-def _fetch_checkpoint(reference: Reference, stack: ExitStack, terminal: Terminal) -> Path:
-    if (barrier := offline_variable()) is not None:
-        raise NotInstalled(
-            f"{reference} ({barrier} keeps off the network)", "checkpoint of it here"
-        )
-
-    from rerank_cli.models.pull import (
-        describe_plan,
-        fetch_checkpoint,
-        plan_checkpoint,
-        say_waiting,
-        watch_fetching,
-    )
-
-    store = Store.usual()
-    plan = plan_checkpoint(reference, store)
-    terminal.say(describe_plan(plan, store))
-    watch = stack.enter_context(watch_fetching(terminal, plan, store))
-    return stack.enter_context(
-        fetch_checkpoint(plan, store, on_wait=lambda: say_waiting(terminal), watch=watch)
-    )

@@ -15,6 +15,16 @@ from pathlib import Path
 from rerank_cli.errors import ModelError, NoHome, NotInstalled, RerankError, UsageError
 from rerank_cli.models.catalogue import PRECISIONS, Entry, default, entries, names_containing
 from rerank_cli.models.folder import CHECKSUMS, ModelFolder, describe, read_checksums
+from rerank_cli.models.packages import (
+    MULTILINGUAL,
+    PackagedModel,
+    describe_with_entry,
+    find_package,
+    is_revision,
+    packaged_models,
+    read_model_file,
+    with_entry,
+)
 from rerank_cli.models.store import DamagedModel, InstalledModel, Store
 from rerank_cli.terminal import format_names
 from rerank_cli.user_files import expand_user
@@ -34,6 +44,7 @@ OTHER_HUB = "HF_ENDPOINT names another Hub, such as a mirror"
 COPY_FOLDER = (
     "or copy the model's .onnx file, tokenizer.json and config.json into a folder here: -m ./FOLDER"
 )
+INSTALL_MULTILINGUAL = f"pip install rerank-model-{MULTILINGUAL}"
 _TRUE = {"1", "on", "yes", "true"}
 _MAX_NEAR = 3  # names in a hint
 
@@ -68,11 +79,33 @@ def find(model: str | None) -> ModelFolder:
     """
     name = model or default()
     if is_path(name):
-        return describe(expand_user(name), name)
+        return describe_with_entry(expand_user(name), name)
     reference = read_name(name)
     if reference.entry is not None and reference.entry.folder:
         return _shipped(reference.entry)
+    if (packaged := find_packaged(reference)) is not None:
+        return packaged.open_folder()
     return folder_of(find_installed(reference), reference.entry)
+
+
+def find_packaged(reference: Reference) -> PackagedModel | None:
+    """Find the package that has the model, unless it was pulled: that comes first.
+
+    Raises `UsageError` if several have one, or if it has another revision.
+    """
+    if reference.precision or reference.repository is not None:
+        return None
+    if reference.entry is not None and Store.usual().folders(reference.name):
+        return None
+    packaged = find_package(reference.name)
+    if packaged is None or not reference.revision:
+        return packaged
+    revision = packaged.open_folder().revision
+    if is_revision(reference.revision, revision):
+        return packaged
+    if reference.entry is not None:
+        return None
+    raise _unknown(str(reference), [f"{packaged.name}@{revision}"])
 
 
 def is_path(model: str) -> bool:
@@ -86,16 +119,18 @@ def is_repository(text: str) -> bool:
 
 
 def is_local(model: str) -> bool:
-    """Whether a name is of the catalogue or of the Hub, whatever its precision and revision."""
+    """Whether a name is of the catalogue, the Hub or a package, whatever its precision."""
     plain = re.split("[:@]", model, maxsplit=1)[0]
-    return plain in entries() or model.startswith(HUB)
+    return plain in entries() or model.startswith(HUB) or find_package(plain) is not None
 
 
 def names() -> list[str]:
     """The names that a model can be asked for by."""
     known = entries().values()
     shipped = [f"{entry.name}@{entry.revision}" for entry in known if entry.folder]
-    return [*shipped, "bm25", *(entry.name for entry in known if not entry.folder)]
+    others = [entry.name for entry in known if not entry.folder]
+    packaged = [model.name for model in packaged_models() if not model.is_hidden()]
+    return [*dict.fromkeys([*shipped, "bm25", *packaged, *others])]
 
 
 def read_name(model: str) -> Reference:
@@ -117,7 +152,10 @@ def read_name(model: str) -> Reference:
         return reference
     entry = reference.entry
     if entry is None:
-        raise _unknown(model)
+        packaged = find_package(reference.name)
+        if packaged is None or reference.precision:
+            raise _unknown(model, [packaged.name] if packaged else ())
+        return reference
     if entry.folder and (reference.precision or reference.revision not in ("", entry.revision)):
         if reference.revision in entry.former:
             raise UsageError(
@@ -171,15 +209,7 @@ def folder_of(model: InstalledModel, entry: Entry | None) -> ModelFolder:
     found = replace(found, hashes=hashes)
     if entry is None:
         return found
-    length = min(found.length, entry.length)
-    return replace(
-        found,
-        length=length,
-        languages=entry.languages,
-        scale=entry.scale,
-        weak_below=entry.weak_below,
-        spare_tokens=entry.spare_tokens,
-    )
+    return with_entry(found, entry)
 
 
 def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
@@ -190,7 +220,7 @@ def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
     """
     if not folder.hashes:
         return
-    hint = how_to_renew(folder.name)
+    hint = how_to_renew(folder.name, folder.package)
     for path in (path for path, stamp in folder.stamps.items() if stamp is not None):
         try:
             found, expected = digest(path), folder.hashes.get(path)
@@ -204,8 +234,10 @@ def check_hashes(folder: ModelFolder, digest: Callable[[Path], str]) -> None:
             )
 
 
-def how_to_renew(name: str) -> str:
+def how_to_renew(name: str, package: str = "") -> str:
     """How to get the files of a model anew."""
+    if package:
+        return f"pip install --force-reinstall {package}"
     name = name.partition("@")[0]
     entry = entries().get(name.partition(":")[0])
     if entry is not None and entry.folder:
@@ -227,15 +259,7 @@ def _shipped(entry: Entry) -> ModelFolder:
             except ModelError as error:
                 error.hint = how_to_renew(entry.name)
                 raise
-            return replace(
-                found,
-                languages=entry.languages,
-                scale=entry.scale,
-                weak_below=entry.weak_below,
-                spare_tokens=entry.spare_tokens,
-                hashes=hashes,
-                is_shipped=True,
-            )
+            return replace(with_entry(found, entry), hashes=hashes, is_shipped=True)
     raise ModelError(
         f"the files of {entry.name}@{entry.revision} are missing from this installation",
         hint="install rerank-cli again",
@@ -249,6 +273,10 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
     if os.path.exists(model):
         return UsageError(
             message, hint=f"did you mean ./{model}? A folder's path begins with ./ or /"
+        )
+    if re.split("[:@]", model, maxsplit=1)[0] == MULTILINGUAL and not near:
+        return UsageError(
+            f"{model} is not installed", hint=f"{INSTALL_MULTILINGUAL}; rerank models lists others"
         )
     if model.isdecimal():
         return UsageError(message, hint=f"-n {model} keeps the best {model}; -m is the model")
@@ -292,6 +320,22 @@ def check_checkpoint(folder: Path, source: str) -> None:
         if repositories
         else "name a folder that transformers saved a model in, or hf:OWNER/REPOSITORY",
     )
+
+
+def multilingual_advice() -> str:
+    """What to do where the model does not read a language."""
+    with suppress(RerankError):
+        if find_package(MULTILINGUAL) is not None:
+            return f"for other languages take -m {MULTILINGUAL}"
+    return f"for other languages take -m {MULTILINGUAL}, which {INSTALL_MULTILINGUAL} brings"
+
+
+def known_entry(folder: ModelFolder) -> Entry | None:
+    """What is known of a model besides its files, by the catalogue or by its own file."""
+    entry = None
+    if not folder.is_shipped:
+        entry = read_model_file(folder.tokenizer.parent, folder.name)
+    return entry or (None if folder.package else entries().get(folder.name.partition(":")[0]))
 
 
 def offline_variable() -> str | None:

@@ -3,10 +3,11 @@
 Data, read from `data/models.toml`; knows nothing of what is on this machine.
 """
 
+import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -23,6 +24,7 @@ _PARAMETER_BYTES = {"int8": 1, "fp32": 4}
 _PATH = Path(__file__).parent.parent / "data" / "models.toml"
 _MIN_TYPED_LETTERS = 3  # fewer are in many names
 _NON_COMMERCIAL = "-NC"
+_MAX_COUNT = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +99,18 @@ class Entry:
     `parameters` are millions; `length` and `window` are tokens, as in `ModelFolder`. `seconds` are
     what 100 passages of 140 tokens take a model of this shape in int8 on two cores. `scale` is that
     of its scores, where the graph does not tell. If the best raw score is below `weak_below`,
-    probably nothing answers.
+    probably nothing answers. Of a model that is not of the catalogue, what is not known is empty.
     """
 
     name: str
-    page: str
-    encoding: str
-    licence: str
-    languages: Sequence[str]
-    parameters: int
-    length: int
-    window: int
-    seconds: float
+    page: str = ""
+    encoding: str = ""
+    licence: str = ""
+    languages: Sequence[str] = ()
+    parameters: int = 0
+    length: int = 0
+    window: int = 0
+    seconds: float = 0.0
     folder: str = ""
     revision: str = ""
     former: Sequence[str] = ()
@@ -122,6 +124,8 @@ class Entry:
     @property
     def spare_tokens(self) -> int:
         """The tokens that take it an eighth of a second, or a few more if it is slow."""
+        if not self.seconds:
+            return ScorerInfo.spare_tokens
         tokens = round(_TIMED_TOKENS / self.seconds * _SPARE_SECONDS)
         return max(ScorerInfo.spare_tokens, tokens)
 
@@ -142,6 +146,14 @@ class Entry:
         step = 10 ** (len(str(size_bytes)) - 2)
         return f"~{format_size(round(size_bytes / step) * step)}"
 
+    def table(self) -> dict[str, Any]:
+        """What `read_entry` reads, without what is not known."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in _KINDS}
+        values["languages"] = [*self.languages]
+        values["quality"] = [asdict(figure) for figure in self.quality]
+        values["self_test"] = [sample.row() for sample in self.self_test]
+        return {name: value for name, value in values.items() if value not in ("", 0, [], None)}
+
     @property
     def repository(self) -> str:
         """The repository of its weights on the Hub, as OWNER/NAME."""
@@ -151,6 +163,58 @@ class Entry:
     def is_commercial(self) -> bool:
         """Whether its licence allows commercial use."""
         return _NON_COMMERCIAL not in self.licence
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_right, value))
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < _MAX_COUNT
+
+
+# What a model's own file may say, and of what kind it is.
+_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "revision": ("a text", _is_text),
+    "page": ("a text", _is_text),
+    "encoding": ("a text", _is_text),
+    "licence": ("a text", _is_text),
+    "languages": ("a list of codes", _is_list_of(_is_text)),
+    "parameters": ("a number of millions", _is_count),
+    "length": ("a number of tokens", _is_count),
+    "window": ("a number of tokens", _is_count),
+    "seconds": ("a number of seconds", lambda value: _is_number(value) and value > 0),
+    "scale": (f"one of {', '.join(get_args(Scale))}", lambda value: value in get_args(Scale)),
+    "weak_below": ("a number", _is_number),
+    "quality": ("a list of figures", _is_list_of(lambda row: isinstance(row, dict))),
+    "self_test": ("a list of pairs", _is_list_of(lambda row: isinstance(row, dict))),
+}
+
+
+def read_entry(name: str, table: Mapping[str, Any], *, is_strict: bool = False) -> Entry:
+    """Read what a model's own file says; raises `ValueError` for a value of a wrong kind.
+
+    A key that is not known may be of a newer version, and is an error only if `is_strict`.
+    """
+    unknown = [key for key in table if key not in _KINDS]
+    if unknown and is_strict:
+        raise ValueError(f"{unknown[0]} is none of {', '.join(_KINDS)}")
+    for key, (kind, is_right) in _KINDS.items():
+        if key in table and not is_right(table[key]):
+            raise ValueError(f"{key} is not {kind}")
+    try:
+        return _entry(name, {key: value for key, value in table.items() if key in _KINDS})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"quality or self_test: {error}") from error
 
 
 def default() -> str:

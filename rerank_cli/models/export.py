@@ -13,15 +13,17 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rerank_cli import machine
 from rerank_cli.atomic_files import clean_up_on_signal, file_digest, publish_folder
-from rerank_cli.errors import ModelError, UsageError, require_extra
+from rerank_cli.errors import ModelError, NotInstalled, UsageError, require_extra
+from rerank_cli.models import HUB, Reference, check_checkpoint, offline_variable, read_name
 from rerank_cli.models.catalogue import Prompt, Sample, prompts
 from rerank_cli.models.folder import (
     CHECKSUMS,
@@ -30,8 +32,13 @@ from rerank_cli.models.folder import (
     check_file,
     length_in,
 )
+from rerank_cli.models.store import Store
+from rerank_cli.output_files import check_output_folder
+from rerank_cli.progress import remark_on_interrupt
 from rerank_cli.runtimes.tensors import scale_of
+from rerank_cli.terminal import Terminal
 from rerank_cli.types import Scale
+from rerank_cli.user_files import expand_user
 
 TOKENIZER = "tokenizer.json"
 TEXTS = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "config.json")
@@ -339,6 +346,48 @@ def export(
         for folder in (plain, small):
             publish_folder(folder, out / folder.name)
     return found
+
+
+def export_for_user(source: str, out: str, terminal: Terminal) -> list[Fidelity]:
+    """Export a folder's checkpoint or `hf:OWNER/REPOSITORY`'s; raises what `export` raises."""
+    check_output_folder(out and str(expand_user(out)), "OUT")
+    folder = expand_user(source)
+    if not source.startswith(HUB):
+        check_checkpoint(folder, source)
+    with ExitStack() as stack:
+        ending = f"interrupted: nothing was written to {out}"
+        stack.enter_context(remark_on_interrupt(terminal, lambda: ending))
+        name = folder.resolve().name
+        if source.startswith(HUB):
+            reference, name = read_name(source), source.removeprefix(HUB)
+            import_libraries()  # what is missing is said before anything is fetched
+            folder = _fetch_checkpoint(reference, stack, terminal)
+        return export(
+            folder, expand_user(out), features=machine.features(), name=name, say=terminal.say
+        )
+
+
+def _fetch_checkpoint(reference: Reference, stack: ExitStack, terminal: Terminal) -> Path:
+    if (barrier := offline_variable()) is not None:
+        raise NotInstalled(
+            f"{reference} ({barrier} keeps off the network)", "checkpoint of it here"
+        )
+
+    from rerank_cli.models.pull import (
+        describe_plan,
+        fetch_checkpoint,
+        plan_checkpoint,
+        say_waiting,
+        watch_fetching,
+    )
+
+    store = Store.usual()
+    plan = plan_checkpoint(reference, store)
+    terminal.say(describe_plan(plan, store))
+    watch = stack.enter_context(watch_fetching(terminal, plan, store))
+    return stack.enter_context(
+        fetch_checkpoint(plan, store, on_wait=lambda: say_waiting(terminal), watch=watch)
+    )
 
 
 @contextmanager

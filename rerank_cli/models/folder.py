@@ -69,6 +69,7 @@ class ModelFolder:
     stamps: Mapping[Path, Sequence[int] | None] = field(default_factory=dict, repr=False)
     hashes: Mapping[Path, str] = field(default_factory=dict, repr=False)
     is_shipped: bool = False
+    package: str = ""
     encoder: Path | None = None
 
     @property

@@ -5,7 +5,7 @@ frequent words.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _READ_CHARACTERS = 400  # of each text, to find its script and language
 _MAX_LANGUAGE_TEXTS = 200  # whose language is looked at; their script always is
@@ -69,19 +69,18 @@ class LanguageCheck:
         has_accents = any(letter.isalpha() and not letter.isascii() for letter in query)
         return is_read and not has_accents and not is_foreign(query)
 
-    def notes(self, query: str, model: str) -> Sequence[str]:
-        """A note for the user if the query or most documents are in another script."""
+    def notes(self, query: str, model: str, find_advice: Callable[[], str]) -> Sequence[str]:
+        """A note for the user if the query or most documents are in another script.
+
+        It ends with what `find_advice` says is to be done.
+        """
         if not self._is_english:
             return ()
         is_latin_query = is_latin(query)
         if is_latin_query and 2 * self._others <= self._documents:
             return ()
         what = "most documents are" if is_latin_query else "the query is"
-        note = (
-            f"{model} reads English, and {what} not in Latin script: for other languages "
-            "take a multilingual model: rerank models pull bge-reranker-v2-m3"
-        )
-        return (note,)
+        return (f"{model} reads English, and {what} not in Latin script: {find_advice()}",)
 
 
 def is_latin(text: str) -> bool:

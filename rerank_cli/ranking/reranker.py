@@ -204,7 +204,9 @@ class Reranker:
         is_set = info.scope == "set"
         # A service that returns the best ones only may leave out what another ranking needs.
         is_private = is_set or (info.remote and selection.keep is not None)
-        builder = RankingBuilder(query, plan, info, selection, self.chunks.aggregate)
+        builder = RankingBuilder(
+            query, plan, info, selection, self.chunks.aggregate, _multilingual_advice
+        )
         readable = partial(_readable, info=info, root=self._media_root, notes=builder.notes)
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
@@ -453,6 +455,12 @@ def rank(
             explain=explain,
             watch=watch,
         )
+
+
+def _multilingual_advice() -> str:
+    from rerank_cli.models import multilingual_advice  # few runs need it
+
+    return multilingual_advice()
 
 
 def _check_arguments(query: object, documents: object) -> None:

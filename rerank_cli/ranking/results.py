@@ -39,7 +39,8 @@ MAX_REQUESTS = 1000  # to a service, that a ranking holds
 class RankingBuilder:
     """Builds one ranking, a document at a time, in the order of the input.
 
-    `query` is the whole query: that of the plan may have been cut. `duplicates`, `missing`,
+    `query` is the whole query: that of the plan may have been cut. `find_advice` says what to do
+    where the model does not read a language. `duplicates`, `missing`,
     `incomplete`, `usage` and `notes` become those of the ranking.
     """
 
@@ -50,6 +51,7 @@ class RankingBuilder:
         info: ScorerInfo,
         selection: Selection,
         aggregate: Aggregation | str = Aggregation.ADJUSTED_MAX,
+        find_advice: Callable[[], str] = str,
     ) -> None:
         self.duplicates = 0
         self.missing = 0
@@ -71,6 +73,7 @@ class RankingBuilder:
         self._top = TopN(selection.n, selection.min_score)
         self._counter = ResultCounter(selection) if selection.count_rest else None
         self._language = LanguageCheck(info.languages)
+        self._find_advice = find_advice
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
         self._documents = self._empty = self._blanks = self._chunks = self._unmatched = 0
         self._tokens = self._cut = self._dropped = self._unscored = 0
@@ -146,7 +149,7 @@ class RankingBuilder:
     def ranking(self) -> Ranking:
         """The ranking of all documents so far."""
         results = self._top.results(self._selection.within)
-        language = self._language.notes(self._query, self._info.model)
+        language = self._language.notes(self._query, self._info.model, self._find_advice)
         blanks, more = self._top.blanks(len(results)), 0
         if self._counter is not None:
             more = self._counter.count + self._blanks - len(results) - len(blanks)

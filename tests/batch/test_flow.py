@@ -12,7 +12,7 @@ from rerank_cli import RemoteOptions, Reranker
 from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.records import RecordFields, read_line
 from rerank_cli.providers import client as client_module
-from rerank_cli.providers.rate_limit import SPAN_SECONDS, RateLimiter
+from rerank_cli.providers.client import SPAN_SECONDS, RateLimiter
 from rerank_cli.ranking import Selection
 from tests.conftest import Run
 from tests.support.asking import at

@@ -19,9 +19,8 @@ import pytest
 from rerank_cli.errors import ProviderError
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.providers import client as client_module
-from rerank_cli.providers.client import Client, Reply, RequestTooLarge
+from rerank_cli.providers.client import Client, RateLimiter, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address
-from rerank_cli.providers.rate_limit import RateLimiter
 from tests.conftest import Run
 from tests.support.asking import KEY, at, documents
 from tests.support.loopback import (

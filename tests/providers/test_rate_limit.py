@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_cli.providers.rate_limit import SPAN_SECONDS, RateLimiter
+from rerank_cli.providers.client import SPAN_SECONDS, RateLimiter
 
 
 class Clock:

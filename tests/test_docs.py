@@ -118,12 +118,15 @@ def test_every_variable_is_in_the_table() -> None:
         assert f"`{variable}`" in table
 
 
+HELPS: list[list[str]] = [[], ["eval"], ["batch"], ["models", "package"]]
+
+
 def test_every_option_that_is_named_exists(rerank: Run) -> None:
     pages = re.sub(
         r"^```bash\n.*?^```", "", "".join(PAGES.values()), flags=re.MULTILINE | re.DOTALL
     )
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", pages))
-    helps = "".join(rerank(*one, "--help").out for one in ([], ["eval"], ["batch"]))
+    helps = "".join(rerank(*one, "--help").out for one in HELPS)
     known = set(re.findall(r"--[a-z-]+", helps)) | {
         f"--no-{setting.key}" for setting in SETTINGS.values() if setting.kind.type is bool
     }

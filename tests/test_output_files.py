@@ -370,7 +370,8 @@ def test_nothing_is_destroyed_and_what_cannot_be_is_said_before_scoring(
             assert is_own or name in allowed or (name == "hard" and command in ("rank", "eval"))
             assert target & {str(place / name), os.path.realpath(place / name)} or is_own
         else:
-            assert name.startswith(OWN) or (option == "eval --runs" and name.endswith(".trec"))
+            suffix = {"eval --runs": ".trec", "models package -o": ".whl"}.get(option)
+            assert name.startswith(OWN) or (suffix and name.endswith(suffix))
     for name, (kind_before, _) in before.items():
         assert after[name][0] == kind_before, f"{name} is something else now"
 

@@ -152,7 +152,7 @@ def read_name(model: str) -> Reference:
         return reference
     entry = reference.entry
     if entry is None:
-        packaged = find_package(reference.name)
+        packaged = find_package(reference.name) or find_package(reference.name, anew=True)
         if packaged is None or reference.precision:
             raise _unknown(model, [packaged.name] if packaged else ())
         return reference

@@ -10,17 +10,13 @@ No code of the package is run: only its folder is looked for. `model.toml` besid
 what the files do not, with the keys of data/models.toml; other folders may have one too.
 """
 
-import importlib.metadata
-import importlib.util
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -31,6 +27,7 @@ from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder, describe
 from rerank_cli.user_files import MAX_USER_FILE_BYTES, parse_toml, read_regular_file
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
     from zipfile import ZipFile
 
 GROUP = "rerank.models"
@@ -88,13 +85,16 @@ def is_taken(name: str) -> bool:
     return shipped or name == "bm25" or is_provider(name)
 
 
-def find_package(name: str) -> PackagedModel | None:
+def find_package(name: str, *, anew: bool = False) -> PackagedModel | None:
     """Find the installed package that has a model of this name.
 
-    Raises `UsageError` if several have one.
+    Raises `UsageError` if several have one. With `anew` one is found that was installed since this
+    process looked before.
     """
     if _NAME.fullmatch(name) is None:
         return None
+    if anew:
+        _packaged_models.cache_clear()
     found = [model for model in packaged_models() if model.name == name]
     if not found or found[0].is_hidden():
         return None
@@ -127,14 +127,16 @@ def _packaged_models(_path: Sequence[str]) -> Sequence[PackagedModel]:
     return [found[key] for key in sorted(found)]
 
 
-def _entry_points() -> Iterator[tuple[str, str, importlib.metadata.EntryPoint]]:
+def _entry_points() -> Iterator[tuple[str, str, "EntryPoint"]]:
     """The entry points of the group, with their packages and versions.
 
     `importlib.metadata.entry_points` fails if one package's file is damaged, whatever it is.
     """
+    from importlib.metadata import distributions  # slow to import, and few runs need it
+
     seen = set()
-    for distribution in importlib.metadata.distributions():
-        points: Sequence[importlib.metadata.EntryPoint] = ()
+    for distribution in distributions():
+        points: Sequence[EntryPoint] = ()
         package = version = ""
         with suppress(Exception):  # whatever is wrong with it is no matter for other packages
             text = distribution.read_text("entry_points.txt") or ""
@@ -154,9 +156,11 @@ def _folder_named(value: str) -> Path:
     """The folder of a package, or below it, by its dotted name; raises `ModelError`."""
     if _VALUE.fullmatch(value) is None:
         raise ModelError(f"its entry point {value!r} is not the dotted name of a package")
+    from importlib.util import find_spec
+
     top, *rest = value.split(".")
     try:
-        spec = importlib.util.find_spec(top)
+        spec = find_spec(top)
     except (ImportError, ValueError) as error:
         raise ModelError(f"{top} cannot be found: {error}") from error
     places = [*(spec.submodule_search_locations or ())] if spec else []
@@ -350,6 +354,8 @@ class _Wheel:
     """Adds files to an archive, and knows the hash of each."""
 
     def __init__(self, archive: "ZipFile") -> None:
+        import time
+
         self._archive = archive
         self._files: dict[str, tuple[bytes, int]] = {}
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
@@ -358,6 +364,7 @@ class _Wheel:
 
     def add(self, name: str, content: BinaryIO, size: int) -> None:
         """Copy a file of any size."""
+        from hashlib import sha256
         from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
         info = ZipInfo(name, self._date)

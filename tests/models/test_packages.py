@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from rerank_cli.atomic_files import file_digest
-from rerank_cli.models import find, names, packages
+from rerank_cli.models import find, multilingual_advice, names, packages
 from rerank_cli.ranking.reranker import Reranker
 from tests.conftest import ROOT, Run
 
@@ -148,18 +149,144 @@ def test_another_package_s_broken_metadata_is_no_matter(rerank: Run, install: In
 
 def test_changed_bytes_are_found_before_they_are_used(rerank: Run, install: Install) -> None:
     folder = install("tiny")
+    write_sums(folder, FILES)
+    assert rerank("-m", "tiny", "q", "-d", "x").code == 0
+    with open(folder / "config.json", "a") as stream:
+        stream.write(" ")
+    ran = rerank("-m", "tiny", "q", "-d", "x")
+    assert ran.code == 3
+    assert "is damaged: its SHA-256" in ran.err
+    assert "pip install --force-reinstall rerank-model-tiny" in ran.err
+
+
+def test_whose_name_a_name_is(rerank: Run, install: Install) -> None:
+    """What ships, BM25 and providers keep their names; one name in two packages is no name."""
+    for name in ("mini", "bm25", "cohere"):
+        install(name)
+    listed = [row for row in json.loads(rerank("models", "--json").out) if row["package"]]
+    assert [row["state"] for row in listed] == ["hidden"] * 3
+    assert find("mini").is_shipped
+    install("tiny", "first")
+    install("tiny", "second")
+    ran = rerank("-m", "tiny", "q", "-d", "x")
+    assert ran.code == 2
+    assert "tiny is the name of a model in each of first and second" in ran.err
+    assert row_of(rerank, "tiny")["state"] == "ambiguous"
+    # A name of the catalogue is the package's until it is pulled.
+    install("bge-reranker-base")
+    assert find("bge-reranker-base").package == "rerank-model-bge-reranker-base"
+    assert row_of(rerank, "bge-reranker-base")["state"] == "installed"
+    assert rerank("-m", "bge-reranker-base:int8", "q", "-d", "x").code == 3
+
+
+def test_the_note_names_the_package_or_how_to_install_it(rerank: Run, install: Install) -> None:
+    assert multilingual_advice().endswith("which pip install rerank-model-multi brings")
+    ran = rerank("-m", "multi", "q", "-d", "x")
+    assert ran.code == 2
+    assert "multi is not installed\n\nhint: pip install rerank-model-multi" in ran.err
+    install("multi")
+    assert find("multi").package == "rerank-model-multi"
+    assert rerank("как вернуть", "-d", "one").err.rstrip().endswith("languages take -m multi")
+
+
+def test_packages_are_looked_for_only_for_a_name_that_is_not_known(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise AssertionError("packages were looked for")
+
+    packages._packaged_models.cache_clear()
+    monkeypatch.setattr(packages, "_entry_points", fail)
+    for model in ("mini@2", "bm25", "./tests/models/bert", "cohere/rerank-v3.5"):
+        more = ["--dry-run"] if model.startswith("cohere") else []
+        ran = rerank("-m", model, *more, "x", "-d", "x")
+        assert ran.code == 0, ran.err
+
+
+def make(rerank: Run, out: Path, *more: str) -> Path:
+    ran = rerank("models", "package", "./tests/models/bert", "-o", str(out), *more)
+    assert ran.code == 0, ran.err
+    return Path(ran.out.strip())
+
+
+def test_a_wheel_is_whole_and_the_same_every_time(
+    rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--name", "My.tiny", "--licence", "mit", "--languages", "en, de", "--version", "1.02")
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    wheel = make(rerank, tmp_path / "a", *more)
+    assert wheel.name == "rerank_model_my_tiny-1.2-py3-none-any.whl"
+    content = wheel.read_bytes()
+    assert make(rerank, tmp_path / "b", *more).read_bytes() == content
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    assert make(rerank, tmp_path / "c", *more).read_bytes() != content
+    with zipfile.ZipFile(wheel) as archive:
+        info = "rerank_model_my_tiny-1.2.dist-info"
+        point = "[rerank.models]\nMy.tiny = rerank_model_my_tiny\n"
+        assert archive.read(f"{info}/entry_points.txt").decode() == point
+        assert "License-Expression: MIT\n" in archive.read(f"{info}/METADATA").decode()
+        listed = archive.read(f"{info}/RECORD").decode().splitlines()
+        assert {line.partition(",")[0] for line in listed} == {*archive.namelist()}
+        archive.extractall(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    folder = find("My.tiny@1.2")
+    assert (folder.languages, len(folder.hashes)) == (["en", "de"], 4)
+    assert rerank("-m", "My.tiny", "q", "-d", "x").code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "the model's licence is not known"),
+        (("--licence", "free as in beer"), "not an expression of SPDX"),
+        (("--licence", "MIT", "--name", "a b"), "a package's name has letters"),
+        (("--licence", "MIT", "--name", "mini"), "always means another model"),
+        (("--licence", "MIT", "--name", "int8"), "is no name of a model"),
+        (("--licence", "MIT", "--version", "new"), "not a version of a package"),
+    ],
+)
+def test_what_cannot_be_a_package_is_refused(
+    more: tuple[str, ...], message: str, rerank: Run, tmp_path: Path
+) -> None:
+    ran = rerank("models", "package", "./tests/models/bert", "-o", str(tmp_path / "x"), *more)
+    assert ran.code == 2
+    assert message in ran.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_no_scorer_opens_is_refused(rerank: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(BERT, folder)
+    (folder / "model.onnx").write_bytes(b"no graph")
+    line = ("models", "package", str(folder), "-o", str(tmp_path / "x"), "--licence", "MIT")
+    ran = rerank(*line)
+    assert ran.code == 3
+    assert "model.onnx" in ran.err
+    assert not (tmp_path / "x").exists()
+    shutil.copy(BERT / "model.onnx", folder)
+    (folder / "model.toml").write_text("lenght = 9")
+    ran = rerank(*line)
+    assert ran.code == 3
+    assert "lenght is none of" in ran.err
+
+
+@pytest.mark.slow
+def test_the_pyproject_of_the_page_builds_and_pip_installs_it(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    pyproject = text.partition("```toml\n[build-system]")[2].partition("```")[0]
+    folder, site = tmp_path / "mine", tmp_path / "site"
+    folder.mkdir()
+    for name in FILES:
+        shutil.copy(BERT / name, folder)
+    (folder / "pyproject.toml").write_text("[build-system]" + pyproject)
+    (folder / "README.md").write_text("# A card\n")
+    (folder / "model.toml").write_text('languages = ["en"]\n')
     write_sums(folder, (*FILES, "model.toml"))
-    options = [
-        "--no-index",
-        "--no-build-isolation",
-        "--no-deps",
-        "--target",
-        str(tmp_path / "site"),
-    ]
+    options = ["--no-index", "--no-build-isolation", "--no-deps", "--target", str(site)]
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *options]
     subprocess.run([*pip, str(folder)], check=True, capture_output=True)
-    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}"}
-    rerank = [sys.executable, "-m", "rerank_cli"]
-    line = [*rerank, "-m", "mine", "refund", "-d", "money back"]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    line = [sys.executable, "-m", "rerank_cli", "-m", "mine", "refund", "-d", "money back"]
     ran = subprocess.run(line, env=environ, capture_output=True, text=True, cwd=tmp_path)
     assert ran.stdout == "money back\n", ran.stderr

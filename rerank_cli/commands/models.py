@@ -291,7 +291,13 @@ def package(
     source: Annotated[str, typer.Argument(metavar="FOLDER|NAME", autocompletion=_installed_names)],
     out: Annotated[
         str,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder to write the wheel into."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            show_default=False,
+            help="The folder to write the wheel into. Default: the current one.",
+        ),
     ] = ".",
     name: Annotated[
         str | None,
@@ -316,9 +322,10 @@ def package(
     the model goes into FOLDER/model.toml, as docs/models.md says.
 
     \b
-    rerank models package ./mine/int8 --name mine --licence LicenseRef-ACME -o dist
     rerank models package bge-reranker-v2-m3 -o dist
-    pip install dist/rerank_model_mine-1.0-py3-none-any.whl && rerank -m mine "fox" *.txt
+    rerank models package ./mine/int8 --name mine --licence MIT
+    pip install ./rerank_model_mine-1.0-py3-none-any.whl
+    rerank -m mine "fox" *.txt
     """
     from rerank_cli.models.packages import PackageFacts, read_model_file, write_wheel
     from rerank_cli.scorers import open_scorer
@@ -327,8 +334,10 @@ def package(
     folder = find(source)
     root = folder.tokenizer.parent
     entry = read_model_file(root, source, is_strict=True) or known_entry(folder) or Entry(source)
-    if not entry.licence and not is_path(source):
+    if not (entry.licence or folder.package or is_path(source)):
         entry = replace(entry, licence=find_installed(read_name(source)).manifest.licence)
+    if not (entry.revision or folder.package or is_path(source)):
+        entry = replace(entry, revision=folder.revision)
     if languages is not None:
         entry = replace(entry, languages=[code.strip() for code in languages.split(",")])
     if name is None:

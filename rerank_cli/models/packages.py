@@ -34,6 +34,7 @@ GROUP = "rerank.models"
 MODEL_FILE = "model.toml"
 MULTILINGUAL = "multi"  # our own package for other languages than English
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-\w+)*")
 _VALUE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 _LEAST_COMMIT_DIGITS = 7  # by which a revision is known
 
@@ -255,6 +256,10 @@ class PackageFacts:
                 f"--name {name}: -m {name} always means another model",
                 hint=f"--name my-{name}, for example",
             )
+        if wrong := [code for code in entry.languages if _LANGUAGE.fullmatch(code) is None]:
+            raise UsageError(
+                f"--languages: {wrong[0]!r} is not the code of a language", hint="en,de or mul"
+            )
         if not licence:
             raise UsageError(
                 "the model's licence is not known",
@@ -310,11 +315,10 @@ def write_wheel(folder: ModelFolder, facts: PackageFacts, out: Path) -> Path:
     from zipfile import ZipFile
 
     root = folder.tokenizer.parent
-    sources = {
-        path.relative_to(root).as_posix(): path
-        for path in folder.files()
-        if path.is_relative_to(root)
-    }
+    paths = folder.files()
+    if outside := [path for path in paths if not path.is_relative_to(root)]:
+        raise ModelError(f"{outside[0]}: is not in the model's folder {root}")
+    sources = {path.relative_to(root).as_posix(): path for path in paths}
     sources.pop(MODEL_FILE, None)
     beside = sorted(path for path in root.iterdir() if path.is_file())
     licences = [path for path in beside if _LICENCES.fullmatch(path.name)]

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.models import find, multilingual_advice, names, packages
+from rerank_cli.models.catalogue import entries
 from rerank_cli.ranking.reranker import Reranker
 from tests.conftest import ROOT, Run
 
@@ -113,7 +115,11 @@ def damage_hashes(folder: Path) -> None:
         (damage_keys, "window is not a number of tokens"),
         (damage_hashes, "has no hash of model.onnx"),
         (lambda folder: (folder / "model.toml").write_text("= ["), "model.toml"),
-        (lambda folder: os.mkfifo(folder / "model.toml"), "not a regular file"),
+        pytest.param(
+            lambda folder: os.mkfifo(folder / "model.toml"),
+            "not a regular file",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="FIFOs of POSIX"),
+        ),
     ],
 )
 def test_a_broken_package_is_an_error_only_where_it_is_used(
@@ -234,6 +240,27 @@ def test_a_wheel_is_whole_and_the_same_every_time(
     assert rerank("-m", "My.tiny", "q", "-d", "x").code == 0
 
 
+def test_what_was_pulled_becomes_a_package_with_what_is_known_of_it(
+    rerank: Run, home: Path, tmp_path: Path
+) -> None:
+    name, revision = "bge-reranker-v2-m3", "a" * 40
+    folder = home / "data" / "models" / name / "int8"
+    folder.mkdir(parents=True)
+    files = {}
+    for file in FILES:
+        shutil.copy(BERT / file, folder)
+        files[file] = {"size": (folder / file).stat().st_size, "sha256": file_digest(folder / file)}
+    about = {"name": name, "precision": "int8", "repository": "a/b", "asked": "main"}
+    about |= {"endpoint": "", "licence": "", "graph": FILES[0], "pulled": "", "revision": revision}
+    (folder / "manifest.json").write_text(json.dumps({"schema": 1, **about, "files": files}))
+    ran = rerank("models", "package", name, "-o", str(tmp_path))
+    assert ran.code == 0, ran.err
+    with zipfile.ZipFile(ran.out.strip()) as archive:
+        archive.extractall(tmp_path)
+    entry = packages.read_model_file(tmp_path / "rerank_model_bge_reranker_v2_m3", name)
+    assert entry == replace(entries()[name], int8=None, fp32=None, revision=revision[:8])
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -242,6 +269,7 @@ def test_a_wheel_is_whole_and_the_same_every_time(
         (("--licence", "MIT", "--name", "a b"), "a package's name has letters"),
         (("--licence", "MIT", "--name", "mini"), "always means another model"),
         (("--licence", "MIT", "--name", "int8"), "is no name of a model"),
+        (("--licence", "MIT", "--languages", "English,"), "'English' is not the code"),
         (("--licence", "MIT", "--version", "new"), "not a version of a package"),
     ],
 )

@@ -309,7 +309,9 @@ def package(
     ] = "1.0",
     licence: Annotated[
         str | None,
-        typer.Option("--licence", metavar="SPDX", help="Its licence, such as MIT or LicenseRef-ACME."),
+        typer.Option(
+            "--licence", metavar="SPDX", help="Its licence, such as MIT or LicenseRef-ACME."
+        ),
     ] = None,
     languages: Annotated[
         str | None,

@@ -142,14 +142,21 @@ class ModelTokenizer:
             raise ModelError(f"{self.path}: {what}: {reason}") from error
 
     def text_template(self) -> "TextTemplate":
-        """Find out what is put around a text of its own; raises `ModelError`."""
+        """Find out what is put around a query's text and a passage's; raises `ModelError`.
+
+        A template for pairs tells, if it gives the passage a beginning of its own, by token types;
+        otherwise that for one text.
+        """
         with self._name_failures("cannot encode a text"):
-            encoding = self._any_tokenizer().encode("a")
-        sequences = encoding.sequence_ids
-        if 0 not in sequences:
+            single = _around(self._any_tokenizer().encode("a"), 0, 0)
+            pair = self._any_tokenizer().encode("a", "b")
+        if single is None:
             raise ModelError(f"{self.path}: cannot encode a text")
-        end = len(sequences) - sequences[::-1].index(0)
-        return TextTemplate(encoding.ids[: sequences.index(0)], encoding.ids[end:])
+        if list(pair.type_ids) == sorted(pair.type_ids):
+            query, passage = _around(pair, 0, 0), _around(pair, 1, 1)
+            if query and passage and passage[0]:
+                return TextTemplate(query, passage)
+        return TextTemplate(single, single)
 
     def _any_tokenizer(self) -> tokenizers.Tokenizer:
         """A tokenizer that knows "a" and "b", and adds the special tokens."""
@@ -185,6 +192,20 @@ class ModelTokenizer:
             types_between=types[query_end:passage],
             types_after=types[passage_end:],
         )
+
+
+def _around(
+    encoding: tokenizers.Encoding, sequence: int, token_type: int
+) -> tuple[Sequence[int], Sequence[int]] | None:
+    """The tokens of a type before and after a text; None if the text has none of that type."""
+    rows = zip(encoding.ids, encoding.type_ids, encoding.sequence_ids, strict=True)
+    own = [(token, place) for token, kind, place in rows if kind == token_type]
+    sequences = [place for _, place in own]
+    if sequence not in sequences:
+        return None
+    ids = [token for token, _ in own]
+    end = len(sequences) - sequences[::-1].index(sequence)
+    return ids[: sequences.index(sequence)], ids[end:]
 
 
 def _stamp_of(path: Path) -> list[int]:
@@ -366,16 +387,17 @@ class PairTemplate:
 
 @dataclass(frozen=True, slots=True)
 class TextTemplate:
-    """The special tokens around a text of its own, of models that read each text alone."""
+    """The special tokens before and after a text, of models that read each text alone."""
 
-    before: Sequence[int]
-    after: Sequence[int]
+    query: tuple[Sequence[int], Sequence[int]]
+    passage: tuple[Sequence[int], Sequence[int]]
 
     @property
     def specials(self) -> int:
         """How many special tokens a query and a passage have together."""
-        return 2 * (len(self.before) + len(self.after))
+        return sum(len(part) for part in (*self.query, *self.passage))
 
     def row(self, query: Sequence[int], passage: Sequence[int]) -> TokenRow:
         """What a network in parts takes of a pair: the token ids of its two texts."""
-        return [*self.before, *query, *self.after], [*self.before, *passage, *self.after]
+        (before, after), (passage_before, passage_after) = self.query, self.passage
+        return [*before, *query, *after], [*passage_before, *passage, *passage_after]

@@ -375,6 +375,24 @@ def test_the_tokenizer_need_not_join_pairs(folder: Path) -> None:
     assert list(opened(folder).score(PAIRS).values) == expected
 
 
+def test_a_query_and_a_passage_may_begin_with_tokens_of_their_own(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    marks = {mark: tokenizer.token_to_id(mark) for mark in ("[CLS]", "[SEP]", "a", "b")}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] a $A [SEP] [CLS]:1 b:1 $B:1 [SEP]:1",
+        special_tokens=list(marks.items()),
+    )
+    marked = folder.with_name("marked")
+    shutil.copytree(folder, marked)
+    tokenizer.save(str(marked / "tokenizer.json"))
+    pairs = [Pair.from_texts("x", "y z"), Pair.from_texts("", "b")]
+    spelt = [Pair.from_texts(f"a {pair.query}", f"b {pair.chunk.text}") for pair in pairs]
+    assert opened(marked).score(pairs).values == opened(folder).score(spelt).values
+    assert opened(marked).info.specials == opened(folder).info.specials + 2
+
+
 def test_an_encoder_may_take_what_whole_graphs_take_and_loses_its_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

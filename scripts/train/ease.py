@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from encoder import Tower
 from torch import Tensor, nn
+from transformers import BertModel
 
 # What the training sets have nothing of, and documents do: marks in it are large in channels that
 # words are small in.
@@ -19,7 +19,7 @@ POWER = 0.7  # how much of what a channel is larger than the others moves to the
 
 
 def eased(
-    tower: Tower, rows: Iterable[Sequence[int]], power: float = POWER
+    encoder: BertModel, rows: Iterable[Sequence[int]], power: float = POWER
 ) -> dict[str, np.ndarray]:
     """For each product, what to divide the channels of its input by, from some texts' token ids.
 
@@ -27,21 +27,21 @@ def eased(
     """
     most: dict[str, Tensor] = {}
     hooks = [
-        module.register_forward_pre_hook(_watch(most, name)) for name, module in _products(tower)
+        module.register_forward_pre_hook(_watch(most, name)) for name, module in _products(encoder)
     ]
     with torch.no_grad():
         for row in rows:
-            tower.encoder(input_ids=torch.tensor([row], device=tower.device))
+            encoder(input_ids=torch.tensor([row]))
     for hook in hooks:
         hook.remove()
     return {
-        name: (largest / largest.median()).clamp(min=1).pow(power).cpu().numpy()
+        name: (largest / largest.median()).clamp(min=1).pow(power).numpy()
         for name, largest in most.items()
     }
 
 
-def _products(tower: Tower) -> Iterable[tuple[str, nn.Module]]:
-    for place, layer in enumerate(tower.encoder.encoder.layer):
+def _products(encoder: BertModel) -> Iterable[tuple[str, nn.Module]]:
+    for place, layer in enumerate(encoder.encoder.layer):
         at = f"encoder.layer.{place}."
         yield f"{at}qkv", layer.attention.self.query
         yield f"{at}intermediate.dense", layer.intermediate.dense

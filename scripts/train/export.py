@@ -1,70 +1,160 @@
-"""Writes the trained network as one ONNX file, in fp32 and in int8."""
+"""Writes the trained network in two ONNX files, in fp32 and in int8: texts, and pairs of them.
+
+`encoder.onnx` makes of a text what is known of it alone, and `reader.onnx` compares a query's with
+a passage's (docs/models.md, "A model in two parts"). Between them states are int8 with scales of
+their own, which belong to one token: so a passage's can be kept in 1.6 KB a token.
+"""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from network import LEVELS, Reader, Side
+from network import Layers, Reader, Text
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import Tensor
-from towers import OWN, POSITIONS, Nodes, Tower, split
-from transformers import BertModel
+from torch import Tensor, nn
+from towers import OWN, POSITIONS, Nodes, TowerNodes
 
-INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 OPSET = 17
-PARTS = ["ids", "mask", "embedded", *(f"level{level}" for level in LEVELS)]
+GROUP = 192  # states that share a scale
+LEAST_SCALE = 1e-9
+KNOWN = ("ids", "mask")  # of a text without the encoder
+STATES = ("states", "scales", "pooled")
 
 
-class Pairs(torch.nn.Module):
+class TextPart(nn.Module):
+    """From a tower's states to a text's: int8 ones, their scales, and vectors of the whole."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__()
+        self.reader = reader
+
+    def forward(self, mask: Tensor, embedded: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
+        filled = mask.float()
+        text = self.reader.text(Layers(mask, filled, filled, embedded, levels))
+        states = torch.cat([text.shallow, text.deep, text.memory], -1)
+        groups = states.unflatten(-1, (states.shape[-1] // GROUP, GROUP))
+        scales = groups.abs().amax(-1) / 127 + LEAST_SCALE
+        whole = torch.round(groups / scales.unsqueeze(-1)).flatten(-2).to(torch.int8)
+        return whole, scales, text.pooled
+
+
+class PairPart(nn.Module):
     """The reader over pairs, each with a query and a passage of its own: logits (pairs, 1)."""
 
-    def __init__(self, reader: Reader, specials: list[int]) -> None:
+    def __init__(self, reader: Reader, hidden: int, specials: Sequence[int]) -> None:
         super().__init__()
-        self.reader, self.specials = reader, specials
+        self.reader, self.hidden, self.specials = reader, hidden, specials
 
     def forward(self, *parts: Tensor) -> Tensor:
-        half = len(PARTS)
-        query, passage = self._side(*parts[:half]), self._side(*parts[half:])
-        logits: Tensor = self.reader(query.asked(paired=True), passage)
+        half = len(KNOWN) + len(STATES)
+        query, passage = self._text(*parts[:half]), self._text(*parts[half:])
+        logits: Tensor = self.reader(query.as_query(paired=True), passage)
         return logits
 
-    def _side(self, ids: Tensor, mask: Tensor, embedded: Tensor, *levels: Tensor) -> Side:
+    def _text(
+        self, ids: Tensor, mask: Tensor, states: Tensor, scales: Tensor, pooled: Tensor
+    ) -> Text:
         words = mask
         for special in self.specials:
             words = words * (ids != special).long()
-        return Side(ids, mask.float(), words.float(), embedded, list(levels))
+        groups = states.float().unflatten(-1, (states.shape[-1] // GROUP, GROUP))
+        whole = (groups * scales.unsqueeze(-1)).flatten(-2)
+        shallow, deep = whole[..., : self.hidden], whole[..., self.hidden : 2 * self.hidden]
+        return Text(
+            ids=ids, mask=mask.float(), words=words.float(), shallow=shallow, deep=deep,
+            pooled=pooled, memory=whole[..., 2 * self.hidden :],
+        )  # fmt: skip
 
 
-def write(
-    encoder: BertModel,
+def write_encoder(
+    weights: Mapping[str, np.ndarray],
     reader: Reader,
-    specials: list[int],
+    levels: Sequence[int],
     eased: Mapping[str, np.ndarray],
     path: Path,
 ) -> None:
-    """Write the graph in fp32: token ids, mask and types (pairs, tokens) to logits (pairs, 1)."""
+    """Write the tower with these weights, and what the reader makes of its states, in fp32."""
     made = Nodes()
-    weights = {name: value.float().numpy() for name, value in encoder.state_dict().items()}
-    layers = Tower(made, weights, eased)
-    sides = split(made, *INPUTS)
-    given: dict[str, str] = {}
-    for side, (ids, mask) in sides.items():
-        found = layers.run(ids, mask)
-        given |= {f"{side}.{part}": found[part] for part in PARTS}
-    part = _reader(Pairs(reader, specials).eval())
+    inputs = ("input_ids", "attention_mask")
+    found = TowerNodes(made, weights, eased).run(*inputs, levels)
+    names = ["mask", "embedded", *(f"level{level}" for level in levels)]
+    hidden = weights["embeddings.word_embeddings.weight"].shape[1]
+    mask = torch.ones(2, 6, dtype=torch.long)
+    example = (mask, *(torch.rand(2, 6, hidden) for _ in names[1:]))
+    axes = {name: {0: "texts", 1: "tokens"} for name in (*names, "states", "scales")}
+    part = traced(TextPart(reader), example, names, STATES, {**axes, "pooled": {0: "texts"}})
+    append(made, part, {**found, "mask": "attention_mask"}, STATES)
+    tokens = ["texts", "tokens"]
+    groups = 2 * hidden // GROUP + reader.remember.out_features // GROUP
+    outputs = [
+        helper.make_tensor_value_info("states", TensorProto.INT8, [*tokens, groups * GROUP]),
+        helper.make_tensor_value_info("scales", TensorProto.FLOAT, [*tokens, groups]),
+        helper.make_tensor_value_info(
+            "pooled", TensorProto.FLOAT, ["texts", len(reader.by_cosines), hidden]
+        ),
+    ]
+    texts = [helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs]
+    graph = helper.make_graph(made.nodes, "encoder", texts, outputs, list(made.values.values()))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OWN, 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+def write_reader(reader: Reader, hidden: int, specials: Sequence[int], path: Path) -> None:
+    """Write the reader in fp32: `specials` are the token ids that are no words."""
+    names = [f"{side}_{name}" for side in ("query", "passage") for name in (*KNOWN, *STATES)]
+    example: list[Tensor] = []
+    width = 2 * hidden + reader.remember.out_features
+    for tokens in (4, 6):
+        ids = torch.randint(0, len(reader.weight.weight), (2, tokens))
+        states = torch.randint(-127, 128, (2, tokens, width), dtype=torch.int8)
+        example += [ids, torch.ones_like(ids), states, torch.rand(2, tokens, width // GROUP)]
+        example.append(torch.rand(2, len(reader.by_cosines), hidden))
+    axes = {name: {0: "pairs", 1: f"{name.split('_')[0]} tokens"} for name in names}
+    axes |= {name: {0: "pairs"} for name in (*(n for n in names if "pooled" in n), "logits")}
+    graph = traced(PairPart(reader, hidden, specials), tuple(example), names, ["logits"], axes)
+    opsets = [helper.make_opsetid("", OPSET)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+def traced(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    axes: Mapping[str, Mapping[int, str]],
+) -> onnx.GraphProto:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.onnx"
+        torch.onnx.export(
+            module.eval(),
+            example,
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=dict(axes),
+        )
+        graph: onnx.GraphProto = onnx.load(path).graph
+    return graph
+
+
+def append(
+    made: Nodes, part: onnx.GraphProto, given: Mapping[str, str], kept: Sequence[str]
+) -> None:
+    """Add a graph's nodes; `given` are the names of its inputs, and those of `kept` stay."""
 
     def renamed(name: str) -> str:
-        return given.get(name, f"reader/{name}" if name not in ("", "logits") else name)
+        return given.get(name, name if name in ("", *kept) else f"text/{name}")
 
     for node in part.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        copy.name = f"reader/{node.name}"
+        copy.name = f"text/{node.name}"
         del copy.input[:], copy.output[:]
         copy.input.extend(map(renamed, node.input))
         copy.output.extend(map(renamed, node.output))
@@ -72,43 +162,6 @@ def write(
     for value in part.initializer:
         value.name = renamed(value.name)
         made.values[value.name] = value
-    axes = ["pairs", "tokens"]
-    graph = helper.make_graph(
-        made.nodes,
-        "mini",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, axes) for name in INPUTS],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["pairs", 1])],
-        list(made.values.values()),
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OWN, 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
-
-
-def _reader(pairs: Pairs) -> onnx.GraphProto:
-    names = [f"{side}.{part}" for side in ("query", "passage") for part in PARTS]
-    ids = torch.tensor([[101, 2000, 2001, 102], [101, 2000, 102, 0]])
-    example: list[Tensor] = []
-    for tokens in (4, 6):
-        some = torch.cat([ids, ids], 1)[:, :tokens]
-        states = torch.rand(2, tokens, 384)
-        example += [some, (some > 0).long(), states, *(torch.rand(2, tokens, 384) for _ in LEVELS)]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "reader.onnx"
-        torch.onnx.export(
-            pairs,
-            tuple(example),
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=names,
-            output_names=["logits"],
-            dynamic_axes={
-                **{name: {0: "pairs", 1: name.split(".")[0]} for name in names},
-                "logits": {0: "pairs"},
-            },
-        )
-        graph: onnx.GraphProto = onnx.load(path).graph
-    return graph
 
 
 def quantise(plain: Path, path: Path) -> None:
@@ -126,7 +179,8 @@ def quantise(plain: Path, path: Path) -> None:
         extra_options={"DefaultTensorType": TensorProto.FLOAT, "MatMulConstBOnly": True},
     )
     model = onnx.load(path)
-    for table in ("embeddings.word_embeddings.weight", POSITIONS):
+    names = {value.name for value in model.graph.initializer}
+    for table in {"embeddings.word_embeddings.weight", POSITIONS} & names:
         quantise_rows(model.graph, table)
     onnx.checker.check_model(model)
     onnx.save(model, path)
@@ -158,14 +212,3 @@ def quantise_rows(graph: onnx.GraphProto, name: str) -> None:
         ]
         for offset, node in enumerate(replacement):
             graph.node.insert(place + offset, node)
-
-
-def tokens_of_pairs(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer.json whose pairs are two texts of their own: each begins and ends as one does."""
-    pair: list[dict[str, object]] = []
-    for sequence, kind in (("A", 0), ("B", 1)):
-        for token in ("[CLS]", None, "[SEP]"):
-            part = "Sequence" if token is None else "SpecialToken"
-            pair.append({part: {"id": token or sequence, "type_id": kind}})
-    processor = {**tokenizer["post_processor"], "pair": pair}
-    return {**tokenizer, "post_processor": processor, "truncation": None, "padding": None}

@@ -24,7 +24,7 @@ class Judged:
 
 
 def pools_of(sources: Sequence[Source], seed: int) -> list[Pool]:
-    """The candidates of held-out questions, as BM25 and the bi-encoder find them."""
+    """The candidates of held-out questions, as BM25 and bi-encoders find them."""
     made = []
     for source in sources:
         draw = random.Random(f"{seed}-{source.name}")
@@ -95,7 +95,8 @@ def fold(reader: Reader, factor: float, bias: float) -> None:
     """Put a factor and a bias into the reader's last layer."""
     last = reader.judge[2]
     with torch.no_grad():
-        reader.linear *= factor
+        reader.by_cosines *= factor
+        reader.by_words *= factor
         last.weight *= factor
         last.bias.mul_(factor).add_(bias)
 

@@ -4,13 +4,13 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from encoder import Tower
-from network import Reader, Side
+from encoder import Int8Tower
+from network import Reader, Text
 from pools import NOT, RELEVANT, Pool, Source
 from torch import Tensor
 from torch.nn import functional
@@ -18,8 +18,6 @@ from torch.nn import functional
 RATE, WARM, DECAY = 1e-3, 100, 0.01
 KEEPING = 0.998  # of the running mean of the weights
 MOST_QUERY, MOST_PASSAGE = 46, 254  # tokens
-SHARES = {"squad": 30, "nq": 30, "bioasq": 28, "qamr": 12}
-TEACHING = 20.0  # what the bi-encoder's cosine is multiplied by
 EVERY = 100  # steps between checkpoints
 
 
@@ -27,13 +25,16 @@ class Learner:
     """A reader, its optimiser, and the running mean of its weights, which is what is kept."""
 
     def __init__(
-        self, tower: Tower, weights: Tensor, sources: dict[str, Source], seed: int
+        self,
+        tower: Int8Tower,
+        reader: Reader,
+        sources: Mapping[str, Source],
+        shares: Mapping[str, int],
+        seed: int,
     ) -> None:
-        torch.manual_seed(seed)
         self.seed, self.step = seed, 0
-        self._tower, self._sources = tower, sources
-        hidden = tower.encoder.config.hidden_size
-        self.reader = Reader(hidden, weights).to(tower.device)
+        self.reader = reader
+        self._tower, self._sources, self._shares = tower, sources, shares
         self.mean = {name: value.clone() for name, value in self.reader.state_dict().items()}
         plain = [
             p for name, p in self.reader.named_parameters() if p.ndim < 2 or name == "weight.weight"
@@ -65,17 +66,21 @@ class Learner:
     def _learn(self) -> float:
         # One generator a step: what is drawn does not depend on where it was taken up again.
         draw = random.Random(f"{self.seed}-{self.step}")
-        name = draw.choices(list(SHARES), list(SHARES.values()))[0]
+        name = draw.choices(list(self._shares), list(self._shares.values()))[0]
         pool = self._sources[name].pool(draw)
         if pool.labels is not None and (pool.labels == RELEVANT).sum() == 0:
             return 0.0
         self.optimiser.zero_grad(set_to_none=True)
-        queries, documents = self._sides(pool)
-        logits = self._read(self.reader, queries, documents)
-        if pool.labels is None:
-            loss = taught(logits, queries.pooled @ documents.pooled.T)
+        with torch.autocast("cpu", torch.bfloat16):
+            queries, documents = self._texts(self.reader, pool)
+            logits = self.reader(queries.as_query(), documents).float().T
+        if pool.labels is not None:
+            loss = loss_of(logits, torch.from_numpy(pool.labels))
+        elif pool.taught is not None:
+            loss = divergence(logits, torch.from_numpy(pool.taught))
         else:
-            loss = loss_of(logits, torch.from_numpy(pool.labels).to(self._tower.device))
+            cosines = queries.pooled[:, 0].float() @ documents.pooled[:, 0].float().T
+            loss = divergence(logits, self.reader.scale * cosines.detach())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         self.optimiser.step()
@@ -93,17 +98,17 @@ class Learner:
 
     def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:
         """Logits (queries, documents), of the reader that learns or of another."""
-        return self._read(reader or self.reader, *self._sides(pool))
+        reader = reader or self.reader
+        with torch.autocast("cpu", torch.bfloat16):
+            queries, documents = self._texts(reader, pool)
+            return reader(queries.as_query(), documents).float().T
 
-    def _sides(self, pool: Pool) -> tuple[Side, Side]:
+    def _texts(self, reader: Reader, pool: Pool) -> tuple[Text, Text]:
+        tower = self._tower.tower
         return (
-            self._tower.sides(self._tower.ids(pool.queries, MOST_QUERY)),
-            self._tower.sides(self._tower.ids(pool.documents, MOST_PASSAGE)),
+            reader.text(self._tower.layers(tower.query_rows(pool.queries, MOST_QUERY))),
+            reader.text(self._tower.layers(tower.passage_rows(pool.documents, MOST_PASSAGE))),
         )
-
-    def _read(self, reader: Reader, queries: Side, documents: Side) -> Tensor:
-        with torch.autocast(self._tower.device.type, torch.bfloat16):
-            return reader(queries.asked(), documents).float().T
 
     def save(self, path: Path) -> None:
         kept = {
@@ -115,7 +120,7 @@ class Learner:
         making.rename(path)
 
     def load(self, path: Path) -> None:
-        kept = torch.load(path, map_location=self._tower.device)
+        kept = torch.load(path)
         self.step, self.mean = kept["step"], kept["mean"]
         self.reader.load_state_dict(kept["reader"])
         self.optimiser.load_state_dict(kept["optimiser"])
@@ -131,13 +136,11 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     return (each.sum(-1) / relevant.sum(-1)).mean()
 
 
-def taught(logits: Tensor, cosines: Tensor) -> Tensor:
-    """Divergence from what the bi-encoder thinks of the documents, mean over the queries.
-
-    It was trained with a scale of 20 itself.
-    """
-    wanted, learned = (TEACHING * cosines).log_softmax(-1), logits.log_softmax(-1)
-    return functional.kl_div(learned, wanted, reduction="batchmean", log_target=True)
+def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the documents' order in `wanted`, mean over the queries."""
+    return functional.kl_div(
+        logits.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True
+    )
 
 
 def _pace(step: int, steps: int) -> float:

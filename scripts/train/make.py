@@ -1,11 +1,12 @@
-"""Make `mini` from the weights of all-MiniLM-L6-v2 and the training sets.
+"""Make a model from a bi-encoder's weights, the training sets and what collect.py wrote.
 
-    pip install -r scripts/train/requirements.txt
-    python scripts/train/make.py ../shared/data/train ../shared/data/eval WORK models/mini
+    pip install -r scripts/train/requirements.txt -e .
+    python scripts/train/make.py mini ../shared/data/train ../shared/data/eval \\
+        ../shared/models/e5-small WORK models/mini
 
-Runs on CPU cores, or on a GPU where there is one. What is done is kept in WORK: a run that ended,
-by --minutes or otherwise, goes on where it was. The evaluation sets are read for one thing only: to
-leave their text out of training.
+Runs on CPU cores. What is done is kept in WORK: a run that ended, by --minutes or otherwise, goes
+on where it was. The evaluation sets are read for one thing only: to leave their text out of
+training.
 """
 
 import argparse
@@ -14,40 +15,66 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import held
 import overlap
 import torch
-from ease import UNUSUAL, eased
-from encoder import END, START, Tower, folder
-from export import quantise, tokens_of_pairs, write
+from collect import collect, packages_of
+from encoder import Int8Tower, Tower, channels, e5, minilm
+from export import quantise, write_encoder, write_reader
 from learn import Learner
 from mine import by_model, neighbours
 from network import Reader
 from pools import Pool, Source
-from teachers import open_minilm
-from texts import SETS, read
+from teachers import Teacher, embed
+from texts import SETS, Corpus, read, read_collected
 from weights import weights_of
 
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
-STEPS = 5000
 ROUNDS = 2  # before each but the first, passages are mined by the model of the one before
 QUESTIONS = 500  # of each set, for which passages are mined
-# What the bi-encoder's cosine weighs more than was learned: the training sets are mostly questions
-# on articles, and it knows more kinds of text than they have.
-TRUSTED = 1.4
-EASING = 200  # every so many passages, to see which channels are large
+EASING = 400  # every so many passages, to see which channels are large
+MINILM_SCALE, E5_SCALE = 10.0, 45.0  # of teachers' cosines: each weighs about the same then
 # The allocator gives large tensors back to the system at once, and takes as long to get them again:
 # without that a step takes 0.6 of the time.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a model is made of.
+
+    `scales` are those of the cosines of its vectors, to begin with. `shares` say how often a pool
+    is of which corpus.
+    """
+
+    scales: Sequence[float]
+    shares: Mapping[str, int]
+    steps: int
+
+
+RECIPES = {
+    "mini": Recipe(
+        scales=[20.0],
+        shares={
+            "squad": 20, "nq": 20, "bioasq": 16, "qamr": 6,
+            "section": 16, "option": 4, "command": 7, "manual": 1, "definition": 4, "function": 6,
+        },
+        steps=6000,
+    ),
+}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=RECIPES)
     parser.add_argument("train", type=Path)
     parser.add_argument("avoid", type=Path, help="evaluation sets, whose text is left out")
+    parser.add_argument("e5", type=Path, help="folder of multilingual-e5-small")
     parser.add_argument("work", type=Path, help="where what is done is kept")
     parser.add_argument("out", type=Path, help="where the model's files go")
     parser.add_argument("--minutes", type=float, default=10_000, help="end after so many, to go on")
@@ -55,40 +82,62 @@ def main() -> None:
     arguments = parser.parse_args()
     until = time.monotonic() + arguments.minutes * 60
     arguments.work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tower, encoder = Tower(device), open_minilm(device)
-    corpora = [read(arguments.train, name) for name in SETS]
-    overlap.bar(corpora, arguments.avoid)
-    sources = {
-        corpus.name: Source(corpus, *neighbours(corpus, encoder, arguments.work))
-        for corpus in corpora
+    recipe = RECIPES[arguments.model]
+    corpora = read_corpora(arguments.train, arguments.avoid, arguments.work)
+    towers = {
+        name: open_int8(name, tower, corpora, arguments.work)
+        for name, tower in (("minilm", minilm()), ("e5", e5(arguments.e5)))
     }
-    learner = Learner(tower, weights_of(tower, corpora), sources, SEED)
-    learn(learner, sources, arguments.work, until)
-    reader, lists = calibrated(learner, sources)
+    scales = {"minilm": MINILM_SCALE, "e5": E5_SCALE}
+    teachers = [Teacher(name, tower, scales[name]) for name, tower in towers.items()]
+    sources = {}
+    for corpus in corpora:
+        vectors = embed(corpus, teachers, arguments.work)
+        near = neighbours(corpus, vectors, arguments.work)
+        sources[corpus.name] = Source(corpus, vectors, *near)
+        say(
+            f"{corpus.name}: {len(corpus.passages):,} passages, {len(corpus.questions):,} questions"
+        )
+    tower = towers["minilm"]
+    reader = Reader(384, len(tower.tower.levels), weights_of(tower.tower, corpora), recipe.scales)
+    learner = Learner(tower, reader, sources, recipe.shares, SEED)
+    learn(learner, sources, recipe, arguments.work, until)
+    judged = {name: source for name, source in sources.items() if name in SETS}
+    reader, lists = calibrated(learner, judged)
     for row in held.reliability(lists):
         say("scores {:.1f} to {:.1f}: {:6} pairs, {:.2f} relevant, {:.2f} in lists".format(*row))
-
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    plain = arguments.work / "mini.onnx"
-    tower = Tower(torch.device("cpu"))
-    torch.set_num_threads(1)  # sums in one order: which channels are eased is the same each time
-    texts = [one.text for corpus in corpora for one in corpus.passages[::EASING]]
-    channels = eased(tower, tower.ids([*texts, *UNUSUAL], 254))
-    reader = reader.cpu()
     torch.save(reader.state_dict(), arguments.work / READER)
-    write(tower.encoder.float(), reader, [START, END], channels, plain)
     for place in filter(None, [arguments.out, arguments.fp32]):
         place.mkdir(parents=True, exist_ok=True)
-        write_texts(place)
-    if arguments.fp32:
-        (arguments.fp32 / "model.onnx").write_bytes(plain.read_bytes())
-    quantise(plain, arguments.out / "model.onnx")
-    write_checksums(arguments.out)
+    write_model(tower.tower, reader, corpora, arguments.out, arguments.fp32)
 
 
-def learn(learner: Learner, sources: dict[str, Source], work: Path, until: float) -> None:
+def read_corpora(train: Path, avoid: Path, work: Path) -> list[Corpus]:
+    """All texts that are learned from; what overlaps with evaluation sets is barred."""
+    collected = work / "pairs.jsonl.gz"
+    if not collected.exists():
+        collect(collected, work / "packages")
+    held_out = {
+        name for registry in ("debian", "pypi") for name in packages_of(registry, held_out=True)
+    }
+    corpora = [read(train, name) for name in SETS] + read_collected(collected, held_out)
+    overlap.bar(corpora, avoid)
+    return corpora
+
+
+def open_int8(name: str, tower: Tower, corpora: Sequence[Corpus], work: Path) -> Int8Tower:
+    return Int8Tower(tower, easing_texts(corpora), work / f"{name}.onnx")
+
+
+def easing_texts(corpora: Sequence[Corpus]) -> list[str]:
+    return [passage.text for corpus in corpora for passage in corpus.passages[::EASING]]
+
+
+def learn(
+    learner: Learner, sources: Mapping[str, Source], recipe: Recipe, work: Path, until: float
+) -> None:
     """Train in rounds; ends the program where the time is over."""
     path = work / "learner.pt"
     if path.exists():
@@ -96,17 +145,18 @@ def learn(learner: Learner, sources: dict[str, Source], work: Path, until: float
     for ended in range(1, ROUNDS + 1):
         if ended > 1:
             mine(learner, sources, work / f"mined-{ended}.json")
-        learner.run(STEPS * ended // ROUNDS, STEPS, path, until, say)
-        if learner.step < STEPS * ended // ROUNDS:
-            raise SystemExit(f"step {learner.step} of {STEPS}: run it again to go on")
+        learner.run(recipe.steps * ended // ROUNDS, recipe.steps, path, until, say)
+        if learner.step < recipe.steps * ended // ROUNDS:
+            raise SystemExit(f"step {learner.step} of {recipe.steps}: run it again to go on")
 
 
-def mine(learner: Learner, sources: dict[str, Source], path: Path) -> None:
+def mine(learner: Learner, sources: Mapping[str, Source], path: Path) -> None:
     if not path.exists():
         reader = learner.averaged()
         found = {
             name: by_model(source, lambda pool: learner.logits(pool, reader), QUESTIONS, SEED)
             for name, source in sources.items()
+            if name in SETS
         }
         making = path.with_suffix(".making")
         making.write_text(json.dumps(found))
@@ -116,11 +166,9 @@ def mine(learner: Learner, sources: dict[str, Source], path: Path) -> None:
     say(f"passages of {path.name} are used")
 
 
-def calibrated(learner: Learner, sources: dict[str, Source]) -> tuple[Reader, list[held.Judged]]:
+def calibrated(learner: Learner, sources: Mapping[str, Source]) -> tuple[Reader, list[held.Judged]]:
     """The reader whose scores mean something, by half of the held-out questions; and the others."""
     reader = learner.averaged()
-    with torch.no_grad():
-        reader.linear[0] += TRUSTED
 
     def score(pool: Pool) -> torch.Tensor:
         return learner.logits(pool, reader)
@@ -135,13 +183,35 @@ def calibrated(learner: Learner, sources: dict[str, Source]) -> tuple[Reader, li
     return reader, rest
 
 
-def write_texts(place: Path) -> None:
-    """Write the tokenizer, which makes two texts of a pair, and what transformers wants to know."""
-    source = folder()
-    tokenizer = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
-    compact = json.dumps(tokens_of_pairs(tokenizer), ensure_ascii=False, separators=(",", ":"))
+def write_model(
+    tower: Tower, reader: Reader, corpora: Sequence[Corpus], out: Path, fp32: Path | None
+) -> None:
+    torch.set_num_threads(1)  # sums in one order: which channels are eased is the same each time
+    weights = tower.weights()
+    hidden = weights["embeddings.word_embeddings.weight"].shape[1]
+    eased = channels(tower, easing_texts(corpora))
+    for part in ("encoder", "reader"):
+        plain = out / f"{part}.fp32"
+        if part == "encoder":
+            write_encoder(weights, reader, tower.levels, eased, plain)
+        else:
+            write_reader(reader, hidden, tower.specials, plain)
+        quantise(plain, out / f"{part}.onnx")
+        if fp32:
+            (fp32 / f"{part}.onnx").write_bytes(plain.read_bytes())
+        plain.unlink()
+    for place in filter(None, [out, fp32]):
+        write_texts(tower, place)
+    write_checksums(out)
+
+
+def write_texts(tower: Tower, place: Path) -> None:
+    """Write the tokenizer, and what transformers wants to know."""
+    tokenizer = json.loads((tower.folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer |= {"truncation": None, "padding": None}
+    compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
     (place / "tokenizer.json").write_text(compact, encoding="utf-8")
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((tower.folder / "config.json").read_text(encoding="utf-8"))
     kept = ("hidden_size", "max_position_embeddings", "model_type", "pad_token_id", "vocab_size")
     some = {"architectures": ["RerankerOfTwoTowers"], **{name: config[name] for name in kept}}
     some |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
@@ -150,7 +220,7 @@ def write_texts(place: Path) -> None:
 
 def write_checksums(place: Path) -> None:
     """Write SHA256SUMS over what a scorer reads, in the form that `sha256sum -c` checks."""
-    names = ["config.json", "model.onnx", "tokenizer.json"]
+    names = ["config.json", "encoder.onnx", "reader.onnx", "tokenizer.json"]
     sums = [f"{hashlib.sha256((place / one).read_bytes()).hexdigest()}  {one}\n" for one in names]
     (place / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
 

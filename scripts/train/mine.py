@@ -1,6 +1,6 @@
 """Finds, for training questions, the passages that look most like an answer.
 
-BM25 finds those that share a question's words, the bi-encoder those that mean alike, and the model
+BM25 finds those that share a question's words, bi-encoders those that mean alike, and the model
 of the round before those that it takes for answers: a reranker has to tell them from the right one.
 """
 
@@ -13,26 +13,24 @@ import numpy as np
 import Stemmer
 import torch
 from pools import Pool, Source
-from teachers import BiEncoder
+from teachers import Vectors
 from texts import Corpus
 
 BEST = 16
 MINED = 8
 
 
-def neighbours(corpus: Corpus, encoder: BiEncoder, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Places of passages (questions, BEST), best first: BM25's, and the bi-encoder's."""
-    path = cache / f"{corpus.name}-neighbours.npz"
-    if path.exists():
-        kept = np.load(path)
-        return kept["words"], kept["meaning"]
-    texts = [f"{passage.title} {passage.text}" for passage in corpus.passages]
-    questions = [question.text for question in corpus.questions]
-    words, meaning = by_words(texts, questions), by_meaning(texts, questions, encoder)
-    making = path.with_suffix(".making.npz")
-    np.savez(making, words=words, meaning=meaning)
-    making.rename(path)
-    return words, meaning
+def neighbours(corpus: Corpus, vectors: Vectors, work: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Places of passages (questions, BEST), best first: BM25's, and the teachers'."""
+    path = work / f"{corpus.name}-neighbours.npz"
+    if not path.exists():
+        texts = [f"{passage.title} {passage.text}" for passage in corpus.passages]
+        words = by_words(texts, [question.text for question in corpus.questions])
+        making = path.with_suffix(".making.npz")
+        np.savez(making, words=words, meaning=by_meaning(vectors))
+        making.rename(path)
+    kept = np.load(path)
+    return kept["words"], kept["meaning"]
 
 
 def by_words(texts: list[str], questions: list[str]) -> np.ndarray:
@@ -48,13 +46,12 @@ def by_words(texts: list[str], questions: list[str]) -> np.ndarray:
     return places
 
 
-def by_meaning(texts: list[str], questions: list[str], encoder: BiEncoder) -> np.ndarray:
-    passages = torch.from_numpy(encoder.embed_passages(texts))
-    asked = torch.from_numpy(encoder.embed_queries(questions))
-    found = [
-        (asked[start : start + 1024] @ passages.T).topk(BEST).indices
-        for start in range(0, len(asked), 1024)
-    ]
+def by_meaning(vectors: Vectors) -> np.ndarray:
+    passages = torch.from_numpy(vectors.passages.astype(np.float32))
+    found = []
+    for start in range(0, len(vectors.questions), 1024):
+        asked = torch.from_numpy(vectors.questions[start : start + 1024].astype(np.float32))
+        found.append((asked @ passages.T).topk(BEST).indices)
     places: np.ndarray = torch.cat(found).numpy().astype(np.int32)
     return places
 

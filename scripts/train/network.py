@@ -1,16 +1,19 @@
-"""The network of `mini`: a bi-encoder's towers, and a reader that compares them token by token.
+"""The network of `mini` and of `multi`: a bi-encoder's towers, and a reader that compares them.
 
-Query and passage go through the same six layers of all-MiniLM-L6-v2, and neither sees the other
-there: what the two towers know of each other is their cosine. On top of it, the query's tokens
-read the passage's: which of them are there word for word, which are there in meaning, and, by two
-blocks of cross-attention, what stands beside them. The logit is the cosine, the shared words and
-what was read, added up. As the towers stay as they were trained, on over a billion pairs, so does
-what they know.
+Query and passage go through the same layers, and neither sees the other there: what the two towers
+know of each other is the cosine of their vectors. On top, the query's tokens read the passage's:
+which of them are there word for word, which are there in meaning, and, by two blocks of
+cross-attention, what stands beside them. The logit is the sum of the cosines, of the shared words
+and of what was read.
 
-Passages are (passages, tokens, ...). Queries are (1, queries, tokens, ...) where each is compared
-with every passage, and (passages, 1, tokens, ...) where each passage has one of its own; the
-logits are (passages, queries).
+What is made of a text does not depend on the other one (`Text`), so that a passage's can be kept.
+
+Texts are (texts, tokens, ...). A query is compared with every passage: (1, queries, tokens, ...)
+with (passages, tokens, ...); or each passage has a query of its own: (passages, 1, tokens, ...).
+The logits are (passages, queries).
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,59 +23,99 @@ WIDTH = 192
 HEADS = 6
 BLOCKS = 2
 INNER = 256
-LEVELS = (3, 6)  # the towers' layers whose states are read
 USUAL = 128.0  # passage tokens, to which lengths are related
 FAR = -1e4  # of what is not there
 
 
-class Side:
-    """One side of pairs: token ids, masks and states.
+class Layers:
+    """What a tower makes of texts.
 
-    `mask` is 1 where there is a token and `words` where it is no special one; `shallow` and `deep`
-    are unit vectors of the word embeddings and of the last layer, `pooled` the unit mean of the
-    last; `states` are those of LEVELS, side by side.
+    `mask` is 1 where there is a token and `words` where it is no special one (texts, tokens).
+    `embedded` are the word embeddings and `levels` the states of some layers, the last one's last
+    (texts, tokens, hidden).
     """
 
     def __init__(
-        self, ids: Tensor, mask: Tensor, words: Tensor, embedded: Tensor, levels: list[Tensor]
+        self, ids: Tensor, mask: Tensor, words: Tensor, embedded: Tensor, levels: Sequence[Tensor]
     ) -> None:
-        last, filled = levels[-1], mask.unsqueeze(-1)
         self.ids, self.mask, self.words = ids, mask, words
-        self.shallow = functional.normalize(embedded, dim=-1)
-        self.deep = functional.normalize(last, dim=-1)
-        self.pooled = functional.normalize((last * filled).sum(-2) / filled.sum(-2), dim=-1)
-        self.states = torch.cat(levels, -1)
+        self.embedded, self.levels = embedded, levels
 
-    def asked(self, *, paired: bool = False) -> "Side":
-        """The side of queries, with an axis for the others: each with one passage, or with all."""
+    def mean(self) -> Tensor:
+        """The mean of the last states (texts, hidden)."""
+        filled = self.mask.unsqueeze(-1)
+        return (self.levels[-1] * filled).sum(-2) / filled.sum(-2)
+
+
+class Text:
+    """All that is known of texts before they are compared.
+
+    `shallow` and `deep` are unit vectors of the word embeddings and of the last layer (texts,
+    tokens, hidden); `pooled` are unit vectors of the whole (texts, vectors, hidden); `memory` is
+    what each block's attention reads (texts, tokens, 2 * BLOCKS * WIDTH).
+    """
+
+    def __init__(self, **parts: Tensor) -> None:
+        self.ids, self.mask, self.words = parts["ids"], parts["mask"], parts["words"]
+        self.shallow, self.deep = parts["shallow"], parts["deep"]
+        self.pooled, self.memory = parts["pooled"], parts["memory"]
+
+    def as_query(self, *, paired: bool = False) -> "Text":
+        """The texts as queries: each compared with one passage of its own, or with all."""
         axis = 1 if paired else 0
-        side = object.__new__(Side)
-        for name, value in vars(self).items():
-            setattr(side, name, value.unsqueeze(axis))
-        return side
+        return Text(**{name: value.unsqueeze(axis) for name, value in vars(self).items()})
 
 
 class Reader(nn.Module):
-    """What is trained: from the states of both towers to logits."""
+    """What is trained on top of the towers: from the states of both to logits."""
 
-    def __init__(self, hidden: int, weights: Tensor) -> None:
-        """`weights` (vocabulary,) say what a shared token counts for, to begin with."""
+    def __init__(self, hidden: int, levels: int, weights: Tensor, scales: Sequence[float]) -> None:
+        """`weights` (vocabulary,) say what a shared token counts for, to begin with.
+
+        `scales` say what each vector's cosine is multiplied by: the first is that of the mean of
+        the last states, the others are of vectors that are made of it.
+        """
         super().__init__()
+        self.scale = scales[0]
         self.weight = nn.Embedding(len(weights), 1)
         self.weight.weight.data = torch.log(torch.expm1(weights.float())).unsqueeze(1)
         self.saturation = nn.Parameter(torch.tensor([0.0, 0.0]))
+        self.vectors = nn.ModuleList(nn.Linear(hidden, hidden) for _ in scales[1:])
         self.enter = nn.Linear(hidden * 2 + 6, WIDTH)
         self.entered = nn.LayerNorm(WIDTH)
-        self.read = nn.LayerNorm(hidden * len(LEVELS), elementwise_affine=False)
-        self.blocks = nn.ModuleList(Block(hidden * len(LEVELS)) for _ in range(BLOCKS))
+        self.read = nn.LayerNorm(hidden * levels, elementwise_affine=False)
+        self.remember = nn.Linear(hidden * levels, 2 * BLOCKS * WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
         self.attend = nn.Linear(WIDTH, 1)
-        self.judge = nn.Sequential(nn.Linear(WIDTH + 8, 64), nn.GELU(), nn.Linear(64, 1))
-        self.linear = nn.Parameter(torch.tensor([20.0, 0.4, 1.0]))
+        self.judge = nn.Sequential(
+            nn.Linear(WIDTH + 7 + len(scales), 64), nn.GELU(), nn.Linear(64, 1)
+        )
+        self.by_cosines = nn.Parameter(torch.tensor(list(scales)))
+        self.by_words = nn.Parameter(torch.tensor([0.4, 1.0]))
         nn.init.zeros_(self.judge[2].weight)
         nn.init.zeros_(self.judge[2].bias)
 
-    def forward(self, query: Side, passage: Side) -> Tensor:
-        cosine = (query.pooled @ passage.pooled.unsqueeze(-1)).squeeze(-1)
+    def vectors_of(self, layers: Layers) -> Tensor:
+        """Unit vectors (texts, vectors, hidden) of whole texts."""
+        mean = layers.mean()
+        return functional.normalize(
+            torch.stack([mean, *(f(mean) for f in self.vectors)], -2), dim=-1
+        )
+
+    def text(self, layers: Layers) -> Text:
+        """What is known of texts before they are compared."""
+        return Text(
+            ids=layers.ids,
+            mask=layers.mask,
+            words=layers.words,
+            shallow=functional.normalize(layers.embedded, dim=-1),
+            deep=functional.normalize(layers.levels[-1], dim=-1),
+            pooled=self.vectors_of(layers),
+            memory=self.remember(self.read(torch.cat(list(layers.levels), -1))),
+        )
+
+    def forward(self, query: Text, passage: Text) -> Tensor:
+        cosines = (query.pooled * passage.pooled.unsqueeze(1)).sum(-1)
         there = passage.words[:, None, None, :]
         same = (query.ids.unsqueeze(-1) == passage.ids[:, None, None, :]).float() * there
         shallow, deep = _similar(query.shallow, passage.shallow), _similar(query.deep, passage.deep)
@@ -102,29 +145,29 @@ class Reader(nn.Module):
         x = self.entered(
             known + functional.linear(found, self.enter.weight[:, -6:], self.enter.bias)
         )
-        states = self.read(passage.states)
         own, theirs = (1 - query.mask) * FAR, (1 - passage.mask) * FAR
-        for block in self.blocks:
-            x = block(x, states, own, theirs, same, shallow)
+        memories = passage.memory.chunk(BLOCKS, -1)
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, memory, own, theirs, same, shallow)
         attention = (self.attend(x).squeeze(-1) + own).softmax(-1)
         seen = (attention.unsqueeze(-2) @ x).squeeze(-2)
         mass = (total / 20).expand_as(matched)
         extent = length.squeeze(-1).expand_as(matched)
-        summary = [
-            cosine, matched / 10, matched / total, phrased, covered, understood, mass, extent,
-        ]  # fmt: skip
-        added = self.judge(torch.cat([seen, torch.stack(summary, -1)], -1)).squeeze(-1)
-        by_cosine, by_words, by_phrases = self.linear
-        return by_cosine * cosine + by_words * matched + by_phrases * phrased + added
+        summary = torch.stack(
+            [matched / 10, matched / total, phrased, covered, understood, mass, extent], -1
+        )
+        added = self.judge(torch.cat([seen, cosines, summary], -1)).squeeze(-1)
+        by_words, by_phrases = self.by_words
+        similar = (cosines * self.by_cosines).sum(-1)
+        return similar + by_words * matched + by_phrases * phrased + added
 
 
 class Block(nn.Module):
     """The query's tokens read the passage's, then each other's, then think."""
 
-    def __init__(self, states: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.ask, self.told = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.key, self.value = nn.Linear(states, WIDTH), nn.Linear(states, WIDTH)
         # Half of the heads begin by looking where the same word, or a like one, stands.
         looks = torch.zeros(2, HEADS, 1, 1)
         looks[0, : HEADS // 2], looks[1, : HEADS // 2] = 2.0, 4.0
@@ -134,13 +177,14 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))
 
     def forward(
-        self, x: Tensor, states: Tensor, own: Tensor, theirs: Tensor, same: Tensor, near: Tensor
+        self, x: Tensor, memory: Tensor, own: Tensor, theirs: Tensor, same: Tensor, near: Tensor
     ) -> Tensor:
+        """`memory` has the keys and the values of the passage's tokens, side by side."""
         same, near = same.flatten(1, 2).unsqueeze(1), near.flatten(1, 2).unsqueeze(1)
         bias = self.looks[0] * same + self.looks[1] * near + theirs[:, None, None, :]
         # All queries' tokens read a passage as if they were one's.
-        asked, key, value = self.ask(x).flatten(1, 2), self.key(states), self.value(states)
-        heard = _attended(_heads(asked), _heads(key), _heads(value), bias)
+        key, value = memory.chunk(2, -1)
+        heard = _attended(_heads(self.ask(x).flatten(1, 2)), _heads(key), _heads(value), bias)
         x = self.norms[0](x + self.told(heard.unflatten(1, x.shape[1:3])))
         asked, key, value = map(_heads, self.among(x).chunk(3, -1))
         x = self.norms[1](x + self.between(_attended(asked, key, value, own[..., None, None, :])))

@@ -1,7 +1,7 @@
 """Makes what one step learns from: a pool of queries and documents near each other, and labels.
 
-Every query is compared with every document of its pool. The pool gathers what BM25 and the
-bi-encoder find for a few questions, so that what is not relevant looks as if it were; other
+Every query is compared with every document of its pool. The pool gathers what BM25 and
+bi-encoders find for a few questions, so that what is not relevant looks as if it were; other
 questions that its passages answer join it.
 """
 
@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from forms import as_query, without_answer, wrong_number
-from texts import Corpus, Passage, Question, sentences
+from teachers import Vectors
+from texts import KINDS, Corpus, Passage, Question, sentences
 
 QUERIES, DOCUMENTS, TRAPS = 16, 36, 6
 WORDY = 0.3  # of the questions among answered ones, which tell a story before they ask
 FROM_MODEL = 0.5  # of the questions that a pool begins with, where a model has mined some
+OWN = 3.0  # logits by which a teacher's word for a heading's own passage is raised
 RELEVANT, NOT, UNKNOWN = 1, 0, -1
 
 
@@ -24,20 +26,24 @@ RELEVANT, NOT, UNKNOWN = 1, 0, -1
 class Pool:
     """`labels` (queries, documents): RELEVANT, NOT or UNKNOWN, which nothing is learned from.
 
-    Without any, what the bi-encoder thinks of the documents is what is learned.
+    `taught` (queries, documents) are a teacher's logits. With neither, what the model's own tower
+    thinks of the documents is what is learned.
     """
 
     queries: list[str]
     documents: list[str]
-    labels: np.ndarray | None
+    labels: np.ndarray | None = None
+    taught: np.ndarray | None = None
 
 
 class Source:
     """Draws pools from one corpus."""
 
-    def __init__(self, corpus: Corpus, words: np.ndarray, meaning: np.ndarray) -> None:
+    def __init__(
+        self, corpus: Corpus, vectors: Vectors, words: np.ndarray, meaning: np.ndarray
+    ) -> None:
         self.name, self._corpus = corpus.name, corpus
-        self._words, self._meaning = words, meaning
+        self._vectors, self._words, self._meaning = vectors, words, meaning
         self.mined: dict[int, list[int]] = {}  # what a model takes for answers, of some questions
         self.held_out = [
             place
@@ -57,7 +63,7 @@ class Source:
         self._hidden = (held - self._asked.keys()) | corpus.barred
 
     def near(self, place: int, *, hidden: bool = False) -> list[int]:
-        """The passages that BM25 or the bi-encoder finds for a question.
+        """The passages that BM25 or a bi-encoder finds for a question.
 
         Those of held-out articles are among them only if `hidden` ones are wanted.
         """
@@ -74,20 +80,28 @@ class Source:
         """A pool of one of the forms that suit the corpus."""
         forms: dict[str, list[tuple[Callable[[random.Random], Pool], int]]] = {
             "squad": [
-                (self.paragraphs, 33),
-                (self.sentences, 18),
+                (self.paragraphs, 28),
+                (self.sentences, 14),
                 (self.joined, 10),
                 (self.cloze, 12),
-                (self.answered, 27),
+                (self.answered, 16),
+                (self.taught, 20),
             ],
             "nq": [
-                (self.paragraphs, 45),
-                (self.joined, 11),
-                (self.cloze, 15),
-                (self.answered, 29),
+                (self.paragraphs, 38),
+                (self.joined, 10),
+                (self.cloze, 14),
+                (self.answered, 18),
+                (self.taught, 20),
             ],
-            "bioasq": [(self.paragraphs, 65), (self.joined, 10), (self.cloze, 25)],
-            "qamr": [(self.paragraphs, 100)],
+            "bioasq": [
+                (self.paragraphs, 50),
+                (self.joined, 10),
+                (self.cloze, 20),
+                (self.taught, 20),
+            ],
+            "qamr": [(self.paragraphs, 80), (self.taught, 20)],
+            **{kind: [(self.taught, 100)] for kind in KINDS},
         }
         makers, weights = zip(*forms[self._corpus.name], strict=True)
         made: Pool = draw.choices(makers, weights)[0](draw)
@@ -111,6 +125,17 @@ class Source:
             texts.append(text)
             labels[row, column] = NOT
         return Pool(self._queries(asked, draw), texts, labels)
+
+    def taught(self, draw: random.Random) -> Pool:
+        """Whole passages, and what the teachers think of them."""
+        places, asked = self._gather(draw, DOCUMENTS)
+        titled = draw.random() < 0.3
+        own = self._labels(asked, places) == RELEVANT
+        return Pool(
+            self._queries(asked, draw),
+            [_shown(self._corpus.passages[place], titled=titled) for place in places],
+            taught=self._vectors.logits(asked, places) + OWN * own,
+        )
 
     def sentences(self, draw: random.Random) -> Pool:
         """The sentences of a few paragraphs: those beside the answer's are what misleads."""
@@ -204,7 +229,7 @@ class Source:
             told = sentences(self._corpus.passages[self._corpus.questions[one].relevant[0]].text)
             if told and draw.random() < WORDY:
                 queries[row] = f"{draw.choice(told)} {queries[row]}"
-        return Pool(queries, texts, None)
+        return Pool(queries, texts)
 
     def _cloze_label(self, one: int, other: int) -> int:
         if one == other:

@@ -1,55 +1,80 @@
-"""The bi-encoders whose cosines are baselines, and which find passages like a question: MiniLM, e5.
-
-Neither is trained here. Both run in bfloat16.
-"""
+"""What bi-encoders think of texts: of training texts in int8, and as baselines as they are."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from encoder import folder as minilm_folder
-from encoder import padded
-from tokenizers import Tokenizer
+from encoder import MAX_TOKENS, Int8Tower, Tower, padded
+from texts import Corpus
 from torch.nn import functional
-from transformers import BertModel
 
-MAX_TOKENS = 256  # of a text, special tokens included: what MiniLM was trained to read
 BATCH_TEXTS = 64
 
 
-class BiEncoder:
-    """A tokenizer and a network that make one unit vector of a text: the mean of its last states.
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A bi-encoder, and what its cosine is multiplied by to make a logit."""
 
-    `query_mark` and `passage_mark` are put before the texts of queries and passages. `path` is the
-    file of the weights.
+    name: str
+    tower: Int8Tower
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors of a corpus's questions and of its passages, whose products are a teacher's logits.
+
+    Each is (texts, width), float16.
     """
 
-    def __init__(
-        self, folder: Path, device: torch.device, query_mark: str = "", passage_mark: str = ""
-    ) -> None:
-        self.path = folder / "model.safetensors"
-        self._device = device
-        self._query_mark, self._passage_mark = query_mark, passage_mark
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(MAX_TOKENS)
-        self._encoder = (
-            BertModel.from_pretrained(folder, add_pooling_layer=False)
-            .to(device, torch.bfloat16)
-            .eval()
-        )
+    questions: np.ndarray
+    passages: np.ndarray
+
+    def logits(self, questions: Sequence[int], passages: Sequence[int]) -> np.ndarray:
+        """What the teacher thinks of passages for questions (questions, passages), by places."""
+        asked, read = self.questions[list(questions)], self.passages[list(passages)]
+        found: np.ndarray = asked.astype(np.float32) @ read.astype(np.float32).T
+        return found
+
+
+def embed(corpus: Corpus, teachers: Sequence[Teacher], work: Path) -> Vectors:
+    """A corpus's vectors by all teachers, side by side; those in `work` are not made again."""
+    questions, passages = [], []
+    for teacher in teachers:
+        path = work / f"{corpus.name}-{teacher.name}.npz"
+        if not path.exists():
+            making = path.with_suffix(".making.npz")
+            np.savez(
+                making,
+                questions=teacher.tower.embed_queries([q.text for q in corpus.questions]),
+                passages=teacher.tower.embed_passages([p.text for p in corpus.passages]),
+            )
+            making.rename(path)
+        kept = np.load(path)
+        questions.append((kept["questions"] * teacher.scale).astype(np.float16))
+        passages.append(kept["passages"].astype(np.float16))
+    return Vectors(np.concatenate(questions, 1), np.concatenate(passages, 1))
+
+
+class BiEncoder:
+    """A tower as it is, in bfloat16: a baseline. A text's vector is the mean of its last states."""
+
+    def __init__(self, tower: Tower, device: torch.device) -> None:
+        self.path = tower.folder / "model.safetensors"
+        self._tower, self._device = tower, device
+        self._encoder = tower.bert().to(device, torch.bfloat16)
 
     def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (texts, width) of queries."""
-        return self._embed([self._query_mark + text for text in texts])
+        return self._embed(self._tower.query_rows(texts, MAX_TOKENS))
 
     def embed_passages(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (texts, width) of passages."""
-        return self._embed([self._passage_mark + text for text in texts])
+        return self._embed(self._tower.passage_rows(texts, MAX_TOKENS))
 
-    def _embed(self, texts: Sequence[str]) -> np.ndarray:
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+    def _embed(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
         vectors = np.empty((len(rows), self._encoder.config.hidden_size), np.float32)
         for start in range(0, len(order), BATCH_TEXTS):
@@ -62,13 +87,3 @@ class BiEncoder:
             mean = (states * weights).sum(1) / weights.sum(1)
             vectors[places] = functional.normalize(mean, dim=-1).cpu().numpy()
         return vectors
-
-
-def open_minilm(device: torch.device) -> BiEncoder:
-    """Open all-MiniLM-L6-v2, from its Python package."""
-    return BiEncoder(minilm_folder(), device)
-
-
-def open_e5(folder: Path, device: torch.device) -> BiEncoder:
-    """Open multilingual-e5-small, from a folder with its weights and its tokenizer."""
-    return BiEncoder(folder, device, "query: ", "passage: ")

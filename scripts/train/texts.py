@@ -1,15 +1,16 @@
-"""The texts that `mini` learns from: passages, and questions with the passages that answer them."""
+"""The texts that models learn from: passages, and questions with the passages that answer them."""
 
 import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SETS = ("squad", "nq", "bioasq", "qamr")
+SETS = ("squad", "nq", "bioasq", "qamr")  # judged by people
+KINDS = ("section", "manual", "option", "command", "definition", "function")  # of collect.py
 HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])")
 
@@ -63,6 +64,27 @@ def read(folder: Path, name: str) -> Corpus:
         if record["_id"] in relevant
     ]
     return _split(Corpus(name, passages, questions))
+
+
+def read_collected(path: Path, held_out: Collection[str]) -> list[Corpus]:
+    """Read what collect.py wrote, a corpus of each kind, without the packages held out."""
+    corpora = {kind: Corpus(kind, [], []) for kind in KINDS}
+    places: dict[tuple[str, str, str], int] = {}
+    questions: dict[tuple[str, str], Question] = {}
+    for record in _records(path):
+        if record["package"] in held_out:
+            continue
+        kind, title, passage = record["kind"], record["title"], record["passage"]
+        corpus = corpora[kind]
+        place = places.setdefault((kind, title, passage), len(corpus.passages))
+        if place == len(corpus.passages):
+            corpus.passages.append(Passage(title, passage))
+        question = questions.get((kind, record["query"]))
+        if question is None:
+            question = questions[kind, record["query"]] = Question(record["query"], [])
+            corpus.questions.append(question)
+        question.relevant.append(place)
+    return list(corpora.values())
 
 
 def sentences(text: str) -> list[str]:

@@ -1,10 +1,9 @@
-"""The bi-encoder as an ONNX graph in onnxruntime's own operators, once for each side of a pair."""
+"""A bi-encoder of BERT's form as an ONNX graph in onnxruntime's own operators."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
 import numpy as np
-from network import LEVELS
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 OWN = "com.microsoft"
@@ -47,32 +46,8 @@ class Nodes:
         return name
 
 
-def split(made: Nodes, ids: str, mask: str, types: str) -> dict[str, tuple[str, str]]:
-    """Take the two sides of pairs apart: names of their ids and masks, each (pairs, tokens).
-
-    The passage is what has token type 1. Pairs are filled up behind it.
-    """
-    add, value = made.add, made.value
-    one, axis, zero = value("ones", [1]), value("axis", [1]), value("zeros", [0])
-    theirs = add("Mul", [mask, types])
-    own = add("Sub", [mask, theirs])
-    own_length = add("ReduceSum", [own, axis], keepdims=1)
-    most_own = add("ReduceMax", [own_length], keepdims=0)
-    end = add("Reshape", [most_own, one])
-    query = add("Slice", [ids, zero, end, axis]), add("Slice", [own, zero, end, axis])
-
-    length = add("ReduceSum", [theirs, axis], keepdims=1)
-    most = add("ReduceMax", [length], keepdims=0)
-    scalars = [value(f"int64 {number}", np.array(number, np.int64)) for number in (0, 1)]
-    places = add("Range", [scalars[0], most, scalars[1]])
-    last = add("Sub", [add("Shape", [ids], start=1, end=2), one])
-    wanted = add("Min", [add("Add", [own_length, places]), last])
-    there = add("Cast", [add("Less", [places, length])], to=TensorProto.INT64)
-    return {"query": query, "passage": (add("GatherElements", [ids, wanted], axis=1), there)}
-
-
-class Tower:
-    """The layers, their weights shared by the two sides.
+class TowerNodes:
+    """The nodes of a tower.
 
     `eased` names, for products of a layer, what each channel of their input is divided by (and the
     factors multiplied by): a few channels that are far larger than the others would otherwise take
@@ -84,11 +59,11 @@ class Tower:
     ) -> None:
         self._made, self._weights, self._eased = made, weights, eased
 
-    def run(self, ids: str, mask: str) -> dict[str, str]:
-        """One side's way through: names of its ids, mask, embedded words and LEVELS."""
+    def run(self, ids: str, mask: str, levels: Sequence[int]) -> dict[str, str]:
+        """The way of texts: the names of their embedded words, and of the states after `levels`."""
         add, value = self._made.add, self._made.value
         embedded = add("Gather", [self._value("embeddings.word_embeddings.weight"), ids])
-        # Both sides are texts of their own to the bi-encoder: token type 0.
+        # Each text is one of its own: token type 0.
         positions = self._weights["embeddings.position_embeddings.weight"]
         positions = positions + self._weights["embeddings.token_type_embeddings.weight"][0]
         tokens = add("Squeeze", [add("Shape", [ids], start=1, end=2)])
@@ -99,10 +74,10 @@ class Tower:
         norm = [self._value(f"embeddings.LayerNorm.{part}") for part in ("weight", "bias")]
         x = add("LayerNormalization", [x, *norm], axis=-1, epsilon=EPSILON)
         there = add("Cast", [mask], to=TensorProto.INT32)
-        found = {"ids": ids, "mask": mask, "embedded": embedded}
-        for layer in range(max(LEVELS)):
+        found = {"embedded": embedded}
+        for layer in range(max(levels)):
             x = self._layer(x, there, f"encoder.layer.{layer}.")
-            if layer + 1 in LEVELS:
+            if layer + 1 in levels:
                 found[f"level{layer + 1}"] = x
         return found
 

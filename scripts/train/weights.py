@@ -18,7 +18,7 @@ def weights_of(tower: Tower, corpora: list[Corpus]) -> torch.Tensor:
         if place not in corpus.barred
     ]
     having: Counter[int] = Counter()
-    for row in tower.ids(passages, most=100_000):
+    for row in tower.passage_rows(passages, 100_000):
         having.update(set(row))
     size = tower.tokenizer.get_vocab_size()
     frequency = torch.tensor([float(having[token]) for token in range(size)])

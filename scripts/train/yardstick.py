@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from teachers import BiEncoder, open_e5, open_minilm
+from encoder import e5, minilm
+from teachers import BiEncoder
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import file_digest
@@ -65,9 +66,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoders = {MINILM: open_minilm(device)}
+    encoders = {MINILM: BiEncoder(minilm(), device)}
     if arguments.e5:
-        encoders[E5] = open_e5(arguments.e5, device)
+        encoders[E5] = BiEncoder(e5(arguments.e5), device)
     figures: dict[str, dict[str, Figures]] = {}
     for name in arguments.set or sorted(path.name for path in arguments.folder.iterdir()):
         task = read_task(arguments.folder / name, arguments)

@@ -1,0 +1,435 @@
+"""Collect pairs of a query and a passage from packages' documentation, manuals and code.
+
+    python scripts/train/collect.py WORK
+
+Packages of packages.toml come by `apt-get download` and `pip download`, the newest that these find.
+WORK/pairs.jsonl.gz has the pairs: {"package", "kind", "title", "query", "passage"}. Kinds:
+
+    section      a heading, and the text below it
+    option       what an option does, and its name with a manual's text on it
+    command      what a command does, and the command
+    manual       what a manual's NAME says, and its description
+    definition   a word, and what a dictionary says of it
+    function     the first sentence of a docstring, and the function without it
+
+Needs mandoc for manuals. `title` says what the passage is part of.
+"""
+
+import argparse
+import ast
+import gzip
+import json
+import random
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from rerank_cli.inputs import InputFormat
+from rerank_cli.inputs.conversion import convert
+from rerank_cli.structure import Block, BlockKind, find_blocks, syntax_of
+
+MAX_PAIRS = 4_000  # of a kind and a package: no package outweighs the others
+MAX_PAGE_BYTES = 400_000
+PASSAGE_WORDS = 160
+MANDOC_SECONDS = 5
+LEAST_WORDS = {"section": 15, "function": 12, "command": 2, "option": 5}
+_DOCUMENTS = (".html", ".htm", ".md", ".rst", ".txt", ".page", ".xhtml", ".pod")
+_TRANSLATED = re.compile(
+    r"/(?!en\b|C/)[a-z]{2}([-_][A-Za-z]{2})?/|\.(?!en\b)[a-z]{2}([-_][A-Za-z]{2})?"
+    r"(\.utf-?8)?\.(html|txt)$|\.html\.(?!en\b)[a-z]{2}"
+)
+_MANUAL = re.compile(r"/man/man[1-8]/[^/]+$")
+_IS_HEADING_OF_NOTHING = re.compile(
+    r"(?i)^(section|see also|references?|notes?|examples?|contents|index|description|synopsis|"
+    r"name|copyright|authors?|bugs|history|options|introduction|overview|remarks?|summary|"
+    r"return values?|parameters|arguments|methods|attributes|changelog|license)\W*$"
+)
+
+
+class Pair(NamedTuple):
+    kind: str
+    title: str
+    query: str
+    passage: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    collect(arguments.work / "pairs.jsonl.gz", arguments.work / "packages")
+
+
+def collect(path: Path, packages: Path) -> None:
+    """Write the pairs of all packages; what was unpacked before is read again."""
+    making = path.with_suffix(".making")
+    with gzip.open(making, "wt", encoding="utf-8", compresslevel=4) as out:
+        for name, files in sorted(fetch(packages).items()):
+            pairs = sample(pairs_of(files), name)
+            for pair in pairs:
+                out.write(json.dumps({"package": name, **pair._asdict()}) + "\n")
+            print(f"{name}: {len(pairs):,} pairs", flush=True)
+    making.rename(path)
+
+
+def packages_of(registry: str, *, held_out: bool | None = None) -> list[str]:
+    """The names of a registry's packages in packages.toml, all or those that are (not) held out."""
+    table = tomllib.loads(Path(__file__).with_name("packages.toml").read_text(encoding="utf-8"))
+    return [
+        name
+        for group, names in table[registry].items()
+        for name in names
+        if held_out in (None, group == "held_out")
+    ]
+
+
+def fetch(folder: Path) -> dict[str, list[Path]]:
+    """Download and unpack what is not there yet: the files of each package that may be read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    debian = [name for name in packages_of("debian") if not (folder / name).exists()]
+    pypi = [name for name in packages_of("pypi") if not (folder / name).exists()]
+    with TemporaryDirectory() as temporary:
+        for name in debian:
+            subprocess.run(["apt-get", "-q", "download", name], cwd=temporary, check=True)
+            (archive,) = Path(temporary).glob(f"{name}_*.deb")
+            data = subprocess.run(
+                ["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE, check=True
+            ).stdout
+            tar = Path(temporary) / f"{name}.tar"
+            tar.write_bytes(data)
+            unpack(tar, folder / name)
+            tar.unlink()
+        for name in pypi:
+            own = Path(temporary) / "pypi" / name
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(own)]
+            # A source distribution has the documentation; some packages cannot be had as one.
+            source = [*command, "--no-binary", ":all:", "--no-build-isolation", name]
+            if subprocess.run(source, stderr=subprocess.DEVNULL).returncode:
+                subprocess.run([*command, name], check=True)
+            (archive,) = own.iterdir()
+            unpack(archive, folder / name)
+    return {
+        path.name: sorted(file for file in path.rglob("*") if file.is_file())
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.endswith(".making")
+    }
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the files of an archive that may have pairs below a folder."""
+    making = folder.with_suffix(".making")
+    for name, data in members(archive):
+        if name.endswith(".gz"):
+            name, data = name.removesuffix(".gz"), gzip.decompress(data)
+        name = name.replace(".rst.txt", ".rst")  # as Sphinx keeps its sources
+        if len(data) > 40_000_000 or not reader_of(f"/{name}"):
+            continue
+        path = making / "/".join(part for part in Path(name).parts if part not in ("..", "/"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    making.mkdir(exist_ok=True)
+    making.rename(folder)
+
+
+def members(archive: Path) -> Iterator[tuple[str, bytes]]:
+    if archive.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(archive) as zipped:
+            for name in zipped.namelist():
+                yield name, zipped.read(name)
+    else:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isfile() else None
+                if content is not None:
+                    yield member.name.removeprefix("./"), content.read()
+
+
+def pairs_of(files: Iterable[Path]) -> Iterator[Pair]:
+    for path in files:
+        read = reader_of(str(path))
+        if read:
+            try:
+                yield from read(path)
+            except (SyntaxError, ValueError, RecursionError):
+                continue  # a file that is not what its name says
+
+
+def reader_of(name: str) -> Callable[[Path], Iterator[Pair]] | None:
+    """What reads the pairs of a file with this name, if anything does."""
+    suffix = Path(name).suffix.lower()
+    if "/fish/completions/" in name and suffix == ".fish":
+        return fish_options
+    if "/zsh/functions/Completion/" in name:
+        return zsh_options
+    if "/eg/examples/" in name or "/cheatsheets/" in name:
+        return examples
+    if _MANUAL.search(name):
+        return manual
+    if re.search(r"/wordnet/data\.\w+$", name):
+        return wordnet
+    if name.endswith((".dict.dz", ".dict")):
+        return dictionary
+    if suffix == ".py" and not re.search(r"/tests?/|/test_|_test\.py$|/examples?/", name):
+        return functions
+    is_document = suffix in _DOCUMENTS and re.search(r"usr/share/|docs?/|documentation", name)
+    if is_document and not _TRANSLATED.search(name):
+        return sections
+    return None
+
+
+def sample(pairs: Iterable[Pair], name: str) -> list[Pair]:
+    """At most MAX_PAIRS of each kind, none twice, drawn by the package's name."""
+    kinds: dict[str, dict[tuple[str, str], Pair]] = {}
+    for pair in pairs:
+        query = " ".join(pair.query.split())
+        passage = re.sub(r"\n{3,}", "\n\n", pair.passage.strip())
+        words = len(passage.split())
+        if words >= LEAST_WORDS.get(pair.kind, 8) and 3 <= len(query) <= 300:
+            kept = kinds.setdefault(pair.kind, {})
+            kept.setdefault((query, passage), pair._replace(query=query, passage=passage))
+    draw = random.Random(name)
+    found: list[Pair] = []
+    for kept in kinds.values():
+        own = list(kept.values())
+        found += draw.sample(own, min(len(own), MAX_PAIRS))
+    return found
+
+
+# Documents
+
+
+def sections(path: Path) -> Iterator[Pair]:
+    """A heading, and the text below it up to the next one, in parts of about PASSAGE_WORDS."""
+    if path.stat().st_size > MAX_PAGE_BYTES:
+        return
+    text, blocks = read_document(path)
+    places = [block for block in blocks if block.kind == BlockKind.SECTION and block.name]
+    ends = [*(block.start for block in places[1:]), len(text)]
+    open_sections: list[Block] = []
+    for block, end in zip(places, ends, strict=True):
+        while open_sections and open_sections[-1].end <= block.start:
+            open_sections.pop()
+        title = open_sections[-1].name if open_sections else path.stem.replace("_", " ")
+        open_sections.append(block)
+        name = re.sub(r"^[\dA-Z]{0,2}[\d.]+\s+|[¶#]|`+", "", block.name).strip()
+        if len(name) < 4 or _IS_HEADING_OF_NOTHING.match(name):
+            continue
+        body = text[block.start : min(end, block.end)]
+        body = body.partition("\n")[2].lstrip("=-~^*#\n ")
+        for passage in parts_of(body):
+            yield Pair("section", title, name, passage)
+
+
+def read_document(path: Path) -> tuple[str, Sequence[Block]]:
+    data = path.read_bytes()
+    if path.suffix.lower() in (".html", ".htm", ".page", ".xhtml"):
+        if path.suffix == ".page":  # Mallard: https://projectmallard.org
+            data = re.sub(rb"<(/?)title\b[^>]*>", rb"<\1h2>", data)
+            data = re.sub(rb"(?s)<info>.*?</info>", b"", data)
+        found = convert(data, InputFormat.HTML, path.name, 1 << 26)
+        return found.text, found.blocks or ()
+    text = data.decode("utf-8", "replace")
+    if path.suffix == ".pod":
+        text = re.sub(r"^=head(\d) ", lambda m: "#" * int(m[1]) + " ", text, flags=re.MULTILINE)
+        text = re.sub(r"^=\w+.*\n", "", text, flags=re.MULTILINE)
+        return text, find_blocks(text, "markdown")
+    return text, find_blocks(text, syntax_of(path.name))
+
+
+def parts_of(text: str) -> Iterator[str]:
+    """The paragraphs of a text, so many together as make a passage; at most three passages."""
+    part: list[str] = []
+    made = 0
+    for paragraph in re.split(r"\n\s*\n", text):
+        if part and sum(len(each.split()) for each in [*part, paragraph]) > PASSAGE_WORDS:
+            yield "\n\n".join(part)
+            part, made = [], made + 1
+            if made == 3:
+                return
+        part.append(" \n".join(line[:400] for line in paragraph.split("\n")[:30]))
+    if part:
+        yield "\n\n".join(part)
+
+
+# Manuals
+
+
+class ManualPage(HTMLParser):
+    """Reads mandoc's HTML: (section, term, text) of each paragraph, and of each listed term."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, str, str]] = []
+        self._section, self._term = "", ""
+        self._texts: list[str] = []
+        self._is_code = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag in ("h1", "h2", "dt", "p", "pre"):
+            self._end()
+        if tag == "pre":
+            self._is_code = 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("h1", "h2"):
+            self._section, self._term = self._take(), ""
+        elif tag == "dt":
+            self._term = self._take()
+        elif tag == "pre":
+            text = "".join(self._texts).strip("\n")
+            self._texts, self._is_code = [], 0
+            if text.strip():
+                self.rows.append((self._section, "$", text))
+        elif tag in ("dd", "p", "section", "div"):
+            self._end()
+
+    def handle_data(self, data: str) -> None:
+        self._texts.append(data)
+
+    def _end(self) -> None:
+        if self._is_code:
+            return
+        text = self._take()
+        if text:
+            self.rows.append((self._section, self._term, text))
+
+    def _take(self) -> str:
+        text = " ".join("".join(self._texts).split())
+        self._texts = []
+        return text
+
+
+def manual(path: Path) -> Iterator[Pair]:
+    command = ["mandoc", "-T", "html", "-O", "fragment", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=MANDOC_SECONDS)
+    except subprocess.TimeoutExpired:
+        return  # it writes md(4) without an end
+    page = ManualPage()
+    page.feed(done.stdout.decode("utf-8", "replace"))
+    name = path.stem
+    what = next((text for section, _, text in page.rows if section == "NAME"), "")
+    what = re.split(r"\s[-\u2013\u2014]\s", what, maxsplit=1)[-1]
+    told = [t for s, term, t in page.rows if s == "DESCRIPTION" and not term][:6]
+    if what and told:
+        yield Pair("manual", name, what, "\n\n".join(parts_of("\n\n".join([name, *told]))))
+    last = ""
+    for section, term, text in page.rows:
+        if term == "$":
+            typed = re.sub(r"^\s*[$#%] ", "", text.strip())
+            is_short = typed.count("\n") < 3 and len(typed) < 300
+            if is_short and last and "EXAMPLE" in section:
+                yield Pair("command", name, last.rstrip(":"), typed)
+        elif re.match(r"-{1,2}\w", term):
+            first = re.split(r"(?<=[.;])\s", text, maxsplit=1)[0]
+            yield Pair("option", name, first, f"{name} {term}")
+            yield Pair("option", name, f"{name} {first}", f"{term}\n{text[:900]}")
+        elif "EXAMPLE" in section and term:
+            yield Pair("command", name, text, term)
+        elif section.istitle() or len(text) > 200:
+            yield Pair("section", name, f"{name} {section.lower()}", text[:1200])
+        last = text
+
+
+# Shells
+
+
+def fish_options(path: Path) -> Iterator[Pair]:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        told = re.search(r"""(?:-d|--description)[ =](?:'([^']+)'|"([^"]+)"|(\w+))""", line)
+        if not line.startswith("complete") or not told:
+            continue
+        texts = " ".join(filter(None, told.groups()))
+        long = re.findall(r"(?:\s-l|--long-option)[ =]['\"]?([\w-]+)", line)
+        short = re.findall(r"(?:\s-s|--short-option)[ =]['\"]?(\w)", line)
+        below = re.findall(r"__fish_seen_subcommand_from ([\w-]+)", line)
+        words = re.findall(r"\s-a[ =]['\"]?([\w-]+)['\"]?(?:\s|$)", line)
+        names = [*(f"--{name}" for name in long), *(f"-{name}" for name in short), *words]
+        command = " ".join([path.stem, *below[:1]])
+        for name in names[:2]:
+            yield Pair("command", path.stem, f"{texts} ({path.stem})", f"{command} {name}")
+
+
+def zsh_options(path: Path) -> Iterator[Pair]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    command = path.name.lstrip("_")
+    for option, told in re.findall(r"""['"}](-{1,2}[\w-]+)[=+]?\[([^\]\n]{8,160})\]""", text):
+        yield Pair("command", command, f"{told} ({command})", f"{command} {option}")
+
+
+def examples(path: Path) -> Iterator[Pair]:
+    """Sheets of examples: a sentence, and the command below it."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix != ".md":
+        for told, command in re.findall(r"^#\s*(.+)\n((?!#).+)$", text, flags=re.MULTILINE):
+            yield Pair("command", path.stem, told.rstrip(":"), command)
+        return
+    last = ""
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.startswith("    "):
+            command = paragraph.strip().split("\n")[0].removeprefix("$ ")
+            if last and not last.startswith("#"):
+                yield Pair("command", path.stem, last.rstrip(":"), command)
+        else:
+            last = paragraph.strip()
+
+
+# Words
+
+
+def wordnet(path: Path) -> Iterator[Pair]:
+    """Senses with a gloss: https://wordnet.princeton.edu/documentation/wndb5wn"""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith(" "):
+            continue
+        told, _, gloss = line.partition(" | ")
+        fields = told.split()
+        names = [fields[4 + 2 * k].replace("_", " ") for k in range(int(fields[3], 16))]
+        names = [re.sub(r"\(\w+\)$", "", name) for name in names]
+        yield Pair("definition", names[0], names[-1], f"{', '.join(names)}: {gloss.strip()}")
+
+
+def dictionary(path: Path) -> Iterator[Pair]:
+    text = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
+    for entry in re.split(r"\n(?=\S[^\n]{0,60}\n\n)", text):
+        word, _, told = entry.partition("\n\n")
+        told = " ".join(re.sub(r"[{}]", "", told).split())
+        if word.strip() and not word.startswith("00-"):
+            yield Pair("definition", word.strip(), word.strip(), told[:1000])
+
+
+# Code
+
+
+def functions(path: Path) -> Iterator[Pair]:
+    """Python functions with docstrings, which are taken out of them."""
+    if path.stat().st_size > MAX_PAGE_BYTES:
+        return
+    source = path.read_text(encoding="utf-8", errors="replace")
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        told = ast.get_docstring(node)
+        if not told or node.end_lineno is None or len(node.body) < 2:
+            continue
+        first = re.split(r"\n\s*\n|(?<=\.)\s", told.strip(), maxsplit=1)[0]
+        docstring = node.body[0]
+        before = lines[node.lineno - 1 : docstring.lineno - 1]
+        after = lines[docstring.end_lineno or 0 : node.end_lineno]
+        code = "\n".join([*before, *after][:40])
+        if len(first.split()) >= 4 and not first.startswith((":", ">>>", "Test", ".. ")):
+            yield Pair("function", path.stem, first, code)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,8 @@
     python scripts/train/collect.py WORK
 
 Packages of packages.toml come by `apt-get download` and `pip download`, the newest that these find.
-WORK/pairs.jsonl.gz has the pairs: {"package", "kind", "title", "query", "passage"}. Kinds:
+WORK/pairs.jsonl.gz has the pairs: {"package", "kind", "title", "query", "passage", "language"}.
+Kinds:
 
     section      a heading, and the text below it
     option       what an option does, and its name with a manual's text on it
@@ -36,17 +37,27 @@ from rerank_cli.inputs import InputFormat
 from rerank_cli.inputs.conversion import convert
 from rerank_cli.structure import Block, BlockKind, find_blocks, syntax_of
 
-MAX_PAIRS = 4_000  # of a kind and a package: no package outweighs the others
+# Of a kind, a package and a language: no package outweighs the others.
+MAX_PAIRS = 4_000
+MAX_TRANSLATED_PAIRS = 1_500
+ENGLISH = "en"
 MAX_PAGE_BYTES = 400_000
 PASSAGE_WORDS = 160
 MANDOC_SECONDS = 5
+MAX_QUERY_CHARACTERS = 300
 LEAST_WORDS = {"section": 15, "function": 12, "command": 2, "option": 5}
 _DOCUMENTS = (".html", ".htm", ".md", ".rst", ".txt", ".page", ".xhtml", ".pod")
-_TRANSLATED = re.compile(
-    r"/(?!en\b|C/)[a-z]{2}([-_][A-Za-z]{2})?/|\.(?!en\b)[a-z]{2}([-_][A-Za-z]{2})?"
-    r"(\.utf-?8)?\.(html|txt)$|\.html\.(?!en\b)[a-z]{2}"
+_LANGUAGES = (
+    "ar|as|bg|bn|ca|cs|da|de|el|es|et|eu|fa|fi|fr|gl|gu|he|hi|hr|hu|id|it|ja|ka|kn|ko|lt|lv|mr|nb|nl"
+    "|nn|pa|pl|pt|ro|ru|sk|sl|sr|sv|ta|te|th|tr|uk|vi|zh"
 )
-_MANUAL = re.compile(r"/man/man[1-8]/[^/]+$")
+# Where paths name a language (ISO 639-1), in a folder or a suffix; other files are English.
+_LANGUAGE = re.compile(
+    rf"/({_LANGUAGES})(?:[-_@]\w+)?/"
+    rf"|\.({_LANGUAGES})(?:[-_]\w+)?(?:\.utf-?8)?\.(?:html|txt)$|\.html\.({_LANGUAGES})\b"
+)
+_UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")  # two of them are a word
+_MANUAL = re.compile(r"/man/(?:[a-z]{2}(?:_[A-Z]{2})?/)?man[1-8]/[^/]+$")
 _IS_HEADING_OF_NOTHING = re.compile(
     r"(?i)^(section|see also|references?|notes?|examples?|contents|index|description|synopsis|"
     r"name|copyright|authors?|bugs|history|options|introduction|overview|remarks?|summary|"
@@ -59,6 +70,7 @@ class Pair(NamedTuple):
     title: str
     query: str
     passage: str
+    language: str = ENGLISH
 
 
 def main() -> None:
@@ -84,9 +96,14 @@ def collect(path: Path, packages: Path) -> None:
 def packages_of(registry: str, *, held_out: bool | None = None) -> list[str]:
     """The names of a registry's packages in packages.toml, all or those that are (not) held out."""
     table = tomllib.loads(Path(__file__).with_name("packages.toml").read_text(encoding="utf-8"))
+    groups = dict(table[registry])
+    translations = groups.pop("translations", {})
+    groups["translations"] = [
+        f"{name}-{language}" for name, some in translations.items() for language in some.split()
+    ]
     return [
         name
-        for group, names in table[registry].items()
+        for group, names in groups.items()
         for name in names
         if held_out in (None, group == "held_out")
     ]
@@ -157,8 +174,10 @@ def pairs_of(files: Iterable[Path]) -> Iterator[Pair]:
     for path in files:
         read = reader_of(str(path))
         if read:
+            language = language_of(str(path))
             try:
-                yield from read(path)
+                for pair in read(path):
+                    yield pair._replace(language=language)
             except (SyntaxError, ValueError, RecursionError):
                 continue  # a file that is not what its name says
 
@@ -181,26 +200,34 @@ def reader_of(name: str) -> Callable[[Path], Iterator[Pair]] | None:
     if suffix == ".py" and not re.search(r"/tests?/|/test_|_test\.py$|/examples?/", name):
         return functions
     is_document = suffix in _DOCUMENTS and re.search(r"usr/share/|docs?/|documentation", name)
-    if is_document and not _TRANSLATED.search(name):
-        return sections
-    return None
+    return sections if is_document else None
+
+
+def language_of(path: str) -> str:
+    found = _LANGUAGE.search(path)
+    return next(filter(None, found.groups())) if found else ENGLISH
+
+
+def count_words(text: str) -> int:
+    return len(text.split()) + len(_UNSPACED.findall(text)) // 2
 
 
 def sample(pairs: Iterable[Pair], name: str) -> list[Pair]:
-    """At most MAX_PAIRS of each kind, none twice, drawn by the package's name."""
-    kinds: dict[str, dict[tuple[str, str], Pair]] = {}
+    """At most so many pairs of each kind and language, none twice, drawn by the package's name."""
+    groups: dict[tuple[str, str], dict[tuple[str, str], Pair]] = {}
     for pair in pairs:
         query = " ".join(pair.query.split())
         passage = re.sub(r"\n{3,}", "\n\n", pair.passage.strip())
-        words = len(passage.split())
-        if words >= LEAST_WORDS.get(pair.kind, 8) and 3 <= len(query) <= 300:
-            kept = kinds.setdefault(pair.kind, {})
+        is_long = count_words(passage) >= LEAST_WORDS.get(pair.kind, 8)
+        if is_long and count_words(query) and len(query) <= MAX_QUERY_CHARACTERS:
+            kept = groups.setdefault((pair.kind, pair.language), {})
             kept.setdefault((query, passage), pair._replace(query=query, passage=passage))
     draw = random.Random(name)
     found: list[Pair] = []
-    for kept in kinds.values():
+    for (_, language), kept in groups.items():
         own = list(kept.values())
-        found += draw.sample(own, min(len(own), MAX_PAIRS))
+        most = MAX_PAIRS if language == ENGLISH else MAX_TRANSLATED_PAIRS
+        found += draw.sample(own, min(len(own), most))
     return found
 
 
@@ -221,7 +248,7 @@ def sections(path: Path) -> Iterator[Pair]:
         title = open_sections[-1].name if open_sections else path.stem.replace("_", " ")
         open_sections.append(block)
         name = re.sub(r"^[\dA-Z]{0,2}[\d.]+\s+|[¶#]|`+", "", block.name).strip()
-        if len(name) < 4 or _IS_HEADING_OF_NOTHING.match(name):
+        if len(name) < 2 or _IS_HEADING_OF_NOTHING.match(name):
             continue
         body = text[block.start : min(end, block.end)]
         body = body.partition("\n")[2].lstrip("=-~^*#\n ")
@@ -250,7 +277,7 @@ def parts_of(text: str) -> Iterator[str]:
     part: list[str] = []
     made = 0
     for paragraph in re.split(r"\n\s*\n", text):
-        if part and sum(len(each.split()) for each in [*part, paragraph]) > PASSAGE_WORDS:
+        if part and count_words("\n".join([*part, paragraph])) > PASSAGE_WORDS:
             yield "\n\n".join(part)
             part, made = [], made + 1
             if made == 3:

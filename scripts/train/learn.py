@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from encoder import Int8Tower
+from encoder import FrozenTower
 from network import Reader, Text
 from pools import NOT, RELEVANT, Pool, Source
 from torch import Tensor
@@ -26,14 +26,14 @@ class Learner:
 
     def __init__(
         self,
-        tower: Int8Tower,
+        tower: FrozenTower,
         reader: Reader,
         sources: Mapping[str, Source],
-        shares: Mapping[str, int],
+        shares: Mapping[str, float],
         seed: int,
     ) -> None:
         self.seed, self.step = seed, 0
-        self.reader = reader
+        self.reader = reader.to(tower.device)
         self._tower, self._sources, self._shares = tower, sources, shares
         self.mean = {name: value.clone() for name, value in self.reader.state_dict().items()}
         plain = [
@@ -71,13 +71,14 @@ class Learner:
         if pool.labels is not None and (pool.labels == RELEVANT).sum() == 0:
             return 0.0
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        device = self._tower.device
+        with torch.autocast(device.type, torch.bfloat16):
             queries, documents = self._texts(self.reader, pool)
             logits = self.reader(queries.as_query(), documents).float().T
         if pool.labels is not None:
-            loss = loss_of(logits, torch.from_numpy(pool.labels))
+            loss = loss_of(logits, torch.from_numpy(pool.labels).to(device))
         elif pool.taught is not None:
-            loss = divergence(logits, torch.from_numpy(pool.taught))
+            loss = divergence(logits, torch.from_numpy(pool.taught).to(device))
         else:
             cosines = queries.pooled[:, 0].float() @ documents.pooled[:, 0].float().T
             loss = divergence(logits, self.reader.scale * cosines.detach())
@@ -99,7 +100,7 @@ class Learner:
     def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:
         """Logits (queries, documents), of the reader that learns or of another."""
         reader = reader or self.reader
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self._tower.device.type, torch.bfloat16):
             queries, documents = self._texts(reader, pool)
             return reader(queries.as_query(), documents).float().T
 
@@ -120,7 +121,7 @@ class Learner:
         making.rename(path)
 
     def load(self, path: Path) -> None:
-        kept = torch.load(path)
+        kept = torch.load(path, map_location=self._tower.device)
         self.step, self.mean = kept["step"], kept["mean"]
         self.reader.load_state_dict(kept["reader"])
         self.optimiser.load_state_dict(kept["optimiser"])

@@ -4,9 +4,9 @@
     python scripts/train/make.py mini ../shared/data/train ../shared/data/eval \\
         ../shared/models/e5-small WORK models/mini
 
-Runs on CPU cores. What is done is kept in WORK: a run that ended, by --minutes or otherwise, goes
-on where it was. The evaluation sets are read for one thing only: to leave their text out of
-training.
+Runs on CPU cores, or on a GPU where there is one. What is done is kept in WORK: a run that ended,
+by --minutes or otherwise, goes on where it was. The evaluation sets are read for one thing only: to
+leave their text out of training.
 """
 
 import argparse
@@ -15,30 +15,32 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import held
 import overlap
 import torch
 from collect import collect, packages_of
-from encoder import Int8Tower, Tower, channels, e5, minilm
+from encoder import FrozenTower, Int8Tower, TorchTower, Tower, channels, e5, minilm
 from export import quantise, write_encoder, write_reader
 from learn import Learner
 from mine import by_model, neighbours
 from network import Reader
 from pools import Pool, Source
 from teachers import Teacher, embed
-from texts import SETS, Corpus, read, read_collected
+from texts import SETS, TRANSLATED_SETS, Corpus, read, read_collected
+from vocabulary import write_pruned
 from weights import weights_of
 
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
 ROUNDS = 2  # before each but the first, passages are mined by the model of the one before
 QUESTIONS = 500  # of each set, for which passages are mined
+DOCS = "docs"  # what was collected in other languages than English
 EASING = 400  # every so many passages, to see which channels are large
-MINILM_SCALE, E5_SCALE = 10.0, 45.0  # of teachers' cosines: each weighs about the same then
 # The allocator gives large tensors back to the system at once, and takes as long to get them again:
 # without that a step takes 0.6 of the time.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
@@ -48,21 +50,38 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 class Recipe:
     """What a model is made of.
 
-    `scales` are those of the cosines of its vectors, to begin with. `shares` say how often a pool
-    is of which corpus.
+    `sets` are judged, and its scores are calibrated by what is held out of them. `teachers` are
+    towers, and what their cosines are multiplied by; the first one is the model's own. `scales` are
+    those of the cosines of its vectors, to begin with. `shares` say how often a pool is of which
+    corpus; `docs` of those in other languages, which have equal parts of it.
     """
 
+    sets: Sequence[str]
+    teachers: Mapping[str, float]
     scales: Sequence[float]
-    shares: Mapping[str, int]
+    shares: Mapping[str, float]
     steps: int
 
 
 RECIPES = {
     "mini": Recipe(
+        sets=SETS,
+        teachers={"minilm": 10.0, "e5": 45.0},  # by which both weigh about the same
         scales=[20.0],
         shares={
             "squad": 20, "nq": 20, "bioasq": 16, "qamr": 6,
             "section": 16, "option": 4, "command": 7, "manual": 1, "definition": 4, "function": 6,
+        },
+        steps=6000,
+    ),
+    "multi": Recipe(
+        sets=(*SETS, *TRANSLATED_SETS),
+        teachers={"e5-pruned": 45.0},
+        scales=[45.0],
+        shares={
+            "squad": 14, "nq": 14, "bioasq": 8, "qamr": 3,
+            "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
+            "section": 4, "option": 1, "command": 2, "definition": 1, "function": 2,
         },
         steps=6000,
     ),
@@ -81,40 +100,40 @@ def main() -> None:
     parser.add_argument("--fp32", type=Path, help="keep the unquantised model in this folder too")
     arguments = parser.parse_args()
     until = time.monotonic() + arguments.minutes * 60
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    work = arguments.work / arguments.model
+    work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
 
     recipe = RECIPES[arguments.model]
-    corpora = read_corpora(arguments.train, arguments.avoid, arguments.work)
+    corpora = read_corpora(recipe, arguments.train, arguments.avoid, arguments.work)
     towers = {
-        name: open_int8(name, tower, corpora, arguments.work)
-        for name, tower in (("minilm", minilm()), ("e5", e5(arguments.e5)))
+        name: freeze(tower, corpora, work / f"{name}.onnx")
+        for name, tower in open_towers(recipe, corpora, arguments.e5, work).items()
     }
-    scales = {"minilm": MINILM_SCALE, "e5": E5_SCALE}
-    teachers = [Teacher(name, tower, scales[name]) for name, tower in towers.items()]
+    teachers = [Teacher(name, towers[name], scale) for name, scale in recipe.teachers.items()]
     sources = {}
     for corpus in corpora:
-        vectors = embed(corpus, teachers, arguments.work)
-        near = neighbours(corpus, vectors, arguments.work)
-        sources[corpus.name] = Source(corpus, vectors, *near)
-        say(
-            f"{corpus.name}: {len(corpus.passages):,} passages, {len(corpus.questions):,} questions"
-        )
-    tower = towers["minilm"]
-    reader = Reader(384, len(tower.tower.levels), weights_of(tower.tower, corpora), recipe.scales)
-    learner = Learner(tower, reader, sources, recipe.shares, SEED)
-    learn(learner, sources, recipe, arguments.work, until)
-    judged = {name: source for name, source in sources.items() if name in SETS}
+        vectors = embed(corpus, teachers, work)
+        sources[corpus.name] = Source(corpus, vectors, *neighbours(corpus, vectors, work))
+        counts = f"{len(corpus.passages):,} passages, {len(corpus.questions):,} questions"
+        say(f"{corpus.name}: {counts}")
+    tower = next(iter(towers.values()))
+    weights = weights_of(tower.tower, corpora)
+    reader = Reader(tower.hidden, len(tower.tower.levels), weights, recipe.scales)
+    learner = Learner(tower, reader, sources, shares_of(recipe, sources), SEED)
+    judged = {name: source for name, source in sources.items() if name in recipe.sets}
+    learn(learner, judged, recipe, work, until)
     reader, lists = calibrated(learner, judged)
     for row in held.reliability(lists):
         say("scores {:.1f} to {:.1f}: {:6} pairs, {:.2f} relevant, {:.2f} in lists".format(*row))
-    torch.save(reader.state_dict(), arguments.work / READER)
+    reader = reader.cpu()
+    torch.save(reader.state_dict(), work / READER)
     for place in filter(None, [arguments.out, arguments.fp32]):
         place.mkdir(parents=True, exist_ok=True)
     write_model(tower.tower, reader, corpora, arguments.out, arguments.fp32)
 
 
-def read_corpora(train: Path, avoid: Path, work: Path) -> list[Corpus]:
+def read_corpora(recipe: Recipe, train: Path, avoid: Path, work: Path) -> list[Corpus]:
     """All texts that are learned from; what overlaps with evaluation sets is barred."""
     collected = work / "pairs.jsonl.gz"
     if not collected.exists():
@@ -122,13 +141,50 @@ def read_corpora(train: Path, avoid: Path, work: Path) -> list[Corpus]:
     held_out = {
         name for registry in ("debian", "pypi") for name in packages_of(registry, held_out=True)
     }
-    corpora = [read(train, name) for name in SETS] + read_collected(collected, held_out)
+    corpora = [read(train, name) for name in recipe.sets]
+    corpora += [
+        corpus
+        for corpus in read_collected(collected, held_out)
+        if (DOCS if is_translated(corpus.name) else corpus.name) in recipe.shares
+    ]
     overlap.bar(corpora, avoid)
     return corpora
 
 
-def open_int8(name: str, tower: Tower, corpora: Sequence[Corpus], work: Path) -> Int8Tower:
-    return Int8Tower(tower, easing_texts(corpora), work / f"{name}.onnx")
+def is_translated(name: str) -> bool:
+    """Whether a corpus is of what was collected in another language than English."""
+    return name.startswith(f"{DOCS}-")
+
+
+def shares_of(recipe: Recipe, names: Collection[str]) -> dict[str, float]:
+    translated = [name for name in names if is_translated(name)]
+    shares = {name: share for name, share in recipe.shares.items() if name in names}
+    return shares | {name: recipe.shares[DOCS] / len(translated) for name in translated}
+
+
+def open_towers(
+    recipe: Recipe, corpora: Sequence[Corpus], folder: Path, work: Path
+) -> dict[str, Tower]:
+    """The towers of a recipe; that of e5 with fewer pieces is made if it is not there."""
+    towers = {}
+    for name in recipe.teachers:
+        if name == "minilm":
+            towers[name] = minilm()
+        elif name == "e5":
+            towers[name] = e5(folder)
+        else:
+            if not (work / name).exists():
+                passages = [each.text for corpus in corpora for each in corpus.passages]
+                write_pruned(e5(folder), passages, work / name)
+            towers[name] = e5(work / name)
+    return towers
+
+
+def freeze(tower: Tower, corpora: Sequence[Corpus], path: Path) -> FrozenTower:
+    """Open a tower in int8 at `path`, or on a GPU where there is one."""
+    if torch.cuda.is_available():
+        return TorchTower(tower, torch.device("cuda"))
+    return Int8Tower(tower, easing_texts(corpora), path)
 
 
 def easing_texts(corpora: Sequence[Corpus]) -> list[str]:
@@ -156,7 +212,6 @@ def mine(learner: Learner, sources: Mapping[str, Source], path: Path) -> None:
         found = {
             name: by_model(source, lambda pool: learner.logits(pool, reader), QUESTIONS, SEED)
             for name, source in sources.items()
-            if name in SETS
         }
         making = path.with_suffix(".making")
         making.write_text(json.dumps(found))
@@ -209,6 +264,8 @@ def write_texts(tower: Tower, place: Path) -> None:
     """Write the tokenizer, and what transformers wants to know."""
     tokenizer = json.loads((tower.folder / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer |= {"truncation": None, "padding": None}
+    if tower.query_mark:
+        tokenizer["post_processor"] = marked(tower, tokenizer["post_processor"])
     compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
     (place / "tokenizer.json").write_text(compact, encoding="utf-8")
     config = json.loads((tower.folder / "config.json").read_text(encoding="utf-8"))
@@ -216,6 +273,21 @@ def write_texts(tower: Tower, place: Path) -> None:
     some = {"architectures": ["RerankerOfTwoTowers"], **{name: config[name] for name in kept}}
     some |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
     (place / "config.json").write_text(json.dumps(some, indent=2) + "\n", encoding="utf-8")
+
+
+def marked(tower: Tower, processor: dict[str, Any]) -> dict[str, Any]:
+    """A template that puts a tower's marks before texts, those of passages with token type 1."""
+    special = dict(processor["special_tokens"])
+    pair: list[dict[str, Any]] = []
+    for kind, (sequence, mark) in enumerate((("A", tower.query_mark), ("B", tower.passage_mark))):
+        found = tower.tokenizer.encode(mark.strip())
+        *before, end = found.tokens
+        for token, place in zip(found.tokens, found.ids, strict=True):
+            special.setdefault(token, {"id": token, "ids": [place], "tokens": [token]})
+        pair += [{"SpecialToken": {"id": token, "type_id": kind}} for token in before]
+        pair.append({"Sequence": {"id": sequence, "type_id": kind}})
+        pair.append({"SpecialToken": {"id": end, "type_id": kind}})
+    return {**processor, "pair": pair, "special_tokens": special}
 
 
 def write_checksums(place: Path) -> None:

@@ -1,23 +1,28 @@
-"""Make evaluation sets of the packages that are held out: `docs` and `code`, in BEIR's layout.
+"""Make evaluation sets of the packages that are held out, in BEIR's layout.
 
     python scripts/train/make_eval_sets.py WORK FOLDER
 
-WORK is where collect.py wrote its pairs. In `docs` a heading asks for the text below it, or a
-manual's line for what its option does; in `code` the first sentence of a docstring asks for its
-function, without the docstring. All passages of the held-out packages are the corpus.
+WORK is where collect.py wrote its pairs. In `docs` (English), `docs-de` and the like a heading asks
+for the text below it, or a manual's line for what its option does. In `code` the first sentence of
+a docstring asks for its function, without the docstring. All passages of the held-out packages in a
+language are the corpus. Packages are translated in part: texts in Latin script are left out where
+the language has another one.
 """
 
 import argparse
 import gzip
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from collect import packages_of
+from collect import ENGLISH, packages_of
 
 QUERIES = 200
 SETS = {"docs": ("section", "option"), "code": ("function",)}
+LANGUAGES = ("ar", "de", "es", "fr", "hi", "ru")
+SCRIPTS = {"ar": "\u0600-\u06ff", "hi": "\u0900-\u097f", "ru": "\u0400-\u04ff"}
 SHORTEST_QUERY_WORDS = 2
 Row = Mapping[str, str]
 
@@ -32,10 +37,25 @@ def main() -> None:
     }
     with gzip.open(arguments.work / "pairs.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["package"] in held_out]
-    for name, kinds in SETS.items():
-        own = [row for row in rows if row["kind"] in kinds]
+    sets = {
+        name: [row for row in rows if row["kind"] in kinds and row["language"] == ENGLISH]
+        for name, kinds in SETS.items()
+    }
+    for language in LANGUAGES:
+        own = [row for row in rows if row["language"] == language and is_translated(row)]
+        sets[f"docs-{language}"] = own
+    for name, own in sets.items():
         write(arguments.folder / name, own)
         print(f"{name}: {len(own):,} pairs")
+
+
+def is_translated(row: Row) -> bool:
+    """Whether most letters of both texts are of the language's script."""
+    script = SCRIPTS.get(row["language"])
+    return script is None or all(
+        2 * len(re.findall(f"[{script}]", text)) > len(re.findall(r"[^\W\d_]", text))
+        for text in (row["query"], row["passage"])
+    )
 
 
 def write(folder: Path, rows: Sequence[Row]) -> None:

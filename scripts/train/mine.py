@@ -10,11 +10,12 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
-import Stemmer
 import torch
 from pools import Pool, Source
 from teachers import Vectors
 from texts import Corpus
+
+from rerank_cli.words import Words
 
 BEST = 16
 MINED = 8
@@ -34,14 +35,12 @@ def neighbours(corpus: Corpus, vectors: Vectors, work: Path) -> tuple[np.ndarray
 
 
 def by_words(texts: list[str], questions: list[str]) -> np.ndarray:
-    stemmer = Stemmer.Stemmer("english")
-
-    def terms(some: list[str]) -> object:
-        return bm25s.tokenize(some, stopwords="en", stemmer=stemmer, show_progress=False)
-
+    """BM25 over the terms that `rerank -m bm25` has, of all scripts."""
+    words = Words()
     index = bm25s.BM25(k1=1.2, b=0.75)
-    index.index(terms(texts), show_progress=False)
-    found, _ = index.retrieve(terms(questions), k=BEST, show_progress=False)
+    index.index([words.terms(text) for text in texts], show_progress=False)
+    wanted = [list(words.query_terms(question).terms) for question in questions]
+    found, _ = index.retrieve(wanted, k=min(BEST, len(texts)), show_progress=False)
     places: np.ndarray = found.astype(np.int32)
     return places
 
@@ -51,7 +50,7 @@ def by_meaning(vectors: Vectors) -> np.ndarray:
     found = []
     for start in range(0, len(vectors.questions), 1024):
         asked = torch.from_numpy(vectors.questions[start : start + 1024].astype(np.float32))
-        found.append((asked @ passages.T).topk(BEST).indices)
+        found.append((asked @ passages.T).topk(min(BEST, len(passages))).indices)
     places: np.ndarray = torch.cat(found).numpy().astype(np.int32)
     return places
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from forms import as_query, without_answer, wrong_number
 from teachers import Vectors
-from texts import KINDS, Corpus, Passage, Question, sentences
+from texts import TRANSLATED_SETS, Corpus, Passage, Question, sentences
 
 QUERIES, DOCUMENTS, TRAPS = 16, 36, 6
 WORDY = 0.3  # of the questions among answered ones, which tell a story before they ask
@@ -101,9 +101,19 @@ class Source:
                 (self.taught, 20),
             ],
             "qamr": [(self.paragraphs, 80), (self.taught, 20)],
-            **{kind: [(self.taught, 100)] for kind in KINDS},
+            **{
+                name: [
+                    (self.paragraphs, 45),
+                    (self.sentences, 15),
+                    (self.joined, 10),
+                    (self.cloze, 15),
+                    (self.taught, 15),
+                ]
+                for name in TRANSLATED_SETS
+            },
         }
-        makers, weights = zip(*forms[self._corpus.name], strict=True)
+        collected = [(self.taught, 100)]
+        makers, weights = zip(*forms.get(self._corpus.name, collected), strict=True)
         made: Pool = draw.choices(makers, weights)[0](draw)
         return made
 
@@ -291,9 +301,12 @@ class Source:
 
 def _answers(text: str, answers: list[str]) -> bool:
     lowered = text.lower()
-    return any(
-        re.search(rf"\b{re.escape(answer.lower())}\b", lowered) for answer in answers if answer
-    )
+    for answer in filter(None, answers):
+        # Words of ASCII letters are found as wholes; other scripts may not part words.
+        word = re.escape(answer.lower())
+        if re.search(rf"\b{word}\b" if answer.isascii() else word, lowered):
+            return True
+    return False
 
 
 def _shown(passage: Passage, *, titled: bool) -> str:

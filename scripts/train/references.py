@@ -30,7 +30,7 @@ def main() -> None:
     weights = torch.ones(tower.tokenizer.get_vocab_size())
     scales = RECIPES["mini"].scales
     reader = Reader(encoder.config.hidden_size, len(tower.levels), weights, scales).eval()
-    reader.load_state_dict(torch.load(work / READER))
+    reader.load_state_dict(torch.load(work / "mini" / READER))
     passages = Path("examples/faq.txt").read_text(encoding="utf-8").splitlines()
     passages += Path("examples/garden.md").read_text(encoding="utf-8").split("\n\n")
     rows = []

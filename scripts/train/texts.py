@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 SETS = ("squad", "nq", "bioasq", "qamr")  # judged by people
+TRANSLATED_SETS = ("jaquad", "drcd", "cmrc2018", "arcd")  # Japanese, Chinese, Arabic
 KINDS = ("section", "manual", "option", "command", "definition", "function")  # of collect.py
+LEAST_QUESTIONS = 50  # of a corpus
 HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
-_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])")
+_SENTENCE = re.compile(
+    r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])|(?<=[\u3002\uff01\uff1f\u061f])[\u300d\u300f\u201d]*\s*"
+)
 
 
 @dataclass(slots=True)
@@ -67,24 +71,28 @@ def read(folder: Path, name: str) -> Corpus:
 
 
 def read_collected(path: Path, held_out: Collection[str]) -> list[Corpus]:
-    """Read what collect.py wrote, a corpus of each kind, without the packages held out."""
-    corpora = {kind: Corpus(kind, [], []) for kind in KINDS}
+    """Read what collect.py wrote, without the packages held out.
+
+    English has a corpus of each kind, and each other language one, called `docs-de` or the like.
+    """
+    corpora: dict[str, Corpus] = {}
     places: dict[tuple[str, str, str], int] = {}
     questions: dict[tuple[str, str], Question] = {}
     for record in _records(path):
         if record["package"] in held_out:
             continue
-        kind, title, passage = record["kind"], record["title"], record["passage"]
-        corpus = corpora[kind]
-        place = places.setdefault((kind, title, passage), len(corpus.passages))
+        language, title, passage = record["language"], record["title"], record["passage"]
+        name = record["kind"] if language == "en" else f"docs-{language}"
+        corpus = corpora.setdefault(name, Corpus(name, [], []))
+        place = places.setdefault((name, title, passage), len(corpus.passages))
         if place == len(corpus.passages):
             corpus.passages.append(Passage(title, passage))
-        question = questions.get((kind, record["query"]))
+        question = questions.get((name, record["query"]))
         if question is None:
-            question = questions[kind, record["query"]] = Question(record["query"], [])
+            question = questions[name, record["query"]] = Question(record["query"], [])
             corpus.questions.append(question)
         question.relevant.append(place)
-    return list(corpora.values())
+    return [corpus for corpus in corpora.values() if len(corpus.questions) >= LEAST_QUESTIONS]
 
 
 def sentences(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Measure models against what needs no reranker, on every evaluation set, in groups.
 
     pip install -r scripts/train/requirements.txt -e '.[eval]'
-    python scripts/train/yardstick.py ../shared/data/eval WORK --e5 E5 -m mini@2 -m ./models/mini
+    python scripts/train/yardstick.py ../shared/data/eval WORK --own OWN --e5 E5 -m ./models/mini
 
 The first stage is the set's own `bm25.trec`, or BM25 where it has none. Each system orders the
 same candidates. Systems are BM25, the cosines of all-MiniLM-L6-v2 and of multilingual-e5-small (E5
@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from encoder import e5, minilm
-from teachers import BiEncoder
+from encoder import TorchTower, e5, minilm
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import file_digest
@@ -43,8 +42,9 @@ from rerank_cli.runtimes import RuntimeOptions
 GROUPS = {
     "near": ("squad", "nq"),
     "middle": ("scifact", "stackfaq", "tatqa"),
-    "far": ("dl21", "nfcorpus", "nl2bash"),
+    "far": ("dl21", "nfcorpus", "nl2bash", "docs", "code"),
     "other scripts": ("jaquad", "drcd"),
+    "other languages": ("docs-ar", "docs-de", "docs-es", "docs-fr", "docs-hi", "docs-ru"),
 }
 CHOOSING = (*GROUPS["middle"], *GROUPS["far"])
 MEASURE = "nDCG@10"
@@ -57,6 +57,7 @@ Figures = Mapping[str, float]  # by query
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of BEIR folders")
+    parser.add_argument("--own", type=Path, help="folder of what make_eval_sets.py made")
     parser.add_argument("work", type=Path, help="folder that keeps scores")
     parser.add_argument("--set", action="append", help="default: all of the folder")
     parser.add_argument("--e5", type=Path, help="folder of multilingual-e5-small")
@@ -66,12 +67,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoders = {MINILM: BiEncoder(minilm(), device)}
+    encoders = {MINILM: TorchTower(minilm(), device)}
     if arguments.e5:
-        encoders[E5] = BiEncoder(e5(arguments.e5), device)
+        encoders[E5] = TorchTower(e5(arguments.e5), device)
     figures: dict[str, dict[str, Figures]] = {}
-    for name in arguments.set or sorted(path.name for path in arguments.folder.iterdir()):
-        task = read_task(arguments.folder / name, arguments)
+    folders = [arguments.folder, *filter(None, [arguments.own])]
+    paths = {path.name: path for folder in folders for path in sorted(folder.iterdir())}
+    for name in arguments.set or paths:
+        task = read_task(paths[name], arguments)
         scores: dict[str, Scores] = {BM25: first_scores(task)}
         for system, encoder in encoders.items():
             scores[system] = score_by_cosine(task, encoder, arguments.work)
@@ -101,18 +104,25 @@ def score_by_model(task: Task, model: str, work: Path) -> Scores:
     return {query: own.scores for query, own in job.scores.items()}
 
 
-def score_by_cosine(task: Task, encoder: BiEncoder, work: Path) -> Scores:
+def score_by_cosine(task: Task, encoder: TorchTower, work: Path) -> Scores:
     """Scores by a bi-encoder, of the texts that models are given."""
     texts = {
         candidate.id: scored_document(candidate.document, titled=False).text
         for candidates in task.candidates.values()
         for candidate in candidates
     }
-    identity = [file_digest(encoder.path), __version__, dict(task.queries), texts]
+    identity = [
+        file_digest(encoder.tower.folder / "model.safetensors"),
+        __version__,
+        dict(task.queries),
+        texts,
+    ]
     journal = ScoreJournal(work, identity)
     if journal.scores.keys() != task.queries.keys():
-        vectors = dict(zip(texts, encoder.embed_passages(list(texts.values())), strict=True))
-        queries = encoder.embed_queries(list(task.queries.values()))
+        tower = encoder.tower
+        passages = encoder.embed(tower.passage_rows(list(texts.values())))
+        vectors = dict(zip(texts, passages, strict=True))
+        queries = encoder.embed(tower.query_rows(list(task.queries.values())))
         for query, vector in zip(task.queries, queries, strict=True):
             own = {each.id: float(vectors[each.id] @ vector) for each in task.candidates[query]}
             journal.add(query, QueryScores(own, {}, {}))

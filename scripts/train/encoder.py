@@ -1,7 +1,8 @@
 """The bi-encoders that models are built on and learn from: all-MiniLM-L6-v2 and e5-small.
 
-They are not trained. On a GPU they run in bfloat16. In int8 and one text a run they read three times as many texts a second on a
-CPU as in bfloat16, and what is trained on top sees the states that it will see when it ships.
+They are not trained. On a GPU they run in bfloat16. On a CPU they run in int8, one text at a time:
+that is three times as fast there as bfloat16, and what is trained on top sees the states that it
+will see when it ships.
 """
 
 import hashlib

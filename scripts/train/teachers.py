@@ -1,12 +1,18 @@
-"""What bi-encoders think of training texts: vectors, whose products are a teacher's logits."""
+"""What bi-encoders and BM25 think of training texts: what a teacher says of pairs."""
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from encoder import FrozenTower
 from texts import Corpus
+
+from rerank_cli.words import Words
+
+K1, B = 1.2, 0.75  # of BM25
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +58,34 @@ def embed(corpus: Corpus, teachers: Sequence[Teacher], work: Path) -> Vectors:
         questions.append((kept["questions"] * teacher.scale).astype(np.float16))
         passages.append(kept["passages"].astype(np.float16))
     return Vectors(np.concatenate(questions, 1), np.concatenate(passages, 1))
+
+
+class Lexicon:
+    """BM25 over the terms that `rerank -m bm25` has, with the frequencies of one corpus."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._words = Words()
+        self._frequencies: Counter[str] = Counter()
+        self._texts, terms = 0, 0
+        for text in texts:
+            own = self._words.terms(text)
+            self._frequencies.update(set(own))
+            self._texts, terms = self._texts + 1, terms + len(own)
+        self._mean_terms = max(1.0, terms / max(1, self._texts))
+
+    def scores(self, queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        """Scores (queries, texts): of each query the mean is 0 and the spread 1, or all are 0."""
+        counts = [Counter(self._words.terms(text)) for text in texts]
+        shares = np.array([sum(own.values()) for own in counts]) / self._mean_terms
+        found = np.zeros((len(queries), len(texts)), np.float32)
+        for row, query in zip(found, queries, strict=True):
+            for term in set(self._words.query_terms(query).terms):
+                frequency = self._frequencies[term]
+                weight = math.log1p((self._texts - frequency + 0.5) / (frequency + 0.5))
+                count = np.array([own[term] for own in counts], np.float32)
+                row += weight * count / (count + K1 * (1 - B + B * shares))
+        found -= found.mean(1, keepdims=True)
+        spread = found.std(1, keepdims=True)
+        spread[spread == 0] = 1
+        scores: np.ndarray = found / spread
+        return scores

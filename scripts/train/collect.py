@@ -13,7 +13,8 @@ Kinds:
     definition   a word, and what a dictionary says of it
     function     the first sentence of a docstring, and the function without it
 
-Needs mandoc for manuals. `title` says what the passage is part of.
+WORK/sources.tsv has the version and the licences of each package, as it states them itself. Needs
+mandoc for manuals. `title` says what the passage is part of.
 """
 
 import argparse
@@ -38,10 +39,11 @@ from rerank_cli.inputs.conversion import convert
 from rerank_cli.structure import Block, BlockKind, find_blocks, syntax_of
 
 # Of a kind, a package and a language: no package outweighs the others.
-MAX_PAIRS = 4_000
-MAX_TRANSLATED_PAIRS = 1_500
+MAX_PAIRS = 2_000
+MAX_TRANSLATED_PAIRS = 1_000
 ENGLISH = "en"
-MAX_PAGE_BYTES = 400_000
+MAX_FILE_BYTES, MAX_PAGE_BYTES = 40_000_000, 400_000
+MAKING = ".making"  # the suffix of what is not whole yet
 PASSAGE_WORDS = 160
 MANDOC_SECONDS = 5
 MAX_QUERY_CHARACTERS = 300
@@ -83,7 +85,7 @@ def main() -> None:
 
 def collect(path: Path, packages: Path) -> None:
     """Write the pairs of all packages; what was unpacked before is read again."""
-    making = path.with_suffix(".making")
+    making = path.with_suffix(MAKING)
     with gzip.open(making, "wt", encoding="utf-8", compresslevel=4) as out:
         for name, files in sorted(fetch(packages).items()):
             pairs = sample(pairs_of(files), name)
@@ -112,48 +114,61 @@ def packages_of(registry: str, *, held_out: bool | None = None) -> list[str]:
 def fetch(folder: Path) -> dict[str, list[Path]]:
     """Download and unpack what is not there yet: the files of each package that may be read."""
     folder.mkdir(parents=True, exist_ok=True)
-    debian = [name for name in packages_of("debian") if not (folder / name).exists()]
-    pypi = [name for name in packages_of("pypi") if not (folder / name).exists()]
     with TemporaryDirectory() as temporary:
-        for name in debian:
-            subprocess.run(["apt-get", "-q", "download", name], cwd=temporary, check=True)
-            (archive,) = Path(temporary).glob(f"{name}_*.deb")
-            data = subprocess.run(
-                ["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE, check=True
-            ).stdout
-            tar = Path(temporary) / f"{name}.tar"
-            tar.write_bytes(data)
-            unpack(tar, folder / name)
-            tar.unlink()
-        for name in pypi:
-            own = Path(temporary) / "pypi" / name
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(own)]
-            # A source distribution has the documentation; some packages cannot be had as one.
-            source = [*command, "--no-binary", ":all:", "--no-build-isolation", name]
-            if subprocess.run(source, stderr=subprocess.DEVNULL).returncode:
-                subprocess.run([*command, name], check=True)
-            (archive,) = own.iterdir()
-            unpack(archive, folder / name)
+        names = dict.fromkeys(packages_of("debian"), download_debian)
+        names |= dict.fromkeys(packages_of("pypi"), download_pypi)
+        for name, download in names.items():
+            if not (folder / name).exists():
+                place = Path(temporary) / name
+                place.mkdir()
+                unpack(name, download(name, place), folder / name)
     return {
-        path.name: sorted(file for file in path.rglob("*") if file.is_file())
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.endswith(".making")
+        name: sorted(file for file in (folder / name).rglob("*") if file.is_file())
+        for name in names
     }
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Write the files of an archive that may have pairs below a folder."""
-    making = folder.with_suffix(".making")
+def download_debian(name: str, place: Path) -> Path:
+    """Download a package of Debian; return the archive of its files."""
+    subprocess.run(["apt-get", "-qq", "download", name], cwd=place, check=True)
+    (package,) = place.glob("*.deb")
+    archive = package.with_suffix(".tar")
+    with archive.open("wb") as out:
+        subprocess.run(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=out, check=True)
+    return archive
+
+
+def download_pypi(name: str, place: Path) -> Path:
+    """Download a source distribution, which has the documentation, or else a wheel."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place)]
+    source = [*command, "--no-binary", ":all:", "--no-build-isolation", name]
+    if subprocess.run(source, stderr=subprocess.DEVNULL).returncode:
+        subprocess.run([*command, name], check=True)
+    (archive,) = place.iterdir()
+    return archive
+
+
+def unpack(package: str, archive: Path, folder: Path) -> None:
+    """Write the files of an archive that may have pairs below a folder, and note its licences."""
+    making = folder.with_name(folder.name + MAKING)
+    licences: set[str] = set()
     for name, data in members(archive):
         if name.endswith(".gz"):
             name, data = name.removesuffix(".gz"), gzip.decompress(data)
         name = name.replace(".rst.txt", ".rst")  # as Sphinx keeps its sources
-        if len(data) > 40_000_000 or not reader_of(f"/{name}"):
+        if name.endswith(("/PKG-INFO", ".dist-info/METADATA", f"/doc/{package}/copyright")):
+            text = data.decode("utf-8", "replace")
+            licences.update(re.findall(r"(?m)^License(?:-Expression)?: (.{1,60})$", text))
+            licences.update(re.findall(r"(?m)^Classifier: License :: (?:.* :: )?(.+)$", text))
+        if len(data) > MAX_FILE_BYTES or not reader_of(f"/{name}"):
             continue
         path = making / "/".join(part for part in Path(name).parts if part not in ("..", "/"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     making.mkdir(exist_ok=True)
+    with (folder.parent.parent / "sources.tsv").open("a", encoding="utf-8") as out:
+        told = "; ".join(sorted(licences)) or "?"
+        out.write(f"{package}\t{archive.name.removesuffix('.tar')}\t{told}\n")
     making.rename(folder)
 
 

@@ -72,7 +72,7 @@ RECIPES = {
             "squad": 20, "nq": 20, "bioasq": 16, "qamr": 6,
             "section": 16, "option": 4, "command": 7, "manual": 1, "definition": 4, "function": 6,
         },
-        steps=6000,
+        steps=5000,
     ),
     "multi": Recipe(
         sets=(*SETS, *TRANSLATED_SETS),
@@ -83,7 +83,7 @@ RECIPES = {
             "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
             "section": 4, "option": 1, "command": 2, "definition": 1, "function": 2,
         },
-        steps=6000,
+        steps=5000,
     ),
 }  # fmt: skip
 

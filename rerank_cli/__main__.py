@@ -65,8 +65,8 @@ def _fill_standard_streams() -> None:
 
 def _leave(number: int, _frame: FrameType | None) -> None:
     files = sys.modules.get("rerank_cli.atomic_files")  # None if it is not imported yet
-    if clean_up := getattr(files, "clean_up", None):
-        clean_up()
+    if stop_writing := getattr(files, "stop_writing", None):
+        stop_writing()
     if number == signal.SIGINT:
         progress = sys.modules.get("rerank_cli.progress")
         if say_interrupted := getattr(progress, "say_interrupted", None):

@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -39,6 +40,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 _LOCK_SECONDS = 10.0  # that another process may take to change a file of settings
 
 _clean_ups: list[Callable[[], None]] = []
+_creating = threading.RLock()  # held while a file is created that `clean_up` would have to remove
+_MAX_CREATION_SECONDS = 1.0  # a file system may hang
 
 
 @contextmanager
@@ -51,11 +54,18 @@ def clean_up_on_signal(action: Callable[[], None]) -> Iterator[None]:
         _clean_ups.remove(action)
 
 
-def clean_up() -> None:
-    """Run the actions of all open blocks, the innermost first.
+def stop_writing() -> None:
+    """Clean up, and let no other thread create a file that would be left behind.
 
-    A signal's handler calls this before it ends the process.
+    Whoever ends the process by `os._exit` calls this before.
     """
+    # Never released: whoever waits for it ends with the process.
+    _creating.acquire(timeout=_MAX_CREATION_SECONDS)
+    clean_up()
+
+
+def clean_up() -> None:
+    """Run the actions of all open blocks, the innermost first."""
     for action in reversed(_clean_ups):
         with suppress(Exception):  # the process ends, and the other actions must run too
             action()
@@ -103,7 +113,9 @@ def atomic_write(
     new_path = temporary_path(target.parent)
     with clean_up_on_signal(lambda: remove_file(new_path)):
         try:
-            descriptor = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode or _NEW_MODE)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with _creating:
+                descriptor = os.open(new_path, flags, mode or _NEW_MODE)
             with open(descriptor, "wb") as stream:
                 if mode is None and old_mode is not None and stat.S_ISREG(old_mode):
                     new_path.chmod(stat.S_IMODE(old_mode))

@@ -195,6 +195,32 @@ def test_a_signal_leaves_what_was_there_and_nothing_half(
     assert (home / "config" / "config.toml").read_text() == "top-n = 2\n"
 
 
+def test_other_threads_create_nothing_once_the_process_is_to_end(tmp_path: Path) -> None:
+    code = """
+import os, threading
+from contextlib import suppress
+from pathlib import Path
+from rerank_cli.atomic_files import atomic_write, stop_writing
+
+def write():
+    while True:
+        with suppress(OSError), atomic_write(Path("file")):
+            begun.set()
+
+begun = threading.Event()
+threading.Thread(target=write, daemon=True).start()
+begun.wait()
+stop_writing()
+print([name for _ in range(3000) for name in os.listdir() if name != "file"], flush=True)
+os._exit(0)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ran.stdout == "[]\n", ran.stderr
+
+
 def test_an_error_leaves_nothing_of_what_another_thread_writes(tmp_path: Path) -> None:
     code = """
 import os, sys, threading, time

@@ -175,7 +175,7 @@ def main() -> None:
             stream.flush()
     files = sys.modules.get("rerank_cli.atomic_files")  # None if nothing was written
     if files is not None:  # a model may still be prepared in another thread
-        files.clean_up()
+        files.stop_writing()
     # A usual exit tears numpy and onnxruntime down piece by piece: a tenth of a short run, for
     # nothing.
     os._exit(code)

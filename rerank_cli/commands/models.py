@@ -309,9 +309,7 @@ def package(
     ] = "1.0",
     licence: Annotated[
         str | None,
-        typer.Option(
-            "--licence", metavar="SPDX", help="Its licence, such as MIT or LicenseRef-ACME."
-        ),
+        typer.Option("--licence", metavar="SPDX", help="Its licence: MIT, LicenseRef-ACME or so."),
     ] = None,
     languages: Annotated[
         str | None,

@@ -612,7 +612,7 @@ def _statements(
         if first > last:
             continue
         start, end = lines.span(first, last)
-        is_long = end - start > _LONG_CHARACTERS
+        size = lines.starts[last] + len(lines.texts[last].rstrip()) - lines.starts[first]
         if nesting:
             yield Block(start, end, BlockKind.CODE, depth)
             depth += 1
@@ -622,7 +622,7 @@ def _statements(
             parts = _parts(lines, first, last, only_blank=True)
             left += [(a, b, depth, 1) for a, b in reversed(parts)]
             continue
-        if first < last and is_long and nesting < _MAX_STATEMENT_NESTING:
+        if first < last and size > _LONG_CHARACTERS and nesting < _MAX_STATEMENT_NESTING:
             parts = _parts(lines, first, last)
             if len(parts) > 1:
                 left += [(a, b, depth, nesting + 1) for a, b in reversed(parts)]

@@ -11,7 +11,6 @@ from typing import Any
 
 SETS = ("squad", "nq", "bioasq", "qamr")  # judged by people
 TRANSLATED_SETS = ("jaquad", "drcd", "cmrc2018", "arcd")  # Japanese, Chinese, Arabic
-KINDS = ("section", "manual", "option", "command", "definition", "function")  # of collect.py
 LEAST_QUESTIONS = 50  # of a corpus
 HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
 _SENTENCE = re.compile(

@@ -9,6 +9,7 @@ Kinds:
     section      a heading, and the text below it
     option       what an option does, and its name with a manual's text on it
     command      what a command does, and the command
+    listing      the sentence before an example of code, and the example; a comment, and its line
     manual       what a manual's NAME says, and its description
     definition   a word, and what a dictionary says of it
     function     the first sentence of a docstring, and the function without it
@@ -20,12 +21,14 @@ mandoc for manuals. `title` says what the passage is part of.
 import argparse
 import ast
 import gzip
+import itertools
 import json
 import random
 import re
 import subprocess
 import sys
 import tarfile
+import textwrap
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,8 +50,10 @@ MAKING = ".making"  # the suffix of what is not whole yet
 PASSAGE_WORDS = 160
 MANDOC_SECONDS = 5
 MAX_QUERY_CHARACTERS = 300
-LEAST_WORDS = {"section": 15, "function": 12, "command": 2, "option": 5}
-_DOCUMENTS = (".html", ".htm", ".md", ".rst", ".txt", ".page", ".xhtml", ".pod")
+LEAST_WORDS_OF_SENTENCES, MANY_WORDS = 4, 8
+MAX_LISTING_LINES = 12
+LEAST_WORDS = {"section": 15, "function": 12, "command": 2, "listing": 2, "option": 5}
+_DOCUMENTS = (".html", ".htm", ".md", ".rst", ".txt", ".page", ".xhtml", ".pod", ".info")
 _LANGUAGES = (
     "ar|as|bg|bn|ca|cs|da|de|el|es|et|eu|fa|fi|fr|gl|gu|he|hi|hr|hu|id|it|ja|ka|kn|ko|lt|lv|mr|nb|nl"
     "|nn|pa|pl|pt|ro|ru|sk|sl|sr|sv|ta|te|th|tr|uk|vi|zh"
@@ -57,6 +62,10 @@ _LANGUAGES = (
 _LANGUAGE = re.compile(
     rf"/({_LANGUAGES})(?:[-_@]\w+)?/"
     rf"|\.({_LANGUAGES})(?:[-_]\w+)?(?:\.utf-?8)?\.(?:html|txt)$|\.html\.({_LANGUAGES})\b"
+)
+_EXAMPLE = r"\b(?:[Ff]or (?:example|instance)|[Ee]xample|[Ee]\.g\.)"
+_COMMENT = re.compile(
+    r"^[ \t]*(?:#|--|//) (\w.{10,200})\n[ \t]*(?!#|--|//)(\S.{4,300})$", re.MULTILINE
 )
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")  # two of them are a word
 _MANUAL = re.compile(r"/man/(?:[a-z]{2}(?:_[A-Z]{2})?/)?man[1-8]/[^/]+$")
@@ -214,8 +223,9 @@ def reader_of(name: str) -> Callable[[Path], Iterator[Pair]] | None:
         return dictionary
     if suffix == ".py" and not re.search(r"/tests?/|/test_|_test\.py$|/examples?/", name):
         return functions
+    suffix = re.sub(r"-\d+$", "", suffix)  # parts of Info files: find.info-1
     is_document = suffix in _DOCUMENTS and re.search(r"usr/share/|docs?/|documentation", name)
-    return sections if is_document else None
+    return document if is_document else None
 
 
 def language_of(path: str) -> str:
@@ -249,18 +259,23 @@ def sample(pairs: Iterable[Pair], name: str) -> list[Pair]:
 # Documents
 
 
-def sections(path: Path) -> Iterator[Pair]:
-    """A heading, and the text below it up to the next one, in parts of about PASSAGE_WORDS."""
+def document(path: Path) -> Iterator[Pair]:
     if path.stat().st_size > MAX_PAGE_BYTES:
         return
     text, blocks = read_document(path)
+    yield from sections(path.stem.replace("_", " "), text, blocks)
+    yield from listings(path.stem.replace("_", " "), text, blocks)
+
+
+def sections(page: str, text: str, blocks: Sequence[Block]) -> Iterator[Pair]:
+    """A heading, and the text below it up to the next one, in parts of about PASSAGE_WORDS."""
     places = [block for block in blocks if block.kind == BlockKind.SECTION and block.name]
     ends = [*(block.start for block in places[1:]), len(text)]
     open_sections: list[Block] = []
-    for block, end in zip(places, ends, strict=True):
+    for block, end in zip(places, ends, strict=False):  # of no places there is one end
         while open_sections and open_sections[-1].end <= block.start:
             open_sections.pop()
-        title = open_sections[-1].name if open_sections else path.stem.replace("_", " ")
+        title = open_sections[-1].name if open_sections else page
         open_sections.append(block)
         name = re.sub(r"^[\dA-Z]{0,2}[\d.]+\s+|[¶#]|`+", "", block.name).strip()
         if len(name) < 2 or _IS_HEADING_OF_NOTHING.match(name):
@@ -269,6 +284,31 @@ def sections(path: Path) -> Iterator[Pair]:
         body = body.partition("\n")[2].lstrip("=-~^*#\n ")
         for passage in parts_of(body):
             yield Pair("section", title, name, passage)
+
+
+def listings(page: str, text: str, blocks: Sequence[Block]) -> Iterator[Pair]:
+    """What a paragraph says of the code below it, and that code; and its lines with comments."""
+    for before, block in itertools.pairwise(blocks):
+        if block.kind != BlockKind.CODE:
+            continue
+        lines = text[block.start : block.end].strip("\n").split("\n")
+        # Some are numbered, and some are fenced.
+        lines = [re.sub(r"^ *\d+\xa0|^\s*```.*", "", line) for line in lines]
+        code = textwrap.dedent("\n".join(lines)).strip()
+        for comment, line in _COMMENT.findall(code):
+            yield Pair("listing", page, comment, line)
+        if before.kind == BlockKind.PARAGRAPH and code.count("\n") < MAX_LISTING_LINES:
+            query = _sentence_before(" ".join(text[before.start : before.end].split()))
+            if len(query.split()) >= LEAST_WORDS_OF_SENTENCES:
+                yield Pair("listing", page, query, code)
+
+
+def _sentence_before(paragraph: str) -> str:
+    """The last sentence of a paragraph, with the one before it if it says little."""
+    *others, last = re.split(r"(?<=[.!?])\s+", paragraph)
+    if others and len(last.split()) < MANY_WORDS:
+        last = f"{others[-1]} {last}"
+    return re.sub(rf"^{_EXAMPLE}[,:]?\s|\s*{_EXAMPLE}?[,.:]*$", "", last)
 
 
 def read_document(path: Path) -> tuple[str, Sequence[Block]]:
@@ -280,6 +320,9 @@ def read_document(path: Path) -> tuple[str, Sequence[Block]]:
         found = convert(data, InputFormat.HTML, path.name, 1 << 26)
         return found.text, found.blocks or ()
     text = data.decode("utf-8", "replace")
+    if path.suffix.startswith(".info"):
+        text = re.sub(r"\x1f\nFile:.*\n", "", text)
+        return text, find_blocks(text, "markdown")  # its headings and its examples are Markdown's
     if path.suffix == ".pod":
         text = re.sub(r"^=head(\d) ", lambda m: "#" * int(m[1]) + " ", text, flags=re.MULTILINE)
         text = re.sub(r"^=\w+.*\n", "", text, flags=re.MULTILINE)

@@ -260,7 +260,8 @@ def sample(pairs: Iterable[Pair], name: str) -> list[Pair]:
 
 
 def document(path: Path) -> Iterator[Pair]:
-    if path.stat().st_size > MAX_PAGE_BYTES:
+    is_book = path.suffix.startswith(".info")
+    if path.stat().st_size > MAX_PAGE_BYTES and not is_book:
         return
     text, blocks = read_document(path)
     yield from sections(path.stem.replace("_", " "), text, blocks)

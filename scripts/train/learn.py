@@ -75,10 +75,12 @@ class Learner:
         with torch.autocast(device.type, torch.bfloat16):
             queries, documents = self._texts(self.reader, pool)
             logits = self.reader(queries.as_query(), documents).float().T
-        if pool.labels is not None:
-            loss = loss_of(logits, torch.from_numpy(pool.labels).to(device))
-        elif pool.taught is not None:
-            loss = divergence(logits, torch.from_numpy(pool.taught).to(device))
+        if pool.labels is not None or pool.taught is not None:
+            loss = logits.new_zeros(())
+            if pool.labels is not None:
+                loss = loss_of(logits, torch.from_numpy(pool.labels).to(device))
+            if pool.taught is not None:
+                loss = loss + divergence(logits, torch.from_numpy(pool.taught).to(device))
         else:
             cosines = queries.pooled[:, 0].float() @ documents.pooled[:, 0].float().T
             loss = divergence(logits, self.reader.scale * cosines.detach())
@@ -138,7 +140,12 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the documents' order in `wanted`, mean over the queries."""
+    """Kullback-Leibler divergence from the documents' order in `wanted`, mean over the queries.
+
+    Documents that nothing is wanted of (NaN) are left out.
+    """
+    known = ~wanted.isnan().any(0)
+    logits, wanted = logits[:, known], wanted[:, known]
     return functional.kl_div(
         logits.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True
     )

@@ -70,7 +70,8 @@ RECIPES = {
         scales=[20.0],
         shares={
             "squad": 20, "nq": 20, "bioasq": 16, "qamr": 6,
-            "section": 16, "option": 4, "command": 7, "manual": 1, "definition": 4, "function": 6,
+            "section": 16, "option": 4, "command": 7, "listing": 12, "manual": 1, "definition": 4,
+            "function": 6,
         },
         steps=5000,
     ),
@@ -81,7 +82,7 @@ RECIPES = {
         shares={
             "squad": 14, "nq": 14, "bioasq": 8, "qamr": 3,
             "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
-            "section": 4, "option": 1, "command": 2, "definition": 1, "function": 2,
+            "section": 4, "option": 1, "command": 2, "listing": 2, "definition": 1, "function": 2,
         },
         steps=5000,
     ),

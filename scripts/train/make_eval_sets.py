@@ -42,8 +42,11 @@ def main() -> None:
         for name, kinds in SETS.items()
     }
     for language in LANGUAGES:
-        own = [row for row in rows if row["language"] == language and is_translated(row)]
-        sets[f"docs-{language}"] = own
+        sets[f"docs-{language}"] = [
+            row
+            for row in rows
+            if row["kind"] in SETS["docs"] and row["language"] == language and is_translated(row)
+        ]
     for name, own in sets.items():
         write(arguments.folder / name, own)
         print(f"{name}: {len(own):,} pairs")

@@ -105,7 +105,10 @@ def grams(texts: Iterable[str], length: int) -> set[int]:
 
 
 def _grams(text: str, length: int) -> Iterator[int]:
+    """So many words in a row, everywhere in a text; one that has fewer is compared as a whole."""
     words = re.findall(r"\w+", text.lower())
+    if len(words) < length:
+        return iter([hash(tuple(words))] if words else [])
     return (hash(tuple(words[start : start + length])) for start in range(len(words) - length + 1))
 
 

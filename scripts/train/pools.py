@@ -29,8 +29,8 @@ RELEVANT, NOT, UNKNOWN = 1, 0, -1
 class Pool:
     """`labels` (queries, documents): RELEVANT, NOT or UNKNOWN, which nothing is learned from.
 
-    `taught` (queries, documents) are a teacher's logits. With neither, what the model's own tower
-    thinks of the documents is what is learned.
+    `taught` (queries, documents) are the teachers' logits, NaN where they have none. With neither,
+    what the model's own tower thinks of the documents is what is learned.
     """
 
     queries: list[str]
@@ -84,34 +84,30 @@ class Source:
         """A pool of one of the forms that suit the corpus."""
         forms: dict[str, list[tuple[Callable[[random.Random], Pool], int]]] = {
             "squad": [
-                (self.paragraphs, 28),
+                (self.paragraphs, 48),
                 (self.sentences, 14),
                 (self.joined, 10),
                 (self.cloze, 12),
                 (self.answered, 16),
-                (self.taught, 20),
             ],
             "nq": [
-                (self.paragraphs, 38),
+                (self.paragraphs, 58),
                 (self.joined, 10),
                 (self.cloze, 14),
                 (self.answered, 18),
-                (self.taught, 20),
             ],
             "bioasq": [
-                (self.paragraphs, 50),
+                (self.paragraphs, 70),
                 (self.joined, 10),
                 (self.cloze, 20),
-                (self.taught, 20),
             ],
-            "qamr": [(self.paragraphs, 80), (self.taught, 20)],
+            "qamr": [(self.paragraphs, 100)],
             **{
                 name: [
-                    (self.paragraphs, 45),
+                    (self.paragraphs, 60),
                     (self.sentences, 15),
                     (self.joined, 10),
                     (self.cloze, 15),
-                    (self.taught, 15),
                 ]
                 for name in TRANSLATED_SETS
             },
@@ -134,26 +130,33 @@ class Source:
             changed = self._trap(self._corpus.questions[one], draw)
             if changed is not None:
                 traps.append((row, _shown(changed, titled=titled)))
-        labels = np.pad(labels, ((0, 0), (0, len(traps))), constant_values=UNKNOWN)
+        beside = ((0, 0), (0, len(traps)))
+        taught = np.pad(self._teach(asked, places, labels), beside, constant_values=np.nan)
+        labels = np.pad(labels, beside, constant_values=UNKNOWN)
         for column, (row, text) in enumerate(traps, len(texts)):
             texts.append(text)
             labels[row, column] = NOT
-        return Pool(self._queries(asked, draw), texts, labels)
+        return Pool(self._queries(asked, draw), texts, labels, taught)
 
     def taught(self, draw: random.Random) -> Pool:
         """Whole passages, and what the teachers think of them."""
         places, asked = self._gather(draw, DOCUMENTS)
         titled = draw.random() < 0.3
-        own = self._labels(asked, places) == RELEVANT
+        return Pool(
+            self._queries(asked, draw),
+            [_shown(self._corpus.passages[place], titled=titled) for place in places],
+            taught=self._teach(asked, places, self._labels(asked, places)),
+        )
+
+    def _teach(self, asked: list[int], places: list[int], labels: np.ndarray) -> np.ndarray:
+        """What the teachers think: bi-encoders, BM25, and whoever put a passage below a heading."""
         lexical = self._lexicon.scores(
             [self._corpus.questions[place].text for place in asked],
             [self._corpus.passages[place].text for place in places],
         )
-        return Pool(
-            self._queries(asked, draw),
-            [_shown(self._corpus.passages[place], titled=titled) for place in places],
-            taught=self._vectors.logits(asked, places) + OWN * own + LEXICAL * lexical,
-        )
+        own = labels == RELEVANT
+        logits: np.ndarray = self._vectors.logits(asked, places) + OWN * own + LEXICAL * lexical
+        return logits
 
     def sentences(self, draw: random.Random) -> Pool:
         """The sentences of a few paragraphs: those beside the answer's are what misleads."""

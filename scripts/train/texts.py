@@ -3,8 +3,9 @@
 import gzip
 import hashlib
 import json
+import random
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 SETS = ("squad", "nq", "bioasq", "qamr")  # judged by people
 TRANSLATED_SETS = ("jaquad", "drcd", "cmrc2018", "arcd")  # Japanese, Chinese, Arabic
 LEAST_QUESTIONS = 50  # of a corpus
+# At most, of each corpus of collect.py's pairs: more than training comes to see is not embedded.
+PAIRS, TRANSLATED_PAIRS = 20_000, 3_000
 HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
 _SENTENCE = re.compile(
     r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])|(?<=[\u3002\uff01\uff1f\u061f])[\u300d\u300f\u201d]*\s*"
@@ -70,28 +73,39 @@ def read(folder: Path, name: str) -> Corpus:
 
 
 def read_collected(path: Path, held_out: Collection[str]) -> list[Corpus]:
-    """Read what collect.py wrote, without the packages held out.
+    """Read what collect.py wrote, without the packages held out; of each corpus a part, drawn.
 
     English has a corpus of each kind, and each other language one, called `docs-de` or the like.
     """
-    corpora: dict[str, Corpus] = {}
-    places: dict[tuple[str, str, str], int] = {}
-    questions: dict[tuple[str, str], Question] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for record in _records(path):
-        if record["package"] in held_out:
-            continue
-        language, title, passage = record["language"], record["title"], record["passage"]
-        name = record["kind"] if language == "en" else f"docs-{language}"
-        corpus = corpora.setdefault(name, Corpus(name, [], []))
-        place = places.setdefault((name, title, passage), len(corpus.passages))
+        if record["package"] not in held_out:
+            is_english = record["language"] == "en"
+            name = record["kind"] if is_english else f"docs-{record['language']}"
+            groups.setdefault(name, []).append(record)
+    corpora = []
+    for name, records in groups.items():
+        most = TRANSLATED_PAIRS if name.startswith("docs-") else PAIRS
+        draw = random.Random(name)
+        corpora.append(_corpus(name, draw.sample(records, min(most, len(records)))))
+    return [corpus for corpus in corpora if len(corpus.questions) >= LEAST_QUESTIONS]
+
+
+def _corpus(name: str, records: Iterable[dict[str, Any]]) -> Corpus:
+    corpus = Corpus(name, [], [])
+    places: dict[tuple[str, str], int] = {}
+    questions: dict[str, Question] = {}
+    for record in records:
+        title, passage, query = record["title"], record["passage"], record["query"]
+        place = places.setdefault((title, passage), len(corpus.passages))
         if place == len(corpus.passages):
             corpus.passages.append(Passage(title, passage))
-        question = questions.get((name, record["query"]))
+        question = questions.get(query)
         if question is None:
-            question = questions[name, record["query"]] = Question(record["query"], [])
+            question = questions[query] = Question(query, [])
             corpus.questions.append(question)
         question.relevant.append(place)
-    return [corpus for corpus in corpora.values() if len(corpus.questions) >= LEAST_QUESTIONS]
+    return corpus
 
 
 def sentences(text: str) -> list[str]:

@@ -93,9 +93,7 @@ def write_encoder(
     outputs = [
         helper.make_tensor_value_info("states", TensorProto.INT8, [*tokens, groups * GROUP]),
         helper.make_tensor_value_info("scales", TensorProto.FLOAT, [*tokens, groups]),
-        helper.make_tensor_value_info(
-            "pooled", TensorProto.FLOAT, ["texts", len(reader.by_cosines), hidden]
-        ),
+        helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["texts", hidden]),
     ]
     texts = [helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs]
     graph = helper.make_graph(made.nodes, "encoder", texts, outputs, list(made.values.values()))
@@ -112,7 +110,7 @@ def write_reader(reader: Reader, hidden: int, specials: Sequence[int], path: Pat
         ids = torch.randint(0, len(reader.weight.weight), (2, tokens))
         states = torch.randint(-127, 128, (2, tokens, width), dtype=torch.int8)
         example += [ids, torch.ones_like(ids), states, torch.rand(2, tokens, width // GROUP)]
-        example.append(torch.rand(2, len(reader.by_cosines), hidden))
+        example.append(torch.rand(2, hidden))
     axes = {name: {0: "pairs", 1: f"{name.split('_')[0]} tokens"} for name in names}
     axes |= {name: {0: "pairs"} for name in (*(n for n in names if "pooled" in n), "logits")}
     graph = traced(PairPart(reader, hidden, specials), tuple(example), names, ["logits"], axes)

@@ -36,8 +36,6 @@ def pools_of(sources: Sequence[Source], seed: int) -> list[Pool]:
 def judged(pools: Sequence[Pool], score: Callable[[Pool], torch.Tensor]) -> list[Judged]:
     found = []
     for pool in pools:
-        if pool.labels is None:
-            raise ValueError("a pool without labels cannot be judged")
         known = pool.labels[0] != UNKNOWN
         with torch.no_grad():
             logits = score(pool)[0].cpu().numpy()
@@ -95,7 +93,8 @@ def fold(reader: Reader, factor: float, bias: float) -> None:
     """Put a factor and a bias into the reader's last layer."""
     last = reader.judge[2]
     with torch.no_grad():
-        reader.by_cosines *= factor
+        reader.by_cosine *= factor
+        reader.by_likeness *= factor
         reader.by_words *= factor
         last.weight *= factor
         last.bias.mul_(factor).add_(bias)

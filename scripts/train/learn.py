@@ -4,14 +4,15 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from encoder import FrozenTower
-from network import Reader, Text
+from network import Layers, Reader
 from pools import NOT, RELEVANT, Pool, Source
+from teachers import Teacher
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +20,12 @@ RATE, WARM, DECAY = 1e-3, 100, 0.01
 KEEPING = 0.998  # of the running mean of the weights
 MOST_QUERY, MOST_PASSAGE = 46, 254  # tokens
 EVERY = 100  # steps between checkpoints
+LEAST_DOCUMENTS = 2
+# Logits that are added to what bi-encoders think of a document: for what is relevant, and for each
+# standard deviation by which BM25 puts it above the others of its pool.
+OWN = 1.5
+LEXICAL = 0.4
+SOFTNESS = 2.0  # the temperature at which teachers are followed: not only in what is first
 
 
 class Learner:
@@ -26,15 +33,17 @@ class Learner:
 
     def __init__(
         self,
-        tower: FrozenTower,
+        teachers: Sequence[Teacher],
         reader: Reader,
         sources: Mapping[str, Source],
         shares: Mapping[str, float],
         seed: int,
     ) -> None:
+        """The first of `teachers` has the tower that the reader stands on."""
         self.seed, self.step = seed, 0
-        self.reader = reader.to(tower.device)
-        self._tower, self._sources, self._shares = tower, sources, shares
+        self._tower, self._teachers = teachers[0].tower, teachers
+        self.reader = reader.to(self._tower.device)
+        self._sources, self._shares = sources, shares
         self.mean = {name: value.clone() for name, value in self.reader.state_dict().items()}
         plain = [
             p for name, p in self.reader.named_parameters() if p.ndim < 2 or name == "weight.weight"
@@ -68,22 +77,18 @@ class Learner:
         draw = random.Random(f"{self.seed}-{self.step}")
         name = draw.choices(list(self._shares), list(self._shares.values()))[0]
         pool = self._sources[name].pool(draw)
-        if pool.labels is not None and (pool.labels == RELEVANT).sum() == 0:
+        if not pool.queries or len(pool.documents) < LEAST_DOCUMENTS:
             return 0.0
         self.optimiser.zero_grad(set_to_none=True)
         device = self._tower.device
+        labels = torch.from_numpy(pool.labels).to(device)
+        queries, documents = self._layers(self._tower, pool)
         with torch.autocast(device.type, torch.bfloat16):
-            queries, documents = self._texts(self.reader, pool)
-            logits = self.reader(queries.as_query(), documents).float().T
-        if pool.labels is not None or pool.taught is not None:
-            loss = logits.new_zeros(())
-            if pool.labels is not None:
-                loss = loss_of(logits, torch.from_numpy(pool.labels).to(device))
-            if pool.taught is not None:
-                loss = loss + divergence(logits, torch.from_numpy(pool.taught).to(device))
-        else:
-            cosines = queries.pooled[:, 0].float() @ documents.pooled[:, 0].float().T
-            loss = divergence(logits, self.reader.scale * cosines.detach())
+            asked = self.reader.text(queries).as_query()
+            logits = self.reader(asked, self.reader.text(documents)).float().T
+        loss = divergence(logits, self._taught(pool, documents) + OWN * (labels == RELEVANT))
+        if pool.is_judged and (labels == RELEVANT).any():
+            loss = loss + loss_of(logits, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         self.optimiser.step()
@@ -99,18 +104,30 @@ class Learner:
         reader.load_state_dict(self.mean)
         return reader
 
+    def _taught(self, pool: Pool, documents: Layers) -> Tensor:
+        """What BM25 and the teachers think (queries, documents), who are asked in plain words."""
+        wanted = LEXICAL * torch.from_numpy(pool.lexical).to(self._tower.device)
+        share = 1 / len(self._teachers)
+        for teacher in self._teachers:
+            tower = teacher.tower
+            with torch.no_grad():
+                asked = tower.layers(tower.tower.query_rows(pool.asked, MOST_QUERY))
+                if tower is not self._tower:
+                    documents = tower.layers(tower.tower.passage_rows(pool.documents, MOST_PASSAGE))
+                wanted = wanted + share * teacher.logits(asked, documents)
+        return wanted
+
     def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:
         """Logits (queries, documents), of the reader that learns or of another."""
         reader = reader or self.reader
+        queries, documents = self._layers(self._tower, pool)
         with torch.autocast(self._tower.device.type, torch.bfloat16):
-            queries, documents = self._texts(reader, pool)
-            return reader(queries.as_query(), documents).float().T
+            return reader(reader.text(queries).as_query(), reader.text(documents)).float().T
 
-    def _texts(self, reader: Reader, pool: Pool) -> tuple[Text, Text]:
-        tower = self._tower.tower
+    def _layers(self, tower: FrozenTower, pool: Pool) -> tuple[Layers, Layers]:
         return (
-            reader.text(self._tower.layers(tower.query_rows(pool.queries, MOST_QUERY))),
-            reader.text(self._tower.layers(tower.passage_rows(pool.documents, MOST_PASSAGE))),
+            tower.layers(tower.tower.query_rows(pool.queries, MOST_QUERY)),
+            tower.layers(tower.tower.passage_rows(pool.documents, MOST_PASSAGE)),
         )
 
     def save(self, path: Path) -> None:
@@ -142,11 +159,10 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
     """Kullback-Leibler divergence from the documents' order in `wanted`, mean over the queries.
 
-    Documents that nothing is wanted of (NaN) are left out.
+    Both are softened (Hinton et al. 2015), and the gradient has the size that it had without.
     """
-    known = ~wanted.isnan().any(0)
-    logits, wanted = logits[:, known], wanted[:, known]
-    return functional.kl_div(
+    logits, wanted = logits / SOFTNESS, wanted / SOFTNESS
+    return SOFTNESS**2 * functional.kl_div(
         logits.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True
     )
 

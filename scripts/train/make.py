@@ -51,14 +51,13 @@ class Recipe:
     """What a model is made of.
 
     `sets` are judged, and its scores are calibrated by what is held out of them. `teachers` are
-    towers, and what their cosines are multiplied by; the first one is the model's own. `scales` are
-    those of the cosines of its vectors, to begin with. `shares` say how often a pool is of which
-    corpus; `docs` of those in other languages, which have equal parts of it.
+    towers, and what their cosines of whole texts and of tokens are multiplied by; the first one is
+    the model's own, which begins as that. `shares` say how often a pool is of which corpus; `docs`
+    of those in other languages, which have equal parts of it.
     """
 
     sets: Sequence[str]
-    teachers: Mapping[str, float]
-    scales: Sequence[float]
+    teachers: Mapping[str, tuple[float, float]]
     shares: Mapping[str, float]
     steps: int
 
@@ -66,8 +65,8 @@ class Recipe:
 RECIPES = {
     "mini": Recipe(
         sets=SETS,
-        teachers={"minilm": 10.0, "e5": 45.0},  # by which both weigh about the same
-        scales=[20.0],
+        # By these the tokens of both weigh about the same, and whole texts a third of that.
+        teachers={"minilm": (6.0, 22.0), "e5": (25.0, 75.0)},
         shares={
             "squad": 20, "nq": 20, "bioasq": 16, "qamr": 6,
             "section": 16, "option": 4, "command": 7, "listing": 12, "manual": 1, "definition": 4,
@@ -77,8 +76,7 @@ RECIPES = {
     ),
     "multi": Recipe(
         sets=(*SETS, *TRANSLATED_SETS),
-        teachers={"e5-pruned": 45.0},
-        scales=[45.0],
+        teachers={"e5-pruned": (25.0, 75.0)},
         shares={
             "squad": 14, "nq": 14, "bioasq": 8, "qamr": 3,
             "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
@@ -111,17 +109,22 @@ def main() -> None:
         name: freeze(tower, corpora, work / f"{name}.onnx")
         for name, tower in open_towers(recipe, corpora, arguments.e5, work).items()
     }
-    teachers = [Teacher(name, towers[name], scale) for name, scale in recipe.teachers.items()]
+    teachers = [
+        Teacher(towers[name], scale, likeness)
+        for name, (scale, likeness) in recipe.teachers.items()
+    ]
+    own = teachers[0]
+    tower = own.tower
     sources = {}
     for corpus in corpora:
-        vectors = embed(corpus, teachers, work)
-        sources[corpus.name] = Source(corpus, vectors, *neighbours(corpus, vectors, work))
+        vectors = embed(corpus, tower, work / f"{corpus.name}-vectors.npz")
+        sources[corpus.name] = Source(corpus, *neighbours(corpus, vectors, work))
         counts = f"{len(corpus.passages):,} passages, {len(corpus.questions):,} questions"
         say(f"{corpus.name}: {counts}")
-    tower = next(iter(towers.values()))
     weights = weights_of(tower.tower, corpora)
-    reader = Reader(tower.hidden, len(tower.tower.levels), weights, recipe.scales)
-    learner = Learner(tower, reader, sources, shares_of(recipe, sources), SEED)
+    levels = len(tower.tower.levels)
+    reader = Reader(tower.hidden, levels, weights, own.scale, own.likeness)
+    learner = Learner(teachers, reader, sources, shares_of(recipe, sources), SEED)
     judged = {name: source for name, source in sources.items() if name in recipe.sets}
     learn(learner, judged, recipe, work, until)
     reader, lists = calibrated(learner, judged)

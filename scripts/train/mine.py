@@ -1,6 +1,6 @@
 """Finds, for training questions, the passages that look most like an answer.
 
-BM25 finds those that share a question's words, bi-encoders those that mean alike, and the model
+BM25 finds those that share a question's words, a bi-encoder those that mean alike, and the model
 of the round before those that it takes for answers: a reranker has to tell them from the right one.
 """
 
@@ -22,7 +22,7 @@ MINED = 8
 
 
 def neighbours(corpus: Corpus, vectors: Vectors, work: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Places of passages (questions, BEST), best first: BM25's, and the teachers'."""
+    """Places of passages (questions, BEST), best first: BM25's, and the bi-encoder's."""
     path = work / f"{corpus.name}-neighbours.npz"
     if not path.exists():
         texts = [f"{passage.title} {passage.text}" for passage in corpus.passages]

@@ -1,10 +1,10 @@
 """The network of `mini` and of `multi`: a bi-encoder's towers, and a reader that compares them.
 
-Query and passage go through the same layers, and neither sees the other there: what the two towers
-know of each other is the cosine of their vectors. On top, the query's tokens read the passage's:
-which of them are there word for word, which are there in meaning, and, by two blocks of
-cross-attention, what stands beside them. The logit is the sum of the cosines, of the shared words
-and of what was read.
+Query and passage go through the same layers, and neither sees the other there. On top, the query's
+tokens read the passage's: which of them are there word for word, which are there in meaning, and,
+by two blocks of cross-attention, what stands beside them. The logit is the sum of the cosines of
+whole texts, of how near each token of the query has one in the passage (late interaction: Khattab
+and Zaharia 2020), of the shared words and of what was read.
 
 What is made of a text does not depend on the other one (`Text`), so that a passage's can be kept.
 
@@ -51,8 +51,8 @@ class Text:
     """All that is known of texts before they are compared.
 
     `shallow` and `deep` are unit vectors of the word embeddings and of the last layer (texts,
-    tokens, hidden); `pooled` are unit vectors of the whole (texts, vectors, hidden); `memory` is
-    what each block's attention reads (texts, tokens, 2 * BLOCKS * WIDTH).
+    tokens, hidden); `pooled` are unit vectors of the whole (texts, hidden); `memory` is what
+    each block's attention reads (texts, tokens, 2 * BLOCKS * WIDTH).
     """
 
     def __init__(self, **parts: Tensor) -> None:
@@ -69,38 +69,30 @@ class Text:
 class Reader(nn.Module):
     """What is trained on top of the towers: from the states of both to logits."""
 
-    def __init__(self, hidden: int, levels: int, weights: Tensor, scales: Sequence[float]) -> None:
-        """`weights` (vocabulary,) say what a shared token counts for, to begin with.
+    def __init__(
+        self, hidden: int, levels: int, weights: Tensor, scale: float, likeness: float
+    ) -> None:
+        """What is not trained yet has these parts in the logit.
 
-        `scales` say what each vector's cosine is multiplied by: the first is that of the mean of
-        the last states, the others are of vectors that are made of it.
+        `weights` (vocabulary,) say what a shared token counts for, `scale` what the cosine of whole
+        texts is multiplied by, and `likeness` that of tokens.
         """
         super().__init__()
-        self.scale = scales[0]
         self.weight = nn.Embedding(len(weights), 1)
         self.weight.weight.data = torch.log(torch.expm1(weights.float())).unsqueeze(1)
         self.saturation = nn.Parameter(torch.tensor([0.0, 0.0]))
-        self.vectors = nn.ModuleList(nn.Linear(hidden, hidden) for _ in scales[1:])
         self.enter = nn.Linear(hidden * 2 + 6, WIDTH)
         self.entered = nn.LayerNorm(WIDTH)
         self.read = nn.LayerNorm(hidden * levels, elementwise_affine=False)
         self.remember = nn.Linear(hidden * levels, 2 * BLOCKS * WIDTH)
         self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
         self.attend = nn.Linear(WIDTH, 1)
-        self.judge = nn.Sequential(
-            nn.Linear(WIDTH + 7 + len(scales), 64), nn.GELU(), nn.Linear(64, 1)
-        )
-        self.by_cosines = nn.Parameter(torch.tensor(list(scales)))
+        self.judge = nn.Sequential(nn.Linear(WIDTH + 9, 64), nn.GELU(), nn.Linear(64, 1))
+        self.by_cosine = nn.Parameter(torch.tensor(scale))
+        self.by_likeness = nn.Parameter(torch.tensor([likeness, 0.0]))
         self.by_words = nn.Parameter(torch.tensor([0.4, 1.0]))
         nn.init.zeros_(self.judge[2].weight)
         nn.init.zeros_(self.judge[2].bias)
-
-    def vectors_of(self, layers: Layers) -> Tensor:
-        """Unit vectors (texts, vectors, hidden) of whole texts."""
-        mean = layers.mean()
-        return functional.normalize(
-            torch.stack([mean, *(f(mean) for f in self.vectors)], -2), dim=-1
-        )
 
     def text(self, layers: Layers) -> Text:
         """What is known of texts before they are compared."""
@@ -110,12 +102,12 @@ class Reader(nn.Module):
             words=layers.words,
             shallow=functional.normalize(layers.embedded, dim=-1),
             deep=functional.normalize(layers.levels[-1], dim=-1),
-            pooled=self.vectors_of(layers),
+            pooled=functional.normalize(layers.mean(), dim=-1),
             memory=self.remember(self.read(torch.cat(list(layers.levels), -1))),
         )
 
     def forward(self, query: Text, passage: Text) -> Tensor:
-        cosines = (query.pooled * passage.pooled.unsqueeze(1)).sum(-1)
+        cosine = (query.pooled * passage.pooled.unsqueeze(1)).sum(-1)
         there = passage.words[:, None, None, :]
         same = (query.ids.unsqueeze(-1) == passage.ids[:, None, None, :]).float() * there
         shallow, deep = _similar(query.shallow, passage.shallow), _similar(query.deep, passage.deep)
@@ -128,13 +120,15 @@ class Reader(nn.Module):
         neighbours = (same[..., :-1, :-1] * same[..., 1:, 1:]).amax(-1)
         after, before = functional.pad(neighbours, (0, 1)), functional.pad(neighbours, (1, 0))
         absent = (1 - there) * FAR
-        nearest, meant = (shallow + absent).amax(-1), (deep + absent).amax(-1)
+        # A passage without words has nothing like them, and no cosine is below -1.
+        nearest, meant = ((one + absent).amax(-1).clamp(min=-1) for one in (shallow, deep))
 
         total = weight.sum(-1) + 0.01
         matched = (weight * share).sum(-1)
         phrased = (weight * after).sum(-1) / total
         covered = (weight * nearest).sum(-1) / total
         understood = (weight * meant).sum(-1) / total
+        alike = (query.words * meant).sum(-1) / (query.words.sum(-1) + 0.01)
         weights = (weight / 5).expand_as(share)
         found = torch.stack([share, after, before, nearest, meant, weights], -1)
 
@@ -154,11 +148,16 @@ class Reader(nn.Module):
         mass = (total / 20).expand_as(matched)
         extent = length.squeeze(-1).expand_as(matched)
         summary = torch.stack(
-            [matched / 10, matched / total, phrased, covered, understood, mass, extent], -1
-        )
-        added = self.judge(torch.cat([seen, cosines, summary], -1)).squeeze(-1)
+            [
+                cosine, matched / 10, matched / total, phrased, covered, understood, alike, mass,
+                extent,
+            ],
+            -1,
+        )  # fmt: skip
+        added = self.judge(torch.cat([seen, summary], -1)).squeeze(-1)
         by_words, by_phrases = self.by_words
-        similar = (cosines * self.by_cosines).sum(-1)
+        by_tokens, by_words_meant = self.by_likeness
+        similar = self.by_cosine * cosine + by_tokens * alike + by_words_meant * understood
         return similar + by_words * matched + by_phrases * phrased + added
 
 

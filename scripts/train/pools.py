@@ -12,41 +12,39 @@ from dataclasses import dataclass
 
 import numpy as np
 from forms import as_query, without_answer, wrong_number
-from teachers import Lexicon, Vectors
+from teachers import Lexicon
 from texts import TRANSLATED_SETS, Corpus, Passage, Question, sentences
 
 QUERIES, DOCUMENTS, TRAPS = 16, 36, 6
 WORDY = 0.3  # of the questions among answered ones, which tell a story before they ask
 FROM_MODEL = 0.5  # of the questions that a pool begins with, where a model has mined some
-# Logits that are added to what bi-encoders think of a passage: for a heading's own one, and for
-# each standard deviation by which BM25 puts it above the others.
-OWN = 3.0
-LEXICAL = 0.7
 RELEVANT, NOT, UNKNOWN = 1, 0, -1
 
 
 @dataclass(slots=True)
 class Pool:
-    """`labels` (queries, documents): RELEVANT, NOT or UNKNOWN, which nothing is learned from.
+    """Queries, documents, and what is known of them.
 
-    `taught` (queries, documents) are the teachers' logits, NaN where they have none. With neither,
-    what the model's own tower thinks of the documents is what is learned.
+    `labels` (queries, documents) are RELEVANT, NOT or UNKNOWN, which nothing is learned from.
+    `is_judged` is false where a relevant document is only the text below a heading or the like:
+    others may answer as well. `asked` are the questions that queries were made of, for teachers,
+    and `lexical` (queries, documents) what BM25 thinks.
     """
 
     queries: list[str]
     documents: list[str]
-    labels: np.ndarray | None = None
-    taught: np.ndarray | None = None
+    labels: np.ndarray
+    asked: list[str]
+    lexical: np.ndarray
+    is_judged: bool = True
 
 
 class Source:
     """Draws pools from one corpus."""
 
-    def __init__(
-        self, corpus: Corpus, vectors: Vectors, words: np.ndarray, meaning: np.ndarray
-    ) -> None:
+    def __init__(self, corpus: Corpus, words: np.ndarray, meaning: np.ndarray) -> None:
         self.name, self._corpus = corpus.name, corpus
-        self._vectors, self._words, self._meaning = vectors, words, meaning
+        self._words, self._meaning = words, meaning
         self._lexicon = Lexicon(passage.text for passage in corpus.passages)
         self.mined: dict[int, list[int]] = {}  # what a model takes for answers, of some questions
         self.held_out = [
@@ -78,7 +76,7 @@ class Source:
         """One question and some passages, as they stand."""
         texts = [_shown(self._corpus.passages[one], titled=False) for one in passages]
         question = self._corpus.questions[place].text
-        return Pool([question], texts, self._labels([place], passages))
+        return self._made([question], [question], texts, self._labels([place], passages))
 
     def pool(self, draw: random.Random) -> Pool:
         """A pool of one of the forms that suit the corpus."""
@@ -112,7 +110,7 @@ class Source:
                 for name in TRANSLATED_SETS
             },
         }
-        collected = [(self.taught, 100)]
+        collected = [(self.found, 100)]
         makers, weights = zip(*forms.get(self._corpus.name, collected), strict=True)
         made: Pool = draw.choices(makers, weights)[0](draw)
         return made
@@ -130,33 +128,20 @@ class Source:
             changed = self._trap(self._corpus.questions[one], draw)
             if changed is not None:
                 traps.append((row, _shown(changed, titled=titled)))
-        beside = ((0, 0), (0, len(traps)))
-        taught = np.pad(self._teach(asked, places, labels), beside, constant_values=np.nan)
-        labels = np.pad(labels, beside, constant_values=UNKNOWN)
+        labels = np.pad(labels, ((0, 0), (0, len(traps))), constant_values=UNKNOWN)
         for column, (row, text) in enumerate(traps, len(texts)):
             texts.append(text)
             labels[row, column] = NOT
-        return Pool(self._queries(asked, draw), texts, labels, taught)
+        return self._drawn(asked, texts, labels, draw)
 
-    def taught(self, draw: random.Random) -> Pool:
-        """Whole passages, and what the teachers think of them."""
+    def found(self, draw: random.Random) -> Pool:
+        """Whole passages of documentation, of which nobody judged what else answers."""
         places, asked = self._gather(draw, DOCUMENTS)
         titled = draw.random() < 0.3
-        return Pool(
-            self._queries(asked, draw),
-            [_shown(self._corpus.passages[place], titled=titled) for place in places],
-            taught=self._teach(asked, places, self._labels(asked, places)),
-        )
-
-    def _teach(self, asked: list[int], places: list[int], labels: np.ndarray) -> np.ndarray:
-        """What the teachers think: bi-encoders, BM25, and whoever put a passage below a heading."""
-        lexical = self._lexicon.scores(
-            [self._corpus.questions[place].text for place in asked],
-            [self._corpus.passages[place].text for place in places],
-        )
-        own = labels == RELEVANT
-        logits: np.ndarray = self._vectors.logits(asked, places) + OWN * own + LEXICAL * lexical
-        return logits
+        texts = [_shown(self._corpus.passages[place], titled=titled) for place in places]
+        pool = self._drawn(asked, texts, self._labels(asked, places), draw)
+        pool.is_judged = False
+        return pool
 
     def sentences(self, draw: random.Random) -> Pool:
         """The sentences of a few paragraphs: those beside the answer's are what misleads."""
@@ -183,7 +168,7 @@ class Source:
             _shown(Passage(self._corpus.passages[place].title, part), titled=titled)
             for place, part in parts
         ]
-        return Pool(self._queries(asked, draw), texts, labels)
+        return self._drawn(asked, texts, labels, draw)
 
     def joined(self, draw: random.Random) -> Pool:
         """Long chunks of two passages, of which one at most is what is asked for."""
@@ -198,14 +183,14 @@ class Source:
         ]
         both = np.stack([labels[:, list(pair)] for pair in pairs], 1)
         merged = np.where((both == RELEVANT).any(-1), RELEVANT, both.min(-1))
-        return Pool(self._queries(asked, draw), texts, merged)
+        return self._drawn(asked, texts, merged, draw)
 
     def cloze(self, draw: random.Random) -> Pool:
         """A sentence asks for the passage that it was taken out of: statements, titles, claims."""
         found, _ = self._gather(draw, 3 * DOCUMENTS)
         found.sort(key=lambda place: len(sentences(self._corpus.passages[place].text)) < 3)
         places = found[:DOCUMENTS]
-        queries, texts, own = [], [], []
+        queries, asked, texts, own = [], [], [], []
         for place in places:
             passage = self._corpus.passages[place]
             parts = sentences(passage.text)
@@ -213,8 +198,10 @@ class Source:
             texts.append(passage.text)
             if passage.title and draw.random() < 0.2:
                 queries.append(passage.title)
+                asked.append(passage.title)
             elif len(parts) > 2 and 5 < len(parts[chosen].split()) < 50:
                 queries.append(as_query(parts[chosen], draw))
+                asked.append(parts[chosen])
                 if draw.random() < 0.85:
                     texts[-1] = " ".join(parts[:chosen] + parts[chosen + 1 :])
             else:
@@ -223,12 +210,12 @@ class Source:
         labels = np.array(
             [[self._cloze_label(one, place) for place in places] for one in own], np.int8
         ).reshape(len(own), len(places))
-        return Pool(queries[:QUERIES], texts, labels[:QUERIES])
+        return self._made(queries[:QUERIES], asked[:QUERIES], texts, labels[:QUERIES])
 
     def answered(self, draw: random.Random) -> Pool:
         """Questions with what was answered, as in lists of frequent ones, and questions like them.
 
-        Which of them ask for the same, nobody judged, but telling that is what the bi-encoder was
+        Which of them ask for the same, nobody judged, but telling that is what bi-encoders were
         made for.
         """
         places, asked = self._gather(draw, DOCUMENTS)
@@ -250,7 +237,10 @@ class Source:
             told = sentences(self._corpus.passages[self._corpus.questions[one].relevant[0]].text)
             if told and draw.random() < WORDY:
                 queries[row] = f"{draw.choice(told)} {queries[row]}"
-        return Pool(queries, texts)
+        labels = np.full((len(queries), len(texts)), UNKNOWN, np.int8)
+        pool = self._made(queries, queries, texts, labels)
+        pool.is_judged = False
+        return pool
 
     def _cloze_label(self, one: int, other: int) -> int:
         if one == other:
@@ -300,6 +290,17 @@ class Source:
 
     def _queries(self, asked: list[int], draw: random.Random) -> list[str]:
         return [as_query(self._corpus.questions[one].text, draw) for one in asked]
+
+    def _drawn(
+        self, asked: list[int], texts: list[str], labels: np.ndarray, draw: random.Random
+    ) -> Pool:
+        questions = [self._corpus.questions[one].text for one in asked]
+        return self._made(self._queries(asked, draw), questions, texts, labels)
+
+    def _made(
+        self, queries: list[str], asked: list[str], texts: list[str], labels: np.ndarray
+    ) -> Pool:
+        return Pool(queries, texts, labels, asked, self._lexicon.scores(asked, texts))
 
     def _trap(self, question: Question, draw: random.Random) -> Passage | None:
         passage = self._corpus.passages[question.relevant[0]]

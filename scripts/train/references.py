@@ -28,8 +28,9 @@ def main() -> None:
     tower = minilm()
     encoder = tower.bert()
     weights = torch.ones(tower.tokenizer.get_vocab_size())
-    scales = RECIPES["mini"].scales
-    reader = Reader(encoder.config.hidden_size, len(tower.levels), weights, scales).eval()
+    scale, likeness = RECIPES["mini"].teachers["minilm"]
+    hidden, levels = encoder.config.hidden_size, len(tower.levels)
+    reader = Reader(hidden, levels, weights, scale, likeness).eval()
     reader.load_state_dict(torch.load(work / "mini" / READER))
     passages = Path("examples/faq.txt").read_text(encoding="utf-8").splitlines()
     passages += Path("examples/garden.md").read_text(encoding="utf-8").split("\n\n")

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from encoder import FrozenTower
+from network import Layers
 from texts import Corpus
+from torch import Tensor
+from torch.nn import functional
 
 from rerank_cli.words import Words
 
@@ -17,47 +21,49 @@ K1, B = 1.2, 0.75  # of BM25
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A bi-encoder, and what its cosine is multiplied by to make a logit."""
+    """A bi-encoder, and what its cosines of whole texts and of tokens are multiplied by."""
 
-    name: str
     tower: FrozenTower
     scale: float
+    likeness: float
+
+    def logits(self, queries: Layers, passages: Layers) -> Tensor:
+        """What it thinks of passages for queries (queries, passages).
+
+        That is the cosine of the mean states, and the mean over the query's tokens of their best
+        cosine with a token of the passage.
+        """
+        mean, read = (functional.normalize(text.mean(), dim=-1) for text in (queries, passages))
+        token, known = (
+            functional.normalize(text.levels[-1], dim=-1) for text in (queries, passages)
+        )
+        alike = torch.einsum("qih,pjh->qpij", token, known)
+        best = alike.masked_fill(passages.words[None, :, None, :] == 0, -1).amax(-1)
+        words = queries.words.unsqueeze(1)
+        late = (best * words).sum(-1) / words.sum(-1).clamp(min=1)
+        return self.scale * (mean @ read.T) + self.likeness * late
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Vectors of a corpus's questions and of its passages, whose products are a teacher's logits.
-
-    Each is (texts, width), float16.
-    """
+    """Unit vectors of a corpus's questions and of its passages (texts, width), float16."""
 
     questions: np.ndarray
     passages: np.ndarray
 
-    def logits(self, questions: Sequence[int], passages: Sequence[int]) -> np.ndarray:
-        """What the teacher thinks of passages for questions (questions, passages), by places."""
-        asked, read = self.questions[list(questions)], self.passages[list(passages)]
-        found: np.ndarray = asked.astype(np.float32) @ read.astype(np.float32).T
-        return found
 
-
-def embed(corpus: Corpus, teachers: Sequence[Teacher], work: Path) -> Vectors:
-    """A corpus's vectors by all teachers, side by side; those in `work` are not made again."""
-    questions, passages = [], []
-    for teacher in teachers:
-        tower, path = teacher.tower, work / f"{corpus.name}-{teacher.name}.npz"
-        if not path.exists():
-            making = path.with_suffix(".making.npz")
-            np.savez(
-                making,
-                questions=tower.embed(tower.tower.query_rows([q.text for q in corpus.questions])),
-                passages=tower.embed(tower.tower.passage_rows([p.text for p in corpus.passages])),
-            )
-            making.rename(path)
-        kept = np.load(path)
-        questions.append((kept["questions"] * teacher.scale).astype(np.float16))
-        passages.append(kept["passages"].astype(np.float16))
-    return Vectors(np.concatenate(questions, 1), np.concatenate(passages, 1))
+def embed(corpus: Corpus, tower: FrozenTower, path: Path) -> Vectors:
+    """A corpus's vectors; those that are at `path` are not made again."""
+    if not path.exists():
+        making = path.with_suffix(".making.npz")
+        questions = tower.embed(tower.tower.query_rows([q.text for q in corpus.questions]))
+        passages = tower.embed(tower.tower.passage_rows([p.text for p in corpus.passages]))
+        np.savez(
+            making, questions=questions.astype(np.float16), passages=passages.astype(np.float16)
+        )
+        making.rename(path)
+    kept = np.load(path)
+    return Vectors(kept["questions"], kept["passages"])
 
 
 class Lexicon:

@@ -201,6 +201,10 @@ def _attended(asked: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor
 
 
 def _similar(query: Tensor, passage: Tensor) -> Tensor:
-    """Inner products (passages, queries, query tokens, passage tokens)."""
-    products = query.flatten(1, 2) @ passage.transpose(-1, -2)
+    """Inner products (passages, queries, query tokens, passage tokens).
+
+    They are made in float32: the best ones of e5's tokens differ in the second digit.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        products = query.flatten(1, 2) @ passage.transpose(-1, -2)
     return products.unflatten(1, query.shape[1:3])

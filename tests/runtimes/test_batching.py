@@ -7,6 +7,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from rerank_cli.models.folder import describe
 from rerank_cli.runtimes import RuntimeOptions
@@ -22,10 +23,9 @@ from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.runtimes.tensors import batches_keep_scores
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair
-from tests.conftest import MODELS, ROOT
+from tests.conftest import MODELS
 from tests.support.folders import copy_model
 
-MINI = ROOT / "models" / "mini" / "model.onnx"
 BERT = MODELS / "bert" / "model.onnx"
 
 
@@ -69,9 +69,12 @@ def test_a_run_may_be_shared_where_that_changes_no_score_and_nowhere_else(tmp_pa
     """Float32 products are each row's own; those of dynamic int8 take one scale of them all."""
     store = PreparedCache(tmp_path)
     assert open_graph(describe(BERT, "bert"), store, 1).batching == EQUAL_LENGTHS
-    assert open_graph(describe(MINI, "mini"), store, 1).batching == NO_BATCHING
     assert open_graph(describe(BERT, "bert"), None, 1).batching == NO_BATCHING
-    assert not batches_keep_scores(Graph(MINI, LoadOptions()), 512)
+    folder = copy_model("bert", tmp_path)
+    quantize_dynamic(BERT, folder / "model.onnx", weight_type=QuantType.QInt8)
+    quantised = folder / "model.onnx"
+    assert open_graph(describe(quantised, "int8"), store, 1).batching == NO_BATCHING
+    assert not batches_keep_scores(Graph(quantised, LoadOptions()), 512)
 
 
 @pytest.mark.parametrize("name", ["bert", "bert-classes", "xlmr", "xlmr-ids"])

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from tokenizers import Tokenizer, processors
 
@@ -22,6 +21,7 @@ from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair, Scorer
 from tests.conftest import Run
 from tests.support.folders import LFS_POINTER, WIDTH, copy_model, in_parts, save_graph
+from tests.support.plain_loop import PlainParts
 
 QUERIES = ["refund", "How do I keep slugs away?"]
 TEXTS = ["Send it back within thirty days.", "water " * 40, "a", "", "tomates 番茄", "refund " * 5]
@@ -45,28 +45,10 @@ def graph_of(scorer: Scorer) -> PartedGraph:
     return network
 
 
-def plain_score(folder: Path, query: str, passage: str) -> float:
-    """What onnxruntime gives for a pair without anything of this project."""
-    sessions = [onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in
-                ("encoder", "reader")]  # fmt: skip
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    known: dict[str, Any] = {}
-    for side, text in (("query", query), ("passage", passage)):
-        ids = np.array([tokenizer.encode(text).ids])
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        names = ["states", "levels", "pooled"]
-        found = zip(names, sessions[0].run(names, feed), strict=True)
-        known |= {f"{side}_{name}": value for name, value in found}
-        known |= {f"{side}_ids": ids, f"{side}_mask": np.ones_like(ids)}
-    taken = {spec.name: known[spec.name] for spec in sessions[1].get_inputs()}
-    return float(sessions[1].run(None, taken)[0].item())
-
-
 def test_a_pair_is_two_texts_that_are_read_alone_and_then_together(folder: Path) -> None:
     scorer = opened(folder)
-    expected = [plain_score(folder, query, text) for query in QUERIES for text in TEXTS]
+    parts = PlainParts(folder)
+    expected = [parts.score(query, text) for query in QUERIES for text in TEXTS]
     assert list(scorer.score(PAIRS).values) == pytest.approx(expected, abs=1e-5)
     assert len(set(expected)) > len(expected) / 2
     assert scorer.info.scale == "logit"

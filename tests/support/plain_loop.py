@@ -1,0 +1,29 @@
+"""The plainest way to score by a model in two parts: onnxruntime, and nothing of this project."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+
+class PlainParts:
+    def __init__(self, folder: Path) -> None:
+        self._encoder = onnxruntime.InferenceSession(folder / "encoder.onnx")
+        self._reader = onnxruntime.InferenceSession(folder / "reader.onnx")
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def score(self, query: str, passage: str) -> float:
+        names = [spec.name for spec in self._encoder.get_outputs()]
+        known: dict[str, Any] = {}
+        for side, text in (("query", query), ("passage", passage)):
+            ids = np.array([self._tokenizer.encode(text).ids])
+            mask = np.ones_like(ids)
+            found = self._encoder.run(names, {"input_ids": ids, "attention_mask": mask})
+            known |= {f"{side}_ids": ids, f"{side}_mask": mask}
+            known |= {f"{side}_{name}": value for name, value in zip(names, found, strict=True)}
+        taken = {spec.name: known[spec.name] for spec in self._reader.get_inputs()}
+        return float(self._reader.run(None, taken)[0].item())

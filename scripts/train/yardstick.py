@@ -5,9 +5,10 @@
 
 The first stage is the set's own `bm25.trec`, or BM25 where it has none. Each system orders the
 same candidates. Systems are BM25, the cosines of all-MiniLM-L6-v2 and of multilingual-e5-small (E5
-is its folder), the models as `rerank eval` runs them, and sums of the z-scores of each two of
-these, and of BM25 and both cosines; z-scores are over the candidates of a query. Scores are kept in
-WORK, where the next run finds those of the same texts, weights and version of rerank-cli.
+is its folder), the late interaction of their tokens, the models as `rerank eval` runs them, and
+sums of the z-scores of each two of these, and of BM25 and both cosines; z-scores are over the
+candidates of a query. Scores are kept in WORK, where the next run finds those of the same texts,
+weights and version of rerank-cli.
 
 Sets are in groups by how near they are to training data: choices are made on the mean of `middle`
 and `far`. Every set weighs the same in its group. Intervals are 95 %, of paired queries.
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from encoder import TorchTower, e5, minilm
+from teachers import Teacher
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import file_digest
@@ -49,6 +51,7 @@ GROUPS = {
 CHOOSING = (*GROUPS["middle"], *GROUPS["far"])
 MEASURE = "nDCG@10"
 BM25, MINILM, E5 = "BM25", "MiniLM", "e5"
+TOGETHER = 20  # passages whose tokens are held at once
 
 Scores = Mapping[str, Mapping[str, float]]  # by query and document
 Figures = Mapping[str, float]  # by query
@@ -78,12 +81,13 @@ def main() -> None:
         scores: dict[str, Scores] = {BM25: first_scores(task)}
         for system, encoder in encoders.items():
             scores[system] = score_by_cosine(task, encoder, arguments.work)
+            scores[f"{system} tokens"] = score_by_tokens(task, encoder, arguments.work)
         for model in arguments.model:
             scores[model] = score_by_model(task, model, arguments.work)
         figures[name] = {
             system: measure(task, values) for system, values in (scores | sums(scores)).items()
         }
-        print_row(name, figures[name])
+        print_row(name, figures[name], arguments.model)
     print_groups(figures, arguments.model)
 
 
@@ -105,19 +109,9 @@ def score_by_model(task: Task, model: str, work: Path) -> Scores:
 
 
 def score_by_cosine(task: Task, encoder: TorchTower, work: Path) -> Scores:
-    """Scores by a bi-encoder, of the texts that models are given."""
-    texts = {
-        candidate.id: scored_document(candidate.document, titled=False).text
-        for candidates in task.candidates.values()
-        for candidate in candidates
-    }
-    identity = [
-        file_digest(encoder.tower.folder / "model.safetensors"),
-        __version__,
-        dict(task.queries),
-        texts,
-    ]
-    journal = ScoreJournal(work, identity)
+    """Scores by a bi-encoder's vectors, of the texts that models are given."""
+    texts = texts_of(task)
+    journal = open_journal(task, encoder, texts, work)
     if journal.scores.keys() != task.queries.keys():
         tower = encoder.tower
         passages = encoder.embed(tower.passage_rows(list(texts.values())))
@@ -127,6 +121,41 @@ def score_by_cosine(task: Task, encoder: TorchTower, work: Path) -> Scores:
             own = {each.id: float(vectors[each.id] @ vector) for each in task.candidates[query]}
             journal.add(query, QueryScores(own, {}, {}))
     return {query: own.scores for query, own in journal.scores.items()}
+
+
+def score_by_tokens(task: Task, encoder: TorchTower, work: Path) -> Scores:
+    """Scores by late interaction: for each token of the query its best cosine, in the mean."""
+    texts = texts_of(task)
+    journal = open_journal(task, encoder, texts, work, "tokens")
+    if journal.scores.keys() != task.queries.keys():
+        tower, teacher = encoder.tower, Teacher(encoder, scale=0.0, likeness=1.0)
+        for query, text in task.queries.items():
+            read = encoder.layers(tower.query_rows([text]))
+            own: dict[str, float] = {}
+            candidates = sorted(task.candidates[query], key=lambda each: len(texts[each.id]))
+            for start in range(0, len(candidates), TOGETHER):
+                some = candidates[start : start + TOGETHER]
+                rows = tower.passage_rows([texts[each.id] for each in some])
+                logits = teacher.logits(read, encoder.layers(rows))[0].tolist()
+                own |= {each.id: logit for each, logit in zip(some, logits, strict=True)}
+            own = {each.id: own[each.id] for each in task.candidates[query]}
+            journal.add(query, QueryScores(own, {}, {}))
+    return {query: own.scores for query, own in journal.scores.items()}
+
+
+def texts_of(task: Task) -> dict[str, str]:
+    return {
+        candidate.id: scored_document(candidate.document, titled=False).text
+        for candidates in task.candidates.values()
+        for candidate in candidates
+    }
+
+
+def open_journal(
+    task: Task, encoder: TorchTower, texts: Mapping[str, str], work: Path, *kind: str
+) -> ScoreJournal:
+    weights = file_digest(encoder.tower.folder / "model.safetensors")
+    return ScoreJournal(work, [weights, __version__, dict(task.queries), dict(texts), *kind])
 
 
 def first_scores(task: Task) -> Scores:
@@ -163,9 +192,18 @@ def measure(task: Task, scores: Scores) -> Figures:
     return figures
 
 
-def print_row(name: str, figures: Mapping[str, Figures]) -> None:
+def print_row(name: str, figures: Mapping[str, Figures], models: Sequence[str]) -> None:
     cells = "  ".join(f"{system} {mean(values):.4f}" for system, values in figures.items())
-    print(f"{name}: {cells}", flush=True)
+    print(f"{name} ({len(figures[BM25])} queries): {cells}", flush=True)
+    for model in models:
+        print(f"    {model} over {BM25}: {gain_of([figures], model, BM25)}", flush=True)
+
+
+def gain_of(sets: Sequence[Mapping[str, Figures]], model: str, base: str) -> str:
+    """What a model gains over another system in the mean of sets, with its interval."""
+    ours, theirs = ([list(values[system].values()) for values in sets] for system in (model, base))
+    gain = difference_over_sets(ours, theirs)
+    return f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
 
 
 def print_groups(figures: Mapping[str, Mapping[str, Figures]], models: Sequence[str]) -> None:
@@ -181,13 +219,7 @@ def print_groups(figures: Mapping[str, Mapping[str, Figures]], models: Sequence[
         for model, base in itertools.product(models, sets[0]):
             if base == model:
                 continue
-            ours, theirs = (
-                [list(values[system].values()) for values in sets] for system in (model, base)
-            )
-            gain = difference_over_sets(ours, theirs)
-            print(
-                f"    {model} over {base}: {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
-            )
+            print(f"    {model} over {base}: {gain_of(sets, model, base)}")
 
 
 def mean(figures: Figures) -> float:

@@ -4,7 +4,7 @@
 
 Each run is a process of its own, in turn (A B A B), with the files in the page cache and prepared
 copies made before. It opens the model and scores a short pair; then single pairs; then 100 passages
-of 140 tokens (105 English words) beside a query of 12, on all cores. It prints medians, and their
+of 140 tokens (117 English words) beside a query of 14, on all cores. It prints medians, and their
 ratio to those of the first model.
 """
 
@@ -28,8 +28,8 @@ words = open(sys.argv[2], encoding="utf-8").read().split()
 draw = random.Random(0)
 texts = []
 for _ in range(100):
-    start = draw.randrange(len(words) - 105)
-    texts.append(" ".join(words[start : start + 105]))
+    start = draw.randrange(len(words) - 117)
+    texts.append(" ".join(words[start : start + 117]))
 began = time.perf_counter()
 scorer = open_scorer(sys.argv[1])
 scorer.score([Pair.from_texts("a", "b")])

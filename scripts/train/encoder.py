@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from ease import UNUSUAL, eased
-from export import OPSET, quantise
+from export import quantise
 from network import Layers
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer
 from torch.nn import functional
-from towers import OWN, Nodes, TowerNodes
+from towers import Nodes, TowerNodes
 from transformers import BertModel
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -196,19 +195,12 @@ def write_tower(tower: Tower, texts: Iterable[str], path: Path) -> None:
     tokens = ["texts", "tokens"]
     for name, value in found.items():
         made.add("Identity", [value], out=name)
-    graph = helper.make_graph(
-        made.nodes,
-        "tower",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [*tokens, hidden])
-            for name in found
-        ],
-        list(made.values.values()),
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OWN, 1)]
+    texts_in = [helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs]
+    states = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [*tokens, hidden]) for name in found
+    ]
     plain = path.with_suffix(".fp32")
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), plain)
+    made.save("tower", texts_in, states, plain)
     making = path.with_suffix(".making")
     quantise(plain, making)
     plain.unlink()

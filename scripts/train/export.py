@@ -16,9 +16,8 @@ from network import Layers, Reader, Text
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
-from towers import OWN, POSITIONS, Nodes, TowerNodes
+from towers import OPSET, POSITIONS, Nodes, TowerNodes
 
-OPSET = 17
 GROUP = 192  # states that share a scale
 LEAST_SCALE = 1e-9
 KNOWN = ("ids", "mask")  # of a text without the encoder
@@ -96,9 +95,7 @@ def write_encoder(
         helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["texts", hidden]),
     ]
     texts = [helper.make_tensor_value_info(name, TensorProto.INT64, tokens) for name in inputs]
-    graph = helper.make_graph(made.nodes, "encoder", texts, outputs, list(made.values.values()))
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OWN, 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    made.save("encoder", texts, outputs, path)
 
 
 def write_reader(reader: Reader, hidden: int, specials: Sequence[int], path: Path) -> None:

@@ -84,9 +84,9 @@ class Learner:
         labels = torch.from_numpy(pool.labels).to(device)
         queries, documents = self._layers(self._tower, pool)
         with torch.autocast(device.type, torch.bfloat16):
-            asked = self.reader.text(queries).as_query()
-            logits = self.reader(asked, self.reader.text(documents)).float().T
-        loss = divergence(logits, self._taught(pool, documents) + OWN * (labels == RELEVANT))
+            query = self.reader.text(queries).as_query()
+            logits = self.reader(query, self.reader.text(documents)).float().T
+        loss = divergence(logits, self._targets(pool, documents) + OWN * (labels == RELEVANT))
         if pool.is_judged and (labels == RELEVANT).any():
             loss = loss + loss_of(logits, labels)
         loss.backward()
@@ -104,17 +104,17 @@ class Learner:
         reader.load_state_dict(self.mean)
         return reader
 
-    def _taught(self, pool: Pool, documents: Layers) -> Tensor:
-        """What BM25 and the teachers think (queries, documents), who are asked in plain words."""
+    def _targets(self, pool: Pool, documents: Layers) -> Tensor:
+        """Logits of BM25 and the teachers (queries, documents), who get the plain questions."""
         wanted = LEXICAL * torch.from_numpy(pool.lexical).to(self._tower.device)
         share = 1 / len(self._teachers)
         for teacher in self._teachers:
             tower = teacher.tower
             with torch.no_grad():
-                asked = tower.layers(tower.tower.query_rows(pool.asked, MOST_QUERY))
+                questions = tower.layers(tower.tower.query_rows(pool.questions, MOST_QUERY))
                 if tower is not self._tower:
                     documents = tower.layers(tower.tower.passage_rows(pool.documents, MOST_PASSAGE))
-                wanted = wanted + share * teacher.logits(asked, documents)
+                wanted = wanted + share * teacher.logits(questions, documents)
         return wanted
 
     def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:

@@ -3,9 +3,10 @@
     python scripts/train/overlap.py ../shared/data/train ../shared/data/eval
 
 A query or a document overlaps if it shares as many words in a row with a training text: 8 for
-queries, 13 for documents (the customary length: Brown et al. 2020, appendix C). Passages that
-overlap with evaluation queries or with what is relevant to them are barred from training, and so
-are questions about them. A corpus may hold training passages that are relevant to no query of it.
+queries, 13 for documents (the customary length: Brown et al. 2020, appendix C). One with fewer
+words overlaps if a training text has just these. Passages that overlap with evaluation queries or
+with what is relevant to them are barred from training, and so are questions about them. A corpus
+may hold training passages that are relevant to no query of it.
 """
 
 import argparse

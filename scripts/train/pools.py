@@ -27,14 +27,14 @@ class Pool:
 
     `labels` (queries, documents) are RELEVANT, NOT or UNKNOWN, which nothing is learned from.
     `is_judged` is false where a relevant document is only the text below a heading or the like:
-    others may answer as well. `asked` are the questions that queries were made of, for teachers,
-    and `lexical` (queries, documents) what BM25 thinks.
+    others may answer as well. Queries were made of `questions`, which teachers get. `lexical`
+    (queries, documents) is what BM25 thinks.
     """
 
     queries: list[str]
     documents: list[str]
     labels: np.ndarray
-    asked: list[str]
+    questions: list[str]
     lexical: np.ndarray
     is_judged: bool = True
 
@@ -76,7 +76,7 @@ class Source:
         """One question and some passages, as they stand."""
         texts = [_shown(self._corpus.passages[one], titled=False) for one in passages]
         question = self._corpus.questions[place].text
-        return self._made([question], [question], texts, self._labels([place], passages))
+        return self._make_pool([question], [question], texts, self._labels([place], passages))
 
     def pool(self, draw: random.Random) -> Pool:
         """A pool of one of the forms that suit the corpus."""
@@ -132,14 +132,14 @@ class Source:
         for column, (row, text) in enumerate(traps, len(texts)):
             texts.append(text)
             labels[row, column] = NOT
-        return self._drawn(asked, texts, labels, draw)
+        return self._draw_pool(asked, texts, labels, draw)
 
     def found(self, draw: random.Random) -> Pool:
         """Whole passages of documentation, of which nobody judged what else answers."""
         places, asked = self._gather(draw, DOCUMENTS)
         titled = draw.random() < 0.3
         texts = [_shown(self._corpus.passages[place], titled=titled) for place in places]
-        pool = self._drawn(asked, texts, self._labels(asked, places), draw)
+        pool = self._draw_pool(asked, texts, self._labels(asked, places), draw)
         pool.is_judged = False
         return pool
 
@@ -168,7 +168,7 @@ class Source:
             _shown(Passage(self._corpus.passages[place].title, part), titled=titled)
             for place, part in parts
         ]
-        return self._drawn(asked, texts, labels, draw)
+        return self._draw_pool(asked, texts, labels, draw)
 
     def joined(self, draw: random.Random) -> Pool:
         """Long chunks of two passages, of which one at most is what is asked for."""
@@ -183,14 +183,14 @@ class Source:
         ]
         both = np.stack([labels[:, list(pair)] for pair in pairs], 1)
         merged = np.where((both == RELEVANT).any(-1), RELEVANT, both.min(-1))
-        return self._drawn(asked, texts, merged, draw)
+        return self._draw_pool(asked, texts, merged, draw)
 
     def cloze(self, draw: random.Random) -> Pool:
         """A sentence asks for the passage that it was taken out of: statements, titles, claims."""
         found, _ = self._gather(draw, 3 * DOCUMENTS)
         found.sort(key=lambda place: len(sentences(self._corpus.passages[place].text)) < 3)
         places = found[:DOCUMENTS]
-        queries, asked, texts, own = [], [], [], []
+        queries, questions, texts, own = [], [], [], []
         for place in places:
             passage = self._corpus.passages[place]
             parts = sentences(passage.text)
@@ -198,10 +198,10 @@ class Source:
             texts.append(passage.text)
             if passage.title and draw.random() < 0.2:
                 queries.append(passage.title)
-                asked.append(passage.title)
+                questions.append(passage.title)
             elif len(parts) > 2 and 5 < len(parts[chosen].split()) < 50:
                 queries.append(as_query(parts[chosen], draw))
-                asked.append(parts[chosen])
+                questions.append(parts[chosen])
                 if draw.random() < 0.85:
                     texts[-1] = " ".join(parts[:chosen] + parts[chosen + 1 :])
             else:
@@ -210,7 +210,7 @@ class Source:
         labels = np.array(
             [[self._cloze_label(one, place) for place in places] for one in own], np.int8
         ).reshape(len(own), len(places))
-        return self._made(queries[:QUERIES], asked[:QUERIES], texts, labels[:QUERIES])
+        return self._make_pool(queries[:QUERIES], questions[:QUERIES], texts, labels[:QUERIES])
 
     def answered(self, draw: random.Random) -> Pool:
         """Questions with what was answered, as in lists of frequent ones, and questions like them.
@@ -238,7 +238,7 @@ class Source:
             if told and draw.random() < WORDY:
                 queries[row] = f"{draw.choice(told)} {queries[row]}"
         labels = np.full((len(queries), len(texts)), UNKNOWN, np.int8)
-        pool = self._made(queries, queries, texts, labels)
+        pool = self._make_pool(queries, queries, texts, labels)
         pool.is_judged = False
         return pool
 
@@ -291,16 +291,16 @@ class Source:
     def _queries(self, asked: list[int], draw: random.Random) -> list[str]:
         return [as_query(self._corpus.questions[one].text, draw) for one in asked]
 
-    def _drawn(
+    def _draw_pool(
         self, asked: list[int], texts: list[str], labels: np.ndarray, draw: random.Random
     ) -> Pool:
         questions = [self._corpus.questions[one].text for one in asked]
-        return self._made(self._queries(asked, draw), questions, texts, labels)
+        return self._make_pool(self._queries(asked, draw), questions, texts, labels)
 
-    def _made(
-        self, queries: list[str], asked: list[str], texts: list[str], labels: np.ndarray
+    def _make_pool(
+        self, queries: list[str], questions: list[str], texts: list[str], labels: np.ndarray
     ) -> Pool:
-        return Pool(queries, texts, labels, asked, self._lexicon.scores(asked, texts))
+        return Pool(queries, texts, labels, questions, self._lexicon.scores(questions, texts))
 
     def _trap(self, question: Question, draw: random.Random) -> Passage | None:
         passage = self._corpus.passages[question.relevant[0]]

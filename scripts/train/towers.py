@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from pathlib import Path
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+import onnx
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 OWN = "com.microsoft"
+OPSET = 17
 HEADS = 12
 EPSILON = 1e-12
 POSITIONS = "positions"
@@ -44,6 +47,17 @@ class Nodes:
                 array = np.array(array, np.int64)
             self.values[name] = numpy_helper.from_array(array, name)
         return name
+
+    def save(
+        self,
+        name: str,
+        inputs: Sequence[ValueInfoProto],
+        outputs: Sequence[ValueInfoProto],
+        path: Path,
+    ) -> None:
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.values.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OWN, 1)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
 
 
 class TowerNodes:

@@ -148,8 +148,8 @@ class Learner:
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each relevant document against all that are not, mean over the queries."""
-    asked = (labels == RELEVANT).any(-1)
-    logits, labels = logits[asked], labels[asked]
+    answerable = (labels == RELEVANT).any(-1)
+    logits, labels = logits[answerable], labels[answerable]
     relevant = labels == RELEVANT
     against = logits.masked_fill(labels != NOT, -math.inf).logsumexp(-1, keepdim=True)
     each = functional.softplus(against - logits).masked_fill(~relevant, 0.0)

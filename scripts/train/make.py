@@ -38,7 +38,7 @@ from weights import weights_of
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
 ROUNDS = 2  # before each but the first, passages are mined by the model of the one before
-QUESTIONS = 500  # of each set, for which passages are mined
+QUESTIONS = 200  # of each set, for which passages are mined
 DOCS = "docs"  # what was collected in other languages than English
 EASING = 400  # every so many passages, to see which channels are large
 # The allocator gives large tensors back to the system at once, and takes as long to get them again:
@@ -72,7 +72,7 @@ RECIPES = {
             "section": 16, "option": 4, "command": 7, "listing": 12, "manual": 1, "definition": 4,
             "function": 6,
         },
-        steps=5000,
+        steps=1500,
     ),
     "multi": Recipe(
         sets=(*SETS, *TRANSLATED_SETS),
@@ -82,7 +82,7 @@ RECIPES = {
             "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
             "section": 4, "option": 1, "command": 2, "listing": 2, "definition": 1, "function": 2,
         },
-        steps=5000,
+        steps=1200,
     ),
 }  # fmt: skip
 

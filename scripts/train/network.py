@@ -166,12 +166,12 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ask, self.told = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.query, self.output = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
         # Half of the heads begin by looking where the same word, or a like one, stands.
         looks = torch.zeros(2, HEADS, 1, 1)
         looks[0, : HEADS // 2], looks[1, : HEADS // 2] = 2.0, 4.0
         self.looks = nn.Parameter(looks)
-        self.among, self.between = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.own, self.own_output = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.inner, self.outer = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(3))
 
@@ -183,10 +183,10 @@ class Block(nn.Module):
         bias = self.looks[0] * same + self.looks[1] * near + theirs[:, None, None, :]
         # All queries' tokens read a passage as if they were one's.
         key, value = memory.chunk(2, -1)
-        heard = _attended(_heads(self.ask(x).flatten(1, 2)), _heads(key), _heads(value), bias)
-        x = self.norms[0](x + self.told(heard.unflatten(1, x.shape[1:3])))
-        asked, key, value = map(_heads, self.among(x).chunk(3, -1))
-        x = self.norms[1](x + self.between(_attended(asked, key, value, own[..., None, None, :])))
+        read = _attend(_heads(self.query(x).flatten(1, 2)), _heads(key), _heads(value), bias)
+        x = self.norms[0](x + self.output(read.unflatten(1, x.shape[1:3])))
+        query, key, value = map(_heads, self.own(x).chunk(3, -1))
+        x = self.norms[1](x + self.own_output(_attend(query, key, value, own[..., None, None, :])))
         return self.norms[2](x + self.outer(functional.gelu(self.inner(x))))
 
 
@@ -195,8 +195,8 @@ def _heads(x: Tensor) -> Tensor:
     return x.unflatten(-1, (HEADS, WIDTH // HEADS)).transpose(-2, -3)
 
 
-def _attended(asked: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    scores = asked @ key.transpose(-1, -2) * (WIDTH // HEADS) ** -0.5 + bias
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    scores = query @ key.transpose(-1, -2) * (WIDTH // HEADS) ** -0.5 + bias
     return (scores.softmax(-1) @ value).transpose(-2, -3).flatten(-2)
 
 

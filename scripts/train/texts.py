@@ -14,7 +14,7 @@ SETS = ("squad", "nq", "bioasq", "qamr")  # judged by people
 TRANSLATED_SETS = ("jaquad", "drcd", "cmrc2018", "arcd")  # Japanese, Chinese, Arabic
 LEAST_QUESTIONS = 50  # of a corpus
 # At most, of each corpus of collect.py's pairs: more than training comes to see is not embedded.
-PAIRS, TRANSLATED_PAIRS = 20_000, 3_000
+PAIRS, TRANSLATED_PAIRS = 10_000, 1_500
 HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
 _SENTENCE = re.compile(
     r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])|(?<=[\u3002\uff01\uff1f\u061f])[\u300d\u300f\u201d]*\s*"

@@ -1,20 +1,22 @@
-"""Write PyTorch's fp32 logits, which the shipped int8 model is held against in tests.
+"""Write PyTorch's fp32 logits of a model's pairs, by which its int8 file is checked.
 
-    python scripts/train/references.py WORK tests/support/data/mini_references.json \
-        models/mini/self_test.json
+    python scripts/train/references.py mini WORK E5 models/mini/self_test.json \\
+        tests/support/data/mini_references.json
+    python scripts/train/references.py multi WORK E5 models/multi/self_test.json
 
-WORK is where scripts/train/make.py left what it made. The last file has the first few of them, by
-which `rerank doctor` checks an installed model.
+WORK is where make.py left what it made, and E5 the folder of multilingual-e5-small. The first file
+has a few pairs, by which `rerank doctor` checks an installed model; the second one has them all.
 """
 
+import argparse
 import json
-import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from encoder import Tower, minilm, padded
-from make import READER, RECIPES
+from encoder import Tower, padded, words_of
+from make import READER, RECIPES, open_towers
 from network import Layers, Reader, Text
 from transformers import BertModel
 
@@ -24,26 +26,40 @@ QUERIES = ["how do I get a refund", "keeping slugs away from lettuce"]
 
 
 def main() -> None:
-    work, out, checked = map(Path, sys.argv[1:])
-    tower = minilm()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=RECIPES)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("e5", type=Path)
+    parser.add_argument("checked", type=Path, help="for rerank doctor")
+    parser.add_argument("all", type=Path, nargs="?", help="for tests")
+    arguments = parser.parse_args()
+    recipe, work = RECIPES[arguments.model], arguments.work / arguments.model
+    tower = next(iter(open_towers(recipe, (), arguments.e5, work).values()))
     encoder = tower.bert()
     weights = torch.ones(tower.tokenizer.get_vocab_size())
-    scale, likeness = RECIPES["mini"].teachers["minilm"]
-    hidden, levels = encoder.config.hidden_size, len(tower.levels)
-    reader = Reader(hidden, levels, weights, scale, likeness).eval()
-    reader.load_state_dict(torch.load(work / "mini" / READER))
+    levels, hidden = len(tower.levels), encoder.config.hidden_size
+    reader = Reader(hidden, levels, weights, scale=1.0, likeness=1.0).eval()
+    reader.load_state_dict(torch.load(work / READER))
+    rows = []
+    for query, passages in pairs_of(arguments.model):
+        question = text_of(tower, encoder, reader, tower.query_rows([query], MAX_TOKENS)).as_query()
+        for passage in passages:
+            text = text_of(tower, encoder, reader, tower.passage_rows([passage], MAX_TOKENS))
+            with torch.no_grad():
+                logit = reader(question, text).item()
+            rows.append({"query": query, "passage": passage, "logit": round(logit, 6)})
+    write(rows[:CHECKED], arguments.checked)
+    if arguments.all:
+        write(rows, arguments.all)
+
+
+def pairs_of(model: str) -> Sequence[tuple[str, Sequence[str]]]:
+    if model == "multi":
+        text = Path(__file__).with_name("multi_pairs.toml").read_text(encoding="utf-8")
+        return [(each["query"], each["passages"]) for each in tomllib.loads(text)["pair"]]
     passages = Path("examples/faq.txt").read_text(encoding="utf-8").splitlines()
     passages += Path("examples/garden.md").read_text(encoding="utf-8").split("\n\n")
-    rows = []
-    for query in QUERIES:
-        asked = text_of(tower, encoder, reader, tower.query_rows([query], MAX_TOKENS)).as_query()
-        for passage in passages:
-            read = text_of(tower, encoder, reader, tower.passage_rows([passage], MAX_TOKENS))
-            with torch.no_grad():
-                logit = reader(asked, read).item()
-            rows.append({"query": query, "passage": passage, "logit": round(logit, 6)})
-    for path, some in ((out, rows), (checked, rows[:CHECKED])):
-        path.write_text(json.dumps(some, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return [(query, passages) for query in QUERIES]
 
 
 def text_of(
@@ -53,10 +69,13 @@ def text_of(
     with torch.no_grad():
         states = encoder(ids, mask, output_hidden_states=True).hidden_states
         embedded = encoder.embeddings.word_embeddings(ids)
-        start, end = tower.specials
-        words = mask * (ids != start) * (ids != end)
+        words = words_of(tower, ids, mask)
         levels = [states[level] for level in tower.levels]
-        return reader.text(Layers(ids, mask.float(), words.float(), embedded, levels))
+        return reader.text(Layers(ids, mask.float(), words, embedded, levels))
+
+
+def write(rows: Sequence[dict[str, object]], path: Path) -> None:
+    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

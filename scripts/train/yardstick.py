@@ -5,10 +5,10 @@
 
 The first stage is the set's own `bm25.trec`, or BM25 where it has none. Each system orders the
 same candidates. Systems are BM25, the cosines of all-MiniLM-L6-v2 and of multilingual-e5-small (E5
-is its folder), the late interaction of their tokens, the models as `rerank eval` runs them, and
-sums of the z-scores of each two of these, and of BM25 and both cosines; z-scores are over the
-candidates of a query. Scores are kept in WORK, where the next run finds those of the same texts,
-weights and version of rerank-cli.
+is its folder), the models as `rerank eval` runs them, and sums of the z-scores of each two of these
+and of BM25 and both cosines; z-scores are over the candidates of a query. With --tokens the late
+interaction of both encoders' tokens is one too. Scores are kept in WORK, where the next run finds
+those of the same texts, weights and version of rerank-cli.
 
 Sets are in groups by how near they are to training data: choices are made on the mean of `middle`
 and `far`. Every set weighs the same in its group. Intervals are 95 %, of paired queries.
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder that keeps scores")
     parser.add_argument("--set", action="append", help="default: all of the folder")
     parser.add_argument("--e5", type=Path, help="folder of multilingual-e5-small")
+    parser.add_argument("--tokens", action="store_true", help="measure late interaction too")
     parser.add_argument("-m", "--model", action="append", default=[], help="a name or a folder")
     parser.add_argument("--queries", type=int, default=100, help="of each set, drawn by a seed")
     parser.add_argument("--depth", type=int, default=100)
@@ -81,7 +82,8 @@ def main() -> None:
         scores: dict[str, Scores] = {BM25: first_scores(task)}
         for system, encoder in encoders.items():
             scores[system] = score_by_cosine(task, encoder, arguments.work)
-            scores[f"{system} tokens"] = score_by_tokens(task, encoder, arguments.work)
+            if arguments.tokens:
+                scores[f"{system} tokens"] = score_by_tokens(task, encoder, arguments.work)
         for model in arguments.model:
             scores[model] = score_by_model(task, model, arguments.work)
         figures[name] = {

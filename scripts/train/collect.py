@@ -176,8 +176,8 @@ def unpack(package: str, archive: Path, folder: Path) -> None:
         path.write_bytes(data)
     making.mkdir(exist_ok=True)
     with (folder.parent.parent / "sources.tsv").open("a", encoding="utf-8") as out:
-        told = "; ".join(sorted(licences)) or "?"
-        out.write(f"{package}\t{archive.name.removesuffix('.tar')}\t{told}\n")
+        stated = "; ".join(sorted(licences)) or "?"
+        out.write(f"{package}\t{archive.name.removesuffix('.tar')}\t{stated}\n")
     making.rename(folder)
 
 
@@ -405,9 +405,9 @@ def manual(path: Path) -> Iterator[Pair]:
     name = path.stem
     what = next((text for section, _, text in page.rows if section == "NAME"), "")
     what = re.split(r"\s[-\u2013\u2014]\s", what, maxsplit=1)[-1]
-    told = [t for s, term, t in page.rows if s == "DESCRIPTION" and not term][:6]
-    if what and told:
-        yield Pair("manual", name, what, "\n\n".join(parts_of("\n\n".join([name, *told]))))
+    paragraphs = [t for s, term, t in page.rows if s == "DESCRIPTION" and not term][:6]
+    if what and paragraphs:
+        yield Pair("manual", name, what, "\n\n".join(parts_of("\n\n".join([name, *paragraphs]))))
     last = ""
     for section, term, text in page.rows:
         if term == "$":
@@ -431,10 +431,10 @@ def manual(path: Path) -> Iterator[Pair]:
 
 def fish_options(path: Path) -> Iterator[Pair]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        told = re.search(r"""(?:-d|--description)[ =](?:'([^']+)'|"([^"]+)"|(\w+))""", line)
-        if not line.startswith("complete") or not told:
+        description = re.search(r"""(?:-d|--description)[ =](?:'([^']+)'|"([^"]+)"|(\w+))""", line)
+        if not line.startswith("complete") or not description:
             continue
-        texts = " ".join(filter(None, told.groups()))
+        texts = " ".join(filter(None, description.groups()))
         long = re.findall(r"(?:\s-l|--long-option)[ =]['\"]?([\w-]+)", line)
         short = re.findall(r"(?:\s-s|--short-option)[ =]['\"]?(\w)", line)
         below = re.findall(r"__fish_seen_subcommand_from ([\w-]+)", line)
@@ -448,16 +448,18 @@ def fish_options(path: Path) -> Iterator[Pair]:
 def zsh_options(path: Path) -> Iterator[Pair]:
     text = path.read_text(encoding="utf-8", errors="replace")
     command = path.name.lstrip("_")
-    for option, told in re.findall(r"""['"}](-{1,2}[\w-]+)[=+]?\[([^\]\n]{8,160})\]""", text):
-        yield Pair("command", command, f"{told} ({command})", f"{command} {option}")
+    for option, description in re.findall(
+        r"""['"}](-{1,2}[\w-]+)[=+]?\[([^\]\n]{8,160})\]""", text
+    ):
+        yield Pair("command", command, f"{description} ({command})", f"{command} {option}")
 
 
 def examples(path: Path) -> Iterator[Pair]:
     """Sheets of examples: a sentence, and the command below it."""
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix != ".md":
-        for told, command in re.findall(r"^#\s*(.+)\n((?!#).+)$", text, flags=re.MULTILINE):
-            yield Pair("command", path.stem, told.rstrip(":"), command)
+        for comment, command in re.findall(r"^#\s*(.+)\n((?!#).+)$", text, flags=re.MULTILINE):
+            yield Pair("command", path.stem, comment.rstrip(":"), command)
         return
     last = ""
     for paragraph in re.split(r"\n\s*\n", text):
@@ -477,8 +479,8 @@ def wordnet(path: Path) -> Iterator[Pair]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith(" "):
             continue
-        told, _, gloss = line.partition(" | ")
-        fields = told.split()
+        data, _, gloss = line.partition(" | ")
+        fields = data.split()
         names = [fields[4 + 2 * k].replace("_", " ") for k in range(int(fields[3], 16))]
         names = [re.sub(r"\(\w+\)$", "", name) for name in names]
         yield Pair("definition", names[0], names[-1], f"{', '.join(names)}: {gloss.strip()}")
@@ -487,10 +489,10 @@ def wordnet(path: Path) -> Iterator[Pair]:
 def dictionary(path: Path) -> Iterator[Pair]:
     text = gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
     for entry in re.split(r"\n(?=\S[^\n]{0,60}\n\n)", text):
-        word, _, told = entry.partition("\n\n")
-        told = " ".join(re.sub(r"[{}]", "", told).split())
+        word, _, meaning = entry.partition("\n\n")
+        meaning = " ".join(re.sub(r"[{}]", "", meaning).split())
         if word.strip() and not word.startswith("00-"):
-            yield Pair("definition", word.strip(), word.strip(), told[:1000])
+            yield Pair("definition", word.strip(), word.strip(), meaning[:1000])
 
 
 # Code
@@ -505,10 +507,10 @@ def functions(path: Path) -> Iterator[Pair]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        told = ast.get_docstring(node)
-        if not told or node.end_lineno is None or len(node.body) < 2:
+        text = ast.get_docstring(node)
+        if not text or node.end_lineno is None or len(node.body) < 2:
             continue
-        first = re.split(r"\n\s*\n|(?<=\.)\s", told.strip(), maxsplit=1)[0]
+        first = re.split(r"\n\s*\n|(?<=\.)\s", text.strip(), maxsplit=1)[0]
         docstring = node.body[0]
         before = lines[node.lineno - 1 : docstring.lineno - 1]
         after = lines[docstring.end_lineno or 0 : node.end_lineno]

@@ -55,7 +55,7 @@ class Learner:
         )
 
     def run(
-        self, stop: int, steps: int, path: Path, until: float, said: Callable[[str], None]
+        self, stop: int, steps: int, path: Path, until: float, say: Callable[[str], None]
     ) -> None:
         """Learn until step `stop` of `steps`, or until the clock (monotonic) shows `until`."""
         losses: list[float] = []
@@ -68,7 +68,7 @@ class Learner:
             if self.step % EVERY == 0:
                 self.save(path)
                 pace = (self.step - first) / (time.monotonic() - started)
-                said(f"step {self.step}: loss {np.mean(losses):.4f}, {pace:.2f} steps/s")
+                say(f"step {self.step}: loss {np.mean(losses):.4f}, {pace:.2f} steps/s")
                 losses.clear()
         self.save(path)
 

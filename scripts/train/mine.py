@@ -49,8 +49,8 @@ def by_meaning(vectors: Vectors) -> np.ndarray:
     passages = torch.from_numpy(vectors.passages.astype(np.float32))
     found = []
     for start in range(0, len(vectors.questions), 1024):
-        asked = torch.from_numpy(vectors.questions[start : start + 1024].astype(np.float32))
-        found.append((asked @ passages.T).topk(min(BEST, len(passages))).indices)
+        questions = torch.from_numpy(vectors.questions[start : start + 1024].astype(np.float32))
+        found.append((questions @ passages.T).topk(min(BEST, len(passages))).indices)
     places: np.ndarray = torch.cat(found).numpy().astype(np.int32)
     return places
 

@@ -69,11 +69,11 @@ def _shares(corpora: list[Corpus], evaluation: Path) -> Iterator[str]:
     yield f"  {len(passages):,} passages, {len(questions):,} questions"
     for folder in _folders(evaluation):
         texts, documents, relevant = _set(folder)
-        asked = share(texts, short, QUERY_WORDS)
+        about_queries = share(texts, short, QUERY_WORDS)
         answers = share((documents[one] for one in relevant), long, DOCUMENT_WORDS)
         whole = share(documents.values(), long, DOCUMENT_WORDS)
         yield (
-            f"  {folder.name:9} queries {asked:6.2%}, relevant documents {answers:6.2%}, "
+            f"  {folder.name:9} queries {about_queries:6.2%}, relevant documents {answers:6.2%}, "
             f"all {whole:6.2%}"
         )
 

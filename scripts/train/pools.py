@@ -52,7 +52,7 @@ class Source:
             for place, question in enumerate(corpus.questions)
             if question.held_out and place not in corpus.barred_questions
         ]
-        self._asked: dict[int, list[int]] = {}
+        self._questions_of: dict[int, list[int]] = {}
         self.kept = [
             place
             for place, question in enumerate(corpus.questions)
@@ -60,9 +60,9 @@ class Source:
         ]
         for place in self.kept:
             for passage in corpus.questions[place].relevant:
-                self._asked.setdefault(passage, []).append(place)
+                self._questions_of.setdefault(passage, []).append(place)
         held = {p for q in corpus.questions if q.held_out for p in q.relevant}
-        self._hidden = (held - self._asked.keys()) | corpus.barred
+        self._hidden = (held - self._questions_of.keys()) | corpus.barred
 
     def near(self, place: int, *, hidden: bool = False) -> list[int]:
         """The passages that BM25 or a bi-encoder finds for a question.
@@ -117,63 +117,63 @@ class Source:
 
     def paragraphs(self, draw: random.Random) -> Pool:
         """Whole passages, with copies that an answer was taken out of or a number changed in."""
-        places, asked = self._gather(draw, DOCUMENTS)
+        places, chosen = self._gather(draw, DOCUMENTS)
         titled = draw.random() < 0.4
         texts = [_shown(self._corpus.passages[place], titled=titled) for place in places]
-        labels = self._labels(asked, places)
+        labels = self._labels(chosen, places)
         traps: list[tuple[int, str]] = []
-        for row, one in enumerate(asked):
+        for row, number in enumerate(chosen):
             if len(traps) == TRAPS:
                 break
-            changed = self._trap(self._corpus.questions[one], draw)
+            changed = self._trap(self._corpus.questions[number], draw)
             if changed is not None:
                 traps.append((row, _shown(changed, titled=titled)))
         labels = np.pad(labels, ((0, 0), (0, len(traps))), constant_values=UNKNOWN)
         for column, (row, text) in enumerate(traps, len(texts)):
             texts.append(text)
             labels[row, column] = NOT
-        return self._draw_pool(asked, texts, labels, draw)
+        return self._draw_pool(chosen, texts, labels, draw)
 
     def found(self, draw: random.Random) -> Pool:
         """Whole passages of documentation, of which nobody judged what else answers."""
-        places, asked = self._gather(draw, DOCUMENTS)
+        places, chosen = self._gather(draw, DOCUMENTS)
         titled = draw.random() < 0.3
         texts = [_shown(self._corpus.passages[place], titled=titled) for place in places]
-        pool = self._draw_pool(asked, texts, self._labels(asked, places), draw)
+        pool = self._draw_pool(chosen, texts, self._labels(chosen, places), draw)
         pool.is_judged = False
         return pool
 
     def sentences(self, draw: random.Random) -> Pool:
         """The sentences of a few paragraphs: those beside the answer's are what misleads."""
-        places, asked = self._gather(draw, 10)
+        places, chosen = self._gather(draw, 10)
         titled = draw.random() < 0.25
         parts = [
             (place, sentence)
             for place in places
             for sentence in sentences(self._corpus.passages[place].text)
         ][: DOCUMENTS + 12]
-        labels = np.zeros((len(asked), len(parts)), np.int8)
-        for row, one in enumerate(asked):
-            question = self._corpus.questions[one]
+        labels = np.zeros((len(chosen), len(parts)), np.int8)
+        for row, number in enumerate(chosen):
+            question = self._corpus.questions[number]
             holding = [
                 column for column, (_, part) in enumerate(parts) if _answers(part, question.answers)
             ]
             labels[row, holding] = UNKNOWN
             own = [column for column in holding if parts[column][0] in question.relevant]
             if own:
-                said = set(question.text.lower().split())
-                best = max(own, key=lambda c: len(said & set(parts[c][1].lower().split())))
+                words = set(question.text.lower().split())
+                best = max(own, key=lambda c: len(words & set(parts[c][1].lower().split())))
                 labels[row, best] = RELEVANT
         texts = [
             _shown(Passage(self._corpus.passages[place].title, part), titled=titled)
             for place, part in parts
         ]
-        return self._draw_pool(asked, texts, labels, draw)
+        return self._draw_pool(chosen, texts, labels, draw)
 
     def joined(self, draw: random.Random) -> Pool:
         """Long chunks of two passages, of which one at most is what is asked for."""
-        places, asked = self._gather(draw, DOCUMENTS)
-        labels = self._labels(asked, places)
+        places, chosen = self._gather(draw, DOCUMENTS)
+        labels = self._labels(chosen, places)
         order = list(range(len(places)))
         draw.shuffle(order)
         pairs = list(zip(order[::2], order[1::2], strict=False))
@@ -183,7 +183,7 @@ class Source:
         ]
         both = np.stack([labels[:, list(pair)] for pair in pairs], 1)
         merged = np.where((both == RELEVANT).any(-1), RELEVANT, both.min(-1))
-        return self._draw_pool(asked, texts, merged, draw)
+        return self._draw_pool(chosen, texts, merged, draw)
 
     def cloze(self, draw: random.Random) -> Pool:
         """A sentence asks for the passage that it was taken out of: statements, titles, claims."""
@@ -218,25 +218,25 @@ class Source:
         Which of them ask for the same, nobody judged, but telling that is what bi-encoders were
         made for.
         """
-        places, asked = self._gather(draw, DOCUMENTS)
+        places, chosen = self._gather(draw, DOCUMENTS)
         texts = []
         for place in places:
-            told = sentences(self._corpus.passages[place].text)
-            start = draw.randrange(len(told)) if told else 0
-            some = told[start : start + draw.choice([0, 1, 2, 4, 8])]
-            others = [one for one in self._asked.get(place, ()) if one not in asked]
-            known = others or [
-                one for one in asked if place in self._corpus.questions[one].relevant
-            ]
+            parts = sentences(self._corpus.passages[place].text)
+            start = draw.randrange(len(parts)) if parts else 0
+            some = parts[start : start + draw.choice([0, 1, 2, 4, 8])]
+            others = [n for n in self._questions_of.get(place, ()) if n not in chosen]
+            known = others or [n for n in chosen if place in self._corpus.questions[n].relevant]
             if not known:
                 continue
             question = self._corpus.questions[draw.choice(known)].text
             texts.append(draw.choice([" ", "\n"]).join([question, *some]))
-        queries = self._queries(asked, draw)
-        for row, one in enumerate(asked):
-            told = sentences(self._corpus.passages[self._corpus.questions[one].relevant[0]].text)
-            if told and draw.random() < WORDY:
-                queries[row] = f"{draw.choice(told)} {queries[row]}"
+        queries = self._queries(chosen, draw)
+        for row, number in enumerate(chosen):
+            parts = sentences(
+                self._corpus.passages[self._corpus.questions[number].relevant[0]].text
+            )
+            if parts and draw.random() < WORDY:
+                queries[row] = f"{draw.choice(parts)} {queries[row]}"
         labels = np.full((len(queries), len(texts)), UNKNOWN, np.int8)
         pool = self._make_pool(queries, queries, texts, labels)
         pool.is_judged = False
@@ -251,34 +251,35 @@ class Source:
     def _gather(self, draw: random.Random, size: int) -> tuple[list[int], list[int]]:
         """Places of passages, and the questions that some of them answer."""
         places: dict[int, None] = {}
-        asked: dict[int, None] = {}
+        chosen: dict[int, None] = {}
         for _ in range(size):  # each brings four passages or more, of which some are there
             if len(places) >= size:
                 break
             mined = bool(self.mined) and draw.random() < FROM_MODEL
             seed = draw.choice(list(self.mined) if mined else self.kept)
             question = self._corpus.questions[seed]
-            asked[seed] = None
+            chosen[seed] = None
             near = self.mined[seed] if mined else [*self._words[seed][:8], *self._meaning[seed][:8]]
             some = [int(one) for one in draw.sample(near, min(len(near), max(4, size // 4)))]
             relevant = draw.sample(question.relevant, min(3, len(question.relevant)))
             for place in [*relevant, *some]:
                 if place not in self._hidden and len(places) < size:
                     places[place] = None
-        others = [one for place in places for one in self._asked.get(place, ()) if one not in asked]
+        others = [
+            n for place in places for n in self._questions_of.get(place, ()) if n not in chosen
+        ]
         draw.shuffle(others)
-        chosen = [*asked, *others][:QUERIES]
         order = list(places)
         draw.shuffle(order)
-        return order, chosen
+        return order, [*chosen, *others][:QUERIES]
 
-    def _labels(self, asked: list[int], places: list[int]) -> np.ndarray:
-        labels = np.zeros((len(asked), len(places)), np.int8)
-        for row, one in enumerate(asked):
-            question = self._corpus.questions[one]
+    def _labels(self, chosen: list[int], places: list[int]) -> np.ndarray:
+        labels = np.zeros((len(chosen), len(places)), np.int8)
+        for row, number in enumerate(chosen):
+            question = self._corpus.questions[number]
             relevant = set(question.relevant)
             # Snippets of one subject answer many a question that they were not judged for.
-            alike = set(self._meaning[one][:4]) if self._corpus.name == "bioasq" else set()
+            alike = set(self._meaning[number][:4]) if self._corpus.name == "bioasq" else set()
             for column, place in enumerate(places):
                 if place in relevant:
                     labels[row, column] = RELEVANT
@@ -288,14 +289,14 @@ class Source:
                     labels[row, column] = UNKNOWN
         return labels
 
-    def _queries(self, asked: list[int], draw: random.Random) -> list[str]:
-        return [as_query(self._corpus.questions[one].text, draw) for one in asked]
+    def _queries(self, chosen: list[int], draw: random.Random) -> list[str]:
+        return [as_query(self._corpus.questions[n].text, draw) for n in chosen]
 
     def _draw_pool(
-        self, asked: list[int], texts: list[str], labels: np.ndarray, draw: random.Random
+        self, chosen: list[int], texts: list[str], labels: np.ndarray, draw: random.Random
     ) -> Pool:
-        questions = [self._corpus.questions[one].text for one in asked]
-        return self._make_pool(self._queries(asked, draw), questions, texts, labels)
+        questions = [self._corpus.questions[n].text for n in chosen]
+        return self._make_pool(self._queries(chosen, draw), questions, texts, labels)
 
     def _make_pool(
         self, queries: list[str], questions: list[str], texts: list[str], labels: np.ndarray

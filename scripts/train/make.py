@@ -296,8 +296,12 @@ def marked(tower: Tower, processor: dict[str, Any]) -> dict[str, Any]:
 
 def write_checksums(place: Path) -> None:
     """Write SHA256SUMS over what a scorer reads, in the form that `sha256sum -c` checks."""
-    names = ["config.json", "encoder.onnx", "reader.onnx", "tokenizer.json"]
-    sums = [f"{hashlib.sha256((place / one).read_bytes()).hexdigest()}  {one}\n" for one in names]
+    names = ["config.json", "encoder.onnx", "model.toml", "reader.onnx", "tokenizer.json"]
+    sums = [
+        f"{hashlib.sha256((place / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in names
+        if (place / name).exists()
+    ]
     (place / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
 
 

@@ -53,13 +53,17 @@ class Recipe:
     `sets` are judged, and its scores are calibrated by what is held out of them. `teachers` are
     towers, and what their cosines of whole texts and of tokens are multiplied by; the first one is
     the model's own, which begins as that. `shares` say how often a pool is of which corpus; `docs`
-    of those in other languages, which have equal parts of it.
+    of those in other languages, which have equal parts of it. Of a corpus of collect.py at most
+    `pairs` are embedded, and `translated_pairs` of those in another language: more than training
+    comes to see costs time for nothing.
     """
 
     sets: Sequence[str]
     teachers: Mapping[str, tuple[float, float]]
     shares: Mapping[str, float]
     steps: int
+    pairs: int
+    translated_pairs: int = 0
 
 
 RECIPES = {
@@ -73,6 +77,7 @@ RECIPES = {
             "function": 6,
         },
         steps=1500,
+        pairs=10_000,
     ),
     "multi": Recipe(
         sets=(*SETS, *TRANSLATED_SETS),
@@ -83,6 +88,8 @@ RECIPES = {
             "section": 4, "option": 1, "command": 2, "listing": 2, "definition": 1, "function": 2,
         },
         steps=1200,
+        pairs=2_000,
+        translated_pairs=600,
     ),
 }  # fmt: skip
 
@@ -148,7 +155,7 @@ def read_corpora(recipe: Recipe, train: Path, avoid: Path, work: Path) -> list[C
     corpora = [read(train, name) for name in recipe.sets]
     corpora += [
         corpus
-        for corpus in read_collected(collected, held_out)
+        for corpus in read_collected(collected, held_out, recipe.pairs, recipe.translated_pairs)
         if (DOCS if is_translated(corpus.name) else corpus.name) in recipe.shares
     ]
     overlap.bar(corpora, avoid)

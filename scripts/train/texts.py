@@ -13,8 +13,6 @@ from typing import Any
 SETS = ("squad", "nq", "bioasq", "qamr")  # judged by people
 TRANSLATED_SETS = ("jaquad", "drcd", "cmrc2018", "arcd")  # Japanese, Chinese, Arabic
 LEAST_QUESTIONS = 50  # of a corpus
-# At most, of each corpus of collect.py's pairs: more than training comes to see is not embedded.
-PAIRS, TRANSLATED_PAIRS = 10_000, 1_500
 HELD_OUT = 25  # one in so many articles is kept for calibration and for choosing
 _SENTENCE = re.compile(
     r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(\[])|(?<=[\u3002\uff01\uff1f\u061f])[\u300d\u300f\u201d]*\s*"
@@ -72,10 +70,13 @@ def read(folder: Path, name: str) -> Corpus:
     return _split(Corpus(name, passages, questions))
 
 
-def read_collected(path: Path, held_out: Collection[str]) -> list[Corpus]:
+def read_collected(
+    path: Path, held_out: Collection[str], pairs: int, translated_pairs: int
+) -> list[Corpus]:
     """Read what collect.py wrote, without the packages held out; of each corpus a part, drawn.
 
-    English has a corpus of each kind, and each other language one, called `docs-de` or the like.
+    English has a corpus of each kind, of at most `pairs`, and each other language one of at most
+    `translated_pairs`, called `docs-de` or the like.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in _records(path):
@@ -85,7 +86,7 @@ def read_collected(path: Path, held_out: Collection[str]) -> list[Corpus]:
             groups.setdefault(name, []).append(record)
     corpora = []
     for name, records in groups.items():
-        most = TRANSLATED_PAIRS if name.startswith("docs-") else PAIRS
+        most = translated_pairs if name.startswith("docs-") else pairs
         draw = random.Random(name)
         corpora.append(_corpus(name, draw.sample(records, min(most, len(records)))))
     return [corpus for corpus in corpora if len(corpus.questions) >= LEAST_QUESTIONS]

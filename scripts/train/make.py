@@ -76,7 +76,7 @@ RECIPES = {
             "section": 16, "option": 4, "command": 7, "listing": 12, "manual": 1, "definition": 4,
             "function": 6,
         },
-        steps=1500,
+        steps=700,
         pairs=10_000,
     ),
     "multi": Recipe(
@@ -87,7 +87,7 @@ RECIPES = {
             "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
             "section": 4, "option": 1, "command": 2, "listing": 2, "definition": 1, "function": 2,
         },
-        steps=1200,
+        steps=500,
         pairs=2_000,
         translated_pairs=600,
     ),

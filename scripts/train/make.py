@@ -10,6 +10,7 @@ leave their text out of training.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import os
@@ -37,6 +38,9 @@ from weights import weights_of
 
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
+# Of what training changes, how much is kept: the weights are between those of the beginning and of
+# the end (Wortsman et al. 2022, WiSE-FT), as what is learned of these texts is lost on other ones.
+KEEPING = 0.5
 ROUNDS = 2  # before each but the first, passages are mined by the model of the one before
 QUESTIONS = 200  # of each set, for which passages are mined
 DOCS = "docs"  # what was collected in other languages than English
@@ -131,10 +135,11 @@ def main() -> None:
     weights = weights_of(tower.tower, corpora)
     levels = len(tower.tower.levels)
     reader = Reader(tower.hidden, levels, weights, own.scale, own.likeness)
+    beginning = copy.deepcopy(reader.state_dict())
     learner = Learner(teachers, reader, sources, shares_of(recipe, sources), SEED)
     judged = {name: source for name, source in sources.items() if name in recipe.sets}
     learn(learner, judged, recipe, work, until)
-    reader, lists = calibrated(learner, judged)
+    reader, lists = calibrated(learner, beginning, judged)
     for row in held.reliability(lists):
         say("scores {:.1f} to {:.1f}: {:6} pairs, {:.2f} relevant, {:.2f} in lists".format(*row))
     reader = reader.cpu()
@@ -232,9 +237,16 @@ def mine(learner: Learner, sources: Mapping[str, Source], path: Path) -> None:
     say(f"passages of {path.name} are used")
 
 
-def calibrated(learner: Learner, sources: Mapping[str, Source]) -> tuple[Reader, list[held.Judged]]:
-    """The reader whose scores mean something, by half of the held-out questions; and the others."""
+def calibrated(
+    learner: Learner, beginning: Mapping[str, torch.Tensor], sources: Mapping[str, Source]
+) -> tuple[Reader, list[held.Judged]]:
+    """The reader whose scores mean something, by half of the held-out questions; and the others.
+
+    It is the learner's, KEEPING of the way from its `beginning`.
+    """
     reader = learner.averaged()
+    ends = reader.state_dict()
+    reader.load_state_dict({name: beginning[name].lerp(ends[name].cpu(), KEEPING) for name in ends})
 
     def score(pool: Pool) -> torch.Tensor:
         return learner.logits(pool, reader)

@@ -60,6 +60,7 @@ _NO_TIME = 1 << 40  # later than any use
 _SCORE = struct.Struct("<d")
 _USE = struct.Struct("<qq")
 _KEYS_PER_QUERY = 256
+_LEAST_ROW_BYTES = 50  # with what belongs to a row in the index
 _ROWS_PER_DELETION = 4000  # so that other processes wait for milliseconds
 _WAIT_SECONDS = 0.2  # for another process, each time
 _LOCK_SECONDS = 1.0  # for another process that makes the file
@@ -228,9 +229,9 @@ class ScoreFile:
             count = 0
             if unused_seconds is not None:
                 before = int(self._clock() - unused_seconds)
-                while removed := _delete_oldest(connection, before):
+                while removed := _delete_oldest(connection, before=before):
                     count += removed
-            while _used_bytes(connection) > max_bytes and (removed := _delete_oldest(connection)):
+            while removed := _make_room(connection, max_bytes):
                 count += removed
             _shrink(connection)
             return count
@@ -454,9 +455,8 @@ class ScoreFile:
                 sorted(rows),
             )
         deadline = time.monotonic() + _EVICTION_SECONDS
-        while _used_bytes(connection) > self.max_bytes and time.monotonic() < deadline:
-            if not _delete_oldest(connection):
-                break
+        while _make_room(connection, self.max_bytes) and time.monotonic() < deadline:
+            pass
         return True
 
 
@@ -515,10 +515,20 @@ def _read_number(row: Row | None) -> int:
     return row[0]
 
 
-def _delete_oldest(connection: sqlite3.Connection, before: int = _NO_TIME) -> int:
+def _delete_oldest(
+    connection: sqlite3.Connection, count: int = _ROWS_PER_DELETION, before: int = _NO_TIME
+) -> int:
     """Delete some of the scores that were not used for the longest time; return how many."""
     with _transaction(connection, "IMMEDIATE"):
-        return connection.execute(_DELETE_OLDEST, (before, _ROWS_PER_DELETION)).rowcount
+        return connection.execute(_DELETE_OLDEST, (before, count)).rowcount
+
+
+def _make_room(connection: sqlite3.Connection, max_bytes: int) -> int:
+    """Delete some scores if the file is larger than that; return how many."""
+    excess = _used_bytes(connection) - max_bytes
+    if excess <= 0:
+        return 0
+    return _delete_oldest(connection, min(_ROWS_PER_DELETION, 1 + excess // _LEAST_ROW_BYTES))
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:
@@ -530,5 +540,5 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
 
 def _shrink(connection: sqlite3.Connection) -> None:
     """Give free pages back to the system."""
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    # `execute` would take one step, which frees one page.
+    connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")

@@ -114,8 +114,7 @@ def clear(ctx: typer.Context) -> int:
     rerank cache clear
     """
     file = _open_file(ctx)
-    count = sum(model.scores for model in file.models())
-    file.clear()
+    count = file.clear()
     _end(file, f"{format_count(count, 'score')} removed")
     return ExitCode.OK
 

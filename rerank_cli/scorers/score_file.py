@@ -236,19 +236,22 @@ class ScoreFile:
             _shrink(connection)
             return count
 
-        return 0 if not self.path.exists() else self._run(remove, 0)
+        return self._run(remove, 0) if self.path.exists() else 0
 
-    def clear(self) -> None:
-        """Remove all scores, and a file that was set aside. `problem` says if that failed."""
+    def clear(self) -> int:
+        """Remove all scores, and a file that was set aside. `problem` says if that failed.
 
-        def remove(connection: sqlite3.Connection) -> None:
-            for table in ("scores", "models"):
-                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - the names are ours
+        Returns how many scores were removed.
+        """
+
+        def remove(connection: sqlite3.Connection) -> int:
+            count = connection.execute("DELETE FROM scores").rowcount
+            connection.execute("DELETE FROM models")
             _shrink(connection)
+            return count
 
-        if self.path.exists():
-            self._run(remove, None)
         remove_file(self.path.with_name(FILE_NAME + DAMAGED_END))
+        return self._run(remove, 0) if self.path.exists() else 0
 
     def _run(self, action: Callable[[sqlite3.Connection], Result], default: Result) -> Result:
         """The result of an action on the open file; `default` if the file cannot be used."""

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -144,7 +144,7 @@ def paths(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {".lock", "scores.db-wal", "scores.db-shm"}
 
 
-DAMAGES = {
+DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
     "no database": lambda _: b"once upon a time" * 100,
     "empty": lambda _: b"",
     "cut": lambda content: content[: len(content) // 2],

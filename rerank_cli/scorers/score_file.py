@@ -36,7 +36,7 @@ _FOLDER_MODE = 0o700
 _FORMAT = 1
 _SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
-PRAGMA journal_mode = WAL;
+BEGIN;
 PRAGMA user_version = {_FORMAT};
 CREATE TABLE models (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE scores (
@@ -44,7 +44,9 @@ CREATE TABLE scores (
     checksum INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX scores_by_use ON scores (used);
-"""
+COMMIT;
+PRAGMA journal_mode = WAL;
+"""  # the log comes last: all else is in the file by then, or an error has said that it is full
 _COLUMNS = "key, score, model, used, checksum"
 _BESIDE = f"""
 SELECT * FROM (SELECT {_COLUMNS} FROM scores WHERE key < ?1 ORDER BY key DESC LIMIT 1)

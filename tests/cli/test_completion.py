@@ -16,6 +16,7 @@ from rerank_cli.render import Format
 from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
 
+COMMANDS = ["rank", "batch", "eval", "models", "providers", "cache", "config", "doctor"]
 BREAKS = " \t\n\"'@><=;|&(:"
 FILES = ["files"]
 
@@ -50,8 +51,8 @@ CASES = {
     "-m coh": ("values", *(name for name in example_models() if name.startswith("coh"))),
     "--ch": ("values", "--chunk", "--chunk-tokens"),
     "--chunk-tokens 20 --ch": ("values", "--chunk"),
-    "--no": ("values", "--no-offline", "--no-cache", "--no-truncate-query", "--no-strict", "--no-lenient",
-             "--no-keep-empty", "--no-full", "--no-verbose"),
+    "--no": ("values", "--no-offline", "--no-cache", "--no-truncate-query", "--no-strict",
+             "--no-lenient", "--no-keep-empty", "--no-full", "--no-verbose"),
     "con": ("values", "config"),
     "fa": ("files",),
     "query fa": ("files",),
@@ -116,11 +117,11 @@ def test_the_first_word_may_be_a_command() -> None:
         ("LC_ALL=C rerank -f m", ["values", "md"]),
         (
             "rerank",
-            ["values", "rank", "batch", "eval", "models", "providers", "cache", "config", "doctor"],
+            ["values", *COMMANDS],
         ),
         (
             "",
-            ["values", "rank", "batch", "eval", "models", "providers", "cache", "config", "doctor"],
+            ["values", *COMMANDS],
         ),
     ],
 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rerank_cli.costs import ServiceRequest as ServiceRequest
     from rerank_cli.errors import RerankError as RerankError
     from rerank_cli.providers import RemoteOptions as RemoteOptions
+    from rerank_cli.ranking import CacheOptions as CacheOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
     from rerank_cli.ranking import Selection as Selection
     from rerank_cli.ranking.reranker import Pending as Pending
@@ -43,6 +44,7 @@ _HOMES = {
     "Pending": "ranking.reranker",
     "rank": "ranking.reranker",
     "open_scorer": "scorers",
+    "CacheOptions": "ranking",
     "ChunkOptions": "ranking",
     "RemoteOptions": "providers",
     "RuntimeOptions": "runtimes",
@@ -63,6 +65,7 @@ _HOMES = {
 __version__ = "0.1.0"
 __all__ = [
     "BatchResult",
+    "CacheOptions",
     "Chunk",
     "ChunkOptions",
     "Document",

@@ -133,6 +133,11 @@ def media_stamp(media: Media) -> tuple[int, ...]:
         return ()
 
 
+def has_lasting_content(media: Media) -> bool:
+    """Whether its place and its stamp tell its content: not so of what is on another machine."""
+    return _DATA_URL.fullmatch(media.place) is not None or bool(media_stamp(media))
+
+
 def kind_of(head: bytes) -> MediaKind | None:
     """The kind of media that a file is by its first `HEAD_BYTES`; None for any other file."""
     kind = _type_of(head).partition("/")[0]

@@ -308,7 +308,7 @@ class Scored:
 
     `usage` counts what was spent (`total_tokens`, …), and `requests` are those that were sent to a
     service for it. `notes` are messages for the user. `missing` counts scores that were wanted and
-    not given.
+    not given, and `cached` those that were known from before.
     """
 
     values: Sequence[float | None]
@@ -316,6 +316,7 @@ class Scored:
     notes: Sequence[str] = ()
     missing: int = 0
     requests: Sequence[ServiceRequest] = ()
+    cached: int = 0
 
 
 class Scorer(Protocol):
@@ -452,6 +453,7 @@ class Ranking(Sequence[Ranked]):
     chunks, tokens  those of all documents
     cut, dropped    the number of documents that were cut, and of tokens that were not scored
     missing         the number of documents to which a service gave no score
+    cached          the number of scores that were known from an earlier run
     unmatched       the number of results left out, as they have no word of the query
     more            with `count_rest`, the number of results and blank documents beyond `n`
     usage           what was spent, as a service counts it
@@ -491,6 +493,7 @@ class Ranking(Sequence[Ranked]):
     incomplete: bool = False
     unscored: int = 0
     best_below: float | None = None
+    cached: int = 0
 
     @property
     def truncated(self) -> bool:
@@ -540,6 +543,23 @@ class InstructedScorer(Scorer, Protocol):
     """
 
     def with_instruction(self, instruction: str) -> Scorer: ...
+
+
+@runtime_checkable
+class LastingScorer(ConcurrentScorer, InstructedScorer, Protocol):
+    """A scorer whose scores stay what they are, so that a later process may use them again.
+
+    `identity` is all that its scores depend on besides the pair, in one line; empty if they do not
+    stay. `recall` is its answer for pairs whose scores are known: what there is to say of them,
+    and the usage that belongs to a pair, whether it is scored or not.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored: ...
+
+    def with_instruction(self, instruction: str) -> "LastingScorer": ...
 
 
 @runtime_checkable

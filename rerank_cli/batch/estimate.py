@@ -3,7 +3,7 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from rerank_cli import machine
@@ -27,6 +27,7 @@ class _Sample:
     """What was found in a sample.
 
     batches             the pairs to score, of each record
+    known               the number of other pairs, whose scores are in the cache
     records, documents  their numbers; blank lines are no records
     tokens              of all documents
     cut                 documents and queries of which a part would not be scored
@@ -36,7 +37,7 @@ class _Sample:
 
     def __init__(self) -> None:
         self.batches: list[list[Pair]] = []
-        self.records = self.documents = self.tokens = self.cut = 0
+        self.records = self.documents = self.tokens = self.cut = self.known = 0
         self.errors: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
@@ -65,6 +66,10 @@ class _Sample:
         self.batches.append(pairs)
         self.notes.update(notes.keys())
 
+    def say_known(self, estimate: Callable[[float], str]) -> str:
+        """How many scores are known, in words to add; empty for none."""
+        return f", and {estimate(self.known)} more are in the cache" if self.known else ""
+
     @property
     def pairs(self) -> list[Pair]:
         """The pairs of all records."""
@@ -81,8 +86,8 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
         sample = _Sample()
         for item in items:
             sample.see(item, reranker)
-        rate = None if reranker.info.remote else _measure_rate(reranker.scorer, sample.pairs)
-    scorer = reranker.scorer
+        scorer = _leave_out_known(reranker.scorer, sample)
+        rate = None if reranker.info.remote else _measure_rate(scorer, sample.pairs)
     factor = count / len(items) if items else 0.0
 
     def estimate(value: float) -> str:
@@ -95,7 +100,7 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     lines = [
         f"records   {records}",
         f"documents {estimate(sample.documents)}",
-        f"pairs     {estimate(len(sample.pairs))}",
+        f"pairs     {estimate(len(sample.pairs))}{sample.say_known(estimate)}",
         f"tokens    {estimate(sample.tokens)}, the queries not counted",
     ]
     failures = sample.errors.total()
@@ -128,6 +133,21 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
         terminal.warn(f"{estimate(failures)} of {records} records would fail ({codes})")
         return ExitCode.SCORER
     return ExitCode.TRUNCATED if options.strict and sample.cut else ExitCode.OK
+
+
+def _leave_out_known(scorer: Scorer, sample: _Sample) -> Scorer:
+    """Take the pairs whose scores are known out of a sample; return the scorer without its cache.
+
+    Only what is left takes time, and has a price.
+    """
+    from rerank_cli.scorers.cached import CachedScorer  # few runs need it
+
+    if not isinstance(scorer, CachedScorer):
+        return scorer
+    pairs = len(sample.pairs)
+    sample.batches = [scorer.find_unknown(batch) for batch in sample.batches]
+    sample.known = pairs - len(sample.pairs)
+    return scorer.scorer
 
 
 def _measure_rate(scorer: Scorer, pairs: Sequence[Pair]) -> float | None:

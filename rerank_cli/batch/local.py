@@ -371,6 +371,10 @@ def _report_on(
     done: bool,
 ) -> None:
     """Write the report, and say what the user should know."""
+    if options.cache is not None:
+        from rerank_cli.scorers.cached import save_scores  # few runs need it
+
+        save_scores(scorer)
     if options.report is not None:
         report = make_report(job, scorer, identity, done=done)
         write_report(options.report, report, terminal)

@@ -7,7 +7,7 @@ from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import ChunkOptions, Selection
+from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions
 
@@ -34,6 +34,7 @@ class BatchOptions:
     max_record_bytes  the size of the largest record that is read
     errors            for error records; None to write them into the output
     report            for the counts and times of the job
+    cache             how scores are kept on disk; None if they are not
     resume            whether to go on with a job
     retry_errors      whether to do its records again that failed for a reason that may pass
     fail_fast         whether the first record that fails ends the job; None if only the first ones
@@ -56,6 +57,7 @@ class BatchOptions:
     instruction: str | None
     runtime: RuntimeOptions
     remote: RemoteOptions
+    cache: CacheOptions | None = None
     resume: bool = False
     retry_errors: bool = False
     fail_fast: bool | None = None
@@ -86,4 +88,5 @@ class BatchOptions:
             runtime=self.runtime,
             chunks=self.chunks,
             remote=self.remote,
+            cache=self.cache or False,
         )

@@ -43,7 +43,8 @@ class BatchFigures:
     """The counts of a job, over all its runs.
 
     records    those of the input; `documents` are theirs, and `empty` ones are blank
-    pairs      those that were scored
+    pairs      those that got a score
+    cached     those of the pairs whose score was known from an earlier run
     reused     documents that got the score of an equal one
     tokens     of all documents
     truncated  documents and queries of which a part was not scored
@@ -61,6 +62,7 @@ class BatchFigures:
         self.documents: int = values.get("documents", 0)
         self.empty: int = values.get("empty", 0)
         self.pairs: int = values.get("pairs", 0)
+        self.cached: int = values.get("cached", 0)
         self.reused: int = values.get("reused", 0)
         self.tokens: int = values.get("tokens", 0)
         self.truncated: int = values.get("truncated", 0)
@@ -99,6 +101,7 @@ class BatchFigures:
         self.documents += ranking.documents
         self.empty += ranking.empty
         self.pairs += outcome.scored_pairs
+        self.cached += ranking.cached
         self.reused += ranking.duplicates
         self.tokens += ranking.tokens
         self.truncated += ranking.cut + ranking.query_cut
@@ -286,7 +289,11 @@ def make_report(
         "errors": {"total": figures.failures, "by_code": dict(figures.errors)},
         "documents": figures.documents,
         "empty": figures.empty,
-        "pairs": {"scored": figures.pairs, "reused": figures.reused},
+        "pairs": {
+            "scored": figures.pairs - figures.cached,
+            "reused": figures.reused,
+            "cached": figures.cached,
+        },
         "tokens": figures.tokens,
         "truncated": figures.truncated,
         "missing": figures.missing + job.source.missing,
@@ -295,7 +302,7 @@ def make_report(
         "seconds": round(figures.seconds, 3),
         "rates": {
             "records_per_second": round(figures.records / seconds, 3),
-            "pairs_per_second": round(figures.pairs / seconds, 3),
+            "pairs_per_second": round((figures.pairs - figures.cached) / seconds, 3),
             "tokens_per_second": round(figures.tokens / seconds, 3),
         },
         "latency": {name: job.latencies.at(share) for name, share in _LATENCY_SHARES.items()},
@@ -376,7 +383,8 @@ def account_lines(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
     figures = job.figures
     counts = [
         format_count(figures.records, "record"),
-        f"{format_count(figures.pairs, 'pair')} scored",
+        f"{format_count(figures.pairs - figures.cached, 'pair')} scored",
+        *([f"{figures.cached:,} from the cache"] if figures.cached else []),
         f"{figures.reused:,} reused",
         f"{format_count(figures.tokens, 'token')} in {figures.seconds:.1f} s",
     ]

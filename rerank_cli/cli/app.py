@@ -35,6 +35,7 @@ class Commands(DefaultGroup):
         "eval": ("rerank_cli.commands.eval", "Measure whether reranking helps on your data."),
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
+        "cache": ("rerank_cli.commands.cache", "Show, prune and clear the scores of --cache."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "doctor": ("rerank_cli.commands.doctor", "Check a model and what it runs on here."),
     }
@@ -157,6 +158,7 @@ def rank(ctx: typer.Context) -> int:
         runtime=option_values.runtime_options(ctx),
         remote=option_values.remote_options(ctx),
         chunks=option_values.chunk_options(ctx),
+        cache=option_values.cache_options(ctx) or False,
     )
 
     from rerank_cli.commands.rank import rank_documents

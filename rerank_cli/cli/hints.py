@@ -163,8 +163,7 @@ _INSTEAD: Mapping[str, str] = {
     "--float16 --float32": "precision is part of a model's name, as in -m bge-reranker-base:fp32",
     "--gpu --cuda --use-gpu --use-cuda --gpus": "--device cuda runs local models on a GPU",
     "--cpu --no-gpu --use-cpu": "--device cpu runs local models on the CPU",
-    "--cache --no-cache --cache-dir --cache-folder --model-dir": "RERANK_HOME=DIR moves models, "
-    "settings and caches",
+    "--cache-dir --cache-folder --model-dir": "RERANK_HOME=DIR moves models, settings and caches",
     "--revision --trust-remote-code": "rerank models pull NAME --revision REVISION fetches one "
     "commit of a model; no code of a model is run",
     "--provider --providers --service --vendor --remote --cloud": "a provider is part of the "

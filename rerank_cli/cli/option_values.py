@@ -21,7 +21,7 @@ from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
-from rerank_cli.ranking import ChunkOptions, Selection
+from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Document
@@ -69,6 +69,12 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
     if (prepend := values.get("prepend")) is not None:
         values["prepend_headings"] = prepend is Prepend.HEADING
     return _make(ChunkOptions, values)
+
+
+def cache_options(ctx: typer.Context) -> CacheOptions | None:
+    """How scores are kept on disk; None if they are not."""
+    given = ctx.params
+    return CacheOptions(parse_size(given["cache_size"])) if given["cache"] else None
 
 
 def media_root(ctx: typer.Context) -> str | None:

@@ -33,7 +33,7 @@ from rerank_cli.providers import (
     OnError,
     Truncate,
 )
-from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, Encoding
+from rerank_cli.ranking import DEFAULT_CACHE_BYTES, DEFAULT_MAX_CHUNKS, Aggregation, Encoding
 from rerank_cli.render import EXPLAIN_FORMATS, TABLE_RESULTS, Format
 from rerank_cli.runtimes import Device, Runtime
 from rerank_cli.terminal import STDOUT, Color, format_size
@@ -331,6 +331,22 @@ def model_options(
             help="Never use the network: fetch no model, call no provider.",
         ),
     ] = False,
+    cache: Annotated[
+        bool,
+        _model_setting(
+            "--cache/--no-cache",
+            help="Keep scores on disk, and use those of earlier runs. `rerank cache` shows, prunes "
+            "and clears them.",
+        ),
+    ] = False,
+    cache_size: Annotated[
+        str,
+        _model_setting(
+            "--cache-size",
+            metavar="SIZE",
+            help="The most that the scores on disk may take. What was not used longest goes.",
+        ),
+    ] = format_size(DEFAULT_CACHE_BYTES).replace(" ", ""),
 ) -> None:
     """Options for the model and how a local one runs."""
 

@@ -13,11 +13,12 @@ from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, make_app
+from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, is_given, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import OutputFile
+from rerank_cli.ranking import CacheOptions
 from rerank_cli.scorers import BM25
 from rerank_cli.terminal import STDOUT, Terminal
 
@@ -245,6 +246,15 @@ def _media_root(ctx: typer.Context) -> str | None:
     return os.path.abspath(root)  # noqa: PTH100 - links stay
 
 
+def _cache(ctx: typer.Context) -> CacheOptions | None:
+    """How scores are kept on disk; raises `UsageError` for a cluster, which has many disks."""
+    if ctx.params["engine"] is BatchEngine.LOCAL:
+        return option_values.cache_options(ctx)
+    if ctx.params["cache"] and is_given(ctx, "cache"):
+        raise UsageError("--cache keeps scores on one machine, and not on a Ray cluster")
+    return None
+
+
 def _read_options(ctx: typer.Context) -> BatchOptions:
     """Make an object of what the command line asks for; raises `UsageError`."""
     given = ctx.params
@@ -287,6 +297,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
         instruction=given["instruction"],
         runtime=option_values.runtime_options(ctx),
         remote=option_values.remote_options(ctx),
+        cache=_cache(ctx),
         resume=given["resume"],
         retry_errors=given["retry_errors"],
         fail_fast=given["fail_fast"],

@@ -75,7 +75,7 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 
 
 @app.command("eval", cls=PlainCommand)
-@options.with_options(options.model_options, only="threads runtime device")
+@options.with_options(options.model_options, only="threads runtime device cache cache_size")
 @options.with_options(
     options.provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm"
 )
@@ -171,6 +171,7 @@ def evaluate(
             as_json=as_json,
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),
+            cache=option_values.cache_options(ctx),
             # A query is cut, and a document has as many chunks whoever scores them.
             chunks=replace(
                 option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True

@@ -24,7 +24,8 @@ from rerank_cli.types import Pair, Ranking, Scorer
 
 if TYPE_CHECKING:
     from rerank_cli.providers.schema import Option, Provider
-    from rerank_cli.scorers.remote import DryRunScorer, RemoteScorer
+    from rerank_cli.scorers.dry_run import DryRunScorer
+    from rerank_cli.scorers.remote import RemoteScorer
 
 
 app = make_app(ListGroup)
@@ -335,11 +336,16 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     from rerank_cli.media import is_url
     from rerank_cli.providers.keys import redact_json
     from rerank_cli.providers.requests import encode_json
-    from rerank_cli.scorers.remote import DryRunScorer  # and all that sends
+    from rerank_cli.scorers.cached import CachedScorer
+    from rerank_cli.scorers.dry_run import DryRunScorer  # and all that sends
 
+    is_cached = isinstance(scorer, CachedScorer)
+    scorer = scorer.scorer if isinstance(scorer, CachedScorer) else scorer
     if not isinstance(scorer, DryRunScorer):
         raise UsageError("--dry-run shows what a provider would be sent, and nothing is sent")
     plan = _sums_of(scorer, ranking)
+    if is_cached:
+        plan["cached"] = ranking.cached
     price = Price.total(request.price for request in scorer.plans)
     request = None
     if verbose and scorer.first_body:
@@ -356,6 +362,7 @@ def dry_run_report(scorer: Scorer, ranking: Ranking, *, as_json: bool, verbose: 
     lines = [
         f"{format_count(plan['requests'], 'request')} to {plan['endpoint']}",
         f"{format_count(plan['documents'], 'document')} in {chunks}, {sizes}",
+        f"{format_count(ranking.cached, 'score')} in the cache" if is_cached else "",
         f"{price} ({price.source}; prices change)" if price else "",
         encode_json(request).decode() if request else "",
         "nothing was sent",

@@ -134,6 +134,10 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             is_drawn = WRITERS[style.format_].is_drawn
             output.write(render(ranking, style), terminal, drawn=is_drawn)
     finally:  # whoever closed the pipe is told all the same
+        if given["cache"]:
+            from rerank_cli.scorers.cached import save_scores  # few runs need it
+
+            save_scores(scorer)
         warn_of_inputs(inputs, terminal)
         _warn_of_format(ranking, style, terminal)
         _warn_of_ranking(ranking, terminal)

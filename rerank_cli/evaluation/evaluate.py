@@ -40,6 +40,7 @@ from rerank_cli.scorers import BM25, model_files
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
+    format_count,
     format_duration,
     format_json,
 )
@@ -99,6 +100,12 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
         for notes in similar_notes.values():
             more = f" (and {len(notes) - 1:,} like it)" if len(notes) > 1 else ""
             terminal.warn(f"{name}: {notes[0]}{more}")
+        if cached := sum(scores.cached for scores in scored):
+            chunks = sum(sum(scores.chunks.values()) for scores in scored)
+            terminal.say(
+                f"{name}: {cached:,} of {format_count(chunks, 'score')} came from the cache: its "
+                "times are not those of the model"
+            )
         if missing := sum(scores.missing for scores in scored):
             terminal.warn(f"{name} gave no score for {missing:,} documents: they come last")
         if cut := sum(scores.truncated for scores in scored):
@@ -126,7 +133,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     with ExitStack() as stack:
         rerankers, stamps = {}, {}
         for system in systems:
-            reranker, stamps[system] = open_system(system, options.remote)
+            reranker, stamps[system] = open_system(system, options.remote, options.cache)
             rerankers[system] = stack.enter_context(reranker)
         warn_of_windows(options, rerankers, terminal)
         _evaluate(options, measures, rerankers, stamps, terminal)

@@ -32,11 +32,15 @@ _RUN_SUFFIX = ".trec"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What scoring took: seconds on the clock, tokens of all sequences, and chunks scored."""
+    """What scoring took: seconds on the clock, tokens of all sequences, and chunks scored.
+
+    The scores of `cached` chunks came from the cache.
+    """
 
     seconds: float
     tokens: int
     chunks: int
+    cached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ def _rows_of(system: str, depth: int | None, sets: Sequence[SetRows]) -> list[Sy
 
 def _cost(job: EvalJob, task: Task, depth: int) -> Cost:
     """What the best `depth` candidates took: of a query's seconds the share of their tokens."""
-    seconds, tokens, chunks = 0.0, 0, 0
+    seconds, tokens, chunks, cached = 0.0, 0, 0, 0
     for query, scored in job.scores.items():
         best = task.candidates[query][:depth]
         names = [candidate.id for candidate in best if candidate.id in scored.scores]
@@ -167,7 +171,8 @@ def _cost(job: EvalJob, task: Task, depth: int) -> Cost:
         seconds += scored.seconds * share
         tokens += round(scored.spent * share)
         chunks += sum(scored.chunks[name] for name in names)
-    return Cost(seconds, tokens, chunks)
+        cached += round(scored.cached * share)
+    return Cost(seconds, tokens, chunks, cached)
 
 
 _SHOWN_COUNT = 3  # queries on which two systems differ most, and documents of each

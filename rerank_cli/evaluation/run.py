@@ -33,7 +33,7 @@ from rerank_cli.evaluation.datasets import (
 from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import Aggregation, ChunkOptions
+from rerank_cli.ranking import Aggregation, CacheOptions, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
@@ -50,7 +50,8 @@ class QueryScores:
     """What scoring a query's candidates gave, and what it took.
 
     `scores`, `tokens` and `chunks` are by the candidates' ids. `seconds`, the tokens `spent`, how
-    many were `truncated`, how many scores are `missing` and `notes` are those of the whole query.
+    many were `truncated`, how many scores are `missing`, how many chunks' scores were `cached` and
+    `notes` are those of the whole query.
     """
 
     scores: Mapping[str, float]
@@ -61,6 +62,7 @@ class QueryScores:
     truncated: int = 0
     missing: int = 0
     notes: Sequence[str] = ()
+    cached: int = 0
 
 
 class ScoreJournal:
@@ -123,7 +125,7 @@ def _read_scores(line: bytes) -> tuple[str, QueryScores]:
     query = record.pop("query")
     own = QueryScores(**record)
     by_id = (own.scores, own.tokens, own.chunks)
-    counts = (own.spent, own.truncated, own.missing)
+    counts = (own.spent, own.truncated, own.missing, own.cached)
     if not isinstance(query, str) or not all(isinstance(values, dict) for values in by_id):
         raise ValueError("not a query and its scores")
     numbers = [own.seconds, *counts, *chain.from_iterable(values.values() for values in by_id)]
@@ -291,6 +293,7 @@ class EvalJob:
             truncated=ranking.cut + ranking.query_cut,
             missing=ranking.missing,
             notes=list(ranking.notes),
+            cached=ranking.cached,
         )
 
     def _size(self, name: str) -> int:
@@ -343,6 +346,7 @@ class EvalOptions:
     output, as_json               where the table or the JSON goes
     per_query, runs               where figures by query and runs go, if they are wanted
     runtime, remote, chunks       how models are run, and how documents are cut
+    cache                         how scores are kept on disk; None if they are not
     """
 
     datasets: Sequence[Path]
@@ -363,6 +367,7 @@ class EvalOptions:
     runtime: RuntimeOptions
     remote: RemoteOptions
     chunks: ChunkOptions
+    cache: CacheOptions | None = None
 
 
 class SystemJobs:
@@ -421,7 +426,9 @@ def _read_sets(options: EvalOptions) -> Iterator[Collection]:
             )
 
 
-def open_system(system: System, remote: RemoteOptions) -> tuple[Reranker, str]:
+def open_system(
+    system: System, remote: RemoteOptions, cache: CacheOptions | None = None
+) -> tuple[Reranker, str]:
     """Open a system's model; also return what changes when its scores do.
 
     `remote` is for the systems that are providers'.
@@ -432,6 +439,7 @@ def open_system(system: System, remote: RemoteOptions) -> tuple[Reranker, str]:
         runtime=system.runtime,
         chunks=system.chunks,
         remote=remote if system.is_remote else None,
+        cache=cache or False,
     )
     if folder is None:
         return reranker, remote_fingerprint(system.model, remote)

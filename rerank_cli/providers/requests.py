@@ -12,7 +12,14 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from rerank_cli.errors import UsageError
-from rerank_cli.media import media_stamp, media_url, sent_size, with_article
+from rerank_cli.media import (
+    has_lasting_content,
+    media_stamp,
+    media_url,
+    sent_size,
+    with_article,
+)
+from rerank_cli.providers.keys import hide_secrets
 from rerank_cli.providers.schema import Provider, placeholders
 from rerank_cli.types import Chunk, Document, Media, Pair, Tokenizer
 
@@ -135,6 +142,22 @@ class RequestBuilder:
                 for part in pack(sizes, room, query=query_size, query_each=each)
             ]
         return requests
+
+    def identity(self) -> str:
+        """All that is sent besides the pairs, and how; it has no secret.
+
+        Empty if it may change by itself, as what is behind the URL of the query's image.
+        """
+        options, media = self._options, self._options.media
+        if media is not None and not has_lasting_content(media):
+            return ""
+        parts = [
+            self._model,
+            self._provider.model_dump(mode="json"),
+            hide_secrets([options.values, options.fields]),
+            media and [media.kind, media.place, media_stamp(media), options.media_only],
+        ]
+        return json.dumps(parts, sort_keys=True, default=str)
 
     def body(self, request: Request, keep: int | None) -> bytes:
         """A request's body as it is sent; it asks for the best `keep` scores, or all if None."""

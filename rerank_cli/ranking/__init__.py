@@ -17,6 +17,7 @@ MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
+DEFAULT_CACHE_BYTES = 1_000_000_000  # of about ten million scores
 
 
 class Encoding(StrEnum):
@@ -71,6 +72,21 @@ class ChunkOptions:
             raise UsageError(f"at least one chunk must be scored, not {self.max_chunks}")
         check_choice("encoding", self.encoding, Encoding)
         check_choice("way to aggregate", self.aggregate, Aggregation)
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """How raw scores of pairs are kept on disk, for later processes too.
+
+    max_bytes  the most that all of them may take: what was not used longest goes
+    """
+
+    max_bytes: int = DEFAULT_CACHE_BYTES
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value that makes no sense."""
+        if self.max_bytes < 1:
+            raise UsageError(f"the cache of scores has at least one byte, not {self.max_bytes}")
 
 
 @dataclass(frozen=True)

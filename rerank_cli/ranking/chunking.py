@@ -7,12 +7,13 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from rerank_cli.errors import QueryTooLong, UsageError
+from rerank_cli.media import sent_size
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, Aggregation, ChunkOptions, Encoding
 from rerank_cli.ranking.windows import (
     LayoutOptions,
@@ -35,6 +36,9 @@ _LOOK_BACK_CHARACTERS = 64  # for an end between two visible characters
 _MAX_TOKENS_PER_CHARACTER = 4  # one for each byte
 _HEADINGS_JOINT = " > "
 TOKEN_CHARACTERS = 4  # of a token, about
+# Documents are read and cut in batches of the size that suits the scorer. A batch has no more
+# characters than this, so that a stream of any length fits in memory.
+_MAX_BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,22 @@ class WorkEstimate:
         """The work of a document of a size."""
         count, tokens = self._plan.estimate(size * self._share)
         return count * self._fixed + tokens
+
+
+def batch_documents(
+    documents: Iterable[Document], size: int, *, everything: bool
+) -> Generator[list[Document], None, None]:
+    """Group a stream of documents; with `everything` in one batch, for scores of a whole set."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += sent_size(document) if document.media else len(document.text)
+        if (len(batch) >= size or characters >= _MAX_BATCH_CHARACTERS) and not everything:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def fixed_work(query: str, info: ScorerInfo) -> int:

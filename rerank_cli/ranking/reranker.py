@@ -16,13 +16,12 @@ from rerank_cli.media import (
     is_url,
     media_label,
     media_stamp,
-    sent_size,
     with_article,
 )
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import Aggregation, ChunkOptions, Encoding, Selection
-from rerank_cli.ranking.chunking import Plan, plan_chunks
+from rerank_cli.ranking import Aggregation, CacheOptions, ChunkOptions, Encoding, Selection
+from rerank_cli.ranking.chunking import Plan, batch_documents, plan_chunks
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
@@ -51,9 +50,6 @@ from rerank_cli.types import (
 if TYPE_CHECKING:
     from rerank_cli.batch.flow import BatchResult
 
-# Documents are read and cut in batches of the size that suits the scorer. A batch has no more
-# characters than this, so that a stream of any length fits in memory.
-MAX_BATCH_CHARACTERS = 1 << 20
 # A list is in memory already: this many times more of its pairs may wait than of a stream's.
 _LIST_FACTOR = 16
 _SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
@@ -77,6 +73,7 @@ class Reranker:
     runtime      how else a model runs here
     chunks       how documents are cut
     remote       how a provider's model is used
+    cache        whether scores are kept on disk and used again, or how; only of a model by its name
     media_root   the folder in which mappings may name images and videos; without it they name URLs
 
     Raises the errors of `open_scorer`.
@@ -91,6 +88,7 @@ class Reranker:
         runtime: RuntimeOptions | None = None,
         chunks: ChunkOptions | None = None,
         remote: RemoteOptions | None = None,
+        cache: bool | CacheOptions = False,
         media_root: str | None = None,
     ) -> None:
         self._media_root = media_root
@@ -103,9 +101,16 @@ class Reranker:
             if threads is not None:
                 options = replace(options, threads=threads)
             self.scorer = open_scorer(
-                model, instruction=instruction, runtime=options, remote=remote, chunks=self.chunks
+                model,
+                instruction=instruction,
+                runtime=options,
+                remote=remote,
+                chunks=self.chunks,
+                cache=cache,
             )
         else:
+            if cache:
+                raise UsageError("cache: only for a model by its name, whose files are known")
             self.scorer = model if instruction is None else _instruct(model, instruction)
         self._max_requests = None  # that are prepared at once
         if self._owns_scorer and self.info.remote:
@@ -230,7 +235,7 @@ class Reranker:
         if self._is_closed:
             task.cancel()
             raise UsageError("the Reranker is closed")
-        batches = _batches(readable(documents), info.preferred_batch, everything=is_set)
+        batches = batch_documents(readable(documents), info.preferred_batch, everything=is_set)
         _fill(task, batches, max_pairs)
         return pending
 
@@ -610,22 +615,6 @@ def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> I
             watch(Progress(0, 0, number, surveying=True))
         for chunk in plan.split(document).chunks:
             yield Pair(plan.query, chunk)
-
-
-def _batches(
-    documents: Iterable[Document], size: int, *, everything: bool
-) -> Generator[list[Document], None, None]:
-    """Group a stream of documents; with `everything` in one batch, for scores of a whole set."""
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += sent_size(document) if document.media else len(document.text)
-        if (len(batch) >= size or characters >= MAX_BATCH_CHARACTERS) and not everything:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def _instruct(scorer: Scorer, instruction: str) -> Scorer:

@@ -40,8 +40,8 @@ class RankingBuilder:
     """Builds one ranking, a document at a time, in the order of the input.
 
     `query` is the whole query: that of the plan may have been cut. `find_advice` says what to do
-    where the model does not read a language. `duplicates`, `missing`,
-    `incomplete`, `usage` and `notes` become those of the ranking.
+    where the model does not read a language. `duplicates`, `missing`, `cached`, `incomplete`,
+    `usage` and `notes` become those of the ranking.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class RankingBuilder:
     ) -> None:
         self.duplicates = 0
         self.missing = 0
+        self.cached = 0
         self.incomplete = False
         self.usage: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
@@ -177,6 +178,7 @@ class RankingBuilder:
             incomplete=self.incomplete,
             unscored=self._unscored,
             best_below=None if results else self._top.best_below,
+            cached=self.cached,
         )
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:

@@ -339,6 +339,7 @@ class RankingTask:
         values = _check_scores(part.scored, len(part.places), is_remote=self.scorer.info.remote)
         run.check_places(part.places)
         self.builder.missing += part.scored.missing
+        self.builder.cached += part.scored.cached
         self.builder.usage.update(part.scored.usage)
         self.builder.notes.update(dict.fromkeys(part.scored.notes))
         if part.scored.requests:

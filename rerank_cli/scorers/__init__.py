@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import OutOfMemory, RerankError, UsageError
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import ChunkOptions
+from rerank_cli.ranking import CacheOptions, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.terminal import format_names
 from rerank_cli.types import Scorer
@@ -19,6 +19,7 @@ from rerank_cli.user_files import expand_user
 
 if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
+    from rerank_cli.scorers.score_file import ScoreFile
 
 BM25 = "bm25"
 # onnxruntime, numpy and tokenizers on two cores, with a small model.
@@ -34,6 +35,7 @@ def open_scorer(
     runtime: RuntimeOptions | None = None,
     remote: RemoteOptions | None = None,
     chunks: ChunkOptions | None = None,
+    cache: bool | CacheOptions = False,
 ) -> Scorer:
     """Open a scorer by name; by default the model that ships with the package.
 
@@ -47,7 +49,8 @@ def open_scorer(
 
     `instruction` says what to look for, for models that take one; a blank one is none. `runtime`
     says how to run a local model, and `remote` how to use a provider's. `chunks` says how documents
-    will be cut, which a provider may do itself.
+    will be cut, which a provider may do itself. With `cache` scores are kept on disk and used
+    again, except those that depend on other documents.
 
     Raises `UsageError` for an unknown name and for options that the model does not have,
     `NotInstalled` for a model that was not pulled, `ModelError` for one that cannot be opened, and
@@ -58,8 +61,9 @@ def open_scorer(
     runtime.check()
     remote.check()
     instruction = clean_instruction(instruction)
+    file = None if not cache or model == BM25 else _score_file(cache, read_only=remote.dry_run)
     if is_remote(model):
-        return _open_remote(str(model), remote, instruction, chunks or ChunkOptions())
+        return _open_remote(str(model), remote, instruction, chunks or ChunkOptions(), file)
     options = remote.provider_only_flags
     if model == BM25 and instruction is not None:
         options = ["--instruction", *options]
@@ -78,7 +82,13 @@ def open_scorer(
     from rerank_cli.models import find
     from rerank_cli.scorers.cross_encoder import open_local
 
-    return open_local(find(model), runtime, instruction)
+    scorer = open_local(find(model), runtime, instruction)
+    if file is None:
+        return scorer
+
+    from rerank_cli.scorers.cached import CachedScorer
+
+    return CachedScorer(scorer, file)
 
 
 def clean_instruction(instruction: str | None) -> str | None:
@@ -93,6 +103,7 @@ def open_in_background(
     runtime: RuntimeOptions | None = None,
     remote: RemoteOptions | None = None,
     chunks: ChunkOptions | None = None,
+    cache: bool | CacheOptions = False,
 ) -> Future[Scorer]:
     """Open a scorer as `open_scorer` does, in another thread.
 
@@ -111,6 +122,7 @@ def open_in_background(
         runtime=runtime,
         remote=remote,
         chunks=chunks,
+        cache=cache,
     )
     opener.shutdown(wait=False)
     return future
@@ -239,8 +251,26 @@ def _check_memory() -> None:
         raise OutOfMemory
 
 
+def _score_file(cache: bool | CacheOptions, *, read_only: bool) -> "ScoreFile":
+    """The file with the scores of earlier runs; raises `UsageError` if Python cannot read it."""
+    options = cache if isinstance(cache, CacheOptions) else CacheOptions()
+    options.check()
+    try:
+        from rerank_cli.scorers.score_file import ScoreFile
+    except ImportError as error:
+        raise UsageError(
+            f"--cache needs SQLite, which this Python was built without: {error}",
+            hint="--no-cache, or another Python",
+        ) from error
+    return ScoreFile.usual(options.max_bytes, read_only=read_only)
+
+
 def _open_remote(
-    model: str, options: RemoteOptions, instruction: str | None, chunks: ChunkOptions
+    model: str,
+    options: RemoteOptions,
+    instruction: str | None,
+    chunks: ChunkOptions,
+    file: "ScoreFile | None",
 ) -> Scorer:
     """Open a provider's model by `PROVIDER/MODEL`, or a dry run of it."""
     from rerank_cli.providers.keys import find_credentials
@@ -250,9 +280,21 @@ def _open_remote(
     credentials = find_credentials(table, options.headers, dry_run=options.dry_run)
 
     # Imported last: a missing key or model is reported without the HTTP client.
-    from rerank_cli.scorers.remote import DryRunScorer, open_remote
+    from rerank_cli.scorers.remote import open_remote
 
     scorer = open_remote(
         provider, name, options, credentials, instruction=instruction, chunks=chunks
     )
-    return DryRunScorer(scorer) if options.dry_run else scorer
+    dry_run = None
+    if options.dry_run:
+        from rerank_cli.scorers.dry_run import DryRunScorer
+
+        dry_run = DryRunScorer(scorer)
+    if file is None or scorer.info.scope == "set":
+        return dry_run or scorer
+
+    from rerank_cli.scorers.cached import CachedPricedScorer, CachedViewingScorer
+
+    return (
+        CachedPricedScorer(scorer, file) if dry_run is None else CachedViewingScorer(dry_run, file)
+    )

@@ -6,14 +6,18 @@ activations of a batch, so that a batch would change every score in it: there ea
 run. If a model's batches are found to keep scores, short pairs of one length share a run.
 """
 
+import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
+from rerank_cli import __version__, machine
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.errors import ModelError, ScorerError, UsageError
 from rerank_cli.models import check_hashes
@@ -65,7 +69,20 @@ def open_local(
         scorer = _open_causal(folder, runtime, store, folder.prompt, instruction)
     # Else the parts of two models could have been opened together.
     folder.check_unchanged()
+    scorer.find_digests = partial(_find_digests, folder, store)
     return scorer
+
+
+def _find_digests(folder: ModelFolder, store: PreparedCache | None) -> Mapping[str, str]:
+    """The hashes of a model's files, by their names; raises `ModelError`."""
+    if store is None:
+        return folder.digests()
+    try:
+        found = {path.name: store.find_source(path).digest for path in folder.files()}
+    except (OSError, PreparationError) as error:
+        raise ModelError(f"{folder.graph}: {error}", hint="run the same again") from error
+    folder.check_unchanged()
+    return found
 
 
 def _check_files(folder: ModelFolder, store: PreparedCache | None) -> ModelFolder:
@@ -117,10 +134,12 @@ def _open_encoder(
 class LocalScorer:
     """A local cross-encoder with its tokenizer and its threads; `open_local` makes one.
 
-    `notes` are sentences that every user of the model should read.
+    `notes` are sentences that every user of the model should read, and `find_digests` finds the
+    hashes of its files.
     """
 
     notes: Sequence[str] = ()
+    find_digests: Callable[[], Mapping[str, str]] | None = None
 
     def __init__(
         self,
@@ -171,6 +190,37 @@ class LocalScorer:
             self.info, tokenizer=other._tokenizer, query_tokens=other._tokenizer.query_tokens
         )
         return other
+
+    @property
+    def identity(self) -> str:
+        """What its scores depend on besides a pair: see `LastingScorer`.
+
+        That are the files, the libraries, the processor, and the prompt with its instruction.
+        Neither threads nor prepared copies change a score; but padding on a GPU does, so that such
+        scores do not stay.
+        """
+        if self.find_digests is None or self._network.batching.padded:
+            return ""
+        libraries = [
+            f"{name} {getattr(sys.modules.get(name), '__version__', '')}"
+            for name in (self.runtime_name.partition(" ")[0], "tokenizers")
+        ]
+        parts = [
+            [__version__, self.runtime_name, libraries, machine.signature()],
+            self.find_digests(),
+            [self.info.scale, self.info.length, repr(self._template)],
+            [*self._tokenizer.encode_query("")],
+        ]
+        return json.dumps(parts, sort_keys=True)
+
+    def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored:
+        """Its answer for pairs whose scores are known; `usage` has the tokens of the sequences."""
+        queries = {query: len(self._tokenizer.encode_query(query)) for query, _ in pairs}
+        tokens = sum(
+            self._template.specials + queries[query] + len(self._passage(chunk))
+            for query, chunk in pairs
+        )
+        return Scored(values, usage={"total_tokens": tokens}, notes=self.notes)
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score all pairs, whatever `keep` is; `usage` has the tokens of all sequences."""

@@ -1,9 +1,10 @@
 """Scores pairs with a provider's model: sends several requests at once, and merges the answers.
 
-Opens such a model, halves requests that are too large, and has the scorer of a dry run. `providers`
-makes requests, sends them and reads answers.
+Opens such a model, and halves requests that are too large. `providers` makes requests, sends them
+and reads answers.
 """
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+from rerank_cli import __version__
 from rerank_cli.costs import Price, RequestTotals, ServiceRequest
 from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageError
 from rerank_cli.providers import Cutting, RemoteOptions, Truncate
@@ -21,7 +23,13 @@ from rerank_cli.providers.bodies import hide_in_lines
 from rerank_cli.providers.catalogue import find_provider
 from rerank_cli.providers.client import Client, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
-from rerank_cli.providers.keys import Credentials, query_secrets, secrets_in
+from rerank_cli.providers.keys import (
+    Credentials,
+    hide_secrets,
+    public_base_url,
+    query_secrets,
+    secrets_in,
+)
 from rerank_cli.providers.requests import (
     DEFAULT_DOCUMENTS,
     Request,
@@ -106,6 +114,7 @@ class RemoteScorer:
         self._tariff = provider.price_at(address.url)
         self._says = f"as {provider.name} says"  # the source of a cost
         self._request_options = request_options
+        self._headers = hide_secrets(options.headers)
         self.builder = RequestBuilder(provider, model, request_options, info.tokenizer)
         self._client = Client(address, options)
         self._senders = ThreadPoolExecutor(options.concurrency, thread_name_prefix="send")
@@ -134,6 +143,17 @@ class RemoteScorer:
         other._request_options = options
         other.builder = RequestBuilder(self.provider, self._model, options, self.info.tokenizer)
         return other
+
+    @property
+    def identity(self) -> str:
+        """What its scores depend on besides a pair: see `LastingScorer`. It has no secret."""
+        parts = [__version__, public_base_url(self.address.url), self._headers]
+        sent = self.builder.identity()
+        return sent and json.dumps([*parts, sent])
+
+    def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored:
+        """Its answer for pairs whose scores are known, for which nothing is sent."""
+        return Scored(values, notes=(*self.notes, *self._scale_notes(values)))
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Score pairs; each query has requests of its own."""
@@ -380,13 +400,14 @@ class RemoteScorer:
     def _notes(self, results: Sequence[Result], warnings: Sequence[str]) -> Sequence[str]:
         """The server's warnings, and a note if scores are not on the scale that they should be."""
         notes = [f"{self.provider.name}: {warning}" for warning in warnings]
-        is_outside = any(not 0 <= result.score <= 1 for result in results)
-        if self.info.scale == "probability" and is_outside:
-            notes.append(
-                f"{self.provider.name} gave scores outside of 0 to 1, which are shown as they "
-                "came: --sigmoid takes them as logits"
-            )
-        return notes
+        return [*notes, *self._scale_notes([result.score for result in results])]
+
+    def _scale_notes(self, scores: Sequence[float]) -> Sequence[str]:
+        """A note if scores are not on the scale that they should be."""
+        if self.info.scale != "probability" or all(0 <= score <= 1 for score in scores):
+            return ()
+        is_as = "gave scores outside of 0 to 1, which are shown as they came"
+        return (f"{self.provider.name} {is_as}: --sigmoid takes them as logits",)
 
     def comparability_notes(self, requests: Sequence[Request]) -> Sequence[str]:
         """A note that a listwise model's scores of several requests cannot be compared."""
@@ -489,63 +510,6 @@ def open_remote(
         ),
     ]
     return scorer
-
-
-class RequestPlan(NamedTuple):
-    """A request that would be sent: its documents, estimated tokens, bytes and price."""
-
-    documents: int
-    tokens: int
-    bytes: int
-    price: Price | None
-
-
-class DryRunScorer:
-    """Stands in for a remote scorer: sends nothing, and every score is 0.
-
-    `plans` describes each request, and `first_body` is the body of the first.
-    """
-
-    def __init__(self, scorer: RemoteScorer) -> None:
-        self.info = scorer.info
-        self.scorer = scorer
-        self.plans: list[RequestPlan] = []
-        self.first_body = b""
-
-    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        """Plan the requests for some pairs; every score is 0."""
-        return wait_for_scores(self, pairs, keep)
-
-    def start(
-        self,
-        pairs: Sequence[Pair],
-        receive: Callable[[Part | BaseException], None],
-        *,
-        keep: int | None = None,
-        client: object = None,
-    ) -> RequestsJob:
-        """Plan the requests for some pairs; the job is done when this returns."""
-        requests = self.scorer.builder.build(pairs)
-        notes = (*self.scorer.notes, *self.scorer.comparability_notes(requests))
-        for request in requests:
-            body, count = self.scorer.builder.body(request, keep), len(request.chunks)
-            self.first_body = self.first_body or body
-            price = self.scorer.price_of(request)
-            self.plans.append(RequestPlan(count, request.tokens, len(body), price))
-            receive(Part(request.places, Scored([0.0] * count, notes=notes)))
-        return RequestsJob(())
-
-    def with_media(self, media: Media, *, media_only: bool) -> "DryRunScorer":
-        """Take an image or a video for the query of the run."""
-        self.scorer = self.scorer.with_media(media, media_only=media_only)
-        return self
-
-    def account(self) -> str:
-        """What the real scorer has to say besides; `plans` has the result."""
-        return "\n".join(self.scorer.remarks)
-
-    def close(self) -> None:
-        self.scorer.close()
 
 
 def _address(

@@ -168,12 +168,12 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
     usage: Counter[str] = Counter()
     notes: dict[str, None] = {}
     requests = RequestList()
-    missing_pairs, missing = len(pairs), 0
+    missing_pairs, missing, cached = len(pairs), 0, 0
     errors: list[BaseException] = []
     changed = threading.Condition()
 
     def receive(part: Part | BaseException) -> None:
-        nonlocal missing_pairs, missing
+        nonlocal missing_pairs, missing, cached
         with changed:
             if isinstance(part, BaseException):
                 errors.append(part)
@@ -185,6 +185,7 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
                 requests.add((min(part.places, default=0),), part.scored.requests)
                 missing_pairs -= len(part.places)
                 missing += part.scored.missing
+                cached += part.scored.cached
             if errors or not missing_pairs:
                 changed.notify_all()
 
@@ -199,4 +200,4 @@ def wait_for_scores(scorer: ConcurrentScorer, pairs: Sequence[Pair], keep: int |
         if isinstance(errors[0], ProviderError):
             errors[0].requests = (*requests.ordered(), *errors[0].requests)
         raise errors[0]
-    return Scored(values, usage, (*notes,), missing, requests.ordered())
+    return Scored(values, usage, (*notes,), missing, requests.ordered(), cached)

@@ -16,6 +16,7 @@ from rerank_cli.render import Format
 from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
 
+COMMANDS = ["rank", "batch", "eval", "models", "providers", "cache", "config", "doctor"]
 BREAKS = " \t\n\"'@><=;|&(:"
 FILES = ["files"]
 
@@ -50,8 +51,8 @@ CASES = {
     "-m coh": ("values", *(name for name in example_models() if name.startswith("coh"))),
     "--ch": ("values", "--chunk", "--chunk-tokens"),
     "--chunk-tokens 20 --ch": ("values", "--chunk"),
-    "--no": ("values", "--no-offline", "--no-truncate-query", "--no-strict", "--no-lenient",
-             "--no-keep-empty", "--no-full", "--no-verbose"),
+    "--no": ("values", "--no-offline", "--no-cache", "--no-truncate-query", "--no-strict",
+             "--no-lenient", "--no-keep-empty", "--no-full", "--no-verbose"),
     "con": ("values", "config"),
     "fa": ("files",),
     "query fa": ("files",),
@@ -59,7 +60,7 @@ CASES = {
     "-n 5 con": ("files",),
     "query -- --ch": ("files",),
     "rank -f j": ("values", "json", "jsonl"),
-    "help c": ("values", "config"),
+    "help c": ("values", "cache", "config"),
     "config s": ("values", "set", "set-key"),
     "config get to": ("values", "top-n"),
     "config get nothing": ("values",),
@@ -114,8 +115,14 @@ def test_the_first_word_may_be_a_command() -> None:
         ("rerank --model=mini@", ["values", "@2"]),
         ("rerank --format=m", ["values", "md"]),
         ("LC_ALL=C rerank -f m", ["values", "md"]),
-        ("rerank", ["values", "rank", "batch", "eval", "models", "providers", "config", "doctor"]),
-        ("", ["values", "rank", "batch", "eval", "models", "providers", "config", "doctor"]),
+        (
+            "rerank",
+            ["values", *COMMANDS],
+        ),
+        (
+            "",
+            ["values", *COMMANDS],
+        ),
     ],
 )
 def test_bash_gives_a_line(line: str, expected: list[str]) -> None:

@@ -14,6 +14,7 @@ SCORERS = {
     "bert": lambda: open_scorer(str(MODELS / "bert")),
     "xlmr": lambda: open_scorer(str(MODELS / "xlmr"), runtime=RuntimeOptions(threads=1)),
     "bm25": lambda: open_scorer("bm25"),
+    "cached": lambda: open_scorer(str(MODELS / "bert"), cache=True),
 }
 TEXTS = (ROOT / "examples" / "faq.txt").read_text(encoding="utf-8").splitlines()
 QUERIES = ["how do I get a refund", "delivery"]

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from rerank_cli.errors import ScorerError
-from rerank_cli.scorers.remote import DryRunScorer
+from rerank_cli.scorers.dry_run import DryRunScorer
 from tests.conftest import Run
 from tests.support.loopback import serve
 

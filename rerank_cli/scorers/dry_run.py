@@ -1,0 +1,80 @@
+"""Stands in for a provider's model: plans the requests, and sends none."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rerank_cli.costs import Price
+from rerank_cli.scorers.remote import RemoteScorer, RequestsJob
+from rerank_cli.scorers.scheduler import wait_for_scores
+from rerank_cli.types import Media, Pair, Part, Scored
+
+
+class RequestPlan(NamedTuple):
+    """A request that would be sent: its documents, estimated tokens, bytes and price."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    price: Price | None
+
+
+class DryRunScorer:
+    """Stands in for a remote scorer: sends nothing, and every score is 0.
+
+    `plans` describes each request, and `first_body` is the body of the first.
+    """
+
+    def __init__(self, scorer: RemoteScorer) -> None:
+        self.info = scorer.info
+        self.scorer = scorer
+        self.plans: list[RequestPlan] = []
+        self.first_body = b""
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        """Plan the requests for some pairs; every score is 0."""
+        return wait_for_scores(self, pairs, keep)
+
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> RequestsJob:
+        """Plan the requests for some pairs; the job is done when this returns."""
+        requests = self.scorer.builder.build(pairs)
+        notes = (*self.scorer.notes, *self.scorer.comparability_notes(requests))
+        for request in requests:
+            body, count = self.scorer.builder.body(request, keep), len(request.chunks)
+            self.first_body = self.first_body or body
+            price = self.scorer.price_of(request)
+            self.plans.append(RequestPlan(count, request.tokens, len(body), price))
+            receive(Part(request.places, Scored([0.0] * count, notes=notes)))
+        return RequestsJob(())
+
+    @property
+    def identity(self) -> str:
+        """That of the real scorer."""
+        return self.scorer.identity
+
+    def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored:
+        """What the real scorer says of pairs whose scores are known."""
+        return self.scorer.recall(pairs, values)
+
+    def with_instruction(self, instruction: str) -> "DryRunScorer":
+        """Take an instruction for the run."""
+        self.scorer = self.scorer.with_instruction(instruction)
+        return self
+
+    def with_media(self, media: Media, *, media_only: bool) -> "DryRunScorer":
+        """Take an image or a video for the query of the run."""
+        self.scorer = self.scorer.with_media(media, media_only=media_only)
+        return self
+
+    def account(self) -> str:
+        """What the real scorer has to say besides; `plans` has the result."""
+        return "\n".join(self.scorer.remarks)
+
+    def close(self) -> None:
+        self.scorer.close()

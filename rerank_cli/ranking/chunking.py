@@ -184,7 +184,9 @@ def _is_within(document: Document, characters: int | None) -> bool:
 class Split(NamedTuple):
     """A document's windows, its `tokens`, and how many of them are in no window.
 
-    `notes` are for the user; they are the same for all documents of a plan.
+    `notes` are for the user; they are the same for all documents of a plan. Where only some windows
+    are chosen, `left_out` counts the others, and `document_index` is the document's place in the
+    input.
     """
 
     document: Document
@@ -192,6 +194,8 @@ class Split(NamedTuple):
     tokens: int
     dropped: int
     notes: Sequence[str] = ()
+    left_out: int = 0
+    document_index: int | None = None
 
 
 class WorkEstimate:

@@ -1,7 +1,7 @@
 """`Reranker`, an open model that ranks documents for many queries at once; and `rank`, for one."""
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -13,9 +13,17 @@ from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.media import media_label, media_stamp, sent_size
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import Aggregation, ChunkOptions, Encoding, Selection
-from rerank_cli.ranking.chunking import Plan, plan_chunks
+from rerank_cli.ranking import (
+    Aggregation,
+    CandidateRule,
+    ChunkOptions,
+    Encoding,
+    FirstStage,
+    Selection,
+)
+from rerank_cli.ranking.chunking import Plan, Split, plan_chunks
 from rerank_cli.ranking.document_values import read_documents
+from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
@@ -123,6 +131,8 @@ class Reranker:
         keep_empty: bool = False,
         passages: bool = False,
         explain: bool = False,
+        candidates: int | str = CandidateRule.ALL,
+        first_stage: str = FirstStage.BM25,
         instruction: str | None = None,
         watch: Watch | None = None,
     ) -> Ranking:
@@ -138,17 +148,30 @@ class Reranker:
         keep_empty   fill up `n` with blank documents, which have no score
         passages     rank each window by itself; `index` then counts windows
         explain      give each result all its chunks with their scores
+        candidates   the most passages that the model reads: the most promising ones, chosen from
+                     all by `first_stage`. "all", or "auto", which reads fewer where `n` alone says
+                     what is kept, for models of this machine
+        first_stage  what chooses them: "bm25", the words of the query, or "input", their order
         instruction  what the model should look for, for this query; a blank one is none
         watch        is told how far the ranking has come, in the calling thread, many times a
                      second; if it raises `StopRanking`, the ranking ends with what is scored, and
                      is `incomplete`
 
-        With `n` memory does not grow with the number of documents. BM25 reads them twice, and holds
-        those of an iterator in memory; those without a word of the query have the score 0. Raises
-        `UsageError` for arguments that make no sense, `QueryTooLong`, and `ScorerError` if scoring
-        fails.
+        With `n` memory does not grow with the number of documents. BM25 reads them twice, as the
+        first stage may, and both hold those of an iterator in memory; as the model it gives those
+        without a word of the query the score 0. Raises `UsageError` for arguments that make no
+        sense, `QueryTooLong`, and `ScorerError` if scoring fails.
         """
-        selection = Selection(n, min_score, within, keep_empty, passages, explain)
+        selection = Selection(
+            n,
+            min_score,
+            within,
+            keep_empty,
+            passages,
+            explain,
+            candidates=candidates,
+            first_stage=first_stage,
+        )
         pending = self.submit(query, documents, selection, instruction=instruction, watch=watch)
         try:
             return pending.result()
@@ -191,8 +214,9 @@ class Reranker:
             key = (instruction, media, media_stamp(media), is_label)
         info = scorer.info
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
+        count = selection.max_candidates(is_local=not info.remote and info.scope == "pair")
         max_pairs = info.max_pending_pairs
-        if isinstance(documents, Sequence):
+        if isinstance(documents, Sequence) or count is not None:
             max_pairs *= _LIST_FACTOR
         is_set = info.scope == "set"
         # A service that returns the best ones only may leave out what another ranking needs.
@@ -205,6 +229,14 @@ class Reranker:
             documents = list(documents) if isinstance(documents, Iterator) else documents
             scorer = scorer.over(_survey(readable(documents), plan, watch))
             is_set = False
+            count = None  # it scores as fast as words could choose
+        if count is not None and selection.first_stage == FirstStage.BM25:
+            if is_label:
+                raise UsageError(
+                    "words choose the candidates, and the query has none",
+                    hint="--first-stage input, or all candidates",
+                )
+            documents = list(documents) if isinstance(documents, Iterator) else documents
         pending = Pending(query)
         task = pending.task = RankingTask(
             self._pool,
@@ -223,7 +255,12 @@ class Reranker:
         if self._is_closed:
             task.cancel()
             raise UsageError("the Reranker is closed")
-        batches = _batches(readable(documents), info.preferred_batch, everything=is_set)
+        splits: Iterable[Split]
+        if count is None:
+            splits = map(plan.split, readable(documents))
+        else:
+            splits = _choose(partial(readable, documents), task, selection, count)
+        batches = _batches(splits, info.preferred_batch, everything=is_set)
         _fill(task, batches, max_pairs)
         return pending
 
@@ -426,6 +463,8 @@ def rank(
     encoding: Encoding | str = Encoding.AUTO,
     passages: bool = False,
     explain: bool = False,
+    candidates: int | str = CandidateRule.ALL,
+    first_stage: str = FirstStage.BM25,
     watch: Watch | None = None,
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
@@ -446,6 +485,8 @@ def rank(
             keep_empty=keep_empty,
             passages=passages,
             explain=explain,
+            candidates=candidates,
+            first_stage=first_stage,
             watch=watch,
         )
 
@@ -468,13 +509,13 @@ def _check_arguments(query: object, documents: object) -> None:
 
 
 def _fill(
-    task: RankingTask, batches: Generator[Sequence[Document], None, None], max_pairs: int
+    task: RankingTask, batches: Generator[Sequence[Split], None, None], max_pairs: int
 ) -> None:
-    """Cut documents, and add them to a ranking that may have so many pairs being scored."""
+    """Add documents to a ranking that may have so many pairs being scored."""
     try:
         with closing(batches):  # and what is open to read them, before anything is said of it
             for batch in batches:
-                task.add([task.plan.split(document) for document in batch])
+                task.add(batch)
                 task.wait_for_room(max_pairs)
                 if task.is_over:
                     break
@@ -484,6 +525,17 @@ def _fill(
     except BaseException:
         task.cancel()
         raise
+
+
+def _choose(
+    read: Callable[[], Iterable[Document]], task: RankingTask, selection: Selection, count: int
+) -> Iterator[Split]:
+    """The documents with the passages that a first stage chooses for a ranking."""
+    blanks = selection.n if selection.keep_empty else 0
+    limits = CandidateLimits(count, FirstStage(selection.first_stage), blanks)
+    choice = choose_passages(read, task.plan, limits, task.watch)
+    task.builder.choose(choice)
+    yield from choice.splits
 
 
 def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:
@@ -496,13 +548,14 @@ def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> I
 
 
 def _batches(
-    documents: Iterable[Document], size: int, *, everything: bool
-) -> Generator[list[Document], None, None]:
+    splits: Iterable[Split], size: int, *, everything: bool
+) -> Generator[list[Split], None, None]:
     """Group a stream of documents; with `everything` in one batch, for scores of a whole set."""
-    batch: list[Document] = []
+    batch: list[Split] = []
     characters = 0
-    for document in documents:
-        batch.append(document)
+    for split in splits:
+        batch.append(split)
+        document = split.document
         characters += sent_size(document) if document.media else len(document.text)
         if (len(batch) >= size or characters >= MAX_BATCH_CHARACTERS) and not everything:
             yield batch

@@ -81,7 +81,7 @@ def test_a_pipe_is_read_as_a_file_is(rerank: Run, many: str) -> None:
     options = ("--candidates", "2", "-f", "grep", *SMALL)
     of_file = rerank("soil", many, *options)
     of_pipe = rerank("soil", *options, stdin=Path(many).read_bytes())
-    assert of_pipe.out == of_file.out.replace(many, "-")
+    assert of_pipe.out == of_file.out.replace(many, "(standard input)")
     assert len(of_pipe.out.splitlines()) == 2
 
 

@@ -449,7 +449,7 @@ class Candidates(NamedTuple):
 
     read         the number of those that were chosen
     total        the number of all passages; about so many if `is_estimate`
-    first_stage  what chose them: "bm25" or "input"
+    first_stage  what chose them: "hybrid", "bm25" or "input"
     """
 
     read: int

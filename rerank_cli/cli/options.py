@@ -359,10 +359,10 @@ def candidate_options(
         FirstStage,
         _model_setting(
             "--first-stage",
-            help="What chooses these passages: bm25, by the words of the query, or input: the "
-            "first N as they come.",
+            help="What chooses these passages: hybrid, the words and the meaning of the query; "
+            "bm25, its words; input: the first N as they come.",
         ),
-    ] = FirstStage.BM25,
+    ] = FirstStage.HYBRID,
 ) -> None:
     """Options for which passages the model reads."""
 

@@ -58,6 +58,11 @@ from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
+_FIRST_STAGES = {
+    FirstStage.HYBRID: "chosen by words and meaning",
+    FirstStage.BM25: "chosen by words",
+    FirstStage.INPUT: "the first ones",
+}
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -316,7 +321,7 @@ def _may_read_again(scorer: Scorer, selection: Selection) -> bool:
         return True
     is_local = not scorer.info.remote and scorer.info.scope == "pair"
     has_candidates = selection.max_candidates(is_local=is_local) is not None
-    return has_candidates and selection.first_stage == FirstStage.BM25
+    return has_candidates and selection.first_stage != FirstStage.INPUT
 
 
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
@@ -517,7 +522,7 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
 def describe_candidates(candidates: Candidates) -> str:
     """How many passages the model read of how many, in words."""
     total = f"{'about ' if candidates.is_estimate else ''}{candidates.total:,}"
-    way = "the first ones" if candidates.first_stage == FirstStage.INPUT else "chosen by words"
+    way = _FIRST_STAGES[FirstStage(candidates.first_stage)]
     return (
         f"{candidates.read:,} of {total} passages read by the model, {way}; "
         "--candidates all reads every one"

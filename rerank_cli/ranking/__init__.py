@@ -37,9 +37,10 @@ class CandidateRule(StrEnum):
 
 
 class FirstStage(StrEnum):
-    """What chooses the passages that the model reads."""
+    """What of a query, or what else, chooses the passages that the model reads."""
 
-    BM25 = "bm25"  # the words of the query
+    HYBRID = "hybrid"  # its words and its meaning
+    BM25 = "bm25"  # its words alone
     INPUT = "input"  # the order of the input
 
 
@@ -105,7 +106,7 @@ class Selection:
     count_rest    whether the results beyond `n` are counted (`Ranking.more`): each has a score then
     candidates    the most passages that the model reads, the most promising ones; "all", or "auto":
                   with `n` and no other bound, a number that depends on `n`, for local models
-    first_stage   what chooses them: "bm25" or "input"
+    first_stage   what chooses them: "hybrid", "bm25" or "input"
     """
 
     n: int | None = None
@@ -117,7 +118,7 @@ class Selection:
     matched_only: bool = False
     count_rest: bool = False
     candidates: int | CandidateRule | str = CandidateRule.ALL
-    first_stage: FirstStage | str = FirstStage.BM25
+    first_stage: FirstStage | str = FirstStage.HYBRID
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""

@@ -1,36 +1,36 @@
 """Chooses the passages that a model reads, where it shall not read all of them.
 
-    documents ─ WordSurvey ─ those with the best blocks ─ Plan.split ─ the best chunks ─ Choice
+    documents ┬ WordSurvey ──── those with the best blocks ┬ Plan.split ─ the best chunks ─ Choice
+              └ MeaningSurvey ─ those with the best blocks ┘
 
 To cut all documents into chunks would take longer than to look for words. So a document is looked
-at in blocks, parts of about a chunk's size, and only documents with good blocks are cut. The chunks
+at in blocks (`surveys`), and only documents with good blocks are cut. The chunks
 are those that all documents would have, and what is chosen depends on the whole input alone.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from heapq import heappush, heappushpop, nlargest
+from heapq import heappush, heappushpop
 from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import FirstStage
-from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split
-from rerank_cli.ranking.collection import TermCollection
+from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.surveys import (
+    BlockSizes,
+    Found,
+    Meaning,
+    MeaningSurvey,
+    WordSurvey,
+    fuse,
+)
 from rerank_cli.types import Candidates, Document
-from rerank_cli.words import Words, normalise
 
-# A block has as many characters for each token of a chunk. A chunk has about that: most end before
-# their last token, where a paragraph or a function ends.
-_BLOCK_CHARACTERS_PER_TOKEN = 2
-_LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
 _WATCH_DOCUMENTS = 256  # between two calls of a watch
-# Documents with a word of the query are kept to be scored once all are read, up to about this size.
-# Of more the input is read again.
-_MAX_KEPT_CHARACTERS = 1 << 23
-_DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
+# Of documents with good blocks so many times more chunks are compared than are chosen.
+_CHUNK_FACTOR = 2
 
 _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the first ones"
 
@@ -61,27 +61,23 @@ class Choice(NamedTuple):
     notes: Sequence[str] = ()
 
 
-class TermBlock(NamedTuple):
-    """A part of a document: its characters, and how often it has each term of the query."""
-
-    length: int
-    counts: Sequence[int]
-
-
 def choose_passages(
     read: Callable[[], Iterable[Document]],
     plan: Plan,
     limits: CandidateLimits,
     watch: Watch | None = None,
+    open_meaning: Callable[[str], Meaning] | None = None,
 ) -> Choice:
     """Choose passages of documents, which `read` reads from their beginning at each call.
 
-    It is called a second time only for words, and if much of a long input has some.
+    It is called a second time only for words, and if much of a long input has some. `open_meaning`
+    is called with the query, if there is anything to compare for a hybrid stage.
     """
     reading = _DocumentStream(read, limits, watch)
-    search = _PassageSearch(reading, plan, limits.passages)
-    by_words = limits.first_stage is FirstStage.BM25
-    splits = search.find_best() if by_words else search.take_first()
+    is_hybrid = limits.first_stage is FirstStage.HYBRID
+    search = _PassageSearch(reading, plan, limits.passages, open_meaning if is_hybrid else None)
+    is_input = limits.first_stage is FirstStage.INPUT
+    splits = search.take_first() if is_input else search.find_best()
     count = sum(len(split.chunks) for split in splits)
     total, is_estimate = search.count_passages()
     candidates = None
@@ -141,8 +137,15 @@ class _DocumentStream:
 class _PassageSearch:
     """Searches the documents of one reading for the passages to choose."""
 
-    def __init__(self, reading: _DocumentStream, plan: Plan, count: int) -> None:
+    def __init__(
+        self,
+        reading: _DocumentStream,
+        plan: Plan,
+        count: int,
+        open_meaning: Callable[[str], Meaning] | None,
+    ) -> None:
         self.notes: tuple[str, ...] = ()
+        self._open_meaning = open_meaning
         self._reading = reading
         self._plan = plan
         self._count = count
@@ -171,7 +174,7 @@ class _PassageSearch:
         return chosen
 
     def find_best(self) -> Sequence[Split]:
-        """The passages that fit the words of the query best; all, if these are not too many."""
+        """The passages that fit the query best; all, if these are not too many."""
         documents = self._reading.first()
         held = list[tuple[int, Document]]()
         most = self._count * (self._sizes.chunk or 0)
@@ -192,46 +195,30 @@ class _PassageSearch:
         ]
 
     def _choose(self, documents: Iterable[tuple[int, Document]]) -> Sequence[Split]:
-        survey = WordSurvey(self._plan.query, self._sizes)
-        matches: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
-        others: list[tuple[int, Document]] = []  # the first ones without a word of the query
-        size = matched = 0
+        words, meaning = WordSurvey(self._plan.query, self._sizes, self._count), None
+        if self._open_meaning is not None:
+            query_meaning = self._open_meaning(self._plan.query)
+            meaning = MeaningSurvey(query_meaning, self._sizes, self._count)
         for index, document in documents:
             self._note(document)
-            blocks = survey.add(document)
-            if not blocks:
-                if matched + len(others) < self._count:
-                    others.append((index, document))
-                continue
-            matched += 1
-            if matches is not None:
-                matches.append((index, document, blocks))
-                size += len(document.text) + _DOCUMENT_CHARACTERS
-                if size > _MAX_KEPT_CHARACTERS:
-                    matches = None
-        rows: Iterable[tuple[int, Document, Sequence[TermBlock]]]
-        if matches is None:
-            again = self._reading.again()
-            rows = ((index, document, survey.find_blocks(document)) for index, document in again)
+            words.add(index, document)
+            if meaning is not None:
+                meaning.add(index, document)
+        best = words.best(self._reading.again)
+        if meaning is not None:
+            chosen = self._fuse_chunks(best, meaning, words)
         else:
-            rows = matches
-        scored = (
-            (max(map(survey.score, blocks)), -index, document)
-            for index, document, blocks in rows
-            if blocks
-        )
-        best = nlargest(self._count, scored)  # places differ: documents are not compared
-        chosen = self._choose_chunks(best, survey)
-        if not chosen:
-            self.notes = (_NO_WORDS_NOTE,)
-        self._fill_up(chosen, others)
+            chosen = self._choose_chunks(best, words)
+            if not chosen:
+                self.notes = (_NO_WORDS_NOTE,)
+            self._fill_up(chosen, words.others)
         places: dict[int, list[int]] = {}
         for index, place in sorted(chosen):
             places.setdefault(index, []).append(place)
         return [_take(self._splits[index], index, taken) for index, taken in places.items()]
 
     def _choose_chunks(
-        self, documents: Sequence[tuple[float, int, Document]], survey: "WordSurvey"
+        self, documents: Sequence[Found], survey: WordSurvey
     ) -> set[tuple[int, int]]:
         """The places of the best chunks with a word of the query: of a document, and in it.
 
@@ -250,6 +237,37 @@ class _PassageSearch:
                 elif entry[0] > 0:
                     heappushpop(heap, entry)
         return {(-negative_index, -place) for _, negative_index, place in heap}
+
+    def _fuse_chunks(
+        self,
+        documents: Sequence[Found],
+        meaning: MeaningSurvey,
+        survey: WordSurvey,
+    ) -> set[tuple[int, int]]:
+        """The places of the best chunks by words and by meaning.
+
+        Documents come as to `_choose_chunks`. Chunks of the best documents are compared, of more of
+        these if they are few.
+        """
+        near = meaning.best()
+        known = {-index: document for _, index, document in (*documents, *near)}
+        orders = [[-index for _, index, _ in order] for order in (documents, near)]
+        words: list[tuple[float, tuple[int, int]]] = []
+        nearness: list[tuple[float, tuple[int, int]]] = []
+        for index in fuse(orders):
+            if len(nearness) >= _CHUNK_FACTOR * self._count:
+                break
+            self._reading.call_watch(self._reading.documents, is_again=True)
+            texts = [chunk.scored_text for chunk in self._split(index, known[index]).chunks]
+            places = [(index, place) for place in range(len(texts))]
+            nearness += zip(meaning.score(texts), places, strict=True)
+            words += zip(map(survey.score_text, texts), places, strict=True)
+        matched = [entry for entry in words if entry[0] > 0]
+        chunk_orders = [
+            [place for _, place in sorted(scores, key=_best_first)]
+            for scores in (matched, nearness)
+        ]
+        return set(fuse(chunk_orders)[: self._count])
 
     def _fill_up(
         self, chosen: set[tuple[int, int]], others: Sequence[tuple[int, Document]]
@@ -283,119 +301,5 @@ def _take(split: Split, index: int, places: Sequence[int]) -> Split:
     return split._replace(chunks=chunks, left_out=left_out, document_index=index)
 
 
-class BlockSizes:
-    """How a plan's documents fall into blocks; lengths are in characters.
-
-    block  the length of a block; None if each document is one
-    chunk  the most that a chunk has, about; None for any number
-    most   how much of a document is looked at: as much as it may have chunks
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._sure = plan.room
-        room, characters = plan.room, plan.characters
-        self.block, self.chunk = characters, characters
-        if room is not None:
-            fit = math.inf if characters is None else characters
-            self.block = int(min(room * _BLOCK_CHARACTERS_PER_TOKEN, fit))
-            self.chunk = int(min(room * TOKEN_CHARACTERS, fit))
-        self.most = None if self.chunk is None else self.chunk * plan.max_chunks
-
-    def count(self, document: Document) -> int:
-        """The number of a document's blocks."""
-        length = len(document.text)
-        if self.block is None or length <= self.block:
-            return 1
-        return math.ceil(min(length, self.most or length) / self.block)
-
-    def is_doubtful(self, document: Document) -> bool:
-        """Whether a document might have another number of chunks than of blocks."""
-        if self.block is None:
-            return False
-        most = self.block if self._sure is None else min(self._sure, self.block)
-        length = len(document.text) + _head_length(document)
-        if length <= most and not document.text.isascii():
-            length += len(document.text.encode("utf-8", "replace"))  # a token has a byte at least
-        return length > most
-
-
-class WordSurvey:
-    """Looks for the words of a query in documents, and scores their blocks with BM25.
-
-    Lengths are in characters: to count the words of texts without a word of the query would take
-    most of the time.
-    """
-
-    def __init__(self, query: str, sizes: BlockSizes) -> None:
-        self._words = Words()
-        terms = self._words.query_terms(query)
-        self._collection = TermCollection(terms)
-        self._sizes = sizes
-        beginnings = sorted(terms.beginnings)
-        # A pattern of nothing would match anywhere.
-        self._pattern = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
-
-    def add(self, document: Document) -> Sequence[TermBlock]:
-        """Count the words of a document. Returns its blocks with a word of the query."""
-        blocks, count = self.find_blocks(document), self._sizes.count(document)
-        length = min(len(document.text), self._sizes.most or len(document.text))
-        length += count * _head_length(document)
-        for block in blocks:
-            self._collection.add(*block)
-            length -= block.length
-        self._collection.add_others(count - len(blocks), max(0, length))
-        return blocks
-
-    def find_blocks(self, document: Document) -> Sequence[TermBlock]:
-        """The blocks of a document with a word of the query."""
-        text, title = document.text, document.title
-        if self._sizes.most is not None and len(text) > self._sizes.most:
-            text = text[: self._sizes.most]
-        text = text.lower() if text.isascii() else normalise(text)
-        has_title = bool(title) and self._pattern.search(normalise(title)) is not None
-        if not has_title and self._pattern.search(text) is None:
-            return ()
-        title_counts = self._count(title) if has_title else None
-        count = self._sizes.count(document)
-        blocks = []
-        for part in _parts(text, count):
-            if count == 1 or self._pattern.search(part) is not None:
-                counts = self._count(part)
-                if title_counts is not None:
-                    counts = [sum(pair) for pair in zip(counts, title_counts, strict=True)]
-            elif title_counts is not None:
-                counts = title_counts
-            else:
-                continue
-            if any(counts):
-                blocks.append(TermBlock(len(part) + _head_length(document), counts))
-        return blocks
-
-    def score(self, block: TermBlock) -> float:
-        """The score of a block, once all documents are added."""
-        return self._collection.score(*block)
-
-    def score_text(self, text: str) -> float:
-        """The score of a chunk's text, likewise."""
-        return self._collection.score(len(text), self._count(text))
-
-    def _count(self, text: str) -> Sequence[int]:
-        return self._collection.count_terms(text, self._words)[1]
-
-
-def _head_length(document: Document) -> int:
-    """The characters that are put before each chunk of a document."""
-    return len(document.title) + 1 if document.title else 0
-
-
-def _parts(text: str, count: int) -> Iterator[str]:
-    """A text in so many parts of about equal length, which end at white space if there is some."""
-    start, step = 0, len(text) / count
-    for number in range(1, count):
-        end = int(number * step)
-        lowest = max(start, end - _LOOK_BACK_CHARACTERS)
-        space = max(text.rfind(" ", lowest, end), text.rfind("\n", lowest, end))
-        end = max(start, space if space > 0 else end)
-        yield text[start:end]
-        start = end
-    yield text[start:]
+def _best_first(entry: tuple[float, tuple[int, int]]) -> tuple[float, tuple[int, int]]:
+    return -entry[0], entry[1]

@@ -32,6 +32,7 @@ from rerank_cli.ranking.scoring import (
     ScoreStore,
 )
 from rerank_cli.ranking.sentences import JUDGED_RESULTS, find_sentences
+from rerank_cli.ranking.surveys import Meaning
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import clean_instruction, open_scorer
 from rerank_cli.types import (
@@ -132,7 +133,7 @@ class Reranker:
         passages: bool = False,
         explain: bool = False,
         candidates: int | str = CandidateRule.ALL,
-        first_stage: str = FirstStage.BM25,
+        first_stage: str = FirstStage.HYBRID,
         instruction: str | None = None,
         watch: Watch | None = None,
     ) -> Ranking:
@@ -151,7 +152,8 @@ class Reranker:
         candidates   the most passages that the model reads: the most promising ones, chosen from
                      all by `first_stage`. "all", or "auto", which reads fewer where `n` alone says
                      what is kept, for models of this machine
-        first_stage  what chooses them: "bm25", the words of the query, or "input", their order
+        first_stage  what chooses them: "hybrid", the words and the meaning of the query, "bm25",
+                     its words alone, or "input", the order of the passages
         instruction  what the model should look for, for this query; a blank one is none
         watch        is told how far the ranking has come, in the calling thread, many times a
                      second; if it raises `StopRanking`, the ranking ends with what is scored, and
@@ -230,7 +232,7 @@ class Reranker:
             scorer = scorer.over(_survey(readable(documents), plan, watch))
             is_set = False
             count = None  # it scores as fast as words could choose
-        if count is not None and selection.first_stage == FirstStage.BM25:
+        if count is not None and selection.first_stage != FirstStage.INPUT:
             if is_label:
                 raise UsageError(
                     "words choose the candidates, and the query has none",
@@ -464,7 +466,7 @@ def rank(
     passages: bool = False,
     explain: bool = False,
     candidates: int | str = CandidateRule.ALL,
-    first_stage: str = FirstStage.BM25,
+    first_stage: str = FirstStage.HYBRID,
     watch: Watch | None = None,
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
@@ -527,13 +529,19 @@ def _fill(
         raise
 
 
+def _open_meaning(query: str) -> Meaning:
+    from rerank_cli.scorers.static_vectors import open_query_meaning  # few runs need it
+
+    return open_query_meaning(query)
+
+
 def _choose(
     read: Callable[[], Iterable[Document]], task: RankingTask, selection: Selection, count: int
 ) -> Iterator[Split]:
     """The documents with the passages that a first stage chooses for a ranking."""
     blanks = selection.n if selection.keep_empty else 0
     limits = CandidateLimits(count, FirstStage(selection.first_stage), blanks)
-    choice = choose_passages(read, task.plan, limits, task.watch)
+    choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning)
     task.builder.choose(choice)
     yield from choice.splits
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from rerank_cli import ChunkOptions, Document, Ranked, Ranking, Reranker, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.progress import Progress, StopRanking
-from rerank_cli.ranking import FirstStage, Selection, first_stage
+from rerank_cli.ranking import FirstStage, Selection, first_stage, surveys
 from rerank_cli.ranking.chunking import Plan, plan_chunks
 from rerank_cli.ranking.collection import TermCollection
-from rerank_cli.ranking.first_stage import BlockSizes, CandidateLimits, Choice, choose_passages
+from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
+from rerank_cli.ranking.surveys import BlockSizes
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.types import Candidates, Media
 from rerank_cli.words import Words
@@ -40,8 +41,18 @@ def plan(**options: object) -> Plan:
     return plan_chunks(QUERY, info, ChunkOptions(**options))  # type: ignore[arg-type]
 
 
+class Birds:
+    """Takes texts for near that have birds in them, the more the nearer."""
+
+    def __init__(self, _query: str = "") -> None:
+        pass
+
+    def score(self, texts: Sequence[str]) -> Sequence[float]:
+        return [text.count("bird") / (1 + len(text)) for text in texts]
+
+
 def choose(texts: Sequence[Document], count: int, stage: FirstStage = FirstStage.BM25) -> Choice:
-    return choose_passages(lambda: texts, plan(), CandidateLimits(count, stage))
+    return choose_passages(lambda: texts, plan(), CandidateLimits(count, stage), None, Birds)
 
 
 def chosen_texts(choice: Choice) -> list[str]:
@@ -123,13 +134,13 @@ def test_short_documents_are_chosen_by_bm25(given_documents: list[Document], cou
     assert [split.document_index for split in choice.splits] == sorted(expected)
 
 
-@given(documents, st.integers(1, 8))
+@given(documents, st.integers(1, 8), st.sampled_from([FirstStage.BM25, FirstStage.HYBRID]))
 def test_to_read_a_long_input_again_changes_nothing(
-    given_documents: list[Document], count: int
+    given_documents: list[Document], count: int, stage: FirstStage
 ) -> None:
-    kept = choose(given_documents, count)
+    kept = choose(given_documents, count, stage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(first_stage, "_MAX_KEPT_CHARACTERS", 0)
+        patch.setattr(surveys, "_MAX_KEPT_CHARACTERS", 0)
         reads = 0
 
         def read() -> Sequence[Document]:
@@ -137,7 +148,7 @@ def test_to_read_a_long_input_again_changes_nothing(
             reads += 1
             return given_documents
 
-        again = choose_passages(read, plan(), CandidateLimits(count, FirstStage.BM25))
+        again = choose_passages(read, plan(), CandidateLimits(count, stage), None, Birds)
     assert again == kept
     assert reads <= 2
 
@@ -170,6 +181,36 @@ def test_passages_without_a_word_come_last_in_their_order() -> None:
     choice = choose([Document(text) for text in ("dog", "bird", "fish")], 2)
     assert chosen_texts(choice) == ["dog", "bird"]
     assert choice.notes == (first_stage._NO_WORDS_NOTE,)
+
+
+def test_meaning_finds_what_words_do_not() -> None:
+    given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
+    assert chosen_texts(choose(given_documents, 2, FirstStage.HYBRID)) == ["bird", "cats"]
+    assert chosen_texts(choose(given_documents, 1, FirstStage.HYBRID)) == ["cats"]  # in both orders
+    assert chosen_texts(choose(given_documents, 2, FirstStage.BM25)) == ["dog", "cats"]
+
+
+def test_meaning_is_that_of_a_block() -> None:
+    long = Document(f"{'word ' * 100}a bird sings {'word ' * 100}")
+    choice = choose([*[Document("dog")] * 50, long], 1, FirstStage.HYBRID)
+    assert ["bird" in text for text in chosen_texts(choice)] == [True]
+
+
+def test_orders_are_joined_by_reciprocal_ranks() -> None:
+    assert surveys.fuse([[3, 1, 2], [1, 4]]) == [1, 3, 4, 2]
+    assert surveys.fuse([[7], [5]]) == [5, 7]  # equals by their places
+    assert surveys.fuse([[], [2, 1]]) == [2, 1]
+
+
+@given(documents, st.integers(1, 8), st.integers(1, 9))
+def test_how_many_blocks_are_compared_at_once_changes_nothing(
+    given_documents: list[Document], count: int, blocks: int
+) -> None:
+    every = choose(given_documents, count, FirstStage.HYBRID)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surveys, "_MEANING_BLOCKS", blocks)
+        patch.setattr(surveys, "_MEANING_CHARACTERS", blocks)
+        assert choose(given_documents, count, FirstStage.HYBRID) == every
 
 
 def test_the_first_as_they_come() -> None:
@@ -275,7 +316,9 @@ def test_a_stream_is_held_for_words_alone() -> None:
     def stream() -> Iterator[str]:
         yield from ("dog", "cats", "bird")
 
-    assert [r.index for r in rank("cats", stream(), scorer(), candidates=1)] == [1]
+    assert [
+        r.index for r in rank("cats", stream(), scorer(), candidates=1, first_stage="bm25")
+    ] == [1]
     first = rank("cats", stream(), scorer(), candidates=1, first_stage="input")
     assert [result.index for result in first] == [0]
 
@@ -285,7 +328,7 @@ def test_a_watch_sees_what_is_read_and_can_stop_it() -> None:
     texts = [f"cats {number}" for number in range(700)]
     rank("cats", texts, scorer(), candidates=3, watch=seen.append)
     assert seen[0] == Progress(0, 0, 0, choosing=1)
-    assert [p.read for p in seen if p.choosing == 1] == [0, 256, 512]
+    assert [progress.read for progress in seen if progress.choosing == 1] == [0, 256, 512]
     assert (seen[-1].documents, seen[-1].pairs, seen[-1].choosing) == (3, 3, 0)
 
     def stop(progress: Progress) -> None:
@@ -312,7 +355,7 @@ def test_a_stopped_ranking_counts_the_chosen_passages() -> None:
 @given(st.integers(1, 6), st.integers(0, 5000), st.booleans())
 def test_blocks_have_about_the_size_of_a_chunk(count: int, length: int, spaced: bool) -> None:
     text = ("word " if spaced else "words")[: max(1, length)] * (length // 5)
-    parts = list(first_stage._parts(text, count))
+    parts = list(surveys._parts(text, count))
     assert "".join(parts) == text
     assert len(parts) == count
 

@@ -34,7 +34,8 @@ class Progress(NamedTuple):
 
     `documents` counts fractions of documents too. `surveying` is true while a `SurveyingScorer`
     reads the collection: nothing is scored then. `work` is what was scored and `read_work` what was
-    read, in tokens with those of the query; equal documents are counted once.
+    read, in tokens with those of the query; equal documents are counted once. `choosing` is how
+    often documents are being read to choose passages, from 1; 0 once these are scored.
     """
 
     documents: float
@@ -43,6 +44,7 @@ class Progress(NamedTuple):
     surveying: bool = False
     work: int = 0
     read_work: int = 0
+    choosing: int = 0
 
 
 Watch = Callable[[Progress], None]
@@ -292,7 +294,10 @@ class RankingState:
 
     def see(self, progress: Progress) -> None:
         """Note where the ranking is."""
-        if progress.surveying:
+        if progress.choosing:  # how long that takes says nothing of the pace of scoring
+            self._time = TimeLeft()
+            self._scoring_began = time.monotonic()
+        elif progress.surveying:
             self._surveyed = True
             self._scoring_began = time.monotonic()
         elif not self._surveyed:
@@ -306,8 +311,10 @@ class RankingState:
             return self._describe_survey()
         parts = self._parts()
         share = self._share_read()
-        if share is None:
+        if share is None or progress.choosing > 1:
             return State(parts)
+        if progress.choosing:
+            return State(parts, share)
         total = self._total_work(share)
         done = progress.work / total if total else 0.0
         left = self._time.seconds(progress.work, total) if total else None
@@ -317,8 +324,9 @@ class RankingState:
 
     def _parts(self) -> list[str]:
         progress = self._progress
-        if progress.surveying:
-            return [f"{format_count(progress.read, 'document')} read"]
+        if progress.surveying or progress.choosing:
+            again = " again" if progress.choosing > 1 else ""
+            return [f"{format_count(progress.read, 'document')} read{again}"]
         elapsed = time.monotonic() - self._scoring_began
         rate = progress.pairs / elapsed if elapsed else 0
         return [format_count(self.documents, "document"), f"{rate:,.0f} pairs/s"]

@@ -416,7 +416,9 @@ class Ranked:
     dropped          the tokens that were in no chunk
     explanation      with `explain`, all chunks with their scores, in the document's order
 
-    In a ranking of passages, `index`, `tokens` and `chunks` are those of the passage.
+    In a ranking of passages, `index`, `tokens` and `chunks` are those of the passage. If a first
+    stage chose the passages, `chunks` counts the chosen ones, and `index` counts these too in a
+    ranking of passages.
     """
 
     rank: int
@@ -443,6 +445,20 @@ class Ranked:
         )
 
 
+class Candidates(NamedTuple):
+    """The passages that a model read, chosen from more by a first stage.
+
+    read         the number of those that were chosen
+    total        the number of all passages; about so many if `is_estimate`
+    first_stage  what chose them: "hybrid", "bm25" or "input"
+    """
+
+    read: int
+    total: int
+    is_estimate: bool
+    first_stage: str
+
+
 @dataclass(frozen=True, repr=False)
 class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what they took. A sequence of `Ranked`.
@@ -450,7 +466,8 @@ class Ranking(Sequence[Ranked]):
     query           the query as it was scored; `query_cut` if part of it was cut off
     documents       the number of documents in the input; `empty` are blank, and not scored
     duplicates      the number of documents that got the score of an equal one
-    chunks, tokens  those of all documents
+    chunks, tokens  those of all documents; with `candidates`, the chosen chunks, and the tokens of
+                    the documents that have some
     cut, dropped    the number of documents that were cut, and of tokens that were not scored
     missing         the number of documents to which a service gave no score
     cached          the number of scores that were known from an earlier run
@@ -465,8 +482,9 @@ class Ranking(Sequence[Ranked]):
     weak            whether probably nothing answers the query; None if that cannot be told
     incomplete      whether the ranking was stopped before all was read and scored
     unscored        the number of documents that were read by then and not scored, or not whole;
-                    in a ranking of passages, the number of passages
+                    in a ranking of passages, and with `candidates`, the number of passages
     best_below      if no result reached `min_score`, the best score; else None
+    candidates      the passages that the model read; None if it read all
     """
 
     query: str
@@ -494,6 +512,7 @@ class Ranking(Sequence[Ranked]):
     unscored: int = 0
     best_below: float | None = None
     cached: int = 0
+    candidates: Candidates | None = None
 
     @property
     def truncated(self) -> bool:

@@ -34,6 +34,7 @@ _COMMON_WORDS = frozenset(
     )
 )
 _MAX_STEMS = 200_000  # words whose stems are cached
+_CHANGED_ENDS = re.compile(r"(?<=.)(?:ie|(?<=b)l|[eiy])\Z")
 _NO_STEM = ""  # of a stop word, and of a word of one character
 
 # Ranges of characters, written as in a regular expression.
@@ -149,6 +150,15 @@ class QueryTerms(NamedTuple):
 
     terms: Sequence[str]
     singles: frozenset[str]
+
+    @property
+    def beginnings(self) -> frozenset[str]:
+        """Texts of which a normalised text with a term of the query has one.
+
+        The stemmer changes the last letters of some words: memory to memori, dying to die, and
+        possibility to possibl.
+        """
+        return frozenset(_CHANGED_ENDS.sub("", term, count=1) or term for term in self.terms)
 
 
 class Words(dict[str, str]):

@@ -292,7 +292,9 @@ class Bench:
             ways = [Aggregation.MAX, *([Aggregation.ADJUSTED_MAX] if system in OURS else [])]
             for way in ways:
                 aggregate = AGGREGATES[way]
-                best = [[aggregate(document)[0] for document in pool] for pool in scores]
+                best = [
+                    [aggregate(document, len(document))[0] for document in pool] for pool in scores
+                ]
                 figures = [ndcg(own, pool.grades) for own, pool in zip(best, pools, strict=True)]
                 if system == "flat":
                     base = figures

@@ -170,6 +170,25 @@ def test_a_survey_counts_documents(clock: Clock) -> None:
         assert terminal.line == "12,000 documents read  1 s"
 
 
+def test_what_is_read_to_choose_passages_is_no_part_of_scoring(clock: Clock) -> None:
+    terminal, read = FakeTerminal(), [0.0]
+    with watching(terminal, lambda: read[0]) as line:
+        for share in (0.2, 1.0):
+            clock.now += 50
+            read[0] = share
+            line(Progress(0, 0, int(1000 * share), choosing=1))
+            assert f"{int(1000 * share):,} documents read  {share:.0%}" in terminal.line
+        clock.now += 1
+        line(Progress(0, 0, 500, choosing=2))
+        assert terminal.line == "500 documents read again  1 min 41 s"
+        for pairs in (0, 100, 200):
+            clock.now += 1
+            line(Progress(pairs / 2, pairs, 200, work=pairs, read_work=400))
+        assert "100 documents" in terminal.line
+        assert "50%" in terminal.line
+        assert terminal.line.endswith("2 s left")
+
+
 def test_the_rest_of_the_input_is_estimated_by_what_was_read(clock: Clock) -> None:
     """Half of the bytes are three quarters of the work, of which twice as much came as was told."""
     state = RankingState(lambda: 0.5, lambda: WorkAhead(read=1000, unread=3000))

@@ -1,6 +1,7 @@
 """Words: one form for all spellings, and terms in every script. And where sentences end."""
 # ruff: noqa: RUF001 - letters that look like others are what this is about
 
+import json
 import re
 import sys
 import unicodedata
@@ -10,7 +11,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rerank_cli.words import QueryWords, Words, cut, normalise, sentences, token_pattern
+from rerank_cli.words import (
+    QueryTerms,
+    QueryWords,
+    Words,
+    cut,
+    normalise,
+    sentences,
+    token_pattern,
+)
+from tests.conftest import ROOT
 
 WORDS = Words()
 # Letters of many scripts, marks, what does not show, symbols, emoji, lone surrogates.
@@ -169,3 +179,40 @@ def test_where_sentences_end(text: str, expected: list[str]) -> None:
 
 def test_long_white_space_takes_no_long_time() -> None:
     assert len(list(sentences("An. " + " \n" * 200_000 + "Be. " * 50_000))) == 50_001
+
+
+@given(texts, texts)
+def test_a_text_with_a_term_has_its_beginning(query: str, text: str) -> None:
+    words = Words()
+    terms = words.query_terms(query)
+    found = words.terms(text, terms.singles)
+    beginnings = {term: QueryTerms([term], frozenset()).beginnings for term in terms.terms}
+    for term in set(found) & beginnings.keys():
+        (beginning,) = beginnings[term]
+        assert beginning in normalise(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "beginning"),
+    [
+        ("memory", "memor"),
+        ("memories", "memor"),
+        ("dying", "d"),
+        ("skies", "sk"),
+        ("possibility", "possib"),
+        ("leaking", "leak"),
+        ("hoping", "hop"),
+        ("猫", "猫"),
+    ],
+)
+def test_what_all_words_of_a_stem_begin_with(word: str, beginning: str) -> None:
+    assert Words().query_terms(word).beginnings == {beginning}
+
+
+def test_no_word_of_the_vocabulary_is_missed() -> None:
+    words = Words()
+    vocabulary = json.loads((ROOT / "models" / "mini" / "tokenizer.json").read_text("utf-8"))
+    for word in vocabulary["model"]["vocab"]:
+        for term in words.terms(word):
+            (beginning,) = QueryTerms([term], frozenset()).beginnings
+            assert beginning in normalise(word)

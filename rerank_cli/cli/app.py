@@ -123,6 +123,7 @@ def program_options(
     options.common_options,
     options.input_options,
     options.model_options,
+    options.candidate_options,
     options.chunking_options,
     options.provider_options,
     options.output_options,

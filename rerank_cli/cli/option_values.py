@@ -97,8 +97,11 @@ def output_format(ctx: typer.Context) -> Format | None:
 
 
 def selection(ctx: typer.Context) -> Selection:
-    """Which results are kept; a top-n of 0 keeps all."""
-    return _make(Selection, {**ctx.params, "n": ctx.params["top_n"] or None})
+    """Which results are kept, and what the model reads; a top-n of 0 keeps all."""
+    values = {**ctx.params, "n": ctx.params["top_n"] or None}
+    if values.get("candidates", "").isdecimal():
+        values["candidates"] = int(values["candidates"])
+    return _make(Selection, values)
 
 
 def query_and_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:

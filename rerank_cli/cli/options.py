@@ -33,7 +33,16 @@ from rerank_cli.providers import (
     OnError,
     Truncate,
 )
-from rerank_cli.ranking import DEFAULT_CACHE_BYTES, DEFAULT_MAX_CHUNKS, Aggregation, Encoding
+from rerank_cli.ranking import (
+    AUTO_CANDIDATES_PER_RESULT,
+    DEFAULT_CACHE_BYTES,
+    DEFAULT_MAX_CHUNKS,
+    MIN_AUTO_CANDIDATES,
+    Aggregation,
+    CandidateRule,
+    Encoding,
+    FirstStage,
+)
 from rerank_cli.render import EXPLAIN_FORMATS, TABLE_RESULTS, Format
 from rerank_cli.runtimes import Device, Runtime
 from rerank_cli.terminal import STDOUT, Color, format_size
@@ -351,6 +360,30 @@ def model_options(
     """Options for the model and how a local one runs."""
 
 
+def candidate_options(
+    candidates: Annotated[
+        str,
+        _model_setting(
+            "--candidates",
+            metavar="N|auto|all",
+            help="The model reads only the N most promising passages. auto, the default: with -n, "
+            f"and in a table on a terminal, {MIN_AUTO_CANDIDATES} or "
+            f"{AUTO_CANDIDATES_PER_RESULT} for each result; else, with --min-score, --within or "
+            "--keep-empty, and for providers all. -v says how many were read.",
+        ),
+    ] = CandidateRule.AUTO.value,
+    first_stage: Annotated[
+        FirstStage,
+        _model_setting(
+            "--first-stage",
+            help="What chooses these passages: hybrid, the words and the meaning of the query; "
+            "bm25, its words; input: the first N as they come.",
+        ),
+    ] = FirstStage.HYBRID,
+) -> None:
+    """Options for which passages the model reads."""
+
+
 def chunking_options(
     chunk: Annotated[
         Cutting,
@@ -517,10 +550,7 @@ def provider_options(
     ] = False,
     sigmoid: Annotated[
         bool,
-        _provider(
-            "--sigmoid",
-            help="The provider's scores are logits: use their sigmoid.",
-        ),
+        _provider("--sigmoid", help="The provider's scores are logits: use their sigmoid."),
     ] = False,
     on_error: Annotated[
         OnError,
@@ -550,11 +580,7 @@ def provider_options(
         ),
     ] = None,
     timeout: Annotated[
-        float,
-        _seconds(
-            "--timeout",
-            help="How long a request may take, its answer included.",
-        ),
+        float, _seconds("--timeout", help="How long a request may take, its answer included.")
     ] = DEFAULT_TIMEOUT_SECONDS,
     connect_timeout: Annotated[
         float, _seconds("--connect-timeout", help="How long to wait for a connection.")

@@ -20,6 +20,7 @@ BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 )
 _MAX_INTEGER = 2**31 - 1  # counts beyond it are no use, and some libraries take none
+_MAX_DIGITS = 10
 _EXCERPT_CHARACTERS = 60  # of a value in a message
 _SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 _SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
@@ -31,7 +32,8 @@ _VARIABLE_PREFIX = "RERANK_"
 class ValueKind:
     """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
-    A text may have to be a size, as `parse_size` reads it. Both readers raise `ValueError` with a
+    A text may have to be a size, as `parse_size` reads it, or a count of 1 or more or one of some
+    `words`. Both readers raise `ValueError` with a
     message that quotes the value.
     """
 
@@ -39,6 +41,7 @@ class ValueKind:
     least: float | None = None
     most: float | None = None
     is_size: bool = False
+    words: tuple[str, ...] = ()
 
     def from_text(self, text: str) -> Any:
         """Read a value from the command line or the environment."""
@@ -48,8 +51,7 @@ class ValueKind:
             return BOOLEAN_WORDS[text.lower()]
         if not text:
             raise ValueError("the value is empty")
-        if self.is_size:
-            parse_size(text)
+        self._check_text(text)
         try:
             value = self.type(text)
         except ValueError as error:
@@ -59,14 +61,15 @@ class ValueKind:
     def from_toml(self, value: Any) -> Any:
         """Check a value from TOML, where a number in quotes is not a number."""
         fits: tuple[type, ...] = (str,) if issubclass(self.type, str) else (self.type,)
+        if self.words and type(value) is int:
+            value = str(value)
         if self.type is float:
             fits = (float, int)
         if type(value) not in fits:
             raise ValueError(self._refusal(value))
         if value == "":
             raise ValueError("the value is empty")
-        if self.is_size:
-            parse_size(value)
+        self._check_text(value)
         try:
             return self._check_range(self.type(value), value)
         except OverflowError:
@@ -85,6 +88,8 @@ class ValueKind:
             return number + least + ("" if self.most is None else f", at most {self.most}")
         if self.is_size:
             return "a size, such as 64MB, 1GB or 500kB"
+        if self.words:
+            return f"a whole number of 1 or more, {' or '.join(self.words)}"
         return "true or false" if self.type is bool else "text"
 
     @property
@@ -93,6 +98,14 @@ class ValueKind:
         if issubclass(self.type, StrEnum):
             return [*self.type]
         return ["true", "false"] if self.type is bool else []
+
+    def _check_text(self, text: Any) -> None:
+        if self.is_size:
+            parse_size(text)
+        if self.words and text not in self.words:
+            is_count = text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_INTEGER
+            if len(text) > _MAX_DIGITS or not is_count:
+                raise ValueError(f"{excerpt(repr(text))} is not {self.description}")
 
     def _check_range(self, value: Any, given: Any) -> Any:
         if value != value:  # NaN

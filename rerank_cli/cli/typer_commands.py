@@ -544,7 +544,7 @@ class _PlainReader:
         """
         kind = _value_kind(param)
         is_parsed = kind.type in _PARSED_TYPES or type(value) is kind.type
-        if value is None or (is_parsed and not kind.is_size):
+        if value is None or (is_parsed and not kind.is_size and not kind.words):
             return value
         try:
             return kind.from_text(value)
@@ -577,8 +577,9 @@ def _key(parameter: Any) -> str:
 
 
 def _value_kind(parameter: Any) -> ValueKind:
-    is_size = parameter.metavar == "SIZE"
-    return ValueKind(value_type(parameter), parameter.min, parameter.max, is_size=is_size)
+    metavar = str(parameter.metavar or "")
+    words = tuple(metavar.split("|")[1:]) if metavar.startswith("N|") else ()
+    return ValueKind(value_type(parameter), parameter.min, parameter.max, metavar == "SIZE", words)
 
 
 def _settings_sentence(command: Any) -> str:

@@ -33,7 +33,7 @@ from rerank_cli.output_files import (
 )
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
-from rerank_cli.ranking import Selection
+from rerank_cli.ranking import CandidateRule, FirstStage, Selection
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
@@ -46,6 +46,7 @@ from rerank_cli.terminal import (
     format_duration,
 )
 from rerank_cli.types import (
+    Candidates,
     Chunk,
     ConcurrentScorer,
     Document,
@@ -57,6 +58,11 @@ from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
+_FIRST_STAGES = {
+    FirstStage.HYBRID: "chosen by words and meaning",
+    FirstStage.BM25: "chosen by words",
+    FirstStage.INPUT: "the first ones",
+}
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -95,7 +101,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         progress.lap(progress.OPENING)
         inputs.set_scorer(scorer.info)
         warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
-        if isinstance(scorer, SurveyingScorer) or given["on_error"] is OnError.KEEP:
+        if _may_read_again(scorer, selection) or given["on_error"] is OnError.KEEP:
             inputs.copy_folder = spool_directory()
     with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
         try:
@@ -159,6 +165,8 @@ def _say_what_it_took(
     if given["verbose"]:
         if not given["dry_run"]:
             terminal.say(summary(ranking, seconds))
+        if ranking.candidates is not None and not terminal.stderr.isatty():  # else it was said
+            terminal.say(describe_candidates(ranking.candidates))
         _say_account(scorer, terminal)
         say_what_was_read(inputs, terminal)
     elif outcome.was_shown and not ranking.incomplete:
@@ -252,6 +260,9 @@ def _name_incomplete(path: str) -> str:
 def _count_scored(outcome: _Outcome, inputs: Inputs, *, passages: bool) -> str:
     """How many were scored, of how many or of how much of the input, in words."""
     ranking = outcome.ranking
+    if ranking.candidates is not None:
+        scored = ranking.chunks - ranking.unscored
+        return f"{scored:,} of {format_count(ranking.candidates.read, 'chosen passage')}"
     total = ranking.chunks if passages else ranking.documents - ranking.empty
     scored, noun = total - ranking.unscored, "passage" if passages else "document"
     if outcome.is_read or inputs.share is None:
@@ -295,6 +306,8 @@ def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Select
         selection = replace(selection, passages=True)
     if _is_of_one_screen(ctx, terminal):
         selection = replace(selection, n=TABLE_RESULTS, count_rest=True)
+    if ctx.params["strict"] and selection.candidates == CandidateRule.AUTO:
+        selection = replace(selection, candidates=CandidateRule.ALL)  # or cuts would stay unseen
     if ctx.params["dry_run"]:  # which has no scores
         selection = replace(selection, min_score=None, within=None)
     return selection
@@ -304,6 +317,15 @@ def _is_of_one_screen(ctx: typer.Context, terminal: Terminal) -> bool:
     """Whether the results are a table on a terminal, and their number is not given."""
     is_table = option_values.output_format(ctx) in (None, Format.TABLE)
     return is_table and terminal.interactive and ctx.params["top_n"] is None
+
+
+def _may_read_again(scorer: Scorer, selection: Selection) -> bool:
+    """Whether the input may be read twice: by a scorer, or to choose passages by their words."""
+    if isinstance(scorer, SurveyingScorer):
+        return True
+    is_local = not scorer.info.remote and scorer.info.scope == "pair"
+    has_candidates = selection.max_candidates(is_local=is_local) is not None
+    return has_candidates and selection.first_stage != FirstStage.INPUT
 
 
 def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
@@ -494,9 +516,21 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
             f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
             hint="raise --max-chunks; --aggregate first reads no more than one chunk",
         )
+    if ranking.candidates is not None and terminal.stderr.isatty():
+        terminal.say(describe_candidates(ranking.candidates))
     if ranking.weak and terminal.stderr.isatty():
         best = ranking.results[0].relevance_score
         terminal.say(f"best score {best:.3f}: probably nothing here answers it")
+
+
+def describe_candidates(candidates: Candidates) -> str:
+    """How many passages the model read of how many, in words."""
+    total = f"{'about ' if candidates.is_estimate else ''}{candidates.total:,}"
+    way = _FIRST_STAGES[FirstStage(candidates.first_stage)]
+    return (
+        f"{candidates.read:,} of {total} passages read by the model, {way}; "
+        "--candidates all reads every one"
+    )
 
 
 def summary(ranking: Ranking, seconds: float) -> str:

@@ -15,6 +15,9 @@ from rerank_cli.errors import UsageError, check_choice
 
 MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
+# `--candidates auto` reads as many passages for each result, and at least so many.
+AUTO_CANDIDATES_PER_RESULT = 20
+MIN_AUTO_CANDIDATES = 400
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
 DEFAULT_CACHE_BYTES = 1_000_000_000  # of about ten million scores
@@ -25,6 +28,21 @@ class Encoding(StrEnum):
 
     AUTO = "auto"  # windows beside the whole query
     FLAG = "flag"  # as in FlagEmbedding: one sequence, whose end is cut off
+
+
+class CandidateRule(StrEnum):
+    """How many passages the model reads, if not a number of them."""
+
+    AUTO = "auto"  # by the number of results
+    ALL = "all"
+
+
+class FirstStage(StrEnum):
+    """What of a query, or what else, chooses the passages that the model reads."""
+
+    HYBRID = "hybrid"  # its words and its meaning
+    BM25 = "bm25"  # its words alone
+    INPUT = "input"  # the order of the input
 
 
 class Aggregation(StrEnum):
@@ -102,6 +120,9 @@ class Selection:
     matched_only  whether documents that have no word of the query are left out, if the model knows
                   them (`ScorerInfo.unmatched_score`)
     count_rest    whether the results beyond `n` are counted (`Ranking.more`): each has a score then
+    candidates    the most passages that the model reads, the most promising ones; "all", or "auto":
+                  with `n` and no other bound, a number that depends on `n`, for local models
+    first_stage   what chooses them: "hybrid", "bm25" or "input"
     """
 
     n: int | None = None
@@ -112,6 +133,8 @@ class Selection:
     explain: bool = False
     matched_only: bool = False
     count_rest: bool = False
+    candidates: int | CandidateRule | str = CandidateRule.ALL
+    first_stage: FirstStage | str = FirstStage.HYBRID
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -121,8 +144,26 @@ class Selection:
             raise UsageError("the least score to keep must be a number")
         if self.within is not None and not self.within >= 0:
             raise UsageError(f"results cannot be within {self.within} of the best")
+        if isinstance(self.candidates, str):
+            check_choice("number of candidates", self.candidates, CandidateRule)
+        elif isinstance(self.candidates, bool) or self.candidates < 1:
+            raise UsageError(
+                f"the model must read at least one candidate, not {self.candidates}",
+                hint="a number of passages, auto or all",
+            )
+        check_choice("first stage", self.first_stage, FirstStage)
 
     @property
     def keep(self) -> int | None:
         """How many of the best pairs need a score, if each pair is a result; None for all."""
         return None if self.keep_empty or self.count_rest else self.n
+
+    def max_candidates(self, *, is_local: bool) -> int | None:
+        """The most passages that a model may read, of this machine or not; None for all."""
+        if not isinstance(self.candidates, str):
+            return self.candidates
+        is_bound_else = self.keep_empty or self.min_score is not None or self.within is not None
+        is_auto = self.candidates == CandidateRule.AUTO and is_local and not is_bound_else
+        if not is_auto or self.n is None:
+            return None
+        return max(MIN_AUTO_CANDIDATES, AUTO_CANDIDATES_PER_RESULT * self.n)

@@ -188,7 +188,9 @@ def _is_within(document: Document, characters: int | None) -> bool:
 class Split(NamedTuple):
     """A document's windows, its `tokens`, and how many of them are in no window.
 
-    `notes` are for the user; they are the same for all documents of a plan.
+    `notes` are for the user; they are the same for all documents of a plan. Where only some windows
+    are chosen, `left_out` counts the others, and `document_index` is the document's place in the
+    input.
     """
 
     document: Document
@@ -196,6 +198,8 @@ class Split(NamedTuple):
     tokens: int
     dropped: int
     notes: Sequence[str] = ()
+    left_out: int = 0
+    document_index: int | None = None
 
 
 class WorkEstimate:
@@ -217,14 +221,15 @@ class WorkEstimate:
         return count * self._fixed + tokens
 
 
-def batch_documents(
-    documents: Iterable[Document], size: int, *, everything: bool
-) -> Generator[list[Document], None, None]:
+def batch_splits(
+    splits: Iterable[Split], size: int, *, everything: bool
+) -> Generator[list[Split], None, None]:
     """Group a stream of documents; with `everything` in one batch, for scores of a whole set."""
-    batch: list[Document] = []
+    batch: list[Split] = []
     characters = 0
-    for document in documents:
-        batch.append(document)
+    for split in splits:
+        batch.append(split)
+        document = split.document
         characters += sent_size(document) if document.media else len(document.text)
         if (len(batch) >= size or characters >= _MAX_BATCH_CHARACTERS) and not everything:
             yield batch

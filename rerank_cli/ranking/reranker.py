@@ -1,7 +1,7 @@
 """`Reranker`, an open model that ranks documents for many queries at once; and `rank`, for one."""
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -9,19 +9,22 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rerank_cli.errors import InputError, ScorerError, UsageError
-from rerank_cli.media import (
-    MEDIA_FIELDS,
-    find_record_media,
-    is_url,
-    media_label,
-    media_stamp,
-    with_article,
-)
+from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.media import media_label, media_stamp
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import Aggregation, CacheOptions, ChunkOptions, Encoding, Selection
-from rerank_cli.ranking.chunking import Plan, batch_documents, plan_chunks
+from rerank_cli.ranking import (
+    Aggregation,
+    CacheOptions,
+    CandidateRule,
+    ChunkOptions,
+    Encoding,
+    FirstStage,
+    Selection,
+)
+from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
+from rerank_cli.ranking.document_values import read_documents
+from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
@@ -30,6 +33,7 @@ from rerank_cli.ranking.scoring import (
     ScoreStore,
 )
 from rerank_cli.ranking.sentences import JUDGED_RESULTS, find_sentences
+from rerank_cli.ranking.surveys import Meaning
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import clean_instruction, open_scorer
 from rerank_cli.types import (
@@ -135,6 +139,8 @@ class Reranker:
         keep_empty: bool = False,
         passages: bool = False,
         explain: bool = False,
+        candidates: int | str = CandidateRule.ALL,
+        first_stage: str = FirstStage.HYBRID,
         instruction: str | None = None,
         watch: Watch | None = None,
     ) -> Ranking:
@@ -150,17 +156,31 @@ class Reranker:
         keep_empty   fill up `n` with blank documents, which have no score
         passages     rank each window by itself; `index` then counts windows
         explain      give each result all its chunks with their scores
+        candidates   the most passages that the model reads: the most promising ones, chosen from
+                     all by `first_stage`. "all", or "auto", which reads fewer where `n` alone says
+                     what is kept, for models of this machine
+        first_stage  what chooses them: "hybrid", the words and the meaning of the query, "bm25",
+                     its words alone, or "input", the order of the passages
         instruction  what the model should look for, for this query; a blank one is none
         watch        is told how far the ranking has come, in the calling thread, many times a
                      second; if it raises `StopRanking`, the ranking ends with what is scored, and
                      is `incomplete`
 
-        With `n` memory does not grow with the number of documents. BM25 reads them twice, and holds
-        those of an iterator in memory; those without a word of the query have the score 0. Raises
-        `UsageError` for arguments that make no sense, `QueryTooLong`, and `ScorerError` if scoring
-        fails.
+        With `n` memory does not grow with the number of documents. BM25 reads them twice, as the
+        first stage may, and both hold those of an iterator in memory; as the model it gives those
+        without a word of the query the score 0. Raises `UsageError` for arguments that make no
+        sense, `QueryTooLong`, and `ScorerError` if scoring fails.
         """
-        selection = Selection(n, min_score, within, keep_empty, passages, explain)
+        selection = Selection(
+            n,
+            min_score,
+            within,
+            keep_empty,
+            passages,
+            explain,
+            candidates=candidates,
+            first_stage=first_stage,
+        )
         pending = self.submit(query, documents, selection, instruction=instruction, watch=watch)
         try:
             return pending.result()
@@ -203,8 +223,9 @@ class Reranker:
             key = (instruction, media, media_stamp(media), is_label)
         info = scorer.info
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
+        count = selection.max_candidates(is_local=not info.remote and info.scope == "pair")
         max_pairs = info.max_pending_pairs
-        if isinstance(documents, Sequence):
+        if isinstance(documents, Sequence) or count is not None:
             max_pairs *= _LIST_FACTOR
         is_set = info.scope == "set"
         # A service that returns the best ones only may leave out what another ranking needs.
@@ -212,11 +233,19 @@ class Reranker:
         builder = RankingBuilder(
             query, plan, info, selection, self.chunks.aggregate, _multilingual_advice
         )
-        readable = partial(_readable, info=info, root=self._media_root, notes=builder.notes)
+        readable = partial(read_documents, info=info, root=self._media_root, notes=builder.notes)
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
             scorer = scorer.over(_survey(readable(documents), plan, watch))
             is_set = False
+            count = None  # it scores as fast as words could choose
+        if count is not None and selection.first_stage != FirstStage.INPUT:
+            if is_label:
+                raise UsageError(
+                    "words choose the candidates, and the query has none",
+                    hint="--first-stage input, or all candidates",
+                )
+            documents = list(documents) if isinstance(documents, Iterator) else documents
         pending = Pending(query)
         task = pending.task = RankingTask(
             self._pool,
@@ -235,7 +264,12 @@ class Reranker:
         if self._is_closed:
             task.cancel()
             raise UsageError("the Reranker is closed")
-        batches = batch_documents(readable(documents), info.preferred_batch, everything=is_set)
+        splits: Iterable[Split]
+        if count is None:
+            splits = map(plan.split, readable(documents))
+        else:
+            splits = _choose(partial(readable, documents), task, selection, count)
+        batches = batch_splits(splits, info.preferred_batch, everything=is_set)
         _fill(task, batches, max_pairs)
         return pending
 
@@ -438,6 +472,8 @@ def rank(
     encoding: Encoding | str = Encoding.AUTO,
     passages: bool = False,
     explain: bool = False,
+    candidates: int | str = CandidateRule.ALL,
+    first_stage: str = FirstStage.HYBRID,
     watch: Watch | None = None,
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
@@ -458,6 +494,8 @@ def rank(
             keep_empty=keep_empty,
             passages=passages,
             explain=explain,
+            candidates=candidates,
+            first_stage=first_stage,
             watch=watch,
         )
 
@@ -479,124 +517,14 @@ def _check_arguments(query: object, documents: object) -> None:
         raise UsageError("documents must be several, as in a list, not one by itself")
 
 
-def _as_documents(
-    documents: Iterable[str | Document | Mapping[str, Any]], info: ScorerInfo, root: str | None
-) -> Iterator[Document]:
-    for place, item in enumerate(documents):
-        yield item if isinstance(item, Document) else _as_document(item, place, info, root)
-
-
-def _as_document(item: object, place: int, info: ScorerInfo, root: str | None) -> Document:
-    """Make a document of a string, or of a mapping as records have it; raises `UsageError`.
-
-    Raises `InputError` for an image or a video that cannot be read.
-    """
-    if isinstance(item, str):
-        return Document(item)
-    if not isinstance(item, Mapping):
-        raise UsageError(
-            f"document {place} is of type {type(item).__name__}",
-            hint="a document is a string, a Document, or a mapping with text",
-        )
-    text, name = item.get("text"), item.get("id")
-    media = _media_in(item, place, info, root) if info.media else None
-    if not isinstance(text, str) and (text is not None or media is None):
-        raise UsageError(
-            f"document {place} has no text: its keys are {', '.join(map(str, item)) or 'none'}",
-            hint="a mapping has text, and may have id, title and metadata",
-        )
-    if isinstance(name, bool) or not isinstance(name, str | int | None):
-        raise UsageError(f"document {place}: an id is a string or an integer, not {name!r}")
-    is_used = media is not None and (not text or media.kind in info.mixed)
-    used = ("text", media.kind) if media is not None and is_used else ("text",)
-    return Document(
-        text or "",
-        id=None if name is None else str(name),
-        fields={key: value for key, value in item.items() if key not in used},
-        media=media,
-    )
-
-
-def _media_in(
-    item: Mapping[str, Any], place: int, info: ScorerInfo, root: str | None
-) -> Media | None:
-    """The image or video of a mapping, if the scorer reads such; raises `UsageError`.
-
-    Raises `InputError` for a file that cannot be read.
-    """
-    found = {kind: item.get(kind) for kind in MEDIA_FIELDS if kind in info.media}
-    found = {kind: value for kind, value in found.items() if value not in (None, "")}
-    if not found:
-        return None
-    ((kind, value), *others) = found.items()
-    if others:
-        raise UsageError(f"document {place} has an image and a video: make two documents of it")
-    if isinstance(value, Media):
-        return value
-    if not isinstance(value, str):
-        raise UsageError(
-            f"document {place}: the {kind} is of type {type(value).__name__}",
-            hint="it is a URL, a path in the Reranker's media_root, or a Media",
-        )
-    if item.get("text") and kind not in info.mixed:
-        return Media(kind, value, root)  # which is not sent
-    if root is None and not is_url(value):
-        raise UsageError(
-            f"document {place}: the {kind} {media_label(value)} is no URL",
-            hint=f'Reranker(…, media_root="DIR") reads files in DIR, Media("{kind}", path) any',
-        )
-    return find_record_media(value, kind, root)
-
-
-def _readable(
-    documents: Iterable[str | Document | Mapping[str, Any]],
-    info: ScorerInfo,
-    root: str | None,
-    notes: dict[str, None],
-) -> Iterator[Document]:
-    """The documents as the scorer reads them; raises `InputError` for one that it cannot read.
-
-    `notes` get a sentence for the user if part of some documents is left out.
-    """
-    for document in _as_documents(documents, info, root):
-        media = document.media
-        if media is None:
-            yield document
-        elif document.text_is_label or not document.text.strip():
-            if media.kind not in info.media:
-                raise _unread_error(document, media, info)
-            yield (
-                document
-                if document.text_is_label
-                else replace(document, text=media_label(media.place), text_is_label=True)
-            )
-        elif media.kind in info.mixed:
-            yield document
-        else:
-            kind = media.kind
-            reads = f"reads a text or {with_article(kind)}, and not both at once"
-            reads = reads if kind in info.media else f"reads no {kind}s"
-            notes[f"{info.model} {reads}: of documents with both, only the text was scored"] = None
-            yield replace(document, media=None)
-
-
-def _unread_error(document: Document, media: Media, info: ScorerInfo) -> InputError:
-    where = ":".join(str(part) for part in (document.source, document.line) if part)
-    return InputError(
-        f"{where or media_label(media.place)}: {info.model} reads no {media.kind}s",
-        hint="rerank providers show NAME says which models do; of a record --field names one with "
-        "text",
-    )
-
-
 def _fill(
-    task: RankingTask, batches: Generator[Sequence[Document], None, None], max_pairs: int
+    task: RankingTask, batches: Generator[Sequence[Split], None, None], max_pairs: int
 ) -> None:
-    """Cut documents, and add them to a ranking that may have so many pairs being scored."""
+    """Add documents to a ranking that may have so many pairs being scored."""
     try:
         with closing(batches):  # and what is open to read them, before anything is said of it
             for batch in batches:
-                task.add([task.plan.split(document) for document in batch])
+                task.add(batch)
                 task.wait_for_room(max_pairs)
                 if task.is_over:
                     break
@@ -606,6 +534,23 @@ def _fill(
     except BaseException:
         task.cancel()
         raise
+
+
+def _open_meaning(query: str) -> Meaning:
+    from rerank_cli.scorers.static_vectors import open_query_meaning  # few runs need it
+
+    return open_query_meaning(query)
+
+
+def _choose(
+    read: Callable[[], Iterable[Document]], task: RankingTask, selection: Selection, count: int
+) -> Iterator[Split]:
+    """The documents with the passages that a first stage chooses for a ranking."""
+    blanks = selection.n if selection.keep_empty else 0
+    limits = CandidateLimits(count, FirstStage(selection.first_stage), blanks)
+    choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning)
+    task.builder.choose(choice)
+    yield from choice.splits
 
 
 def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:

@@ -17,6 +17,7 @@ from operator import itemgetter
 from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.ranking import Aggregation, Selection
 from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.first_stage import Choice
 from rerank_cli.ranking.languages import LanguageCheck
 from rerank_cli.types import (
     Blank,
@@ -59,6 +60,7 @@ class RankingBuilder:
         self.incomplete = False
         self.usage: Counter[str] = Counter()
         self.notes: dict[str, None] = {}
+        self._choice: Choice | None = None
         self._requests = RequestList()
         self._costs: dict[str, Price] = {}  # by currency
         self._query = query
@@ -79,14 +81,21 @@ class RankingBuilder:
         self._documents = self._empty = self._blanks = self._chunks = self._unmatched = 0
         self._tokens = self._cut = self._dropped = self._unscored = 0
 
+    def choose(self, choice: Choice) -> None:
+        """Take what a first stage has chosen, before the first document is added."""
+        self._choice = choice
+        self.notes.update(dict.fromkeys(choice.notes))
+
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document, with the raw score of each of its chunks; None for no score."""
         selection, scale = self._selection, self._info.scale
+        index = self._documents if split.document_index is None else split.document_index
         if selection.keep_empty and all(score is None for score in scores):
             self._blanks += 1
-            self._top.offer_blank(Blank(self._documents, split.document))
+            self._top.offer_blank(Blank(index, split.document))
         for place, chunks, values in _group_chunks(split, scores, passages=selection.passages):
-            score, decisive = self._aggregate(values)
+            left_out = 0 if selection.passages else split.left_out
+            score, decisive = self._aggregate(values, len(values) + left_out)
             if score == self._unmatched_score:
                 self._unmatched += 1
                 continue
@@ -97,7 +106,7 @@ class RankingBuilder:
                 self._top.offer(
                     Ranked(
                         rank=0,
-                        index=self._chunks + place if selection.passages else self._documents,
+                        index=self._chunks + place if selection.passages else index,
                         raw_score=score,
                         relevance_score=relevance_score,
                         document=split.document,
@@ -127,7 +136,8 @@ class RankingBuilder:
         """
         missing = sum(score is None for score in scores)
         if missing:
-            self._unscored += missing if self._selection.passages else 1
+            is_counted_whole = not self._selection.passages and self._choice is None
+            self._unscored += 1 if is_counted_whole else missing
         if missing < len(scores) or not split.chunks:
             self.add(split, scores)
         else:
@@ -149,7 +159,7 @@ class RankingBuilder:
 
     def ranking(self) -> Ranking:
         """The ranking of all documents so far."""
-        results = self._top.results(self._selection.within)
+        results, choice = self._top.results(self._selection.within), self._choice
         language = self._language.notes(self._query, self._info.model, self._find_advice)
         blanks, more = self._top.blanks(len(results)), 0
         if self._counter is not None:
@@ -158,8 +168,8 @@ class RankingBuilder:
             query=self._plan.query,
             info=self._info,
             results=results,
-            documents=self._documents,
-            empty=self._empty,
+            documents=self._documents if choice is None else choice.documents,
+            empty=self._empty if choice is None else choice.empty,
             duplicates=self.duplicates,
             chunks=self._chunks,
             tokens=self._tokens,
@@ -179,6 +189,7 @@ class RankingBuilder:
             unscored=self._unscored,
             best_below=None if results else self._top.best_below,
             cached=self.cached,
+            candidates=None if choice is None else choice.candidates,
         )
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
@@ -330,37 +341,41 @@ def _explain(
     return tuple(ScoredChunk(chunk, value, relevance(value, scale)) for chunk, value in pairs)
 
 
-# A way to aggregate returns the document's score, and the place of the chunk that decided it.
+# A way to aggregate takes the scores of a document's chunks, and how many chunks the document has:
+# with a first stage some have no score. It returns the document's score, and the place of the chunk
+# that decided it.
 
 
-def take_best(scores: Sequence[float]) -> tuple[float, int]:
+def take_best(scores: Sequence[float], _chunks: int = 0) -> tuple[float, int]:
     """The highest score, and the first chunk that has it (BERT-MaxP, Dai and Callan 2019)."""
     place = max(range(len(scores)), key=scores.__getitem__)
     return scores[place], place
 
 
-def take_adjusted_best(scores: Sequence[float]) -> tuple[float, int]:
+def take_adjusted_best(scores: Sequence[float], chunks: int) -> tuple[float, int]:
     """The highest logit, less `_LOG_CHUNKS_WEIGHT` times the logarithm of their number.
 
     The more chunks a document has, the higher the highest is by chance: the expected maximum of n
-    draws grows about as log n. Without the correction long documents go before short ones.
+    draws grows about as log n. Without the correction long documents go before short ones. Chunks
+    without a score count too, so that the score is that which the document has if all are scored
+    and the best is among those that a first stage chose.
     """
     best, place = take_best(scores)
-    return best - _LOG_CHUNKS_WEIGHT * math.log(len(scores)), place
+    return best - _LOG_CHUNKS_WEIGHT * math.log(chunks), place
 
 
-def take_mean_of_top_3(scores: Sequence[float]) -> tuple[float, int]:
+def take_mean_of_top_3(scores: Sequence[float], _chunks: int = 0) -> tuple[float, int]:
     """The mean of the three highest scores, or of all where there are fewer."""
     top = sorted(scores, reverse=True)[:3]
     return math.fsum(top) / len(top), take_best(scores)[1]
 
 
-def take_first(scores: Sequence[float]) -> tuple[float, int]:
+def take_first(scores: Sequence[float], _chunks: int = 0) -> tuple[float, int]:
     """The score of the first chunk (BERT-FirstP, Dai and Callan 2019)."""
     return scores[0], 0
 
 
-AGGREGATES: dict[Aggregation, Callable[[Sequence[float]], tuple[float, int]]] = {
+AGGREGATES: dict[Aggregation, Callable[[Sequence[float], int], tuple[float, int]]] = {
     Aggregation.ADJUSTED_MAX: take_adjusted_best,
     Aggregation.MAX: take_best,
     Aggregation.MEAN_TOP_3: take_mean_of_top_3,

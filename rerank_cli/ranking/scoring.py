@@ -395,7 +395,8 @@ class RankingTask:
         """How many of the best pairs of some documents need a score; None for all."""
         # Of a document with several chunks any may be the best: they all need a score.
         if self.keep is None or not (
-            self.passages or all(len(entry.split.chunks) <= 1 for entry in entries)
+            self.passages
+            or all(len(entry.split.chunks) + entry.split.left_out <= 1 for entry in entries)
         ):
             return None
         return min(self.keep, sum(len(entry.split.chunks) for entry in entries))
@@ -619,7 +620,8 @@ def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKe
     stamp = () if media is None else media_stamp(media)
     is_label = document.text_is_label
     cuts: tuple[tuple[int, int, str], ...] = ()
-    if len(split.chunks) > 1 or document.headings:  # else the text alone says it
+    # Else the text alone says it.
+    if len(split.chunks) + split.left_out > 1 or document.headings:
         cuts = tuple((chunk.start, chunk.end, chunk.title) for chunk in split.chunks)
     return ScoreKey(plan, document.title, document.text, media, stamp, is_label, cuts)
 

@@ -78,6 +78,8 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         body["cost"] = ranking.cost._asdict()
     if ranking.weak is not None:
         body["weak"] = ranking.weak
+    if ranking.candidates is not None:
+        body["candidates"] = ranking.candidates._asdict()
     return {"id": f"rerank-{digest[:16]}", **body}
 
 

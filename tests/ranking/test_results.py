@@ -138,7 +138,7 @@ def test_no_more_is_held_than_is_kept() -> None:
 def test_score_and_deciding_chunk(
     way: str, scores: list[float], expected: tuple[float, int]
 ) -> None:
-    assert AGGREGATES[Aggregation(way)](scores) == expected
+    assert AGGREGATES[Aggregation(way)](scores, len(scores)) == expected
 
 
 def test_every_way_has_a_name() -> None:

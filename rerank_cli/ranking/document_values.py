@@ -1,0 +1,122 @@
+"""Makes documents of what Python gives: strings, mappings, and `Document`s.
+
+item… ─ read_documents ─ Document…, as the scorer reads them
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.media import MEDIA_FIELDS, find_record_media, is_url, media_label, with_article
+from rerank_cli.types import Document, Media, ScorerInfo
+
+
+def read_documents(
+    documents: Iterable[str | Document | Mapping[str, Any]],
+    info: ScorerInfo,
+    root: str | None,
+    notes: dict[str, None],
+) -> Iterator[Document]:
+    """The documents as the scorer reads them; raises `InputError` for one that it cannot read.
+
+    `notes` get a sentence for the user if part of some documents is left out.
+    """
+    for document in _as_documents(documents, info, root):
+        media = document.media
+        if media is None:
+            yield document
+        elif document.text_is_label or not document.text.strip():
+            if media.kind not in info.media:
+                raise _unread_error(document, media, info)
+            yield (
+                document
+                if document.text_is_label
+                else replace(document, text=media_label(media.place), text_is_label=True)
+            )
+        elif media.kind in info.mixed:
+            yield document
+        else:
+            kind = media.kind
+            reads = f"reads a text or {with_article(kind)}, and not both at once"
+            reads = reads if kind in info.media else f"reads no {kind}s"
+            notes[f"{info.model} {reads}: of documents with both, only the text was scored"] = None
+            yield replace(document, media=None)
+
+
+def _as_documents(
+    documents: Iterable[str | Document | Mapping[str, Any]], info: ScorerInfo, root: str | None
+) -> Iterator[Document]:
+    for place, item in enumerate(documents):
+        yield item if isinstance(item, Document) else _as_document(item, place, info, root)
+
+
+def _as_document(item: object, place: int, info: ScorerInfo, root: str | None) -> Document:
+    """Make a document of a string, or of a mapping as records have it; raises `UsageError`.
+
+    Raises `InputError` for an image or a video that cannot be read.
+    """
+    if isinstance(item, str):
+        return Document(item)
+    if not isinstance(item, Mapping):
+        raise UsageError(
+            f"document {place} is of type {type(item).__name__}",
+            hint="a document is a string, a Document, or a mapping with text",
+        )
+    text, name = item.get("text"), item.get("id")
+    media = _media_in(item, place, info, root) if info.media else None
+    if not isinstance(text, str) and (text is not None or media is None):
+        raise UsageError(
+            f"document {place} has no text: its keys are {', '.join(map(str, item)) or 'none'}",
+            hint="a mapping has text, and may have id, title and metadata",
+        )
+    if isinstance(name, bool) or not isinstance(name, str | int | None):
+        raise UsageError(f"document {place}: an id is a string or an integer, not {name!r}")
+    is_used = media is not None and (not text or media.kind in info.mixed)
+    used = ("text", media.kind) if media is not None and is_used else ("text",)
+    return Document(
+        text or "",
+        id=None if name is None else str(name),
+        fields={key: value for key, value in item.items() if key not in used},
+        media=media,
+    )
+
+
+def _media_in(
+    item: Mapping[str, Any], place: int, info: ScorerInfo, root: str | None
+) -> Media | None:
+    """The image or video of a mapping, if the scorer reads such; raises `UsageError`.
+
+    Raises `InputError` for a file that cannot be read.
+    """
+    found = {kind: item.get(kind) for kind in MEDIA_FIELDS if kind in info.media}
+    found = {kind: value for kind, value in found.items() if value not in (None, "")}
+    if not found:
+        return None
+    ((kind, value), *others) = found.items()
+    if others:
+        raise UsageError(f"document {place} has an image and a video: make two documents of it")
+    if isinstance(value, Media):
+        return value
+    if not isinstance(value, str):
+        raise UsageError(
+            f"document {place}: the {kind} is of type {type(value).__name__}",
+            hint="it is a URL, a path in the Reranker's media_root, or a Media",
+        )
+    if item.get("text") and kind not in info.mixed:
+        return Media(kind, value, root)  # which is not sent
+    if root is None and not is_url(value):
+        raise UsageError(
+            f"document {place}: the {kind} {media_label(value)} is no URL",
+            hint=f'Reranker(…, media_root="DIR") reads files in DIR, Media("{kind}", path) any',
+        )
+    return find_record_media(value, kind, root)
+
+
+def _unread_error(document: Document, media: Media, info: ScorerInfo) -> InputError:
+    where = ":".join(str(part) for part in (document.source, document.line) if part)
+    return InputError(
+        f"{where or media_label(media.place)}: {info.model} reads no {media.kind}s",
+        hint="rerank providers show NAME says which models do; of a record --field names one with "
+        "text",
+    )

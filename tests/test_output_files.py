@@ -35,6 +35,7 @@ TEXTS = {
         "model", "base_url", "instruction", "user", "metadata", "set_", "header", "max_record",
         "max_document", "window", "address", "depth", "measure", "compare", "name", "key",
         "value", "provider", "revision", "version", "licence", "languages",
+        "candidates", "cache_size", "size",
     },
 }  # fmt: skip
 READS = {

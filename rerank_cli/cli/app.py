@@ -22,6 +22,7 @@ from rerank_cli.cli.typer_commands import (
     DefaultGroup,
     RankCommand,
     UnknownCommand,
+    with_options,
 )
 from rerank_cli.errors import ExitCode, OutOfMemory, RerankError
 from rerank_cli.terminal import PipeClosed, say, usable_stream, warn
@@ -119,7 +120,7 @@ def program_options(
 
 
 @app.command(DEFAULT_COMMAND, cls=RankCommand, epilog=EPILOG)
-@options.with_options(
+@with_options(
     options.common_options,
     options.input_options,
     options.model_options,

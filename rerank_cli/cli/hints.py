@@ -49,7 +49,7 @@ _SYNONYMS: Mapping[str, str] = {
     "--id-field": "--id-key --id-column --doc-id --docid --id",
     "--query-field": "--query-key --query-column",
     "--documents-field": "--docs-field --documents-key --documents-column --candidates-field",
-    "--document": "--doc --docs --documents --texts --candidate --candidates",
+    "--document": "--doc --docs --documents --texts --candidate",
     "--query": "--regexp --search --prompt-query --question --filter -e",
     "--recursive": "--recurse --dir --directory --folder -R",
     "--null": "--null-data --print0 --read0 --zero-terminated -Z",

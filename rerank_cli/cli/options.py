@@ -2,17 +2,14 @@
 
     common_options   those that matter most; help shows them first, and -h no others
     input_options, model_options, …
-                     groups of options; a command takes them by `with_options`
+                     groups of options; a command takes them by `typer_commands.with_options`
     setting          declares an option that config.toml and the environment can set too
 
 A parameter has the name of its option, and of the field that `option_values` makes of it.
 """
 
-import functools
-import inspect
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -80,8 +77,6 @@ IdField = Annotated[
     ),
 ]
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 
 def complete_model() -> list[str]:
     """The names of models, for a shell's completion."""
@@ -89,37 +84,6 @@ def complete_model() -> list[str]:
     from rerank_cli.providers.catalogue import example_models
 
     return [*names(), *example_models()]
-
-
-def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Command], Command]:
-    """Add the options of some groups to a command.
-
-    `only` lists the parameters to add, separated by spaces; by default all are added. The command
-    finds their values in `ctx.params`, which the functions of `option_values` read.
-    """
-    names = only.split()
-
-    def add(command: Command) -> Command:
-        own = inspect.signature(command)
-        shared = [
-            parameter
-            for group in groups
-            for parameter in inspect.signature(group).parameters.values()
-            if not names or parameter.name in names
-        ]
-        if missing := set(names) - {parameter.name for parameter in shared}:
-            raise ValueError(f"none of these groups has {', '.join(sorted(missing))}")
-
-        @functools.wraps(command)
-        def run(**values: Any) -> Any:
-            return command(**{name: values[name] for name in own.parameters})
-
-        parameters = [*own.parameters.values(), *shared]
-        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
-        return cast("Command", run)
-
-    return add
 
 
 def common_options(
@@ -376,8 +340,8 @@ def candidate_options(
         FirstStage,
         _model_setting(
             "--first-stage",
-            help="What chooses these passages: hybrid, the words and the meaning of the query; "
-            "bm25, its words; input: the first N as they come.",
+            help="What chooses these passages: hybrid, by words and meaning; bm25, by words; "
+            "input, the first N.",
         ),
     ] = FirstStage.HYBRID,
 ) -> None:

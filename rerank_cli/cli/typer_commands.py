@@ -4,6 +4,7 @@
     ListGroup      runs its command `list` by default
     DefaultGroup   runs `rank` by default, and imports other commands when they are named
     RankCommand    has the help of the program
+    with_options   adds options that several commands share
 
 Help is written here too: `-h` is short, `--help` has everything. Both come from the docstring of a
 command (a summary, notes, and examples in a paragraph that begins with \b) and from its options.
@@ -13,6 +14,7 @@ Typer itself prefers an option on the command line to the environment, and that 
 only, and tests/test_dependencies.py checks each of them.
 """
 
+import functools
 import inspect
 import os
 import re
@@ -21,11 +23,11 @@ import shutil
 import stat
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar, TextIO, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -64,6 +66,38 @@ _MAX_NAME_COLUMNS = 23  # of options beside their texts; a longer one has a line
 _SHORT_EXAMPLES = 3  # that -h shows
 _UNGROUPED_OPTIONS = 11  # up to which there are no groups
 _IS_SHORT = f"{__name__}.is_short"  # in a context's `meta`, which all modules share
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Command], Command]:
+    """Add the options of some groups to a command.
+
+    `only` lists the parameters to add, separated by spaces; by default all are added. The command
+    finds their values in `ctx.params`, which the functions of `option_values` read.
+    """
+    names = only.split()
+
+    def add(command: Command) -> Command:
+        own = inspect.signature(command)
+        shared = [
+            parameter
+            for group in groups
+            for parameter in inspect.signature(group).parameters.values()
+            if not names or parameter.name in names
+        ]
+        if missing := set(names) - {parameter.name for parameter in shared}:
+            raise ValueError(f"none of these groups has {', '.join(sorted(missing))}")
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            return command(**{name: values[name] for name in own.parameters})
+
+        parameters = [*own.parameters.values(), *shared]
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return cast("Command", run)
+
+    return add
 
 
 class BadValue(typer.BadParameter):

@@ -13,7 +13,13 @@ from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, is_given, make_app
+from rerank_cli.cli.typer_commands import (
+    COMMON_GROUP,
+    PlainCommand,
+    is_given,
+    make_app,
+    with_options,
+)
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
@@ -178,16 +184,16 @@ def batch_options(
 
 
 @app.command("batch", cls=PlainCommand)
-@options.with_options(
+@with_options(
     options.provider_options,
     only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
     "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )
-@options.with_options(options.model_options, options.chunking_options)
-@options.with_options(options.output_options, only="verbose")
-@options.with_options(options.input_options, only="text media_root")
-@options.with_options(batch_options)
-@options.with_options(options.common_options, only="top_n model min_score")
+@with_options(options.model_options, options.chunking_options)
+@with_options(options.output_options, only="verbose")
+@with_options(options.input_options, only="text media_root")
+@with_options(batch_options)
+@with_options(options.common_options, only="top_n model min_score")
 def batch(ctx: typer.Context) -> int:
     """Rank the documents of many queries: JSONL in, the same lines out with their results.
 

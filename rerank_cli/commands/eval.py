@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, make_app
+from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, make_app, with_options
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
@@ -75,8 +75,8 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 
 
 @app.command("eval", cls=PlainCommand)
-@options.with_options(options.model_options, only="threads runtime device cache cache_size")
-@options.with_options(
+@with_options(options.model_options, only="threads runtime device cache cache_size")
+@with_options(
     options.provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm"
 )
 def evaluate(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.cli import options
+from rerank_cli.cli import options, typer_commands
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app, setting_values
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, RerankError, UsageError
 from rerank_cli.models import (
@@ -133,7 +133,7 @@ def show(name: Name, as_json: AsJson = False) -> int:
 
 
 @app.command("pull", cls=PlainCommand)
-@options.with_options(options.model_options, only="offline")
+@typer_commands.with_options(options.model_options, only="offline")
 def pull(
     ctx: typer.Context,
     name: Name,

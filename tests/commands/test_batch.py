@@ -297,7 +297,7 @@ def test_equal_pairs_are_scored_once(rerank: Run, tmp_path: Path) -> None:
     first, second, _ = [json.loads(line)["results"] for line in ran.out.splitlines()]
     assert first == second
     figures = json.loads(report.read_text())
-    assert figures["pairs"] == {"scored": 8, "reused": 4}
+    assert figures["pairs"] == {"scored": 8, "reused": 4, "cached": 0}
     assert (figures["records"], figures["documents"], figures["done"]) == (3, 12, True)
     assert figures["latency"]["p50"] <= figures["latency"]["max"]
 

@@ -207,7 +207,7 @@ def test_records_of_a_batch_share_scores_only_where_the_same_is_sent(
         assert rerank(*command).code == 0
     sent = [[value["title"] for value in request.json["documents"]] for request in server.requests]
     assert sent == [["Refunds", "Parcels"]]
-    assert json.loads(report.read_text())["pairs"] == {"scored": 2, "reused": 4}
+    assert json.loads(report.read_text())["pairs"] == {"scored": 2, "reused": 4, "cached": 0}
 
 
 def test_records_of_an_entry_of_ones_own_are_told_apart_by_all_that_is_sent(home: Path) -> None:

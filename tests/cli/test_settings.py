@@ -88,7 +88,7 @@ def test_json_by_option_beats_another_format_by_setting(
         ("a = 1\na = 2", "not TOML: Cannot overwrite", None),
         ("topn = 1", "no setting is called topn", "did you mean top-n?"),
         ("top_n = 1", "no setting is called top_n", "did you mean top-n?"),
-        ("nonsense = 1", "no setting is called nonsense", "settings: aggregate, candidates, chunk-tokens,"),
+        ("nonsense = 1", "no setting is called nonsense", "settings: aggregate, candidates,"),
         ('top-n = "5"', "top-n: '5' is not a whole number", "top-n is a whole number of 0 or more"),
         ("top-n = 5.5", "top-n: 5.5 is not a whole number", None),
         ("top-n = true", "top-n: true is not a whole number", None),

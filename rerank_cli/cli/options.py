@@ -340,8 +340,8 @@ def candidate_options(
         FirstStage,
         _model_setting(
             "--first-stage",
-            help="What chooses these passages: hybrid, by words and meaning; bm25, by words; "
-            "input, the first N.",
+            help="What chooses these passages. hybrid: the words and the meaning of the query. "
+            "bm25: its words. input: the first N as they come.",
         ),
     ] = FirstStage.HYBRID,
 ) -> None:

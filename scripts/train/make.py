@@ -23,6 +23,7 @@ from typing import Any
 
 import held
 import overlap
+import static
 import torch
 from collect import collect, packages_of
 from encoder import FrozenTower, Int8Tower, TorchTower, Tower, channels, e5, minilm
@@ -146,6 +147,9 @@ def main() -> None:
     torch.save(reader.state_dict(), work / READER)
     for place in filter(None, [arguments.out, arguments.fp32]):
         place.mkdir(parents=True, exist_ok=True)
+    if arguments.model == "mini":  # whose tokens the first stage compares
+        table = [corpus for corpus in corpora if corpus.name in static.SETS]
+        static.write_table(tower.tower, table, arguments.out)
     write_model(tower.tower, reader, corpora, arguments.out, arguments.fp32)
 
 
@@ -314,8 +318,10 @@ def marked(tower: Tower, processor: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_checksums(place: Path) -> None:
-    """Write SHA256SUMS over what a scorer reads, in the form that `sha256sum -c` checks."""
-    names = ["config.json", "encoder.onnx", "model.toml", "reader.onnx", "tokenizer.json"]
+    """Write SHA256SUMS over what is read of the folder, as `sha256sum -c` checks it."""
+    names = [
+        "config.json", "encoder.onnx", "model.toml", "reader.onnx", "static.npz", "tokenizer.json",
+    ]  # fmt: skip
     sums = [
         f"{hashlib.sha256((place / name).read_bytes()).hexdigest()}  {name}\n"
         for name in names

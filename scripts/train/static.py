@@ -13,13 +13,14 @@ import argparse
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import torch
 from encoder import Tower, minilm
-from texts import read
+from texts import Corpus, read
 
 COMPONENTS = 128
 BATCH_TOKENS = 256
@@ -33,11 +34,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--sets", nargs="+", default=SETS)
     options = parser.parse_args()
-    tower = minilm()
-    vectors = reduce_to_components(token_vectors(tower), usual_tokens(tower))
-    vectors *= weights(tower, options.data, options.sets)[:, None]
-    vectors[~usual_tokens(tower)] = 0
-    write(vectors, options.out / "static.npz")
+    write_table(minilm(), [read(options.data, name) for name in options.sets], options.out)
+
+
+def write_table(tower: Tower, corpora: Sequence[Corpus], out: Path) -> None:
+    """Write static.npz into a folder, with the weights that the passages of corpora give."""
+    usual = usual_tokens(tower)
+    vectors = reduce_to_components(token_vectors(tower), usual)
+    vectors *= weights(tower, corpora)[:, None]
+    vectors[~usual] = 0
+    write(vectors, out / "static.npz")
 
 
 def token_vectors(tower: Tower) -> np.ndarray:
@@ -65,9 +71,9 @@ def reduce_to_components(vectors: np.ndarray, usual: np.ndarray) -> np.ndarray:
     return reduced
 
 
-def weights(tower: Tower, data: Path, sets: tuple[str, ...]) -> np.ndarray:
-    """The inverse document frequency of each token."""
-    passages = [passage for name in sets for passage in read(data, name).passages]
+def weights(tower: Tower, corpora: Sequence[Corpus]) -> np.ndarray:
+    """The inverse document frequency of each token among the passages."""
+    passages = [passage for corpus in corpora for passage in corpus.passages]
     texts = [f"{passage.title}\n{passage.text}" for passage in passages]
     counts: Counter[int] = Counter()
     for start in range(0, len(texts), 1000):

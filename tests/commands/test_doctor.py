@@ -25,7 +25,7 @@ def test_the_shipped_model(rerank: Run, home: Path) -> None:
     found = told(rerank)
     names = [name for name in found if name != "advice"]
     assert names == ["versions", "processor", "places", "keys", "model", "checks"]
-    assert found["checks"]["files"] == "ok: 3 files are as they were made"
+    assert found["checks"]["files"] == "ok: 4 files are as they were made"
     assert found["versions"]["rerank"] == __version__
     assert found["versions"]["onnxruntime"] == onnxruntime.__version__
     assert found["places"]["settings"] == str(home / "config.toml")
@@ -175,7 +175,7 @@ def test_a_shipped_model_that_was_damaged_is_not_opened(
 ) -> None:
     shutil.copytree(ROOT / "models" / "mini", tmp_path / "mini")
     monkeypatch.setattr("rerank_cli.models._SHIPPED", (tmp_path,))
-    assert told(rerank)["checks"]["files"].startswith("ok: 3 files")
+    assert told(rerank)["checks"]["files"].startswith("ok: 4 files")
     graph = tmp_path / "mini" / "model.onnx"
     with graph.open("r+b") as stream:
         stream.seek(10_000_000)

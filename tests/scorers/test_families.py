@@ -15,6 +15,7 @@ from rerank_cli import Pair, Scorer, open_scorer, rank
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.ranking import Encoding
 from tests.conftest import ROOT, Run
+from tests.support.folders import quantize
 
 FOLDER = ROOT / "tests" / "support" / "families"
 PAIRED = ["bert", "xlm-roberta", "modernbert", "deberta-v2"]
@@ -88,20 +89,12 @@ def test_a_score_does_not_depend_on_its_company(
 ) -> None:
     folder = FOLDER / family
     if precision == "int8":
-        folder = quantised(folder, tmp_path)
+        folder = quantize(folder, tmp_path)
     pairs = [pair(row) for row in rows_of(family) if row["tokens"] <= LENGTHS[family]]
     scorer = opened(folder)
     together = scores(scorer, pairs)
     assert [scores(scorer, [one])[0] for one in pairs] == together
     assert scores(scorer, pairs[::-1])[::-1] == together
-
-
-def quantised(folder: Path, target: Path) -> Path:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    copy = Path(shutil.copytree(folder, target / "int8"))
-    quantize_dynamic(folder / "model.onnx", copy / "model.onnx", weight_type=QuantType.QInt8)
-    return copy
 
 
 def test_a_prompt_takes_an_instruction_and_others_take_none(rerank: Run) -> None:

@@ -18,6 +18,15 @@ def copy_model(name: str, to: Path) -> Path:
     return Path(shutil.copytree(MODELS / name, to / name))
 
 
+def quantize(folder: Path, to: Path) -> Path:
+    """A copy of the folder whose graph has int8 products."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    copy = Path(shutil.copytree(folder, to / "int8"))
+    quantize_dynamic(folder / "model.onnx", copy / "model.onnx", weight_type=QuantType.QInt8)
+    return copy
+
+
 def in_onnx_folder(name: str, to: Path) -> Path:
     """The Hub's layout: the graph in onnx/, the tokenizer above it."""
     folder = copy_model(name, to)

@@ -10,8 +10,10 @@ from tokenizers import Tokenizer
 
 class PlainParts:
     def __init__(self, folder: Path) -> None:
-        self._encoder = onnxruntime.InferenceSession(folder / "encoder.onnx")
-        self._reader = onnxruntime.InferenceSession(folder / "reader.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # several may add float32 up in another order
+        self._encoder = onnxruntime.InferenceSession(folder / "encoder.onnx", options)
+        self._reader = onnxruntime.InferenceSession(folder / "reader.onnx", options)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

@@ -32,9 +32,8 @@ _VARIABLE_PREFIX = "RERANK_"
 class ValueKind:
     """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
-    A text may have to be a size, as `parse_size` reads it, or a count of 1 or more or one of some
-    `words`. Both readers raise `ValueError` with a
-    message that quotes the value.
+    A text may have to be a size, as `parse_size` reads it. With `words` it must be one of them, or
+    a count of 1 or more. Both readers raise `ValueError` with a message that quotes the value.
     """
 
     type: type

@@ -4,8 +4,8 @@
               └ MeaningSurvey ─ those with the best blocks ┘
 
 To cut all documents into chunks would take longer than to look for words. So a document is looked
-at in blocks (`surveys`), and only documents with good blocks are cut. The chunks
-are those that all documents would have, and what is chosen depends on the whole input alone.
+at in blocks (`surveys`), and only documents with good blocks are cut. The chunks are the same as
+without a first stage, and the choice depends on the whole input alone.
 """
 
 import math

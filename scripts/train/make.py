@@ -41,7 +41,7 @@ SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
 # Of what training changes, how much is kept: the weights are between those of the beginning and of
 # the end (Wortsman et al. 2022, WiSE-FT), as what is learned of these texts is lost on other ones.
-KEEPING = 0.5
+TRAINED_SHARE = 0.5
 ROUNDS = 2  # before each but the first, passages are mined by the model of the one before
 QUESTIONS = 200  # of each set, for which passages are mined
 DOCS = "docs"  # what was collected in other languages than English
@@ -246,11 +246,13 @@ def calibrated(
 ) -> tuple[Reader, list[held.Judged]]:
     """The reader whose scores mean something, by half of the held-out questions; and the others.
 
-    It is the learner's, KEEPING of the way from its `beginning`.
+    It is the learner's, TRAINED_SHARE of the way from its `beginning`.
     """
     reader = learner.averaged()
     ends = reader.state_dict()
-    reader.load_state_dict({name: beginning[name].lerp(ends[name].cpu(), KEEPING) for name in ends})
+    reader.load_state_dict(
+        {name: beginning[name].lerp(ends[name].cpu(), TRAINED_SHARE) for name in ends}
+    )
 
     def score(pool: Pool) -> torch.Tensor:
         return learner.logits(pool, reader)

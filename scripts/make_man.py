@@ -17,12 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from rerank_cli.cli import app
-from rerank_cli.cli.typer_commands import (
-    help_record,
-    option_groups,
-    parts_of_help,
-    settings_in,
-)
+from rerank_cli.cli.help import help_record, option_groups, parts_of_help
+from rerank_cli.cli.parameters import settings_in
 
 PAGE = Path(__file__).resolve().parent.parent / "rerank_cli" / "data" / "rerank.1"
 # The rest of ENVIRONMENT and FILES, which no option declares.

@@ -114,7 +114,8 @@ PARAMETERS = {
     "nargs": 1,
     "param_type_name": "option",
 }
-_FILE = "rerank_cli/cli/typer_commands.py"
+_FILE = "rerank_cli/cli/parameters.py"
+_COMMANDS_FILE = "rerank_cli/cli/typer_commands.py"
 TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     "Parameter.get_runtime_param": (
         reads_by_replacement,
@@ -126,7 +127,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Parameter.min and .max": (
         lambda: (parameters()[0].min, parameters()[0].max) == (1, 9),
-        f"have `_value_kind` in {_FILE} find an option's range in another way",
+        f"have `value_kind` in {_FILE} find an option's range in another way",
     ),
     "Parameter.rich_help_panel": (
         lambda: parameters()[0].rich_help_panel == "P",
@@ -138,7 +139,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Parameter.default": (
         lambda: parameters()[0].default == 1,
-        f"have `help_record` in {_FILE} find an option's default in another way",
+        "have `help_record` in rerank_cli/cli/help.py find an option's default in another way",
     ),
     "Parameter.shell_complete": (
         lambda: [item.value for item in parameters()[2].shell_complete(made(), "a")] == ["abc"],
@@ -146,7 +147,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Parameter.metavar": (
         lambda: parameters()[2].metavar == "NAME",
-        f"have `_usage_pieces` in {_FILE} find an argument's name in another way",
+        "have `_usage_pieces` in rerank_cli/cli/help.py find an argument's name in another way",
     ),
     **{
         f"Parameter.{name}": (
@@ -157,7 +158,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     },
     "Context.default_map": (
         lambda: made(default_map=Defaults()).params["number"] == 7,
-        f"see what typer asks of a `default_map`, and give `_Defaults` in {_FILE} that too",
+        f"see what typer asks of a `default_map`, and give `ConfigDefaults` in {_FILE} that too",
     ),
     "Context.get_parameter_source": (
         lambda: sources() == ["DEFAULT", "COMMANDLINE", "DEFAULT_MAP"],
@@ -165,7 +166,7 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Context.resilient_parsing": (
         lambda: made("-n", "0", resilient_parsing=True).resilient_parsing,
-        f"see how typer reads a line for completion, and follow it in {_FILE} and completion.py",
+        f"see how typer completes, and follow it in {_COMMANDS_FILE} and completion.py",
     ),
     "Context.find_root": (
         lambda: made().find_root().command.name == "command",
@@ -173,23 +174,23 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Command.parse_args": (
         lambda: called("parse_args", "get_params"),
-        f"see what reads a command line now, and hook there in {_FILE}",
+        f"see what reads a command line now, and hook there in {_COMMANDS_FILE}",
     ),
     "Command.get_help": (
         lambda: called("get_help"),
-        f"see what writes a command's help now, and hook there in {_FILE}",
+        f"see what writes a command's help now, and hook there in {_COMMANDS_FILE}",
     ),
     "Command.params, with help as the last": (
         lambda: made().command.get_params(made())[-1].name == "help",
-        f"see how `_read_plainly` in {_FILE} finds the option --help",
+        f"see how `read_plainly` in {_FILE} finds the option --help",
     ),
     "Context.meta": (
         lambda: made().meta == {},
-        f"note in another way in {_FILE} which help was asked for",
+        "note in another way in rerank_cli/cli/help.py which help was asked for",
     ),
     "Group.get_command": (
         lambda: {"get_command", "list_commands", "parse_args"} <= set(dir(TyperGroup)),
-        f"see how a group finds its commands now, and follow it in `DefaultGroup` in {_FILE}",
+        f"see how a group finds its commands, and follow it in `DefaultGroup` in {_COMMANDS_FILE}",
     ),
 }
 GRAPH = str(MODELS / "bert" / "model.onnx")

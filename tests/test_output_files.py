@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.cli.typer_commands import value_type
+from rerank_cli.cli.parameters import value_type
 from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs
 from tests.conftest import ROOT, Run, process

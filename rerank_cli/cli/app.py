@@ -15,15 +15,10 @@ import typer
 from rerank_cli import __version__, progress
 from rerank_cli.cli import option_values, options
 from rerank_cli.cli.completion import VARIABLE, Shell, answer, install, script
-from rerank_cli.cli.typer_commands import (
-    CONCISE_HELP,
-    DEFAULT_COMMAND,
-    HELP_NAMES,
-    DefaultGroup,
-    RankCommand,
-    UnknownCommand,
-    with_options,
-)
+from rerank_cli.cli.help import HELP_NAMES
+from rerank_cli.cli.parameters import with_options
+from rerank_cli.cli.provider_options import provider_options
+from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, DefaultGroup, RankCommand, UnknownCommand
 from rerank_cli.errors import ExitCode, OutOfMemory, RerankError
 from rerank_cli.terminal import PipeClosed, say, usable_stream, warn
 
@@ -126,7 +121,7 @@ def program_options(
     options.model_options,
     options.candidate_options,
     options.chunking_options,
-    options.provider_options,
+    provider_options,
     options.output_options,
     program_options,
 )
@@ -193,6 +188,8 @@ def run(arguments: list[str]) -> int:
             sys.stdout.write(answer(typer.main.get_command(app), arguments))
         return ExitCode.OK
     if not arguments:
+        from rerank_cli.cli.help import CONCISE_HELP  # few runs show it
+
         sys.stderr.write(CONCISE_HELP)
         return ExitCode.USAGE
     try:

@@ -20,7 +20,8 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, is_given, lazy_commands, value_type
+from rerank_cli.cli.parameters import is_given, lazy_commands, value_type
+from rerank_cli.cli.typer_commands import DEFAULT_COMMAND
 from rerank_cli.errors import OutputError, RerankError
 
 VARIABLE = "_RERANK_COMPLETE"

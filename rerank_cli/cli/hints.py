@@ -17,16 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from rerank_cli.cli.typer_commands import (
-    DEFAULT_COMMAND,
-    HELP_NAMES,
-    BadValue,
-    UnknownCommand,
-    all_commands,
-    lazy_commands,
-    settings_in,
-    short_help_record,
-)
+from rerank_cli.cli.help import HELP_NAMES, short_help_record
+from rerank_cli.cli.parameters import BadValue, all_commands, lazy_commands, settings_in
+from rerank_cli.cli.typer_commands import DEFAULT_COMMAND, UnknownCommand
 from rerank_cli.errors import RerankError
 from rerank_cli.media import MEDIA_FIELDS
 

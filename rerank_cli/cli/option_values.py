@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from rerank_cli.cli.parameters import is_chosen, is_given
 from rerank_cli.cli.settings import excerpt, parse_size
-from rerank_cli.cli.typer_commands import is_chosen, is_given
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN, Prepend
 from rerank_cli.inputs.documents import Inputs

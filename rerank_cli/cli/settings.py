@@ -1,6 +1,6 @@
 """Settings: options that config.toml or the environment sets for every run.
 
-Reads and checks config.toml. Typer decides which value holds: see `typer_commands`. `user_files`
+Reads and checks config.toml. Typer decides which value holds: see `parameters`. `user_files`
 changes the file.
 """
 

@@ -12,14 +12,10 @@ from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import option_values, options
+from rerank_cli.cli.parameters import COMMON_GROUP, is_given, with_options
+from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.cli.typer_commands import (
-    COMMON_GROUP,
-    PlainCommand,
-    is_given,
-    make_app,
-    with_options,
-)
+from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
@@ -185,7 +181,7 @@ def batch_options(
 
 @app.command("batch", cls=PlainCommand)
 @with_options(
-    options.provider_options,
+    provider_options,
     only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
     "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rerank_cli.cli.parameters import setting_values
 from rerank_cli.cli.settings import parse_size
-from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app, setting_values
+from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ExitCode, OutputError, UsageError
 from rerank_cli.terminal import Terminal, format_count, format_json, format_size, hide_user
 

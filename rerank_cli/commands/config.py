@@ -12,15 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from rerank_cli.cli.hints import setting_hint
+from rerank_cli.cli.parameters import all_commands, setting_values, settings_in
 from rerank_cli.cli.settings import Setting, excerpt, find_setting, format_value
-from rerank_cli.cli.typer_commands import (
-    ListGroup,
-    PlainCommand,
-    all_commands,
-    make_app,
-    setting_values,
-    settings_in,
-)
+from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError, UsageError
 from rerank_cli.providers.keys import (
     check_provider,

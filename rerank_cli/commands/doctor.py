@@ -19,7 +19,8 @@ import typer
 from rerank_cli import __version__, machine
 from rerank_cli.atomic_files import file_digest
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.typer_commands import PlainCommand, make_app, with_options
+from rerank_cli.cli.parameters import with_options
+from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError
 from rerank_cli.models import how_to_renew, known_entry, offline_variable
 from rerank_cli.models.catalogue import Sample

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.typer_commands import COMMON_GROUP, PlainCommand, make_app, with_options
+from rerank_cli.cli.parameters import COMMON_GROUP, with_options
+from rerank_cli.cli.provider_options import provider_options
+from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
@@ -76,9 +78,7 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 
 @app.command("eval", cls=PlainCommand)
 @with_options(options.model_options, only="threads runtime device cache cache_size")
-@with_options(
-    options.provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm"
-)
+@with_options(provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm")
 def evaluate(
     ctx: typer.Context,
     datasets: Datasets = None,
@@ -188,7 +188,7 @@ def _models(
     """The models to measure: those given and those compared, else the one that is set."""
     models = [*(given or []), *(compare or ())]
     if not models:
-        from rerank_cli.cli.typer_commands import setting_values
+        from rerank_cli.cli.parameters import setting_values
         from rerank_cli.models.catalogue import default
 
         models = [setting_values(ctx)["model"][0] or default()]

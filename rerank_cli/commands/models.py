@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank_cli.cli import options, typer_commands
-from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app, setting_values
+from rerank_cli.cli import options
+from rerank_cli.cli.parameters import setting_values, with_options
+from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ExitCode, ModelError, NotInstalled, RerankError, UsageError
 from rerank_cli.models import (
     COPY_FOLDER,
@@ -35,11 +36,7 @@ from rerank_cli.models.packages import PackagedModel, packaged_models
 from rerank_cli.models.store import DamagedModel, InstalledModel, ModelPart, Store
 from rerank_cli.output_files import check_output_folder
 from rerank_cli.scorers import BM25, check_model, is_remote
-from rerank_cli.terminal import (
-    Terminal,
-    format_json,
-    format_size,
-)
+from rerank_cli.terminal import Terminal, format_json, format_size
 from rerank_cli.types import Pair
 from rerank_cli.user_files import config_file, expand_user
 
@@ -133,7 +130,7 @@ def show(name: Name, as_json: AsJson = False) -> int:
 
 
 @app.command("pull", cls=PlainCommand)
-@typer_commands.with_options(options.model_options, only="offline")
+@with_options(options.model_options, only="offline")
 def pull(
     ctx: typer.Context,
     name: Name,

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rerank_cli.cli import option_values, options
-from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app, with_options
+from rerank_cli.cli import option_values
+from rerank_cli.cli.parameters import with_options
+from rerank_cli.cli.provider_options import provider_options
+from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.costs import Price
 from rerank_cli.errors import ConfigError, ExitCode, UsageError
 from rerank_cli.providers import catalogue
@@ -114,7 +116,7 @@ def show(
 
 
 @app.command("check", cls=PlainCommand)
-@with_options(options.provider_options, only="base_url header insecure")
+@with_options(provider_options, only="base_url header insecure")
 def check(ctx: typer.Context, name: Name, as_json: AsJson = False) -> int:
     """Send a provider two documents, and show the answer.
 

@@ -8,13 +8,8 @@ from typing import Any
 
 import pytest
 
-from rerank_cli.cli.typer_commands import (
-    COMMON_GROUP,
-    CONCISE_HELP,
-    help_record,
-    option_groups,
-    parts_of_help,
-)
+from rerank_cli.cli.help import CONCISE_HELP, help_record, option_groups, parts_of_help
+from rerank_cli.cli.parameters import COMMON_GROUP
 from tests.conftest import Run
 from tests.support.command_line import COMMAND
 

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 
 from rerank_cli.cli import app
-from rerank_cli.cli.typer_commands import settings_in
+from rerank_cli.cli.parameters import settings_in
 
 COMMAND: Any = typer.main.get_command(app.app)
 SETTINGS = settings_in(COMMAND.commands.values())

@@ -1,0 +1,232 @@
+"""The parameters of Typer's commands: how their values are read, and which of them are settings.
+
+    with_options    adds options that several commands share
+    read_plainly    reads options without pydantic, and settings from config.toml
+    settings_in, setting_values
+                    the options that are settings, and their values
+
+No option is known by name here. Typer itself prefers an option on the command line to the
+environment, and that to a command's `default_map`, which holds config.toml here. Undocumented parts
+of typer are used in this module, in `help` and in `typer_commands` only, and
+tests/test_dependencies.py checks each of them.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import typer
+
+from rerank_cli.cli.settings import Setting, ValueKind, check_config, read_config
+from rerank_cli.errors import ConfigError, NoHome
+from rerank_cli.terminal import warn
+from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
+
+COMMON_GROUP = "Common"  # the group that comes first, and the only one that -h shows
+OTHER_GROUP = "Other"  # the group of options that name none
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def with_options(*groups: Callable[..., None], only: str = "") -> Callable[[Command], Command]:
+    """Add the options of some groups to a command.
+
+    `only` lists the parameters to add, separated by spaces; by default all are added. The command
+    finds their values in `ctx.params`, which the functions of `option_values` read.
+    """
+    names = only.split()
+
+    def add(command: Command) -> Command:
+        own = inspect.signature(command)
+        shared = [
+            parameter
+            for group in groups
+            for parameter in inspect.signature(group).parameters.values()
+            if not names or parameter.name in names
+        ]
+        if missing := set(names) - {parameter.name for parameter in shared}:
+            raise ValueError(f"none of these groups has {', '.join(sorted(missing))}")
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            return command(**{name: values[name] for name in own.parameters})
+
+        parameters = [*own.parameters.values(), *shared]
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return cast("Command", run)
+
+    return add
+
+
+class BadValue(typer.BadParameter):
+    """An option does not take a `value`; typer's own error does not keep it."""
+
+    def __init__(self, message: str, value: str, ctx: Any, param: Any) -> None:
+        super().__init__(message, ctx=ctx, param=param)
+        self.names: list[str] = param.opts
+        self.value = value
+
+
+def settings_in(commands: Iterable[Any]) -> dict[str, Setting]:
+    """The options of commands that are settings, by key."""
+    return {
+        _key(parameter): Setting(
+            key=_key(parameter),
+            parameter=parameter.name,
+            kind=value_kind(parameter),
+            help=parameter.help or "",
+        )
+        for command in commands
+        for parameter in command.params
+        if parameter.envvar
+    }
+
+
+def setting_values(ctx: Any) -> dict[str, tuple[Any, str]]:
+    """The value of every setting, by key, and its origin: a variable, a file or "default".
+
+    Asks every command for its values, as if it ran without options. Raises `ConfigError`.
+    """
+    values: dict[str, tuple[Any, str]] = {}
+    for command in all_commands(ctx):
+        if not settings_in([command]):
+            continue
+        run = command.make_context(command.name, [], parent=ctx, resilient_parsing=True)
+        run.resilient_parsing = False
+        run.default_map = ConfigDefaults(run, quiet=bool(values))
+        for parameter in command.get_params(run):
+            if not parameter.envvar:
+                continue
+            parameter.handle_parse_result(run, {}, [])
+            source = run.get_parameter_source(parameter.name).name
+            origin = parameter.envvar if source == "ENVIRONMENT" else "default"
+            if source == "DEFAULT_MAP":
+                origin = str(config_file())
+            values[_key(parameter)] = (run.params[parameter.name], origin)
+    return values
+
+
+def is_given(ctx: Any, parameter: str) -> bool:
+    """Whether an option was given on the command line, and not as a setting."""
+    return str(ctx.get_parameter_source(parameter).name) == "COMMANDLINE"
+
+
+def is_chosen(ctx: Any, parameter: str) -> bool:
+    """Whether the user gave an option a value, on the command line or as a setting."""
+    return str(ctx.get_parameter_source(parameter).name) not in ("DEFAULT", "NONE")
+
+
+def all_commands(ctx: Any) -> list[Any]:
+    """The commands of the program. Imports all of them."""
+    root = ctx.find_root()
+    return [root.command.get_command(root, name) for name in root.command.list_commands(root)]
+
+
+def lazy_commands(ctx: Any) -> dict[str, tuple[str, str]]:
+    """The module and sentence of each command beside the default one."""
+    return getattr(ctx.find_root().command, "lazy_commands", {})
+
+
+def value_type(parameter: Any) -> Any:
+    """The type of a parameter's values, by its annotation."""
+    return parameter.type_descriptor.annotation
+
+
+def panel_of(option: Any) -> str:
+    """The group that shows an option in the help."""
+    return getattr(option, "rich_help_panel", None) or OTHER_GROUP
+
+
+class ConfigDefaults:
+    """The settings in config.toml, by parameter. Reads the file at the first `get`.
+
+    Typer calls no other method of a `default_map`. If it is not `quiet`, says if the file's folder
+    is closed.
+    """
+
+    def __init__(self, ctx: Any, *, quiet: bool = False) -> None:
+        self._ctx = ctx
+        self._quiet = quiet
+        self._values: dict[str, Any] | None = None
+
+    def get(self, parameter: str) -> Any:
+        if self._values is None:
+            self._values = self._load()
+        return self._values.get(parameter)
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            path = config_file()
+        except NoHome:
+            return {}
+        content = read_config(path)
+        if not content:
+            if not self._quiet and is_closed(path):
+                warn(
+                    sys.stderr,
+                    f"{path}: Permission denied: no settings and keys of yours are used",
+                    f"set HOME, or {HOME_VARIABLE}, to a directory of your own",
+                )
+            return {}
+        own = settings_in([self._ctx.command])
+        known = own if content.keys() <= own.keys() else settings_in(all_commands(self._ctx))
+        values = check_config(content, path, known)
+        return {own[key].parameter: value for key, value in values.items() if key in own}
+
+
+# Values of these types are used as the parser gives them.
+_PARSED_TYPES = (str, list[str], tuple[str, str])
+
+
+class _PlainReader:
+    """Reads the values of options: text, booleans, numbers in a range, and choices.
+
+    Typer would build a pydantic validator for each option at every start, which takes longer than
+    all else that `rerank --help` does.
+    """
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Convert a value to its option's type.
+
+        Raises typer's error for an option, and `ConfigError` for an environment variable.
+        """
+        kind = value_kind(param)
+        is_parsed = kind.type in _PARSED_TYPES or type(value) is kind.type
+        if value is None or (is_parsed and not kind.is_size and not kind.words):
+            return value
+        try:
+            return kind.from_text(value)
+        except ValueError as error:
+            if ctx.get_parameter_source(param.name).name == "ENVIRONMENT":
+                raise ConfigError(
+                    f"{param.envvar}: {error}",
+                    hint=f"{param.envvar} is {kind.description}; to remove it: "
+                    f"unset {param.envvar}",
+                ) from error
+            raise BadValue(str(error), str(value), ctx, param) from error
+
+
+def _is_help(parameter: Any) -> bool:
+    """Whether an option is the one for help, which Typer adds."""
+    return bool(parameter.name == "help")
+
+
+def read_plainly(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        parameter.get_runtime_param = _PlainReader
+        if _is_help(parameter):
+            parameter.opts.sort(key=len)
+            parameter.help = "Show all of this help; -h shows the short one."
+    return parameters
+
+
+def _key(parameter: Any) -> str:
+    return str(next(name for name in parameter.opts if name.startswith("--"))[2:])
+
+
+def value_kind(parameter: Any) -> ValueKind:
+    metavar = str(parameter.metavar or "")
+    words = tuple(metavar.split("|")[1:]) if metavar.startswith("N|") else ()
+    return ValueKind(value_type(parameter), parameter.min, parameter.max, metavar == "SIZE", words)

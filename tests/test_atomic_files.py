@@ -278,6 +278,7 @@ publish_folder(Path("made"), Path("folder/whole"), aside=Path("aside"))
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code, step = -signal.SIGKILL, 0

@@ -263,6 +263,7 @@ def test_its_version_has_an_upper_bound(library: str) -> None:
     assert all("<" in text for text in bounds), bounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["rerank_cli", "scripts"])
 def test_nothing_else_inside_of_a_library_is_used(folder: str) -> None:
     allowed = ("onnxruntime.capi",)  # which is tested above

@@ -42,6 +42,7 @@ def page(name: str) -> str:
 SHOWING = [name for name, text in PAGES.items() if blocks(text, "console")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.parametrize("name", SHOWING)
 def test_what_a_page_shows_is_what_comes_out(

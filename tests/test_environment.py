@@ -115,6 +115,7 @@ def has_one_message(ran: Outcome) -> bool:
     return "Traceback" not in ran.err and ran.err.count("rerank: ") <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_what_is_only_read_needs_no_place(
     environment: str, bare: pytest.MonkeyPatch, tmp_path: Path, rerank: Run
@@ -221,6 +222,7 @@ def test_a_home_that_may_not_be_entered_is_one_warning(
     assert "Permission denied: no settings and keys of yours are used" in ran.err
 
 
+@pytest.mark.slow
 def test_commands_for_the_files_of_a_closed_home_say_so_once(closed: Path) -> None:
     codes = {"config": 0, "doctor": 0, "models": 0, "set": 2, "no key": 2, "not pulled": 3}
     for name, code in codes.items():
@@ -306,6 +308,7 @@ def test_odd_variables(
     assert rerank("--help", terminal=terminal).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variable", ["PYTHONUNBUFFERED=1", "PYTHONOPTIMIZE=2", "PYTHONWARNINGS=error"]
 )

@@ -93,6 +93,7 @@ def check_cursor(content: bytes, options: list[str]) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", seen)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(CONTENT, OPTIONS, PLACES)
 def test_any_input_ends_in_a_ranking_or_a_message(
@@ -101,6 +102,7 @@ def test_any_input_ends_in_a_ranking_or_a_message(
     check_ending(content, options, place)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(CONTENT, OPTIONS)
 def test_no_document_moves_the_cursor(content: bytes, options: list[str]) -> None:

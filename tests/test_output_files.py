@@ -456,6 +456,7 @@ def test_names_that_a_file_system_does_not_tell_apart(
         settle_outputs(planned, [])
 
 
+@pytest.mark.slow
 def test_a_batch_does_not_read_what_it_writes_to_its_output(template: Path, tmp_path: Path) -> None:
     """As `batch in.jsonl >> in.jsonl` would, without end."""
     source = tmp_path / "in.jsonl"

@@ -45,6 +45,7 @@ def check(ran: Outcome, what: object) -> None:
         assert ran.err.count("rerank: ") == 1, (what, ran.err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", SETTINGS)
 def test_a_setting_of_any_type(key: str, home: Path, rerank: Run) -> None:
     path = home / "config.toml"
@@ -89,6 +90,7 @@ def write_entry(home: Path, key: str, value: str, url: str = "http://127.0.0.1:1
     (home / "providers.toml").write_text(f"[own]\n{text}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_of_a_provider_of_any_type(key: str, home: Path, rerank: Run) -> None:
     for number, value in enumerate(VALUES):
@@ -116,6 +118,7 @@ def test_a_key_of_a_provider_that_is_asked(key: str, home: Path, rerank: Run) ->
             assert "Traceback" not in ran.err, (value, ran.err)
 
 
+@pytest.mark.slow
 def test_entries_that_are_like_each_other(home: Path, rerank: Run) -> None:
     for content in (
         '[own]\nlike = "own"\n',

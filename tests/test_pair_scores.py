@@ -124,6 +124,7 @@ def test_scores_and_order_are_those_of_a_plain_loop(name: str) -> None:
     check_plain_loop(MODELS / name, str(MODELS / name), "garden", passages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [2, 4, 11])
 def test_scores_and_order_on_real_text_are_those_of_a_plain_loop(row: int) -> None:
     check_plain_loop(MINI, "mini@2", REPORTS[row]["question"], PARAGRAPHS)

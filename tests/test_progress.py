@@ -386,6 +386,7 @@ def test_the_innermost_block_says_what_ctrl_c_has_ended() -> None:
 ROW = re.compile(r" *(\d+\.\d{3}) s  (.+)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["refund", "-d", "a", "-d", "b"], ["providers"], ["--help"], ["config"]]
 )
@@ -400,6 +401,7 @@ def test_the_laps_of_any_command_are_the_whole(arguments: list[str]) -> None:
     assert whole == pytest.approx(sum(told.values()), abs=0.005)
 
 
+@pytest.mark.slow
 def test_a_ranking_has_its_own_laps() -> None:
     ran = process("refund", "README.md", "--timing")  # whose scores take much longer than to ask
     for lap in (module.STARTING, module.SCORING):

@@ -89,6 +89,7 @@ def test_an_answer_that_cannot_be_written_says_nothing(monkeypatch: pytest.Monke
     assert shell("--for > /dev/full") == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 def test_closed_streams() -> None:
     assert shell("word -d word -m bm25 2>&-") == (0, "word\n", "")
@@ -141,6 +142,7 @@ def test_warnings_survive_a_closed_pipe(tmp_path: Path) -> None:
     assert "1 document of 1 not scored whole" in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
 @pytest.mark.parametrize("seconds", [0.02, 0.05, 0.1, 0.15, 0.2, 1.0])
 def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:

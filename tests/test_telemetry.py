@@ -15,6 +15,7 @@ OPENVINO = pytest.param(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", OPENVINO])
 def test_the_runtimes_leave_no_identifiers_and_no_reports(runtime: str, tmp_path: Path) -> None:
     home = tmp_path / "home"

@@ -111,6 +111,7 @@ def check(said: Sequence[tuple[float, float | None]], began: float, ended: float
     assert seen > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [(0.015, 0.001), (0.024, 0.001)], ids=["less", "more"])
 @pytest.mark.parametrize("shape", SOME_SHAPES)
 def test_of_lines_of_any_lengths(
@@ -125,6 +126,7 @@ def test_of_lines_of_any_lengths(
     check(said, began, clock.now)
 
 
+@pytest.mark.slow
 def test_of_files_of_any_sizes(tmp_path: Path, clock: Clock) -> None:
     draw = random.Random(0)
     for number in range(1500):
@@ -149,6 +151,7 @@ class Nowhere:
     def close(self) -> None: ...
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SOME_SHAPES)
 def test_of_records_with_documents_of_any_lengths(shape: str, tmp_path: Path, clock: Clock) -> None:
     lines = write(tmp_path / "many.txt", SHAPES[shape]).read_text().splitlines()

@@ -63,6 +63,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     over.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piped", [False, True])
 def test_it_does_not_wait_for_a_model_and_goes_on_where_it_was(
     rerank: Run, source: Path, plain: bytes, tmp_path: Path, model: Any, piped: bool
@@ -92,6 +93,7 @@ def test_a_record_that_is_being_read_and_scored_is_left(
     assert (ran.code, len(read(tmp_path / "out"))) == (130, 1)
 
 
+@pytest.mark.slow
 def test_it_does_not_wait_for_a_service(rerank: Run, source: Path, tmp_path: Path) -> None:
     def hang(_request: object, number: int) -> Delay | None:
         if number < 5:

@@ -81,6 +81,7 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(source: Path, tmp_path: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl"
     full = start_batch(source, "-o", out, "-m", "bm25", preexec_fn=limited(100_000))
@@ -169,6 +170,7 @@ def test_another_job_is_refused(
     assert message in ran.err
 
 
+@pytest.mark.slow
 def test_a_model_has_several_names(tmp_path: Path, rerank: Run) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
     rerank("batch", str(source), "-o", str(out))

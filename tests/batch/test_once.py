@@ -92,6 +92,7 @@ def test_a_stream_goes_on_in_the_middle(
     assert (go_on(lines, "--resume").code, out.read_bytes()) == (3, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
 def test_standard_input_by_any_name(name: str, lines: bytes, plain: bytes, tmp_path: Path) -> None:
     if name != "-" and not os.path.exists(name):

@@ -156,6 +156,7 @@ def test_errors_and_the_report_may_go_to_streams(
     assert rerank("batch", str(source), *BM25, *options, "--resume").code == 3
 
 
+@pytest.mark.slow
 def test_whoever_reads_errors_may_have_enough(tmp_path: Path) -> None:
     failing = [{"id": number} for number in range(5000)]
     write(tmp_path / "in.jsonl", [record(1), *failing, record(2)])

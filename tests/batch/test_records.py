@@ -48,6 +48,7 @@ lines = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(lines, max_size=6))
 def test_whatever_comes_one_line_comes_out_for_each(raws: list[bytes]) -> None:

@@ -209,6 +209,7 @@ def test_a_query_that_is_too_long_can_be_cut(rerank: Run) -> None:
     assert "the query was cut to its first 460 of 500 tokens" in ran.err
 
 
+@pytest.mark.slow
 def test_what_was_cut_is_said_and_strict_makes_it_an_exit_code(rerank: Run) -> None:
     long = ("word " * 1000).encode()
     ran = rerank("x", "--max-chunks", "2", stdin=long)

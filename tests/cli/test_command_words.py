@@ -55,6 +55,7 @@ def test_a_pipe_or_a_file_that_would_not_be_read(line: str, word: str, folder: P
     assert f"rerank -q {word}" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

@@ -59,6 +59,7 @@ def test_a_person_is_told_the_same_in_lines(rerank: Run) -> None:
     assert any(line.split() == ["prepared", "yes"] for line in lines)
 
 
+@pytest.mark.slow
 def test_why_a_model_is_not_prepared(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +72,7 @@ def test_why_a_model_is_not_prepared(
     assert str(tmp_path / "file") in model["because"]
 
 
+@pytest.mark.slow
 def test_threads_and_why(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(rerank)["processor"]["threads"] == machine.core_count()
     monkeypatch.setenv("RERANK_THREADS", "3")

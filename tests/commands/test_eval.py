@@ -189,6 +189,7 @@ def test_two_models_are_compared_in_a_sentence(tmp_path: Path, rerank: Run) -> N
     assert found["gained"]["verdict"] == "changed nothing"
 
 
+@pytest.mark.slow
 def test_a_model_may_have_options_of_its_own(tmp_path: Path, rerank: Run) -> None:
     path = a_set(tmp_path)
     models = ["mini@2", "mini@2 --max-chunks 1 --chunk-tokens 64 --prepend title"]
@@ -276,6 +277,7 @@ def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Pa
     assert list(journals.glob("*.jsonl")) == []
 
 
+@pytest.mark.slow
 def test_models_that_cut_documents_differently_are_told_of(tmp_path: Path, rerank: Run) -> None:
     path, bert = str(a_set(tmp_path)), str(MODELS / "bert")
     ran = rerank("eval", path, "--compare", bert, "mini@2")

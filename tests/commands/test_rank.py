@@ -173,6 +173,7 @@ def test_empty_documents_come_last_if_they_are_kept(rerank: Run) -> None:
     assert few.out == "stocks fell\ncats\n\n"
 
 
+@pytest.mark.slow
 def test_passages_of_several_files_are_ranked_by_themselves(rerank: Run, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("Slugs eat lettuce at night.\n\n" + "Filler text. " * 200)
     arguments = ["slugs", str(tmp_path / "a.md"), "examples/garden.md"]

@@ -99,6 +99,7 @@ def test_a_pipe_gives_back_what_went_in() -> None:
     assert first.stdout == b"one\r\n\n"
 
 
+@pytest.mark.slow
 def test_nothing_is_half_reranked(rerank: Run, tmp_path: Path) -> None:
     """The last of many requests fails, from a file and from a pipe."""
     texts = [f"document {number}" for number in range(5000)]

@@ -40,6 +40,7 @@ def test_equal_systems_are_told_apart_as_seldom_as_is_said() -> None:
     assert told <= 0.08 * SEEDS
 
 
+@pytest.mark.slow
 def test_a_better_system_is_found_and_so_is_a_worse_one() -> None:
     for seed in range(0, SEEDS, 5):
         assert difference(*figures(seed, 0.1)).verdict is Verdict.HELPED
@@ -59,6 +60,7 @@ def test_what_changes_nothing_is_said_to() -> None:
     assert one.verdict is Verdict.SAME
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_few_queries_tell_nothing_however_much_they_gain(count: int) -> None:
     """Of so few signs all are alike by chance too often: 2 in 2 to the count."""
@@ -113,6 +115,7 @@ def test_an_order_agrees_with_itself(one: dict[str, float]) -> None:
     assert (found.shared, found.first) == (1.0, True)
 
 
+@pytest.mark.slow
 @given(scores, st.data())
 def test_agreement_is_symmetric_and_bounded(one: dict[str, float], data: st.DataObject) -> None:
     other = {name: float(data.draw(st.integers(0, 4))) for name in one}

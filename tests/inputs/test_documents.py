@@ -343,6 +343,7 @@ def test_what_is_behind_a_huge_line_is_read(tmp_path: Path) -> None:
     assert [document.text for document in inputs] == ["short"]
 
 
+@pytest.mark.slow
 def test_a_pdf_without_its_name_is_no_text() -> None:
     pdf = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\n"
     ran = process("late", stdin=pdf)

@@ -158,6 +158,7 @@ BODIES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(BODIES)
 def test_blocks_of_any_document(body: str) -> None:
     blocks_of(body)

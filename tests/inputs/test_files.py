@@ -124,6 +124,7 @@ rules = st.sampled_from(
 lists = st.lists(rules, max_size=5).map(lambda found: "".join(f"{rule}\n" for rule in found))
 
 
+@pytest.mark.slow
 @needs_git
 @settings(
     max_examples=60,
@@ -290,6 +291,7 @@ def test_a_folder_of_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(walk("a", Counter(), unexpected)) == [str(Path("a", "b"))]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs long paths")
 def test_folders_as_deep_as_there_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     depth = 1500 if sys.platform == "linux" else 300

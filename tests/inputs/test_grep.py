@@ -268,6 +268,7 @@ words = st.sampled_from(["a", "2", ":", "[a1]"])
 slow_start = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=slow_start, deadline=None)
 @given(st.sampled_from(TOOLS), file_sets, st.sampled_from(CONTEXT), words)
 def test_what_a_tool_prints_is_read_exactly_or_whole(
@@ -361,6 +362,7 @@ def test_what_grep_lines_of_ours_say_is_read_back(
     assert all(null or match.text == match.raw.decode()[:-1] for match in matches if not match.path)
 
 
+@pytest.mark.slow
 def test_places_come_back_from_the_examples(rerank: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     options = ("late delivery", "-m", "bm25", "-f", "grep", "--min-score", "0")

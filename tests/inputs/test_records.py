@@ -51,6 +51,7 @@ def laid_out(text: str, data: st.DataObject) -> str:
     return out
 
 
+@pytest.mark.slow
 @given(st.lists(values, max_size=4), st.booleans(), st.data())
 @example([1.5, -2e-7, 1e300], True, None)
 def test_an_array_in_any_layout(rows: list[Any], ascii_only: bool, data: Any) -> None:
@@ -74,6 +75,7 @@ def test_an_array_of_wide_characters(encoding: str, rows: list[str]) -> None:
     assert [json.loads(block.raw.decode(encoding)) for _, block in found] == rows
 
 
+@pytest.mark.slow
 @given(st.lists(values.filter(lambda value: not isinstance(value, list)), max_size=4))
 def test_a_series_of_values(rows: list[Any]) -> None:
     content = "\n\n ".join(json.dumps(row, indent=2) for row in rows).encode()
@@ -252,6 +254,7 @@ def test_a_value_that_is_too_large_is_told() -> None:
         next(values)
 
 
+@pytest.mark.slow
 def test_many_names_of_fields_are_short_in_a_message() -> None:
     record = {f"name{number}": 1 for number in range(100_000)}
     inputs = source_of(json.dumps(record).encode())

@@ -345,6 +345,7 @@ def lines_read(source: TextSource, monkeypatch: pytest.MonkeyPatch) -> list[int]
     return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [b'p","\n', b'p,"\n', b'p,"""\n', b'"\n', b'p,"\\"\n', b"p,'\n"])
 @pytest.mark.parametrize("last", [b'p"q,"\n', b"", b'"x"y"\n'])
 def test_marks_that_are_never_closed_are_not_read_again_and_again(

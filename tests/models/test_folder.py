@@ -113,6 +113,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(MODELS / "bert", tmp_path_factory.mktemp("configured") / "bert"))
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.sampled_from(

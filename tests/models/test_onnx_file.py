@@ -132,6 +132,7 @@ WHOLE = (MODELS / "bert" / "model.onnx").read_bytes()
 START = len(WHOLE) // 8
 
 
+@pytest.mark.slow
 @given(
     st.binary(max_size=60)
     | st.integers(0, len(WHOLE)).map(lambda end: WHOLE[:end])

@@ -76,6 +76,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_what_several_have_locked_at_once_is_all_there(tmp_path: Path) -> None:
     (tmp_path / ".locks").mkdir()
     several = [

@@ -193,6 +193,7 @@ def pulling(*arguments: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_pulls_at_once_end_in_one_good_copy(hub: Hub, served: Repository, rerank: Run) -> None:
     served.faults = {GRAPH: Fault(slow=0.005)}
     both = [pulling(), pulling()]
@@ -208,6 +209,7 @@ def has_part(root: Path) -> bool:
     return any(path.stat().st_size for path in root.rglob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no such signal")
 @pytest.mark.parametrize("path", [GRAPH, "tokenizer.json", "config.json"])
 def test_a_pull_that_is_killed_goes_on(
@@ -238,6 +240,7 @@ def test_a_pull_that_is_killed_goes_on(
         assert any(wanted and wanted != "bytes=0-" for wanted in ranges)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hub", "served")
 @pytest.mark.skipif(not shutil.which("unshare") or os.name == "nt", reason="no way to fill a disk")
 def test_a_full_disk_is_said_and_nothing_is_installed() -> None:

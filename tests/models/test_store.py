@@ -36,6 +36,7 @@ def flip(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prepared", "is_warm"), [("on", False), ("on", True), ("off", False)])
 @pytest.mark.parametrize("name", [GRAPH, "tokenizer.json", "config.json"])
 def test_what_was_damaged_in_place_is_refused_and_pull_mends_it(
@@ -139,6 +140,7 @@ def test_a_damaged_manifest_is_one_that_says_nothing(damage: str, tmp_path: Path
     assert all("\n" not in str(model.damage()) for model in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["deep", "another name", "a folder", "a link to nothing"])
 def test_one_damaged_manifest_is_no_matter_for_other_models(
     damage: str, pulled: Path, hub: Hub, rerank: Run
@@ -266,6 +268,7 @@ def test_an_odd_listing_is_refused_in_one_line(change: str, hub: Hub, rerank: Ru
     assert hub.count_fetches(GRAPH) == 0
 
 
+@pytest.mark.slow
 def test_weights_that_are_to_lie_elsewhere_leave_nothing(
     hub: Hub, rerank: Run, tmp_path: Path
 ) -> None:

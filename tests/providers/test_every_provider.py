@@ -98,6 +98,7 @@ def test_where_there_is_no_key_nothing_is_sent(
         assert f"rerank config set-key {entry.account}" in ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", provider_names())
 def test_the_endpoint_is_found_from_any_part_of_it(provider: str, rerank: Run) -> None:
     entry = find_provider(provider)

@@ -295,6 +295,7 @@ HEADERS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(
     st.integers(100, 599),

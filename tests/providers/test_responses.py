@@ -502,6 +502,7 @@ def outcome(body: Any) -> Answer | str:
         return str(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(st.builds(lambda items: {"results": items}, RESULTS) | RESULTS)
 def test_results_as_most_are_read_as_all_are(body: Any) -> None:

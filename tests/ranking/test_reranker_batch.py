@@ -57,6 +57,7 @@ def test_the_results_are_those_of_the_command(rerank: Run, tmp_path: Path) -> No
     assert results[0].ranking[0].document.id == "d1"
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     st.lists(

@@ -208,6 +208,7 @@ STEPS: dict[str, tuple[str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_file_that_was_changed_in_place_is_never_taken_for_the_old_one(
@@ -229,12 +230,10 @@ def test_a_file_that_was_changed_in_place_is_never_taken_for_the_old_one(
         assert scores(model.model) == first
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize(
-    "layout",
-    [cached, *(pytest.param(layout, marks=pytest.mark.slow) for layout in (plain, pulled))],
-)
+@pytest.mark.parametrize("layout", [cached, plain, pulled])
 def test_a_file_that_changes_while_it_is_opened_is_filed_under_no_other_name(
     layout: Callable[[Path], Layout], step: str, tmp_path: Path
 ) -> None:

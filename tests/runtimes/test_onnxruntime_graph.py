@@ -45,6 +45,7 @@ def made(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.glob("*/model.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*(str(MODELS / name) for name in NAMES), None])
 def test_scores_are_those_of_the_models_own_file(
     model: str | None, root: Path, monkeypatch: pytest.MonkeyPatch
@@ -187,6 +188,7 @@ def test_a_first_use_that_is_killed_is_no_trouble_later(delays_ms: list[int], ro
         assert not (root / ".making").exists()
 
 
+@pytest.mark.slow
 def test_two_first_uses_at_once_are_safe(root: Path) -> None:
     command = [sys.executable, "-m", "rerank_cli", "refund", "-d", "b", "-d", "a refund"]
     running = [
@@ -197,6 +199,7 @@ def test_two_first_uses_at_once_are_safe(root: Path) -> None:
     assert len(made(root)) == 1
 
 
+@pytest.mark.slow
 def test_a_pair_that_is_alone_has_all_cores_and_the_same_score(root: Path) -> None:
     text = "word " * 400
     pairs = [Pair.from_texts("refund", text)]

@@ -49,6 +49,7 @@ def scores(scorer: Scorer) -> list[float | None]:
     return list(scorer.score(pairs_of(texts)).values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = json.loads((MODELS / name / "references.json").read_text())
@@ -125,6 +126,7 @@ def test_another_openvino_has_its_own(root: Path, monkeypatch: pytest.MonkeyPatc
         assert len(list(root.glob("*/compiled.blob"))) == min(number, 2)
 
 
+@pytest.mark.slow
 def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_path: Path) -> None:
     folder = copy_model("xlmr", tmp_path)
     expected = scores(open_scorer(str(folder), runtime=OPENVINO))
@@ -181,6 +183,7 @@ def test_where_it_is_not_installed_the_extra_is_named(
     assert "hint: pip install 'rerank-cli[openvino]'" in ran.err
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_word_and_no_trace() -> None:
     """Such as what libraries print when they load, or where they count who uses them."""
     command = [sys.executable, "-m", "rerank_cli", "-m", str(MODELS / "bert")]
@@ -194,6 +197,7 @@ def test_a_run_leaves_no_word_and_no_trace() -> None:
     assert len(json.loads(ran.stdout)["results"]) == 2
 
 
+@pytest.mark.slow
 def test_a_compiled_copy_is_one_of_the_weights_beside_the_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def test_a_crash_is_told() -> None:
         trial().run(tasks.crash)
 
 
+@pytest.mark.slow
 def test_it_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "_OPENING_SECONDS", 1.0)
     with pytest.raises(ModelError, match=r"^some.file: was still being opened after 0:00:01"):
@@ -135,6 +136,7 @@ def is_running(process: int) -> bool:
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+@pytest.mark.slow
 def test_a_model_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, tried = network._run_child, []
 
@@ -232,6 +234,7 @@ def test_too_little_memory_is_told_in_one_line(megabytes: int) -> None:
     assert len(ran.stderr.splitlines()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no limit of sizes")
 @pytest.mark.parametrize("kib", [0, 2, 8, 64])
 def test_a_disk_that_is_full_is_no_fault_of_the_model(kib: int, own_cache: Path) -> None:

@@ -93,6 +93,7 @@ def outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Scored | str:
 PAIRS = st.tuples(st.sampled_from(["q", "qq"]), WORDS)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(calls=st.lists(st.lists(PAIRS, min_size=1, max_size=6), max_size=5), reopened=st.booleans())
 def test_results_are_those_without_a_cache(
@@ -301,6 +302,7 @@ def test_a_dry_run_plans_what_is_not_known_and_keeps_nothing(rerank: Run) -> Non
         assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["-m", "bm25"], ["-m", "jina/jina-reranker-v3"]])
 def test_scores_of_a_set_are_not_kept(
     arguments: list[str], rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -322,6 +324,7 @@ def test_a_command_writes_the_same_bytes(rerank: Run) -> None:
         assert len({(ran.code, ran.raw, ran.err) for ran in runs}) == 1
 
 
+@pytest.mark.slow
 def test_an_instruction_counts(rerank: Run) -> None:
     path = str(ROOT / "tests" / "support" / "families" / "qwen3")
     scores = {
@@ -356,6 +359,7 @@ def test_what_cannot_be_kept_fails_no_run(rerank: Run, home: Path) -> None:
     assert ran.err.count("scores are not kept") == 1
 
 
+@pytest.mark.slow
 def test_a_batch_writes_the_same_bytes_and_says_what_was_known(rerank: Run, tmp_path: Path) -> None:
     queries = ["refund", "delivery", "refund"]
     source = tmp_path / "in.jsonl"

@@ -57,6 +57,7 @@ def sent(server: Server, name: str = "texts") -> list[int]:
     return [len(request.json[name]) for request in server.requests]
 
 
+@pytest.mark.slow
 def test_many_documents_are_as_many_requests_as_are_needed() -> None:
     with serve("tei", permits=8, latency=0.005) as server:
         ranking = rank(QUERY, MANY, opened("tei/local", server, concurrency=8))

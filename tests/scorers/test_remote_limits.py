@@ -60,6 +60,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"{name}_API_KEY", "key")
 
 
+@pytest.mark.slow
 def test_many_documents_are_one_ranking(rerank: Run) -> None:
     with serve("tei") as server, serve("openai-like") as whole:
         split = rerank(*at(server, "tei/local"), QUERY, "--json", stdin=lines(MANY))
@@ -75,6 +76,7 @@ def test_many_documents_are_one_ranking(rerank: Run) -> None:
     assert whole.count == 1
 
 
+@pytest.mark.slow
 def test_a_fifth_of_requests_fails_and_nothing_is_lost_or_doubled(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +104,7 @@ def test_no_more_are_asked_for_than_are_sent(n: int, rerank: Run) -> None:
     assert asked == {(100, n), (50, min(n, 50))}
 
 
+@pytest.mark.slow
 def test_each_size_is_tried_once_and_what_is_learned_is_kept(rerank: Run) -> None:
     with serve("tei", limit=8) as server:
         ran = rerank(
@@ -212,6 +215,7 @@ def number_of(text: str) -> int:
     return int(text.split()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["words, words, ", 'said "no", ', "\x01\\", "日本語"])
 def test_a_request_has_no_more_bytes_than_it_may(content: str, rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "large.jsonl"

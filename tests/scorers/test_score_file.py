@@ -53,6 +53,7 @@ def file(tmp_path: Path) -> Iterator[ScoreFile]:
 ODD_SCORES = [0.0, -0.0, 5e-324, -1.7976931348623157e308, 0.1, 1 / 3, 2.0**53 + 1, -3.0]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20))
 def test_every_score_comes_back_to_the_last_bit(
@@ -74,6 +75,7 @@ def test_what_is_not_written_yet_is_found(file: ScoreFile) -> None:
     assert file.find([key_of(1), key_of(2)]) == {key_of(1): 0.5}
 
 
+@pytest.mark.slow
 def test_scores_are_written_in_time_without_a_close(tmp_path: Path, file: ScoreFile) -> None:
     file.put(scores_of(3), "m@1")
     other = ScoreFile(tmp_path)

@@ -97,6 +97,7 @@ HARMFUL: dict[str, tuple[str, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "changes", "word"), HARMFUL.values(), ids=HARMFUL)
 @pytest.mark.parametrize("prepared", ["prepared", "off"])
 def test_what_is_wrong_with_a_tokenizer_is_said_when_it_is_opened(
@@ -213,6 +214,7 @@ def damaged(draw: Callable[[Any], Any]) -> object:
     return replaced(content, draw(st.sampled_from([*places(content)])), draw(VALUES))
 
 
+@pytest.mark.slow
 @given(content=damaged())
 def test_any_damage_is_an_error_or_harmless(content: object, place: Path) -> None:
     path = place / "tokenizer.json"

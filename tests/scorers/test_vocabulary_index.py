@@ -92,6 +92,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vocabulary, ModelTok
     return Vocabulary(folder), ModelTokenizer(SOURCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text=st.text() | st.lists(st.sampled_from(README.split())).map(" ".join))
 def test_any_text(text: str, both: tuple[Vocabulary, ModelTokenizer]) -> None:

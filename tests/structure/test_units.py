@@ -43,6 +43,7 @@ def texts_with_blocks(draw: st.DrawFn) -> tuple[str, list[Block]]:
     return text, blocks
 
 
+@pytest.mark.slow
 @given(texts_with_blocks(), st.booleans(), st.booleans())
 def test_parts_are_whole_lines_and_together_the_text(
     tree: tuple[str, list[Block]], paragraphs: bool, apart: bool
@@ -191,6 +192,7 @@ def test_functions_and_what_is_between_them() -> None:
     assert paragraphs[1:3] == ["class Bare {\n    def first():\n        one", "        two\n}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [20_000])
 @pytest.mark.parametrize("paragraphs", [True, False])
 def test_blocks_in_one_line_and_deep_nesting_take_time_in_proportion(

@@ -152,7 +152,7 @@ def test_threads_wait_for_the_one_that_reads_their_text() -> None:
 
 
 QUERIES = ["refund", "How do I keep slugs away?", "water", "late parcel"]
-TEXTS = ["Send it back.", "water " * 40, "a", "", "tomates 番茄", "refund " * 5, "slugs and snails"]
+TEXTS = ["Send it back.", "water " * 40, "water and refund", "a", "", "tomates 番茄", "refund " * 5]
 PAIRS = [Pair.from_texts(query, text) for query in QUERIES for text in TEXTS]
 
 

@@ -581,6 +581,29 @@ class LastingScorer(ConcurrentScorer, InstructedScorer, Protocol):
     def with_instruction(self, instruction: str) -> "LastingScorer": ...
 
 
+class PassageCounts(NamedTuple):
+    """How often a model read a passage, and how often it still knew the passage from before."""
+
+    read: int
+    remembered: int
+
+    def in_words(self) -> str:
+        """Both counts, for a person."""
+        passages = "passage" if self.read == 1 else "passages"
+        return f"{self.read:,} {passages} read, {self.remembered:,} known from memory"
+
+
+@runtime_checkable
+class RememberingScorer(Scorer, Protocol):
+    """A scorer that may read passages alone, and remember them for other queries.
+
+    `passage_counts` are those of all scoring so far; None if it remembers none.
+    """
+
+    @property
+    def passage_counts(self) -> PassageCounts | None: ...
+
+
 @runtime_checkable
 class ViewingScorer(Scorer, Protocol):
     """A scorer whose query may be an image or a video.

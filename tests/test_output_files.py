@@ -35,7 +35,7 @@ TEXTS = {
         "model", "base_url", "instruction", "user", "metadata", "set_", "header", "max_record",
         "max_document", "window", "address", "depth", "measure", "compare", "name", "key",
         "value", "provider", "revision", "version", "licence", "languages",
-        "candidates", "cache_size", "size",
+        "candidates", "cache_size", "passage_memory", "size",
     },
 }  # fmt: skip
 READS = {

@@ -22,7 +22,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
+from rerank_cli.types import ConcurrentScorer, PricedScorer, RememberingScorer, Scorer
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:
@@ -277,6 +277,8 @@ def make_report(
 ) -> dict[str, Any]:
     """All figures, as JSON. Those of `latency` are seconds for a record, in this run.
 
+    Those of `passages` are of this run too: a model that remembers them begins anew with each.
+
     `identity` is that of the options. `done` says whether the job is.
     """
     figures = job.figures
@@ -314,6 +316,8 @@ def make_report(
         report["requests"] = figures.requests.as_dict()
         cost = scorer.cost_of(figures.requests)
         report["cost"] = None if cost is None else cost._asdict()
+    if isinstance(scorer, RememberingScorer) and scorer.passage_counts is not None:
+        report["passages"] = scorer.passage_counts._asdict()
     return report
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,7 @@ from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.terminal import Terminal, format_names
 from rerank_cli.types import Document
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", "RemoteOptions", RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
+_NO_MEMORY = "0"  # of --passage-memory
 # The HTTP client sets these.
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 
@@ -57,8 +59,30 @@ def remote_options(ctx: typer.Context) -> "RemoteOptions":
 
 
 def runtime_options(ctx: typer.Context) -> RuntimeOptions:
-    """How a local model is run."""
-    return _make(RuntimeOptions, ctx.params)
+    """How a local model is run; a command of one query has no use for a passage memory."""
+    size = ctx.params.get("passage_memory", _NO_MEMORY)
+    size_bytes = 0 if size == _NO_MEMORY else parse_size(size)
+    return _make(RuntimeOptions, {**ctx.params, "passage_memory": size_bytes})
+
+
+def warn_of_passage_memory(
+    ctx: typer.Context, models: Iterable[str | None], terminal: Terminal
+) -> None:
+    """Say if the command line asks for a passage memory that has no effect on any of the models.
+
+    Raises as `find_local_folder` does.
+    """
+    if not is_given(ctx, "passage_memory") or ctx.params["passage_memory"] == _NO_MEMORY:
+        return
+    from rerank_cli.models.catalogue import default  # few runs need them
+    from rerank_cli.scorers import reads_passages_alone
+
+    names = [model or default() for model in models]
+    if not any(map(reads_passages_alone, names)):
+        terminal.warn(
+            "--passage-memory has no effect: it is for models in two parts, and not for "
+            + format_names(names)
+        )
 
 
 def chunk_options(ctx: typer.Context) -> ChunkOptions:

@@ -33,7 +33,7 @@ from rerank_cli.ranking import (
     FirstStage,
 )
 from rerank_cli.render import EXPLAIN_FORMATS, TABLE_RESULTS, Format
-from rerank_cli.runtimes import Device, Runtime
+from rerank_cli.runtimes import DEFAULT_PASSAGE_MEMORY_BYTES, Device, Runtime
 from rerank_cli.terminal import STDOUT, Color, format_size
 
 
@@ -309,6 +309,21 @@ def model_options(
     ] = format_size(DEFAULT_CACHE_BYTES).replace(" ", ""),
 ) -> None:
     """Options for the model and how a local one runs."""
+
+
+def passage_memory_options(
+    passage_memory: Annotated[
+        str,
+        _model_setting(
+            "--passage-memory",
+            metavar="SIZE|0",
+            help="Keep what the model has read of passages, and use it for the next queries, which "
+            "is several times as fast. Only for models in two parts. What was not used longest "
+            "goes; 0 keeps nothing.",
+        ),
+    ] = format_size(DEFAULT_PASSAGE_MEMORY_BYTES).replace(" ", ""),
+) -> None:
+    """Options for what commands of many queries remember."""
 
 
 def candidate_options(

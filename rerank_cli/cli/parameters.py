@@ -228,5 +228,12 @@ def _key(parameter: Any) -> str:
 
 def value_kind(parameter: Any) -> ValueKind:
     metavar = str(parameter.metavar or "")
-    words = tuple(metavar.split("|")[1:]) if metavar.startswith("N|") else ()
-    return ValueKind(value_type(parameter), parameter.min, parameter.max, metavar == "SIZE", words)
+    form, *words = metavar.split("|")
+    is_size = form == "SIZE"
+    return ValueKind(
+        value_type(parameter),
+        parameter.min,
+        parameter.max,
+        is_size,
+        tuple(words) if is_size or form == "N" else (),
+    )

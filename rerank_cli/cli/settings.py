@@ -33,7 +33,8 @@ class ValueKind:
     """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
     A text may have to be a size, as `parse_size` reads it. With `words` it must be one of them, or
-    a count of 1 or more. Both readers raise `ValueError` with a message that quotes the value.
+    a count of 1 or more, or such a size. Both readers raise `ValueError` with a message that quotes
+    the value.
     """
 
     type: type
@@ -86,7 +87,7 @@ class ValueKind:
             least = "" if self.least is None else f" of {self.least} or more"
             return number + least + ("" if self.most is None else f", at most {self.most}")
         if self.is_size:
-            return "a size, such as 64MB, 1GB or 500kB"
+            return ", or ".join(["a size, such as 64MB, 1GB or 500kB", *self.words])
         if self.words:
             return f"a whole number of 1 or more, {' or '.join(self.words)}"
         return "true or false" if self.type is bool else "text"
@@ -99,9 +100,11 @@ class ValueKind:
         return ["true", "false"] if self.type is bool else []
 
     def _check_text(self, text: Any) -> None:
+        if text in self.words:
+            return
         if self.is_size:
             parse_size(text)
-        if self.words and text not in self.words:
+        elif self.words:
             is_count = text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_INTEGER
             if len(text) > _MAX_DIGITS or not is_count:
                 raise ValueError(f"{excerpt(repr(text))} is not {self.description}")

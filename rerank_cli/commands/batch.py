@@ -185,7 +185,7 @@ def batch_options(
     only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
     "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )
-@with_options(options.model_options, options.chunking_options)
+@with_options(options.model_options, options.passage_memory_options, options.chunking_options)
 @with_options(options.output_options, only="verbose")
 @with_options(options.input_options, only="text media_root")
 @with_options(batch_options)
@@ -210,6 +210,7 @@ def batch(ctx: typer.Context) -> int:
 
     job, given = _read_options(ctx), ctx.params
     terminal = Terminal.current(to_file=not job.output.is_stdout)
+    option_values.warn_of_passage_memory(ctx, [job.model], terminal)
     if given["plan"] and given["engine"] is BatchEngine.RAY:
         return _report_plan(job, terminal)
     if given["engine"] is BatchEngine.RAY:

@@ -78,6 +78,7 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 
 @app.command("eval", cls=PlainCommand)
 @with_options(options.model_options, only="threads runtime device cache cache_size")
+@with_options(options.passage_memory_options)
 @with_options(provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm")
 def evaluate(
     ctx: typer.Context,
@@ -152,13 +153,17 @@ def evaluate(
             "eval needs a DATASET",
             hint="rerank eval --help shows what one is; to search for the word: rerank -q eval",
         )
+    models = _models(ctx, model, compare)
+    terminal = Terminal.current(to_file=not output_file.is_stdout)
+    names = [name.partition(" --")[0].strip() for name in models]
+    option_values.warn_of_passage_memory(ctx, names, terminal)
     run_evaluation(
         EvalOptions(
             datasets=[Path(path) for path in datasets or []],
             parts=parts,
             qrels=qrels,
             run=run,
-            models=_models(ctx, model, compare),
+            models=models,
             compare=compare,
             depths=_parse_depths(depth),
             measures=measure or [],
@@ -177,7 +182,7 @@ def evaluate(
                 option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
             ),
         ),
-        Terminal.current(to_file=not output_file.is_stdout),
+        terminal,
     )
     return ExitCode.OK
 

@@ -44,7 +44,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer
+from rerank_cli.types import ConcurrentScorer, PricedScorer, RememberingScorer
 
 _DIGITS = re.compile(r"[\d,]+")
 
@@ -183,13 +183,27 @@ def _evaluate(
     jobs = [job for system in every_system for job in system.jobs.values()]
     run_jobs(jobs, terminal)
     sets = [_measure(task, jobs_by_task[task.name], measures, options) for task in tasks]
+    passages = {
+        system.name: reranker.scorer.passage_counts
+        for system, reranker in rerankers.items()
+        if isinstance(reranker.scorer, RememberingScorer)
+        and reranker.scorer.passage_counts is not None
+    }
     services = {
         system.name: reranker.scorer
         for system, reranker in rerankers.items()
         if isinstance(reranker.scorer, PricedScorer)
     }
-    requests = {name: _requests_object(scorer) for name, scorer in services.items()}
-    _write(sets, options, terminal, list(measures), requests)
+    scoring = {
+        "requests": {name: _requests_object(scorer) for name, scorer in services.items()},
+        "passages": {name: counts._asdict() for name, counts in passages.items()},
+    }
+    _write(sets, options, terminal, list(measures), scoring)
+    for name, counts in passages.items():
+        if counts.remembered:
+            terminal.say(
+                f"{name}: {counts.in_words()}: its times are shorter than those of one query"
+            )
     for name, scorer in services.items():
         if scorer.requests.sent and isinstance(scorer, ConcurrentScorer):
             terminal.say(f"{name}: {scorer.account().partition(chr(10))[0]}")
@@ -224,7 +238,7 @@ def _write(
     options: EvalOptions,
     terminal: Terminal,
     measures: Sequence[str],
-    requests: Mapping[str, Mapping[str, Any]],
+    scoring: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write runs, figures per query, and the table or JSON."""
     means = mean_rows(sets, options.seed)
@@ -241,7 +255,7 @@ def _write(
         with suppress(PipeClosed):  # whoever reads has enough
             options.per_query.write(lines_per_query(sets), terminal)
     content = (
-        [format_json(report_object(sets, means, comparison, options.seed, requests))]
+        [format_json(report_object(sets, means, comparison, options.seed, scoring))]
         if options.as_json
         else draw_report(sets, means, comparison, measures, terminal)
     )

@@ -282,9 +282,9 @@ def report_object(
     means: Sequence[MeanRow],
     comparison: Comparison | None,
     seed: int,
-    requests: Mapping[str, Mapping[str, Any]],
+    scoring: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """All figures, for programs; `requests` are those of systems that are services."""
+    """All figures, for programs; `scoring` has more ones of systems, by what they are called."""
     return {
         "sets": [
             {
@@ -310,7 +310,7 @@ def report_object(
             for row in means
         ],
         **({"comparison": _comparison_object(comparison)} if comparison else {}),
-        **({"requests": requests} if requests else {}),
+        **{name: figures for name, figures in scoring.items() if figures},
         "seed": seed,
         "draws": DRAWS,
     }

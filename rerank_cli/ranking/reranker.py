@@ -484,7 +484,8 @@ def rank(
     chunks = ChunkOptions(
         chunk_tokens, overlap_tokens, max_chunks, truncate_query, encoding, aggregate
     )
-    with Reranker(scorer, chunks=chunks) as reranker:
+    runtime = RuntimeOptions(passage_memory=0)  # there is no second query
+    with Reranker(scorer, runtime=runtime, chunks=chunks) as reranker:
         return reranker.rank(
             query,
             documents,

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from rerank_cli.errors import UsageError, check_choice
 
+DEFAULT_PASSAGE_MEMORY_BYTES = 512_000_000  # of about 2,000 passages of 160 tokens
+
 
 class Runtime(StrEnum):
     """The library that runs a model's graph."""
@@ -25,14 +27,17 @@ class Device(StrEnum):
 class RuntimeOptions:
     """How to run a local model.
 
-    runtime  the library that runs it: "onnxruntime" or "openvino"
-    device   where it runs: "auto", "cpu" or "cuda"
-    threads  the cores to use; None for all that this process may use
+    runtime         the library that runs it: "onnxruntime" or "openvino"
+    device          where it runs: "auto", "cpu" or "cuda"
+    threads         the cores to use; None for all that this process may use
+    passage_memory  the bytes in which it keeps what it has read of passages, for other queries, if
+                    it is a model in two parts; 0 to keep nothing
     """
 
     runtime: Runtime | str = Runtime.ONNXRUNTIME
     device: Device | str = Device.AUTO
     threads: int | None = None
+    passage_memory: int = DEFAULT_PASSAGE_MEMORY_BYTES
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -40,3 +45,5 @@ class RuntimeOptions:
         check_choice("device", self.device, Device)
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"at least one thread is needed, not {self.threads}")
+        if self.passage_memory < 0:
+            raise UsageError(f"the passage memory has 0 bytes or more, not {self.passage_memory}")

@@ -30,6 +30,7 @@ from rerank_cli.user_files import parse_json_object, read_regular_file
 if TYPE_CHECKING:
     from rerank_cli.models.folder import ModelFolder
     from rerank_cli.runtimes.prepared_cache import PreparedCache
+    from rerank_cli.runtimes.state_memory import PassageMemory
     from rerank_cli.runtimes.tensors import AnswerTokens
 
 # The least number of batches of a job for each worker, so that none is idle for long at the end.
@@ -102,6 +103,10 @@ class Network(Protocol):
     @property
     def tokens(self) -> int | None:
         """The number of tokens of all its pairs, if they are filled up to one; else None."""
+
+    @property
+    def passages(self) -> "PassageMemory | None":
+        """What is known of passages; None for a model that reads none alone."""
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs in one run; raises `ScorerError`.

@@ -189,6 +189,7 @@ class Graph:
     """A reranker's graph; safe to run from several threads at once."""
 
     notes: Sequence[str] = ()
+    passages = None
 
     def __init__(self, path: Path, loading: LoadOptions) -> None:
         """Load a graph, and check that it is a reranker's; raises `ModelError`."""

@@ -1,19 +1,16 @@
 """Runs a model whose graph comes in parts, in onnxruntime on the CPU.
 
 The encoder reads one text alone, a query or a passage, and the reader what it gives of both. A
-query's states are made once for all its passages. A passage's states do not depend on the query,
-and so they can be kept. Each text has a run of its own, as dynamic int8 takes one scale from all
-of a run.
+query's states are made once for all its passages. A passage's states do not depend on the query:
+they are kept, if there may be other queries. Each text has a run of its own, as dynamic int8 takes
+one scale from all of a run.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +33,7 @@ from rerank_cli.runtimes.prepared_cache import (
     PreparedCache,
     translate_write_errors,
 )
+from rerank_cli.runtimes.state_memory import PassageMemory, StateMemory, TextStates
 from rerank_cli.runtimes.tensors import (
     MASK_INPUT,
     PASSAGE_INPUT,
@@ -52,63 +50,6 @@ _MASKED_FILE = "masked.onnx"
 _MAX_QUERY_BYTES = 1 << 24  # of the states of queries that are remembered
 
 
-class TextStates(NamedTuple):
-    """What is known of one text alone: the reader's inputs that are of it, by name."""
-
-    tokens: int
-    values: Mapping[str, Any]
-
-    @property
-    def size(self) -> int:
-        """Their bytes."""
-        return sum(value.nbytes for value in self.values.values())
-
-
-class QueryStates:
-    """The states of the last queries; each is made once, whichever threads need it."""
-
-    def __init__(self) -> None:
-        self._states: OrderedDict[tuple[int, ...], Future[TextStates]] = OrderedDict()
-        self._size = 0
-        self._changing = threading.Lock()
-
-    def find(
-        self, ids: Sequence[int], encode: Callable[[Sequence[int]], TextStates]
-    ) -> Future[TextStates]:
-        """The states of a query, which another thread may still be making by its `encode`.
-
-        What `encode` raises is the future's, and is not remembered.
-        """
-        key = tuple(ids)
-        with self._changing:
-            future = self._states.get(key)
-            if future is not None:
-                self._states.move_to_end(key)
-                return future
-            future = self._states[key] = Future()
-        try:
-            states = encode(ids)
-        except BaseException as error:  # noqa: BLE001 - whoever needs the states raises it
-            with self._changing:
-                del self._states[key]
-                future.set_exception(error)
-            return future
-        with self._changing:
-            future.set_result(states)
-            self._size += states.size
-            self._forget()
-        return future
-
-    def _forget(self) -> None:
-        """Forget what was not used for longest, but never the last."""
-        for key, future in list(self._states.items())[:-1]:
-            if self._size <= _MAX_QUERY_BYTES:
-                return
-            if future.done():
-                self._size -= future.result().size
-                del self._states[key]
-
-
 class PartedGraph:
     """A reranker's graph in two parts; safe to run from several threads at once.
 
@@ -119,12 +60,16 @@ class PartedGraph:
     batching = NO_BATCHING
 
     def __init__(
-        self, path: Path, loading: LoadOptions, narrow: "PartedGraph | None" = None
+        self,
+        path: Path,
+        loading: LoadOptions,
+        narrow: "PartedGraph | None" = None,
+        passage_memory: int = 0,
     ) -> None:
         """Load the reader, and the encoder beside it, and check that they fit.
 
         All but the encoder is taken from a `narrow` graph of the same model, if there is one.
-        Raises `ModelError`.
+        Passages are kept in `passage_memory` bytes. Raises `ModelError`.
         """
         copy = loading.prepared_path
         encoder_copy = None if copy is None else copy.with_name(ENCODER)
@@ -162,7 +107,8 @@ class PartedGraph:
         self._reader.check_scores(self.output)
         self.scale = loading.scale or find_scale(path, self.output)
         self._loading = loading
-        self._queries: QueryStates = narrow._queries if narrow else QueryStates()
+        self._queries: StateMemory = narrow._queries if narrow else StateMemory(_MAX_QUERY_BYTES)
+        self.passages: PassageMemory = narrow.passages if narrow else PassageMemory(passage_memory)
 
     def scores(self, rows: Sequence[TokenRow]) -> list[float]:
         """Score pairs one after the other, as `Network` says; raises `ScorerError`."""
@@ -170,8 +116,8 @@ class PartedGraph:
         for query, passage in rows:
             query_states = self._queries.find(query, self.encode_query)
             # Meanwhile another thread may be reading the query.
-            passage_states = self.encode_passage(passage)
-            scores.append(self.read(query_states.result(), passage_states))
+            passage_states = self.passages.find(passage, self.encode_passage)
+            scores.append(self.read(query_states.result(), passage_states.result()))
         return scores
 
     def encode_query(self, ids: Sequence[int]) -> TextStates:
@@ -265,7 +211,8 @@ def open_parts(
             f"{folder.graph}: is one of two parts of a model, which run on CPUs only",
             hint="use --device cpu",
         )
-    way = OpeningWay(PartedGraph, try_parts, make_copies, READER)
+    load = partial(PartedGraph, passage_memory=runtime.passage_memory)
+    way = OpeningWay(load, try_parts, make_copies, READER)
     graph = open_in_way(way, folder, store, threads)
     if runtime.runtime == Runtime.OPENVINO:
         graph.notes = [f"{folder.graph}: is one of two parts of a model, and onnxruntime runs them"]

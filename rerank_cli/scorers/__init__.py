@@ -142,6 +142,15 @@ def find_local_folder(model: str | None) -> "ModelFolder | None":
     return folder.with_weights(folder.weights())
 
 
+def reads_passages_alone(model: str | None) -> bool:
+    """Whether a model reads passages without a query, so that they can be remembered.
+
+    That is told by its files' names. Raises as `find_local_folder` does.
+    """
+    folder = find_local_folder(model)
+    return folder is not None and folder.encoder is not None
+
+
 def remote_fingerprint(model: str | None, remote: RemoteOptions) -> str:
     """A hash of all that decides the scores of a provider's model; empty for another model.
 

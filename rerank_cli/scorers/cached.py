@@ -23,6 +23,8 @@ from rerank_cli.types import (
     Media,
     Pair,
     Part,
+    PassageCounts,
+    RememberingScorer,
     Scored,
     Scorer,
     ScorerInfo,
@@ -115,6 +117,11 @@ class CachedScorer:
         keys = self._keys(pairs)
         known = self.file.find([key for key in keys if key])
         return [pair for pair, key in zip(pairs, keys, strict=True) if key not in known]
+
+    @property
+    def passage_counts(self) -> PassageCounts | None:
+        """How often the scorer read a passage, and knew it from before."""
+        return self.scorer.passage_counts if isinstance(self.scorer, RememberingScorer) else None
 
     def account(self) -> str:
         """What the scorer says, and how many scores were known."""

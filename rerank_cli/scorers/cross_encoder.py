@@ -41,7 +41,7 @@ from rerank_cli.scorers.tokenization import (
     open_tokenizer,
 )
 from rerank_cli.terminal import format_count
-from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
+from rerank_cli.types import Chunk, Pair, Part, PassageCounts, Scored, ScorerInfo
 
 # Pairs to tokenise while others run: more than are in a batch, so that one always waits.
 _MAX_PENDING_PAIRS = 512
@@ -285,7 +285,14 @@ class LocalScorer:
         pairs = self._counts["pairs"]
         return (
             f"{format_count(pairs, 'pair')} on {threads}; the model is {prepared} for this machine"
+            + ("" if self.passage_counts is None else f"; {self.passage_counts.in_words()}")
         )
+
+    @property
+    def passage_counts(self) -> PassageCounts | None:
+        """How often passages were read and known; None for a model that keeps none."""
+        passages = self._network.passages
+        return passages.counts if passages is not None and passages.max_bytes else None
 
     def _passage(self, chunk: Chunk) -> Sequence[int]:
         """A chunk's token ids."""

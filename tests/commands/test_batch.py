@@ -10,8 +10,10 @@ import pytest
 from backports import zstd
 
 from rerank_cli import open_scorer, rank
+from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, write
+from tests.support.folders import in_parts
 
 BM25 = ("-m", "bm25")
 
@@ -569,3 +571,71 @@ def test_a_job_that_is_whole_writes_its_report_too(rerank: Run, tmp_path: Path) 
         **old, "runs": 0, "seconds": 0, "rates": 0, "latency": 0,
     }  # fmt: skip
     assert rerank(*job, "--resume").code == 3
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model in two parts, which can remember passages."""
+    return in_parts(tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected", "words"),
+    [
+        ([], {"read": 4, "remembered": 8}, "4 passages read, 8 known from memory"),
+        (["--passage-memory", "1MiB"], {"read": 4, "remembered": 8}, "4 passages read, 8 known"),
+        (["--passage-memory", "0"], None, ""),
+    ],
+)
+def test_passages_of_several_queries_are_read_once(
+    memory: list[str], expected: dict[str, int] | None, words: str,
+    parts: Path, rerank: Run, tmp_path: Path,
+) -> None:  # fmt: skip
+    documents = ["a slug eats lettuce", "water", "soil and roots", "frost"]
+    queries = ["slug", "water", "what of roots"]
+    lines = [json.dumps({"query": query, "documents": documents}) for query in queries]
+    report = tmp_path / "report.json"
+    ran = rerank(
+        "batch", "-m", str(parts), "-v", "--report", str(report), "--results", "scores", *memory,
+        stdin="\n".join(lines).encode(),
+    )  # fmt: skip
+    assert ran.code == 0
+    assert words in ran.err
+    assert ("passages read" in ran.err) == bool(words)
+    assert json.loads(report.read_bytes()).get("passages") == expected
+    scorer = open_scorer(str(parts), runtime=RuntimeOptions(passage_memory=0))
+    for line, query in zip(ran.out.splitlines(), queries, strict=True):
+        for one, other in zip(
+            json.loads(line)["results"], rank(query, documents, scorer), strict=True
+        ):
+            assert one["index"] == other.index
+            assert one["raw_score"] == float(f"{other.raw_score:.7g}")
+
+
+def test_a_passage_memory_is_a_setting(
+    parts: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = b'{"query": "slug", "documents": ["a slug"]}'
+    monkeypatch.setenv("RERANK_PASSAGE_MEMORY", "0")
+    ran = rerank("batch", "-m", str(parts), "-v", stdin=line)
+    assert "passages read" not in ran.err
+    # As a setting it is for other models too, and nothing is said where it has no effect.
+    assert rerank("batch", "-m", SMALL, stdin=line).err == ""
+    monkeypatch.setenv("RERANK_PASSAGE_MEMORY", "much")
+    ran = rerank("batch", "-m", str(parts), stdin=line)
+    assert ran.code == 2
+    assert "RERANK_PASSAGE_MEMORY: 'much' is not a size, such as 64MB, 1GB or 500kB" in ran.err
+    assert "RERANK_PASSAGE_MEMORY is a size, such as 64MB, 1GB or 500kB, or 0" in ran.err
+
+
+@pytest.mark.parametrize("model", [SMALL, "bm25"])
+def test_a_passage_memory_without_effect_is_said(model: str, rerank: Run) -> None:
+    line = b'{"query": "slug", "documents": ["a slug"]}'
+    ran = rerank("batch", "-m", model, "--passage-memory", "1GB", stdin=line)
+    assert ran.code == 0
+    assert "--passage-memory has no effect: it is for models in two parts" in ran.err
+    assert model in ran.err
+    assert rerank("batch", "-m", model, "--passage-memory", "0", stdin=line).err == ""
+    ran = rerank("batch", "-m", model, "--passage-memory", "-1", stdin=line)
+    assert ran.code == 2
+    assert "'-1' is not a size" in ran.err

@@ -19,6 +19,7 @@ from rerank_cli.evaluation.run import read_system
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import MODELS, ROOT, Run
+from tests.support.folders import in_parts
 from tests.support.loopback import Status, serve
 
 WORDS = ["soil", "leaf", "water", "worm", "frost", "slug", "seed", "root"]
@@ -358,3 +359,28 @@ def test_a_file_of_a_dataset_is_not_replaced(name: str, tmp_path: Path, rerank: 
     else:
         assert (ran.code, path.read_bytes()) == (2, before)
         assert f"-o would replace a file of the input {tmp_path}" in ran.err
+
+
+def test_passages_of_several_queries_are_read_once(tmp_path: Path, rerank: Run) -> None:
+    texts = ["All of soil.", "All of water.", "All of slugs."]
+    lines = [
+        {"query": f"what of {word}", "documents": texts, "relevant": [place]}
+        for place, word in enumerate(("soil", "water", "slug"))
+    ]
+    path = tmp_path / "garden.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    model = str(in_parts(tmp_path))
+    ran = rerank("eval", str(path), "-m", f"{model} --max-chunks 1", "--json")
+    assert ran.code == 0
+    assert "3 passages read, 6 known from memory: its times are shorter" in ran.err
+    found = json.loads(ran.out)
+    assert found["passages"] == {f"{model} --max-chunks 1": {"read": 3, "remembered": 6}}
+    ran = rerank("eval", str(path), "-m", model, "--json", "--passage-memory", "0")
+    assert (ran.code, ran.err) == (0, "")
+    other = json.loads(ran.out)
+    assert "passages" not in other
+    assert other["sets"][0]["systems"][2]["measures"] == found["sets"][0]["systems"][2]["measures"]
+    ran = rerank("eval", str(path), "-m", "bm25", "--passage-memory", "1GB")
+    assert "--passage-memory has no effect: it is for models in two parts, and not for bm25" in (
+        ran.err
+    )

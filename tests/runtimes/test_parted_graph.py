@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from tokenizers import Tokenizer, processors
 
 from rerank_cli.errors import ModelError, ScorerError
 from rerank_cli.models.folder import describe
-from rerank_cli.runtimes import Device, Runtime, RuntimeOptions, parted_graph
-from rerank_cli.runtimes.parted_graph import PartedGraph, QueryStates, TextStates
+from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
+from rerank_cli.runtimes.parted_graph import PartedGraph
 from rerank_cli.runtimes.prepared_cache import PreparedCache
+from rerank_cli.runtimes.state_memory import TextStates
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair, Scorer
 from tests.conftest import Run
@@ -136,66 +136,6 @@ def test_a_passages_states_serve_any_query(folder: Path) -> None:
     assert set(kept[0].values) == {"passage_mask", "passage_states", "passage_levels"}
     tokens = len(rows[0][0][1])
     assert kept[0].size == tokens * (8 + 4 * WIDTH + WIDTH)
-
-
-def states_of(size: int) -> TextStates:
-    return TextStates(1, {"query_states": np.zeros(size, np.int8)})
-
-
-def test_the_states_of_few_queries_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parted_graph, "_MAX_QUERY_BYTES", 100)
-    queries, made = QueryStates(), list[int]()
-
-    def find(number: int, size: int) -> None:
-        def encode(ids: Sequence[int]) -> TextStates:
-            made.extend(ids)
-            return states_of(size)
-
-        queries.find([number], encode).result()
-
-    for number in (1, 2, 1, 3, 1, 2):  # 3 has no place beside both, and 2 was not used for longest
-        find(number, 40)
-    assert made == [1, 2, 3, 2]
-    find(4, 1000)  # is kept though it is too large, and nothing beside it
-    find(4, 1000)
-    find(1, 40)
-    assert made == [1, 2, 3, 2, 4, 1]
-
-
-def test_a_query_that_fails_is_tried_again() -> None:
-    queries = QueryStates()
-
-    def fail(_ids: Sequence[int]) -> TextStates:
-        raise ScorerError("failed")
-
-    for _ in range(2):
-        with pytest.raises(ScorerError, match="failed"):
-            queries.find([1], fail).result()
-    assert queries.find([1], lambda _: states_of(3)).result().size == 3
-
-
-def test_threads_wait_for_the_one_that_reads_their_query() -> None:
-    queries, began, go_on = QueryStates(), threading.Event(), threading.Event()
-    found: list[TextStates] = []
-
-    def encode(_ids: Sequence[int]) -> TextStates:
-        began.set()
-        assert go_on.wait(20)
-        return states_of(3)
-
-    threads = [
-        threading.Thread(target=lambda: found.append(queries.find([1], encode).result()))
-        for _ in range(4)
-    ]
-    threads[0].start()
-    assert began.wait(20)
-    for thread in threads[1:]:
-        thread.start()
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert len({id(states) for states in found}) == 1
-    assert len(found) == 4
 
 
 def with_changes(folder: Path, part: str, change: Callable[[Any], None]) -> None:

@@ -80,7 +80,7 @@ def lines() -> Iterator[str]:
     for name, command in others.items():
         yield from other(command, root, name)
     yield ".SH ENVIRONMENT"
-    for setting in settings_in([rank]).values():
+    for setting in settings_in([rank, *others.values()]).values():
         yield from entry(bold(setting.variable), f"The default of --{setting.key}.")
     for variable, meaning in VARIABLES.items():
         yield from entry(bold(variable), meaning)

@@ -317,9 +317,9 @@ def passage_memory_options(
         _model_setting(
             "--passage-memory",
             metavar="SIZE|0",
-            help="Keep what the model has read of passages, and use it for the next queries, which "
-            "is several times as fast. Only for models in two parts. What was not used longest "
-            "goes; 0 keeps nothing.",
+            help="Remember what the model has read of passages, in this much memory. A query over "
+            "the same passages is then several times as fast. Only for models in two parts. What "
+            "was not used for longest goes; 0 remembers nothing.",
         ),
     ] = format_size(DEFAULT_PASSAGE_MEMORY_BYTES).replace(" ", ""),
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rerank_cli.cli.parameters import settings_in
 from rerank_cli.cli.settings import Setting, ValueKind, parse_size, variable_of
 from tests.conftest import Run
 from tests.support.command_line import COMMAND, SETTINGS
@@ -167,7 +168,7 @@ def test_help_is_there_when_settings_are_broken(rerank: Run, home: Path) -> None
 
 def test_help_says_which_options_are_settings(rerank: Run) -> None:
     text = " ".join(rerank("--help").out.split())
-    assert f"Settings: {', '.join(SETTINGS)}." in text
+    assert f"Settings: {', '.join(settings_in([COMMAND.commands['rank']]))}." in text
     assert "RERANK_TOP_N for top-n" in text
 
 

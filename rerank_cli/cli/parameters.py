@@ -194,7 +194,8 @@ class _PlainReader:
         """
         kind = value_kind(param)
         is_parsed = kind.type in _PARSED_TYPES or type(value) is kind.type
-        if value is None or (is_parsed and not kind.is_size and not kind.words):
+        is_checked = kind.is_size or kind.words or kind.are_counts
+        if value is None or (is_parsed and not is_checked):
             return value
         try:
             return kind.from_text(value)
@@ -229,4 +230,11 @@ def _key(parameter: Any) -> str:
 def value_kind(parameter: Any) -> ValueKind:
     metavar = str(parameter.metavar or "")
     words = tuple(metavar.split("|")[1:]) if metavar.startswith("N|") else ()
-    return ValueKind(value_type(parameter), parameter.min, parameter.max, metavar == "SIZE", words)
+    return ValueKind(
+        value_type(parameter),
+        parameter.min,
+        parameter.max,
+        is_size=metavar == "SIZE",
+        words=words,
+        are_counts=metavar == "K,…",
+    )

@@ -20,6 +20,9 @@ AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES = 400
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
+# How many of the best results the last model of a cascade reads; each before it so many times more.
+DEFAULT_KEEP = 50
+KEEP_FACTOR = 4
 DEFAULT_CACHE_BYTES = 1_000_000_000  # of about ten million scores
 
 

@@ -197,14 +197,17 @@ class Reranker:
         instruction: str | None = None,
         client: object = None,
         watch: Watch | None = None,
+        cut: Callable[[Plan, Document], Split] = Plan.split,
     ) -> "Pending":
         """Begin to rank documents. Returns when all are read; most of them are not scored then.
 
         Reads and cuts `documents` in the calling thread, and waits while enough of them are being
         scored to keep the model busy. A scorer that has only `score` scores them in this thread.
         Rankings with the same `client` are scored in the order they came. Clients get fair shares
-        of the model's time; without `client` each ranking is a client. Raises as `rank` does for
-        what can be known before anything is scored; `Pending.result` raises the rest.
+        of the model's time; without `client` each ranking is a client. `cut` makes a document's
+        windows by a plan, in the order of the documents, unless a first stage chooses them. Raises
+        as `rank` does for what can be known before anything is scored; `Pending.result` raises the
+        rest.
         """
         selection = Selection() if selection is None else selection
         media, is_label = None, False
@@ -266,7 +269,7 @@ class Reranker:
             raise UsageError("the Reranker is closed")
         splits: Iterable[Split]
         if count is None:
-            splits = map(plan.split, readable(documents))
+            splits = map(partial(cut, plan), readable(documents))
         else:
             splits = _choose(partial(readable, documents), task, selection, count)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)

@@ -229,8 +229,9 @@ def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str
     if len(models := split_models(model)) <= 1:
         _add_model(found, model, runtime)
         return found
+    shared = {**found}
     for number, name in enumerate(models, 1):  # each of a cascade
-        about = {**found, "model": {}}
+        about = {**shared}
         _add_model(about, name, runtime)
         end = "" if number == 1 else f"_{number}"
         parts = ("model", "checks", "advice")

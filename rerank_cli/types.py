@@ -516,6 +516,8 @@ class Ranking(Sequence[Ranked]):
                     in a ranking of passages, and with `candidates`, the number of passages
     best_below      if no result reached `min_score`, the best score; else None
     candidates      the passages that the model read; None if it read all
+    is_blended      whether the model's order is joined with an earlier one
+    prior_field     the field of documents with their earlier scores; None for the input's order
     stages          the models of a cascade; results of a later one stand above those of an earlier
                     one, and `info` is the model that judged the first result
     """
@@ -547,12 +549,13 @@ class Ranking(Sequence[Ranked]):
     cached: int = 0
     candidates: Candidates | None = None
     stages: Sequence[Stage] = ()
+    is_blended: bool = False
+    prior_field: str | None = None
 
     @property
     def is_in_order_of_scores(self) -> bool:
         """Whether the raw scores of all results are of one model, and fall from first to last."""
-        is_blended = any(result.blend is not None for result in self.results)
-        return not is_blended and len({result.stage for result in self.results}) <= 1
+        return not self.is_blended and len({result.stage for result in self.results}) <= 1
 
     @property
     def truncated(self) -> bool:

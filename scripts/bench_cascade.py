@@ -2,9 +2,9 @@
 
     python scripts/bench_cascade.py DATA [--set dl21] [--queries 20] [--depth 100] [--keep 25]
 
-DATA has evaluation sets in BEIR's layout. Each query has the `--depth` best documents of BM25, or of
-the set's own run. The first model ranks them, and the last one reads the best `--keep`. The models
-are stand-ins whose quality is known: `mini` for the large one, and `bm25` for the small one. Says
+DATA has evaluation sets in BEIR's layout. Each query has the `--depth` best documents of BM25, or
+of the set's own run. The first model ranks them, and the last one reads the best `--keep`. Both are
+stand-ins whose quality is known: `mini` for the large one, and `bm25` for the small one. Says
 nDCG@10 of the first model, the last one and the cascade, the loss in points with its 95 % interval,
 and how many times fewer pairs the last model reads. Each pair is scored once.
 """

@@ -347,6 +347,28 @@ def candidate_options(
     """Options for which passages the model reads."""
 
 
+def blend_options(
+    blend: Annotated[
+        bool,
+        _output(
+            "--blend",
+            help="Join the model's order with the earlier one, in which the documents come, by "
+            "reciprocal ranks. For lists that are ranked already. Scores stay the model's.",
+        ),
+    ] = False,
+    prior_field: Annotated[
+        str | None,
+        _output(
+            "--prior-field",
+            metavar="NAME",
+            help="The field with a record's earlier score, the higher the better. For --blend, and "
+            "for --first-stage input. Default: the order in which the records come.",
+        ),
+    ] = None,
+) -> None:
+    """Options for documents that were ranked before."""
+
+
 def chunking_options(
     chunk: Annotated[
         Cutting,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.costs import ServiceRequest
+from rerank_cli.ranking.surveys import FUSION_RANK
 from rerank_cli.render import Style, json_score, ranked_part, shown_sentence
 from rerank_cli.terminal import encodable, printable
 from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, Stage
@@ -53,6 +54,7 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         "query": ranking.query,
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
+        **({"blend": _blend_object(ranking)} if ranking.is_blended else {}),
         **({"stages": [*map(_stage_object, ranking.stages)]} if ranking.stages else {}),
         **_result_lists(ranking, style),
         "counts": {
@@ -98,6 +100,11 @@ def _result_lists(ranking: Ranking, style: Style) -> dict[str, Any]:
         for result in ranking.results
     ]
     return {"results": results, **({"empty": unscored} if unscored else {})}
+
+
+def _blend_object(ranking: Ranking) -> dict[str, Any]:
+    """What the model's order is joined with: scores in a field, or the order of the input."""
+    return {"k": FUSION_RANK, "prior_field": ranking.prior_field}
 
 
 def _stage_object(stage: Stage) -> dict[str, Any]:
@@ -164,6 +171,11 @@ def result_object(
         "chunks": result.chunks,
         "truncated": result.truncated,
     }
+    if result.blend is not None:
+        blend = result.blend
+        earlier = {} if blend.prior_score is None else {"prior_score": blend.prior_score}
+        ranks = {"rank": blend.rank, "prior_rank": blend.prior_rank}
+        body["blend"] = {"score": json_score(blend.score), **ranks, **earlier}
     if result.explanation:
         body["passages"] = [
             {

@@ -22,7 +22,7 @@ from rerank_cli.render import (
     shown_sentence,
 )
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Chunk, Document, Ranking
+from rerank_cli.types import Chunk, Document, Ranked, Ranking
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
 _MODEL_COLUMN = "model"  # that judged a result, of a cascade
@@ -92,20 +92,27 @@ def _document_cells(index: int, document: Document, part: Chunk | Document) -> l
 def write_trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
     """Yield the lines of a run: the score is the raw score, and the tag is the model's name.
 
-    Programs that read runs sort by the score. Where the results are not in the order of their raw
-    scores, because several models gave these or an earlier order counts too, it is their place from
-    behind.
+    See `run_score`.
     """
     tag = quote_spaces(",".join(stage.info.model for stage in ranking.stages) or ranking.info.model)
-    is_in_order, count = ranking.is_in_order_of_scores, len(ranking.results)
     for result in ranking.results:
         name = _run_name(result.document, result.index)
         if style.passages and not result.document.text_is_label:
             name = f"{name}#{result.passage.start}-{result.passage.end}"
-        score = format_score(result.raw_score) if is_in_order else str(count + 1 - result.rank)
-        yield _run_line(name, result.rank, score, tag)
+        yield _run_line(name, result.rank, run_score(ranking, result), tag)
     for rank, blank in enumerate(ranking.blanks, len(ranking.results) + 1):
         yield _run_line(_run_name(blank.document, blank.index), rank, _NO_SCORE, tag)
+
+
+def run_score(ranking: Ranking, result: Ranked) -> str:
+    """The score of a result in a run: the raw score.
+
+    Programs that read runs sort by it. Where the results are not in the order of their raw scores,
+    as several models gave these or an earlier order counts too, it is the place from the end.
+    """
+    if ranking.is_in_order_of_scores:
+        return format_score(result.raw_score)
+    return str(len(ranking.results) + 1 - result.rank)
 
 
 def _run_line(name: str, rank: int, score: str, tag: str) -> bytes:

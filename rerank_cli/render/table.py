@@ -21,7 +21,14 @@ from rich.text import Text
 
 from rerank_cli.inputs import STDIN
 from rerank_cli.ranking.sentences import sentence_in
-from rerank_cli.render import Style, document_place, lines_around, media_note, shown_sentence
+from rerank_cli.render import (
+    Style,
+    blend_note,
+    document_place,
+    lines_around,
+    media_note,
+    shown_sentence,
+)
 from rerank_cli.structure import LOG, is_code, replace_returns
 from rerank_cli.terminal import printable
 from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk
@@ -172,7 +179,10 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
     for result in ranking.results:
         passage = result.passage
         sentence = passage if style.full else shown_sentence(result, words, style)
-        more = {"note": media_note(result.document), "stage": result.stage}
+        notes = [media_note(result.document)]
+        if result.blend is not None and result.explanation:
+            notes.append(blend_note(result.blend))
+        more = {"note": "; ".join(filter(None, notes)), "stage": result.stage}
         add(str(result.rank), result.relevance_score, passage, sentence, style="bold", **more)
         for chunk, _, relevance in _explained_chunks(result):
             sentence = chunk if style.full else sentence_in(chunk, words)

@@ -15,6 +15,7 @@ from rerank_cli.render import (
     Remark,
     Sources,
     Style,
+    blend_note,
     document_place,
     format_score,
     lines_text,
@@ -235,8 +236,10 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         if style.context is not None:
             shown = shown_sentence(result, words, style)
             text = lines_text(shown, style.context)
-        judge = ranking.stages[result.stage].info.model if ranking.stages else ""
-        yield encodable(separator + _item(result, shown, text, judge)).encode()
+        notes = [f"by {_code(ranking.stages[result.stage].info.model)}"] if ranking.stages else []
+        if result.blend is not None:
+            notes.append(blend_note(result.blend))
+        yield encodable(separator + _item(result, shown, text, notes)).encode()
         separator = "\n"
     if ranking.blanks:
         are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)
@@ -245,10 +248,10 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         yield encodable("".join(lines)).encode()
 
 
-def _item(result: Ranked, shown: Chunk, text: str, judge: str) -> str:
+def _item(result: Ranked, shown: Chunk, text: str, notes: Sequence[str]) -> str:
     """An item with a text, and the place and heading of the chunk that this is of.
 
-    If explained, it says which model judged it, if there are several.
+    If explained, it has notes on how its place was found.
     """
     marker = f"{result.rank}. "
     indent = " " * len(marker)
@@ -264,8 +267,8 @@ def _item(result: Ranked, shown: Chunk, text: str, judge: str) -> str:
         for chunk, _, relevance in result.explanation
     ]
     title = _title(result.relevance_score, where, media_note(document))
-    if judge:
-        title = f"{title.removesuffix(_TITLE_END)} by {_code(judge)}{_TITLE_END}"
+    if notes:
+        title = f"{title.removesuffix(_TITLE_END)} {', '.join(notes)}{_TITLE_END}"
     return marker + title + "".join(chunks)
 
 

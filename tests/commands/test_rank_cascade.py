@@ -40,14 +40,16 @@ def test_json_says_which_model_judged_what(rerank: Run, lines: str) -> None:
     assert [json.loads(row)["model"] for row in rows] == [name, name, "bm25", "bm25"]
 
 
-def test_the_table_has_a_line_between_the_models(rerank: Run, lines: str) -> None:
-    table = rerank("soil", lines, *BOTH, "--keep", "2", "-f", "table").out.splitlines()
+def test_the_table_has_a_line_between_the_models(rerank: Run) -> None:
+    stdin = "\n".join(LINES).encode()
+    arguments = ("soil", "-", *BOTH, "--keep", "2", "-f", "table")
+    table = rerank(*arguments, stdin=stdin).out.splitlines()
     assert table[2] == "── judged by bm25 ──"
     assert len(table) == 5
-    table = rerank("soil", lines, *BOTH, "--keep", "2", "-f", "table", "--explain").out.splitlines()
+    table = rerank(*arguments, "--explain", stdin=stdin).out.splitlines()
     assert table[0].startswith("── judged by ")
     assert table[0].endswith("bert ──")
-    alone = rerank("soil", lines, "-m", "bm25", "-f", "table", "--explain").out
+    alone = rerank("soil", "-", "-m", "bm25", "-f", "table", "--explain", stdin=stdin).out
     assert "judged" not in alone
 
 

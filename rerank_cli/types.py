@@ -421,7 +421,8 @@ class Stage(NamedTuple):
     """A model of a cascade, and what it has judged.
 
     pairs    the number of pairs that it has scored; those whose scores were remembered do not count
-    results  how many results of the models before it; None for the first one, which judges all
+    results  how many results of the models before it; None for the first one, which judges all, and
+             for one that has not begun
     """
 
     info: ScorerInfo

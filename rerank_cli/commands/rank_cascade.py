@@ -101,7 +101,7 @@ def describe_stages(ranking: Ranking) -> str:
 
 def describe_interrupted(ranking: Ranking) -> str | None:
     """How far a model behind the first one was, in words; None if the first one was not done."""
-    begun = [stage for stage in ranking.stages if stage.results]
+    begun = [stage for stage in ranking.stages if stage.results is not None]
     if not begun:
         return None
     stage = begun[-1]

@@ -87,10 +87,10 @@ class Cascade:
                 break
             try:
                 stages.run(place, reranker, query, documents, watch)
-            except StopRanking:
+            except StopRanking:  # nothing was scored
                 if not place:
                     raise
-                stages.is_stopped = True
+                stages.stop(place)
             yield stages.ranking(is_last=place == len(self.rerankers) - 1)
             if stages.is_stopped:
                 break
@@ -131,10 +131,7 @@ class _Stages:
         self._keep = cascade.keep
         self._selection = selection
         self._rankings: list[Ranking] = []
-        self._stages = [
-            Stage(reranker.info, 0, 0 if place else None)
-            for place, reranker in enumerate(cascade.rerankers)
-        ]
+        self._stages = [Stage(reranker.info, 0, None) for reranker in cascade.rerankers]
         self._has_bound = selection.min_score is not None or selection.within is not None
 
     def run(
@@ -163,7 +160,7 @@ class _Stages:
         except BaseException:  # an interrupt, or an error of the watch
             pending.cancel()
             raise
-        judged = len(sent) - ranking.unscored if place else None
+        judged = ranking.documents - ranking.unscored if place else None
         self._stages[place] = Stage(ranking.info, pending.task.scored_pairs, judged)
         self.is_stopped = ranking.incomplete
         self._rankings.append(ranking)
@@ -171,6 +168,11 @@ class _Stages:
             self._put_above(place, ranking, sent)
         else:
             self.results = list(ranking.results)
+
+    def stop(self, place: int) -> None:
+        """Note that the model at a place was stopped before it has judged a result."""
+        self.is_stopped = True
+        self._stages[place] = self._stages[place]._replace(results=0)
 
     def ranking(self, *, is_last: bool) -> Ranking:
         """The ranking so far, with the options of the whole selection."""

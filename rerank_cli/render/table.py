@@ -94,8 +94,8 @@ def write_table(ranking: Ranking, style: Style) -> Iterator[bytes]:
 def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
     """Draw the table on a console, and below it how many results it leaves out.
 
-    It has a row for each result, and below that its chunks if explained. Between the results of two
-    models of a cascade a line names the one that judged those below.
+    It has a row for each result, and below that its chunks if explained. Of a cascade, a line names
+    the model that judged the results below it, of the last model only if they are explained.
     """
     rows = _find_rows(ranking, style)
     if not rows:
@@ -105,8 +105,9 @@ def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
     shown = len(passages)
     is_explained = any(result.explanation for result in ranking.results)
     pairs = zip(rows, passages, strict=False)
-    for number, (stage, group) in enumerate(groupby(pairs, key=lambda pair: pair[0].stage)):
-        if stage is not None and ranking.stages and (number or is_explained):
+    for stage, group in groupby(pairs, key=lambda pair: pair[0].stage):
+        is_last = stage == len(ranking.stages) - 1
+        if stage is not None and ranking.stages and (is_explained or not is_last):
             line = Text(_judge_line(ranking, stage), style="dim", overflow="ellipsis", no_wrap=True)
             console.print(line)
         grid = Table(box=None, show_header=False, padding=(0, GAP_CELLS, 0, 0), pad_edge=False)
@@ -217,7 +218,7 @@ def _lay_out(
     if style.height is None or style.full or is_explained:
         return passages
     stages = {row.stage for row in rows if row.stage is not None}
-    room = style.height - _SCREEN_LINES_BESIDE - max(0, len(stages) - 1)
+    room = style.height - _SCREEN_LINES_BESIDE - layout.count_lines(stages)
     lines = _EXTRACT_LINES
     while sum(map(layout.height, passages)) > room and lines > 1:
         lines -= 1
@@ -311,6 +312,10 @@ class Layout:
                 cells[-1] = Text.assemble(cells[-1], "\n", _heading(row, room))
             cells.append(passage)
         return [Text(row.mark, justify="right", style="dim"), *cells]
+
+    def count_lines(self, stages: set[int]) -> int:
+        """How many of some models of a cascade have a line that names them."""
+        return sum(stage < len(self._are_known) - 1 for stage in stages)
 
     def heading_width(self, row: Row) -> int:
         """The cells that there are for the headings of a row; 0 if it has none, or no room."""

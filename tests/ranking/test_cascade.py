@@ -190,6 +190,22 @@ def test_an_interrupt_leaves_what_was_judged(stage: int, judged: set[str]) -> No
     stages = [result.stage for result in ranking]
     assert stages == sorted(stages, reverse=True)
     assert len(ranking) == (600 if stage else 256)
+    assert ranking.stages[1].results == (256 if stage else None)
+
+
+def test_an_interrupt_may_come_before_the_next_model_has_scored_anything() -> None:
+    def watch(progress: Progress) -> None:
+        if progress.stage:
+            raise StopRanking
+
+    texts = [f"cats {number}" for number in range(600)]
+    for last in (large(), Reranker(BM25Scorer())):
+        ranking = Cascade([small(), last], 400).rank(QUERY, texts, watch=watch)
+        assert ranking.incomplete
+        assert set(judges(ranking)) == {"small"}
+        assert ranking.stages[1][1:] == (0, 0)
+        bound = Cascade([small(), last], 400).rank(QUERY, texts, Selection(within=1), watch=watch)
+        assert not bound.results
 
 
 def test_a_failure_comes_after_the_ranking_of_the_models_before_it() -> None:

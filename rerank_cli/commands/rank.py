@@ -569,7 +569,8 @@ def summary(ranking: Ranking, seconds: float) -> str:
         format_count(ranking.chunks, "chunk"),
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
-    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
+    models = ", then ".join(stage.info.model for stage in ranking.stages) or ranking.info.model
+    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {models}"
 
 
 def _say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:

@@ -201,6 +201,22 @@ def test_a_record_without_an_earlier_score(rerank: Run, records: str) -> None:
     assert "--prior-field is for --blend and for --first-stage input" in ran.err
 
 
+def test_a_run_is_in_the_order_of_its_scores(rerank: Run, tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("q\tsoil\n")
+    (tmp_path / "c.tsv").write_text("".join(f"d{n}\t{text}\n" for n, text in enumerate(LINES)))
+
+    def blended(places: list[int]) -> str:
+        rows = [f"q Q0 d{place} 0 {-place} x\n" for place in places]
+        (tmp_path / "run.trec").write_text("".join(rows))
+        files = ("--queries", str(tmp_path / "q.tsv"), "--corpus", str(tmp_path / "c.tsv"))
+        run = ("batch", "--run", str(tmp_path / "run.trec"), *files)
+        return rerank(*run, "-m", BERT, "--blend").out
+
+    out = blended([0, 1, 2, 3, 4, 5])
+    assert [line.split()[4] for line in out.splitlines()] == ["6", "5", "4", "3", "2", "1"]
+    assert blended([5, 3, 1, 0, 2, 4]) == out
+
+
 def test_batch_blends_too(rerank: Run, tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     broken = {"query": "soil", "documents": ["soil"]}

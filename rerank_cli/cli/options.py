@@ -95,8 +95,8 @@ def common_options(
             metavar="MODEL",
             autocompletion=complete_model,
             help="The model: one of `rerank models`, or PROVIDER/MODEL. A provider gets the "
-            "query and the documents. Also bm25, and ./FOLDER with an ONNX cross-encoder. Several, "
-            "as in mini,bge-reranker-base: each next one reads the best results. Default: mini@2.",
+            "query and the documents. Also bm25, ./FOLDER with an ONNX cross-encoder, and several "
+            "in a row: A,B (see --keep). Default: mini@2.",
         ),
     ] = None,
     recursive: Annotated[

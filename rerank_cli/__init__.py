@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rerank_cli.ranking import CacheOptions as CacheOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
     from rerank_cli.ranking import Selection as Selection
+    from rerank_cli.ranking.cascade import Cascade as Cascade
     from rerank_cli.ranking.reranker import Pending as Pending
     from rerank_cli.ranking.reranker import Reranker as Reranker
     from rerank_cli.ranking.reranker import rank as rank
@@ -45,6 +46,7 @@ _HOMES = {
     "rank": "ranking.reranker",
     "open_scorer": "scorers",
     "CacheOptions": "ranking",
+    "Cascade": "ranking.cascade",
     "ChunkOptions": "ranking",
     "RemoteOptions": "providers",
     "RuntimeOptions": "runtimes",
@@ -66,6 +68,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BatchResult",
     "CacheOptions",
+    "Cascade",
     "Chunk",
     "ChunkOptions",
     "Document",

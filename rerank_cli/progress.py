@@ -35,7 +35,8 @@ class Progress(NamedTuple):
     `documents` counts fractions of documents too. `surveying` is true while a `SurveyingScorer`
     reads the collection: nothing is scored then. `work` is what was scored and `read_work` what was
     read, in tokens with those of the query; equal documents are counted once. `choosing` is how
-    often documents are being read to choose passages, from 1; 0 once these are scored.
+    often documents are being read to choose passages, from 1; 0 once these are scored. `stage` is
+    the place of the model in a cascade, from 0: each model counts anew.
     """
 
     documents: float
@@ -45,6 +46,7 @@ class Progress(NamedTuple):
     work: int = 0
     read_work: int = 0
     choosing: int = 0
+    stage: int = 0
 
 
 Watch = Callable[[Progress], None]
@@ -294,7 +296,9 @@ class RankingState:
 
     def see(self, progress: Progress) -> None:
         """Note where the ranking is."""
-        if progress.choosing:  # how long that takes says nothing of the pace of scoring
+        is_next = progress.stage != self._progress.stage
+        if progress.choosing or is_next:  # how long that takes says nothing of the pace of scoring
+            self._surveyed = False
             self._time = TimeLeft()
             self._scoring_began = time.monotonic()
         elif progress.surveying:
@@ -310,6 +314,10 @@ class RankingState:
         if self._surveyed:
             return self._describe_survey()
         parts = self._parts()
+        if progress.stage:  # all that it ranks is read by then
+            parts.insert(0, f"model {progress.stage + 1}")
+            done = progress.work / progress.read_work if progress.read_work else 0.0
+            return State(parts, done, self._time.seconds(progress.work, progress.read_work))
         share = self._share_read()
         if share is None or progress.choosing > 1:
             return State(parts)

@@ -402,19 +402,49 @@ class Blank:
     document: Document
 
 
+class Blend(NamedTuple):
+    """Where a result stands in the model's order, and in an earlier one that it was joined with.
+
+    score        the sum of both reciprocal ranks, by which the results are in order
+    rank         its place by the model's score, from 1
+    prior_rank   its place in the earlier order, from 1
+    prior_score  its earlier score; None if the earlier order is that of the input
+    """
+
+    score: float
+    rank: int
+    prior_rank: int
+    prior_score: float | None
+
+
+class Stage(NamedTuple):
+    """A model of a cascade, and what it has judged.
+
+    pairs    the number of pairs that it has scored; those whose scores were remembered do not count
+    results  how many results of the models before it; None for the first one, which judges all, and
+             for one that has not begun
+    """
+
+    info: ScorerInfo
+    pairs: int
+    results: int | None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Ranked:
     """A document with its scores.
 
     rank             its place in the ranking, from 1
     index            its place in the input, from 0
-    raw_score        the model's score, by which it is ranked
+    raw_score        the model's score, by which it is ranked, unless there is a `blend`
     relevance_score  the score in 0..1 if the scale is known, else equal to `raw_score`
     passage          the chunk that decided the score
     passage_score    the raw score of that chunk
     tokens, chunks   the tokens of the document, and the chunks that were scored
     dropped          the tokens that were in no chunk
     explanation      with `explain`, all chunks with their scores, in the document's order
+    stage            the place in `Ranking.stages` of the model that judged it, from 0
+    blend            how its place was found, if an earlier order counts too
 
     In a ranking of passages, `index`, `tokens` and `chunks` are those of the passage. If a first
     stage chose the passages, `chunks` counts the chosen ones, and `index` counts these too in a
@@ -432,6 +462,8 @@ class Ranked:
     chunks: int
     dropped: int
     explanation: Sequence[ScoredChunk] = ()
+    stage: int = 0
+    blend: Blend | None = None
 
     @property
     def truncated(self) -> bool:
@@ -485,6 +517,10 @@ class Ranking(Sequence[Ranked]):
                     in a ranking of passages, and with `candidates`, the number of passages
     best_below      if no result reached `min_score`, the best score; else None
     candidates      the passages that the model read; None if it read all
+    is_blended      whether the model's order is joined with an earlier one
+    prior_field     the field of documents with their earlier scores; None for the input's order
+    stages          the models of a cascade; results of a later one stand above those of an earlier
+                    one, and `info` is the model that judged the first result
     """
 
     query: str
@@ -513,6 +549,14 @@ class Ranking(Sequence[Ranked]):
     best_below: float | None = None
     cached: int = 0
     candidates: Candidates | None = None
+    stages: Sequence[Stage] = ()
+    is_blended: bool = False
+    prior_field: str | None = None
+
+    @property
+    def is_in_order_of_scores(self) -> bool:
+        """Whether the raw scores of all results are of one model, and fall from first to last."""
+        return not self.is_blended and len({result.stage for result in self.results}) <= 1
 
     @property
     def truncated(self) -> bool:

@@ -24,7 +24,7 @@ ORDER = [
     "models providers runtimes",
     "scorers",
     "batch.records batch.flow",
-    "ranking.reranker",
+    "ranking.reranker ranking.cascade",
     "models.export",
     "batch evaluation",
     (

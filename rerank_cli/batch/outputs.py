@@ -22,9 +22,9 @@ from rerank_cli.batch.records import DoneItem, Original, Outcome, Problem, Writt
 from rerank_cli.errors import InputError, OutputError
 from rerank_cli.inputs.text import decompress
 from rerank_cli.output_files import OutputFile
-from rerank_cli.render import format_score, json_score
+from rerank_cli.render import json_score
 from rerank_cli.render.json_results import request_object, result_object
-from rerank_cli.render.rows import quote_spaces
+from rerank_cli.render.rows import quote_spaces, run_score
 from rerank_cli.terminal import Terminal, write_all
 from rerank_cli.types import Ranked, Ranking
 
@@ -422,11 +422,12 @@ def run_lines_of(outcome: Outcome) -> bytes:
     """A record's lines of a TREC run; none if it has a problem."""
     if outcome.ranking is None:
         return b""
-    query, tag = quote_spaces(str(outcome.original.id)), quote_spaces(outcome.ranking.info.model)
+    ranking = outcome.ranking
+    query, tag = quote_spaces(str(outcome.original.id)), quote_spaces(ranking.info.model)
     return "".join(
         f"{query} Q0 {quote_spaces(str(_name_of(result)))} {result.rank} "
-        f"{format_score(result.raw_score)} {tag}\n"
-        for result in outcome.ranking.results
+        f"{run_score(ranking, result)} {tag}\n"
+        for result in ranking.results
     ).encode()
 
 

@@ -276,7 +276,7 @@ class RunSource:
                 raise InputError(f"{where}: not a line of a run: it has {format_size(line.size)}")
             if not line.raw.strip():
                 continue
-            query, document, _ = parse_run_line(decode_line(line.raw), where)
+            query, document, score = parse_run_line(decode_line(line.raw), where)
             if query != group.query:
                 if group.documents:
                     yield group
@@ -287,13 +287,15 @@ class RunSource:
                     )
                 seen.add(hash(query))
                 group = _RunGroup(query, line.number, [])
-            group.documents.append(document)
+            group.documents.append((score, document))
         if group.documents:
             yield group
 
     def _record(self, group: "_RunGroup") -> Record | BadRecord:
         query = self._queries.find(group.query)
-        found = map(self._corpus.find, group.documents)
+        # By score, as trec_eval reads runs; equal ones as they come.
+        ordered = sorted(group.documents, key=lambda entry: -entry[0])
+        found = (self._corpus.find(name) for _, name in ordered)
         documents = [document for document in found if document is not None]
         self.missing += len(group.documents) - len(documents)
         size = sum(len(document.text) + _DOCUMENT_BYTES for document in documents)
@@ -308,11 +310,11 @@ class RunSource:
 
 
 class _RunGroup(NamedTuple):
-    """A query of a run: its id, the line where it begins, and the ids of its documents."""
+    """A query of a run: its id, the line where it begins, and its documents: scores and ids."""
 
     query: str
     line: int
-    documents: list[str]
+    documents: list[tuple[float, str]]
 
 
 class TextLookup:

@@ -120,6 +120,7 @@ def program_options(
     options.input_options,
     options.model_options,
     options.candidate_options,
+    options.blend_options,
     options.chunking_options,
     provider_options,
     options.output_options,
@@ -141,26 +142,34 @@ def rank(ctx: typer.Context) -> int:
     progress.lap(progress.STARTING)
     option_values.output_format(ctx)  # raises if two are given
 
-    from rerank_cli.scorers import BM25, open_in_background
+    from rerank_cli.scorers import BM25, open_in_background, split_models
 
     model = ctx.params["model"]
-    if model not in (None, BM25):
-        from rerank_cli.commands.models import ensure_installed
+    models = split_models(model)
+    for name in models:
+        if name != BM25:
+            from rerank_cli.commands.models import ensure_installed
 
-        ensure_installed(model, pull=ctx.params["pull"], keep_off=ctx.params["offline"])
+            ensure_installed(name, pull=ctx.params["pull"], keep_off=ctx.params["offline"])
 
-    opening = open_in_background(  # while the rest is imported
-        model,
-        instruction=ctx.params["instruction"],
-        runtime=option_values.runtime_options(ctx),
-        remote=option_values.remote_options(ctx),
-        chunks=option_values.chunk_options(ctx),
-        cache=option_values.cache_options(ctx) or False,
-    )
+    if len(models) > 1:
+        from rerank_cli.commands.rank_cascade import open_models
+
+        openings = open_models(ctx, models)
+    else:
+        opening = open_in_background(  # while the rest is imported
+            model,
+            instruction=ctx.params["instruction"],
+            runtime=option_values.runtime_options(ctx),
+            remote=option_values.remote_options(ctx),
+            chunks=option_values.chunk_options(ctx),
+            cache=option_values.cache_options(ctx) or False,
+        )
+        openings = [opening]
 
     from rerank_cli.commands.rank import rank_documents
 
-    return rank_documents(ctx, opening)
+    return rank_documents(ctx, openings)
 
 
 def main() -> None:

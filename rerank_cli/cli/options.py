@@ -25,7 +25,9 @@ from rerank_cli.providers import Cutting
 from rerank_cli.ranking import (
     AUTO_CANDIDATES_PER_RESULT,
     DEFAULT_CACHE_BYTES,
+    DEFAULT_KEEP,
     DEFAULT_MAX_CHUNKS,
+    KEEP_FACTOR,
     MIN_AUTO_CANDIDATES,
     Aggregation,
     CandidateRule,
@@ -93,8 +95,8 @@ def common_options(
             metavar="MODEL",
             autocompletion=complete_model,
             help="The model: one of `rerank models`, or PROVIDER/MODEL. A provider gets the "
-            "query and the documents. Also bm25, and ./FOLDER with an ONNX cross-encoder. Default: "
-            "mini@2.",
+            "query and the documents. Also bm25, ./FOLDER with an ONNX cross-encoder, and several "
+            "in a row: A,B (see --keep). Default: mini@2.",
         ),
     ] = None,
     recursive: Annotated[
@@ -346,8 +348,40 @@ def candidate_options(
             "bm25: its words. input: the first N as they come.",
         ),
     ] = FirstStage.HYBRID,
+    keep: Annotated[
+        str | None,
+        _model_setting(
+            "--keep",
+            metavar="K,…",
+            help="With several models, as in -m mini,bge-reranker-base: the next one reads only "
+            "the best K results. A number for each model but the first. Default: "
+            f"{DEFAULT_KEEP}, and {KEEP_FACTOR} times as many for each model before the last.",
+        ),
+    ] = None,
 ) -> None:
     """Options for which passages the model reads."""
+
+
+def blend_options(
+    blend: Annotated[
+        bool,
+        _output(
+            "--blend",
+            help="Join the model's order with the earlier one, in which the documents come, by "
+            "reciprocal ranks. For lists that are ranked already. Scores stay the model's.",
+        ),
+    ] = False,
+    prior_field: Annotated[
+        str | None,
+        _output(
+            "--prior-field",
+            metavar="NAME",
+            help="The field with a record's earlier score, the higher the better. For --blend, and "
+            "for --first-stage input. Default: the order in which the records come.",
+        ),
+    ] = None,
+) -> None:
+    """Options for documents that were ranked before."""
 
 
 def chunking_options(

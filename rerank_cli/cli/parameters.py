@@ -194,7 +194,8 @@ class _PlainReader:
         """
         kind = value_kind(param)
         is_parsed = kind.type in _PARSED_TYPES or type(value) is kind.type
-        if value is None or (is_parsed and not kind.is_size and not kind.words):
+        is_checked = kind.is_size or kind.words or kind.are_counts
+        if value is None or (is_parsed and not is_checked):
             return value
         try:
             return kind.from_text(value)
@@ -234,6 +235,7 @@ def value_kind(parameter: Any) -> ValueKind:
         value_type(parameter),
         parameter.min,
         parameter.max,
-        is_size,
-        tuple(words) if is_size or form == "N" else (),
+        is_size=is_size,
+        words=tuple(words) if is_size or form == "N" else (),
+        are_counts=metavar == "K,…",
     )

@@ -32,9 +32,9 @@ _VARIABLE_PREFIX = "RERANK_"
 class ValueKind:
     """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
-    A text may have to be a size, as `parse_size` reads it. With `words` it must be one of them, or
-    a count of 1 or more, or such a size. Both readers raise `ValueError` with a message that quotes
-    the value.
+    A text may have to be a size, as `parse_size` reads it, or counts of 1 or more with commas
+    between them. With `words` it must be one of them, or a count, or such a size. Both readers
+    raise `ValueError` with a message that quotes the value.
     """
 
     type: type
@@ -42,6 +42,7 @@ class ValueKind:
     most: float | None = None
     is_size: bool = False
     words: tuple[str, ...] = ()
+    are_counts: bool = False
 
     def from_text(self, text: str) -> Any:
         """Read a value from the command line or the environment."""
@@ -61,7 +62,7 @@ class ValueKind:
     def from_toml(self, value: Any) -> Any:
         """Check a value from TOML, where a number in quotes is not a number."""
         fits: tuple[type, ...] = (str,) if issubclass(self.type, str) else (self.type,)
-        if self.words and type(value) is int:
+        if (self.words or self.are_counts) and type(value) is int:
             value = str(value)
         if self.type is float:
             fits = (float, int)
@@ -88,6 +89,8 @@ class ValueKind:
             return number + least + ("" if self.most is None else f", at most {self.most}")
         if self.is_size:
             return ", or ".join(["a size, such as 64MB, 1GB or 500kB", *self.words])
+        if self.are_counts:
+            return "whole numbers of 1 or more, with commas between them"
         if self.words:
             return f"a whole number of 1 or more, {' or '.join(self.words)}"
         return "true or false" if self.type is bool else "text"
@@ -104,10 +107,10 @@ class ValueKind:
             return
         if self.is_size:
             parse_size(text)
-        elif self.words:
-            is_count = text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_INTEGER
-            if len(text) > _MAX_DIGITS or not is_count:
-                raise ValueError(f"{excerpt(repr(text))} is not {self.description}")
+            return
+        counts = text.split(",") if self.are_counts else [text] if self.words else []
+        if not all(map(_is_count, counts)):
+            raise ValueError(f"{excerpt(repr(text))} is not {self.description}")
 
     def _check_range(self, value: Any, given: Any) -> Any:
         if value != value:  # NaN
@@ -141,6 +144,12 @@ class Setting:
     def variable(self) -> str:
         """The environment variable that sets it."""
         return variable_of(self.key)
+
+
+def _is_count(text: str) -> bool:
+    """Whether a text is a whole number of 1 or more that is not too large."""
+    is_short_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+    return is_short_number and 1 <= int(text) <= _MAX_INTEGER
 
 
 def variable_of(key: str) -> str:

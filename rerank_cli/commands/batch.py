@@ -21,7 +21,7 @@ from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import CacheOptions
-from rerank_cli.scorers import BM25
+from rerank_cli.scorers import BM25, check_single
 from rerank_cli.terminal import STDOUT, Terminal
 
 DEFAULT_WINDOW_SIZE, DEFAULT_RECORD_SIZE = "64MB", "64MB"
@@ -185,7 +185,8 @@ def batch_options(
     only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
     "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )
-@with_options(options.model_options, options.passage_memory_options, options.chunking_options)
+@with_options(options.model_options, options.passage_memory_options)
+@with_options(options.blend_options, options.chunking_options)
 @with_options(options.output_options, only="verbose")
 @with_options(options.input_options, only="text media_root")
 @with_options(batch_options)
@@ -270,6 +271,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             "--run, --queries and --corpus make up an input of their own",
             hint="all three are needed, and no IN",
         )
+    check_single(given["model"], "batch")
     if given["model"] not in (None, BM25):
         from rerank_cli.commands.models import ensure_installed
 

@@ -190,10 +190,11 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
 
 def _warn_of_model(terminal: Terminal, model: str) -> None:
     """Say why a model cannot be used now. It may be pulled, or get its entry, later."""
-    from rerank_cli.scorers import check_model
+    from rerank_cli.scorers import check_model, split_models
 
     try:
-        check_model(model)
+        for name in split_models(model):
+            check_model(name)
     except RerankError as error:
         terminal.warn(f"model is set, but runs will fail: {error}", error.hint)
 

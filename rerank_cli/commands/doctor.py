@@ -30,6 +30,7 @@ from rerank_cli.providers.keys import find_key
 from rerank_cli.ranking.results import relevance
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE, PreparedCache
+from rerank_cli.scorers import split_models
 from rerank_cli.terminal import Terminal, format_json
 from rerank_cli.types import Pair, Scorer
 from rerank_cli.user_files import (
@@ -67,8 +68,10 @@ def doctor(
         terminal.write([format_json(found)])
     else:
         terminal.write_facts(_rows(found))
-    failed = any(not result.startswith("ok") for result in found.get("checks", {}).values())
-    return ExitCode.SCORER if failed or found["model"].get("error") else ExitCode.OK
+    checks = [facts for name, facts in found.items() if name.startswith("checks")]
+    failed = any(not result.startswith("ok") for facts in checks for result in facts.values())
+    failed |= any("error" in facts for name, facts in found.items() if name.startswith("model"))
+    return ExitCode.SCORER if failed else ExitCode.OK
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -223,6 +226,23 @@ def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str
         "keys": _keys(),
         "model": {},
     }
+    if len(models := split_models(model)) <= 1:
+        _add_model(found, model, runtime)
+        return found
+    shared = {**found}
+    for number, name in enumerate(models, 1):  # each of a cascade
+        about = {**shared}
+        _add_model(about, name, runtime)
+        end = "" if number == 1 else f"_{number}"
+        parts = ("model", "checks", "advice")
+        found |= {f"{part}{end}": about[part] for part in parts if part in about}
+    return found
+
+
+def _add_model(
+    found: dict[str, dict[str, Any]], model: str | None, runtime: RuntimeOptions
+) -> None:
+    """Add to the facts what there is of a model, how its checks went, and what to do."""
     checks: list[Check] = []
     try:
         found["model"], checks = _model(model, runtime)
@@ -237,7 +257,6 @@ def find_facts(model: str | None, runtime: RuntimeOptions) -> dict[str, dict[str
         }
     if advice := _advice(found, checks):
         found["advice"] = advice
-    return found
 
 
 def _place(find: Callable[[], Path]) -> str:

@@ -17,6 +17,7 @@ from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
+from rerank_cli.scorers import check_single
 from rerank_cli.terminal import STDOUT, Terminal
 
 app = make_app()
@@ -197,6 +198,8 @@ def _models(
         from rerank_cli.models.catalogue import default
 
         models = [setting_values(ctx)["model"][0] or default()]
+    for model in models:
+        check_single(model, "eval")
     return list(dict.fromkeys(models))
 
 

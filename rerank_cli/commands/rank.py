@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
@@ -13,6 +14,13 @@ import typer
 
 from rerank_cli import progress
 from rerank_cli.cli import option_values
+from rerank_cli.commands.rank_cascade import (
+    describe_interrupted,
+    describe_stages,
+    dry_run_report,
+    find_keep,
+    instruct,
+)
 from rerank_cli.errors import (
     ExitCode,
     InputError,
@@ -34,11 +42,12 @@ from rerank_cli.output_files import (
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import CandidateRule, FirstStage, Selection
+from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
-from rerank_cli.scorers import model_files
+from rerank_cli.scorers import model_files, split_models
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -69,7 +78,7 @@ _INTERRUPTED_EARLY = "interrupted before anything was scored"
 class _Outcome(NamedTuple):
     """A ranking and how it came about.
 
-    failure     why the order is that of the input
+    failure     why the order is that of the input, or of an earlier model
     is_read     whether all of the input was read
     was_shown   whether a line of progress was
     """
@@ -80,8 +89,8 @@ class _Outcome(NamedTuple):
     was_shown: bool
 
 
-def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
-    """Rank the documents of a command line by the scorer that is being opened.
+def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> ExitCode:
+    """Rank the documents of a command line by the scorer that is being opened, or by several.
 
     Writes the results, and says on stderr what they do not show. At Ctrl-C the results are those of
     what is scored by then. Raises the errors of reading, scoring and writing.
@@ -96,27 +105,34 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         style = _style(ctx, terminal, passages=selection.passages)
         WRITERS[style.format_].check_sources(inputs, style)
         _settle_output(output, given, inputs)
+        keep = find_keep(ctx, len(openings))
         progress.lap(progress.STARTING)
-        scorer = _wait_until_open(opening, terminal)
+        scorers = [_wait_until_open(opening, terminal) for opening in openings]
+        if len(scorers) > 1:
+            scorers = instruct(scorers, given["instruction"])
+        scorer = scorers[0]
         progress.lap(progress.OPENING)
         inputs.set_scorer(scorer.info)
         warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
         if _may_read_again(scorer, selection) or given["on_error"] is OnError.KEEP:
             inputs.copy_folder = spool_directory()
-    with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
+    with ExitStack() as stack:
+        chunks = option_values.chunk_options(ctx)
+        rerankers = [stack.enter_context(Reranker(each, chunks=chunks)) for each in scorers]
+        cascade = Cascade(rerankers, keep)
         try:
             outcome = _rank(
-                whole_query, inputs, reranker, selection, terminal, on_error=given["on_error"]
+                whole_query, inputs, cascade, selection, terminal, on_error=given["on_error"]
             )
         except ScorerError:
             if given["verbose"]:
-                _say_account(scorer, terminal)
+                _say_accounts(scorers, terminal)
             raise
         if outcome is None or (outcome.ranking.incomplete and given["dry_run"]):
             terminal.warn(_INTERRUPTED_EARLY)
             return ExitCode.INTERRUPTED
         ranking = outcome.ranking
-        style = replace(style, sentences=_find_sentences(ranking, reranker, style))
+        style = replace(style, sentences=_find_sentences(ranking, rerankers[0], style))
     progress.lap(progress.READING)
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     style = replace(
@@ -128,10 +144,8 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     )
     try:
         if given["dry_run"]:
-            from rerank_cli.commands.providers import dry_run_report
-
             as_json = style.format_ in (Format.JSON, Format.JSONL)
-            report = dry_run_report(scorer, ranking, as_json=as_json, verbose=given["verbose"])
+            report = dry_run_report(scorers, ranking, as_json=as_json, verbose=given["verbose"])
             terminal.write([report])
         elif ranking.incomplete:
             _write_incomplete(outcome, output, style, inputs, terminal)
@@ -143,11 +157,12 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         if given["cache"]:
             from rerank_cli.scorers.cached import save_scores  # few runs need it
 
-            save_scores(scorer)
+            for each in scorers:
+                save_scores(each)
         warn_of_inputs(inputs, terminal)
         _warn_of_format(ranking, style, terminal)
         _warn_of_ranking(ranking, terminal)
-        _say_what_it_took(given, outcome, scorer, inputs, terminal, started)
+        _say_what_it_took(given, outcome, scorers, inputs, terminal, started)
     progress.lap(progress.WRITING)
     return _end(ctx, outcome, inputs, selection, terminal)
 
@@ -155,7 +170,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
 def _say_what_it_took(
     given: Mapping[str, Any],
     outcome: _Outcome,
-    scorer: Scorer,
+    scorers: Sequence[Scorer],
     inputs: Inputs,
     terminal: Terminal,
     started: float,
@@ -167,7 +182,9 @@ def _say_what_it_took(
             terminal.say(summary(ranking, seconds))
         if ranking.candidates is not None and not terminal.stderr.isatty():  # else it was said
             terminal.say(describe_candidates(ranking.candidates))
-        _say_account(scorer, terminal)
+        if ranking.stages:
+            terminal.say(describe_stages(ranking))
+        _say_accounts(scorers, terminal)
         say_what_was_read(inputs, terminal)
     elif outcome.was_shown and not ranking.incomplete:
         documents = format_count(ranking.documents, "document")
@@ -186,7 +203,10 @@ def _end(
     if ranking.incomplete:
         return ExitCode.INTERRUPTED
     if failure is not None:
-        terminal.warn(f"not reranked, in input order: {failure}", failure.hint)
+        order = "not reranked, in input order"
+        if ranking.reranked:
+            order = f"only ranked by {ranking.info.model}"
+        terminal.warn(f"{order}: {failure}", failure.hint)
         return failure.exit_code
     if not ranking.results:
         _warn_of_nothing(ctx, ranking, inputs, selection, terminal)
@@ -260,6 +280,8 @@ def _name_incomplete(path: str) -> str:
 def _count_scored(outcome: _Outcome, inputs: Inputs, *, passages: bool) -> str:
     """How many were scored, of how many or of how much of the input, in words."""
     ranking = outcome.ranking
+    if (said := describe_interrupted(ranking)) is not None:
+        return said
     if ranking.candidates is not None:
         scored = ranking.chunks - ranking.unscored
         return f"{scored:,} of {format_count(ranking.candidates.read, 'chosen passage')}"
@@ -292,7 +314,8 @@ def _settle_output(output: OutputFile, given: Mapping[str, Any], inputs: Inputs)
     # A pipe would wait for itself.
     read += [path for path in inputs.paths if path != STDIN and not os.path.isfile(path)]
     if os.path.isfile(output.path):
-        read += model_files(given["model"])
+        models: list[str | None] = [*split_models(given["model"])] or [None]
+        read += [path for model in models for path in model_files(model)]
     settle_outputs([PlannedOutput("-o", output)], read)
 
 
@@ -383,16 +406,18 @@ class _Reading:
 def _rank(
     query: str | Document,
     inputs: Inputs,
-    reranker: Reranker,
+    cascade: Cascade,
     selection: Selection,
     terminal: Terminal,
     *,
     on_error: OnError,
 ) -> _Outcome | None:
-    """Rank, or keep the order of the input if scoring fails and that is wanted.
+    """Rank, or keep the order there is if scoring fails and that is wanted.
 
-    Returns None if Ctrl-C came before anything was scored.
+    That order is the one of the last model that did not fail, or else of the input. Returns None if
+    Ctrl-C came before anything was scored.
     """
+    reranker, ranking = cascade.rerankers[0], None
     state = _ranking_state(query, inputs, reranker, passages=selection.passages)
     failure: ScorerError | None = None
     has_scores = False
@@ -409,7 +434,7 @@ def _rank(
 
         def watch(seen: Progress) -> None:
             nonlocal has_scores
-            has_scores = seen.pairs > 0
+            has_scores = has_scores or seen.pairs > 0
             if interruption.is_set:
                 raise StopRanking
             if terminal.watched:
@@ -418,26 +443,22 @@ def _rank(
 
         documents = _Reading(inputs, interruption)
         try:
-            pending = reranker.submit(
-                query,
-                documents,
-                selection,
-                watch=_watch_laps(watch) if progress.is_timed else watch,
-            )
-            ranking = pending.result()
+            watch_all = _watch_laps(watch) if progress.is_timed else watch
+            for stage in cascade.rank_stages(query, documents, selection, watch=watch_all):
+                ranking = stage
         except StopRanking:
             return None
         except ScorerError as error:
             if on_error is OnError.FAIL:
                 raise
             failure = error
-    if failure is not None:
+    if ranking is None:
         text = query.text if isinstance(query, Document) else query
         requests = failure.requests if isinstance(failure, ProviderError) else ()
         ranking = keep_order(text, inputs, reranker.info, n=selection.n, requests=requests)
         more = ranking.documents - len(ranking.blanks) if selection.count_rest else 0
         ranking = replace(ranking, more=more)
-    elif ranking.incomplete and not pending.task.scored_pairs:
+    elif ranking.incomplete and not has_scores:
         return None
     return _Outcome(ranking, failure, documents.is_done, line.was_shown)
 
@@ -548,13 +569,15 @@ def summary(ranking: Ranking, seconds: float) -> str:
         format_count(ranking.chunks, "chunk"),
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
-    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {ranking.info.model}"
+    models = ", then ".join(stage.info.model for stage in ranking.stages) or ranking.info.model
+    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {models}"
 
 
-def _say_account(scorer: Scorer, terminal: Terminal) -> None:
+def _say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:
     """Say for --verbose what scoring took, also if it failed."""
-    if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
-        terminal.say(account)
+    for scorer in scorers:
+        if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
+            terminal.say(account)
 
 
 def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:

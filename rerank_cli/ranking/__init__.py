@@ -20,6 +20,9 @@ AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES = 400
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
+# How many of the best results the last model of a cascade reads; each before it so many times more.
+DEFAULT_KEEP = 50
+KEEP_FACTOR = 4
 DEFAULT_CACHE_BYTES = 1_000_000_000  # of about ten million scores
 
 
@@ -123,6 +126,9 @@ class Selection:
     candidates    the most passages that the model reads, the most promising ones; "all", or "auto":
                   with `n` and no other bound, a number that depends on `n`, for local models
     first_stage   what chooses them: "hybrid", "bm25" or "input"
+    blend         whether the model's order is joined with an earlier one, by reciprocal ranks
+    prior_field   the field of a document that has its earlier score, the higher the better; None if
+                  the earlier order is that of the input. A first stage of "input" heeds it too
     """
 
     n: int | None = None
@@ -135,6 +141,8 @@ class Selection:
     count_rest: bool = False
     candidates: int | CandidateRule | str = CandidateRule.ALL
     first_stage: FirstStage | str = FirstStage.HYBRID
+    blend: bool = False
+    prior_field: str | None = None
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -152,11 +160,18 @@ class Selection:
                 hint="a number of passages, auto or all",
             )
         check_choice("first stage", self.first_stage, FirstStage)
+        if self.prior_field is not None and not (
+            self.blend or self.first_stage == FirstStage.INPUT
+        ):
+            raise UsageError(
+                f"the field {self.prior_field} of earlier scores is not used",
+                hint="--prior-field is for --blend and for --first-stage input",
+            )
 
     @property
     def keep(self) -> int | None:
         """How many of the best pairs need a score, if each pair is a result; None for all."""
-        return None if self.keep_empty or self.count_rest else self.n
+        return None if self.keep_empty or self.count_rest or self.blend else self.n
 
     def max_candidates(self, *, is_local: bool) -> int | None:
         """The most passages that a model may read, of this machine or not; None for all."""

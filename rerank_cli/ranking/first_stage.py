@@ -10,13 +10,14 @@ without a first stage, and the choice depends on the whole input alone.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from heapq import heappush, heappushpop
+from heapq import heappush, heappushpop, nlargest
 from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import FirstStage
+from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.surveys import (
     BlockSizes,
@@ -38,12 +39,14 @@ _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the fi
 class CandidateLimits(NamedTuple):
     """How many passages are chosen and by what, and how many blank documents are kept.
 
-    `blanks` None keeps all of them.
+    `blanks` None keeps all of them. With a `prior_field` the first passages are those of the
+    documents with the highest earlier scores there, and not the first ones of the input.
     """
 
     passages: int
     first_stage: FirstStage
     blanks: int | None = 0
+    prior_field: str | None = None
 
 
 class Choice(NamedTuple):
@@ -77,7 +80,7 @@ def choose_passages(
     is_hybrid = limits.first_stage is FirstStage.HYBRID
     search = _PassageSearch(reading, plan, limits.passages, open_meaning if is_hybrid else None)
     is_input = limits.first_stage is FirstStage.INPUT
-    splits = search.take_first() if is_input else search.find_best()
+    splits = search.take_first(limits.prior_field) if is_input else search.find_best()
     count = sum(len(split.chunks) for split in splits)
     total, is_estimate = search.count_passages()
     candidates = None
@@ -162,16 +165,32 @@ class _PassageSearch:
             doubtful += self._sizes.is_doubtful(split.document)
         return self._blocks - blocks + chunks, doubtful < self._doubtful
 
-    def take_first(self) -> Sequence[Split]:
-        """The first passages in the order of the input."""
+    def take_first(self, prior_field: str | None) -> Sequence[Split]:
+        """The first passages in the order of the input, or in that of earlier scores."""
         room, chosen = self._count, []
-        for index, document in self._reading.first():
-            self._note(document)
+        for index, document in self._documents_in_order(prior_field):
             if room:
                 split = self._split(index, document)
                 chosen.append(_take(split, index, range(min(room, len(split.chunks)))))
                 room -= len(chosen[-1].chunks)
         return chosen
+
+    def _documents_in_order(self, prior_field: str | None) -> Iterator[tuple[int, Document]]:
+        """All documents as they come; or those with the highest earlier scores, best first."""
+
+        def read() -> Iterator[tuple[int, Document]]:
+            for index, document in self._reading.first():
+                self._note(document)
+                yield index, document
+
+        if prior_field is None:
+            return read()
+        # Each has a passage: no more documents than passages are wanted.
+        scored = (
+            (prior_score(document, prior_field), -index, document) for index, document in read()
+        )
+        best = nlargest(self._count, scored)  # places differ: documents are not compared
+        return ((-index, document) for _, index, document in best)
 
     def find_best(self) -> Sequence[Split]:
         """The passages that fit the query best; all, if these are not too many."""

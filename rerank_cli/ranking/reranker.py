@@ -22,6 +22,7 @@ from rerank_cli.ranking import (
     FirstStage,
     Selection,
 )
+from rerank_cli.ranking.blending import check_priors
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
 from rerank_cli.ranking.document_values import read_documents
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
@@ -141,6 +142,8 @@ class Reranker:
         explain: bool = False,
         candidates: int | str = CandidateRule.ALL,
         first_stage: str = FirstStage.HYBRID,
+        blend: bool = False,
+        prior_field: str | None = None,
         instruction: str | None = None,
         watch: Watch | None = None,
     ) -> Ranking:
@@ -161,6 +164,11 @@ class Reranker:
                      what is kept, for models of this machine
         first_stage  what chooses them: "hybrid", the words and the meaning of the query, "bm25",
                      its words alone, or "input", the order of the passages
+        blend        join the model's order with that in which the documents come, by reciprocal
+                     ranks; `raw_score` and `relevance_score` stay the model's
+        prior_field  the field of a mapping, or of `Document.fields`, that has the document's
+                     earlier score, for `blend` and for a first stage of "input"; the higher the
+                     better
         instruction  what the model should look for, for this query; a blank one is none
         watch        is told how far the ranking has come, in the calling thread, many times a
                      second; if it raises `StopRanking`, the ranking ends with what is scored, and
@@ -180,6 +188,8 @@ class Reranker:
             explain,
             candidates=candidates,
             first_stage=first_stage,
+            blend=blend,
+            prior_field=prior_field,
         )
         pending = self.submit(query, documents, selection, instruction=instruction, watch=watch)
         try:
@@ -197,14 +207,17 @@ class Reranker:
         instruction: str | None = None,
         client: object = None,
         watch: Watch | None = None,
+        cut: Callable[[Plan, Document], Split] = Plan.split,
     ) -> "Pending":
         """Begin to rank documents. Returns when all are read; most of them are not scored then.
 
         Reads and cuts `documents` in the calling thread, and waits while enough of them are being
         scored to keep the model busy. A scorer that has only `score` scores them in this thread.
         Rankings with the same `client` are scored in the order they came. Clients get fair shares
-        of the model's time; without `client` each ranking is a client. Raises as `rank` does for
-        what can be known before anything is scored; `Pending.result` raises the rest.
+        of the model's time; without `client` each ranking is a client. `cut` makes a document's
+        windows by a plan, in the order of the documents, unless a first stage chooses them. Raises
+        as `rank` does for what can be known before anything is scored; `Pending.result` raises the
+        rest.
         """
         selection = Selection() if selection is None else selection
         media, is_label = None, False
@@ -233,7 +246,9 @@ class Reranker:
         builder = RankingBuilder(
             query, plan, info, selection, self.chunks.aggregate, _multilingual_advice
         )
-        readable = partial(read_documents, info=info, root=self._media_root, notes=builder.notes)
+        readable = partial(
+            _read, info=info, root=self._media_root, builder=builder, selection=selection
+        )
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
             scorer = scorer.over(_survey(readable(documents), plan, watch))
@@ -266,7 +281,7 @@ class Reranker:
             raise UsageError("the Reranker is closed")
         splits: Iterable[Split]
         if count is None:
-            splits = map(plan.split, readable(documents))
+            splits = map(partial(cut, plan), readable(documents))
         else:
             splits = _choose(partial(readable, documents), task, selection, count)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)
@@ -474,6 +489,8 @@ def rank(
     explain: bool = False,
     candidates: int | str = CandidateRule.ALL,
     first_stage: str = FirstStage.HYBRID,
+    blend: bool = False,
+    prior_field: str | None = None,
     watch: Watch | None = None,
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
@@ -497,6 +514,8 @@ def rank(
             explain=explain,
             candidates=candidates,
             first_stage=first_stage,
+            blend=blend,
+            prior_field=prior_field,
             watch=watch,
         )
 
@@ -505,6 +524,20 @@ def _multilingual_advice() -> str:
     from rerank_cli.models import multilingual_advice  # few runs need it
 
     return multilingual_advice()
+
+
+def _read(
+    documents: Iterable[str | Document | Mapping[str, Any]],
+    *,
+    info: ScorerInfo,
+    root: str | None,
+    builder: RankingBuilder,
+    selection: Selection,
+) -> Iterator[Document]:
+    """The documents as the scorer reads them, each with its earlier score if that is wanted."""
+    read = read_documents(documents, info, root, builder.notes)
+    field = selection.prior_field
+    return read if field is None else check_priors(read, field)
 
 
 def _check_arguments(query: object, documents: object) -> None:
@@ -548,7 +581,8 @@ def _choose(
 ) -> Iterator[Split]:
     """The documents with the passages that a first stage chooses for a ranking."""
     blanks = selection.n if selection.keep_empty else 0
-    limits = CandidateLimits(count, FirstStage(selection.first_stage), blanks)
+    stage, prior_field = FirstStage(selection.first_stage), selection.prior_field
+    limits = CandidateLimits(count, stage, blanks, prior_field)
     choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning)
     task.builder.choose(choice)
     yield from choice.splits

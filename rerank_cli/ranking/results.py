@@ -16,6 +16,7 @@ from operator import itemgetter
 
 from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.ranking import Aggregation, Selection
+from rerank_cli.ranking.blending import blend_orders
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import Choice
 from rerank_cli.ranking.languages import LanguageCheck
@@ -73,7 +74,8 @@ class RankingBuilder:
         # The mark was measured for the best chunk's score.
         is_best_chunk = self._aggregate in (take_best, take_adjusted_best)
         self._weak_below = info.weak_below if is_best_chunk else None
-        self._top = TopN(selection.n, selection.min_score)
+        # Joined with an earlier order, any result may be among the best.
+        self._top = TopN(None if selection.blend else selection.n, selection.min_score)
         self._counter = ResultCounter(selection) if selection.count_rest else None
         self._language = LanguageCheck(info.languages)
         self._find_advice = find_advice
@@ -159,9 +161,13 @@ class RankingBuilder:
 
     def ranking(self) -> Ranking:
         """The ranking of all documents so far."""
-        results, choice = self._top.results(self._selection.within), self._choice
+        results: Sequence[Ranked] = self._top.results(self._selection.within)
+        choice, n = self._choice, self._selection.n
         language = self._language.notes(self._query, self._info.model, self._find_advice)
         blanks, more = self._top.blanks(len(results)), 0
+        if self._selection.blend:
+            results = blend_orders(results, self._selection.prior_field)[:n]
+            blanks = blanks if n is None else blanks[: n - len(results)]
         if self._counter is not None:
             more = self._counter.count + self._blanks - len(results) - len(blanks)
         return Ranking(
@@ -190,6 +196,8 @@ class RankingBuilder:
             best_below=None if results else self._top.best_below,
             cached=self.cached,
             candidates=None if choice is None else choice.candidates,
+            is_blended=self._selection.blend,
+            prior_field=self._selection.prior_field,
         )
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:

@@ -26,7 +26,7 @@ _LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
 # Of more the input is read again.
 _MAX_KEPT_CHARACTERS = 1 << 23
 _DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
-_FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper
+FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper
 _MEANING_BLOCKS = 512  # that are compared at once
 _MEANING_CHARACTERS = 1 << 17  # likewise, about
 
@@ -89,11 +89,17 @@ def fuse(orders: Sequence[Sequence[Place]]) -> list[Place]:
     Cormack, Clarke and Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual
     rank learning methods".
     """
+    sums = sum_reciprocal_ranks(orders)
+    return sorted(sums, key=lambda place: (-sums[place], place))
+
+
+def sum_reciprocal_ranks(orders: Sequence[Sequence[Place]]) -> dict[Place, float]:
+    """The sum of the reciprocal ranks that each place has in some orders, each best first."""
     sums: dict[Place, float] = {}
     for order in orders:
         for rank, place in enumerate(order, 1):
-            sums[place] = sums.get(place, 0.0) + 1 / (_FUSION_RANK + rank)
-    return sorted(sums, key=lambda place: (-sums[place], place))
+            sums[place] = sums.get(place, 0.0) + 1 / (FUSION_RANK + rank)
+    return sums
 
 
 class WordSurvey:

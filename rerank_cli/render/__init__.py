@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from rerank_cli.errors import UsageError
 from rerank_cli.media import media_label
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Chunk, Document, Envelope, Ranked, Ranking, format_place
+from rerank_cli.types import Blend, Chunk, Document, Envelope, Ranked, Ranking, format_place
 
 if TYPE_CHECKING:
     from rerank_cli.words import QueryWords
@@ -232,6 +232,12 @@ def media_note(document: Document) -> str:
     if media is None or document.text_is_label:
         return ""
     return f"{media.kind} {media_label(media.name or media.place)}"
+
+
+def blend_note(blend: Blend) -> str:
+    """Where a result was in both orders that were joined, for people."""
+    earlier = "" if blend.prior_score is None else f" with {format_score(blend.prior_score)}"
+    return f"no. {blend.rank} by the model, no. {blend.prior_rank} before{earlier}"
 
 
 def ranked_part(result: Ranked, *, passages: bool) -> Chunk | Document:

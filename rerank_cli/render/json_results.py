@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from rerank_cli.costs import ServiceRequest
+from rerank_cli.ranking.surveys import FUSION_RANK
 from rerank_cli.render import Style, json_score, ranked_part, shown_sentence
 from rerank_cli.terminal import encodable, printable
-from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
+from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, Stage
 from rerank_cli.words import QueryWords
 
 SCHEMA = 1
@@ -31,7 +32,7 @@ def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
     sentences = _SentencePlaces(ranking, style)
     for result in ranking.results:
         body = result_object(result, sentences.of(result), passages=style.passages)
-        yield _encode({"rank": result.rank, **mark, **body}, style)
+        yield _encode({"rank": result.rank, **mark, **body, **_judge(ranking, result)}, style)
     unscored: dict[str, Any] = {"rank": None, "relevance_score": None}
     if not ranking.reranked:
         unscored["reranked"] = False
@@ -53,6 +54,8 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         "query": ranking.query,
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
+        **({"blend": _blend_object(ranking)} if ranking.is_blended else {}),
+        **({"stages": [*map(_stage_object, ranking.stages)]} if ranking.stages else {}),
         **_result_lists(ranking, style),
         "counts": {
             "documents": ranking.documents,
@@ -90,10 +93,32 @@ def _result_lists(ranking: Ranking, style: Style) -> dict[str, Any]:
         return {"results": [{"relevance_score": None, **blank} for blank in unscored]}
     sentences = _SentencePlaces(ranking, style)
     results = [
-        result_object(result, sentences.of(result), passages=style.passages)
+        {
+            **result_object(result, sentences.of(result), passages=style.passages),
+            **_judge(ranking, result),
+        }
         for result in ranking.results
     ]
     return {"results": results, **({"empty": unscored} if unscored else {})}
+
+
+def _blend_object(ranking: Ranking) -> dict[str, Any]:
+    """What the model's order is joined with: scores in a field, or the order of the input."""
+    return {"k": FUSION_RANK, "prior_field": ranking.prior_field}
+
+
+def _stage_object(stage: Stage) -> dict[str, Any]:
+    info = stage.info
+    judged = {} if stage.results is None else {"results": stage.results}
+    return {"model": info.model, "scale": info.scale, "pairs": stage.pairs, **judged}
+
+
+def _judge(ranking: Ranking, result: Ranked) -> dict[str, str]:
+    """The model of a cascade whose scores a result has, and their scale."""
+    if not ranking.stages:
+        return {}
+    info = ranking.stages[result.stage].info
+    return {"model": info.model, "scale": info.scale}
 
 
 def _encode(value: Any, style: Style, indent: int | None = None) -> bytes:
@@ -146,6 +171,11 @@ def result_object(
         "chunks": result.chunks,
         "truncated": result.truncated,
     }
+    if result.blend is not None:
+        blend = result.blend
+        earlier = {} if blend.prior_score is None else {"prior_score": blend.prior_score}
+        ranks = {"rank": blend.rank, "prior_rank": blend.prior_rank}
+        body["blend"] = {"score": json_score(blend.score), **ranks, **earlier}
     if result.explanation:
         body["passages"] = [
             {

@@ -22,9 +22,10 @@ from rerank_cli.render import (
     shown_sentence,
 )
 from rerank_cli.terminal import encodable
-from rerank_cli.types import Chunk, Document, Ranking
+from rerank_cli.types import Chunk, Document, Ranked, Ranking
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
+_MODEL_COLUMN = "model"  # that judged a result, of a cascade
 _HEADING_CHARACTERS = 60  # of those before a line of grep
 _QUERY_ID = "1"  # of the only query, in a TREC run
 # A line of a run needs a score. A blank document has none: it comes after all that have.
@@ -68,15 +69,18 @@ class _Collector:
 
 
 def _rows(ranking: Ranking, style: Style) -> Iterator[list[str]]:
-    yield list(HEADER)
+    has_stages = bool(ranking.stages)
+    yield [*HEADER, _MODEL_COLUMN] if has_stages else list(HEADER)
     for result in ranking.results:
         scores = [format_score(result.relevance_score), format_score(result.raw_score)]
         part = ranked_part(result, passages=style.passages)
         cells = _document_cells(result.index, result.document, part)
-        yield [str(result.rank), *scores, *cells]
+        judge = [ranking.stages[result.stage].info.model] if has_stages else []
+        yield [str(result.rank), *scores, *cells, *judge]
     for blank in ranking.blanks:
         document = blank.document
-        yield ["", "", "", *_document_cells(blank.index, document, document)]
+        cells = _document_cells(blank.index, document, document)
+        yield ["", "", "", *cells, *([""] if has_stages else [])]
 
 
 def _document_cells(index: int, document: Document, part: Chunk | Document) -> list[str]:
@@ -86,15 +90,29 @@ def _document_cells(index: int, document: Document, part: Chunk | Document) -> l
 
 
 def write_trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
-    """Yield the lines of a run: the score is the raw score, and the tag is the model's name."""
-    tag = quote_spaces(ranking.info.model)
+    """Yield the lines of a run: the score is the raw score, and the tag is the model's name.
+
+    See `run_score`.
+    """
+    tag = quote_spaces(",".join(stage.info.model for stage in ranking.stages) or ranking.info.model)
     for result in ranking.results:
         name = _run_name(result.document, result.index)
         if style.passages and not result.document.text_is_label:
             name = f"{name}#{result.passage.start}-{result.passage.end}"
-        yield _run_line(name, result.rank, format_score(result.raw_score), tag)
+        yield _run_line(name, result.rank, run_score(ranking, result), tag)
     for rank, blank in enumerate(ranking.blanks, len(ranking.results) + 1):
         yield _run_line(_run_name(blank.document, blank.index), rank, _NO_SCORE, tag)
+
+
+def run_score(ranking: Ranking, result: Ranked) -> str:
+    """The score of a result in a run: the raw score.
+
+    Programs that read runs sort by it. Where the results are not in the order of their raw scores,
+    as several models gave these or an earlier order counts too, it is the place from the end.
+    """
+    if ranking.is_in_order_of_scores:
+        return format_score(result.raw_score)
+    return str(len(ranking.results) + 1 - result.rank)
 
 
 def _run_line(name: str, rank: int, score: str, tag: str) -> bytes:

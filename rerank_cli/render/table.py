@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -21,7 +21,14 @@ from rich.text import Text
 
 from rerank_cli.inputs import STDIN
 from rerank_cli.ranking.sentences import sentence_in
-from rerank_cli.render import Style, document_place, lines_around, media_note, shown_sentence
+from rerank_cli.render import (
+    Style,
+    blend_note,
+    document_place,
+    lines_around,
+    media_note,
+    shown_sentence,
+)
 from rerank_cli.structure import LOG, is_code, replace_returns
 from rerank_cli.terminal import printable
 from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk
@@ -87,24 +94,37 @@ def write_table(ranking: Ranking, style: Style) -> Iterator[bytes]:
 def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
     """Draw the table on a console, and below it how many results it leaves out.
 
-    It has a row for each result, and below that its chunks if explained.
+    It has a row for each result, and below that its chunks if explained. Of a cascade, a line names
+    the model that judged the results below it, of the last model only if they are explained.
     """
     rows = _find_rows(ranking, style)
     if not rows:
         return
     layout = Layout(rows, ranking, console.width, is_above=style.context is not None)
     passages = _lay_out(rows, layout, Extracts(ranking.query, layout.text_width, console), style)
-    grid = Table(box=None, show_header=False, padding=(0, GAP_CELLS, 0, 0), pad_edge=False)
-    for width in layout.widths:
-        grid.add_column(width=width, no_wrap=True)
-    grid.add_column(width=layout.text_width)
-    for row, passage in zip(rows, passages, strict=False):
-        grid.add_row(*layout.cells(row, passage))
-    console.print(grid)
     shown = len(passages)
+    is_explained = any(result.explanation for result in ranking.results)
+    pairs = zip(rows, passages, strict=False)
+    for stage, group in groupby(pairs, key=lambda pair: pair[0].stage):
+        is_last = stage == len(ranking.stages) - 1
+        if stage is not None and ranking.stages and (is_explained or not is_last):
+            line = Text(_judge_line(ranking, stage), style="dim", overflow="ellipsis", no_wrap=True)
+            console.print(line)
+        grid = Table(box=None, show_header=False, padding=(0, GAP_CELLS, 0, 0), pad_edge=False)
+        for width in layout.widths:
+            grid.add_column(width=width, no_wrap=True)
+        grid.add_column(width=layout.text_width)
+        for row, passage in group:
+            grid.add_row(*layout.cells(row, passage))
+        console.print(grid)
     if left_out := ranking.more + len(rows) - shown:
         proposed = f"-n {_NEXT_RESULTS}, or " if shown + left_out > _NEXT_RESULTS else ""
         console.print(Text(f"… {left_out:,} more ({proposed}-n 0 for all)", style="dim"))
+
+
+def _judge_line(ranking: Ranking, stage: int) -> str:
+    """A line that says by which model the results below it were judged."""
+    return f"── judged by {printable(ranking.stages[stage].info.model)} ──"
 
 
 class Row(NamedTuple):
@@ -120,6 +140,7 @@ class Row(NamedTuple):
     heading    its sections, classes and functions
     lines      the most lines of the extract
     note       what stands below the passage
+    stage      the place of the model of a cascade that judged it; None for a blank document
     """
 
     mark: str
@@ -132,6 +153,7 @@ class Row(NamedTuple):
     heading: str = ""
     lines: int = _EXTRACT_LINES
     note: str = ""
+    stage: int | None = None
 
 
 def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
@@ -158,11 +180,15 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
     for result in ranking.results:
         passage = result.passage
         sentence = passage if style.full else shown_sentence(result, words, style)
-        note = media_note(result.document)
-        add(str(result.rank), result.relevance_score, passage, sentence, style="bold", note=note)
+        notes = [media_note(result.document)]
+        if result.blend is not None and result.explanation:
+            notes.append(blend_note(result.blend))
+        more = {"note": "; ".join(filter(None, notes)), "stage": result.stage}
+        add(str(result.rank), result.relevance_score, passage, sentence, style="bold", **more)
         for chunk, _, relevance in _explained_chunks(result):
             sentence = chunk if style.full else sentence_in(chunk, words)
-            add(_CHUNK_MARK, relevance, chunk, sentence, style="dim", lines=1)
+            stage = result.stage
+            add(_CHUNK_MARK, relevance, chunk, sentence, style="dim", lines=1, stage=stage)
     for blank in ranking.blanks:
         text = blank.document.text
         chunk = Chunk(blank.document, 0, len(text), text, 0)
@@ -191,7 +217,8 @@ def _lay_out(
     is_explained = any(row.mark == _CHUNK_MARK for row in rows)
     if style.height is None or style.full or is_explained:
         return passages
-    room = style.height - _SCREEN_LINES_BESIDE
+    stages = {row.stage for row in rows if row.stage is not None}
+    room = style.height - _SCREEN_LINES_BESIDE - layout.count_lines(stages)
     lines = _EXTRACT_LINES
     while sum(map(layout.height, passages)) > room and lines > 1:
         lines -= 1
@@ -239,10 +266,12 @@ class Layout:
     def __init__(
         self, rows: Sequence[Row], ranking: Ranking, width: int, *, is_above: bool = False
     ) -> None:
-        is_known_scale = ranking.info.scale in ("logit", "probability")
-        highest = max((result.relevance_score for result in ranking.results), default=0.0)
-        self._full_bar = 1.0 if is_known_scale else max(highest, 1e-9)
-        self._decimals = 3 if is_known_scale else 2
+        infos = [stage.info for stage in ranking.stages] or [ranking.info]
+        self._are_known = [info.scale in ("logit", "probability") for info in infos]
+        self._full_bars = [
+            1.0 if is_known else max([1e-9, *_scores_of(ranking, stage)])
+            for stage, is_known in enumerate(self._are_known)
+        ]
         mark_width = max(len(row.mark) for row in rows)
         self._score_width = max(len(self._score(row)) for row in rows)
         longest = max(cell_len(row.place) for row in rows)
@@ -269,7 +298,7 @@ class Layout:
         dim = " dim" if row.style == "dim" else ""
         cells = [Text(self._score(row).rjust(self._score_width), style=row.style)]
         if self._bar_width:
-            bar = self._bar(row.relevance or 0.0)
+            bar = self._bar(row)
             cells.append(Text(bar.ljust(_BAR_CELLS), style=f"{_BAR_STYLE}{dim}"))
         if self._place_width:
             cells.append(self._place(row))
@@ -283,6 +312,10 @@ class Layout:
                 cells[-1] = Text.assemble(cells[-1], "\n", _heading(row, room))
             cells.append(passage)
         return [Text(row.mark, justify="right", style="dim"), *cells]
+
+    def count_lines(self, stages: set[int]) -> int:
+        """How many of some models of a cascade have a line that names them."""
+        return sum(stage < len(self._are_known) - 1 for stage in stages)
 
     def heading_width(self, row: Row) -> int:
         """The cells that there are for the headings of a row; 0 if it has none, or no room."""
@@ -304,12 +337,20 @@ class Layout:
         return Text(text, style=color.update_link(row.link or None))
 
     def _score(self, row: Row) -> str:
-        return _NO_SCORE if row.relevance is None else f"{row.relevance:.{self._decimals}f}"
+        if row.relevance is None or row.stage is None:
+            return _NO_SCORE
+        return f"{row.relevance:.{3 if self._are_known[row.stage] else 2}f}"
 
-    def _bar(self, relevance: float) -> str:
-        share = min(max(relevance / self._full_bar, 0.0), 1.0)
+    def _bar(self, row: Row) -> str:
+        share = (row.relevance or 0.0) / self._full_bars[row.stage or 0]
+        share = min(max(share, 0.0), 1.0)
         whole, eighth = divmod(round(share * _BAR_CELLS * 8), 8)
         return "█" * whole + (_EIGHTHS[eighth] if eighth else "")
+
+
+def _scores_of(ranking: Ranking, stage: int) -> list[float]:
+    """The relevance scores that a model of a cascade gave."""
+    return [result.relevance_score for result in ranking.results if result.stage == stage]
 
 
 def _heading(row: Row, width: int) -> Text:

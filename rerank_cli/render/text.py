@@ -15,6 +15,7 @@ from rerank_cli.render import (
     Remark,
     Sources,
     Style,
+    blend_note,
     document_place,
     format_score,
     lines_text,
@@ -35,6 +36,7 @@ _HINT = "-f csv and --json take records of any kind"
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _BACKTICKS = re.compile("`+")
 # Each of these ends a line in Markdown.
+_TITLE_END = "\n"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -234,7 +236,10 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         if style.context is not None:
             shown = shown_sentence(result, words, style)
             text = lines_text(shown, style.context)
-        yield encodable(separator + _item(result, shown, text)).encode()
+        notes = [f"by {_code(ranking.stages[result.stage].info.model)}"] if ranking.stages else []
+        if result.blend is not None:
+            notes.append(blend_note(result.blend))
+        yield encodable(separator + _item(result, shown, text, notes)).encode()
         separator = "\n"
     if ranking.blanks:
         are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)
@@ -243,8 +248,11 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         yield encodable("".join(lines)).encode()
 
 
-def _item(result: Ranked, shown: Chunk, text: str) -> str:
-    """An item with a text, and the place and heading of the chunk that this is of."""
+def _item(result: Ranked, shown: Chunk, text: str, notes: Sequence[str]) -> str:
+    """An item with a text, and the place and heading of the chunk that this is of.
+
+    If explained, it has notes on how its place was found.
+    """
     marker = f"{result.rank}. "
     indent = " " * len(marker)
     document = result.document
@@ -258,7 +266,10 @@ def _item(result: Ranked, shown: Chunk, text: str) -> str:
         f"{_fence(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
-    return marker + _title(result.relevance_score, where, media_note(document)) + "".join(chunks)
+    title = _title(result.relevance_score, where, media_note(document))
+    if notes:
+        title = f"{title.removesuffix(_TITLE_END)} {', '.join(notes)}{_TITLE_END}"
+    return marker + title + "".join(chunks)
 
 
 def _blank(blank: Blank) -> str:
@@ -270,7 +281,7 @@ def _blank(blank: Blank) -> str:
 
 def _title(relevance: float, *about: str) -> str:
     names = [_code(name) for name in about if name]
-    return " ".join([f"**{relevance:.3f}**", *names]) + "\n"
+    return " ".join([f"**{relevance:.3f}**", *names]) + _TITLE_END
 
 
 def _fence(text: str, indent: str) -> str:

@@ -60,6 +60,11 @@ def open_scorer(
     remote = RemoteOptions() if remote is None else remote
     runtime.check()
     remote.check()
+    if len(split_models(model)) > 1:
+        raise UsageError(
+            f"{model}: one model is opened at a time, and these are several",
+            hint="Cascade([Reranker(…), Reranker(…)]) has several",
+        )
     instruction = clean_instruction(instruction)
     file = None if not cache or model == BM25 else _score_file(cache, read_only=remote.dry_run)
     if is_remote(model):
@@ -89,6 +94,41 @@ def open_scorer(
     from rerank_cli.scorers.cached import CachedScorer
 
     return CachedScorer(scorer, file)
+
+
+def split_models(model: str | None) -> list[str]:
+    """The names of a cascade's models, which commas part: `mini,bge-reranker-base`.
+
+    A comma in the path of a folder that exists, or of a file, parts nothing. There is no name for
+    the default model. Raises `UsageError` if a name is missing.
+    """
+    parts, names = (model or "").split(","), list[str]()
+    if len(parts) == 1:
+        return [] if model is None else [model]
+    from rerank_cli.models import is_path
+
+    while parts:
+        length = 1
+        if is_path(parts[0]):
+            joined = (",".join(parts[:count]) for count in range(len(parts), 1, -1))
+            found = next((path for path in joined if expand_user(path).exists()), parts[0])
+            length += found.count(",")
+        names.append(",".join(parts[:length]))
+        del parts[:length]
+    if not all(name.strip() for name in names):
+        raise UsageError(
+            f"-m {model}: the name of a model is missing", hint="as in -m mini,bge-reranker-base"
+        )
+    return [name if is_path(name) else name.strip() for name in names]
+
+
+def check_single(model: str | None, command: str) -> None:
+    """Raise `UsageError` if a model's name is that of several, for a command that takes one."""
+    if len(split_models(model)) > 1:
+        raise UsageError(
+            f"{model}: several models in a row, and {command} takes one",
+            hint="-m MODEL names it; only `rerank QUERY` takes several in a row",
+        )
 
 
 def clean_instruction(instruction: str | None) -> str | None:

@@ -1,0 +1,131 @@
+"""What `rank` does and says where it has several models: `-m mini,bge-reranker-base`."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+import typer
+
+from rerank_cli.cli import option_values
+from rerank_cli.cli.parameters import is_given
+from rerank_cli.errors import UsageError
+from rerank_cli.providers import RemoteOptions
+from rerank_cli.terminal import format_count, format_json
+from rerank_cli.types import InstructedScorer, Ranking, Scorer
+
+
+def open_models(ctx: typer.Context, models: Sequence[str]) -> list[Future[Scorer]]:
+    """Open all models of a cascade in other threads; raises `UsageError`.
+
+    What is for providers alone goes to their models. Instructions are given later, by `instruct`.
+    """
+    from rerank_cli.scorers import is_remote, open_in_background
+
+    remote, are_remote = option_values.remote_options(ctx), [*map(is_remote, models)]
+    if sum(are_remote) > 1:
+        _check_shared(remote)
+    return [
+        open_in_background(
+            model,
+            runtime=option_values.runtime_options(ctx),
+            remote=remote if is_of_provider or not any(are_remote) else RemoteOptions(),
+            chunks=option_values.chunk_options(ctx),
+            cache=option_values.cache_options(ctx) or False,
+        )
+        for model, is_of_provider in zip(models, are_remote, strict=True)
+    ]
+
+
+def _check_shared(remote: RemoteOptions) -> None:
+    """Raise `UsageError` for options that are for one of several providers."""
+    given = {
+        "--base-url": remote.base_url is not None,
+        "--header": bool(remote.headers),
+        "--set": bool(remote.fields),
+        "--tokenizer": remote.tokenizer is not None,
+    }
+    if names := [name for name, has_value in given.items() if has_value]:
+        raise UsageError(
+            f"{', '.join(names)}: for one provider, and -m names models of several",
+            hint="an entry in providers.toml has the URL, headers and fields of one of them",
+        )
+
+
+def instruct(scorers: Sequence[Scorer], instruction: str | None) -> list[Scorer]:
+    """Give an instruction to the models that take one; raises `UsageError` if none does."""
+    if instruction is None or not instruction.strip():
+        return [*scorers]
+    instructed, errors = [*scorers], list[UsageError]()
+    for place, scorer in enumerate(scorers):
+        try:
+            if not isinstance(scorer, InstructedScorer):
+                raise UsageError(f"{scorer.info.model} takes no instruction")
+            instructed[place] = scorer.with_instruction(instruction)
+        except UsageError as error:
+            errors.append(error)
+    if len(errors) == len(scorers):
+        raise UsageError(f"--instruction: {'; '.join(map(str, errors))}")
+    return instructed
+
+
+def find_keep(ctx: typer.Context, models: int) -> Sequence[int] | None:
+    """How many results each next model reads; None for the default numbers.
+
+    Raises `UsageError` for numbers that do not fit the models.
+    """
+    text: str | None = ctx.params["keep"]
+    if models == 1:
+        if text is not None and is_given(ctx, "keep"):
+            raise UsageError(
+                "--keep: for several models, and here is one",
+                hint="-m mini,bge-reranker-base; -n N keeps the best N results",
+            )
+        return ()
+    if text is None:
+        return None
+    from rerank_cli.ranking.cascade import check_keep  # few runs need it
+
+    return check_keep([int(count) for count in text.split(",")], models)
+
+
+def describe_stages(ranking: Ranking) -> str:
+    """How much each model of a cascade has scored, a line for each."""
+    lines = []
+    for stage in ranking.stages:
+        judged = stage.results
+        whose = "" if judged is None else f" of {format_count(judged, 'result')}"
+        lines.append(f"{format_count(stage.pairs, 'pair')}{whose} scored by {stage.info.model}")
+    return "\n".join(lines)
+
+
+def describe_interrupted(ranking: Ranking) -> str | None:
+    """How far a model behind the first one was, in words; None if the first one was not done."""
+    begun = [stage for stage in ranking.stages if stage.results is not None]
+    if not begun:
+        return None
+    stage = begun[-1]
+    return f"{stage.info.model} had judged {format_count(stage.results or 0, 'result')}"
+
+
+def dry_run_report(
+    scorers: Sequence[Scorer], ranking: Ranking, *, as_json: bool, verbose: bool
+) -> bytes:
+    """Say what the providers among the models would be sent, as lines or JSON."""
+    from rerank_cli.commands import providers
+    from rerank_cli.scorers.cached import CachedScorer
+    from rerank_cli.scorers.dry_run import DryRunScorer
+
+    if not ranking.stages:
+        return providers.dry_run_report(scorers[0], ranking, as_json=as_json, verbose=verbose)
+    reports = []
+    for scorer, stage in zip(scorers, ranking.stages, strict=True):
+        inner = scorer.scorer if isinstance(scorer, CachedScorer) else scorer
+        if isinstance(inner, DryRunScorer):
+            read = ranking
+            if stage.results is not None:
+                read = replace(ranking, documents=stage.results, empty=0)
+            reports.append(providers.dry_run_report(scorer, read, as_json=as_json, verbose=verbose))
+    if as_json:
+        return format_json({"stages": [json.loads(report) for report in reports]})
+    return b"".join(reports)

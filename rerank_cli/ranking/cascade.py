@@ -1,0 +1,340 @@
+"""`Cascade`, several models in a row: each reads only what the one before it ranked best.
+
+    documents ─ first Reranker ─ the best 200 ─ next Reranker ─ the best 50 ─ last Reranker
+
+A result of a later model stands above all of an earlier one. Scores of different models are never
+compared. Each model cuts documents for itself. Passages, in a ranking of these or chosen by a first
+stage, are those of the first model.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from rerank_cli.costs import Price
+from rerank_cli.errors import UsageError
+from rerank_cli.progress import Progress, StopRanking, Watch
+from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateRule, Selection
+from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.ranking.results import MAX_REQUESTS
+from rerank_cli.terminal import format_count
+from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk, Stage
+
+Span = tuple[int, int]
+
+
+class Cascade:
+    """Open models in a row, each of which ranks the best results of the one before it.
+
+        with Reranker("mini") as small, Reranker("bge-reranker-base") as large:
+            ranking = Cascade([small, large], keep=50).rank(query, documents, Selection(n=10))
+
+    rerankers  the models, that which reads all first; they stay open
+    keep       how many of the best results each next model reads: a number for the second, the
+               third and so on, none above the one before. None for 50, and four times as many for
+               each model before the last
+
+    Raises `UsageError` for numbers that do not fit the models.
+    """
+
+    def __init__(
+        self, rerankers: Sequence[Reranker], keep: int | Sequence[int] | None = None
+    ) -> None:
+        self.rerankers = tuple(rerankers)
+        if not self.rerankers:
+            raise UsageError("a cascade needs a model")
+        self.keep = check_keep(keep, len(self.rerankers))
+
+    def rank(
+        self,
+        query: str | Document,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        selection: Selection | None = None,
+        *,
+        watch: Watch | None = None,
+    ) -> Ranking:
+        """Rank documents as `Reranker.rank` does, with the options of a `Selection`.
+
+        `min_score` and `within` compare the scores of the last model: results that it has not read
+        are left out. If the watch raises `StopRanking`, the ranking has what was judged by then.
+        Raises as `Reranker.rank` does.
+        """
+        *_, last = self.rank_stages(query, documents, selection, watch=watch)
+        return last
+
+    def rank_stages(
+        self,
+        query: str | Document,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        selection: Selection | None = None,
+        *,
+        watch: Watch | None = None,
+    ) -> Iterator[Ranking]:
+        """The ranking after each model has read its part; see `rank`.
+
+        Those before the last one are for callers that go on where a later model fails: they heed
+        neither `min_score` nor `within`.
+        """
+        selection = Selection() if selection is None else selection
+        selection.check()
+        stages = _Stages(self, selection)
+        for place, reranker in enumerate(self.rerankers):
+            if place and not stages.results:
+                break
+            try:
+                stages.run(place, reranker, query, documents, watch)
+            except StopRanking:  # nothing was scored
+                if not place:
+                    raise
+                stages.stop(place)
+            yield stages.ranking(is_last=place == len(self.rerankers) - 1)
+            if stages.is_stopped:
+                break
+
+    def __repr__(self) -> str:
+        return f"Cascade({', '.join(reranker.info.model for reranker in self.rerankers)})"
+
+
+def check_keep(keep: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
+    """How many results each model behind the first one reads; raises `UsageError`."""
+    if keep is None:
+        steps = range(models - 2, -1, -1)
+        return tuple(DEFAULT_KEEP * KEEP_FACTOR**step for step in steps)
+    counts = (keep,) if isinstance(keep, int) else tuple(keep)
+    shown = ",".join(map(str, counts))
+    if len(counts) != models - 1:
+        raise UsageError(
+            f"keep {shown}: {format_count(len(counts), 'number')} for {models} models",
+            hint="a number for each model but the first, which reads all",
+        )
+    if any(isinstance(count, bool) or count < 1 for count in counts):
+        raise UsageError(f"keep {shown}: each model must read at least one result")
+    if any(later > earlier for earlier, later in pairwise(counts)):
+        raise UsageError(f"keep {shown}: a model cannot read more results than the one before it")
+    return counts
+
+
+class _Stages:
+    """One ranking on its way through the models of a cascade.
+
+    results     all results so far, best first, a later model's above an earlier one's
+    is_stopped  whether it ended before its last model was done
+    """
+
+    def __init__(self, cascade: Cascade, selection: Selection) -> None:
+        self.results: list[Ranked] = []
+        self.is_stopped = False
+        self._keep = cascade.keep
+        self._selection = selection
+        self._rankings: list[Ranking] = []
+        self._stages = [Stage(reranker.info, 0, None) for reranker in cascade.rerankers]
+        self._has_bound = selection.min_score is not None or selection.within is not None
+
+    def run(
+        self,
+        place: int,
+        reranker: Reranker,
+        query: str | Document,
+        documents: Iterable[str | Document | Mapping[str, Any]],
+        watch: Watch | None,
+    ) -> None:
+        """Have the model at a place rank its part: the first one the documents, others the best."""
+        own = self._own_selection(place, reranker)
+        if len(self._stages) > 1 and watch is not None:
+            watch = _watch_stage(watch, place)
+        cut: Callable[[Plan, Document], Split] = Plan.split
+        sent = list[Ranked]()
+        if place:
+            sent = sorted(self.results[: self._keep[place - 1]], key=lambda result: result.index)
+            documents = [self._document_of(result) for result in sent]
+            if self._rankings[0].candidates is not None and not self._selection.passages:
+                spans = iter([_spans_in(result) for result in sent])
+                cut = partial(_cut_near, spans)
+        pending = reranker.submit(query, documents, own, watch=watch, cut=cut)
+        try:
+            ranking = pending.result()
+        except BaseException:  # an interrupt, or an error of the watch
+            pending.cancel()
+            raise
+        judged = ranking.documents - ranking.unscored if place else None
+        self._stages[place] = Stage(ranking.info, pending.task.scored_pairs, judged)
+        self.is_stopped = ranking.incomplete
+        self._rankings.append(ranking)
+        if place:
+            self._put_above(place, ranking, sent)
+        else:
+            self.results = list(ranking.results)
+
+    def stop(self, place: int) -> None:
+        """Note that the model at a place was stopped before it has judged a result."""
+        self.is_stopped = True
+        self._stages[place] = self._stages[place]._replace(results=0)
+
+    def ranking(self, *, is_last: bool) -> Ranking:
+        """The ranking so far, with the options of the whole selection."""
+        first, last = self._rankings[0], self._rankings[-1]
+        if len(self._stages) == 1:
+            return first
+        selection, n = self._selection, self._selection.n
+        results = self.results
+        notes = dict.fromkeys(note for ranking in self._rankings for note in ranking.notes)
+        beyond = first.more
+        if self._has_bound and (is_last or self.is_stopped):
+            results = [result for result in results if result.stage == len(self._stages) - 1]
+            beyond = last.more if is_last else 0
+        shown = results[:n]
+        blanks = first.blanks if n is None else first.blanks[: max(0, n - len(shown))]
+        more = 0
+        if selection.count_rest:
+            more = beyond + len(results) + len(first.blanks) - len(shown) - len(blanks)
+        if not selection.explain:
+            shown = [replace(result, explanation=()) for result in shown]
+        best = self._rankings[shown[0].stage] if shown else last
+        requests = [request for ranking in self._rankings for request in ranking.requests]
+        return replace(
+            first,
+            query=best.query,
+            info=best.info,
+            results=tuple(replace(result, rank=rank) for rank, result in enumerate(shown, 1)),
+            cut=max(ranking.cut for ranking in self._rankings),
+            dropped=max(ranking.dropped for ranking in self._rankings),
+            usage=sum((Counter(ranking.usage) for ranking in self._rankings), Counter[str]()),
+            query_cut=any(ranking.query_cut for ranking in self._rankings),
+            notes=tuple(notes),
+            blanks=blanks,
+            missing=sum(ranking.missing for ranking in self._rankings),
+            unmatched=sum(ranking.unmatched for ranking in self._rankings),
+            requests=tuple(requests[:MAX_REQUESTS]),
+            cost=Price.total(ranking.cost for ranking in self._rankings if ranking.cost),
+            weak=best.weak,
+            more=more,
+            incomplete=self.is_stopped,
+            unscored=last.unscored,
+            best_below=last.best_below,
+            cached=sum(ranking.cached for ranking in self._rankings),
+            stages=tuple(self._stages),
+        )
+
+    def _own_selection(self, place: int, reranker: Reranker) -> Selection:
+        """What the model at a place is to keep: enough for the whole selection and the next one."""
+        selection, n, is_last = self._selection, self._selection.n, place == len(self._keep)
+        if not self._keep:
+            return selection
+        if n is not None and not is_last:
+            n = max(n, self._keep[place])
+        has_bound = self._has_bound and is_last
+        own = replace(
+            selection,
+            n=n,
+            min_score=selection.min_score if has_bound else None,
+            within=selection.within if has_bound else None,
+            count_rest=selection.count_rest and (has_bound or not (place or self._has_bound)),
+        )
+        if place:
+            own = replace(own, keep_empty=False, passages=False, candidates=CandidateRule.ALL)
+        else:
+            info = reranker.info
+            is_local = not info.remote and info.scope == "pair"
+            count = selection.max_candidates(is_local=is_local)
+            if count is not None and selection.candidates == CandidateRule.AUTO:
+                count = max(count, self._keep[0])
+            own = replace(own, candidates=CandidateRule.ALL if count is None else count)
+        if selection.candidates != CandidateRule.ALL and not is_last:
+            own = replace(own, explain=True)  # which passages a model has read
+        return own
+
+    def _document_of(self, result: Ranked) -> Document:
+        """What the next model reads of a result: its document, or its passage as one."""
+        document, chunk = result.document, result.passage
+        if not self._selection.passages or document.text_is_label:
+            return document
+        return replace(
+            document,
+            text=chunk.text,
+            title=chunk.title,
+            headings=(),
+            syntax="",
+            blocks=None,
+            source_lines=None,
+            page_starts=(),
+        )
+
+    def _put_above(self, place: int, ranking: Ranking, sent: Sequence[Ranked]) -> None:
+        """Put what the model at a place has judged above all else.
+
+        What it was sent and did not judge keeps its place, unless the model leaves it out for
+        having no word of the query.
+        """
+        judged = [self._take(place, result, sent[result.index]) for result in ranking.results]
+        gone = {result.index for result in judged}
+        if ranking.info.unmatched_score is not None and not ranking.incomplete:
+            gone.update(result.index for result in sent)
+        self.results = judged + [result for result in self.results if result.index not in gone]
+
+    def _take(self, place: int, judged: Ranked, earlier: Ranked) -> Ranked:
+        """A result as the model at a place has judged it, with its place in the whole input."""
+        if not self._selection.passages or earlier.document.text_is_label:
+            return replace(judged, index=earlier.index, stage=place)
+        return replace(
+            judged,
+            index=earlier.index,
+            document=earlier.document,
+            passage=earlier.passage,
+            explanation=tuple(_shift(scored, earlier.passage) for scored in judged.explanation),
+            stage=place,
+        )
+
+
+def _watch_stage(watch: Watch, place: int) -> Watch:
+    """A watch that is told of which model it hears."""
+
+    def watch_stage(progress: Progress) -> None:
+        watch(progress._replace(stage=place))
+
+    return watch_stage
+
+
+def _shift(scored: ScoredChunk, passage: Chunk) -> ScoredChunk:
+    """A part of a passage as a part of its document."""
+    start = passage.start
+    chunk = scored.chunk
+    whole = replace(
+        chunk,
+        document=passage.document,
+        start=start + chunk.start,
+        end=start + chunk.end,
+        headings=passage.headings,
+    )
+    return scored._replace(chunk=whole)
+
+
+def _spans_in(result: Ranked) -> Sequence[Span]:
+    """The characters of the passages that a model has read of a document."""
+    return [(chunk.start, chunk.end) for chunk, _, _ in result.explanation]
+
+
+def _cut_near(spans: Iterator[Sequence[Span]], plan: Plan, document: Document) -> Split:
+    """Cut the next document; leave out the windows with nothing of what the model before has read.
+
+    A window stays if half of it lies in one of the spans, or if no other has as much of one.
+    """
+    split, read = plan.split(document), next(spans)
+    places = set[int]()
+    for start, end in read:
+        shared = [min(end, chunk.end) - max(start, chunk.start) for chunk in split.chunks]
+        if shared and max(shared) > 0:
+            places.add(shared.index(max(shared)))
+        pairs = zip(split.chunks, shared, strict=True)
+        places.update(
+            place
+            for place, (chunk, length) in enumerate(pairs)
+            if length > 0 and 2 * length >= chunk.end - chunk.start
+        )
+    if not places:  # what was read is behind the last window
+        return split
+    chunks = tuple(split.chunks[place] for place in sorted(places))
+    return split._replace(chunks=chunks, left_out=len(split.chunks) - len(chunks))

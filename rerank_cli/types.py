@@ -9,6 +9,7 @@ more time at import than they save.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 from rerank_cli.costs import Price, RequestTotals, ServiceRequest
@@ -459,6 +460,31 @@ class Candidates(NamedTuple):
     first_stage: str
 
 
+class UnreadReason(StrEnum):
+    """The limit that ended a ranking before all was read."""
+
+    MAX_TIME = "max-time"
+    MAX_COST = "max-cost"
+
+
+class Unread(NamedTuple):
+    """What the model did not read, as a budget of time or money was spent.
+
+    passages       the number of passages; about so many if `is_estimate`
+    documents      the number of documents of which it read nothing: they are no results
+    partial        the number of documents of which it read some passages
+    is_input_read  whether all of the input was read; else only what was read is counted
+    reason         the limit: "max-time" or "max-cost"
+    """
+
+    passages: int
+    documents: int
+    partial: int
+    is_estimate: bool
+    is_input_read: bool
+    reason: str
+
+
 @dataclass(frozen=True, repr=False)
 class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what they took. A sequence of `Ranked`.
@@ -485,6 +511,7 @@ class Ranking(Sequence[Ranked]):
                     in a ranking of passages, and with `candidates`, the number of passages
     best_below      if no result reached `min_score`, the best score; else None
     candidates      the passages that the model read; None if it read all
+    unread          what it did not read, as a budget was spent; None if it read all of these
     """
 
     query: str
@@ -513,6 +540,7 @@ class Ranking(Sequence[Ranked]):
     best_below: float | None = None
     cached: int = 0
     candidates: Candidates | None = None
+    unread: Unread | None = None
 
     @property
     def truncated(self) -> bool:

@@ -470,13 +470,15 @@ class UnreadReason(StrEnum):
 class Unread(NamedTuple):
     """What the model did not read, as a budget of time or money was spent.
 
-    passages       the number of passages; about so many if `is_estimate`
+    read           the number of passages that it did read
+    passages       the number of others; about so many if `is_estimate`
     documents      the number of documents of which it read nothing: they are no results
     partial        the number of documents of which it read some passages
     is_input_read  whether all of the input was read; else only what was read is counted
     reason         the limit: "max-time" or "max-cost"
     """
 
+    read: int
     passages: int
     documents: int
     partial: int
@@ -511,7 +513,8 @@ class Ranking(Sequence[Ranked]):
                     in a ranking of passages, and with `candidates`, the number of passages
     best_below      if no result reached `min_score`, the best score; else None
     candidates      the passages that the model read; None if it read all
-    unread          what it did not read, as a budget was spent; None if it read all of these
+    unread          what it did not read, as a budget was spent; None if it read all of these. Then
+                    `chunks` and `tokens` are those of documents of which it read something
     """
 
     query: str

@@ -49,6 +49,7 @@ def setting(*names: str, **rest: Any) -> Any:
 _common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
 _common_setting = partial(setting, rich_help_panel=COMMON_GROUP)
 _input = partial(typer.Option, rich_help_panel="Input")
+_model = partial(typer.Option, rich_help_panel="Model")
 _model_setting = partial(setting, rich_help_panel="Model")
 _chunking = partial(typer.Option, rich_help_panel="Chunking")
 _chunking_setting = partial(setting, rich_help_panel="Chunking")
@@ -331,6 +332,24 @@ def candidate_options(
             "bm25: its words. input: the first N as they come.",
         ),
     ] = FirstStage.HYBRID,
+    max_time: Annotated[
+        str | None,
+        _model(
+            "--max-time",
+            metavar="DURATION",
+            help="End in this time, as 2s, 500ms or 1m30s, with what is scored by then. The most "
+            "promising passages are scored first; a message says what was not read.",
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        _model(
+            "--max-cost",
+            metavar="AMOUNT",
+            help="Send requests only as long as they cost at most so many US dollars, the most "
+            "promising passages first. For services with known prices.",
+        ),
+    ] = None,
 ) -> None:
     """Options for which passages the model reads."""
 

@@ -34,10 +34,11 @@ from rerank_cli.output_files import (
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import CandidateRule, FirstStage, Selection
+from rerank_cli.ranking.budget import Budget, NothingScored
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
-from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
+from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, describe_unread, render
 from rerank_cli.scorers import model_files
 from rerank_cli.terminal import (
     PipeClosed,
@@ -80,6 +81,15 @@ class _Outcome(NamedTuple):
     was_shown: bool
 
 
+class _Wanted(NamedTuple):
+    """What is to be ranked for what, within which budget, and what to do if scoring fails."""
+
+    query: str | Document
+    selection: Selection
+    budget: Budget | None
+    on_error: OnError
+
+
 def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     """Rank the documents of a command line by the scorer that is being opened.
 
@@ -90,6 +100,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
     given = ctx.params
     output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
+    budget = option_values.budget(ctx)
     with progress.remark_on_interrupt(terminal, lambda: _INTERRUPTED_EARLY):
         whole_query, inputs = _find_inputs(ctx)
         selection = _selection(ctx, inputs, terminal)
@@ -97,17 +108,17 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         WRITERS[style.format_].check_sources(inputs, style)
         _settle_output(output, given, inputs)
         progress.lap(progress.STARTING)
-        scorer = _wait_until_open(opening, terminal)
+        scorer = _wait_until_open(opening, terminal, budget)
         progress.lap(progress.OPENING)
         inputs.set_scorer(scorer.info)
         warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
-        if _may_read_again(scorer, selection) or given["on_error"] is OnError.KEEP:
+        is_read_again = budget is None and _may_read_again(scorer, selection)
+        if is_read_again or given["on_error"] is OnError.KEEP:
             inputs.copy_folder = spool_directory()
     with Reranker(scorer, chunks=option_values.chunk_options(ctx)) as reranker:
         try:
-            outcome = _rank(
-                whole_query, inputs, reranker, selection, terminal, on_error=given["on_error"]
-            )
+            wanted = _Wanted(whole_query, selection, budget, given["on_error"])
+            outcome = _rank(wanted, inputs, reranker, terminal)
         except ScorerError:
             if given["verbose"]:
                 _say_account(scorer, terminal)
@@ -116,7 +127,7 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
             terminal.warn(_INTERRUPTED_EARLY)
             return ExitCode.INTERRUPTED
         ranking = outcome.ranking
-        style = replace(style, sentences=_find_sentences(ranking, reranker, style))
+        style = replace(style, sentences=_find_sentences(ranking, reranker, style, budget))
     progress.lap(progress.READING)
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     style = replace(
@@ -147,6 +158,8 @@ def rank_documents(ctx: typer.Context, opening: Future[Scorer]) -> ExitCode:
         warn_of_inputs(inputs, terminal)
         _warn_of_format(ranking, style, terminal)
         _warn_of_ranking(ranking, terminal)
+        if ranking.unread is not None:
+            terminal.warn(describe_unread(ranking.unread, option_values.limits(ctx), inputs.share))
         _say_what_it_took(given, outcome, scorer, inputs, terminal, started)
     progress.lap(progress.WRITING)
     return _end(ctx, outcome, inputs, selection, terminal)
@@ -349,51 +362,67 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     return style
 
 
-def _wait_until_open(opening: Future[Scorer], terminal: Terminal) -> Scorer:
-    """The scorer, once it is open; a terminal is told where that takes a while."""
+def _wait_until_open(opening: Future[Scorer], terminal: Terminal, budget: Budget | None) -> Scorer:
+    """The scorer, once it is open; a terminal is told where that takes a while.
+
+    Raises `NothingScored` if the time is over before.
+    """
+    left = None if budget is None else budget.seconds_left
     try:
-        return opening.result(_QUIET_SECONDS if terminal.watched else None)
+        if terminal.watched and (left is None or left > _QUIET_SECONDS):
+            return opening.result(_QUIET_SECONDS)
+        return opening.result(left)
     except TimeoutError:
         if opening.done():  # it is what opening came to
             raise
 
-        with progress.status_line(
-            terminal, "opening the model, which its first use prepares for this CPU"
-        ):
-            return opening.result()
+    with progress.status_line(
+        terminal, "opening the model, which its first use prepares for this CPU"
+    ):
+        try:
+            return opening.result(None if budget is None else budget.seconds_left)
+        except TimeoutError:
+            if opening.done():
+                raise
+            raise NothingScored(
+                "time was over before the model was open", hint="a longer --max-time"
+            ) from None
 
 
 class _Reading:
-    """The documents of an input, which Ctrl-C breaks off; `is_done` once all were read."""
+    """The documents of an input, which Ctrl-C breaks off; `is_done` once all were read.
 
-    def __init__(self, inputs: Inputs, interruption: Interruption) -> None:
+    With a limit of time they are read in another thread, which Ctrl-C does not reach.
+    """
+
+    def __init__(self, inputs: Inputs, interruption: Interruption, *, is_timed: bool) -> None:
         self.is_done = False
         self._inputs = inputs
         self._interruption = interruption
+        self._is_timed = is_timed
 
     def __iter__(self) -> Iterator[Document]:
         self.is_done = False
         try:
-            yield from self._interruption.read(self._inputs)
+            yield from self._inputs if self._is_timed else self._interruption.read(self._inputs)
         except KeyboardInterrupt:
             raise StopRanking from None
         self.is_done = True
 
 
 def _rank(
-    query: str | Document,
-    inputs: Inputs,
-    reranker: Reranker,
-    selection: Selection,
-    terminal: Terminal,
-    *,
-    on_error: OnError,
+    wanted: _Wanted, inputs: Inputs, reranker: Reranker, terminal: Terminal
 ) -> _Outcome | None:
     """Rank, or keep the order of the input if scoring fails and that is wanted.
 
     Returns None if Ctrl-C came before anything was scored.
     """
-    state = _ranking_state(query, inputs, reranker, passages=selection.passages)
+    query, selection, budget, on_error = wanted
+    is_timed = budget is not None and budget.max_seconds is not None
+    if is_timed:  # the time that is left is known, and not how much can be read in it
+        state = progress.RankingState(lambda: None)
+    else:
+        state = _ranking_state(query, inputs, reranker, passages=selection.passages)
     failure: ScorerError | None = None
     has_scores = False
     with (
@@ -416,12 +445,13 @@ def _rank(
                 state.see(seen)
                 line.refresh()
 
-        documents = _Reading(inputs, interruption)
+        documents = _Reading(inputs, interruption, is_timed=is_timed)
         try:
             pending = reranker.submit(
                 query,
                 documents,
                 selection,
+                budget=budget,
                 watch=_watch_laps(watch) if progress.is_timed else watch,
             )
             ranking = pending.result()
@@ -442,12 +472,17 @@ def _rank(
     return _Outcome(ranking, failure, documents.is_done, line.was_shown)
 
 
-def _find_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
-    """The sentences to show of the first results, by their ranks."""
+def _find_sentences(
+    ranking: Ranking, reranker: Reranker, style: Style, budget: Budget | None
+) -> Mapping[int, Chunk]:
+    """The sentences to show of the first results, by their ranks; none if there is little time."""
     is_shown = WRITERS[style.format_].shows_sentences or style.context is not None
     if not is_shown or style.full:
         return {}
     if ranking.incomplete:  # whoever pressed Ctrl-C does not want to wait
+        return {}
+    left = None if budget is None else budget.seconds_left
+    if budget is not None and left is not None and 2 * left < (budget.max_seconds or 0):
         return {}
     found = reranker.find_sentences(ranking)
     return {result.rank: sentence for result, sentence in zip(ranking, found, strict=False)}
@@ -486,7 +521,7 @@ def _watch_laps(inner: Watch) -> Watch:
 def _exit_code(ranking: Ranking, inputs: Inputs, *, strict: bool) -> ExitCode:
     if inputs.report.problems or (inputs.report.unreadable and not ranking.documents):
         return ExitCode.USAGE
-    if strict and (ranking.truncated or inputs.report.in_doubt):
+    if strict and (ranking.truncated or ranking.unread or inputs.report.in_doubt):
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
 

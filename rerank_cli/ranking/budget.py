@@ -57,6 +57,13 @@ class Budget:
     began: float | None = None
     clock: Clock = field(default_factory=Clock)
 
+    @property
+    def seconds_left(self) -> float | None:
+        """The seconds from now on, at least 0, if it says when they began; None without a limit."""
+        if self.max_seconds is None or self.began is None:
+            return self.max_seconds
+        return max(0.0, self.began + self.max_seconds - self.clock.now())
+
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
         if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:

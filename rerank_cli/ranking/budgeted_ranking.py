@@ -21,7 +21,6 @@ from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import RankingTask
 from rerank_cli.types import ConcurrentScorer, Document, Ranking, Unread, UnreadReason
 
-
 # The model gets so few passages at once that it scores them in about their order.
 _BATCH_PASSAGES = 64
 
@@ -147,6 +146,7 @@ class PassageCollector(RankingBuilder):
         if self.incomplete or reason is None or (order.is_whole and total <= chunks):
             return ranking
         unread = Unread(
+            read=chunks,
             passages=max(0, total - chunks),
             documents=without,
             partial=partial,

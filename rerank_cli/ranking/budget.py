@@ -99,6 +99,7 @@ class Spending:
         self._changed = threading.Condition()
         self._spent = self._reserved = 0.0
         self._open_requests = 0
+        self._is_closed = False
 
     @property
     def is_timed(self) -> bool:
@@ -129,32 +130,36 @@ class Spending:
         if self.reason is None:
             self.reason = reason
 
-    def may_take(self, seconds: float) -> bool:
-        """Whether something of about so many seconds ends in time; if not, the time is over."""
-        left = self.seconds_left
-        if left > 0 and seconds <= left:
-            return True
+    def fail(self, message: str) -> None:
+        """Note a failure that there is no time to repeat: the time is over."""
+        self.failure = message
         self.end(UnreadReason.MAX_TIME)
-        return False
 
-    def reserve(self, price: Price | None) -> bool:
-        """Reserve the price of a request; False if it, or one before it, would cost too much.
+    def reserve(
+        self, price: Price | None, seconds: float = 0.0, *, divisible: bool = False
+    ) -> bool:
+        """Reserve the price of a request that takes about so many seconds; `settle` must follow.
 
-        Waits while the answers to others may show that they cost less than was reserved. `settle`
-        must follow.
+        False if there is no time or no money for it, or was none for one before it. If it is
+        `divisible`, there may be some for a part of it. Waits while the answers to others may show
+        that they cost less than was reserved.
         """
+        if seconds > self.seconds_left or not self.seconds_left:
+            self.end(UnreadReason.MAX_TIME)
         amount = 0.0 if price is None else price.amount
         most = math.inf if self.budget.max_cost is None else self.budget.max_cost
         with self._turn, self._changed:
-            while self.reason is None:
+            while self.reason is None and not self._is_closed:
                 if self._spent + self._reserved + amount <= most:
                     self._reserved += amount
                     self._open_requests += 1
                     return True
-                if not self._open_requests:
-                    self.end(UnreadReason.MAX_COST)
+                if self._open_requests:
+                    self._changed.wait(_SETTLING_SECONDS)
+                elif divisible:
                     break
-                self._changed.wait(_SETTLING_SECONDS)
+                else:
+                    self.end(UnreadReason.MAX_COST)
             return False
 
     def settle(self, reserved: Price | None, paid: Price | None) -> None:
@@ -164,6 +169,10 @@ class Spending:
             self._spent += 0.0 if paid is None else paid.amount
             self._open_requests -= 1
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Have no request wait any more, as the ranking has failed."""
+        self._is_closed = self.budget.max_cost is not None
 
 
 @runtime_checkable

@@ -122,6 +122,7 @@ class PassageCollector(RankingBuilder):
             (index, Split(blank, (), 0, 0, document_index=index), ())
             for index, blank in [*order.blanks]
         ]
+        scores: Sequence[float | None]
         for index, scores in self._scores.items():
             # Of a ranking that goes to its end, a service gave no score to the others.
             if reason is None or any(score is not None for score in scores):

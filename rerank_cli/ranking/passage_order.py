@@ -154,17 +154,21 @@ class PassageOrder:
         self._size = 1 if paced else size
         self._is_paced = paced
         if self._count is None and self._limits.first_stage is FirstStage.INPUT:
-            for block in feed.blocks(self.spending.deadline):
-                entries = self._take(block)
-                yield from self._batch(chain(*(self._divide(*entry) for entry in entries)))
+            streams = (
+                chain.from_iterable(self._divide(*entry) for entry in self._take(block))
+                for block in feed.blocks(self.spending.deadline)
+            )
+            if not self.spending.is_timed:
+                streams = iter([chain.from_iterable(streams)])
+            for stream in streams:  # what came is not held back until a batch is full
+                yield from self._batch(stream)
             return
         blocks = feed.blocks(self.spending.reading_deadline)
         if self._count is None:
             self._survey(self._take(block) for block in blocks)
         else:
             choose(self._choose(blocks))
-        for places in self._rounds():
-            yield from self._batch(places)
+        yield from self._batch(chain.from_iterable(self._rounds()))
 
     @property
     def is_whole(self) -> bool:

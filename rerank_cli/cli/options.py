@@ -346,8 +346,8 @@ def candidate_options(
         _model(
             "--max-cost",
             metavar="AMOUNT",
-            help="Send requests only as long as they cost at most so many US dollars, the most "
-            "promising passages first. For services with known prices.",
+            help="Send requests as long as they cost at most so many US dollars. The most "
+            "promising passages come first. For services with known prices.",
         ),
     ] = None,
 ) -> None:

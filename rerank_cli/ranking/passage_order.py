@@ -154,7 +154,7 @@ class PassageOrder:
         self._size = 1 if paced else size
         self._is_paced = paced
         if self._count is None and self._limits.first_stage is FirstStage.INPUT:
-            streams = (
+            streams: Iterator[Iterable[Place]] = (
                 chain.from_iterable(self._divide(*entry) for entry in self._take(block))
                 for block in feed.blocks(self.spending.deadline)
             )

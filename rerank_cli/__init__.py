@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rerank_cli.ranking import CacheOptions as CacheOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
     from rerank_cli.ranking import Selection as Selection
+    from rerank_cli.ranking.budget import Budget as Budget
     from rerank_cli.ranking.reranker import Pending as Pending
     from rerank_cli.ranking.reranker import Reranker as Reranker
     from rerank_cli.ranking.reranker import rank as rank
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BatchResult": "batch.flow",
+    "Budget": "ranking.budget",
     "Reranker": "ranking.reranker",
     "Pending": "ranking.reranker",
     "rank": "ranking.reranker",
@@ -65,6 +67,7 @@ _HOMES = {
 __version__ = "0.1.0"
 __all__ = [
     "BatchResult",
+    "Budget",
     "CacheOptions",
     "Chunk",
     "ChunkOptions",

@@ -16,6 +16,7 @@ from rerank_cli.cli import option_values
 from rerank_cli.errors import (
     ExitCode,
     InputError,
+    NothingScored,
     OutputError,
     ProviderError,
     ScorerError,
@@ -34,7 +35,7 @@ from rerank_cli.output_files import (
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import CandidateRule, FirstStage, Selection
-from rerank_cli.ranking.budget import Budget, NothingScored
+from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order

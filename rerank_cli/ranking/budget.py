@@ -15,17 +15,13 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from rerank_cli.costs import Price
-from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.errors import UsageError
 from rerank_cli.types import Scorer, SurveyingScorer, UnreadReason
 
 CURRENCY = "USD"  # of `Budget.max_cost`
 # Reading and comparing may take this share of the time, so that there is some left for the model.
 READING_SHARE = 0.5
 _SETTLING_SECONDS = 1.0  # between two looks at whether the ranking is over
-
-
-class NothingScored(ScorerError):
-    """A budget was spent before anything was scored."""
 
 
 class Clock:

@@ -13,8 +13,9 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
+from rerank_cli.errors import NothingScored
 from rerank_cli.progress import StopRanking
-from rerank_cli.ranking.budget import CURRENCY, NothingScored, Spending
+from rerank_cli.ranking.budget import CURRENCY, Spending
 from rerank_cli.ranking.chunking import Split
 from rerank_cli.ranking.passage_order import InputFeed, PassageOrder
 from rerank_cli.ranking.results import RankingBuilder

@@ -262,7 +262,7 @@ class Reranker:
             is_set = False
             count = None  # it scores as fast as words could choose
         if (count is not None or order is not None) and selection.first_stage != FirstStage.INPUT:
-            _check_words(is_label=is_label)
+            _check_words(is_label=is_label, may_be_all=order is None)
             if order is None and isinstance(documents, Iterator):
                 documents = list(documents)
         pending = Pending(query)
@@ -544,12 +544,12 @@ def _query_parts(query: str | Document) -> tuple[str, Media | None, bool]:
     return query.text, query.media, query.text_is_label
 
 
-def _check_words(*, is_label: bool) -> None:
+def _check_words(*, is_label: bool, may_be_all: bool) -> None:
     """Raise `UsageError` if a query has no words, by which passages could be compared."""
     if is_label:
         raise UsageError(
             "words choose the candidates, and the query has none",
-            hint="--first-stage input, or all candidates",
+            hint="--first-stage input" + (", or all candidates" if may_be_all else ""),
         )
 
 

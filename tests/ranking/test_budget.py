@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import ChunkOptions, Document, Pair, Ranked, Ranking, Reranker, Scored
-from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.errors import NothingScored, ScorerError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import FirstStage, Selection
-from rerank_cli.ranking.budget import Budget, Clock, NothingScored
+from rerank_cli.ranking.budget import Budget, Clock
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.types import ScorerInfo, UnreadReason
 from tests.support.fakes import OverlapScorer, words_info

@@ -12,10 +12,10 @@ import pytest
 
 from rerank_cli import Ranking, RemoteOptions, Reranker
 from rerank_cli.costs import Price
-from rerank_cli.errors import ProviderError, UsageError
+from rerank_cli.errors import NothingScored, ProviderError, UsageError
 from rerank_cli.providers import client
 from rerank_cli.providers.client import RateLimiter
-from rerank_cli.ranking.budget import Budget, Clock, NothingScored, Spending
+from rerank_cli.ranking.budget import Budget, Clock, Spending
 from rerank_cli.types import UnreadReason
 from tests.conftest import Run
 from tests.support.loopback import Delay, Fault, Server, Status, every, serve

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rerank_cli.ranking import CacheOptions as CacheOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
     from rerank_cli.ranking import Selection as Selection
+    from rerank_cli.ranking.budget import Budget as Budget
     from rerank_cli.ranking.cascade import Cascade as Cascade
     from rerank_cli.ranking.reranker import Pending as Pending
     from rerank_cli.ranking.reranker import Reranker as Reranker
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BatchResult": "batch.flow",
+    "Budget": "ranking.budget",
     "Reranker": "ranking.reranker",
     "Pending": "ranking.reranker",
     "rank": "ranking.reranker",
@@ -67,6 +69,7 @@ _HOMES = {
 __version__ = "0.1.0"
 __all__ = [
     "BatchResult",
+    "Budget",
     "CacheOptions",
     "Cascade",
     "Chunk",

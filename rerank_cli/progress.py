@@ -500,11 +500,21 @@ def take_timing_option(arguments: list[str]) -> list[str]:
     return [*left, *arguments[end:]]
 
 
+def process_seconds() -> float:
+    """Seconds since the start of the process, or since the import of this module."""
+    since_import = sum(_spent.values()) + time.perf_counter() - _last
+    return max(since_import, _process_age())
+
+
 def _seconds_before_import() -> float:
     """Seconds from the start of the process to the import of this module, as far as is known."""
+    return max(0.0, _process_age() - sum(_spent.values()))
+
+
+def _process_age() -> float:
+    """Seconds since the start of the process; 0 if that is not known."""
     with suppress(OSError, ValueError, AttributeError, IndexError):
         fields = _STAT_FILE.read_text().rpartition(")")[2].split()
         began = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - began
-        return max(0.0, age - sum(_spent.values()))
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
     return 0.0

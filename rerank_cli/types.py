@@ -9,6 +9,7 @@ more time at import than they save.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 from rerank_cli.costs import Price, RequestTotals, ServiceRequest
@@ -491,6 +492,33 @@ class Candidates(NamedTuple):
     first_stage: str
 
 
+class UnreadReason(StrEnum):
+    """The limit that ended a ranking before all was read."""
+
+    MAX_TIME = "max-time"
+    MAX_COST = "max-cost"
+
+
+class Unread(NamedTuple):
+    """What the model did not read, as a budget of time or money was spent.
+
+    read           the number of passages that it did read
+    passages       the number of others; about so many if `is_estimate`
+    documents      the number of documents of which it read nothing: they are no results
+    partial        the number of documents of which it read some passages
+    is_input_read  whether all of the input was read; else only what was read is counted
+    reason         the limit: "max-time" or "max-cost"
+    """
+
+    read: int
+    passages: int
+    documents: int
+    partial: int
+    is_estimate: bool
+    is_input_read: bool
+    reason: str
+
+
 @dataclass(frozen=True, repr=False)
 class Ranking(Sequence[Ranked]):
     """The results of one query, best first, and what they took. A sequence of `Ranked`.
@@ -521,6 +549,8 @@ class Ranking(Sequence[Ranked]):
     prior_field     the field of documents with their earlier scores; None for the input's order
     stages          the models of a cascade; results of a later one stand above those of an earlier
                     one, and `info` is the model that judged the first result
+    unread          what it did not read, as a budget was spent; None if it read all of these. Then
+                    `chunks` and `tokens` are those of documents of which it read something
     """
 
     query: str
@@ -552,6 +582,7 @@ class Ranking(Sequence[Ranked]):
     stages: Sequence[Stage] = ()
     is_blended: bool = False
     prior_field: str | None = None
+    unread: Unread | None = None
 
     @property
     def is_in_order_of_scores(self) -> bool:

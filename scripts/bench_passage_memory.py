@@ -73,7 +73,9 @@ def main() -> None:
         for reranker in (plain, knowing):
             reranker.rank("warm up", ["the first pair", "is slower than the next one"])
         first = take_turn(knowing, first_query, passages)
-        without, with_memory, differences = [], [], 0
+        without: list[Turn] = []
+        with_memory: list[Turn] = []
+        differences = 0
         for number, query in enumerate(queries):
             order = [(plain, some, without), (knowing, passages, with_memory)]
             for reranker, documents, turns in order[:: -1 if number % 2 else 1]:

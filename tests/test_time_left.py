@@ -14,9 +14,10 @@ from rerank_cli.batch.flow import Bounds, Flow
 from rerank_cli.batch.job import BatchJob
 from rerank_cli.batch.records import Outcome, RecordFields
 from rerank_cli.batch.sources import JsonLinesSource
-from rerank_cli.commands.rank import _ranking_state
+from rerank_cli.commands.rank import Wanted, _ranking_state
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.progress import Progress, RankingState
+from rerank_cli.providers import OnError
 from rerank_cli.providers.client import RateLimiter
 from rerank_cli.ranking import Selection
 from rerank_cli.types import Pair, Scored
@@ -87,8 +88,9 @@ def times_left(
 ) -> Iterator[tuple[float, float | None]]:
     """When how much was said to be left."""
     inputs.check()
+    wanted = Wanted("slug lettuce", Selection(), None, OnError.FAIL)
     with Reranker(scorer) as reranker:
-        state: RankingState = _ranking_state("slug lettuce", inputs, reranker, passages=False)
+        state: RankingState = _ranking_state(wanted, inputs, reranker)
         said: list[tuple[float, float | None]] = []
 
         def watch(seen: Progress) -> None:

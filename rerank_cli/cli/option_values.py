@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from rerank_cli.cli.parameters import is_chosen, is_given
-from rerank_cli.cli.settings import excerpt, parse_size
+from rerank_cli.cli.settings import excerpt, parse_duration, parse_size
 from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN, Prepend
 from rerank_cli.inputs.documents import Inputs
@@ -21,7 +22,10 @@ from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
+from rerank_cli.progress import process_seconds
+from rerank_cli.providers import OnError
 from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
+from rerank_cli.ranking.budget import Budget
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.terminal import Terminal, format_names
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", "RemoteOptions", RuntimeOptions, ChunkOptions, Selection)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t]*)")
 _NO_MEMORY = "0"  # of --passage-memory
+# Of --max-time so much, at most, is left to write the results.
+_WRITING_SHARE, _MAX_WRITING_SECONDS = 0.05, 0.1
 # The HTTP client sets these.
 _PROTOCOL_HEADERS = frozenset({"content-length", "transfer-encoding", "connection"})
 
@@ -126,6 +132,46 @@ def selection(ctx: typer.Context) -> Selection:
     if values.get("candidates", "").isdecimal():
         values["candidates"] = int(values["candidates"])
     return _make(Selection, values)
+
+
+def budget(ctx: typer.Context) -> Budget | None:
+    """What the ranking may take, from the start of the process; None without a limit.
+
+    Raises `UsageError` for a limit that makes no sense.
+    """
+    given, seconds = ctx.params, None
+    if given["max_time"] is None and given["max_cost"] is None:
+        return None
+    if given["max_time"] is not None:
+        seconds = _max_seconds(given)
+    budget = Budget(seconds, given["max_cost"], time.monotonic() - process_seconds())
+    budget.check()
+    return budget
+
+
+def limits(ctx: typer.Context) -> Mapping[str, str]:
+    """The limits of a budget as options that were given, by their names."""
+    given = {"max-time": ctx.params["max_time"], "max-cost": ctx.params["max_cost"]}
+    return {name: f"--{name} {value}" for name, value in given.items() if value is not None}
+
+
+def _max_seconds(given: Mapping[str, Any]) -> float:
+    """The seconds that --max-time leaves for all but writing."""
+    try:
+        seconds = parse_duration(given["max_time"])
+    except ValueError as error:
+        raise UsageError(f"--max-time: {error}") from None
+    if given["dry_run"]:
+        raise UsageError(
+            "--max-time: --dry-run scores nothing, so that there is no time to limit",
+            hint="--max-cost with --dry-run says what would be sent for an amount",
+        )
+    if given["on_error"] is OnError.KEEP:
+        raise UsageError(
+            "--max-time and --on-error keep: there may be no time to write all documents",
+            hint="leave one of them out, or --on-error fail",
+        )
+    return seconds - min(_WRITING_SHARE * seconds, _MAX_WRITING_SECONDS)
 
 
 def query_and_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:

@@ -51,6 +51,7 @@ def setting(*names: str, **rest: Any) -> Any:
 _common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
 _common_setting = partial(setting, rich_help_panel=COMMON_GROUP)
 _input = partial(typer.Option, rich_help_panel="Input")
+_model = partial(typer.Option, rich_help_panel="Model")
 _model_setting = partial(setting, rich_help_panel="Model")
 _chunking = partial(typer.Option, rich_help_panel="Chunking")
 _chunking_setting = partial(setting, rich_help_panel="Chunking")
@@ -356,6 +357,24 @@ def candidate_options(
             help="With several models, as in -m mini,bge-reranker-base: the next one reads only "
             "the best K results. A number for each model but the first. Default: "
             f"{DEFAULT_KEEP}, and {KEEP_FACTOR} times as many for each model before the last.",
+        ),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        _model(
+            "--max-time",
+            metavar="DURATION",
+            help="End in this time, as 2s, 500ms or 1m30s, with what is scored by then. The most "
+            "promising passages are scored first; a message says what was not read.",
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        _model(
+            "--max-cost",
+            metavar="AMOUNT",
+            help="Send requests as long as they cost at most so many US dollars. The most "
+            "promising passages come first. For services with known prices.",
         ),
     ] = None,
 ) -> None:

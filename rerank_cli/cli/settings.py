@@ -23,6 +23,11 @@ _MAX_INTEGER = 2**31 - 1  # counts beyond it are no use, and some libraries take
 _MAX_DIGITS = 10
 _EXCERPT_CHARACTERS = 60  # of a value in a message
 _SIZE = re.compile(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+_DURATION = re.compile(
+    r"\s*(?:(\d{1,9})h)?\s*(?:(\d{1,9})m(?:in)?)?\s*(?:(\d{1,9}(?:\.\d{1,9})?)s?)?\s*",
+    re.IGNORECASE,
+)
+_MILLISECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*ms\s*", re.IGNORECASE)
 _SIZE_POWERS = " kmgt"  # of 1000, or of 1024 with an i
 _MAX_SIZE_BYTES = 1 << 60  # what is larger has no end, and streams do not take it as a size
 _VARIABLE_PREFIX = "RERANK_"
@@ -167,6 +172,19 @@ def parse_size(text: str) -> int:
     if size_bytes < 1:
         raise ValueError(f"{excerpt(repr(text))} is not a size, such as 64MB, 1GB or 500kB")
     return min(size_bytes, _MAX_SIZE_BYTES)
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration in seconds, as in `2s`, `500ms`, `1m30s` or `2`; raises `ValueError`."""
+    seconds = 0.0
+    if match := _MILLISECONDS.fullmatch(text):
+        seconds = float(match[1]) / 1000
+    elif match := _DURATION.fullmatch(text):
+        hours, minutes, rest = (float(part or 0) for part in match.groups())
+        seconds = 3600 * hours + 60 * minutes + rest
+    if not seconds:
+        raise ValueError(f"{excerpt(repr(text))} is not a duration, such as 2s, 500ms or 1m30s")
+    return seconds
 
 
 def read_config(path: Path) -> dict[str, Any]:

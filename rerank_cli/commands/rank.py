@@ -24,6 +24,7 @@ from rerank_cli.commands.rank_cascade import (
 from rerank_cli.errors import (
     ExitCode,
     InputError,
+    NothingScored,
     OutputError,
     ProviderError,
     ScorerError,
@@ -42,11 +43,12 @@ from rerank_cli.output_files import (
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import CandidateRule, FirstStage, Selection
+from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
-from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
+from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, describe_unread, render
 from rerank_cli.scorers import model_files, split_models
 from rerank_cli.terminal import (
     PipeClosed,
@@ -89,6 +91,20 @@ class _Outcome(NamedTuple):
     was_shown: bool
 
 
+class Wanted(NamedTuple):
+    """What is to be ranked for what, within which budget, and what to do if scoring fails."""
+
+    query: str | Document
+    selection: Selection
+    budget: Budget | None
+    on_error: OnError
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time is limited."""
+        return self.budget is not None and self.budget.max_seconds is not None
+
+
 def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> ExitCode:
     """Rank the documents of a command line by the scorer that is being opened, or by several.
 
@@ -99,6 +115,7 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
     given = ctx.params
     output = OutputFile(given["output"])
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
+    budget = option_values.budget(ctx)
     with progress.remark_on_interrupt(terminal, lambda: _INTERRUPTED_EARLY):
         whole_query, inputs = _find_inputs(ctx)
         selection = _selection(ctx, inputs, terminal)
@@ -107,23 +124,23 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         _settle_output(output, given, inputs)
         keep = find_keep(ctx, len(openings))
         progress.lap(progress.STARTING)
-        scorers = [_wait_until_open(opening, terminal) for opening in openings]
+        scorers = [_wait_until_open(opening, terminal, budget) for opening in openings]
         if len(scorers) > 1:
             scorers = instruct(scorers, given["instruction"])
         scorer = scorers[0]
         progress.lap(progress.OPENING)
         inputs.set_scorer(scorer.info)
         warn_of_unread_media("--field", given["field"] or (), scorer.info, terminal)
-        if _may_read_again(scorer, selection) or given["on_error"] is OnError.KEEP:
+        is_read_again = budget is None and _may_read_again(scorer, selection)
+        if is_read_again or given["on_error"] is OnError.KEEP:
             inputs.copy_folder = spool_directory()
     with ExitStack() as stack:
         chunks = option_values.chunk_options(ctx)
         rerankers = [stack.enter_context(Reranker(each, chunks=chunks)) for each in scorers]
         cascade = Cascade(rerankers, keep)
         try:
-            outcome = _rank(
-                whole_query, inputs, cascade, selection, terminal, on_error=given["on_error"]
-            )
+            wanted = Wanted(whole_query, selection, budget, given["on_error"])
+            outcome = _rank(wanted, inputs, cascade, terminal)
         except ScorerError:
             if given["verbose"]:
                 _say_accounts(scorers, terminal)
@@ -132,7 +149,7 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
             terminal.warn(_INTERRUPTED_EARLY)
             return ExitCode.INTERRUPTED
         ranking = outcome.ranking
-        style = replace(style, sentences=_find_sentences(ranking, rerankers[0], style))
+        style = replace(style, sentences=_find_sentences(ranking, rerankers[0], style, budget))
     progress.lap(progress.READING)
     terminal = Terminal.current(given["color"], to_file=not output.is_stdout)
     style = replace(
@@ -162,9 +179,19 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
         warn_of_inputs(inputs, terminal)
         _warn_of_format(ranking, style, terminal)
         _warn_of_ranking(ranking, terminal)
+        _warn_of_limits(ctx, ranking, inputs, terminal)
         _say_what_it_took(given, outcome, scorers, inputs, terminal, started)
     progress.lap(progress.WRITING)
     return _end(ctx, outcome, inputs, selection, terminal)
+
+
+def _warn_of_limits(
+    ctx: typer.Context, ranking: Ranking, inputs: Inputs, terminal: Terminal
+) -> None:
+    """Say what was not read because of a limit of time or money."""
+    if ranking.unread is not None:
+        limits = option_values.limits(ctx)
+        terminal.warn(describe_unread(ranking.unread, limits, inputs.share))
 
 
 def _say_what_it_took(
@@ -372,53 +399,63 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     return style
 
 
-def _wait_until_open(opening: Future[Scorer], terminal: Terminal) -> Scorer:
-    """The scorer, once it is open; a terminal is told where that takes a while."""
+def _wait_until_open(opening: Future[Scorer], terminal: Terminal, budget: Budget | None) -> Scorer:
+    """The scorer, once it is open; a terminal is told where that takes a while.
+
+    Raises `NothingScored` if the time is over before.
+    """
+    left = None if budget is None else budget.seconds_left
     try:
-        return opening.result(_QUIET_SECONDS if terminal.watched else None)
+        if terminal.watched and (left is None or left > _QUIET_SECONDS):
+            return opening.result(_QUIET_SECONDS)
+        return opening.result(left)
     except TimeoutError:
         if opening.done():  # it is what opening came to
             raise
 
-        with progress.status_line(
-            terminal, "opening the model, which its first use prepares for this CPU"
-        ):
-            return opening.result()
+    with progress.status_line(
+        terminal, "opening the model, which its first use prepares for this CPU"
+    ):
+        try:
+            return opening.result(None if budget is None else budget.seconds_left)
+        except TimeoutError:
+            if opening.done():
+                raise
+            raise NothingScored(
+                "time was over before the model was open", hint="a longer --max-time"
+            ) from None
 
 
 class _Reading:
-    """The documents of an input, which Ctrl-C breaks off; `is_done` once all were read."""
+    """The documents of an input, which Ctrl-C breaks off; `is_done` once all were read.
 
-    def __init__(self, inputs: Inputs, interruption: Interruption) -> None:
+    With a limit of time they are read in another thread, which Ctrl-C does not reach.
+    """
+
+    def __init__(self, inputs: Inputs, interruption: Interruption, *, is_timed: bool) -> None:
         self.is_done = False
         self._inputs = inputs
         self._interruption = interruption
+        self._is_timed = is_timed
 
     def __iter__(self) -> Iterator[Document]:
         self.is_done = False
         try:
-            yield from self._interruption.read(self._inputs)
+            yield from self._inputs if self._is_timed else self._interruption.read(self._inputs)
         except KeyboardInterrupt:
             raise StopRanking from None
         self.is_done = True
 
 
-def _rank(
-    query: str | Document,
-    inputs: Inputs,
-    cascade: Cascade,
-    selection: Selection,
-    terminal: Terminal,
-    *,
-    on_error: OnError,
-) -> _Outcome | None:
+def _rank(wanted: Wanted, inputs: Inputs, cascade: Cascade, terminal: Terminal) -> _Outcome | None:
     """Rank, or keep the order there is if scoring fails and that is wanted.
 
     That order is the one of the last model that did not fail, or else of the input. Returns None if
     Ctrl-C came before anything was scored.
     """
+    query, selection, budget, on_error = wanted
     reranker, ranking = cascade.rerankers[0], None
-    state = _ranking_state(query, inputs, reranker, passages=selection.passages)
+    state = _ranking_state(wanted, inputs, reranker)
     failure: ScorerError | None = None
     has_scores = False
     with (
@@ -441,10 +478,13 @@ def _rank(
                 state.see(seen)
                 line.refresh()
 
-        documents = _Reading(inputs, interruption)
+        documents = _Reading(inputs, interruption, is_timed=wanted.is_timed)
         try:
             watch_all = _watch_laps(watch) if progress.is_timed else watch
-            for stage in cascade.rank_stages(query, documents, selection, watch=watch_all):
+            stages = cascade.rank_stages(
+                query, documents, selection, budget=budget, watch=watch_all
+            )
+            for stage in stages:
                 ranking = stage
         except StopRanking:
             return None
@@ -463,28 +503,34 @@ def _rank(
     return _Outcome(ranking, failure, documents.is_done, line.was_shown)
 
 
-def _find_sentences(ranking: Ranking, reranker: Reranker, style: Style) -> Mapping[int, Chunk]:
-    """The sentences to show of the first results, by their ranks."""
+def _find_sentences(
+    ranking: Ranking, reranker: Reranker, style: Style, budget: Budget | None
+) -> Mapping[int, Chunk]:
+    """The sentences to show of the first results, by their ranks; none if there is little time."""
     is_shown = WRITERS[style.format_].shows_sentences or style.context is not None
     if not is_shown or style.full:
         return {}
     if ranking.incomplete:  # whoever pressed Ctrl-C does not want to wait
         return {}
+    left = None if budget is None else budget.seconds_left
+    if budget is not None and left is not None and 2 * left < (budget.max_seconds or 0):
+        return {}
     found = reranker.find_sentences(ranking)
     return {result.rank: sentence for result, sentence in zip(ranking, found, strict=False)}
 
 
-def _ranking_state(
-    query: str | Document, inputs: Inputs, reranker: Reranker, *, passages: bool
-) -> progress.RankingState:
+def _ranking_state(wanted: Wanted, inputs: Inputs, reranker: Reranker) -> progress.RankingState:
     """How far a ranking is, to be told of what becomes of it."""
-    text, scorer = query.text if isinstance(query, Document) else query, reranker.scorer
+    if wanted.is_timed:  # the time that is left is known, and not how much can be read in it
+        return progress.RankingState(lambda: None)
+    query, scorer = wanted.query, reranker.scorer
+    text = query.text if isinstance(query, Document) else query
     estimate: WorkEstimate | None = None
 
     def find_ahead() -> progress.WorkAhead | None:
         nonlocal estimate
         if estimate is None:
-            plan = reranker.plan(text, passages=passages)
+            plan = reranker.plan(text, passages=wanted.selection.passages)
             estimate = WorkEstimate(plan, scorer.info, inputs.sample())
         return inputs.work_ahead(estimate.work_of)
 
@@ -507,7 +553,7 @@ def _watch_laps(inner: Watch) -> Watch:
 def _exit_code(ranking: Ranking, inputs: Inputs, *, strict: bool) -> ExitCode:
     if inputs.report.problems or (inputs.report.unreadable and not ranking.documents):
         return ExitCode.USAGE
-    if strict and (ranking.truncated or inputs.report.in_doubt):
+    if strict and (ranking.truncated or ranking.unread or inputs.report.in_doubt):
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
 

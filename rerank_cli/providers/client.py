@@ -4,6 +4,7 @@ Handles connections, retries, rate limits, deadlines, redirects and proxies. Err
 server's own message, and never a key.
 """
 
+import math
 import os
 import random
 import ssl
@@ -51,6 +52,7 @@ _DAY_SECONDS = 86_400
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.25, 30.0
 _FIRST_POLL_SECONDS, _MAX_POLL_SECONDS = 0.1, 2.0
 _MAX_REDIRECTS = 3
+_RECENT_ANSWERS = 8  # by which it is told how long the next one takes
 _RANDOM = random.Random()  # noqa: S311 - nothing secret; its own, as a user may seed the shared one
 # Before the first success some failures are mostly the request's own fault, or a wrong address: a
 # 500, a timeout, no connection. Unless --retries says how often, these are tried only once more
@@ -86,6 +88,10 @@ class _Attempts:
     trace_id: str = ""
 
 
+class OutOfTime(ProviderError):
+    """There is no time to send a request, to send it again or to wait for its answer."""
+
+
 class RequestTooLarge(ProviderError):
     """The server says that a request is too large.
 
@@ -115,6 +121,7 @@ class Client:
         self._sleep = sleep
         self._rate_limiter = RateLimiter(options.rpm, options.tpm, clock=clock, sleep=sleep)
         self._reached = self._succeeded = False
+        self._answer_seconds: deque[float] = deque(maxlen=_RECENT_ANSWERS)
         self.begun_requests = 0  # of whoever sends them, for `limit_seconds`
         # For a proxy on another machine, localhost would be that machine.
         self.proxy = None if options.insecure else find_proxy(address.url)
@@ -136,15 +143,21 @@ class Client:
         tokens = left * limiter.sent_tokens / limiter.sent_requests
         return limiter.limit_seconds(left, tokens, seconds)
 
-    def send(self, body: bytes, tokens: int = 0) -> Reply:
+    def expected_seconds(self) -> float:
+        """How long a request takes, by the last answers; 0 before the first."""
+        recent = [*self._answer_seconds]  # other threads add meanwhile
+        return sum(recent) / len(recent) if recent else 0.0
+
+    def send(self, body: bytes, tokens: int = 0, until: float = math.inf) -> Reply:
         """Post a request of about `tokens` tokens, several times if need be; return the answer.
 
-        Raises `RequestTooLarge` and `ProviderError`, whose `requests` have this one.
+        `until` is a time of `time.monotonic` at which nobody needs the answer any more. Raises
+        `OutOfTime` then, `RequestTooLarge` and `ProviderError`, whose `requests` have this one.
         """
         attempts = _Attempts()
         try:
             with hide_in_lines(self.redact):
-                return self._send_until_answered(body, tokens, attempts)
+                return self._send_until_answered(body, tokens, attempts, until)
         except ProviderError as error:
             error.requests = (
                 ServiceRequest(
@@ -156,13 +169,16 @@ class Client:
             )
             raise
 
-    def _send_until_answered(self, body: bytes, tokens: int, attempts: _Attempts) -> Reply:
+    def _send_until_answered(
+        self, body: bytes, tokens: int, attempts: _Attempts, until: float
+    ) -> Reply:
         tries = doubtful = 0
         while True:
             tries += 1
-            self._rate_limiter.wait(tokens)
+            if not self._rate_limiter.wait_until(until, tokens):
+                raise OutOfTime(self._message("no request may be sent in the time that is left"))
             try:
-                return self._send_once(body, attempts)
+                return self._send_once(body, attempts, until)
             except _RetryableError as error:
                 doubtful += error.is_doubtful
                 after = error.after or 0.0
@@ -170,10 +186,15 @@ class Client:
                     failed = self._error(error.message, error.hint, tries)
                     failed.permanent, failed.transient = not self._reached, True
                     raise failed from error.__cause__
+                pause = after or _backoff_seconds(tries)
+                if time.monotonic() + pause >= until:
+                    raise OutOfTime(
+                        self._message(error.message), hint=error.hint
+                    ) from error.__cause__
             if after:  # all threads wait: the server would only tell the others the same
                 self._rate_limiter.pause(after)
             else:
-                self._sleep(_backoff_seconds(tries))
+                self._sleep(pause)
 
     def _is_enough(self, tries: int, doubtful: int) -> bool:
         """Whether to give up after some tries, of which some failed for a doubtful reason."""
@@ -181,13 +202,13 @@ class Client:
             return tries > self._options.retries
         return tries > DEFAULT_RETRIES or (doubtful > _DOUBTFUL_RETRIES and not self._succeeded)
 
-    def _send_once(self, body: bytes, attempts: _Attempts) -> Reply:
+    def _send_once(self, body: bytes, attempts: _Attempts, until: float) -> Reply:
         """Post a request once; raises `_RetryableError` and `ProviderError`."""
         started = time.monotonic()
         attempts.statuses.append(None)
         attempts.trace_id = ""
         try:
-            answer, content = self._follow(body, started + self._options.timeout)
+            answer, content = self._follow(body, min(started + self._options.timeout, until))
         except httpx2.TransportError as error:
             raise self._connection_error(error, time.monotonic() - started) from error
         except httpx2.DecodingError as error:
@@ -203,6 +224,7 @@ class Client:
             attempts.trace_id = failure.request_id or ""
             raise self._refusal(failure, answer)
         self._succeeded = True
+        self._answer_seconds.append(attempts.seconds)
         return Reply(content, answer.headers, tuple(attempts.statuses), attempts.seconds)
 
     def _follow(self, body: bytes, deadline: float) -> tuple[httpx2.Response, bytes]:
@@ -478,19 +500,30 @@ class RateLimiter:
         A request of more tokens than the limit is sent after a minute without requests.
         """
         began = self._clock()
+        self.wait_until(math.inf, tokens)
+        return self._clock() - began
+
+    def wait_until(self, deadline: float, tokens: int = 0) -> bool:
+        """Wait until a request of `tokens` may be sent; False, at once, if that is too late."""
         if self._tokens is not None:
             tokens = min(tokens, self._tokens)
-        with self._turn:
+        patience = min(threading.TIMEOUT_MAX, max(0.0, deadline - self._clock()))
+        if not self._turn.acquire(timeout=patience):
+            return False
+        try:
             while (delay := self._delay(tokens)) > 0:
                 self._is_reached = True
+                if self._clock() + delay >= deadline:
+                    return False
                 self._sleep(delay)
-            now = self._clock()
             self.sent_requests += 1
             self.sent_tokens += tokens
             if self._requests is not None or self._tokens is not None:
-                self._sent.append(_SentRequest(now + SPAN_SECONDS, tokens))
+                self._sent.append(_SentRequest(self._clock() + SPAN_SECONDS, tokens))
                 self._spent += tokens
-        return now - began
+        finally:
+            self._turn.release()
+        return True
 
     def pause(self, seconds: float) -> None:
         """Send nothing for some seconds; a thread that waits already waits longer."""

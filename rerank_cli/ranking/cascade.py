@@ -18,6 +18,7 @@ from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError
 from rerank_cli.progress import Progress, StopRanking, Watch
 from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateRule, Selection
+from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import MAX_REQUESTS
@@ -72,21 +73,28 @@ class Cascade:
         documents: Iterable[str | Document | Mapping[str, Any]],
         selection: Selection | None = None,
         *,
+        budget: Budget | None = None,
         watch: Watch | None = None,
     ) -> Iterator[Ranking]:
         """The ranking after each model has read its part; see `rank`.
 
         Those before the last one are for callers that go on where a later model fails: they heed
-        neither `min_score` nor `within`.
+        neither `min_score` nor `within`. A `budget` is for one model alone; raises `UsageError` for
+        several.
         """
         selection = Selection() if selection is None else selection
         selection.check()
+        if budget is not None and len(self.rerankers) > 1:
+            raise UsageError(
+                "a limit of time or money is for one model, and here are several",
+                hint="fewer candidates, or a smaller --keep, limit what several models read",
+            )
         stages = _Stages(self, selection)
         for place, reranker in enumerate(self.rerankers):
             if place and not stages.results:
                 break
             try:
-                stages.run(place, reranker, query, documents, watch)
+                stages.run(place, reranker, query, documents, budget=budget, watch=watch)
             except StopRanking:  # nothing was scored
                 if not place:
                     raise
@@ -140,6 +148,8 @@ class _Stages:
         reranker: Reranker,
         query: str | Document,
         documents: Iterable[str | Document | Mapping[str, Any]],
+        *,
+        budget: Budget | None,
         watch: Watch | None,
     ) -> None:
         """Have the model at a place rank its part: the first one the documents, others the best."""
@@ -154,7 +164,7 @@ class _Stages:
             if self._rankings[0].candidates is not None and not self._selection.passages:
                 spans = iter([_spans_in(result) for result in sent])
                 cut = partial(_cut_near, spans)
-        pending = reranker.submit(query, documents, own, watch=watch, cut=cut)
+        pending = reranker.submit(query, documents, own, budget=budget, watch=watch, cut=cut)
         try:
             ranking = pending.result()
         except BaseException:  # an interrupt, or an error of the watch

@@ -190,7 +190,7 @@ class Split(NamedTuple):
 
     `notes` are for the user; they are the same for all documents of a plan. Where only some windows
     are chosen, `left_out` counts the others, and `document_index` is the document's place in the
-    input.
+    input. Where those of a document come one after the other, `places` has their places in it.
     """
 
     document: Document
@@ -200,6 +200,7 @@ class Split(NamedTuple):
     notes: Sequence[str] = ()
     left_out: int = 0
     document_index: int | None = None
+    places: Sequence[int] = ()
 
 
 class WorkEstimate:

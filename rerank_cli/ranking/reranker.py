@@ -23,15 +23,19 @@ from rerank_cli.ranking import (
     Selection,
 )
 from rerank_cli.ranking.blending import check_priors
+from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, make_budget
+from rerank_cli.ranking.budgeted_ranking import PassageCollector, fill_in_order
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
 from rerank_cli.ranking.document_values import read_documents
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
+from rerank_cli.ranking.passage_order import PassageOrder
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
     RankingTask,
     ScorePool,
     ScoreStore,
+    score_key,
 )
 from rerank_cli.ranking.sentences import JUDGED_RESULTS, find_sentences
 from rerank_cli.ranking.surveys import Meaning
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
 _LIST_FACTOR = 16
 _SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
 _MAX_INSTRUCTIONS = 16  # whose scorers are kept
+_LEAST_SECONDS = 1e-6  # that are left
 
 
 class Reranker:
@@ -145,6 +150,8 @@ class Reranker:
         blend: bool = False,
         prior_field: str | None = None,
         instruction: str | None = None,
+        max_time: float | None = None,
+        max_cost: float | None = None,
         watch: Watch | None = None,
     ) -> Ranking:
         """Rank documents by their relevance to a query, best first; equal scores keep input order.
@@ -170,6 +177,10 @@ class Reranker:
                      earlier score, for `blend` and for a first stage of "input"; the higher the
                      better
         instruction  what the model should look for, for this query; a blank one is none
+        max_time     seconds after which the ranking ends with what is scored, the most promising
+                     passages first; `Ranking.unread` says what was not. Documents are read in
+                     another thread then
+        max_cost     likewise, the most that a service's requests may cost, in US dollars
         watch        is told how far the ranking has come, in the calling thread, many times a
                      second; if it raises `StopRanking`, the ranking ends with what is scored, and
                      is `incomplete`
@@ -191,7 +202,14 @@ class Reranker:
             blend=blend,
             prior_field=prior_field,
         )
-        pending = self.submit(query, documents, selection, instruction=instruction, watch=watch)
+        pending = self.submit(
+            query,
+            documents,
+            selection,
+            instruction=instruction,
+            budget=make_budget(max_time, max_cost),
+            watch=watch,
+        )
         try:
             return pending.result()
         except BaseException:  # an interrupt, or an error of the watch
@@ -206,6 +224,7 @@ class Reranker:
         *,
         instruction: str | None = None,
         client: object = None,
+        budget: Budget | None = None,
         watch: Watch | None = None,
         cut: Callable[[Plan, Document], Split] = Plan.split,
     ) -> "Pending":
@@ -215,17 +234,13 @@ class Reranker:
         scored to keep the model busy. A scorer that has only `score` scores them in this thread.
         Rankings with the same `client` are scored in the order they came. Clients get fair shares
         of the model's time; without `client` each ranking is a client. `cut` makes a document's
-        windows by a plan, in the order of the documents, unless a first stage chooses them. Raises
-        as `rank` does for what can be known before anything is scored; `Pending.result` raises the
-        rest.
+        windows by a plan, in the order of the documents, unless a first stage or a budget chooses
+        them. With a `budget` of time it returns at once: documents are read in another thread.
+        Raises as `rank` does for what can be known before anything is scored; `Pending.result`
+        raises the rest.
         """
         selection = Selection() if selection is None else selection
-        media, is_label = None, False
-        if isinstance(query, Document):
-            media, is_label = query.media, query.text_is_label
-            query = query.text
-        if media is not None and not query.strip():
-            query, is_label = media_label(media.place), True
+        query, media, is_label = _query_parts(query)
         _check_arguments(query, documents)
         selection.check()
         instruction = clean_instruction(instruction)
@@ -234,18 +249,25 @@ class Reranker:
         if media is not None:
             scorer = _show(scorer, media, media_only=is_label)
             key = (instruction, media, media_stamp(media), is_label)
+        spending = None if budget is None else Spending(budget)
+        scorer = scorer if spending is None else limit_scorer(scorer, spending)
         info = scorer.info
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
-        count = selection.max_candidates(is_local=not info.remote and info.scope == "pair")
+        # With a budget the passages have an order, and all may be read if there is time.
+        may_choose = not info.remote and info.scope == "pair" and spending is None
+        count = selection.max_candidates(is_local=may_choose)
         max_pairs = info.max_pending_pairs
         if isinstance(documents, Sequence) or count is not None:
             max_pairs *= _LIST_FACTOR
         is_set = info.scope == "set"
         # A service that returns the best ones only may leave out what another ranking needs.
         is_private = is_set or (info.remote and selection.keep is not None)
-        builder = RankingBuilder(
-            query, plan, info, selection, self.chunks.aggregate, _multilingual_advice
-        )
+        parts = (query, plan, info, selection, self.chunks.aggregate, _multilingual_advice)
+        if spending is None:
+            order, builder = None, RankingBuilder(*parts)
+        else:
+            order = _order(plan, selection, spending, partial(score_key, plan.key, info=info))
+            builder = PassageCollector(order, spending, *parts)
         readable = partial(
             _read, info=info, root=self._media_root, builder=builder, selection=selection
         )
@@ -254,13 +276,10 @@ class Reranker:
             scorer = scorer.over(_survey(readable(documents), plan, watch))
             is_set = False
             count = None  # it scores as fast as words could choose
-        if count is not None and selection.first_stage != FirstStage.INPUT:
-            if is_label:
-                raise UsageError(
-                    "words choose the candidates, and the query has none",
-                    hint="--first-stage input, or all candidates",
-                )
-            documents = list(documents) if isinstance(documents, Iterator) else documents
+        if (count is not None or order is not None) and selection.first_stage != FirstStage.INPUT:
+            _check_words(is_label=is_label, may_be_all=order is None)
+            if order is None and isinstance(documents, Iterator):
+                documents = list(documents)
         pending = Pending(query)
         task = pending.task = RankingTask(
             self._pool,
@@ -268,10 +287,10 @@ class Reranker:
             plan,
             builder,
             pending.finish,
-            keep=selection.keep,
+            keep=selection.keep if order is None else None,
             passages=selection.passages,
             is_set=is_set,
-            store=ScoreStore() if is_private else None,
+            store=ScoreStore() if is_private or order is not None else None,
             key=(*plan.key, *key),
             client=client,
             watch=watch,
@@ -280,6 +299,9 @@ class Reranker:
             task.cancel()
             raise UsageError("the Reranker is closed")
         splits: Iterable[Split]
+        if order is not None:
+            fill_in_order(task, order, readable(documents))
+            return pending
         if count is None:
             splits = map(partial(cut, plan), readable(documents))
         else:
@@ -491,6 +513,8 @@ def rank(
     first_stage: str = FirstStage.HYBRID,
     blend: bool = False,
     prior_field: str | None = None,
+    max_time: float | None = None,
+    max_cost: float | None = None,
     watch: Watch | None = None,
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
@@ -498,11 +522,14 @@ def rank(
     Without a `scorer` each call opens the model that ships with the package; a `Reranker` stays
     open. The other arguments are those of `Reranker.rank` and of `ChunkOptions`.
     """
+    began = Clock().now()
     chunks = ChunkOptions(
         chunk_tokens, overlap_tokens, max_chunks, truncate_query, encoding, aggregate
     )
     runtime = RuntimeOptions(passage_memory=0)  # there is no second query
     with Reranker(scorer, runtime=runtime, chunks=chunks) as reranker:
+        if max_time is not None:  # to open the model takes some of it
+            max_time = max_time and max(_LEAST_SECONDS, max_time - Clock().now() + began)
         return reranker.rank(
             query,
             documents,
@@ -516,6 +543,8 @@ def rank(
             first_stage=first_stage,
             blend=blend,
             prior_field=prior_field,
+            max_time=max_time,
+            max_cost=max_cost,
             watch=watch,
         )
 
@@ -538,6 +567,24 @@ def _read(
     read = read_documents(documents, info, root, builder.notes)
     field = selection.prior_field
     return read if field is None else check_priors(read, field)
+
+
+def _query_parts(query: str | Document) -> tuple[str, Media | None, bool]:
+    """The text of a query, its image or video, and whether the text is only that one's label."""
+    if not isinstance(query, Document):
+        return query, None, False
+    if query.media is not None and not query.text.strip():
+        return media_label(query.media.place), query.media, True
+    return query.text, query.media, query.text_is_label
+
+
+def _check_words(*, is_label: bool, may_be_all: bool) -> None:
+    """Raise `UsageError` if a query has no words, by which passages could be compared."""
+    if is_label:
+        raise UsageError(
+            "words choose the candidates, and the query has none",
+            hint="--first-stage input" + (", or all candidates" if may_be_all else ""),
+        )
 
 
 def _check_arguments(query: object, documents: object) -> None:
@@ -586,6 +633,18 @@ def _choose(
     choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning)
     task.builder.choose(choice)
     yield from choice.splits
+
+
+def _order(
+    plan: Plan, selection: Selection, spending: Spending, key_of: Callable[[Split], object]
+) -> PassageOrder:
+    """The order in which passages are scored within a budget."""
+    count = selection.candidates if isinstance(selection.candidates, int) else None
+    blanks = selection.n if selection.keep_empty else 0
+    limits = CandidateLimits(count or 0, FirstStage(selection.first_stage), blanks)
+    return PassageOrder(
+        plan, limits, spending, count=count, key_of=key_of, open_meaning=_open_meaning
+    )
 
 
 def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:

@@ -96,8 +96,8 @@ class RankingBuilder:
             self._blanks += 1
             self._top.offer_blank(Blank(index, split.document))
         for place, chunks, values in _group_chunks(split, scores, passages=selection.passages):
-            left_out = 0 if selection.passages else split.left_out
-            score, decisive = self._aggregate(values, len(values) + left_out)
+            count = 1 if selection.passages else len(split.chunks) + split.left_out
+            score, decisive = self._aggregate(values, count)
             if score == self._unmatched_score:
                 self._unmatched += 1
                 continue

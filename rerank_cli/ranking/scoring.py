@@ -176,6 +176,7 @@ class RankingTask:
     client    whose work this is, for a scorer that is fair between clients; None for its own
     watch     is called while documents are added and scores waited for; if it raises `StopRanking`,
               the caller is to call `stop_early`
+    watching  the thread that alone calls the watch; None for any
     """
 
     pool: ScorePool
@@ -190,6 +191,7 @@ class RankingTask:
     key: tuple[object, ...] = ()
     client: object = None
     watch: Watch | None = None
+    watching: int | None = None
 
     def __post_init__(self) -> None:
         self.is_over = False
@@ -257,7 +259,7 @@ class RankingTask:
 
     def call_watch(self) -> None:
         """Tell the watch, if there is one, how far the ranking has come."""
-        if self.watch is not None:
+        if self.watch is not None and self.watching in (None, threading.get_ident()):
             with self.pool.lock:
                 scored = self._blocks[0].scored_documents if self._blocks else 0
                 progress = Progress(
@@ -288,12 +290,12 @@ class RankingTask:
         self.call_finish(error)
         return True
 
-    def stop_early(self) -> None:
-        """End the ranking with the scores that it has: it is incomplete, if it is not over."""
+    def stop_early(self, *, incomplete: bool = True) -> None:
+        """End the ranking with the scores that it has, if it is not over, as incomplete or not."""
         with self.pool.lock:
             if self.is_over:
                 return
-            self.builder.incomplete = True
+            self.builder.incomplete = incomplete
             for block in self._blocks:
                 # An interrupt may have come before all of the last block was looked up.
                 for split, scores in zip(block.splits, block.scores, strict=False):
@@ -374,7 +376,7 @@ class RankingTask:
         """The scores of a document: those of an equal one, or a list that will be filled in."""
         if not split.chunks:
             return ()
-        key = None if self.is_set else _key_of(self.key, split, self.scorer.info)
+        key = None if self.is_set else score_key(self.key, split, self.scorer.info)
         entry = None if key is None else self._store.pending.get(key)
         known = None if key is None or entry is not None else self._store.cache.get(key)
         if entry is not None or known is not None:
@@ -612,7 +614,8 @@ def _check_scores(scored: Scored, expected: int, *, is_remote: bool) -> Sequence
     return scored.values
 
 
-def _key_of(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKey:
+def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> ScoreKey:
+    """What a document's scores depend on."""
     if info.content_key is not None:
         return ScoreKey(plan, content=info.content_key(split.chunks))
     document = split.document

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rerank_cli.errors import UsageError
 from rerank_cli.media import media_label
-from rerank_cli.terminal import encodable
-from rerank_cli.types import Blend, Chunk, Document, Envelope, Ranked, Ranking, format_place
+from rerank_cli.terminal import encodable, format_count
+from rerank_cli.types import (
+    Blend,
+    Chunk,
+    Document,
+    Envelope,
+    Ranked,
+    Ranking,
+    Unread,
+    UnreadReason,
+    format_place,
+)
 
 if TYPE_CHECKING:
     from rerank_cli.words import QueryWords
@@ -338,3 +348,25 @@ def lines_text(sentence: Chunk, count: int) -> str:
     """Those lines as they are in the document."""
     lines = lines_around(sentence, count)
     return sentence.document.text[lines[0].start : lines[-1].end]
+
+
+def describe_unread(unread: Unread, limits: Mapping[str, str], share: float | None) -> str:
+    """What the model did not read, as a limit was reached, in words.
+
+    `limits` has what a user gave as limits, by their names, and `share` is that of the input that
+    was read; None if it is not known.
+    """
+    is_late = unread.reason == UnreadReason.MAX_TIME
+    why = "time was over" if is_late else "more would cost too much"
+    total = f"{'about ' if unread.is_estimate else ''}{unread.read + unread.passages:,} passages"
+    limit = limits.get(unread.reason, "")
+    parts = [f"{why}{limit and f' ({limit})'}: the model read {unread.read:,} of {total}"]
+    if unread.documents:
+        verb = "is" if unread.documents == 1 else "are"
+        parts.append(f"{format_count(unread.documents, 'document')} {verb} left out")
+    if unread.partial:
+        parts.append(f"{unread.partial:,} read in part")
+    if not unread.is_input_read:
+        some = "only part" if share is None or share >= 1 else f"about {share:.0%}"
+        parts.append(f"{some} of the input was looked at")
+    return "; ".join(parts)

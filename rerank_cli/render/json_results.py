@@ -83,6 +83,8 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         body["weak"] = ranking.weak
     if ranking.candidates is not None:
         body["candidates"] = ranking.candidates._asdict()
+    if ranking.unread is not None:
+        body["unread"] = ranking.unread._asdict()
     return {"id": f"rerank-{digest[:16]}", **body}
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.media import has_lasting_content
+from rerank_cli.ranking.budget import Spending
 from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.scorers.score_file import KEY_BYTES, ScoreFile
 from rerank_cli.types import (
@@ -180,6 +181,10 @@ class CachedViewingScorer(CachedScorer):
     def with_media(self, media: Media, *, media_only: bool) -> CachedScorer:
         """The same with an image or a video in the query; see `ViewingScorer`."""
         return self._with(self.scorer.with_media(media, media_only=media_only))
+
+    def within(self, spending: Spending) -> CachedScorer:
+        """The same within a budget: see `ThriftyScorer`. Scores that are known cost nothing."""
+        return self._with(self.scorer.within(spending))
 
 
 class CachedPricedScorer(CachedViewingScorer):

@@ -1,9 +1,11 @@
 """Stands in for a provider's model: plans the requests, and sends none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rerank_cli.costs import Price
+from rerank_cli.providers.requests import Request
+from rerank_cli.ranking.budget import Budget, Spending
 from rerank_cli.scorers.remote import RemoteScorer, RequestsJob
 from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.types import Media, Pair, Part, Scored
@@ -29,6 +31,7 @@ class DryRunScorer:
         self.scorer = scorer
         self.plans: list[RequestPlan] = []
         self.first_body = b""
+        self._spending = Spending(Budget())  # without a limit
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
         """Plan the requests for some pairs; every score is 0."""
@@ -46,12 +49,33 @@ class DryRunScorer:
         requests = self.scorer.builder.build(pairs)
         notes = (*self.scorer.notes, *self.scorer.comparability_notes(requests))
         for request in requests:
-            body, count = self.scorer.builder.body(request, keep), len(request.chunks)
-            self.first_body = self.first_body or body
-            price = self.scorer.price_of(request)
-            self.plans.append(RequestPlan(count, request.tokens, len(body), price))
-            receive(Part(request.places, Scored([0.0] * count, notes=notes)))
+            for part in self._within_budget(request):
+                count, price = len(part.chunks), self.scorer.price_of(part)
+                if self._spending.is_over:
+                    receive(Part(part.places, Scored([None] * count)))
+                    continue
+                self._spending.settle(price, price)
+                body = self.scorer.builder.body(part, keep)
+                self.first_body = self.first_body or body
+                self.plans.append(RequestPlan(count, part.tokens, len(body), price))
+                receive(Part(part.places, Scored([0.0] * count, notes=notes)))
         return RequestsJob(())
+
+    def _within_budget(self, request: Request) -> Iterator[Request]:
+        """Yield a request, or each half if it is too dear, and so on; its price is reserved."""
+        is_divisible = len(request.chunks) > 1
+        price = self.scorer.price_of(request)
+        if self._spending.reserve(price, divisible=is_divisible) or self._spending.is_over:
+            yield request
+            return
+        for half in request.halves():
+            yield from self._within_budget(half)
+
+    def within(self, spending: Spending) -> "DryRunScorer":
+        """Plan no more than a budget of money allows; see `ThriftyScorer`."""
+        self.scorer = self.scorer.within(spending)
+        self._spending = spending
+        return self
 
     @property
     def identity(self) -> str:

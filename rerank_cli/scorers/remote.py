@@ -21,7 +21,7 @@ from rerank_cli.errors import AnswerError, ProviderError, ScorerError, UsageErro
 from rerank_cli.providers import Cutting, RemoteOptions, Truncate
 from rerank_cli.providers.bodies import hide_in_lines
 from rerank_cli.providers.catalogue import find_provider
-from rerank_cli.providers.client import Client, Reply, RequestTooLarge
+from rerank_cli.providers.client import Client, OutOfTime, Reply, RequestTooLarge
 from rerank_cli.providers.endpoints import Address, endpoint, public_url
 from rerank_cli.providers.keys import (
     Credentials,
@@ -62,6 +62,7 @@ from rerank_cli.providers.text_limits import (
 )
 from rerank_cli.providers.transport import is_loopback
 from rerank_cli.ranking import ChunkOptions
+from rerank_cli.ranking.budget import Budget, Spending, check_price
 from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.types import Chunk, Media, Pair, Part, Scored, ScorerInfo, Tokenizer
 
@@ -72,11 +73,12 @@ _MAX_PENDING_PAIRS = 1 << 15
 
 
 class RequestReply(NamedTuple):
-    """A request, and the reply to it; None for one that was refused as too large, and halved."""
+    """A request, and the reply to it; None for one that was halved, and one `without_budget`."""
 
     request: Request
     reply: Reply | None
     report: ServiceRequest
+    without_budget: bool = False
 
 
 class Exchange(NamedTuple):
@@ -123,6 +125,7 @@ class RemoteScorer:
         self._counting = Lock()
         self._totals = RequestTotals()
         self._trace_ids: deque[str] = deque(maxlen=_MAX_TRACE_IDS)
+        self._spending = Spending(Budget())  # without a limit
 
     def with_instruction(self, instruction: str) -> "RemoteScorer":
         """The same model with another instruction, with shared connections and rate limits.
@@ -135,6 +138,15 @@ class RemoteScorer:
     def with_media(self, media: Media, *, media_only: bool) -> "RemoteScorer":
         """The same model with an image or a video in the query; see `ViewingScorer`."""
         return self._with(replace(self._request_options, media=media, media_only=media_only))
+
+    def within(self, spending: Spending) -> "RemoteScorer":
+        """The same model within a budget; see `ThriftyScorer`."""
+        if spending.budget.max_cost is not None:
+            price = None if self._tariff is None else self._tariff.price_of(0, [])
+            check_price(price, self.info.name)
+        other = copy(self)
+        other._spending = spending
+        return other
 
     def _with(self, options: RequestOptions) -> "RemoteScorer":
         if problems := find_problems(self.provider, options, self._model):
@@ -174,7 +186,7 @@ class RemoteScorer:
         """
         requests = self.builder.build(pairs)
         self._client.begun_requests += len(requests)
-        notes = (*self.notes, *self.comparability_notes(requests))
+        start_notes = (*self.notes, *self.comparability_notes(requests))
         futures = [
             self._senders.submit(self._send_all, request, keep, self.builder.body(request, keep))
             for request in requests
@@ -185,21 +197,21 @@ class RemoteScorer:
             reports: list[ServiceRequest] = []
             try:
                 replies = future.result()
-                answered = [request for request, reply, _ in replies if reply is not None]
-                more = self.comparability_notes(answered)
-                for request, reply, report in replies:
-                    if reply is None:
-                        reports.append(report)
+                answered = [each.request for each in replies if each.reply is not None]
+                notes = (*start_notes, *self.comparability_notes(answered))
+                for each in replies:
+                    scored = self._scores_of(each, keep, notes)
+                    if scored is None:
+                        reports.append(each.report)
                         continue
-                    with hide_in_lines(self._client.redact):
-                        scored = self._read(request, reply, keep, (*notes, *more))
                     scored = replace(scored, requests=(*reports, *scored.requests))
                     reports.clear()
-                    receive(Part(request.places, scored))
+                    receive(Part(each.request.places, scored))
             except BaseException as error:  # noqa: BLE001 - the receiver raises it
                 if isinstance(error, ProviderError):
                     error.requests = (*reports, *error.requests)
                 job.cancel()
+                self._spending.close()
                 receive(error)
 
         def pass_on(future: Future[list[RequestReply]]) -> None:
@@ -285,7 +297,7 @@ class RemoteScorer:
             with hide_in_lines(self._client.redact):
                 earlier = [
                     report if reply is None else self._unread(request, reply)
-                    for request, reply, report in done
+                    for request, reply, report, _ in done
                 ]
             error.requests = (*earlier, *error.requests)
             raise
@@ -296,11 +308,21 @@ class RemoteScorer:
     ) -> None:
         """Send a request, or each half of it if it is too large, and so on; add each to `done`."""
         if not self.builder.is_too_large(request, len(body)):
+            reserved = self.price_of(request)
+            seconds, is_divisible = self._client.expected_seconds(), len(request.chunks) > 1
+            if not self._spending.reserve(reserved, seconds, divisible=is_divisible):
+                if is_divisible and not self._spending.is_over:
+                    self._send_halves(request, keep, done)
+                else:
+                    done.append(RequestReply(request, None, ServiceRequest(), without_budget=True))
+                return
             try:
-                reply = self._client.send(body, request.tokens)
+                reply = self._client.send(body, request.tokens, self._spending.deadline)
+                self._spending.settle(reserved, self._price_paid(request, reply))
                 done.append(RequestReply(request, reply, ServiceRequest()))
                 return
             except ProviderError as error:
+                self._spending.settle(reserved, None)
                 is_halved = isinstance(error, RequestTooLarge) and len(request.chunks) > 1
                 report = self._count(
                     replace(
@@ -310,6 +332,10 @@ class RemoteScorer:
                         error="" if is_halved else str(error),
                     )
                 )
+                if isinstance(error, OutOfTime):
+                    self._spending.fail(str(error))
+                    done.append(RequestReply(request, None, report, without_budget=True))
+                    return
                 if not isinstance(error, RequestTooLarge):
                     error.requests = (report,)
                     raise
@@ -319,9 +345,25 @@ class RemoteScorer:
                     raise named from error
                 done.append(RequestReply(request, None, report))
                 self.builder.learn_limit(request, len(body), by_count=error.by_count)
+        self._send_halves(request, keep, done)
+
+    def _send_halves(self, request: Request, keep: int | None, done: list[RequestReply]) -> None:
         # The best `keep` of all are among the best of each half.
         for half in request.halves():
             self._send(half, keep, self.builder.body(half, keep), done)
+
+    def _scores_of(
+        self, sent: RequestReply, keep: int | None, notes: Sequence[str]
+    ) -> Scored | None:
+        """The scores that a request brought; None if its halves have them."""
+        request, reply, report, without_budget = sent
+        if without_budget:
+            reports = (report,) if report.statuses else ()
+            return Scored([None] * len(request.chunks), requests=reports)
+        if reply is None:
+            return None
+        with hide_in_lines(self._client.redact):
+            return self._read(request, reply, keep, notes)
 
     def _read(
         self, request: Request, reply: Reply, keep: int | None, notes: Sequence[str] = ()
@@ -366,14 +408,22 @@ class RemoteScorer:
             content_of=lambda place: None if key is None else key([chunks[place]]),
         )
 
-    def _unread(self, request: Request, reply: Reply) -> ServiceRequest:
-        """The report of a request whose scores are of no use, as another one failed."""
+    def _price_paid(self, request: Request, reply: Reply) -> Price | None:
+        """The price of a request that was answered, as far as a budget needs it."""
+        is_needed = self._spending.budget.max_cost is not None
+        return self.price_of(request, self._said(reply)) if is_needed else None
+
+    def _said(self, reply: Reply) -> ServiceRequest:
+        """What an answer says of itself, besides its scores."""
         try:
             content = parse_body(reply.content, reply.headers.get("content-type", ""))
         except AnswerError:
             content = None
-        report = read_request(content, reply.headers, self.provider.answer.currency)
-        return self._count(self._report(report, request, reply))
+        return read_request(content, reply.headers, self.provider.answer.currency)
+
+    def _unread(self, request: Request, reply: Reply) -> ServiceRequest:
+        """The report of a request whose scores are of no use, as another one failed."""
+        return self._count(self._report(self._said(reply), request, reply))
 
     def _report(
         self, said: ServiceRequest, request: Request, reply: Reply, error: str = ""

@@ -1,5 +1,6 @@
 """A model's order joined with an earlier one: that of the input, or of scores in a field."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -31,7 +32,11 @@ def test_the_order_is_that_of_the_sums_of_reciprocal_ranks() -> None:
 
 
 def test_a_field_has_the_earlier_scores() -> None:
-    documents = [{"text": "1", "old": 7}, {"text": "2", "old": "9.5"}, {"text": "3", "old": -1}]
+    documents: list[Mapping[str, Any]] = [
+        {"text": "1", "old": 7},
+        {"text": "2", "old": "9.5"},
+        {"text": "3", "old": -1},
+    ]
     ranking = rank("number", documents, SCORER, blend=True, prior_field="old")
     assert texts(ranking) == ["2", "3", "1"]
     assert [r.blend and r.blend.prior_score for r in ranking] == [9.5, -1, 7]

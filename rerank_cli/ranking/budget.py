@@ -1,0 +1,226 @@
+"""What a ranking may take: time, and for services money.
+
+    Budget ─ Spending ┬ seconds_left   when the ranking ends
+                      └ reserve, settle   whether a request is still paid for
+
+`Budget` is what a user gives. `Spending` is what one ranking has used of it: the ranking, its timer
+and the scorer share it.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from rerank_cli.costs import Price
+from rerank_cli.errors import UsageError
+from rerank_cli.types import Scorer, SurveyingScorer, UnreadReason
+
+CURRENCY = "USD"  # of `Budget.max_cost`
+# Reading and comparing may take this share of the time, so that there is some left for the model.
+READING_SHARE = 0.5
+_SETTLING_SECONDS = 1.0  # between two looks at whether the ranking is over
+
+
+class Clock:
+    """Tells the time in seconds, and calls an action later, in a thread of its own."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call an action once, after some seconds; what this returns cancels it."""
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), action)
+        timer.daemon = True
+        timer.start()
+        return timer.cancel
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a ranking may take.
+
+    max_seconds  the ranking ends by then with what is scored; None for no limit
+    max_cost     the most that requests to a service may cost, in US dollars; None for no limit
+    began        the time of the clock from which the seconds count; None for that of the call
+    clock        tells the time; tests have others
+    """
+
+    max_seconds: float | None = None
+    max_cost: float | None = None
+    began: float | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The seconds from now on, at least 0, if it says when they began; None without a limit."""
+        if self.max_seconds is None or self.began is None:
+            return self.max_seconds
+        return max(0.0, self.began + self.max_seconds - self.clock.now())
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value that makes no sense."""
+        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
+            raise UsageError(
+                f"a ranking takes more than 0 seconds, not {self.max_seconds}",
+                hint="None sets no limit",
+            )
+        if self.max_cost is not None and not 0 < self.max_cost < math.inf:
+            raise UsageError(
+                f"requests cost more than 0 {CURRENCY}, not {self.max_cost}",
+                hint="None sets no limit",
+            )
+
+
+class Spending:
+    """What one ranking has used of its budget. Any thread may use it.
+
+    deadline  the time of the clock at which the ranking ends; infinite without a limit
+    reason    the limit that was reached first; None while there is none
+    failure   the last failure that there was no time to repeat, in words
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        """Raises `UsageError` for a budget that makes no sense."""
+        budget.check()
+        self.budget = budget
+        self.clock = budget.clock
+        self.began = budget.began if budget.began is not None else self.clock.now()
+        self.deadline = self.began + (budget.max_seconds or math.inf)
+        self.reason: UnreadReason | None = None
+        self.failure = ""
+        self._turn = threading.Lock()  # held by the request that is decided on
+        self._changed = threading.Condition()
+        self._spent = self._reserved = 0.0
+        self._open_requests = 0
+        self._is_closed = False
+
+    @property
+    def is_timed(self) -> bool:
+        return self.deadline < math.inf
+
+    @property
+    def seconds(self) -> float:
+        """All the time that there is; infinite without a limit."""
+        return self.deadline - self.began
+
+    @property
+    def seconds_left(self) -> float:
+        """The seconds until the deadline, at least 0."""
+        return max(0.0, self.deadline - self.clock.now())
+
+    @property
+    def reading_deadline(self) -> float:
+        """The time at which reading ends, as far as the model waits for it."""
+        return self.clock.now() + READING_SHARE * self.seconds_left
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a limit is reached."""
+        return self.reason is not None or self.clock.now() >= self.deadline
+
+    def end(self, reason: UnreadReason) -> None:
+        """Note that a limit is reached; the first one counts."""
+        if self.reason is None:
+            self.reason = reason
+
+    def fail(self, message: str) -> None:
+        """Note a failure that there is no time to repeat: the time is over."""
+        self.failure = message
+        self.end(UnreadReason.MAX_TIME)
+
+    def reserve(
+        self, price: Price | None, seconds: float = 0.0, *, divisible: bool = False
+    ) -> bool:
+        """Reserve the price of a request that takes about so many seconds; `settle` must follow.
+
+        False if there is no time or no money for it, or was none for one before it. If it is
+        `divisible`, there may be some for a part of it. Waits while the answers to others may show
+        that they cost less than was reserved.
+        """
+        if seconds > self.seconds_left or not self.seconds_left:
+            self.end(UnreadReason.MAX_TIME)
+        amount = 0.0 if price is None else price.amount
+        most = math.inf if self.budget.max_cost is None else self.budget.max_cost
+        with self._turn, self._changed:
+            while self.reason is None and not self._is_closed:
+                if self._spent + self._reserved + amount <= most:
+                    self._reserved += amount
+                    self._open_requests += 1
+                    return True
+                if self._open_requests:
+                    self._changed.wait(_SETTLING_SECONDS)
+                elif divisible:
+                    break
+                else:
+                    self.end(UnreadReason.MAX_COST)
+            return False
+
+    def settle(self, reserved: Price | None, paid: Price | None) -> None:
+        """Count what a request did cost in place of what was reserved for it."""
+        with self._changed:
+            self._reserved -= 0.0 if reserved is None else reserved.amount
+            self._spent += 0.0 if paid is None else paid.amount
+            self._open_requests -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Have no request wait any more, as the ranking has failed."""
+        self._is_closed = self.budget.max_cost is not None
+
+
+@runtime_checkable
+class ThriftyScorer(Scorer, Protocol):
+    """A scorer that sends requests, and can keep them within a budget.
+
+    `within` returns a scorer that shares all else with this one. A pair that it has no time or
+    money for gets None. Raises `UsageError` if it cannot tell what a request will cost.
+    """
+
+    def within(self, spending: Spending) -> Scorer: ...
+
+
+def limit_scorer(scorer: Scorer, spending: Spending) -> Scorer:
+    """The same model within a budget; raises `UsageError` if it can keep to none."""
+    model = scorer.info.model
+    if isinstance(scorer, SurveyingScorer):
+        raise UsageError(
+            f"{model} reads everything before it scores anything, so that no budget can end it",
+            hint="--first-stage bm25 with another model takes the order of BM25",
+        )
+    if scorer.info.scope == "set":
+        raise UsageError(
+            f"{model} scores documents against each other, and none without all others",
+            hint="--candidates N gives it fewer of them",
+        )
+    if isinstance(scorer, ThriftyScorer):
+        return scorer.within(spending)
+    if spending.budget.max_cost is not None:
+        raise UsageError(
+            f"--max-cost is for services, and {model} costs nothing",
+            hint="--max-time limits how long it takes",
+        )
+    return scorer
+
+
+def check_price(price: Price | None, model: str) -> None:
+    """Raise `UsageError` if the price of a model's requests is not known, or in no US dollars."""
+    if price is None:
+        raise UsageError(
+            f"--max-cost: no price of {model} is known",
+            hint="--candidates N limits what is sent; an entry of providers.toml can have a price",
+        )
+    if price.currency != CURRENCY:
+        raise UsageError(
+            f"--max-cost is in {CURRENCY}, and {model} is paid in {price.currency}",
+            hint="--candidates N limits what is sent; --dry-run shows the price",
+        )
+
+
+def make_budget(max_time: float | None, max_cost: float | None) -> Budget | None:
+    """The budget of a call that names limits; None if it names none."""
+    if max_time is None and max_cost is None:
+        return None
+    return Budget(max_time, max_cost)

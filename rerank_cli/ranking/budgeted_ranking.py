@@ -1,0 +1,173 @@
+"""A ranking that ends when its budget is spent.
+
+    PassageOrder.batches ─ fill_in_order ─ RankingTask ─ PassageCollector ─ Ranking
+
+Passages are scored in another order than that of the input. `PassageCollector` puts the scores
+where they belong, and builds the ranking in the order of the input. So results are those of a
+ranking without a budget, as far as they are scored.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any
+
+from rerank_cli.errors import NothingScored
+from rerank_cli.progress import StopRanking
+from rerank_cli.ranking.budget import CURRENCY, Spending
+from rerank_cli.ranking.chunking import Split
+from rerank_cli.ranking.passage_order import InputFeed, PassageOrder
+from rerank_cli.ranking.results import RankingBuilder
+from rerank_cli.ranking.scoring import RankingTask
+from rerank_cli.types import ConcurrentScorer, Document, Ranking, Unread, UnreadReason
+
+# The model gets so few passages at once that it scores them in about their order.
+_BATCH_PASSAGES = 64
+
+
+def fill_in_order(task: RankingTask, order: PassageOrder, documents: Iterable[Document]) -> None:
+    """Add documents to a ranking, the most promising passages first, until a limit is reached.
+
+    If time is limited it returns at once: that is done in a thread of its own.
+    """
+    info = task.scorer.info
+    size = info.preferred_batch if info.remote else _BATCH_PASSAGES
+    paced = not isinstance(task.scorer, ConcurrentScorer)
+    feed = InputFeed(documents, order.spending)
+    batches = order.batches(feed, task.builder.choose, size, paced=paced)
+    if order.spending.is_timed:
+        _fill_in_time(task, batches, order.spending)
+        return
+    try:
+        _fill(task, batches, order.spending)
+    except StopRanking:
+        task.stop_early()
+    except BaseException:
+        task.cancel()
+        raise
+
+
+def _fill_in_time(
+    task: RankingTask, batches: Iterable[Sequence[Split]], spending: Spending
+) -> None:
+    """Begin to add documents in another thread, and end the ranking at its deadline."""
+    task.watching = threading.get_ident()
+    finish = task.finish
+
+    def end() -> None:
+        spending.end(UnreadReason.MAX_TIME)
+        task.stop_early(incomplete=False)
+
+    cancel = spending.clock.call_later(spending.seconds_left, end)
+
+    def finish_in_time(result: Ranking | BaseException | None) -> None:
+        cancel()
+        finish(result)
+
+    def fill() -> None:
+        try:
+            _fill(task, batches, spending)
+        except StopRanking:
+            task.stop_early()
+        except BaseException as error:  # noqa: BLE001 - `Pending.result` raises it
+            task.stop(error)
+
+    task.finish = finish_in_time
+    threading.Thread(target=fill, name="fill", daemon=True).start()
+
+
+def _fill(task: RankingTask, batches: Iterable[Sequence[Split]], spending: Spending) -> None:
+    """Add batches of documents until a limit is reached."""
+    for batch in batches:
+        if spending.is_over or task.is_over:
+            break
+        task.add(batch)
+        task.wait_for_room(task.scorer.info.max_pending_pairs)
+    if spending.is_over:
+        spending.end(UnreadReason.MAX_TIME)  # if it is not another one
+    task.end()
+
+
+class PassageCollector(RankingBuilder):
+    """Collects scores as they come, and builds the ranking in the order of the input."""
+
+    def __init__(self, order: PassageOrder, spending: Spending, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._order = order
+        self._spending = spending
+        self._scores: dict[int, list[float | None]] = {}  # of documents, by their places
+        self._scored_chunks = 0
+
+    def add(self, split: Split, scores: Sequence[float | None]) -> None:
+        """Take some chunks of a document with their scores."""
+        index = split.document_index or 0
+        count = len(self._order.splits[index].chunks)
+        collected = self._scores.setdefault(index, [None] * count)
+        for place, score in zip(split.places, scores, strict=True):
+            collected[place] = score
+            self._scored_chunks += score is not None
+
+    add_unfinished = add
+
+    def ranking(self) -> Ranking:
+        """The ranking of all that was scored; raises `NothingScored` if a limit left nothing."""
+        order, spending = self._order, self._spending
+        reason = spending.reason
+        if reason is None and spending.is_timed and not order.is_whole:
+            reason = UnreadReason.MAX_TIME
+        if reason is not None and not self._scored_chunks and not self.incomplete:
+            raise self._nothing_scored(reason)
+        documents, empty = order.documents, order.empty
+        entries: list[tuple[int, Split, Sequence[float | None]]] = [
+            (index, Split(blank, (), 0, 0, document_index=index), ())
+            for index, blank in [*order.blanks]
+        ]
+        scores: Sequence[float | None]
+        for index, scores in self._scores.items():
+            # Of a ranking that goes to its end, a service gave no score to the others.
+            if reason is None or any(score is not None for score in scores):
+                entries.append((index, order.splits[index], scores))
+        scored = {index: scores for index, _, scores in entries}
+        for index, first in [*order.equals.items()]:
+            if first in scored:
+                entries.append((index, order.splits[index], scored[first]))
+                self.duplicates += 1
+        chunks = partial = 0
+        for _, split, scores in sorted(entries, key=itemgetter(0)):
+            missing = scores.count(None)
+            chunks += len(scores) - missing
+            partial += missing > 0
+            super().add(split, scores)
+        without = order.count_documents() - sum(bool(split.chunks) for _, split, _ in entries)
+        total, is_estimate = order.count_passages()
+        if self.incomplete:  # by the user, and not by the budget
+            by_passages = self._selection.passages or self._choice is not None
+            self._unscored = total - chunks if by_passages else without + partial
+        ranking = replace(super().ranking(), documents=documents, empty=empty)
+        if self.incomplete or reason is None or (order.is_whole and total <= chunks):
+            return ranking
+        unread = Unread(
+            read=chunks,
+            passages=max(0, total - chunks),
+            documents=without,
+            partial=partial,
+            is_estimate=is_estimate,
+            is_input_read=order.is_whole,
+            reason=reason,
+        )
+        return replace(ranking, unread=unread, weak=None)
+
+    def _nothing_scored(self, reason: UnreadReason) -> NothingScored:
+        budget = self._spending.budget
+        if reason is UnreadReason.MAX_COST:
+            return NothingScored(
+                "nothing was sent: the first request alone would cost more than "
+                f"{budget.max_cost:g} {CURRENCY}",
+                hint="a larger --max-cost; --dry-run says what requests cost",
+            )
+        what = "scored" if self._order.documents else "read"
+        failure = f": {self._spending.failure}" if self._spending.failure else ""
+        return NothingScored(
+            f"time was over before anything was {what}{failure}", hint="a longer --max-time"
+        )

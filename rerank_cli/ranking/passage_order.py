@@ -1,0 +1,328 @@
+"""Passages in the order of their promise, for a ranking that may end before all are scored.
+
+    documents ─ InputFeed ─ PassageOrder.batches ─ Split…
+
+Each `Split` has the chunks of a document that are scored next. As in `first_stage`, documents are
+compared in blocks, and divided only when their turn comes.
+"""
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+
+from rerank_cli.ranking import FirstStage
+from rerank_cli.ranking.budget import Spending
+from rerank_cli.ranking.chunking import Plan, Split
+from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
+from rerank_cli.ranking.surveys import BlockSizes, Meaning, MeaningSurvey, WordSurvey, fuse
+from rerank_cli.types import Document
+
+_BLOCK_DOCUMENTS = 256  # that are taken from the input at once
+_MAX_WAITING_DOCUMENTS = 4096  # that are read and not taken
+_ROOM_SECONDS = 0.05  # between two looks at whether there is room for more
+# So many passages are ordered first, and then twice as many each time: to divide documents takes
+# time, in which the model would wait.
+_FIRST_PASSAGES = 128
+_COMPARED_FACTOR = 2  # passages to compare, for each that is taken
+_MAX_MATCHES = sys.maxsize  # all documents
+# A batch that one call of a scorer scores takes at most about this share of the time: what is not
+# done at the deadline is lost.
+_BATCH_SHARE = 0.02
+
+Place = tuple[int, int]  # of a document in the input, and of a chunk in the document
+
+
+class InputFeed:
+    """Documents of an input, which is read in a thread of its own if time is limited.
+
+    So nobody waits for a pipe to which nothing is written. `is_whole` says whether all of it was
+    taken.
+    """
+
+    def __init__(self, documents: Iterable[Document], spending: Spending) -> None:
+        self.is_whole = False
+        self._documents = documents
+        self._spending = spending
+        self._items: deque[Document] = deque()
+        self._error: BaseException | None = None
+        self._is_done = self._is_closed = False
+        self._changed = threading.Event()
+
+    def blocks(self, until: float) -> Iterator[Sequence[Document]]:
+        """Yield the documents that are there, as soon as there are some, until some time."""
+        if not self._spending.is_timed:
+            iterator = iter(self._documents)
+            while block := list(islice(iterator, _BLOCK_DOCUMENTS)):
+                yield block
+            self.is_whole = True
+            return
+        threading.Thread(target=self._read, name="read", daemon=True).start()
+        clock = self._spending.clock
+        try:
+            while True:
+                self._changed.clear()
+                is_done = self._is_done  # before what is there is taken
+                count = min(len(self._items), _BLOCK_DOCUMENTS)
+                block = [self._items.popleft() for _ in range(count)]
+                left = until - clock.now()
+                if block:
+                    yield block
+                elif is_done:
+                    break
+                if left <= 0:
+                    return
+                if not block:
+                    self._changed.wait(left)
+        finally:
+            self._is_closed = True
+        if self._error is not None:
+            raise self._error
+        self.is_whole = True
+
+    def _read(self) -> None:
+        try:
+            for document in self._documents:
+                while len(self._items) >= _MAX_WAITING_DOCUMENTS and not self._is_closed:
+                    time.sleep(_ROOM_SECONDS)
+                if self._is_closed:
+                    return
+                self._items.append(document)
+                self._changed.set()
+        except BaseException as error:  # noqa: BLE001 - whoever takes the documents raises it
+            self._error = error
+        finally:
+            self._is_done = True
+            self._changed.set()
+
+
+class PassageOrder:
+    """The passages of an input in the order of their promise, in batches for the model.
+
+    documents    how many were read; `empty` of these are blank
+    blanks       the blank ones that are kept, with their places in the input
+    splits       the documents that were divided, by their places
+    equals       the places of documents that equal one before, with the place of that
+    spending     what is left of the budget
+
+    `count` is the most passages that a first stage chooses before; None for all. `key_of` says
+    which documents have the same scores; None for none.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        limits: CandidateLimits,
+        spending: Spending,
+        *,
+        count: int | None,
+        key_of: Callable[[Split], object | None],
+        open_meaning: Callable[[str], Meaning],
+    ) -> None:
+        self.documents = self.empty = 0
+        self.blanks: list[tuple[int, Document]] = []
+        self.splits: dict[int, Split] = {}
+        self.equals: dict[int, int] = {}
+        self._plan = plan
+        self._limits = limits
+        self.spending = spending
+        self._count = count
+        self._key_of = key_of
+        is_hybrid = limits.first_stage is FirstStage.HYBRID
+        self._open_meaning = open_meaning if is_hybrid else None
+        self._sizes = BlockSizes(plan)
+        self._feed: InputFeed | None = None
+        self._read: list[tuple[int, Document]] = []  # that are not blank
+        self._blocks = self._doubtful = 0  # of these
+        self._keys: dict[object, int] = {}
+        self._chosen: dict[int, Split] | None = None
+        self._words: WordSurvey | None = None
+        self._meaning: MeaningSurvey | None = None
+
+    def batches(
+        self, feed: InputFeed, choose: Callable[[Choice], None], size: int, *, paced: bool
+    ) -> Iterator[list[Split]]:
+        """Yield the passages of a feed, the most promising first, at most `size` in a batch.
+
+        `choose` is called with what a first stage has chosen, if it was to choose. If it is
+        `paced`, batches begin with one passage, and grow as long as scoring them takes little time.
+        """
+        self._feed = feed
+        self._most = size
+        self._size = 1 if paced else size
+        self._is_paced = paced
+        if self._count is None and self._limits.first_stage is FirstStage.INPUT:
+            streams: Iterator[Iterable[Place]] = (
+                chain.from_iterable(self._divide(*entry) for entry in self._take(block))
+                for block in feed.blocks(self.spending.deadline)
+            )
+            if not self.spending.is_timed:
+                streams = iter([chain.from_iterable(streams)])
+            for stream in streams:  # what came is not held back until a batch is full
+                yield from self._batch(stream)
+            return
+        blocks = feed.blocks(self.spending.reading_deadline)
+        if self._count is None:
+            self._survey(self._take(block) for block in blocks)
+        else:
+            choose(self._choose(blocks))
+        yield from self._batch(chain.from_iterable(self._rounds()))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the input was read."""
+        return self._feed is not None and self._feed.is_whole
+
+    def count_documents(self) -> int:
+        """How many documents there are to score."""
+        return len(self._read if self._chosen is None else self._chosen)
+
+    def count_passages(self) -> tuple[int, bool]:
+        """How many passages there are to score, and whether that is an estimate."""
+        if self._chosen is not None:
+            return sum(len(split.chunks) for split in self._chosen.values()), False
+        chunks = blocks = doubtful = 0
+        for split in [*self.splits.values()]:  # another thread may go on to divide documents
+            chunks += len(split.chunks)
+            blocks += self._sizes.count(split.document)
+            doubtful += self._sizes.is_doubtful(split.document)
+        return self._blocks - blocks + chunks, doubtful < self._doubtful
+
+    def _take(self, block: Iterable[Document]) -> list[tuple[int, Document]]:
+        """Note documents that were read; return those that are not blank, with their places."""
+        entries = []
+        for index, document in enumerate(block, self.documents):
+            if document.text and not document.text.isspace():
+                entries.append((index, document))
+                self._blocks += self._sizes.count(document)
+                self._doubtful += self._sizes.is_doubtful(document)
+            else:
+                self.empty += 1
+                if self._limits.blanks is None or len(self.blanks) < self._limits.blanks:
+                    self.blanks.append((index, document))
+            self.documents = index + 1
+        self._read += entries
+        return entries
+
+    def _survey(self, blocks: Iterable[Sequence[tuple[int, Document]]]) -> None:
+        """Compare the blocks of documents with the query."""
+        words = self._words = WordSurvey(self._plan.query, self._sizes, _MAX_MATCHES)
+        for index, document in chain.from_iterable(blocks):
+            words.add(index, document)
+            if self._open_meaning is not None and self._meaning is None:
+                query_meaning = self._open_meaning(self._plan.query)
+                self._meaning = MeaningSurvey(query_meaning, self._sizes, _MAX_MATCHES)
+            if self._meaning is not None:
+                self._meaning.add(index, document)
+
+    def _choose(self, blocks: Iterable[Sequence[Document]]) -> Choice:
+        """Have a first stage choose passages, and look at these once more, to order them."""
+        read: list[Document] = []
+
+        def read_blocks() -> Iterator[Document]:
+            for block in blocks:
+                self._take(block)
+                read.extend(block)
+                yield from block
+
+        readings = iter([read_blocks()])
+        choice = choose_passages(
+            lambda: next(readings, read), self._plan, self._limits, None, self._open_meaning
+        )
+        self._chosen = {split.document_index or 0: split for split in choice.splits if split.chunks}
+        if self._limits.first_stage is not FirstStage.INPUT:
+            self._survey([self._candidates()])
+        return choice
+
+    def _candidates(self) -> Sequence[tuple[int, Document]]:
+        """The documents to score, with their places."""
+        if self._chosen is None:
+            return self._read
+        return [(index, split.document) for index, split in self._chosen.items()]
+
+    def _rounds(self) -> Iterator[Sequence[Place]]:
+        """Yield the places of chunks, the most promising first, in groups that grow."""
+        documents = dict(self._candidates())
+        if self._words is None:
+            yield [*chain(*(self._divide(*entry) for entry in documents.items()))]
+            return
+        orders = [[-index for _, index, _ in self._words.best(documents.items)]]
+        if self._meaning is not None:
+            orders.append([-index for _, index, _ in self._meaning.best()])
+        ordered = fuse(orders)
+        found = set(ordered)
+        waiting = deque([*ordered, *(index for index in documents if index not in found)])
+        pool: dict[Place, tuple[float, float]] = {}
+        size = _FIRST_PASSAGES
+        while (waiting or pool) and not self.spending.is_over:
+            while waiting and len(pool) < _COMPARED_FACTOR * size and not self.spending.is_over:
+                index = waiting.popleft()
+                self._compare(index, documents[index], pool)
+            best = self._order(pool)[:size]
+            for place in best:
+                del pool[place]
+            yield best
+            size *= 2
+
+    def _compare(
+        self, index: int, document: Document, pool: dict[Place, tuple[float, float]]
+    ) -> None:
+        """Add a document's chunks to a pool, with their scores by words and by meaning."""
+        places = self._divide(index, document)
+        if not places or self._words is None:
+            return
+        texts = [chunk.scored_text for chunk in self.splits[index].chunks]
+        nearness: Sequence[float] = [0.0] * len(texts)
+        if self._meaning is not None:
+            nearness = self._meaning.score(texts)
+        scores = zip(map(self._words.score_text, texts), nearness, strict=True)
+        pool.update(zip(places, scores, strict=True))
+
+    def _order(self, pool: Mapping[Place, tuple[float, float]]) -> list[Place]:
+        """The places in a pool, the most promising first."""
+        words = sorted((-scores[0], place) for place, scores in pool.items() if scores[0] > 0)
+        orders = [[place for _, place in words]]
+        if self._meaning is not None:
+            nearness = sorted((-scores[1], place) for place, scores in pool.items())
+            orders.append([place for _, place in nearness])
+        ordered = fuse(orders)
+        found = set(ordered)
+        return [*ordered, *sorted(place for place in pool if place not in found)]
+
+    def _divide(self, index: int, document: Document) -> list[Place]:
+        """Divide a document; return the places of its chunks, none if it equals one before."""
+        if self._chosen is None:
+            split = self._plan.split(document)._replace(document_index=index)
+        else:
+            split = self._chosen[index]
+        self.splits[index] = split
+        key = self._key_of(split)
+        if key is not None and (first := self._keys.setdefault(key, index)) != index:
+            self.equals[index] = first
+            return []
+        return [(index, place) for place in range(len(split.chunks))]
+
+    def _batch(self, places: Iterable[Place]) -> Iterator[list[Split]]:
+        iterator = iter(places)
+        while taken := list(islice(iterator, self._size)):
+            by_document: dict[int, list[int]] = {}
+            for index, place in taken:
+                by_document.setdefault(index, []).append(place)
+            began = self.spending.clock.now()
+            yield [self._part(index, chunks) for index, chunks in by_document.items()]
+            if self._is_paced:
+                share = (self.spending.clock.now() - began) / self.spending.seconds
+                is_quick = share * 2 < _BATCH_SHARE
+                self._size = min(2 * self._size, self._most) if is_quick else self._size
+                self._size = max(1, self._size // 2) if share > _BATCH_SHARE else self._size
+
+    def _part(self, index: int, places: Sequence[int]) -> Split:
+        """A document with some of its chunks alone."""
+        split = self.splits[index]
+        return split._replace(
+            chunks=tuple(split.chunks[place] for place in places),
+            left_out=split.left_out + len(split.chunks) - len(places),
+            places=places,
+        )

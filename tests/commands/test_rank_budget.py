@@ -1,0 +1,136 @@
+"""`--max-time` and `--max-cost`: what comes out, what is said, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rerank_cli.cli.settings import parse_duration
+from rerank_cli.ranking import passage_order
+from rerank_cli.ranking.budget import Spending
+from rerank_cli.types import UnreadReason
+from tests.conftest import MODELS, Run
+from tests.support.loopback import serve
+
+SMALL = ("-m", str(MODELS / "bert"))
+LONG = ("--max-time", "10m")
+LINES = [f"a dog barks at number {number}" for number in range(300)]
+LINES[250] = "the soil holds water"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> str:
+    path = tmp_path / "many.txt"
+    path.write_text("\n".join(LINES) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the time be over after the first batch of passages, without a clock."""
+    batches = passage_order.PassageOrder._batch
+
+    def stop(order: passage_order.PassageOrder, places: object) -> object:
+        yield next(batches(order, places))  # type: ignore[arg-type]
+        order.spending.end(UnreadReason.MAX_TIME)
+
+    monkeypatch.setattr(passage_order.PassageOrder, "_batch", stop)
+
+
+def test_an_ample_limit_changes_nothing(rerank: Run, many: str) -> None:
+    every = rerank("soil", many, *SMALL, "--json", "--candidates", "all")
+    ran = rerank("soil", many, *SMALL, "--json", *LONG)
+    assert (ran.code, ran.out, ran.err) == (0, every.out, "")
+
+
+@pytest.mark.usefixtures("soon_over")
+def test_what_was_not_read_is_said(rerank: Run, many: str) -> None:
+    ran = rerank("soil", many, *SMALL, "--json", *LONG)
+    assert ran.code == 0
+    assert ran.err == (
+        "rerank: time was over (--max-time 10m): the model read 64 of 300 passages; "
+        "236 documents are left out\n"
+    )
+    body = json.loads(ran.out)
+    assert body["unread"] == {
+        "read": 64, "passages": 236, "documents": 236, "partial": 0,
+        "is_estimate": False, "is_input_read": True, "reason": "max-time",
+    }  # fmt: skip
+    assert len(body["results"]) == 64
+    assert 250 in [result["index"] for result in body["results"]]
+    assert "incomplete" not in body
+
+
+@pytest.mark.usefixtures("soon_over")
+def test_a_file_is_whole_and_strict_fails(rerank: Run, many: str, tmp_path: Path) -> None:
+    output = tmp_path / "out.txt"
+    assert rerank("soil", many, *SMALL, *LONG, "-o", str(output)).code == 0
+    assert len(output.read_text().splitlines()) == 64
+    assert not list(tmp_path.glob("*.incomplete"))
+    assert rerank("soil", many, *SMALL, *LONG, "--strict").code == 4
+
+
+def test_nothing_in_time_is_exit_code_3(rerank: Run, many: str) -> None:
+    ran = rerank("soil", many, *SMALL, "--max-time", "1ms")
+    assert (ran.code, ran.out) == (3, "")
+    assert "time was over before" in ran.err
+    assert "hint: a longer --max-time" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2s", 2), ("2", 2), ("0.5", 0.5), ("500ms", 0.5), ("1m30s", 90), ("2m", 120),
+        ("1h", 3600), ("1h 2m 3.5s", 3723.5), ("90S", 90), ("1min", 60),
+    ],
+)  # fmt: skip
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "0", "0ms", "-1s", "2x", "s2", "1s1m", "inf", "nan"])
+def test_no_durations(text: str, rerank: Run) -> None:
+    ran = rerank("q", "-d", "a", *SMALL, "--max-time", text)
+    assert ran.code == 2
+    assert f"--max-time: {text!r} is not a duration, such as 2s, 500ms or 1m30s" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((*LONG, "--on-error", "keep"), "--max-time and --on-error keep"),
+        (("--max-cost", "1"), "--max-cost is for services, and "),
+        (("--max-cost", "0"), "requests cost more than 0 USD, not 0"),
+        (("-m", "bm25", *LONG), "bm25 reads everything before it scores anything"),
+        (("-m", "cohere/rerank-v3.5", "--dry-run", *LONG), "--dry-run scores nothing"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_hint(
+    arguments: tuple[str, ...], message: str, rerank: Run
+) -> None:
+    model = () if "-m" in arguments else SMALL
+    ran = rerank("q", "-d", "a", *model, *arguments)
+    assert ran.code == 2
+    assert message in ran.err
+    assert "hint: " in ran.err
+
+
+def test_a_price_that_is_not_known_is_refused(rerank: Run) -> None:
+    with serve("tei") as server:
+        arguments = ("-m", "tei/m", "--base-url", server.url, "--max-cost", "1")
+        ran = rerank("q", "-d", "a", *arguments)
+        assert not server.count
+    assert ran.code == 2
+    assert "no price of tei/m is known" in ran.err
+
+
+def test_the_reading_deadline_leaves_time_for_the_model() -> None:
+    from rerank_cli.ranking.budget import Budget, Clock
+
+    class Still(Clock):
+        def now(self) -> float:
+            return 1.0
+
+    spending = Spending(Budget(10, began=0.0, clock=Still()))
+    assert spending.seconds_left == 9.0
+    assert spending.reading_deadline == 5.5

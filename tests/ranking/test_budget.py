@@ -1,0 +1,297 @@
+"""A budget of time: the most promising first, in time, and scores and order as without it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli import ChunkOptions, Document, Pair, Ranked, Ranking, Reranker, Scored
+from rerank_cli.errors import NothingScored, ScorerError, UsageError
+from rerank_cli.progress import Progress, StopRanking
+from rerank_cli.ranking import FirstStage, Selection
+from rerank_cli.ranking.budget import Budget, Clock
+from rerank_cli.ranking.reranker import rank
+from rerank_cli.types import ScorerInfo, UnreadReason
+from tests.support.fakes import OverlapScorer, words_info
+
+QUERY = "cats memory"
+LONG_SECONDS = 1000.0
+words = st.sampled_from(
+    ["cat", "cats", "memories", "dog", "a", "the", "bird", "sings,", "Memory.", "x", "猫", "記憶"]
+)
+texts = st.lists(words, max_size=30).map(" ".join)
+documents = st.lists(
+    st.builds(Document, texts, title=st.sampled_from(["", "cats", "dogs"])), max_size=20
+)
+stages = st.sampled_from(list(FirstStage))
+
+
+class FakeClock(Clock):
+    """A clock that stands still until it is told to go on; then it calls what is due."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._actions: list[tuple[float, Callable[[], None]]] = []
+
+    def now(self) -> float:
+        return self.seconds
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+        entry = (self.seconds + seconds, action)
+        self._actions.append(entry)
+        return lambda: self._actions.remove(entry) if entry in self._actions else None
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+        for due, action in [*self._actions]:
+            if due <= self.seconds:
+                self._actions.remove((due, action))
+                action()
+
+
+class SlowScorer(OverlapScorer):
+    """Takes a second of the clock for each pair, and notes the passages in their order."""
+
+    def __init__(self, clock: FakeClock, info: ScorerInfo) -> None:
+        super().__init__(info)
+        self.passages: list[str] = []
+        self._clock = clock
+
+    def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+        self.passages += [pair.chunk.text for pair in pairs]
+        scored = super().score(pairs, keep)
+        self._clock.advance(len(pairs))
+        return scored
+
+
+def info(**changes: object) -> ScorerInfo:
+    """That of a model whose windows have eight words."""
+    return words_info(8, scale="logit", **changes)
+
+
+def rank_within(
+    given_documents: Sequence[Document] | Iterator[Document],
+    seconds: float,
+    selection: Selection | None = None,
+    aggregate: str = "adjusted-max",
+) -> tuple[Ranking, SlowScorer]:
+    clock = FakeClock()
+    scorer = SlowScorer(clock, info())
+    with Reranker(scorer, chunks=ChunkOptions(aggregate=aggregate)) as reranker:
+        pending = reranker.submit(
+            QUERY, given_documents, selection, budget=Budget(seconds, clock=clock)
+        )
+        return pending.result(10), scorer
+
+
+def facts(result: Ranked) -> tuple[object, ...]:
+    return result.index, result.raw_score, result.passage, result.chunks, result.tokens
+
+
+def same(one: Ranking, other: Ranking) -> bool:
+    """Whether two rankings are equal in all that they say."""
+    others = [replace(ranking, results=()) for ranking in (one, other)]
+    return [*map(facts, one)] == [*map(facts, other)] and others[0] == others[1]
+
+
+@given(
+    documents,
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+    st.booleans(),
+    stages,
+    st.sampled_from(["all", 1, 3, 1000]),
+)
+def test_an_ample_budget_changes_nothing(
+    given_documents: list[Document],
+    n: int | None,
+    passages: bool,
+    keep_empty: bool,
+    stage: FirstStage,
+    candidates: str | int,
+) -> None:
+    selection = Selection(
+        n,
+        passages=passages,
+        keep_empty=keep_empty,
+        explain=True,
+        candidates=candidates,
+        first_stage=stage,
+    )
+    ranking, _ = rank_within(given_documents, LONG_SECONDS, selection)
+    with Reranker(OverlapScorer(info())) as reranker:
+        assert same(ranking, reranker.submit(QUERY, given_documents, selection).result())
+
+
+@given(documents, st.integers(1, 40), stages)
+def test_what_is_scored_in_time_has_the_scores_that_it_has_without(
+    given_documents: list[Document], seconds: int, stage: FirstStage
+) -> None:
+    whole = {
+        (result.document.text, result.passage.start, result.passage.end): result.raw_score
+        for result in rank(QUERY, given_documents, OverlapScorer(info()), passages=True)
+    }
+    try:
+        ranking, _ = rank_within(
+            given_documents, seconds, Selection(passages=True, first_stage=stage)
+        )
+    except NothingScored:
+        return
+    for result in ranking:
+        place = result.document.text, result.passage.start, result.passage.end
+        assert result.raw_score == whole[place]
+    if ranking.unread is None:
+        assert {result.document.text for result in ranking} == {text for text, _, _ in whole}
+    assert [r.raw_score for r in ranking] == sorted((r.raw_score for r in ranking), reverse=True)
+
+
+def many(count: int = 300) -> list[Document]:
+    """Documents of which one alone, not the first, answers the query."""
+    found = [Document(f"dog {number}") for number in range(count)]
+    found[count - 10] = Document("cats memory")
+    return found
+
+
+def test_the_most_promising_passages_come_first() -> None:
+    ranking, scorer = rank_within(many(), 64)
+    assert scorer.passages[0] == "cats memory"
+    assert ranking[0].index == 290
+    assert ranking.unread is not None
+    assert ranking.unread.reason == UnreadReason.MAX_TIME
+
+
+def test_what_was_not_read_is_counted_and_no_result() -> None:
+    ranking, _ = rank_within(many(), 100)
+    unread = ranking.unread
+    assert unread is not None
+    assert len(ranking) + unread.documents == ranking.documents == 300
+    assert unread.passages == 300 - len(ranking)
+    assert unread.is_input_read
+    assert not unread.partial
+    assert not ranking.incomplete
+
+
+def test_the_model_scores_nothing_more_once_time_is_over() -> None:
+    _, scorer = rank_within(many(), 100)
+    assert len(scorer.passages) <= 102  # the pairs that it was scoring are done in vain
+
+
+def test_the_order_of_the_input_can_be_that_of_promise() -> None:
+    ranking, scorer = rank_within(many(), 70, Selection(first_stage=FirstStage.INPUT))
+    assert scorer.passages[:3] == ["dog 0", "dog 1", "dog 2"]
+    assert ranking.unread is not None
+
+
+def test_a_document_that_is_read_in_part_keeps_the_score_of_its_best_passage() -> None:
+    text = " ".join(["cats memory"] + ["dog"] * 2000)
+    ranking, _ = rank_within([Document(text)], 70, Selection(first_stage=FirstStage.BM25))
+    assert ranking.unread is not None
+    assert (ranking.unread.partial, ranking.unread.documents) == (1, 0)
+    [whole] = rank(QUERY, [text], OverlapScorer(info()))
+    assert ranking[0].raw_score == whole.raw_score
+    assert ranking[0].passage == whole.passage
+
+
+def test_nothing_scored_in_time_is_an_error() -> None:
+    with pytest.raises(NothingScored, match="time was over before anything was scored"):
+        rank_within(many(), 0.5)
+
+
+def test_nothing_read_in_time_is_an_error() -> None:
+    def wait_for_ever() -> Iterator[Document]:
+        threading.Event().wait(30)
+        yield Document("late")
+
+    with (
+        Reranker(OverlapScorer(info())) as reranker,
+        pytest.raises(NothingScored, match="before anything was read"),
+    ):
+        reranker.rank(QUERY, wait_for_ever(), max_time=0.05)
+
+
+@pytest.mark.parametrize("stage", FirstStage)
+def test_an_input_that_never_ends_is_read_as_long_as_there_is_time(stage: FirstStage) -> None:
+    def stop_writing() -> Iterator[Document]:
+        yield Document("cats memory")
+        yield Document("dog")
+        threading.Event().wait(30)
+
+    with Reranker(OverlapScorer(info())) as reranker:
+        began = time.monotonic()
+        ranking = reranker.rank(QUERY, stop_writing(), max_time=0.6, first_stage=stage)
+        assert time.monotonic() - began < 10
+    assert [result.index for result in ranking] == [0, 1]
+    assert ranking.unread is not None
+    assert not ranking.unread.is_input_read
+    assert (ranking.unread.passages, ranking.unread.documents) == (0, 0)
+
+
+def test_errors_of_reading_and_of_scoring_are_raised() -> None:
+    def fail() -> Iterator[Document]:
+        yield Document("cats")
+        raise UsageError("broken input")
+
+    class Failing(OverlapScorer):
+        def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+            raise ScorerError("broken model")
+
+    with Reranker(OverlapScorer(info())) as reranker, pytest.raises(UsageError, match="input"):
+        reranker.rank(QUERY, fail(), max_time=LONG_SECONDS)
+    with Reranker(Failing(info())) as reranker, pytest.raises(ScorerError, match="model"):
+        reranker.rank(QUERY, ["cats"], max_time=LONG_SECONDS)
+
+
+def test_a_watch_is_called_by_the_waiting_thread_alone_and_may_stop() -> None:
+    threads = set()
+
+    class Waiting(OverlapScorer):
+        def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
+            stopped.wait(10)
+            return super().score(pairs, keep)
+
+    stopped = threading.Event()
+
+    def watch(_: Progress) -> None:
+        threads.add(threading.get_ident())
+        raise StopRanking
+
+    with Reranker(Waiting(info())) as reranker:
+        ranking = reranker.rank(QUERY, many(), max_time=LONG_SECONDS, watch=watch)
+        stopped.set()
+    assert threads == {threading.get_ident()}
+    assert ranking.incomplete
+    assert ranking.unread is None
+    assert ranking.unscored == 300
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_limit_that_makes_no_sense_is_refused(seconds: float) -> None:
+    with Reranker(OverlapScorer(info())) as reranker:
+        with pytest.raises(UsageError, match="more than 0"):
+            reranker.rank(QUERY, ["cats"], max_time=seconds)
+        with pytest.raises(UsageError, match="more than 0"):
+            reranker.rank(QUERY, ["cats"], max_cost=seconds)
+
+
+def test_what_can_keep_to_no_budget_is_refused() -> None:
+    with Reranker("bm25") as reranker, pytest.raises(UsageError, match="reads everything"):
+        reranker.rank(QUERY, ["cats"], max_time=1)
+    with (
+        Reranker(OverlapScorer(info(scope="set"))) as reranker,
+        pytest.raises(UsageError, match="against each other"),
+    ):
+        reranker.rank(QUERY, ["cats"], max_time=1)
+    with Reranker(OverlapScorer(info())) as reranker, pytest.raises(UsageError, match="nothing"):
+        reranker.rank(QUERY, ["cats"], max_cost=1)
+
+
+def test_a_budget_leaves_no_scores_to_others_that_it_has_not() -> None:
+    clock = FakeClock()
+    with Reranker(SlowScorer(clock, info())) as reranker:
+        reranker.submit(QUERY, many(), budget=Budget(70, clock=clock)).result(10)
+        whole = reranker.rank(QUERY, many())
+    assert len(whole) == 300

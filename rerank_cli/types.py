@@ -338,17 +338,6 @@ class Scorer(Protocol):
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored: ...
 
 
-@runtime_checkable
-class SurveyingScorer(Scorer, Protocol):
-    """A scorer that must read a whole collection before it can score any of it.
-
-    `over` reads the pairs once, and returns a scorer that holds statistics about them but not the
-    pairs. Each value of that scorer depends on its own pair and these statistics.
-    """
-
-    def over(self, pairs: Iterable[Pair]) -> Scorer: ...
-
-
 class Part(NamedTuple):
     """The scores of some pairs, and the places of these among all pairs of the job."""
 
@@ -626,68 +615,6 @@ class PricedScorer(Scorer, Protocol):
     def cost_of(self, totals: RequestTotals) -> Price | None: ...
 
     def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]: ...
-
-
-@runtime_checkable
-class InstructedScorer(Scorer, Protocol):
-    """A scorer that may take an instruction: what the model should look for.
-
-    `with_instruction` returns a scorer that shares all else with this one. It raises `UsageError`
-    if the model takes no instruction.
-    """
-
-    def with_instruction(self, instruction: str) -> Scorer: ...
-
-
-@runtime_checkable
-class LastingScorer(ConcurrentScorer, InstructedScorer, Protocol):
-    """A scorer whose scores stay what they are, so that a later process may use them again.
-
-    `identity` is all that its scores depend on besides the pair, in one line; empty if they do not
-    stay. `recall` is its answer for pairs whose scores are known: what there is to say of them,
-    and the usage that belongs to a pair, whether it is scored or not.
-    """
-
-    @property
-    def identity(self) -> str: ...
-
-    def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored: ...
-
-    def with_instruction(self, instruction: str) -> "LastingScorer": ...
-
-
-class PassageCounts(NamedTuple):
-    """How often a model read a passage, and how often it still knew the passage from before."""
-
-    read: int
-    remembered: int
-
-    def in_words(self) -> str:
-        """Both counts, for a person."""
-        passages = "passage" if self.read == 1 else "passages"
-        return f"{self.read:,} {passages} read, {self.remembered:,} known from memory"
-
-
-@runtime_checkable
-class RememberingScorer(Scorer, Protocol):
-    """A scorer that may read passages alone, and remember them for other queries.
-
-    `passage_counts` are those of all scoring so far; None if it remembers none.
-    """
-
-    @property
-    def passage_counts(self) -> PassageCounts | None: ...
-
-
-@runtime_checkable
-class ViewingScorer(Scorer, Protocol):
-    """A scorer whose query may be an image or a video.
-
-    `with_media` returns a scorer that shares all else with this one. With `media_only` the query's
-    text is its label. Raises `UsageError` if the model takes no such query.
-    """
-
-    def with_media(self, media: Media, *, media_only: bool) -> Scorer: ...
 
 
 def _short(text: str) -> str:

@@ -15,6 +15,7 @@ from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import ProgressLine, State, TimeLeft, show_progress
+from rerank_cli.ranking.powers import RememberingScorer
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -22,7 +23,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer, RememberingScorer, Scorer
+from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:

@@ -185,8 +185,8 @@ def batch_options(
     only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
     "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )
+@with_options(options.chunking_options, options.blend_options)
 @with_options(options.model_options, options.passage_memory_options)
-@with_options(options.blend_options, options.chunking_options)
 @with_options(options.output_options, only="verbose")
 @with_options(options.input_options, only="text media_root")
 @with_options(batch_options)

@@ -46,6 +46,7 @@ from rerank_cli.ranking import CandidateRule, FirstStage, Selection
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
+from rerank_cli.ranking.powers import SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, describe_unread, render
@@ -56,15 +57,7 @@ from rerank_cli.terminal import (
     format_count,
     format_duration,
 )
-from rerank_cli.types import (
-    Candidates,
-    Chunk,
-    ConcurrentScorer,
-    Document,
-    Ranking,
-    Scorer,
-    SurveyingScorer,
-)
+from rerank_cli.types import Candidates, Chunk, ConcurrentScorer, Document, Ranking, Scorer
 from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told

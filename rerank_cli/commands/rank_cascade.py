@@ -11,8 +11,9 @@ from rerank_cli.cli import option_values
 from rerank_cli.cli.parameters import is_given
 from rerank_cli.errors import UsageError
 from rerank_cli.providers import RemoteOptions
+from rerank_cli.ranking.powers import InstructedScorer
 from rerank_cli.terminal import format_count, format_json
-from rerank_cli.types import InstructedScorer, Ranking, Scorer
+from rerank_cli.types import Ranking, Scorer
 
 
 def open_models(ctx: typer.Context, models: Sequence[str]) -> list[Future[Scorer]]:

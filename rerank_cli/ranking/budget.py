@@ -16,7 +16,8 @@ from typing import Protocol, runtime_checkable
 
 from rerank_cli.costs import Price
 from rerank_cli.errors import UsageError
-from rerank_cli.types import Scorer, SurveyingScorer, UnreadReason
+from rerank_cli.ranking.powers import SurveyingScorer
+from rerank_cli.types import Scorer, UnreadReason
 
 CURRENCY = "USD"  # of `Budget.max_cost`
 # Reading and comparing may take this share of the time, so that there is some left for the model.

@@ -1,4 +1,4 @@
-"""Makes documents of what Python gives: strings, mappings, and `Document`s.
+"""Makes a query and documents of what Python gives: strings, mappings, and `Document`s.
 
 item… ─ read_documents ─ Document…, as the scorer reads them
 """
@@ -10,6 +10,27 @@ from typing import Any
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.media import MEDIA_FIELDS, find_record_media, is_url, media_label, with_article
 from rerank_cli.types import Document, Media, ScorerInfo
+
+
+def read_query(query: str | Document) -> tuple[str, Media | None, bool]:
+    """The text of a query, its image or video, and whether the text is only that one's label."""
+    if not isinstance(query, Document):
+        return query, None, False
+    if query.media is not None and not query.text.strip():
+        return media_label(query.media.place), query.media, True
+    return query.text, query.media, query.text_is_label
+
+
+def check_arguments(query: object, documents: object) -> None:
+    """Raise `UsageError` for a query or documents of a wrong type, and for an empty query."""
+    if not isinstance(query, str):
+        raise UsageError(f"the query is a string, and not of type {type(query).__name__}")
+    if not isinstance(documents, Iterable):
+        raise UsageError(f"documents are a list or the like, and not {type(documents).__name__}")
+    if not query.strip():
+        raise UsageError("the query is empty", hint="say what to look for")
+    if isinstance(documents, str | bytes | Document | Mapping):
+        raise UsageError("documents must be several, as in a list, not one by itself")
 
 
 def read_documents(

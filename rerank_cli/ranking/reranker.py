@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.media import media_label, media_stamp
+from rerank_cli.media import media_stamp
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import (
@@ -26,9 +26,14 @@ from rerank_cli.ranking.blending import check_priors
 from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, make_budget
 from rerank_cli.ranking.budgeted_ranking import PassageCollector, fill_in_order
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
-from rerank_cli.ranking.document_values import read_documents
+from rerank_cli.ranking.document_values import check_arguments, read_documents, read_query
 from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
 from rerank_cli.ranking.passage_order import PassageOrder
+from rerank_cli.ranking.powers import (
+    SurveyingScorer,
+    instruct,
+    show,
+)
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
@@ -45,15 +50,11 @@ from rerank_cli.types import (
     Chunk,
     ConcurrentScorer,
     Document,
-    InstructedScorer,
-    Media,
     Pair,
     Ranking,
     Scored,
     Scorer,
     ScorerInfo,
-    SurveyingScorer,
-    ViewingScorer,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Reranker:
         else:
             if cache:
                 raise UsageError("cache: only for a model by its name, whose files are known")
-            self.scorer = model if instruction is None else _instruct(model, instruction)
+            self.scorer = model if instruction is None else instruct(model, instruction)
         self._max_requests = None  # that are prepared at once
         if self._owns_scorer and self.info.remote:
             self._max_requests = (remote or RemoteOptions()).max_pending_requests
@@ -240,14 +241,14 @@ class Reranker:
         raises the rest.
         """
         selection = Selection() if selection is None else selection
-        query, media, is_label = _query_parts(query)
-        _check_arguments(query, documents)
+        query, media, is_label = read_query(query)
+        check_arguments(query, documents)
         selection.check()
         instruction = clean_instruction(instruction)
         scorer = self._scorer_with(instruction)
         key: tuple[object, ...] = (instruction,)
         if media is not None:
-            scorer = _show(scorer, media, media_only=is_label)
+            scorer = show(scorer, media, media_only=is_label)
             key = (instruction, media, media_stamp(media), is_label)
         spending = None if budget is None else Spending(budget)
         scorer = scorer if spending is None else limit_scorer(scorer, spending)
@@ -426,7 +427,7 @@ class Reranker:
             return self.scorer
         with self._pool.lock:
             if instruction not in self._instructed:
-                self._instructed[instruction] = _instruct(self.scorer, instruction)
+                self._instructed[instruction] = instruct(self.scorer, instruction)
             self._instructed.move_to_end(instruction)
             while len(self._instructed) > _MAX_INSTRUCTIONS:
                 self._instructed.popitem(last=False)
@@ -569,15 +570,6 @@ def _read(
     return read if field is None else check_priors(read, field)
 
 
-def _query_parts(query: str | Document) -> tuple[str, Media | None, bool]:
-    """The text of a query, its image or video, and whether the text is only that one's label."""
-    if not isinstance(query, Document):
-        return query, None, False
-    if query.media is not None and not query.text.strip():
-        return media_label(query.media.place), query.media, True
-    return query.text, query.media, query.text_is_label
-
-
 def _check_words(*, is_label: bool, may_be_all: bool) -> None:
     """Raise `UsageError` if a query has no words, by which passages could be compared."""
     if is_label:
@@ -585,17 +577,6 @@ def _check_words(*, is_label: bool, may_be_all: bool) -> None:
             "words choose the candidates, and the query has none",
             hint="--first-stage input" + (", or all candidates" if may_be_all else ""),
         )
-
-
-def _check_arguments(query: object, documents: object) -> None:
-    if not isinstance(query, str):
-        raise UsageError(f"the query is a string, and not of type {type(query).__name__}")
-    if not isinstance(documents, Iterable):
-        raise UsageError(f"documents are a list or the like, and not {type(documents).__name__}")
-    if not query.strip():
-        raise UsageError("the query is empty", hint="say what to look for")
-    if isinstance(documents, str | bytes | Document | Mapping):
-        raise UsageError("documents must be several, as in a list, not one by itself")
 
 
 def _fill(
@@ -654,23 +635,3 @@ def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> I
             watch(Progress(0, 0, number, surveying=True))
         for chunk in plan.split(document).chunks:
             yield Pair(plan.query, chunk)
-
-
-def _instruct(scorer: Scorer, instruction: str) -> Scorer:
-    """The same model with an instruction; raises `UsageError` if it takes none."""
-    if not isinstance(scorer, InstructedScorer):
-        raise UsageError(f"{scorer.info.model} takes no instruction")
-    return scorer.with_instruction(instruction)
-
-
-def _show(scorer: Scorer, media: Media, *, media_only: bool) -> Scorer:
-    """The same model with an image or a video in the query; raises `UsageError` if it takes none.
-
-    Raises `InputError` for a file that cannot be read.
-    """
-    if not isinstance(scorer, ViewingScorer):
-        raise UsageError(
-            f"{scorer.info.model} takes no {media.kind} as a query",
-            hint="rerank providers show NAME says which models do",
-        )
-    return scorer.with_media(media, media_only=media_only)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from rerank_cli.types import PassageCounts
+from rerank_cli.ranking.powers import PassageCounts
 
 ENTRY_BYTES = 2_000  # about what Python takes for a text beside its arrays and its key
 _MAX_USES = 1 << 16  # that are noted

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rerank_cli import Reranker
 from rerank_cli.errors import ScorerError, UsageError
+from rerank_cli.ranking.powers import PassageCounts, RememberingScorer
 from rerank_cli.runtimes import RuntimeOptions, parted_graph
 from rerank_cli.runtimes.state_memory import (
     ENTRY_BYTES,
@@ -21,7 +22,7 @@ from rerank_cli.runtimes.state_memory import (
     TextStates,
 )
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Pair, PassageCounts, RememberingScorer, Scorer
+from rerank_cli.types import Pair, Scorer
 from tests.support.folders import copy_model, in_parts
 
 KEY_BYTES = 8  # for each token

@@ -78,7 +78,7 @@ class Service:
         self.sent: list[bytes] = []
         scorer._client.send = self.send  # type: ignore[method-assign]
 
-    def send(self, body: bytes, tokens: int = 0, *_: Any) -> Reply:
+    def send(self, body: bytes, tokens: int = 0, until: float = 0.0) -> Reply:
         values = documents_in(body)
         self.sent += map(sent_key, values)
         results = [

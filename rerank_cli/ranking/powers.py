@@ -1,0 +1,103 @@
+"""What some scorers can do beside scoring: protocols that a scorer may have.
+
+instruct, show  give a scorer an instruction, or an image as its query, if it takes such
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from rerank_cli.errors import UsageError
+from rerank_cli.types import ConcurrentScorer, Media, Pair, Scored, Scorer
+
+
+@runtime_checkable
+class SurveyingScorer(Scorer, Protocol):
+    """A scorer that must read a whole collection before it can score any of it.
+
+    `over` reads the pairs once, and returns a scorer that holds statistics about them but not the
+    pairs. Each value of that scorer depends on its own pair and these statistics.
+    """
+
+    def over(self, pairs: Iterable[Pair]) -> Scorer: ...
+
+
+@runtime_checkable
+class InstructedScorer(Scorer, Protocol):
+    """A scorer that may take an instruction: what the model should look for.
+
+    `with_instruction` returns a scorer that shares all else with this one. It raises `UsageError`
+    if the model takes no instruction.
+    """
+
+    def with_instruction(self, instruction: str) -> Scorer: ...
+
+
+@runtime_checkable
+class LastingScorer(ConcurrentScorer, InstructedScorer, Protocol):
+    """A scorer whose scores stay what they are, so that a later process may use them again.
+
+    `identity` is all that its scores depend on besides the pair, in one line; empty if they do not
+    stay. `recall` is its answer for pairs whose scores are known: what there is to say of them,
+    and the usage that belongs to a pair, whether it is scored or not.
+    """
+
+    @property
+    def identity(self) -> str: ...
+
+    def recall(self, pairs: Sequence[Pair], values: Sequence[float]) -> Scored: ...
+
+    def with_instruction(self, instruction: str) -> "LastingScorer": ...
+
+
+class PassageCounts(NamedTuple):
+    """How often a model read a passage, and how often it still knew the passage from before."""
+
+    read: int
+    remembered: int
+
+    def in_words(self) -> str:
+        """Both counts, for a person."""
+        passages = "passage" if self.read == 1 else "passages"
+        return f"{self.read:,} {passages} read, {self.remembered:,} known from memory"
+
+
+@runtime_checkable
+class RememberingScorer(Scorer, Protocol):
+    """A scorer that may read passages alone, and remember them for other queries.
+
+    `passage_counts` are those of all scoring so far; None if it remembers none.
+    """
+
+    @property
+    def passage_counts(self) -> PassageCounts | None: ...
+
+
+@runtime_checkable
+class ViewingScorer(Scorer, Protocol):
+    """A scorer whose query may be an image or a video.
+
+    `with_media` returns a scorer that shares all else with this one. With `media_only` the query's
+    text is its label. Raises `UsageError` if the model takes no such query.
+    """
+
+    def with_media(self, media: Media, *, media_only: bool) -> Scorer: ...
+
+
+def instruct(scorer: Scorer, instruction: str) -> Scorer:
+    """The same model with an instruction; raises `UsageError` if it takes none."""
+    if not isinstance(scorer, InstructedScorer):
+        raise UsageError(f"{scorer.info.model} takes no instruction")
+    return scorer.with_instruction(instruction)
+
+
+def show(scorer: Scorer, media: Media, *, media_only: bool) -> Scorer:
+    """The same model with an image or a video in the query; raises `UsageError` if it takes none.
+
+    Raises `InputError` for a file that cannot be read.
+    """
+    if not isinstance(scorer, ViewingScorer):
+        raise UsageError(
+            f"{scorer.info.model} takes no {media.kind} as a query",
+            hint="rerank providers show NAME says which models do",
+        )
+    return scorer.with_media(media, media_only=media_only)

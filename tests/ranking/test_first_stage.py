@@ -202,15 +202,15 @@ def test_orders_are_joined_by_reciprocal_ranks() -> None:
     assert surveys.fuse([[], [2, 1]]) == [2, 1]
 
 
-@given(documents, st.integers(1, 8), st.integers(1, 9))
-def test_how_many_blocks_are_compared_at_once_changes_nothing(
-    given_documents: list[Document], count: int, blocks: int
+@given(documents, st.integers(1, 8), st.integers(1, 9), st.integers(1, 99), stages)
+def test_how_many_documents_are_looked_at_at_once_changes_nothing(
+    given_documents: list[Document], count: int, size: int, characters: int, stage: FirstStage
 ) -> None:
-    every = choose(given_documents, count, FirstStage.HYBRID)
+    every = choose(given_documents, count, stage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surveys, "_MEANING_BLOCKS", blocks)
-        patch.setattr(surveys, "_MEANING_CHARACTERS", blocks)
-        assert choose(given_documents, count, FirstStage.HYBRID) == every
+        patch.setattr(surveys, "_BATCH_DOCUMENTS", size)
+        patch.setattr(surveys, "_BATCH_CHARACTERS", characters)
+        assert choose(given_documents, count, stage) == every
 
 
 def test_the_first_as_they_come() -> None:
@@ -365,8 +365,9 @@ def test_sizes_follow_the_plan() -> None:
     assert (sizes.block, sizes.chunk, sizes.most) == (16, 32, 32 * 1024)
     whole = BlockSizes(replace(plan(), room=None))
     assert (whole.block, whole.most) == (None, None)
-    assert whole.count(Document("a" * 9999)) == 1
-    assert not whole.is_doubtful(Document("a" * 9999))
+    assert whole.counts(["a" * 9999, "a"]) == [1, 1]
+    assert not whole.count_doubtful([Document("a" * 9999)])
     bound = BlockSizes(replace(plan(), room=None, characters=100))
     assert (bound.block, bound.chunk) == (100, 100)
-    assert bound.count(Document("a" * 950)) == 10
+    assert bound.counts(["a" * 950, "a", "a" * 101]) == [10, 1, 2]
+    assert bound.count_doubtful([Document("a" * 950), Document("a"), Document("ä" * 50)]) == 2

@@ -3,7 +3,8 @@
     text ─ words ─ the sum of the vectors of their tokens ─ its cosine with the query's
 
 The vectors come with the model that ships (`static.npz`; scripts/train/static.py makes them). All
-sums are of integers, so that a text has the same cosine on every machine.
+sums are of integers, so that a text has the same cosine on every machine. Common words, as how and
+my, have no vector: in a question they would count more than its subject.
 """
 
 import hashlib
@@ -20,9 +21,13 @@ import tokenizers
 from rerank_cli.errors import ModelError
 from rerank_cli.models import find
 from rerank_cli.models.folder import CHECKSUMS
-from rerank_cli.words import STOP_WORDS
+from rerank_cli.words import COMMON_WORDS, STOP_WORDS
 
 FILE_NAME = "static.npz"
+# The components of the largest variance are about the same in all words, and are left out (Mu and
+# Viswanath 2018, "All-but-the-Top").
+_FIRST_COMPONENTS = 1
+_LEFT_OUT = COMMON_WORDS | STOP_WORDS
 _MAX_WORDS = 50_000  # of several tokens, whose vectors are kept
 _LARGEST = 4095  # of a token's vector: several make a word, and many words a text
 _LARGEST_WORD = (1 << 15) - 1
@@ -43,8 +48,8 @@ _LETTERS = bytes(
 class StaticVectors:
     """The vectors of words: a row for each token, and for each word of several when it comes up.
 
-    Row 0 is zero. Any thread may use it. Raises `ModelError` for a file that is damaged, or does
-    not fit the vocabulary.
+    Row 0 is zero, and so is that of words that are left out. Any thread may use it. Raises
+    `ModelError` for a file that is damaged, or does not fit the vocabulary.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,10 +73,10 @@ class StaticVectors:
     def knows_words(self, text: str) -> bool:
         """Whether at least half of the words of a text are in the vocabulary, as most English ones.
 
-        The pieces of others mean little by themselves, and so do single characters. English stop
-        words do not count.
+        The pieces of others mean little by themselves, and so do single characters. Words that
+        are left out do not count.
         """
-        words = {*_cut([text])} - STOP_WORDS - {_MARK}
+        words = {*_cut([text])} - _LEFT_OUT - {_MARK}
         known = [word for word in words if len(word) > 1 and word in self._vocabulary]
         return bool(words) and len(known) >= _LEAST_KNOWN_SHARE * len(words)
 
@@ -108,7 +113,8 @@ class StaticVectors:
         self._count = end
 
     def _forget_words(self) -> None:
-        self._row_of = {**self._vocabulary, _MARK: 0}
+        left_out = dict.fromkeys(_LEFT_OUT, self._tokens - 1)
+        self._row_of = {**self._vocabulary, **left_out, _MARK: 0}
         self._rows = self._rows[: self._tokens]
         self._count = self._tokens
 
@@ -158,19 +164,25 @@ def _read_checked(path: Path) -> bytes:
 
 
 def _unpack(content: bytes, vocabulary: int) -> np.ndarray:
-    """The vectors of tokens, as integers of 16 bits; raises `ValueError` if they cannot be."""
+    """The vectors of tokens as integers of 16 bits, and a row of zeros behind them.
+
+    Raises `ValueError` if they do not fit the vocabulary.
+    """
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         packed, scales = arrays["vectors"], arrays["scales"].astype(np.float32)
     if packed.dtype != np.int8 or packed.ndim != 2 or len(packed) != vocabulary:
         raise ValueError(f"not a vector of 8-bit integers for each of {vocabulary:,} tokens")
     if scales.shape != (vocabulary,) or not np.isfinite(scales).all():
         raise ValueError(f"not a scale for each of {vocabulary:,} tokens")
+    packed = packed[:, _FIRST_COMPONENTS:]
+    if not packed.any():
+        raise ValueError("all are zero")
     largest = (np.abs(packed.astype(np.int16)).max(1) * scales).max()
-    rows = np.empty(packed.shape, np.int16)
+    rows = np.zeros((vocabulary + 1, packed.shape[1]), np.int16)
     for start in range(0, vocabulary, _SLICE_TOKENS):
         part = slice(start, start + _SLICE_TOKENS)
         vectors = packed[part] * scales[part, None]
-        rows[part] = np.rint(vectors * (_LARGEST / largest))
+        rows[start : start + len(vectors)] = np.rint(vectors * (_LARGEST / largest))
     if rows[0].any():
         raise ValueError("the first token has a vector, and must have none")
     return rows

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import ChunkOptions, Document, Ranked, Ranking, Reranker, rank
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import FirstStage, Selection, first_stage, surveys
 from rerank_cli.ranking.chunking import Plan, plan_chunks
@@ -194,6 +194,39 @@ def test_meaning_is_that_of_a_block() -> None:
     long = Document(f"{'word ' * 100}a bird sings {'word ' * 100}")
     choice = choose([*[Document("dog")] * 50, long], 1, FirstStage.HYBRID)
     assert ["bird" in text for text in chosen_texts(choice)] == [True]
+
+
+def test_words_choose_where_meaning_is_not_known() -> None:
+    given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
+    limits = CandidateLimits(2, FirstStage.HYBRID)
+    choice = choose_passages(lambda: given_documents, plan(), limits, None, lambda _query: None)
+    assert chosen_texts(choice) == ["dog", "cats"]
+    assert choice.candidates == Candidates(2, 5, False, "bm25")
+    assert choice.notes == ()
+
+
+def test_words_choose_where_the_vectors_are_damaged() -> None:
+    def fail(_query: str) -> Birds:
+        raise ModelError("static.npz: cannot be read", hint="install it again")
+
+    given_documents = [Document(text) for text in ("dog", "bird", "cats")]
+    limits = CandidateLimits(1, FirstStage.HYBRID)
+    choice = choose_passages(lambda: given_documents, plan(), limits, None, fail)
+    assert chosen_texts(choice) == ["cats"]
+    assert choice.candidates == Candidates(1, 3, False, "bm25")
+    (note,) = choice.notes
+    assert note == (
+        "passages were chosen by words alone: static.npz: cannot be read (install it again)"
+    )
+
+
+def test_of_long_documents_the_passages_are_chosen() -> None:
+    """Not all of one document, because its best passage is the best of all."""
+    filler = "word " * 8
+    long = [Document(f"{filler * 9}cats memory bird {filler * 9}") for _ in range(6)]
+    choice = choose([*long, Document("fish")], 6, FirstStage.HYBRID)
+    assert [split.document_index for split in choice.splits] == [*range(6)]
+    assert sum("cats memory" in text for text in chosen_texts(choice)) == 6
 
 
 def test_orders_are_joined_by_reciprocal_ranks() -> None:

@@ -217,6 +217,16 @@ class Words(dict[str, str]):
         return str(self._stemmer.stemWord(word)) if is_latin else word
 
 
+def without_common_words(query: str) -> str:
+    """A query without the words that say nothing about its subject; all of it if it has no others.
+
+    In short texts, as lines of a log, words such as how and my are rare, and would weigh much.
+    """
+    words, runs = cut(normalise(query))
+    left = [word for word in words if word not in COMMON_WORDS]
+    return " ".join([*left, *map("".join, runs)]) or query
+
+
 class QueryTermFinder:
     """Finds the terms of one query in texts, without cutting these into all of their words.
 

@@ -21,6 +21,7 @@ from rerank_cli.words import (
     normalise,
     sentences,
     token_pattern,
+    without_common_words,
 )
 from tests.conftest import ROOT
 
@@ -225,6 +226,19 @@ def test_the_terms_of_a_query_are_found_in_a_text(query: str, text: str) -> None
         counts = Counter(place for _, place in found)
         assert counts == Counter({place: count for place, count in expected.items() if count})
         assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("How do I get my money back?", "money back"),
+        ("the who", "the who"),
+        ("what is 猫 C++", "c 猫"),
+        ("", ""),
+    ],
+)
+def test_common_words_are_left_out_of_a_query(query: str, left: str) -> None:
+    assert without_common_words(query) == left
 
 
 def test_no_word_of_the_vocabulary_is_missed() -> None:

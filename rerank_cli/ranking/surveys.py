@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan
 from rerank_cli.ranking.collection import TermCollection
 from rerank_cli.types import Document
-from rerank_cli.words import QueryTermFinder, is_special, normalise
+from rerank_cli.words import QueryTermFinder, is_special, normalise, without_common_words
 
 # A block has as many characters for each token of a chunk. A chunk has about that: most end before
 # their last token, where a paragraph or a function ends.
@@ -179,7 +179,7 @@ class WordSurvey:
         self._count = count
         self._kept_characters = 0
         self._kept: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
-        self._finder = QueryTermFinder(query)
+        self._finder = QueryTermFinder(without_common_words(query))
         self._terms = len({*self._finder.query.terms})
         self._collection = TermCollection(self._finder.query)
         self._sizes = sizes

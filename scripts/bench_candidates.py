@@ -261,7 +261,8 @@ def _loss_cells(ranked: Sequence[Sequence[Any]]) -> Sequence[str]:
         return ["0", "", "", ""]
     _, whole, among, chosen = zip(*ranked, strict=True)
     gain = difference(chosen, whole)
-    interval = f"{-100 * gain.mean:.2f} ({-100 * gain.high:.2f} to {-100 * gain.low:.2f})"
+    loss, low, high = (0.0 - 100 * value for value in (gain.mean, gain.high, gain.low))
+    interval = f"{loss:.2f} ({low:.2f} to {high:.2f})"
     return [str(len(ranked)), f"{mean(among):.3f}", f"{mean(chosen):.4f}", interval]
 
 

@@ -1,4 +1,4 @@
-"""Twenty questions whose answers have none of their words, hidden among the lines of a log and docs."""
+"""Twenty questions whose answers have none of their words, hidden among other lines."""
 
 import tomllib
 from functools import cache

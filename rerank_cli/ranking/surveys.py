@@ -249,7 +249,7 @@ class WordSurvey:
         title_terms: dict[int, list[tuple[int, int]]] = {}
         if batch.titles:
             title_terms = self._find_terms([*map(normalise, batch.titles)])
-        found = {}
+        found: dict[int, Sequence[TermBlock]] = {}
         for number in sorted(terms.keys() | title_terms.keys()):
             text, count = batch.texts[number], batch.blocks[number]
             title = self._counts(title_terms.get(number, ()))
@@ -267,7 +267,7 @@ class WordSurvey:
         Texts of plain words are looked through as one.
         """
         found: dict[int, list[tuple[int, int]]] = {}
-        plain = range(len(texts))
+        plain: Sequence[int] = range(len(texts))
         joined = _JOINT.join(texts)
         if not joined.isascii():
             plain = [number for number, text in enumerate(texts) if not is_special(text)]

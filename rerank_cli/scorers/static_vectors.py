@@ -66,7 +66,7 @@ class StaticVectors:
             ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._tokens = len(self._rows)
+        self._tokens = self._count = len(self._rows)  # rows of tokens, and of all known words
         self._row_of: dict[str, int] = {}
         self._forget_words()
 

@@ -16,7 +16,9 @@ from tests.support.fakes import words_info
 
 CANDIDATES = 100
 DATA = ROOT / "tests" / "support" / "data" / "meanings.toml"
-ANSWERS = [tuple(pair) for pair in tomllib.loads(DATA.read_text("utf-8"))["answers"]]
+ANSWERS: list[tuple[str, str]] = [
+    (question, answer) for question, answer in tomllib.loads(DATA.read_text("utf-8"))["answers"]
+]
 
 
 @cache

@@ -24,7 +24,7 @@ STOP_WORDS = frozenset(
     )
 )
 # Words that are frequent in queries and say nothing about their subject.
-_COMMON_WORDS = frozenset(
+COMMON_WORDS = frozenset(
     re.findall(
         r"\w+",
         "a about an and any are as at be been but by can could did do does for from get had has "
@@ -177,7 +177,7 @@ class Words(dict[str, str]):
         one of these is a term wherever it is in a run, beside the bigrams.
         """
         text = text.lower() if text.isascii() else normalise(text)
-        if singles or _is_special(text):
+        if singles or is_special(text):
             return self._terms_of(*cut(text), singles)
         return list(filter(None, [self[word] for word in _TERM.findall(text)]))
 
@@ -217,6 +217,81 @@ class Words(dict[str, str]):
         return str(self._stemmer.stemWord(word)) if is_latin else word
 
 
+def without_common_words(query: str) -> str:
+    """A query without the words that say nothing about its subject; all of it if it has no others.
+
+    In short texts, as lines of a log, words such as how and my are rare, and would weigh much.
+    """
+    words, runs = cut(normalise(query))
+    left = [word for word in words if word not in COMMON_WORDS]
+    return " ".join([*left, *map("".join, runs)]) or query
+
+
+class QueryTermFinder:
+    """Finds the terms of one query in texts, without cutting these into all of their words.
+
+    `query` has the terms. Those of texts are numbers: the places of these terms, each once.
+    """
+
+    def __init__(self, query: str) -> None:
+        self._words = Words()
+        self.query = self._words.query_terms(query)
+        self._places = {term: place for place, term in enumerate(dict.fromkeys(self.query.terms))}
+        self._known: dict[str, int | None] = {}  # a cache of the places of words
+        beginnings = sorted(self.query.beginnings)
+        # A pattern of nothing would match anywhere.
+        self._any = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
+        # Each branch begins with a character, by which the search is fast. Behind that is looked
+        # whether a word begins there.
+        words = [rf"{re.escape(word[0])}(?<!\w\w){re.escape(word[1:])}" for word in beginnings]
+        self._word = re.compile(rf"(?:{'|'.join(words) or '(?!)'})\w*")
+
+    def find(self, text: str) -> list[tuple[int, int]]:
+        """Where a normalised text has terms of the query, and which: (character, place of term)."""
+        return self._find_special(text) if is_special(text) else self.find_plain(text)
+
+    def find_plain(self, text: str) -> list[tuple[int, int]]:
+        """The same for a text that is not special (`is_special`), in the order of the text."""
+        found = []
+        for match in self._word.finditer(text):
+            place = self._place_of(match[0])
+            if place is not None:
+                found.append((match.start(), place))
+        return found
+
+    def _find_special(self, text: str) -> list[tuple[int, int]]:
+        if self._any.search(text) is None:
+            return []
+        patterns, places, singles = _patterns(), self._places, self.query.singles
+        terms = [(match.start(), match[0]) for match in patterns.word.finditer(text)]
+        found = [(start, self._place_of(word)) for start, word in terms]
+        for run in patterns.run.finditer(text):
+            characters = [
+                (match.start(), match[0])
+                for match in patterns.character.finditer(text, run.start(), run.end())
+            ]
+            if len(characters) == 1 or singles:
+                found += [
+                    (start, places.get(character))
+                    for start, character in characters
+                    if len(characters) == 1 or character in singles
+                ]
+            found += [
+                (start, places.get(first + second))
+                for (start, first), (_, second) in pairwise(characters)
+            ]
+        return sorted((start, place) for start, place in found if place is not None)
+
+    def _place_of(self, word: str) -> int | None:
+        """The place of a word's term among those of the query."""
+        if word not in self._known:
+            if len(self._known) >= _MAX_STEMS:
+                self._known.clear()
+            term = word if word in self.query.singles else self._words[word]
+            self._known[word] = self._places.get(term)
+        return self._known[word]
+
+
 class QueryMark(NamedTuple):
     """A word of a text that is in the query too: its span of characters, and the query's term."""
 
@@ -235,7 +310,7 @@ class QueryWords:
     def __init__(self, query: str) -> None:
         self._words = Words()
         words, runs = cut(normalise(query))
-        self._stems = {self._words.stem(word) for word in {*words} - _COMMON_WORDS or words}
+        self._stems = {self._words.stem(word) for word in {*words} - COMMON_WORDS or words}
         self._bigrams = {first + second for run in runs for first, second in pairwise(run)}
         self._singles = {run[0] for run in runs if len(run) == 1}
         self._terms: dict[str, tuple[str, str]] = {}  # a cache
@@ -283,12 +358,12 @@ class QueryWords:
 
 def token_pattern(text: str) -> re.Pattern[str]:
     """What finds the tokens of a text as it stands: each word, and each character of a run."""
-    return _patterns().token if _is_special(text) else _WORD
+    return _patterns().token if is_special(text) else _WORD
 
 
 def cut(text: str) -> tuple[list[str], list[Sequence[str]]]:
     """The words of a normalised text, and the characters of each of its runs."""
-    if not _is_special(text):
+    if not is_special(text):
         return _WORD.findall(text), []
     patterns = _patterns()
     runs = patterns.run.findall(text)
@@ -297,7 +372,7 @@ def cut(text: str) -> tuple[list[str], list[Sequence[str]]]:
     ]
 
 
-def _is_special(text: str) -> bool:
+def is_special(text: str) -> bool:
     """Whether a text may have marks, or scripts without blanks."""
     return not text.isascii() and _spelling().special.search(text) is not None
 

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import unicodedata
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rerank_cli.words import (
+    QueryTermFinder,
     QueryTerms,
     QueryWords,
     Words,
@@ -19,6 +21,7 @@ from rerank_cli.words import (
     normalise,
     sentences,
     token_pattern,
+    without_common_words,
 )
 from tests.conftest import ROOT
 
@@ -207,6 +210,35 @@ def test_a_text_with_a_term_has_its_beginning(query: str, text: str) -> None:
 )
 def test_what_all_words_of_a_stem_begin_with(word: str, beginning: str) -> None:
     assert Words().query_terms(word).beginnings == {beginning}
+
+
+@given(texts, texts)
+@example("cat memory", "Memories of cats, concatenated; memory_cat cat")
+@example("a c the", "a cat; c, C++ the")
+@example("猫 日本語", "日本語と猫 cat 猫")
+def test_the_terms_of_a_query_are_found_in_a_text(query: str, text: str) -> None:
+    finder = QueryTermFinder(query)
+    terms = [*dict.fromkeys(finder.query.terms)]
+    for content in (text, f"{text} {query}", f"{query}s{text}"):
+        every = Words().terms(content, finder.query.singles)
+        expected = {place: every.count(term) for place, term in enumerate(terms)}
+        found = finder.find(normalise(content))
+        counts = Counter(place for _, place in found)
+        assert counts == Counter({place: count for place, count in expected.items() if count})
+        assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("How do I get my money back?", "money back"),
+        ("the who", "the who"),
+        ("what is 猫 C++", "c 猫"),
+        ("", ""),
+    ],
+)
+def test_common_words_are_left_out_of_a_query(query: str, left: str) -> None:
+    assert without_common_words(query) == left
 
 
 def test_no_word_of_the_vocabulary_is_missed() -> None:

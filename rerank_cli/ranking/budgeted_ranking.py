@@ -119,6 +119,7 @@ class PassageCollector(RankingBuilder):
         if reason is not None and not self._scored_chunks and not self.incomplete:
             raise self._nothing_scored(reason)
         documents, empty = order.documents, order.empty
+        self.notes.update(dict.fromkeys(order.notes))
         entries: list[tuple[int, Split, Sequence[float | None]]] = [
             (index, Split(blank, (), 0, 0, document_index=index), ())
             for index, blank in [*order.blanks]

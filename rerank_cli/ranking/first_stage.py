@@ -1,7 +1,7 @@
 """Chooses the passages that a model reads, where it shall not read all of them.
 
-    documents ┬ WordSurvey ──── those with the best blocks ┬ Plan.split ─ the best chunks ─ Choice
-              └ MeaningSurvey ─ those with the best blocks ┘
+    documents ┬ WordSurvey ──── the best blocks ┬ their documents ─ Plan.split ─ the best chunks
+              └ MeaningSurvey ─ the best blocks ┘
 
 To cut all documents into chunks would take longer than to look for words. So a document is looked
 at in blocks (`surveys`), and only documents with good blocks are cut. The chunks are the same as
@@ -12,26 +12,33 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappush, heappushpop, nlargest
 from itertools import chain
-from operator import itemgetter
 from typing import NamedTuple
 
+from rerank_cli.errors import ModelError
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking import FirstStage
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.surveys import (
     BlockSizes,
-    Found,
+    FoundBlock,
     Meaning,
     MeaningSurvey,
     WordSurvey,
+    batch_documents,
     fuse,
 )
 from rerank_cli.types import Candidates, Document
 
 _WATCH_DOCUMENTS = 256  # between two calls of a watch
-# Of documents with good blocks so many times more chunks are compared than are chosen.
+# Documents with good blocks are cut, the best first, until they have so many times more chunks than
+# are chosen, and so many characters for each of these: to cut long ones takes most of the time.
 _CHUNK_FACTOR = 2
+_CUT_CHARACTERS = 1 << 11
+
+# Opens what compares meaning with a query; None if the meaning of its words is not known. Raises
+# `ModelError`.
+MeaningOpener = Callable[[str], Meaning | None]
 
 _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the first ones"
 
@@ -69,23 +76,23 @@ def choose_passages(
     plan: Plan,
     limits: CandidateLimits,
     watch: Watch | None = None,
-    open_meaning: Callable[[str], Meaning] | None = None,
+    open_meaning: MeaningOpener | None = None,
 ) -> Choice:
     """Choose passages of documents, which `read` reads from their beginning at each call.
 
     It is called a second time only for words, and if much of a long input has some. `open_meaning`
-    is called with the query, if there is anything to compare for a hybrid stage.
+    is called with the query, if there is anything to compare for a hybrid stage. Where it opens
+    nothing, words alone choose.
     """
     reading = _DocumentStream(read, limits, watch)
-    is_hybrid = limits.first_stage is FirstStage.HYBRID
-    search = _PassageSearch(reading, plan, limits.passages, open_meaning if is_hybrid else None)
+    search = _PassageSearch(reading, plan, limits, open_meaning)
     is_input = limits.first_stage is FirstStage.INPUT
     splits = search.take_first(limits.prior_field) if is_input else search.find_best()
     count = sum(len(split.chunks) for split in splits)
     total, is_estimate = search.count_passages()
     candidates = None
     if is_estimate or count < total:
-        candidates = Candidates(count, total, is_estimate, limits.first_stage.value)
+        candidates = Candidates(count, total, is_estimate, search.first_stage.value)
     blanks = [Split(blank, (), 0, 0, document_index=index) for index, blank in reading.blanks]
     return Choice(
         sorted([*splits, *blanks], key=lambda split: split.document_index or 0),
@@ -144,26 +151,28 @@ class _PassageSearch:
         self,
         reading: _DocumentStream,
         plan: Plan,
-        count: int,
-        open_meaning: Callable[[str], Meaning] | None,
+        limits: CandidateLimits,
+        open_meaning: MeaningOpener | None,
     ) -> None:
         self.notes: tuple[str, ...] = ()
+        self.first_stage = limits.first_stage  # the one that chooses, once it has chosen
         self._open_meaning = open_meaning
         self._reading = reading
         self._plan = plan
-        self._count = count
+        self._count = limits.passages
         self._sizes = BlockSizes(plan)
         self._splits: dict[int, Split] = {}  # of the documents that were cut, by their places
         self._blocks = self._doubtful = 0  # of all documents
 
     def count_passages(self) -> tuple[int, bool]:
         """The number of all passages, and whether it is an estimate: not all are cut."""
-        chunks = blocks = doubtful = 0
-        for split in self._splits.values():
-            chunks += len(split.chunks)
-            blocks += self._sizes.count(split.document)
-            doubtful += self._sizes.is_doubtful(split.document)
-        return self._blocks - blocks + chunks, doubtful < self._doubtful
+        if not self._splits:
+            return self._blocks, self._doubtful > 0
+        documents = [split.document for split in self._splits.values()]
+        blocks = sum(self._sizes.counts([document.text for document in documents]))
+        chunks = sum(len(split.chunks) for split in self._splits.values())
+        is_estimate = self._sizes.count_doubtful(documents) < self._doubtful
+        return self._blocks - blocks + chunks, is_estimate
 
     def take_first(self, prior_field: str | None) -> Sequence[Split]:
         """The first passages in the order of the input, or in that of earlier scores."""
@@ -215,36 +224,36 @@ class _PassageSearch:
 
     def _choose(self, documents: Iterable[tuple[int, Document]]) -> Sequence[Split]:
         words, meaning = WordSurvey(self._plan.query, self._sizes, self._count), None
-        if self._open_meaning is not None:
-            query_meaning = self._open_meaning(self._plan.query)
-            meaning = MeaningSurvey(query_meaning, self._sizes, self._count)
-        for index, document in documents:
-            self._note(document)
-            words.add(index, document)
+        if self.first_stage is FirstStage.HYBRID:
+            meaning, notes = open_meaning_survey(self._open_meaning, self._plan.query, self._count)
+            self.notes += tuple(notes)
+            if meaning is None:
+                self.first_stage = FirstStage.BM25
+        first: list[tuple[int, Document]] = []
+        for batch in batch_documents(documents, self._sizes):
+            self._blocks += sum(batch.blocks)
+            self._doubtful += self._sizes.count_doubtful(batch.documents)
+            if len(first) < self._count:
+                first += zip(batch.places, batch.documents, strict=True)
+            words.add(batch)
             if meaning is not None:
-                meaning.add(index, document)
-        best = words.best(self._reading.again)
+                meaning.add(batch)
         if meaning is not None:
-            chosen = self._fuse_chunks(best, meaning, words)
+            chosen = self._fuse_chunks(words, meaning)
         else:
-            chosen = self._choose_chunks(best, words)
+            chosen = self._choose_chunks(words)
             if not chosen:
-                self.notes = (_NO_WORDS_NOTE,)
-            self._fill_up(chosen, words.others)
+                self.notes += (_NO_WORDS_NOTE,)
+        self._fill_up(chosen, first)
         places: dict[int, list[int]] = {}
         for index, place in sorted(chosen):
             places.setdefault(index, []).append(place)
         return [_take(self._splits[index], index, taken) for index, taken in places.items()]
 
-    def _choose_chunks(
-        self, documents: Sequence[Found], survey: WordSurvey
-    ) -> set[tuple[int, int]]:
-        """The places of the best chunks with a word of the query: of a document, and in it.
-
-        Documents come with the score of their best block and their negative place, best first.
-        """
+    def _choose_chunks(self, survey: WordSurvey) -> set[tuple[int, int]]:
+        """The places of the best chunks with a word of the query: of a document, and in it."""
         heap: list[tuple[float, int, int]] = []
-        for block_score, negative_index, document in documents:
+        for block_score, negative_index, _, document in survey.best_documents(self._reading.again):
             if len(heap) == self._count and heap[0][0] >= block_score:
                 break  # the best chunks of the others are hardly better than their best blocks
             split = self._split(-negative_index, document)
@@ -257,45 +266,47 @@ class _PassageSearch:
                     heappushpop(heap, entry)
         return {(-negative_index, -place) for _, negative_index, place in heap}
 
-    def _fuse_chunks(
-        self,
-        documents: Sequence[Found],
-        meaning: MeaningSurvey,
-        survey: WordSurvey,
-    ) -> set[tuple[int, int]]:
-        """The places of the best chunks by words and by meaning.
-
-        Documents come as to `_choose_chunks`. Chunks of the best documents are compared, of more of
-        these if they are few.
-        """
-        near = meaning.best()
-        known = {-index: document for _, index, document in (*documents, *near)}
-        orders = [[-index for _, index, _ in order] for order in (documents, near)]
-        words: list[tuple[float, tuple[int, int]]] = []
-        nearness: list[tuple[float, tuple[int, int]]] = []
-        for index in fuse(orders):
-            if len(nearness) >= _CHUNK_FACTOR * self._count:
-                break
-            self._reading.call_watch(self._reading.documents, is_again=True)
-            texts = [chunk.scored_text for chunk in self._split(index, known[index]).chunks]
-            places = [(index, place) for place in range(len(texts))]
-            nearness += zip(meaning.score(texts), places, strict=True)
-            words += zip(map(survey.score_text, texts), places, strict=True)
-        matched = [entry for entry in words if entry[0] > 0]
-        chunk_orders = [
+    def _fuse_chunks(self, survey: WordSurvey, meaning: MeaningSurvey) -> set[tuple[int, int]]:
+        """The places of the best chunks by words and by meaning."""
+        splits = self._cut_best(survey.best_blocks(self._reading.again), meaning.best())
+        places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
+        texts = [chunk.scored_text for _, split in splits for chunk in split.chunks]
+        matched = [
+            entry
+            for entry in zip(map(survey.score_text, texts), places, strict=True)
+            if entry[0] > 0
+        ]
+        nearness = zip(meaning.score(texts), places, strict=True)
+        orders = [
             [place for _, place in sorted(scores, key=_best_first)]
             for scores in (matched, nearness)
         ]
-        return set(fuse(chunk_orders)[: self._count])
+        return set(fuse(orders)[: self._count])
 
-    def _fill_up(
-        self, chosen: set[tuple[int, int]], others: Sequence[tuple[int, Document]]
-    ) -> None:
-        """Choose passages without a word of the query too, the first ones, if there is room."""
-        cut = [(index, split.document) for index, split in self._splits.items()]
-        known = self._splits.keys()
-        rest = [(index, document) for index, document in others if index not in known]
-        for index, document in sorted([*cut, *rest], key=itemgetter(0)):
+    def _cut_best(self, *orders: Sequence[FoundBlock]) -> Sequence[tuple[int, Split]]:
+        """The documents with the best blocks of all orders, with their places, best first."""
+        documents = {block.place[0]: block.document for order in orders for block in order}
+        blocks = fuse([[block.place for block in order] for order in orders])
+        splits: list[tuple[int, Split]] = []
+        chunks = characters = 0
+        for index in dict.fromkeys(index for index, _ in blocks):
+            is_enough = chunks >= _CHUNK_FACTOR * self._count
+            if is_enough and characters >= _CUT_CHARACTERS * self._count:
+                break
+            self._reading.call_watch(self._reading.documents, is_again=True)
+            split = self._split(index, documents[index])
+            splits.append((index, split))
+            chunks += len(split.chunks)
+            characters += len(split.document.text)
+        return splits
+
+    def _fill_up(self, chosen: set[tuple[int, int]], first: Sequence[tuple[int, Document]]) -> None:
+        """Choose passages of the first documents too, in their order, if there is room for some.
+
+        With as many documents as passages are to be chosen there are enough.
+        """
+        cut = ((index, split.document) for index, split in self._splits.items())
+        for index, document in sorted({**dict(first), **dict(cut)}.items()):
             if len(chosen) == self._count:
                 break
             places = ((index, place) for place in range(len(self._split(index, document).chunks)))
@@ -309,8 +320,21 @@ class _PassageSearch:
         return split
 
     def _note(self, document: Document) -> None:
-        self._blocks += self._sizes.count(document)
-        self._doubtful += self._sizes.is_doubtful(document)
+        (blocks,) = self._sizes.counts([document.text])
+        self._blocks += blocks
+        self._doubtful += self._sizes.count_doubtful([document])
+
+
+def open_meaning_survey(
+    open_meaning: MeaningOpener | None, query: str, count: int
+) -> tuple[MeaningSurvey | None, Sequence[str]]:
+    """What compares meaning, with notes for the user; None if words alone are to choose."""
+    try:
+        meaning = None if open_meaning is None else open_meaning(query)
+    except ModelError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        return None, (f"passages were chosen by words alone: {error}{hint}",)
+    return None if meaning is None else MeaningSurvey(meaning, count), ()
 
 
 def _take(split: Split, index: int, places: Sequence[int]) -> Split:

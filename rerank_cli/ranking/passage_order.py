@@ -16,8 +16,20 @@ from itertools import chain, islice
 from rerank_cli.ranking import FirstStage
 from rerank_cli.ranking.budget import Spending
 from rerank_cli.ranking.chunking import Plan, Split
-from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
-from rerank_cli.ranking.surveys import BlockSizes, Meaning, MeaningSurvey, WordSurvey, fuse
+from rerank_cli.ranking.first_stage import (
+    CandidateLimits,
+    Choice,
+    MeaningOpener,
+    choose_passages,
+    open_meaning_survey,
+)
+from rerank_cli.ranking.surveys import (
+    BlockSizes,
+    MeaningSurvey,
+    WordSurvey,
+    batch_documents,
+    fuse,
+)
 from rerank_cli.types import Document
 
 _BLOCK_DOCUMENTS = 256  # that are taken from the input at once
@@ -106,6 +118,7 @@ class PassageOrder:
     splits       the documents that were divided, by their places
     equals       the places of documents that equal one before, with the place of that
     spending     what is left of the budget
+    notes        for the user
 
     `count` is the most passages that a first stage chooses before; None for all. `key_of` says
     which documents have the same scores; None for none.
@@ -119,8 +132,9 @@ class PassageOrder:
         *,
         count: int | None,
         key_of: Callable[[Split], object | None],
-        open_meaning: Callable[[str], Meaning],
+        open_meaning: MeaningOpener,
     ) -> None:
+        self.notes: Sequence[str] = ()
         self.documents = self.empty = 0
         self.blanks: list[tuple[int, Document]] = []
         self.splits: dict[int, Split] = {}
@@ -184,10 +198,12 @@ class PassageOrder:
         if self._chosen is not None:
             return sum(len(split.chunks) for split in self._chosen.values()), False
         chunks = blocks = doubtful = 0
-        for split in [*self.splits.values()]:  # another thread may go on to divide documents
-            chunks += len(split.chunks)
-            blocks += self._sizes.count(split.document)
-            doubtful += self._sizes.is_doubtful(split.document)
+        splits = [*self.splits.values()]  # another thread may go on to divide documents
+        if splits:
+            divided = [split.document for split in splits]
+            chunks = sum(len(split.chunks) for split in splits)
+            blocks = sum(self._sizes.counts([document.text for document in divided]))
+            doubtful = self._sizes.count_doubtful(divided)
         return self._blocks - blocks + chunks, doubtful < self._doubtful
 
     def _take(self, block: Iterable[Document]) -> list[tuple[int, Document]]:
@@ -196,26 +212,31 @@ class PassageOrder:
         for index, document in enumerate(block, self.documents):
             if document.text and not document.text.isspace():
                 entries.append((index, document))
-                self._blocks += self._sizes.count(document)
-                self._doubtful += self._sizes.is_doubtful(document)
             else:
                 self.empty += 1
                 if self._limits.blanks is None or len(self.blanks) < self._limits.blanks:
                     self.blanks.append((index, document))
             self.documents = index + 1
+        if entries:
+            self._blocks += sum(self._sizes.counts([document.text for _, document in entries]))
+            self._doubtful += self._sizes.count_doubtful([document for _, document in entries])
         self._read += entries
         return entries
 
     def _survey(self, blocks: Iterable[Sequence[tuple[int, Document]]]) -> None:
         """Compare the blocks of documents with the query."""
         words = self._words = WordSurvey(self._plan.query, self._sizes, _MAX_MATCHES)
-        for index, document in chain.from_iterable(blocks):
-            words.add(index, document)
-            if self._open_meaning is not None and self._meaning is None:
-                query_meaning = self._open_meaning(self._plan.query)
-                self._meaning = MeaningSurvey(query_meaning, self._sizes, _MAX_MATCHES)
-            if self._meaning is not None:
-                self._meaning.add(index, document)
+        is_open = False
+        for block in filter(None, blocks):
+            if not is_open:  # only if there is something to compare
+                is_open = True
+                self._meaning, self.notes = open_meaning_survey(
+                    self._open_meaning, self._plan.query, _MAX_MATCHES
+                )
+            for batch in batch_documents(block, self._sizes):
+                words.add(batch)
+                if self._meaning is not None:
+                    self._meaning.add(batch)
 
     def _choose(self, blocks: Iterable[Sequence[Document]]) -> Choice:
         """Have a first stage choose passages, and look at these once more, to order them."""
@@ -248,10 +269,11 @@ class PassageOrder:
         if self._words is None:
             yield [*chain(*(self._divide(*entry) for entry in documents.items()))]
             return
-        orders = [[-index for _, index, _ in self._words.best(documents.items)]]
+        orders = [self._words.best_blocks(documents.items)]
         if self._meaning is not None:
-            orders.append([-index for _, index, _ in self._meaning.best()])
-        ordered = fuse(orders)
+            orders.append(self._meaning.best())
+        blocks = fuse([[block.place for block in order] for order in orders])
+        ordered = list(dict.fromkeys(index for index, _ in blocks))
         found = set(ordered)
         waiting = deque([*ordered, *(index for index in documents if index not in found)])
         pool: dict[Place, tuple[float, float]] = {}

@@ -598,7 +598,7 @@ def _fill(
         raise
 
 
-def _open_meaning(query: str) -> Meaning:
+def _open_meaning(query: str) -> Meaning | None:
     from rerank_cli.scorers.static_vectors import open_query_meaning  # few runs need it
 
     return open_query_meaning(query)

@@ -1,22 +1,24 @@
 """Looks at all documents of an input, and finds those with the blocks that fit a query best.
 
-    Document… ─ WordSurvey.add, MeaningSurvey.add ─ best ─ fuse
+    Document… ─ batch_documents ─ WordSurvey.add, MeaningSurvey.add ─ best blocks ─ fuse
 
 A block is a part of a document of about a chunk's size. WordSurvey compares words by BM25,
-MeaningSurvey meaning by vectors. `fuse` joins their orders.
+MeaningSurvey meaning by vectors. `fuse` joins their orders. Documents are looked at many at once,
+as one long text: a call for each line of a log would take longer than to look for the words.
 """
 
 import math
-import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappush, heappushpop, nlargest
-from operator import itemgetter
+from itertools import accumulate, chain, pairwise
+from operator import add, mul
 from typing import NamedTuple, Protocol, TypeVar
 
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan
 from rerank_cli.ranking.collection import TermCollection
 from rerank_cli.types import Document
-from rerank_cli.words import Words, normalise
+from rerank_cli.words import QueryTermFinder, is_special, normalise, without_common_words
 
 # A block has as many characters for each token of a chunk. A chunk has about that: most end before
 # their last token, where a paragraph or a function ends.
@@ -27,10 +29,10 @@ _LOOK_BACK_CHARACTERS = 64  # for white space at which a block ends
 _MAX_KEPT_CHARACTERS = 1 << 23
 _DOCUMENT_CHARACTERS = 500  # that the rest of a document takes in memory
 FUSION_RANK = 60  # k of reciprocal rank fusion, as in its paper
-_MEANING_BLOCKS = 512  # that are compared at once
-_MEANING_CHARACTERS = 1 << 17  # likewise, about
+_JOINT = "\n"  # between texts that are looked through as one: no word has it
+_BATCH_DOCUMENTS = 2048  # that are looked at at once
+_BATCH_CHARACTERS = 1 << 18  # likewise, about
 
-Found = tuple[float, int, Document]  # the score of a document, its negative place, and itself
 Place = TypeVar("Place", int, tuple[int, int])
 
 
@@ -43,8 +45,26 @@ class Meaning(Protocol):
 class TermBlock(NamedTuple):
     """A part of a document: its characters, and how often it has each term of the query."""
 
+    number: int
     length: int
     counts: Sequence[int]
+
+
+class FoundBlock(NamedTuple):
+    """A block with its score. Of several the best is the greatest; the first of equal ones.
+
+    Places are negative for this: `-place` of a document in the input, `-number` of a block in it.
+    """
+
+    score: float
+    negative_place: int
+    negative_number: int
+    document: Document
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The places of the document and of the block in it."""
+        return -self.negative_place, -self.negative_number
 
 
 class BlockSizes:
@@ -56,7 +76,6 @@ class BlockSizes:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._sure = plan.room
         room, characters = plan.room, plan.characters
         self.block, self.chunk = characters, characters
         if room is not None:
@@ -64,23 +83,76 @@ class BlockSizes:
             self.block = int(min(room * _BLOCK_CHARACTERS_PER_TOKEN, fit))
             self.chunk = int(min(room * TOKEN_CHARACTERS, fit))
         self.most = None if self.chunk is None else self.chunk * plan.max_chunks
+        # A document of no more characters is one block and one chunk.
+        self._sure = self.block if room is None else min(room, self.block or room)
 
-    def count(self, document: Document) -> int:
-        """The number of a document's blocks."""
-        length = len(document.text)
-        if self.block is None or length <= self.block:
-            return 1
-        return math.ceil(min(length, self.most or length) / self.block)
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """The number of blocks of each text."""
+        if self.block is None or max(map(len, texts)) <= self.block:
+            return [1] * len(texts)
+        most = math.inf if self.most is None else self.most
+        return [max(1, math.ceil(min(len(text), most) / self.block)) for text in texts]
 
-    def is_doubtful(self, document: Document) -> bool:
-        """Whether a document might have another number of chunks than of blocks."""
-        if self.block is None:
-            return False
-        most = self.block if self._sure is None else min(self._sure, self.block)
-        length = len(document.text) + _head_length(document)
-        if length <= most and not document.text.isascii():
-            length += len(document.text.encode("utf-8", "replace"))  # a token has a byte at least
-        return length > most
+    def count_doubtful(self, documents: Sequence[Document]) -> int:
+        """How many documents might have another number of chunks than of blocks."""
+        sure = self._sure
+        if sure is None:
+            return 0
+        doubtful = 0
+        for document in documents:
+            text = document.text
+            length = len(text)
+            if document.title:
+                length += len(document.title) + 1
+            if length <= sure and not text.isascii():
+                length += len(text.encode("utf-8", "replace"))  # a token has a byte at least
+            doubtful += length > sure
+        return doubtful
+
+
+class DocumentBatch(NamedTuple):
+    """Documents that are looked at at once, with their places in the input.
+
+    texts    what is looked at of each, normalised
+    titles   of each, as it is; none if no document has one
+    blocks   how many blocks each has
+    """
+
+    places: Sequence[int]
+    documents: Sequence[Document]
+    texts: Sequence[str]
+    titles: Sequence[str]
+    blocks: Sequence[int]
+
+
+def batch_documents(
+    documents: Iterable[tuple[int, Document]], sizes: BlockSizes
+) -> Iterator[DocumentBatch]:
+    """Batch documents with their places."""
+    places: list[int] = []
+    batch: list[Document] = []
+    characters = 0
+    for place, document in documents:
+        places.append(place)
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
+            yield _look_at(places, batch, sizes)
+            places, batch, characters = [], [], 0
+    if batch:
+        yield _look_at(places, batch, sizes)
+
+
+def _look_at(
+    places: Sequence[int], documents: Sequence[Document], sizes: BlockSizes
+) -> DocumentBatch:
+    texts = [document.text for document in documents]
+    blocks = sizes.counts(texts)
+    if sizes.most is not None and max(map(len, texts)) > sizes.most:
+        texts = [text[: sizes.most] for text in texts]
+    texts = [text.lower() if text.isascii() else normalise(text) for text in texts]
+    titles = [document.title for document in documents]
+    return DocumentBatch(places, documents, texts, titles if any(titles) else (), blocks)
 
 
 def fuse(orders: Sequence[Sequence[Place]]) -> list[Place]:
@@ -103,167 +175,224 @@ def sum_reciprocal_ranks(orders: Sequence[Sequence[Place]]) -> dict[Place, float
 
 
 class WordSurvey:
-    """Finds the documents with the best blocks by the words of a query, with BM25.
-
-    At most `count` of them, and `others`: the first ones without a word of the query, if the former
-    are fewer.
+    """Finds the best blocks by the words of a query, with BM25, at most `count` of them.
 
     Lengths are in characters: to count the words of texts without a word of the query would take
     most of the time.
     """
 
     def __init__(self, query: str, sizes: BlockSizes, count: int) -> None:
-        self.others: list[tuple[int, Document]] = []
         self._count = count
-        self._matched = self._kept_characters = 0
+        self._kept_characters = 0
         self._kept: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
-        self._words = Words()
-        terms = self._words.query_terms(query)
-        self._collection = TermCollection(terms)
+        self._finder = QueryTermFinder(without_common_words(query))
+        self._terms = len({*self._finder.query.terms})
+        self._collection = TermCollection(self._finder.query)
         self._sizes = sizes
-        beginnings = sorted(terms.beginnings)
-        # A pattern of nothing would match anywhere.
-        self._pattern = re.compile("|".join(map(re.escape, beginnings)) or r"(?!)")
 
-    def add(self, index: int, document: Document) -> None:
-        """Count the words of the document at a place."""
-        blocks, count = self.find_blocks(document), self._sizes.count(document)
-        length = min(len(document.text), self._sizes.most or len(document.text))
-        length += count * _head_length(document)
-        for block in blocks:
-            self._collection.add(*block)
-            length -= block.length
-        self._collection.add_others(count - len(blocks), max(0, length))
-        if blocks:
-            self._keep(index, document, blocks)
-        elif self._matched + len(self.others) < self._count:
-            self.others.append((index, document))
+    def add(self, batch: DocumentBatch) -> None:
+        """Count the words of documents."""
+        texts, length = sum(batch.blocks), sum(map(len, batch.texts))
+        if batch.titles:
+            heads = map(_head_length, batch.titles)
+            length += sum(map(mul, batch.blocks, heads))
+        found = self._find(batch)
+        for number, blocks in found.items():
+            for block in blocks:
+                self._collection.add(block.length, block.counts)
+                length -= block.length
+            texts -= len(blocks)
+            self._keep(batch.places[number], batch.documents[number], blocks)
+        self._collection.add_others(texts, length)
 
-    def best(self, read_again: Callable[[], Iterable[tuple[int, Document]]]) -> Sequence[Found]:
-        """The documents with the best blocks, best first, once all are added.
+    def best_blocks(
+        self, read_again: Callable[[], Iterable[tuple[int, Document]]]
+    ) -> Sequence[FoundBlock]:
+        """The best blocks, best first, once all documents are added.
 
         If they were too many to be kept, they are read again.
         """
+        rows = self._rows(read_again)
+        return nlargest(self._count, (block for blocks in rows for block in blocks))
+
+    def best_documents(
+        self, read_again: Callable[[], Iterable[tuple[int, Document]]]
+    ) -> Sequence[FoundBlock]:
+        """The best block of each of the best documents, in the same way."""
+        return nlargest(self._count, map(max, self._rows(read_again)))
+
+    def score_text(self, text: str) -> float:
+        """The score of a chunk's text, once all documents are added."""
+        return self._collection.score(len(text), self._count_terms(normalise(text)))
+
+    def _rows(
+        self, read_again: Callable[[], Iterable[tuple[int, Document]]]
+    ) -> Iterator[Sequence[FoundBlock]]:
+        """The blocks with a word of the query of each document that has some."""
         rows: Iterable[tuple[int, Document, Sequence[TermBlock]]]
         if self._kept is not None:
             rows = self._kept
         else:
-            again = read_again()
-            rows = ((index, document, self.find_blocks(document)) for index, document in again)
-        found = (
-            (max(map(self._score, blocks)), -index, document)
-            for index, document, blocks in rows
-            if blocks
-        )
-        return nlargest(self._count, found)  # places differ: documents are not compared
+            rows = (
+                (batch.places[number], batch.documents[number], blocks)
+                for batch in batch_documents(read_again(), self._sizes)
+                for number, blocks in self._find(batch).items()
+            )
+        for place, document, blocks in rows:
+            yield [
+                FoundBlock(
+                    self._collection.score(block.length, block.counts),
+                    -place,
+                    -block.number,
+                    document,
+                )
+                for block in blocks
+            ]
 
-    def find_blocks(self, document: Document) -> Sequence[TermBlock]:
-        """The blocks of a document with a word of the query."""
-        text, title = document.text, document.title
-        if self._sizes.most is not None and len(text) > self._sizes.most:
-            text = text[: self._sizes.most]
-        text = text.lower() if text.isascii() else normalise(text)
-        has_title = bool(title) and self._pattern.search(normalise(title)) is not None
-        if not has_title and self._pattern.search(text) is None:
-            return ()
-        title_counts = self._count_terms(title) if has_title else None
-        count = self._sizes.count(document)
-        blocks = []
-        for part in _parts(text, count):
-            if count == 1 or self._pattern.search(part) is not None:
-                counts = self._count_terms(part)
-                if title_counts is not None:
-                    counts = [sum(pair) for pair in zip(counts, title_counts, strict=True)]
-            elif title_counts is not None:
-                counts = title_counts
-            else:
-                continue
-            if any(counts):
-                blocks.append(TermBlock(len(part) + _head_length(document), counts))
-        return blocks
+    def _find(self, batch: DocumentBatch) -> dict[int, Sequence[TermBlock]]:
+        """The blocks with a word of the query, by the numbers of their documents in the batch."""
+        terms = self._find_terms(batch.texts)
+        title_terms: dict[int, list[tuple[int, int]]] = {}
+        if batch.titles:
+            title_terms = self._find_terms([*map(normalise, batch.titles)])
+        found: dict[int, Sequence[TermBlock]] = {}
+        for number in sorted(terms.keys() | title_terms.keys()):
+            text, count = batch.texts[number], batch.blocks[number]
+            title = self._counts(title_terms.get(number, ()))
+            head = _head_length(batch.titles[number]) if batch.titles else 0
+            found[number] = [
+                TermBlock(block, length + head, [*map(add, title, counts)])
+                for block, length, counts in self._blocks_of(text, count, terms.get(number, ()))
+                if any(counts) or any(title)
+            ]
+        return found
 
-    def score_text(self, text: str) -> float:
-        """The score of a chunk's text, once all documents are added."""
-        return self._collection.score(len(text), self._count_terms(text))
+    def _find_terms(self, texts: Sequence[str]) -> dict[int, list[tuple[int, int]]]:
+        """Where texts have terms of the query, and which, by the numbers of those that have some.
 
-    def _keep(self, index: int, document: Document, blocks: Sequence[TermBlock]) -> None:
-        self._matched += 1
+        Texts of plain words are looked through as one.
+        """
+        found: dict[int, list[tuple[int, int]]] = {}
+        plain: Sequence[int] = range(len(texts))
+        joined = _JOINT.join(texts)
+        if not joined.isascii():
+            plain = [number for number, text in enumerate(texts) if not is_special(text)]
+            joined = _JOINT.join([texts[number] for number in plain])
+            for number in {*range(len(texts))}.difference(plain):
+                if places := self._finder.find(texts[number]):
+                    found[number] = places
+        places = self._finder.find_plain(joined)
+        if places:
+            ends = [*accumulate([len(texts[number]) + len(_JOINT) for number in plain])]
+            for start, place in places:
+                number = bisect_right(ends, start)
+                before = ends[number - 1] if number else 0
+                found.setdefault(plain[number], []).append((start - before, place))
+        return found
+
+    def _blocks_of(
+        self, text: str, count: int, terms: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, Sequence[int]]]:
+        """The number, length and counts of each of the blocks of a text with terms at places."""
+        if count == 1:
+            yield 0, len(text), self._counts(terms)
+            return
+        ends = _block_ends(text, count)
+        parts: list[list[tuple[int, int]]] = [[] for _ in ends]
+        for start, place in terms:
+            parts[bisect_right(ends, start)].append((start, place))
+        start = 0
+        for number, (end, part) in enumerate(zip(ends, parts, strict=True)):
+            yield number, end - start, self._counts(part)
+            start = end
+
+    def _counts(self, terms: Sequence[tuple[int, int]]) -> list[int]:
+        counts = [0] * self._terms
+        for _, place in terms:
+            counts[place] += 1
+        return counts
+
+    def _count_terms(self, text: str) -> Sequence[int]:
+        return self._counts(self._finder.find(text))
+
+    def _keep(self, place: int, document: Document, blocks: Sequence[TermBlock]) -> None:
         if self._kept is None:
             return
-        self._kept.append((index, document, blocks))
+        self._kept.append((place, document, blocks))
         self._kept_characters += len(document.text) + _DOCUMENT_CHARACTERS
         if self._kept_characters > _MAX_KEPT_CHARACTERS:
             self._kept = None
 
-    def _score(self, block: TermBlock) -> float:
-        return self._collection.score(*block)
-
-    def _count_terms(self, text: str) -> Sequence[int]:
-        return self._collection.count_terms(text, self._words)[1]
-
 
 class MeaningSurvey:
-    """Finds the documents with the blocks that are nearest to a query in meaning, at most `count`.
+    """Finds the blocks that are nearest to a query in meaning, at most `count`."""
 
-    Blocks are compared many at once.
-    """
-
-    def __init__(self, meaning: Meaning, sizes: BlockSizes, count: int) -> None:
+    def __init__(self, meaning: Meaning, count: int) -> None:
         self.score = meaning.score
-        self._sizes = sizes
         self._count = count
-        self._heap: list[Found] = []
-        self._waiting: list[tuple[int, Document]] = []
-        self._blocks: list[str] = []
-        self._characters = 0
+        self._heap: list[FoundBlock] = []
 
-    def add(self, index: int, document: Document) -> None:
-        """Take the document at a place."""
-        head = f"{document.title}\n" if document.title else ""
-        text = document.text[: self._sizes.most]
-        parts = [head + part for part in _parts(text, self._sizes.count(document))]
-        self._waiting += [(index, document)] * len(parts)
-        self._blocks += parts
-        self._characters += len(text)
-        if len(parts) > _MEANING_BLOCKS or self._characters > _MEANING_CHARACTERS:
-            self._compare()
+    def add(self, batch: DocumentBatch) -> None:
+        """Compare the blocks of documents."""
+        numbers = range(len(batch.places))
+        blocks = batch.texts
+        owners: Sequence[int] = numbers  # each block's document
+        firsts: Sequence[int] = numbers  # each document's first block
+        if sum(batch.blocks) > len(numbers):
+            parts = [*map(_parts, batch.texts, batch.blocks)]
+            blocks = [*chain.from_iterable(parts)]
+            owners = [number for number in numbers for _ in parts[number]]
+            firsts = [0, *accumulate(batch.blocks)]
+        if batch.titles:
+            blocks = [
+                f"{batch.titles[number]}\n{block}" if batch.titles[number] else block
+                for number, block in zip(owners, blocks, strict=True)
+            ]
+        least = self._least_score()
+        for block, score in enumerate(self.score(blocks)):
+            if score > least:
+                number = owners[block]
+                place, block_number = batch.places[number], block - firsts[number]
+                self._take(FoundBlock(score, -place, -block_number, batch.documents[number]))
+                least = self._least_score()
 
-    def best(self) -> Sequence[Found]:
-        """The scores of the best documents with their negative places, best first."""
-        self._compare()
-        return sorted(self._heap, key=itemgetter(0, 1), reverse=True)
+    def best(self) -> Sequence[FoundBlock]:
+        """The best blocks, best first."""
+        return sorted(self._heap, reverse=True)
 
-    def _compare(self) -> None:
-        if not self._blocks:
-            return
-        scores = self.score(self._blocks)
-        best: dict[int, Found] = {}
-        for score, (index, document) in zip(scores, self._waiting, strict=True):
-            if index not in best or score > best[index][0]:
-                best[index] = (score, -index, document)
-        for entry in best.values():
-            if len(self._heap) < self._count:
-                heappush(self._heap, entry)
-            else:
-                heappushpop(self._heap, entry)
-        self._waiting.clear()
-        self._blocks.clear()
-        self._characters = 0
+    def _least_score(self) -> float:
+        """The score that a block must be above: of equal ones the first is the best."""
+        return self._heap[0].score if len(self._heap) == self._count else -math.inf
 
-
-def _head_length(document: Document) -> int:
-    """The characters that are put before each chunk of a document."""
-    return len(document.title) + 1 if document.title else 0
+    def _take(self, block: FoundBlock) -> None:
+        if len(self._heap) < self._count:
+            heappush(self._heap, block)
+        else:
+            heappushpop(self._heap, block)
 
 
-def _parts(text: str, count: int) -> Iterator[str]:
-    """A text in so many parts of about equal length, which end at white space if there is some."""
-    start, step = 0, len(text) / count
+def _head_length(title: str) -> int:
+    """The characters that are put before each chunk of a document with a title."""
+    return len(title) + 1 if title else 0
+
+
+def _block_ends(text: str, count: int) -> list[int]:
+    """Where the blocks of a text end, which has so many.
+
+    They are of about equal length, and end at white space if there is some.
+    """
+    start, step, ends = 0, len(text) / count, []
     for number in range(1, count):
         end = int(number * step)
         lowest = max(start, end - _LOOK_BACK_CHARACTERS)
         space = max(text.rfind(" ", lowest, end), text.rfind("\n", lowest, end))
-        end = max(start, space if space > 0 else end)
-        yield text[start:end]
-        start = end
-    yield text[start:]
+        start = max(start, space if space > 0 else end)
+        ends.append(start)
+    return [*ends, len(text)]
+
+
+def _parts(text: str, count: int) -> list[str]:
+    """A text in so many blocks."""
+    if count == 1:
+        return [text]
+    return [text[start:end] for start, end in pairwise([0, *_block_ends(text, count)])]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_cli import ChunkOptions, Document, Ranked, Ranking, Reranker, rank
-from rerank_cli.errors import UsageError
+from rerank_cli.errors import ModelError, UsageError
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import FirstStage, Selection, first_stage, surveys
 from rerank_cli.ranking.chunking import Plan, plan_chunks
@@ -196,21 +196,54 @@ def test_meaning_is_that_of_a_block() -> None:
     assert ["bird" in text for text in chosen_texts(choice)] == [True]
 
 
+def test_words_choose_where_meaning_is_not_known() -> None:
+    given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
+    limits = CandidateLimits(2, FirstStage.HYBRID)
+    choice = choose_passages(lambda: given_documents, plan(), limits, None, lambda _query: None)
+    assert chosen_texts(choice) == ["dog", "cats"]
+    assert choice.candidates == Candidates(2, 5, False, "bm25")
+    assert choice.notes == ()
+
+
+def test_words_choose_where_the_vectors_are_damaged() -> None:
+    def fail(_query: str) -> Birds:
+        raise ModelError("static.npz: cannot be read", hint="install it again")
+
+    given_documents = [Document(text) for text in ("dog", "bird", "cats")]
+    limits = CandidateLimits(1, FirstStage.HYBRID)
+    choice = choose_passages(lambda: given_documents, plan(), limits, None, fail)
+    assert chosen_texts(choice) == ["cats"]
+    assert choice.candidates == Candidates(1, 3, False, "bm25")
+    (note,) = choice.notes
+    assert note == (
+        "passages were chosen by words alone: static.npz: cannot be read (install it again)"
+    )
+
+
+def test_of_long_documents_the_passages_are_chosen() -> None:
+    """Not all of one document, because its best passage is the best of all."""
+    filler = "word " * 8
+    long = [Document(f"{filler * 9}cats memory bird {filler * 9}") for _ in range(6)]
+    choice = choose([*long, Document("fish")], 6, FirstStage.HYBRID)
+    assert len(choice.splits) >= 4  # a passage may be there twice, as passages overlap
+    assert sum("cats" in text or "memory" in text for text in chosen_texts(choice)) == 6
+
+
 def test_orders_are_joined_by_reciprocal_ranks() -> None:
     assert surveys.fuse([[3, 1, 2], [1, 4]]) == [1, 3, 4, 2]
     assert surveys.fuse([[7], [5]]) == [5, 7]  # equals by their places
     assert surveys.fuse([[], [2, 1]]) == [2, 1]
 
 
-@given(documents, st.integers(1, 8), st.integers(1, 9))
-def test_how_many_blocks_are_compared_at_once_changes_nothing(
-    given_documents: list[Document], count: int, blocks: int
+@given(documents, st.integers(1, 8), st.integers(1, 9), st.integers(1, 99), stages)
+def test_how_many_documents_are_looked_at_at_once_changes_nothing(
+    given_documents: list[Document], count: int, size: int, characters: int, stage: FirstStage
 ) -> None:
-    every = choose(given_documents, count, FirstStage.HYBRID)
+    every = choose(given_documents, count, stage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surveys, "_MEANING_BLOCKS", blocks)
-        patch.setattr(surveys, "_MEANING_CHARACTERS", blocks)
-        assert choose(given_documents, count, FirstStage.HYBRID) == every
+        patch.setattr(surveys, "_BATCH_DOCUMENTS", size)
+        patch.setattr(surveys, "_BATCH_CHARACTERS", characters)
+        assert choose(given_documents, count, stage) == every
 
 
 def test_the_first_as_they_come() -> None:
@@ -365,8 +398,9 @@ def test_sizes_follow_the_plan() -> None:
     assert (sizes.block, sizes.chunk, sizes.most) == (16, 32, 32 * 1024)
     whole = BlockSizes(replace(plan(), room=None))
     assert (whole.block, whole.most) == (None, None)
-    assert whole.count(Document("a" * 9999)) == 1
-    assert not whole.is_doubtful(Document("a" * 9999))
+    assert whole.counts(["a" * 9999, "a"]) == [1, 1]
+    assert not whole.count_doubtful([Document("a" * 9999)])
     bound = BlockSizes(replace(plan(), room=None, characters=100))
     assert (bound.block, bound.chunk) == (100, 100)
-    assert bound.count(Document("a" * 950)) == 10
+    assert bound.counts(["a" * 950, "a", "a" * 101]) == [10, 1, 2]
+    assert bound.count_doubtful([Document("a" * 950), Document("a"), Document("ä" * 50)]) == 2

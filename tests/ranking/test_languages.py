@@ -49,7 +49,7 @@ def test_what_counts_are_all_documents_and_not_their_chunks(rerank: Run, tmp_pat
     first = ["Верните деньги"] * 290  # more than are scored at once
     path = tmp_path / "first.txt"
     path.write_text("\n".join([*first, *["one", "two"] * 300]), encoding="utf-8")
-    assert NOTE not in rerank("refund", str(path), "-n", "1").err
+    assert NOTE not in rerank("refund", str(path), "-n", "1", "--candidates", "all").err
     long = tmp_path / "long.md"
     long.write_text("Верните деньги за тридцать дней. " * 100, encoding="utf-8")
     assert NOTE not in rerank("refund", str(long), "-d", "one", "-d", "two", "-n", "1").err

@@ -353,7 +353,7 @@ class EvalOptions:
     measures, condensed           names of measures; whether to leave out what was not judged
     sample, seed                  how many queries of each set, and what is drawn at random
     output, as_json               where the table or the JSON goes
-    per_query, runs               where figures by query and runs go, if they are wanted
+    per_query, runs, report       where figures by query, runs and a report go, if wanted
     runtime, remote, chunks       how models are run, and how documents are cut
     cache                         how scores are kept on disk; None if they are not
     """
@@ -377,6 +377,7 @@ class EvalOptions:
     remote: RemoteOptions
     chunks: ChunkOptions
     cache: CacheOptions | None = None
+    report: OutputFile | None = None
 
 
 class SystemJobs:

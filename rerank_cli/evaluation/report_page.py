@@ -147,15 +147,21 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 def _markdown_example(example: QueryExample) -> Iterator[str]:
     yield (
-        f"- {code_span(shorten(example.query, _MARKDOWN_CHARACTERS))} "
+        f"- {code_span(_clip(example.query))} "
         f"({code_span(example.set)}): {example.before:.3f} → {example.after:.3f}; first relevant "
         f"document: {_move(example)}\n"
     )
     for title, passages in (("before", example.passages_before), ("after", example.passages_after)):
         for passage in passages[:1]:
             relevant = "relevant" if passage.is_relevant else "not relevant"
-            text = code_span(shorten(passage.text, _MARKDOWN_CHARACTERS) or " ")
+            text = code_span(_clip(passage.text) or " ")
             yield f"  - first {title}, {relevant}: {text}\n"
+
+
+def _clip(text: str) -> str:
+    """As much of a text as an item has room for."""
+    most = _MARKDOWN_CHARACTERS
+    return text if len(text) <= most else f"{text[:most].rstrip()}…"
 
 
 def _text(text: str) -> str:

@@ -173,6 +173,7 @@ def test_markdown_has_no_html_and_its_tables_are_whole(content: ReportContent) -
     outside = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", text)
     assert not re.search(r"(?<!\\)[<>@`]|\]\(http", outside)
     assert "<script>alert(1)</script>" in text
+    assert max(map(int, re.findall(r"\((\d+) characters\)", text)), default=0) == 0
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         counts = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
         assert len(counts) == 1, table

@@ -36,8 +36,8 @@ ORDER = [
 ]
 GROUPS = {name: place for place, names in enumerate(ORDER) for name in names.split()}
 HEAVY = {
-    "bm25s", "httpx2", "ir_measures", "numpy", "onnxruntime", "pydantic", "rich", "scipy",
-    "sqlite3", "Stemmer", "tokenizers",
+    "bm25s", "httpx2", "ir_measures", "jinja2", "matplotlib", "numpy", "onnxruntime", "pydantic",
+    "rich", "scipy", "sqlite3", "Stemmer", "tokenizers",
 }  # fmt: skip
 
 

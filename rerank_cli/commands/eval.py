@@ -112,6 +112,14 @@ def evaluate(
             help="Write each system's run to DIR, for trec_eval.",
         ),
     ] = None,
+    report: Annotated[
+        str | None,
+        _file(
+            "report",
+            "Write a report for colleagues to FILE.html, with charts, or to FILE.md.",
+            "Output",
+        ),
+    ] = None,
     as_json: Annotated[bool, _common("--json", help="Write one JSON object.")] = False,
     output: Annotated[
         str,
@@ -136,6 +144,7 @@ def evaluate(
     rerank eval nq squad --depth 10,50,100    quality against cost
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
+    rerank eval mine.jsonl --report report.html
     """
     from rerank_cli.evaluation.datasets import Parts
     from rerank_cli.evaluation.evaluate import run_evaluation
@@ -173,6 +182,7 @@ def evaluate(
             seed=seed,
             per_query=None if per_query is None else OutputFile(per_query),
             runs=runs,
+            report=None if report is None else OutputFile(report),
             output=output_file,
             as_json=as_json,
             runtime=option_values.runtime_options(ctx),

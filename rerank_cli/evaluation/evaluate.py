@@ -20,6 +20,8 @@ from rerank_cli.evaluation.report import (
     runs_output,
     write_runs,
 )
+from rerank_cli.evaluation.report_content import gather_content
+from rerank_cli.evaluation.report_page import check_report, draw_page
 from rerank_cli.evaluation.run import (
     EvalJob,
     EvalOptions,
@@ -126,6 +128,9 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     planned = [PlannedOutput("-o", options.output)]
     if options.per_query is not None:
         planned.append(PlannedOutput("--per-query", options.per_query))
+    if options.report is not None:
+        check_report(options.report)
+        planned.append(PlannedOutput("--report", options.report))
     if options.runs is not None:
         planned.append(runs_output(options.runs))
     settle_outputs(planned, read)
@@ -208,6 +213,10 @@ def _evaluate(
     for name, scorer in services.items():
         if scorer.requests.sent and isinstance(scorer, ConcurrentScorer):
             terminal.say(f"{name}: {scorer.account().partition(chr(10))[0]}")
+    if options.report is not None:
+        content = gather_content(options, sets, jobs_by_task, rerankers)
+        with suppress(PipeClosed):
+            options.report.write(draw_page(content, options.report), terminal)
     warn_of_scores(jobs, terminal)
     for job in jobs:
         job.close()

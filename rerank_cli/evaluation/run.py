@@ -12,7 +12,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -49,9 +49,10 @@ _MAX_NUMBER = 1e300  # of scores and counts; NaN is not less
 class QueryScores:
     """What scoring a query's candidates gave, and what it took.
 
-    `scores`, `tokens` and `chunks` are by the candidates' ids. `seconds`, the tokens `spent`, how
-    many were `truncated`, how many scores are `missing`, how many chunks' scores were `cached` and
-    `notes` are those of the whole query.
+    `scores`, `tokens` and `chunks` are by the candidates' ids, and so are `passages`: the first
+    character, and the one after the last, of the chunk that decided the score. `seconds`, the
+    tokens `spent`, how many were `truncated`, how many scores are `missing`, how many chunks'
+    scores were `cached` and `notes` are those of the whole query.
     """
 
     scores: Mapping[str, float]
@@ -63,6 +64,7 @@ class QueryScores:
     missing: int = 0
     notes: Sequence[str] = ()
     cached: int = 0
+    passages: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class ScoreJournal:
@@ -124,11 +126,15 @@ def _read_scores(line: bytes) -> tuple[str, QueryScores]:
     record = parse_sealed_json(line)
     query = record.pop("query")
     own = QueryScores(**record)
-    by_id = (own.scores, own.tokens, own.chunks)
+    by_id = (own.scores, own.tokens, own.chunks, own.passages)
     counts = (own.spent, own.truncated, own.missing, own.cached)
     if not isinstance(query, str) or not all(isinstance(values, dict) for values in by_id):
         raise ValueError("not a query and its scores")
-    numbers = [own.seconds, *counts, *chain.from_iterable(values.values() for values in by_id)]
+    spans = list(own.passages.values())
+    if not all(isinstance(span, list) and len(span) == 2 for span in spans):
+        raise ValueError("not passages")
+    by_document = chain.from_iterable(values.values() for values in by_id[:-1])
+    numbers = [own.seconds, *counts, *by_document, *chain.from_iterable(spans)]
     if not all(type(number) in (int, float) and abs(number) <= _MAX_NUMBER for number in numbers):
         raise ValueError("not numbers")
     if not isinstance(own.notes, list) or not all(isinstance(note, str) for note in own.notes):
@@ -294,6 +300,9 @@ class EvalJob:
             missing=ranking.missing,
             notes=list(ranking.notes),
             cached=ranking.cached,
+            passages={
+                name: [result.passage.start, result.passage.end] for name, result in results.items()
+            },
         )
 
     def _size(self, name: str) -> int:
@@ -344,7 +353,7 @@ class EvalOptions:
     measures, condensed           names of measures; whether to leave out what was not judged
     sample, seed                  how many queries of each set, and what is drawn at random
     output, as_json               where the table or the JSON goes
-    per_query, runs               where figures by query and runs go, if they are wanted
+    per_query, runs, report       where figures by query, runs and a report go, if wanted
     runtime, remote, chunks       how models are run, and how documents are cut
     cache                         how scores are kept on disk; None if they are not
     """
@@ -368,6 +377,7 @@ class EvalOptions:
     remote: RemoteOptions
     chunks: ChunkOptions
     cache: CacheOptions | None = None
+    report: OutputFile | None = None
 
 
 class SystemJobs:

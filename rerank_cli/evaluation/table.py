@@ -50,7 +50,7 @@ def draw_report(
     with console.capture() as captured:
         console.print(_table(sets, means, measures, console.width))
         console.print()
-        for sentence in _sentences(sets, means, measures[0]):
+        for sentence in verdict_sentences(sets, means, measures[0]):
             console.print(Text(sentence), soft_wrap=False)
         if comparison:
             console.print()
@@ -118,7 +118,7 @@ def _set_cells(results: SetRows, measures: Sequence[str]) -> Iterator[list[str]]
     for place, row in enumerate(results.rows):
         yield [
             printable(results.task.name) if place == 0 else "",
-            _row_name(row, results.rows),
+            row_name(row, results.rows),
             *_figure_cells(row.mean(measures[0]), row.against.get(measures[0])),
             *(f"{row.mean(name):.4f}" for name in measures[1:]),
             *_cost_cells(row.cost),
@@ -132,7 +132,7 @@ def _mean_cells(
     for place, row in enumerate(means):
         yield [
             f"mean of {sets}" if place == 0 else "",
-            _row_name(row, means),
+            row_name(row, means),
             *_figure_cells(row.means[measures[0]], row.against.get(measures[0])),
             *(f"{row.means[name]:.4f}" for name in measures[1:]),
             "",
@@ -159,7 +159,7 @@ def _cost_cells(cost: Cost | None) -> list[str]:
     return [f"{cost.seconds:.1f}", f"{cost.chunks / cost.seconds:,.0f}" if cost.seconds else ""]
 
 
-def _row_name(row: SystemRow | MeanRow, rows: Sequence[SystemRow] | Sequence[MeanRow]) -> str:
+def row_name(row: SystemRow | MeanRow, rows: Sequence[SystemRow] | Sequence[MeanRow]) -> str:
     """The name of one of the rows: its system's, with the depth where there are several."""
     if row.depth is None:
         return row.system
@@ -167,18 +167,20 @@ def _row_name(row: SystemRow | MeanRow, rows: Sequence[SystemRow] | Sequence[Mea
     return printable(f"{row.system}, top {row.depth}" if several else row.system)
 
 
-def _sentences(sets: Sequence[SetRows], means: Sequence[MeanRow], measure: str) -> Iterator[str]:
+def verdict_sentences(
+    sets: Sequence[SetRows], means: Sequence[MeanRow], measure: str
+) -> Iterator[str]:
     """A verdict for each system: on all sets together, or on the one there is."""
     if means:
         for mean in means:
             if mean.depth is not None:
                 where = f"each set's first order, in the mean of {len(sets)} sets"
-                yield _verdict(_row_name(mean, means), measure, mean.against[measure], where)
+                yield _verdict(row_name(mean, means), measure, mean.against[measure], where)
         return
     for results in sets:
         for row in results.rows:
             if row.depth is not None:
-                name, first = _row_name(row, results.rows), results.rows[0].system
+                name, first = row_name(row, results.rows), results.rows[0].system
                 yield _verdict(name, measure, row.against[measure], first)
 
 

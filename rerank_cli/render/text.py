@@ -236,7 +236,9 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         if style.context is not None:
             shown = shown_sentence(result, words, style)
             text = lines_text(shown, style.context)
-        notes = [f"by {_code(ranking.stages[result.stage].info.model)}"] if ranking.stages else []
+        notes = (
+            [f"by {code_span(ranking.stages[result.stage].info.model)}"] if ranking.stages else []
+        )
         if result.blend is not None:
             notes.append(blend_note(result.blend))
         yield encodable(separator + _item(result, shown, text, notes)).encode()
@@ -274,13 +276,13 @@ def _item(result: Ranked, shown: Chunk, text: str, notes: Sequence[str]) -> str:
 
 def _blank(blank: Blank) -> str:
     where = document_place(blank.document) or blank.document.id
-    name = _code(where) if where else f"document {blank.index + 1}"
+    name = code_span(where) if where else f"document {blank.index + 1}"
     text = blank.document.text
     return f"- {name}\n{_fence(text, '  ') if text.strip() else ''}"
 
 
 def _title(relevance: float, *about: str) -> str:
-    names = [_code(name) for name in about if name]
+    names = [code_span(name) for name in about if name]
     return " ".join([f"**{relevance:.3f}**", *names]) + _TITLE_END
 
 
@@ -290,7 +292,7 @@ def _fence(text: str, indent: str) -> str:
     return "\n" + "".join(f"{indent if line else ''}{line}\n" for line in lines)
 
 
-def _code(text: str) -> str:
+def code_span(text: str) -> str:
     """A code span, which can hold any name."""
     text = _LINE_END.sub(" ", text)
     run = "`" * (_longest_run(text) + 1)

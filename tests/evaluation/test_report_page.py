@@ -1,0 +1,326 @@
+"""Reports: texts stay texts, a page needs nothing from outside, its figures are the table's."""
+
+import json
+import math
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("scipy", reason="needs the extra eval")
+pytest.importorskip("matplotlib", reason="needs the extra report")
+pytest.importorskip("jinja2", reason="needs the extra report")
+
+from rerank_cli.costs import Price
+from rerank_cli.evaluation import charts, evaluate
+from rerank_cli.evaluation.report_content import (
+    KEEP_RECALL,
+    MIN_RELEVANT,
+    LabelledScores,
+    ReportContent,
+    find_cut,
+    precision_recall,
+    shorten,
+)
+from rerank_cli.evaluation.report_page import draw_page
+from rerank_cli.output_files import OutputFile
+from tests.conftest import MODELS, Run
+
+HOSTILE = (
+    "<script>alert(1)</script> </style></title><style>*{display:none}</style>",
+    "<img src=x onerror=alert(2)> </svg> \x00\x07\u202e &lt; ]]> <!-- \ud800 \uffff",
+    "a | b `code` ``more`` $x$ @someone #1 [link](http://outside.example) ![](http://x.example/)",
+)
+LONG = "0123456789" * 100_000
+VOID = {"meta", "link"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def write_set(folder: Path, name: str = "garden", queries: int = 9) -> Path:
+    path = folder / f"{name}.jsonl"
+    records = [
+        {
+            "query": f"water {number} {HOSTILE[number % 3]}",
+            "documents": [
+                *(*HOSTILE[:2], LONG, HOSTILE[2]),
+                *(f"All of water {number}.", f"Nothing {number}."),
+            ],
+            "relevant": [4] if number % 3 else [3],
+        }
+        for number in range(queries)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def content_of(rerank: Run, monkeypatch: pytest.MonkeyPatch, *words: str) -> ReportContent:
+    """What the report of an evaluation says."""
+    found: list[ReportContent] = []
+
+    def draw_nothing(content: ReportContent, _: OutputFile) -> list[bytes]:
+        found.append(content)
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "draw_page", draw_nothing)
+        ran = rerank("eval", *words)
+    assert ran.code == 0, ran.err
+    return found[0]
+
+
+@pytest.fixture
+def content(tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch) -> ReportContent:
+    """What a report on two hostile sets says, one with a hostile name."""
+    paths = [str(write_set(tmp_path)), str(write_set(tmp_path, "<b>&|$x$"))]
+    words = ("-m", "bm25", "--depth", "3,6", "--report", str(tmp_path / "report.md"))
+    return content_of(rerank, monkeypatch, *paths, *words)
+
+
+def page_of(content: ReportContent, name: str = "report.html") -> str:
+    return b"".join(draw_page(content, OutputFile(name))).decode()
+
+
+@pytest.mark.slow  # it draws every chart
+def test_a_page_is_whole_and_hostile_texts_are_text(content: ReportContent) -> None:
+    source = page_of(content)
+    page = Page(source)
+    assert source.startswith("<!DOCTYPE html>")
+    assert page.open == []
+    assert len(source) < 2_000_000
+    tags = {tag for tag, _ in page.elements}
+    assert tags & {"script", "img", "iframe", "object", "form", "input"} == set()
+    assert len(page.all("style")) == 1
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") or name in ("src", "action") for name in attributes)
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#")[0] == "#" or (tag, attributes[name]) == (
+                "link",
+                "data:,",
+            )
+    assert "<script>alert(1)</script>" in page.text
+    assert "(1,000,000 characters)" in page.text
+    assert "default-src 'none'" in page.all("meta")[1]["content"]
+
+
+@pytest.mark.slow
+def test_a_page_can_be_read_aloud(content: ReportContent) -> None:
+    page = Page(page_of(content))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    references = [
+        reference
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        for reference in (
+            value.split()
+            if name == "aria-labelledby"
+            else [value[1:]]
+            if name == "href" and value[0] == "#"
+            else re.findall(r"url\(#([^)]+)\)", value)
+        )
+    ]
+    assert references
+    assert set(references) <= set(ids)
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(attributes.get("scope") in ("col", "row") for attributes in page.all("th"))
+    assert len(page.all("title")) - 1 == len(page.all("desc")) == len(page.all("svg"))
+    assert all(attributes["role"] == "img" for attributes in page.all("svg"))
+    assert [len(page.all(tag)) for tag in ("h1", "main", "header", "nav")] == [1, 1, 1, 1]
+    styles = " ".join(attributes.get("style", "") for _, attributes in page.elements)
+    assert "var(--series-1)" in styles
+    assert not re.search(r"#[0-9a-f]{3,6}\b|font:|rgb", styles), "it would not follow dark mode"
+
+
+def test_markdown_has_no_html_and_its_tables_are_whole(content: ReportContent) -> None:
+    text = page_of(content, "report.md")
+    assert len(text) < 65_536, "more than a comment on GitHub may have"
+    # A code span ends at as many backticks as begin it.
+    outside = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", text)
+    assert not re.search(r"(?<!\\)[<>@`]|\]\(http", outside)
+    assert "<script>alert(1)</script>" in text
+    assert max(map(int, re.findall(r"\((\d+) characters\)", text)), default=0) == 0
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        counts = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(counts) == 1, table
+    assert f"{content.leader.means['nDCG@10']:.4f}" in text
+    assert "rerank eval " in text
+
+
+def test_the_figures_are_those_of_the_table(content: ReportContent) -> None:
+    leader = content.leader
+    assert leader.means["nDCG@10"] == max(
+        standing.means["nDCG@10"] for standing in content.standings if standing.depth is not None
+    )
+    (system,) = content.systems
+    assert system.standing.depth == 6
+    assert list(system.gains) == sorted(system.gains, reverse=True)
+    found = system.standing.against["nDCG@10"]
+    assert (system.gains > 0).sum() == found.wins
+    assert system.gains.mean() == pytest.approx(found.mean)
+    examples = [*system.gained, *system.lost]
+    assert len(examples) == min(10, found.wins) + min(10, found.losses)
+    for example in examples:
+        assert len(example.passages_before) == len(example.passages_after) == 3
+        assert all(len(passage.text) < 450 for passage in example.passages_after)
+        assert example.passages_before[0].text.startswith("<script>")
+    assert len(system.labelled.raw) == content.queries * 6
+    assert system.labelled.is_relevant.sum() == content.queries
+
+
+def test_what_is_shown_of_a_document_is_the_passage_that_decided(
+    tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [
+        " ".join(f"{word}{number}." for number in range(150)) for word in ("seed", "slug", "frost")
+    ]
+    path = tmp_path / "long.jsonl"
+    records = [
+        {"query": f"{word} 7", "documents": documents, "relevant": [place]}
+        for place, word in enumerate(("seed", "slug", "frost"))
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    words = ("-m", str(MODELS / "bert"), "--report", str(tmp_path / "report.md"))
+    (system,) = content_of(rerank, monkeypatch, str(path), *words).systems
+    passages = [
+        passage for example in (*system.gained, *system.lost) for passage in example.passages_after
+    ]
+    assert passages
+    for passage in passages:
+        document = documents[int(passage.document)]
+        assert passage.text.partition("…")[0] in document
+        assert f"({len(document):,} characters)" not in passage.text
+        assert passage.score is not None
+
+
+def test_models_of_unknown_names_and_prices_are_drawn(content: ReportContent) -> None:
+    name = "provider/$\\frac{1}{2}$ 模型 <&>\x00"
+    price = Price(0.25, "USD", "the service")
+    standings = [
+        replace(each, name=name, system=name, price=price if each.depth else None)
+        for each in content.standings
+    ]
+    drawn = list(charts.draw_costs(replace(content, standings=standings)))
+    assert ["USD for 1,000 queries" in chart.caption for chart in drawn][-1]
+    shown = Page(drawn[-1].svg)
+    assert shown.open == []
+    assert "$\\frac{1}{2}$ 模型 <&>" in shown.text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("report.pdf", "report.pdf: is neither HTML nor Markdown by its name"),
+        ("report", "is neither HTML nor Markdown"),
+        ("none/report.html", "there is no directory"),
+        ("none/report.md", "there is no directory"),
+    ],
+)
+def test_a_report_that_cannot_be_is_refused_before_scoring(
+    name: str, message: str, tmp_path: Path, rerank: Run
+) -> None:
+    path = str(write_set(tmp_path))
+    ran = rerank("eval", path, "-m", "./no such model", "--report", str(tmp_path / name))
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("module", ["matplotlib.figure", "jinja2"])
+def test_where_the_extra_is_missing_it_is_named_and_markdown_needs_none(
+    module: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    path = str(write_set(tmp_path))
+    ran = rerank("eval", path, "-m", "bm25", "--report", str(tmp_path / "report.html"))
+    assert ran.code == 2
+    assert "needs the extra report" in ran.err
+    ran = rerank("eval", path, "-m", str(MODELS / "bert"), "--report", str(tmp_path / "report.md"))
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "report.md").read_text().startswith("# ")
+
+
+def test_a_dataset_is_never_overwritten_by_a_report(tmp_path: Path, rerank: Run) -> None:
+    path = write_set(tmp_path)
+    link = tmp_path / "report.md"
+    link.hardlink_to(path)
+    before = path.read_bytes()
+    ran = rerank("eval", str(path), "-m", "bm25", "--report", str(link))
+    assert ran.code == 2
+    assert "and --report name one file" in ran.err
+    assert path.read_bytes() == before
+
+
+scores = st.floats(-20, 20).map(lambda score: round(score, 3))
+labels = st.lists(st.tuples(scores, st.booleans()), min_size=1, max_size=200)
+
+
+@settings(max_examples=30)
+@given(st.lists(scores, min_size=MIN_RELEVANT, max_size=2 * MIN_RELEVANT), st.lists(scores))
+def test_a_cut_keeps_what_it_says(relevant: list[float], others: list[float]) -> None:
+    values = np.array([*relevant, *others])
+    truths = np.array([True] * len(relevant) + [False] * len(others))
+    cut = find_cut(values, truths)
+    assert cut is not None
+    assert cut.relevant_share == (values[truths] >= cut.min_score).mean() >= KEEP_RECALL
+    assert cut.other_share == (sum(score >= cut.min_score for score in others) / len(others or [0]))
+    exact = sorted(relevant, reverse=True)[math.ceil(KEEP_RECALL * len(relevant)) - 1]
+    assert 0 <= exact - cut.min_score <= 0.1001 * abs(exact), "it is the highest of two digits"
+
+
+def test_too_few_relevant_scores_make_no_cut() -> None:
+    values = np.linspace(0, 1, MIN_RELEVANT)
+    assert find_cut(values, np.array([False] + [True] * (MIN_RELEVANT - 1))) is None
+
+
+@given(labels)
+def test_precision_and_recall_are_those_of_every_cut(found: list[tuple[float, bool]]) -> None:
+    raw = np.array([score for score, _ in found])
+    truths = np.array([truth for _, truth in found])
+    recall, precision = precision_recall(LabelledScores(raw, raw, truths))
+    expected = [
+        (truths[raw >= cut].sum() / max(truths.sum(), 1), truths[raw >= cut].mean())
+        for cut in sorted(set(raw), reverse=True)
+    ]
+    assert list(zip(recall, precision, strict=True)) == expected
+
+
+@given(st.text(max_size=200), st.integers(1, 30))
+def test_a_short_text_is_one_line_without_controls(text: str, most: int) -> None:
+    short = shorten(text, most)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e]", short)
+    assert len(short.partition("… (")[0]) <= most or len(" ".join(text.split())) <= most

@@ -21,7 +21,7 @@ from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
-from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
+from rerank_cli.ranking import CacheOptions, CandidateRule, ChunkOptions, Selection
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Document
@@ -99,8 +99,10 @@ def output_format(ctx: typer.Context) -> Format | None:
 def selection(ctx: typer.Context) -> Selection:
     """Which results are kept, and what the model reads; a top-n of 0 keeps all."""
     values = {**ctx.params, "n": ctx.params["top_n"] or None}
-    if values.get("candidates", "").isdecimal():
+    if values["candidates"].isdecimal():
         values["candidates"] = int(values["candidates"])
+    elif values["strict"] and values["candidates"] == CandidateRule.AUTO:
+        values["candidates"] = CandidateRule.ALL  # or cuts would stay unseen
     return _make(Selection, values)
 
 

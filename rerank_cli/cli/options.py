@@ -317,9 +317,9 @@ def candidate_options(
         _model_setting(
             "--candidates",
             metavar="N|auto|all",
-            help="The model reads only the N most promising passages. auto, the default: with -n, "
-            f"and in a table on a terminal, {MIN_AUTO_CANDIDATES} or "
-            f"{AUTO_CANDIDATES_PER_RESULT} for each result; else, with --min-score, --within or "
+            help="The model reads only the N most promising passages. auto, the default but for "
+            f"batch, where it is all: with -n, and in a table on a terminal, {MIN_AUTO_CANDIDATES} "
+            f"or {AUTO_CANDIDATES_PER_RESULT} for each result; else, with --min-score, --within or "
             "--keep-empty, and for providers all. -v says how many were read.",
         ),
     ] = CandidateRule.AUTO.value,

@@ -32,6 +32,11 @@ _WATCH_DOCUMENTS = 256  # between two calls of a watch
 # Of documents with good blocks so many times more chunks are compared than are chosen.
 _CHUNK_FACTOR = 2
 
+_WAYS = {
+    FirstStage.HYBRID: "chosen by words and meaning",
+    FirstStage.BM25: "chosen by words",
+    FirstStage.INPUT: "the first ones",
+}
 _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the first ones"
 
 
@@ -59,6 +64,16 @@ class Choice(NamedTuple):
     empty: int
     candidates: Candidates | None
     notes: Sequence[str] = ()
+
+
+def describe_candidates(candidates: Candidates) -> str:
+    """How many passages the model read of how many, in words."""
+    total = f"{'about ' if candidates.is_estimate else ''}{candidates.total:,}"
+    way = _WAYS[FirstStage(candidates.first_stage)]
+    return (
+        f"{candidates.read:,} of {total} passages read by the model, {way}; "
+        "--candidates all reads every one"
+    )
 
 
 def choose_passages(

@@ -24,7 +24,7 @@ from rerank_cli.ranking import (
 )
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
 from rerank_cli.ranking.document_values import read_documents
-from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
+from rerank_cli.ranking.first_stage import CandidateLimits, Choice, choose_passages
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
@@ -223,7 +223,7 @@ class Reranker:
             key = (instruction, media, media_stamp(media), is_label)
         info = scorer.info
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
-        count = selection.max_candidates(is_local=not info.remote and info.scope == "pair")
+        count = self.max_candidates(selection)
         max_pairs = info.max_pending_pairs
         if isinstance(documents, Sequence) or count is not None:
             max_pairs *= _LIST_FACTOR
@@ -238,7 +238,6 @@ class Reranker:
             documents = list(documents) if isinstance(documents, Iterator) else documents
             scorer = scorer.over(_survey(readable(documents), plan, watch))
             is_set = False
-            count = None  # it scores as fast as words could choose
         if count is not None and selection.first_stage != FirstStage.INPUT:
             if is_label:
                 raise UsageError(
@@ -268,7 +267,7 @@ class Reranker:
         if count is None:
             splits = map(plan.split, readable(documents))
         else:
-            splits = _choose(partial(readable, documents), task, selection, count)
+            splits = _choose_for(task, partial(readable, documents), selection, count)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)
         _fill(task, batches, max_pairs)
         return pending
@@ -283,6 +282,8 @@ class Reranker:
         keep_empty: bool = False,
         passages: bool = False,
         explain: bool = False,
+        candidates: int | str = CandidateRule.ALL,
+        first_stage: str = FirstStage.HYBRID,
     ) -> "Generator[BatchResult, None, None]":
         """Rank the documents of many records, as `rerank batch` does; results keep their order.
 
@@ -292,7 +293,8 @@ class Reranker:
 
         A record is a mapping with `query` and `documents`, and if need be `id`, `top_n`,
         `min_score` and `instruction`, which go before the arguments. A query or a document is as a
-        line of `rerank batch` has it, or a `Document`.
+        line of `rerank batch` has it, or a `Document`. The arguments are those of `rank`;
+        `candidates` are chosen for each record by itself.
 
         Records are read as they are needed, in the calling thread: as many are under way as keep
         the model busy, and 64 MB of them at most. One that fails has a result with an `error`.
@@ -303,7 +305,16 @@ class Reranker:
         from rerank_cli.batch.flow import Bounds, Flow, rank_mappings
         from rerank_cli.batch.records import RecordFields
 
-        selection = Selection(n, min_score, within, keep_empty, passages, explain)
+        selection = Selection(
+            n,
+            min_score,
+            within,
+            keep_empty,
+            passages,
+            explain,
+            candidates=candidates,
+            first_stage=first_stage,
+        )
         selection.check()
         if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
             raise UsageError("records must be several, as in a list, not one by itself")
@@ -347,6 +358,20 @@ class Reranker:
     def plan(self, query: str, *, passages: bool = False) -> Plan:
         """The plan by which documents are cut for a query. Raises as `rank` does."""
         return plan_chunks(query, self.info, self.chunks, passages=passages)
+
+    def max_candidates(self, selection: Selection) -> int | None:
+        """The most passages that the model reads for a query; None for all."""
+        if isinstance(self.scorer, SurveyingScorer):
+            return None  # it scores as fast as words could choose
+        is_local = not self.info.remote and self.info.scope == "pair"
+        return selection.max_candidates(is_local=is_local)
+
+    def choose(
+        self, plan: Plan, documents: Sequence[Document], selection: Selection
+    ) -> Choice | None:
+        """Choose the passages that the model would read; None if it would read all."""
+        count = self.max_candidates(selection)
+        return None if count is None else _choose(lambda: documents, plan, selection, count)
 
     @property
     def is_busy(self) -> bool:
@@ -542,15 +567,25 @@ def _open_meaning(query: str) -> Meaning:
     return open_query_meaning(query)
 
 
-def _choose(
-    read: Callable[[], Iterable[Document]], task: RankingTask, selection: Selection, count: int
+def _choose_for(
+    task: RankingTask, read: Callable[[], Iterable[Document]], selection: Selection, count: int
 ) -> Iterator[Split]:
     """The documents with the passages that a first stage chooses for a ranking."""
-    blanks = selection.n if selection.keep_empty else 0
-    limits = CandidateLimits(count, FirstStage(selection.first_stage), blanks)
-    choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning)
+    choice = _choose(read, task.plan, selection, count, task.watch)
     task.builder.choose(choice)
     yield from choice.splits
+
+
+def _choose(
+    read: Callable[[], Iterable[Document]],
+    plan: Plan,
+    selection: Selection,
+    count: int,
+    watch: Watch | None = None,
+) -> Choice:
+    blanks = selection.n if selection.keep_empty else 0
+    limits = CandidateLimits(count, FirstStage(selection.first_stage), blanks)
+    return choose_passages(read, plan, limits, watch, _open_meaning)
 
 
 def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:

@@ -16,7 +16,7 @@ from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
-from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, MIN_AUTO_CANDIDATES, FirstStage
 from rerank_cli.terminal import STDOUT, Terminal
 
 app = make_app()
@@ -46,11 +46,31 @@ Compare = Annotated[
     ),
 ]
 Depth = Annotated[
-    str,
+    str | None,
     _common(
         "--depth",
         metavar="N,…",
-        help="How many candidates to rerank. Several depths are compared.",
+        help="How many documents to rerank, or all. Several depths are compared. Default: "
+        f"{_DEFAULT_DEPTH}, and with --candidates all.",
+    ),
+]
+Candidates = Annotated[
+    str | None,
+    _common(
+        "--candidates",
+        metavar="N,…",
+        help="Let the models read only the N most promising passages, as --candidates of rank "
+        "does. Several are compared, in quality and in seconds: 50,200,all. auto is "
+        f"{MIN_AUTO_CANDIDATES}.",
+    ),
+]
+FirstStages = Annotated[
+    str,
+    _data(
+        "--first-stage",
+        metavar="NAME,…",
+        help="What chooses these passages: hybrid, the default, bm25 or input. Several are "
+        "compared.",
     ),
 ]
 Measures = Annotated[
@@ -84,7 +104,9 @@ def evaluate(
     datasets: Datasets = None,
     model: Models = None,
     compare: Compare = None,
-    depth: Depth = str(_DEFAULT_DEPTH),
+    depth: Depth = None,
+    candidates: Candidates = None,
+    first_stage: FirstStages = FirstStage.HYBRID.value,
     measure: Measures = None,
     condensed: Annotated[
         bool, _data("--condensed", help="Leave out documents without a judgement.")
@@ -132,6 +154,7 @@ def evaluate(
     \b
     rerank eval beir/scifact                  the default model and BM25
     rerank eval nq squad --depth 10,50,100    quality against cost
+    rerank eval nq --sample 50 --candidates 50,200,all
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
     """
@@ -152,6 +175,11 @@ def evaluate(
             "eval needs a DATASET",
             hint="rerank eval --help shows what one is; to search for the word: rerank -q eval",
         )
+    if compare is not None and candidates is not None:
+        raise UsageError(
+            "--compare is of two models, and --candidates makes several of each",
+            hint="as in --compare 'mini@2 --candidates 200' mini@2",
+        )
     run_evaluation(
         EvalOptions(
             datasets=[Path(path) for path in datasets or []],
@@ -160,7 +188,7 @@ def evaluate(
             run=run,
             models=_models(ctx, model, compare),
             compare=compare,
-            depths=_parse_depths(depth),
+            depths=_parse_depths(depth or ("all" if candidates else str(_DEFAULT_DEPTH))),
             measures=measure or [],
             condensed=condensed,
             sample=sample,
@@ -172,6 +200,8 @@ def evaluate(
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),
             cache=option_values.cache_options(ctx),
+            candidates=candidates or "",
+            first_stage=first_stage,
             # A query is cut, and a document has as many chunks whoever scores them.
             chunks=replace(
                 option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
@@ -197,10 +227,15 @@ def _models(
 
 def _parse_depths(text: str) -> list[int]:
     """Read depths, smallest first; raises `UsageError`."""
+    from rerank_cli.evaluation.datasets import ALL_DOCUMENTS
+
+    words = [word.strip() for word in text.split(",")]
     try:
-        depths = sorted({int(number) for number in text.split(",")})
+        depths = sorted({ALL_DOCUMENTS if word == "all" else int(word) for word in words})
     except ValueError as error:
-        raise UsageError(f"--depth {text}: not a number", hint="as in --depth 10,50,100") from error
+        raise UsageError(
+            f"--depth {text}: neither a number nor all", hint="as in --depth 10,50,100"
+        ) from error
     if depths[0] < 1:
         raise UsageError(f"--depth {text}: at least one candidate is needed")
     return depths

@@ -120,6 +120,7 @@ def program_options(
     options.input_options,
     options.model_options,
     options.candidate_options,
+    options.preset_options,
     options.chunking_options,
     provider_options,
     options.output_options,

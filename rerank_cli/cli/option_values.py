@@ -66,6 +66,12 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
     values = {**ctx.params}
     if "max_chunks" in values and not is_chosen(ctx, "max_chunks"):
         del values["max_chunks"]
+    return chunk_options_of(values)
+
+
+def chunk_options_of(values: Mapping[str, Any]) -> ChunkOptions:
+    """How documents are cut, by the values of the parameters for it."""
+    values = {**values}
     if (prepend := values.get("prepend")) is not None:
         values["prepend_headings"] = prepend is Prepend.HEADING
     return _make(ChunkOptions, values)

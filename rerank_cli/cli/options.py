@@ -335,6 +335,30 @@ def candidate_options(
     """Options for which passages the model reads."""
 
 
+def complete_preset() -> list[str]:
+    """The names of presets, for a shell's completion."""
+    from rerank_cli.cli.presets import preset_names
+
+    return preset_names()
+
+
+def preset_options(
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            rich_help_panel="Model",
+            metavar="NAME",
+            autocompletion=complete_preset,
+            help="Use the settings of a preset, a table [preset.NAME] in config.toml. `rerank "
+            "config` shows them, and `rerank tune` makes one. Options on the command line count "
+            "more, variables and other settings less.",
+        ),
+    ] = None,
+) -> None:
+    """The option for a preset."""
+
+
 def chunking_options(
     chunk: Annotated[
         Cutting,

@@ -186,7 +186,12 @@ def batch_options(
     only="base_url instruction truncate max_document_tokens user metadata set_ header lenient "
     "sigmoid concurrency retries timeout connect_timeout rpm tpm insecure",
 )
-@with_options(options.model_options, options.candidate_options, options.chunking_options)
+@with_options(
+    options.model_options,
+    options.candidate_options,
+    options.preset_options,
+    options.chunking_options,
+)
 @with_options(options.output_options, only="verbose")
 @with_options(options.input_options, only="text media_root")
 @with_options(batch_options)

@@ -3,7 +3,7 @@
 What is measured, and how it is written, is in `evaluation`.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.parameters import COMMON_GROUP, with_options
+from rerank_cli.cli.parameters import COMMON_GROUP, is_given, with_options
+from rerank_cli.cli.presets import preset_values
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
@@ -98,6 +99,7 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 
 @app.command("eval", cls=PlainCommand)
 @with_options(options.model_options, only="threads runtime device cache cache_size")
+@with_options(options.preset_options)
 @with_options(provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm")
 def evaluate(
     ctx: typer.Context,
@@ -162,6 +164,11 @@ def evaluate(
     from rerank_cli.evaluation.evaluate import run_evaluation
     from rerank_cli.evaluation.run import EvalOptions
 
+    preset = preset_values(ctx)
+    if candidates is None:
+        candidates = preset.get("candidates")
+    if not is_given(ctx, "first_stage"):
+        first_stage = preset.get("first-stage", first_stage)
     parts, output_file = None, OutputFile(output)
     if queries is not None or corpus is not None:
         if datasets or queries is None or corpus is None or qrels is None:
@@ -186,7 +193,7 @@ def evaluate(
             parts=parts,
             qrels=qrels,
             run=run,
-            models=_models(ctx, model, compare),
+            models=_models(ctx, model, compare, preset),
             compare=compare,
             depths=_parse_depths(depth or ("all" if candidates else str(_DEFAULT_DEPTH))),
             measures=measure or [],
@@ -203,8 +210,8 @@ def evaluate(
             candidates=candidates or "",
             first_stage=first_stage,
             # A query is cut, and a document has as many chunks whoever scores them.
-            chunks=replace(
-                option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
+            chunks=option_values.chunk_options_of(
+                {"max_chunks": DEFAULT_MAX_CHUNKS, **_by_parameter(preset), "truncate_query": True}
             ),
         ),
         Terminal.current(to_file=not output_file.is_stdout),
@@ -212,8 +219,15 @@ def evaluate(
     return ExitCode.OK
 
 
+def _by_parameter(preset: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in preset.items()}
+
+
 def _models(
-    ctx: typer.Context, given: list[str] | None, compare: tuple[str, str] | None
+    ctx: typer.Context,
+    given: list[str] | None,
+    compare: tuple[str, str] | None,
+    preset: Mapping[str, Any],
 ) -> list[str]:
     """The models to measure: those given and those compared, else the one that is set."""
     models = [*(given or []), *(compare or ())]
@@ -221,7 +235,7 @@ def _models(
         from rerank_cli.cli.parameters import setting_values
         from rerank_cli.models.catalogue import default
 
-        models = [setting_values(ctx)["model"][0] or default()]
+        models = [preset.get("model") or setting_values(ctx)["model"][0] or default()]
     return list(dict.fromkeys(models))
 
 

@@ -39,7 +39,7 @@ from rerank_cli.evaluation.tradeoff import (
     draw_curves,
     expand,
     leave_out_partial,
-    read_settings,
+    read_variants,
 )
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
@@ -129,7 +129,9 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     _check_read_once(options)
     read: list[str | Path] = [*_read_files(options)]
     measures = parse_measures(options.measures or DEFAULT_MEASURES)
-    settings = read_settings(options.candidates, options.first_stage) if options.candidates else []
+    variants = []
+    if options.candidates:
+        variants = read_variants(options.candidates, options.first_stage)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
     read += [path for system in systems for path in model_files(system.model)]
     planned = [PlannedOutput("-o", options.output)]
@@ -145,7 +147,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
         for system in systems:
             reranker, stamp = open_system(system, options.remote, options.cache)
             stack.enter_context(reranker)
-            for part in expand(system, settings):
+            for part in expand(system, variants):
                 # Each has its own, so that none has the scores of another.
                 rerankers[part] = (
                     reranker if part is system else Reranker(reranker.scorer, chunks=part.chunks)

@@ -1,12 +1,12 @@
 """Quality against seconds: what a model loses where it reads only some passages, and what it saves.
 
-    read_settings   `50,200,all` and `hybrid,bm25` to settings
-    expand          a system to one for each setting
-    curve_of        what the settings of a system come to on a set
+    read_variants   `50,200,all` and `hybrid,bm25` to variants
+    expand          a system to one for each variant
+    curve_of        what the variants of a system come to on a set
     draw_curves, curve_object
                     a table for people, and JSON
 
-A setting is a `Selection`: whatever else that says of what a model reads may become one.
+A variant is a `Selection`: whatever else that says of what a model reads may become one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from rerank_cli.terminal import Terminal, format_columns, printable
 _ALL = CandidateRule.ALL.value
 
 
-class Setting(NamedTuple):
+class Variant(NamedTuple):
     """What a model reads, in a word or two, and as a selection."""
 
     name: str
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
         return self.selection.candidates == CandidateRule.ALL
 
 
-def read_settings(candidates: str, first_stages: str = FirstStage.HYBRID) -> list[Setting]:
+def read_variants(candidates: str, first_stages: str = FirstStage.HYBRID) -> list[Variant]:
     """Read numbers of candidates and what chooses them; all of them for each; `all` comes last.
 
     Raises `UsageError`.
@@ -48,30 +48,30 @@ def read_settings(candidates: str, first_stages: str = FirstStage.HYBRID) -> lis
     for stage in stages:
         check_choice("first stage", stage, FirstStage)
     counts = dict.fromkeys(read_candidates(word) for word in candidates.split(","))
-    settings = []
+    variants = []
     for count in sorted(count for count in counts if isinstance(count, int)):
         for stage in dict.fromkeys(stages):
             name = f"{count:,} by {stage}" if len(set(stages)) > 1 else f"{count:,}"
-            settings.append(Setting(name, Selection(candidates=count, first_stage=stage)))
+            variants.append(Variant(name, Selection(candidates=count, first_stage=stage)))
     if CandidateRule.ALL in counts:
-        settings.append(Setting(_ALL, Selection()))
-    return settings
+        variants.append(Variant(_ALL, Selection()))
+    return variants
 
 
-def expand(system: System, settings: Sequence[Setting]) -> list[System]:
-    """A system for each setting, but for BM25, and for one that has a setting of its own."""
-    if not settings or system.model == BM25 or system.selection != Selection():
+def expand(system: System, variants: Sequence[Variant]) -> list[System]:
+    """A system for each variant, but for BM25, and for one that has a selection of its own."""
+    if not variants or system.model == BM25 or system.selection != Selection():
         return [system]
     systems = []
-    for setting in settings:
-        selection = setting.selection
+    for variant in variants:
+        selection = variant.selection
         name = system.name
-        if not setting.is_whole:
+        if not variant.is_whole:
             name += f" --candidates {selection.candidates}"
-            if " by " in setting.name:
+            if " by " in variant.name:
                 name += f" --first-stage {selection.first_stage}"
         systems.append(
-            replace(system, name=name, selection=selection, base=system.name, setting=setting.name)
+            replace(system, name=name, selection=selection, base=system.name, setting=variant.name)
         )
     return systems
 
@@ -98,7 +98,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A model's settings on a set, those that read least first; `reference` reads most."""
+    """A model's variants on a set, those that read least first; `reference` reads most."""
 
     set: str
     model: str
@@ -122,11 +122,12 @@ def curves_of(results: SetRows, systems: Sequence[SystemJobs], seed: int) -> lis
     return [
         Curve(results.task.name, model, depth, points_of(group, seed))
         for (model, depth), group in groups.items()
+        if len(group) > 1
     ]
 
 
 def points_of(group: Sequence[tuple[SystemRow, EvalJob]], seed: int) -> list[Point]:
-    """Compare a model's settings with the last one, which reads most."""
+    """Compare a model's variants with the last one, which reads most."""
     reference_row, reference_job = group[-1]
     return [
         Point(

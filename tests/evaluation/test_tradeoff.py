@@ -11,7 +11,7 @@ pytest.importorskip("ir_measures", reason="needs the extra eval")
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.datasets import ALL_DOCUMENTS, Collection, task_of
 from rerank_cli.evaluation.run import EvalJob, System, SystemJobs, read_candidates, read_system
-from rerank_cli.evaluation.tradeoff import curves_of, expand, read_settings
+from rerank_cli.evaluation.tradeoff import curves_of, expand, read_variants
 from rerank_cli.ranking import CandidateRule, ChunkOptions, Selection
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions
@@ -94,7 +94,7 @@ def test_without_all_the_largest_number_is_what_the_others_are_compared_with(
 
 
 def test_settings_are_read() -> None:
-    settings = read_settings("all,200,50,200", "bm25,input")
+    settings = read_variants("all,200,50,200", "bm25,input")
     assert [setting.name for setting in settings] == [
         "50 by bm25", "50 by input", "200 by bm25", "200 by input", "all",
     ]  # fmt: skip
@@ -105,11 +105,11 @@ def test_settings_are_read() -> None:
         with pytest.raises(UsageError, match="--candidates"):
             read_candidates(text)
     with pytest.raises(UsageError, match="first stage"):
-        read_settings("5", "bm26")
+        read_variants("5", "bm26")
 
 
 def test_a_model_with_candidates_of_its_own_and_bm25_stay_themselves() -> None:
-    settings = read_settings("5,all")
+    settings = read_variants("5,all")
 
     def names(text: str) -> list[str]:
         system = read_system(text, RuntimeOptions(), ChunkOptions())
@@ -158,7 +158,7 @@ def test_recall_is_the_share_of_the_best_documents_of_all_that_are_read() -> Non
     system = System("words", "words", RuntimeOptions(), ChunkOptions())
     systems = [
         SystemJobs(task, each, Reranker(scorer), [ALL_DOCUMENTS], "stamp")
-        for each in expand(system, read_settings("5,10,all", "bm25"))
+        for each in expand(system, read_variants("5,10,all", "bm25"))
     ]
     for jobs in systems:
         job = jobs.job(ALL_DOCUMENTS)
@@ -178,7 +178,7 @@ def test_systems_that_read_less_are_other_systems(tmp_path: Path) -> None:
     """What was scored with other candidates is not taken for their scores."""
     task = task_of(a_collection(), ALL_DOCUMENTS, None, 0)
     system = System("words", "words", RuntimeOptions(), ChunkOptions())
-    first, second = expand(system, read_settings("5,6"))
+    first, second = expand(system, read_variants("5,6"))
     list(EvalJob(task, first, Reranker(OverlapScorer()), tmp_path).run())
     assert EvalJob(task, first, Reranker(OverlapScorer()), tmp_path).resumed == 4
     assert EvalJob(task, second, Reranker(OverlapScorer()), tmp_path).resumed == 0

@@ -28,8 +28,8 @@ DEFAULT_COMMAND = "rank"
 # The commands that exist or are planned. A first word that is one of these is never a query, so
 # that a new command does not change what an old command line means.
 RESERVED = (
-    "rank", "batch", "serve", "eval", "calibrate", "models", "providers", "config", "doctor",
-    "cache", "mcp", "help",
+    "rank", "batch", "serve", "eval", "tune", "calibrate", "models", "providers", "config",
+    "doctor", "cache", "mcp", "help",
 )  # fmt: skip
 
 _PIPE_WAIT_MILLISECONDS = 100  # for what a pipe has, or its end

@@ -6,7 +6,7 @@ What is measured, and how it is written, is in `evaluation`.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, MIN_AUTO_CANDIDATES, FirstStage
 from rerank_cli.terminal import STDOUT, Terminal
+
+if TYPE_CHECKING:
+    from rerank_cli.evaluation.datasets import Parts
 
 app = make_app()
 
@@ -160,7 +163,6 @@ def evaluate(
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
     """
-    from rerank_cli.evaluation.datasets import Parts
     from rerank_cli.evaluation.evaluate import run_evaluation
     from rerank_cli.evaluation.run import EvalOptions
 
@@ -169,19 +171,8 @@ def evaluate(
         candidates = preset.get("candidates")
     if not is_given(ctx, "first_stage"):
         first_stage = preset.get("first-stage", first_stage)
-    parts, output_file = None, OutputFile(output)
-    if queries is not None or corpus is not None:
-        if datasets or queries is None or corpus is None or qrels is None:
-            raise UsageError(
-                "--queries, --corpus and --qrels make up a set of their own",
-                hint="all three are needed, and --run if there are candidates; no DATASET",
-            )
-        parts = Parts(queries.name.partition(".")[0], queries, corpus, qrels, run)
-    elif not datasets:
-        raise UsageError(
-            "eval needs a DATASET",
-            hint="rerank eval --help shows what one is; to search for the word: rerank -q eval",
-        )
+    output_file = OutputFile(output)
+    parts = evaluation_parts("eval", datasets, queries, corpus, qrels, run)
     if compare is not None and candidates is not None:
         raise UsageError(
             "--compare is of two models, and --candidates makes several of each",
@@ -195,7 +186,7 @@ def evaluate(
             run=run,
             models=_models(ctx, model, compare, preset),
             compare=compare,
-            depths=_parse_depths(depth or ("all" if candidates else str(_DEFAULT_DEPTH))),
+            depths=parse_depths(depth or ("all" if candidates else str(_DEFAULT_DEPTH))),
             measures=measure or [],
             condensed=condensed,
             sample=sample,
@@ -219,6 +210,33 @@ def evaluate(
     return ExitCode.OK
 
 
+def evaluation_parts(
+    command: str,
+    datasets: list[str] | None,
+    queries: Path | None,
+    corpus: Path | None,
+    qrels: Path | None,
+    run: Path | None,
+) -> "Parts | None":
+    """The set whose parts are files of their own; None for none. Raises `UsageError`."""
+    from rerank_cli.evaluation.datasets import Parts
+
+    if queries is not None or corpus is not None:
+        if datasets or queries is None or corpus is None or qrels is None:
+            raise UsageError(
+                "--queries, --corpus and --qrels make up a set of their own",
+                hint="all three are needed, and --run if there are candidates; no DATASET",
+            )
+        return Parts(queries.name.partition(".")[0], queries, corpus, qrels, run)
+    if not datasets:
+        raise UsageError(
+            f"{command} needs a DATASET",
+            hint="rerank eval --help shows what one is; to search for the word: "
+            f"rerank -q {command}",
+        )
+    return None
+
+
 def _by_parameter(preset: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("-", "_"): value for key, value in preset.items()}
 
@@ -239,7 +257,7 @@ def _models(
     return list(dict.fromkeys(models))
 
 
-def _parse_depths(text: str) -> list[int]:
+def parse_depths(text: str) -> list[int]:
     """Read depths, smallest first; raises `UsageError`."""
     from rerank_cli.evaluation.datasets import ALL_DOCUMENTS
 

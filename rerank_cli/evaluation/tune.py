@@ -45,9 +45,9 @@ _MAX_SHARE = 0.8  # of all passages, that a setting may read to be worth a try
 _POINTS = 100  # a measure of 1
 _POWER_POINTS = 1.959964 + 0.841621  # the normal's 97.5 % and 80 % points
 _WAYS = {
-    FirstStage.HYBRID: "by words and meaning",
-    FirstStage.BM25: "by words",
-    FirstStage.INPUT: "the first ones",
+    FirstStage.HYBRID: " by words and meaning",
+    FirstStage.BM25: " by words",
+    FirstStage.INPUT: ", the first ones",
 }
 
 
@@ -301,7 +301,7 @@ def _candidates(system: System, full: Sequence[EvalJob]) -> list[_Candidate]:
     stages = [FirstStage.HYBRID, FirstStage.BM25, *([FirstStage.INPUT] if is_ranked else [])]
     found = [
         _Candidate(
-            f"{count:,} passages {_WAYS[stage]}",
+            f"{count:,} passages{_WAYS[stage]}",
             {"candidates": count, "first-stage": stage.value},
             replace(system, selection=Selection(candidates=count, first_stage=stage)),
             float(count),
@@ -376,7 +376,7 @@ def _sentences(tuning: Tuning) -> Iterator[str]:
     )
     speed = tuning.full_check["seconds"] / check.seconds if check.seconds else math.inf
     yield (
-        f"On the other {check.loss.queries:,} queries, which had no part in the choice, it lost "
+        f"On the other {check.loss.queries:,} queries, which had no part in the choice, it "
         f"{check.loss}, and took {check.seconds:.2g} s a query instead of "
         f"{tuning.full_check['seconds']:.2g} s: {speed:.1f} times as fast."
     )

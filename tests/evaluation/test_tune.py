@@ -140,9 +140,8 @@ def test_one_half_chooses_and_the_other_measures(
     assert rerank("config", "get", "preset.tuned.candidates").out == "20\n"
 
 
-def test_a_preset_is_written_once_it_holds(
-    measured: list[frozenset[str]], rerank: Run, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("measured")
+def test_a_preset_is_written_once_it_holds(rerank: Run, tmp_path: Path) -> None:
     source = a_set(tmp_path)
     ran = rerank("tune", source, "-m", SMALL, "--dry-run")
     assert "As a preset: model = " in ran.out

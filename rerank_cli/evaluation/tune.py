@@ -194,9 +194,8 @@ class _Tuner:
             if holding:
                 chosen = min(holding, key=lambda trial: trial.seconds)
                 break
-        tuning = Tuning(
-            system.model, *self._measures, self._max_loss, trials, self._summary(full), chosen
-        )
+        (measure,) = self._measures
+        tuning = Tuning(system.model, measure, self._max_loss, trials, self._summary(full), chosen)
         if chosen is None:
             return tuning
         self._say(f"the chosen setting, {_count(halves[1])}")

@@ -73,7 +73,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TunedSetting:
     """A setting and what it came to on some queries; seconds and passages are those of a query."""
 
     name: str
@@ -94,10 +94,10 @@ class Tuning:
     model: str
     measure: str
     max_loss: float
-    trials: Sequence[Trial]
+    trials: Sequence[TunedSetting]
     full: Mapping[str, float]
-    chosen: Trial | None = None
-    check: Trial | None = None
+    chosen: TunedSetting | None = None
+    check: TunedSetting | None = None
     full_check: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -111,7 +111,7 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _ReadingOption:
     """A setting to try, and about how many passages of a query it reads."""
 
     name: str
@@ -181,8 +181,8 @@ class _Tuner:
         halves = _halve(tasks, seed)
         self._say(f"all passages, {_count(halves[0] + halves[1])}")
         full, full_check = self._score(system, halves)
-        trials: list[Trial] = []
-        chosen: Trial | None = None
+        trials: list[TunedSetting] = []
+        chosen: TunedSetting | None = None
         candidates = _candidates(system, full)
         for read, group in groupby(candidates, key=lambda candidate: candidate.read):
             trying = list(group)
@@ -225,7 +225,9 @@ class _Tuner:
         self._jobs.append(jobs.job(task.depth))
         return self._jobs[-1]
 
-    def _try(self, candidate: _Candidate, tasks: Sequence[Task], full: Sequence[EvalJob]) -> Trial:
+    def _try(
+        self, candidate: _ReadingOption, tasks: Sequence[Task], full: Sequence[EvalJob]
+    ) -> TunedSetting:
         jobs = [self._job(candidate.system, task) for task in tasks]
         run_jobs(jobs, self._terminal)
         ours, theirs = (
@@ -235,7 +237,7 @@ class _Tuner:
         gains = [np.subtract(*pair) for pair in zip(ours, theirs, strict=True)]
         summary = self._summary(jobs)
         loss = loss_of(change, gains, self._max_loss)
-        return Trial(candidate.name, candidate.preset, **summary, loss=loss)
+        return TunedSetting(candidate.name, candidate.preset, **summary, loss=loss)
 
     def _figures(self, job: EvalJob) -> Mapping[str, float]:
         scores = {query: scored.scores for query, scored in job.scores.items()}
@@ -292,14 +294,14 @@ def _halve(tasks: Sequence[Task], seed: int) -> tuple[list[Task], list[Task]]:
     return halves
 
 
-def _candidates(system: System, full: Sequence[EvalJob]) -> list[_Candidate]:
+def _candidates(system: System, full: Sequence[EvalJob]) -> list[_ReadingOption]:
     """The settings to try, those that read least first, by what all passages are."""
     scored = [scores for job in full for scores in job.scores.values()]
     passages = sum(scores.passages for scores in scored) / len(scored)
     is_ranked = all(job.task.first == FirstStage.INPUT for job in full)
     stages = [FirstStage.HYBRID, FirstStage.BM25, *([FirstStage.INPUT] if is_ranked else [])]
     found = [
-        _Candidate(
+        _ReadingOption(
             f"{count:,} passages{_WAYS[stage]}",
             {"candidates": count, "first-stage": stage.value},
             replace(system, selection=Selection(candidates=count, first_stage=stage)),
@@ -311,7 +313,7 @@ def _candidates(system: System, full: Sequence[EvalJob]) -> list[_Candidate]:
     for most in _MAX_CHUNKS:
         counts = [min(most, count) for scores in scored for count in scores.chunks.values()]
         found.append(
-            _Candidate(
+            _ReadingOption(
                 f"{format_count(most, 'passage')} of each document",
                 {"max-chunks": most},
                 replace(system, chunks=replace(system.chunks, max_chunks=most)),

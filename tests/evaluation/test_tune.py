@@ -12,7 +12,7 @@ pytest.importorskip("ir_measures", reason="needs the extra eval")
 import numpy as np
 
 from rerank_cli.evaluation.statistics import difference
-from rerank_cli.evaluation.tune import MIN_QUERIES, Loss, Trial, Tuning, describe, loss_of
+from rerank_cli.evaluation.tune import MIN_QUERIES, Loss, TunedSetting, Tuning, describe, loss_of
 from rerank_cli.user_files import config_file
 from tests.conftest import MODELS, Run
 from tests.support.batches import write
@@ -39,8 +39,8 @@ def loss(ours: list[float], theirs: list[float], allowed: float = 0.5) -> Loss:
 
 
 def a_tuning(found: Loss, *, chosen: bool = True, check: Loss | None = None) -> Tuning:
-    def trial(own: Loss) -> Trial:
-        return Trial("50 passages by words", {"candidates": 50}, 0.8, 0.1, 50, own)
+    def trial(own: Loss) -> TunedSetting:
+        return TunedSetting("50 passages by words", {"candidates": 50}, 0.8, 0.1, 50, own)
 
     full = {"measure": 0.8, "seconds": 1.0, "read": 300.0}
     return Tuning(

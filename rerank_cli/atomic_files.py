@@ -13,7 +13,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -227,28 +227,59 @@ def lock_for_change(path: Path) -> Iterator[None]:
         yield
 
 
-def set_toml_value(path: Path, key: str, value: Any, *, mode: int | None = None) -> None:
-    """Set a top-level key of a TOML file; creates the file if it is missing.
+def set_toml_value(
+    path: Path, key: str | Sequence[str], value: Any, *, mode: int | None = None
+) -> None:
+    """Set a key of a TOML file; creates the file if it is missing.
 
-    `mode` is as for `replace_file`. Raises `ConfigError` if the file is not TOML, and `OutputError`
-    if it cannot be written.
+    A top-level key is a string. Several keys lead through tables, which are made. `mode` is as for
+    `replace_file`. Raises `ConfigError` if the file is not TOML, and `OutputError` if it cannot be
+    written.
     """
     with lock_for_change(path):
-        document = _read_toml(path)
-        document[key] = value
+        document = table = _read_toml(path)
+        *names, last = (key,) if isinstance(key, str) else key
+        for name in names:
+            table = _inner_table(table, name, path)
+        table[last] = value
         _write_toml(path, document, mode)
 
 
-def remove_toml_key(path: Path, key: str, *, mode: int | None = None) -> bool:
-    """Remove a top-level key; False if it was not there. Raises as `set_toml_value` does."""
-    if key not in _read_toml(path):  # nothing is made then
+def remove_toml_key(path: Path, key: str | Sequence[str], *, mode: int | None = None) -> bool:
+    """Remove a key as `set_toml_value` names it, and tables that are empty then.
+
+    False if it was not there. Raises as `set_toml_value` does.
+    """
+    names = (key,) if isinstance(key, str) else tuple(key)
+    if not _remove_key(_read_toml(path), names):  # nothing is made then
         return False
     with lock_for_change(path):
         document = _read_toml(path)
-        if key not in document:
+        if not _remove_key(document, names):
             return False
-        del document[key]
         _write_toml(path, document, mode)
+    return True
+
+
+def _inner_table(table: Any, name: str, path: Path) -> Any:
+    """The table of a name in another one; it is made if there is none. Raises `ConfigError`."""
+    import tomlkit
+
+    if name not in table:
+        table[name] = tomlkit.table()
+    if not isinstance(table[name], MutableMapping):
+        raise ConfigError(f"{path}: {name}: is not a table", hint="mend it in an editor")
+    return table[name]
+
+
+def _remove_key(table: Any, names: Sequence[str]) -> bool:
+    first, *rest = names
+    if not isinstance(table, MutableMapping) or first not in table:
+        return False
+    if rest and not _remove_key(table[first], rest):
+        return False
+    if not rest or not table[first]:
+        del table[first]
     return True
 
 

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import axe_playwright_python
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -81,7 +82,9 @@ def check_view(
     page.emulate_media(media="print" if media == "print" else "screen")
     page.goto(address)
     yield from (
-        f"{name}: asked for {url[:200]}" for url in requests if url != address and url[:5] != "data:"
+        f"{name}: asked for {url[:200]}"
+        for url in requests
+        if url != address and url[:5] != "data:"
     )
     overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     if overflow > 0 and media == "screen":

@@ -91,6 +91,13 @@ def sources() -> list[str]:
     return [context.get_parameter_source("number").name for context in contexts]
 
 
+def changed_source() -> str:
+    context = made("-n", "2")
+    kind = type(context.get_parameter_source("number"))
+    context.set_parameter_source("number", kind["DEFAULT_MAP"])
+    return str(context.get_parameter_source("number").name)
+
+
 def has(name: str, value: object) -> bool:
     """Whether the option has an attribute of this value."""
     return bool(getattr(parameters()[0], name) == value)
@@ -163,6 +170,10 @@ TYPER: dict[str, tuple[Callable[[], Any], str]] = {
     "Context.get_parameter_source": (
         lambda: sources() == ["DEFAULT", "COMMANDLINE", "DEFAULT_MAP"],
         f"have `is_given`, `is_chosen` and `setting_values` in {_FILE} ask where a value is from",
+    ),
+    "Context.set_parameter_source": (
+        lambda: changed_source() == "DEFAULT_MAP",
+        "have `apply_preset` in rerank_cli/cli/presets.py say in another way where a value is from",
     ),
     "Context.resilient_parsing": (
         lambda: made("-n", "0", resilient_parsing=True).resilient_parsing,

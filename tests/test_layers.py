@@ -28,8 +28,8 @@ ORDER = [
     "models.export",
     "batch evaluation",
     (
-        "cli.settings cli.parameters cli.help cli.typer_commands cli.hints cli.completion "
-        "cli.options cli.provider_options cli.option_values"
+        "cli.settings cli.parameters cli.presets cli.help cli.typer_commands cli.hints "
+        "cli.completion cli.options cli.provider_options cli.option_values"
     ),
     "commands",
     "cli.app",

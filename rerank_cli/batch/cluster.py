@@ -35,7 +35,7 @@ from rerank_cli.batch.records import (
     RecordFields,
     make_record,
 )
-from rerank_cli.batch.report import BatchFigures, failure_line, report_output, write_report
+from rerank_cli.batch.report import BatchFigures, report_output, say_outcome, write_report
 from rerank_cli.batch.sources import read_item, read_records
 from rerank_cli.errors import (
     ExitCode,
@@ -107,10 +107,8 @@ def run_on_ray(
     if options.report is not None:
         body = {**figures.as_dict(), "parts": len(manifest.results), "asked": identity}
         write_report(options.report, body, terminal)
-    if figures.failures:
-        terminal.warn(failure_line(figures))
-        return ExitCode.SCORER
-    return ExitCode.OK
+    say_outcome(figures, options.selection.first_stage, terminal)
+    return ExitCode.SCORER if figures.failures else ExitCode.OK
 
 
 def _check_options(options: BatchOptions, *, ordered: bool) -> None:

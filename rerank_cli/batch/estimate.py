@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from rerank_cli import machine
-from rerank_cli.batch.flow import problem_of
+from rerank_cli.batch.flow import problem_of, selection_of
 from rerank_cli.batch.options import BatchOptions
 from rerank_cli.batch.records import BadRecord, BlankLine, Item
 from rerank_cli.batch.sources import open_source
 from rerank_cli.costs import Price
 from rerank_cli.errors import ExitCode, UsageError
+from rerank_cli.ranking import Selection
 from rerank_cli.ranking.powers import SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.terminal import Terminal, format_duration
@@ -29,6 +30,9 @@ class _Sample:
 
     batches             the pairs to score, of each record
     known               the number of other pairs, whose scores are in the cache
+    passages            the number of all; more than the pairs where only some are read
+    is_estimate         whether that is an estimate
+    choosing_seconds    what it took to choose them
     records, documents  their numbers; blank lines are no records
     tokens              of all documents
     cut                 documents and queries of which a part would not be scored
@@ -38,11 +42,13 @@ class _Sample:
 
     def __init__(self) -> None:
         self.batches: list[list[Pair]] = []
-        self.records = self.documents = self.tokens = self.cut = self.known = 0
+        self.records = self.documents = self.tokens = self.cut = self.known = self.passages = 0
+        self.is_estimate = False
+        self.choosing_seconds = 0.0
         self.errors: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
-    def see(self, item: Item, reranker: Reranker) -> None:
+    def see(self, item: Item, reranker: Reranker, selection: Selection) -> None:
         if isinstance(item, BlankLine):
             return
         self.records += 1
@@ -56,20 +62,34 @@ class _Sample:
             return
         notes = dict.fromkeys(plan.notes)
         self.cut += plan.query != item.query
+        began = time.perf_counter()
+        choice = reranker.choose(plan, item.documents, selection_of(item, selection))
+        if choice is not None:
+            self.choosing_seconds += time.perf_counter() - began
         pairs: list[Pair] = []
-        for document in item.documents:
-            split = plan.split(document)
-            self.documents += 1
+        for split in map(plan.split, item.documents) if choice is None else choice.splits:
             self.tokens += split.tokens
             self.cut += split.dropped > 0
             pairs += [Pair(plan.query, chunk) for chunk in split.chunks]
             notes.update(dict.fromkeys(split.notes))
+        candidates = None if choice is None else choice.candidates
+        self.passages += len(pairs) if candidates is None else candidates.total
+        self.is_estimate = self.is_estimate or (candidates is not None and candidates.is_estimate)
+        self.documents += len(item.documents)
         self.batches.append(pairs)
         self.notes.update(notes.keys())
 
     def say_known(self, estimate: Callable[[float], str]) -> str:
         """How many scores are known, in words to add; empty for none."""
         return f", and {estimate(self.known)} more are in the cache" if self.known else ""
+
+    def say_left_out(self, estimate: Callable[[float], str]) -> str:
+        """Of how many passages the pairs are, in words to add; empty if they are all."""
+        if self.passages == len(self.pairs) + self.known:
+            return ""
+        total = estimate(self.passages)
+        about = "about " if self.is_estimate and not total.startswith("about") else ""
+        return f", as the model reads these of {about}{total} passages"
 
     @property
     def pairs(self) -> list[Pair]:
@@ -86,7 +106,7 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
         count, items = source.sample(reranker.info)
         sample = _Sample()
         for item in items:
-            sample.see(item, reranker)
+            sample.see(item, reranker, options.selection)
         scorer = _leave_out_known(reranker.scorer, sample)
         rate = None if reranker.info.remote else _measure_rate(scorer, sample.pairs)
     factor = count / len(items) if items else 0.0
@@ -97,11 +117,12 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
             return f"{value:,}"
         return f"about {float(f'{value * factor:.{_DIGITS}g}'):,.0f}"
 
+    of_pairs = sample.say_known(estimate) + sample.say_left_out(estimate)
     records = f"{count:,}" if sample.records == len(items) else estimate(sample.records)
     lines = [
         f"records   {records}",
         f"documents {estimate(sample.documents)}",
-        f"pairs     {estimate(len(sample.pairs))}{sample.say_known(estimate)}",
+        f"pairs     {estimate(len(sample.pairs))}{of_pairs}",
         f"tokens    {estimate(sample.tokens)}, the queries not counted",
     ]
     failures = sample.errors.total()
@@ -117,11 +138,11 @@ def report_plan(options: BatchOptions, terminal: Terminal) -> ExitCode:
     else:
         cores = options.runtime.threads or machine.core_count()
         core_rate = rate / cores
+        core_seconds = sample.choosing_seconds * factor + pairs / core_rate
         lines.append(f"measured  {rate:,.0f} pairs/s on {cores} cores, {core_rate:,.1f} a core")
-        lines.append(f"here      {format_duration(pairs / rate)}")
+        lines.append(f"here      {format_duration(core_seconds / cores)}")
         clusters = [
-            f"{format_duration(pairs / core_rate / cores)} on {cores} cores"
-            for cores in _CLUSTER_CORES
+            f"{format_duration(core_seconds / cores)} on {cores} cores" for cores in _CLUSTER_CORES
         ]
         lines.append(f"ray       {', '.join(clusters)} like these")
     terminal.write(f"{line}\n".encode() for line in lines)

@@ -119,6 +119,7 @@ class QueryRanker(Protocol):
     @property
     def is_busy(self) -> bool: ...
     def plan(self, query: str) -> Plan: ...
+    def max_candidates(self, selection: Selection) -> int | None: ...
     def submit(
         self,
         query: str | Document,
@@ -154,7 +155,7 @@ class Flow:
         resumable: bool = True,
     ) -> None:
         self.reranker = reranker
-        self._selection = selection
+        self.selection = selection
         self.bounds = bounds
         self._resumable = resumable
         self._under_way: deque[_PendingRecord | Outcome] = deque()  # an outcome waits for its turn
@@ -205,7 +206,8 @@ class Flow:
             return 0.0
         texts = [document.text for document in item.documents]
         estimate = WorkEstimate(plan, self.reranker.info, " ".join(texts)[:_SAMPLE_CHARACTERS])
-        return sum(estimate.work_of(len(text)) for text in texts)
+        most = self.reranker.max_candidates(selection_of(item, self.selection))
+        return estimate.work_of_all([len(text) for text in texts], most)
 
     def rank(
         self,
@@ -306,7 +308,7 @@ class Flow:
             pending = self.reranker.submit(
                 item.whole_query,
                 item.documents,
-                self._selection_of(item),
+                selection_of(item, self.selection),
                 instruction=item.instruction,
                 client=self,  # records are done in the order they came
                 watch=None if self._tick is None else self._watch,
@@ -353,14 +355,14 @@ class Flow:
         if self._tick is not None:
             self._tick()
 
-    def _selection_of(self, record: Record) -> Selection:
-        """The selection of the command line, with what the record says instead."""
-        selection = self._selection
-        if record.top_n is not None:
-            selection = replace(selection, n=record.top_n)
-        if record.min_score is not None:
-            selection = replace(selection, min_score=record.min_score)
-        return selection
+
+def selection_of(record: Record, selection: Selection) -> Selection:
+    """The selection of the command line, with what the record says instead."""
+    if record.top_n is not None:
+        selection = replace(selection, n=record.top_n)
+    if record.min_score is not None:
+        selection = replace(selection, min_score=record.min_score)
+    return selection
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class BatchJob:
         self.latencies = Latencies()
         self.source = source
         self.done_items = start.items
-        self._flow = flow
+        self.flow = flow
         self._writer = writer
         self._errors = errors
         self._journal = journal
@@ -201,9 +201,9 @@ class BatchJob:
                 raise KeyboardInterrupt
             watch()
 
-        outcomes: Iterator[Outcome] = self._flow.rank(self._items(stop), lambda: stop.is_set, tick)
+        outcomes: Iterator[Outcome] = self.flow.rank(self._items(stop), lambda: stop.is_set, tick)
         if self.done_items == 0 and self._fail_fast is None:
-            outcomes = stop_if_all_fail(outcomes, self._flow.bounds.bytes, lambda: stop.is_set)
+            outcomes = stop_if_all_fail(outcomes, self.flow.bounds.bytes, lambda: stop.is_set)
         try:
             with suppress(KeyboardInterrupt):
                 for outcome in outcomes:
@@ -228,7 +228,7 @@ class BatchJob:
                 self._journal.close()
 
     def _items(self, interruption: Interruption) -> Iterator[Item | DoneItem]:
-        items = interruption.read(self.source.items(self._flow.reranker.info))
+        items = interruption.read(self.source.items(self.flow.reranker.info))
         while True:
             try:
                 item = next(items, None)
@@ -248,14 +248,14 @@ class BatchJob:
         if read is None:
             return None
         left = 1 - self._first_share or 1.0
-        ahead = self.source.work_ahead(self._flow.reranker.info, self._flow.estimate_work)
-        return self._first_share + left * self._flow.share((read - self._first_share) / left, ahead)
+        ahead = self.source.work_ahead(self.flow.reranker.info, self.flow.estimate_work)
+        return self._first_share + left * self.flow.share((read - self._first_share) / left, ahead)
 
     def limit_seconds(self, seconds: float) -> float:
         """How long the rest takes with a service's limits, if it takes `seconds` by the pace."""
         own = ((self.share or 0.0) - self._first_share) / (1 - self._first_share or 1.0)
         is_read = (self.source.share or 0.0) >= 1
-        return self._flow.limit_seconds(own, seconds, is_read=is_read)
+        return self.flow.limit_seconds(own, seconds, is_read=is_read)
 
     def _write(self, outcome: Outcome) -> None:
         problem = outcome.problem
@@ -288,7 +288,7 @@ class BatchJob:
 
     def count_requests(self) -> None:
         """Take the sums of the scorer's requests, with those of earlier runs, into the figures."""
-        scorer = self._flow.reranker.scorer
+        scorer = self.flow.reranker.scorer
         if isinstance(scorer, PricedScorer):
             self.figures.requests = self._earlier_requests + scorer.requests
 
@@ -296,7 +296,7 @@ class BatchJob:
     def cost(self) -> Price | None:
         """What all runs of the job have cost so far, if that is known."""
         self.count_requests()
-        scorer = self._flow.reranker.scorer
+        scorer = self.flow.reranker.scorer
         if not isinstance(scorer, PricedScorer):
             return None
         return scorer.cost_of(self.figures.requests)

@@ -49,6 +49,7 @@ from rerank_cli.batch.report import (
     make_report,
     remarks_on,
     report_output,
+    say_candidates,
     show_pace,
     write_report,
 )
@@ -380,6 +381,8 @@ def _report_on(
         write_report(options.report, report, terminal)
     for remark in remarks_on(job, scorer):
         terminal.warn(remark)
+    if options.verbose or terminal.stderr.isatty():
+        say_candidates(job.figures, options.selection.first_stage, terminal)
     if options.verbose:
         terminal.say("\n".join(account_lines(job, scorer)))
 

@@ -15,6 +15,7 @@ from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import ProgressLine, State, TimeLeft, show_progress
+from rerank_cli.ranking.first_stage import describe_candidates
 from rerank_cli.ranking.powers import RememberingScorer
 from rerank_cli.terminal import (
     PipeClosed,
@@ -23,7 +24,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer, Scorer
+from rerank_cli.types import Candidates, ConcurrentScorer, PricedScorer, Scorer
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class BatchFigures:
     tokens     of all documents
     truncated  documents and queries of which a part was not scored
     missing    scores that a service did not give
+    passages_read, passages_total
+               the passages that the model read of all; of `passages_estimated` records the number
+               of all is an estimate
     runs       how often the job was begun or resumed
     errors     error records, by their code
     usage      what a service says was spent
@@ -68,6 +72,9 @@ class BatchFigures:
         self.tokens: int = values.get("tokens", 0)
         self.truncated: int = values.get("truncated", 0)
         self.missing: int = values.get("missing", 0)
+        self.passages_read: int = values.get("passages_read", 0)
+        self.passages_total: int = values.get("passages_total", 0)
+        self.passages_estimated: int = values.get("passages_estimated", 0)
         self.runs: int = values.get("runs", 0) + 1
         self.seconds: float = values.get("seconds", 0.0)
         self.errors: Counter[str] = Counter(values.get("errors", {}))
@@ -107,6 +114,10 @@ class BatchFigures:
         self.tokens += ranking.tokens
         self.truncated += ranking.cut + ranking.query_cut
         self.missing += ranking.missing
+        chosen = ranking.candidates
+        self.passages_read += ranking.chunks
+        self.passages_total += ranking.chunks if chosen is None else chosen.total
+        self.passages_estimated += chosen is not None and chosen.is_estimate
         self.usage.update(ranking.usage)
         for note in ranking.notes:
             self._note(note, 1)
@@ -131,6 +142,13 @@ class BatchFigures:
     @property
     def failures(self) -> int:
         return self.errors.total()
+
+    def candidates(self, first_stage: str) -> Candidates | None:
+        """What a first stage has chosen of all records; None if the model read all."""
+        if self.passages_read == self.passages_total and not self.passages_estimated:
+            return None
+        is_estimate = self.passages_estimated > 0
+        return Candidates(self.passages_read, self.passages_total, is_estimate, first_stage)
 
     def as_dict(self) -> dict[str, Any]:
         """All counts, as a journal holds them."""
@@ -284,6 +302,7 @@ def make_report(
     """
     figures = job.figures
     seconds = max(figures.seconds, 1e-9)
+    candidates = figures.candidates(job.flow.selection.first_stage)
     report = {
         "model": scorer.info.model,
         "done": done,
@@ -297,6 +316,7 @@ def make_report(
             "reused": figures.reused,
             "cached": figures.cached,
         },
+        "candidates": None if candidates is None else candidates._asdict(),
         "tokens": figures.tokens,
         "truncated": figures.truncated,
         "missing": figures.missing + job.source.missing,
@@ -381,6 +401,20 @@ def remarks_on(job: "BatchJob", scorer: Scorer) -> Iterator[str]:
         yield failure_line(figures)
         if figures.failures == figures.records > 1 and job.first_problem:
             yield f"the first that failed: {job.first_problem}"
+
+
+def say_candidates(figures: BatchFigures, first_stage: str, terminal: Terminal) -> None:
+    """Say how many passages the model read of how many, if it did not read all."""
+    candidates = figures.candidates(first_stage)
+    if candidates is not None:
+        terminal.say(describe_candidates(candidates))
+
+
+def say_outcome(figures: BatchFigures, first_stage: str, terminal: Terminal) -> None:
+    """Say how much was read, and how many records failed, of a job on a cluster."""
+    say_candidates(figures, first_stage, terminal)
+    if figures.failures:
+        terminal.warn(failure_line(figures))
 
 
 def account_lines(job: "BatchJob", scorer: Scorer) -> Iterator[str]:

@@ -29,13 +29,14 @@ class Commands(DefaultGroup):
     lazy_commands: ClassVar[dict[str, tuple[str, str]]] = {
         "batch": ("rerank_cli.commands.batch", "Rank the documents of many queries."),
         "eval": ("rerank_cli.commands.eval", "Measure whether reranking helps on your data."),
+        "tune": ("rerank_cli.commands.tune", "Find the cheapest setting that is good enough."),
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "cache": ("rerank_cli.commands.cache", "Show, prune and clear the scores of --cache."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "doctor": ("rerank_cli.commands.doctor", "Check a model and what it runs on here."),
     }
-    file_commands: ClassVar[frozenset[str]] = frozenset({DEFAULT_COMMAND, "batch", "eval"})
+    file_commands: ClassVar[frozenset[str]] = frozenset({DEFAULT_COMMAND, "batch", "eval", "tune"})
 
 
 app = typer.Typer(
@@ -120,6 +121,7 @@ def program_options(
     options.input_options,
     options.model_options,
     options.candidate_options,
+    options.preset_options,
     options.chunking_options,
     options.blend_options,
     provider_options,

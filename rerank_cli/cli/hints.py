@@ -29,6 +29,7 @@ _NEAR = 0.75  # how much alike letters have to be, of 1
 _SYNONYMS: Mapping[str, str] = {
     "--top-n --depth": "--limit --top --topk --top-k --max-count --max-results --max-items --num "
     "--num-results --n-results --head --first --best -k",
+    "--preset": "--profile --mode --config-profile --settings --use-preset",
     "--model": "--model-name --model-id --model-path --model-name-or-path --reranker "
     "--reranker-model --rerank-model --models",
     "--base-url": "--url --host --port --endpoint --endpoint-url --api-base --api-url --server "

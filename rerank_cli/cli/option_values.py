@@ -24,7 +24,7 @@ from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.progress import process_seconds
 from rerank_cli.providers import OnError
-from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
+from rerank_cli.ranking import CacheOptions, CandidateRule, ChunkOptions, Selection
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
@@ -96,6 +96,12 @@ def chunk_options(ctx: typer.Context) -> ChunkOptions:
     values = {**ctx.params}
     if "max_chunks" in values and not is_chosen(ctx, "max_chunks"):
         del values["max_chunks"]
+    return chunk_options_of(values)
+
+
+def chunk_options_of(values: Mapping[str, Any]) -> ChunkOptions:
+    """How documents are cut, by the values of the parameters for it."""
+    values = {**values}
     if (prepend := values.get("prepend")) is not None:
         values["prepend_headings"] = prepend is Prepend.HEADING
     return _make(ChunkOptions, values)
@@ -129,8 +135,10 @@ def output_format(ctx: typer.Context) -> Format | None:
 def selection(ctx: typer.Context) -> Selection:
     """Which results are kept, and what the model reads; a top-n of 0 keeps all."""
     values = {**ctx.params, "n": ctx.params["top_n"] or None}
-    if values.get("candidates", "").isdecimal():
+    if values["candidates"].isdecimal():
         values["candidates"] = int(values["candidates"])
+    elif values["strict"] and values["candidates"] == CandidateRule.AUTO:
+        values["candidates"] = CandidateRule.ALL  # or cuts would stay unseen
     return _make(Selection, values)
 
 

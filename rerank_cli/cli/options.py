@@ -335,9 +335,9 @@ def candidate_options(
         _model_setting(
             "--candidates",
             metavar="N|auto|all",
-            help="The model reads only the N most promising passages. auto, the default: with -n, "
-            f"and in a table on a terminal, {MIN_AUTO_CANDIDATES} or "
-            f"{AUTO_CANDIDATES_PER_RESULT} for each result; else, with --min-score, --within or "
+            help="The model reads only the N most promising passages. auto, the default but for "
+            f"batch, where it is all: with -n, and in a table on a terminal, {MIN_AUTO_CANDIDATES} "
+            f"or {AUTO_CANDIDATES_PER_RESULT} for each result; else, with --min-score, --within or "
             "--keep-empty, and for providers all. -v says how many were read.",
         ),
     ] = CandidateRule.AUTO.value,
@@ -401,6 +401,30 @@ def blend_options(
     ] = None,
 ) -> None:
     """Options for documents that were ranked before."""
+
+
+def complete_preset() -> list[str]:
+    """The names of presets, for a shell's completion."""
+    from rerank_cli.cli.presets import preset_names
+
+    return preset_names()
+
+
+def preset_options(
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            rich_help_panel="Model",
+            metavar="NAME",
+            autocompletion=complete_preset,
+            help="Use the settings of a preset, a table [preset.NAME] in config.toml. `rerank "
+            "config` shows them, and `rerank tune` makes one. Options on the command line count "
+            "more, variables and other settings less.",
+        ),
+    ] = None,
+) -> None:
+    """The option for a preset."""
 
 
 def chunking_options(

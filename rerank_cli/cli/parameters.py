@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 import typer
 
-from rerank_cli.cli.settings import Setting, ValueKind, check_config, read_config
+from rerank_cli.cli.settings import Setting, ValueKind, check_config, read_config, take_presets
 from rerank_cli.errors import ConfigError, NoHome
 from rerank_cli.terminal import warn
 from rerank_cli.user_files import HOME_VARIABLE, config_file, is_closed
@@ -170,6 +170,7 @@ class ConfigDefaults:
                     f"set HOME, or {HOME_VARIABLE}, to a directory of your own",
                 )
             return {}
+        content, _ = take_presets(content, path)
         own = settings_in([self._ctx.command])
         known = own if content.keys() <= own.keys() else settings_in(all_commands(self._ctx))
         values = check_config(content, path, known)

@@ -19,6 +19,7 @@ from rerank_cli.user_files import parse_toml, read_user_file
 BOOLEAN_WORDS: Mapping[str, bool] = MappingProxyType(
     {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 )
+PRESET_TABLE = "preset"  # of config.toml; no setting has this name
 _MAX_INTEGER = 2**31 - 1  # counts beyond it are no use, and some libraries take none
 _MAX_DIGITS = 10
 _EXCERPT_CHARACTERS = 60  # of a value in a message
@@ -201,23 +202,45 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
+def take_presets(
+    content: Mapping[str, Any], path: Path
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Split config.toml into its settings and its presets; raises `ConfigError`."""
+    settings = {**content}
+    presets = settings.pop(PRESET_TABLE, {})
+    if not isinstance(presets, dict) or not all(
+        isinstance(values, dict) for values in presets.values()
+    ):
+        raise ConfigError(
+            f"{path}: {PRESET_TABLE}: a preset is a table of settings",
+            hint=f"as in [{PRESET_TABLE}.fast] and below it candidates = 200; to remove it: "
+            f"rerank config unset {PRESET_TABLE}",
+        )
+    return settings, presets
+
+
 def check_config(
-    content: Mapping[str, Any], path: Path, settings: Mapping[str, Setting]
+    content: Mapping[str, Any], path: Path, settings: Mapping[str, Setting], table: str = ""
 ) -> dict[str, Any]:
-    """Check all of config.toml and return its values by key; raises `ConfigError`."""
+    """Check settings of config.toml, or of a table in it, and return their values by key.
+
+    Raises `ConfigError`.
+    """
     values = {}
+    before = f"{table}." if table else ""
     for key, value in content.items():
         if key not in settings:
             raise ConfigError(
-                f"{path}: no setting is called {excerpt(key)}", hint=_suggest(key, settings)
+                f"{path}: {table and f'{table}: '}no setting is called {excerpt(key)}",
+                hint=_suggest(key, settings),
             )
         try:
             values[key] = settings[key].kind.from_toml(value)
         except ValueError as error:
             raise ConfigError(
-                f"{path}: {key}: {error}",
+                f"{path}: {before}{key}: {error}",
                 hint=f"{key} is {settings[key].kind.description}; to remove it: "
-                f"rerank config unset {key}",
+                f"rerank config unset {before}{key}",
             ) from error
     return values
 

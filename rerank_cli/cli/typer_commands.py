@@ -21,14 +21,15 @@ from typer.main import get_command
 
 from rerank_cli.cli.help import HELP_NAMES, note_help, write_help
 from rerank_cli.cli.parameters import ConfigDefaults, read_plainly, settings_in
+from rerank_cli.cli.presets import apply_preset
 from rerank_cli.errors import UsageError
 
 DEFAULT_COMMAND = "rank"
 # The commands that exist or are planned. A first word that is one of these is never a query, so
 # that a new command does not change what an old command line means.
 RESERVED = (
-    "rank", "batch", "serve", "eval", "calibrate", "models", "providers", "config", "doctor",
-    "cache", "mcp", "help",
+    "rank", "batch", "serve", "eval", "tune", "calibrate", "models", "providers", "config",
+    "doctor", "cache", "mcp", "help",
 )  # fmt: skip
 
 _PIPE_WAIT_MILLISECONDS = 100  # for what a pipe has, or its end
@@ -54,7 +55,9 @@ class PlainCommand(TyperCommand):
         if not ctx.resilient_parsing and settings_in([self]):
             ctx.default_map = ConfigDefaults(ctx)
         note_help(ctx, args)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        apply_preset(ctx)
+        return rest
 
     def get_help(self, ctx: Any) -> str:
         return write_help(self, ctx)

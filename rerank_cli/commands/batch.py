@@ -1,6 +1,7 @@
 """`rerank batch`: many queries, each with documents of its own, in a job that can be resumed."""
 
 import os
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from rerank_cli.batch.options import BatchOptions, RunFiles
 from rerank_cli.batch.outputs import ResultsShape
 from rerank_cli.batch.records import RecordFields
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.parameters import COMMON_GROUP, is_given, with_options
+from rerank_cli.cli.parameters import COMMON_GROUP, is_chosen, is_given, with_options
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.settings import parse_size
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
@@ -20,7 +21,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.inputs import STDIN
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import OutputFile
-from rerank_cli.ranking import CacheOptions
+from rerank_cli.ranking import CacheOptions, CandidateRule, Selection
 from rerank_cli.scorers import BM25, check_single
 from rerank_cli.terminal import STDOUT, Terminal
 
@@ -187,6 +188,8 @@ def batch_options(
 )
 @with_options(options.chunking_options, options.blend_options)
 @with_options(options.model_options, options.passage_memory_options)
+@with_options(options.candidate_options, only="candidates first_stage")
+@with_options(options.preset_options)
 @with_options(options.output_options, only="verbose")
 @with_options(options.input_options, only="text media_root")
 @with_options(batch_options)
@@ -203,6 +206,7 @@ def batch(ctx: typer.Context) -> int:
     rerank batch in.jsonl -o out.jsonl             the default model
     rerank batch in.jsonl -o out.jsonl --resume    after kill -9 or Ctrl-C
     rerank batch in.jsonl --plan                   how long would it take?
+    rerank batch in.jsonl -o out.jsonl -n 10 --candidates 200
     rerank batch in.jsonl -o out.jsonl --resume --retry-errors
     rerank batch in.jsonl.gz -o out.jsonl.gz -n 10 --results ids
     rerank batch --run bm25.trec --queries q.tsv --corpus corpus.jsonl.gz -o mini.trec
@@ -259,6 +263,14 @@ def _cache(ctx: typer.Context) -> CacheOptions | None:
     return None
 
 
+def _selection(ctx: typer.Context) -> Selection:
+    """Which results are kept, and what the model reads: all passages, if nothing else is chosen."""
+    selection = option_values.selection(ctx)
+    if is_chosen(ctx, "candidates"):
+        return selection
+    return replace(selection, candidates=CandidateRule.ALL)
+
+
 def _read_options(ctx: typer.Context) -> BatchOptions:
     """Make an object of what the command line asks for; raises `UsageError`."""
     given = ctx.params
@@ -290,7 +302,7 @@ def _read_options(ctx: typer.Context) -> BatchOptions:
             controls=given["text"],
             media_root=_media_root(ctx),
         ),
-        selection=option_values.selection(ctx),
+        selection=_selection(ctx),
         chunks=option_values.chunk_options(ctx),
         results=given["results"],
         drop_documents=given["drop_documents"],

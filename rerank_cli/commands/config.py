@@ -13,6 +13,14 @@ import typer
 
 from rerank_cli.cli.hints import setting_hint
 from rerank_cli.cli.parameters import all_commands, setting_values, settings_in
+from rerank_cli.cli.presets import (
+    PresetPlace,
+    check_name,
+    check_preset,
+    find_preset,
+    read_place,
+    read_presets,
+)
 from rerank_cli.cli.settings import Setting, excerpt, find_setting, format_value
 from rerank_cli.cli.typer_commands import ListGroup, PlainCommand, make_app
 from rerank_cli.errors import ConfigError, ExitCode, NoHome, RerankError, UsageError
@@ -53,12 +61,26 @@ def _find_setting(ctx: typer.Context, key: str) -> Setting:
     return find_setting(key, settings)
 
 
+def _find_value(ctx: typer.Context, place: PresetPlace) -> Any:
+    """The value of a setting in a preset, None if it has none; raises `UsageError`."""
+    _find_setting(ctx, place.key)
+    return find_preset(place.name, _settings(ctx)).get(place.key)
+
+
 def _complete_key(ctx: typer.Context) -> list[tuple[str, str]]:
-    return [(key, setting.help) for key, setting in _settings(ctx).items()]
+    presets = read_presets()
+    places = [PresetPlace(name, key) for name, values in presets.items() for key in values]
+    return [
+        *((key, setting.help) for key, setting in _settings(ctx).items()),
+        *((str(PresetPlace(name)), "A preset.") for name in presets),
+        *((str(place), "A setting of a preset.") for place in places),
+    ]
 
 
 def _complete_value(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    setting = _settings(ctx).get(ctx.params.get("key") or "")
+    key = ctx.params.get("key") or ""
+    place = read_place(key)
+    setting = _settings(ctx).get(key if place is None else place.key)
     if setting is None or setting.kind.type is bool:
         return [(word, "") for word in (setting.kind.choices if setting else [])]
     parameters = [each for command in all_commands(ctx) for each in command.params]
@@ -85,14 +107,16 @@ def _config() -> None:
     """Show and change settings and keys.
 
     A setting is an option that holds for every run. An option on the command line comes before the
-    environment, then come the settings in config.toml, then the defaults. Keys of providers are
-    kept in a file of their own, and never shown.
+    environment, then come the settings in config.toml, then the defaults. A preset is a table
+    [preset.NAME] of settings for the runs with --preset NAME; it comes before the environment. Keys
+    of providers are kept in a file of their own, and never shown.
 
     \b
     rerank config                  every setting, and where its value comes from
     rerank config set model bm25   use bm25 in every run from now on
     rerank config get model        print the value that a run would use
     rerank config unset model      use the default again
+    rerank config set preset.fast.candidates 200
     rerank config set-key cohere   ask for the key, or read it from a pipe
     """
 
@@ -104,7 +128,7 @@ def list_(
 ) -> int:
     """Show every setting, its value and where it comes from.
 
-    Last come the providers for which there is a key.
+    Then come the settings of presets, and last the providers for which there is a key.
 
     \b
     rerank config list
@@ -112,6 +136,7 @@ def list_(
     """
     terminal = Terminal.current()
     values = setting_values(ctx)
+    presets = _checked_presets(ctx)
     keys: list[str] = []
     try:
         keys = providers_with_keys()
@@ -127,6 +152,13 @@ def list_(
                 {"key": key, "value": _shown(key, value), "origin": origin}
                 for key, (value, origin) in values.items()
             ],
+            "presets": [
+                {
+                    "name": name,
+                    "settings": {key: _shown(key, value) for key, value in settings.items()},
+                }
+                for name, settings in presets.items()
+            ],
             "keys": [{"provider": name, "origin": str(keys_file())} for name in keys],
         }
         terminal.write([format_json(listing)])
@@ -135,23 +167,51 @@ def list_(
             (key, format_value(_shown(key, value)), origin)
             for key, (value, origin) in values.items()
         ]
+        rows += [
+            (str(PresetPlace(name, key)), format_value(_shown(key, value)), str(config_file()))
+            for name, settings in presets.items()
+            for key, value in settings.items()
+        ]
         rows += [(f"key for {name}", "set", str(keys_file())) for name in keys]
         terminal.write_table(rows)
     return ExitCode.OK
+
+
+def _checked_presets(ctx: typer.Context) -> dict[str, dict[str, Any]]:
+    """All presets, by name; raises `ConfigError` for a setting that is none."""
+    try:
+        presets, path = read_presets(), config_file()
+    except NoHome:
+        return {}
+    settings = _settings(ctx) if presets else {}
+    return {name: check_preset(name, values, path, settings) for name, values in presets.items()}
 
 
 @app.command("get", cls=PlainCommand)
 def get(ctx: typer.Context, key: Key) -> int:
     """Print the value that a run would use.
 
-    If it has no value, nothing is printed and the exit code is 1.
+    If it has no value, nothing is printed and the exit code is 1. Of a preset all settings are
+    printed.
 
     \b
     rerank config get top-n
+    rerank config get preset.fast
     """
-    _find_setting(ctx, key)
-    value, _ = setting_values(ctx)[key]
     terminal = Terminal.current()
+    place = read_place(key)
+    if place is not None and not place.key:
+        lines = [
+            f"{name} = {format_value(_shown(name, value))}\n"
+            for name, value in find_preset(place.name, _settings(ctx)).items()
+        ]
+        terminal.write(line.encode("utf-8", "surrogateescape") for line in lines)
+        return ExitCode.OK
+    if place is not None:
+        value = _find_value(ctx, place)
+    else:
+        _find_setting(ctx, key)
+        value, _ = setting_values(ctx)[key]
     if value is None:
         terminal.warn(f"{key} is not set", f"rerank config set {key} VALUE")
         return ExitCode.NOTHING
@@ -170,8 +230,17 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     rerank config set chunk-tokens 256
     rerank config set strict true
     rerank config set min-score -2
+    rerank config set preset.fast.candidates 200
     """
-    setting = _find_setting(ctx, key)
+    place = read_place(key)
+    if place is not None:
+        check_name(place.name)
+        if not place.key:
+            raise UsageError(
+                f"{place} is a preset, and not a setting of it",
+                hint=f"rerank config set {place}.candidates 200",
+            )
+    setting = _find_setting(ctx, key if place is None else place.key)
     try:
         read = setting.kind.from_text(value)
     except ValueError as error:
@@ -179,11 +248,12 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
 
     from rerank_cli.atomic_files import set_toml_value  # tomlkit, which nothing else needs
 
-    set_toml_value(config_file(), key, str(read) if isinstance(read, str) else read)
+    where = key if place is None else place.path
+    set_toml_value(config_file(), where, str(read) if isinstance(read, str) else read)
     terminal = Terminal.current()
-    if os.environ.get(setting.variable):
+    if place is None and os.environ.get(setting.variable):
         terminal.warn(f"{setting.variable} is set too, and comes first")
-    if key == _MODEL:
+    if setting.key == _MODEL:
         _warn_of_model(terminal, value)
     return ExitCode.OK
 
@@ -203,15 +273,21 @@ def _warn_of_model(terminal: Terminal, model: str) -> None:
 def unset(ctx: typer.Context, key: Key) -> int:
     """Remove a setting from config.toml.
 
-    It may also be a name that is not a setting, or is no longer one.
+    It may also be a name that is not a setting, or is no longer one, and a preset or a setting of
+    it.
 
     \b
     rerank config unset model
+    rerank config unset preset.fast
     """
     from rerank_cli.atomic_files import remove_toml_key
 
-    if not remove_toml_key(config_file(), key):
-        _find_setting(ctx, key)
+    place = read_place(key)
+    if not remove_toml_key(config_file(), key if place is None else place.path):
+        if place is None:
+            _find_setting(ctx, key)
+        else:
+            find_preset(place.name, _settings(ctx))
         Terminal.current().warn(f"{key} is not set in {config_file()}")
     return ExitCode.OK
 

@@ -3,22 +3,26 @@
 What is measured, and how it is written, is in `evaluation`.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rerank_cli.cli import option_values, options
-from rerank_cli.cli.parameters import COMMON_GROUP, with_options
+from rerank_cli.cli.parameters import COMMON_GROUP, is_given, with_options
+from rerank_cli.cli.presets import preset_values
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.output_files import OutputFile
-from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, MIN_AUTO_CANDIDATES, FirstStage
 from rerank_cli.scorers import check_single
 from rerank_cli.terminal import STDOUT, Terminal
+
+if TYPE_CHECKING:
+    from rerank_cli.evaluation.datasets import Parts
 
 app = make_app()
 
@@ -47,11 +51,31 @@ Compare = Annotated[
     ),
 ]
 Depth = Annotated[
-    str,
+    str | None,
     _common(
         "--depth",
         metavar="N,…",
-        help="How many candidates to rerank. Several depths are compared.",
+        help="How many documents to rerank, or all. Several depths are compared. Default: "
+        f"{_DEFAULT_DEPTH}, and with --candidates all.",
+    ),
+]
+Candidates = Annotated[
+    str | None,
+    _common(
+        "--candidates",
+        metavar="N,…",
+        help="Let the models read only the N most promising passages, as --candidates of rank "
+        "does. Several are compared, in quality and in seconds: 50,200,all. auto is "
+        f"{MIN_AUTO_CANDIDATES}.",
+    ),
+]
+FirstStages = Annotated[
+    str,
+    _data(
+        "--first-stage",
+        metavar="NAME,…",
+        help="What chooses these passages: hybrid, the default, bm25 or input. Several are "
+        "compared.",
     ),
 ]
 Measures = Annotated[
@@ -79,14 +103,16 @@ def _file(name: str, text: str, group: str = "Data") -> Any:
 
 @app.command("eval", cls=PlainCommand)
 @with_options(options.model_options, only="threads runtime device cache cache_size")
-@with_options(options.passage_memory_options)
+@with_options(options.passage_memory_options, options.preset_options)
 @with_options(provider_options, only="base_url concurrency retries timeout connect_timeout rpm tpm")
 def evaluate(
     ctx: typer.Context,
     datasets: Datasets = None,
     model: Models = None,
     compare: Compare = None,
-    depth: Depth = str(_DEFAULT_DEPTH),
+    depth: Depth = None,
+    candidates: Candidates = None,
+    first_stage: FirstStages = FirstStage.HYBRID.value,
     measure: Measures = None,
     condensed: Annotated[
         bool, _data("--condensed", help="Leave out documents without a judgement.")
@@ -142,28 +168,27 @@ def evaluate(
     \b
     rerank eval beir/scifact                  the default model and BM25
     rerank eval nq squad --depth 10,50,100    quality against cost
+    rerank eval nq --sample 50 --candidates 50,200,all
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
     rerank eval mine.jsonl --report report.html
     """
-    from rerank_cli.evaluation.datasets import Parts
     from rerank_cli.evaluation.evaluate import run_evaluation
     from rerank_cli.evaluation.run import EvalOptions
 
-    parts, output_file = None, OutputFile(output)
-    if queries is not None or corpus is not None:
-        if datasets or queries is None or corpus is None or qrels is None:
-            raise UsageError(
-                "--queries, --corpus and --qrels make up a set of their own",
-                hint="all three are needed, and --run if there are candidates; no DATASET",
-            )
-        parts = Parts(queries.name.partition(".")[0], queries, corpus, qrels, run)
-    elif not datasets:
+    preset = preset_values(ctx)
+    if candidates is None:
+        candidates = preset.get("candidates")
+    if not is_given(ctx, "first_stage"):
+        first_stage = preset.get("first-stage", first_stage)
+    output_file = OutputFile(output)
+    parts = evaluation_parts("eval", datasets, queries, corpus, qrels, run)
+    if compare is not None and candidates is not None:
         raise UsageError(
-            "eval needs a DATASET",
-            hint="rerank eval --help shows what one is; to search for the word: rerank -q eval",
+            "--compare is of two models, and --candidates makes several of each",
+            hint="as in --compare 'mini@2 --candidates 200' mini@2",
         )
-    models = _models(ctx, model, compare)
+    models = _models(ctx, model, compare, preset)
     terminal = Terminal.current(to_file=not output_file.is_stdout)
     names = [name.partition(" --")[0].strip() for name in models]
     option_values.warn_of_passage_memory(ctx, names, terminal)
@@ -175,7 +200,7 @@ def evaluate(
             run=run,
             models=models,
             compare=compare,
-            depths=_parse_depths(depth),
+            depths=parse_depths(depth or ("all" if candidates else str(_DEFAULT_DEPTH))),
             measures=measure or [],
             condensed=condensed,
             sample=sample,
@@ -188,9 +213,11 @@ def evaluate(
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),
             cache=option_values.cache_options(ctx),
+            candidates=candidates or "",
+            first_stage=first_stage,
             # A query is cut, and a document has as many chunks whoever scores them.
-            chunks=replace(
-                option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
+            chunks=option_values.chunk_options_of(
+                {"max_chunks": DEFAULT_MAX_CHUNKS, **_by_parameter(preset), "truncate_query": True}
             ),
         ),
         terminal,
@@ -198,8 +225,42 @@ def evaluate(
     return ExitCode.OK
 
 
+def evaluation_parts(
+    command: str,
+    datasets: list[str] | None,
+    queries: Path | None,
+    corpus: Path | None,
+    qrels: Path | None,
+    run: Path | None,
+) -> "Parts | None":
+    """The set whose parts are files of their own; None for none. Raises `UsageError`."""
+    from rerank_cli.evaluation.datasets import Parts
+
+    if queries is not None or corpus is not None:
+        if datasets or queries is None or corpus is None or qrels is None:
+            raise UsageError(
+                "--queries, --corpus and --qrels make up a set of their own",
+                hint="all three are needed, and --run if there are candidates; no DATASET",
+            )
+        return Parts(queries.name.partition(".")[0], queries, corpus, qrels, run)
+    if not datasets:
+        raise UsageError(
+            f"{command} needs a DATASET",
+            hint="rerank eval --help shows what one is; to search for the word: "
+            f"rerank -q {command}",
+        )
+    return None
+
+
+def _by_parameter(preset: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in preset.items()}
+
+
 def _models(
-    ctx: typer.Context, given: list[str] | None, compare: tuple[str, str] | None
+    ctx: typer.Context,
+    given: list[str] | None,
+    compare: tuple[str, str] | None,
+    preset: Mapping[str, Any],
 ) -> list[str]:
     """The models to measure: those given and those compared, else the one that is set."""
     models = [*(given or []), *(compare or ())]
@@ -207,18 +268,23 @@ def _models(
         from rerank_cli.cli.parameters import setting_values
         from rerank_cli.models.catalogue import default
 
-        models = [setting_values(ctx)["model"][0] or default()]
+        models = [preset.get("model") or setting_values(ctx)["model"][0] or default()]
     for model in models:
         check_single(model, "eval")
     return list(dict.fromkeys(models))
 
 
-def _parse_depths(text: str) -> list[int]:
+def parse_depths(text: str) -> list[int]:
     """Read depths, smallest first; raises `UsageError`."""
+    from rerank_cli.evaluation.datasets import ALL_DOCUMENTS
+
+    words = [word.strip() for word in text.split(",")]
     try:
-        depths = sorted({int(number) for number in text.split(",")})
+        depths = sorted({ALL_DOCUMENTS if word == "all" else int(word) for word in words})
     except ValueError as error:
-        raise UsageError(f"--depth {text}: not a number", hint="as in --depth 10,50,100") from error
+        raise UsageError(
+            f"--depth {text}: neither a number nor all", hint="as in --depth 10,50,100"
+        ) from error
     if depths[0] < 1:
         raise UsageError(f"--depth {text}: at least one candidate is needed")
     return depths

@@ -42,10 +42,11 @@ from rerank_cli.output_files import (
 )
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
-from rerank_cli.ranking import CandidateRule, FirstStage, Selection
+from rerank_cli.ranking import FirstStage, Selection
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
+from rerank_cli.ranking.first_stage import describe_candidates
 from rerank_cli.ranking.powers import SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
@@ -57,16 +58,11 @@ from rerank_cli.terminal import (
     format_count,
     format_duration,
 )
-from rerank_cli.types import Candidates, Chunk, ConcurrentScorer, Document, Ranking, Scorer
+from rerank_cli.types import Chunk, ConcurrentScorer, Document, Ranking, Scorer
 from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
-_FIRST_STAGES = {
-    FirstStage.HYBRID: "chosen by words and meaning",
-    FirstStage.BM25: "chosen by words",
-    FirstStage.INPUT: "the first ones",
-}
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -349,8 +345,6 @@ def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Select
         selection = replace(selection, passages=True)
     if _is_of_one_screen(ctx, terminal):
         selection = replace(selection, n=TABLE_RESULTS, count_rest=True)
-    if ctx.params["strict"] and selection.candidates == CandidateRule.AUTO:
-        selection = replace(selection, candidates=CandidateRule.ALL)  # or cuts would stay unseen
     if ctx.params["dry_run"]:  # which has no scores
         selection = replace(selection, min_score=None, within=None)
     return selection
@@ -581,16 +575,6 @@ def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
     if ranking.weak and terminal.stderr.isatty():
         best = ranking.results[0].relevance_score
         terminal.say(f"best score {best:.3f}: probably nothing here answers it")
-
-
-def describe_candidates(candidates: Candidates) -> str:
-    """How many passages the model read of how many, in words."""
-    total = f"{'about ' if candidates.is_estimate else ''}{candidates.total:,}"
-    way = _FIRST_STAGES[FirstStage(candidates.first_stage)]
-    return (
-        f"{candidates.read:,} of {total} passages read by the model, {way}; "
-        "--candidates all reads every one"
-    )
 
 
 def summary(ranking: Ranking, seconds: float) -> str:

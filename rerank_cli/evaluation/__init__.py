@@ -5,6 +5,8 @@ run         scores every candidate once by each system
 measures    figures of each query by ir-measures, and how alike two orders are
 statistics  what differences tell: an interval, a test and a verdict
 report      rows of figures, comparisons, JSON and runs
+tradeoff    quality against seconds, where a model reads only some passages
+tune        the cheapest setting that loses no more than a user allows
 table       the table, and the sentences below it
 evaluate    all of these, one after the other
 """

@@ -5,6 +5,7 @@ The layout of folders is BEIR's (Thakur and others 2021), that of runs and judge
 
 import random
 import reprlib
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from rerank_cli.words import Words
 
 # For each query by its id, grades of documents by theirs; above 0 is relevant.
 Qrels = Mapping[str, Mapping[str, int]]
+
+
+ALL_DOCUMENTS = sys.maxsize  # a depth
 
 
 class Candidate(NamedTuple):
@@ -75,6 +79,11 @@ class Task:
     def pairs(self) -> int:
         """How many documents are to be scored, each for its query."""
         return sum(len(candidates) for candidates in self.candidates.values())
+
+
+def describe_depth(depth: int) -> str:
+    """How many of a query's documents are reranked, in words."""
+    return "all" if depth == ALL_DOCUMENTS else f"top {depth}"
 
 
 def order_by_score(scores: Mapping[str, float]) -> list[str]:
@@ -354,7 +363,10 @@ def task_of(collection: Collection, depth: int, sample: int | None, seed: int) -
 def retrieve_candidates(
     collection: Collection, queries: Mapping[str, str], depth: int
 ) -> dict[str, list[Candidate]]:
-    """Find BM25's best documents for each query, best first; those share a word with it."""
+    """Find BM25's best documents for each query, best first; those share a word with it.
+
+    If all documents are wanted, the others come after them, in the order of the corpus.
+    """
     with require_extra("rerank eval", "eval"):
         import bm25s
     if not collection.corpus:
@@ -380,11 +392,17 @@ def retrieve_candidates(
         k=min(depth, len(documents)),
         show_progress=False,
     )
-    return {
-        name: [
-            Candidate(str(documents[place].id), float(score), documents[place])
+    candidates = {}
+    for name, places, values in zip(queries, found, scores, strict=True):
+        best = {
+            int(place): float(score)
             for place, score in zip(places, values, strict=True)
             if score > 0
+        }
+        if depth == ALL_DOCUMENTS:
+            best |= {place: 0.0 for place in range(len(documents)) if place not in best}
+        candidates[name] = [
+            Candidate(str(documents[place].id), score, documents[place])
+            for place, score in best.items()
         ]
-        for name, places, values in zip(queries, found, scores, strict=True)
-    }
+    return candidates

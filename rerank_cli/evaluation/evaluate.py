@@ -1,7 +1,7 @@
 """The steps of an evaluation: read, find candidates, score, measure, write."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
@@ -34,6 +34,15 @@ from rerank_cli.evaluation.run import (
     warn_of_windows,
 )
 from rerank_cli.evaluation.table import draw_report, forecast
+from rerank_cli.evaluation.tradeoff import (
+    Curve,
+    curve_object,
+    curves_of,
+    draw_curves,
+    expand,
+    leave_out_partial,
+    read_variants,
+)
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
@@ -123,6 +132,9 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     _check_read_once(options)
     read: list[str | Path] = [*_read_files(options)]
     measures = parse_measures(options.measures or DEFAULT_MEASURES)
+    variants = []
+    if options.candidates:
+        variants = read_variants(options.candidates, options.first_stage)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
     read += [path for system in systems for path in model_files(system.model)]
     planned = [PlannedOutput("-o", options.output)]
@@ -139,8 +151,14 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     with ExitStack() as stack:
         rerankers, stamps = {}, {}
         for system in systems:
-            reranker, stamps[system] = open_system(system, options.remote, options.cache)
-            rerankers[system] = stack.enter_context(reranker)
+            reranker, stamp = open_system(system, options.remote, options.cache)
+            stack.enter_context(reranker)
+            for part in expand(system, variants):
+                # Each has its own, so that none has the scores of another.
+                rerankers[part] = (
+                    reranker if part is system else Reranker(reranker.scorer, chunks=part.chunks)
+                )
+                stamps[part] = stamp
         warn_of_windows(options, rerankers, terminal)
         _evaluate(options, measures, rerankers, stamps, terminal)
 
@@ -195,8 +213,13 @@ def _evaluate(
         if isinstance(reranker.scorer, RememberingScorer)
         and reranker.scorer.passage_counts is not None
     }
+    curves = [
+        curve
+        for results in sets
+        for curve in curves_of(results, jobs_by_task[results.task.name], options.seed)
+    ]
     services = {
-        system.name: reranker.scorer
+        system.base or system.name: reranker.scorer
         for system, reranker in rerankers.items()
         if isinstance(reranker.scorer, PricedScorer)
     }
@@ -204,7 +227,7 @@ def _evaluate(
         "requests": {name: _requests_object(scorer) for name, scorer in services.items()},
         "passages": {name: counts._asdict() for name, counts in passages.items()},
     }
-    _write(sets, options, terminal, list(measures), scoring)
+    _write(sets, curves, options, terminal, list(measures), scoring)
     for name, counts in passages.items():
         if counts.remembered:
             terminal.say(
@@ -245,13 +268,13 @@ def _measure(
 
 def _write(
     sets: Sequence[SetRows],
+    curves: Sequence[Curve],
     options: EvalOptions,
     terminal: Terminal,
     measures: Sequence[str],
     scoring: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write runs, figures per query, and the table or JSON."""
-    means = mean_rows(sets, options.seed)
     comparison = None
     if options.compare is not None:
         first, second = options.compare
@@ -264,10 +287,19 @@ def _write(
     if options.per_query is not None:
         with suppress(PipeClosed):  # whoever reads has enough
             options.per_query.write(lines_per_query(sets), terminal)
-    content = (
-        [format_json(report_object(sets, means, comparison, options.seed, scoring))]
-        if options.as_json
-        else draw_report(sets, means, comparison, measures, terminal)
-    )
+    content: Iterable[bytes]
+    if options.as_json:
+        means = mean_rows(sets, options.seed)
+        report = report_object(sets, means, comparison, options.seed, scoring)
+        if curves:
+            report["tradeoff"] = [curve_object(curve) for curve in curves]
+        content = [format_json(report)]
+    else:
+        shown = leave_out_partial(sets, curves)
+        means = mean_rows(shown, options.seed)
+        content = chain(
+            draw_report(shown, means, comparison, measures, terminal),
+            draw_curves(curves, measures, terminal),
+        )
     with suppress(PipeClosed):
         options.output.write(content, terminal, drawn=not options.as_json)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rerank_cli.atomic_files import atomic_write
 from rerank_cli.errors import InputError, OutputError
-from rerank_cli.evaluation.datasets import Task, order_by_score
+from rerank_cli.evaluation.datasets import ALL_DOCUMENTS, Task, order_by_score
 from rerank_cli.evaluation.measures import (
     TOP_DOCUMENTS,
     Agreement,
@@ -292,7 +292,7 @@ def report_object(
                 "first_stage": results.task.first,
                 "queries": len(results.task.queries),
                 "candidates": results.task.pairs,
-                "depth": results.task.depth,
+                "depth": _depth_value(results.task.depth),
                 "notes": list(results.task.notes),
                 "systems": [_row_object(row) for row in results.rows],
             }
@@ -301,7 +301,7 @@ def report_object(
         "mean": [
             {
                 "system": row.system,
-                "depth": row.depth,
+                "depth": _depth_value(row.depth),
                 "measures": {
                     name: {"mean": value, **_difference_object(row.against.get(name))}
                     for name, value in row.means.items()
@@ -357,7 +357,8 @@ def lines_per_query(sets: Sequence[SetRows]) -> Iterator[bytes]:
         for row in results.rows:
             for measure, values in row.figures.items():
                 for query, value in values.items():
-                    cells = (results.task.name, row.system, row.depth or "", query, measure)
+                    depth = _depth_value(row.depth) or ""
+                    cells = (results.task.name, row.system, depth, query, measure)
                     escaped = (_BLANKS.sub(" ", str(cell)) for cell in cells)
                     yield ("\t".join([*escaped, f"{value:.6g}"]) + "\n").encode(
                         "utf-8", "backslashreplace"
@@ -370,10 +371,14 @@ def _run_lines(row: SystemRow, tag: str) -> Iterator[str]:
             yield f"{quote_spaces(query)} Q0 {quote_spaces(name)} {rank} {scores[name]!r} {tag}\n"
 
 
+def _depth_value(depth: int | None) -> int | str | None:
+    return "all" if depth == ALL_DOCUMENTS else depth
+
+
 def _row_object(row: SystemRow) -> dict[str, Any]:
     return {
         "system": row.system,
-        "depth": row.depth,
+        "depth": _depth_value(row.depth),
         "measures": {
             name: {"mean": row.mean(name), **_difference_object(row.against.get(name))}
             for name in row.figures

@@ -33,14 +33,24 @@ from rerank_cli.evaluation.datasets import (
 from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers import RemoteOptions
-from rerank_cli.ranking import Aggregation, CacheOptions, ChunkOptions
+from rerank_cli.ranking import (
+    MIN_AUTO_CANDIDATES,
+    Aggregation,
+    CacheOptions,
+    CandidateRule,
+    ChunkOptions,
+    FirstStage,
+    Selection,
+)
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Document
+from rerank_cli.types import Document, Ranking
 from rerank_cli.user_files import cache_directory, parse_sealed_json, read_regular_file, seal_json
 
+_ALL_PASSAGES = Selection()
+_MAX_DIGITS = 9  # of a number of candidates
 _MAX_JOURNAL_BYTES = 1 << 30
 _MAX_NUMBER = 1e300  # of scores and counts; NaN is not less
 
@@ -52,7 +62,8 @@ class QueryScores:
     `scores`, `tokens` and `chunks` are by the candidates' ids, and so are `passages`: the first
     character, and the one after the last, of the chunk that decided the score. `seconds`, the
     tokens `spent`, how many were `truncated`, how many scores are `missing`, how many chunks'
-    scores were `cached` and `notes` are those of the whole query.
+    scores were `cached` and `notes` are those of the whole query. So are the passages that the
+    model `read`, and about how many there are in all, `total`.
     """
 
     scores: Mapping[str, float]
@@ -65,6 +76,8 @@ class QueryScores:
     notes: Sequence[str] = ()
     cached: int = 0
     passages: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    read: int = 0
+    total: int = 0
 
 
 class ScoreJournal:
@@ -127,7 +140,7 @@ def _read_scores(line: bytes) -> tuple[str, QueryScores]:
     query = record.pop("query")
     own = QueryScores(**record)
     by_id = (own.scores, own.tokens, own.chunks, own.passages)
-    counts = (own.spent, own.truncated, own.missing, own.cached)
+    counts = (own.spent, own.truncated, own.missing, own.cached, own.read, own.total)
     if not isinstance(query, str) or not all(isinstance(values, dict) for values in by_id):
         raise ValueError("not a query and its scores")
     spans = list(own.passages.values())
@@ -147,7 +160,8 @@ class System:
     """A model by the name that `-m` takes, how it is run, and how it cuts documents.
 
     `name` is what the user wrote, and stands in tables. With `titled` a document's title is put
-    before each of its chunks, else once before its text.
+    before each of its chunks, else once before its text. `selection` says what the model reads. Of
+    systems that differ in this alone, `setting` tells them apart, and `base` is the name of all.
     """
 
     name: str
@@ -155,6 +169,9 @@ class System:
     runtime: RuntimeOptions
     chunks: ChunkOptions
     titled: bool = False
+    selection: Selection = _ALL_PASSAGES
+    base: str = ""
+    setting: str = ""
 
     @property
     def is_remote(self) -> bool:
@@ -173,6 +190,24 @@ def _positive(text: str) -> int:
     return number
 
 
+def read_candidates(text: str) -> int | CandidateRule:
+    """Read how many passages a model reads; `auto` is what it reads for ten results.
+
+    Raises `UsageError`.
+    """
+    word = text.strip()
+    if word == CandidateRule.ALL:
+        return CandidateRule.ALL
+    if word == CandidateRule.AUTO:
+        return MIN_AUTO_CANDIDATES
+    if not (word.isascii() and word.isdecimal() and 0 < int(word[:_MAX_DIGITS]) == int(word)):
+        raise UsageError(
+            f"--candidates {text}: neither a whole number of 1 or more, nor auto or all",
+            hint="as in --candidates 50,200,all",
+        )
+    return int(word)
+
+
 def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> System:
     """Read a model and options of its own, as in `mini@2 --max-chunks 1`; raises `UsageError`.
 
@@ -185,6 +220,8 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
     for name in ("chunk-tokens", "overlap-tokens", "max-chunks", "threads"):
         parser.add_argument(f"--{name}", type=_positive)
     parser.add_argument("--aggregate", choices=[*Aggregation])
+    parser.add_argument("--candidates")
+    parser.add_argument("--first-stage", choices=[*FirstStage])
     parser.add_argument("--prepend", choices=("title", "none"))
     parser.add_argument("--runtime", choices=[*Runtime])
     parser.add_argument("--device", choices=[*Device])
@@ -199,6 +236,11 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
         if name in given:
             given[name] = kind(given[name])
     titled = given.pop("prepend", "none") == "title"
+    selection = Selection()
+    if "candidates" in given:
+        selection = replace(selection, candidates=read_candidates(given.pop("candidates")))
+    if "first_stage" in given:
+        selection = replace(selection, first_stage=FirstStage(given.pop("first_stage")))
     own_runtime = {
         name: given.pop(name) for name in ("runtime", "device", "threads") if name in given
     }
@@ -208,6 +250,7 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
         runtime=replace(runtime, **own_runtime),
         chunks=replace(chunks, **given),
         titled=titled,
+        selection=selection,
     )
 
 
@@ -235,6 +278,14 @@ class EvalJob:
         self._waiting = self._draw_order()
         self._seconds = self._characters = 0.0
         self._warm = False
+
+    @property
+    def pairs(self) -> int:
+        """How many documents are scored at most, each for its query."""
+        count = self.system.selection.candidates
+        if isinstance(count, str):
+            return self.task.pairs
+        return sum(min(count, len(ranked)) for ranked in self.task.candidates.values())
 
     @property
     def is_kept(self) -> bool:
@@ -284,7 +335,7 @@ class EvalJob:
             return QueryScores({}, {}, {})
         query = self.task.queries[name]
         try:
-            ranking = self._reranker.rank(query, documents)
+            ranking = self._rank(query, documents)
         except UsageError as error:  # there is nothing in the query that could be scored
             note = f"query {name} of {self.task.name} was left in its first order: {error}"
             return QueryScores({}, {}, {}, notes=[note])
@@ -303,7 +354,17 @@ class EvalJob:
             passages={
                 name: [result.passage.start, result.passage.end] for name, result in results.items()
             },
+            read=ranking.chunks,
+            total=ranking.chunks if ranking.candidates is None else ranking.candidates.total,
         )
+
+    def _rank(self, query: str, documents: Sequence[Document]) -> Ranking:
+        pending = self._reranker.submit(query, documents, self.system.selection)
+        try:
+            return pending.result()
+        except BaseException:  # an interrupt
+            pending.cancel()
+            raise
 
     def _size(self, name: str) -> int:
         """The work that a query is, in characters of its candidates."""
@@ -332,6 +393,7 @@ class EvalJob:
             __version__,
             asdict(chunks),
             self.system.titled,
+            asdict(self.system.selection),
             content.hexdigest(),
         ]
 
@@ -350,6 +412,8 @@ class EvalOptions:
     datasets, parts, qrels, run   the sets: files and folders, or parts that lie elsewhere
     models, compare               the systems to measure, and two of them to compare
     depths                        how many candidates are reranked, smallest first
+    candidates, first_stage       how many passages the models read, `50,200,all`, and what chooses
+                                  them; empty for all
     measures, condensed           names of measures; whether to leave out what was not judged
     sample, seed                  how many queries of each set, and what is drawn at random
     output, as_json               where the table or the JSON goes
@@ -378,15 +442,22 @@ class EvalOptions:
     chunks: ChunkOptions
     cache: CacheOptions | None = None
     report: OutputFile | None = None
+    candidates: str = ""
+    first_stage: str = FirstStage.HYBRID
 
 
 class SystemJobs:
-    """A system's jobs on a task: one for all depths, or one for each where the set counts."""
+    """A system's jobs on a task: one for all depths, or one for each where the set counts.
+
+    It counts for scorers that compare documents, and where passages are chosen from all.
+    """
 
     def __init__(
         self, task: Task, system: System, reranker: Reranker, depths: Sequence[int], stamp: str
     ) -> None:
-        scores_sets = reranker.info.scope == "set"
+        self.system = system
+        is_whole = system.selection.candidates == CandidateRule.ALL
+        scores_sets = reranker.info.scope == "set" or not is_whole
         folder = None
         with suppress(NoHome):  # a user without a home begins anew if cut off
             folder = cache_directory() / "eval"

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rerank_cli.evaluation.datasets import describe_depth
 from rerank_cli.evaluation.report import (
     Comparison,
     Cost,
@@ -62,8 +63,8 @@ def draw_report(
 
 def forecast(jobs: Sequence[EvalJob], seconds: float) -> str:
     """What is to be scored, and how long that will take."""
-    pairs = sum(job.task.pairs for job in jobs)
-    systems = len({job.system.name for job in jobs})
+    pairs = sum(job.pairs for job in jobs)
+    systems = len({job.system.base or job.system.name for job in jobs})
     sets = len({job.task.name for job in jobs})
     return (
         f"{format_count(pairs, 'pair')} of query and document, {format_count(systems, 'model')}, "
@@ -164,7 +165,7 @@ def row_name(row: SystemRow | MeanRow, rows: Sequence[SystemRow] | Sequence[Mean
     if row.depth is None:
         return row.system
     several = len({each.depth for each in rows if each.depth is not None}) > 1
-    return printable(f"{row.system}, top {row.depth}" if several else row.system)
+    return printable(f"{row.system}, {describe_depth(row.depth)}" if several else row.system)
 
 
 def verdict_sentences(

@@ -218,8 +218,19 @@ class WorkEstimate:
 
     def work_of(self, size: float) -> float:
         """The work of a document of a size."""
-        count, tokens = self._plan.estimate(size * self._share)
-        return count * self._fixed + tokens
+        return self.work_of_all([size])
+
+    def work_of_all(self, sizes: Iterable[float], most_passages: int | None = None) -> float:
+        """The work of documents of some sizes, of which only so many passages are read."""
+        passages = tokens = 0.0
+        for size in sizes:
+            own_passages, own_tokens = self._plan.estimate(size * self._share)
+            passages += own_passages
+            tokens += own_tokens
+        work = passages * self._fixed + tokens
+        if most_passages is None or passages <= most_passages:
+            return work
+        return work * most_passages / passages
 
 
 def batch_splits(

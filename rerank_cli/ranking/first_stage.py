@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rerank_cli.errors import ModelError
 from rerank_cli.progress import Progress, Watch
-from rerank_cli.ranking import FirstStage
+from rerank_cli.ranking import FirstStage, Selection
 from rerank_cli.ranking.blending import prior_score
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.surveys import (
@@ -40,6 +40,11 @@ _CUT_CHARACTERS = 1 << 11
 # `ModelError`.
 MeaningOpener = Callable[[str], Meaning | None]
 
+_WAYS = {
+    FirstStage.HYBRID: "chosen by words and meaning",
+    FirstStage.BM25: "chosen by words",
+    FirstStage.INPUT: "the first ones",
+}
 _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the first ones"
 
 
@@ -56,6 +61,16 @@ class CandidateLimits(NamedTuple):
     prior_field: str | None = None
 
 
+def limits_of(selection: Selection, passages: int) -> CandidateLimits:
+    """The limits for so many passages of a selection."""
+    return CandidateLimits(
+        passages,
+        FirstStage(selection.first_stage),
+        selection.n if selection.keep_empty else 0,
+        selection.prior_field,
+    )
+
+
 class Choice(NamedTuple):
     """The documents with chosen passages, in the order of the input, each with these alone.
 
@@ -69,6 +84,16 @@ class Choice(NamedTuple):
     empty: int
     candidates: Candidates | None
     notes: Sequence[str] = ()
+
+
+def describe_candidates(candidates: Candidates) -> str:
+    """How many passages the model read of how many, in words."""
+    total = f"{'about ' if candidates.is_estimate else ''}{candidates.total:,}"
+    way = _WAYS[FirstStage(candidates.first_stage)]
+    return (
+        f"{candidates.read:,} of {total} passages read by the model, {way}; "
+        "--candidates all reads every one"
+    )
 
 
 def choose_passages(

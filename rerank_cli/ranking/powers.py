@@ -3,11 +3,15 @@
 instruct, show  give a scorer an instruction, or an image as its query, if it takes such
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from rerank_cli.errors import UsageError
-from rerank_cli.types import ConcurrentScorer, Media, Pair, Scored, Scorer
+from rerank_cli.progress import Progress, Watch
+from rerank_cli.ranking.chunking import Plan
+from rerank_cli.types import ConcurrentScorer, Document, Media, Pair, Scored, Scorer
+
+_SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
 
 
 @runtime_checkable
@@ -101,3 +105,14 @@ def show(scorer: Scorer, media: Media, *, media_only: bool) -> Scorer:
             hint="rerank providers show NAME says which models do",
         )
     return scorer.with_media(media, media_only=media_only)
+
+
+def pairs_to_survey(
+    documents: Iterable[Document], plan: Plan, watch: Watch | None
+) -> Iterator[Pair]:
+    """All pairs of the query and a chunk, in the order of the documents."""
+    for number, document in enumerate(documents):
+        if watch is not None and number % _SURVEY_STEP_DOCUMENTS == 0:
+            watch(Progress(0, 0, number, surveying=True))
+        for chunk in plan.split(document).chunks:
+            yield Pair(plan.query, chunk)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.media import media_stamp
-from rerank_cli.progress import Progress, StopRanking, Watch, Work
+from rerank_cli.progress import StopRanking, Watch, Work
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import (
     Aggregation,
@@ -27,13 +27,9 @@ from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, mak
 from rerank_cli.ranking.budgeted_ranking import PassageCollector, fill_in_order
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
 from rerank_cli.ranking.document_values import check_arguments, read_documents, read_query
-from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
+from rerank_cli.ranking.first_stage import Choice, choose_passages, limits_of
 from rerank_cli.ranking.passage_order import PassageOrder
-from rerank_cli.ranking.powers import (
-    SurveyingScorer,
-    instruct,
-    show,
-)
+from rerank_cli.ranking.powers import SurveyingScorer, instruct, pairs_to_survey, show
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
@@ -62,7 +58,6 @@ if TYPE_CHECKING:
 
 # A list is in memory already: this many times more of its pairs may wait than of a stream's.
 _LIST_FACTOR = 16
-_SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
 _MAX_INSTRUCTIONS = 16  # whose scorers are kept
 _LEAST_SECONDS = 1e-6  # that are left
 
@@ -255,8 +250,7 @@ class Reranker:
         info = scorer.info
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
         # With a budget the passages have an order, and all may be read if there is time.
-        may_choose = not info.remote and info.scope == "pair" and spending is None
-        count = selection.max_candidates(is_local=may_choose)
+        count = None if spending is not None else self.max_candidates(selection)
         max_pairs = info.max_pending_pairs
         if isinstance(documents, Sequence) or count is not None:
             max_pairs *= _LIST_FACTOR
@@ -274,9 +268,8 @@ class Reranker:
         )
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
-            scorer = scorer.over(_survey(readable(documents), plan, watch))
+            scorer = scorer.over(pairs_to_survey(readable(documents), plan, watch))
             is_set = False
-            count = None  # it scores as fast as words could choose
         if (count is not None or order is not None) and selection.first_stage != FirstStage.INPUT:
             _check_words(is_label=is_label, may_be_all=order is None)
             if order is None and isinstance(documents, Iterator):
@@ -306,7 +299,7 @@ class Reranker:
         if count is None:
             splits = map(partial(cut, plan), readable(documents))
         else:
-            splits = _choose(partial(readable, documents), task, selection, count)
+            splits = _choose(task, partial(readable, documents), selection, count)
         batches = batch_splits(splits, info.preferred_batch, everything=is_set)
         _fill(task, batches, max_pairs)
         return pending
@@ -321,6 +314,8 @@ class Reranker:
         keep_empty: bool = False,
         passages: bool = False,
         explain: bool = False,
+        candidates: int | str = CandidateRule.ALL,
+        first_stage: str = FirstStage.HYBRID,
     ) -> "Generator[BatchResult, None, None]":
         """Rank the documents of many records, as `rerank batch` does; results keep their order.
 
@@ -330,7 +325,8 @@ class Reranker:
 
         A record is a mapping with `query` and `documents`, and if need be `id`, `top_n`,
         `min_score` and `instruction`, which go before the arguments. A query or a document is as a
-        line of `rerank batch` has it, or a `Document`.
+        line of `rerank batch` has it, or a `Document`. The arguments are those of `rank`;
+        `candidates` are chosen for each record by itself.
 
         Records are read as they are needed, in the calling thread: as many are under way as keep
         the model busy, and 64 MB of them at most. One that fails has a result with an `error`.
@@ -341,7 +337,16 @@ class Reranker:
         from rerank_cli.batch.flow import Bounds, Flow, rank_mappings
         from rerank_cli.batch.records import RecordFields
 
-        selection = Selection(n, min_score, within, keep_empty, passages, explain)
+        selection = Selection(
+            n,
+            min_score,
+            within,
+            keep_empty,
+            passages,
+            explain,
+            candidates=candidates,
+            first_stage=first_stage,
+        )
         selection.check()
         if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
             raise UsageError("records must be several, as in a list, not one by itself")
@@ -385,6 +390,23 @@ class Reranker:
     def plan(self, query: str, *, passages: bool = False) -> Plan:
         """The plan by which documents are cut for a query. Raises as `rank` does."""
         return plan_chunks(query, self.info, self.chunks, passages=passages)
+
+    def max_candidates(self, selection: Selection) -> int | None:
+        """The most passages that the model reads for a query; None for all."""
+        if isinstance(self.scorer, SurveyingScorer):
+            return None  # it scores as fast as words could choose
+        is_local = not self.info.remote and self.info.scope == "pair"
+        return selection.max_candidates(is_local=is_local)
+
+    def choose(
+        self, plan: Plan, documents: Sequence[Document], selection: Selection
+    ) -> Choice | None:
+        """Choose the passages that the model would read; None if it would read all."""
+        count = self.max_candidates(selection)
+        if count is None:
+            return None
+        limits = limits_of(selection, count)
+        return choose_passages(lambda: documents, plan, limits, open_meaning=_open_meaning)
 
     @property
     def is_busy(self) -> bool:
@@ -605,12 +627,10 @@ def _open_meaning(query: str) -> Meaning | None:
 
 
 def _choose(
-    read: Callable[[], Iterable[Document]], task: RankingTask, selection: Selection, count: int
+    task: RankingTask, read: Callable[[], Iterable[Document]], selection: Selection, count: int
 ) -> Iterator[Split]:
     """The documents with the passages that a first stage chooses for a ranking."""
-    blanks = selection.n if selection.keep_empty else 0
-    stage, prior_field = FirstStage(selection.first_stage), selection.prior_field
-    limits = CandidateLimits(count, stage, blanks, prior_field)
+    limits = limits_of(selection, count)
     choice = choose_passages(read, task.plan, limits, task.watch, _open_meaning)
     task.builder.choose(choice)
     yield from choice.splits
@@ -621,17 +641,7 @@ def _order(
 ) -> PassageOrder:
     """The order in which passages are scored within a budget."""
     count = selection.candidates if isinstance(selection.candidates, int) else None
-    blanks = selection.n if selection.keep_empty else 0
-    limits = CandidateLimits(count or 0, FirstStage(selection.first_stage), blanks)
+    limits = limits_of(selection, count or 0)
     return PassageOrder(
         plan, limits, spending, count=count, key_of=key_of, open_meaning=_open_meaning
     )
-
-
-def _survey(documents: Iterable[Document], plan: Plan, watch: Watch | None) -> Iterator[Pair]:
-    """All pairs of the query and a chunk, in the order of the documents."""
-    for number, document in enumerate(documents):
-        if watch is not None and number % _SURVEY_STEP_DOCUMENTS == 0:
-            watch(Progress(0, 0, number, surveying=True))
-        for chunk in plan.split(document).chunks:
-            yield Pair(plan.query, chunk)

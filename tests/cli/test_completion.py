@@ -16,7 +16,7 @@ from rerank_cli.render import Format
 from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
 
-COMMANDS = ["rank", "batch", "eval", "models", "providers", "cache", "config", "doctor"]
+COMMANDS = ["rank", "batch", "eval", "tune", "models", "providers", "cache", "config", "doctor"]
 BREAKS = " \t\n\"'@><=;|&(:"
 FILES = ["files"]
 

@@ -207,7 +207,7 @@ def test_a_model_may_have_options_of_its_own(tmp_path: Path, rerank: Run) -> Non
     [
         ([], "eval needs a DATASET"),
         (["no such"], "no such: no such file or folder"),
-        (["SET", "--depth", "ten"], "--depth ten: not a number"),
+        (["SET", "--depth", "ten"], "--depth ten: neither a number nor all"),
         (["SET", "--depth", "0"], "--depth 0: at least one candidate"),
         (["SET", "--measure", "luck"], "--measure luck: "),
         (["SET", "--qrels", "SET"], "--qrels and --run are for folders"),

@@ -1,0 +1,274 @@
+"""Quality against seconds: what a model loses where it reads only some passages, and what it saves.
+
+    read_variants   `50,200,all` and `hybrid,bm25` to variants
+    expand          a system to one for each variant
+    curve_of        what the variants of a system come to on a set
+    draw_curves, curve_object
+                    a table for people, and JSON
+
+A variant is a `Selection`: whatever else that says of what a model reads may become one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+from rerank_cli.errors import check_choice
+from rerank_cli.evaluation.datasets import describe_depth, order_by_score
+from rerank_cli.evaluation.measures import TOP_DOCUMENTS
+from rerank_cli.evaluation.report import SetRows, SystemRow
+from rerank_cli.evaluation.run import EvalJob, System, SystemJobs, read_candidates
+from rerank_cli.evaluation.statistics import Difference, difference
+from rerank_cli.ranking import CandidateRule, FirstStage, Selection
+from rerank_cli.scorers import BM25
+from rerank_cli.terminal import Terminal, format_columns, printable
+
+_ALL = CandidateRule.ALL.value
+
+
+class Variant(NamedTuple):
+    """What a model reads, in a word or two, and as a selection."""
+
+    name: str
+    selection: Selection
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model reads all passages."""
+        return self.selection.candidates == CandidateRule.ALL
+
+
+def read_variants(candidates: str, first_stages: str = FirstStage.HYBRID) -> list[Variant]:
+    """Read numbers of candidates and what chooses them; all of them for each; `all` comes last.
+
+    Raises `UsageError`.
+    """
+    stages = [stage.strip() for stage in first_stages.split(",")]
+    for stage in stages:
+        check_choice("first stage", stage, FirstStage)
+    counts = dict.fromkeys(read_candidates(word) for word in candidates.split(","))
+    variants = []
+    for count in sorted(count for count in counts if isinstance(count, int)):
+        for stage in dict.fromkeys(stages):
+            name = f"{count:,} by {stage}" if len(set(stages)) > 1 else f"{count:,}"
+            variants.append(Variant(name, Selection(candidates=count, first_stage=stage)))
+    if CandidateRule.ALL in counts:
+        variants.append(Variant(_ALL, Selection()))
+    return variants
+
+
+def expand(system: System, variants: Sequence[Variant]) -> list[System]:
+    """A system for each variant, but for BM25, and for one that has a selection of its own."""
+    if not variants or system.model == BM25 or system.selection != Selection():
+        return [system]
+    systems = []
+    for variant in variants:
+        selection = variant.selection
+        name = system.name
+        if not variant.is_whole:
+            name += f" --candidates {selection.candidates}"
+            if " by " in variant.name:
+                name += f" --first-stage {selection.first_stage}"
+        systems.append(
+            replace(system, name=name, selection=selection, base=system.name, setting=variant.name)
+        )
+    return systems
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a setting comes to on a set; seconds, and passages, are those of a query on average.
+
+    row       the system's row
+    read      the passages that the model reads of `passages`
+    changes   differences from the setting that reads most, by measure; none for that one
+    recall    the share of that one's best ten documents of which this one reads a passage
+    """
+
+    setting: str
+    selection: Selection
+    row: SystemRow
+    seconds: float
+    read: float
+    passages: float
+    changes: Mapping[str, Difference]
+    recall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A model's variants on a set, those that read least first; `reference` reads most."""
+
+    set: str
+    model: str
+    depth: int
+    points: Sequence[Point]
+
+    @property
+    def reference(self) -> Point:
+        return self.points[-1]
+
+
+def curves_of(results: SetRows, systems: Sequence[SystemJobs], seed: int) -> list[Curve]:
+    """The curves of a set: one for each system that was expanded, and each depth."""
+    rows = {(row.system, row.depth): row for row in results.rows}
+    groups: dict[tuple[str, int], list[tuple[SystemRow, EvalJob]]] = {}
+    for jobs in systems:
+        for (name, depth), row in rows.items():
+            if jobs.system.base and name == jobs.system.name and depth is not None:
+                group = groups.setdefault((jobs.system.base, depth), [])
+                group.append((row, jobs.job(depth)))
+    return [
+        Curve(results.task.name, model, depth, points_of(group, seed))
+        for (model, depth), group in groups.items()
+        if len(group) > 1
+    ]
+
+
+def points_of(group: Sequence[tuple[SystemRow, EvalJob]], seed: int) -> list[Point]:
+    """Compare a model's variants with the last one, which reads most."""
+    reference_row, reference_job = group[-1]
+    return [
+        Point(
+            setting=job.system.setting,
+            selection=job.system.selection,
+            row=row,
+            **_means_of_queries(job),
+            changes={}
+            if job is reference_job
+            else {
+                measure: difference(
+                    list(values.values()), list(reference_row.figures[measure].values()), seed
+                )
+                for measure, values in row.figures.items()
+            },
+            recall=None if job is reference_job else _recall(job, reference_job),
+        )
+        for row, job in group
+    ]
+
+
+def _means_of_queries(job: EvalJob) -> dict[str, float]:
+    scores, count = job.scores.values(), len(job.task.queries)
+    return {
+        "seconds": sum(scored.seconds for scored in scores) / count,
+        "read": sum(scored.read for scored in scores) / count,
+        "passages": sum(scored.total for scored in scores) / count,
+    }
+
+
+def _recall(job: EvalJob, reference: EvalJob) -> float:
+    """The share of the reference's best documents that the job has scored, on average."""
+    shares = []
+    for query, scored in reference.scores.items():
+        best = order_by_score(scored.scores)[:TOP_DOCUMENTS]
+        if best:
+            own = job.scores[query].scores
+            shares.append(sum(name in own for name in best) / len(best))
+    return sum(shares) / len(shares) if shares else 1.0
+
+
+def leave_out_partial(sets: Sequence[SetRows], curves: Sequence[Curve]) -> list[SetRows]:
+    """The sets without the rows that a table of curves has; the setting that reads most stays."""
+    partial = {point.row.system for curve in curves for point in curve.points[:-1]}
+    return [
+        replace(results, rows=[row for row in results.rows if row.system not in partial])
+        for results in sets
+    ]
+
+
+def draw_curves(
+    curves: Sequence[Curve], measures: Sequence[str], terminal: Terminal
+) -> Iterator[bytes]:
+    """Draw a table for each curve, as wide as the terminal, and say what its columns are."""
+    if not curves:
+        return
+    has_depths = len({curve.depth for curve in curves}) > 1
+    for curve in curves:
+        depth = f", {describe_depth(curve.depth)}" if has_depths else ""
+        yield f"\n{printable(f'{curve.model}{depth} on {curve.set}')}:\n".encode()
+        yield _fit_columns(list(_rows(curve, measures)), terminal.width)
+    name = curves[0].reference.setting
+    legend = (
+        f"change: of {measures[0]}, against {name}. top {TOP_DOCUMENTS}: the share of the best "
+        f"{TOP_DOCUMENTS} documents of {name} that the model reads. read: passages a query. "
+        "s: seconds a query."
+    )
+    if name != _ALL:
+        legend += " What is lost against all passages is seen with all among the candidates."
+    yield "\n".join(["", *wrap(legend, terminal.width), ""]).encode()
+
+
+_KEPT_COLUMNS = 4
+_GAP = 2
+
+
+def _rows(curve: Curve, measures: Sequence[str]) -> Iterator[list[str]]:
+    """Heads and cells, those of most account first."""
+    first, *others = measures
+    top = f"top {TOP_DOCUMENTS}"
+    yield ["candidates", first, "s", "change", "95 % interval", "", top, "read", *others]
+    for point in curve.points:
+        against = point.changes.get(first)
+        yield [
+            point.setting,
+            f"{point.row.mean(first):.4f}",
+            f"{point.seconds:.2g}" if point.seconds < 1 else f"{point.seconds:,.1f}",
+            *(["", "", ""] if against is None else _cells_of(against)),
+            "" if point.recall is None else f"{point.recall:.3f}",
+            f"{point.read:,.0f}",
+            *(f"{point.row.mean(name):.4f}" for name in others),
+        ]
+
+
+def _cells_of(against: Difference) -> list[str]:
+    return [
+        f"{against.mean:+.4f}",
+        f"{against.low:+.4f} to {against.high:+.4f}",
+        against.verdict.value,
+    ]
+
+
+def _fit_columns(rows: Sequence[Sequence[str]], width: int) -> bytes:
+    """Columns that fit, from the first on."""
+    shown, used = 0, 0
+    for column in zip(*rows, strict=True):
+        used += max(map(len, column)) + (_GAP if shown else 0)
+        if used > width and shown >= _KEPT_COLUMNS:
+            break
+        shown += 1
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [
+        [cell.rjust(wide) for cell, wide in zip(row[:shown], widths, strict=False)] for row in rows
+    ]
+    return format_columns(aligned)
+
+
+def curve_object(curve: Curve) -> dict[str, Any]:
+    """A curve for programs."""
+    return {
+        "set": curve.set,
+        "system": curve.model,
+        "reference": curve.reference.setting,
+        "settings": [
+            {
+                "system": point.row.system,
+                "candidates": point.selection.candidates,
+                "first_stage": point.selection.first_stage,
+                "measures": {
+                    name: {"mean": point.row.mean(name), **_change_object(point.changes.get(name))}
+                    for name in point.row.figures
+                },
+                "seconds_per_query": point.seconds,
+                "read_per_query": point.read,
+                "passages_per_query": point.passages,
+                f"recall_of_top_{TOP_DOCUMENTS}": point.recall,
+            }
+            for point in curve.points
+        ],
+    }
+
+
+def _change_object(change: Difference | None) -> dict[str, Any]:
+    return {} if change is None else {"change": {**asdict(change), "verdict": change.verdict}}

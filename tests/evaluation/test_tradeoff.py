@@ -1,0 +1,184 @@
+"""`rerank eval --candidates`: quality against seconds, with the loss against all passages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ir_measures", reason="needs the extra eval")
+
+from rerank_cli.errors import UsageError
+from rerank_cli.evaluation.datasets import ALL_DOCUMENTS, Collection, task_of
+from rerank_cli.evaluation.run import EvalJob, System, SystemJobs, read_candidates, read_system
+from rerank_cli.evaluation.tradeoff import curves_of, expand, read_variants
+from rerank_cli.ranking import CandidateRule, ChunkOptions, Selection
+from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.types import Document
+from tests.conftest import MODELS, Run
+from tests.support.fakes import OverlapScorer
+
+SMALL = str(MODELS / "bert")
+WORDS = ["soil", "leaf", "water", "worm", "frost", "slug", "seed", "root"]
+
+
+def a_folder(to: Path, *, documents: int = 12) -> Path:
+    """A BEIR folder with a query for each word; the right document has the word twice."""
+    (to / "qrels").mkdir(parents=True)
+    texts = [f"The {word} and the {word} in the garden" for word in WORDS]
+    texts += [f"Nothing of note, number {number}" for number in range(documents - len(WORDS))]
+    rows = [json.dumps({"_id": f"d{n}", "text": text}) for n, text in enumerate(texts)]
+    (to / "corpus.jsonl").write_text("\n".join(rows))
+    rows = [json.dumps({"_id": f"q{n}", "text": f"of {word}"}) for n, word in enumerate(WORDS)]
+    (to / "queries.jsonl").write_text("\n".join(rows))
+    grades = [f"q{number}\td{number}\t1" for number in range(len(WORDS))]
+    (to / "qrels" / "test.tsv").write_text("\n".join(["query\tdocument\tgrade", *grades]))
+    return to
+
+
+def evaluated(rerank: Run, *arguments: str) -> dict[str, Any]:
+    ran = rerank("eval", *arguments, "--json")
+    assert ran.code == 0, ran.err
+    content: dict[str, Any] = json.loads(ran.out)
+    return content
+
+
+def test_each_number_is_a_system_that_is_compared_with_all(tmp_path: Path, rerank: Run) -> None:
+    folder = str(a_folder(tmp_path / "garden"))
+    stage = ("--first-stage", "bm25")
+    content = evaluated(rerank, folder, "-m", SMALL, "--candidates", "1,5,all", *stage)
+    names = [f"{SMALL} --candidates 1", f"{SMALL} --candidates 5", SMALL]
+    (found,) = content["sets"]
+    assert found["depth"] == "all"
+    assert found["candidates"] == 8 * 12  # of a query those without a word of it too
+    assert [row["system"] for row in found["systems"]] == ["bm25", *names, "oracle"]
+    (curve,) = content["tradeoff"]
+    assert (curve["set"], curve["system"], curve["reference"]) == ("garden", SMALL, "all")
+    points = curve["settings"]
+    assert [point["system"] for point in points] == names
+    assert [point["candidates"] for point in points] == [1, 5, "all"]
+    assert [point["read_per_query"] for point in points] == [1, 5, 12]
+    assert [point["passages_per_query"] for point in points] == [12, 12, 12]
+    assert points[0]["recall_of_top_10"] == pytest.approx(0.1, abs=0.1)
+    assert points[2]["recall_of_top_10"] is None
+    assert "change" not in points[2]["measures"]["nDCG@10"]
+    whole = points[2]["measures"]["nDCG@10"]["mean"]
+    for point in points[:2]:
+        figure = point["measures"]["nDCG@10"]
+        assert figure["change"]["mean"] == pytest.approx(figure["mean"] - whole)
+        assert figure["change"]["low"] <= figure["change"]["mean"] <= figure["change"]["high"]
+        assert point["seconds_per_query"] > 0
+
+
+def test_a_table_has_what_there_is_room_for(tmp_path: Path, rerank: Run) -> None:
+    folder = str(a_folder(tmp_path / "garden"))
+    ran = rerank("eval", folder, "-m", SMALL, "--candidates", "5,all")
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = next(line for line in lines if line.startswith("candidates"))
+    assert heads.split() == [
+        "candidates", "nDCG@10", "s", "change", "95", "%", "interval", "top", "10", "read"
+    ]  # fmt: skip
+    assert "change: of nDCG@10, against all." in " ".join(lines)
+    assert f"{SMALL} --candidates 5" not in ran.out  # it has no verdict over the first order
+
+
+def test_without_all_the_largest_number_is_what_the_others_are_compared_with(
+    tmp_path: Path, rerank: Run
+) -> None:
+    folder = str(a_folder(tmp_path / "garden"))
+    ran = rerank("eval", folder, "-m", SMALL, "--candidates", "2,4")
+    assert "against 4." in ran.out
+    assert "seen with all among the candidates" in " ".join(ran.out.split())
+
+
+def test_settings_are_read() -> None:
+    settings = read_variants("all,200,50,200", "bm25,input")
+    assert [setting.name for setting in settings] == [
+        "50 by bm25", "50 by input", "200 by bm25", "200 by input", "all",
+    ]  # fmt: skip
+    assert settings[1].selection == Selection(candidates=50, first_stage="input")
+    assert [setting.is_whole for setting in settings] == [False] * 4 + [True]
+    assert read_candidates("auto") == 400
+    for text in ("0", "-1", "many", "", "²", "1.5", "9" * 30):
+        with pytest.raises(UsageError, match="--candidates"):
+            read_candidates(text)
+    with pytest.raises(UsageError, match="first stage"):
+        read_variants("5", "bm26")
+
+
+def test_a_model_with_candidates_of_its_own_and_bm25_stay_themselves() -> None:
+    settings = read_variants("5,all")
+
+    def names(text: str) -> list[str]:
+        system = read_system(text, RuntimeOptions(), ChunkOptions())
+        return [each.name for each in expand(system, settings)]
+
+    assert names("mini@2") == ["mini@2 --candidates 5", "mini@2"]
+    assert names("bm25") == ["bm25"]
+    assert names("mini@2 --candidates 7 --first-stage bm25") == [
+        "mini@2 --candidates 7 --first-stage bm25"
+    ]
+    own = read_system("mini@2 --candidates 7 --first-stage bm25", RuntimeOptions(), ChunkOptions())
+    assert own.selection == Selection(candidates=7, first_stage="bm25")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--candidates", "some"), "--candidates some: neither a whole number"),
+        (("--candidates", "5", "--first-stage", "x"), "no first stage is called 'x'"),
+        (("--depth", "5,some"), "--depth 5,some: neither a number nor all"),
+        (("--candidates", "5", "--compare", "bm25", SMALL), "makes several of each"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, rerank: Run
+) -> None:
+    ran = rerank("eval", str(a_folder(tmp_path / "garden")), *arguments)
+    assert (ran.code, message in ran.err) == (2, True), ran.err
+
+
+def a_collection() -> Collection:
+    """Of each query the model has all documents first that have its word."""
+    corpus = {f"d{n}": Document(f"{WORDS[n % 4]} {n}", id=f"d{n}") for n in range(40)}
+    queries = {f"q{n}": f"{WORDS[n]} {n}" for n in range(4)}
+    qrels = {f"q{n}": {f"d{n}": 1} for n in range(4)}
+    return Collection("small", queries, qrels, corpus)
+
+
+def test_recall_is_the_share_of_the_best_documents_of_all_that_are_read() -> None:
+    from rerank_cli.evaluation.measures import parse_measures
+    from rerank_cli.evaluation.report import RowBuilder, SetRows
+
+    task = task_of(a_collection(), ALL_DOCUMENTS, None, 0)
+    assert all(len(ranked) == 40 for ranked in task.candidates.values())
+    scorer = OverlapScorer()
+    system = System("words", "words", RuntimeOptions(), ChunkOptions())
+    systems = [
+        SystemJobs(task, each, Reranker(scorer), [ALL_DOCUMENTS], "stamp")
+        for each in expand(system, read_variants("5,10,all", "bm25"))
+    ]
+    for jobs in systems:
+        job = jobs.job(ALL_DOCUMENTS)
+        assert list(job.run()) == [None] * 4
+        job.close()
+    rows = RowBuilder(task, parse_measures(["nDCG@10"]), 0, condensed=False)
+    table = [rows.system_row(jobs.job(ALL_DOCUMENTS), ALL_DOCUMENTS) for jobs in systems]
+    (curve,) = curves_of(SetRows(task, [rows.first, *table]), systems, 0)
+    assert [point.setting for point in curve.points] == ["5", "10", "all"]
+    assert [point.recall for point in curve.points] == [0.5, 1.0, None]
+    assert [point.read for point in curve.points] == [5, 10, 40]
+    assert curve.points[0].changes["nDCG@10"].mean == 0
+    assert curve.reference.selection.candidates == CandidateRule.ALL
+
+
+def test_systems_that_read_less_are_other_systems(tmp_path: Path) -> None:
+    """What was scored with other candidates is not taken for their scores."""
+    task = task_of(a_collection(), ALL_DOCUMENTS, None, 0)
+    system = System("words", "words", RuntimeOptions(), ChunkOptions())
+    first, second = expand(system, read_variants("5,6"))
+    list(EvalJob(task, first, Reranker(OverlapScorer()), tmp_path).run())
+    assert EvalJob(task, first, Reranker(OverlapScorer()), tmp_path).resumed == 4
+    assert EvalJob(task, second, Reranker(OverlapScorer()), tmp_path).resumed == 0

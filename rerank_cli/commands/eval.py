@@ -24,6 +24,7 @@ app = make_app()
 _DEFAULT_DEPTH = 100
 _common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
 _data = partial(typer.Option, rich_help_panel="Data")
+_labels = partial(typer.Option, rich_help_panel="Thresholds")
 
 Datasets = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE|FOLDER]...", show_default=False)
@@ -71,6 +72,23 @@ Seed = Annotated[
     _data("--seed", min=0, metavar="N", help="The seed of the sample and of the intervals."),
 ]
 
+KeepRecall = Annotated[
+    float,
+    _labels(
+        "--keep-recall",
+        metavar="X",
+        help="The share of the relevant documents that a cut shall keep.",
+    ),
+]
+KeepPrecision = Annotated[
+    float,
+    _labels(
+        "--keep-precision",
+        metavar="X",
+        help="The share of what a cut keeps that shall be relevant.",
+    ),
+]
+
 
 def _file(name: str, text: str, group: str = "Data") -> Any:
     return typer.Option(f"--{name}", metavar="FILE", help=text, rich_help_panel=group)
@@ -110,6 +128,15 @@ def evaluate(
             help="Write each system's run to DIR, for trec_eval.",
         ),
     ] = None,
+    thresholds: Annotated[
+        bool,
+        _labels(
+            "--thresholds",
+            help="Say what scores and numbers of results keep of the relevant, and which to take.",
+        ),
+    ] = False,
+    keep_recall: KeepRecall = 0.95,
+    keep_precision: KeepPrecision = 0.9,
     as_json: Annotated[bool, _common("--json", help="Write one JSON object.")] = False,
     output: Annotated[
         str,
@@ -134,10 +161,13 @@ def evaluate(
     rerank eval nq squad --depth 10,50,100    quality against cost
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
+    rerank eval mine.jsonl --thresholds       which --min-score, and which -n
     """
     from rerank_cli.evaluation.datasets import Parts
     from rerank_cli.evaluation.evaluate import run_evaluation
+    from rerank_cli.evaluation.labels import LabelOptions
     from rerank_cli.evaluation.run import EvalOptions
+    from rerank_cli.evaluation.thresholds import ThresholdOptions
 
     parts, output_file = None, OutputFile(output)
     if queries is not None or corpus is not None:
@@ -172,6 +202,8 @@ def evaluate(
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),
             cache=option_values.cache_options(ctx),
+            labels=LabelOptions(condensed=condensed),
+            thresholds=ThresholdOptions(keep_recall, keep_precision) if thresholds else None,
             # A query is cut, and a document has as many chunks whoever scores them.
             chunks=replace(
                 option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True

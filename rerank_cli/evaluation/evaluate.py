@@ -1,7 +1,7 @@
 """The steps of an evaluation: read, find candidates, score, measure, write."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.datasets import Task, task_of
+from rerank_cli.evaluation.label_tables import draw_thresholds, thresholds_object
 from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import (
     RowBuilder,
@@ -32,10 +33,12 @@ from rerank_cli.evaluation.run import (
     warn_of_windows,
 )
 from rerank_cli.evaluation.table import draw_report, forecast
+from rerank_cli.evaluation.thresholds import Thresholds, find_thresholds
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
 from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.ranking.results import is_bounded
 from rerank_cli.scorers import BM25, model_files
 from rerank_cli.terminal import (
     PipeClosed,
@@ -118,6 +121,8 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
 def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     """Evaluate what a command line asks for, and write the results."""
     _check_read_once(options)
+    if options.thresholds is not None:
+        options.thresholds.check()
     read: list[str | Path] = [*_read_files(options)]
     measures = parse_measures(options.measures or DEFAULT_MEASURES)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
@@ -189,13 +194,33 @@ def _evaluate(
         if isinstance(reranker.scorer, PricedScorer)
     }
     requests = {name: _requests_object(scorer) for name, scorer in services.items()}
-    _write(sets, options, terminal, list(measures), requests)
+    thresholds = _find_thresholds(jobs_by_task, options)
+    _write(sets, options, terminal, list(measures), requests, thresholds)
     for name, scorer in services.items():
         if scorer.requests.sent and isinstance(scorer, ConcurrentScorer):
             terminal.say(f"{name}: {scorer.account().partition(chr(10))[0]}")
     warn_of_scores(jobs, terminal)
     for job in jobs:
         job.close()
+
+
+def _find_thresholds(
+    jobs_by_task: Mapping[str, Sequence[SystemJobs]], options: EvalOptions
+) -> list[Thresholds]:
+    """The cuts of each system on each set, if they are wanted."""
+    if options.thresholds is None:
+        return []
+    jobs = [jobs.job(options.depths[-1]) for systems in jobs_by_task.values() for jobs in systems]
+    return [
+        find_thresholds(
+            job.labelled(options.labels),
+            options.thresholds,
+            bounded=is_bounded(job.info),
+            seed=options.seed,
+            names=(job.task.name, job.system.name),
+        )
+        for job in jobs
+    ]
 
 
 def _requests_object(scorer: PricedScorer) -> dict[str, Any]:
@@ -225,6 +250,7 @@ def _write(
     terminal: Terminal,
     measures: Sequence[str],
     requests: Mapping[str, Mapping[str, Any]],
+    thresholds: Sequence[Thresholds],
 ) -> None:
     """Write runs, figures per query, and the table or JSON."""
     means = mean_rows(sets, options.seed)
@@ -240,10 +266,16 @@ def _write(
     if options.per_query is not None:
         with suppress(PipeClosed):  # whoever reads has enough
             options.per_query.write(lines_per_query(sets), terminal)
-    content = (
-        [format_json(report_object(sets, means, comparison, options.seed, requests))]
-        if options.as_json
-        else draw_report(sets, means, comparison, measures, terminal)
-    )
+    content: Iterable[bytes]
+    if options.as_json:
+        report = report_object(sets, means, comparison, options.seed, requests)
+        if thresholds:
+            report["thresholds"] = list(map(thresholds_object, thresholds))
+        content = [format_json(report)]
+    else:
+        content = chain(
+            draw_report(sets, means, comparison, measures, terminal),
+            draw_thresholds(thresholds, terminal.width),
+        )
     with suppress(PipeClosed):
         options.output.write(content, terminal, drawn=not options.as_json)

@@ -12,7 +12,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -30,15 +30,18 @@ from rerank_cli.evaluation.datasets import (
     read_folder,
     read_lists,
 )
+from rerank_cli.evaluation.labels import LabelledQuery, LabelOptions, label_scores
+from rerank_cli.evaluation.thresholds import ThresholdOptions
 from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import Aggregation, CacheOptions, ChunkOptions
 from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.ranking.results import relevance_of
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Document
+from rerank_cli.types import Document, ScorerInfo
 from rerank_cli.user_files import cache_directory, parse_sealed_json, read_regular_file, seal_json
 
 _MAX_JOURNAL_BYTES = 1 << 30
@@ -266,6 +269,16 @@ class EvalJob:
             self._warm = True
             yield
 
+    def labelled(self, options: LabelOptions) -> list[LabelledQuery]:
+        """What has been scored, with its labels."""
+        scores = {query: scored.scores for query, scored in self.scores.items()}
+        return label_scores(self.task, scores, relevance_of(self.info), options)
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What is known about the model."""
+        return self._reranker.info
+
     def close(self) -> None:
         """Forget what was kept: the evaluation is over."""
         self._journal.close()
@@ -347,6 +360,8 @@ class EvalOptions:
     per_query, runs               where figures by query and runs go, if they are wanted
     runtime, remote, chunks       how models are run, and how documents are cut
     cache                         how scores are kept on disk; None if they are not
+    labels                        what of the data makes a document relevant
+    thresholds                    which cuts are wanted; None for none
     """
 
     datasets: Sequence[Path]
@@ -368,6 +383,8 @@ class EvalOptions:
     remote: RemoteOptions
     chunks: ChunkOptions
     cache: CacheOptions | None = None
+    labels: LabelOptions = field(default_factory=LabelOptions)
+    thresholds: ThresholdOptions | None = None
 
 
 class SystemJobs:

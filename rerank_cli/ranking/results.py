@@ -11,6 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from heapq import heappush, heappushpop
 from operator import itemgetter
 
@@ -306,6 +307,16 @@ class ResultCounter:
         """Forget the scores that are too far below the best."""
         least = self._best - (self._within or 0)
         self._near = array("d", [score for score in self._near if score >= least])
+
+
+def relevance_of(info: ScorerInfo) -> Callable[[float], float]:
+    """What makes relevance scores of a scorer's raw ones."""
+    return partial(relevance, scale=info.scale)
+
+
+def is_bounded(info: ScorerInfo) -> bool:
+    """Whether relevance scores are from 0 to 1."""
+    return info.scale in ("logit", "probability")
 
 
 def relevance(score: float, scale: Scale) -> float:

@@ -241,6 +241,23 @@ class TextLimits:
     unsure_note: str = ""
 
 
+class ScoreCalibration(Protocol):
+    """What makes probabilities of a model's raw scores: see `ranking.calibration`."""
+
+    @property
+    def is_current(self) -> bool: ...
+
+    @property
+    def cut(self) -> float | None: ...
+
+    @property
+    def rule(self) -> str: ...
+
+    def probability(self, score: float) -> float: ...
+
+    def summary(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True, repr=False)
 class ScorerInfo:
     """What is known about a scorer before it scores.
@@ -266,6 +283,7 @@ class ScorerInfo:
                   a document's chunks depend on. Documents of one key share their scores
     preferred_batch    the number of documents to give it at once
     max_pending_pairs  the number of pairs that keep it busy
+    calibration   what makes probabilities of its raw scores; None if nobody has measured that
     pair_tokens   what it takes to score a pair besides its tokens, in tokens: for the time left
     """
 
@@ -292,11 +310,22 @@ class ScorerInfo:
     preferred_batch: int = 256
     max_pending_pairs: int = 0
     pair_tokens: int = 20
+    calibration: ScoreCalibration | None = None
 
     @property
     def model(self) -> str:
         """The name and revision, as in `mini@2`."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether relevance scores are from 0 to 1."""
+        return self.scale in ("logit", "probability") or self.is_calibrated
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether relevance scores are probabilities that somebody has measured."""
+        return self.calibration is not None and self.calibration.is_current
 
     def __repr__(self) -> str:
         return f"ScorerInfo({self.model!r}, scale={self.scale!r}, scope={self.scope!r})"

@@ -14,8 +14,10 @@ import json
 import random
 import sys
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
+from rerank_cli.evaluation.calibration import bins_error, fit_calibration, reliability
 from rerank_cli.evaluation.datasets import find_parts, read_folder, read_lists, task_of
 from rerank_cli.evaluation.labels import (
     LabelledQuery,
@@ -28,8 +30,9 @@ from rerank_cli.evaluation.run import EvalJob, open_system, read_system
 from rerank_cli.evaluation.thresholds import Goal, choose_cut, measure_cut
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import ChunkOptions
-from rerank_cli.ranking.results import relevance_of
+from rerank_cli.ranking.calibration import relevance, relevance_of
 from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.types import ScorerInfo
 
 GOALS: list[tuple[Goal, float]] = [("recall", 0.95), ("precision", 0.9)]
 FEW_LABELS = 20
@@ -111,9 +114,33 @@ def bench_cuts(labelled: list[LabelledQuery], splits: int) -> None:
         print(f"with {count_labels(few)[0]} labels: {choose_cut(few, goal, target).problem}")
 
 
+def bench_calibration(labelled: list[LabelledQuery], splits: int) -> None:
+    """Calibrate on one random half and measure on the other; print the errors."""
+    info = ScorerInfo("model", "", scale="logit")
+    ratios, before, after, methods = [], [], [], set()
+    for seed in range(splits):
+        ours, others = split_in_halves(labelled, seed)
+        calibration = fit_calibration(ours, info, seed)
+        methods.add(calibration.method)
+        raw = [score for query in others for score in query.raw]
+        hits = [hit for query in others for hit in query.relevant]
+        scores = [calibration.probability(score) for score in raw]
+        before.append(bins_error(reliability([relevance(each, "logit") for each in raw], hits)))
+        after.append(bins_error(reliability(scores, hits)))
+        ratios.append(after[-1] / before[-1])
+        order = sorted(zip(raw, scores, strict=True))
+        assert all(left[1] <= right[1] for left, right in pairwise(order)), "the order changed"
+    labels, relevant = count_labels(labelled)
+    print(
+        f"{labels:,} labels, {relevant:,} relevant; error {sum(before) / splits:.3f} before, "
+        f"{sum(after) / splits:.3f} after ({', '.join(sorted(methods))}); at most half in "
+        f"{sum(ratio <= 0.5 for ratio in ratios)} of {splits} splits; no order changed"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("labels", "cuts"))
+    parser.add_argument("what", choices=("labels", "cuts", "calibration"))
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("-m", "--model", default="mini@2")
     parser.add_argument("--depth", type=int, default=5)
@@ -127,7 +154,8 @@ def main() -> None:
     for data in given.data:
         labelled = read_labels(data, given.model, given.depth, given.folder)
         print(data.name)
-        bench_cuts(labelled, given.splits)
+        bench = bench_cuts if given.what == "cuts" else bench_calibration
+        bench(labelled, given.splits)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
-from rerank_cli.ranking import CacheOptions, ChunkOptions, Selection
+from rerank_cli.ranking import CacheOptions, ChunkOptions, MinScoreRule, Selection
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Document
@@ -101,6 +101,8 @@ def selection(ctx: typer.Context) -> Selection:
     values = {**ctx.params, "n": ctx.params["top_n"] or None}
     if values.get("candidates", "").isdecimal():
         values["candidates"] = int(values["candidates"])
+    if values["min_score"] not in (None, MinScoreRule.AUTO):
+        values["min_score"] = float(values["min_score"])
     return _make(Selection, values)
 
 

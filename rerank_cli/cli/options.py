@@ -148,12 +148,13 @@ def common_options(
         _common("--passages", help="Rank passages, not whole documents."),
     ] = False,
     min_score: Annotated[
-        float | None,
+        str | None,
         _common_setting(
             "--min-score",
-            metavar="X",
+            metavar="X|auto",
             help="Leave out results with a lower relevance score than X. With mini 0.5 is as "
-            "likely right as wrong; other models' scores mean other things.",
+            "likely right as wrong; other models' scores mean other things. auto: the cut that "
+            "`rerank calibrate` found.",
         ),
     ] = None,
 ) -> None:

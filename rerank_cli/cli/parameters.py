@@ -228,5 +228,12 @@ def _key(parameter: Any) -> str:
 
 def value_kind(parameter: Any) -> ValueKind:
     metavar = str(parameter.metavar or "")
-    words = tuple(metavar.split("|")[1:]) if metavar.startswith("N|") else ()
-    return ValueKind(value_type(parameter), parameter.min, parameter.max, metavar == "SIZE", words)
+    words = tuple(metavar.split("|")[1:]) if metavar.startswith(("N|", "X|")) else ()
+    return ValueKind(
+        value_type(parameter),
+        parameter.min,
+        parameter.max,
+        metavar == "SIZE",
+        words,
+        is_count=metavar.startswith("N|"),
+    )

@@ -4,6 +4,7 @@ Reads and checks config.toml. Typer decides which value holds: see `parameters`.
 changes the file.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class ValueKind:
     """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
     A text may have to be a size, as `parse_size` reads it. With `words` it must be one of them, or
-    a count of 1 or more. Both readers raise `ValueError` with a message that quotes the value.
+    a number, which is a count of 1 or more if `is_count`. Both readers raise `ValueError` with a
+    message that quotes the value.
     """
 
     type: type
@@ -41,6 +43,7 @@ class ValueKind:
     most: float | None = None
     is_size: bool = False
     words: tuple[str, ...] = ()
+    is_count: bool = True
 
     def from_text(self, text: str) -> Any:
         """Read a value from the command line or the environment."""
@@ -60,7 +63,7 @@ class ValueKind:
     def from_toml(self, value: Any) -> Any:
         """Check a value from TOML, where a number in quotes is not a number."""
         fits: tuple[type, ...] = (str,) if issubclass(self.type, str) else (self.type,)
-        if self.words and type(value) is int:
+        if self.words and (type(value) is int or (type(value) is float and not self.is_count)):
             value = str(value)
         if self.type is float:
             fits = (float, int)
@@ -88,7 +91,8 @@ class ValueKind:
         if self.is_size:
             return "a size, such as 64MB, 1GB or 500kB"
         if self.words:
-            return f"a whole number of 1 or more, {' or '.join(self.words)}"
+            number = "a whole number of 1 or more," if self.is_count else "a number or"
+            return f"{number} {' or '.join(self.words)}"
         return "true or false" if self.type is bool else "text"
 
     @property
@@ -101,7 +105,10 @@ class ValueKind:
     def _check_text(self, text: Any) -> None:
         if self.is_size:
             parse_size(text)
-        if self.words and text not in self.words:
+        if self.words and not self.is_count and text not in self.words:
+            if not _is_finite(text):
+                raise ValueError(f"{excerpt(repr(text))} is not {self.description}")
+        elif self.words and text not in self.words:
             is_count = text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_INTEGER
             if len(text) > _MAX_DIGITS or not is_count:
                 raise ValueError(f"{excerpt(repr(text))} is not {self.description}")
@@ -143,6 +150,14 @@ class Setting:
 def variable_of(key: str) -> str:
     """The environment variable of a setting."""
     return _VARIABLE_PREFIX + key.upper().replace("-", "_")
+
+
+def _is_finite(text: str) -> bool:
+    """Whether a text is a number, and neither infinite nor NaN."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def parse_size(text: str) -> int:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.datasets import Task, task_of
 from rerank_cli.evaluation.label_tables import draw_thresholds, thresholds_object
+from rerank_cli.evaluation.labels import LabelledQuery
 from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import (
     RowBuilder,
@@ -38,8 +40,8 @@ from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import is_bounded
 from rerank_cli.scorers import BM25, model_files
+from rerank_cli.scorers.calibrations import model_key
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -47,7 +49,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer
+from rerank_cli.types import ConcurrentScorer, PricedScorer, ScorerInfo
 
 _DIGITS = re.compile(r"[\d,]+")
 
@@ -204,6 +206,36 @@ def _evaluate(
         job.close()
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredSet:
+    """A set whose candidates a model has scored; `key` is that of the model's calibration."""
+
+    name: str
+    info: ScorerInfo
+    labelled: Sequence[LabelledQuery]
+    key: str
+
+
+def score_labels(options: EvalOptions, terminal: Terminal) -> ScoredSet:
+    """Score the candidates of one set by one model; raises `UsageError` for BM25."""
+    _check_read_once(options)
+    (text,) = options.models
+    system = read_system(text, options.runtime, options.chunks)
+    reranker, stamp = open_system(system, options.remote, options.cache)
+    with reranker:
+        key = model_key(reranker.scorer)
+        (collection,) = read_collections(options)
+        task = task_of(collection, options.depths[-1], options.sample, options.seed)
+        for note in task.notes:
+            terminal.warn(f"{task.name}: {note}")
+        job = SystemJobs(task, system, reranker, options.depths, stamp).job(options.depths[-1])
+        run_jobs([job], terminal)
+        warn_of_scores([job], terminal)
+        labelled = job.labelled(options.labels)
+        job.close()
+        return ScoredSet(task.name, job.info, labelled, key)
+
+
 def _find_thresholds(
     jobs_by_task: Mapping[str, Sequence[SystemJobs]], options: EvalOptions
 ) -> list[Thresholds]:
@@ -215,7 +247,7 @@ def _find_thresholds(
         find_thresholds(
             job.labelled(options.labels),
             options.thresholds,
-            bounded=is_bounded(job.info),
+            bounded=job.info.is_bounded,
             seed=options.seed,
             names=(job.task.name, job.system.name),
         )

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
+from rerank_cli.evaluation.calibration import Bin, CalibrationReport, bins_error
 from rerank_cli.evaluation.thresholds import (
     ChosenCut,
     Estimate,
@@ -12,11 +13,13 @@ from rerank_cli.evaluation.thresholds import (
     format_cut,
     format_share,
 )
+from rerank_cli.ranking.calibration import Calibration
 from rerank_cli.terminal import format_columns, format_count, printable
 
 _CUT_HEADS = ("score", "precision", "recall", "F1", "kept a query", "no result")
 _SHORT_HEADS = ("score", "prec", "recall", "F1", "kept", "none")
 _FIRST_HEADS = ("first", "recall", "precision")
+_MIN_BAR, _MAX_BAR = 5, 40  # columns
 _INTERVALS_WIDTH = 80  # that a table with intervals takes
 
 
@@ -87,6 +90,59 @@ def describe_choice(choice: ChosenCut) -> str:
 
 def _show_value(estimate: Estimate) -> str:
     return f"{estimate.value:.2f}"
+
+
+def draw_calibration(report: CalibrationReport, width: int) -> Iterator[bytes]:
+    """Draw the reliability of scores before and after, and say what the calibration is."""
+    own = report.calibration
+    yield wrap_lines(
+        f"{own.model} on {own.data}: {format_count(own.labels, 'label')} of {own.queries:,} "
+        f"queries, {own.relevant:,} relevant.",
+        width,
+    )
+    for title, bins in (("As it is", report.before), ("Calibrated", report.after)):
+        if bins:
+            yield f"\n{title}, error {bins_error(bins):.3f}\n".encode()
+            yield from _draw_bins(bins, width)
+    yield b"\n"
+    yield wrap_lines(describe_calibration(own), width)
+    yield wrap_lines(_describe_auto(report), width)
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """How a calibration was made and what it is worth, in words."""
+    before = calibration.error_before
+    was = "" if before is None else f"{before:.3f} before, "
+    how = f"temperature {calibration.temperature:.3g}, bias {calibration.bias:+.3g}"
+    if calibration.points:
+        how = f"isotonic, {len(calibration.points)} points"
+    return (
+        f"Expected calibration error on the other half of the queries: {was}"
+        f"{calibration.error:.3f} after ({how})."
+    )
+
+
+def _describe_auto(report: CalibrationReport) -> str:
+    cut = report.calibration.cut
+    if cut is None:
+        return f"There is no --min-score auto: {report.choice.problem}."
+    said = f"--min-score auto is {format_cut(cut)}: it {report.calibration.rule}."
+    return f"{said} But {report.choice.problem}." if report.choice.problem else said
+
+
+def _draw_bins(bins: Sequence[Bin], width: int) -> Iterator[bytes]:
+    """Draw a bar for each bin: the share that is relevant, and a mark where it should end."""
+    counts = [f"{each.labels:,}" for each in bins]
+    wide = max(len("labels"), *map(len, counts))
+    yield f"  score  {'labels':>{wide}}  score  relevant\n".encode()
+    room = max(_MIN_BAR, min(_MAX_BAR, width - wide - len("0.0-0.1    0.00      0.00  ") - 1))
+    for each, count in zip(bins, counts, strict=True):
+        bar = list(("█" * round(each.relevant * room)).ljust(room + 1))
+        bar[round(each.expected * room)] = "│"
+        yield (
+            f"{each.low:.1f}-{each.high:.1f}  {count:>{wide}}   {each.expected:.2f}      "
+            f"{each.relevant:.2f}  {''.join(bar).rstrip()}\n"
+        ).encode()
 
 
 def _heading(thresholds: Thresholds) -> str:

@@ -36,8 +36,8 @@ from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import Aggregation, CacheOptions, ChunkOptions
+from rerank_cli.ranking.calibration import relevance_of
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import relevance_of
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
 from rerank_cli.terminal import Terminal

@@ -378,13 +378,13 @@ def _hold(labelled: Sequence[LabelledQuery], goal: Goal, target: float, seed: in
 
 def _refuse(choice: ChosenCut, labels: int, relevant: int, factor: float) -> ChosenCut:
     """The choice where there are too few labels by a factor."""
-    needed = _round_up(max(labels, 1) * factor)
+    needed = round_up(max(labels, 1) * factor)
     problem = (
         f"{format_count(labels, 'label')}, {relevant:,} of them relevant, are too few to choose a "
         f"cut for {format_share(choice.target)} {choice.goal}: it takes about {needed:,}"
     )
     if relevant:
-        problem += f", {_round_up(relevant * factor):,} of them relevant"
+        problem += f", {round_up(relevant * factor):,} of them relevant"
     return ChosenCut(choice.goal, choice.target, problem=problem, needed=needed)
 
 
@@ -460,7 +460,7 @@ def _wilson(part: float, whole: float, deviations: float) -> tuple[float, float]
     return max(0.0, (middle - reach) / (1 + square)), min(1.0, (middle + reach) / (1 + square))
 
 
-def _round_up(count: float) -> int:
+def round_up(count: float) -> int:
     """A count with two digits that say something."""
     whole = math.ceil(count - _SMALLEST_GAIN)
     step = 10 ** max(0, len(str(whole)) - 2)

@@ -134,7 +134,7 @@ class Reranker:
         documents: Iterable[str | Document | Mapping[str, Any]],
         *,
         n: int | None = None,
-        min_score: float | None = None,
+        min_score: float | str | None = None,
         within: float | None = None,
         keep_empty: bool = False,
         passages: bool = False,
@@ -151,7 +151,8 @@ class Reranker:
         or a path in `media_root`. A query with an image or a video is a `Document`.
 
         n            keep the best `n`; None for all
-        min_score    keep those with at least this relevance score
+        min_score    keep those with at least this relevance score; "auto" for the cut of the
+                     calibration that the model has
         within       keep those whose relevance score is at most this far below the best one
         keep_empty   fill up `n` with blank documents, which have no score
         passages     rank each window by itself; `index` then counts windows
@@ -221,7 +222,8 @@ class Reranker:
         if media is not None:
             scorer = _show(scorer, media, media_only=is_label)
             key = (instruction, media, media_stamp(media), is_label)
-        info = scorer.info
+        # Models are calibrated without an instruction.
+        info = scorer.info if instruction is None else replace(scorer.info, calibration=None)
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
         count = selection.max_candidates(is_local=not info.remote and info.scope == "pair")
         max_pairs = info.max_pending_pairs
@@ -278,7 +280,7 @@ class Reranker:
         records: Iterable[Mapping[str, Any]],
         *,
         n: int | None = None,
-        min_score: float | None = None,
+        min_score: float | str | None = None,
         within: float | None = None,
         keep_empty: bool = False,
         passages: bool = False,
@@ -461,7 +463,7 @@ def rank(
     scorer: Scorer | None = None,
     *,
     n: int | None = None,
-    min_score: float | None = None,
+    min_score: float | str | None = None,
     within: float | None = None,
     keep_empty: bool = False,
     aggregate: Aggregation | str = Aggregation.ADJUSTED_MAX,

@@ -11,7 +11,7 @@ from typing import Any
 from rerank_cli.costs import ServiceRequest
 from rerank_cli.render import Style, json_score, ranked_part, shown_sentence
 from rerank_cli.terminal import encodable, printable
-from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking
+from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, ScorerInfo
 from rerank_cli.words import QueryWords
 
 SCHEMA = 1
@@ -50,6 +50,7 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": ranking.info.model,
         "scale": ranking.info.scale,
+        **_calibration_fields(ranking.info),
         "query": ranking.query,
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
@@ -81,6 +82,13 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
     if ranking.candidates is not None:
         body["candidates"] = ranking.candidates._asdict()
     return {"id": f"rerank-{digest[:16]}", **body}
+
+
+def _calibration_fields(info: ScorerInfo) -> dict[str, Any]:
+    """That relevance scores are probabilities, and on what data; nothing if they are not."""
+    if info.calibration is None or not info.is_calibrated:
+        return {}
+    return {"calibration": dict(info.calibration.summary())}
 
 
 def _result_lists(ranking: Ranking, style: Style) -> dict[str, Any]:

@@ -239,7 +239,7 @@ class Layout:
     def __init__(
         self, rows: Sequence[Row], ranking: Ranking, width: int, *, is_above: bool = False
     ) -> None:
-        is_known_scale = ranking.info.scale in ("logit", "probability")
+        is_known_scale = ranking.info.is_bounded
         highest = max((result.relevance_score for result in ranking.results), default=0.0)
         self._full_bar = 1.0 if is_known_scale else max(highest, 1e-9)
         self._decimals = 3 if is_known_scale else 2

@@ -365,7 +365,7 @@ def test_thresholds_are_below_the_table_and_in_json(tmp_path: Path, rerank: Run)
     assert max(map(len, ran.out.splitlines())) <= 80
     words = " ".join(ran.out.split())
     assert "Cuts of bm25 on garden: 960 labels of 120 queries, 120 relevant." in words
-    assert re.search(r"--min-score \d+(\.\d+)? keeps 100 % of the relevant and 0 % of the rest", words)
+    assert re.search(r"--min-score [\d.]+ keeps 100 % of the relevant and 0 % of the rest", words)
     assert "-n 1 keeps 100 % of the relevant." in words
     (found,) = evaluated(rerank, path, "-m", "bm25", "--thresholds")["thresholds"]
     assert (found["system"], found["labels"], found["relevant"]) == ("bm25", 960, 120)
@@ -377,7 +377,7 @@ def test_thresholds_are_below_the_table_and_in_json(tmp_path: Path, rerank: Run)
     assert "thresholds" not in evaluated(rerank, path, "-m", "bm25")
 
 
-def test_a_share_to_keep_is_checked_before_anything_is_scored(tmp_path: Path, rerank: Run) -> None:
+def test_a_share_to_keep_is_checked_before_anything_is_scored(rerank: Run) -> None:
     ran = rerank("eval", "nothing.jsonl", "--thresholds", "--keep-recall", "95")
     assert (ran.code, ran.out) == (2, "")
     assert "--keep-recall 95: not between 0 and 1" in ran.err

@@ -133,7 +133,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def own_files() -> list[Path]:
-    """The files of the user's settings, keys, providers and calibrations; no result replaces them."""
+    """The user's settings, keys, providers and calibrations, which no result replaces."""
     try:
         providers = config_directory() / "providers.toml"
         return [config_file(), keys_file(), providers, calibrations_file()]

@@ -18,10 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from rerank_cli.evaluation.calibration import bins_error, fit_calibration, reliability
-from rerank_cli.evaluation.datasets import find_parts, read_folder, read_lists, task_of
+from rerank_cli.evaluation.datasets import (
+    LabelOptions,
+    find_parts,
+    read_folder,
+    read_lists,
+    task_of,
+)
 from rerank_cli.evaluation.labels import (
     LabelledQuery,
-    LabelOptions,
     count_labels,
     label_scores,
     split_in_halves,

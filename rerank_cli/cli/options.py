@@ -64,6 +64,26 @@ IdField = Annotated[
     ),
 ]
 
+LabelField = Annotated[
+    str,
+    typer.Option(
+        "--label-field",
+        metavar="NAME",
+        rich_help_panel="Data",
+        help="The field of a record, or of its documents, that says what is relevant.",
+    ),
+]
+MinGrade = Annotated[
+    int,
+    typer.Option(
+        "--min-grade",
+        min=1,
+        metavar="N",
+        rich_help_panel="Data",
+        help="The lowest grade of a relevant document.",
+    ),
+]
+
 
 def complete_model() -> list[str]:
     """The names of models, for a shell's completion."""

@@ -74,6 +74,8 @@ def calibrate(
     condensed: Annotated[
         bool, _option("--condensed", text="Leave out documents without a judgement.")
     ] = False,
+    label_field: options.LabelField = "relevant",
+    min_grade: options.MinGrade = 1,
     seed: Annotated[
         int, _option("--seed", min=0, metavar="N", text="The seed of what is drawn at random.")
     ] = 0,
@@ -105,9 +107,9 @@ def calibrate(
         raise UsageError("--keep-recall and --keep-precision ask for two cuts", hint="give one")
 
     from rerank_cli.evaluation.calibration import calibrate as fit
+    from rerank_cli.evaluation.datasets import LabelOptions
     from rerank_cli.evaluation.evaluate import score_labels
     from rerank_cli.evaluation.label_tables import draw_calibration
-    from rerank_cli.evaluation.labels import LabelOptions
     from rerank_cli.evaluation.run import EvalOptions
     from rerank_cli.evaluation.thresholds import Goal, ThresholdOptions
     from rerank_cli.scorers.calibrations import write_calibration
@@ -139,7 +141,7 @@ def calibrate(
             chunks=replace(
                 option_values.chunk_options(ctx), max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True
             ),
-            labels=LabelOptions(condensed=condensed),
+            labels=LabelOptions(label_field, min_grade, condensed),
         ),
         terminal,
     )

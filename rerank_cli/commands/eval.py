@@ -107,6 +107,8 @@ def evaluate(
     condensed: Annotated[
         bool, _data("--condensed", help="Leave out documents without a judgement.")
     ] = False,
+    label_field: options.LabelField = "relevant",
+    min_grade: options.MinGrade = 1,
     sample: Sample = None,
     seed: Seed = 0,
     queries: Annotated[Path | None, _file("queries", "The queries, as TSV or JSON.")] = None,
@@ -153,6 +155,7 @@ def evaluate(
     A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a file of JSONL or
     of a JSON array: {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions
     of relevant documents, from 0, or their ids; or it gives grades, as a list or as a map from ids.
+    Clicks are labels too: {"query": …, "documents": […], "clicked": […]}.
     Each model is compared with the order of the data, with BM25, and with the best order that the
     candidates allow. If there are no candidates, BM25 finds them.
 
@@ -163,9 +166,8 @@ def evaluate(
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
     rerank eval mine.jsonl --thresholds       which --min-score, and which -n
     """
-    from rerank_cli.evaluation.datasets import Parts
+    from rerank_cli.evaluation.datasets import LabelOptions, Parts
     from rerank_cli.evaluation.evaluate import run_evaluation
-    from rerank_cli.evaluation.labels import LabelOptions
     from rerank_cli.evaluation.run import EvalOptions
     from rerank_cli.evaluation.thresholds import ThresholdOptions
 
@@ -202,7 +204,7 @@ def evaluate(
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),
             cache=option_values.cache_options(ctx),
-            labels=LabelOptions(condensed=condensed),
+            labels=LabelOptions(label_field, min_grade, condensed),
             thresholds=ThresholdOptions(keep_recall, keep_precision) if thresholds else None,
             # A query is cut, and a document has as many chunks whoever scores them.
             chunks=replace(

@@ -126,7 +126,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     if options.thresholds is not None:
         options.thresholds.check()
     read: list[str | Path] = [*_read_files(options)]
-    measures = parse_measures(options.measures or DEFAULT_MEASURES)
+    measures = parse_measures(options.measures or DEFAULT_MEASURES, options.labels.min_grade)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
     read += [path for system in systems for path in model_files(system.model)]
     planned = [PlannedOutput("-o", options.output)]

@@ -10,21 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rerank_cli.errors import InputError
-from rerank_cli.evaluation.datasets import Task, order_by_score
-
-
-@dataclass(frozen=True, slots=True)
-class LabelOptions:
-    """What of a record or a judgement makes a document relevant.
-
-    field      the field of a record that has the labels
-    min_grade  the lowest grade of a relevant document
-    condensed  whether documents without a judgement are left out; else they are not relevant
-    """
-
-    field: str = "relevant"
-    min_grade: int = 1
-    condensed: bool = False
+from rerank_cli.evaluation.datasets import LabelOptions, Task, order_by_score
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,14 @@ from rerank_cli.errors import InputError, NoHome, UsageError
 from rerank_cli.evaluation.datasets import (
     Candidate,
     Collection,
+    LabelOptions,
     Parts,
     Task,
     find_parts,
     read_folder,
     read_lists,
 )
-from rerank_cli.evaluation.labels import LabelledQuery, LabelOptions, label_scores
+from rerank_cli.evaluation.labels import LabelledQuery, label_scores
 from rerank_cli.evaluation.thresholds import ThresholdOptions
 from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
@@ -436,7 +437,7 @@ def _read_sets(options: EvalOptions) -> Iterator[Collection]:
         elif options.qrels or options.run:
             raise UsageError(f"{path}: --qrels and --run are for folders, and it is none")
         elif path.exists() or str(path) == STDIN:
-            yield read_lists(path)
+            yield read_lists(path, options.labels)
         else:
             raise InputError(
                 f"{path}: no such file or folder", hint="rerank eval --help shows what a DATASET is"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_cli.errors import UsageError
-from rerank_cli.evaluation.datasets import Candidate, Task
+from rerank_cli.evaluation.datasets import Candidate, LabelOptions, Task
 from rerank_cli.evaluation.label_tables import describe_choice, draw_thresholds
-from rerank_cli.evaluation.labels import LabelledQuery, LabelOptions, label_scores, split_in_halves
+from rerank_cli.evaluation.labels import LabelledQuery, label_scores, split_in_halves
 from rerank_cli.evaluation.measures import figures_of, parse_measures
 from rerank_cli.evaluation.thresholds import (
     Goal,

@@ -98,10 +98,11 @@ def calibrate(
     rule, cut = "", None
     if choice.cut is not None:
         cut = choice.cut.score
-        rule = f"keeps {format_share(choice.cut.recall.value)} of the relevant in {data}"
+        recall = format_share(choice.cut.recall.value)
+        rule = f"keeps {recall} of the relevant in {data}"
         if goal[0] == "precision":
             share = format_share(choice.cut.precision.value)
-            rule = f"keeps documents of which {share} are relevant in {data}"
+            rule += f", and {share} of what it keeps is relevant"
     calibration = replace(
         calibration,
         cut=cut,

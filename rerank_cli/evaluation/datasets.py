@@ -6,7 +6,7 @@ The layout of folders is BEIR's (Thakur and others 2021), that of runs and judge
 import random
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -223,11 +223,18 @@ def _read_records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def read_lists(path: Path, labels: LabelOptions | None = None) -> Collection:
     """Read a file; raises `InputError` with the line of what is not a query with documents."""
     labels = LabelOptions() if labels is None else labels
+    return collect_records(_read_records(path), path.name.partition(".")[0], labels)
+
+
+def collect_records(
+    records: Iterable[tuple[str, str, Mapping[str, Any]]], set_name: str, labels: LabelOptions
+) -> Collection:
+    """Make a set of records, each with its id and its place in messages; raises `InputError`."""
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     candidates: dict[str, list[Candidate]] = {}
     counts: Counter[str] = Counter()
-    for name, where, record in _read_records(path):
+    for name, where, record in records:
         query, documents = record.get("query"), record.get("documents")
         if isinstance(documents, Mapping):
             documents = [_with_id(own, content) for own, content in documents.items()]
@@ -257,7 +264,7 @@ def read_lists(path: Path, labels: LabelOptions | None = None) -> Collection:
             for place, (document_name, document) in enumerate(found.items())
         ]
     notes = [text.format(counts[what]) for what, text in _LIST_NOTES.items() if counts[what]]
-    return Collection(path.name.partition(".")[0], queries, qrels, {}, candidates, notes)
+    return Collection(set_name, queries, qrels, {}, candidates, notes)
 
 
 _LIST_NOTES = {

@@ -306,7 +306,14 @@ def _write(
         content = [format_json(report)]
     else:
         content = chain(
-            draw_report(sets, means, comparison, measures, terminal),
+            draw_report(
+                sets,
+                means,
+                comparison,
+                measures,
+                terminal,
+                all_measures=bool(options.measures),
+            ),
             draw_thresholds(thresholds, terminal.width),
         )
     with suppress(PipeClosed):

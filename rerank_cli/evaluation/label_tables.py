@@ -81,8 +81,8 @@ def describe_choice(choice: ChosenCut) -> str:
         )
     else:
         said = (
-            f"{option} keeps documents of which {format_share(cut.precision.value)} are relevant, "
-            f"{recall} of the relevant ones; of other queries expect {low} to {high} to be "
+            f"{option}: {format_share(cut.precision.value)} of what it keeps is relevant, and it "
+            f"keeps {recall} of the relevant; of other queries expect {low} to {high} to be "
             "relevant."
         )
     return f"{said} But {choice.problem}." if choice.problem else said
@@ -134,7 +134,7 @@ def _draw_bins(bins: Sequence[Bin], width: int) -> Iterator[bytes]:
     """Draw a bar for each bin: the share that is relevant, and a mark where it should end."""
     counts = [f"{each.labels:,}" for each in bins]
     wide = max(len("labels"), *map(len, counts))
-    yield f"  score  {'labels':>{wide}}  score  relevant\n".encode()
+    yield f"  score  {'labels':>{wide}}   mean  relevant\n".encode()
     room = max(_MIN_BAR, min(_MAX_BAR, width - wide - len("0.0-0.1    0.00      0.00  ") - 1))
     for each, count in zip(bins, counts, strict=True):
         bar = list(("█" * round(each.relevant * room)).ljust(room + 1))

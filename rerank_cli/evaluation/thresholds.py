@@ -463,7 +463,7 @@ def _wilson(part: float, whole: float, deviations: float) -> tuple[float, float]
 def round_up(count: float) -> int:
     """A count with two digits that say something."""
     whole = math.ceil(count - _SMALLEST_GAIN)
-    step = 10 ** max(0, len(str(whole)) - 2)
+    step: int = 10 ** max(0, len(str(whole)) - 2)
     return -(-whole // step) * step
 
 

@@ -381,3 +381,18 @@ def test_a_share_to_keep_is_checked_before_anything_is_scored(rerank: Run) -> No
     ran = rerank("eval", "nothing.jsonl", "--thresholds", "--keep-recall", "95")
     assert (ran.code, ran.out) == (2, "")
     assert "--keep-recall 95: not between 0 and 1" in ran.err
+
+
+def test_all_measures_that_were_asked_for_are_shown(tmp_path: Path, rerank: Run) -> None:
+    names = ["nDCG@10", "RR@10", "AP", "P@1", "P@5", "R@1", "R@5", "Success@1", "Judged@10"]
+    wanted = [part for name in names for part in ("--measure", name)]
+    path = str(a_set(tmp_path))
+    ran = rerank("eval", path, "-m", "bm25", *wanted)
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line.split() for line in lines if line.startswith("system")]
+    assert len(heads) > 1
+    assert all(sum(name in head for head in heads) == 1 for name in names)
+    assert sum(line.startswith("oracle") for line in lines) == len(heads)
+    usual = rerank("eval", path, "-m", "bm25").out.splitlines()
+    assert sum(line.startswith("system") for line in usual) == 1

@@ -194,7 +194,7 @@ def test_the_table_fits_and_says_what_to_take() -> None:
     assert "Cuts of mini@2 on set: 1,500 labels of 300 queries, 300 relevant." in text
     words = " ".join(text.split())
     assert "keeps 95 % of the relevant and" in words
-    assert "keeps documents of which 90 % are relevant" in words
+    assert "90 % of what it keeps is relevant, and it keeps" in words
     few = find_thresholds(draw_labels(4), ThresholdOptions(), bounded=True)
     lines = b"".join(draw_thresholds([few], 40)).decode().splitlines()
     assert max(map(len, lines)) <= 40

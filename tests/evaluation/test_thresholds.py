@@ -56,7 +56,7 @@ labelled_queries = st.lists(
     st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.booleans()), max_size=6),
     min_size=1,
     max_size=8,
-).map(lambda rows: [label(*zip(*row, strict=True)) if row else label([], []) for row in rows])
+).map(lambda rows: [label([score for score, _ in row], [hit for _, hit in row]) for row in rows])
 
 
 @settings(max_examples=20, deadline=None)

@@ -69,7 +69,7 @@ def test_labels_and_files(reranker: Reranker, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda own: evaluate(cast(Any, records()[0]), [own]), "several records"),
+        (lambda own: evaluate(cast("Any", records()[0]), [own]), "several records"),
         (lambda own: evaluate(records(), own), "models must be several"),
         (lambda own: evaluate(records(), [own], measures=["none"]), "not a measure"),
         (lambda own: evaluate(records(), [own], depth=0), "at least one candidate"),

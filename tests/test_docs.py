@@ -118,7 +118,14 @@ def test_every_variable_is_in_the_table() -> None:
         assert f"`{variable}`" in table
 
 
-HELPS: list[list[str]] = [[], ["eval"], ["batch"], ["models", "package"], ["cache", "prune"]]
+HELPS: list[list[str]] = [
+    [],
+    ["eval"],
+    ["batch"],
+    ["models", "package"],
+    ["cache", "prune"],
+    ["calibrate"],
+]
 
 
 def test_every_option_that_is_named_exists(rerank: Run) -> None:

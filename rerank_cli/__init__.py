@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from rerank_cli.batch.flow import BatchResult as BatchResult
     from rerank_cli.costs import ServiceRequest as ServiceRequest
     from rerank_cli.errors import RerankError as RerankError
+    from rerank_cli.evaluation.datasets import LabelOptions as LabelOptions
+    from rerank_cli.evaluation.python import Evaluation as Evaluation
+    from rerank_cli.evaluation.python import evaluate as evaluate
+    from rerank_cli.evaluation.python import thresholds as thresholds
+    from rerank_cli.evaluation.thresholds import Thresholds as Thresholds
     from rerank_cli.providers import RemoteOptions as RemoteOptions
     from rerank_cli.ranking import CacheOptions as CacheOptions
     from rerank_cli.ranking import ChunkOptions as ChunkOptions
@@ -46,6 +51,11 @@ _HOMES = {
     "Reranker": "ranking.reranker",
     "Pending": "ranking.reranker",
     "rank": "ranking.reranker",
+    "Evaluation": "evaluation.python",
+    "evaluate": "evaluation.python",
+    "thresholds": "evaluation.python",
+    "LabelOptions": "evaluation.datasets",
+    "Thresholds": "evaluation.thresholds",
     "open_scorer": "scorers",
     "CacheOptions": "ranking",
     "Cascade": "ranking.cascade",
@@ -75,6 +85,8 @@ __all__ = [
     "Chunk",
     "ChunkOptions",
     "Document",
+    "Evaluation",
+    "LabelOptions",
     "Media",
     "Pair",
     "Pending",
@@ -89,8 +101,11 @@ __all__ = [
     "ScorerInfo",
     "Selection",
     "ServiceRequest",
+    "Thresholds",
+    "evaluate",
     "open_scorer",
     "rank",
+    "thresholds",
 ]
 
 

@@ -7,12 +7,12 @@ more time at import than they save.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
 
-from rerank_cli.costs import Price, RequestTotals, ServiceRequest
+from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.structure import Block
 
 _REPR_CHARACTERS = 40  # the most of a text in a repr
@@ -242,6 +242,23 @@ class TextLimits:
     unsure_note: str = ""
 
 
+class ScoreCalibration(Protocol):
+    """What makes probabilities of a model's raw scores: see `ranking.calibration`."""
+
+    @property
+    def is_current(self) -> bool: ...
+
+    @property
+    def cut(self) -> float | None: ...
+
+    @property
+    def rule(self) -> str: ...
+
+    def probability(self, score: float) -> float: ...
+
+    def summary(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True, repr=False)
 class ScorerInfo:
     """What is known about a scorer before it scores.
@@ -267,6 +284,7 @@ class ScorerInfo:
                   a document's chunks depend on. Documents of one key share their scores
     preferred_batch    the number of documents to give it at once
     max_pending_pairs  the number of pairs that keep it busy
+    calibration   what makes probabilities of its raw scores; None if nobody has measured that
     pair_tokens   what it takes to score a pair besides its tokens, in tokens: for the time left
     """
 
@@ -293,11 +311,22 @@ class ScorerInfo:
     preferred_batch: int = 256
     max_pending_pairs: int = 0
     pair_tokens: int = 20
+    calibration: ScoreCalibration | None = None
 
     @property
     def model(self) -> str:
         """The name and revision, as in `mini@2`."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether relevance scores are from 0 to 1."""
+        return self.scale in ("logit", "probability") or self.is_calibrated
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether relevance scores are probabilities that somebody has measured."""
+        return self.calibration is not None and self.calibration.is_current
 
     def __repr__(self) -> str:
         return f"ScorerInfo({self.model!r}, scale={self.scale!r}, scope={self.scope!r})"
@@ -598,23 +627,6 @@ class Ranking(Sequence[Ranked]):
 
     def __getitem__(self, place: int | slice) -> Ranked | Sequence[Ranked]:
         return self.results[place]
-
-
-@runtime_checkable
-class PricedScorer(Scorer, Protocol):
-    """A scorer that sends requests, which may cost money.
-
-    `requests` has the sums of all requests so far, `cost_of` says what such sums cost, and
-    `estimate` how many requests it takes to score batches of pairs, and at what price; None if no
-    price is known.
-    """
-
-    @property
-    def requests(self) -> RequestTotals: ...
-
-    def cost_of(self, totals: RequestTotals) -> Price | None: ...
-
-    def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]: ...
 
 
 def _short(text: str) -> str:

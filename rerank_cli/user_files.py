@@ -1,6 +1,6 @@
 """Where the user's files are, and how they are read.
 
-    config.toml, keys.toml    XDG_CONFIG_HOME/rerank    RERANK_HOME
+    config.toml and others    XDG_CONFIG_HOME/rerank    RERANK_HOME
     the cache                 XDG_CACHE_HOME/rerank     RERANK_HOME/cache
     data                      XDG_DATA_HOME/rerank      RERANK_HOME/data
 
@@ -73,6 +73,11 @@ def keys_file() -> Path:
     return config_directory() / "keys.toml"
 
 
+def calibrations_file() -> Path:
+    """The path of what `rerank calibrate` found."""
+    return config_directory() / "calibrations.toml"
+
+
 def home_directory() -> Path:
     """The user's home directory, where other programs have their files."""
     home = Path(os.path.expanduser("~"))
@@ -128,9 +133,10 @@ def is_writable(folder: Path) -> bool:
 
 
 def own_files() -> list[Path]:
-    """The files in which the user keeps settings, keys and providers; no result replaces them."""
+    """The user's settings, keys, providers and calibrations, which no result replaces."""
     try:
-        return [config_file(), keys_file(), config_directory() / "providers.toml"]
+        providers = config_directory() / "providers.toml"
+        return [config_file(), keys_file(), providers, calibrations_file()]
     except ConfigError:  # this user has no place for them
         return []
 

@@ -44,8 +44,8 @@ from rerank_cli.evaluation.datasets import Collection, find_parts, read_folder, 
 from rerank_cli.evaluation.run import scored_document
 from rerank_cli.inputs.documents import Inputs
 from rerank_cli.ranking import Selection
+from rerank_cli.ranking.calibration import relevance
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import relevance
 
 QUERIES = Path(__file__).with_name("weak_queries.toml")
 ROOT = Path(__file__).parent.parent

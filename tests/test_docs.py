@@ -126,6 +126,7 @@ HELPS: list[list[str]] = [
     ["tune"],
     ["models", "package"],
     ["cache", "prune"],
+    ["calibrate"],
 ]
 
 

@@ -14,10 +14,10 @@ from rerank_cli.batch.sources import open_source
 from rerank_cli.costs import Price
 from rerank_cli.errors import ExitCode, UsageError
 from rerank_cli.ranking import Selection
-from rerank_cli.ranking.powers import SurveyingScorer
+from rerank_cli.ranking.powers import PricedScorer, SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.terminal import Terminal, format_duration
-from rerank_cli.types import Pair, PricedScorer, Scorer
+from rerank_cli.types import Pair, Scorer
 
 _MEASURING_SECONDS = 4.0
 _STEP_PAIRS = 64  # that are scored in one call

@@ -38,9 +38,9 @@ from rerank_cli.output_files import side_path
 from rerank_cli.progress import Interruption
 from rerank_cli.providers.keys import hide_secrets, public_base_url
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
+from rerank_cli.ranking.powers import PricedScorer
 from rerank_cli.scorers import clean_instruction, remote_fingerprint
 from rerank_cli.terminal import PipeClosed
-from rerank_cli.types import PricedScorer
 from rerank_cli.user_files import (
     open_regular_file,
     parse_sealed_json,

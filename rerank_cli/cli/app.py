@@ -30,13 +30,19 @@ class Commands(DefaultGroup):
         "batch": ("rerank_cli.commands.batch", "Rank the documents of many queries."),
         "eval": ("rerank_cli.commands.eval", "Measure whether reranking helps on your data."),
         "tune": ("rerank_cli.commands.tune", "Find the cheapest setting that is good enough."),
+        "calibrate": (
+            "rerank_cli.commands.calibrate",
+            "Make probabilities of a model's scores.",
+        ),
         "models": ("rerank_cli.commands.models", "List local models, fetch and check them."),
         "providers": ("rerank_cli.commands.providers", "List, show and try rerank APIs."),
         "cache": ("rerank_cli.commands.cache", "Show, prune and clear the scores of --cache."),
         "config": ("rerank_cli.commands.config", "Show and change settings and keys."),
         "doctor": ("rerank_cli.commands.doctor", "Check a model and what it runs on here."),
     }
-    file_commands: ClassVar[frozenset[str]] = frozenset({DEFAULT_COMMAND, "batch", "eval", "tune"})
+    file_commands: ClassVar[frozenset[str]] = frozenset(
+        {DEFAULT_COMMAND, "batch", "eval", "tune", "calibrate"}
+    )
 
 
 app = typer.Typer(

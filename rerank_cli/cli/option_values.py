@@ -24,7 +24,13 @@ from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
 from rerank_cli.progress import process_seconds
 from rerank_cli.providers import OnError
-from rerank_cli.ranking import CacheOptions, CandidateRule, ChunkOptions, Selection
+from rerank_cli.ranking import (
+    CacheOptions,
+    CandidateRule,
+    ChunkOptions,
+    MinScoreRule,
+    Selection,
+)
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.render import WRITERS, Format
 from rerank_cli.runtimes import RuntimeOptions
@@ -139,6 +145,8 @@ def selection(ctx: typer.Context) -> Selection:
         values["candidates"] = int(values["candidates"])
     elif values["strict"] and values["candidates"] == CandidateRule.AUTO:
         values["candidates"] = CandidateRule.ALL  # or cuts would stay unseen
+    if values["min_score"] not in (None, MinScoreRule.AUTO):
+        values["min_score"] = float(values["min_score"])
     return _make(Selection, values)
 
 

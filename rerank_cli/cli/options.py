@@ -67,6 +67,26 @@ IdField = Annotated[
     ),
 ]
 
+LabelField = Annotated[
+    str,
+    typer.Option(
+        "--label-field",
+        metavar="NAME",
+        rich_help_panel="Data",
+        help="The field of a record, or of its documents, that says what is relevant.",
+    ),
+]
+MinGrade = Annotated[
+    int,
+    typer.Option(
+        "--min-grade",
+        min=1,
+        metavar="N",
+        rich_help_panel="Data",
+        help="The lowest grade of a relevant document.",
+    ),
+]
+
 
 def complete_model() -> list[str]:
     """The names of models, for a shell's completion."""
@@ -151,12 +171,13 @@ def common_options(
         _common("--passages", help="Rank passages, not whole documents."),
     ] = False,
     min_score: Annotated[
-        float | None,
+        str | None,
         _common_setting(
             "--min-score",
-            metavar="X",
+            metavar="X|auto",
             help="Leave out results with a lower relevance score than X. With mini 0.5 is as "
-            "likely right as wrong; other models' scores mean other things.",
+            "likely right as wrong; other models' scores mean other things. auto: the cut that "
+            "`rerank calibrate` found.",
         ),
     ] = None,
 ) -> None:

@@ -237,6 +237,7 @@ def value_kind(parameter: Any) -> ValueKind:
         parameter.min,
         parameter.max,
         is_size=is_size,
-        words=tuple(words) if is_size or form == "N" else (),
+        words=tuple(words) if is_size or form in ("N", "X") else (),
         are_counts=metavar == "K,…",
+        is_count=form == "N",
     )

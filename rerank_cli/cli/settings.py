@@ -4,6 +4,7 @@ Reads and checks config.toml. Typer decides which value holds: see `parameters`.
 changes the file.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -39,8 +40,9 @@ class ValueKind:
     """What a value may be: text, a boolean, a number from `least` to `most`, or a `StrEnum`.
 
     A text may have to be a size, as `parse_size` reads it, or counts of 1 or more with commas
-    between them. With `words` it must be one of them, or a count, or such a size. Both readers
-    raise `ValueError` with a message that quotes the value.
+    between them. With `words` it must be one of them, or such a size, or a number, which is a count
+    of 1 or more if `is_count`. Both readers raise `ValueError` with a message that quotes the
+    value.
     """
 
     type: type
@@ -49,6 +51,7 @@ class ValueKind:
     is_size: bool = False
     words: tuple[str, ...] = ()
     are_counts: bool = False
+    is_count: bool = True
 
     def from_text(self, text: str) -> Any:
         """Read a value from the command line or the environment."""
@@ -65,10 +68,19 @@ class ValueKind:
             raise ValueError(self._refusal(text)) from error
         return self._check_range(value, text)
 
+    def to_toml(self, value: Any) -> Any:
+        """What TOML holds of a value: where a word or a number is allowed, a number is one."""
+        if not isinstance(value, str):
+            return value
+        if self.words and not self.is_size and value not in self.words:
+            return int(value) if self.is_count else float(value)
+        return str(value)
+
     def from_toml(self, value: Any) -> Any:
         """Check a value from TOML, where a number in quotes is not a number."""
         fits: tuple[type, ...] = (str,) if issubclass(self.type, str) else (self.type,)
-        if (self.words or self.are_counts) and type(value) is int:
+        is_number = type(value) is int or (type(value) is float and not self.is_count)
+        if (self.words or self.are_counts) and is_number:
             value = str(value)
         if self.type is float:
             fits = (float, int)
@@ -98,7 +110,8 @@ class ValueKind:
         if self.are_counts:
             return "whole numbers of 1 or more, with commas between them"
         if self.words:
-            return f"a whole number of 1 or more, {' or '.join(self.words)}"
+            number = "a whole number of 1 or more," if self.is_count else "a number or"
+            return f"{number} {' or '.join(self.words)}"
         return "true or false" if self.type is bool else "text"
 
     @property
@@ -114,8 +127,12 @@ class ValueKind:
         if self.is_size:
             parse_size(text)
             return
-        counts = text.split(",") if self.are_counts else [text] if self.words else []
-        if not all(map(_is_count, counts)):
+        if self.words and not self.is_count:
+            is_right = _is_finite(text)
+        else:
+            counts = text.split(",") if self.are_counts else [text] if self.words else []
+            is_right = all(map(_is_count, counts))
+        if not is_right:
             raise ValueError(f"{excerpt(repr(text))} is not {self.description}")
 
     def _check_range(self, value: Any, given: Any) -> Any:
@@ -161,6 +178,14 @@ def _is_count(text: str) -> bool:
 def variable_of(key: str) -> str:
     """The environment variable of a setting."""
     return _VARIABLE_PREFIX + key.upper().replace("-", "_")
+
+
+def _is_finite(text: str) -> bool:
+    """Whether a text is a number, and neither infinite nor NaN."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def parse_size(text: str) -> int:

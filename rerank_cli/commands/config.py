@@ -249,7 +249,7 @@ def set_(ctx: typer.Context, key: Key, value: Value) -> int:
     from rerank_cli.atomic_files import set_toml_value  # tomlkit, which nothing else needs
 
     where = key if place is None else place.path
-    set_toml_value(config_file(), where, str(read) if isinstance(read, str) else read)
+    set_toml_value(config_file(), where, setting.kind.to_toml(read))
     terminal = Terminal.current()
     if place is None and os.environ.get(setting.variable):
         terminal.warn(f"{setting.variable} is set too, and comes first")

@@ -27,7 +27,7 @@ from rerank_cli.models.catalogue import Sample
 from rerank_cli.models.folder import CHECKSUMS, SELF_TEST, ModelFolder, read_checksums
 from rerank_cli.providers import catalogue
 from rerank_cli.providers.keys import find_key
-from rerank_cli.ranking.results import relevance
+from rerank_cli.ranking.calibration import relevance
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import PREPARED_VARIABLE, PreparedCache
 from rerank_cli.scorers import split_models

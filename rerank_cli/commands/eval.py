@@ -29,6 +29,7 @@ app = make_app()
 _DEFAULT_DEPTH = 100
 _common = partial(typer.Option, rich_help_panel=COMMON_GROUP)
 _data = partial(typer.Option, rich_help_panel="Data")
+_labels = partial(typer.Option, rich_help_panel="Thresholds")
 
 Datasets = Annotated[
     list[str] | None, typer.Argument(metavar="[FILE|FOLDER]...", show_default=False)
@@ -96,6 +97,23 @@ Seed = Annotated[
     _data("--seed", min=0, metavar="N", help="The seed of the sample and of the intervals."),
 ]
 
+KeepRecall = Annotated[
+    float,
+    _labels(
+        "--keep-recall",
+        metavar="X",
+        help="The share of the relevant documents that a cut shall keep.",
+    ),
+]
+KeepPrecision = Annotated[
+    float,
+    _labels(
+        "--keep-precision",
+        metavar="X",
+        help="The share of what a cut keeps that shall be relevant.",
+    ),
+]
+
 
 def _file(name: str, text: str, group: str = "Data") -> Any:
     return typer.Option(f"--{name}", metavar="FILE", help=text, rich_help_panel=group)
@@ -117,6 +135,8 @@ def evaluate(
     condensed: Annotated[
         bool, _data("--condensed", help="Leave out documents without a judgement.")
     ] = False,
+    label_field: options.LabelField = "relevant",
+    min_grade: options.MinGrade = 1,
     sample: Sample = None,
     seed: Seed = 0,
     queries: Annotated[Path | None, _file("queries", "The queries, as TSV or JSON.")] = None,
@@ -146,6 +166,15 @@ def evaluate(
             "Output",
         ),
     ] = None,
+    thresholds: Annotated[
+        bool,
+        _labels(
+            "--thresholds",
+            help="Say what scores and numbers of results keep of the relevant, and which to take.",
+        ),
+    ] = False,
+    keep_recall: KeepRecall = 0.95,
+    keep_precision: KeepPrecision = 0.9,
     as_json: Annotated[bool, _common("--json", help="Write one JSON object.")] = False,
     output: Annotated[
         str,
@@ -162,6 +191,7 @@ def evaluate(
     A dataset is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or a file of JSONL or
     of a JSON array: {"query": …, "documents": […], "relevant": […]}. `relevant` lists the positions
     of relevant documents, from 0, or their ids; or it gives grades, as a list or as a map from ids.
+    Clicks are labels too: {"query": …, "documents": […], "clicked": […]}.
     Each model is compared with the order of the data, with BM25, and with the best order that the
     candidates allow. If there are no candidates, BM25 finds them.
 
@@ -172,9 +202,12 @@ def evaluate(
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
     rerank eval mine.jsonl --report report.html
+    rerank eval mine.jsonl --thresholds       which --min-score, and which -n
     """
+    from rerank_cli.evaluation.datasets import LabelOptions
     from rerank_cli.evaluation.evaluate import run_evaluation
     from rerank_cli.evaluation.run import EvalOptions
+    from rerank_cli.evaluation.thresholds import ThresholdOptions
 
     preset = preset_values(ctx)
     if candidates is None:
@@ -215,6 +248,8 @@ def evaluate(
             cache=option_values.cache_options(ctx),
             candidates=candidates or "",
             first_stage=first_stage,
+            labels=LabelOptions(label_field, min_grade, condensed),
+            thresholds=ThresholdOptions(keep_recall, keep_precision) if thresholds else None,
             # A query is cut, and a document has as many chunks whoever scores them.
             chunks=option_values.chunk_options_of(
                 {"max_chunks": DEFAULT_MAX_CHUNKS, **_by_parameter(preset), "truncate_query": True}

@@ -44,6 +44,7 @@ from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import FirstStage, Selection
 from rerank_cli.ranking.budget import Budget
+from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.first_stage import describe_candidates
@@ -614,10 +615,9 @@ def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
         return f"nothing to rank: {format_count(ranking.empty, 'document')}, all blank"
     if ranking.unmatched:
         return f"none of {format_count(scored, 'document')} has a word of the query"
-    message = (
-        f"none of {format_count(scored, 'document')} reached a score of {selection.min_score:g}"
-    )
-    if (best := ranking.best_below) is None or selection.min_score is None:
+    least = least_score(selection, ranking.info) or 0.0
+    message = f"none of {format_count(scored, 'document')} reached a score of {least:g}"
+    if (best := ranking.best_below) is None:
         return message
-    is_less = float(f"{best:.3g}") < selection.min_score  # also as it is rounded
+    is_less = float(f"{best:.3g}") < least  # also as it is rounded
     return f"{message}: the best has {best:.{3 if is_less else 7}g}"

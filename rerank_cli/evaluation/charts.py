@@ -24,7 +24,7 @@ from rerank_cli.evaluation.report_content import (
     precision_recall,
 )
 from rerank_cli.evaluation.statistics import Difference
-from rerank_cli.ranking.results import relevance
+from rerank_cli.ranking.calibration import relevance
 from rerank_cli.terminal import printable
 
 MAX_SYSTEMS = 6  # of which charts are drawn: so many can be told apart

@@ -7,7 +7,7 @@ import random
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,20 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 
 ALL_DOCUMENTS = sys.maxsize  # a depth
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """What of a record or a judgement makes a document relevant.
+
+    field      the field of a record, or of its documents, that has the labels
+    min_grade  the lowest grade of a relevant document
+    condensed  whether documents without a judgement are left out; else they are not relevant
+    """
+
+    field: str = "relevant"
+    min_grade: int = 1
+    condensed: bool = False
 
 
 class Candidate(NamedTuple):
@@ -198,53 +212,101 @@ _RECORD_HINT = (
     'as in {"query": "…", "documents": ["…", "…"], "relevant": [1]}: places from 0, ids, a grade '
     "for each document, or an object of ids and grades"
 )
+_CLICKS_FIELD = "clicked"
 
 
-def read_lists(path: Path) -> Collection:
+def _read_records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield each record with its id and its place in messages.
+
+    An object whose values are all objects, and that is no record, has records by their ids.
+    """
+    for number, where, content in read_objects(path):
+        is_record = "query" in content or "documents" in content
+        if content and not is_record and all(isinstance(own, dict) for own in content.values()):
+            for name, own in content.items():
+                yield str(name), f"{where}: {name}", own
+        else:
+            yield str(content.get("id", content.get("_id", number))), where, content
+
+
+def read_lists(path: Path, labels: LabelOptions | None = None) -> Collection:
     """Read a file; raises `InputError` with the line of what is not a query with documents."""
+    labels = LabelOptions() if labels is None else labels
+    return collect_records(_read_records(path), path.name.partition(".")[0], labels)
+
+
+def collect_records(
+    records: Iterable[tuple[str, str, Mapping[str, Any]]], set_name: str, labels: LabelOptions
+) -> Collection:
+    """Make a set of records, each with its id and its place in messages; raises `InputError`."""
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     candidates: dict[str, list[Candidate]] = {}
-    twice = below = permuted = 0
-    for number, where, record in read_objects(path):
+    counts: Counter[str] = Counter()
+    for name, where, record in records:
         query, documents = record.get("query"), record.get("documents")
+        if isinstance(documents, Mapping):
+            documents = [_with_id(own, content, where) for own, content in documents.items()]
         if not isinstance(query, str) or not isinstance(documents, list) or not documents:
             raise InputError(f"{where}: needs a query and its documents", hint=_RECORD_HINT)
-        name = str(record.get("id", record.get("_id", number)))
         if name in queries:
             raise InputError(f"{where}: a query with the id {name} appears twice")
         named = _read_documents(documents, where)
-        places = [name for name, _ in named]
+        places = [own for own, _ in named]
         found = dict(reversed(named))  # the first of a name
         found = {name: found[name] for name in dict.fromkeys(places)}
-        twice += len(named) - len(found)
-        relevant = record.get("relevant")
-        permuted += _is_permutation(relevant, len(documents))
+        counts["twice"] += len(named) - len(found)
+        relevant, field = _find_labels(record, documents, places, labels.field)
+        counts["clicks"] += field == _CLICKS_FIELD
+        counts["permuted"] += field == labels.field and _is_permutation(relevant, len(documents))
         try:
-            grades = _read_grades(relevant, places)
+            read = _read_clicks if field == _CLICKS_FIELD else _read_grades
+            grades = read(relevant, places)
         except (OverflowError, RecursionError, ValueError) as error:
-            raise InputError(f"{where}: relevant {error}", hint=_RECORD_HINT) from error
+            raise InputError(f"{where}: {field} {error}", hint=_RECORD_HINT) from error
         queries[name] = query
         if grades is not None:
             qrels[name] = grades
-            below += sum(grade < 0 for grade in grades.values())
+            counts["below"] += sum(grade < 0 for grade in grades.values())
         candidates[name] = [
             Candidate(document_name, float(len(found) - place), document)
             for place, (document_name, document) in enumerate(found.items())
         ]
-    notes = []
-    if twice:
-        notes.append(
-            f"{twice:,} documents have an id that their query had before: the first counts"
-        )
-    if below:
-        notes.append(f"{below:,} grades are below zero: they count as not relevant")
-    if permuted:
-        notes.append(
-            f"{permuted:,} lists of relevant documents could be positions or grades: they are as "
-            "long as the lists of documents, and are read as grades"
-        )
-    return Collection(path.name.partition(".")[0], queries, qrels, {}, candidates, notes)
+    notes = [text.format(counts[what]) for what, text in _LIST_NOTES.items() if counts[what]]
+    return Collection(set_name, queries, qrels, {}, candidates, notes)
+
+
+_LIST_NOTES = {
+    "twice": "{:,} documents have an id that their query had before: the first counts",
+    "below": "{:,} grades are below zero: they count as not relevant",
+    "permuted": "{:,} lists of relevant documents could be positions or grades: they are as long "
+    "as the lists of documents, and are read as grades",
+    "clicks": "{:,} queries have clicks for labels. These say what people preferred of what they "
+    "saw, and favour what came first: a document below the last click is not judged; one above it "
+    "that was not clicked counts as not relevant, and may be relevant. --condensed leaves out what "
+    "is not judged",
+}
+
+
+def _find_labels(
+    record: Mapping[str, Any], documents: Sequence[Any], places: Sequence[str], field: str
+) -> tuple[Any, str]:
+    """A record's labels, and what messages call them: a field of it, or of documents, or clicks.
+
+    A document without the field was not judged, if another has it.
+    """
+    if record.get(field) is not None:
+        return record[field], field
+    own = {
+        name: content[field]
+        for name, content in zip(places, documents, strict=True)
+        if isinstance(content, dict) and field in content
+    }
+    if own:
+        return own, f"documents' {field}"
+    if isinstance(record.get(_CLICKS_FIELD), list):
+        return record[_CLICKS_FIELD], _CLICKS_FIELD
+    return None, field
 
 
 def _read_documents(documents: Sequence[Any], where: str) -> list[tuple[str, Document]]:
@@ -295,6 +357,37 @@ def _read_grades(relevant: Any, places: Sequence[str]) -> dict[str, int] | None:
             raise ValueError(f"has a place that is not among the {len(places)} documents")
         return dict.fromkeys(places, 0) | {places[place]: 1 for place in relevant}
     return dict.fromkeys(places, 0) | {_check_name(name, places): 1 for name in relevant}
+
+
+def _read_clicks(clicked: Any, places: Sequence[str]) -> dict[str, int] | None:
+    """Grades by clicks: what was clicked, and what was not and stands above the last click.
+
+    People read lists from the top: whether they saw what is below is not known (Joachims 2002,
+    "Optimizing search engines using clickthrough data"). None where nothing was clicked. Raises
+    `ValueError` for what is neither a place nor an id.
+    """
+    names = []
+    for click in clicked:
+        is_place = isinstance(click, int) and not isinstance(click, bool)
+        if is_place and not 0 <= click < len(places):
+            raise ValueError(f"has a place that is not among the {len(places)} documents")
+        names.append(places[click] if is_place else _check_name(click, places))
+    if not names:
+        return None
+    last = max(places.index(name) for name in names)
+    return dict.fromkeys(places[:last], 0) | dict.fromkeys(names, 1)
+
+
+def _with_id(name: str, content: Any, where: str) -> Any:
+    """A document of a mapping, with its key for an id; raises `InputError` for no document."""
+    if isinstance(content, str):
+        return {"id": name, "text": content}
+    if content is not None and not isinstance(content, Mapping):
+        raise InputError(
+            f"{where}: the document {reprlib.repr(name)} is neither a text nor an object",
+            hint=_RECORD_HINT,
+        )
+    return {"id": name, **(content or {})}
 
 
 def _is_permutation(relevant: Any, count: int) -> bool:

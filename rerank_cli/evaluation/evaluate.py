@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.datasets import Task, task_of
+from rerank_cli.evaluation.label_tables import draw_thresholds, thresholds_object
+from rerank_cli.evaluation.labels import LabelledQuery
 from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
 from rerank_cli.evaluation.report import (
     RowBuilder,
@@ -34,6 +37,7 @@ from rerank_cli.evaluation.run import (
     warn_of_windows,
 )
 from rerank_cli.evaluation.table import draw_report, forecast
+from rerank_cli.evaluation.thresholds import Thresholds, find_thresholds
 from rerank_cli.evaluation.tradeoff import (
     Curve,
     curve_object,
@@ -46,9 +50,10 @@ from rerank_cli.evaluation.tradeoff import (
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
-from rerank_cli.ranking.powers import RememberingScorer
+from rerank_cli.ranking.powers import PricedScorer, RememberingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import BM25, model_files
+from rerank_cli.scorers.calibrations import model_key
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -56,7 +61,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, PricedScorer
+from rerank_cli.types import ConcurrentScorer, ScorerInfo
 
 _DIGITS = re.compile(r"[\d,]+")
 
@@ -130,8 +135,10 @@ def warn_of_scores(jobs: Sequence[EvalJob], terminal: Terminal) -> None:
 def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
     """Evaluate what a command line asks for, and write the results."""
     _check_read_once(options)
+    if options.thresholds is not None:
+        options.thresholds.check()
     read: list[str | Path] = [*_read_files(options)]
-    measures = parse_measures(options.measures or DEFAULT_MEASURES)
+    measures = parse_measures(options.measures or DEFAULT_MEASURES, options.labels.min_grade)
     variants = []
     if options.candidates:
         variants = read_variants(options.candidates, options.first_stage)
@@ -227,7 +234,8 @@ def _evaluate(
         "requests": {name: _requests_object(scorer) for name, scorer in services.items()},
         "passages": {name: counts._asdict() for name, counts in passages.items()},
     }
-    _write(sets, curves, options, terminal, list(measures), scoring)
+    thresholds = _find_thresholds(jobs_by_task, options)
+    _write(sets, curves, options, terminal, list(measures), scoring, thresholds)
     for name, counts in passages.items():
         if counts.remembered:
             terminal.say(
@@ -243,6 +251,55 @@ def _evaluate(
     warn_of_scores(jobs, terminal)
     for job in jobs:
         job.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSet:
+    """A set whose candidates a model has scored; `key` is that of the model's calibration."""
+
+    name: str
+    info: ScorerInfo
+    labelled: Sequence[LabelledQuery]
+    key: str
+
+
+def score_labels(options: EvalOptions, terminal: Terminal) -> ScoredSet:
+    """Score the candidates of one set by one model; raises `UsageError` for BM25."""
+    _check_read_once(options)
+    (text,) = options.models
+    system = read_system(text, options.runtime, options.chunks)
+    reranker, stamp = open_system(system, options.remote, options.cache)
+    with reranker:
+        key = model_key(reranker.scorer)
+        (collection,) = read_collections(options)
+        task = task_of(collection, options.depths[-1], options.sample, options.seed)
+        for note in task.notes:
+            terminal.warn(f"{task.name}: {note}")
+        job = SystemJobs(task, system, reranker, options.depths, stamp).job(options.depths[-1])
+        run_jobs([job], terminal)
+        warn_of_scores([job], terminal)
+        labelled = job.labelled(options.labels)
+        job.close()
+        return ScoredSet(task.name, job.info, labelled, key)
+
+
+def _find_thresholds(
+    jobs_by_task: Mapping[str, Sequence[SystemJobs]], options: EvalOptions
+) -> list[Thresholds]:
+    """The cuts of each system on each set, if they are wanted."""
+    if options.thresholds is None:
+        return []
+    jobs = [jobs.job(options.depths[-1]) for systems in jobs_by_task.values() for jobs in systems]
+    return [
+        find_thresholds(
+            job.labelled(options.labels),
+            options.thresholds,
+            bounded=job.info.is_bounded,
+            seed=options.seed,
+            names=(job.task.name, job.system.name),
+        )
+        for job in jobs
+    ]
 
 
 def _requests_object(scorer: PricedScorer) -> dict[str, Any]:
@@ -273,6 +330,7 @@ def _write(
     terminal: Terminal,
     measures: Sequence[str],
     scoring: Mapping[str, Mapping[str, Any]],
+    thresholds: Sequence[Thresholds],
 ) -> None:
     """Write runs, figures per query, and the table or JSON."""
     comparison = None
@@ -293,13 +351,23 @@ def _write(
         report = report_object(sets, means, comparison, options.seed, scoring)
         if curves:
             report["tradeoff"] = [curve_object(curve) for curve in curves]
+        if thresholds:
+            report["thresholds"] = list(map(thresholds_object, thresholds))
         content = [format_json(report)]
     else:
         shown = leave_out_partial(sets, curves)
         means = mean_rows(shown, options.seed)
         content = chain(
-            draw_report(shown, means, comparison, measures, terminal),
+            draw_report(
+                shown,
+                means,
+                comparison,
+                measures,
+                terminal,
+                all_measures=bool(options.measures),
+            ),
             draw_curves(curves, measures, terminal),
+            draw_thresholds(thresholds, terminal.width),
         )
     with suppress(PipeClosed):
         options.output.write(content, terminal, drawn=not options.as_json)

@@ -22,14 +22,19 @@ Run = Mapping[str, Mapping[str, float]]  # scores by ids of query and document
 Figures = dict[str, dict[str, float]]  # by measure and query
 
 
-def parse_measures(names: Sequence[str]) -> dict[str, Any]:
-    """Read measures by their names; raises `UsageError` and `MissingExtra`."""
+def parse_measures(names: Sequence[str], min_grade: int = 1) -> dict[str, Any]:
+    """Read measures by their names; raises `UsageError` and `MissingExtra`.
+
+    For those that know relevant and not, and do not say it, `min_grade` is that of the relevant.
+    """
     with require_extra("rerank eval", "eval"):
         import ir_measures
     measures = {}
     for name in names:
         try:
             measure = _parse_measure(name, ir_measures.measures.registry)
+            if min_grade > 1 and "rel" in measure.SUPPORTED_PARAMS and "rel" not in measure.params:
+                measure = measure(rel=min_grade)
             if not ir_measures.DefaultPipeline.supports(measure):
                 raise ValueError("nothing that is installed computes it")
         except (AssertionError, KeyError, SyntaxError, TypeError, ValueError) as error:

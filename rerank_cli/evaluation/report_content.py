@@ -8,7 +8,7 @@ that each query counts the same.
 
 import platform
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,10 +32,11 @@ from rerank_cli.evaluation.run import EvalJob, EvalOptions, System, SystemJobs, 
 from rerank_cli.evaluation.statistics import CONFIDENCE, DRAWS, Difference
 from rerank_cli.evaluation.table import row_name, verdict_sentences
 from rerank_cli.providers.keys import public_base_url
+from rerank_cli.ranking.calibration import relevance_of, transform_score
+from rerank_cli.ranking.powers import PricedScorer
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import relevance
 from rerank_cli.terminal import format_count, printable
-from rerank_cli.types import PricedScorer, Scale
+from rerank_cli.types import Scale
 
 KEEP_RECALL = 0.95  # the share of relevant documents that the suggested cut keeps
 MIN_RELEVANT = 50  # scores of relevant documents, below which no cut is suggested
@@ -185,8 +186,8 @@ def gather_content(
                 j for j in jobs_by_task[results.task.name] if j.job(depth).system.name == name
             )
             row = next(r for r in results.rows if (r.system, r.depth) == (name, depth))
-            scale = rerankers_by_name[name].info.scale
-            yield _SetView(results, row, jobs.job(depth), measure, scale)
+            relevance = relevance_of(rerankers_by_name[name].info)
+            yield _SetView(results, row, jobs.job(depth), measure, relevance)
 
     return ReportContent(
         measures,
@@ -273,16 +274,19 @@ def _system_content(
     gains = [(gain, view, query) for view in views for query, gain in view.gains.items()]
     gains.sort(key=lambda gain: -gain[0])
     labels = [label for view in views for label in view.labels(condensed=condensed)]
-    raw = np.array([score for score, _ in labels], dtype=float)
-    scale = reranker.info.scale
+    relevance, scale = relevance_of(reranker.info), reranker.info.scale
+    relevances = [relevance(score) for score, _ in labels]
+    raw = [score for score, _ in labels]
+    if reranker.info.is_calibrated:  # its cut is one of probabilities
+        scale, raw = "logit", [transform_score(score, "logit") for score in relevances]
     return SystemContent(
         standing,
         scale,
         reranker.info.scope == "set",
         np.array([gain for gain, _, _ in gains]),
         LabelledScores(
-            np.array([relevance(score, scale) for score in raw]),
-            raw,
+            np.array(relevances, dtype=float),
+            np.array(raw, dtype=float),
             np.array([truth for _, truth in labels], dtype=bool),
         ),
         [view.example(query) for gain, view, query in gains[:EXAMPLES] if gain > 0],
@@ -294,10 +298,15 @@ class _SetView:
     """A system at one depth on one set: its gains, its labelled scores and its examples."""
 
     def __init__(
-        self, results: SetRows, row: SystemRow, job: EvalJob, measure: str, scale: Scale
+        self,
+        results: SetRows,
+        row: SystemRow,
+        job: EvalJob,
+        measure: str,
+        relevance: Callable[[float], float],
     ) -> None:
         self._task, self._first, self._row, self._job = results.task, results.rows[0], row, job
-        self._scale = scale
+        self._relevance = relevance
         self._before, self._after = results.rows[0].figures[measure], row.figures[measure]
         self.gains = {query: self._after[query] - self._before[query] for query in self._after}
 
@@ -340,7 +349,7 @@ class _SetView:
                 shorten(document.text[start:end], _PASSAGE_CHARACTERS),
                 grades.get(name, 0) > 0,
                 name in grades,
-                relevance(scored.scores[name], self._scale) if name in scored.scores else None,
+                self._relevance(scored.scores[name]) if name in scored.scores else None,
             )
 
 

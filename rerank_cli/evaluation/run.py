@@ -24,12 +24,15 @@ from rerank_cli.errors import InputError, NoHome, UsageError
 from rerank_cli.evaluation.datasets import (
     Candidate,
     Collection,
+    LabelOptions,
     Parts,
     Task,
     find_parts,
     read_folder,
     read_lists,
 )
+from rerank_cli.evaluation.labels import LabelledQuery, label_scores
+from rerank_cli.evaluation.thresholds import ThresholdOptions
 from rerank_cli.inputs import STDIN
 from rerank_cli.output_files import OutputFile
 from rerank_cli.providers import RemoteOptions
@@ -42,11 +45,12 @@ from rerank_cli.ranking import (
     FirstStage,
     Selection,
 )
+from rerank_cli.ranking.calibration import relevance_of
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
 from rerank_cli.terminal import Terminal
-from rerank_cli.types import Document, Ranking
+from rerank_cli.types import Document, Ranking, ScorerInfo
 from rerank_cli.user_files import cache_directory, parse_sealed_json, read_regular_file, seal_json
 
 _ALL_PASSAGES = Selection()
@@ -323,6 +327,16 @@ class EvalJob:
             self._warm = True
             yield
 
+    def labelled(self, options: LabelOptions) -> list[LabelledQuery]:
+        """What has been scored, with its labels."""
+        scores = {query: scored.scores for query, scored in self.scores.items()}
+        return label_scores(self.task, scores, relevance_of(self.info), options)
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What is known about the model."""
+        return self._reranker.info
+
     def close(self) -> None:
         """Forget what was kept: the evaluation is over."""
         self._journal.close()
@@ -420,6 +434,8 @@ class EvalOptions:
     per_query, runs, report       where figures by query, runs and a report go, if wanted
     runtime, remote, chunks       how models are run, and how documents are cut
     cache                         how scores are kept on disk; None if they are not
+    labels                        what of the data makes a document relevant
+    thresholds                    which cuts are wanted; None for none
     """
 
     datasets: Sequence[Path]
@@ -444,6 +460,8 @@ class EvalOptions:
     report: OutputFile | None = None
     candidates: str = ""
     first_stage: str = FirstStage.HYBRID
+    labels: LabelOptions = field(default_factory=LabelOptions)
+    thresholds: ThresholdOptions | None = None
 
 
 class SystemJobs:
@@ -500,7 +518,7 @@ def _read_sets(options: EvalOptions) -> Iterator[Collection]:
         elif options.qrels or options.run:
             raise UsageError(f"{path}: --qrels and --run are for folders, and it is none")
         elif path.exists() or str(path) == STDIN:
-            yield read_lists(path)
+            yield read_lists(path, options.labels)
         else:
             raise InputError(
                 f"{path}: no such file or folder", hint="rerank eval --help shows what a DATASET is"

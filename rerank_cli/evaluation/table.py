@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from rich.console import Console
 from rich.table import Table
@@ -37,8 +38,13 @@ def draw_report(
     comparison: Comparison | None,
     measures: Sequence[str],
     terminal: Terminal,
+    *,
+    all_measures: bool,
 ) -> Iterator[bytes]:
-    """Draw the table as wide as the terminal, and what it comes to below."""
+    """Draw the table as wide as the terminal, and what it comes to below.
+
+    With `all_measures` those that have no room in it come below each other.
+    """
     console = Console(
         file=io.StringIO(),
         width=terminal.width,
@@ -49,8 +55,10 @@ def draw_report(
         legacy_windows=False,
     )
     with console.capture() as captured:
-        console.print(_table(sets, means, measures, console.width))
-        console.print()
+        tables = _tables(sets, means, measures, console.width)
+        for table in tables if all_measures else islice(tables, 1):
+            console.print(table)
+            console.print()
         for sentence in verdict_sentences(sets, means, measures[0]):
             console.print(Text(sentence), soft_wrap=False)
         if comparison:
@@ -72,10 +80,13 @@ def forecast(jobs: Sequence[EvalJob], seconds: float) -> str:
     )
 
 
-def _table(
+def _tables(
     sets: Sequence[SetRows], means: Sequence[MeanRow], measures: Sequence[str], width: int
-) -> Table:
-    """As many of the columns as there is room for: those of least account go first."""
+) -> Iterator[Table]:
+    """The table with as many of the columns as there is room for: those of least account go first.
+
+    Measures without room come in further tables.
+    """
     rows = [cells for results in sets for cells in _set_cells(results, measures)]
     rows += _mean_cells(means, len(sets), measures)
     heads = ["set", "system", measures[0], "change", "95 % interval", "", "+ = -"]
@@ -83,21 +94,42 @@ def _table(
     # What there is no room for goes from the end: other measures before what it cost.
     seconds, rate, unjudged = range(len(heads) - 3, len(heads))
     order = [1, 2, 3, 5, 0, 4, seconds, 6, rate, *range(7, seconds), unjudged]
+    names = [0, 1]
     if len(sets) == 1:
         order.remove(0)
+        names.remove(0)
     widths = [
         max(len(heads[place]), *(len(row[place]) for row in rows)) for place in range(len(heads))
     ]
     widths[1] = min(widths[1], max(16, width // 3))
+    shown = _choose_columns(order, widths, width, least=3)
+    yield _draw_columns(heads, rows, widths, shown)
+    while rest := [place for place in range(7, seconds) if place not in shown]:
+        part = _choose_columns([*names, *rest], widths, width, least=len(names) + 1)
+        yield _draw_columns(heads, rows, widths, part)
+        shown += part
+
+
+def _choose_columns(
+    order: Sequence[int], widths: Sequence[int], width: int, *, least: int
+) -> list[int]:
+    """The first columns of an order that have room, and at least so many."""
     shown: list[int] = []
     for place in order:
-        if (
-            sum(widths[column] + _GAP for column in [*shown, place]) - _GAP <= width
-            or len(shown) < 3
-        ):
+        needed = sum(widths[column] + _GAP for column in [*shown, place]) - _GAP
+        if needed <= width or len(shown) < least:
             shown.append(place)
+    return shown
+
+
+def _draw_columns(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    places: Sequence[int],
+) -> Table:
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
-    for place in sorted(shown):
+    for place in sorted(places):
         left = place in (0, 1, 5)
         table.add_column(
             Text(heads[place]),
@@ -110,7 +142,7 @@ def _table(
         verdict = next((verdict for verdict in _COLOURS if verdict.value == row[5]), None)
         style = _COLOURS[verdict] if verdict else ""
         table.add_row(
-            *(Text(row[place], style=style if place in (3, 5) else "") for place in sorted(shown))
+            *(Text(row[place], style=style if place in (3, 5) else "") for place in sorted(places))
         )
     return table
 

@@ -18,6 +18,7 @@ from rerank_cli.inputs.text import DocumentTooLarge, TextSource, decompress, env
 from rerank_cli.terminal import encodable, format_size
 
 _QRELS_HINT = "query, 0, document, grade, as trec_eval has it; or query, document, grade"
+_NESTED_HINT = 'as in {"query id": {"document id": 1}}'
 _SHOWN_CHARACTERS = 40
 _TOO_LARGE = f"has a line larger than {format_size(DEFAULT_MAX_DOCUMENT_BYTES)}"
 MAX_GRADE = 1_000_000
@@ -127,7 +128,17 @@ def parse_text(line: str, where: str, what: str, *, jsonl: bool) -> tuple[str, s
 
 
 def read_qrels(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield the query id, document id and grade of judgements, in the format of TREC or BEIR."""
+    """Yield the query id, document id and grade of judgements, in the format of TREC or BEIR.
+
+    JSON has an object of queries, each with an object of documents and grades.
+    """
+    if is_jsonl(path):
+        for query, document, number, where in _read_nested(path):
+            try:
+                yield query, document, check_grade(number)
+            except ValueError as error:
+                raise InputError(f"{where}: {error}", hint=_QRELS_HINT) from error
+        return
     for number, line in read_lines(path):
         cells = line.split("\t") if line.count("\t") == 2 else line.split()
         if number == 1 and len(cells) == 3 and _is_name(cells[2]):  # the names of the columns
@@ -157,9 +168,28 @@ def check_grade(number: float) -> int:
 
 
 def read_run(path: Path) -> Iterator[tuple[str, str, float]]:
-    """Yield the query id, document id and score of each line of a run, as trec_eval reads it."""
+    """Yield the query id, document id and score of each line of a run, as trec_eval reads it.
+
+    JSON has an object of queries, each with an object of documents and scores.
+    """
+    if is_jsonl(path):
+        yield from ((query, name, score) for query, name, score, _ in _read_nested(path))
+        return
     for number, line in read_lines(path):
         yield parse_run_line(line, f"{path}:{number}")
+
+
+def _read_nested(path: Path) -> Iterator[tuple[str, str, float, str]]:
+    """Yield the query id, document id, number and place of a JSON object of objects of numbers."""
+    for _, where, content in read_objects(path):
+        for query, own in content.items():
+            if not isinstance(own, dict):
+                raise InputError(f"{where}: {query} has no documents", hint=_NESTED_HINT)
+            for name, number in own.items():
+                is_number = isinstance(number, int | float) and not isinstance(number, bool)
+                if not is_number or math.isnan(number):
+                    raise InputError(f"{where}: {query}, {name}: no number", hint=_NESTED_HINT)
+                yield query, name, float(number), where
 
 
 def parse_run_line(line: str, where: str) -> tuple[str, str, float]:

@@ -4,7 +4,8 @@
     documents ──────────── split ─ Split ─ RankingTask ─ RankingBuilder ─ Ranking
 
 `chunking` cuts documents, `scoring` scores the chunks of many rankings at once, and `results`
-selects. `reranker` puts these together. This module has their options, and imports nothing slow.
+selects, by scores that `calibration` may make probabilities. `reranker` puts these together. This
+module has their options, and imports nothing slow.
 """
 
 import math
@@ -38,6 +39,12 @@ class CandidateRule(StrEnum):
 
     AUTO = "auto"  # by the number of results
     ALL = "all"
+
+
+class MinScoreRule(StrEnum):
+    """What chooses the lowest relevance score to keep, if it is not a number."""
+
+    AUTO = "auto"  # the model's calibration
 
 
 class FirstStage(StrEnum):
@@ -115,7 +122,7 @@ class Selection:
     """Which results of a ranking are kept, and what a result is.
 
     n             how many results, the best ones; None for all
-    min_score     the lowest relevance score to keep
+    min_score     the lowest relevance score to keep; "auto" for the cut of the model's calibration
     within        how far below the best relevance score a result may be
     keep_empty    whether blank documents, which have no score, fill up `n`
     passages      whether each chunk is a result of its own
@@ -132,7 +139,7 @@ class Selection:
     """
 
     n: int | None = None
-    min_score: float | None = None
+    min_score: float | MinScoreRule | str | None = None
     within: float | None = None
     keep_empty: bool = False
     passages: bool = False
@@ -148,7 +155,9 @@ class Selection:
         """Raise `UsageError` for a value that makes no sense."""
         if self.n is not None and not self.n >= 1:
             raise UsageError(f"at least one result must be kept, not {self.n}")
-        if self.min_score is not None and math.isnan(self.min_score):
+        if isinstance(self.min_score, str):
+            check_choice("least score", self.min_score, MinScoreRule)
+        elif self.min_score is not None and math.isnan(self.min_score):
             raise UsageError("the least score to keep must be a number")
         if self.within is not None and not self.within >= 0:
             raise UsageError(f"results cannot be within {self.within} of the best")

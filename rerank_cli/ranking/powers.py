@@ -6,12 +6,30 @@ instruct, show  give a scorer an instruction, or an image as its query, if it ta
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.errors import UsageError
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking.chunking import Plan
 from rerank_cli.types import ConcurrentScorer, Document, Media, Pair, Scored, Scorer
 
 _SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
+
+
+@runtime_checkable
+class PricedScorer(Scorer, Protocol):
+    """A scorer that sends requests, which may cost money.
+
+    `requests` has the sums of all requests so far, `cost_of` says what such sums cost, and
+    `estimate` how many requests it takes to score batches of pairs, and at what price; None if no
+    price is known.
+    """
+
+    @property
+    def requests(self) -> RequestTotals: ...
+
+    def cost_of(self, totals: RequestTotals) -> Price | None: ...
+
+    def estimate(self, batches: Iterable[Sequence[Pair]]) -> tuple[int, Price | None]: ...
 
 
 @runtime_checkable

@@ -136,7 +136,7 @@ class Reranker:
         documents: Iterable[str | Document | Mapping[str, Any]],
         *,
         n: int | None = None,
-        min_score: float | None = None,
+        min_score: float | str | None = None,
         within: float | None = None,
         keep_empty: bool = False,
         passages: bool = False,
@@ -157,7 +157,8 @@ class Reranker:
         or a path in `media_root`. A query with an image or a video is a `Document`.
 
         n            keep the best `n`; None for all
-        min_score    keep those with at least this relevance score
+        min_score    keep those with at least this relevance score; "auto" for the cut of the
+                     calibration that the model has
         within       keep those whose relevance score is at most this far below the best one
         keep_empty   fill up `n` with blank documents, which have no score
         passages     rank each window by itself; `index` then counts windows
@@ -247,7 +248,8 @@ class Reranker:
             key = (instruction, media, media_stamp(media), is_label)
         spending = None if budget is None else Spending(budget)
         scorer = scorer if spending is None else limit_scorer(scorer, spending)
-        info = scorer.info
+        # Models are calibrated without an instruction.
+        info = scorer.info if instruction is None else replace(scorer.info, calibration=None)
         plan = plan_chunks(query, info, self.chunks, passages=selection.passages)
         # With a budget the passages have an order, and all may be read if there is time.
         count = None if spending is not None else self.max_candidates(selection)
@@ -309,7 +311,7 @@ class Reranker:
         records: Iterable[Mapping[str, Any]],
         *,
         n: int | None = None,
-        min_score: float | None = None,
+        min_score: float | str | None = None,
         within: float | None = None,
         keep_empty: bool = False,
         passages: bool = False,
@@ -521,7 +523,7 @@ def rank(
     scorer: Scorer | None = None,
     *,
     n: int | None = None,
-    min_score: float | None = None,
+    min_score: float | str | None = None,
     within: float | None = None,
     keep_empty: bool = False,
     aggregate: Aggregation | str = Aggregation.ADJUSTED_MAX,

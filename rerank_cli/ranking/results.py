@@ -17,6 +17,7 @@ from operator import itemgetter
 from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.ranking import Aggregation, Selection
 from rerank_cli.ranking.blending import blend_orders
+from rerank_cli.ranking.calibration import calibration_notes, least_score, relevance_of
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import Choice
 from rerank_cli.ranking.languages import LanguageCheck
@@ -26,7 +27,6 @@ from rerank_cli.types import (
     Document,
     Ranked,
     Ranking,
-    Scale,
     ScoredChunk,
     ScorerInfo,
 )
@@ -74,9 +74,12 @@ class RankingBuilder:
         # The mark was measured for the best chunk's score.
         is_best_chunk = self._aggregate in (take_best, take_adjusted_best)
         self._weak_below = info.weak_below if is_best_chunk else None
+        least = least_score(selection, info)
+        self._relevance = relevance_of(info)
+        self.notes.update(dict.fromkeys(calibration_notes(selection, info)))
         # Joined with an earlier order, any result may be among the best.
-        self._top = TopN(None if selection.blend else selection.n, selection.min_score)
-        self._counter = ResultCounter(selection) if selection.count_rest else None
+        self._top = TopN(None if selection.blend else selection.n, least)
+        self._counter = ResultCounter(least, selection.within) if selection.count_rest else None
         self._language = LanguageCheck(info.languages)
         self._find_advice = find_advice
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
@@ -90,7 +93,7 @@ class RankingBuilder:
 
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document, with the raw score of each of its chunks; None for no score."""
-        selection, scale = self._selection, self._info.scale
+        selection = self._selection
         index = self._documents if split.document_index is None else split.document_index
         if selection.keep_empty and all(score is None for score in scores):
             self._blanks += 1
@@ -101,7 +104,7 @@ class RankingBuilder:
             if score == self._unmatched_score:
                 self._unmatched += 1
                 continue
-            relevance_score = relevance(score, scale)
+            relevance_score = self._relevance(score)
             if self._counter is not None:
                 self._counter.add(relevance_score)
             if self._top.wants(score, relevance_score):
@@ -117,7 +120,9 @@ class RankingBuilder:
                         tokens=chunks[0].tokens if selection.passages else split.tokens,
                         chunks=len(chunks),
                         dropped=0 if selection.passages else split.dropped,
-                        explanation=_explain(chunks, values, scale) if selection.explain else (),
+                        explanation=_explain(chunks, values, self._relevance)
+                        if selection.explain
+                        else (),
                     )
                 )
         self._documents += 1
@@ -282,9 +287,9 @@ class ResultCounter:
     For `within` it holds the scores, not the results, of those that are near the best so far.
     """
 
-    def __init__(self, selection: Selection) -> None:
-        self._min_score = -math.inf if selection.min_score is None else selection.min_score
-        self._within = selection.within
+    def __init__(self, min_score: float | None, within: float | None) -> None:
+        self._min_score = -math.inf if min_score is None else min_score
+        self._within = within
         self._counted = 0
         self._best = -math.inf
         self._near = array("d")
@@ -316,15 +321,6 @@ class ResultCounter:
         self._near = array("d", [score for score in self._near if score >= least])
 
 
-def relevance(score: float, scale: Scale) -> float:
-    """The relevance score of a raw score: of a logit its sigmoid in float64, else the same."""
-    if scale != "logit":
-        return score
-    if score >= 0:
-        return 1 / (1 + math.exp(-score))
-    return math.exp(score) / (1 + math.exp(score))
-
-
 def _group_chunks(
     split: Split, scores: Sequence[float | None], *, passages: bool
 ) -> Iterator[tuple[int, Sequence[Chunk], Sequence[float]]]:
@@ -343,10 +339,10 @@ def _group_chunks(
 
 
 def _explain(
-    chunks: Sequence[Chunk], values: Sequence[float], scale: Scale
+    chunks: Sequence[Chunk], values: Sequence[float], relevance: Callable[[float], float]
 ) -> Sequence[ScoredChunk]:
     pairs = zip(chunks, values, strict=True)
-    return tuple(ScoredChunk(chunk, value, relevance(value, scale)) for chunk, value in pairs)
+    return tuple(ScoredChunk(chunk, value, relevance(value)) for chunk, value in pairs)
 
 
 # A way to aggregate takes the scores of a document's chunks, and how many chunks the document has:

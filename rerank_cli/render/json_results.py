@@ -12,7 +12,7 @@ from rerank_cli.costs import ServiceRequest
 from rerank_cli.ranking.surveys import FUSION_RANK
 from rerank_cli.render import Style, json_score, ranked_part, shown_sentence
 from rerank_cli.terminal import encodable, printable
-from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, Stage
+from rerank_cli.types import Blank, Chunk, Document, Ranked, Ranking, ScorerInfo, Stage
 from rerank_cli.words import QueryWords
 
 SCHEMA = 1
@@ -51,6 +51,7 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": ranking.info.model,
         "scale": ranking.info.scale,
+        **_calibration_fields(ranking.info),
         "query": ranking.query,
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
@@ -86,6 +87,13 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
     if ranking.unread is not None:
         body["unread"] = ranking.unread._asdict()
     return {"id": f"rerank-{digest[:16]}", **body}
+
+
+def _calibration_fields(info: ScorerInfo) -> dict[str, Any]:
+    """That relevance scores are probabilities, and on what data; nothing if they are not."""
+    if info.calibration is None or not info.is_calibrated:
+        return {}
+    return {"calibration": dict(info.calibration.summary())}
 
 
 def _result_lists(ranking: Ranking, style: Style) -> dict[str, Any]:

@@ -267,7 +267,7 @@ class Layout:
         self, rows: Sequence[Row], ranking: Ranking, width: int, *, is_above: bool = False
     ) -> None:
         infos = [stage.info for stage in ranking.stages] or [ranking.info]
-        self._are_known = [info.scale in ("logit", "probability") for info in infos]
+        self._are_known = [info.is_bounded for info in infos]
         self._full_bars = [
             1.0 if is_known else max([1e-9, *_scores_of(ranking, stage)])
             for stage, is_known in enumerate(self._are_known)

@@ -13,6 +13,7 @@ from rerank_cli.errors import OutOfMemory, RerankError, UsageError
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import CacheOptions, ChunkOptions
 from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.scorers.calibrations import calibrated
 from rerank_cli.terminal import format_names
 from rerank_cli.types import Scorer
 from rerank_cli.user_files import expand_user
@@ -50,7 +51,8 @@ def open_scorer(
     `instruction` says what to look for, for models that take one; a blank one is none. `runtime`
     says how to run a local model, and `remote` how to use a provider's. `chunks` says how documents
     will be cut, which a provider may do itself. With `cache` scores are kept on disk and used
-    again, except those that depend on other documents.
+    again, except those that depend on other documents. If `rerank calibrate` has measured the
+    model, relevance scores are probabilities: `info.calibration`.
 
     Raises `UsageError` for an unknown name and for options that the model does not have,
     `NotInstalled` for a model that was not pulled, `ModelError` for one that cannot be opened, and
@@ -88,6 +90,8 @@ def open_scorer(
     from rerank_cli.scorers.cross_encoder import open_local
 
     scorer = open_local(find(model), runtime, instruction)
+    if instruction is None:
+        scorer.info = calibrated(scorer)
     if file is None:
         return scorer
 
@@ -334,6 +338,8 @@ def _open_remote(
     scorer = open_remote(
         provider, name, options, credentials, instruction=instruction, chunks=chunks
     )
+    if instruction is None:
+        scorer.info = calibrated(scorer)
     dry_run = None
     if options.dry_run:
         from rerank_cli.scorers.dry_run import DryRunScorer

@@ -16,7 +16,9 @@ from rerank_cli.render import Format
 from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
 
-COMMANDS = ["rank", "batch", "eval", "tune", "models", "providers", "cache", "config", "doctor"]
+COMMANDS = [
+    "rank", "batch", "eval", "tune", "calibrate", "models", "providers", "cache", "config", "doctor",
+]  # fmt: skip
 BREAKS = " \t\n\"'@><=;|&(:"
 FILES = ["files"]
 
@@ -60,7 +62,7 @@ CASES = {
     "-n 5 con": ("files",),
     "query -- --ch": ("files",),
     "rank -f j": ("values", "json", "jsonl"),
-    "help c": ("values", "cache", "config"),
+    "help c": ("values", "calibrate", "cache", "config"),
     "config s": ("values", "set", "set-key"),
     "config get to": ("values", "top-n"),
     "config get nothing": ("values",),

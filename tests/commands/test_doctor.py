@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from rerank_cli import __version__, machine
-from rerank_cli.ranking.results import relevance
+from rerank_cli.ranking.calibration import relevance
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.folders import copy_model, with_last_operators
 

@@ -384,3 +384,43 @@ def test_passages_of_several_queries_are_read_once(tmp_path: Path, rerank: Run) 
     assert "--passage-memory has no effect: it is for models in two parts, and not for bm25" in (
         ran.err
     )
+
+
+def test_thresholds_are_below_the_table_and_in_json(tmp_path: Path, rerank: Run) -> None:
+    path = str(a_set(tmp_path, queries=120))
+    ran = rerank("eval", path, "-m", "bm25", "--thresholds", "--keep-recall", "0.9")
+    assert (ran.code, ran.err) == (0, "")
+    assert max(map(len, ran.out.splitlines())) <= 80
+    words = " ".join(ran.out.split())
+    assert "Cuts of bm25 on garden: 960 labels of 120 queries, 120 relevant." in words
+    assert re.search(r"--min-score [\d.]+ keeps 100 % of the relevant and 0 % of the rest", words)
+    assert "-n 1 keeps 100 % of the relevant." in words
+    (found,) = evaluated(rerank, path, "-m", "bm25", "--thresholds")["thresholds"]
+    assert (found["system"], found["labels"], found["relevant"]) == ("bm25", 960, 120)
+    recall, precision = found["choices"]
+    assert (recall["goal"], recall["target"], recall["cut"]["recall"]["value"]) == (
+        "recall", 0.95, 1.0
+    )  # fmt: skip
+    assert precision["expected"]["high"] == 1.0
+    assert "thresholds" not in evaluated(rerank, path, "-m", "bm25")
+
+
+def test_a_share_to_keep_is_checked_before_anything_is_scored(rerank: Run) -> None:
+    ran = rerank("eval", "nothing.jsonl", "--thresholds", "--keep-recall", "95")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--keep-recall 95: not between 0 and 1" in ran.err
+
+
+def test_all_measures_that_were_asked_for_are_shown(tmp_path: Path, rerank: Run) -> None:
+    names = ["nDCG@10", "RR@10", "AP", "P@1", "P@5", "R@1", "R@5", "Success@1", "Judged@10"]
+    wanted = [part for name in names for part in ("--measure", name)]
+    path = str(a_set(tmp_path))
+    ran = rerank("eval", path, "-m", "bm25", *wanted)
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line.split() for line in lines if line.startswith("system")]
+    assert len(heads) > 1
+    assert all(sum(name in head for head in heads) == 1 for name in names)
+    assert sum(line.startswith("oracle") for line in lines) == len(heads)
+    usual = rerank("eval", path, "-m", "bm25").out.splitlines()
+    assert sum(line.startswith("system") for line in usual) == 1

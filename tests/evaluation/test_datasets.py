@@ -12,7 +12,7 @@ pytest.importorskip("ir_measures", reason="needs the extra eval")
 from rerank_cli import Document, open_scorer, rank
 from rerank_cli.errors import InputError, UsageError
 from rerank_cli.evaluation import datasets
-from rerank_cli.evaluation.datasets import Collection, task_of
+from rerank_cli.evaluation.datasets import Collection, LabelOptions, read_lists, task_of
 from rerank_cli.evaluation.measures import (
     DEFAULT_MEASURES,
     figures_of,
@@ -327,3 +327,84 @@ def test_a_line_without_an_end_is_an_error() -> None:
     if Path("/dev/zero").exists():
         with pytest.raises(InputError, match="/dev/zero: has a line larger than 64 MB"):
             list(read_lines(Path("/dev/zero")))
+
+
+def one_record(to: Path, record: dict[str, Any], labels: LabelOptions | None = None) -> Collection:
+    path = to / "one.jsonl"
+    path.write_bytes(jsonl([{"id": "q", "query": "leaves", **record}]))
+    return read_lists(path, labels)
+
+
+@pytest.mark.parametrize(
+    ("clicked", "grades"),
+    [
+        ([2], {"0": 0, "1": 0, "2": 1}),
+        ([0], {"0": 1}),
+        ([1, 0], {"0": 1, "1": 1}),
+        (["3"], {"0": 0, "1": 0, "2": 0, "3": 1}),
+    ],
+)
+def test_clicks_judge_what_was_surely_seen(
+    tmp_path: Path, clicked: list[Any], grades: dict[str, int]
+) -> None:
+    read = one_record(tmp_path, {"documents": list("abcd"), "clicked": clicked})
+    assert read.qrels == {"q": grades}
+    assert "1 queries have clicks for labels" in read.notes[0]
+    assert "may be relevant" in read.notes[0]
+
+
+def test_a_query_without_clicks_has_no_labels(tmp_path: Path) -> None:
+    assert one_record(tmp_path, {"documents": list("ab"), "clicked": []}).qrels == {}
+
+
+@pytest.mark.parametrize("clicked", [[4], [-1], ["x"], [True], [None]])
+def test_a_click_on_nothing_is_refused(tmp_path: Path, clicked: list[Any]) -> None:
+    with pytest.raises(InputError, match=r"one.jsonl:1: clicked has"):
+        one_record(tmp_path, {"documents": list("abcd"), "clicked": clicked})
+
+
+def test_labels_may_be_in_another_field_and_in_documents(tmp_path: Path) -> None:
+    other = LabelOptions(field="gold")
+    record = {"documents": ["a", "b"], "relevant": [0], "gold": [1]}
+    assert one_record(tmp_path, record, other).qrels == {"q": {"0": 0, "1": 1}}
+    documents = [{"id": "x", "text": "a", "gold": 2}, {"id": "y", "text": "b"}]
+    assert one_record(tmp_path, {"documents": documents}, other).qrels == {"q": {"x": 2}}
+    with pytest.raises(InputError, match="documents' gold has 'yes', not a grade"):
+        one_record(tmp_path, {"documents": [{"text": "a", "gold": "yes"}]}, other)
+
+
+def test_mappings_have_ids_for_keys(tmp_path: Path) -> None:
+    documents = {"x": "Worms.", "y": {"text": "Slugs.", "title": "Night"}}
+    record = {"query": "slugs", "documents": documents, "relevant": {"y": 1}}
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps({"first": record, "second": record}, indent=2))
+    read = read_lists(path)
+    assert read.queries == {"first": "slugs", "second": "slugs"}
+    assert read.qrels["second"] == {"y": 1}
+    assert read.candidates is not None
+    assert [each.id for each in read.candidates["first"]] == ["x", "y"]
+    assert read.candidates["first"][1].document.title == "Night"
+
+
+def test_judgements_and_runs_may_be_json(tmp_path: Path) -> None:
+    folder = beir_folder(tmp_path)
+    qrels, run = tmp_path / "qrels.json", tmp_path / "run.json"
+    qrels.write_text(json.dumps({"q1": {"d3": 2, "d4": 0}, "q2": {"d2": 1}}))
+    run.write_text(json.dumps({"q1": {"d3": 0.5, "d4": 1.5}}, indent=1))
+    read = datasets.read_folder(datasets.find_parts(folder, qrels, run))
+    assert read.qrels == {"q1": {"d3": 2, "d4": 0}, "q2": {"d2": 1}}
+    assert read.candidates is not None
+    assert [each.id for each in read.candidates["q1"]] == ["d4", "d3"]
+    for content, said in [({"q1": 1}, "q1 has no documents"), ({"q1": {"d": "x"}}, "no number")]:
+        qrels.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=said):
+            datasets.read_folder(datasets.find_parts(folder, qrels))
+
+
+def test_the_least_grade_is_that_of_measures_that_know_relevant_and_not() -> None:
+    names = [*parse_measures(["nDCG@10", "RR@10", "P@1", "P(rel=3)@1"], 2)]
+    assert names == ["nDCG@10", "RR(rel=2)@10", "P(rel=2)@1", "P(rel=3)@1"]
+    figures = figures_of(
+        {"q": {"a": 2.0, "b": 1.0}}, {"q": {"a": 1, "b": 2}}, parse_measures(["RR@10"], 2)
+    )
+    assert figures == {"RR(rel=2)@10": {"q": 0.5}}

@@ -14,9 +14,10 @@ from rerank_cli.errors import ConfigError
 from rerank_cli.providers import RemoteOptions, client
 from rerank_cli.providers.catalogue import find_provider, provider_names, provider_tables
 from rerank_cli.providers.schema import Tariff
+from rerank_cli.ranking.powers import PricedScorer
 from rerank_cli.ranking.reranker import rank
 from rerank_cli.scorers import open_scorer
-from rerank_cli.types import Pair, PricedScorer
+from rerank_cli.types import Pair
 from tests.conftest import Run
 from tests.support.batches import record, write
 from tests.support.loopback import Fault, Status, every, first, serve

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rerank_cli import Document, RerankError, rank
 from rerank_cli.errors import ScorerError, UsageError
-from rerank_cli.ranking.results import relevance
+from rerank_cli.ranking.calibration import relevance
 from rerank_cli.types import Pair, Scale, Scored
 from tests.support.fakes import WORDS_INFO, OverlapScorer, number_in, words_info
 

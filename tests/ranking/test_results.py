@@ -61,14 +61,14 @@ def test_what_is_kept_is_the_head_of_a_sorted_list(
 def test_the_count_is_that_of_all_results(
     offered: list[float], least: float | None, within: float | None
 ) -> None:
-    counter = ResultCounter(Selection(n=1, min_score=least, within=within))
+    counter = ResultCounter(least, within)
     for score in offered:
         counter.add(score)
     assert counter.count == len(best_of(offered, None, least).results(within))
 
 
 def test_few_scores_are_held_to_count() -> None:
-    counter = ResultCounter(Selection(n=1, within=0.5))
+    counter = ResultCounter(None, 0.5)
     held = 0
     for number in range(100_000):
         counter.add(float(number))

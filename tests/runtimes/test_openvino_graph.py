@@ -11,7 +11,7 @@ import pytest
 
 from rerank_cli.errors import MissingExtra, ModelError
 from rerank_cli.models.folder import describe
-from rerank_cli.ranking.results import relevance
+from rerank_cli.ranking.calibration import relevance
 from rerank_cli.runtimes import Runtime, RuntimeOptions
 from rerank_cli.runtimes.prepared_cache import PreparedCache
 from rerank_cli.scorers import open_scorer

@@ -13,7 +13,7 @@ from rerank_cli import Pair, open_scorer, rank
 from rerank_cli.errors import ModelError, NotInstalled, ScorerError, UsageError
 from rerank_cli.models.catalogue import default
 from rerank_cli.models.folder import describe
-from rerank_cli.ranking.results import relevance
+from rerank_cli.ranking.calibration import relevance
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import NO_BATCHING, TokenRow
 from rerank_cli.scorers.cross_encoder import open_local

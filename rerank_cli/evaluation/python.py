@@ -1,0 +1,173 @@
+"""`evaluate` and `thresholds`: the figures of `rerank eval` from Python, without a terminal.
+
+    records or a path ─ Task ─ EvalJob ─ Evaluation
+                                       └ Thresholds
+
+What is scored is not kept between two calls; a `Reranker` with `cache=True` does that.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rerank_cli.errors import InputError, UsageError
+from rerank_cli.evaluation.datasets import (
+    LabelOptions,
+    Task,
+    collect_records,
+    find_parts,
+    read_folder,
+    read_lists,
+    task_of,
+)
+from rerank_cli.evaluation.measures import DEFAULT_MEASURES, parse_measures
+from rerank_cli.evaluation.report import RowBuilder, SystemRow
+from rerank_cli.evaluation.run import EvalJob, System, score_by_bm25
+from rerank_cli.evaluation.thresholds import ThresholdOptions, Thresholds, find_thresholds
+from rerank_cli.ranking import DEFAULT_MAX_CHUNKS, ChunkOptions
+from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.runtimes import RuntimeOptions
+from rerank_cli.scorers import BM25
+
+Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
+_DEFAULT_DEPTH = 100
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of systems on a set.
+
+    name     that of the set
+    queries  how many were evaluated
+    systems  the first order, BM25, the models, and the best order that is possible ("oracle"). Each
+             has `mean(measure)`, `figures` of each query by measure, and `against`: differences
+             from the first order, with interval and `verdict`
+    notes    sentences about what was amiss in the data
+    """
+
+    name: str
+    queries: int
+    systems: Sequence[SystemRow]
+    notes: Sequence[str] = ()
+
+    def __getitem__(self, system: str) -> SystemRow:
+        """A system by its name; raises `KeyError`."""
+        for row in self.systems:
+            if row.system == system:
+                return row
+        raise KeyError(system)
+
+
+def evaluate(
+    data: Data,
+    models: Sequence[str | Reranker] = (),
+    *,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    depth: int = _DEFAULT_DEPTH,
+    labels: LabelOptions | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure whether reranking helps, as `rerank eval` does.
+
+        evaluation = evaluate([{"query": "…", "documents": ["…", "…"], "relevant": [1]}, …])
+        print(evaluation["mini@2"].against["nDCG@10"].verdict)
+
+    data      records, or the path of a file or a BEIR folder, as the command takes them
+    models    names, or `Reranker`s, which stay open; none is the model that ships with the package
+    measures  as ir-measures names them
+    depth     how many candidates of a query are reranked
+    labels    which field says what is relevant, from which grade, and whether documents that were
+              not judged are left out
+    seed      that of what is drawn at random
+
+    Raises `UsageError` for arguments that make no sense, `InputError` for data that cannot be read,
+    and the errors of opening and scoring.
+    """
+    labels = LabelOptions() if labels is None else labels
+    parsed = parse_measures(measures, labels.min_grade)
+    task = _read_task(data, depth, labels, seed)
+    if isinstance(models, str | Reranker):
+        raise UsageError("models must be several, as in a list, not one by itself")
+    rows = RowBuilder(task, parsed, seed, condensed=labels.condensed)
+    systems = [rows.first]
+    if BM25 not in (task.first, *models):
+        systems.append(rows.baseline(BM25, score_by_bm25(task)))
+    wanted: Sequence[str | Reranker | None] = models or (None,)
+    systems += [rows.system_row(_score(task, model), depth) for model in wanted]
+    return Evaluation(task.name, len(task.queries), [*systems, rows.oracle()], task.notes)
+
+
+def thresholds(
+    data: Data,
+    model: str | Reranker | None = None,
+    *,
+    keep_recall: float = 0.95,
+    keep_precision: float = 0.9,
+    depth: int = _DEFAULT_DEPTH,
+    labels: LabelOptions | None = None,
+    seed: int = 0,
+) -> Thresholds:
+    """Say which score and how many results keep what is relevant, as `eval --thresholds` does.
+
+        found = thresholds("mine.jsonl", keep_recall=0.9)
+        for choice in found.choices:
+            print(choice.goal, choice.problem or choice.cut.score)
+
+    `choices` has the cut for `keep_recall`, and that for `keep_precision`; one without a `cut` has
+    a `problem`, and the number of labels that are `needed` if there are too few. The rest is as in
+    `evaluate`, whose errors are raised.
+    """
+    options = ThresholdOptions(keep_recall, keep_precision)
+    options.check()
+    labels = LabelOptions() if labels is None else labels
+    task = _read_task(data, depth, labels, seed)
+    job = _score(task, model)
+    return find_thresholds(
+        job.labelled(labels),
+        options,
+        bounded=job.info.is_bounded,
+        seed=seed,
+        names=(task.name, job.system.name),
+    )
+
+
+def _read_task(data: Data, depth: int, labels: LabelOptions, seed: int) -> Task:
+    """Read data, and find candidates where it has none."""
+    if depth < 1:
+        raise UsageError(f"at least one candidate is needed, not {depth}")
+    if isinstance(data, str | os.PathLike):
+        path = Path(data)
+        if path.is_dir():
+            collection = read_folder(find_parts(path))
+        elif path.exists():
+            collection = read_lists(path, labels)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    elif isinstance(data, Mapping):
+        raise UsageError("data must be several records, as in a list, not one by itself")
+    else:
+        records = (
+            (str(record.get("id", record.get("_id", number))), f"record {number}", record)
+            for number, record in enumerate(data)
+        )
+        collection = collect_records(records, "records", labels)
+    return task_of(collection, depth, None, seed)
+
+
+def _score(task: Task, model: str | Reranker | None) -> EvalJob:
+    """Score all candidates by a model."""
+    with ExitStack() as stack:
+        if isinstance(model, Reranker):
+            reranker = model
+        else:
+            chunks = ChunkOptions(max_chunks=DEFAULT_MAX_CHUNKS, truncate_query=True)
+            reranker = stack.enter_context(Reranker(model, chunks=chunks))
+        name = model if isinstance(model, str) else reranker.info.model
+        system = System(name, name, RuntimeOptions(), replace(reranker.chunks))
+        job = EvalJob(task, system, reranker, None)
+        for _ in job.run():
+            pass
+        return job

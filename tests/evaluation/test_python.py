@@ -1,0 +1,93 @@
+"""`evaluate` and `thresholds` from Python: records, files, names and open models."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("ir_measures", reason="needs the extra eval")
+
+import rerank_cli
+from rerank_cli import LabelOptions, Reranker, evaluate, thresholds
+from rerank_cli.errors import InputError, UsageError
+from tests.support.fakes import OverlapScorer, number_in, words_info
+
+
+def records(count: int = 120, **more: Any) -> list[dict[str, Any]]:
+    """Documents that are numbers; the relevant one is the largest, and comes last."""
+    return [
+        {
+            "query": f"q{number}",
+            "documents": ["1", "2", str(5 + number % 3)],
+            "relevant": [2],
+            **more,
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def reranker() -> Reranker:
+    return Reranker(OverlapScorer(words_info(50), number_in))
+
+
+def test_figures_are_those_of_the_command(reranker: Reranker) -> None:
+    found = evaluate(records(), [reranker], measures=["RR", "P@1"])
+    assert [row.system for row in found.systems] == ["input", "bm25", "words@1", "oracle"]
+    assert (found.name, found.queries) == ("records", 120)
+    assert found["words@1"].mean("RR") == 1.0
+    assert found["input"].mean("RR") == pytest.approx(1 / 3)
+    assert found["words@1"].against["P@1"].verdict == "helped"
+    with pytest.raises(KeyError, match="other"):
+        found["other"]
+
+
+def test_thresholds_of_records(reranker: Reranker) -> None:
+    found = thresholds(records(), reranker, keep_recall=0.9)
+    recall, precision = found.choices
+    assert recall.cut is not None
+    assert 2 < recall.cut.score <= 5
+    assert precision.cut is not None
+    assert precision.cut.precision.value == 1.0
+    assert found.fewest is not None
+    assert found.fewest.n == 1
+    few = thresholds(records(4), reranker)
+    assert few.choices[0].needed == 300
+
+
+def test_labels_and_files(reranker: Reranker, tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    rows = records(30, gold=[2, 1, 0])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = thresholds(path, reranker, labels=LabelOptions("gold", min_grade=2))
+    assert (found.set, found.labels, found.relevant) == ("set", 90, 30)
+    assert found.first[0].recall.value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda own: evaluate(cast("Any", records()[0]), [own]), "several records"),
+        (lambda own: evaluate(records(), own), "models must be several"),
+        (lambda own: evaluate(records(), [own], measures=["none"]), "not a measure"),
+        (lambda own: evaluate(records(), [own], depth=0), "at least one candidate"),
+        (lambda own: thresholds(records(), own, keep_precision=2), "not between 0 and 1"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(
+    reranker: Reranker, call: Callable[[Reranker], object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        call(reranker)
+
+
+@pytest.mark.parametrize("data", ["nothing.jsonl", [{"query": "q"}], []])
+def test_data_that_is_none_is_refused(reranker: Reranker, data: Any) -> None:
+    with pytest.raises(InputError):
+        evaluate(data, [reranker])
+
+
+def test_they_are_public() -> None:
+    assert {"evaluate", "thresholds", "Evaluation", "Thresholds"} <= set(rerank_cli.__all__)

@@ -17,7 +17,8 @@ from tests.conftest import ROOT, Run
 from tests.test_layers import HEAVY
 
 COMMANDS = [
-    "rank", "batch", "eval", "tune", "calibrate", "models", "providers", "cache", "config", "doctor",
+    "rank", "batch", "eval", "tune", "calibrate", "models", "providers", "cache", "config",
+    "doctor",
 ]  # fmt: skip
 BREAKS = " \t\n\"'@><=;|&(:"
 FILES = ["files"]

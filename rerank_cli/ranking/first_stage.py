@@ -231,7 +231,7 @@ class _PassageSearch:
             split = self._split(-negative_index, document)
             self._reading.call_watch(self._reading.documents, is_again=True)
             for place, chunk in enumerate(split.chunks):
-                entry = (survey.score_text(chunk.scored_text), negative_index, -place)
+                entry = (survey.score_chunk(chunk), negative_index, -place)
                 if entry[0] > 0 and len(heap) < self._count:
                     heappush(heap, entry)
                 elif entry[0] > 0:
@@ -258,10 +258,10 @@ class _PassageSearch:
             if len(nearness) >= _CHUNK_FACTOR * self._count:
                 break
             self._reading.call_watch(self._reading.documents, is_again=True)
-            texts = [chunk.scored_text for chunk in self._split(index, known[index]).chunks]
-            places = [(index, place) for place in range(len(texts))]
-            nearness += zip(meaning.score(texts), places, strict=True)
-            words += zip(map(survey.score_text, texts), places, strict=True)
+            chunks = self._split(index, known[index]).chunks
+            places = [(index, place) for place in range(len(chunks))]
+            nearness += zip(meaning.score_chunks(chunks), places, strict=True)
+            words += zip(map(survey.score_chunk, chunks), places, strict=True)
         matched = [entry for entry in words if entry[0] > 0]
         chunk_orders = [
             [place for _, place in sorted(scores, key=_best_first)]

@@ -15,8 +15,9 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan
 from rerank_cli.ranking.collection import TermCollection
-from rerank_cli.types import Document
-from rerank_cli.words import Words, normalise
+from rerank_cli.structure import is_code
+from rerank_cli.types import Chunk, Document
+from rerank_cli.words import Words, normalise, with_identifier_words
 
 # A block has as many characters for each token of a chunk. A chunk has about that: most end before
 # their last token, where a paragraph or a function ends.
@@ -156,6 +157,8 @@ class WordSurvey:
         text, title = document.text, document.title
         if self._sizes.most is not None and len(text) > self._sizes.most:
             text = text[: self._sizes.most]
+        is_source = is_code(document.syntax)
+        spelt = text  # in code upper case parts the words of an identifier
         text = text.lower() if text.isascii() else normalise(text)
         has_title = bool(title) and self._pattern.search(normalise(title)) is not None
         if not has_title and self._pattern.search(text) is None:
@@ -163,9 +166,10 @@ class WordSurvey:
         title_counts = self._count_terms(title) if has_title else None
         count = self._sizes.count(document)
         blocks = []
-        for part in _parts(text, count):
-            if count == 1 or self._pattern.search(part) is not None:
-                counts = self._count_terms(part)
+        for part in _parts(spelt if is_source else text, count):
+            searched = normalise(part) if is_source else part
+            if count == 1 or self._pattern.search(searched) is not None:
+                counts = self._count_terms(part, is_source=is_source)
                 if title_counts is not None:
                     counts = [sum(pair) for pair in zip(counts, title_counts, strict=True)]
             elif title_counts is not None:
@@ -176,9 +180,10 @@ class WordSurvey:
                 blocks.append(TermBlock(len(part) + _head_length(document), counts))
         return blocks
 
-    def score_text(self, text: str) -> float:
-        """The score of a chunk's text, once all documents are added."""
-        return self._collection.score(len(text), self._count_terms(text))
+    def score_chunk(self, chunk: Chunk) -> float:
+        """The score of a chunk, once all documents are added."""
+        text, is_source = chunk.scored_text, is_code(chunk.document.syntax)
+        return self._collection.score(len(text), self._count_terms(text, is_source=is_source))
 
     def _keep(self, index: int, document: Document, blocks: Sequence[TermBlock]) -> None:
         self._matched += 1
@@ -192,8 +197,8 @@ class WordSurvey:
     def _score(self, block: TermBlock) -> float:
         return self._collection.score(*block)
 
-    def _count_terms(self, text: str) -> Sequence[int]:
-        return self._collection.count_terms(text, self._words)[1]
+    def _count_terms(self, text: str, *, is_source: bool = False) -> Sequence[int]:
+        return self._collection.count_terms(text, self._words, is_code=is_source)[1]
 
 
 class MeaningSurvey:
@@ -203,7 +208,7 @@ class MeaningSurvey:
     """
 
     def __init__(self, meaning: Meaning, sizes: BlockSizes, count: int) -> None:
-        self.score = meaning.score
+        self._meaning = meaning
         self._sizes = sizes
         self._count = count
         self._heap: list[Found] = []
@@ -215,12 +220,21 @@ class MeaningSurvey:
         """Take the document at a place."""
         head = f"{document.title}\n" if document.title else ""
         text = document.text[: self._sizes.most]
-        parts = [head + part for part in _parts(text, self._sizes.count(document))]
+        parts = [
+            _compared_text(head + part, document)
+            for part in _parts(text, self._sizes.count(document))
+        ]
         self._waiting += [(index, document)] * len(parts)
         self._blocks += parts
         self._characters += len(text)
         if len(parts) > _MEANING_BLOCKS or self._characters > _MEANING_CHARACTERS:
             self._compare()
+
+    def score_chunks(self, chunks: Sequence[Chunk]) -> Sequence[float]:
+        """How near chunks are to the query."""
+        return self._meaning.score(
+            [_compared_text(chunk.scored_text, chunk.document) for chunk in chunks]
+        )
 
     def best(self) -> Sequence[Found]:
         """The scores of the best documents with their negative places, best first."""
@@ -230,7 +244,7 @@ class MeaningSurvey:
     def _compare(self) -> None:
         if not self._blocks:
             return
-        scores = self.score(self._blocks)
+        scores = self._meaning.score(self._blocks)
         best: dict[int, Found] = {}
         for score, (index, document) in zip(scores, self._waiting, strict=True):
             if index not in best or score > best[index][0]:
@@ -243,6 +257,11 @@ class MeaningSurvey:
         self._waiting.clear()
         self._blocks.clear()
         self._characters = 0
+
+
+def _compared_text(text: str, document: Document) -> str:
+    """A text of a document as its meaning is compared."""
+    return with_identifier_words(text) if is_code(document.syntax) else text
 
 
 def _head_length(document: Document) -> int:

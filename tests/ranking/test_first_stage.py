@@ -370,3 +370,14 @@ def test_sizes_follow_the_plan() -> None:
     bound = BlockSizes(replace(plan(), room=None, characters=100))
     assert (bound.block, bound.chunk) == (100, 100)
     assert bound.count(Document("a" * 950)) == 10
+
+
+@pytest.mark.parametrize("stage", [FirstStage.BM25, FirstStage.HYBRID])
+def test_code_is_chosen_by_the_words_within_its_identifiers(stage: FirstStage) -> None:
+    texts = [Document("a dog", syntax="python") for _ in range(50)]
+    texts[30] = Document("def feedCatsAtNoon(): pass", syntax="python")
+    texts[40] = Document("feed_cats_at_noon = 1\n", syntax="python")
+    assert {split.document_index for split in choose(texts, 2, stage).splits} == {30, 40}
+    prose = [replace(document, syntax="") for document in texts]
+    if stage is FirstStage.BM25:
+        assert {split.document_index for split in choose(prose, 2, stage).splits} == {0, 1}

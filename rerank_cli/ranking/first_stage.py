@@ -31,6 +31,9 @@ from rerank_cli.types import Candidates, Document
 _WATCH_DOCUMENTS = 256  # between two calls of a watch
 # Of documents with good blocks so many times more chunks are compared than are chosen.
 _CHUNK_FACTOR = 2
+# Of one document as many of these count as this share of what is chosen: a few long files would
+# else keep all others out.
+_DOCUMENT_SHARE = 0.1
 
 _NO_WORDS_NOTE = "no passage has a word of the query: the model read only the first ones"
 
@@ -254,11 +257,13 @@ class _PassageSearch:
         orders = [[-index for _, index, _ in order] for order in (documents, near)]
         words: list[tuple[float, tuple[int, int]]] = []
         nearness: list[tuple[float, tuple[int, int]]] = []
+        room, most = _CHUNK_FACTOR * self._count, math.ceil(_DOCUMENT_SHARE * self._count)
         for index in fuse(orders):
-            if len(nearness) >= _CHUNK_FACTOR * self._count:
+            if room <= 0:
                 break
             self._reading.call_watch(self._reading.documents, is_again=True)
             chunks = self._split(index, known[index]).chunks
+            room -= min(len(chunks), most)
             places = [(index, place) for place in range(len(chunks))]
             nearness += zip(meaning.score_chunks(chunks), places, strict=True)
             words += zip(map(survey.score_chunk, chunks), places, strict=True)

@@ -381,3 +381,10 @@ def test_code_is_chosen_by_the_words_within_its_identifiers(stage: FirstStage) -
     prose = [replace(document, syntax="") for document in texts]
     if stage is FirstStage.BM25:
         assert {split.document_index for split in choose(prose, 2, stage).splits} == {0, 1}
+
+
+def test_a_long_document_does_not_keep_others_out() -> None:
+    long = "cats memory cats memory bird bird bird bird\n" + "dog sings a the dog sings x dog\n" * 40
+    texts = [Document(long), *[Document(f"cats memory bird {number}") for number in range(5)]]
+    choice = choose(texts, 10, FirstStage.HYBRID)
+    assert {split.document_index for split in choice.splits} == {0, 1, 2, 3, 4, 5}

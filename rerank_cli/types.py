@@ -6,6 +6,7 @@ The dataclasses are frozen. Those with many instances have slots; for the others
 more time at import than they save.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -386,6 +387,20 @@ class ConcurrentScorer(Scorer, Protocol):
     def close(self) -> None: ...
 
 
+class Prior(NamedTuple):
+    """What is known of a passage besides its text, in logits: a number for each part.
+
+    It is added to the model's score. The parts are those of `rerank_cli.ranking.places`.
+    """
+
+    parts: Mapping[str, float] = {}
+
+    @property
+    def total(self) -> float:
+        """The sum of the parts."""
+        return math.fsum(self.parts.values())
+
+
 class ScoredChunk(NamedTuple):
     """A chunk, its raw score and its relevance score."""
 
@@ -408,13 +423,16 @@ class Ranked:
 
     rank             its place in the ranking, from 1
     index            its place in the input, from 0
-    raw_score        the model's score, by which it is ranked
-    relevance_score  the score in 0..1 if the scale is known, else equal to `raw_score`
+    raw_score        the model's score
+    relevance_score  `score`, in 0..1 if the scale is known
     passage          the chunk that decided the score
     passage_score    the raw score of that chunk
     tokens, chunks   the tokens of the document, and the chunks that were scored
     dropped          the tokens that were in no chunk
-    explanation      with `explain`, all chunks with their scores, in the document's order
+    explanation      with `explain`, all chunks with their scores, in the document's order; with
+                     `best_passages` the best ones, best first
+    prior            what is known of the document and the passage besides the text; None if the
+                     ranking has no prior
 
     In a ranking of passages, `index`, `tokens` and `chunks` are those of the passage. If a first
     stage chose the passages, `chunks` counts the chosen ones, and `index` counts these too in a
@@ -432,6 +450,12 @@ class Ranked:
     chunks: int
     dropped: int
     explanation: Sequence[ScoredChunk] = ()
+    prior: Prior | None = None
+
+    @property
+    def score(self) -> float:
+        """The score by which it is ranked: the raw score, with the prior if there is one."""
+        return self.raw_score if self.prior is None else self.raw_score + self.prior.total
 
     @property
     def truncated(self) -> bool:
@@ -485,6 +509,7 @@ class Ranking(Sequence[Ranked]):
                     in a ranking of passages, and with `candidates`, the number of passages
     best_below      if no result reached `min_score`, the best score; else None
     candidates      the passages that the model read; None if it read all
+    prior           the prior that scores include: "code"; None for none
     """
 
     query: str
@@ -513,6 +538,7 @@ class Ranking(Sequence[Ranked]):
     best_below: float | None = None
     cached: int = 0
     candidates: Candidates | None = None
+    prior: str | None = None
 
     @property
     def truncated(self) -> bool:

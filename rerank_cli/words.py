@@ -27,7 +27,7 @@ STOP_WORDS = frozenset(
     )
 )
 # Words that are frequent in queries and say nothing about their subject.
-_COMMON_WORDS = frozenset(
+COMMON_WORDS = frozenset(
     re.findall(
         r"\w+",
         "a about an and any are as at be been but by can could did do does for from get had has "
@@ -273,7 +273,7 @@ class QueryWords:
     def __init__(self, query: str) -> None:
         self._words = Words()
         words, runs = cut(normalise(query))
-        self._stems = {self._words.stem(word) for word in {*words} - _COMMON_WORDS or words}
+        self._stems = {self._words.stem(word) for word in {*words} - COMMON_WORDS or words}
         self._bigrams = {first + second for run in runs for first, second in pairwise(run)}
         self._singles = {run[0] for run in runs if len(run) == 1}
         self._terms: dict[str, tuple[str, str]] = {}  # a cache

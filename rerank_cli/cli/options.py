@@ -27,10 +27,13 @@ from rerank_cli.ranking import (
     DEFAULT_CACHE_BYTES,
     DEFAULT_MAX_CHUNKS,
     MIN_AUTO_CANDIDATES,
+    PASSAGES_PER_FILE,
     Aggregation,
     CandidateRule,
     Encoding,
     FirstStage,
+    PriorRule,
+    ResultUnit,
 )
 from rerank_cli.render import EXPLAIN_FORMATS, TABLE_RESULTS, Format
 from rerank_cli.runtimes import Device, Runtime
@@ -331,8 +334,18 @@ def candidate_options(
             "bm25: its words. input: the first N as they come.",
         ),
     ] = FirstStage.HYBRID,
+    prior: Annotated[
+        PriorRule,
+        _model_setting(
+            "--prior",
+            help="Add to the score of each passage what its place says: the name of the file, what "
+            "it defines, how many passages of the file answer. auto: if more files are code than "
+            "are not. code: to every document. none: the model's score alone. For models of this "
+            "machine.",
+        ),
+    ] = PriorRule.AUTO,
 ) -> None:
-    """Options for which passages the model reads."""
+    """Options for which passages the model reads, and what counts beside its scores."""
 
 
 def chunking_options(
@@ -437,6 +450,15 @@ def output_options(
             f"{', '.join(EXPLAIN_FORMATS[:-1])} and {EXPLAIN_FORMATS[-1]}.",
         ),
     ] = False,
+    by: Annotated[
+        ResultUnit | None,
+        _output(
+            "--by",
+            help="What a result is. file: a file with its best passages, up to "
+            f"{PASSAGES_PER_FILE}. passage: the same as --passages. Default: file with -r in a "
+            "table on a terminal, else a document with its best passage.",
+        ),
+    ] = None,
     output: Annotated[
         str,
         _output(

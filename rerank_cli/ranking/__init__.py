@@ -20,6 +20,7 @@ AUTO_CANDIDATES_PER_RESULT = 20
 MIN_AUTO_CANDIDATES = 400
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
+PASSAGES_PER_FILE = 3  # that `--by file` shows
 DEFAULT_CACHE_BYTES = 1_000_000_000  # of about ten million scores
 
 
@@ -43,6 +44,21 @@ class FirstStage(StrEnum):
     HYBRID = "hybrid"  # its words and its meaning
     BM25 = "bm25"  # its words alone
     INPUT = "input"  # the order of the input
+
+
+class ResultUnit(StrEnum):
+    """What a result is, if it is said."""
+
+    FILE = "file"  # a document, with its best passages
+    PASSAGE = "passage"
+
+
+class PriorRule(StrEnum):
+    """Where what is known of files besides their text counts."""
+
+    AUTO = "auto"  # in source trees
+    CODE = "code"  # for every document
+    NONE = "none"
 
 
 class Aggregation(StrEnum):
@@ -117,12 +133,15 @@ class Selection:
     keep_empty    whether blank documents, which have no score, fill up `n`
     passages      whether each chunk is a result of its own
     explain       whether a result has all its chunks with their scores
+    best_passages how many of its chunks it has else, the best ones, best first
     matched_only  whether documents that have no word of the query are left out, if the model knows
                   them (`ScorerInfo.unmatched_score`)
     count_rest    whether the results beyond `n` are counted (`Ranking.more`): each has a score then
     candidates    the most passages that the model reads, the most promising ones; "all", or "auto":
                   with `n` and no other bound, a number that depends on `n`, for local models
     first_stage   what chooses them: "hybrid", "bm25" or "input"
+    prior         whether the names of files, definitions and the like count beside the model's
+                  logits: "code", "none", or "auto": if more files are code than are not
     """
 
     n: int | None = None
@@ -135,6 +154,8 @@ class Selection:
     count_rest: bool = False
     candidates: int | CandidateRule | str = CandidateRule.ALL
     first_stage: FirstStage | str = FirstStage.HYBRID
+    prior: PriorRule | str = PriorRule.NONE
+    best_passages: int = 0
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -152,6 +173,7 @@ class Selection:
                 hint="a number of passages, auto or all",
             )
         check_choice("first stage", self.first_stage, FirstStage)
+        check_choice("prior", self.prior, PriorRule)
 
     @property
     def keep(self) -> int | None:

@@ -20,6 +20,7 @@ from rerank_cli.ranking import (
     ChunkOptions,
     Encoding,
     FirstStage,
+    PriorRule,
     Selection,
 )
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
@@ -141,6 +142,7 @@ class Reranker:
         explain: bool = False,
         candidates: int | str = CandidateRule.ALL,
         first_stage: str = FirstStage.HYBRID,
+        prior: str = PriorRule.NONE,
         instruction: str | None = None,
         watch: Watch | None = None,
     ) -> Ranking:
@@ -161,6 +163,8 @@ class Reranker:
                      what is kept, for models of this machine
         first_stage  what chooses them: "hybrid", the words and the meaning of the query, "bm25",
                      its words alone, or "input", the order of the passages
+        prior        whether the names of files, definitions and the like count beside the model's
+                     logits: "code", "none", or "auto": if more files are code than are not
         instruction  what the model should look for, for this query; a blank one is none
         watch        is told how far the ranking has come, in the calling thread, many times a
                      second; if it raises `StopRanking`, the ranking ends with what is scored, and
@@ -180,6 +184,7 @@ class Reranker:
             explain,
             candidates=candidates,
             first_stage=first_stage,
+            prior=prior,
         )
         pending = self.submit(query, documents, selection, instruction=instruction, watch=watch)
         try:
@@ -233,7 +238,7 @@ class Reranker:
         builder = RankingBuilder(
             query, plan, info, selection, self.chunks.aggregate, _multilingual_advice
         )
-        readable = partial(read_documents, info=info, root=self._media_root, notes=builder.notes)
+        readable = partial(_read, builder=builder, info=info, root=self._media_root)
         if isinstance(scorer, SurveyingScorer):
             documents = list(documents) if isinstance(documents, Iterator) else documents
             scorer = scorer.over(_survey(readable(documents), plan, watch))
@@ -474,6 +479,7 @@ def rank(
     explain: bool = False,
     candidates: int | str = CandidateRule.ALL,
     first_stage: str = FirstStage.HYBRID,
+    prior: str = PriorRule.NONE,
     watch: Watch | None = None,
 ) -> Ranking:
     """Rank documents for one query, as `Reranker.rank` does.
@@ -496,6 +502,7 @@ def rank(
             explain=explain,
             candidates=candidates,
             first_stage=first_stage,
+            prior=prior,
             watch=watch,
         )
 
@@ -515,6 +522,16 @@ def _check_arguments(query: object, documents: object) -> None:
         raise UsageError("the query is empty", hint="say what to look for")
     if isinstance(documents, str | bytes | Document | Mapping):
         raise UsageError("documents must be several, as in a list, not one by itself")
+
+
+def _read(
+    documents: Iterable[str | Document | Mapping[str, Any]],
+    builder: RankingBuilder,
+    info: ScorerInfo,
+    root: str | None,
+) -> Iterable[Document]:
+    """The documents of a ranking, in the form that they are cut in."""
+    return builder.count_files(read_documents(documents, info, root, builder.notes))
 
 
 def _fill(

@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
 from operator import itemgetter
+from typing import NamedTuple
 
 from rerank_cli.costs import Price, ServiceRequest
-from rerank_cli.ranking import Aggregation, Selection
+from rerank_cli.ranking import Aggregation, PriorRule, Selection
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import Choice
 from rerank_cli.ranking.languages import LanguageCheck
+from rerank_cli.ranking.places import FileCounter, PlacePrior
 from rerank_cli.types import (
     Blank,
     Chunk,
     Document,
+    Prior,
     Ranked,
     Ranking,
     Scale,
@@ -73,8 +76,9 @@ class RankingBuilder:
         # The mark was measured for the best chunk's score.
         is_best_chunk = self._aggregate in (take_best, take_adjusted_best)
         self._weak_below = info.weak_below if is_best_chunk else None
-        self._top = TopN(selection.n, selection.min_score)
-        self._counter = ResultCounter(selection) if selection.count_rest else None
+        self._files = FileCounter()
+        # Whether a prior counts is known at the end. Until then there is an order for each case.
+        self._orders = [Order(selection, prior) for prior in find_priors(query, info, selection)]
         self._language = LanguageCheck(info.languages)
         self._find_advice = find_advice
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
@@ -88,36 +92,14 @@ class RankingBuilder:
 
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document, with the raw score of each of its chunks; None for no score."""
-        selection, scale = self._selection, self._info.scale
         index = self._documents if split.document_index is None else split.document_index
-        if selection.keep_empty and all(score is None for score in scores):
+        if self._selection.keep_empty and all(score is None for score in scores):
             self._blanks += 1
-            self._top.offer_blank(Blank(index, split.document))
-        for place, chunks, values in _group_chunks(split, scores, passages=selection.passages):
-            left_out = 0 if selection.passages else split.left_out
-            score, decisive = self._aggregate(values, len(values) + left_out)
-            if score == self._unmatched_score:
-                self._unmatched += 1
-                continue
-            relevance_score = relevance(score, scale)
-            if self._counter is not None:
-                self._counter.add(relevance_score)
-            if self._top.wants(score, relevance_score):
-                self._top.offer(
-                    Ranked(
-                        rank=0,
-                        index=self._chunks + place if selection.passages else index,
-                        raw_score=score,
-                        relevance_score=relevance_score,
-                        document=split.document,
-                        passage=chunks[decisive],
-                        passage_score=values[decisive],
-                        tokens=chunks[0].tokens if selection.passages else split.tokens,
-                        chunks=len(chunks),
-                        dropped=0 if selection.passages else split.dropped,
-                        explanation=_explain(chunks, values, scale) if selection.explain else (),
-                    )
-                )
+            for order in self._orders:
+                order.top.offer_blank(Blank(index, split.document))
+        for number, order in enumerate(self._orders):
+            unmatched = self._add_to(order, index, split, scores)
+            self._unmatched += 0 if number else unmatched
         self._documents += 1
         self._empty += not split.chunks
         self._chunks += len(split.chunks)
@@ -128,6 +110,44 @@ class RankingBuilder:
             self.notes.update(dict.fromkeys(split.notes))
         if split.chunks:
             self._language.see(split.document.text)
+
+    def _add_to(
+        self, order: "Order", index: int, split: Split, scores: Sequence[float | None]
+    ) -> int:
+        """Offer the results of a document; return how many have no word of the query."""
+        selection, scale, unmatched = self._selection, self._info.scale, 0
+        for group in _group_chunks(split, scores, order.prior, passages=selection.passages):
+            chunks, values = group.chunks, group.values
+            left_out = 0 if selection.passages else split.left_out
+            weighed = group.weighed
+            score, decisive = self._aggregate(weighed, len(values) + left_out)
+            if score == self._unmatched_score:
+                unmatched += 1
+                continue
+            relevance_score = relevance(score, scale)
+            if not order.wants(score, relevance_score):
+                continue
+            prior = group.priors[decisive] if group.priors else None
+            result = Ranked(
+                rank=0,
+                index=self._chunks + group.place if selection.passages else index,
+                raw_score=score if prior is None else score - prior.total,
+                relevance_score=relevance_score,
+                document=split.document,
+                passage=chunks[decisive],
+                passage_score=values[decisive],
+                tokens=chunks[0].tokens if selection.passages else split.tokens,
+                chunks=len(chunks),
+                dropped=0 if selection.passages else split.dropped,
+                explanation=_explain(group, scale, selection),
+                prior=prior,
+            )
+            order.top.offer(score, result)
+        return unmatched
+
+    def count_files(self, documents: Iterable[Document]) -> Iterable[Document]:
+        """Pass documents on as they are read: their files tell whether a prior counts."""
+        return self._files.watch(documents) if len(self._orders) > 1 else documents
 
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document of a ranking that is stopped: some of its scores may be missing.
@@ -159,11 +179,12 @@ class RankingBuilder:
 
     def ranking(self) -> Ranking:
         """The ranking of all documents so far."""
-        results, choice = self._top.results(self._selection.within), self._choice
+        order = self._order()
+        results, choice = order.top.results(self._selection.within), self._choice
         language = self._language.notes(self._query, self._info.model, self._find_advice)
-        blanks, more = self._top.blanks(len(results)), 0
-        if self._counter is not None:
-            more = self._counter.count + self._blanks - len(results) - len(blanks)
+        blanks, more = order.top.blanks(len(results)), 0
+        if order.counter is not None:
+            more = order.counter.count + self._blanks - len(results) - len(blanks)
         return Ranking(
             query=self._plan.query,
             info=self._info,
@@ -187,10 +208,16 @@ class RankingBuilder:
             more=more,
             incomplete=self.incomplete,
             unscored=self._unscored,
-            best_below=None if results else self._top.best_below,
+            best_below=None if results else order.top.best_below,
             cached=self.cached,
             candidates=None if choice is None else choice.candidates,
+            prior=None if order.prior is None else PriorRule.CODE.value,
         )
+
+    def _order(self) -> "Order":
+        """The order of the results: with the prior, if there is one and these are source files."""
+        is_code = self._selection.prior != PriorRule.AUTO or self._files.is_code
+        return self._orders[-1 if is_code else 0]
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
         """Whether probably nothing answers the query; None if the scores do not tell."""
@@ -243,9 +270,9 @@ class TopN:
             return False
         return self._n is None or len(self._heap) < self._n or score > self._heap[0][0]
 
-    def offer(self, result: Ranked) -> None:
+    def offer(self, score: float, result: Ranked) -> None:
         """Keep a result that `wants` has accepted; results come in the order of the input."""
-        entry = (result.raw_score, -result.index, result)
+        entry = (score, -result.index, result)
         if self._n is None or len(self._heap) < self._n:
             heappush(self._heap, entry)
         else:
@@ -266,6 +293,32 @@ class TopN:
     def blanks(self, results: int) -> Sequence[Blank]:
         """The blank documents for which `n` has room after a number of results."""
         return self._blanks if self._n is None else self._blanks[: max(0, self._n - results)]
+
+
+class Order:
+    """The best results so far, with a prior or without, and how many there are."""
+
+    def __init__(self, selection: Selection, prior: PlacePrior | None) -> None:
+        self.prior = prior
+        self.top = TopN(selection.n, selection.min_score)
+        self.counter = ResultCounter(selection) if selection.count_rest else None
+
+    def wants(self, score: float, relevance_score: float) -> bool:
+        """Count a result, and say whether it would be kept."""
+        if self.counter is not None:
+            self.counter.add(relevance_score)
+        return self.top.wants(score, relevance_score)
+
+
+def find_priors(query: str, info: ScorerInfo, selection: Selection) -> list[PlacePrior | None]:
+    """The priors that a ranking may come to have, None for none; the last one is that of code.
+
+    A prior is on the scale of logits. A service may leave out what the prior would put first.
+    """
+    if selection.prior == PriorRule.NONE or info.scale != "logit" or info.remote:
+        return [None]
+    prior = PlacePrior(query, passages=selection.passages)
+    return [prior] if selection.prior == PriorRule.CODE else [None, prior]
 
 
 class ResultCounter:
@@ -317,28 +370,59 @@ def relevance(score: float, scale: Scale) -> float:
     return math.exp(score) / (1 + math.exp(score))
 
 
-def _group_chunks(
-    split: Split, scores: Sequence[float | None], *, passages: bool
-) -> Iterator[tuple[int, Sequence[Chunk], Sequence[float]]]:
-    """Group the chunks of a document that make one result: each by itself, or all of them.
+class _Group(NamedTuple):
+    """The chunks of a document that make one result, with their scores and priors.
 
-    Yields the place of the first chunk in the document, the chunks, and their scores. Leaves out
-    chunks without a score.
+    `place` is that of the first chunk in the document. Without a prior `priors` is empty.
+    """
+
+    place: int
+    chunks: Sequence[Chunk]
+    values: Sequence[float]
+    priors: Sequence[Prior]
+
+    @property
+    def weighed(self) -> Sequence[float]:
+        """The scores with their priors."""
+        if not self.priors:
+            return self.values
+        pairs = zip(self.values, self.priors, strict=True)
+        return [value + prior.total for value, prior in pairs]
+
+
+def _group_chunks(
+    split: Split, scores: Sequence[float | None], prior: PlacePrior | None, *, passages: bool
+) -> Iterator[_Group]:
+    """Group the chunks of a document: each by itself, or all of them.
+
+    Leaves out chunks without a score.
     """
     pairs = zip(split.chunks, scores, strict=True)
     scored = [(place, c, score) for place, (c, score) in enumerate(pairs) if score is not None]
-    if passages:
-        yield from ((place, (chunk,), (score,)) for place, chunk, score in scored)
-    elif scored:
-        places, chunks, values = zip(*scored, strict=True)
-        yield places[0], chunks, values
+    if not scored:
+        return
+    places, chunks, values = zip(*scored, strict=True)
+    priors = () if prior is None else prior.weigh(split.document, chunks, values)
+    if not passages:
+        yield _Group(places[0], chunks, values, priors)
+        return
+    for number, (place, chunk, value) in enumerate(scored):
+        yield _Group(place, (chunk,), (value,), priors[number : number + 1])
 
 
-def _explain(
-    chunks: Sequence[Chunk], values: Sequence[float], scale: Scale
-) -> Sequence[ScoredChunk]:
-    pairs = zip(chunks, values, strict=True)
-    return tuple(ScoredChunk(chunk, value, relevance(value, scale)) for chunk, value in pairs)
+def _explain(group: _Group, scale: Scale, selection: Selection) -> Sequence[ScoredChunk]:
+    """The chunks of a result that it shows: all in their order, or the best ones, best first."""
+    if not (selection.explain or selection.best_passages):
+        return ()
+    weighed = group.weighed
+    places: Sequence[int] = range(len(weighed))
+    if not selection.explain:
+        best_first = sorted(places, key=lambda place: (-weighed[place], place))
+        places = best_first[: selection.best_passages]
+    return tuple(
+        ScoredChunk(group.chunks[place], group.values[place], relevance(weighed[place], scale))
+        for place in places
+    )
 
 
 # A way to aggregate takes the scores of a document's chunks, and how many chunks the document has:

@@ -43,6 +43,7 @@ class Style:
 
     format_      the format
     passages     whether it is a ranking of passages
+    explained    whether results show all their chunks, and else at most their best ones
     scores       whether a score goes before each record
     separated    whether lines of ours may stand between records that have several; not in a file
                  of the user's that is written anew
@@ -60,6 +61,7 @@ class Style:
 
     format_: Format
     passages: bool = False
+    explained: bool = False
     scores: bool = False
     separated: bool = True
     null: bool = False
@@ -232,6 +234,15 @@ def media_note(document: Document) -> str:
     if media is None or document.text_is_label:
         return ""
     return f"{media.kind} {media_label(media.name or media.place)}"
+
+
+def prior_note(result: Ranked, style: Style) -> str:
+    """What the prior of an explained result is made of, for people; empty if there is none."""
+    if result.prior is None or not style.explained:
+        return ""
+    parts = ", ".join(f"{part} {value:+.1f}" for part, value in result.prior.parts.items())
+    total = f"prior {result.prior.total:+.1f}"
+    return f"{total}: {parts}" if parts else total
 
 
 def ranked_part(result: Ranked, *, passages: bool) -> Chunk | Document:

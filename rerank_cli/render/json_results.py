@@ -50,6 +50,7 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": ranking.info.model,
         "scale": ranking.info.scale,
+        **({} if ranking.prior is None else {"prior": ranking.prior}),
         "query": ranking.query,
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
@@ -146,6 +147,11 @@ def result_object(
         "chunks": result.chunks,
         "truncated": result.truncated,
     }
+    if result.prior is not None:
+        body["prior"] = {
+            "total": json_score(result.prior.total),
+            "parts": {part: json_score(value) for part, value in result.prior.parts.items()},
+        }
     if result.explanation:
         body["passages"] = [
             {

@@ -21,6 +21,7 @@ from rerank_cli.render import (
     media_note,
     on_one_line,
     original_bytes,
+    prior_note,
     shown_sentence,
 )
 from rerank_cli.terminal import encodable
@@ -234,7 +235,7 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         if style.context is not None:
             shown = shown_sentence(result, words, style)
             text = lines_text(shown, style.context)
-        yield encodable(separator + _item(result, shown, text)).encode()
+        yield encodable(separator + _item(result, shown, text, style)).encode()
         separator = "\n"
     if ranking.blanks:
         are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)
@@ -243,7 +244,7 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         yield encodable("".join(lines)).encode()
 
 
-def _item(result: Ranked, shown: Chunk, text: str) -> str:
+def _item(result: Ranked, shown: Chunk, text: str, style: Style) -> str:
     """An item with a text, and the place and heading of the chunk that this is of."""
     marker = f"{result.rank}. "
     indent = " " * len(marker)
@@ -258,7 +259,8 @@ def _item(result: Ranked, shown: Chunk, text: str) -> str:
         f"{_fence(chunk.text, indent + '  ')}"
         for chunk, _, relevance in result.explanation
     ]
-    return marker + _title(result.relevance_score, where, media_note(document)) + "".join(chunks)
+    title = _title(result.relevance_score, where, media_note(document), prior_note(result, style))
+    return marker + title + "".join(chunks)
 
 
 def _blank(blank: Blank) -> str:

@@ -338,10 +338,9 @@ def candidate_options(
         PriorRule,
         _model_setting(
             "--prior",
-            help="Add to the score of each passage what its place says: the name of the file, what "
-            "it defines, how many passages of the file answer. auto: if more files are code than "
-            "are not. code: to every document. none: the model's score alone. For models of this "
-            "machine.",
+            help="Add to each passage's score what is known of its file. That is its name, what it "
+            "defines, how many of its passages answer. auto: if more files are code than are not. "
+            "code: to every document. none: the model's score alone. For models of this machine.",
         ),
     ] = PriorRule.AUTO,
 ) -> None:

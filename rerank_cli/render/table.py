@@ -54,6 +54,7 @@ _LEFT_OUT = "… "
 _BAR_SCREEN_CELLS = 60  # the least width of a table with bars
 _EXTRACT_LINES = 3
 _FURTHER_SHARE = 0.5  # the least relevance of a further passage, as a share of its result's
+_LEAST_FURTHER = 0.5  # and by itself
 _EXTRACT_CHARACTERS = 4000  # of a passage that are laid out in lines
 _MIN_RESULTS = 5  # that are shown if there is room for fewer
 _SCREEN_LINES_BESIDE = 4  # of a screen: the command, what is left out, a remark, the next prompt
@@ -183,11 +184,12 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
 def _further_chunks(result: Ranked, style: Style) -> Sequence[ScoredChunk]:
     """The chunks to show below a result. A single chunk would only repeat the result.
 
-    Of the best ones those that are not far below the result, and not its own passage.
+    Of the best ones those that are not far below the result and are more likely relevant than not,
+    and not its own passage.
     """
     if style.explained:
         return result.explanation if len(result.explanation) > 1 else ()
-    least = _FURTHER_SHARE * result.relevance_score
+    least = max(_FURTHER_SHARE * result.relevance_score, _LEAST_FURTHER)
     return [
         scored
         for scored in result.explanation

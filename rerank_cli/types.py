@@ -6,11 +6,12 @@ The dataclasses are frozen. Those with many instances have slots; for the others
 more time at import than they save.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, Protocol, overload, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 from rerank_cli.costs import Price, ServiceRequest
 from rerank_cli.structure import Block
@@ -367,42 +368,18 @@ class Scorer(Protocol):
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored: ...
 
 
-class Part(NamedTuple):
-    """The scores of some pairs, and the places of these among all pairs of the job."""
+class Prior(NamedTuple):
+    """What is known of a passage besides its text, in logits: a number for each part.
 
-    places: Sequence[int]
-    scored: Scored
-
-
-class ScoringJob(Protocol):
-    """Pairs that are being scored."""
-
-    def cancel(self) -> None:
-        """Do not score the pairs that have not begun. Any thread may call this, and repeatedly."""
-
-
-@runtime_checkable
-class ConcurrentScorer(Scorer, Protocol):
-    """A scorer that works for many callers at once. Any thread may use it.
-
-    `start` begins to score pairs and returns. It keeps the contract of `score` in parts: the
-    scorer's threads call `receive` until every place was in a part, or with the exception that ends
-    the job. Clients get fair shares of the work. `account` describes for a person what all scoring
-    took. `close` ends the scorer's threads: jobs that are not done receive a `ScorerError`.
+    It is added to the model's score. The parts are those of `rerank_cli.ranking.places`.
     """
 
-    def start(
-        self,
-        pairs: Sequence[Pair],
-        receive: Callable[[Part | BaseException], None],
-        *,
-        keep: int | None = None,
-        client: object = None,
-    ) -> ScoringJob: ...
+    parts: Mapping[str, float] = {}
 
-    def account(self) -> str: ...
-
-    def close(self) -> None: ...
+    @property
+    def total(self) -> float:
+        """The sum of the parts."""
+        return math.fsum(self.parts.values())
 
 
 class ScoredChunk(NamedTuple):
@@ -455,15 +432,18 @@ class Ranked:
 
     rank             its place in the ranking, from 1
     index            its place in the input, from 0
-    raw_score        the model's score, by which it is ranked, unless there is a `blend`
-    relevance_score  the score in 0..1 if the scale is known, else equal to `raw_score`
+    raw_score        the model's score, by which it is ranked, unless there is a `prior` or `blend`
+    relevance_score  `score`, in 0..1 if the scale is known
     passage          the chunk that decided the score
     passage_score    the raw score of that chunk
     tokens, chunks   the tokens of the document, and the chunks that were scored
     dropped          the tokens that were in no chunk
-    explanation      with `explain`, all chunks with their scores, in the document's order
+    explanation      with `explain`, all chunks with their scores, in the document's order; with
+                     `best_passages` the best ones, best first
     stage            the place in `Ranking.stages` of the model that judged it, from 0
     blend            how its place was found, if an earlier order counts too
+    prior            what is known of the document and the passage besides the text; None if the
+                     ranking has no prior
 
     In a ranking of passages, `index`, `tokens` and `chunks` are those of the passage. If a first
     stage chose the passages, `chunks` counts the chosen ones, and `index` counts these too in a
@@ -483,6 +463,12 @@ class Ranked:
     explanation: Sequence[ScoredChunk] = ()
     stage: int = 0
     blend: Blend | None = None
+    prior: Prior | None = None
+
+    @property
+    def score(self) -> float:
+        """The score by which it is ranked: the raw score, with the prior if there is one."""
+        return self.raw_score if self.prior is None else self.raw_score + self.prior.total
 
     @property
     def truncated(self) -> bool:
@@ -569,6 +555,7 @@ class Ranking(Sequence[Ranked]):
                     one, and `info` is the model that judged the first result
     unread          what it did not read, as a budget was spent; None if it read all of these. Then
                     `chunks` and `tokens` are those of documents of which it read something
+    prior           the prior that scores include: "code"; None for none
     """
 
     query: str
@@ -601,10 +588,11 @@ class Ranking(Sequence[Ranked]):
     is_blended: bool = False
     prior_field: str | None = None
     unread: Unread | None = None
+    prior: str | None = None
 
     @property
     def is_in_order_of_scores(self) -> bool:
-        """Whether the raw scores of all results are of one model, and fall from first to last."""
+        """Whether the scores of all results are of one model, and fall from first to last."""
         return not self.is_blended and len({result.stage for result in self.results}) <= 1
 
     @property

@@ -5,6 +5,9 @@
 Words are letters, digits and their marks. Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese
 have no blanks between words, or no words between blanks: there every two neighbouring characters
 are a term, as in Lucene's CJKBigramFilter. The stemmer and the stop words are English.
+
+In code the words of an identifier are terms too, beside the whole of it: get, redirect and target
+of get_redirect_target and getRedirectTarget.
 """
 
 import re
@@ -81,6 +84,9 @@ _ABBREVIATIONS = frozenset(
 # A name of code that is made of words, as check_password and checkPassword, and one of these.
 _IDENTIFIER = re.compile("_|[a-z0-9][A-Z]")
 _IDENTIFIER_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W_A-Za-z]+")
+_JOINED_IDENTIFIER = re.compile(
+    r"\b\w*?(?:_|[a-z0-9][A-Z]|[A-Z][A-Z][a-z]|[A-Za-z][0-9]|[0-9][A-Za-z])\w*"
+)
 _WORD_AHEAD = re.compile(r"\S{1,64}")
 _MIN_WRAPPED_CHARACTERS = 40  # of a line that is wrapped
 _CODE = re.compile(r"\w[(\[]|[={};<>\\]|[^\W\d]\.[^\W\d]")  # what lines of prose hardly have
@@ -146,10 +152,14 @@ def normalise(text: str) -> str:
 
 
 class QueryTerms(NamedTuple):
-    """The terms of a query, in order, and those of them that texts have only if they are wanted."""
+    """The terms of a query, in order, and those of them that texts have only if they are wanted.
+
+    `parts` are the further terms of the identifiers in the query. They count in code alone.
+    """
 
     terms: Sequence[str]
     singles: frozenset[str]
+    parts: Sequence[str] = ()
 
     @property
     def beginnings(self) -> frozenset[str]:
@@ -158,7 +168,8 @@ class QueryTerms(NamedTuple):
         The stemmer changes the last letters of some words: memory to memori, dying to die, and
         possibility to possibl.
         """
-        return frozenset(_CHANGED_ENDS.sub("", term, count=1) or term for term in self.terms)
+        terms = (*self.terms, *self.parts)
+        return frozenset(_CHANGED_ENDS.sub("", term, count=1) or term for term in terms)
 
 
 class Words(dict[str, str]):
@@ -169,6 +180,32 @@ class Words(dict[str, str]):
         import Stemmer  # few runs need it
 
         self._stemmer = Stemmer.Stemmer("english")
+        self._parts: dict[str, Sequence[str]] = {}  # the terms within identifiers, a cache
+
+    def code_terms(self, text: str, singles: frozenset[str] = frozenset()) -> list[str]:
+        """The terms of source code: those of any text, then those within its identifiers."""
+        terms = self.terms(text, singles)
+        return terms + self._terms_within(text)
+
+    def _terms_within(self, code: str) -> list[str]:
+        """The terms within the identifiers of a text."""
+        code = code if code.isascii() else unicodedata.normalize("NFC", code)
+        known, terms = self._parts, list[str]()
+        for word in _TERM.findall(code):
+            parts = known.get(word)
+            if parts is None:
+                parts = self._add_parts(word)
+            if parts:
+                terms += parts
+        return terms
+
+    def _add_parts(self, word: str) -> Sequence[str]:
+        """The terms within an identifier; none if it is a plain word."""
+        if len(self._parts) >= _MAX_STEMS:
+            self._parts.clear()
+        stems = (self[normalise(part)] for part in identifier_words(word))
+        parts = self._parts[word] = tuple(filter(None, stems))
+        return parts
 
     def terms(self, text: str, singles: frozenset[str] = frozenset()) -> list[str]:
         """The terms of a text: stems of words, and bigrams of runs. Runs come last.
@@ -189,7 +226,10 @@ class Words(dict[str, str]):
         words, runs = cut(normalise(query))
         singles = frozenset(run[0] for run in runs if len(run) == 1)
         terms = self._terms_of(words, runs, singles)
-        return QueryTerms(terms, singles) if terms else QueryTerms(words, frozenset(words))
+        if not terms:
+            return QueryTerms(words, frozenset(words))
+        parts = [part for part in self._terms_within(query) if part not in terms]
+        return QueryTerms(terms, singles, parts)
 
     def _terms_of(
         self, words: Sequence[str], runs: Sequence[Sequence[str]], singles: frozenset[str]
@@ -230,13 +270,16 @@ def without_common_words(query: str) -> str:
 class QueryTermFinder:
     """Finds the terms of one query in texts, without cutting these into all of their words.
 
-    `query` has the terms. Those of texts are numbers: the places of these terms, each once.
+    `query` has the terms. Those of texts are numbers: the places of these terms, each once, and of
+    the further terms of its identifiers, which come last. `terms` is how many there are.
     """
 
     def __init__(self, query: str) -> None:
         self._words = Words()
         self.query = self._words.query_terms(query)
-        self._places = {term: place for place, term in enumerate(dict.fromkeys(self.query.terms))}
+        terms = dict.fromkeys((*self.query.terms, *self.query.parts))
+        self.terms = len(terms)
+        self._places = {term: place for place, term in enumerate(terms)}
         self._known: dict[str, int | None] = {}  # a cache of the places of words
         beginnings = sorted(self.query.beginnings)
         # A pattern of nothing would match anywhere.
@@ -354,6 +397,24 @@ class QueryWords:
         term = form if form in self._singles else stem if stem in self._stems else ""
         self._terms[token] = form, term
         return form, term
+
+
+def identifier_words(identifier: str) -> Sequence[str]:
+    """The words of an identifier, cut at case, digits and underscores; none if it is one word.
+
+    HTTPServer is HTTP and Server, sha256_sum is sha, 256 and sum, and _private is private.
+    """
+    parts = _IDENTIFIER_PART.findall(identifier)
+    return () if parts == [identifier] else parts
+
+
+def with_identifier_words(code: str) -> str:
+    """Source code with the words of each identifier behind it, if there are several."""
+    return _JOINED_IDENTIFIER.sub(_spell_out, code)
+
+
+def _spell_out(identifier: re.Match[str]) -> str:
+    return " ".join((identifier.group(), *identifier_words(identifier.group())))
 
 
 def token_pattern(text: str) -> re.Pattern[str]:

@@ -18,9 +18,11 @@ from rerank_cli.words import (
     QueryWords,
     Words,
     cut,
+    identifier_words,
     normalise,
     sentences,
     token_pattern,
+    with_identifier_words,
     without_common_words,
 )
 from tests.conftest import ROOT
@@ -51,7 +53,7 @@ def test_normalised_text_stays_as_it_is(text: str) -> None:
 
 @given(texts)
 def test_a_text_has_each_term_of_itself(text: str) -> None:
-    terms, singles = WORDS.query_terms(text)
+    terms, singles, _ = WORDS.query_terms(text)
     assert not set(terms) - set(WORDS.terms(f"{text} and more", singles))
     assert all(terms)
 
@@ -248,3 +250,57 @@ def test_no_word_of_the_vocabulary_is_missed() -> None:
         for term in words.terms(word):
             (beginning,) = QueryTerms([term], frozenset()).beginnings
             assert beginning in normalise(word)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "parts"),
+    [
+        ("get_redirect_target", ["get", "redirect", "target"]),
+        ("getRedirectTarget", ["get", "Redirect", "Target"]),
+        ("HTTPServer", ["HTTP", "Server"]),
+        ("parseURL", ["parse", "URL"]),
+        ("sha256sum", ["sha", "256", "sum"]),
+        ("_private", ["private"]),
+        ("__init__", ["init"]),
+        ("plain", []),
+        ("Plain", []),
+        ("PLAIN", []),
+        ("2024", []),
+    ],
+)
+def test_an_identifier_is_cut_at_case_digits_and_underscores(
+    identifier: str, parts: list[str]
+) -> None:
+    assert list(identifier_words(identifier)) == parts
+
+
+def test_code_has_identifiers_whole_and_their_words() -> None:
+    code = "def getRedirectTarget(self): return self.redirect_url"
+    assert WORDS.code_terms(code) == [
+        *WORDS.terms(code), "get", "redirect", "target", "redirect", "url"
+    ]  # fmt: skip
+    assert "getredirecttarget" in WORDS.terms(code)
+
+
+def test_an_identifier_in_a_query_has_its_words_for_code() -> None:
+    wanted = WORDS.query_terms("get_redirect_target")
+    assert (wanted.terms, wanted.parts) == (
+        ["get_redirect_target"],
+        ["get", "redirect", "target"],
+    )
+    assert WORDS.query_terms("redirect target").parts == []
+
+
+@given(texts)
+def test_code_has_the_terms_of_any_text_first(text: str) -> None:
+    terms = WORDS.terms(text)
+    assert WORDS.code_terms(text)[: len(terms)] == terms
+
+
+def test_code_is_compared_by_meaning_with_the_words_of_its_identifiers() -> None:
+    code = "class HTTPServer(base_server): port2Use = sha256"
+    assert with_identifier_words(code) == (
+        "class HTTPServer HTTP Server(base_server base server): "
+        "port2Use port 2 Use = sha256 sha 256"
+    )
+    assert with_identifier_words("plain words, Plain Words") == "plain words, Plain Words"

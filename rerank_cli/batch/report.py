@@ -16,7 +16,7 @@ from rerank_cli.errors import OutputError
 from rerank_cli.output_files import OutputFile, PlannedOutput
 from rerank_cli.progress import ProgressLine, State, TimeLeft, show_progress
 from rerank_cli.ranking.first_stage import describe_candidates
-from rerank_cli.ranking.powers import PricedScorer, RememberingScorer
+from rerank_cli.ranking.powers import ConcurrentScorer, PricedScorer, RememberingScorer
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
@@ -24,7 +24,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import Candidates, ConcurrentScorer, Scorer
+from rerank_cli.types import Candidates, Scorer
 from rerank_cli.user_files import parse_json_object, read_regular_file
 
 if TYPE_CHECKING:

@@ -29,10 +29,13 @@ from rerank_cli.ranking import (
     DEFAULT_MAX_CHUNKS,
     KEEP_FACTOR,
     MIN_AUTO_CANDIDATES,
+    PASSAGES_PER_FILE,
     Aggregation,
     CandidateRule,
     Encoding,
     FirstStage,
+    PriorRule,
+    ResultUnit,
 )
 from rerank_cli.render import EXPLAIN_FORMATS, TABLE_RESULTS, Format
 from rerank_cli.runtimes import DEFAULT_PASSAGE_MEMORY_BYTES, Device, Runtime
@@ -370,6 +373,15 @@ def candidate_options(
             "bm25: its words. input: the first N as they come.",
         ),
     ] = FirstStage.HYBRID,
+    prior: Annotated[
+        PriorRule,
+        _model_setting(
+            "--prior",
+            help="Add to each passage's score what is known of its file. That is its name, what it "
+            "defines, how many of its passages answer. auto: if more files are code than are not. "
+            "code: to every document. none: the model's score alone. For models of this machine.",
+        ),
+    ] = PriorRule.AUTO,
     keep: Annotated[
         str | None,
         _model_setting(
@@ -399,7 +411,7 @@ def candidate_options(
         ),
     ] = None,
 ) -> None:
-    """Options for which passages the model reads."""
+    """Options for which passages the model reads, and what counts beside its scores."""
 
 
 def blend_options(
@@ -550,6 +562,15 @@ def output_options(
             f"{', '.join(EXPLAIN_FORMATS[:-1])} and {EXPLAIN_FORMATS[-1]}.",
         ),
     ] = False,
+    by: Annotated[
+        ResultUnit | None,
+        _output(
+            "--by",
+            help="What a result is. file: a file with its best passages, up to "
+            f"{PASSAGES_PER_FILE}. passage: the same as --passages. Default: file with -r in a "
+            "table on a terminal, else a document with its best passage.",
+        ),
+    ] = None,
     output: Annotated[
         str,
         _output(

@@ -42,13 +42,13 @@ from rerank_cli.output_files import (
 )
 from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
-from rerank_cli.ranking import FirstStage, Selection
+from rerank_cli.ranking import PASSAGES_PER_FILE, FirstStage, PriorRule, ResultUnit, Selection
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
 from rerank_cli.ranking.first_stage import describe_candidates
-from rerank_cli.ranking.powers import SurveyingScorer
+from rerank_cli.ranking.powers import ConcurrentScorer, SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, describe_unread, render
@@ -59,11 +59,12 @@ from rerank_cli.terminal import (
     format_count,
     format_duration,
 )
-from rerank_cli.types import Chunk, ConcurrentScorer, Document, Ranking, Scorer
+from rerank_cli.types import Chunk, Document, Ranking, Scorer
 from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
+_PRIOR_SAID = "names of files, definitions and the like counted too; --prior none leaves them out"
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -201,6 +202,8 @@ def _say_what_it_took(
             terminal.say(describe_candidates(ranking.candidates))
         if ranking.stages:
             terminal.say(describe_stages(ranking))
+        if ranking.prior is not None:
+            terminal.say(_PRIOR_SAID)
         _say_accounts(scorers, terminal)
         say_what_was_read(inputs, terminal)
     elif outcome.was_shown and not ranking.incomplete:
@@ -342,13 +345,28 @@ def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Select
     selection.check()
     # As in grep. A least score that is given says itself what is left out.
     selection = replace(selection, matched_only=selection.min_score is None)
-    if inputs.is_single_file:
+    if selection.prior == PriorRule.AUTO and not inputs.has_code:
+        selection = replace(selection, prior=PriorRule.NONE)  # without looking at each document
+    if ctx.params["by"] is ResultUnit.PASSAGE or inputs.is_single_file:
         selection = replace(selection, passages=True)
+    if _is_by_file(ctx, terminal):
+        selection = replace(selection, passages=False, best_passages=PASSAGES_PER_FILE)
     if _is_of_one_screen(ctx, terminal):
         selection = replace(selection, n=TABLE_RESULTS, count_rest=True)
     if ctx.params["dry_run"]:  # which has no scores
         selection = replace(selection, min_score=None, within=None)
     return selection
+
+
+def _is_by_file(ctx: typer.Context, terminal: Terminal) -> bool:
+    """Whether each result is a file with its best passages."""
+    given = ctx.params
+    if given["by"] is ResultUnit.FILE and given["passages"]:
+        raise UsageError("--by file and --passages exclude each other")
+    if given["by"] is not None or given["passages"]:
+        return given["by"] is ResultUnit.FILE
+    is_table = option_values.output_format(ctx) in (None, Format.TABLE)
+    return given["recursive"] and is_table and terminal.interactive
 
 
 def _is_of_one_screen(ctx: typer.Context, terminal: Terminal) -> bool:
@@ -373,6 +391,7 @@ def _style(ctx: typer.Context, terminal: Terminal, *, passages: bool) -> Style:
     style = Style(
         format_=format_ or (Format.TABLE if terminal.interactive else Format.TEXT),
         passages=passages,
+        explained=given["explain"],
         scores=given["scores"],
         null=given["null"],
         full=given["full"],

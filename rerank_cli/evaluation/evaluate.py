@@ -50,7 +50,7 @@ from rerank_cli.evaluation.tradeoff import (
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.output_files import PlannedOutput, settle_outputs
 from rerank_cli.progress import State, remark_on_interrupt, show_progress, status_line
-from rerank_cli.ranking.powers import PricedScorer, RememberingScorer
+from rerank_cli.ranking.powers import ConcurrentScorer, PricedScorer, RememberingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import BM25, model_files
 from rerank_cli.scorers.calibrations import model_key
@@ -61,7 +61,7 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
 )
-from rerank_cli.types import ConcurrentScorer, ScorerInfo
+from rerank_cli.types import ScorerInfo
 
 _DIGITS = re.compile(r"[\d,]+")
 

@@ -156,6 +156,11 @@ class Inputs:
         return self.options.format_and_unit(path, stream=_is_stream(path))[1] is Unit.FILE
 
     @property
+    def has_code(self) -> bool:
+        """Whether some files are source code, by their names."""
+        return any(is_code(syntax_of(place.path)) for place in self._sources.places)
+
+    @property
     def has_texts(self) -> bool:
         """Whether some documents were given directly, and come from no source."""
         return bool(self.texts)

@@ -24,6 +24,7 @@ DEFAULT_WINDOW_TOKENS = 512
 # How many of the best results the last model of a cascade reads; each before it so many times more.
 DEFAULT_KEEP = 50
 KEEP_FACTOR = 4
+PASSAGES_PER_FILE = 3  # that `--by file` shows
 DEFAULT_CACHE_BYTES = 1_000_000_000  # of about ten million scores
 
 
@@ -53,6 +54,21 @@ class FirstStage(StrEnum):
     HYBRID = "hybrid"  # its words and its meaning
     BM25 = "bm25"  # its words alone
     INPUT = "input"  # the order of the input
+
+
+class ResultUnit(StrEnum):
+    """What a result is, if it is said."""
+
+    FILE = "file"  # a document, with its best passages
+    PASSAGE = "passage"
+
+
+class PriorRule(StrEnum):
+    """Where what is known of files besides their text counts."""
+
+    AUTO = "auto"  # in source trees
+    CODE = "code"  # for every document
+    NONE = "none"
 
 
 class Aggregation(StrEnum):
@@ -127,6 +143,7 @@ class Selection:
     keep_empty    whether blank documents, which have no score, fill up `n`
     passages      whether each chunk is a result of its own
     explain       whether a result has all its chunks with their scores
+    best_passages how many of its chunks it has else, the best ones, best first
     matched_only  whether documents that have no word of the query are left out, if the model knows
                   them (`ScorerInfo.unmatched_score`)
     count_rest    whether the results beyond `n` are counted (`Ranking.more`): each has a score then
@@ -136,6 +153,8 @@ class Selection:
     blend         whether the model's order is joined with an earlier one, by reciprocal ranks
     prior_field   the field of a document that has its earlier score, the higher the better; None if
                   the earlier order is that of the input. A first stage of "input" heeds it too
+    prior         whether the names of files, definitions and the like count beside the model's
+                  logits: "code", "none", or "auto": if more files are code than are not
     """
 
     n: int | None = None
@@ -150,6 +169,8 @@ class Selection:
     first_stage: FirstStage | str = FirstStage.HYBRID
     blend: bool = False
     prior_field: str | None = None
+    prior: PriorRule | str = PriorRule.NONE
+    best_passages: int = 0
 
     def check(self) -> None:
         """Raise `UsageError` for a value that makes no sense."""
@@ -176,6 +197,7 @@ class Selection:
                 f"the field {self.prior_field} of earlier scores is not used",
                 hint="--prior-field is for --blend and for --first-stage input",
             )
+        check_choice("prior", self.prior, PriorRule)
 
     @property
     def keep(self) -> int | None:

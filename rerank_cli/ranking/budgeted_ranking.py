@@ -18,9 +18,10 @@ from rerank_cli.progress import StopRanking
 from rerank_cli.ranking.budget import CURRENCY, Spending
 from rerank_cli.ranking.chunking import Split
 from rerank_cli.ranking.passage_order import InputFeed, PassageOrder
+from rerank_cli.ranking.powers import ConcurrentScorer
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import RankingTask
-from rerank_cli.types import ConcurrentScorer, Document, Ranking, Unread, UnreadReason
+from rerank_cli.types import Document, Ranking, Unread, UnreadReason
 
 # The model gets so few passages at once that it scores them in about their order.
 _BATCH_PASSAGES = 64

@@ -29,24 +29,31 @@ class TermCollection:
     def __init__(self, query: QueryTerms) -> None:
         self.texts = 0
         self.length = 0  # of all texts
-        weights = Counter(query.terms)
+        weights = Counter((*query.terms, *query.parts))
+        self._code_terms = frozenset(query.parts)  # which count in code alone
         self._terms = tuple(weights)
         self._weights = tuple(weights.values())  # how often each term is in the query
         self._frequencies = [0] * len(weights)  # texts with each term
         self._singles = query.singles
 
-    def count_terms(self, text: str, words: Words) -> tuple[int, list[int]]:
+    def count_terms(
+        self, text: str, words: Words, *, is_code: bool = False
+    ) -> tuple[int, list[int]]:
         """How many terms a text has, and how often it has each of the query's.
 
         Reads the text in pieces, so that a long one takes little memory.
         """
         length, counts = 0, [0] * len(self._terms)
+        cut = words.code_terms if is_code else words.terms
         for start, end in segments(text):
-            terms = words.terms(text[start:end], self._singles)
+            terms = cut(text[start:end], self._singles)
             length += len(terms)
             counts = [
                 count + terms.count(term) for count, term in zip(counts, self._terms, strict=True)
             ]
+        if self._code_terms and not is_code:
+            pairs = zip(counts, self._terms, strict=True)
+            counts = [0 if term in self._code_terms else count for count, term in pairs]
         return length, counts
 
     def add(self, length: int, counts: Sequence[int]) -> None:

@@ -33,6 +33,15 @@ def check_arguments(query: object, documents: object) -> None:
         raise UsageError("documents must be several, as in a list, not one by itself")
 
 
+def check_words(*, is_label: bool, may_be_all: bool) -> None:
+    """Raise `UsageError` if a query has no words, by which passages could be compared."""
+    if is_label:
+        raise UsageError(
+            "words choose the candidates, and the query has none",
+            hint="--first-stage input" + (", or all candidates" if may_be_all else ""),
+        )
+
+
 def read_documents(
     documents: Iterable[str | Document | Mapping[str, Any]],
     info: ScorerInfo,

@@ -35,6 +35,9 @@ _WATCH_DOCUMENTS = 256  # between two calls of a watch
 # are chosen, and so many characters for each of these: to cut long ones takes most of the time.
 _CHUNK_FACTOR = 2
 _CUT_CHARACTERS = 1 << 11
+# Of the chunks of one document at most this share of what is chosen counts for that: a few long
+# documents would else keep all others out.
+_DOCUMENT_SHARE = 0.1
 
 # Opens what compares meaning with a query; None if the meaning of its words is not known. Raises
 # `ModelError`.
@@ -284,7 +287,7 @@ class _PassageSearch:
             split = self._split(-negative_index, document)
             self._reading.call_watch(self._reading.documents, is_again=True)
             for place, chunk in enumerate(split.chunks):
-                entry = (survey.score_text(chunk.scored_text), negative_index, -place)
+                entry = (survey.score_chunk(chunk), negative_index, -place)
                 if entry[0] > 0 and len(heap) < self._count:
                     heappush(heap, entry)
                 elif entry[0] > 0:
@@ -295,13 +298,13 @@ class _PassageSearch:
         """The places of the best chunks by words and by meaning."""
         splits = self._cut_best(survey.best_blocks(self._reading.again), meaning.best())
         places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
-        texts = [chunk.scored_text for _, split in splits for chunk in split.chunks]
+        cut = [chunk for _, split in splits for chunk in split.chunks]
         matched = [
             entry
-            for entry in zip(map(survey.score_text, texts), places, strict=True)
+            for entry in zip(map(survey.score_chunk, cut), places, strict=True)
             if entry[0] > 0
         ]
-        nearness = zip(meaning.score(texts), places, strict=True)
+        nearness = zip(meaning.score_chunks(cut), places, strict=True)
         orders = [
             [place for _, place in sorted(scores, key=_best_first)]
             for scores in (matched, nearness)
@@ -313,7 +316,7 @@ class _PassageSearch:
         documents = {block.place[0]: block.document for order in orders for block in order}
         blocks = fuse([[block.place for block in order] for order in orders])
         splits: list[tuple[int, Split]] = []
-        chunks = characters = 0
+        chunks, characters, most = 0, 0, math.ceil(_DOCUMENT_SHARE * self._count)
         for index in dict.fromkeys(index for index, _ in blocks):
             is_enough = chunks >= _CHUNK_FACTOR * self._count
             if is_enough and characters >= _CUT_CHARACTERS * self._count:
@@ -321,7 +324,7 @@ class _PassageSearch:
             self._reading.call_watch(self._reading.documents, is_again=True)
             split = self._split(index, documents[index])
             splits.append((index, split))
-            chunks += len(split.chunks)
+            chunks += min(len(split.chunks), most)
             characters += len(split.document.text)
         return splits
 

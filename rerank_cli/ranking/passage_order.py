@@ -295,11 +295,11 @@ class PassageOrder:
         places = self._divide(index, document)
         if not places or self._words is None:
             return
-        texts = [chunk.scored_text for chunk in self.splits[index].chunks]
-        nearness: Sequence[float] = [0.0] * len(texts)
+        chunks = self.splits[index].chunks
+        nearness: Sequence[float] = [0.0] * len(chunks)
         if self._meaning is not None:
-            nearness = self._meaning.score(texts)
-        scores = zip(map(self._words.score_text, texts), nearness, strict=True)
+            nearness = self._meaning.score_chunks(chunks)
+        scores = zip(map(self._words.score_chunk, chunks), nearness, strict=True)
         pool.update(zip(places, scores, strict=True))
 
     def _order(self, pool: Mapping[Place, tuple[float, float]]) -> list[Place]:

@@ -3,16 +3,54 @@
 instruct, show  give a scorer an instruction, or an image as its query, if it takes such
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.errors import UsageError
 from rerank_cli.progress import Progress, Watch
 from rerank_cli.ranking.chunking import Plan
-from rerank_cli.types import ConcurrentScorer, Document, Media, Pair, Scored, Scorer
+from rerank_cli.types import Document, Media, Pair, Scored, Scorer
 
 _SURVEY_STEP_DOCUMENTS = 1000  # between two calls of a watch
+
+
+class Part(NamedTuple):
+    """The scores of some pairs, and the places of these among all pairs of the job."""
+
+    places: Sequence[int]
+    scored: Scored
+
+
+class ScoringJob(Protocol):
+    """Pairs that are being scored."""
+
+    def cancel(self) -> None:
+        """Do not score the pairs that have not begun. Any thread may call this, and repeatedly."""
+
+
+@runtime_checkable
+class ConcurrentScorer(Scorer, Protocol):
+    """A scorer that works for many callers at once. Any thread may use it.
+
+    `start` begins to score pairs and returns. It keeps the contract of `score` in parts: the
+    scorer's threads call `receive` until every place was in a part, or with the exception that ends
+    the job. Clients get fair shares of the work. `account` describes for a person what all scoring
+    took. `close` ends the scorer's threads: jobs that are not done receive a `ScorerError`.
+    """
+
+    def start(
+        self,
+        pairs: Sequence[Pair],
+        receive: Callable[[Part | BaseException], None],
+        *,
+        keep: int | None = None,
+        client: object = None,
+    ) -> ScoringJob: ...
+
+    def account(self) -> str: ...
+
+    def close(self) -> None: ...
 
 
 @runtime_checkable

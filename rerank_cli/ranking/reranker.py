@@ -20,16 +20,28 @@ from rerank_cli.ranking import (
     ChunkOptions,
     Encoding,
     FirstStage,
+    PriorRule,
     Selection,
 )
 from rerank_cli.ranking.blending import check_priors
 from rerank_cli.ranking.budget import Budget, Clock, Spending, limit_scorer, make_budget
 from rerank_cli.ranking.budgeted_ranking import PassageCollector, fill_in_order
 from rerank_cli.ranking.chunking import Plan, Split, batch_splits, plan_chunks
-from rerank_cli.ranking.document_values import check_arguments, read_documents, read_query
+from rerank_cli.ranking.document_values import (
+    check_arguments,
+    check_words,
+    read_documents,
+    read_query,
+)
 from rerank_cli.ranking.first_stage import Choice, choose_passages, limits_of
 from rerank_cli.ranking.passage_order import PassageOrder
-from rerank_cli.ranking.powers import SurveyingScorer, instruct, pairs_to_survey, show
+from rerank_cli.ranking.powers import (
+    ConcurrentScorer,
+    SurveyingScorer,
+    instruct,
+    pairs_to_survey,
+    show,
+)
 from rerank_cli.ranking.results import RankingBuilder
 from rerank_cli.ranking.scoring import (
     MAX_PENDING_CHARACTERS,
@@ -42,16 +54,7 @@ from rerank_cli.ranking.sentences import JUDGED_RESULTS, find_sentences
 from rerank_cli.ranking.surveys import Meaning
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.scorers import clean_instruction, open_scorer
-from rerank_cli.types import (
-    Chunk,
-    ConcurrentScorer,
-    Document,
-    Pair,
-    Ranking,
-    Scored,
-    Scorer,
-    ScorerInfo,
-)
+from rerank_cli.types import Chunk, Document, Pair, Ranking, Scored, Scorer, ScorerInfo
 
 if TYPE_CHECKING:
     from rerank_cli.batch.flow import BatchResult
@@ -145,6 +148,7 @@ class Reranker:
         first_stage: str = FirstStage.HYBRID,
         blend: bool = False,
         prior_field: str | None = None,
+        prior: str = PriorRule.NONE,
         instruction: str | None = None,
         max_time: float | None = None,
         max_cost: float | None = None,
@@ -173,6 +177,8 @@ class Reranker:
         prior_field  the field of a mapping, or of `Document.fields`, that has the document's
                      earlier score, for `blend` and for a first stage of "input"; the higher the
                      better
+        prior        whether the names of files, definitions and the like count beside the model's
+                     logits: "code", "none", or "auto": if more files are code than are not
         instruction  what the model should look for, for this query; a blank one is none
         max_time     seconds after which the ranking ends with what is scored, the most promising
                      passages first; `Ranking.unread` says what was not. Documents are read in
@@ -198,6 +204,7 @@ class Reranker:
             first_stage=first_stage,
             blend=blend,
             prior_field=prior_field,
+            prior=prior,
         )
         pending = self.submit(
             query,
@@ -273,7 +280,7 @@ class Reranker:
             scorer = scorer.over(pairs_to_survey(readable(documents), plan, watch))
             is_set = False
         if (count is not None or order is not None) and selection.first_stage != FirstStage.INPUT:
-            _check_words(is_label=is_label, may_be_all=order is None)
+            check_words(is_label=is_label, may_be_all=order is None)
             if order is None and isinstance(documents, Iterator):
                 documents = list(documents)
         pending = Pending(query)
@@ -538,6 +545,7 @@ def rank(
     first_stage: str = FirstStage.HYBRID,
     blend: bool = False,
     prior_field: str | None = None,
+    prior: str = PriorRule.NONE,
     max_time: float | None = None,
     max_cost: float | None = None,
     watch: Watch | None = None,
@@ -568,6 +576,7 @@ def rank(
             first_stage=first_stage,
             blend=blend,
             prior_field=prior_field,
+            prior=prior,
             max_time=max_time,
             max_cost=max_cost,
             watch=watch,
@@ -589,18 +598,9 @@ def _read(
     selection: Selection,
 ) -> Iterator[Document]:
     """The documents as the scorer reads them, each with its earlier score if that is wanted."""
-    read = read_documents(documents, info, root, builder.notes)
+    read = builder.count_files(read_documents(documents, info, root, builder.notes))
     field = selection.prior_field
-    return read if field is None else check_priors(read, field)
-
-
-def _check_words(*, is_label: bool, may_be_all: bool) -> None:
-    """Raise `UsageError` if a query has no words, by which passages could be compared."""
-    if is_label:
-        raise UsageError(
-            "words choose the candidates, and the query has none",
-            hint="--first-stage input" + (", or all candidates" if may_be_all else ""),
-        )
+    return iter(read) if field is None else check_priors(read, field)
 
 
 def _fill(

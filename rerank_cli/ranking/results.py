@@ -13,18 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappush, heappushpop
 from operator import itemgetter
+from typing import NamedTuple
 
 from rerank_cli.costs import Price, ServiceRequest
-from rerank_cli.ranking import Aggregation, Selection
+from rerank_cli.ranking import Aggregation, PriorRule, Selection
 from rerank_cli.ranking.blending import blend_orders
 from rerank_cli.ranking.calibration import calibration_notes, least_score, relevance_of
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.first_stage import Choice
 from rerank_cli.ranking.languages import LanguageCheck
+from rerank_cli.ranking.places import FileCounter, PlacePrior
 from rerank_cli.types import (
     Blank,
     Chunk,
     Document,
+    Prior,
     Ranked,
     Ranking,
     ScoredChunk,
@@ -77,9 +80,10 @@ class RankingBuilder:
         least = least_score(selection, info)
         self._relevance = relevance_of(info)
         self.notes.update(dict.fromkeys(calibration_notes(selection, info)))
-        # Joined with an earlier order, any result may be among the best.
-        self._top = TopN(None if selection.blend else selection.n, least)
-        self._counter = ResultCounter(least, selection.within) if selection.count_rest else None
+        self._files = FileCounter()
+        # Whether a prior counts is known at the end. Until then there is an order for each case.
+        priors = find_priors(query, info, selection)
+        self._orders = [Order(selection, least, prior) for prior in priors]
         self._language = LanguageCheck(info.languages)
         self._find_advice = find_advice
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
@@ -93,38 +97,14 @@ class RankingBuilder:
 
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document, with the raw score of each of its chunks; None for no score."""
-        selection = self._selection
         index = self._documents if split.document_index is None else split.document_index
-        if selection.keep_empty and all(score is None for score in scores):
+        if self._selection.keep_empty and all(score is None for score in scores):
             self._blanks += 1
-            self._top.offer_blank(Blank(index, split.document))
-        for place, chunks, values in _group_chunks(split, scores, passages=selection.passages):
-            count = 1 if selection.passages else len(split.chunks) + split.left_out
-            score, decisive = self._aggregate(values, count)
-            if score == self._unmatched_score:
-                self._unmatched += 1
-                continue
-            relevance_score = self._relevance(score)
-            if self._counter is not None:
-                self._counter.add(relevance_score)
-            if self._top.wants(score, relevance_score):
-                self._top.offer(
-                    Ranked(
-                        rank=0,
-                        index=self._chunks + place if selection.passages else index,
-                        raw_score=score,
-                        relevance_score=relevance_score,
-                        document=split.document,
-                        passage=chunks[decisive],
-                        passage_score=values[decisive],
-                        tokens=chunks[0].tokens if selection.passages else split.tokens,
-                        chunks=len(chunks),
-                        dropped=0 if selection.passages else split.dropped,
-                        explanation=_explain(chunks, values, self._relevance)
-                        if selection.explain
-                        else (),
-                    )
-                )
+            for order in self._orders:
+                order.top.offer_blank(Blank(index, split.document))
+        for number, order in enumerate(self._orders):
+            unmatched = self._add_to(order, index, split, scores)
+            self._unmatched += 0 if number else unmatched
         self._documents += 1
         self._empty += not split.chunks
         self._chunks += len(split.chunks)
@@ -135,6 +115,43 @@ class RankingBuilder:
             self.notes.update(dict.fromkeys(split.notes))
         if split.chunks:
             self._language.see(split.document.text)
+
+    def _add_to(
+        self, order: "Order", index: int, split: Split, scores: Sequence[float | None]
+    ) -> int:
+        """Offer the results of a document; return how many have no word of the query."""
+        selection, unmatched = self._selection, 0
+        count = 1 if selection.passages else len(split.chunks) + split.left_out
+        for group in _group_chunks(split, scores, order.prior, passages=selection.passages):
+            chunks, values = group.chunks, group.values
+            score, decisive = self._aggregate(group.weighed, count)
+            if score == self._unmatched_score:
+                unmatched += 1
+                continue
+            relevance_score = self._relevance(score)
+            if not order.wants(score, relevance_score):
+                continue
+            prior = group.priors[decisive] if group.priors else None
+            result = Ranked(
+                rank=0,
+                index=self._chunks + group.place if selection.passages else index,
+                raw_score=score if prior is None else score - prior.total,
+                relevance_score=relevance_score,
+                document=split.document,
+                passage=chunks[decisive],
+                passage_score=values[decisive],
+                tokens=chunks[0].tokens if selection.passages else split.tokens,
+                chunks=len(chunks),
+                dropped=0 if selection.passages else split.dropped,
+                explanation=_explain(group, self._relevance, selection),
+                prior=prior,
+            )
+            order.top.offer(score, result)
+        return unmatched
+
+    def count_files(self, documents: Iterable[Document]) -> Iterable[Document]:
+        """Pass documents on as they are read: their files tell whether a prior counts."""
+        return self._files.watch(documents) if len(self._orders) > 1 else documents
 
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document of a ranking that is stopped: some of its scores may be missing.
@@ -166,15 +183,15 @@ class RankingBuilder:
 
     def ranking(self) -> Ranking:
         """The ranking of all documents so far."""
-        results: Sequence[Ranked] = self._top.results(self._selection.within)
-        choice, n = self._choice, self._selection.n
+        order, choice, n = self._final_order(), self._choice, self._selection.n
+        results: Sequence[Ranked] = order.top.results(self._selection.within)
         language = self._language.notes(self._query, self._info.model, self._find_advice)
-        blanks, more = self._top.blanks(len(results)), 0
+        blanks, more = order.top.blanks(len(results)), 0
         if self._selection.blend:
             results = blend_orders(results, self._selection.prior_field)[:n]
             blanks = blanks if n is None else blanks[: n - len(results)]
-        if self._counter is not None:
-            more = self._counter.count + self._blanks - len(results) - len(blanks)
+        if order.counter is not None:
+            more = order.counter.count + self._blanks - len(results) - len(blanks)
         return Ranking(
             query=self._plan.query,
             info=self._info,
@@ -198,12 +215,18 @@ class RankingBuilder:
             more=more,
             incomplete=self.incomplete,
             unscored=self._unscored,
-            best_below=None if results else self._top.best_below,
+            best_below=None if results else order.top.best_below,
             cached=self.cached,
             candidates=None if choice is None else choice.candidates,
             is_blended=self._selection.blend,
             prior_field=self._selection.prior_field,
+            prior=None if order.prior is None else PriorRule.CODE.value,
         )
+
+    def _final_order(self) -> "Order":
+        """The order of the results: with the prior, if there is one and these are source files."""
+        is_code = self._selection.prior != PriorRule.AUTO or self._files.is_code
+        return self._orders[-1 if is_code else 0]
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
         """Whether probably nothing answers the query; None if the scores do not tell."""
@@ -256,9 +279,9 @@ class TopN:
             return False
         return self._n is None or len(self._heap) < self._n or score > self._heap[0][0]
 
-    def offer(self, result: Ranked) -> None:
+    def offer(self, score: float, result: Ranked) -> None:
         """Keep a result that `wants` has accepted; results come in the order of the input."""
-        entry = (result.raw_score, -result.index, result)
+        entry = (score, -result.index, result)
         if self._n is None or len(self._heap) < self._n:
             heappush(self._heap, entry)
         else:
@@ -279,6 +302,36 @@ class TopN:
     def blanks(self, results: int) -> Sequence[Blank]:
         """The blank documents for which `n` has room after a number of results."""
         return self._blanks if self._n is None else self._blanks[: max(0, self._n - results)]
+
+
+class Order:
+    """The best results so far, with a prior or without, and how many there are.
+
+    `least` is the lowest relevance score to keep; None for all.
+    """
+
+    def __init__(self, selection: Selection, least: float | None, prior: PlacePrior | None) -> None:
+        self.prior = prior
+        # Joined with an earlier order, any result may be among the best.
+        self.top = TopN(None if selection.blend else selection.n, least)
+        self.counter = ResultCounter(least, selection.within) if selection.count_rest else None
+
+    def wants(self, score: float, relevance_score: float) -> bool:
+        """Count a result, and say whether it would be kept."""
+        if self.counter is not None:
+            self.counter.add(relevance_score)
+        return self.top.wants(score, relevance_score)
+
+
+def find_priors(query: str, info: ScorerInfo, selection: Selection) -> list[PlacePrior | None]:
+    """The priors that a ranking may come to have, None for none; the last one is that of code.
+
+    A prior is on the scale of logits. A service may leave out what the prior would put first.
+    """
+    if selection.prior == PriorRule.NONE or info.scale != "logit" or info.remote:
+        return [None]
+    prior = PlacePrior(query, passages=selection.passages)
+    return [prior] if selection.prior == PriorRule.CODE else [None, prior]
 
 
 class ResultCounter:
@@ -321,28 +374,61 @@ class ResultCounter:
         self._near = array("d", [score for score in self._near if score >= least])
 
 
-def _group_chunks(
-    split: Split, scores: Sequence[float | None], *, passages: bool
-) -> Iterator[tuple[int, Sequence[Chunk], Sequence[float]]]:
-    """Group the chunks of a document that make one result: each by itself, or all of them.
+class _Group(NamedTuple):
+    """The chunks of a document that make one result, with their scores and priors.
 
-    Yields the place of the first chunk in the document, the chunks, and their scores. Leaves out
-    chunks without a score.
+    `place` is that of the first chunk in the document. Without a prior `priors` is empty.
+    """
+
+    place: int
+    chunks: Sequence[Chunk]
+    values: Sequence[float]
+    priors: Sequence[Prior]
+
+    @property
+    def weighed(self) -> Sequence[float]:
+        """The scores with their priors."""
+        if not self.priors:
+            return self.values
+        pairs = zip(self.values, self.priors, strict=True)
+        return [value + prior.total for value, prior in pairs]
+
+
+def _group_chunks(
+    split: Split, scores: Sequence[float | None], prior: PlacePrior | None, *, passages: bool
+) -> Iterator[_Group]:
+    """Group the chunks of a document: each by itself, or all of them.
+
+    Leaves out chunks without a score.
     """
     pairs = zip(split.chunks, scores, strict=True)
     scored = [(place, c, score) for place, (c, score) in enumerate(pairs) if score is not None]
-    if passages:
-        yield from ((place, (chunk,), (score,)) for place, chunk, score in scored)
-    elif scored:
-        places, chunks, values = zip(*scored, strict=True)
-        yield places[0], chunks, values
+    if not scored:
+        return
+    places, chunks, values = zip(*scored, strict=True)
+    priors = () if prior is None else prior.weigh(split.document, chunks, values)
+    if not passages:
+        yield _Group(places[0], chunks, values, priors)
+        return
+    for number, (place, chunk, value) in enumerate(scored):
+        yield _Group(place, (chunk,), (value,), priors[number : number + 1])
 
 
 def _explain(
-    chunks: Sequence[Chunk], values: Sequence[float], relevance: Callable[[float], float]
+    group: _Group, relevance: Callable[[float], float], selection: Selection
 ) -> Sequence[ScoredChunk]:
-    pairs = zip(chunks, values, strict=True)
-    return tuple(ScoredChunk(chunk, value, relevance(value)) for chunk, value in pairs)
+    """The chunks of a result that it shows: all in their order, or the best ones, best first."""
+    if not (selection.explain or selection.best_passages):
+        return ()
+    weighed = group.weighed
+    places: Sequence[int] = range(len(weighed))
+    if not selection.explain:
+        best_first = sorted(places, key=lambda place: (-weighed[place], place))
+        places = best_first[: selection.best_passages]
+    return tuple(
+        ScoredChunk(group.chunks[place], group.values[place], relevance(weighed[place]))
+        for place in places
+    )
 
 
 # A way to aggregate takes the scores of a document's chunks, and how many chunks the document has:

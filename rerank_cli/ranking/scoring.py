@@ -22,18 +22,10 @@ from rerank_cli.errors import ProviderError, ScorerError
 from rerank_cli.media import media_stamp, sent_size
 from rerank_cli.progress import Progress, StopRanking, Watch, Work
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan, Split, fixed_work
+from rerank_cli.ranking.powers import ConcurrentScorer, Part, ScoringJob
 from rerank_cli.ranking.results import RankingBuilder
-from rerank_cli.types import (
-    ConcurrentScorer,
-    Media,
-    Pair,
-    Part,
-    Ranking,
-    Scored,
-    Scorer,
-    ScorerInfo,
-    ScoringJob,
-)
+from rerank_cli.structure import is_code
+from rerank_cli.types import Media, Pair, Ranking, Scored, Scorer, ScorerInfo
 
 # A scorer that has only `score` gets its pairs in slices, so that a watch is called between them.
 SLICE_PAIRS = 256
@@ -58,6 +50,7 @@ class ScoreKey(NamedTuple):
     text_is_label: bool = False
     cuts: tuple[tuple[int, int, str], ...] = ()  # where each chunk is, and what is before it
     content: bytes = b""
+    is_code: bool = False  # BM25 counts other words in code
 
     @property
     def size(self) -> int:
@@ -626,7 +619,10 @@ def score_key(plan: tuple[object, ...], split: Split, info: ScorerInfo) -> Score
     # Else the text alone says it.
     if len(split.chunks) + split.left_out > 1 or document.headings:
         cuts = tuple((chunk.start, chunk.end, chunk.title) for chunk in split.chunks)
-    return ScoreKey(plan, document.title, document.text, media, stamp, is_label, cuts)
+    is_source = is_code(document.syntax)
+    return ScoreKey(
+        plan, document.title, document.text, media, stamp, is_label, cuts, is_code=is_source
+    )
 
 
 def _work_of(pairs: Sequence[Pair], info: ScorerInfo) -> list[int]:

@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import NamedTuple
 
+from rerank_cli.ranking.places import DEFINITION, PlacePrior
 from rerank_cli.ranking.windows import Span
 from rerank_cli.structure import LOG, Block, BlockKind, find_blocks, is_code
 from rerank_cli.types import Chunk, Document, Pair, Ranking, Scale, Scored, ScorerInfo
@@ -39,6 +40,7 @@ _TERM = re.compile(r"[^\w.!?]*\w+[^\w.!?]*")  # a word by itself, as in lists of
 _BREAK = re.compile(r"[.!?\n\r]|[^\0-\u2025]")  # without any of these a text is one sentence
 _LEAD_IN_CHARACTERS = 40  # of what ends in a colon and says nothing, as "See also:"
 _LINE = re.compile(r"\S(?:[^\r\n]*[^\s])?")
+_LINE_END = re.compile(r"[\r\n]")
 _QUOTES = ('"""', "'''", "*/")  # which end docstrings and comments
 _CODE = re.compile(r"[(\[{=]")
 _NAMING = frozenset((BlockKind.SECTION, BlockKind.CLASS, BlockKind.FUNCTION))
@@ -119,6 +121,31 @@ def find_sentences(
     ranking: Ranking, n: int, score: Callable[[Sequence[Pair]], Scored] | None
 ) -> list[Chunk]:
     """The sentence of each of the first `n` passages, as a chunk of its own, with its headings.
+
+    Where the prior has found what the query names, it is the line that defines it; else that of
+    `_find_answers`.
+    """
+    found = _find_answers(ranking, n, score)
+    defining = [
+        place
+        for place, result in enumerate(ranking.results[:n])
+        if result.prior is not None and DEFINITION in result.prior.parts
+    ]
+    prior = PlacePrior(ranking.query) if defining else None
+    for place in defining:
+        passage = ranking.results[place].passage
+        start = prior.find_definition(passage) if prior is not None else None
+        if start is not None:
+            end = _LINE_END.search(passage.document.text, start, passage.end)
+            span = start - passage.start, (end.start() if end else passage.end) - passage.start
+            found[place] = _part(passage, span, Sections.find(passage.document))
+    return found
+
+
+def _find_answers(
+    ranking: Ranking, n: int, score: Callable[[Sequence[Pair]], Scored] | None
+) -> list[Chunk]:
+    """The sentence of each passage that answers best.
 
     `score` scores pairs as the model scores passages; None for a model that is not to be used: the
     sentence is then that with the most of the query's words.

@@ -17,8 +17,15 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from rerank_cli.ranking.chunking import TOKEN_CHARACTERS, Plan
 from rerank_cli.ranking.collection import TermCollection
-from rerank_cli.types import Document
-from rerank_cli.words import QueryTermFinder, is_special, normalise, without_common_words
+from rerank_cli.structure import is_code
+from rerank_cli.types import Chunk, Document
+from rerank_cli.words import (
+    QueryTermFinder,
+    is_special,
+    normalise,
+    with_identifier_words,
+    without_common_words,
+)
 
 # A block has as many characters for each token of a chunk. A chunk has about that: most end before
 # their last token, where a paragraph or a function ends.
@@ -150,7 +157,10 @@ def _look_at(
     blocks = sizes.counts(texts)
     if sizes.most is not None and max(map(len, texts)) > sizes.most:
         texts = [text[: sizes.most] for text in texts]
-    texts = [text.lower() if text.isascii() else normalise(text) for text in texts]
+    texts = [
+        searched_text(text, is_code=is_code(document.syntax))
+        for text, document in zip(texts, documents, strict=True)
+    ]
     titles = [document.title for document in documents]
     return DocumentBatch(places, documents, texts, titles if any(titles) else (), blocks)
 
@@ -186,7 +196,8 @@ class WordSurvey:
         self._kept_characters = 0
         self._kept: list[tuple[int, Document, Sequence[TermBlock]]] | None = []
         self._finder = QueryTermFinder(without_common_words(query))
-        self._terms = len({*self._finder.query.terms})
+        self._terms = self._finder.terms
+        self._code_terms = self._terms - len({*self._finder.query.terms})  # which come last
         self._collection = TermCollection(self._finder.query)
         self._sizes = sizes
 
@@ -221,9 +232,11 @@ class WordSurvey:
         """The best block of each of the best documents, in the same way."""
         return nlargest(self._count, map(max, self._rows(read_again)))
 
-    def score_text(self, text: str) -> float:
-        """The score of a chunk's text, once all documents are added."""
-        return self._collection.score(len(text), self._count_terms(normalise(text)))
+    def score_chunk(self, chunk: Chunk) -> float:
+        """The score of a chunk, once all documents are added."""
+        text, is_source = chunk.scored_text, is_code(chunk.document.syntax)
+        terms = self._finder.find(searched_text(text, is_code=is_source))
+        return self._collection.score(len(text), self._counts(terms, is_source=is_source))
 
     def _rows(
         self, read_again: Callable[[], Iterable[tuple[int, Document]]]
@@ -252,17 +265,20 @@ class WordSurvey:
     def _find(self, batch: DocumentBatch) -> dict[int, Sequence[TermBlock]]:
         """The blocks with a word of the query, by the numbers of their documents in the batch."""
         terms = self._find_terms(batch.texts)
+        sources = [is_code(document.syntax) for document in batch.documents]
         title_terms: dict[int, list[tuple[int, int]]] = {}
         if batch.titles:
             title_terms = self._find_terms([*map(normalise, batch.titles)])
         found: dict[int, Sequence[TermBlock]] = {}
         for number in sorted(terms.keys() | title_terms.keys()):
             text, count = batch.texts[number], batch.blocks[number]
-            title = self._counts(title_terms.get(number, ()))
+            is_source = sources[number]
+            title = self._counts(title_terms.get(number, ()), is_source=is_source)
             head = _head_length(batch.titles[number]) if batch.titles else 0
             found[number] = [
                 TermBlock(block, length + head, [*map(add, title, counts)])
-                for block, length, counts in self._blocks_of(text, count, terms.get(number, ()))
+                for block, length, found_terms in _blocks_of(text, count, terms.get(number, ()))
+                for counts in [self._counts(found_terms, is_source=is_source)]
                 if any(counts) or any(title)
             ]
         return found
@@ -290,30 +306,14 @@ class WordSurvey:
                 found.setdefault(plain[number], []).append((start - before, place))
         return found
 
-    def _blocks_of(
-        self, text: str, count: int, terms: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[int, int, Sequence[int]]]:
-        """The number, length and counts of each of the blocks of a text with terms at places."""
-        if count == 1:
-            yield 0, len(text), self._counts(terms)
-            return
-        ends = _block_ends(text, count)
-        parts: list[list[tuple[int, int]]] = [[] for _ in ends]
-        for start, place in terms:
-            parts[bisect_right(ends, start)].append((start, place))
-        start = 0
-        for number, (end, part) in enumerate(zip(ends, parts, strict=True)):
-            yield number, end - start, self._counts(part)
-            start = end
-
-    def _counts(self, terms: Sequence[tuple[int, int]]) -> list[int]:
+    def _counts(self, terms: Sequence[tuple[int, int]], *, is_source: bool) -> list[int]:
+        """How often each term is among some; those of parts of identifiers count in code alone."""
         counts = [0] * self._terms
         for _, place in terms:
             counts[place] += 1
+        if not is_source and self._code_terms:
+            counts[-self._code_terms :] = [0] * self._code_terms
         return counts
-
-    def _count_terms(self, text: str) -> Sequence[int]:
-        return self._counts(self._finder.find(text))
 
     def _keep(self, place: int, document: Document, blocks: Sequence[TermBlock]) -> None:
         if self._kept is None:
@@ -328,7 +328,7 @@ class MeaningSurvey:
     """Finds the blocks that are nearest to a query in meaning, at most `count`."""
 
     def __init__(self, meaning: Meaning, count: int) -> None:
-        self.score = meaning.score
+        self._meaning = meaning
         self._count = count
         self._heap: list[FoundBlock] = []
 
@@ -349,12 +349,21 @@ class MeaningSurvey:
                 for number, block in zip(owners, blocks, strict=True)
             ]
         least = self._least_score()
-        for block, score in enumerate(self.score(blocks)):
+        for block, score in enumerate(self._meaning.score(blocks)):
             if score > least:
                 number = owners[block]
                 place, block_number = batch.places[number], block - firsts[number]
                 self._take(FoundBlock(score, -place, -block_number, batch.documents[number]))
                 least = self._least_score()
+
+    def score_chunks(self, chunks: Sequence[Chunk]) -> Sequence[float]:
+        """How near chunks are to the query."""
+        return self._meaning.score(
+            [
+                searched_text(chunk.scored_text, is_code=is_code(chunk.document.syntax))
+                for chunk in chunks
+            ]
+        )
 
     def best(self) -> Sequence[FoundBlock]:
         """The best blocks, best first."""
@@ -371,9 +380,32 @@ class MeaningSurvey:
             heappushpop(self._heap, block)
 
 
+def searched_text(text: str, *, is_code: bool) -> str:
+    """A text as it is searched: normalised, and in code with the words of each identifier."""
+    text = with_identifier_words(text) if is_code else text
+    return text.lower() if text.isascii() else normalise(text)
+
+
 def _head_length(title: str) -> int:
     """The characters that are put before each chunk of a document with a title."""
     return len(title) + 1 if title else 0
+
+
+def _blocks_of(
+    text: str, count: int, terms: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, Sequence[tuple[int, int]]]]:
+    """The number, length and terms of each of the blocks of a text with terms at places."""
+    if count == 1:
+        yield 0, len(text), terms
+        return
+    ends = _block_ends(text, count)
+    parts: list[list[tuple[int, int]]] = [[] for _ in ends]
+    for start, place in terms:
+        parts[bisect_right(ends, start)].append((start, place))
+    start = 0
+    for number, (end, part) in enumerate(zip(ends, parts, strict=True)):
+        yield number, end - start, part
+        start = end
 
 
 def _block_ends(text: str, count: int) -> list[int]:

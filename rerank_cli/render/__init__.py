@@ -53,6 +53,7 @@ class Style:
 
     format_      the format
     passages     whether it is a ranking of passages
+    explained    whether results show all their chunks, and else at most their best ones
     scores       whether a score goes before each record
     separated    whether lines of ours may stand between records that have several; not in a file
                  of the user's that is written anew
@@ -70,6 +71,7 @@ class Style:
 
     format_: Format
     passages: bool = False
+    explained: bool = False
     scores: bool = False
     separated: bool = True
     null: bool = False
@@ -248,6 +250,15 @@ def blend_note(blend: Blend) -> str:
     """Where a result was in both orders that were joined, for people."""
     earlier = "" if blend.prior_score is None else f" with {format_score(blend.prior_score)}"
     return f"no. {blend.rank} by the model, no. {blend.prior_rank} before{earlier}"
+
+
+def prior_note(result: Ranked, style: Style) -> str:
+    """What the prior of an explained result is made of, for people; empty if there is none."""
+    if result.prior is None or not style.explained:
+        return ""
+    parts = ", ".join(f"{part} {value:+.1f}" for part, value in result.prior.parts.items())
+    total = f"prior {result.prior.total:+.1f}"
+    return f"{total}: {parts}" if parts else total
 
 
 def ranked_part(result: Ranked, *, passages: bool) -> Chunk | Document:

@@ -52,6 +52,7 @@ def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
         "model": ranking.info.model,
         "scale": ranking.info.scale,
         **_calibration_fields(ranking.info),
+        **({} if ranking.prior is None else {"prior": ranking.prior}),
         "query": ranking.query,
         "reranked": ranking.reranked,
         **({"incomplete": True} if ranking.incomplete else {}),
@@ -186,6 +187,11 @@ def result_object(
         earlier = {} if blend.prior_score is None else {"prior_score": blend.prior_score}
         ranks = {"rank": blend.rank, "prior_rank": blend.prior_rank}
         body["blend"] = {"score": json_score(blend.score), **ranks, **earlier}
+    if result.prior is not None:
+        body["prior"] = {
+            "total": json_score(result.prior.total),
+            "parts": {part: json_score(value) for part, value in result.prior.parts.items()},
+        }
     if result.explanation:
         body["passages"] = [
             {

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from rerank_cli.errors import UsageError
@@ -23,6 +23,9 @@ from rerank_cli.render import (
 )
 from rerank_cli.terminal import encodable
 from rerank_cli.types import Chunk, Document, Ranked, Ranking
+
+if TYPE_CHECKING:
+    from rerank_cli.words import QueryWords
 
 HEADER = ("rank", "relevance_score", "raw_score", "index", "id", "source", "line", "text")
 _MODEL_COLUMN = "model"  # that judged a result, of a cascade
@@ -90,7 +93,7 @@ def _document_cells(index: int, document: Document, part: Chunk | Document) -> l
 
 
 def write_trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
-    """Yield the lines of a run: the score is the raw score, and the tag is the model's name.
+    """Yield the lines of a run: the score is the raw score with the prior, the tag is the model.
 
     See `run_score`.
     """
@@ -105,13 +108,13 @@ def write_trec(ranking: Ranking, style: Style) -> Iterator[bytes]:
 
 
 def run_score(ranking: Ranking, result: Ranked) -> str:
-    """The score of a result in a run: the raw score.
+    """The score of a result in a run: the raw score, with the prior if there is one.
 
-    Programs that read runs sort by it. Where the results are not in the order of their raw scores,
+    Programs that read runs sort by it. Where the results are not in the order of these scores,
     as several models gave these or an earlier order counts too, it is the place from the end.
     """
     if ranking.is_in_order_of_scores:
-        return format_score(result.raw_score)
+        return format_score(result.score)
     return str(len(ranking.results) + 1 - result.rank)
 
 
@@ -140,19 +143,34 @@ def write_grep(ranking: Ranking, style: Style) -> Iterator[bytes]:
 
     words = QueryWords(ranking.query)
     path_end = b"\0" if style.null and not style.interactive else b""
-    sentences = [shown_sentence(result, words, style) for result in ranking.results]
+    sentences = [
+        sentence
+        for result in ranking.results
+        for sentence in _result_sentences(result, words, style)
+    ]
     blanks = [_first_character(blank.document) for blank in ranking.blanks]
     if style.context is not None:
         yield from _grep_groups([*sentences, *blanks], style.context, path_end)
         return
+    may_repeat = style.passages or any(result.explanation for result in ranking.results)
     written = set[tuple[str | None, int, int]]()
     for sentence in sentences:
         line = _grep_line(sentence)
-        if not style.passages or line.key not in written:
+        if line.key not in written or not may_repeat:
             yield line.encode(b":", path_end, heading=_untold_heading(sentence))
         written.add(line.key)
     for blank in blanks:
         yield _grep_line(blank).encode(b":", path_end)
+
+
+def _result_sentences(result: Ranked, words: "QueryWords", style: Style) -> Iterator[Chunk]:
+    """The sentence of a result, then those of its further passages."""
+    from rerank_cli.ranking.sentences import sentence_in  # not for help
+
+    yield shown_sentence(result, words, style)
+    for scored in result.explanation:
+        if scored.chunk is not result.passage:
+            yield sentence_in(scored.chunk, words)
 
 
 class _GrepLine(NamedTuple):

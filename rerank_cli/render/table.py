@@ -27,6 +27,7 @@ from rerank_cli.render import (
     document_place,
     lines_around,
     media_note,
+    prior_note,
     shown_sentence,
 )
 from rerank_cli.structure import LOG, is_code, replace_returns
@@ -53,6 +54,8 @@ _HEADING_GAP = " › "
 _LEFT_OUT = "… "
 _BAR_SCREEN_CELLS = 60  # the least width of a table with bars
 _EXTRACT_LINES = 3
+_FURTHER_SHARE = 0.5  # the least relevance of a further passage, as a share of its result's
+_LEAST_FURTHER = 0.5  # and by itself
 _EXTRACT_CHARACTERS = 4000  # of a passage that are laid out in lines
 _MIN_RESULTS = 5  # that are shown if there is room for fewer
 _SCREEN_LINES_BESIDE = 4  # of a screen: the command, what is left out, a remark, the next prompt
@@ -100,10 +103,10 @@ def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
     rows = _find_rows(ranking, style)
     if not rows:
         return
+    rows = _fit_rows(rows, ranking, console.width, style)
     layout = Layout(rows, ranking, console.width, is_above=style.context is not None)
     passages = _lay_out(rows, layout, Extracts(ranking.query, layout.text_width, console), style)
-    shown = len(passages)
-    is_explained = any(result.explanation for result in ranking.results)
+    is_explained = any(result.explanation for result in ranking.results) and style.explained
     pairs = zip(rows, passages, strict=False)
     for stage, group in groupby(pairs, key=lambda pair: pair[0].stage):
         is_last = stage == len(ranking.stages) - 1
@@ -117,7 +120,9 @@ def draw_table(ranking: Ranking, console: Console, style: Style) -> None:
         for row, passage in group:
             grid.add_row(*layout.cells(row, passage))
         console.print(grid)
-    if left_out := ranking.more + len(rows) - shown:
+    results = [row.mark != _CHUNK_MARK for row in rows]
+    shown, hidden = sum(results[: len(passages)]), sum(results[len(passages) :])
+    if left_out := ranking.more + hidden:
         proposed = f"-n {_NEXT_RESULTS}, or " if shown + left_out > _NEXT_RESULTS else ""
         console.print(Text(f"… {left_out:,} more ({proposed}-n 0 for all)", style="dim"))
 
@@ -180,12 +185,12 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
     for result in ranking.results:
         passage = result.passage
         sentence = passage if style.full else shown_sentence(result, words, style)
-        notes = [media_note(result.document)]
-        if result.blend is not None and result.explanation:
+        notes = [media_note(result.document), prior_note(result, style)]
+        if result.blend is not None and style.explained:
             notes.append(blend_note(result.blend))
         more = {"note": "; ".join(filter(None, notes)), "stage": result.stage}
         add(str(result.rank), result.relevance_score, passage, sentence, style="bold", **more)
-        for chunk, _, relevance in _explained_chunks(result):
+        for chunk, _, relevance in _further_chunks(result, style):
             sentence = chunk if style.full else sentence_in(chunk, words)
             stage = result.stage
             add(_CHUNK_MARK, relevance, chunk, sentence, style="dim", lines=1, stage=stage)
@@ -196,9 +201,30 @@ def _find_rows(ranking: Ranking, style: Style) -> list[Row]:
     return rows
 
 
-def _explained_chunks(result: Ranked) -> Sequence[ScoredChunk]:
-    """The chunks to show below a result. A single chunk would only repeat the result."""
-    return result.explanation if len(result.explanation) > 1 else ()
+def _further_chunks(result: Ranked, style: Style) -> Sequence[ScoredChunk]:
+    """The chunks to show below a result. A single chunk would only repeat the result.
+
+    Of the best ones those that are not far below the result and are more likely relevant than not,
+    and not its own passage.
+    """
+    if style.explained:
+        return result.explanation if len(result.explanation) > 1 else ()
+    least = max(_FURTHER_SHARE * result.relevance_score, _LEAST_FURTHER)
+    return [
+        scored
+        for scored in result.explanation
+        if scored.chunk is not result.passage and scored.relevance_score >= least
+    ]
+
+
+def _fit_rows(rows: list[Row], ranking: Ranking, width: int, style: Style) -> list[Row]:
+    """The rows of the results, and those of further passages if there is room for all."""
+    if style.height is None or style.full or style.explained:
+        return rows
+    is_above = Layout(rows, ranking, width, is_above=style.context is not None).is_above
+    if len(rows) * (1 + is_above) <= style.height - _SCREEN_LINES_BESIDE:
+        return rows
+    return [row for row in rows if row.mark != _CHUNK_MARK]
 
 
 def _lay_out(
@@ -214,8 +240,7 @@ def _lay_out(
         return _passage(row, extracts, lines, style, is_headed=is_headed)
 
     passages = [draw(row, _EXTRACT_LINES) for row in rows]
-    is_explained = any(row.mark == _CHUNK_MARK for row in rows)
-    if style.height is None or style.full or is_explained:
+    if style.height is None or style.full or style.explained:
         return passages
     stages = {row.stage for row in rows if row.stage is not None}
     room = style.height - _SCREEN_LINES_BESIDE - layout.count_lines(stages)
@@ -260,7 +285,7 @@ class Layout:
     above it; so they do if told. The bar is left out before the place is cut. Headings are where
     they take no line of their own: behind a place that is above, or below one that is beside.
     `widths` are those of the columns before the last one, and `text_width` is that of the passage,
-    all in cells.
+    all in cells. `is_above` says whether the place stands above.
     """
 
     def __init__(
@@ -277,20 +302,20 @@ class Layout:
         longest = max(cell_len(row.place) for row in rows)
         left = width - mark_width - self._score_width - 2 * GAP_CELLS
         beside = left - longest - GAP_CELLS if longest else left
-        self._is_above = is_above or (
+        self.is_above = is_above or (
             longest > 0 and (beside < _PASSAGE_BESIDE_PLACE_CELLS or longest > width * _PLACE_SHARE)
         )
-        if not self._is_above and longest:
+        if not self.is_above and longest:
             wanted = min(max(cell_len(row.heading) for row in rows), int(width * _HEADING_SHARE))
             spare = max(0, beside - _PASSAGE_CELLS - _BAR_CELLS - GAP_CELLS)
             longest += min(max(0, wanted - longest), spare)
             beside = left - longest - GAP_CELLS
-        self._place_width = min(longest, left) if self._is_above else longest
-        spare = left - longest if self._is_above else beside - _PASSAGE_CELLS
+        self._place_width = min(longest, left) if self.is_above else longest
+        spare = left - longest if self.is_above else beside - _PASSAGE_CELLS
         has_bar = spare >= _BAR_CELLS + GAP_CELLS and width >= _BAR_SCREEN_CELLS
         self._bar_width = _BAR_CELLS if has_bar else 0
         widths = [self._score_width, self._bar_width, self._place_width]
-        self.widths = [mark_width, *([] if self._is_above else filter(None, widths))]
+        self.widths = [mark_width, *([] if self.is_above else filter(None, widths))]
         self.text_width = max(1, width - sum(self.widths) - GAP_CELLS * len(self.widths))
 
     def cells(self, row: Row, passage: Text) -> list[Text]:
@@ -302,7 +327,7 @@ class Layout:
             cells.append(Text(bar.ljust(_BAR_CELLS), style=f"{_BAR_STYLE}{dim}"))
         if self._place_width:
             cells.append(self._place(row))
-        if self._is_above:
+        if self.is_above:
             line = Text(" " * GAP_CELLS).join(cells)
             if room := self.heading_width(row):
                 line += Text(" " * GAP_CELLS) + _heading(row, room)
@@ -320,7 +345,7 @@ class Layout:
     def heading_width(self, row: Row) -> int:
         """The cells that there are for the headings of a row; 0 if it has none, or no room."""
         room = self._place_width
-        if self._is_above:
+        if self.is_above:
             widths = [self._score_width, self._bar_width, min(cell_len(row.place), room)]
             room = self.text_width - sum(width + GAP_CELLS for width in widths if width)
         elif cell_len(row.heading) <= room:
@@ -329,7 +354,7 @@ class Layout:
 
     def height(self, passage: Text) -> int:
         """The lines of a row."""
-        return passage.plain.count("\n") + 1 + self._is_above
+        return passage.plain.count("\n") + 1 + self.is_above
 
     def _place(self, row: Row) -> Text:
         text = _isolate_direction(_shorten(row.place, self._place_width))

@@ -22,6 +22,7 @@ from rerank_cli.render import (
     media_note,
     on_one_line,
     original_bytes,
+    prior_note,
     shown_sentence,
 )
 from rerank_cli.terminal import encodable
@@ -236,12 +237,12 @@ def write_markdown(ranking: Ranking, style: Style) -> Iterator[bytes]:
         if style.context is not None:
             shown = shown_sentence(result, words, style)
             text = lines_text(shown, style.context)
-        notes = (
-            [f"by {code_span(ranking.stages[result.stage].info.model)}"] if ranking.stages else []
-        )
+        notes = [prior_note(result, style)]
+        if ranking.stages:
+            notes.append(f"by {code_span(ranking.stages[result.stage].info.model)}")
         if result.blend is not None:
             notes.append(blend_note(result.blend))
-        yield encodable(separator + _item(result, shown, text, notes)).encode()
+        yield encodable(separator + _item(result, shown, text, [*filter(None, notes)])).encode()
         separator = "\n"
     if ranking.blanks:
         are_empty = not any(blank.document.text.strip() for blank in ranking.blanks)

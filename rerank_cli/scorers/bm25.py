@@ -8,7 +8,8 @@ a collection of any size fits in memory. What its terms are is in `words`.
 from collections.abc import Iterable, Sequence
 
 from rerank_cli.ranking.collection import TermCollection
-from rerank_cli.types import Pair, Scored, ScorerInfo, Tokens
+from rerank_cli.structure import is_code
+from rerank_cli.types import Chunk, Pair, Scored, ScorerInfo, Tokens
 from rerank_cli.words import Words, token_pattern
 
 
@@ -38,7 +39,7 @@ class BM25Scorer:
             if collection is None:
                 collection = TermCollection(self._words.query_terms(query))
                 collections[query] = collection
-            collection.add(*collection.count_terms(chunk.scored_text, self._words))
+            collection.add(*_count_terms(collection, chunk, self._words))
         return CollectionScorer(self.info, self._words, collections)
 
 
@@ -53,13 +54,20 @@ class CollectionScorer:
         self._collections = collections
 
     def score(self, pairs: Sequence[Pair], keep: int | None = None) -> Scored:
-        return Scored([self._score(query, chunk.scored_text) for query, chunk in pairs])
+        return Scored([self._score(query, chunk) for query, chunk in pairs])
 
-    def _score(self, query: str, text: str) -> float:
+    def _score(self, query: str, chunk: Chunk) -> float:
         collection = self._collections.get(query)
         if collection is None:
             return 0.0
-        return collection.score(*collection.count_terms(text, self._words))
+        return collection.score(*_count_terms(collection, chunk, self._words))
+
+
+def _count_terms(
+    collection: TermCollection, chunk: Chunk, words: Words
+) -> tuple[int, Sequence[int]]:
+    is_source = is_code(chunk.document.syntax)
+    return collection.count_terms(chunk.scored_text, words, is_code=is_source)
 
 
 class WordTokenizer:

@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING
 from rerank_cli.costs import Price, RequestTotals
 from rerank_cli.media import has_lasting_content
 from rerank_cli.ranking.budget import Spending
-from rerank_cli.ranking.powers import LastingScorer, PassageCounts, RememberingScorer
+from rerank_cli.ranking.powers import (
+    LastingScorer,
+    Part,
+    PassageCounts,
+    RememberingScorer,
+    ScoringJob,
+)
 from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.scorers.score_file import KEY_BYTES, ScoreFile
-from rerank_cli.types import Chunk, Media, Pair, Part, Scored, Scorer, ScorerInfo, ScoringJob
+from rerank_cli.types import Chunk, Media, Pair, Scored, Scorer, ScorerInfo
 
 if TYPE_CHECKING:
     from rerank_cli.scorers.dry_run import DryRunScorer

@@ -24,7 +24,7 @@ from rerank_cli.models import check_hashes
 from rerank_cli.models.catalogue import Prompt
 from rerank_cli.models.folder import LEAST_LENGTH, ModelFolder, check_file
 from rerank_cli.models.onnx_file import needs
-from rerank_cli.ranking.powers import PassageCounts
+from rerank_cli.ranking.powers import Part, PassageCounts
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.runtimes.network import Network, make_batches, open_network
 from rerank_cli.runtimes.prepared_cache import PreparationError, PreparedCache
@@ -42,7 +42,7 @@ from rerank_cli.scorers.tokenization import (
     open_tokenizer,
 )
 from rerank_cli.terminal import format_count
-from rerank_cli.types import Chunk, Pair, Part, Scored, ScorerInfo
+from rerank_cli.types import Chunk, Pair, Scored, ScorerInfo
 
 # Pairs to tokenise while others run: more than are in a batch, so that one always waits.
 _MAX_PENDING_PAIRS = 512

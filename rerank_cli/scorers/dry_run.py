@@ -6,9 +6,10 @@ from typing import NamedTuple
 from rerank_cli.costs import Price
 from rerank_cli.providers.requests import Request
 from rerank_cli.ranking.budget import Budget, Spending
+from rerank_cli.ranking.powers import Part
 from rerank_cli.scorers.remote import RemoteScorer, RequestsJob
 from rerank_cli.scorers.scheduler import wait_for_scores
-from rerank_cli.types import Media, Pair, Part, Scored
+from rerank_cli.types import Media, Pair, Scored
 
 
 class RequestPlan(NamedTuple):

@@ -63,8 +63,9 @@ from rerank_cli.providers.text_limits import (
 from rerank_cli.providers.transport import is_loopback
 from rerank_cli.ranking import ChunkOptions
 from rerank_cli.ranking.budget import Budget, Spending, check_price
+from rerank_cli.ranking.powers import Part
 from rerank_cli.scorers.scheduler import wait_for_scores
-from rerank_cli.types import Chunk, Media, Pair, Part, Scored, ScorerInfo, Tokenizer
+from rerank_cli.types import Chunk, Media, Pair, Scored, ScorerInfo, Tokenizer
 
 _MAX_TRACE_IDS = 5  # in a message to the user
 _MAX_SPECIAL_TOKENS = 4  # of a pair, for any model

@@ -16,8 +16,9 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from rerank_cli.errors import ProviderError, ScorerError
+from rerank_cli.ranking.powers import ConcurrentScorer, Part
 from rerank_cli.ranking.results import RequestList
-from rerank_cli.types import ConcurrentScorer, Pair, Part, Scored
+from rerank_cli.types import Pair, Scored
 
 
 class Piece(NamedTuple):

@@ -404,3 +404,22 @@ def test_sizes_follow_the_plan() -> None:
     assert (bound.block, bound.chunk) == (100, 100)
     assert bound.counts(["a" * 950, "a", "a" * 101]) == [10, 1, 2]
     assert bound.count_doubtful([Document("a" * 950), Document("a"), Document("ä" * 50)]) == 2
+
+
+@pytest.mark.parametrize("stage", [FirstStage.BM25, FirstStage.HYBRID])
+def test_code_is_chosen_by_the_words_within_its_identifiers(stage: FirstStage) -> None:
+    texts = [Document("a dog", syntax="python") for _ in range(50)]
+    texts[30] = Document("def feedCatsAtNoon(): pass", syntax="python")
+    texts[40] = Document("feed_cats_at_noon = 1\n", syntax="python")
+    assert {split.document_index for split in choose(texts, 2, stage).splits} == {30, 40}
+    prose = [replace(document, syntax="") for document in texts]
+    if stage is FirstStage.BM25:
+        assert {split.document_index for split in choose(prose, 2, stage).splits} == {0, 1}
+
+
+def test_a_long_document_does_not_keep_others_out() -> None:
+    rest = "dog sings a the dog sings x dog\n" * 40
+    long = f"cats memory cats memory bird bird bird bird\n{rest}"
+    texts = [Document(long), *[Document(f"cats memory bird {number}") for number in range(5)]]
+    choice = choose(texts, 10, FirstStage.HYBRID)
+    assert {split.document_index for split in choice.splits} == {0, 1, 2, 3, 4, 5}

@@ -13,7 +13,8 @@ from rerank_cli import ChunkOptions, Pending, Ranking, RemoteOptions, Reranker, 
 from rerank_cli.errors import QueryTooLong, ScorerError, UsageError
 from rerank_cli.progress import Progress
 from rerank_cli.ranking import Selection
-from rerank_cli.types import Pair, Part, Scored
+from rerank_cli.ranking.powers import Part
+from rerank_cli.types import Pair, Scored
 from tests.conftest import MODELS, ROOT
 from tests.support.fakes import OverlapScorer, number_in, words_info
 from tests.support.loopback import Delay, every, serve

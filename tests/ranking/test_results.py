@@ -31,7 +31,7 @@ def best_of(offered: list[float], n: int | None, least: float | None) -> TopN:
     best = TopN(n, least)
     for index, score in enumerate(offered):
         if best.wants(score, score):
-            best.offer(ranked(index, score))
+            best.offer(score, ranked(index, score))
     return best
 
 
@@ -117,7 +117,7 @@ def test_no_more_is_held_than_is_kept() -> None:
     wanted = 0
     for result in documents:
         if best.wants(result.raw_score, result.relevance_score):
-            best.offer(result)
+            best.offer(result.raw_score, result)
             wanted += 1
     assert [result.index for result in best.results()] == [6, 13, 20]
     assert wanted < 30

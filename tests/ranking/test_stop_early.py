@@ -7,7 +7,8 @@ import pytest
 from rerank_cli import ChunkOptions, Pending, Ranking, Reranker
 from rerank_cli.progress import Progress, StopRanking
 from rerank_cli.ranking import Selection
-from rerank_cli.types import Document, Part, Scored
+from rerank_cli.ranking.powers import Part
+from rerank_cli.types import Document, Scored
 from tests.ranking.test_reranker_threads import Gate, scores_of
 from tests.support.fakes import OverlapScorer, number_in
 

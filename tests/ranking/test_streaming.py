@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from rerank_cli.errors import InputError
 from rerank_cli.progress import Progress
+from rerank_cli.ranking.powers import Part
 from rerank_cli.ranking.reranker import rank
-from rerank_cli.types import Document, Media, Pair, Part, Scored
+from rerank_cli.types import Document, Media, Pair, Scored
 from tests.support.fakes import OverlapScorer, number_in, shared_words, words_info
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rerank_cli import Document, Ranking, rank
+from rerank_cli import Document, Ranking, Reranker, Selection, rank
 from rerank_cli.commands import rank as rank_command
 from rerank_cli.ranking.sentences import find_sentences
 from rerank_cli.render import Format, Style, render
@@ -137,12 +137,28 @@ def test_an_explained_result_has_a_row_for_each_of_its_chunks() -> None:
     ranking = rank(
         "fox", [document], scorer, explain=True, aggregate="max", chunk_tokens=8, overlap_tokens=0
     )
-    first, *chunks = drawn(ranking, 80)
+    first, *chunks = drawn(ranking, 80, explained=True)
     assert first.startswith("1  0.731  █████▉    a.md:4")
     assert [line.split()[2] for line in chunks] == ["████", "█████▉"]
     assert len(chunks) == len(ranking[0].explanation) == 2
     assert [line.split()[:2] for line in chunks] == [["·", "0.500"], ["·", "0.731"]]
     assert chunks[1].endswith("none of it a fox here")
+
+
+def test_further_passages_stand_below_their_file_if_there_is_room() -> None:
+    texts = [f"a fox {number}\n" + "fox filler " * 200 for number in range(3)]
+    documents = [Document(text, source="a.txt", line=1, whole=True) for text in texts]
+    selection = Selection(n=3, best_passages=3)
+    with Reranker(OverlapScorer(words_info(100, scale="logit"))) as reranker:
+        ranking = reranker.submit("fox", documents, selection).result()
+
+    def marks(height: int | None) -> list[str]:
+        lines = drawn(ranking, 80, height=height)
+        return [line.split()[0] for line in lines if line[:1].strip()]
+
+    assert marks(None) == ["1", "·", "·", "2", "·", "·", "3", "·", "·"]
+    assert marks(40) == marks(None)
+    assert marks(8) == ["1", "2", "3"]
 
 
 def test_empty_documents_have_no_score() -> None:

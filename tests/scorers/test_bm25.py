@@ -48,6 +48,23 @@ def test_words_are_stemmed() -> None:
     assert ranking[0].raw_score > 0
 
 
+def test_words_within_identifiers_count_in_code_alone() -> None:
+    code = "def getRedirectTarget(): ..."
+    documents = [Document(code, syntax="python"), Document(code), Document("nothing of it")]
+    for query in ("redirect", "redirect_target"):
+        ranking = rank(query, documents, BM25Scorer())
+        assert [result.index for result in ranking if result.raw_score > 0] == [0]
+    whole = rank("getRedirectTarget", documents, BM25Scorer())
+    assert [result.index for result in whole if result.raw_score > 0] == [0, 1]
+
+
+@given(st.lists(texts, min_size=1, max_size=6))
+def test_an_identifier_in_a_query_changes_no_score_of_prose(documents: list[str]) -> None:
+    plain = rank("cat dogs_and_cats", documents, BM25Scorer())
+    bare = rank("cat dogsandcats", documents, BM25Scorer())
+    assert [result.raw_score for result in plain] == [result.raw_score for result in bare]
+
+
 def test_a_query_of_stop_words_and_letters_looks_for_them() -> None:
     documents = ["vitamin c", "vitamin d", "to be or not to be", "cats"]
     for query, expected in [("c", 0), ("to be", 2), ("C?", 0)]:

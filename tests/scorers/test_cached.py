@@ -17,11 +17,11 @@ from rerank_cli import Reranker, open_scorer
 from rerank_cli.errors import ScorerError, UsageError
 from rerank_cli.providers import RemoteOptions
 from rerank_cli.ranking import CacheOptions, ChunkOptions
-from rerank_cli.ranking.powers import LastingScorer
+from rerank_cli.ranking.powers import LastingScorer, Part
 from rerank_cli.scorers.cached import CachedScorer
 from rerank_cli.scorers.scheduler import wait_for_scores
 from rerank_cli.scorers.score_file import ScoreFile
-from rerank_cli.types import Chunk, Document, Media, Pair, Part, Scored, Scorer
+from rerank_cli.types import Chunk, Document, Media, Pair, Scored, Scorer
 from tests.conftest import MODELS, ROOT, Run
 from tests.support.asking import KEY
 from tests.support.fakes import WORDS_INFO, OverlapScorer

@@ -1,0 +1,210 @@
+"""What a programmer knows of a file before reading it: a prior beside the model's scores.
+
+    query ─ PlacePrior ─ weigh: a document, its passages, their logits ─ Prior…
+
+The prior is a sum of a few parts, in logits. Each is a value that a formula gives, times a weight.
+`scripts/bench_code.py` has learned the weights, and docs/code.md says what each part is worth. The
+model's own scores stay what they are.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from rerank_cli.structure import BlockKind, find_blocks, is_code, syntax_of
+from rerank_cli.types import Chunk, Document, Prior
+from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
+
+DEFINITION, REPEAT = "definition", "repeat"  # parts that are asked for by name
+# The weight of each part, in logits.
+WEIGHTS: Mapping[str, float] = {
+    "name": 2.0,
+    DEFINITION: 2.0,
+    "several": 1.0,
+    "other": -2.0,
+    REPEAT: -3.0,
+}
+_LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
+# Names of files that say nothing: their folder's name says it.
+_NAMELESS = frozenset(("__init__", "__main__", "index", "mod", "main", "lib"))
+_OTHER_CASE = 0.5  # the value of a definition whose name has another case
+_CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
+_TOKEN = re.compile(r"\w+")
+_CALLED = re.compile(r"(?:\w+(?:\.|::|->|#))+([^\W\d]\w+)(?:\(\))?[,.:?]?|([^\W\d]\w*)\(\)[,.:?]?")
+_LAST_NAME = re.compile(r"(\w+)\W*\Z")
+_NO_DEFINITION = re.compile(r"impl\b")  # of another name
+
+
+class Definition(NamedTuple):
+    """Where a symbol of a query is defined, and how well its name fits."""
+
+    place: int
+    value: float
+
+
+class FileCounter:
+    """Counts the files of documents, by whether they are code.
+
+    Configuration is neither. What comes from no file, or is a record or a line, is no code.
+    """
+
+    def __init__(self) -> None:
+        self._code = self._others = 0
+        self._source: str | None = None
+
+    def watch(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Pass documents on, and count their files."""
+        for document in documents:
+            if document.source is None or document.source != self._source:
+                self._source = document.source
+                self._code += is_program(document)
+                self._others += not is_code(document.syntax)
+            yield document
+
+    @property
+    def is_code(self) -> bool:
+        """Whether more files are code than are not."""
+        return self._code > self._others
+
+
+def is_program(document: Document) -> bool:
+    """Whether a document is source code of a program, and not configuration."""
+    return is_code(document.syntax) and document.syntax not in _CONFIGURATION
+
+
+class PlacePrior:
+    """Weighs the passages of documents by what is known of their places, for one query."""
+
+    def __init__(
+        self, query: str, *, passages: bool = False, weights: Mapping[str, float] = WEIGHTS
+    ) -> None:
+        self._passages = passages
+        self._weights = weights
+        self._words = Words()
+        self._stems = self._stems_of(query)
+        self._symbols = _symbols(query)
+        self._normalised = frozenset(map(normalise, self._symbols))
+        patterns = map(re.escape, self._symbols)
+        self._symbol = re.compile(rf"\b(?:{'|'.join(patterns) or '(?!)'})\b", re.IGNORECASE)
+
+    def weigh(
+        self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
+    ) -> list[Prior]:
+        """The prior of each passage of a document; `logits` are those of the model."""
+        weights = self._weights
+        priors = [
+            Prior({part: weights[part] * value for part, value in values.items() if value})
+            for values in self.values(document, chunks, logits)
+        ]
+        if not self._passages:
+            return priors
+        scores = [logit + prior.total for logit, prior in zip(logits, priors, strict=True)]
+        best_first = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+        for rank, place in enumerate(best_first[1:], 2):
+            parts = {**priors[place].parts, REPEAT: weights[REPEAT] * math.log(rank)}
+            priors[place] = Prior(parts)
+        return priors
+
+    def values(
+        self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
+    ) -> list[dict[str, float]]:
+        """The values of all parts, before they are weighed."""
+        of_all = {
+            "name": self._name_value((document.source or "").replace("\\", "/")),
+            "several": _excess(logits),
+            "other": float(not is_program(document)),
+        }
+        definitions = self._definitions(document)
+        found = []
+        for chunk in chunks:
+            own = (each.value for each in definitions if chunk.start <= each.place < chunk.end)
+            found.append({**of_all, DEFINITION: max(own, default=0.0)})
+        return found
+
+    def _name_value(self, path: str) -> float:
+        """The share of the words of a file's name that the query has."""
+        place = PurePosixPath(path)
+        name = place.name.partition(".")[0] or place.name
+        if name.lower() in _NAMELESS:
+            name = place.parent.name
+        stems = self._stems_of(name)
+        return sum(map(self._has, stems)) / len(stems) if stems else 0.0
+
+    def _has(self, stem: str) -> bool:
+        """Whether the query has a word, or one that begins with it or that it begins with."""
+        if stem in self._stems:
+            return True
+        return len(stem) >= _LEAST_COMMON_START and any(
+            len(own) >= _LEAST_COMMON_START and (own.startswith(stem) or stem.startswith(own))
+            for own in self._stems
+        )
+
+    def _stems_of(self, text: str) -> frozenset[str]:
+        """The stems of the words of a name or a query, without those that say nothing."""
+        words = frozenset(_words_of(text))
+        return frozenset(map(self._words.stem, words - COMMON_WORDS or words))
+
+    def find_definition(self, chunk: Chunk) -> int | None:
+        """Where the line is in a passage that defines a symbol of the query; None if none does."""
+        found = [
+            definition
+            for definition in self._definitions(chunk.document)
+            if chunk.start <= definition.place < chunk.end
+        ]
+        best = max(found, key=lambda definition: definition.value, default=None)
+        return None if best is None else best.place
+
+    def _definitions(self, document: Document) -> Sequence[Definition]:
+        """The definitions of the query's symbols in a document."""
+        if not self._symbols or not is_code(document.syntax):
+            return ()
+        text = document.text
+        if self._symbol.search(text) is None:
+            return ()
+        found = []
+        for place, name in _find_definitions(text, document.syntax):
+            if name in self._symbols:
+                found.append(Definition(place, 1.0))
+            elif normalise(name) in self._normalised:
+                found.append(Definition(place, _OTHER_CASE))
+        return found
+
+
+def _words_of(name: str) -> Iterator[str]:
+    for token in _TOKEN.findall(name):
+        for word in identifier_words(token) or (token,):
+            yield normalise(word)
+
+
+def _symbols(query: str) -> frozenset[str]:
+    """The names in a query that may be defined somewhere.
+
+    A query without blanks is a name, if it is no path. Among other words those are names that are
+    no plain words, the last part of one with dots, and what has parentheses: app.handle, use().
+    """
+    words = query.split()
+    if len(words) == 1:
+        is_path = "/" in query or syntax_of(query)
+        return frozenset() if is_path else frozenset(_TOKEN.findall(query)[-1:])
+    called = (match[1] or match[2] for match in map(_CALLED.fullmatch, words) if match)
+    cased = (token for token in _TOKEN.findall(query) if len(identifier_words(token)) > 1)
+    return frozenset((*called, *cased))
+
+
+def _find_definitions(text: str, syntax: str) -> Iterator[tuple[int, str]]:
+    """Where classes and functions are named in a text, and their names."""
+    for block in find_blocks(text, syntax):
+        if block.kind not in (BlockKind.CLASS, BlockKind.FUNCTION):
+            continue
+        name = _LAST_NAME.search(block.name)
+        if name is not None and not _NO_DEFINITION.match(block.name):
+            place = text.find(block.name, block.start, block.end)  # behind comments before it
+            yield block.start if place < 0 else place, name[1]
+
+
+def _excess(logits: Sequence[float]) -> float:
+    """How far the logarithm of the sum of odds is above the best logit: several passages answer."""
+    best = max(logits, default=0.0)
+    return math.log(math.fsum(math.exp(logit - best) for logit in logits)) if logits else 0.0

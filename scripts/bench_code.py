@@ -1,0 +1,405 @@
+"""Measures questions about source code, and learns the weights of the prior for places.
+
+    python scripts/bench_code.py DATA collect NAME…   # the logits of each question's candidates
+    python scripts/bench_code.py DATA                 # the tables, from the logits that are there
+
+DATA has the questions of github.com/MinishLab/semble (benchmarks/annotations) in annotations/, the
+tree of each of their repositories at its commit in trees/, and published.json, the nDCG@10 that is
+published of other tools, by system, repository and kind of question. logits/ is written there: with
+it weights are learned without the model.
+
+nDCG@10 is counted in two ways: by file, each file once, and by passage as the benchmark does:
+several passages of a file use up places, and where a question names lines a passage must have some.
+Every figure of a learned weight is of repositories that it was not learned on.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rerank_cli import Document
+from rerank_cli.inputs.documents import Inputs
+from rerank_cli.ranking import ChunkOptions, FirstStage
+from rerank_cli.ranking.chunking import plan_chunks
+from rerank_cli.ranking.first_stage import CandidateLimits, choose_passages
+from rerank_cli.ranking.places import REPEAT, WEIGHTS, PlacePrior
+from rerank_cli.ranking.results import take_adjusted_best
+from rerank_cli.scorers import open_scorer
+from rerank_cli.scorers.bm25 import BM25Scorer
+from rerank_cli.scorers.static_vectors import open_query_meaning
+from rerank_cli.types import Chunk, Pair
+
+DEVELOPMENT = [
+    "flask", "requests", "click", "express", "cobra", "aiohttp", "fastapi", "pydantic", "axios",
+    "gin", "zod", "axum",
+]  # fmt: skip
+KINDS = ("architecture", "semantic", "symbol")
+STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # the sizes of weights that are tried
+TOLERANCE = 0.002  # of nDCG, within which a smaller weight is taken
+ROUNDS = 3
+PLACES = 10
+SAMPLES = 2000  # of a bootstrap
+
+
+class Passages(NamedTuple):
+    """The candidates of one question.
+
+    logits         of the model
+    features       the value of each part of the prior, a row for each passage
+    files          the number of the file of each passage
+    length_scores  what the number of passages of its file adds to the score of that
+    target_files   for each wanted place which passages are of its file
+    targets        for each which have its lines too
+    """
+
+    kind: str
+    logits: np.ndarray
+    features: np.ndarray
+    files: np.ndarray
+    length_scores: np.ndarray
+    target_files: np.ndarray
+    targets: np.ndarray
+
+
+PARTS = tuple(WEIGHTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("action", nargs="?", choices=["collect"])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--candidates", type=int, default=50)
+    parser.add_argument("--bm25", action="store_true", help="measure -m bm25 too")
+    options = parser.parse_args()
+    data = options.data.resolve()
+    if options.action:
+        for name in options.names:
+            collect(data, name, options.candidates)
+        return
+    names = [name for name in DEVELOPMENT if (data / "logits" / f"{name}.jsonl").exists()]
+    questions = Questions({name: read_passages(data, name) for name in names})
+    print(f"{len(names)} repositories, {len(questions.names)} questions\n")
+    learned = fit_left_out(questions, PARTS)
+    print_parts(questions, learned)
+    print_systems(data, questions, learned, has_bm25=options.bm25)
+    weights = dict(zip(PARTS, fit(questions, "", PARTS), strict=True))
+    print("\nlearned on all:", {part: weight for part, weight in weights.items() if weight})
+
+
+def read_tree(data: Path, name: str) -> list[Document]:
+    """The documents of a repository, with paths from its root."""
+    os.chdir(data / "trees" / name)
+    inputs = Inputs(paths=["."], recursive=True)
+    inputs.check()
+    return [replace(each, source=(each.source or "").removeprefix("./")) for each in inputs]
+
+
+def collect(data: Path, name: str, count: int) -> None:
+    """Write the logits of the candidates of each question that has none so far."""
+    questions = json.loads((data / "annotations" / f"{name}.json").read_text("utf-8"))
+    output = data / "logits" / f"{name}.jsonl"
+    output.parent.mkdir(exist_ok=True)
+    known = {row["question"]["query"] for row in read_rows(output)}
+    documents, scorer, began = read_tree(data, name), open_scorer("mini"), time.process_time()
+    for question in questions:
+        if question["query"] in known:
+            continue
+        plan = plan_chunks(question["query"], scorer.info, ChunkOptions(truncate_query=True))
+        limits = CandidateLimits(count, FirstStage.HYBRID)
+        choice = choose_passages(lambda: documents, plan, limits, open_meaning=open_query_meaning)
+        found = [(split, chunk) for split in choice.splits for chunk in split.chunks]
+        values = scorer.score([Pair(plan.query, chunk) for _, chunk in found]).values
+        passages = [
+            {
+                "document": split.document_index,
+                "total": len(split.chunks) + split.left_out,
+                "start": chunk.start,
+                "end": chunk.end,
+                "headings": list(chunk.headings),
+                "logit": value,
+            }
+            for (split, chunk), value in zip(found, values, strict=True)
+        ]
+        with output.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"question": question, "passages": passages}) + "\n")
+    print(f"{name}: {time.process_time() - began:.0f} s of processor time", flush=True)
+
+
+def read_passages(data: Path, name: str) -> list[Passages]:
+    """The candidates of a repository's questions, with their values of the prior's parts."""
+    documents = read_tree(data, name)
+    rows = read_rows(data / "logits" / f"{name}.jsonl")
+    return [_passages_of(row, documents) for row in rows]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The questions of a repository whose logits are kept."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _passages_of(row: Mapping[str, Any], documents: Sequence[Document]) -> Passages:
+    question = row["question"]
+    prior = PlacePrior(question["query"])
+    grouped: dict[int, list[Mapping[str, Any]]] = {}
+    for passage in row["passages"]:
+        grouped.setdefault(passage["document"], []).append(passage)
+    chunks, logits, files = list[Chunk](), list[float](), list[int]()
+    features, lengths = list[Mapping[str, float]](), list[float]()
+    for number, (place, group) in enumerate(grouped.items()):
+        document = documents[place]
+        own = [_chunk_of(document, passage) for passage in group]
+        values = [passage["logit"] for passage in group]
+        features += prior.values(document, own, values)
+        lengths += [take_adjusted_best([0.0], group[0]["total"])[0]] * len(own)
+        chunks, logits, files = [*chunks, *own], [*logits, *values], [*files, *[number] * len(own)]
+    in_file, in_lines = find_targets(question, chunks)
+    return Passages(
+        question["category"],
+        np.array(logits),
+        np.array([[values.get(part, 0.0) for part in PARTS] for values in features]),
+        np.array(files),
+        np.array(lengths),
+        in_file,
+        in_lines,
+    )
+
+
+def find_targets(
+    question: Mapping[str, Any], chunks: Sequence[Chunk]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each place that a question wants, which passages are of its file, and of its lines."""
+    wanted = [*question["relevant"], *question.get("secondary", ())]
+    wanted = [{"path": each} if isinstance(each, str) else each for each in wanted]
+    in_file = [[_is_same_path(c.document.source or "", t["path"]) for c in chunks] for t in wanted]
+    in_lines = [[_has_lines(chunk, target) for chunk in chunks] for target in wanted]
+    return np.array(in_file), np.array(in_file) & np.array(in_lines)
+
+
+def _chunk_of(document: Document, passage: Mapping[str, Any]) -> Chunk:
+    start, end = passage["start"], passage["end"]
+    text = document.text[start:end]
+    return Chunk(document, start, end, text, 0, headings=passage["headings"])
+
+
+def _is_same_path(path: str, wanted: str) -> bool:
+    return path == wanted or path.endswith(f"/{wanted}") or wanted.endswith(f"/{path}")
+
+
+def _has_lines(chunk: Chunk, target: Mapping[str, Any]) -> bool:
+    if target.get("start_line") is None:
+        return True
+    first = chunk.line or 1
+    last = first + chunk.text.count("\n")
+    return last >= int(target["start_line"]) and first <= int(target["end_line"])
+
+
+def ndcg(order: np.ndarray, targets: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """nDCG@10 of questions as the benchmark has it: a wanted place counts where it is met first.
+
+    `order` has the passages of each question, the best ones first, and `targets` for each of its
+    `wanted` places whether a passage is one.
+    """
+    met = np.take_along_axis(targets, order[:, None, :PLACES], axis=2)
+    places = np.arange(met.shape[2])
+    firsts = (np.argmax(met, axis=2)[:, :, None] == places) & met.any(axis=2, keepdims=True)
+    gains = 1 / np.log2(places + 2)
+    ideals = np.cumsum(1 / np.log2(np.arange(2, PLACES + 2)))
+    return np.asarray((firsts.any(1) * gains).sum(1) / ideals[np.minimum(wanted, PLACES) - 1])
+
+
+class Questions:
+    """The questions of all repositories, padded to arrays of one shape."""
+
+    def __init__(self, sets: Mapping[str, Sequence[Passages]]) -> None:
+        found = [each for own in sets.values() for each in own]
+        self.names = np.array([name for name, own in sets.items() for _ in own])
+        self.kinds = np.array([each.kind for each in found])
+        self.logits = _pad([each.logits for each in found], -np.inf)
+        self.features = _pad([each.features for each in found], 0.0)
+        self.files = _pad([each.files for each in found], -1)
+        self.length_scores = _pad([each.length_scores for each in found], 0.0)
+        self.target_files = _pad([each.target_files for each in found], False)
+        self.targets = _pad([each.targets for each in found], False)
+        self.wanted = np.array([len(each.targets) for each in found])
+
+    def measure(self, weights: np.ndarray) -> np.ndarray:
+        """nDCG@10 of each question by file, and by passage; a row of weights for each question."""
+        scores = self.logits + (self.features * weights[:, None, :]).sum(2)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        files = np.take_along_axis(self.files, order, axis=1)
+        earlier = np.tril(files[:, :, None] == files[:, None, :], -1).sum(2)
+        places = np.empty_like(earlier)  # of each passage in its file
+        np.put_along_axis(places, order, earlier, axis=1)
+        best = np.where(places == 0, scores + self.length_scores, -np.inf)
+        repeat = weights[:, PARTS.index(REPEAT), None] * np.log1p(places)
+        return np.stack(
+            [
+                ndcg(np.argsort(-best, axis=1, kind="stable"), self.target_files, self.wanted),
+                ndcg(
+                    np.argsort(-scores - repeat, axis=1, kind="stable"), self.targets, self.wanted
+                ),
+            ],
+            axis=1,
+        )
+
+
+def _pad(rows: Sequence[np.ndarray], fill: float) -> np.ndarray:
+    shape = np.max([row.shape for row in rows], axis=0)
+    padded = np.full((len(rows), *shape), fill, dtype=np.asarray(rows[0]).dtype)
+    for own, row in zip(padded, rows, strict=True):
+        own[tuple(map(slice, row.shape))] = row
+    return padded
+
+
+def fit(questions: Questions, left_out: str, parts: Sequence[str]) -> np.ndarray:
+    """The weights with the highest mean over both countings, one part after the other.
+
+    Repositories count alike, and one is left out. A weight is as good as it is together with its
+    neighbours, so that no lucky one is taken, and the smallest that is about as good as the best.
+    """
+    shares = np.array([1 / np.sum(questions.names == name) for name in questions.names])
+    shares[questions.names == left_out] = 0.0
+    weights = np.zeros(len(PARTS))
+    for _ in range(ROUNDS if len(parts) > 1 else 1):
+        before = weights.copy()
+        for place in map(PARTS.index, parts):
+            tried = [float(np.copysign(step, WEIGHTS[PARTS[place]])) for step in STEPS]
+            means = []
+            for weight in tried:
+                weights[place] = weight
+                measured = questions.measure(np.tile(weights, (len(shares), 1)))
+                means.append(float((measured.mean(1) * shares).sum() / shares.sum()))
+            smooth = [
+                (mean + float(np.mean(means[max(0, step - 1) : step + 2]))) / 2
+                for step, mean in enumerate(means)
+            ]
+            enough = max(smooth) - TOLERANCE
+            weights[place] = next(
+                w for w, mean in zip(tried, smooth, strict=True) if mean >= enough
+            )
+        if np.array_equal(weights, before):
+            break
+    return weights
+
+
+def fit_left_out(questions: Questions, parts: Sequence[str]) -> np.ndarray:
+    """For each question the weights that all other repositories have taught."""
+    learned = {name: fit(questions, name, parts) for name in dict.fromkeys(questions.names)}
+    return np.array([learned[name] for name in questions.names])
+
+
+def print_parts(questions: Questions, learned: np.ndarray) -> None:
+    """What each part of the prior gains alone, and what all lose without it."""
+    bare, full = questions.measure(np.zeros_like(learned)), questions.measure(learned)
+    print("| part | alone, by file | by passage | all without it, by file | by passage |")
+    print("|---|---|---|---|---|")
+    for place, part in enumerate(PARTS):
+        alone = questions.measure(fit_left_out(questions, [part])) - bare
+        without = learned.copy()
+        without[:, place] = 0.0
+        cells = [*gains(alone), *gains(questions.measure(without) - full)]
+        print(f"| {part} | {' | '.join(cells)} |", flush=True)
+    print(f"| all | {' | '.join(gains(full - bare))} | | |\n")
+
+
+def gains(differences: np.ndarray) -> list[str]:
+    """The mean of each column of differences in points, with its interval."""
+    found = []
+    for column in differences.T:
+        low, high = interval(column)
+        found.append(f"{100 * column.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
+    return found
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a mean over questions, by the bootstrap."""
+    generator = np.random.default_rng(0)
+    draws = values[generator.integers(0, len(values), (SAMPLES, len(values)))].mean(1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def print_systems(data: Path, questions: Questions, learned: np.ndarray, *, has_bm25: bool) -> None:
+    """nDCG@10 of ours and of what is published, for each repository and kind of question."""
+    kinds, owners = questions.kinds, questions.names
+    names = list(dict.fromkeys(owners))
+    ours = {
+        "mini": questions.measure(np.zeros_like(learned)),
+        "mini with the prior": questions.measure(learned),
+    }
+    if has_bm25:
+        rows = [row for name in names for row in bm25_scores(data, name)]
+        ours = {"bm25": np.array(rows), **ours}
+    print(f"| system | counted | mean | {' | '.join([*KINDS, *names])} |")
+    print(f"|{'---|' * (3 + len(KINDS) + len(names))}")
+    for system, found in ours.items():
+        for counting, column in zip(("file", "passage"), found.T, strict=True):
+            groups = [*(kinds == kind for kind in KINDS), *(owners == name for name in names)]
+            cells = _cells(float(column[group].mean()) for group in groups)
+            low, high = interval(column)
+            mean = f"{column.mean():.3f} ({low:.3f} to {high:.3f})"
+            print(f"| {system} | {counting} | {mean} | {cells} |")
+    sizes = {name: int((owners == name).sum()) for name in names}
+    counts = {
+        kind: {name: int(((owners == name) & (kinds == kind)).sum()) for name in names}
+        for kind in KINDS
+    }
+    for system, figures in json.loads((data / "published.json").read_text("utf-8")).items():
+        whole = {name: figures[name]["ndcg10"] for name in names}
+        of_kinds = [
+            _weighted({name: figures[name]["by_category"].get(kind) for name in names}, own)
+            for kind, own in counts.items()
+        ]
+        cells = _cells([*of_kinds, *whole.values()])
+        print(f"| {system}, published | passage | {_weighted(whole, sizes):.3f} | {cells} |")
+
+
+def _weighted(values: Mapping[str, float | None], counts: Mapping[str, int]) -> float:
+    """The mean of the values of repositories, each as often as it has questions."""
+    known = {name: value for name, value in values.items() if value is not None and counts[name]}
+    total = sum(counts[name] for name in known)
+    return sum(value * counts[name] for name, value in known.items()) / total if total else math.nan
+
+
+def _cells(values: Iterable[float]) -> str:
+    return " | ".join("" if math.isnan(value) else f"{value:.3f}" for value in values)
+
+
+def bm25_scores(data: Path, name: str) -> list[tuple[float, float]]:
+    """nDCG@10 of `-m bm25` by file and by passage, for the questions whose logits are kept."""
+    rows = read_rows(data / "logits" / f"{name}.jsonl")
+    kept = data / "logits" / f"{name}.bm25.json"
+    known = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    asked = [row["question"] for row in rows if row["question"]["query"] not in known]
+    if asked:
+        scorer, documents = BM25Scorer(), read_tree(data, name)
+        plan = plan_chunks("any", scorer.info, ChunkOptions(), passages=True)
+        splits = [plan.split(document) for document in documents]
+        chunks = [chunk for split in splits for chunk in split.chunks]
+        files = np.repeat(np.arange(len(splits)), [len(split.chunks) for split in splits])
+        for question in asked:
+            values = scorer.score([Pair(question["query"], chunk) for chunk in chunks]).values
+            in_file, in_lines = find_targets(question, chunks)
+            order = np.argsort(-np.array(values, dtype=float), kind="stable")
+            _, firsts = np.unique(files[order], return_index=True)
+            count = np.array([len(in_file)])
+            known[question["query"]] = [
+                float(ndcg(places[None], targets[None], count)[0])
+                for places, targets in ((order[np.sort(firsts)], in_file), (order, in_lines))
+            ]
+        kept.write_text(json.dumps(known), "utf-8")
+    return [known[row["question"]["query"]] for row in rows]
+
+
+if __name__ == "__main__":
+    main()

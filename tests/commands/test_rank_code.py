@@ -1,0 +1,109 @@
+"""`--prior` and `--by`: source trees on the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MODELS, Outcome, Run
+
+SMALL = ("-m", str(MODELS / "bert"))
+FILLER = "\n".join(f"other_{number} = soil({number})" for number in range(30))
+
+
+@pytest.fixture
+def search(rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line with a small model in a folder with source code."""
+    files = {
+        "src/water.py": f"# soil\n\ndef find_soil():\n    return soil\n\n\n{FILLER}\n",
+        "src/soil_store.py": "value = find_soil()\n",
+        "tests/test_soil.py": "assert find_soil() is soil\n",
+        "notes.md": "The soil is dry.\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, **options: Any) -> Outcome:
+        return rerank(*arguments, *SMALL, **options)
+
+    return run
+
+
+def results(ran: Outcome) -> dict[str, dict[str, Any]]:
+    assert ran.code == 0, ran.err
+    return {result["document"]["source"]: result for result in json.loads(ran.out)["results"]}
+
+
+def test_a_source_tree_has_a_prior(search: Run) -> None:
+    ran = search("soil", "-r", ".", "--json")
+    assert json.loads(ran.out)["prior"] == "code"
+    found = results(ran)
+    assert found["notes.md"]["prior"]["parts"]["other"] < 0
+    assert found["src/soil_store.py"]["prior"]["parts"]["name"] > 0
+    for result in found.values():
+        parts = result["prior"]["parts"].values()
+        assert result["prior"]["total"] == pytest.approx(sum(parts), abs=1e-5)
+
+
+def test_none_leaves_it_out_and_prose_has_none(search: Run) -> None:
+    bare = search("soil", "-r", ".", "--json", "--prior", "none")
+    assert "prior" not in bare.out
+    prose = search("soil", "notes.md", "--json")
+    assert "prior" not in prose.out
+    scores = {name: result["raw_score"] for name, result in results(bare).items()}
+    weighed = results(search("soil", "-r", ".", "--json"))
+    short = "src/soil_store.py"
+    assert weighed[short]["raw_score"] == scores[short]
+
+
+def test_the_prior_is_said_and_explained(search: Run) -> None:
+    ran = search("soil", "-r", ".", "-v")
+    assert "--prior none leaves them out" in ran.err
+    table = search("soil", "-r", ".", "-f", "table", "--explain").out
+    assert "[prior +" in table
+    assert "prior +" in search("soil", "-r", ".", "-f", "md", "--explain").out
+    assert "[prior" not in search("soil", "-r", ".", "-f", "table").out
+
+
+def test_a_run_is_sorted_by_the_scores_it_shows(search: Run) -> None:
+    lines = search("find_soil", "-r", ".", "-f", "trec").out.splitlines()
+    scores = [float(line.split()[4]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_grep_opens_the_line_of_the_definition(search: Run) -> None:
+    lines = search("find_soil", "-r", ".", "-f", "grep").out.splitlines()
+    assert "src/water.py:3:def find_soil():" in lines
+
+
+def test_by_file_has_the_best_passages_of_each_file(search: Run) -> None:
+    found = results(search("soil", "-r", ".", "--json", "--by", "file"))
+    passages = found["src/water.py"]["passages"]
+    assert len(passages) == 3
+    scores = [passage["relevance_score"] for passage in passages]
+    assert scores == sorted(scores, reverse=True)
+    assert passages[0]["start"] == found["src/water.py"]["passage"]["start"]
+    assert len(found) == 4
+    grep = search("soil", "-r", ".", "-f", "grep", "--by", "file").out.splitlines()
+    water = [line for line in grep if line.startswith("src/water.py:")]
+    assert len(water) == len(set(water)) > 1
+    places = [grep.index(line) for line in water]
+    assert places == list(range(places[0], places[0] + len(places)))
+
+
+def test_by_passage_is_passages(search: Run) -> None:
+    by_passage = search("soil", "-r", ".", "--json", "--by", "passage").out
+    assert by_passage == search("soil", "-r", ".", "--json", "--passages").out
+    refused = search("soil", "-r", ".", "--passages", "--by", "file")
+    assert refused.code == 2
+    assert "--by file and --passages exclude each other" in refused.err
+
+
+def test_one_file_by_file_is_one_result(search: Run) -> None:
+    ran = search("soil", "src/water.py", "--json", "--by", "file")
+    assert list(results(ran)) == ["src/water.py"]
+    assert len(json.loads(ran.out)["results"]) == 1

@@ -1,0 +1,193 @@
+"""The prior for places: what a file's name, a definition and the like add to the model's scores."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_cli import Document, Ranking, rank
+from rerank_cli.errors import UsageError
+from rerank_cli.ranking import Selection
+from rerank_cli.ranking.calibration import relevance
+from rerank_cli.ranking.places import REPEAT, WEIGHTS, PlacePrior
+from rerank_cli.ranking.reranker import Reranker
+from rerank_cli.scorers.bm25 import BM25Scorer
+from rerank_cli.structure import syntax_of
+from rerank_cli.types import Chunk
+from tests.support.fakes import OverlapScorer, words_info
+
+CODE = "value = 1\n"
+names = st.sampled_from(["a.py", "cats.py", "cats_test.py", "src/cats/a.go", "b.md", "c.txt"])
+texts = st.lists(
+    st.sampled_from(["cats", "dogs", "birds\n", "def cats():\n", "    return 1\n"]), max_size=30
+).map(" ".join)
+
+
+def file(name: str, text: str = CODE) -> Document:
+    return Document(text, source=name, line=1, whole=True, syntax=syntax_of(name))
+
+
+def scorer(**changes: object) -> OverlapScorer:
+    """A scorer whose windows have eight words."""
+    return OverlapScorer(words_info(8, scale="logit", **changes))
+
+
+def values(query: str, name: str, text: str = CODE) -> dict[str, float]:
+    """What a file of one passage has of each part."""
+    document = file(name, text)
+    (found,) = PlacePrior(query).values(document, [Chunk(document, 0, len(text), text, 0)], [0.0])
+    return {part: value for part, value in found.items() if value}
+
+
+def sources(ranking: Ranking) -> list[str | None]:
+    return [result.document.source for result in ranking]
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "value"),
+    [
+        ("session management", "src/sessions.py", 1.0),
+        ("SessionStore", "session_store.py", 1.0),
+        ("configuration loading", "config.py", 1.0),
+        ("where are tokens refreshed", "token_cache.py", 0.5),
+        ("how is the cache cleared", "src/cache/__init__.py", 1.0),
+        ("where is it", "sessions.py", 0.0),
+        ("src/app.py", "lib/app.py", 1.0),
+    ],
+)
+def test_the_name_of_a_file_counts_by_the_share_of_its_words(
+    query: str, name: str, value: float
+) -> None:
+    assert values(query, name).get("name", 0.0) == value
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "value"),
+    [
+        ("get_target", "def get_target():\n    pass\n", 1.0),
+        ("get_target", "def GET_TARGET():\n    pass\n", 0.5),
+        ("get_target", "get_target()\n", 0.0),
+        ("where is get_target used", "def get_target():\n    pass\n", 1.0),
+        ("how does app.run start", "def run():\n    pass\n", 1.0),
+        ("who calls run() first?", "def run():\n    pass\n", 1.0),
+        ("how does it run", "def run():\n    pass\n", 0.0),
+        ("src/run", "def run():\n    pass\n", 0.0),
+        ("run.py", "def run():\n    pass\n", 0.0),
+    ],
+)
+def test_a_symbol_of_the_query_counts_where_it_is_defined(
+    query: str, text: str, value: float
+) -> None:
+    assert values(query, "x.py", text).get("definition", 0.0) == value
+    assert "definition" not in values(query, "x.txt", text)
+
+
+def test_what_is_no_program_counts_less() -> None:
+    assert [values("q", name).get("other") for name in ("a.py", "a.md", "a.yaml", "a")] == [
+        None, 1.0, 1.0, 1.0
+    ]  # fmt: skip
+
+
+def test_scores_are_the_models_and_the_prior_is_apart() -> None:
+    documents = [file("dogs.py", "cats dogs"), file("cats.py", "cats dogs")]
+    plain = rank("cats", documents, scorer())
+    weighed = rank("cats", documents, scorer(), prior="code")
+    assert sources(plain) == ["dogs.py", "cats.py"]
+    assert sources(weighed) == ["cats.py", "dogs.py"]
+    best = weighed[0]
+    assert (plain.prior, weighed.prior) == (None, "code")
+    assert best.prior is not None
+    assert best.prior.parts["name"] == WEIGHTS["name"]
+    assert best.raw_score == pytest.approx(plain[1].raw_score)
+    assert best.score == pytest.approx(best.raw_score + best.prior.total)
+    assert best.relevance_score == relevance(best.score, "logit")
+
+
+def test_the_passage_that_defines_a_symbol_is_the_one_that_counts() -> None:
+    text = "# the cats are named\n\nvalue = 1\n\n\ndef cats():\n    return none at all\n"
+    plain = rank("cats", [file("x.py", text)], scorer())[0]
+    weighed = rank("cats", [file("x.py", text)], scorer(), prior="code")[0]
+    assert plain.passage.line == 1
+    assert weighed.passage.line == 6
+
+
+def test_the_sentence_of_a_definition_is_its_line() -> None:
+    text = '"""cats"""\n\n# cats of all cats\n@cats\ndef cats():\n    return "cats", cats\n'
+    with Reranker(scorer()) as reranker:
+        ranking = reranker.rank("cats", [file("x.py", text)], prior="code")
+        (sentence,) = reranker.find_sentences(ranking)
+    assert (sentence.text, sentence.line) == ("def cats():", 5)
+
+
+def test_further_passages_of_a_file_count_less_in_a_ranking_of_passages() -> None:
+    text = "\n".join(f"cats dogs {number} is here for a line of it" for number in range(3))
+    documents = [file("a.py", text), file("b.py", "cats\n")]
+    ranking = rank("cats dogs", documents, scorer(), passages=True, prior="code")
+    repeats = [result.prior.parts.get(REPEAT, 0.0) for result in ranking if result.prior]
+    count = len(repeats) - 1  # of the passages of a.py
+    expected = [WEIGHTS[REPEAT] * math.log(place) for place in range(1, count + 1)]
+    assert sorted(repeats) == pytest.approx(sorted([0.0, *expected]))
+    whole = rank("cats dogs", documents, scorer(), prior="code", explain=True)
+    assert all(REPEAT not in result.prior.parts for result in whole if result.prior)
+
+
+@given(st.lists(st.tuples(names, texts), max_size=6), st.none() | st.integers(1, 3), st.booleans())
+def test_prose_is_untouched_to_the_bit(
+    found: list[tuple[str, str]], n: int | None, passages: bool
+) -> None:
+    documents = [file(f"{number}/{name}", text) for number, (name, text) in enumerate(found)]
+    prose = [replace(document, syntax="") for document in documents]
+    plain = rank("cats dogs", prose, scorer(), n=n, passages=passages, explain=True)
+    assert (
+        rank("cats dogs", prose, scorer(), n=n, passages=passages, explain=True, prior="auto")
+        == plain
+    )
+
+
+@given(st.lists(st.tuples(names, texts), max_size=6), st.none() | st.integers(1, 3), st.booleans())
+def test_auto_is_what_the_files_make_it(
+    found: list[tuple[str, str]], n: int | None, is_stream: bool
+) -> None:
+    documents = [file(f"{number}/{name}", text) for number, (name, text) in enumerate(found)]
+
+    def read() -> Sequence[Document] | Iterator[Document]:
+        return iter(documents) if is_stream else documents
+
+    code = sum(document.syntax in ("python", "go") for document in documents)
+    rule = "code" if code > len(documents) - code else "none"
+    assert rank("cats dogs", read(), scorer(), n=n, prior="auto") == rank(
+        "cats dogs", documents, scorer(), n=n, prior=rule
+    )
+
+
+def test_configuration_is_neither_code_nor_prose() -> None:
+    program, *others = [file("a.py"), file("b.yaml"), file("c.toml")]
+    assert rank("cats", [program, *others], scorer(), prior="auto").prior == "code"
+    assert rank("cats", others, scorer(), prior="auto").prior is None
+    assert rank("cats", [program, file("d.md"), *others], scorer(), prior="auto").prior is None
+
+
+def test_scores_of_other_scales_have_no_prior() -> None:
+    for model in (BM25Scorer(), OverlapScorer(words_info(8, scale="probability"))):
+        ranking = rank("cats", [file("cats.py", "cats")], model, prior="code")
+        assert (ranking.prior, ranking[0].prior) == (None, None)
+    assert rank("cats", [file("cats.py", "cats")], scorer(remote=True), prior="code").prior is None
+
+
+def test_a_prior_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="prior"):
+        Selection(prior="prose").check()
+
+
+def test_a_result_has_its_best_passages_best_first() -> None:
+    text = "\n".join(["dogs " * 8, "cats dogs " * 4, "cats " * 8, "birds " * 8])
+    selection = Selection(best_passages=2)
+    with Reranker(scorer()) as reranker:
+        (result,) = reranker.submit("cats dogs", [Document(text)], selection).result()
+    assert result.explanation[0].chunk == result.passage
+    scores = [scored.raw_score for scored in result.explanation]
+    assert len(scores) == 2
+    assert scores == sorted(scores, reverse=True)

@@ -14,9 +14,8 @@ from rerank_cli.cli.parameters import COMMON_GROUP, setting_values, with_options
 from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.errors import ExitCode, UsageError
-from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
-from rerank_cli.terminal import STDOUT, Terminal, format_json, hide_user
+from rerank_cli.terminal import Terminal, format_json, hide_user
 from rerank_cli.user_files import calibrations_file
 
 app = make_app()
@@ -121,19 +120,10 @@ def calibrate(
     scored = score_labels(
         EvalOptions(
             datasets=[Path(labels)],
-            parts=None,
-            qrels=None,
-            run=None,
             models=[model or _default_model(ctx)],
-            compare=None,
             depths=[depth],
-            measures=[],
             condensed=condensed,
-            sample=None,
             seed=seed,
-            per_query=None,
-            runs=None,
-            output=OutputFile(STDOUT),
             as_json=as_json,
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),

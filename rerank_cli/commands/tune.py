@@ -17,9 +17,8 @@ from rerank_cli.cli.provider_options import provider_options
 from rerank_cli.cli.typer_commands import PlainCommand, make_app
 from rerank_cli.commands.eval import Datasets, evaluation_parts, parse_depths
 from rerank_cli.errors import ExitCode, NoHome, UsageError
-from rerank_cli.output_files import OutputFile
 from rerank_cli.ranking import DEFAULT_MAX_CHUNKS
-from rerank_cli.terminal import STDOUT, PipeClosed, Terminal, format_json
+from rerank_cli.terminal import PipeClosed, Terminal, format_json
 from rerank_cli.user_files import config_file
 
 app = make_app()
@@ -126,15 +125,10 @@ def tune(
             qrels=qrels,
             run=run,
             models=[ctx.params["model"] or default()],
-            compare=None,
             depths=depths,
             measures=[measure],
-            condensed=False,
             sample=sample,
             seed=seed,
-            per_query=None,
-            runs=None,
-            output=OutputFile(STDOUT),
             as_json=as_json,
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),

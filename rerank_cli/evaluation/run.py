@@ -49,7 +49,7 @@ from rerank_cli.ranking.calibration import relevance_of
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
 from rerank_cli.scorers import BM25, find_local_folder, is_remote, remote_fingerprint
-from rerank_cli.terminal import Terminal
+from rerank_cli.terminal import STDOUT, Terminal
 from rerank_cli.types import Document, Ranking, ScorerInfo
 from rerank_cli.user_files import cache_directory, parse_sealed_json, read_regular_file, seal_json
 
@@ -439,27 +439,27 @@ class EvalOptions:
     """
 
     datasets: Sequence[Path]
-    parts: Parts | None
-    qrels: Path | None
-    run: Path | None
     models: Sequence[str]
-    compare: tuple[str, str] | None
     depths: Sequence[int]
-    measures: Sequence[str]
-    condensed: bool
-    sample: int | None
-    seed: int
-    per_query: OutputFile | None
-    runs: str | None
-    output: OutputFile
-    as_json: bool
     runtime: RuntimeOptions
     remote: RemoteOptions
     chunks: ChunkOptions
-    cache: CacheOptions | None = None
-    report: OutputFile | None = None
+    parts: Parts | None = None
+    qrels: Path | None = None
+    run: Path | None = None
+    compare: tuple[str, str] | None = None
     candidates: str = ""
     first_stage: str = FirstStage.HYBRID
+    measures: Sequence[str] = ()
+    condensed: bool = False
+    sample: int | None = None
+    seed: int = 0
+    output: OutputFile = field(default_factory=lambda: OutputFile(STDOUT))
+    as_json: bool = False
+    per_query: OutputFile | None = None
+    runs: str | None = None
+    report: OutputFile | None = None
+    cache: CacheOptions | None = None
     labels: LabelOptions = field(default_factory=LabelOptions)
     thresholds: ThresholdOptions | None = None
 

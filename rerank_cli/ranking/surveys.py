@@ -275,12 +275,14 @@ class WordSurvey:
             is_source = sources[number]
             title = self._counts(title_terms.get(number, ()), is_source=is_source)
             head = _head_length(batch.titles[number]) if batch.titles else 0
-            found[number] = [
+            blocks = [
                 TermBlock(block, length + head, [*map(add, title, counts)])
-                for block, length, found_terms in _blocks_of(text, count, terms.get(number, ()))
-                for counts in [self._counts(found_terms, is_source=is_source)]
+                for block, length, block_terms in _blocks_of(text, count, terms.get(number, ()))
+                for counts in [self._counts(block_terms, is_source=is_source)]
                 if any(counts) or any(title)
             ]
+            if blocks:  # there are none in prose with words of an identifier alone
+                found[number] = blocks
         return found
 
     def _find_terms(self, texts: Sequence[str]) -> dict[int, list[tuple[int, int]]]:

@@ -423,3 +423,12 @@ def test_a_long_document_does_not_keep_others_out() -> None:
     texts = [Document(long), *[Document(f"cats memory bird {number}") for number in range(5)]]
     choice = choose(texts, 10, FirstStage.HYBRID)
     assert {split.document_index for split in choice.splits} == {0, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("stage", [FirstStage.BM25, FirstStage.HYBRID])
+def test_in_prose_the_words_within_an_identifier_do_not_count(stage: FirstStage) -> None:
+    texts = [Document("a dog"), Document("redirect"), *[Document("a dog")] * 9]
+    texts.append(Document("get_redirect"))
+    query = plan_chunks("get_redirect", scorer().info, ChunkOptions())
+    choice = choose_passages(lambda: texts, query, CandidateLimits(2, stage), None, Birds)
+    assert [split.document_index for split in choice.splits] == [0, 11]

@@ -5,7 +5,6 @@ watches stderr there is none. Also has the laps of --timing.
 """
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -15,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Protocol, TextIO, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from rerank_cli.terminal import Terminal, format_count, format_duration, printable
+from rerank_cli.terminal import Terminal, columns_of, format_count, format_duration, printable
 
 DELAY_SECONDS = 0.3  # before a line comes up: what is soon done shows none
 _REFRESH_SECONDS = 0.1
@@ -81,15 +80,17 @@ Describe = Callable[[], State]
 
 @contextmanager
 def status_line(terminal: Terminal, text: str) -> Iterator[None]:
-    """Show a text on a terminal while the block runs."""
+    """Show a text on a terminal while the block runs, cut where its line ends."""
     if not terminal.watched:
         yield
         return
 
     from rerank_cli.atomic_files import clean_up_on_signal  # not at every start
 
+    # What goes on in a second line would stay there: only the cursor's line is wiped.
+    room = columns_of(terminal.stderr) - len(" …") - 1
     with clean_up_on_signal(terminal.wipe_line):
-        terminal.show(f"{text} …")
+        terminal.show(f"{text[: max(room, 0)].rstrip()} …")
         try:
             yield
         finally:
@@ -114,7 +115,7 @@ class ProgressLine:
         if not self._terminal.watched or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _REFRESH_SECONDS
-        text = compose_line(self._describe(), self.seconds, _width_of(self._terminal.stderr) - 1)
+        text = compose_line(self._describe(), self.seconds, columns_of(self._terminal.stderr) - 1)
         self._terminal.wipe_line()
         self._terminal.show(text)
         self.was_shown = True
@@ -166,13 +167,6 @@ def compose_line(state: State, seconds: float, width: int) -> str:
     lines += [[*parts[:count], done, *left] for count in range(len(parts) - 1, -1, -1)]
     texts = ["  ".join(line) for line in [*lines, left or [done]]]
     return next((text for text in texts if len(text) <= width), texts[-1][: max(width, 0)])
-
-
-def _width_of(stderr: TextIO) -> int:
-    """The width of a terminal in columns, which may change."""
-    with suppress(OSError, ValueError):
-        return os.get_terminal_size(stderr.fileno()).columns or 80
-    return shutil.get_terminal_size().columns
 
 
 class TimeLeft:

@@ -259,8 +259,11 @@ def write_all(stream: BinaryIO, pieces: Iterable[bytes], what: str, *, flush: bo
 
 
 def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
-    """Write a message to stderr in the one form that messages have: what, a blank line, a hint."""
-    lines = f"rerank: {_on_one_line(message)}\n"
+    """Write a message to stderr in the one form that messages have: what, a blank line, a hint.
+
+    A hint stays on one line, because it may have a command that a person copies.
+    """
+    lines = f"{_break_lines(f'rerank: {_on_one_line(message)}', stderr)}\n"
     if hint:
         lines += f"\nhint: {_on_one_line(hint)}\n"
     _write_message(stderr, lines)
@@ -268,7 +271,15 @@ def warn(stderr: TextIO, message: str, hint: str | None = None) -> None:
 
 def say(stderr: TextIO, lines: str) -> None:
     """Write lines for the user to stderr."""
-    _write_message(stderr, f"{printable(re.sub(_USER_IN_WORDS, _UNNAMED, lines))}\n")
+    shown = printable(re.sub(_USER_IN_WORDS, _UNNAMED, lines))
+    _write_message(stderr, f"{_break_lines(shown, stderr)}\n")
+
+
+def columns_of(stream: TextIO) -> int:
+    """The width of the terminal that a stream writes to, which may change."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or _WIDTH_OFF_TERMINAL
+    return shutil.get_terminal_size().columns
 
 
 def usable_stream(stream: TextIO | None) -> TextIO:
@@ -410,6 +421,17 @@ def _wrap(text: str, width: int) -> list[str]:
     from textwrap import wrap  # most runs do not need it
 
     return wrap(text, max(width, 1), break_on_hyphens=False, break_long_words=False) or [""]
+
+
+def _break_lines(lines: str, stream: TextIO) -> str:
+    """Lines broken between words, which a terminal would break within one."""
+    if not stream.isatty():
+        return lines
+    columns = columns_of(stream)
+    return "\n".join(
+        line if len(line) <= columns else "\n".join(_wrap(line, columns))
+        for line in lines.split("\n")
+    )
 
 
 def _in_one_line(cell: str) -> str:

@@ -274,6 +274,14 @@ def test_a_line_is_there_while_something_runs() -> None:
     assert terminal.line == ""
 
 
+def test_a_line_is_cut_where_the_terminal_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = FakeTerminal()
+    with status_line(terminal_at(terminal), "opening the model, which takes a while"):
+        assert terminal.line == "opening the model …"
+    assert terminal.line == ""
+
+
 def test_a_line_says_how_much_is_done_and_is_drawn_anew_now_and_then(clock: Clock) -> None:
     states = iter([State(["a"], 0.25), State(["b"], 0.5), State(["c"], 2.0), State(["d"])])
     terminal = FakeTerminal()

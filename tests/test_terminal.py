@@ -16,9 +16,40 @@ from rerank_cli.terminal import (
     format_duration,
     format_json,
     format_size,
+    say,
+    warn,
 )
 
 UNITS = {"bytes": 1, "byte": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class FakeTerminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@given(st.lists(st.text("ab-/", min_size=1, max_size=30), min_size=1), st.integers(20, 100))
+def test_what_a_terminal_is_told_is_broken_between_words(words: list[str], columns: int) -> None:
+    terminal, file = FakeTerminal(), io.StringIO()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("COLUMNS", str(columns))
+        for stream in (terminal, file):
+            say(stream, " ".join(words))
+    assert terminal.getvalue().split() == words
+    for line in terminal.getvalue().splitlines():
+        assert len(line) <= columns or " " not in line
+    assert file.getvalue() == f"{' '.join(words)}\n"
+
+
+def test_a_hint_stays_on_one_line_to_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = FakeTerminal()
+    warn(terminal, "the model is not here", "rerank models pull bge-reranker-base")
+    assert terminal.getvalue() == (
+        "rerank: the model is\nnot here\n\nhint: rerank models pull bge-reranker-base\n"
+    )
 
 
 @pytest.mark.parametrize(

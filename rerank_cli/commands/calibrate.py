@@ -193,7 +193,7 @@ def _forget(ctx: typer.Context, model: str | None, terminal: Terminal) -> int:
         known = sorted({own.model for own in read_calibrations().values()})
         raise UsageError(
             f"{name} is not calibrated",
-            hint=f"calibrated are {', '.join(known)}" if known else "no model is",
+            hint=f"calibrated are {', '.join(known)}" if known else "no model is calibrated",
         )
     terminal.say(f"the scores of {name} are as the model gives them")
     return ExitCode.OK

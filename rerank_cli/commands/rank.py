@@ -420,9 +420,7 @@ def _wait_until_open(opening: Future[Scorer], terminal: Terminal, budget: Budget
         if opening.done():  # it is what opening came to
             raise
 
-    with progress.status_line(
-        terminal, "opening the model, which its first use prepares for this CPU"
-    ):
+    with progress.status_line(terminal, "opening the model; the first time takes longer"):
         try:
             return opening.result(None if budget is None else budget.seconds_left)
         except TimeoutError:

@@ -79,7 +79,7 @@ def find_keep(ctx: typer.Context, models: int) -> Sequence[int] | None:
     if models == 1:
         if text is not None and is_given(ctx, "keep"):
             raise UsageError(
-                "--keep: for several models, and here is one",
+                "--keep needs several models, and there is only one",
                 hint="-m mini,bge-reranker-base; -n N keeps the best N results",
             )
         return ()

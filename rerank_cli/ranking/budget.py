@@ -188,7 +188,7 @@ def limit_scorer(scorer: Scorer, spending: Spending) -> Scorer:
     model = scorer.info.model
     if isinstance(scorer, SurveyingScorer):
         raise UsageError(
-            f"{model} reads everything before it scores anything, so that no budget can end it",
+            f"{model} cannot have a limit of time or money: it reads everything before it scores",
             hint="--first-stage bm25 with another model takes the order of BM25",
         )
     if scorer.info.scope == "set":

@@ -101,7 +101,7 @@ def test_no_durations(text: str, rerank: Run) -> None:
         ((*LONG, "--on-error", "keep"), "--max-time and --on-error keep"),
         (("--max-cost", "1"), "--max-cost is for services, and "),
         (("--max-cost", "0"), "requests cost more than 0 USD, not 0"),
-        (("-m", "bm25", *LONG), "bm25 reads everything before it scores anything"),
+        (("-m", "bm25", *LONG), "bm25 cannot have a limit of time or money"),
         (("-m", "cohere/rerank-v3.5", "--dry-run", *LONG), "--dry-run scores nothing"),
     ],
 )

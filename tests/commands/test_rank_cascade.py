@@ -81,7 +81,7 @@ def test_a_path_with_a_comma_is_one_model(rerank: Run, lines: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("-m", "bm25", "--keep", "3"), "--keep: for several models, and here is one"),
+        (("-m", "bm25", "--keep", "3"), "--keep needs several models, and there is only one"),
         (("-m", "bm25,"), "-m bm25,: the name of a model is missing"),
         ((*BOTH, "--keep", "3,4"), "keep 3,4: 2 numbers for 2 models"),
         ((*BOTH, "--keep", "0"), "'0' is not whole numbers of 1 or more"),

@@ -111,8 +111,11 @@ def calibrate(
     from rerank_cli.evaluation.label_tables import draw_calibration
     from rerank_cli.evaluation.run import EvalOptions
     from rerank_cli.evaluation.thresholds import Goal, ThresholdOptions
+    from rerank_cli.scorers import check_single
     from rerank_cli.scorers.calibrations import write_calibration
 
+    name = model or _default_model(ctx)
+    check_single(name, "calibrate")
     goal: tuple[Goal, float] = "recall", keep_recall or _DEFAULT_RECALL
     if keep_precision is not None:
         goal = "precision", keep_precision
@@ -120,7 +123,7 @@ def calibrate(
     scored = score_labels(
         EvalOptions(
             datasets=[Path(labels)],
-            models=[model or _default_model(ctx)],
+            models=[name],
             depths=[depth],
             condensed=condensed,
             seed=seed,

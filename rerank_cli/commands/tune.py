@@ -114,7 +114,10 @@ def tune(
     from rerank_cli.evaluation.tune import describe
     from rerank_cli.evaluation.tune import tune as find_setting
     from rerank_cli.models.catalogue import default
+    from rerank_cli.scorers import check_single
 
+    model = ctx.params["model"] or default()
+    check_single(model, "tune")
     depths = parse_depths(depth)
     if len(depths) > 1:
         raise UsageError(f"--depth {depth}: one number, or all")
@@ -124,7 +127,7 @@ def tune(
             parts=evaluation_parts("tune", datasets, queries, corpus, qrels, run),
             qrels=qrels,
             run=run,
-            models=[ctx.params["model"] or default()],
+            models=[model],
             depths=depths,
             measures=[measure],
             sample=sample,

@@ -120,6 +120,7 @@ class PassageCollector(RankingBuilder):
         if reason is not None and not self._scored_chunks and not self.incomplete:
             raise self._nothing_scored(reason)
         documents, empty = order.documents, order.empty
+        self._more_blanks = order.count_more_blanks()
         self.notes.update(dict.fromkeys(order.notes))
         entries: list[tuple[int, Split, Sequence[float | None]]] = [
             (index, Split(blank, (), 0, 0, document_index=index), ())

@@ -21,7 +21,7 @@ from rerank_cli.ranking import DEFAULT_KEEP, KEEP_FACTOR, CandidateRule, Selecti
 from rerank_cli.ranking.budget import Budget
 from rerank_cli.ranking.chunking import Plan, Split
 from rerank_cli.ranking.reranker import Reranker
-from rerank_cli.ranking.results import MAX_REQUESTS
+from rerank_cli.ranking.results import MAX_REQUESTS, keep_best
 from rerank_cli.terminal import format_count
 from rerank_cli.types import Chunk, Document, Ranked, Ranking, ScoredChunk, Stage
 
@@ -178,6 +178,8 @@ class _Stages:
             self._put_above(place, ranking, sent)
         else:
             self.results = list(ranking.results)
+            # The whole input says whether a prior counts, and not the part that a next model reads.
+            self._selection = replace(self._selection, prior=pending.task.builder.prior_rule)
 
     def stop(self, place: int) -> None:
         """Note that the model at a place was stopped before it has judged a result."""
@@ -201,8 +203,7 @@ class _Stages:
         more = 0
         if selection.count_rest:
             more = beyond + len(results) + len(first.blanks) - len(shown) - len(blanks)
-        if not selection.explain:
-            shown = [replace(result, explanation=()) for result in shown]
+        shown = [self._without_spans(result) for result in shown]
         best = self._rankings[shown[0].stage] if shown else last
         requests = [request for ranking in self._rankings for request in ranking.requests]
         return replace(
@@ -217,6 +218,7 @@ class _Stages:
             notes=tuple(notes),
             blanks=blanks,
             missing=sum(ranking.missing for ranking in self._rankings),
+            prior=next(filter(None, (ranking.prior for ranking in self._rankings)), None),
             unmatched=sum(ranking.unmatched for ranking in self._rankings),
             requests=tuple(requests[:MAX_REQUESTS]),
             cost=Price.total(ranking.cost for ranking in self._rankings if ranking.cost),
@@ -253,9 +255,20 @@ class _Stages:
             if count is not None and selection.candidates == CandidateRule.AUTO:
                 count = max(count, self._keep[0])
             own = replace(own, candidates=CandidateRule.ALL if count is None else count)
-        if selection.candidates != CandidateRule.ALL and not is_last:
-            own = replace(own, explain=True)  # which passages a model has read
+        if self._needs_spans(place):
+            own = replace(own, explain=True)
         return own
+
+    def _needs_spans(self, place: int) -> bool:
+        """Whether the next model has to know which passages the model at a place has read."""
+        return self._selection.candidates != CandidateRule.ALL and place < len(self._keep)
+
+    def _without_spans(self, result: Ranked) -> Ranked:
+        """A result with the passages that it shows, and not all that its model has read."""
+        if self._selection.explain or not self._needs_spans(result.stage):
+            return result
+        best = keep_best(result.explanation, self._selection.best_passages)
+        return replace(result, explanation=best)
 
     def _document_of(self, result: Ranked) -> Document:
         """What the next model reads of a result: its document, or its passage as one."""
@@ -267,7 +280,6 @@ class _Stages:
             text=chunk.text,
             title=chunk.title,
             headings=(),
-            syntax="",
             blocks=None,
             source_lines=None,
             page_starts=(),

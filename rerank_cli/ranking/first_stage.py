@@ -63,6 +63,10 @@ class CandidateLimits(NamedTuple):
     blanks: int | None = 0
     prior_field: str | None = None
 
+    def count_more_blanks(self, empty: int, kept: int) -> int:
+        """How many blank documents are not kept only for want of room."""
+        return 0 if self.blanks == 0 else empty - kept
+
 
 def limits_of(selection: Selection, passages: int) -> CandidateLimits:
     """The limits for so many passages of a selection."""
@@ -80,6 +84,7 @@ class Choice(NamedTuple):
     documents, empty  the number of all documents, and of blank ones
     candidates        what was chosen of how many; None if all passages were
     notes             for the user
+    more_blanks       how many blank documents are not among the splits, only for want of room
     """
 
     splits: Sequence[Split]
@@ -87,6 +92,7 @@ class Choice(NamedTuple):
     empty: int
     candidates: Candidates | None
     notes: Sequence[str] = ()
+    more_blanks: int = 0
 
 
 def describe_candidates(candidates: Candidates) -> str:
@@ -128,6 +134,7 @@ def choose_passages(
         reading.empty,
         candidates,
         search.notes,
+        limits.count_more_blanks(reading.empty, len(blanks)),
     )
 
 

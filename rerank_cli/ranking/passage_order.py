@@ -189,6 +189,10 @@ class PassageOrder:
         """Whether all of the input was read."""
         return self._feed is not None and self._feed.is_whole
 
+    def count_more_blanks(self) -> int:
+        """How many blank documents are not kept only for want of room."""
+        return self._limits.count_more_blanks(self.empty, len(self.blanks))
+
     def count_documents(self) -> int:
         """How many documents there are to score."""
         return len(self._read if self._chosen is None else self._chosen)

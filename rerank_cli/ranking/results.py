@@ -89,10 +89,12 @@ class RankingBuilder:
         self._unmatched_score = info.unmatched_score if selection.matched_only else None
         self._documents = self._empty = self._blanks = self._chunks = self._unmatched = 0
         self._tokens = self._cut = self._dropped = self._unscored = 0
+        self._more_blanks = 0  # that would be results, and for which `n` has no room
 
     def choose(self, choice: Choice) -> None:
         """Take what a first stage has chosen, before the first document is added."""
         self._choice = choice
+        self._more_blanks = choice.more_blanks
         self.notes.update(dict.fromkeys(choice.notes))
 
     def add(self, split: Split, scores: Sequence[float | None]) -> None:
@@ -124,18 +126,25 @@ class RankingBuilder:
         count = 1 if selection.passages else len(split.chunks) + split.left_out
         for group in _group_chunks(split, scores, order.prior, passages=selection.passages):
             chunks, values = group.chunks, group.values
-            score, decisive = self._aggregate(group.weighed, count)
+            raw_score, decisive = self._aggregate(group.values, count)
+            score, prior = raw_score, None
+            if group.priors:
+                decisive = self._aggregate(group.weighed, count)[1]
+                places = self._deciding_places(group.weighed, decisive)
+                # The model's own score of these chunks is taken to the bit.
+                raw_score, _ = self._aggregate([group.values[place] for place in places], count)
+                prior = _mean_prior([group.priors[place] for place in places])
+                score = raw_score + prior.total
             if score == self._unmatched_score:
                 unmatched += 1
                 continue
             relevance_score = self._relevance(score)
             if not order.wants(score, relevance_score):
                 continue
-            prior = group.priors[decisive] if group.priors else None
             result = Ranked(
                 rank=0,
                 index=self._chunks + group.place if selection.passages else index,
-                raw_score=score if prior is None else score - prior.total,
+                raw_score=raw_score,
                 relevance_score=relevance_score,
                 document=split.document,
                 passage=chunks[decisive],
@@ -149,9 +158,16 @@ class RankingBuilder:
             order.top.offer(score, result)
         return unmatched
 
+    def _deciding_places(self, scores: Sequence[float], decisive: int) -> Sequence[int]:
+        """The places of the chunks that make a document's score."""
+        if self._aggregate is take_mean_of_top_3:
+            return _best_three(scores)
+        return (decisive,)
+
     def count_files(self, documents: Iterable[Document]) -> Iterable[Document]:
         """Pass documents on as they are read: their files tell whether a prior counts."""
-        return self._files.watch(documents) if len(self._orders) > 1 else documents
+        is_open = self._selection.prior == PriorRule.AUTO
+        return self._files.watch(documents) if is_open else documents
 
     def add_unfinished(self, split: Split, scores: Sequence[float | None]) -> None:
         """Take the next document of a ranking that is stopped: some of its scores may be missing.
@@ -191,7 +207,8 @@ class RankingBuilder:
             results = blend_orders(results, self._selection.prior_field)[:n]
             blanks = blanks if n is None else blanks[: n - len(results)]
         if order.counter is not None:
-            more = order.counter.count + self._blanks - len(results) - len(blanks)
+            all_blanks = self._blanks + self._more_blanks
+            more = order.counter.count + all_blanks - len(results) - len(blanks)
         return Ranking(
             query=self._plan.query,
             info=self._info,
@@ -223,10 +240,16 @@ class RankingBuilder:
             prior=None if order.prior is None else PriorRule.CODE.value,
         )
 
+    @property
+    def prior_rule(self) -> PriorRule:
+        """Whether a prior counts, by the documents that were read; not `PriorRule.AUTO`."""
+        if self._selection.prior != PriorRule.AUTO:
+            return PriorRule(self._selection.prior)
+        return PriorRule.CODE if self._files.is_code else PriorRule.NONE
+
     def _final_order(self) -> "Order":
         """The order of the results: with the prior, if there is one and these are source files."""
-        is_code = self._selection.prior != PriorRule.AUTO or self._files.is_code
-        return self._orders[-1 if is_code else 0]
+        return self._orders[0 if self.prior_rule is PriorRule.NONE else -1]
 
     def _is_weak(self, results: Sequence[Ranked]) -> bool | None:
         """Whether probably nothing answers the query; None if the scores do not tell."""
@@ -414,6 +437,19 @@ def _group_chunks(
         yield _Group(place, (chunk,), (value,), priors[number : number + 1])
 
 
+def _mean_prior(priors: Sequence[Prior]) -> Prior:
+    """The prior of a document whose score is the mean of some chunks'."""
+    if len(priors) == 1:
+        return priors[0]
+    parts = dict.fromkeys(part for prior in priors for part in prior.parts)
+    return Prior(
+        {
+            part: math.fsum(prior.parts.get(part, 0.0) for prior in priors) / len(priors)
+            for part in parts
+        }
+    )
+
+
 def _explain(
     group: _Group, relevance: Callable[[float], float], selection: Selection
 ) -> Sequence[ScoredChunk]:
@@ -429,6 +465,11 @@ def _explain(
         ScoredChunk(group.chunks[place], group.values[place], relevance(weighed[place]))
         for place in places
     )
+
+
+def keep_best(explanation: Sequence[ScoredChunk], count: int) -> Sequence[ScoredChunk]:
+    """The best of all chunks of a result, best first; they are in the order of the document."""
+    return tuple(sorted(explanation, key=lambda scored: -scored.relevance_score)[:count])
 
 
 # A way to aggregate takes the scores of a document's chunks, and how many chunks the document has:
@@ -456,8 +497,13 @@ def take_adjusted_best(scores: Sequence[float], chunks: int) -> tuple[float, int
 
 def take_mean_of_top_3(scores: Sequence[float], _chunks: int = 0) -> tuple[float, int]:
     """The mean of the three highest scores, or of all where there are fewer."""
-    top = sorted(scores, reverse=True)[:3]
-    return math.fsum(top) / len(top), take_best(scores)[1]
+    top = _best_three(scores)
+    return math.fsum(scores[place] for place in top) / len(top), top[0]
+
+
+def _best_three(scores: Sequence[float]) -> Sequence[int]:
+    """The places of the three highest scores, best first."""
+    return sorted(range(len(scores)), key=lambda place: (-scores[place], place))[:3]
 
 
 def take_first(scores: Sequence[float], _chunks: int = 0) -> tuple[float, int]:

@@ -369,7 +369,8 @@ class RankingTask:
         """The scores of a document: those of an equal one, or a list that will be filled in."""
         if not split.chunks:
             return ()
-        key = None if self.is_set else score_key(self.key, split, self.scorer.info)
+        is_shared = not (self.is_set or split.places)  # parts of documents are no documents
+        key = score_key(self.key, split, self.scorer.info) if is_shared else None
         entry = None if key is None else self._store.pending.get(key)
         known = None if key is None or entry is not None else self._store.cache.get(key)
         if entry is not None or known is not None:

@@ -103,7 +103,7 @@ def test_what_makes_no_sense(
     assert said in ran.err
 
 
-@pytest.mark.parametrize("command", ["batch", "eval"])
+@pytest.mark.parametrize("command", ["batch", "eval", "tune", "calibrate"])
 def test_other_commands_take_one_model(rerank: Run, lines: str, command: str) -> None:
     ran = rerank(command, lines, "-m", "bm25,mini")
     assert ran.code == 2

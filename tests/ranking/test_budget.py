@@ -127,6 +127,14 @@ def test_an_ample_budget_changes_nothing(
         assert same(ranking, reranker.submit(QUERY, given_documents, selection).result())
 
 
+def test_equal_passages_of_documents_that_differ_are_no_duplicates() -> None:
+    given_documents = [Document(" ".join(["cat"] * 10)) for _ in range(2)]
+    selection = Selection(explain=True, candidates=3)  # two of the first one, one of the second
+    ranking, _ = rank_within(given_documents, LONG_SECONDS, selection)
+    with Reranker(OverlapScorer(info())) as reranker:
+        assert same(ranking, reranker.submit(QUERY, given_documents, selection).result())
+
+
 @given(documents, st.integers(1, 40), stages)
 def test_what_is_scored_in_time_has_the_scores_that_it_has_without(
     given_documents: list[Document], seconds: int, stage: FirstStage

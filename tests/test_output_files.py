@@ -35,16 +35,18 @@ TEXTS = {
         "model", "base_url", "instruction", "user", "metadata", "set_", "header", "max_record",
         "max_document", "window", "address", "depth", "measure", "compare", "name", "key",
         "value", "provider", "revision", "version", "licence", "languages",
-        "candidates", "cache_size", "passage_memory", "size",
+        "candidates", "cache_size", "passage_memory", "size", "min_score", "preset", "preset_name",
+        "prior_field", "label_field", "first_stage", "keep", "max_time",
     },
 }  # fmt: skip
 READS = {
     "*": {"arguments", "query_file", "files_from", "tokenizer", "image", "video", "input_", "run"}
-    | {"queries", "media_root", "corpus", "qrels", "datasets", "source"},
+    | {"queries", "media_root", "corpus", "qrels", "datasets", "source", "labels"},
 }
 WRITES = {
     ("rank", "output"), ("batch", "output"), ("batch", "errors"), ("batch", "report"),
-    ("eval", "output"), ("eval", "per_query"), ("eval", "runs"), ("models export", "out"),
+    ("eval", "output"), ("eval", "per_query"), ("eval", "runs"), ("eval", "report"),
+    ("models export", "out"),
     ("models package", "out"),
 }  # fmt: skip
 

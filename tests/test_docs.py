@@ -253,6 +253,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 @pytest.mark.parametrize("example", examples())
 def test_the_examples_run(example: str, servers: dict[str, Server], folder: Path) -> None:

@@ -210,6 +210,7 @@ def closed(tmp_path: Path) -> Iterator[Path]:
     folder.chmod(0o700)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["HOME", "RERANK_HOME", "XDG_CONFIG_HOME"])
 @pytest.mark.parametrize("model", ["bm25", "mini@2"])
 def test_a_home_that_may_not_be_entered_is_one_warning(

@@ -185,12 +185,14 @@ def prepared() -> None:
         modules_after("refund", "-d", "refund")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prepared")
 def test_ranking_in_a_pipe_imports_what_scores_and_no_more() -> None:
     loaded = modules_after("refund", "examples/faq.txt", "-n", "5", "--unit", "line")
     assert loaded & HEAVY == {"numpy", "onnxruntime", "tokenizers"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format_", "needs"),
     [("text", set()), ("json", {"hashlib"}), ("jsonl", set()), ("csv", {"csv"}), ("md", set())],

@@ -103,6 +103,7 @@ def test_closed_streams() -> None:
     assert shell("--help | true; exit ${PIPESTATUS[0]}") == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -105,6 +105,7 @@ def test_a_record_that_fails_is_an_error_of_its_own(rerank: Run, tmp_path: Path)
     assert "422" in found[7]["error"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "count"), [(401, 1), (403, 1), (404, 1), (503, 20)])
 def test_what_fails_for_all_ends_the_job(
     status: int, count: int, rerank: Run, tmp_path: Path

@@ -224,6 +224,7 @@ def test_errors_apart_go_on_too(tmp_path: Path, rerank: Run) -> None:
     assert (lost.code, "has less than was written to it" in lost.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_mix(source: Path, tmp_path: Path, rerank: Run) -> None:
     out = tmp_path / "out.jsonl"
     process = start_batch(source, "-o", out, "-m", SMALL)

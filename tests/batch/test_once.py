@@ -167,6 +167,7 @@ def all_of(reader: LineReader) -> list[bytes | None]:
     return [line.raw for line in reader]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["hashed", "not hashed"])
 def test_a_file_is_read_as_it_was_when_it_was_opened(known: bool, tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"

@@ -98,6 +98,7 @@ def test_a_pipe_whose_name_says_how_to_compress(
     assert gzip.decompress(content()) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1"])
 def test_standard_output(name: str, expected: bytes, tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ def test_a_run_has_its_errors_in_a_file(rerank: Run, service: Service, tmp_path:
     assert (tmp_path / "errors").read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_parquet(rerank: Run, service: Service, tmp_path: Path, monkeypatch: Any) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
@@ -236,6 +237,7 @@ def test_parquet(rerank: Run, service: Service, tmp_path: Path, monkeypatch: Any
         assert other_files(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_what_was_not_done_yet_is_done_too(rerank: Run, service: Service, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(40)])
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -251,6 +253,7 @@ def test_what_was_not_done_yet_is_done_too(rerank: Run, service: Service, tmp_pa
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_retry_that_ends_early_goes_on(rerank: Run, service: Service, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [record(number) for number in range(60)])
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -270,6 +273,7 @@ def test_a_retry_that_ends_early_goes_on(rerank: Run, service: Service, tmp_path
     assert other_files(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_service_that_is_still_away_ends_a_retry_soon(
     rerank: Run, service: Service, tmp_path: Path
 ) -> None:

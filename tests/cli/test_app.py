@@ -129,6 +129,7 @@ def test_full_passages_by_option(rerank: Run) -> None:
     assert len(whole) > 8
 
 
+@pytest.mark.slow
 def test_nothing_left(rerank: Run) -> None:
     for stdin, message in [(b"", "the input is empty"), (b"\n \n", "2 documents, all blank")]:
         ran = rerank("x", stdin=stdin)

@@ -38,6 +38,7 @@ def test_a_person_gets_columns(rerank: Run) -> None:
     assert "\t" not in "".join(lines)
 
 
+@pytest.mark.slow
 def test_a_value_cannot_move_the_cursor(rerank: Run, home: Path) -> None:
     (home / "config.toml").write_text('model = "a\\u001b[2Jb\\tc\\n"\n')
     for width in (None, 80):
@@ -58,6 +59,7 @@ def test_the_list_as_json(rerank: Run, home: Path) -> None:
     assert body["keys"] == [{"provider": "cohere", "origin": str(home / "keys.toml")}]
 
 
+@pytest.mark.slow
 def test_set_get_unset(rerank: Run, home: Path) -> None:
     assert rerank("config", "get", "aggregate").out == "adjusted-max\n"
     for key, value, stored, shown in [

@@ -171,6 +171,7 @@ def test_a_file_that_cannot_be_written_is_said_before_scoring(
     assert f"{path}: there is no directory" in ran.err
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_in_a_sentence(tmp_path: Path, rerank: Run) -> None:
     models = [str(MODELS / name) for name in ("bert", "xlmr")]
     ran = rerank("eval", str(a_set(tmp_path)), "--compare", *models)

@@ -116,6 +116,7 @@ def test_before_anything_is_scored_there_is_just_the_line(
     assert ran.err == "rerank: interrupted before anything was scored\n"
 
 
+@pytest.mark.slow
 def test_what_the_terminal_shows_for_ctrl_c_is_wiped(
     rerank: Run, many: Path, ends_after: Callable[[int], None]
 ) -> None:
@@ -179,6 +180,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.txt", "many.txt"])
 def test_a_file_that_is_there_stays_and_the_results_are_beside_it(
     rerank: Run, many: Path, ends_after: Callable[[int], None], name: str

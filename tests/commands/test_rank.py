@@ -156,6 +156,7 @@ def test_arguments_are_utf_8_whatever_the_locale() -> None:
 FAQ = ("how do I get a refund", "examples/faq.txt")
 
 
+@pytest.mark.slow
 def test_within_keeps_what_is_near_the_best(rerank: Run) -> None:
     ran = rerank(*FAQ, "--within", "0.02", "--scores")
     scores = [float(line.split("\t")[0]) for line in ran.out.splitlines()]

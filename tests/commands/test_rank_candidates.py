@@ -71,6 +71,7 @@ def test_of_the_best_n_fewer_are_read(rerank: Run, many: str) -> None:
         assert json.loads(ran.out)["counts"]["chunks"] == 500
 
 
+@pytest.mark.slow
 def test_a_terminal_is_told(rerank: Run, many: str) -> None:
     ran = rerank("soil", many, *SMALL, terminal=100)
     assert ran.err.count(SAID) == 1

@@ -124,6 +124,7 @@ def test_a_service_gets_the_best_results_alone(rerank: Run, lines: str) -> None:
         assert [stage["documents"] for stage in json.loads(ran.out)["stages"]] == [2]
 
 
+@pytest.mark.slow
 def test_where_the_last_model_fails_the_order_of_the_one_before_may_be_kept(
     rerank: Run, lines: str
 ) -> None:

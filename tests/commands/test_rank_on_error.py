@@ -89,6 +89,7 @@ def test_every_format_has_a_way_to_show_it(
         assert len({len(row) for row in rows}) == 1
 
 
+@pytest.mark.slow
 def test_a_pipe_gives_back_what_went_in() -> None:
     raw = b"one\r\n\n  two\xff\nrefund\nlast"
     with serve("openai-like", faults=FAILS) as server:

@@ -260,6 +260,7 @@ def test_a_report_that_cannot_be_is_refused_before_scoring(
     assert not (tmp_path / name).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["matplotlib.figure", "jinja2"])
 def test_where_the_extra_is_missing_it_is_named_and_markdown_needs_none(
     module: str, tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch

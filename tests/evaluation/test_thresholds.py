@@ -143,6 +143,7 @@ def test_a_chosen_cut_reaches_its_goal_and_no_better_one_does(goal: Goal, target
     assert getattr(measure_cut(labelled, other), goal).value < target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("goal", "target"), [("recall", 0.95), ("precision", 0.9)])
 def test_a_cut_of_one_half_holds_on_the_other(goal: Goal, target: float) -> None:
     labelled = draw_labels(400)

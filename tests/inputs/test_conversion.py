@@ -376,6 +376,7 @@ def test_damaged_files_are_errors(format_: InputFormat) -> None:
             convert(data, format_, "some.file")
 
 
+@pytest.mark.slow
 def test_of_a_damaged_file_the_library_says_nothing_itself(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"hello" + pdf("text")[:-40])
     ran = process("-m", "bm25", "text", "a.pdf", cwd=tmp_path)

@@ -170,6 +170,7 @@ def test_a_record_may_have_many_levels_and_lists() -> None:
         assert len(records_of(brackets, format_)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", [InputFormat.JSONL, InputFormat.JSON])
 def test_lists_cannot_fill_the_memory(
     format_: InputFormat, monkeypatch: pytest.MonkeyPatch

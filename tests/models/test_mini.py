@@ -35,6 +35,7 @@ def test_no_product_of_weights_can_overflow_16_bits() -> None:
         assert pairs.max() * 255 <= 2**15 - 1 + 255
 
 
+@pytest.mark.slow
 def test_scores_stay_near_the_checkpoints(mini: Scorer) -> None:
     """Against the logits of the fp32 checkpoint in PyTorch, by scripts/train/references.py."""
     rows = json.loads((DATA / "mini_references.json").read_text(encoding="utf-8"))

@@ -63,6 +63,7 @@ def row_of(rerank: Run, name: str) -> dict[str, str]:
     return next(row for row in json.loads(ran.out) if row["name"] == name)
 
 
+@pytest.mark.slow
 def test_a_package_s_model_is_opened_by_its_name(rerank: Run, install: Install) -> None:
     install(
         "tiny", toml='languages = ["en", "de"]\nlicence = "MIT"\nwindow = 24\nweak_below = -1.0'

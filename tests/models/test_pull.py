@@ -98,6 +98,7 @@ def test_what_is_there_is_not_fetched_again(hub: Hub, rerank: Run) -> None:
     assert hub.count_fetches(GRAPH) == asked == 1
 
 
+@pytest.mark.slow
 def test_a_commit_is_locked_when_it_is_pulled(hub: Hub, served: Repository, rerank: Run) -> None:
     assert rerank("models", "pull", NAME).code == 0
     shown = rerank("models", "show", NAME)
@@ -323,6 +324,7 @@ def test_from_python_a_model_that_is_there_is_opened(served: Repository, rerank:
     assert open_scorer(NAME).info.model == f"{NAME}:int8@{served.commit[:8]}"
 
 
+@pytest.mark.slow
 def test_the_usual_start_touches_no_hub() -> None:
     code = (
         "import sys; from rerank_cli.cli import app; app.run(['refund', '-d', 'a']);"

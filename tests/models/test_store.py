@@ -175,6 +175,7 @@ def test_a_model_with_a_damaged_manifest_can_be_removed(pulled: Path, rerank: Ru
     assert not pulled.exists()
 
 
+@pytest.mark.slow
 def test_another_precision_does_not_stand_in_for_a_damaged_one(
     pulled: Path, hub: Hub, rerank: Run
 ) -> None:

@@ -242,6 +242,7 @@ class Refuser(Gate):
         return super().start(pairs, receive, keep=keep, client=client)
 
 
+@pytest.mark.slow
 def test_any_number_may_wait_for_one_that_fails() -> None:
     gate = Refuser()
     reranker = Reranker(gate)

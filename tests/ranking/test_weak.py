@@ -66,6 +66,7 @@ def test_it_is_not_told_of_scores_that_are_not_the_best_chunks(way: Aggregation)
     assert weak("0.1", aggregate=way) is None
 
 
+@pytest.mark.slow
 def test_it_is_not_told_of_a_ranking_that_was_stopped() -> None:
     """What was not scored may answer."""
 

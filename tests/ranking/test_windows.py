@@ -96,6 +96,7 @@ class Room:
 DEEP = [Part(BlockKind.SECTION, 1, [Part(BlockKind.SECTION, 2, [Part(BlockKind.FUNCTION, 9)])])]
 
 
+@pytest.mark.slow
 @given(documents, st.integers(4, 40), st.integers(0, 10))
 @example(DEEP, 10, 2)
 @example(
@@ -121,6 +122,7 @@ def test_windows_have_all_tokens_and_cut_only_what_is_too_long(
     assert place == len(spans)
 
 
+@pytest.mark.slow
 @given(documents, st.integers(4, 40))
 @example(DEEP, 10)
 def test_no_window_is_a_heading_alone_unless_nothing_follows(

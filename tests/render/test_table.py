@@ -438,6 +438,7 @@ def test_the_same_links_have_the_same_bytes(rerank: Run) -> None:
     assert linked(rerank, *arguments, TERM="foot") == linked(rerank, *arguments, TERM="foot")
 
 
+@pytest.mark.slow
 def test_the_table_and_grep_have_the_same_places(rerank: Run) -> None:
     """Also where the model chooses the sentence."""
     arguments = ("keep snails away from the salad", "examples/garden.md")
@@ -448,6 +449,7 @@ def test_the_table_and_grep_have_the_same_places(rerank: Run) -> None:
     assert [*dict.fromkeys(places)] == [":".join(line.split(":")[:2]) for line in grep.splitlines()]
 
 
+@pytest.mark.slow
 @given(
     text=st.text('a \t\n\r|#("', max_size=60),
     indent=st.sampled_from(["", "\t" * 5000, "\n" * 5000]),

@@ -90,6 +90,7 @@ def test_weights_are_saved_where_kernels_can_load_them(
     assert first == second == scores(open_scorer(model))
 
 
+@pytest.mark.slow
 def test_another_machine_or_onnxruntime_has_its_own(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_scores_are_those_of_transformers(name: str, monkeypatch: pytest.MonkeyP
     assert np.corrcoef(np.array(rounded, float), np.array(logits))[0, 1] > 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_compiled_once_has_the_same_scores_in_any_company(name: str, root: Path) -> None:
     model = str(MODELS / name)
@@ -107,6 +108,7 @@ def test_the_scale_is_that_of_the_graph(
         assert scores(scorer) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path) -> None:
     folder = describe(MODELS / "bert", "bert")
     expected = open_openvino(folder, 1, PreparedCache(root)).scores([([5, 6, 7], [0, 0, 0])])
@@ -118,6 +120,7 @@ def test_a_copy_that_does_not_open_is_made_again_and_said(root: Path) -> None:
     assert "was damaged" in note
 
 
+@pytest.mark.slow
 def test_another_openvino_has_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = describe(MODELS / "bert", "bert")
     for number, version in enumerate(("1", "2", "1"), start=1):
@@ -147,6 +150,7 @@ def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_p
     assert scores(open_scorer(str(beside), runtime=OPENVINO)) == plain
 
 
+@pytest.mark.slow
 def test_what_is_quantised_for_onnxruntime_is_run_by_it_and_that_is_said(rerank: Run) -> None:
     arguments = ["refund", "-d", "a refund", "-d", "b", "--scores"]
     expected = rerank(*arguments)

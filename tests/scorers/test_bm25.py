@@ -143,6 +143,7 @@ def scores_of_bm25s(query: str, collection: list[str]) -> list[float]:
     return [float(score) for score in model.get_scores(terms)] if terms else [0.0] * len(collection)
 
 
+@pytest.mark.slow
 @given(texts, st.lists(texts, min_size=1, max_size=12))
 def test_scores_are_those_of_bm25s(query: str, collection: list[str]) -> None:
     words = Words()

@@ -340,6 +340,7 @@ def test_an_instruction_counts(rerank: Run) -> None:
         assert json.loads(ran.out)["results"][0]["raw_score"] == score
 
 
+@pytest.mark.slow
 def test_damage_is_said_with_the_right_results(rerank: Run, home: Path) -> None:
     arguments = ["-m", BERT, "--cache", "how do I get a refund", FAQ]
     first = rerank(*arguments)
@@ -413,6 +414,7 @@ def test_a_cluster_has_no_such_cache(rerank: Run) -> None:
     assert "--cache keeps scores on one machine" in ran.err
 
 
+@pytest.mark.slow
 def test_an_evaluation_measures_the_same_and_says_what_was_known(
     rerank: Run, tmp_path: Path
 ) -> None:

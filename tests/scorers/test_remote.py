@@ -98,6 +98,7 @@ def test_the_best_are_asked_for_and_no_more_than_are_sent() -> None:
     assert asked == {100: 60, 50: 50}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_what_is_too_large_is_halved_and_the_limit_learned(status: int) -> None:
     refusal = Status(status, {"error": "batch size is larger than the maximum allowed"})

@@ -147,6 +147,7 @@ class Bell(Clock):
         return lambda: None
 
 
+@pytest.mark.slow
 def test_requests_that_are_under_way_at_the_deadline_are_dropped() -> None:
     bell, second = Bell(), threading.Event()
 

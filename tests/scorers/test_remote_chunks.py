@@ -266,6 +266,7 @@ def test_so_is_a_long_query(rerank: Run) -> None:
             assert rerank(*at(server, "tei/m"), query, "-d", "a").err == err
 
 
+@pytest.mark.slow
 def test_what_a_field_tells_a_service_to_read_of_a_document_is_kept_to(rerank: Run) -> None:
     field = "max_tokens_per_doc=100"
     _, chunks = said(rerank, "cohere/m", "--set", field)

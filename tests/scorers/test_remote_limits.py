@@ -118,6 +118,7 @@ def test_each_size_is_tried_once_and_what_is_learned_is_kept(rerank: Run) -> Non
     assert "2 halved" in ran.err
 
 
+@pytest.mark.slow
 def test_of_requests_under_way_together_each_learns_for_itself(rerank: Run) -> None:
     with serve("tei", limit=8, latency=0.01) as server:
         ran = rerank(
@@ -240,6 +241,7 @@ def test_the_bytes_of_a_request_are_counted_as_the_provider_does(rerank: Run) ->
     assert sorted(sent_documents(server), key=number_of) == texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", ["1", "4"])
 def test_two_large_documents_do_not_make_all_requests_small(
     concurrency: str, rerank: Run, tmp_path: Path

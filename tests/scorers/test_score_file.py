@@ -102,6 +102,7 @@ def test_models_are_counted(file: ScoreFile) -> None:
     assert [(model.model, model.scores) for model in file.models()] == [("?", 7), ("a@1", 5)]
 
 
+@pytest.mark.slow
 def test_what_was_not_used_longest_goes(tmp_path: Path) -> None:
     clock = Clock()
     file = ScoreFile(tmp_path, max_bytes=400_000, clock=clock)
@@ -119,6 +120,7 @@ def test_what_was_not_used_longest_goes(tmp_path: Path) -> None:
     file.close()
 
 
+@pytest.mark.slow
 def test_pruning_by_age_and_by_size(tmp_path: Path) -> None:
     clock = Clock()
     file = ScoreFile(tmp_path, clock=clock)

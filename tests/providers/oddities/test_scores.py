@@ -137,6 +137,7 @@ def test_ties_are_kept_in_the_order_of_the_documents(rerank: Run) -> None:
 LISTWISE = "it took several requests, whose scores cannot be compared"
 
 
+@pytest.mark.slow
 def test_a_listwise_model_over_several_requests_is_told_of(rerank: Run) -> None:
     texts = [f"refund {number}" for number in range(600)]
     with serve("jina") as server:

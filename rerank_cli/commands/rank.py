@@ -64,7 +64,7 @@ from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
-_PRIOR_SAID = "names of files, definitions and the like counted too; --prior none leaves them out"
+_PRIOR_NOTE = "names of files, definitions and the like counted too; --prior none leaves them out"
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -203,7 +203,7 @@ def _say_what_it_took(
         if ranking.stages:
             terminal.say(describe_stages(ranking))
         if ranking.prior is not None:
-            terminal.say(_PRIOR_SAID)
+            terminal.say(_PRIOR_NOTE)
         _say_accounts(scorers, terminal)
         say_what_was_read(inputs, terminal)
     elif outcome.was_shown and not ranking.incomplete:

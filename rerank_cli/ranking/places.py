@@ -17,7 +17,7 @@ from rerank_cli.structure import BlockKind, find_blocks, is_code, syntax_of
 from rerank_cli.types import Chunk, Document, Prior
 from rerank_cli.words import COMMON_WORDS, Words, identifier_words, normalise
 
-DEFINITION, REPEAT = "definition", "repeat"  # parts that are asked for by name
+DEFINITION, REPEAT = "definition", "repeat"  # of which this module knows more than the weight
 # The weight of each part, in logits.
 WEIGHTS: Mapping[str, float] = {
     "name": 2.0,
@@ -111,7 +111,7 @@ class PlacePrior:
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
     ) -> list[dict[str, float]]:
         """The values of all parts, before they are weighed."""
-        of_all = {
+        file_values = {
             "name": self._name_value((document.source or "").replace("\\", "/")),
             "several": _excess(logits),
             "other": float(not is_program(document)),
@@ -120,7 +120,7 @@ class PlacePrior:
         found = []
         for chunk in chunks:
             own = (each.value for each in definitions if chunk.start <= each.place < chunk.end)
-            found.append({**of_all, DEFINITION: max(own, default=0.0)})
+            found.append({**file_values, DEFINITION: max(own, default=0.0)})
         return found
 
     def _name_value(self, path: str) -> float:

@@ -265,14 +265,13 @@ class WordSurvey:
     def _find(self, batch: DocumentBatch) -> dict[int, Sequence[TermBlock]]:
         """The blocks with a word of the query, by the numbers of their documents in the batch."""
         terms = self._find_terms(batch.texts)
-        sources = [is_code(document.syntax) for document in batch.documents]
         title_terms: dict[int, list[tuple[int, int]]] = {}
         if batch.titles:
             title_terms = self._find_terms([*map(normalise, batch.titles)])
         found: dict[int, Sequence[TermBlock]] = {}
         for number in sorted(terms.keys() | title_terms.keys()):
             text, count = batch.texts[number], batch.blocks[number]
-            is_source = sources[number]
+            is_source = is_code(batch.documents[number].syntax)
             title = self._counts(title_terms.get(number, ()), is_source=is_source)
             head = _head_length(batch.titles[number]) if batch.titles else 0
             blocks = [

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from network import Layers, Reader, Text
+from late import Network
+from network import Layers, Text
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
@@ -27,14 +28,14 @@ STATES = ("states", "scales", "pooled")
 class TextPart(nn.Module):
     """From a tower's states to a text's: int8 ones, their scales, and vectors of the whole."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Network) -> None:
         super().__init__()
         self.reader = reader
 
     def forward(self, mask: Tensor, embedded: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
         filled = mask.float()
         text = self.reader.text(Layers(mask, filled, filled, embedded, levels))
-        states = torch.cat([text.shallow, text.deep, text.memory], -1)
+        states = torch.cat([getattr(text, name) for name in self.reader.widths], -1)
         groups = states.unflatten(-1, (states.shape[-1] // GROUP, GROUP))
         scales = groups.abs().amax(-1) / 127 + LEAST_SCALE
         whole = torch.round(groups / scales.unsqueeze(-1)).flatten(-2).to(torch.int8)
@@ -44,9 +45,9 @@ class TextPart(nn.Module):
 class PairPart(nn.Module):
     """The reader over pairs, each with a query and a passage of its own: logits (pairs, 1)."""
 
-    def __init__(self, reader: Reader, hidden: int, specials: Sequence[int]) -> None:
+    def __init__(self, reader: Network, specials: Sequence[int]) -> None:
         super().__init__()
-        self.reader, self.hidden, self.specials = reader, hidden, specials
+        self.reader, self.specials = reader, specials
 
     def forward(self, *parts: Tensor) -> Tensor:
         half = len(KNOWN) + len(STATES)
@@ -62,16 +63,14 @@ class PairPart(nn.Module):
             words = words * (ids != special).long()
         groups = states.float().unflatten(-1, (states.shape[-1] // GROUP, GROUP))
         whole = (groups * scales.unsqueeze(-1)).flatten(-2)
-        shallow, deep = whole[..., : self.hidden], whole[..., self.hidden : 2 * self.hidden]
-        return Text(
-            ids=ids, mask=mask.float(), words=words.float(), shallow=shallow, deep=deep,
-            pooled=pooled, memory=whole[..., 2 * self.hidden :],
-        )  # fmt: skip
+        widths = self.reader.widths
+        parts = dict(zip(widths, whole.split(list(widths.values()), -1), strict=True))
+        return Text(ids=ids, mask=mask.float(), words=words.float(), pooled=pooled, **parts)
 
 
 def write_encoder(
     weights: Mapping[str, np.ndarray],
-    reader: Reader,
+    reader: Network,
     levels: Sequence[int],
     eased: Mapping[str, np.ndarray],
     path: Path,
@@ -88,7 +87,7 @@ def write_encoder(
     part = traced(TextPart(reader), example, names, STATES, {**axes, "pooled": {0: "texts"}})
     append(made, part, {**found, "mask": "attention_mask"}, STATES)
     tokens = ["texts", "tokens"]
-    groups = 2 * hidden // GROUP + reader.remember.out_features // GROUP
+    groups = sum(reader.widths.values()) // GROUP
     outputs = [
         helper.make_tensor_value_info("states", TensorProto.INT8, [*tokens, groups * GROUP]),
         helper.make_tensor_value_info("scales", TensorProto.FLOAT, [*tokens, groups]),
@@ -98,11 +97,11 @@ def write_encoder(
     made.save("encoder", texts, outputs, path)
 
 
-def write_reader(reader: Reader, hidden: int, specials: Sequence[int], path: Path) -> None:
+def write_reader(reader: Network, hidden: int, specials: Sequence[int], path: Path) -> None:
     """Write the reader in fp32: `specials` are the token ids that are no words."""
     names = [f"{side}_{name}" for side in ("query", "passage") for name in (*KNOWN, *STATES)]
     example: list[Tensor] = []
-    width = 2 * hidden + reader.remember.out_features
+    width = sum(reader.widths.values())
     for tokens in (4, 6):
         ids = torch.randint(0, len(reader.weight.weight), (2, tokens))
         states = torch.randint(-127, 128, (2, tokens, width), dtype=torch.int8)
@@ -110,7 +109,7 @@ def write_reader(reader: Reader, hidden: int, specials: Sequence[int], path: Pat
         example.append(torch.rand(2, hidden))
     axes = {name: {0: "pairs", 1: f"{name.split('_')[0]} tokens"} for name in names}
     axes |= {name: {0: "pairs"} for name in (*(n for n in names if "pooled" in n), "logits")}
-    graph = traced(PairPart(reader, hidden, specials), tuple(example), names, ["logits"], axes)
+    graph = traced(PairPart(reader, specials), tuple(example), names, ["logits"], axes)
     opsets = [helper.make_opsetid("", OPSET)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
 
@@ -160,9 +159,14 @@ def append(
 
 
 def quantise(plain: Path, path: Path) -> None:
-    """Make every product with trained factors an int8 one, and the tables of words int8."""
+    """Make the large products with trained factors int8 ones, and the tables of words int8."""
     nodes = onnx.load(plain).graph.node
-    small = [node.name for node in nodes if node.op_type == "Gemm" or "judge" in node.name]
+    # A projection is nearly the identity: what was learned is small beside its diagonal.
+    small = [
+        node.name
+        for node in nodes
+        if node.op_type == "Gemm" or "judge" in node.name or "project" in node.name
+    ]
     quantize_dynamic(
         plain,
         path,

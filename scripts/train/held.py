@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from network import Reader
 from pools import RELEVANT, UNKNOWN, Pool, Source
 
-QUESTIONS = 150  # of each set
 BINS = 10
 RIDGE = 1e-3  # without it labels that a threshold can part have no finite fit
 
@@ -23,12 +21,12 @@ class Judged:
     relevant: np.ndarray
 
 
-def pools_of(sources: Sequence[Source], seed: int) -> list[Pool]:
-    """The candidates of held-out questions, as BM25 and bi-encoders find them."""
+def pools_of(sources: Sequence[Source], questions: int, seed: int) -> list[Pool]:
+    """The candidates of so many held-out questions of each set, by BM25 and bi-encoders."""
     made = []
     for source in sources:
         draw = random.Random(f"{seed}-{source.name}")
-        for place in draw.sample(source.held_out, min(QUESTIONS, len(source.held_out))):
+        for place in draw.sample(source.held_out, min(questions, len(source.held_out))):
             made += [source.plain(place, source.near(place, hidden=True))]
     return made
 
@@ -87,17 +85,6 @@ def fit(lists: Sequence[Judged], rounds: int = 100) -> tuple[float, float]:
 def balanced(truth: np.ndarray) -> np.ndarray:
     """Weights of pairs, by which the wrong ones weigh as much as the relevant ones."""
     return np.where(truth, 1.0, truth.sum() / (len(truth) - truth.sum()))
-
-
-def fold(reader: Reader, factor: float, bias: float) -> None:
-    """Put a factor and a bias into the reader's last layer."""
-    last = reader.judge[2]
-    with torch.no_grad():
-        reader.by_cosine *= factor
-        reader.by_likeness *= factor
-        reader.by_words *= factor
-        last.weight *= factor
-        last.bias.mul_(factor).add_(bias)
 
 
 def reliability(lists: Sequence[Judged]) -> list[tuple[float, float, int, float, float]]:

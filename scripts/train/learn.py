@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from encoder import FrozenTower
-from network import Layers, Reader
+from late import Network
+from network import Layers
 from pools import NOT, RELEVANT, Pool, Source
 from teachers import Teacher
 from torch import Tensor
 from torch.nn import functional
 
-RATE, WARM, DECAY = 1e-3, 100, 0.01
+WARM = 100  # steps
 KEEPING = 0.998  # of the running mean of the weights
 MOST_QUERY, MOST_PASSAGE = 46, 254  # tokens
 EVERY = 100  # steps between checkpoints
@@ -34,7 +35,7 @@ class Learner:
     def __init__(
         self,
         teachers: Sequence[Teacher],
-        reader: Reader,
+        reader: Network,
         sources: Mapping[str, Source],
         shares: Mapping[str, float],
         seed: int,
@@ -45,14 +46,7 @@ class Learner:
         self.reader = reader.to(self._tower.device)
         self._sources, self._shares = sources, shares
         self.mean = {name: value.clone() for name, value in self.reader.state_dict().items()}
-        plain = [
-            p for name, p in self.reader.named_parameters() if p.ndim < 2 or name == "weight.weight"
-        ]
-        rest = [p for name, p in self.reader.named_parameters() if not any(p is q for q in plain)]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": rest, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}],
-            lr=RATE,
-        )
+        self.optimiser = torch.optim.AdamW(self.reader.groups())
 
     def run(
         self, stop: int, steps: int, path: Path, until: float, say: Callable[[str], None]
@@ -62,7 +56,7 @@ class Learner:
         started, first = time.monotonic(), self.step
         while self.step < stop and time.monotonic() < until:
             for group in self.optimiser.param_groups:
-                group["lr"] = RATE * _pace(self.step, steps)
+                group["lr"] = group["rate"] * _pace(self.step, steps)
             losses.append(self._learn())
             self.step += 1
             if self.step % EVERY == 0:
@@ -98,9 +92,9 @@ class Learner:
                 self.mean[key].lerp_(value, 1 - keeping)
         return float(loss.detach())
 
-    def averaged(self) -> Reader:
+    def averaged(self) -> Network:
         """The reader of the mean weights."""
-        reader: Reader = copy.deepcopy(self.reader).eval()
+        reader: Network = copy.deepcopy(self.reader).eval()
         reader.load_state_dict(self.mean)
         return reader
 
@@ -117,7 +111,7 @@ class Learner:
                 wanted = wanted + share * teacher.logits(questions, documents)
         return wanted
 
-    def logits(self, pool: Pool, reader: Reader | None = None) -> Tensor:
+    def logits(self, pool: Pool, reader: Network | None = None) -> Tensor:
         """Logits (queries, documents), of the reader that learns or of another."""
         reader = reader or self.reader
         queries, documents = self._layers(self._tower, pool)

@@ -28,24 +28,25 @@ import torch
 from collect import collect, packages_of
 from encoder import FrozenTower, Int8Tower, TorchTower, Tower, channels, e5, minilm
 from export import quantise, write_encoder, write_reader
+from late import LateInteraction, Network
 from learn import Learner
 from mine import by_model, neighbours
 from network import Reader
 from pools import Pool, Source
-from teachers import Teacher, embed
+from teachers import Beginning, BiEncoder, Teacher, embed
 from texts import SETS, TRANSLATED_SETS, Corpus, read, read_collected
 from vocabulary import write_pruned
-from weights import weights_of
+from weights import means_of, weights_of
 
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
 # Of what training changes, how much is kept: the weights are between those of the beginning and of
 # the end (Wortsman et al. 2022, WiSE-FT), as what is learned of these texts is lost on other ones.
 TRAINED_SHARE = 0.5
-ROUNDS = 2  # before each but the first, passages are mined by the model of the one before
 QUESTIONS = 200  # of each set, for which passages are mined
 DOCS = "docs"  # what was collected in other languages than English
 EASING = 400  # every so many passages, to see which channels are large
+MEANS = 60  # every so many passages, for the means of states
 # The allocator gives large tensors back to the system at once, and takes as long to get them again:
 # without that a step takes 0.6 of the time.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
@@ -55,12 +56,14 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 class Recipe:
     """What a model is made of.
 
-    `sets` are judged, and its scores are calibrated by what is held out of them. `teachers` are
+    `sets` are judged, and its scores are calibrated by `held_out` questions of each. `teachers` are
     towers, and what their cosines of whole texts and of tokens are multiplied by; the first one is
-    the model's own, which begins as that. `shares` say how often a pool is of which corpus; `docs`
-    of those in other languages, which have equal parts of it. Of a corpus of collect.py at most
-    `pairs` are embedded, and `translated_pairs` of those in another language: more than training
-    comes to see costs time for nothing.
+    the model's own, which begins as that. If it `is_late`, it compares tokens (late.py), and learns
+    from what it began as alone. `shares` say how often a pool is of which corpus; `docs` of those
+    in other languages, which have equal parts of it. Before each of the `rounds` but the first,
+    passages are mined by the model of the one before. Of a corpus of collect.py at most `pairs` are
+    embedded, and `translated_pairs` of those in another language: more than training comes to see
+    costs time for nothing.
     """
 
     sets: Sequence[str]
@@ -69,6 +72,9 @@ class Recipe:
     steps: int
     pairs: int
     translated_pairs: int = 0
+    rounds: int = 2
+    held_out: int = 150
+    is_late: bool = False
 
 
 RECIPES = {
@@ -86,15 +92,18 @@ RECIPES = {
     ),
     "multi": Recipe(
         sets=(*SETS, *TRANSLATED_SETS),
-        teachers={"e5-pruned": (25.0, 75.0)},
+        teachers={"e5-pruned": (0.0, 40.0)},
         shares={
             "squad": 14, "nq": 14, "bioasq": 8, "qamr": 3,
             "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
             "section": 4, "option": 1, "command": 2, "listing": 2, "definition": 1, "function": 2,
         },
-        steps=500,
+        steps=400,
         pairs=2_000,
         translated_pairs=600,
+        rounds=1,
+        held_out=60,
+        is_late=True,
     ),
 }  # fmt: skip
 
@@ -121,11 +130,11 @@ def main() -> None:
         name: freeze(tower, corpora, work / f"{name}.onnx")
         for name, tower in open_towers(recipe, corpora, arguments.e5, work).items()
     }
-    teachers = [
-        Teacher(towers[name], scale, likeness)
+    bi_encoders = [
+        BiEncoder(towers[name], scale, likeness)
         for name, (scale, likeness) in recipe.teachers.items()
     ]
-    own = teachers[0]
+    own = bi_encoders[0]
     tower = own.tower
     sources = {}
     for corpus in corpora:
@@ -134,13 +143,21 @@ def main() -> None:
         counts = f"{len(corpus.passages):,} passages, {len(corpus.questions):,} questions"
         say(f"{corpus.name}: {counts}")
     weights = weights_of(tower.tower, corpora)
-    levels = len(tower.tower.levels)
-    reader = Reader(tower.hidden, levels, weights, own.scale, own.likeness)
+    reader: Network
+    teachers: Sequence[Teacher]
+    if recipe.is_late:
+        texts = [passage.text for corpus in corpora for passage in corpus.passages[::MEANS]]
+        reader = LateInteraction(weights, means_of(tower, texts), own.likeness)
+        teachers = [Beginning(tower, copy.deepcopy(reader).to(tower.device).eval())]
+    else:
+        levels = len(tower.tower.levels)
+        reader = Reader(tower.hidden, levels, weights, own.scale, own.likeness)
+        teachers = bi_encoders
     beginning = copy.deepcopy(reader.state_dict())
     learner = Learner(teachers, reader, sources, shares_of(recipe, sources), SEED)
     judged = {name: source for name, source in sources.items() if name in recipe.sets}
     learn(learner, judged, recipe, work, until)
-    reader, lists = calibrated(learner, beginning, judged)
+    reader, lists = calibrated(learner, beginning, judged, recipe.held_out)
     for row in held.reliability(lists):
         say("scores {:.1f} to {:.1f}: {:6} pairs, {:.2f} relevant, {:.2f} in lists".format(*row))
     reader = reader.cpu()
@@ -218,11 +235,12 @@ def learn(
     path = work / "learner.pt"
     if path.exists():
         learner.load(path)
-    for ended in range(1, ROUNDS + 1):
+    for ended in range(1, recipe.rounds + 1):
         if ended > 1:
             mine(learner, sources, work / f"mined-{ended}.json")
-        learner.run(recipe.steps * ended // ROUNDS, recipe.steps, path, until, say)
-        if learner.step < recipe.steps * ended // ROUNDS:
+        last = recipe.steps * ended // recipe.rounds
+        learner.run(last, recipe.steps, path, until, say)
+        if learner.step < last:
             raise SystemExit(f"step {learner.step} of {recipe.steps}: run it again to go on")
 
 
@@ -242,8 +260,11 @@ def mine(learner: Learner, sources: Mapping[str, Source], path: Path) -> None:
 
 
 def calibrated(
-    learner: Learner, beginning: Mapping[str, torch.Tensor], sources: Mapping[str, Source]
-) -> tuple[Reader, list[held.Judged]]:
+    learner: Learner,
+    beginning: Mapping[str, torch.Tensor],
+    sources: Mapping[str, Source],
+    questions: int,
+) -> tuple[Network, list[held.Judged]]:
     """The reader whose scores mean something, by half of the held-out questions; and the others.
 
     It is the learner's, TRAINED_SHARE of the way from its `beginning`.
@@ -257,18 +278,18 @@ def calibrated(
     def score(pool: Pool) -> torch.Tensor:
         return learner.logits(pool, reader)
 
-    pools = held.pools_of(list(sources.values()), SEED)
+    pools = held.pools_of(list(sources.values()), questions, SEED)
     lists = held.judged(pools, score)
     say(f"held out: {len(lists)} questions, nDCG@10 {held.ndcg(lists):.4f}")
     factor, bias = held.fit(lists[::2])
     say(f"calibrated by the factor {factor:.4f} and the bias {bias:.4f}")
-    held.fold(reader, factor, bias)
+    reader.fold(factor, bias)
     rest = [held.Judged(one.logits * factor + bias, one.relevant) for one in lists[1::2]]
     return reader, rest
 
 
 def write_model(
-    tower: Tower, reader: Reader, corpora: Sequence[Corpus], out: Path, fp32: Path | None
+    tower: Tower, reader: Network, corpora: Sequence[Corpus], out: Path, fp32: Path | None
 ) -> None:
     torch.set_num_threads(1)  # sums in one order: which channels are eased is the same each time
     weights = tower.weights()

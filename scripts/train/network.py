@@ -1,4 +1,4 @@
-"""The network of `mini` and of `multi`: a bi-encoder's towers, and a reader that compares them.
+"""The network of `mini`: a bi-encoder's towers, and a reader that compares what they make.
 
 Query and passage go through the same layers, and neither sees the other there. On top, the query's
 tokens read the passage's: which of them are there word for word, which are there in meaning, and,
@@ -14,6 +14,7 @@ The logits are (passages, queries).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ BLOCKS = 2
 INNER = 256
 USUAL = 128.0  # passage tokens, to which lengths are related
 FAR = -1e4  # of what is not there
+RATE, DECAY = 1e-3, 0.01  # of learning
 
 
 class Layers:
@@ -50,15 +52,20 @@ class Layers:
 class Text:
     """All that is known of texts before they are compared.
 
-    `shallow` and `deep` are unit vectors of the word embeddings and of the last layer (texts,
-    tokens, hidden); `pooled` are unit vectors of the whole (texts, hidden); `memory` is what
-    each block's attention reads (texts, tokens, 2 * BLOCKS * WIDTH).
+    `pooled` are unit vectors of the whole (texts, hidden). The states of tokens (texts, tokens,
+    ...) are those that the network names: `deep` are unit vectors of the last layer, `shallow` of
+    the word embeddings, and `memory` is what each block's attention reads.
     """
 
-    def __init__(self, **parts: Tensor) -> None:
-        self.ids, self.mask, self.words = parts["ids"], parts["mask"], parts["words"]
-        self.shallow, self.deep = parts["shallow"], parts["deep"]
-        self.pooled, self.memory = parts["pooled"], parts["memory"]
+    shallow: Tensor
+    deep: Tensor
+    memory: Tensor
+
+    def __init__(
+        self, ids: Tensor, mask: Tensor, words: Tensor, pooled: Tensor, **states: Tensor
+    ) -> None:
+        self.ids, self.mask, self.words, self.pooled = ids, mask, words, pooled
+        vars(self).update(states)
 
     def as_query(self, *, paired: bool = False) -> "Text":
         """The texts as queries: each compared with one passage of its own, or with all."""
@@ -93,6 +100,26 @@ class Reader(nn.Module):
         self.by_words = nn.Parameter(torch.tensor([0.4, 1.0]))
         nn.init.zeros_(self.judge[2].weight)
         nn.init.zeros_(self.judge[2].bias)
+        self.widths = {"shallow": hidden, "deep": hidden, "memory": 2 * BLOCKS * WIDTH}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameters for an optimiser, those apart that are not to decay."""
+        plain = [p for name, p in self.named_parameters() if p.ndim < 2 or name == "weight.weight"]
+        rest = [p for p in self.parameters() if not any(p is q for q in plain)]
+        return [
+            {"params": rest, "weight_decay": DECAY, "rate": RATE},
+            {"params": plain, "weight_decay": 0.0, "rate": RATE},
+        ]
+
+    def fold(self, factor: float, bias: float) -> None:
+        """Put a factor and a bias of the logit into the last layer."""
+        last = self.judge[2]
+        with torch.no_grad():
+            self.by_cosine *= factor
+            self.by_likeness *= factor
+            self.by_words *= factor
+            last.weight *= factor
+            last.bias.mul_(factor).add_(bias)
 
     def text(self, layers: Layers) -> Text:
         """What is known of texts before they are compared."""
@@ -110,7 +137,7 @@ class Reader(nn.Module):
         cosine = (query.pooled * passage.pooled.unsqueeze(1)).sum(-1)
         there = passage.words[:, None, None, :]
         same = (query.ids.unsqueeze(-1) == passage.ids[:, None, None, :]).float() * there
-        shallow, deep = _similar(query.shallow, passage.shallow), _similar(query.deep, passage.deep)
+        shallow, deep = similar(query.shallow, passage.shallow), similar(query.deep, passage.deep)
 
         weight = functional.softplus(self.weight(query.ids).squeeze(-1)) * query.words
         count = same.sum(-1)
@@ -157,8 +184,8 @@ class Reader(nn.Module):
         added = self.judge(torch.cat([seen, summary], -1)).squeeze(-1)
         by_words, by_phrases = self.by_words
         by_tokens, by_words_meant = self.by_likeness
-        similar = self.by_cosine * cosine + by_tokens * alike + by_words_meant * understood
-        return similar + by_words * matched + by_phrases * phrased + added
+        near = self.by_cosine * cosine + by_tokens * alike + by_words_meant * understood
+        return near + by_words * matched + by_phrases * phrased + added
 
 
 class Block(nn.Module):
@@ -200,7 +227,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     return (scores.softmax(-1) @ value).transpose(-2, -3).flatten(-2)
 
 
-def _similar(query: Tensor, passage: Tensor) -> Tensor:
+def similar(query: Tensor, passage: Tensor) -> Tensor:
     """Inner products (passages, queries, query tokens, passage tokens).
 
     They are made in float32: the best ones of e5's tokens differ in the second digit.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from encoder import Tower, padded, words_of
+from late import LateInteraction, Network
 from make import READER, RECIPES, open_towers
 from network import Layers, Reader, Text
 from transformers import BertModel
@@ -38,7 +39,11 @@ def main() -> None:
     encoder = tower.bert()
     weights = torch.ones(tower.tokenizer.get_vocab_size())
     levels, hidden = len(tower.levels), encoder.config.hidden_size
-    reader = Reader(hidden, levels, weights, scale=1.0, likeness=1.0).eval()
+    reader: Network
+    if recipe.is_late:
+        reader = LateInteraction(weights, torch.zeros(2, hidden), likeness=1.0).eval()
+    else:
+        reader = Reader(hidden, levels, weights, scale=1.0, likeness=1.0).eval()
     reader.load_state_dict(torch.load(work / READER))
     rows = []
     for query, passages in pairs_of(arguments.model):
@@ -63,7 +68,7 @@ def pairs_of(model: str) -> Sequence[tuple[str, Sequence[str]]]:
 
 
 def text_of(
-    tower: Tower, encoder: BertModel, reader: Reader, rows: Sequence[Sequence[int]]
+    tower: Tower, encoder: BertModel, reader: Network, rows: Sequence[Sequence[int]]
 ) -> Text:
     ids, mask = padded(rows)
     with torch.no_grad():

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from encoder import FrozenTower
+from late import Network
 from network import Layers
 from texts import Corpus
 from torch import Tensor
@@ -19,8 +21,33 @@ from rerank_cli.words import Words
 K1, B = 1.2, 0.75  # of BM25
 
 
+class Teacher(Protocol):
+    """What thinks something of pairs."""
+
+    @property
+    def tower(self) -> FrozenTower:
+        """What reads the texts."""
+
+    def logits(self, queries: Layers, passages: Layers) -> Tensor:
+        """What it thinks of passages for queries (queries, passages)."""
+
+
 @dataclass(frozen=True, slots=True)
-class Teacher:
+class Beginning:
+    """A network as it was before it was trained, so that little of that is lost."""
+
+    tower: FrozenTower
+    network: Network
+
+    def logits(self, queries: Layers, passages: Layers) -> Tensor:
+        """What it thinks of passages for queries (queries, passages)."""
+        query = self.network.text(queries).as_query()
+        logits: Tensor = self.network(query, self.network.text(passages)).T
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
+class BiEncoder:
     """A bi-encoder, and what its cosines of whole texts and of tokens are multiplied by."""
 
     tower: FrozenTower

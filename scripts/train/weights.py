@@ -1,12 +1,14 @@
-"""What a token counts for when query and passage share it, before anything is learned."""
+"""What is counted over training texts before anything is learned."""
 
 from collections import Counter
 
 import torch
-from encoder import Tower
+from encoder import FrozenTower, Tower
 from texts import Corpus
+from torch.nn import functional
 
 FACTOR, LEAST = 0.5, 0.05
+MEAN_TOKENS, TOGETHER = 128, 16  # of a text, and texts at once
 
 
 def weights_of(tower: Tower, corpora: list[Corpus]) -> torch.Tensor:
@@ -24,3 +26,14 @@ def weights_of(tower: Tower, corpora: list[Corpus]) -> torch.Tensor:
     frequency = torch.tensor([float(having[token]) for token in range(size)])
     inverse = torch.log1p((len(passages) - frequency + 0.5) / (frequency + 0.5))
     return (FACTOR * inverse).clamp(min=LEAST)
+
+
+def means_of(tower: FrozenTower, texts: list[str]) -> torch.Tensor:
+    """The means of unit vectors: of tokens of the last layer, and of whole texts (2, hidden)."""
+    tokens, wholes = [], []
+    for start in range(0, len(texts), TOGETHER):
+        rows = tower.tower.passage_rows(texts[start : start + TOGETHER], MEAN_TOKENS)
+        layers = tower.layers(rows)
+        tokens.append(functional.normalize(layers.levels[-1][layers.words.bool()], dim=-1))
+        wholes.append(functional.normalize(layers.mean(), dim=-1))
+    return torch.stack([torch.cat(tokens).mean(0), torch.cat(wholes).mean(0)]).cpu()

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from encoder import TorchTower, e5, minilm
-from teachers import Teacher
+from teachers import BiEncoder
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import file_digest
@@ -130,7 +130,7 @@ def score_by_tokens(task: Task, encoder: TorchTower, work: Path) -> Scores:
     texts = texts_of(task)
     journal = open_journal(task, encoder, texts, work, "tokens")
     if journal.scores.keys() != task.queries.keys():
-        tower, teacher = encoder.tower, Teacher(encoder, scale=0.0, likeness=1.0)
+        tower, teacher = encoder.tower, BiEncoder(encoder, scale=0.0, likeness=1.0)
         for query, text in task.queries.items():
             read = encoder.layers(tower.query_rows([text]))
             own: dict[str, float] = {}

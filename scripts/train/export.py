@@ -23,6 +23,7 @@ GROUP = 192  # states that share a scale
 LEAST_SCALE = 1e-9
 KNOWN = ("ids", "mask")  # of a text without the encoder
 STATES = ("states", "scales", "pooled")
+EXAMPLE_IDS = 1000  # every vocabulary has more
 
 
 class TextPart(nn.Module):
@@ -103,7 +104,7 @@ def write_reader(reader: Network, hidden: int, specials: Sequence[int], path: Pa
     example: list[Tensor] = []
     width = sum(reader.widths.values())
     for tokens in (4, 6):
-        ids = torch.randint(0, len(reader.weight.weight), (2, tokens))
+        ids = torch.randint(0, EXAMPLE_IDS, (2, tokens))
         states = torch.randint(-127, 128, (2, tokens, width), dtype=torch.int8)
         example += [ids, torch.ones_like(ids), states, torch.rand(2, tokens, width // GROUP)]
         example.append(torch.rand(2, hidden))

@@ -44,8 +44,7 @@ OTHER_HUB = "HF_ENDPOINT names another Hub, such as a mirror"
 COPY_FOLDER = (
     "or copy the model's .onnx file, tokenizer.json and config.json into a folder here: -m ./FOLDER"
 )
-# Of the models that read many languages, the smallest one that can be pulled.
-PULLED_MULTILINGUAL = "mmarco-mMiniLMv2-L12-H384-v1"
+INSTALL_MULTILINGUAL = f"pip install rerank-model-{MULTILINGUAL}"
 _TRUE = {"1", "on", "yes", "true"}
 _MAX_NEAR = 3  # names in a hint
 
@@ -277,8 +276,7 @@ def _unknown(model: str, near: Sequence[str] = ()) -> UsageError:
         )
     if re.split("[:@]", model, maxsplit=1)[0] == MULTILINGUAL and not near:
         return UsageError(
-            f"no package with the model {model} is installed",
-            hint=f"a model for many languages: rerank models pull {PULLED_MULTILINGUAL}",
+            f"{model} is not installed", hint=f"{INSTALL_MULTILINGUAL}; rerank models lists others"
         )
     if model.isdecimal():
         return UsageError(message, hint=f"-n {model} keeps the best {model}; -m is the model")
@@ -329,8 +327,7 @@ def multilingual_advice() -> str:
     with suppress(RerankError):
         if find_package(MULTILINGUAL) is not None:
             return f"for other languages take -m {MULTILINGUAL}"
-    name = PULLED_MULTILINGUAL
-    return f"for other languages take -m {name}, which `rerank models pull {name}` brings"
+    return f"for other languages take -m {MULTILINGUAL}, which {INSTALL_MULTILINGUAL} brings"
 
 
 def known_entry(folder: ModelFolder) -> Entry | None:

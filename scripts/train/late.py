@@ -89,8 +89,8 @@ class LateInteraction(nn.Module):
         understood = (weight * nearest).sum(-1) / total
         neighbours = (same[..., :-1, :-1] * same[..., 1:, 1:]).amax(-1)
         phrased = (weight[..., :-1] * neighbours).sum(-1) / total
-        by_token, by_weight = self.by_tokens
-        near = by_token * alike + by_weight * understood + self.by_cosine * cosine
+        near = self.by_tokens[0] * alike + self.by_tokens[1] * understood
+        near = near + self.by_cosine * cosine
         logits: Tensor = near + self.by_phrases * phrased + self.bias
         return logits
 

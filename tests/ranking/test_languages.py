@@ -34,7 +34,7 @@ def test_a_query_in_another_script_is_said_once(rerank: Run) -> None:
     assert ran.code == 0
     assert ran.err.count(NOTE) == 1
     assert "the query is not in Latin script" in ran.err
-    assert "take -m mmarco-mMiniLMv2-L12-H384-v1, which `rerank models pull" in ran.err
+    assert "take -m multi, which pip install rerank-model-multi brings" in ran.err
 
 
 def test_most_documents_in_another_script_are_said_once(rerank: Run) -> None:

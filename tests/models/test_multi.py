@@ -61,8 +61,9 @@ def test_the_wheel_is_built_and_its_model_is_found(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
+    arguments = ["-m", "multi", "--json", "苹果", "-d", "水果", "-d", "火车"]
     ran = subprocess.run(
-        [sys.executable, "-m", "rerank_cli", "-m", "multi", "--json", "苹果", "-d", "水果", "-d", "火车"],
+        [sys.executable, "-m", "rerank_cli", *arguments],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,
         text=True,

@@ -152,7 +152,8 @@ def _heading(thresholds: Thresholds) -> str:
         f"{thresholds.relevant:,} relevant"
     )
     if thresholds.unfound:
-        counts += f", and {thresholds.unfound:,} relevant documents that are no candidates"
+        are = "that is no candidate" if thresholds.unfound == 1 else "that are no candidates"
+        counts += f", and {format_count(thresholds.unfound, 'relevant document')} {are}"
     return f"Cuts of {thresholds.system} on {thresholds.set}: {counts}."
 
 
@@ -167,6 +168,11 @@ def _sentences(thresholds: Thresholds) -> Iterator[str]:
     if thresholds.best_f1 is not None:
         best = thresholds.best_f1
         yield f"The best F1, {best.f1.value:.2f}, is that of --min-score {format_cut(best.score)}."
+    if thresholds.depends_on_set:
+        yield (
+            f"Scores of {thresholds.system} depend on the other documents of a query: a cut says "
+            "little for other lists."
+        )
 
 
 def draw_columns(

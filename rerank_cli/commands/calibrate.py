@@ -116,7 +116,7 @@ def calibrate(
 
     name = model or _default_model(ctx)
     check_single(name, "calibrate")
-    goal: tuple[Goal, float] = "recall", keep_recall or _DEFAULT_RECALL
+    goal: tuple[Goal, float] = "recall", _DEFAULT_RECALL if keep_recall is None else keep_recall
     if keep_precision is not None:
         goal = "precision", keep_precision
     ThresholdOptions(**{f"keep_{goal[0]}": goal[1]}).check()

@@ -105,21 +105,19 @@ def draw_calibration(report: CalibrationReport, width: int) -> Iterator[bytes]:
             yield f"\n{title}, error {bins_error(bins):.3f}\n".encode()
             yield from _draw_bins(bins, width)
     yield b"\n"
-    yield wrap_lines(describe_calibration(own), width)
+    said = f"Expected calibration error on the other half of the queries: {describe_errors(own)}."
+    yield wrap_lines(said, width)
     yield wrap_lines(_describe_auto(report), width)
 
 
-def describe_calibration(calibration: Calibration) -> str:
-    """How a calibration was made and what it is worth, in words."""
+def describe_errors(calibration: Calibration) -> str:
+    """The errors before and after, and what was fitted."""
     before = calibration.error_before
     was = "" if before is None else f"{before:.3f} before, "
     how = f"temperature {calibration.temperature:.3g}, bias {calibration.bias:+.3g}"
     if calibration.points:
         how = f"isotonic, {len(calibration.points)} points"
-    return (
-        f"Expected calibration error on the other half of the queries: {was}"
-        f"{calibration.error:.3f} after ({how})."
-    )
+    return f"{was}{calibration.error:.3f} after ({how})"
 
 
 def _describe_auto(report: CalibrationReport) -> str:

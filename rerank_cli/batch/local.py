@@ -59,6 +59,7 @@ from rerank_cli.inputs.records import warn_of_unread_media
 from rerank_cli.models.folder import ModelFolder
 from rerank_cli.output_files import OutputFile, PlannedOutput, settle_outputs, side_path
 from rerank_cli.progress import Interruption, catch_interrupt, remark_on_interrupt
+from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers import find_local_folder
 from rerank_cli.terminal import PipeClosed, Terminal, format_count
@@ -152,6 +153,7 @@ def _run_plan(
         reranker = stack.enter_context(plan.options.open_reranker())
         if plan.folder is not None:  # else other files were opened than the journal says
             plan.folder.check_unchanged()
+        least_score(plan.options.selection, reranker.info)  # raises if there is none for all
         names = plan.options.fields.text
         warn_of_unread_media("--text-field", names, reranker.info, terminal)
         job = _open_job(plan, source, reranker, terminal)

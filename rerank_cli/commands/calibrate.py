@@ -116,7 +116,7 @@ def calibrate(
 
     name = model or _default_model(ctx)
     check_single(name, "calibrate")
-    goal: tuple[Goal, float] = "recall", keep_recall or _DEFAULT_RECALL
+    goal: tuple[Goal, float] = "recall", _DEFAULT_RECALL if keep_recall is None else keep_recall
     if keep_precision is not None:
         goal = "precision", keep_precision
     ThresholdOptions(**{f"keep_{goal[0]}": goal[1]}).check()
@@ -156,7 +156,7 @@ def _default_model(ctx: typer.Context) -> str:
 
 def _show(terminal: Terminal, *, as_json: bool) -> int:
     """Show all calibrations."""
-    from rerank_cli.evaluation.label_tables import describe_calibration
+    from rerank_cli.evaluation.label_tables import describe_errors
     from rerank_cli.scorers.calibrations import read_calibrations
 
     found = read_calibrations()
@@ -170,15 +170,19 @@ def _show(terminal: Terminal, *, as_json: bool) -> int:
         return ExitCode.OK
     lines = []
     for key, own in found.items():
-        cut = "none" if own.cut is None else f"{own.cut:g}, which {own.rule}"
+        cut = (
+            f"{own.cut:g}, which {own.rule}"
+            if own.cut is not None
+            else "none: these labels allow no cut"
+        )
         lines += [
             (
                 own.model,
                 f"{own.data}, {own.labels:,} labels, {own.relevant:,} relevant, {own.date}",
             ),
-            ("  files", key),
-            ("  error", describe_calibration(own)),
-            ("  auto", cut),
+            ("  model's hash", key),
+            ("  error", describe_errors(own)),
+            ("  --min-score auto", cut),
         ]
     if lines:
         terminal.write_facts(lines)

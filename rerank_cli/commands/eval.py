@@ -214,6 +214,8 @@ def evaluate(
         candidates = preset.get("candidates")
     if not is_given(ctx, "first_stage"):
         first_stage = preset.get("first-stage", first_stage)
+    # Whoever says what a cut shall keep wants to see cuts.
+    thresholds |= any(is_given(ctx, name) for name in ("keep_recall", "keep_precision"))
     output_file = OutputFile(output)
     parts = evaluation_parts("eval", datasets, queries, corpus, qrels, run)
     if compare is not None and candidates is not None:

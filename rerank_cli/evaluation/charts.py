@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from rerank_cli.errors import require_extra
+from rerank_cli.evaluation.datasets import describe_depth
 from rerank_cli.evaluation.report_content import (
     ReportContent,
     Standing,
@@ -24,6 +25,7 @@ from rerank_cli.evaluation.report_content import (
     precision_recall,
 )
 from rerank_cli.evaluation.statistics import Difference
+from rerank_cli.evaluation.thresholds import format_cut
 from rerank_cli.ranking.calibration import relevance
 from rerank_cli.terminal import printable
 
@@ -125,7 +127,7 @@ def draw_intervals(content: ReportContent) -> Chart:
         axes.grid(axis="x", linewidth=0.7)
         axes.set_xlabel(f"change of {content.measure}")
     told = "; ".join(
-        f"{name}: {found.mean:+.3f}, from {found.low:+.3f} to {found.high:+.3f}"
+        f"{name}: {found.mean:+z.3f}, from {found.low:+z.3f} to {found.high:+z.3f}"
         for name, found, _ in rows
     )
     caption = "Change over the first order, with 95 % intervals."
@@ -175,28 +177,37 @@ def draw_costs(content: ReportContent) -> Iterator[Chart]:
 def _draw_cost(
     content: ReportContent, points: Sequence[tuple[Standing, float]], name: str, unit: str
 ) -> Chart:
-    systems = list(dict.fromkeys(standing.system for standing, _ in points))[:MAX_SYSTEMS]
+    several = len({standing.depth for standing, _ in points}) > 1
+
+    def line_name(standing: Standing) -> str:
+        """What the points of a line have in common."""
+        if standing.setting and several and standing.depth is not None:
+            return f"{standing.series}, {describe_depth(standing.depth)}"
+        return standing.series
+
+    lines = list(dict.fromkeys(line_name(standing) for standing, _ in points))[:MAX_SYSTEMS]
     first = content.standings[0]
-    costs = [cost for standing, cost in points if standing.system in systems]
-    with _draw(_HEIGHT + 18 * len(systems)) as drawing:
+    costs = [cost for standing, cost in points if line_name(standing) in lines]
+    with _draw(_HEIGHT + 18 * len(lines)) as drawing:
         axes = drawing.axes
         axes.axhline(first.means[content.measure], color=_COLOURS["muted"], linewidth=1, ls="--")
         axes.annotate(
             _label(first.name),
-            (0, first.means[content.measure]),
+            (1, first.means[content.measure]),
             xycoords=("axes fraction", "data"),
-            xytext=(4, 3),
+            xytext=(-4, 3),
             textcoords="offset points",
+            ha="right",
             fontsize=10.5,
         )
-        for place, system in enumerate(systems):
-            own = [(standing, cost) for standing, cost in points if standing.system == system]
+        for place, line in enumerate(lines):
+            own = [(standing, cost) for standing, cost in points if line_name(standing) == line]
             values = [standing.means[content.measure] for standing, _ in own]
-            _plot(axes, place, [cost for _, cost in own], values, system)
+            _plot(axes, place, [cost for _, cost in own], values, line)
             for (standing, cost), value in zip(own, values, strict=True):
                 if len(own) > 1:
                     axes.annotate(
-                        str(standing.depth),
+                        standing.setting or str(standing.depth),
                         (cost, value),
                         xytext=(6, 5),
                         textcoords="offset points",
@@ -217,11 +228,14 @@ def _draw_cost(
         f"{standing.name}: {standing.means[content.measure]:.3f} at {cost:.3g} {unit}"
         for standing, cost in points
     )
-    several = len({standing.depth for standing, _ in points}) > 1
     caption = (
         f"{content.measure} against {unit}: up and to the left is better. The dashed line is the "
-        f"first order.{' Numbers at points are depths.' if several else ''}"
+        "first order."
     )
+    if any(standing.setting for standing, _ in points):
+        caption += " At points is how many passages the model may read."
+    elif several:
+        caption += " Numbers at points are depths."
     told = f"{told}; the first order: {first.means[content.measure]:.3f}"
     return drawing.chart(name, f"{content.measure} against {unit}", told, caption)
 
@@ -261,7 +275,7 @@ def draw_gains(content: ReportContent, system: SystemContent, name: str) -> Char
         f"{count - better - worse:,} the same, {worse:,} worse"
     )
     title = f"Gain of each query: {system.standing.name}"
-    told = f"{counts}; from {gains.max():+.3f} to {gains.min():+.3f}"
+    told = f"{counts}; from {gains.max():+z.3f} to {gains.min():+z.3f}"
     return drawing.chart(name, title, told, f"{system.standing.name}: {counts}.")
 
 
@@ -270,7 +284,7 @@ def draw_scores(system: SystemContent, name: str) -> Chart | None:
 
     None if there are none of either kind.
     """
-    labelled, cut = system.labelled, system.labelled.cut
+    labelled, cut = system.labelled, _recall_cut(system)
     kinds = [
         ("relevant", labelled.raw[labelled.is_relevant], "better", "-"),
         ("not relevant", labelled.raw[~labelled.is_relevant], "worse", "--"),
@@ -295,10 +309,10 @@ def draw_scores(system: SystemContent, name: str) -> Chart | None:
                 label=f"{label} ({len(scores):,})",
             )
         if cut is not None:
-            place = _raw_score(cut.min_score, system)
+            place = _raw_score(cut, system)
             axes.axvline(place, color=_COLOURS["ink"], linewidth=1.4, linestyle=":")
             axes.annotate(
-                f"cut {cut.min_score:.2g}",
+                f"cut {format_cut(cut)}",
                 (place, 1),
                 xycoords=("data", "axes fraction"),
                 xytext=(4, -11),
@@ -317,9 +331,15 @@ def draw_scores(system: SystemContent, name: str) -> Chart | None:
     if system.scale == "logit":
         medians = [relevance(median, "logit") for median in medians]
     told = f"medians: relevant {medians[0]:.2g}, not relevant {medians[1]:.2g}"
-    told += "" if cut is None else f"; cut at {cut.min_score:.2g}"
+    told += "" if cut is None else f"; cut at {format_cut(cut)}"
     title = f"Scores of relevant and other documents: {system.standing.name}"
     return drawing.chart(name, title, told, f"{system.standing.name}: {told}.")
+
+
+def _recall_cut(system: SystemContent) -> float | None:
+    """The score that the cut for recall has; None if there is none."""
+    cuts = (choice.cut for choice in system.choices if choice.goal == "recall")
+    return next((cut.score for cut in cuts if cut is not None), None)
 
 
 def draw_precision_recall(systems: Sequence[SystemContent]) -> Chart | None:
@@ -477,6 +497,9 @@ def _xml_text(text: str) -> str:
 
 
 def _label(name: str) -> str:
-    """A name that has room in a chart."""
+    """A name that has room in a chart: of a long one its beginning and its end."""
     name = _xml_text(" ".join(name.split()))
-    return name if len(name) <= _LABEL_CHARACTERS else f"{name[: _LABEL_CHARACTERS - 1]}…"
+    if len(name) <= _LABEL_CHARACTERS:
+        return name
+    end = _LABEL_CHARACTERS // 2
+    return f"{name[: _LABEL_CHARACTERS - 1 - end]}…{name[-end:]}"

@@ -295,6 +295,7 @@ def _find_thresholds(
             job.labelled(options.labels),
             options.thresholds,
             bounded=job.info.is_bounded,
+            by_set=job.info.scope == "set",
             seed=options.seed,
             names=(job.task.name, job.system.name),
         )

@@ -105,21 +105,19 @@ def draw_calibration(report: CalibrationReport, width: int) -> Iterator[bytes]:
             yield f"\n{title}, error {bins_error(bins):.3f}\n".encode()
             yield from _draw_bins(bins, width)
     yield b"\n"
-    yield wrap_lines(describe_calibration(own), width)
+    said = f"Expected calibration error on the other half of the queries: {describe_errors(own)}."
+    yield wrap_lines(said, width)
     yield wrap_lines(_describe_auto(report), width)
 
 
-def describe_calibration(calibration: Calibration) -> str:
-    """How a calibration was made and what it is worth, in words."""
+def describe_errors(calibration: Calibration) -> str:
+    """The errors before and after, and what was fitted."""
     before = calibration.error_before
     was = "" if before is None else f"{before:.3f} before, "
     how = f"temperature {calibration.temperature:.3g}, bias {calibration.bias:+.3g}"
     if calibration.points:
         how = f"isotonic, {len(calibration.points)} points"
-    return (
-        f"Expected calibration error on the other half of the queries: {was}"
-        f"{calibration.error:.3f} after ({how})."
-    )
+    return f"{was}{calibration.error:.3f} after ({how})"
 
 
 def _describe_auto(report: CalibrationReport) -> str:
@@ -152,7 +150,8 @@ def _heading(thresholds: Thresholds) -> str:
         f"{thresholds.relevant:,} relevant"
     )
     if thresholds.unfound:
-        counts += f", and {thresholds.unfound:,} relevant documents that are no candidates"
+        are = "that is no candidate" if thresholds.unfound == 1 else "that are no candidates"
+        counts += f", and {format_count(thresholds.unfound, 'relevant document')} {are}"
     return f"Cuts of {thresholds.system} on {thresholds.set}: {counts}."
 
 
@@ -167,6 +166,11 @@ def _sentences(thresholds: Thresholds) -> Iterator[str]:
     if thresholds.best_f1 is not None:
         best = thresholds.best_f1
         yield f"The best F1, {best.f1.value:.2f}, is that of --min-score {format_cut(best.score)}."
+    if thresholds.depends_on_set:
+        yield (
+            f"Scores of {thresholds.system} depend on the other documents of a query: a cut says "
+            "little for other lists."
+        )
 
 
 def draw_columns(

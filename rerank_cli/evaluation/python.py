@@ -129,6 +129,7 @@ def thresholds(
         job.labelled(labels),
         options,
         bounded=job.info.is_bounded,
+        by_set=job.info.scope == "set",
         seed=seed,
         names=(task.name, job.system.name),
     )

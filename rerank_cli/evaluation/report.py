@@ -217,8 +217,8 @@ class Comparison:
         gained = self.gained
         return (
             f"{alike} (Kendall's tau {self.tau:.3f}, rank-biased overlap {self.overlap:.3f}); "
-            f"from the one to the other {measure} changes by {gained.mean:+.4f} "
-            f"(95 % interval {gained.low:+.4f} to {gained.high:+.4f})"
+            f"from the one to the other {measure} changes by {gained.mean:+z.4f} "
+            f"(95 % interval {gained.low:+z.4f} to {gained.high:+z.4f})"
         )
 
 

@@ -8,19 +8,19 @@ that each query counts the same.
 
 import platform
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rerank_cli import __version__, machine
 from rerank_cli.costs import Price
-from rerank_cli.evaluation.datasets import Task, order_by_score
+from rerank_cli.evaluation.datasets import LabelOptions, Task, order_by_score
+from rerank_cli.evaluation.labels import LabelledQuery
 from rerank_cli.evaluation.report import (
     MeanRow,
     SetRows,
@@ -31,6 +31,12 @@ from rerank_cli.evaluation.report import (
 from rerank_cli.evaluation.run import EvalJob, EvalOptions, System, SystemJobs, scored_document
 from rerank_cli.evaluation.statistics import CONFIDENCE, DRAWS, Difference
 from rerank_cli.evaluation.table import row_name, verdict_sentences
+from rerank_cli.evaluation.thresholds import (
+    ChosenCut,
+    ThresholdOptions,
+    choose_cut,
+    format_share,
+)
 from rerank_cli.providers.keys import public_base_url
 from rerank_cli.ranking.calibration import relevance_of, transform_score
 from rerank_cli.ranking.powers import PricedScorer
@@ -38,8 +44,6 @@ from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.terminal import format_count, printable
 from rerank_cli.types import Scale
 
-KEEP_RECALL = 0.95  # the share of relevant documents that the suggested cut keeps
-MIN_RELEVANT = 50  # scores of relevant documents, below which no cut is suggested
 EXAMPLES = 10  # queries that gained most, and as many that lost most
 TOP_PASSAGES = 3  # of each query, before and after
 _PASSAGE_CHARACTERS = 400
@@ -50,14 +54,6 @@ _LIBRARIES = (
     "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "numpy", "scipy", "ir-measures",
     "bm25s",
 )  # fmt: skip
-
-
-class ReportCut(NamedTuple):
-    """A relevance score to cut at, and the shares of relevant and other documents it keeps."""
-
-    min_score: float
-    relevant_share: float
-    other_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +67,14 @@ class LabelledScores:
     raw: Any
     is_relevant: Any
 
-    @property
-    def cut(self) -> ReportCut | None:
-        """The cut that keeps enough of the relevant documents; None if there are too few."""
-        return find_cut(self.scores, self.is_relevant)
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A system over all sets: means, differences, and what a query takes and costs.
 
-    `price` is that of 1,000 queries; `depth` is None for orders that nothing was scored for.
+    `price` is that of 1,000 queries; `depth` is None for orders that nothing was scored for. Those
+    of one `series` are one model; `setting` is how many passages it may read, if several numbers
+    are compared.
     """
 
     name: str
@@ -91,6 +84,8 @@ class Standing:
     against: Mapping[str, Difference]
     seconds: float | None = None
     price: Price | None = None
+    series: str = ""
+    setting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +118,17 @@ class QueryExample:
 
 @dataclass(frozen=True, slots=True)
 class SystemContent:
-    """A system at its greatest depth: each query's gain, best first, its scores, its examples."""
+    """A system at its greatest depth: each query's gain, best first, its scores, its examples.
+
+    `choices` are the cuts that --thresholds chooses, of all sets together.
+    """
 
     standing: Standing
     scale: Scale
     depends_on_set: bool
     gains: Any
     labelled: LabelledScores
+    choices: Sequence[ChosenCut]
     gained: Sequence[QueryExample]
     lost: Sequence[QueryExample]
 
@@ -186,8 +185,7 @@ def gather_content(
                 j for j in jobs_by_task[results.task.name] if j.job(depth).system.name == name
             )
             row = next(r for r in results.rows if (r.system, r.depth) == (name, depth))
-            relevance = relevance_of(rerankers_by_name[name].info)
-            yield _SetView(results, row, jobs.job(depth), measure, relevance)
+            yield _SetView(results, row, jobs.job(depth), measure, options.labels)
 
     return ReportContent(
         measures,
@@ -201,7 +199,7 @@ def gather_content(
                 standing,
                 list(views(standing.system)),
                 rerankers_by_name[standing.system],
-                condensed=options.condensed,
+                options,
             )
             for standing in measured
             if standing.depth == depth
@@ -227,7 +225,7 @@ def _standings(
 ) -> Iterator[Standing]:
     rows = means or sets[0].rows
     queries = sum(len(results.task.queries) for results in sets)
-    rerankers_by_name = {system.name: reranker for system, reranker in rerankers.items()}
+    measured = {system.name: (system, reranker) for system, reranker in rerankers.items()}
     all_jobs = [
         job
         for systems in jobs_by_task.values()
@@ -242,18 +240,29 @@ def _standings(
             if (each.system, each.depth) == (row.system, row.depth) and each.cost is not None
         ]
         seconds = price = None
+        series, setting = row.system, ""
         if costs:
+            system, reranker = measured[row.system]
+            series, setting = _series(system), system.setting
             seconds = sum(cost.seconds for cost in costs) / queries
             tokens = sum(cost.tokens for cost in costs) / queries
-            jobs = [job for job in all_jobs if job.system.name == row.system]
-            price = _price(rerankers_by_name[row.system], jobs, tokens)
+            # A scorer's requests are those of all settings of its model.
+            jobs = [job for job in all_jobs if _series(job.system) == series]
+            price = _price(reranker, jobs, tokens)
         figures = (
             row.means
             if isinstance(row, MeanRow)
             else {name: row.mean(name) for name in row.figures}
         )
         name = row_name(row, rows)
-        yield Standing(name, row.system, row.depth, figures, row.against, seconds, price)
+        yield Standing(
+            name, row.system, row.depth, figures, row.against, seconds, price, series, setting
+        )
+
+
+def _series(system: System) -> str:
+    """The model that a system is a setting of, by its name."""
+    return system.base or system.name
 
 
 def _price(reranker: Reranker, jobs: Sequence[EvalJob], tokens: float) -> Price | None:
@@ -269,14 +278,15 @@ def _price(reranker: Reranker, jobs: Sequence[EvalJob], tokens: float) -> Price 
 
 
 def _system_content(
-    standing: Standing, views: Sequence["_SetView"], reranker: Reranker, *, condensed: bool
+    standing: Standing, views: Sequence["_SetView"], reranker: Reranker, options: EvalOptions
 ) -> SystemContent:
     gains = [(gain, view, query) for view in views for query, gain in view.gains.items()]
     gains.sort(key=lambda gain: -gain[0])
-    labels = [label for view in views for label in view.labels(condensed=condensed)]
-    relevance, scale = relevance_of(reranker.info), reranker.info.scale
-    relevances = [relevance(score) for score, _ in labels]
-    raw = [score for score, _ in labels]
+    labelled = [query for view in views for query in view.labelled]
+    scale = reranker.info.scale
+    relevances = [score for query in labelled for score in query.scores]
+    raw = [score for query in labelled for score in query.raw]
+    wanted = options.thresholds or ThresholdOptions()
     if reranker.info.is_calibrated:  # its cut is one of probabilities
         scale, raw = "logit", [transform_score(score, "logit") for score in relevances]
     return SystemContent(
@@ -287,8 +297,12 @@ def _system_content(
         LabelledScores(
             np.array(relevances, dtype=float),
             np.array(raw, dtype=float),
-            np.array([truth for _, truth in labels], dtype=bool),
+            np.array([truth for query in labelled for truth in query.relevant], dtype=bool),
         ),
+        [
+            choose_cut(labelled, "recall", wanted.keep_recall, options.seed),
+            choose_cut(labelled, "precision", wanted.keep_precision, options.seed),
+        ],
         [view.example(query) for gain, view, query in gains[:EXAMPLES] if gain > 0],
         [view.example(query) for gain, view, query in gains[::-1][:EXAMPLES] if gain < 0],
     )
@@ -303,28 +317,19 @@ class _SetView:
         row: SystemRow,
         job: EvalJob,
         measure: str,
-        relevance: Callable[[float], float],
+        labels: LabelOptions,
     ) -> None:
         self._task, self._first, self._row, self._job = results.task, results.rows[0], row, job
-        self._relevance = relevance
+        self._relevance, self._min_grade = relevance_of(job.info), labels.min_grade
+        self.labelled: Sequence[LabelledQuery] = job.labelled(labels)
         self._before, self._after = results.rows[0].figures[measure], row.figures[measure]
         self.gains = {query: self._after[query] - self._before[query] for query in self._after}
 
-    def labels(self, *, condensed: bool) -> Iterator[tuple[float, bool]]:
-        """The raw score of each document that was scored, and whether it is relevant."""
-        depth = self._row.depth
-        for query, scored in self._job.scores.items():
-            grades = self._task.qrels[query]
-            for candidate in self._task.candidates[query][:depth]:
-                name = candidate.id
-                if name in scored.scores and not (condensed and name not in grades):
-                    yield scored.scores[name], grades.get(name, 0) > 0
-
     def example(self, query: str) -> QueryExample:
-        grades = self._task.qrels[query]
+        relevant = self._relevant(query)
         orders = [order_by_score(run.get(query, {})) for run in (self._first.run, self._row.run)]
         places = [
-            next((place for place, name in enumerate(order, 1) if grades.get(name, 0) > 0), None)
+            next((place for place, name in enumerate(order, 1) if name in relevant), None)
             for order in orders
         ]
         return QueryExample(
@@ -336,8 +341,13 @@ class _SetView:
             *([*self._passages(query, order)] for order in orders),
         )
 
-    def _passages(self, query: str, order: Sequence[str]) -> Iterator[ShownPassage]:
+    def _relevant(self, query: str) -> set[str]:
+        """The ids of a query's relevant documents."""
         grades = self._task.qrels[query]
+        return {name for name, grade in grades.items() if grade >= self._min_grade}
+
+    def _passages(self, query: str, order: Sequence[str]) -> Iterator[ShownPassage]:
+        grades, relevant = self._task.qrels[query], self._relevant(query)
         documents = {each.id: each.document for each in self._task.candidates[query]}
         scored = self._job.scores[query]
         for place, name in enumerate(order[:TOP_PASSAGES], 1):
@@ -347,36 +357,10 @@ class _SetView:
                 place,
                 shorten(name, _NAME_CHARACTERS),
                 shorten(document.text[start:end], _PASSAGE_CHARACTERS),
-                grades.get(name, 0) > 0,
+                name in relevant,
                 name in grades,
                 self._relevance(scored.scores[name]) if name in scored.scores else None,
             )
-
-
-def find_cut(scores: Any, is_relevant: Any, keep_recall: float = KEEP_RECALL) -> ReportCut | None:
-    """The highest cut, to two digits, that keeps a share of the relevant scores.
-
-    None if there are fewer than `MIN_RELEVANT` of them.
-    """
-    relevant = np.sort(scores[is_relevant])[::-1]
-    others = scores[~is_relevant]
-    if len(relevant) < MIN_RELEVANT:
-        return None
-    exact = float(relevant[ceil(keep_recall * len(relevant)) - 1])
-    cut = _round_down(exact)
-    other_share = float((others >= cut).mean()) if len(others) else 0.0
-    return ReportCut(cut, float((relevant >= cut).mean()), other_share)
-
-
-def _round_down(number: float) -> float:
-    """A number with two digits, not above it: what is kept stays kept."""
-    if not number:
-        return 0.0
-    rounded = float(f"{number:.1e}")
-    if rounded <= number:
-        return rounded
-    step = float(f"1e{int(f'{number:e}'.partition('e')[2]) - 1}")
-    return float(f"{rounded - step:.1e}")
 
 
 def precision_recall(labelled: LabelledScores) -> tuple[Any, Any]:
@@ -413,7 +397,7 @@ def _facts(
             ("date", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
             (
                 "intervals",
-                f"{CONFIDENCE:.0%}, of {DRAWS:,} bootstrap draws over queries; seed {options.seed}",
+                f"{format_share(CONFIDENCE)}, of {DRAWS:,} draws of queries; seed {options.seed}",
             ),
         ]
     }
@@ -467,7 +451,7 @@ def _library_versions() -> Iterator[tuple[str, str]]:
 def _command(options: EvalOptions) -> str:
     """A command that measures the same, without secrets and without files that it writes."""
     words = ["rerank", "eval", *map(str, options.datasets)]
-    parts = options.parts
+    parts, labels, thresholds = options.parts, options.labels, options.thresholds
     values: list[tuple[str, object]] = [
         ("--queries", parts and parts.queries),
         ("--corpus", parts and parts.corpus),
@@ -478,11 +462,23 @@ def _command(options: EvalOptions) -> str:
         ("--depth", ",".join(map(str, options.depths))),
         ("--sample", options.sample),
         ("--seed", options.seed or None),
+        ("--candidates", options.candidates or None),
+        ("--first-stage", options.first_stage if options.candidates else None),
+        ("--label-field", _unless(labels.field, LabelOptions().field)),
+        ("--min-grade", _unless(labels.min_grade, LabelOptions().min_grade)),
         ("--threads", options.runtime.threads),
         ("--base-url", public_base_url(options.remote.base_url)),
     ]
     for name, value in values:
         words += [] if value is None else [name, str(value)]
     words += ["--condensed"] if options.condensed else []
+    if thresholds is not None:
+        words += ["--thresholds", "--keep-recall", f"{thresholds.keep_recall:g}"]
+        words += ["--keep-precision", f"{thresholds.keep_precision:g}"]
     words += ["--compare", *options.compare] if options.compare is not None else []
     return printable(shlex.join(words))
+
+
+def _unless(value: object, default: object) -> object:
+    """A value that is not the default; None if it is."""
+    return None if value == default else value

@@ -12,15 +12,15 @@ from rerank_cli.errors import UsageError, require_extra
 from rerank_cli.evaluation import charts
 from rerank_cli.evaluation.report import SystemRow
 from rerank_cli.evaluation.report_content import (
-    KEEP_RECALL,
-    MIN_RELEVANT,
     QueryExample,
     ReportContent,
     Standing,
+    SystemContent,
     shorten,
 )
 from rerank_cli.evaluation.statistics import Difference, Verdict
 from rerank_cli.evaluation.table import row_name
+from rerank_cli.evaluation.thresholds import ChosenCut, format_cut, format_share
 from rerank_cli.output_files import OutputFile
 from rerank_cli.render.text import code_span
 from rerank_cli.terminal import encodable
@@ -34,6 +34,20 @@ _NAME_CHARACTERS = 80
 _MARKDOWN_CHARACTERS = 160  # of a passage
 _MARKS = {Verdict.HELPED: "▲", Verdict.HURT: "▼", Verdict.UNKNOWN: "?", Verdict.SAME: "="}
 _NO_FIGURE = "—"
+_ON_SETS = {
+    Verdict.HELPED: "helped on",
+    Verdict.HURT: "hurt on",
+    Verdict.SAME: "changed nothing on",
+    Verdict.UNKNOWN: "cannot be told on",
+}
+_MEASURES = {
+    "nDCG": "1 if the relevant documents come first, and smaller the further down they are",
+    "RR": "1 if a relevant document comes first, a half if the first is second, and so on",
+    "AP": "the mean precision at the places of the relevant documents: 1 if all come first",
+    "P": "the share of the first documents that is relevant",
+    "R": "the share of the relevant documents that is among the first",
+    "Success": "1 if a relevant document is among the first, else 0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +58,7 @@ class ReportTable:
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     names: int = 1
-    note: str = ""
+    notes: Sequence[str] = ()
 
 
 def check_report(report: OutputFile) -> None:
@@ -85,6 +99,7 @@ def _html(content: ReportContent) -> Iterator[str]:
         title=_title(content),
         headline=_headline(content.leader, content.measure),
         sentences=_sentences(content),
+        terms=_terms(content),
         key_figures=_key_figures(content),
         overall=_overall_table(content),
         sets=_sets_table(content),
@@ -116,6 +131,9 @@ def _markdown(content: ReportContent) -> Iterator[str]:
     yield f"# {_text(_headline(content.leader, content.measure))}\n\n"
     for sentence in _sentences(content):
         yield f"{_text(sentence)}\n\n"
+    for term, meaning in _terms(content):
+        yield f"- {code_span(term)}: {_text(meaning)}\n"
+    yield "\n"
     tables = [_overall_table(content), _sets_table(content), _other_measures_table(content)]
     for table in filter(None, [*tables, _cost_table(content), _cut_table(content)]):
         yield from _markdown_table(table)
@@ -138,7 +156,9 @@ def _markdown_table(table: ReportTable) -> Iterator[str]:
     for row in table.rows:
         names = [code_span(cell) if cell else "" for cell in row[: table.names]]
         yield _markdown_row([*names, *map(_text, row[table.names :])])
-    yield f"\n{_text(table.note)}\n\n" if table.note else "\n"
+    yield "\n"
+    for note in table.notes:
+        yield f"{_text(note)}\n\n"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -171,11 +191,61 @@ def _text(text: str) -> str:
 
 def _sentences(content: ReportContent) -> Sequence[str]:
     """The verdict on the best system, and how alike the two are that were compared."""
-    return [
-        sentence
-        for sentence in (content.sentences[content.leader.name], content.comparison)
-        if sentence
+    sentences = (
+        content.sentences[content.leader.name],
+        _each_set_sentence(content),
+        content.comparison,
+    )
+    return [sentence for sentence in sentences if sentence]
+
+
+def _each_set_sentence(content: ReportContent) -> str:
+    """On which sets the best system helped; empty if there is one set."""
+    if len(content.sets) < 2:
+        return ""
+    names: dict[Verdict, list[str]] = {}
+    for results in content.sets:
+        row = next(
+            row
+            for row in results.rows
+            if (row.system, row.depth) == (content.leader.system, content.leader.depth)
+        )
+        name = shorten(results.task.name, _NAME_CHARACTERS)
+        names.setdefault(row.against[content.measure].verdict, []).append(name)
+    said = [
+        f"{words} {_join(names[verdict])}"
+        for verdict, words in _ON_SETS.items()
+        if verdict in names
     ]
+    return f"Set by set: {'; '.join(said)}."
+
+
+def _join(names: Sequence[str]) -> str:
+    """Names in a sentence."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _terms(content: ReportContent) -> Sequence[tuple[str, str]]:
+    """What the words of the tables mean, for people who have never seen them."""
+    measure, first = content.measure, content.standings[0]
+    family = measure.partition("@")[0].partition("(")[0]
+    terms = [
+        (measure, _MEASURES.get(family, "a measure of ir-measures (https://ir-measur.es)")),
+        (shorten(first.name, _NAME_CHARACTERS), "the order in which the documents came"),
+        ("oracle", "the best order that is possible with these documents"),
+        ("change", f"the difference from {shorten(first.name, _NAME_CHARACTERS)}"),
+        ("95 % interval", "where the true change lies, in 95 of 100 cases"),
+        (
+            "verdict",
+            "helped or hurt only if interval and permutation test agree; else more queries tell",
+        ),
+        ("better, same, worse", f"how many queries have a higher, the same, a lower {measure}"),
+    ]
+    depths = {system.depth for system in content.standings if system.depth is not None}
+    if len(depths) > 1:
+        most = max(depths)
+        terms.append((f"top {most}", f"the first {most} documents of each query are reranked"))
+    return terms
 
 
 def _title(content: ReportContent) -> str:
@@ -188,7 +258,7 @@ def _headline(leader: Standing, measure: str) -> str:
     """The verdict on the best system, in a sentence."""
     found = leader.against[measure]
     name = shorten(leader.name, _NAME_CHARACTERS)
-    change = f"{measure} {found.mean:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
+    change = f"{measure} {found.mean:+z.3f}, 95 % interval {found.low:+z.3f} to {found.high:+z.3f}"
     match found.verdict:
         case Verdict.SAME:
             return f"{name} changed nothing"
@@ -224,8 +294,6 @@ def _overall_table(content: ReportContent) -> ReportTable:
         caption,
         ["system", *_figure_heads(content.measure)],
         rows,
-        note="The first row is the order in which documents came, the last the best order that "
-        "the candidates allow. Changes are from the first row.",
     )
 
 
@@ -276,37 +344,52 @@ def _cost_table(content: ReportContent) -> ReportTable:
     if all(standing.price is None for standing in measured):
         heads, rows = heads[:-1], [row[:-1] for row in rows]
     note = "Seconds are those of this machine, on the clock; scores from the cache take none."
-    return _bounded("Cost", heads, rows, note=note)
+    return _bounded("Cost", heads, rows, notes=[note])
 
 
 def _cut_table(content: ReportContent) -> ReportTable:
-    rows = []
-    for system in content.systems:
-        cut = system.labelled.cut
-        relevant = int(system.labelled.is_relevant.sum())
-        rows.append(
-            [
-                shorten(system.standing.name, _NAME_CHARACTERS),
-                _NO_FIGURE if cut is None else f"{cut.min_score:.2g}",
-                _NO_FIGURE if cut is None else f"{cut.relevant_share:.0%}",
-                _NO_FIGURE if cut is None else f"{cut.other_share:.0%}",
-                f"{relevant:,}",
-                f"{len(system.labelled.raw) - relevant:,}",
-            ]
-        )
-    heads = ["system", "--min-score", "keeps of relevant", "keeps of others", "relevant", "others"]
-    note = (
-        f"The cut is the highest that keeps {KEEP_RECALL:.0%} of the relevant candidates of these "
-        f"queries. It takes the scores of {MIN_RELEVANT} relevant documents. What was not judged "
-        "counts as not relevant."
+    """The cuts that --thresholds suggests, for all sets together."""
+    rows: list[Sequence[str]] = []
+    together = " Cuts are of all sets together." if len(content.sets) > 1 else ""
+    meaning = (
+        "Precision is the share of what a cut keeps that is relevant, recall the share of the "
+        "relevant documents that it keeps. The last column says where that share lies for other "
+        f"queries. What was not judged counts as not relevant.{together}"
     )
-    if any(system.depends_on_set for system in content.systems):
-        names = [system.standing.name for system in content.systems if system.depends_on_set]
-        note += (
-            f" Scores of {', '.join(shorten(name, _NAME_CHARACTERS) for name in names)} depend on "
-            "the other documents of a query: there a cut says little."
-        )
-    return _bounded("Cuts", heads, rows, note=note)
+    notes = [meaning]
+    for system in content.systems:
+        name = shorten(system.standing.name, _NAME_CHARACTERS)
+        rows += [
+            [name, f"{format_share(choice.target)} {choice.goal}", *_cut_cells(choice)]
+            for choice in system.choices
+        ]
+        notes += [f"{name}: {choice.problem}." for choice in _problems(system)]
+        if system.depends_on_set:
+            notes.append(
+                f"{name}: scores depend on the other documents of a query, so that a cut says "
+                "little."
+            )
+    heads = ["system", "for", "--min-score", "precision", "recall", "keeps of the rest"]
+    heads.append("of other queries")
+    return _bounded("Cuts", heads, rows, names=2, notes=notes)
+
+
+def _cut_cells(choice: ChosenCut) -> Sequence[str]:
+    cut, expected = choice.cut, choice.expected
+    if cut is None or expected is None:
+        return [_NO_FIGURE] * 5
+    low = format_share(expected.low).removesuffix(" %")
+    return [
+        format_cut(cut.score),
+        *map(format_share, (cut.precision.value, cut.recall.value, cut.rest_kept)),
+        f"{low} to {format_share(expected.high)}",
+    ]
+
+
+def _problems(system: SystemContent) -> Sequence[ChosenCut]:
+    """The cuts that are not to be relied on; the first alone if labels are too few for all."""
+    found = [choice for choice in system.choices if choice.problem]
+    return found[:1] if all(choice.needed for choice in system.choices) else found
 
 
 def _bounded(
@@ -315,16 +398,17 @@ def _bounded(
     rows: Sequence[Sequence[str]],
     *,
     names: int = 1,
-    note: str = "",
+    notes: Sequence[str] = (),
 ) -> ReportTable:
     """A table of the first rows, if there are too many."""
     if len(rows) > _MAX_ROWS:
-        note += f" {len(rows) - _MAX_ROWS:,} more rows are left out; --json has all."
-    return ReportTable(caption, heads, rows[:_MAX_ROWS], names, note.strip())
+        left_out = f"{len(rows) - _MAX_ROWS:,} more rows are left out; --json has all."
+        notes = [*notes, left_out]
+    return ReportTable(caption, heads, rows[:_MAX_ROWS], names, notes)
 
 
 def _figure_heads(measure: str) -> Sequence[str]:
-    return [measure, "change", "95 % interval", "verdict", "better", "same", "worse"]
+    return [measure, "change", "verdict", "95 % interval", "better", "same", "worse"]
 
 
 def _figure_cells(row: SystemRow | Standing, measure: str) -> Sequence[str]:
@@ -334,9 +418,9 @@ def _figure_cells(row: SystemRow | Standing, measure: str) -> Sequence[str]:
         return [f"{mean:.4f}", *[_NO_FIGURE] * 6]
     return [
         f"{mean:.4f}",
-        f"{found.mean:+.4f}",
-        f"{found.low:+.4f} to {found.high:+.4f}",
+        f"{found.mean:+z.4f}",
         f"{_MARKS[found.verdict]} {found.verdict.value}",
+        f"{found.low:+z.4f} to {found.high:+z.4f}",
         *(f"{count:,}" for count in (found.wins, found.ties, found.losses)),
     ]
 
@@ -344,7 +428,7 @@ def _figure_cells(row: SystemRow | Standing, measure: str) -> Sequence[str]:
 def _change(found: Difference | None) -> str:
     if found is None:
         return _NO_FIGURE
-    return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+    return f"{found.mean:+z.4f} ({found.low:+z.4f} to {found.high:+z.4f})"
 
 
 def _mark_classes() -> dict[str, str]:

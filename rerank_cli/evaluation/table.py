@@ -179,8 +179,8 @@ def _figure_cells(mean: float, against: Difference | None) -> list[str]:
         return [f"{mean:.4f}", "", "", "", ""]
     return [
         f"{mean:.4f}",
-        f"{against.mean:+.4f}",
-        f"{against.low:+.4f} to {against.high:+.4f}",
+        f"{against.mean:+z.4f}",
+        f"{against.low:+z.4f} to {against.high:+z.4f}",
         against.verdict.value,
         f"{against.wins} {against.ties} {against.losses}",
     ]
@@ -221,8 +221,8 @@ def _verdict(name: str, measure: str, found: Difference, first: str) -> str:
     """Say what a difference from the first order tells."""
     queries = found.wins + found.losses + found.ties
     figures = (
-        f"{measure} {found.mean:+.4f} over {first} (95 % interval {found.low:+.4f} to "
-        f"{found.high:+.4f}, p {found.p:.2g}); of {queries:,} queries {found.wins:,} better, "
+        f"{measure} {found.mean:+z.4f} over {first} (95 % interval {found.low:+z.4f} to "
+        f"{found.high:+z.4f}, p {found.p:.2g}); of {queries:,} queries {found.wins:,} better, "
         f"{found.losses:,} worse."
     )
     if found.verdict is Verdict.SAME:

@@ -132,6 +132,8 @@ class Thresholds:
     first, fewest
                  figures of the first results; the fewest that keep the wanted share of the relevant
     choices      the cuts for the wanted recall and precision
+    depends_on_set
+                 whether a score depends on the query's other documents
     """
 
     set: str
@@ -145,6 +147,7 @@ class Thresholds:
     first: Sequence[FirstResults]
     fewest: FewestResults | None
     choices: Sequence[ChosenCut]
+    depends_on_set: bool = False
 
 
 def find_thresholds(
@@ -152,12 +155,14 @@ def find_thresholds(
     options: ThresholdOptions,
     *,
     bounded: bool,
+    by_set: bool = False,
     seed: int = 0,
     names: tuple[str, str] = ("", ""),
 ) -> Thresholds:
     """Measure cuts and choose those that `options` ask for.
 
-    `bounded` says that scores are from 0 to 1. `names` are those of the set and of the system.
+    `bounded` says that scores are from 0 to 1, and `by_set` that a score depends on the query's
+    other documents. `names` are those of the set and of the system.
     """
     options.check()
     labels, relevant = count_labels(labelled)
@@ -179,6 +184,7 @@ def find_thresholds(
         first=[_measure_first(labelled, n, seed) for n in TOP_COUNTS],
         fewest=_find_fewest(labelled, options.keep_recall),
         choices=choices,
+        depends_on_set=by_set,
     )
 
 

@@ -224,8 +224,8 @@ def _rows(curve: Curve, measures: Sequence[str]) -> Iterator[list[str]]:
 
 def _cells_of(against: Difference) -> list[str]:
     return [
-        f"{against.mean:+.4f}",
-        f"{against.low:+.4f} to {against.high:+.4f}",
+        f"{against.mean:+z.4f}",
+        f"{against.low:+z.4f} to {against.high:+z.4f}",
         against.verdict.value,
     ]
 

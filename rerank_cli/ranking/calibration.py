@@ -107,12 +107,11 @@ def least_score(selection: Selection, info: ScorerInfo) -> float | None:
     if calibration is None or not calibration.is_current or calibration.cut is None:
         stale = calibration is not None and not calibration.is_current
         why = "was calibrated with other files" if stale else "is not calibrated"
+        hint = f"rerank calibrate LABELS -m {info.model}"
         if calibration is not None and not stale:
-            why = "has no cut in its calibration"
-        raise UsageError(
-            f"--min-score {MinScoreRule.AUTO}: {info.model} {why}",
-            hint=f"rerank calibrate LABELS -m {info.model}",
-        )
+            why = "has a calibration without a cut"
+            hint += ", with more labels; or a number, as in --min-score 0.5"
+        raise UsageError(f"--min-score {MinScoreRule.AUTO}: {info.model} {why}", hint=hint)
     return calibration.cut
 
 

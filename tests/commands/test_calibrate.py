@@ -92,6 +92,9 @@ def test_auto_is_the_cut_and_is_said(rerank: Run, model: Path, labels: Path) -> 
     assert refused.code == 2
     assert "is not calibrated" in refused.err
     assert "rerank calibrate LABELS -m" in refused.err
+    batch = rerank("batch", str(labels), "-m", str(model), "--min-score", "auto")
+    assert (batch.code, batch.out) == (2, ""), "it is said once, and not for each record"
+    assert "is not calibrated" in batch.err
     rerank("calibrate", str(labels), "-m", str(model), "--keep-recall", "0.9")
     (own,) = read_calibrations().values()
     assert own.cut is not None
@@ -133,6 +136,7 @@ def test_what_is_calibrated_is_shown_and_forgotten(rerank: Run, model: Path, lab
         (["--show", "labels.jsonl"], "stand alone"),
         (["labels.jsonl", "--keep-recall", "0.9", "--keep-precision", "0.9"], "two cuts"),
         (["labels.jsonl", "--keep-recall", "2"], "not between 0 and 1"),
+        (["labels.jsonl", "--keep-recall", "0"], "not between 0 and 1"),
         (["nothing.jsonl"], "no such file"),
         (["labels.jsonl", "-m", "bm25"], "bm25 cannot be calibrated"),
     ],

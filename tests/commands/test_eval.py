@@ -396,6 +396,7 @@ def test_thresholds_are_below_the_table_and_in_json(tmp_path: Path, rerank: Run)
     assert "Cuts of bm25 on garden: 960 labels of 120 queries, 120 relevant." in words
     assert re.search(r"--min-score [\d.]+ keeps 100 % of the relevant and 0 % of the rest", words)
     assert "-n 1 keeps 100 % of the relevant." in words
+    assert "Scores of bm25 depend on the other documents of a query: a cut says little" in words
     (found,) = evaluated(rerank, path, "-m", "bm25", "--thresholds")["thresholds"]
     assert (found["system"], found["labels"], found["relevant"]) == ("bm25", 960, 120)
     recall, precision = found["choices"]
@@ -404,6 +405,8 @@ def test_thresholds_are_below_the_table_and_in_json(tmp_path: Path, rerank: Run)
     )  # fmt: skip
     assert precision["expected"]["high"] == 1.0
     assert "thresholds" not in evaluated(rerank, path, "-m", "bm25")
+    (found,) = evaluated(rerank, path, "-m", "bm25", "--keep-recall", "0.8")["thresholds"]
+    assert found["choices"][0]["target"] == 0.8, "a share to keep asks for cuts"
 
 
 def test_a_share_to_keep_is_checked_before_anything_is_scored(rerank: Run) -> None:

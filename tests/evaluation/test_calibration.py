@@ -126,6 +126,11 @@ def test_the_error_is_that_of_scikit_learns_curve() -> None:
     shares, means = curve.calibration_curve(hits, scores, n_bins=BINS)
     assert [each.relevant for each in bins] == pytest.approx(list(shares), abs=1e-9)
     assert [each.expected for each in bins] == pytest.approx(list(means), abs=1e-9)
+    counts = [each.labels for each in bins]
+    expected = sum(
+        count * abs(mean - share) for count, mean, share in zip(counts, means, shares, strict=True)
+    )
+    assert bins_error(bins) == pytest.approx(expected / len(scores), abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30))

@@ -1,7 +1,6 @@
 """Reports: texts stay texts, a page needs nothing from outside, its figures are the table's."""
 
 import json
-import math
 import re
 import sys
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="needs the extra eval")
@@ -20,11 +19,8 @@ pytest.importorskip("jinja2", reason="needs the extra report")
 from rerank_cli.costs import Price
 from rerank_cli.evaluation import charts, evaluate
 from rerank_cli.evaluation.report_content import (
-    KEEP_RECALL,
-    MIN_RELEVANT,
     LabelledScores,
     ReportContent,
-    find_cut,
     precision_recall,
     shorten,
 )
@@ -157,7 +153,9 @@ def test_a_page_can_be_read_aloud(content: ReportContent) -> None:
     assert references
     assert set(references) <= set(ids)
     assert len(page.all("caption")) == len(page.all("table"))
-    assert all(attributes.get("scope") in ("col", "row") for attributes in page.all("th"))
+    assert all(
+        attributes.get("scope") in ("col", "row", "rowgroup") for attributes in page.all("th")
+    )
     assert len(page.all("title")) - 1 == len(page.all("desc")) == len(page.all("svg"))
     assert all(attributes["role"] == "img" for attributes in page.all("svg"))
     assert [len(page.all(tag)) for tag in ("h1", "main", "header", "nav")] == [1, 1, 1, 1]
@@ -241,6 +239,61 @@ def test_models_of_unknown_names_and_prices_are_drawn(content: ReportContent) ->
     assert "$\\frac{1}{2}$ 模型 <&>" in shown.text
 
 
+def test_labels_and_cuts_are_those_that_were_asked_for(
+    tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "graded.jsonl"
+    documents = ["All of water.", "Some of water.", "Nothing."]
+    records = [{"query": f"water {n}", "documents": documents, "stars": [2, 1, 0]} for n in "ab"]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    given = ("--label-field", "stars", "--min-grade", "2", "--thresholds", "--keep-recall", "0.8")
+    words = ("-m", "bm25", *given, "--report", str(tmp_path / "report.md"))
+    content = content_of(rerank, monkeypatch, str(path), *words)
+    (system,) = content.systems
+    assert system.labelled.is_relevant.sum() == 2, "one a query has two stars"
+    assert [(each.goal, each.target) for each in system.choices] == [
+        ("recall", 0.8),
+        ("precision", 0.9),
+    ]
+    for example in (*system.gained, *system.lost):
+        assert [each.is_relevant for each in example.passages_before] == [True, False, False]
+    assert " ".join(given) in dict(content.facts["Run"])["command"]
+    assert "too few to choose a cut for 80 % recall" in page_of(content, "report.md")
+
+
+def test_settings_of_a_model_are_one_series(
+    tmp_path: Path, rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, model = str(write_set(tmp_path, queries=3)), str(MODELS / "bert")
+    words = ("-m", model, "--candidates", "2,all", "--report", str(tmp_path / "report.md"))
+    content = content_of(rerank, monkeypatch, path, *words)
+    measured = [each for each in content.standings if each.depth is not None]
+    assert [(each.series, each.setting) for each in measured] == [(model, "2"), (model, "all")]
+    assert "--candidates 2,all" in dict(content.facts["Run"])["command"]
+
+
+def test_the_page_says_what_its_words_mean_and_where_it_helped(content: ReportContent) -> None:
+    text = page_of(content, "report.md")
+    assert "- `nDCG@10`: 1 if the relevant documents come first" in text
+    assert "- `oracle`: " in text
+    (sentence,) = re.findall(r"^Set by set: .*", text, re.MULTILINE)
+    assert "garden" in sentence
+    assert "and \\<b\\>\\&|\\$x\\$" in sentence
+
+
+@pytest.mark.slow  # it draws a chart
+def test_long_names_in_a_chart_keep_what_tells_them_apart(content: ReportContent) -> None:
+    standings = [
+        replace(each, name=f"provider/{'long' * 9}, top {each.depth}") if each.depth else each
+        for each in content.standings
+    ]
+    shown = Page(charts.draw_intervals(replace(content, standings=standings)).svg).text
+    assert set(re.findall(r"provider/\w+…\w+, top \d", shown)) == {
+        "provider/lon…nglong, top 3",
+        "provider/lon…nglong, top 6",
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -288,24 +341,6 @@ def test_a_dataset_is_never_overwritten_by_a_report(tmp_path: Path, rerank: Run)
 
 scores = st.floats(-20, 20).map(lambda score: round(score, 3))
 labels = st.lists(st.tuples(scores, st.booleans()), min_size=1, max_size=200)
-
-
-@settings(max_examples=30)
-@given(st.lists(scores, min_size=MIN_RELEVANT, max_size=2 * MIN_RELEVANT), st.lists(scores))
-def test_a_cut_keeps_what_it_says(relevant: list[float], others: list[float]) -> None:
-    values = np.array([*relevant, *others])
-    truths = np.array([True] * len(relevant) + [False] * len(others))
-    cut = find_cut(values, truths)
-    assert cut is not None
-    assert cut.relevant_share == (values[truths] >= cut.min_score).mean() >= KEEP_RECALL
-    assert cut.other_share == (sum(score >= cut.min_score for score in others) / len(others or [0]))
-    exact = sorted(relevant, reverse=True)[math.ceil(KEEP_RECALL * len(relevant)) - 1]
-    assert 0 <= exact - cut.min_score <= 0.1001 * abs(exact), "it is the highest of two digits"
-
-
-def test_too_few_relevant_scores_make_no_cut() -> None:
-    values = np.linspace(0, 1, MIN_RELEVANT)
-    assert find_cut(values, np.array([False] + [True] * (MIN_RELEVANT - 1))) is None
 
 
 @given(labels)

@@ -147,7 +147,14 @@ def test_no_window_is_a_heading_alone_unless_nothing_follows(
             assert is_end or last - first >= size // 2, "it would fit with some of its text"
 
 
+LISTED = [
+    Part(BlockKind.SECTION, 0),
+    Part(BlockKind.LIST, 1, [Part(BlockKind.FUNCTION, 3)]),
+]
+
+
 @given(documents, st.integers(4, 40))
+@example(LISTED, 4)  # the list fits by itself, and not with the heading before it
 def test_what_stands_alone_and_fits_is_not_cut_and_has_its_headings(
     parts: Sequence[Part], size: int
 ) -> None:

@@ -465,6 +465,7 @@ SCORING = "waiting for scores"
 WRITING = "ranking and writing"
 REST = "the rest"
 
+
 class _Laps:
     """Where the time of a run of a command line goes, from its start.
 

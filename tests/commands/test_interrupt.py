@@ -21,8 +21,8 @@ from rerank_cli.output_files import OutputFile
 from rerank_cli.scorers.cross_encoder import LocalScorer
 from rerank_cli.terminal import PipeClosed
 from tests.conftest import MODELS, ROOT, Run
-from tests.support.reading import wait_until_full
 from tests.support.loopback import Delay, serve
+from tests.support.reading import wait_until_full
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 

@@ -154,7 +154,7 @@ def test_a_pipe_that_nobody_writes_to_is_left(rerank: Run) -> None:
     ran = rerank("soil", f"/dev/fd/{reading}", "-m", SMALL, "-f", "text")
     os.close(writing)
     assert (ran.code, "interrupted" in ran.err) == (130, True)
-    assert len(ran.out.splitlines()) in (0, 256, 512)
+    assert set(ran.out.splitlines()) <= set(LINES[:512])  # the rest waits for a block to be full
 
 
 def test_the_survey_of_words_is_left_too(rerank: Run) -> None:

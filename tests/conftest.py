@@ -1,5 +1,6 @@
 """What tests share: the shipped model, the small ones, and a command line to run."""
 
+import functools
 import io
 import itertools
 import os
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import HealthCheck, settings
 
 from rerank_cli import Scorer, open_scorer
-from rerank_cli.cli import app
+from rerank_cli.cli import app, typer_commands
 from rerank_cli.runtimes import network
 from tests.support.hub import REPOSITORY, Hub, Repository, files_of
 
@@ -92,6 +94,16 @@ def home(
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path_factory.getbasetemp() / "prepared"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def built_once() -> Iterator[None]:
+    """Build each command once, and not at each run: that is a quarter of a short one."""
+    build = functools.cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (typer.main, typer_commands):
+            patch.setattr(module, "get_command", build)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -453,6 +453,7 @@ def say_interrupted() -> None:
 
 TIMING_OPTION = "--timing"
 is_timed = False  # whether the laps are wanted
+_IMPORT_TIME = time.monotonic()
 _STAT_FILE = Path("/proc/self/stat")
 _START_FIELD = 19  # after the name: when the process began, in ticks since the boot
 
@@ -464,24 +465,44 @@ SCORING = "waiting for scores"
 WRITING = "ranking and writing"
 REST = "the rest"
 
-_spent: dict[str, float] = dict.fromkeys((STARTING, OPENING, READING, SCORING, WRITING, REST), 0.0)
-_last = time.perf_counter()
+
+class _Laps:
+    """Where the time of a run of a command line goes, from its start.
+
+    `began` and `ended`, the end of the last lap, are times of `time.monotonic`.
+    """
+
+    def __init__(self, began: float) -> None:
+        self.began = self.ended = began
+        self.seconds = dict.fromkeys((STARTING, OPENING, READING, SCORING, WRITING, REST), 0.0)
+
+
+_laps = _Laps(_IMPORT_TIME)
+
+
+def begin_run(began: float) -> None:
+    """Note when a run of a command line began, as a time of `time.monotonic`."""
+    global _laps
+    _laps = _Laps(began)
+
+
+def run_start() -> float:
+    """When the run of this command line began, as a time of `time.monotonic`."""
+    return _laps.began
 
 
 def lap(name: str) -> None:
     """End a lap: the time since the one before was spent on this."""
-    global _last
-    now = time.perf_counter()
-    _spent[name] += now - _last
-    _last = now
+    now = time.monotonic()
+    _laps.seconds[name] += now - _laps.ended
+    _laps.ended = now
 
 
 def report_laps() -> str:
     """The laps so far as lines, and their sum, in seconds."""
     lap(REST)
-    spent = {**_spent, STARTING: _spent[STARTING] + _seconds_before_import()}
-    rows = [(name, seconds) for name, seconds in spent.items() if seconds >= 0.0005]
-    rows.append(("in all", sum(spent.values())))
+    rows = [(name, seconds) for name, seconds in _laps.seconds.items() if seconds >= 0.0005]
+    rows.append(("in all", sum(_laps.seconds.values())))
     return "\n".join(f"{seconds:8.3f} s  {name}" for name, seconds in rows)
 
 
@@ -494,21 +515,11 @@ def take_timing_option(arguments: list[str]) -> list[str]:
     return [*left, *arguments[end:]]
 
 
-def process_seconds() -> float:
-    """Seconds since the start of the process, or since the import of this module."""
-    since_import = sum(_spent.values()) + time.perf_counter() - _last
-    return max(since_import, _process_age())
-
-
-def _seconds_before_import() -> float:
-    """Seconds from the start of the process to the import of this module, as far as is known."""
-    return max(0.0, _process_age() - sum(_spent.values()))
-
-
-def _process_age() -> float:
-    """Seconds since the start of the process; 0 if that is not known."""
+def process_start() -> float:
+    """When this process began, as a time of `time.monotonic`; that of the import, if not known."""
     with suppress(OSError, ValueError, AttributeError, IndexError):
         fields = _STAT_FILE.read_text().rpartition(")")[2].split()
-        began = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
-    return 0.0
+        since_boot = int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
+        return min(_IMPORT_TIME, time.monotonic() - age)
+    return _IMPORT_TIME

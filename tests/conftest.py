@@ -1,7 +1,10 @@
 """What tests share: the shipped model, the small ones, and a command line to run."""
 
+import functools
 import io
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,16 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import HealthCheck, settings
 
 from rerank_cli import Scorer, open_scorer
-from rerank_cli.cli import app
+from rerank_cli.cli import app, typer_commands
 from rerank_cli.runtimes import network
 from tests.support.hub import REPOSITORY, Hub, Repository, files_of
 
 # Nothing here is a benchmark: a slow machine fails no test.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("brief", settings.get_profile("thorough"), max_examples=30)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples where slow tests are left out too."""
+    is_brief = config.getoption("markexpr") == "not slow"
+    settings.load_profile("brief" if is_brief else "thorough")
+
 
 # Tests that are run in the background may ignore Ctrl-C, and so would the processes they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,16 +77,33 @@ class Stream(io.TextIOWrapper):
 Run = Callable[..., Outcome]
 
 
+_home_numbers = itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """Keep the developer's own settings, keys and variables out of every test."""
     for name in [name for name in os.environ if name.startswith("RERANK_")]:
         monkeypatch.delenv(name)
-    folder = tmp_path_factory.mktemp("home")
+    # pytest would look for a free number among the folders of all tests before.
+    folder = tmp_path_factory.mktemp(f"home{next(_home_numbers)}", numbered=False)
     monkeypatch.setenv("RERANK_HOME", str(folder))
     # Nearly every test may as well find what another has had made.
     monkeypatch.setenv("RERANK_PREPARED", str(tmp_path_factory.getbasetemp() / "prepared"))
-    return folder
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def built_once() -> Iterator[None]:
+    """Build each command once, and not at each run: that is a quarter of a short one."""
+    build = functools.cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (typer.main, typer_commands):
+            patch.setattr(module, "get_command", build)
+        yield
 
 
 @pytest.fixture(autouse=True)

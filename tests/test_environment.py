@@ -233,6 +233,7 @@ def test_commands_for_the_files_of_a_closed_home_say_so_once(closed: Path) -> No
         assert ran.err.count("no settings and keys of yours") <= 1, (name, ran.err)
 
 
+@pytest.mark.slow
 def test_a_file_of_settings_that_is_there_and_closed_is_an_error(tmp_path: Path) -> None:
     """To go on without it would rank by another model than its user has chosen."""
     for name in ("config.toml", "providers.toml", "keys.toml"):
@@ -243,6 +244,7 @@ def test_a_file_of_settings_that_is_there_and_closed_is_an_error(tmp_path: Path)
         (tmp_path / name).unlink()
 
 
+@pytest.mark.slow
 def test_nothing_needs_to_be_written(tmp_path: Path) -> None:
     """The model that ships ranks on a read-only file system, and says nothing."""
     tmp_path.chmod(0o555)

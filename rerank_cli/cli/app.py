@@ -5,6 +5,7 @@ It starts fast, because commands import what they need when they run.
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -182,7 +183,7 @@ def rank(ctx: typer.Context) -> int:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    code = run(progress.take_timing_option(sys.argv[1:]))
+    code = run(progress.take_timing_option(sys.argv[1:]), began=progress.process_start())
     if progress.is_timed:
         with suppress(OSError):
             sys.stderr.write(f"{progress.report_laps()}\n")
@@ -197,8 +198,12 @@ def main() -> None:
     os._exit(code)
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command line, report errors on stderr, and return the exit code."""
+def run(arguments: list[str], *, began: float | None = None) -> int:
+    """Run one command line, report errors on stderr, and return the exit code.
+
+    `began` is when the run began, a time of `time.monotonic`, if that is not now.
+    """
+    progress.begin_run(time.monotonic() if began is None else began)
     sys.stdout, sys.stderr = usable_stream(sys.stdout), usable_stream(sys.stderr)
     if VARIABLE in os.environ:  # a shell asks for completions
         with suppress(OSError, RerankError):  # what is said would spoil the line that is typed

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import re
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +21,7 @@ from rerank_cli.inputs.source import ReadOptions
 from rerank_cli.inputs.streams import check_read_once
 from rerank_cli.inputs.text import HEAD_BYTES, envelope_of
 from rerank_cli.media import MEDIA_FIELDS, find_media, media_label
-from rerank_cli.progress import process_seconds
+from rerank_cli.progress import run_start
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import (
     CacheOptions,
@@ -151,7 +150,7 @@ def selection(ctx: typer.Context) -> Selection:
 
 
 def budget(ctx: typer.Context) -> Budget | None:
-    """What the ranking may take, from the start of the process; None without a limit.
+    """What the ranking may take, from the start of the run; None without a limit.
 
     Raises `UsageError` for a limit that makes no sense.
     """
@@ -160,7 +159,7 @@ def budget(ctx: typer.Context) -> Budget | None:
         return None
     if given["max_time"] is not None:
         seconds = _max_seconds(given)
-    budget = Budget(seconds, given["max_cost"], time.monotonic() - process_seconds())
+    budget = Budget(seconds, given["max_cost"], run_start())
     budget.check()
     return budget
 

@@ -14,12 +14,15 @@ import typer
 
 from rerank_cli import progress
 from rerank_cli.cli import option_values
-from rerank_cli.commands.rank_cascade import (
-    describe_interrupted,
-    describe_stages,
-    dry_run_report,
-    find_keep,
-    instruct,
+from rerank_cli.commands.rank_cascade import dry_run_report, find_keep, instruct
+from rerank_cli.commands.rank_messages import (
+    count_scored,
+    say_accounts,
+    say_what_it_took,
+    warn_of_format,
+    warn_of_limits,
+    warn_of_nothing,
+    warn_of_ranking,
 )
 from rerank_cli.errors import (
     ExitCode,
@@ -31,7 +34,7 @@ from rerank_cli.errors import (
     UsageError,
 )
 from rerank_cli.inputs import STDIN
-from rerank_cli.inputs.documents import Inputs, left_out, say_what_was_read, warn_of_inputs
+from rerank_cli.inputs.documents import Inputs, warn_of_inputs
 from rerank_cli.inputs.records import warn_of_unread_media
 from rerank_cli.output_files import (
     OutputFile,
@@ -44,27 +47,22 @@ from rerank_cli.progress import Interruption, Progress, StopRanking, Watch
 from rerank_cli.providers import OnError
 from rerank_cli.ranking import PASSAGES_PER_FILE, FirstStage, PriorRule, ResultUnit, Selection
 from rerank_cli.ranking.budget import Budget
-from rerank_cli.ranking.calibration import least_score
 from rerank_cli.ranking.cascade import Cascade
 from rerank_cli.ranking.chunking import WorkEstimate
-from rerank_cli.ranking.first_stage import describe_candidates
-from rerank_cli.ranking.powers import ConcurrentScorer, SurveyingScorer
+from rerank_cli.ranking.powers import SurveyingScorer
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
-from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, describe_unread, render
+from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files, split_models
 from rerank_cli.terminal import (
     PipeClosed,
     Terminal,
-    format_count,
-    format_duration,
 )
 from rerank_cli.types import Chunk, Document, Ranking, Scorer
 from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
-_PRIOR_NOTE = "names of files, definitions and the like counted too; --prior none leaves them out"
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -134,7 +132,7 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
             outcome = _rank(wanted, inputs, cascade, terminal)
         except ScorerError:
             if given["verbose"]:
-                _say_accounts(scorers, terminal)
+                say_accounts(scorers, terminal)
             raise
         if outcome is None or (outcome.ranking.incomplete and given["dry_run"]):
             terminal.warn(_INTERRUPTED_EARLY)
@@ -168,47 +166,20 @@ def rank_documents(ctx: typer.Context, openings: Sequence[Future[Scorer]]) -> Ex
             for each in scorers:
                 save_scores(each)
         warn_of_inputs(inputs, terminal)
-        _warn_of_format(ranking, style, terminal)
-        _warn_of_ranking(ranking, terminal)
-        _warn_of_limits(ctx, ranking, inputs, terminal)
-        _say_what_it_took(given, outcome, scorers, inputs, terminal, started)
+        warn_of_format(ranking, style, terminal)
+        warn_of_ranking(ranking, terminal)
+        warn_of_limits(ctx, ranking, inputs, terminal)
+        say_what_it_took(
+            ranking,
+            time.monotonic() - started,
+            scorers,
+            inputs,
+            terminal,
+            given=given,
+            was_shown=outcome.was_shown,
+        )
     progress.lap(progress.WRITING)
     return _end(ctx, outcome, inputs, selection, terminal)
-
-
-def _warn_of_limits(
-    ctx: typer.Context, ranking: Ranking, inputs: Inputs, terminal: Terminal
-) -> None:
-    """Say what was not read because of a limit of time or money."""
-    if ranking.unread is not None:
-        limits = option_values.limits(ctx)
-        terminal.warn(describe_unread(ranking.unread, limits, inputs.share))
-
-
-def _say_what_it_took(
-    given: Mapping[str, Any],
-    outcome: _Outcome,
-    scorers: Sequence[Scorer],
-    inputs: Inputs,
-    terminal: Terminal,
-    started: float,
-) -> None:
-    """Say what --verbose asks for, or else how long it took where progress was shown."""
-    ranking, seconds = outcome.ranking, time.monotonic() - started
-    if given["verbose"]:
-        if not given["dry_run"]:
-            terminal.say(summary(ranking, seconds))
-        if ranking.candidates is not None and not terminal.stderr.isatty():  # else it was said
-            terminal.say(describe_candidates(ranking.candidates))
-        if ranking.stages:
-            terminal.say(describe_stages(ranking))
-        if ranking.prior is not None:
-            terminal.say(_PRIOR_NOTE)
-        _say_accounts(scorers, terminal)
-        say_what_was_read(inputs, terminal)
-    elif outcome.was_shown and not ranking.incomplete:
-        documents = format_count(ranking.documents, "document")
-        terminal.say(f"{documents} in {format_duration(seconds)}")
 
 
 def _end(
@@ -229,7 +200,7 @@ def _end(
         terminal.warn(f"{order}: {failure}", failure.hint)
         return failure.exit_code
     if not ranking.results:
-        _warn_of_nothing(ctx, ranking, inputs, selection, terminal)
+        warn_of_nothing(ctx, ranking, inputs, selection, terminal)
     return _exit_code(ranking, inputs, strict=ctx.params["strict"])
 
 
@@ -244,19 +215,6 @@ def _find_inputs(ctx: typer.Context) -> tuple[str | Document, Inputs]:
         explain_words(error, ctx)
         raise
     return query, inputs
-
-
-def _warn_of_nothing(
-    ctx: typer.Context, ranking: Ranking, inputs: Inputs, selection: Selection, terminal: Terminal
-) -> None:
-    hint = None
-    if ctx.params["recursive"] and inputs.report.skipped["binary"]:
-        hint = "-a reads binary files as text"
-    elif not ranking.documents:
-        from rerank_cli.cli.hints import words_hint  # few runs need it
-
-        hint = words_hint(ctx)
-    terminal.warn(_why_nothing(ranking, inputs, selection), hint)
 
 
 def _is_in_place(output: OutputFile, inputs: Inputs) -> bool:
@@ -274,7 +232,8 @@ def _write_incomplete(
     The results so far go into a new file beside it.
     """
     ranking = outcome.ranking
-    said = f"interrupted after {_count_scored(outcome, inputs, passages=style.passages)}"
+    scored = count_scored(ranking, inputs, passages=style.passages, is_read=outcome.is_read)
+    said = f"interrupted after {scored}"
     is_file = not output.is_stream
     target = OutputFile(_name_incomplete(output.path)) if is_file else output
     try:
@@ -295,22 +254,6 @@ def _name_incomplete(path: str) -> str:
     name = str(side_path(path, _INCOMPLETE_END))
     numbered = (f"{name}.{number}" for number in count(2))
     return next(free for free in chain([name], numbered) if not os.path.lexists(free))
-
-
-def _count_scored(outcome: _Outcome, inputs: Inputs, *, passages: bool) -> str:
-    """How many were scored, of how many or of how much of the input, in words."""
-    ranking = outcome.ranking
-    if (said := describe_interrupted(ranking)) is not None:
-        return said
-    if ranking.candidates is not None:
-        scored = ranking.chunks - ranking.unscored
-        return f"{scored:,} of {format_count(ranking.candidates.read, 'chosen passage')}"
-    total = ranking.chunks if passages else ranking.documents - ranking.empty
-    scored, noun = total - ranking.unscored, "passage" if passages else "document"
-    if outcome.is_read or inputs.share is None:
-        return f"{scored:,} of {format_count(total, noun)}{'' if outcome.is_read else ' so far'}"
-    share = inputs.share * scored / total if total else 0.0
-    return f"{format_count(scored, noun)}, about {share:.0%} of the input"
 
 
 def _check_nothing_is_lost(output: OutputFile, inputs: Inputs) -> None:
@@ -561,80 +504,3 @@ def _exit_code(ranking: Ranking, inputs: Inputs, *, strict: bool) -> ExitCode:
     if strict and (ranking.truncated or ranking.unread or inputs.report.in_doubt):
         return ExitCode.TRUNCATED
     return ExitCode.OK if ranking.results else ExitCode.NOTHING
-
-
-def _warn_of_format(ranking: Ranking, style: Style, terminal: Terminal) -> None:
-    """Say what the format does with these results, and to a person what other formats would."""
-    remark = WRITERS[style.format_].find_remark(ranking, style)
-    if remark is not None and remark.text:
-        terminal.warn(remark.text, remark.hint)
-    elif remark is not None and terminal.watched:
-        terminal.say(f"hint: {remark.hint}")
-
-
-def _warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
-    """Tell on stderr of everything that the results do not show by themselves."""
-    for note in ranking.notes:
-        terminal.warn(note)
-    if ranking.missing:
-        terminal.warn(
-            f"{ranking.info.model} gave {format_count(ranking.missing, 'score')} fewer than it was "
-            "asked for",
-            hint="documents without a score are left out; --keep-empty shows them, --strict fails",
-        )
-    if ranking.cut:
-        terminal.warn(
-            f"{format_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
-            f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
-            hint="raise --max-chunks; --aggregate first reads no more than one chunk",
-        )
-    if ranking.candidates is not None and terminal.stderr.isatty():
-        terminal.say(describe_candidates(ranking.candidates))
-    if ranking.weak and terminal.stderr.isatty():
-        best = ranking.results[0].relevance_score
-        terminal.say(f"best score {best:.3f}: probably nothing here answers it")
-
-
-def summary(ranking: Ranking, seconds: float) -> str:
-    """The lines of --verbose."""
-    read = [
-        format_count(ranking.documents, "document"),
-        f"{ranking.empty:,} empty",
-        format_count(ranking.duplicates, "duplicate"),
-        f"{ranking.cut:,} cut",
-    ]
-    if ranking.unmatched:
-        read.append(f"{ranking.unmatched:,} without a word of the query")
-    tokens = format_count(ranking.tokens, "token")
-    took = [
-        format_count(ranking.chunks, "chunk"),
-        f"about {tokens}" if ranking.info.estimated else tokens,
-    ]
-    models = ", then ".join(stage.info.model for stage in ranking.stages) or ranking.info.model
-    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {models}"
-
-
-def _say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:
-    """Say for --verbose what scoring took, also if it failed."""
-    for scorer in scorers:
-        if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
-            terminal.say(account)
-
-
-def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
-    scored = ranking.documents - ranking.empty
-    if not ranking.documents:
-        reasons = [f"left out {reason}"] if (reason := left_out(inputs)) else []
-        if problems := inputs.report.problems.total:
-            reasons.append(f"{format_count(problems, 'file')} could not be read")
-        return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"
-    if not scored:
-        return f"nothing to rank: {format_count(ranking.empty, 'document')}, all blank"
-    if ranking.unmatched:
-        return f"none of {format_count(scored, 'document')} has a word of the query"
-    least = least_score(selection, ranking.info) or 0.0
-    message = f"none of {format_count(scored, 'document')} reached a score of {least:g}"
-    if (best := ranking.best_below) is None:
-        return message
-    is_less = float(f"{best:.3g}") < least  # also as it is rounded
-    return f"{message}: the best has {best:.{3 if is_less else 7}g}"

@@ -87,7 +87,7 @@ def find_keep(ctx: typer.Context, models: int) -> Sequence[int] | None:
         return None
     from rerank_cli.ranking.cascade import check_keep  # few runs need it
 
-    return check_keep([int(count) for count in text.split(",")], models)
+    return check_keep([int(count) for count in text.split(",")], models, name="--keep")
 
 
 def describe_stages(ranking: Ranking) -> str:

@@ -107,22 +107,27 @@ class Cascade:
         return f"Cascade({', '.join(reranker.info.model for reranker in self.rerankers)})"
 
 
-def check_keep(keep: int | Sequence[int] | None, models: int) -> tuple[int, ...]:
-    """How many results each model behind the first one reads; raises `UsageError`."""
+def check_keep(
+    keep: int | Sequence[int] | None, models: int, *, name: str = "keep"
+) -> tuple[int, ...]:
+    """How many results each model behind the first one reads.
+
+    Raises `UsageError`, whose message calls the numbers by `name`.
+    """
     if keep is None:
         steps = range(models - 2, -1, -1)
         return tuple(DEFAULT_KEEP * KEEP_FACTOR**step for step in steps)
     counts = (keep,) if isinstance(keep, int) else tuple(keep)
-    shown = ",".join(map(str, counts))
+    given = f"{name} {','.join(map(str, counts))}"
     if len(counts) != models - 1:
         raise UsageError(
-            f"keep {shown}: {format_count(len(counts), 'number')} for {models} models",
+            f"{given}: {format_count(len(counts), 'number')} for {models} models",
             hint="a number for each model but the first, which reads all",
         )
     if any(isinstance(count, bool) or count < 1 for count in counts):
-        raise UsageError(f"keep {shown}: each model must read at least one result")
+        raise UsageError(f"{given}: each model must read at least one result")
     if any(later > earlier for earlier, later in pairwise(counts)):
-        raise UsageError(f"keep {shown}: a model cannot read more results than the one before it")
+        raise UsageError(f"{given}: a model cannot read more results than the one before it")
     return counts
 
 

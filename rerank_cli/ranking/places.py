@@ -52,16 +52,25 @@ class FileCounter:
 
     def __init__(self) -> None:
         self._code = self._others = 0
-        self._source: str | None = None
+        self._is_done = False
 
     def watch(self, documents: Iterable[Document]) -> Iterator[Document]:
-        """Pass documents on, and count their files."""
+        """Pass documents on, and count their files, unless all were counted before.
+
+        A first stage may read them a second time, and leave off before the end.
+        """
+        if self._is_done:
+            yield from documents
+            return
+        self._code = self._others = 0
+        source: str | None = None
         for document in documents:
-            if document.source is None or document.source != self._source:
-                self._source = document.source
+            if document.source is None or document.source != source:
+                source = document.source
                 self._code += is_program(document)
                 self._others += not is_code(document.syntax)
             yield document
+        self._is_done = True
 
     @property
     def is_code(self) -> bool:

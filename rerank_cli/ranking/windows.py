@@ -112,23 +112,34 @@ class _WindowLayout:
             has_text = tree.has_text(block)
             if is_alone:
                 self._lay_parts(opened[-1] if opened else -1)
-            start = self._parts[0].first if is_alone and self._parts else first
+            start = self._start_of_headings(first)
             is_leaf = tree.after[block] == block + 1
             if is_alone and has_text and self._fits(start, last, block):
                 self._add(start, last, block)
                 self._parts.clear()
-            elif not is_leaf and (is_alone or not self._fits(first, last, block)):
+            elif not is_leaf and (is_alone or not self._fits(start, last, block)):
                 if tree.is_table(block):
                     self._lay_parts(opened[-1] if opened else -1)
                 opened.append(block)
                 block += 1
                 continue
             else:
-                self._parts.append(_GatheredPart(first, last, tree.is_heading(block)))
+                self._take_whole(first, last, is_heading=tree.is_heading(block))
             self._place = last
             block = tree.after[block]
         self._take_gap(count)
         self._lay_parts(-1, is_end=True)
+
+    def _start_of_headings(self, first: int) -> int:
+        """The first token of the headings right before a token; else this itself."""
+        return self._parts[-1].first if self._parts and self._parts[-1].is_heading else first
+
+    def _take_whole(self, first: int, last: int, *, is_heading: bool) -> None:
+        """Take a block as a part; headings in a row are one."""
+        if is_heading and self._start_of_headings(first) < first:
+            self._parts[-1] = self._parts[-1]._replace(last=last)
+        else:
+            self._parts.append(_GatheredPart(first, last, is_heading))
 
     def _take_gap(self, last: int) -> None:
         """Take the text before a token that is in no inner block."""

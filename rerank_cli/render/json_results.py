@@ -43,9 +43,9 @@ def write_jsonl(ranking: Ranking, style: Style) -> Iterator[bytes]:
 def _ranking_object(ranking: Ranking, style: Style) -> dict[str, Any]:
     """A ranking in the shape of the rerank APIs: `id`, `model`, `results`, `usage`, and more.
 
-    In a ranking of passages, each passage is a document. `id` is a hash of all other fields but
-    `weak`, which follows from them, `requests`, which differ each time, and `cost`; a model of this
-    machine has neither of the latter two. Only a model whose scores tell has `weak`.
+    In a ranking of passages, each passage is a document. `id` is a hash of the fields up to
+    `usage`: `requests` differ each time, and their cost may. Only a model whose scores tell has
+    `weak`.
     """
     body = {
         "schema": SCHEMA,

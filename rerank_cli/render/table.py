@@ -384,7 +384,9 @@ def _heading(row: Row, width: int) -> Text:
     while cell_len(heading) > width and _HEADING_GAP in heading.removeprefix(_LEFT_OUT):
         heading = _LEFT_OUT + heading.removeprefix(_LEFT_OUT).partition(_HEADING_GAP)[2]
     if cell_len(heading) > width:
-        heading = set_cell_size(heading.removeprefix(_LEFT_OUT), width - 1).rstrip() + "…"
+        heading = heading.removeprefix(_LEFT_OUT)
+    if cell_len(heading) > width:
+        heading = set_cell_size(heading, width - 1).rstrip() + "…"
     return Text(_isolate_direction(heading), style="dim")
 
 

@@ -17,10 +17,12 @@ from rerank_cli.scorers.cross_encoder import LocalScorer
 from tests.conftest import Run
 from tests.support.batches import SMALL, read, record, start_batch, write
 from tests.support.loopback import Delay, serve
+from tests.support.reading import wait_until_full
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 RECORDS = 60
+DOCUMENTS = 4  # of a record
 SOON_SECONDS = 10  # on a machine that is shared; nobody's patience is meant
 
 
@@ -30,7 +32,7 @@ def interrupt() -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write(tmp_path / "in.jsonl", [record(number) for number in range(RECORDS)])
+    return write(tmp_path / "in.jsonl", [record(number, DOCUMENTS) for number in range(RECORDS)])
 
 
 @pytest.fixture
@@ -113,17 +115,28 @@ def test_it_does_not_wait_for_a_service(rerank: Run, source: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_pipe_that_nobody_writes_to_is_left_and_what_it_had_is_done(
-    rerank: Run, source: Path, plain: bytes, tmp_path: Path
+    rerank: Run, source: Path, plain: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()
     os.write(writing, source.read_bytes())
-    timer = threading.Timer(8, interrupt)  # all that came is done long before
-    timer.start()
-    ran = rerank("batch", f"/dev/fd/{reading}", "-o", str(tmp_path / "out"), "-m", SMALL)
-    timer.cancel()
+    score, lock = LocalScorer._scores, threading.Lock()
+    left, out = RECORDS * DOCUMENTS, tmp_path / "out"
+
+    def scores(self: LocalScorer, batch: Any, alone: bool) -> list[float]:
+        nonlocal left
+        found = score(self, batch, alone)
+        with lock:
+            left -= len(found)
+            is_last = not left
+        if is_last:
+            interrupt()
+        return found
+
+    monkeypatch.setattr(LocalScorer, "_scores", scores)
+    ran = rerank("batch", f"/dev/fd/{reading}", "-o", str(out), "-m", SMALL)
     os.close(writing)
     assert ran.code == 130
-    assert (tmp_path / "out").read_bytes().splitlines() == plain.splitlines()
+    assert out.read_bytes().splitlines() == plain.splitlines()
 
 
 def test_in_a_stream_nothing_can_be_resumed(rerank: Run, source: Path, model: Any) -> None:
@@ -176,10 +189,13 @@ def test_a_second_one_ends_it_at_once(long: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_ends_though_nobody_reads_what_it_writes(long: Path) -> None:
-    process = start_batch(long, "-m", SMALL)
-    time.sleep(5)  # until the pipe is full
+    reading, writing = os.pipe()
+    process = start_batch(long, "-m", SMALL, stdout=writing)
+    wait_until_full(writing, process)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=SOON_SECONDS) == 130
+    assert process.wait(timeout=30) == 130
     assert time.monotonic() - began > local._END_SECONDS / 2
     assert b"interrupted after" in process.communicate()[1]
+    os.close(reading)
+    os.close(writing)

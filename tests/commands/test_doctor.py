@@ -172,6 +172,7 @@ def test_checksums_of_any_content_are_compared(rerank: Run, tmp_path: Path) -> N
         assert found["checks"]["files"].startswith("FAILED: ")
 
 
+@pytest.mark.slow
 def test_a_shipped_model_that_was_damaged_is_not_opened(
     rerank: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,15 +1,17 @@
 """`--max-time` and `--max-cost`: what comes out, what is said, and what is refused."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from rerank_cli import progress
 from rerank_cli.cli.settings import parse_duration
 from rerank_cli.ranking import passage_order
 from rerank_cli.ranking.budget import Spending
 from rerank_cli.types import UnreadReason
-from tests.conftest import MODELS, Run
+from tests.conftest import MODELS, Run, process
 from tests.support.loopback import serve
 
 SMALL = ("-m", str(MODELS / "bert"))
@@ -41,6 +43,27 @@ def test_an_ample_limit_changes_nothing(rerank: Run, many: str) -> None:
     every = rerank("soil", many, *SMALL, "--json", "--candidates", "all")
     ran = rerank("soil", many, *SMALL, "--json", *LONG)
     assert (ran.code, ran.out, ran.err) == (0, every.out, "")
+
+
+def test_time_counts_from_the_run_and_not_from_the_process_that_it_is_in(
+    rerank: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has run tests for an hour, as far as anybody can tell."""
+    now = time.monotonic
+    monkeypatch.setattr(progress, "_IMPORT_TIME", now() - 3600)
+    progress.begin_run(now() - 3600)  # the run before
+    ran = rerank("soil", "-d", "a", *SMALL, *LONG)
+    assert (ran.code, ran.out, ran.err) == (0, "a\n", "")
+    assert 0 <= now() - progress.run_start() < 600
+
+
+@pytest.mark.slow
+def test_time_counts_from_the_start_of_the_command() -> None:
+    """The interpreter and what it imports have had some of it."""
+    start = "import time; time.sleep(1); from rerank_cli.__main__ import main; main()"
+    ran = process("soil", "-d", "a", *SMALL, "--max-time", "1s", python=("-c", start))
+    assert (ran.returncode, ran.stdout) == (3, b"")
+    assert b"time was over before" in ran.stderr
 
 
 @pytest.mark.usefixtures("soon_over")

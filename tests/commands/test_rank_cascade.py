@@ -83,7 +83,7 @@ def test_a_path_with_a_comma_is_one_model(rerank: Run, lines: str, tmp_path: Pat
     [
         (("-m", "bm25", "--keep", "3"), "--keep needs several models, and there is only one"),
         (("-m", "bm25,"), "-m bm25,: the name of a model is missing"),
-        ((*BOTH, "--keep", "3,4"), "keep 3,4: 2 numbers for 2 models"),
+        ((*BOTH, "--keep", "3,4"), "rerank: --keep 3,4: 2 numbers for 2 models"),
         ((*BOTH, "--keep", "0"), "'0' is not whole numbers of 1 or more"),
         ((*BOTH, "--keep", "many"), "'many' is not whole numbers of 1 or more"),
         (("-m", "bm25,nonsense"), "no model is called 'nonsense'"),

@@ -53,6 +53,7 @@ def test_fields_are_named_up_to_a_number() -> None:
     assert field_names(nest(900, name=None))[0].endswith("[]…")
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.integers(0, 940), NAMES | st.none(), NAMES, VALUES)
 def test_any_answer_is_read_or_refused(

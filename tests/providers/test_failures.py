@@ -296,7 +296,7 @@ HEADERS = st.dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(
     st.integers(100, 599),
     HEADERS,

@@ -138,6 +138,7 @@ documents = st.lists(texts, min_size=1)
 records = st.lists(st.tuples(st.text("qr", min_size=1), documents), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(records, st.sampled_from(["cohere/rerank-v3.5", "voyage/rerank-2.5"]))
 def test_a_job_costs_what_its_requests_cost_however_they_are_grouped(

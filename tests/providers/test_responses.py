@@ -292,7 +292,7 @@ def test_any_value_is_a_ranking_or_an_error(body: Any, documents: int, shape: An
 
 
 @pytest.mark.slow
-@settings(max_examples=2000)
+@settings(max_examples=600)
 @given(BODIES, st.integers(0, 5), st.just(AnswerShape()) | SHAPES)
 def test_any_of_many_values(body: Any, documents: int, shape: AnswerShape) -> None:
     check_body(body, documents, shape)
@@ -503,7 +503,7 @@ def outcome(body: Any) -> Answer | str:
 
 
 @pytest.mark.slow
-@settings(max_examples=1000)
+@settings(max_examples=400)
 @given(st.builds(lambda items: {"results": items}, RESULTS) | RESULTS)
 def test_results_as_most_are_read_as_all_are(body: Any) -> None:
     quickly = outcome(body)

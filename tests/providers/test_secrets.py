@@ -103,12 +103,15 @@ def test_no_command_shows_a_password_of_a_url(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("password", [MARK, f"a@{MARK}", f"a/{MARK}", f"{MARK}@", f"12/{MARK}"])
+@pytest.mark.parametrize(("number", "form"), [*enumerate(FORMS)], ids=FORMS)
 def test_no_command_shows_any_of_many_passwords(
-    form: str, password: str, rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, form: str, rerank: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_commands(form.format(user="me", password=password), rerank, home, monkeypatch)
+    """Two a form, each form with others."""
+    passwords = (MARK, f"a@{MARK}", f"a/{MARK}", f"{MARK}@", f"12/{MARK}")
+    for place in (number, number + 2):
+        password = passwords[place % len(passwords)]
+        check_commands(form.format(user="me", password=password), rerank, home, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_the_first_passages_are_those_with_the_highest_earlier_scores() -> None:
         ({"text": "2"}, "no field called old"),
         ("2", "no field called old"),
         ({"text": "2", "old": "high"}, "holds no number: 'high'"),
-        ({"text": "2", "old": None}, "holds no number: None"),
+        ({"text": "2", "old": None}, "holds no number: null, NaN or Infinity"),
         ({"text": "2", "old": True}, "holds no number: True"),
         ({"text": "2", "old": float("nan")}, "holds no number: nan"),
         ({"text": "2", "old": "inf"}, "holds no number: 'inf'"),

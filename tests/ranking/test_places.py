@@ -12,7 +12,7 @@ from rerank_cli import Document, Ranking, rank
 from rerank_cli.errors import UsageError
 from rerank_cli.ranking import Selection
 from rerank_cli.ranking.calibration import relevance
-from rerank_cli.ranking.places import REPEAT, WEIGHTS, PlacePrior
+from rerank_cli.ranking.places import REPEAT, WEIGHTS, FileCounter, PlacePrior
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.structure import syntax_of
@@ -168,6 +168,17 @@ def test_configuration_is_neither_code_nor_prose() -> None:
     assert rank("cats", [program, *others], scorer(), prior="auto").prior == "code"
     assert rank("cats", others, scorer(), prior="auto").prior is None
     assert rank("cats", [program, file("d.md"), *others], scorer(), prior="auto").prior is None
+
+
+def test_files_that_are_read_twice_are_counted_once() -> None:
+    counter, documents = FileCounter(), [file("a.py"), file("b.md"), file("c.md"), file("d.py")]
+    for _ in zip(range(2), counter.watch(documents), strict=False):
+        pass  # a reading that is broken off, as of a stream that fails
+    for _ in counter.watch([*documents, file("e.py")]):
+        pass
+    assert counter.is_code
+    for document in counter.watch(documents):
+        assert counter.is_code, f"{document.source} was counted again"
 
 
 def test_scores_of_other_scales_have_no_prior() -> None:

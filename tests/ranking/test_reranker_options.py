@@ -160,6 +160,7 @@ class Pass(Iterable[str]):
         return iter(self.texts)
 
 
+@pytest.mark.slow
 def test_a_surveyed_collection_is_gone_through_twice_and_held_only_if_it_must_be() -> None:
     texts = ["cats", "dogs", "cats and dogs", "birds"] * WORDS_INFO.preferred_batch
     expected = [(r.index, r.raw_score) for r in rank("cats", texts, BM25Scorer(), n=5)]

@@ -353,6 +353,7 @@ def check_that_closing_ends_pairs(reranker: Reranker, patch: pytest.MonkeyPatch)
         reranker.score(pairs)
 
 
+@pytest.mark.slow
 def test_closed_it_ends_pairs_that_are_scored_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     check_that_closing_ends_pairs(Reranker("mini", threads=1), monkeypatch)
     with serve("openai-like", faults=every(1, Delay(0.1))) as server:

@@ -147,7 +147,26 @@ def test_no_window_is_a_heading_alone_unless_nothing_follows(
             assert is_end or last - first >= size // 2, "it would fit with some of its text"
 
 
+LISTED = [
+    Part(BlockKind.SECTION, 0),
+    Part(BlockKind.LIST, 1, [Part(BlockKind.FUNCTION, 3)]),
+]
+METHOD = [
+    *[Part(BlockKind.PARAGRAPH, 1)] * 10,
+    Part(
+        BlockKind.SECTION,
+        0,
+        [
+            Part(BlockKind.PARAGRAPH, 3),
+            Part(BlockKind.CLASS, 0, [Part(BlockKind.FUNCTION, 17)]),
+        ],
+    ),
+]
+
+
 @given(documents, st.integers(4, 40))
+@example(LISTED, 4)  # the list fits by itself, and not with the heading before it
+@example(METHOD, 20)  # it would fit behind the name of its class, which begins where it does
 def test_what_stands_alone_and_fits_is_not_cut_and_has_its_headings(
     parts: Sequence[Part], size: int
 ) -> None:
@@ -159,8 +178,10 @@ def test_what_stands_alone_and_fits_is_not_cut_and_has_its_headings(
     for block in blocks:
         del opened[block.depth :]
         first, last = tokens_of(block)
-        names = tuple(outer.name for outer in opened if outer.name)
-        fits = last - first <= room(first, names)
+        named = [outer for outer in opened if outer.name]
+        names = tuple(outer.name for outer in named)
+        before = tuple(outer.name for outer in named if outer.start < block.start)
+        fits = last - first <= room(first, before)
         if block.kind in STANDING and fits and first != last_heading:
             window = next(window for window in laid if window.first <= first < window.last)
             assert last <= window.last

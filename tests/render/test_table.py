@@ -205,6 +205,13 @@ def test_headings_take_no_line_of_their_own(source: str, width: int, shown: str)
     assert all(cell_len(row) <= width for row in long)
 
 
+def test_a_heading_that_is_whole_is_not_marked_as_cut() -> None:
+    widths = range(46, 54)  # at one there is room for it, and none for the mark of what is left out
+    shown = [headed("examples/notes/foxes.md", width, ("Animals", "At nights")) for width in widths]
+    assert any(rows[0].endswith("  At nights") for rows in shown)
+    assert not any("At nights…" in row for rows in shown for row in rows)
+
+
 def test_headings_beside_a_passage_are_not_repeated_in_it() -> None:
     rows = headed("a.md", 80, ("Animals", "By night"))
     assert "#" not in "".join(rows)

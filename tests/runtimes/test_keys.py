@@ -351,7 +351,7 @@ def test_any_byte_that_is_changed_at_any_time(
     first = fresh_scores(model.model)
     contents = {name: path.read_bytes() for name, path in model.files.items()}
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         name=st.sampled_from(sorted(contents)),
         place=st.floats(0, 1, exclude_max=True),
@@ -464,7 +464,7 @@ def test_any_byte_of_a_large_vocabulary(tmp_path: Path, monkeypatch: pytest.Monk
     # Most bytes are pieces and their scores; the others decide more.
     pieces = content.index(b'"vocab"')
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(places | st.integers(0, pieces) | st.just(pieces), st.integers(0, 7))
     def try_one(place: int, bit: int) -> None:
         change(path, place, bit)

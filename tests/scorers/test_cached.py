@@ -353,6 +353,7 @@ def test_damage_is_said_with_the_right_results(rerank: Run, home: Path) -> None:
     assert third.err == first.err == ""
 
 
+@pytest.mark.slow
 def test_what_cannot_be_kept_fails_no_run(rerank: Run, home: Path) -> None:
     (home / "cache").mkdir(exist_ok=True)
     (home / "cache" / "scores").write_text("a file")

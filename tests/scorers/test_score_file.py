@@ -79,7 +79,7 @@ def test_what_is_not_written_yet_is_found(file: ScoreFile) -> None:
 def test_scores_are_written_in_time_without_a_close(tmp_path: Path, file: ScoreFile) -> None:
     file.put(scores_of(3), "m@1")
     other = ScoreFile(tmp_path)
-    for _ in range(100):
+    for _ in range(1000):
         if other.find([key_of(2)]):
             break
         threading.Event().wait(0.05)

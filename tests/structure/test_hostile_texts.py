@@ -62,11 +62,11 @@ def test_a_hostile_text_keeps_the_promises(make: Make, syntax: str) -> None:
 @pytest.mark.parametrize("syntax", [PLAIN, LOG, MARKDOWN, RST])
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
 def test_a_large_hostile_text_takes_seconds(make: Make, syntax: str) -> None:
-    """A time that grows as the square of the text would be minutes."""
-    text = make(20_000)
+    """A time that grows as the square of the text would be half a minute."""
+    text = make(8_000)
     start = time.process_time()
     check_blocks(text, find_blocks(text, syntax))
-    assert time.process_time() - start < 20
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_a_large_hostile_text_takes_seconds(make: Make, syntax: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["- " * 100_000 + "a", "> " * 100_000 + "a", "a " * 5_000_000, "a" * 10_000_000,
-     "# a\n" * 1_000_000, "a\n===\n\n" * 200_000],
+     "# a\n" * 200_000, "a\n===\n\n" * 100_000],
     ids=["nested lists", "nested quotes", "line", "word", "headings", "titles"],
 )  # fmt: skip
 def test_the_largest_texts(text: str, syntax: str) -> None:

@@ -190,6 +190,7 @@ bodies = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(st.tuples(titles, bodies), max_size=8))
 def test_sections_are_those_of_docutils(parts: list[tuple[tuple[str, str, bool], str]]) -> None:

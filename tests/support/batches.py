@@ -37,7 +37,6 @@ def start_batch(*arguments: str | Path, **options: Any) -> "subprocess.Popen[byt
         [sys.executable, "-m", "rerank_cli", "batch", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **{"stdin": subprocess.DEVNULL, **options},
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options},
     )

@@ -2,8 +2,11 @@
 
 import io
 import os
+import select
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,3 +97,10 @@ def fed(path: Path, content: bytes) -> Iterator[Path]:
         is_over.set()
         feeder.join(10)
         path.unlink()
+
+
+def wait_until_full(writing: int, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a process has filled a pipe that nobody reads; the caller has its end too."""
+    while select.select([], [writing], [], 0)[1]:
+        assert process.poll() is None, "it ended before the pipe was full"
+        time.sleep(0.01)

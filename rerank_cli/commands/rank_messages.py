@@ -1,0 +1,164 @@
+"""What `rank` says on stderr of a ranking: what its results do not show, and what it took."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from rerank_cli.cli import option_values
+from rerank_cli.commands.rank_cascade import describe_interrupted, describe_stages
+from rerank_cli.inputs.documents import Inputs, left_out, say_what_was_read
+from rerank_cli.ranking import Selection
+from rerank_cli.ranking.calibration import least_score
+from rerank_cli.ranking.first_stage import describe_candidates
+from rerank_cli.ranking.powers import ConcurrentScorer
+from rerank_cli.render import WRITERS, Style, describe_unread
+from rerank_cli.terminal import Terminal, format_count, format_duration
+from rerank_cli.types import Ranking, Scorer
+
+_PRIOR_NOTE = "names of files, definitions and the like counted too; --prior none leaves them out"
+
+
+def warn_of_ranking(ranking: Ranking, terminal: Terminal) -> None:
+    """Tell on stderr of everything that the results do not show by themselves."""
+    for note in ranking.notes:
+        terminal.warn(note)
+    if ranking.missing:
+        terminal.warn(
+            f"{ranking.info.model} gave {format_count(ranking.missing, 'score')} fewer than it was "
+            "asked for",
+            hint="documents without a score are left out; --keep-empty shows them, --strict fails",
+        )
+    if ranking.cut:
+        terminal.warn(
+            f"{format_count(ranking.cut, 'document')} of {ranking.documents} not scored whole: "
+            f"{format_count(ranking.dropped, 'token')} beyond the last chunk dropped",
+            hint="raise --max-chunks; --aggregate first reads no more than one chunk",
+        )
+    if ranking.candidates is not None and terminal.stderr.isatty():
+        terminal.say(describe_candidates(ranking.candidates))
+    if ranking.weak and terminal.stderr.isatty():
+        best = ranking.results[0].relevance_score
+        terminal.say(f"best score {best:.3f}: probably nothing here answers it")
+
+
+def warn_of_format(ranking: Ranking, style: Style, terminal: Terminal) -> None:
+    """Say what the format does with these results, and to a person what other formats would."""
+    remark = WRITERS[style.format_].find_remark(ranking, style)
+    if remark is not None and remark.text:
+        terminal.warn(remark.text, remark.hint)
+    elif remark is not None and terminal.watched:
+        terminal.say(f"hint: {remark.hint}")
+
+
+def warn_of_limits(
+    ctx: typer.Context, ranking: Ranking, inputs: Inputs, terminal: Terminal
+) -> None:
+    """Say what was not read because of a limit of time or money."""
+    if ranking.unread is not None:
+        limits = option_values.limits(ctx)
+        terminal.warn(describe_unread(ranking.unread, limits, inputs.share))
+
+
+def warn_of_nothing(
+    ctx: typer.Context, ranking: Ranking, inputs: Inputs, selection: Selection, terminal: Terminal
+) -> None:
+    """Say why there are no results."""
+    hint = None
+    if ctx.params["recursive"] and inputs.report.skipped["binary"]:
+        hint = "-a reads binary files as text"
+    elif not ranking.documents:
+        from rerank_cli.cli.hints import words_hint  # few runs need it
+
+        hint = words_hint(ctx)
+    terminal.warn(_why_nothing(ranking, inputs, selection), hint)
+
+
+def _why_nothing(ranking: Ranking, inputs: Inputs, selection: Selection) -> str:
+    scored = ranking.documents - ranking.empty
+    if not ranking.documents:
+        reasons = [f"left out {reason}"] if (reason := left_out(inputs)) else []
+        if problems := inputs.report.problems.total:
+            reasons.append(f"{format_count(problems, 'file')} could not be read")
+        return f"nothing to rank: {', '.join(reasons) or 'the input is empty'}"
+    if not scored:
+        return f"nothing to rank: {format_count(ranking.empty, 'document')}, all blank"
+    if ranking.unmatched:
+        return f"none of {format_count(scored, 'document')} has a word of the query"
+    least = least_score(selection, ranking.info) or 0.0
+    message = f"none of {format_count(scored, 'document')} reached a score of {least:g}"
+    if (best := ranking.best_below) is None:
+        return message
+    is_less = float(f"{best:.3g}") < least  # also as it is rounded
+    return f"{message}: the best has {best:.{3 if is_less else 7}g}"
+
+
+def say_what_it_took(
+    ranking: Ranking,
+    seconds: float,
+    scorers: Sequence[Scorer],
+    inputs: Inputs,
+    terminal: Terminal,
+    *,
+    given: Mapping[str, Any],
+    was_shown: bool,
+) -> None:
+    """Say what --verbose asks for, or else how long it took where progress was shown."""
+    if given["verbose"]:
+        if not given["dry_run"]:
+            terminal.say(_summary(ranking, seconds))
+        if ranking.candidates is not None and not terminal.stderr.isatty():  # else it was said
+            terminal.say(describe_candidates(ranking.candidates))
+        if ranking.stages:
+            terminal.say(describe_stages(ranking))
+        if ranking.prior is not None:
+            terminal.say(_PRIOR_NOTE)
+        say_accounts(scorers, terminal)
+        say_what_was_read(inputs, terminal)
+    elif was_shown and not ranking.incomplete:
+        documents = format_count(ranking.documents, "document")
+        terminal.say(f"{documents} in {format_duration(seconds)}")
+
+
+def _summary(ranking: Ranking, seconds: float) -> str:
+    """The lines of --verbose."""
+    read = [
+        format_count(ranking.documents, "document"),
+        f"{ranking.empty:,} empty",
+        format_count(ranking.duplicates, "duplicate"),
+        f"{ranking.cut:,} cut",
+    ]
+    if ranking.unmatched:
+        read.append(f"{ranking.unmatched:,} without a word of the query")
+    tokens = format_count(ranking.tokens, "token")
+    took = [
+        format_count(ranking.chunks, "chunk"),
+        f"about {tokens}" if ranking.info.estimated else tokens,
+    ]
+    models = ", then ".join(stage.info.model for stage in ranking.stages) or ranking.info.model
+    return f"{', '.join(read)}\n{', '.join(took)} in {seconds:.2f} s by {models}"
+
+
+def say_accounts(scorers: Sequence[Scorer], terminal: Terminal) -> None:
+    """Say for --verbose what scoring took, also if it failed."""
+    for scorer in scorers:
+        if isinstance(scorer, ConcurrentScorer) and (account := scorer.account()):
+            terminal.say(account)
+
+
+def count_scored(ranking: Ranking, inputs: Inputs, *, passages: bool, is_read: bool) -> str:
+    """How many were scored, of how many or of how much of the input, in words.
+
+    `is_read` says that all of the input was read.
+    """
+    if (said := describe_interrupted(ranking)) is not None:
+        return said
+    if ranking.candidates is not None:
+        scored = ranking.chunks - ranking.unscored
+        return f"{scored:,} of {format_count(ranking.candidates.read, 'chosen passage')}"
+    total = ranking.chunks if passages else ranking.documents - ranking.empty
+    scored, noun = total - ranking.unscored, "passage" if passages else "document"
+    if is_read or inputs.share is None:
+        return f"{scored:,} of {format_count(total, noun)}{'' if is_read else ' so far'}"
+    share = inputs.share * scored / total if total else 0.0
+    return f"{format_count(scored, noun)}, about {share:.0%} of the input"

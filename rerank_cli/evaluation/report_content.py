@@ -32,6 +32,7 @@ from rerank_cli.evaluation.run import EvalJob, EvalOptions, System, SystemJobs, 
 from rerank_cli.evaluation.statistics import CONFIDENCE, DRAWS, Difference
 from rerank_cli.evaluation.table import row_name, verdict_sentences
 from rerank_cli.providers.keys import public_base_url
+from rerank_cli.ranking import FirstStage
 from rerank_cli.ranking.calibration import relevance_of, transform_score
 from rerank_cli.ranking.powers import PricedScorer
 from rerank_cli.ranking.reranker import Reranker
@@ -476,6 +477,12 @@ def _command(options: EvalOptions) -> str:
         *(("-m", model) for model in options.models),
         *(("--measure", measure) for measure in options.measures),
         ("--depth", ",".join(map(str, options.depths))),
+        ("--candidates", options.candidates or None),
+        (
+            "--first-stage",
+            None if options.first_stage == FirstStage.HYBRID else options.first_stage,
+        ),
+        ("--max-time", ",".join(options.max_times) or None),
         ("--sample", options.sample),
         ("--seed", options.seed or None),
         ("--threads", options.runtime.threads),

@@ -137,12 +137,19 @@ def test_a_pipe_that_nobody_writes_to_is_left(rerank: Run) -> None:
     assert len(ran.out.splitlines()) in (0, 256, 512)
 
 
-def test_the_survey_of_words_is_left_too(rerank: Run) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-m", "bm25"),
+        pytest.param(("-m", SMALL, "-n", "1", "--candidates", "1"), marks=pytest.mark.slow),
+    ],
+)
+def test_the_survey_of_words_is_left_too(rerank: Run, options: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"soil\n")
     timer = threading.Timer(0.3, interrupt)
     timer.start()
-    ran = rerank("soil", f"/dev/fd/{reading}", "-m", "bm25")
+    ran = rerank("soil", f"/dev/fd/{reading}", *options)
     timer.cancel()
     os.close(writing)
     assert (ran.code, ran.out) == (130, "")

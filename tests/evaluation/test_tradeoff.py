@@ -12,7 +12,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.datasets import ALL_DOCUMENTS, Collection, task_of
 from rerank_cli.evaluation.run import EvalJob, System, SystemJobs, read_candidates, read_system
 from rerank_cli.evaluation.tradeoff import curves_of, expand, read_variants
-from rerank_cli.ranking import CandidateRule, ChunkOptions, Selection
+from rerank_cli.ranking import MIN_AUTO_CANDIDATES, CandidateRule, ChunkOptions, Selection
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Document
@@ -102,7 +102,7 @@ def test_settings_are_read() -> None:
     assert [setting.options for setting in settings][3:] == [
         "--candidates 200 --first-stage input", ""
     ]  # fmt: skip
-    assert read_candidates("auto") == 400
+    assert read_candidates("auto") == MIN_AUTO_CANDIDATES
     for text in ("0", "-1", "many", "", "²", "1.5", "9" * 30):
         with pytest.raises(UsageError, match="--candidates"):
             read_candidates(text)

@@ -57,7 +57,7 @@ Depth = Annotated[
         "--depth",
         metavar="N,…",
         help="How many documents to rerank, or all. Several depths are compared. Default: "
-        f"{_DEFAULT_DEPTH}, and with --candidates all.",
+        f"{_DEFAULT_DEPTH}, and with --candidates or --max-time all.",
     ),
 ]
 Candidates = Annotated[
@@ -77,6 +77,15 @@ FirstStages = Annotated[
         metavar="NAME,…",
         help="What chooses these passages: hybrid, the default, bm25 or input. Several are "
         "compared.",
+    ),
+]
+MaxTimes = Annotated[
+    str | None,
+    _common(
+        "--max-time",
+        metavar="DURATION,…",
+        help="End each query in this time, as --max-time of rank does: 500ms,2s. Several are "
+        "compared, with each other and with --candidates.",
     ),
 ]
 Measures = Annotated[
@@ -131,6 +140,7 @@ def evaluate(
     depth: Depth = None,
     candidates: Candidates = None,
     first_stage: FirstStages = FirstStage.HYBRID.value,
+    max_time: MaxTimes = None,
     measure: Measures = None,
     condensed: Annotated[
         bool, _data("--condensed", help="Leave out documents without a judgement.")
@@ -198,7 +208,7 @@ def evaluate(
     \b
     rerank eval beir/scifact                  the default model and BM25
     rerank eval nq squad --depth 10,50,100    quality against cost
-    rerank eval nq --sample 50 --candidates 50,200,all
+    rerank eval nq --sample 50 --candidates 50,200,all --max-time 500ms,2s
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
     rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
     rerank eval mine.jsonl --report report.html
@@ -218,10 +228,18 @@ def evaluate(
     thresholds |= any(is_given(ctx, name) for name in ("keep_recall", "keep_precision"))
     output_file = OutputFile(output)
     parts = evaluation_parts("eval", datasets, queries, corpus, qrels, run)
-    if compare is not None and candidates is not None:
+    if compare is not None and (candidates is not None or max_time is not None):
+        option = "--max-time" if candidates is None else "--candidates"
         raise UsageError(
-            "--compare is of two models, and --candidates makes several of each",
+            f"--compare is of two models, and {option} makes several of each",
             hint="as in --compare 'mini@2 --candidates 200' mini@2",
+        )
+    max_times = {} if max_time is None else parse_times(max_time)
+    cache = option_values.cache_options(ctx)
+    if max_times and cache is not None:
+        raise UsageError(
+            "--max-time shows what the model reads in time, and --cache spares it the reading",
+            hint="--no-cache",
         )
     models = _models(ctx, model, compare, preset)
     terminal = Terminal.current(to_file=not output_file.is_stdout)
@@ -235,7 +253,9 @@ def evaluate(
             run=run,
             models=models,
             compare=compare,
-            depths=parse_depths(depth or ("all" if candidates else str(_DEFAULT_DEPTH))),
+            depths=parse_depths(
+                depth or ("all" if candidates or max_times else str(_DEFAULT_DEPTH))
+            ),
             measures=measure or [],
             condensed=condensed,
             sample=sample,
@@ -247,9 +267,10 @@ def evaluate(
             as_json=as_json,
             runtime=option_values.runtime_options(ctx),
             remote=option_values.remote_options(ctx),
-            cache=option_values.cache_options(ctx),
+            cache=cache,
             candidates=candidates or "",
             first_stage=first_stage,
+            max_times=max_times,
             labels=LabelOptions(label_field, min_grade, condensed),
             thresholds=ThresholdOptions(keep_recall, keep_precision) if thresholds else None,
             # A query is cut, and a document has as many chunks whoever scores them.
@@ -309,6 +330,19 @@ def _models(
     for model in models:
         check_single(model, "eval")
     return list(dict.fromkeys(models))
+
+
+def parse_times(text: str) -> dict[str, float]:
+    """Read limits of time, as in `500ms,2s`: their seconds by name; raises `UsageError`."""
+    from rerank_cli.cli.settings import parse_duration
+
+    times: dict[float, str] = {}
+    for word in map(str.strip, text.split(",")):
+        try:
+            times.setdefault(parse_duration(word), word)
+        except ValueError as error:
+            raise UsageError(f"--max-time: {error}", hint="as in --max-time 500ms,2s") from None
+    return {word: seconds for seconds, word in times.items()}
 
 
 def parse_depths(text: str) -> list[int]:

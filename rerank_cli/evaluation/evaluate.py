@@ -139,9 +139,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
         options.thresholds.check()
     read: list[str | Path] = [*_read_files(options)]
     measures = parse_measures(options.measures or DEFAULT_MEASURES, options.labels.min_grade)
-    variants = []
-    if options.candidates:
-        variants = read_variants(options.candidates, options.first_stage)
+    variants = read_variants(options.candidates, options.first_stage, options.max_times)
     systems = [read_system(text, options.runtime, options.chunks) for text in options.models]
     read += [path for system in systems for path in model_files(system.model)]
     planned = [PlannedOutput("-o", options.output)]
@@ -161,6 +159,7 @@ def run_evaluation(options: EvalOptions, terminal: Terminal) -> None:
             reranker, stamp = open_system(system, options.remote, options.cache)
             stack.enter_context(reranker)
             for part in expand(system, variants):
+                part.check_limit(reranker)
                 # Each has its own, so that none has the scores of another.
                 rerankers[part] = (
                     reranker if part is system else Reranker(reranker.scorer, chunks=part.chunks)

@@ -38,6 +38,7 @@ from rerank_cli.evaluation.thresholds import (
     format_share,
 )
 from rerank_cli.providers.keys import public_base_url
+from rerank_cli.ranking import FirstStage
 from rerank_cli.ranking.calibration import relevance_of, transform_score
 from rerank_cli.ranking.powers import PricedScorer
 from rerank_cli.ranking.reranker import Reranker
@@ -460,6 +461,12 @@ def _command(options: EvalOptions) -> str:
         *(("-m", model) for model in options.models),
         *(("--measure", measure) for measure in options.measures),
         ("--depth", ",".join(map(str, options.depths))),
+        ("--candidates", options.candidates or None),
+        (
+            "--first-stage",
+            None if options.first_stage == FirstStage.HYBRID else options.first_stage,
+        ),
+        ("--max-time", ",".join(options.max_times) or None),
         ("--sample", options.sample),
         ("--seed", options.seed or None),
         ("--candidates", options.candidates or None),

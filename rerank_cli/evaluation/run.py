@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import open_own_file
-from rerank_cli.errors import InputError, NoHome, UsageError
+from rerank_cli.errors import InputError, NoHome, NothingScored, UsageError
 from rerank_cli.evaluation.datasets import (
     Candidate,
     Collection,
@@ -45,6 +45,7 @@ from rerank_cli.ranking import (
     FirstStage,
     Selection,
 )
+from rerank_cli.ranking.budget import Budget, Spending, limit_scorer
 from rerank_cli.ranking.calibration import relevance_of
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import Device, Runtime, RuntimeOptions
@@ -164,8 +165,9 @@ class System:
     """A model by the name that `-m` takes, how it is run, and how it cuts documents.
 
     `name` is what the user wrote, and stands in tables. With `titled` a document's title is put
-    before each of its chunks, else once before its text. `selection` says what the model reads. Of
-    systems that differ in this alone, `setting` tells them apart, and `base` is the name of all.
+    before each of its chunks, else once before its text. `selection` says what the model reads, and
+    `max_time` in how many seconds a query; None for no limit. Of systems that differ in this alone,
+    `setting` tells them apart, and `base` is the name of all.
     """
 
     name: str
@@ -174,12 +176,28 @@ class System:
     chunks: ChunkOptions
     titled: bool = False
     selection: Selection = _ALL_PASSAGES
+    max_time: float | None = None
     base: str = ""
     setting: str = ""
 
     @property
     def is_remote(self) -> bool:
         return is_remote(self.model)
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether the model reads all passages."""
+        return self.selection.candidates == CandidateRule.ALL and self.max_time is None
+
+    @property
+    def budget(self) -> Budget | None:
+        """What a query may take from now on; None for no limit."""
+        return None if self.max_time is None else Budget(self.max_time)
+
+    def check_limit(self, reranker: Reranker) -> None:
+        """Raise `UsageError` if the model cannot keep to the limit of time."""
+        if self.budget is not None:
+            limit_scorer(reranker.scorer, Spending(self.budget))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -350,9 +368,10 @@ class EvalJob:
         query = self.task.queries[name]
         try:
             ranking = self._rank(query, documents)
-        except UsageError as error:  # there is nothing in the query that could be scored
+        except (UsageError, NothingScored) as error:  # no words that could be scored, or no time
             note = f"query {name} of {self.task.name} was left in its first order: {error}"
-            return QueryScores({}, {}, {}, notes=[note])
+            return QueryScores({}, {}, {}, seconds=time.perf_counter() - began, notes=[note])
+        unread = 0 if ranking.unread is None else ranking.unread.passages
         results = {candidates[result.index].id: result for result in ranking.results}
         tokens = {name: result.tokens for name, result in results.items()}
         return QueryScores(
@@ -369,11 +388,13 @@ class EvalJob:
                 name: [result.passage.start, result.passage.end] for name, result in results.items()
             },
             read=ranking.chunks,
-            total=ranking.chunks if ranking.candidates is None else ranking.candidates.total,
+            total=ranking.candidates.total if ranking.candidates else ranking.chunks + unread,
         )
 
     def _rank(self, query: str, documents: Sequence[Document]) -> Ranking:
-        pending = self._reranker.submit(query, documents, self.system.selection)
+        pending = self._reranker.submit(
+            query, documents, self.system.selection, budget=self.system.budget
+        )
         try:
             return pending.result()
         except BaseException:  # an interrupt
@@ -408,6 +429,7 @@ class EvalJob:
             asdict(chunks),
             self.system.titled,
             asdict(self.system.selection),
+            self.system.max_time,
             content.hexdigest(),
         ]
 
@@ -428,6 +450,7 @@ class EvalOptions:
     depths                        how many candidates are reranked, smallest first
     candidates, first_stage       how many passages the models read, `50,200,all`, and what chooses
                                   them; empty for all
+    max_times                     in how many seconds a query, by the names of these limits
     measures, condensed           names of measures; whether to leave out what was not judged
     sample, seed                  how many queries of each set, and what is drawn at random
     output, as_json               where the table or the JSON goes
@@ -450,6 +473,7 @@ class EvalOptions:
     compare: tuple[str, str] | None = None
     candidates: str = ""
     first_stage: str = FirstStage.HYBRID
+    max_times: Mapping[str, float] = field(default_factory=dict)
     measures: Sequence[str] = ()
     condensed: bool = False
     sample: int | None = None
@@ -474,8 +498,7 @@ class SystemJobs:
         self, task: Task, system: System, reranker: Reranker, depths: Sequence[int], stamp: str
     ) -> None:
         self.system = system
-        is_whole = system.selection.candidates == CandidateRule.ALL
-        scores_sets = reranker.info.scope == "set" or not is_whole
+        scores_sets = reranker.info.scope == "set" or not system.reads_all
         folder = None
         with suppress(NoHome):  # a user without a home begins anew if cut off
             folder = cache_directory() / "eval"

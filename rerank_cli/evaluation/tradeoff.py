@@ -1,17 +1,19 @@
 """Quality against seconds: what a model loses where it reads only some passages, and what it saves.
 
-    read_variants   `50,200,all` and `hybrid,bm25` to variants
+    read_variants   `50,200,all`, `hybrid,bm25` and limits of time to variants
     expand          a system to one for each variant
     curve_of        what the variants of a system come to on a set
     draw_curves, curve_object
                     a table for people, and JSON
 
-A variant is a `Selection`: whatever else that says of what a model reads may become one.
+A variant is a number of passages, or all, or all that a model reads in some time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from textwrap import wrap
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rerank_cli.errors import check_choice
@@ -28,52 +30,68 @@ _ALL = CandidateRule.ALL.value
 
 
 class Variant(NamedTuple):
-    """What a model reads, in a word or two, and as a selection."""
+    """What a model reads, in a word or two and as options, as a selection, and in what time.
+
+    `options` are empty if it reads all; `max_time` is in seconds, None for no limit.
+    """
 
     name: str
-    selection: Selection
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the model reads all passages."""
-        return self.selection.candidates == CandidateRule.ALL
+    options: str = ""
+    selection: Selection = Selection()
+    max_time: float | None = None
 
 
-def read_variants(candidates: str, first_stages: str = FirstStage.HYBRID) -> list[Variant]:
-    """Read numbers of candidates and what chooses them; all of them for each; `all` comes last.
+def read_variants(
+    candidates: str,
+    first_stages: str = FirstStage.HYBRID,
+    max_times: Mapping[str, float] = MappingProxyType({}),
+) -> list[Variant]:
+    """Read numbers of candidates, empty for none, and what chooses them.
 
-    Raises `UsageError`.
+    Each number and each limit of time, which has its seconds by its name, is a variant, for each
+    first stage. Numbers come first, and `all` last. Raises `UsageError`.
     """
-    stages = [stage.strip() for stage in first_stages.split(",")]
+    stages = list(dict.fromkeys(stage.strip() for stage in first_stages.split(",")))
     for stage in stages:
         check_choice("first stage", stage, FirstStage)
-    counts = dict.fromkeys(read_candidates(word) for word in candidates.split(","))
+    counts = {read_candidates(word) for word in candidates.split(",") if candidates}
+    limits: list[tuple[str, str, Selection, float | None]] = [
+        (f"{count:,}", f"--candidates {count}", Selection(candidates=count), None)
+        for count in sorted(count for count in counts if isinstance(count, int))
+    ]
+    limits += [
+        (name, f"--max-time {name}", Selection(), seconds)
+        for name, seconds in sorted(max_times.items(), key=itemgetter(1))
+    ]
     variants = []
-    for count in sorted(count for count in counts if isinstance(count, int)):
-        for stage in dict.fromkeys(stages):
-            name = f"{count:,} by {stage}" if len(set(stages)) > 1 else f"{count:,}"
-            variants.append(Variant(name, Selection(candidates=count, first_stage=stage)))
+    for name, options, selection, seconds in limits:
+        for stage in stages:
+            own = replace(selection, first_stage=stage)
+            if len(stages) > 1:
+                stage_options = f"{options} --first-stage {stage}"
+                variants.append(Variant(f"{name} by {stage}", stage_options, own, seconds))
+            else:
+                variants.append(Variant(name, options, own, seconds))
     if CandidateRule.ALL in counts:
-        variants.append(Variant(_ALL, Selection()))
+        variants.append(Variant(_ALL))
     return variants
 
 
 def expand(system: System, variants: Sequence[Variant]) -> list[System]:
     """A system for each variant, but for BM25, and for one that has a selection of its own."""
-    if not variants or system.model == BM25 or system.selection != Selection():
+    if not variants or system.model == BM25 or not system.reads_all:
         return [system]
-    systems = []
-    for variant in variants:
-        selection = variant.selection
-        name = system.name
-        if not variant.is_whole:
-            name += f" --candidates {selection.candidates}"
-            if " by " in variant.name:
-                name += f" --first-stage {selection.first_stage}"
-        systems.append(
-            replace(system, name=name, selection=selection, base=system.name, setting=variant.name)
+    return [
+        replace(
+            system,
+            name=f"{system.name} {variant.options}".rstrip(),
+            selection=variant.selection,
+            max_time=variant.max_time,
+            base=system.name,
+            setting=variant.name,
         )
-    return systems
+        for variant in variants
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,7 @@ class Point:
 
     setting: str
     selection: Selection
+    max_time: float | None
     row: SystemRow
     seconds: float
     read: float
@@ -133,6 +152,7 @@ def points_of(group: Sequence[tuple[SystemRow, EvalJob]], seed: int) -> list[Poi
         Point(
             setting=job.system.setting,
             selection=job.system.selection,
+            max_time=job.system.max_time,
             row=row,
             **_means_of_queries(job),
             changes={}
@@ -196,7 +216,7 @@ def draw_curves(
         "s: seconds a query."
     )
     if name != _ALL:
-        legend += " What is lost against all passages is seen with all among the candidates."
+        legend += " What is lost against all passages is seen with --candidates all."
     yield "\n".join(["", *wrap(legend, terminal.width), ""]).encode()
 
 
@@ -208,7 +228,9 @@ def _rows(curve: Curve, measures: Sequence[str]) -> Iterator[list[str]]:
     """Heads and cells, those of most account first."""
     first, *others = measures
     top = f"top {TOP_DOCUMENTS}"
-    yield ["candidates", first, "s", "change", "95 % interval", "", top, "read", *others]
+    has_times = any(point.max_time is not None for point in curve.points)
+    head = "limit" if has_times else "candidates"
+    yield [head, first, "s", "change", "95 % interval", "", top, "read", *others]
     for point in curve.points:
         against = point.changes.get(first)
         yield [
@@ -256,6 +278,7 @@ def curve_object(curve: Curve) -> dict[str, Any]:
                 "system": point.row.system,
                 "candidates": point.selection.candidates,
                 "first_stage": point.selection.first_stage,
+                "max_time": point.max_time,
                 "measures": {
                     name: {"mean": point.row.mean(name), **_change_object(point.changes.get(name))}
                     for name in point.row.figures

@@ -18,7 +18,7 @@ MIN_CHUNK_TOKENS = 8
 DEFAULT_MAX_CHUNKS = 1024
 # `--candidates auto` reads as many passages for each result, and at least so many.
 AUTO_CANDIDATES_PER_RESULT = 20
-MIN_AUTO_CANDIDATES = 400
+MIN_AUTO_CANDIDATES = 250
 # The window of a model whose own is not known: most cross-encoders were trained with it.
 DEFAULT_WINDOW_TOKENS = 512
 # How many of the best results the last model of a cascade reads; each before it so many times more.

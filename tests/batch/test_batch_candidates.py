@@ -55,7 +55,7 @@ def test_all_are_read_unless_something_else_is_chosen(
     every = rerank(*options, "--report", str(report))
     assert json.loads(report.read_text())["candidates"] is None
     assert rerank(*options, "--candidates", "500").out == every.out
-    read_of = {"auto": 400, "30": 30, "all": None}
+    read_of = {"auto": 250, "30": 30, "all": None}
     for value, count in read_of.items():
         rerank(*options, "--candidates", value, *FIRST, "--report", str(report))
         found = json.loads(report.read_text())["candidates"]
@@ -73,7 +73,7 @@ def test_a_record_that_wants_more_results_has_more_candidates(rerank: Run) -> No
     ran = rerank(
         "batch", "-m", SMALL, "-n", "2", "--candidates", "auto", *FIRST, "-v", stdin=source
     )
-    read_by_model = 400 + 420 + 500  # a least score says itself what is left out
+    read_by_model = 250 + 420 + 500  # a least score says itself what is left out
     assert f"{read_by_model:,} of 1,500 passages read by the model, the first ones" in ran.err
 
 

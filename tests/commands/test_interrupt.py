@@ -157,11 +157,18 @@ def test_a_pipe_that_nobody_writes_to_is_left(rerank: Run) -> None:
     assert set(ran.out.splitlines()) <= set(LINES[:512])  # the rest waits for a block to be full
 
 
-def test_the_survey_of_words_is_left_too(rerank: Run) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-m", "bm25"),
+        pytest.param(("-m", SMALL, "-n", "1", "--candidates", "1"), marks=pytest.mark.slow),
+    ],
+)
+def test_the_survey_of_words_is_left_too(rerank: Run, options: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"soil\n")
     interrupt_once_it_waits(reading)
-    ran = rerank("soil", f"/dev/fd/{reading}", "-m", "bm25")
+    ran = rerank("soil", f"/dev/fd/{reading}", *options)
     os.close(writing)
     assert (ran.code, ran.out) == (130, "")
     assert ran.err == "rerank: interrupted before anything was scored\n"

@@ -13,7 +13,7 @@ from tests.support.loopback import serve
 
 SMALL = ("-m", str(MODELS / "bert"))
 SAID = (
-    "400 of 500 passages read by the model, chosen by words and meaning; "
+    "250 of 500 passages read by the model, chosen by words and meaning; "
     "--candidates all reads every one"
 )
 LINES = [f"a dog barks at number {number}" for number in range(500)]

@@ -12,7 +12,7 @@ from rerank_cli.errors import UsageError
 from rerank_cli.evaluation.datasets import ALL_DOCUMENTS, Collection, task_of
 from rerank_cli.evaluation.run import EvalJob, System, SystemJobs, read_candidates, read_system
 from rerank_cli.evaluation.tradeoff import curves_of, expand, read_variants
-from rerank_cli.ranking import CandidateRule, ChunkOptions, Selection
+from rerank_cli.ranking import MIN_AUTO_CANDIDATES, CandidateRule, ChunkOptions, Selection
 from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.runtimes import RuntimeOptions
 from rerank_cli.types import Document
@@ -90,7 +90,7 @@ def test_without_all_the_largest_number_is_what_the_others_are_compared_with(
     folder = str(a_folder(tmp_path / "garden"))
     ran = rerank("eval", folder, "-m", SMALL, "--candidates", "2,4")
     assert "against 4." in ran.out
-    assert "seen with all among the candidates" in " ".join(ran.out.split())
+    assert "seen with --candidates all" in " ".join(ran.out.split())
 
 
 def test_settings_are_read() -> None:
@@ -99,13 +99,64 @@ def test_settings_are_read() -> None:
         "50 by bm25", "50 by input", "200 by bm25", "200 by input", "all",
     ]  # fmt: skip
     assert settings[1].selection == Selection(candidates=50, first_stage="input")
-    assert [setting.is_whole for setting in settings] == [False] * 4 + [True]
-    assert read_candidates("auto") == 400
+    assert [setting.options for setting in settings][3:] == [
+        "--candidates 200 --first-stage input", ""
+    ]  # fmt: skip
+    assert read_candidates("auto") == MIN_AUTO_CANDIDATES
     for text in ("0", "-1", "many", "", "²", "1.5", "9" * 30):
         with pytest.raises(UsageError, match="--candidates"):
             read_candidates(text)
     with pytest.raises(UsageError, match="first stage"):
         read_variants("5", "bm26")
+
+
+def test_limits_of_time_come_between_numbers_and_all() -> None:
+    times = {"2s": 2.0, "500ms": 0.5}
+    settings = read_variants("all,50", "hybrid,input", times)
+    assert [setting.name for setting in settings] == [
+        "50 by hybrid", "50 by input", "500ms by hybrid", "500ms by input", "2s by hybrid",
+        "2s by input", "all",
+    ]  # fmt: skip
+    assert [setting.max_time for setting in settings] == [None, None, 0.5, 0.5, 2, 2, None]
+    assert settings[3].selection == Selection(first_stage="input")
+    system = read_system("mini@2", RuntimeOptions(), ChunkOptions())
+    short, long = expand(system, read_variants("", max_times=times))
+    assert (short.name, short.setting, short.base) == ("mini@2 --max-time 500ms", "500ms", "mini@2")
+    assert (short.reads_all, long.max_time) == (False, 2.0)
+
+
+def test_quality_by_time_is_a_curve(tmp_path: Path, rerank: Run) -> None:
+    folder = str(a_folder(tmp_path / "garden"))
+    arguments = ("-m", SMALL, "--first-stage", "bm25", "--max-time", "1m,1us")
+    ran = rerank("eval", folder, *arguments)
+    assert (ran.code, "1us" in ran.err) == (2, True)
+    content = evaluated(rerank, folder, *arguments[:-1], "1m", "--candidates", "5,all")
+    (curve,) = content["tradeoff"]
+    points = curve["settings"]
+    assert [point["max_time"] for point in points] == [None, 60.0, None]
+    assert [point["read_per_query"] for point in points] == [5, 12, 12]  # a minute is enough
+    assert points[1]["measures"]["nDCG@10"]["change"]["mean"] == 0
+    ran = rerank("eval", folder, *arguments[:-1], "1m", "--candidates", "5")
+    assert next(line for line in ran.out.splitlines() if line.startswith("limit")), ran.out
+
+
+def test_a_query_without_time_keeps_its_first_order(tmp_path: Path) -> None:
+    task = task_of(a_collection(), ALL_DOCUMENTS, None, 0)
+    system = System("words", "words", RuntimeOptions(), ChunkOptions(), max_time=1e-9)
+    job = EvalJob(task, system, Reranker(OverlapScorer()), tmp_path)
+    list(job.run())
+    assert [scored.scores for scored in job.scores.values()] == [{}] * 4
+    notes = {note for scored in job.scores.values() for note in scored.notes}
+    assert "query q0 of small was left in its first order: time was over before" in str(notes)
+    job.close()
+    unlimited = System("words", "words", RuntimeOptions(), ChunkOptions())
+    assert EvalJob(task, unlimited, Reranker(OverlapScorer()), tmp_path).resumed == 0
+
+
+def test_what_scores_lists_keeps_to_no_limit_of_time() -> None:
+    system = System("bm25", "bm25", RuntimeOptions(), ChunkOptions(), max_time=1.0)
+    with Reranker("bm25") as reranker, pytest.raises(UsageError, match="limit of time"):
+        system.check_limit(reranker)
 
 
 def test_a_model_with_candidates_of_its_own_and_bm25_stay_themselves() -> None:
@@ -130,7 +181,10 @@ def test_a_model_with_candidates_of_its_own_and_bm25_stay_themselves() -> None:
         (("--candidates", "some"), "--candidates some: neither a whole number"),
         (("--candidates", "5", "--first-stage", "x"), "no first stage is called 'x'"),
         (("--depth", "5,some"), "--depth 5,some: neither a number nor all"),
-        (("--candidates", "5", "--compare", "bm25", SMALL), "makes several of each"),
+        (("--candidates", "5", "--compare", "bm25", SMALL), "--candidates makes several of each"),
+        (("--max-time", "5s", "--compare", "bm25", SMALL), "--max-time makes several of each"),
+        (("--max-time", "5s,soon"), "--max-time: 'soon' is not a duration"),
+        (("--max-time", "5s", "--cache"), "--cache spares it the reading"),
     ],
 )
 def test_what_is_wrong_is_said(

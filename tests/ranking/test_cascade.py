@@ -162,7 +162,7 @@ def test_the_first_model_decides_how_many_candidates_there_are() -> None:
     selection = Selection(n=3, candidates="auto", first_stage="input")
     ranking = Cascade([small(), large()], 2).rank(QUERY, texts, selection)
     assert ranking.candidates is not None
-    assert ranking.candidates.read == 400
+    assert ranking.candidates.read == 250
     ranking = Cascade([small(), large()], 500).rank(QUERY, texts, selection)
     assert ranking.candidates is not None
     assert ranking.candidates.read == 500

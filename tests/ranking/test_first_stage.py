@@ -300,8 +300,8 @@ def test_blank_documents_are_kept_with_their_places() -> None:
     ("selection", "expected"),
     [
         (Selection(n=10), None),
-        (Selection(n=10, candidates="auto"), 400),
-        (Selection(n=10, candidates="auto", count_rest=True), 400),
+        (Selection(n=10, candidates="auto"), 250),
+        (Selection(n=10, candidates="auto", count_rest=True), 250),
         (Selection(n=100, candidates="auto"), 2000),
         (Selection(candidates="auto"), None),
         (Selection(n=10, candidates="auto", min_score=0.5), None),

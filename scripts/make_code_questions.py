@@ -16,7 +16,7 @@ import random
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -124,7 +124,7 @@ def _cut(path: Path, place: str, question: Question) -> dict[str, object]:
     return {"path": place, "start_line": function.lineno, "end_line": function.end_lineno}
 
 
-def _annotation(query: str, relevant: list[object] | list[str], kind: str) -> dict[str, object]:
+def _annotation(query: str, relevant: Sequence[object], kind: str) -> dict[str, object]:
     return {"query": query, "relevant": relevant, "category": kind}
 
 

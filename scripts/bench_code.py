@@ -2,11 +2,13 @@
 
     python scripts/bench_code.py DATA collect NAME…   # the logits of each question's candidates
     python scripts/bench_code.py DATA                 # the tables, from the logits that are there
+    python scripts/bench_code.py DATA --shipped --grep   # of the weights that ship
 
 DATA has the questions of github.com/MinishLab/semble (benchmarks/annotations) in annotations/, the
 tree of each of their repositories at its commit in trees/, and published.json, the nDCG@10 that is
-published of other tools, by system, repository and kind of question. logits/ is written there: with
-it weights are learned without the model.
+published of other tools, by system, repository and kind of question, if anything is. logits/ is
+written there: with it weights are learned without the model. scripts/make_code_questions.py makes
+DATA of installed packages and of the standard library.
 
 nDCG@10 is counted in two ways: by file, each file once, and by passage as the benchmark does:
 several passages of a file use up places, and where a question names lines a passage must have some.
@@ -17,8 +19,11 @@ import argparse
 import json
 import math
 import os
+import re
+import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,16 +41,13 @@ from rerank_cli.scorers import open_scorer
 from rerank_cli.scorers.bm25 import BM25Scorer
 from rerank_cli.scorers.static_vectors import open_query_meaning
 from rerank_cli.types import Chunk, Pair
+from rerank_cli.words import COMMON_WORDS
 
-DEVELOPMENT = [
-    "flask", "requests", "click", "express", "cobra", "aiohttp", "fastapi", "pydantic", "axios",
-    "gin", "zod", "axum",
-]  # fmt: skip
-KINDS = ("architecture", "semantic", "symbol")
 STEPS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # the sizes of weights that are tried
 TOLERANCE = 0.002  # of nDCG, within which a smaller weight is taken
 ROUNDS = 3
 PLACES = 10
+MANY_LINES = 10**6  # more than a file has with a word
 SAMPLES = 2000  # of a bootstrap
 
 
@@ -79,18 +81,25 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--candidates", type=int, default=50)
     parser.add_argument("--bm25", action="store_true", help="measure -m bm25 too")
+    parser.add_argument("--grep", action="store_true", help="measure ripgrep with the words too")
+    parser.add_argument("--shipped", action="store_true", help="learn nothing, take WEIGHTS")
     options = parser.parse_args()
     data = options.data.resolve()
     if options.action:
         for name in options.names:
             collect(data, name, options.candidates)
         return
-    names = [name for name in DEVELOPMENT if (data / "logits" / f"{name}.jsonl").exists()]
+    names = sorted(path.stem for path in (data / "logits").glob("*.jsonl"))
     questions = Questions({name: read_passages(data, name) for name in names})
     print(f"{len(names)} repositories, {len(questions.names)} questions\n")
+    others = [way for way in (bm25_scores, grep_scores) if getattr(options, way.__name__[:4])]
+    if options.shipped:
+        shipped = np.tile(list(WEIGHTS.values()), (len(questions.names), 1))
+        print_systems(data, questions, shipped, others)
+        return
     learned = fit_left_out(questions, PARTS)
     print_parts(questions, learned)
-    print_systems(data, questions, learned, has_bm25=options.bm25)
+    print_systems(data, questions, learned, others)
     weights = dict(zip(PARTS, fit(questions, "", PARTS), strict=True))
     print("\nlearned on all:", {part: weight for part, weight in weights.items() if weight})
 
@@ -329,22 +338,30 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def print_systems(data: Path, questions: Questions, learned: np.ndarray, *, has_bm25: bool) -> None:
+def print_systems(
+    data: Path,
+    questions: Questions,
+    weights: np.ndarray,
+    others: Iterable[Callable[[Path, str], list[tuple[float, float]]]],
+) -> None:
     """nDCG@10 of ours and of what is published, for each repository and kind of question."""
     kinds, owners = questions.kinds, questions.names
-    names = list(dict.fromkeys(owners))
+    names, known_kinds = list(dict.fromkeys(owners)), sorted(set(kinds))
     ours = {
-        "mini": questions.measure(np.zeros_like(learned)),
-        "mini with the prior": questions.measure(learned),
+        way.__name__.removesuffix("_scores"): np.array(
+            [r for name in names for r in way(data, name)]
+        )
+        for way in others
     }
-    if has_bm25:
-        rows = [row for name in names for row in bm25_scores(data, name)]
-        ours = {"bm25": np.array(rows), **ours}
-    print(f"| system | counted | mean | {' | '.join([*KINDS, *names])} |")
-    print(f"|{'---|' * (3 + len(KINDS) + len(names))}")
+    ours["mini"] = questions.measure(np.zeros_like(weights))
+    ours["mini with the prior"] = questions.measure(weights)
+    print(f"| system | counted | mean | {' | '.join([*known_kinds, *names])} |")
+    print(f"|{'---|' * (3 + len(known_kinds) + len(names))}")
     for system, found in ours.items():
         for counting, column in zip(("file", "passage"), found.T, strict=True):
-            groups = [*(kinds == kind for kind in KINDS), *(owners == name for name in names)]
+            if np.isnan(column).all():
+                continue
+            groups = [*(kinds == kind for kind in known_kinds), *(owners == n for n in names)]
             cells = _cells(float(column[group].mean()) for group in groups)
             low, high = interval(column)
             mean = f"{column.mean():.3f} ({low:.3f} to {high:.3f})"
@@ -352,9 +369,11 @@ def print_systems(data: Path, questions: Questions, learned: np.ndarray, *, has_
     sizes = {name: int((owners == name).sum()) for name in names}
     counts = {
         kind: {name: int(((owners == name) & (kinds == kind)).sum()) for name in names}
-        for kind in KINDS
+        for kind in known_kinds
     }
-    for system, figures in json.loads((data / "published.json").read_text("utf-8")).items():
+    path = data / "published.json"
+    published = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    for system, figures in published.items():
         whole = {name: figures[name]["ndcg10"] for name in names}
         of_kinds = [
             _weighted({name: figures[name]["by_category"].get(kind) for name in names}, own)
@@ -399,6 +418,33 @@ def bm25_scores(data: Path, name: str) -> list[tuple[float, float]]:
             ]
         kept.write_text(json.dumps(known), "utf-8")
     return [known[row["question"]["query"]] for row in rows]
+
+
+def grep_scores(data: Path, name: str) -> list[tuple[float, float]]:
+    """nDCG@10 by file of ripgrep: files with most words of the query first, then most lines.
+
+    Common words are left out. It has no passages.
+    """
+    documents, found = read_tree(data, name), []  # which changes to the folder of the tree
+    for question in (row["question"] for row in read_rows(data / "logits" / f"{name}.jsonl")):
+        counts = Counter[str]()
+        words = set(re.findall(r"\w+", question["query"].lower()))
+        for word in sorted(words - COMMON_WORDS or words):
+            command = ["rg", "--count", "--ignore-case", "--fixed-strings", "-e", word, "."]
+            lines = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+            for line in lines.splitlines():
+                path, _, count = line.rpartition(":")
+                counts[path.removeprefix("./")] += MANY_LINES + int(count)
+        chunks = [Chunk(each, 0, len(each.text), each.text, 0) for each in documents]
+        values = np.array([float(counts[each.source or ""]) for each in documents])
+        in_file, _ = find_targets(question, chunks)
+        order = np.argsort(-values, kind="stable")
+        order = order[values[order] > 0]
+        targets = in_file[:, order] if len(order) else np.zeros((len(in_file), 1), dtype=bool)
+        places = np.arange(targets.shape[1])
+        score = float(ndcg(places[None], targets[None], np.array([len(in_file)]))[0])
+        found.append((score, math.nan))
+    return found
 
 
 if __name__ == "__main__":

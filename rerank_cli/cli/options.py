@@ -558,8 +558,9 @@ def output_options(
         bool,
         _output(
             "--explain",
-            help="Show the score of each chunk of a result. For the formats "
-            f"{', '.join(EXPLAIN_FORMATS[:-1])} and {EXPLAIN_FORMATS[-1]}.",
+            help="Show the score of each passage of a result; in a table with --by file, of the "
+            f"best ones. For the formats {', '.join(EXPLAIN_FORMATS[:-1])} and "
+            f"{EXPLAIN_FORMATS[-1]}.",
         ),
     ] = False,
     by: Annotated[

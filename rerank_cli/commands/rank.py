@@ -63,6 +63,7 @@ from rerank_cli.user_files import spool_directory
 
 _QUIET_SECONDS = 0.7  # that a model may take to open before a terminal is told
 _INCOMPLETE_END = ".incomplete"  # of the name of a file with results so far
+_DATA_FORMATS = (Format.JSON, Format.JSONL)  # that no person reads from top to bottom
 _INTERRUPTED_EARLY = "interrupted before anything was scored"
 
 
@@ -293,7 +294,10 @@ def _selection(ctx: typer.Context, inputs: Inputs, terminal: Terminal) -> Select
     if ctx.params["by"] is ResultUnit.PASSAGE or inputs.is_single_file:
         selection = replace(selection, passages=True)
     if _is_by_file(ctx, terminal):
-        selection = replace(selection, passages=False, best_passages=PASSAGES_PER_FILE)
+        # Elsewhere all passages of long files would push the next results out of sight.
+        explain = selection.explain and option_values.output_format(ctx) in _DATA_FORMATS
+        best = PASSAGES_PER_FILE
+        selection = replace(selection, passages=False, best_passages=best, explain=explain)
     if _is_of_one_screen(ctx, terminal):
         selection = replace(selection, n=TABLE_RESULTS, count_rest=True)
     if ctx.params["dry_run"]:  # which has no scores

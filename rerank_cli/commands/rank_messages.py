@@ -132,7 +132,7 @@ def _summary(ranking: Ranking, seconds: float) -> str:
         read.append(f"{ranking.unmatched:,} without a word of the query")
     tokens = format_count(ranking.tokens, "token")
     took = [
-        format_count(ranking.chunks, "chunk"),
+        format_count(ranking.chunks, "passage"),
         f"about {tokens}" if ranking.info.estimated else tokens,
     ]
     models = ", then ".join(stage.info.model for stage in ranking.stages) or ranking.info.model

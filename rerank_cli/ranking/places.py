@@ -21,14 +21,20 @@ DEFINITION, REPEAT = "definition", "repeat"  # of which this module knows more t
 # The weight of each part, in logits.
 WEIGHTS: Mapping[str, float] = {
     "name": 2.0,
-    DEFINITION: 2.0,
+    DEFINITION: 3.0,
     "several": 1.0,
     "other": -2.0,
+    "test": -1.5,
     REPEAT: -3.0,
 }
 _LEAST_COMMON_START = 4  # characters that a word and a longer one have in common: config, configur
 # Names of files that say nothing: their folder's name says it.
 _NAMELESS = frozenset(("__init__", "__main__", "index", "mod", "main", "lib"))
+# Paths of tests: tests/, test_app.py, app_test.go, app.spec.ts, AppTest.java.
+_TEST = re.compile(
+    r"(?:\A|/)(?:tests?|__tests__)/|(?:\A|/)(?:conftest|tests?)[._][^/]*\Z|[._-]tests?\.[^/]*\Z"
+    r"|\.spec\.\w+\Z|_spec\.rb\Z|[a-z\d]Tests?\.\w+\Z"
+)
 _OTHER_CASE = 0.5  # the value of a definition whose name has another case
 _CONFIGURATION = frozenset(("configuration", "css", "sql"))  # languages that are no programs
 _TOKEN = re.compile(r"\w+")
@@ -93,6 +99,7 @@ class PlacePrior:
         self._weights = weights
         self._words = Words()
         self._stems = self._stems_of(query)
+        self._wants_tests = "test" in self._stems
         self._symbols = _symbols(query)
         self._normalised = frozenset(map(normalise, self._symbols))
         patterns = map(re.escape, self._symbols)
@@ -120,10 +127,12 @@ class PlacePrior:
         self, document: Document, chunks: Sequence[Chunk], logits: Sequence[float]
     ) -> list[dict[str, float]]:
         """The values of all parts, before they are weighed."""
+        path = (document.source or "").replace("\\", "/")
         file_values = {
-            "name": self._name_value((document.source or "").replace("\\", "/")),
+            "name": self._name_value(path),
             "several": _excess(logits),
             "other": float(not is_program(document)),
+            "test": float(not self._wants_tests and _TEST.search(path) is not None),
         }
         definitions = self._definitions(document)
         found = []

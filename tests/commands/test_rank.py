@@ -204,7 +204,7 @@ def test_a_summary_is_three_lines_on_stderr(rerank: Run) -> None:
 def test_a_summary_is_said_where_there_are_no_results(rerank: Run) -> None:
     ran = rerank("x", "-v", stdin=b"")
     assert ran.code == 1
-    assert ran.err.startswith("0 documents, 0 empty, 0 duplicates, 0 cut\n0 chunks, 0 tokens in ")
+    assert ran.err.startswith("0 documents, 0 empty, 0 duplicates, 0 cut\n0 passages, 0 tokens in ")
 
 
 @pytest.mark.parametrize("null", ["-0", "--null"])

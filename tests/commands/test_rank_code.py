@@ -95,6 +95,13 @@ def test_by_file_has_the_best_passages_of_each_file(search: Run) -> None:
     assert places == list(range(places[0], places[0] + len(places)))
 
 
+def test_explained_by_file_shows_a_few_passages_of_each(search: Run) -> None:
+    by_file = ("soil", "-r", ".", "--explain", "--by", "file")
+    assert search(*by_file, "-f", "table").out.count("water.py") == 4  # the file's, and three
+    assert search(*by_file, "-f", "md").out.count("water.py:") == 3
+    assert len(results(search(*by_file, "--json"))["src/water.py"]["passages"]) > 3
+
+
 def test_by_passage_is_passages(search: Run) -> None:
     by_passage = search("soil", "-r", ".", "--json", "--by", "passage").out
     assert by_passage == search("soil", "-r", ".", "--json", "--passages").out

@@ -91,6 +91,25 @@ def test_what_is_no_program_counts_less() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tests/app.py", 1.0),
+        ("src/__tests__/app.js", 1.0),
+        ("src/test_app.py", 1.0),
+        ("app_test.go", 1.0),
+        ("app.spec.ts", 1.0),
+        ("AppTests.java", 1.0),
+        ("src/testing.py", 0.0),
+        ("src/latest/spec.py", 0.0),
+        ("contest.py", 0.0),
+    ],
+)
+def test_a_test_counts_less_if_none_is_wanted(name: str, value: float) -> None:
+    assert values("cats", name).get("test", 0.0) == value
+    assert "test" not in values("where are cats tested", name)
+
+
 def test_scores_are_the_models_and_the_prior_is_apart() -> None:
     documents = [file("dogs.py", "cats dogs"), file("cats.py", "cats dogs")]
     plain = rank("cats", documents, scorer())

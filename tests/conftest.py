@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -98,8 +99,13 @@ def home(
 
 @pytest.fixture(autouse=True, scope="session")
 def built_once() -> Iterator[None]:
-    """Build each command once, and not at each run: that is a quarter of a short one."""
-    build = functools.cache(typer.main.get_command)
+    """Build the command line once, and not at each run: that is a quarter of a short one."""
+    build_any = typer.main.get_command
+    build_once = functools.cache(build_any)
+
+    def build(given: typer.Typer) -> Any:
+        return build_once(given) if given is app else build_any(given)
+
     with pytest.MonkeyPatch.context() as patch:
         for module in (typer.main, typer_commands):
             patch.setattr(module, "get_command", build)

@@ -215,7 +215,7 @@ def test_auto_needs_a_calibration_with_a_cut() -> None:
     with pytest.raises(UsageError, match="model@1 is not calibrated"):
         least_score(Selection(min_score="auto"), INFO)
     without = replace(CALIBRATED, cut=None)
-    with pytest.raises(UsageError, match="has no cut"):
+    with pytest.raises(UsageError, match="has a calibration without a cut"):
         least_score(Selection(min_score="auto"), replace(INFO, calibration=without))
     with pytest.raises(UsageError, match="least score"):
         Selection(min_score="some").check()

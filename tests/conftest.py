@@ -99,16 +99,16 @@ def home(
 
 @pytest.fixture(autouse=True, scope="session")
 def built_once() -> Iterator[None]:
-    """Build the command line once, and not at each run: that is a quarter of a short one."""
+    """Build each command of ours once, and not at each run: that is a quarter of a short one."""
     build_any = typer.main.get_command
     build_once = functools.cache(build_any)
 
     def build(given: typer.Typer) -> Any:
-        return build_once(given) if given is app else build_any(given)
+        return build_once(given) if given is app.app else build_any(given)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (typer.main, typer_commands):
-            patch.setattr(module, "get_command", build)
+        patch.setattr(typer.main, "get_command", build)
+        patch.setattr(typer_commands, "get_command", build_once)
         yield
 
 

@@ -54,10 +54,7 @@ from rerank_cli.ranking.reranker import Reranker
 from rerank_cli.ranking.results import keep_order
 from rerank_cli.render import TABLE_RESULTS, WRITERS, Format, Style, render
 from rerank_cli.scorers import model_files, split_models
-from rerank_cli.terminal import (
-    PipeClosed,
-    Terminal,
-)
+from rerank_cli.terminal import PipeClosed, Terminal
 from rerank_cli.types import Chunk, Document, Ranking, Scorer
 from rerank_cli.user_files import spool_directory
 

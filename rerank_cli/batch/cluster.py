@@ -96,8 +96,9 @@ def run_on_ray(
     _prepare_folder(folder, manifest, options, terminal)
     if manifest.missing_shards:
         digests, missing = identity["model"]["files"], manifest.missing_shards
-        ending = lambda: f"interrupted: {manifest.progress} done; --resume continues"  # noqa: E731
-        with remark_on_interrupt(terminal, ending):
+        with remark_on_interrupt(
+            terminal, lambda: f"interrupted: {manifest.progress} done; --resume continues"
+        ):
             for result in score_shards(options, digests, folder, missing, address):
                 manifest.add(result)
                 terminal.say(f"{manifest.progress} done")

@@ -101,7 +101,7 @@ def check_charts() -> None:
     # It says when it looks for fonts for the first time, which concerns nobody.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with require_extra("rerank eval --report FILE.html", "report"):
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401 - to see whether it is there
 
 
 def draw_intervals(content: ReportContent) -> Chart:

@@ -72,7 +72,7 @@ def check_report(report: OutputFile) -> None:
         )
     charts.check_charts()
     with require_extra("rerank eval --report FILE.html", "report"):
-        import jinja2  # noqa: F401
+        import jinja2  # noqa: F401 - to see whether it is there
 
 
 def draw_page(content: ReportContent, report: OutputFile) -> Iterator[bytes]:

@@ -316,7 +316,7 @@ class ScorerInfo:
 
     @property
     def model(self) -> str:
-        """The name and revision, as in `mini@2`."""
+        """The name and revision, as in `mini@3`."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
     @property

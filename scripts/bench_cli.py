@@ -40,7 +40,7 @@ SHORT = [
     "a good knife is a sharp one",
 ]
 
-# The least that scores pairs with a cross-encoder: what a user would write first.
+# The least that scores pairs with a model in two parts: what a user would write first.
 MINIMAL = """
 import sys
 import numpy as np
@@ -51,17 +51,28 @@ folder, query, path, size = sys.argv[1:]
 tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
 tokenizer.enable_truncation(512)
 tokenizer.enable_padding()
-session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
+encoder, reader = (
+    onnxruntime.InferenceSession(f"{folder}/{part}.onnx") for part in ("encoder", "reader")
+)
+names = [output.name for output in encoder.get_outputs()]
+taken = {value.name for value in reader.get_inputs()}
+
+def read(texts, side):
+    rows = tokenizer.encode_batch(texts)
+    ids = np.array([row.ids for row in rows])
+    mask = np.array([row.attention_mask for row in rows])
+    states = encoder.run(names, {"input_ids": ids, "attention_mask": mask})
+    found = dict(zip(names, states), ids=ids, mask=mask)
+    return {f"{side}_{name}": found[name] for name in found if f"{side}_{name}" in taken}
+
 lines = open(path, encoding="utf-8").read().splitlines()
 scores = []
+question = read([query], "query")
 for start in range(0, len(lines), int(size)):
-    batch = tokenizer.encode_batch([(query, line) for line in lines[start : start + int(size)]])
-    feed = {
-        "input_ids": np.array([e.ids for e in batch]),
-        "attention_mask": np.array([e.attention_mask for e in batch]),
-        "token_type_ids": np.array([e.type_ids for e in batch]),
-    }
-    scores += session.run(None, feed)[0].ravel().tolist()
+    passages = read(lines[start : start + int(size)], "passage")
+    count = len(passages["passage_ids"])
+    repeated = {name: np.repeat(value, count, 0) for name, value in question.items()}
+    scores += reader.run(None, repeated | passages)[0].ravel().tolist()
 for place in sorted(range(len(lines)), key=lambda place: -scores[place]):
     print(lines[place])
 """

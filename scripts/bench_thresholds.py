@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("labels", "cuts", "calibration"))
     parser.add_argument("data", type=Path, nargs="+")
-    parser.add_argument("-m", "--model", default="mini@2")
+    parser.add_argument("-m", "--model", default="mini@3")
     parser.add_argument("--depth", type=int, default=5)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("-o", "--output", type=Path)

@@ -1,7 +1,7 @@
 """Print the logits of six fixed pairs of random tokens, to hold one processor against another.
 
-    python scripts/print_logits.py models/mini/model.onnx
-    qemu-x86_64 -cpu Haswell "$(which python)" scripts/print_logits.py models/mini/model.onnx
+    python scripts/print_logits.py models/mini/reader.onnx
+    qemu-x86_64 -cpu Haswell "$(which python)" scripts/print_logits.py models/mini/reader.onnx
 
 The second runs it on an emulated processor with AVX2 and without VNNI, in minutes. A `reader.onnx`
 has its `encoder.onnx` beside it.

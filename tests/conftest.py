@@ -188,4 +188,4 @@ def served(hub: Hub) -> Repository:
 @pytest.fixture(scope="session")
 def mini() -> Scorer:
     """The model that ships, opened once."""
-    return open_scorer("mini@2")
+    return open_scorer("mini@3")

@@ -212,7 +212,7 @@ def closed(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variable", ["HOME", "RERANK_HOME", "XDG_CONFIG_HOME"])
-@pytest.mark.parametrize("model", ["bm25", "mini@2"])
+@pytest.mark.parametrize("model", ["bm25", "mini@3"])
 def test_a_home_that_may_not_be_entered_is_one_warning(
     variable: str, model: str, closed: Path
 ) -> None:

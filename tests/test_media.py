@@ -200,7 +200,7 @@ def test_a_record_that_a_model_does_not_read_is_bad_input(rerank: Run, pictures:
     (pictures / "a.jsonl").write_text(json.dumps({"image": "dog.png"}))
     ran = rerank("fox", str(pictures / "a.jsonl"))
     assert ran.code == 2
-    assert "but an image, which mini@2 does not read" in ran.err
+    assert "but an image, which mini@3 does not read" in ran.err
 
 
 def test_a_file_that_was_changed_is_scored_again(pictures: Path) -> None:

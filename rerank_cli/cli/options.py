@@ -120,7 +120,7 @@ def common_options(
             autocompletion=complete_model,
             help="The model: one of `rerank models`, or PROVIDER/MODEL. A provider gets the "
             "query and the documents. Also bm25, ./FOLDER with an ONNX cross-encoder, and several "
-            "in a row: A,B (see --keep). Default: mini@2.",
+            "in a row: A,B (see --keep). Default: mini@3.",
         ),
     ] = None,
     recursive: Annotated[

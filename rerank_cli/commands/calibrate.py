@@ -42,7 +42,7 @@ def calibrate(
             "--model",
             metavar="MODEL",
             autocompletion=options.complete_model,
-            text="The model. Default: mini@2.",
+            text="The model. Default: mini@3.",
         ),
     ] = None,
     show: Annotated[bool, _option("--show", text="Show the calibrations that there are.")] = False,
@@ -91,7 +91,7 @@ def calibrate(
     rerank calibrate mine.jsonl                      the default model
     rerank calibrate mine.jsonl -m cohere/rerank-v3.5 --keep-precision 0.9
     rerank calibrate --show                          what was calibrated, and on what
-    rerank calibrate --forget -m mini@2              as before
+    rerank calibrate --forget -m mini@3              as before
     """
     terminal = Terminal.current()
     if show or forget:

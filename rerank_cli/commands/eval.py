@@ -41,8 +41,8 @@ Models = Annotated[
         "--model",
         metavar="MODEL",
         autocompletion=options.complete_model,
-        help="A model to measure. May be repeated, and have options of its own: 'mini@2 "
-        "--max-chunks 1'. Default: mini@2.",
+        help="A model to measure. May be repeated, and have options of its own: 'mini@3 "
+        "--max-chunks 1'. Default: mini@3.",
     ),
 ]
 Compare = Annotated[
@@ -210,7 +210,7 @@ def evaluate(
     rerank eval nq squad --depth 10,50,100    quality against cost
     rerank eval nq --sample 50 --candidates 50,200,all --max-time 500ms,2s
     rerank eval nq --compare ./fp32 ./int8    do two models agree?
-    rerank eval mine.jsonl -m mini@2 -m cohere/rerank-v3.5 --sample 100
+    rerank eval mine.jsonl -m mini@3 -m cohere/rerank-v3.5 --sample 100
     rerank eval mine.jsonl --report report.html
     rerank eval mine.jsonl --thresholds       which --min-score, and which -n
     """
@@ -232,7 +232,7 @@ def evaluate(
         option = "--max-time" if candidates is None else "--candidates"
         raise UsageError(
             f"--compare is of two models, and {option} makes several of each",
-            hint="as in --compare 'mini@2 --candidates 200' mini@2",
+            hint="as in --compare 'mini@3 --candidates 200' mini@3",
         )
     max_times = {} if max_time is None else parse_times(max_time)
     cache = option_values.cache_options(ctx)

@@ -73,7 +73,7 @@ def evaluate(
     """Measure whether reranking helps, as `rerank eval` does.
 
         evaluation = evaluate([{"query": "…", "documents": ["…", "…"], "relevant": [1]}, …])
-        print(evaluation["mini@2"].against["nDCG@10"].verdict)
+        print(evaluation["mini@3"].against["nDCG@10"].verdict)
 
     data      records, or the path of a file or a BEIR folder, as the command takes them
     models    names, or `Reranker`s, which stay open; none is the model that ships with the package

@@ -231,7 +231,7 @@ def read_candidates(text: str) -> int | CandidateRule:
 
 
 def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> System:
-    """Read a model and options of its own, as in `mini@2 --max-chunks 1`; raises `UsageError`.
+    """Read a model and options of its own, as in `mini@3 --max-chunks 1`; raises `UsageError`.
 
     `runtime` and `chunks` are those of all systems.
     """
@@ -252,7 +252,7 @@ def read_system(text: str, runtime: RuntimeOptions, chunks: ChunkOptions) -> Sys
     except (ValueError, argparse.ArgumentError) as error:
         raise UsageError(
             f"-m {text!r}: {error}",
-            hint="a model, and options of its own in the same argument: -m 'mini@2 --max-chunks 1'",
+            hint="a model, and options of its own in the same argument: -m 'mini@3 --max-chunks 1'",
         ) from error
     for name, kind in (("runtime", Runtime), ("device", Device), ("aggregate", Aggregation)):
         if name in given:

@@ -43,7 +43,7 @@ def open_scorer(
     `model` is one of these:
 
     - `bm25`;
-    - an installed model, by its name in the catalogue (`mini@2`) or on the Hub
+    - an installed model, by its name in the catalogue (`mini@3`) or on the Hub
       (`hf:OWNER/REPOSITORY`);
     - the path of a folder with an ONNX reranker, which begins with `./`, `../`, `/` or `~`;
     - a provider and its model's name (`siliconflow/BAAI/bge-reranker-v2-m3`).

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 RATE, NUMBERS_RATE = 3e-4, 5e-2  # of learning: the projection, and what parts count for
+LIKENESS = 40.0  # what the best cosines of tokens count for before that is trained
 PHRASES = 1.0  # what the share of the query in phrases counts for before it is trained
 
 
@@ -27,14 +28,13 @@ class LateInteraction(nn.Module):
     middle: Tensor
     bias: Tensor
 
-    def __init__(self, weights: Tensor, means: Tensor, likeness: float) -> None:
-        """What is not trained yet multiplies each of two mean cosines by half of `likeness`.
+    def __init__(self, weights: Tensor, middle: Tensor, pooled_middle: Tensor) -> None:
+        """What is not trained yet multiplies each of two mean cosines by half of LIKENESS.
 
-        `weights` (vocabulary,) say what a token counts for. `means` (2, hidden) are those of the
-        unit vectors of tokens and of whole texts.
+        `weights` (vocabulary,) say what a token counts for. `middle` and `pooled_middle` (hidden,)
+        are the means of the unit vectors of tokens and of whole texts.
         """
         super().__init__()
-        middle, pooled_middle = means
         hidden = len(middle)
         self.widths = {"deep": hidden}
         self.register_buffer("weights", weights.float())
@@ -44,7 +44,7 @@ class LateInteraction(nn.Module):
         with torch.no_grad():
             self.project.weight.copy_(torch.eye(hidden))
             self.project.bias.copy_(-middle)
-        self.by_tokens = nn.Parameter(torch.tensor([likeness / 2, likeness / 2]))
+        self.by_tokens = nn.Parameter(torch.tensor([LIKENESS / 2, LIKENESS / 2]))
         self.by_cosine = nn.Parameter(torch.tensor(0.0))
         self.by_phrases = nn.Parameter(torch.tensor(PHRASES))
 

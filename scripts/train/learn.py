@@ -4,16 +4,16 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from encoder import FrozenTower
-from late import Network
+from late import LateInteraction, Network
 from network import Layers
 from pools import NOT, RELEVANT, Pool, Source
-from teachers import Teacher
+from teachers import Beginning
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,11 +22,11 @@ KEEPING = 0.998  # of the running mean of the weights
 MOST_QUERY, MOST_PASSAGE = 46, 254  # tokens
 EVERY = 100  # steps between checkpoints
 LEAST_DOCUMENTS = 2
-# Logits that are added to what bi-encoders think of a document: for what is relevant, and for each
+# Logits that are added to what the teacher thinks of a document: for what is relevant, and for each
 # standard deviation by which BM25 puts it above the others of its pool.
 OWN = 1.5
 LEXICAL = 0.4
-SOFTNESS = 2.0  # the temperature at which teachers are followed: not only in what is first
+SOFTNESS = 2.0  # the temperature at which the teacher is followed: not only in what is first
 
 
 class Learner:
@@ -34,27 +34,25 @@ class Learner:
 
     def __init__(
         self,
-        teachers: Sequence[Teacher],
-        reader: Network,
+        teacher: Beginning,
+        reader: LateInteraction,
         sources: Mapping[str, Source],
         shares: Mapping[str, float],
         seed: int,
     ) -> None:
-        """The first of `teachers` has the tower that the reader stands on."""
+        """`teacher` is the reader as it was, on the tower that both stand on."""
         self.seed, self.step = seed, 0
-        self._tower, self._teachers = teachers[0].tower, teachers
+        self._tower, self._teacher = teacher.tower, teacher
         self.reader = reader.to(self._tower.device)
         self._sources, self._shares = sources, shares
         self.mean = {name: value.clone() for name, value in self.reader.state_dict().items()}
         self.optimiser = torch.optim.AdamW(self.reader.groups())
 
-    def run(
-        self, stop: int, steps: int, path: Path, until: float, say: Callable[[str], None]
-    ) -> None:
-        """Learn until step `stop` of `steps`, or until the clock (monotonic) shows `until`."""
+    def run(self, steps: int, path: Path, until: float, say: Callable[[str], None]) -> None:
+        """Learn until step `steps`, or until the clock (monotonic) shows `until`."""
         losses: list[float] = []
         started, first = time.monotonic(), self.step
-        while self.step < stop and time.monotonic() < until:
+        while self.step < steps and time.monotonic() < until:
             for group in self.optimiser.param_groups:
                 group["lr"] = group["rate"] * _pace(self.step, steps)
             losses.append(self._learn())
@@ -76,7 +74,7 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         device = self._tower.device
         labels = torch.from_numpy(pool.labels).to(device)
-        queries, documents = self._layers(self._tower, pool)
+        queries, documents = layers_of(self._tower, pool)
         with torch.autocast(device.type, torch.bfloat16):
             query = self.reader.text(queries).as_query()
             logits = self.reader(query, self.reader.text(documents)).float().T
@@ -92,37 +90,19 @@ class Learner:
                 self.mean[key].lerp_(value, 1 - keeping)
         return float(loss.detach())
 
-    def averaged(self) -> Network:
+    def averaged(self) -> LateInteraction:
         """The reader of the mean weights."""
-        reader: Network = copy.deepcopy(self.reader).eval()
+        reader: LateInteraction = copy.deepcopy(self.reader).eval()
         reader.load_state_dict(self.mean)
         return reader
 
     def _targets(self, pool: Pool, documents: Layers) -> Tensor:
-        """Logits of BM25 and the teachers (queries, documents), who get the plain questions."""
-        wanted = LEXICAL * torch.from_numpy(pool.lexical).to(self._tower.device)
-        share = 1 / len(self._teachers)
-        for teacher in self._teachers:
-            tower = teacher.tower
-            with torch.no_grad():
-                questions = tower.layers(tower.tower.query_rows(pool.questions, MOST_QUERY))
-                if tower is not self._tower:
-                    documents = tower.layers(tower.tower.passage_rows(pool.documents, MOST_PASSAGE))
-                wanted = wanted + share * teacher.logits(questions, documents)
-        return wanted
-
-    def logits(self, pool: Pool, reader: Network | None = None) -> Tensor:
-        """Logits (queries, documents), of the reader that learns or of another."""
-        reader = reader or self.reader
-        queries, documents = self._layers(self._tower, pool)
-        with torch.autocast(self._tower.device.type, torch.bfloat16):
-            return reader(reader.text(queries).as_query(), reader.text(documents)).float().T
-
-    def _layers(self, tower: FrozenTower, pool: Pool) -> tuple[Layers, Layers]:
-        return (
-            tower.layers(tower.tower.query_rows(pool.queries, MOST_QUERY)),
-            tower.layers(tower.tower.passage_rows(pool.documents, MOST_PASSAGE)),
-        )
+        """Logits of BM25 and the teacher (queries, documents), who get the plain questions."""
+        tower = self._tower
+        with torch.no_grad():
+            questions = tower.layers(tower.tower.query_rows(pool.questions, MOST_QUERY))
+            taught = self._teacher.logits(questions, documents)
+        return taught + LEXICAL * torch.from_numpy(pool.lexical).to(tower.device)
 
     def save(self, path: Path) -> None:
         kept = {
@@ -138,6 +118,21 @@ class Learner:
         self.step, self.mean = kept["step"], kept["mean"]
         self.reader.load_state_dict(kept["reader"])
         self.optimiser.load_state_dict(kept["optimiser"])
+
+
+def logits_of(pool: Pool, tower: FrozenTower, reader: Network) -> Tensor:
+    """A reader's logits (queries, documents)."""
+    queries, documents = layers_of(tower, pool)
+    with torch.autocast(tower.device.type, torch.bfloat16):
+        return reader(reader.text(queries).as_query(), reader.text(documents)).float().T
+
+
+def layers_of(tower: FrozenTower, pool: Pool) -> tuple[Layers, Layers]:
+    """What a tower makes of a pool's queries and of its documents."""
+    return (
+        tower.layers(tower.tower.query_rows(pool.queries, MOST_QUERY)),
+        tower.layers(tower.tower.passage_rows(pool.documents, MOST_PASSAGE)),
+    )
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:

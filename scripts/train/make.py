@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,23 @@ from collect import collect, packages_of
 from encoder import FrozenTower, Int8Tower, TorchTower, Tower, channels, e5, minilm
 from export import quantise, write_encoder, write_reader
 from late import LateInteraction, Network
-from learn import Learner
-from mine import by_model, neighbours
+from learn import Learner, logits_of
+from mine import neighbours
 from network import Reader
 from pools import Pool, Source
-from teachers import Beginning, BiEncoder, Teacher, embed
+from teachers import Beginning, embed
 from texts import SETS, TRANSLATED_SETS, Corpus, read, read_collected
 from vocabulary import write_pruned
-from weights import means_of, weights_of
+from weights import states_of, weights_of
 
 SEED = 0
 READER = "reader.pt"  # the weights that were chosen, calibrated
 # Of what training changes, how much is kept: the weights are between those of the beginning and of
 # the end (Wortsman et al. 2022, WiSE-FT), as what is learned of these texts is lost on other ones.
 TRAINED_SHARE = 0.5
-QUESTIONS = 200  # of each set, for which passages are mined
 DOCS = "docs"  # what was collected in other languages than English
 EASING = 400  # every so many passages, to see which channels are large
-MEANS = 60  # every so many passages, for the means of states
+SHOWN = 60  # every so many passages, whose states show how a projection begins
 # The allocator gives large tensors back to the system at once, and takes as long to get them again:
 # without that a step takes 0.6 of the time.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
@@ -56,54 +55,34 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 class Recipe:
     """What a model is made of.
 
-    `sets` are judged, and its scores are calibrated by `held_out` questions of each. `teachers` are
-    towers, and what their cosines of whole texts and of tokens are multiplied by; the first one is
-    the model's own, which begins as that. If it `is_late`, it compares tokens (late.py), and learns
-    from what it began as alone. `shares` say how often a pool is of which corpus; `docs` of those
-    in other languages, which have equal parts of it. Before each of the `rounds` but the first,
-    passages are mined by the model of the one before. Of a corpus of collect.py at most `pairs` are
+    By questions of `sets` its scores are calibrated, `held_out` of each. Where it is trained, it
+    is for so many `steps`, and `shares` say how often a pool is of which corpus; `docs` of those in
+    other languages, which have equal parts of it. Of a corpus of collect.py at most `pairs` are
     embedded, and `translated_pairs` of those in another language: more than training comes to see
     costs time for nothing.
     """
 
     sets: Sequence[str]
-    teachers: Mapping[str, tuple[float, float]]
-    shares: Mapping[str, float]
-    steps: int
-    pairs: int
+    held_out: int
+    steps: int = 0
+    shares: Mapping[str, float] = field(default_factory=dict)
+    pairs: int = 0
     translated_pairs: int = 0
-    rounds: int = 2
-    held_out: int = 150
-    is_late: bool = False
 
 
 RECIPES = {
-    "mini": Recipe(
-        sets=SETS,
-        # By these the tokens of both weigh about the same, and whole texts a third of that.
-        teachers={"minilm": (6.0, 22.0), "e5": (25.0, 75.0)},
-        shares={
-            "squad": 20, "nq": 20, "bioasq": 16, "qamr": 6,
-            "section": 16, "option": 4, "command": 7, "listing": 12, "manual": 1, "definition": 4,
-            "function": 6,
-        },
-        steps=700,
-        pairs=10_000,
-    ),
+    "mini": Recipe(sets=SETS, held_out=150),
     "multi": Recipe(
         sets=(*SETS, *TRANSLATED_SETS),
-        teachers={"e5-pruned": (0.0, 40.0)},
+        held_out=60,
+        steps=400,
         shares={
             "squad": 14, "nq": 14, "bioasq": 8, "qamr": 3,
             "jaquad": 14, "drcd": 7, "cmrc2018": 7, "arcd": 3, DOCS: 20,
             "section": 4, "option": 1, "command": 2, "listing": 2, "definition": 1, "function": 2,
         },
-        steps=400,
         pairs=2_000,
         translated_pairs=600,
-        rounds=1,
-        held_out=60,
-        is_late=True,
     ),
 }  # fmt: skip
 
@@ -126,38 +105,19 @@ def main() -> None:
 
     recipe = RECIPES[arguments.model]
     corpora = read_corpora(recipe, arguments.train, arguments.avoid, arguments.work)
-    towers = {
-        name: freeze(tower, corpora, work / f"{name}.onnx")
-        for name, tower in open_towers(recipe, corpora, arguments.e5, work).items()
-    }
-    bi_encoders = [
-        BiEncoder(towers[name], scale, likeness)
-        for name, (scale, likeness) in recipe.teachers.items()
-    ]
-    own = bi_encoders[0]
-    tower = own.tower
+    tower = open_tower(arguments.model, corpora, arguments.e5, work)
+    frozen = freeze(tower, corpora, work / "tower.onnx")
     sources = {}
     for corpus in corpora:
-        vectors = embed(corpus, tower, work / f"{corpus.name}-vectors.npz")
+        vectors = embed(corpus, frozen, work / f"{corpus.name}-vectors.npz")
         sources[corpus.name] = Source(corpus, *neighbours(corpus, vectors, work))
         counts = f"{len(corpus.passages):,} passages, {len(corpus.questions):,} questions"
         say(f"{corpus.name}: {counts}")
-    weights = weights_of(tower.tower, corpora)
-    reader: Network
-    teachers: Sequence[Teacher]
-    if recipe.is_late:
-        texts = [passage.text for corpus in corpora for passage in corpus.passages[::MEANS]]
-        reader = LateInteraction(weights, means_of(tower, texts), own.likeness)
-        teachers = [Beginning(tower, copy.deepcopy(reader).to(tower.device).eval())]
-    else:
-        levels = len(tower.tower.levels)
-        reader = Reader(tower.hidden, levels, weights, own.scale, own.likeness)
-        teachers = bi_encoders
-    beginning = copy.deepcopy(reader.state_dict())
-    learner = Learner(teachers, reader, sources, shares_of(recipe, sources), SEED)
-    judged = {name: source for name, source in sources.items() if name in recipe.sets}
-    learn(learner, judged, recipe, work, until)
-    reader, lists = calibrated(learner, beginning, judged, recipe.held_out)
+    reader = begin(arguments.model, frozen, corpora)
+    if isinstance(reader, LateInteraction):
+        reader = learn(reader, frozen, sources, recipe, work / "learner.pt", until)
+    judged = [sources[name] for name in recipe.sets]
+    lists = calibrate(reader, frozen, judged, recipe.held_out)
     for row in held.reliability(lists):
         say("scores {:.1f} to {:.1f}: {:6} pairs, {:.2f} relevant, {:.2f} in lists".format(*row))
     reader = reader.cpu()
@@ -166,26 +126,32 @@ def main() -> None:
         place.mkdir(parents=True, exist_ok=True)
     if arguments.model == "mini":  # whose tokens the first stage compares
         table = [corpus for corpus in corpora if corpus.name in static.SETS]
-        static.write_table(tower.tower, table, arguments.out)
-    write_model(tower.tower, reader, corpora, arguments.out, arguments.fp32)
+        static.write_table(tower, table, arguments.out)
+    write_model(tower, reader, corpora, arguments.out, arguments.fp32)
 
 
 def read_corpora(recipe: Recipe, train: Path, avoid: Path, work: Path) -> list[Corpus]:
     """All texts that are learned from; what overlaps with evaluation sets is barred."""
+    corpora = [read(train, name) for name in recipe.sets]
+    if recipe.shares:
+        corpora += read_packages(recipe, work)
+    overlap.bar(corpora, avoid)
+    return corpora
+
+
+def read_packages(recipe: Recipe, work: Path) -> list[Corpus]:
+    """What is learned from of packages; the first time they are collected."""
     collected = work / "pairs.jsonl.gz"
     if not collected.exists():
         collect(collected, work / "packages")
     held_out = {
         name for registry in ("debian", "pypi") for name in packages_of(registry, held_out=True)
     }
-    corpora = [read(train, name) for name in recipe.sets]
-    corpora += [
+    return [
         corpus
         for corpus in read_collected(collected, held_out, recipe.pairs, recipe.translated_pairs)
         if (DOCS if is_translated(corpus.name) else corpus.name) in recipe.shares
     ]
-    overlap.bar(corpora, avoid)
-    return corpora
 
 
 def is_translated(name: str) -> bool:
@@ -199,22 +165,28 @@ def shares_of(recipe: Recipe, names: Collection[str]) -> dict[str, float]:
     return shares | {name: recipe.shares[DOCS] / len(translated) for name in translated}
 
 
-def open_towers(
-    recipe: Recipe, corpora: Sequence[Corpus], folder: Path, work: Path
-) -> dict[str, Tower]:
-    """The towers of a recipe; that of e5 with fewer pieces is made if it is not there."""
-    towers = {}
-    for name in recipe.teachers:
-        if name == "minilm":
-            towers[name] = minilm()
-        elif name == "e5":
-            towers[name] = e5(folder)
-        else:
-            if not (work / name).exists():
-                passages = [each.text for corpus in corpora for each in corpus.passages]
-                write_pruned(e5(folder), passages, work / name)
-            towers[name] = e5(work / name)
-    return towers
+def open_tower(model: str, corpora: Sequence[Corpus], folder: Path, work: Path) -> Tower:
+    """The tower of a model; that of e5 with fewer pieces is made if it is not there."""
+    if model == "mini":
+        return minilm()
+    pruned = work / "e5-pruned"
+    if not pruned.exists():
+        passages = [each.text for corpus in corpora for each in corpus.passages]
+        write_pruned(e5(folder), passages, pruned)
+    return e5(pruned)
+
+
+def begin(model: str, tower: FrozenTower, corpora: Sequence[Corpus]) -> Network:
+    """The network of a model before it is trained."""
+    texts = [passage.text for corpus in corpora for passage in corpus.passages[::SHOWN]]
+    tokens, wholes = states_of(tower, texts)
+    if model == "mini":
+        reader = Reader(
+            tower.hidden, len(tower.tower.levels), tower.tower.tokenizer.get_vocab_size()
+        )
+        reader.begin(tokens)
+        return reader
+    return LateInteraction(weights_of(tower.tower, corpora), tokens.mean(0), wholes.mean(0))
 
 
 def freeze(tower: Tower, corpora: Sequence[Corpus], path: Path) -> FrozenTower:
@@ -229,63 +201,46 @@ def easing_texts(corpora: Sequence[Corpus]) -> list[str]:
 
 
 def learn(
-    learner: Learner, sources: Mapping[str, Source], recipe: Recipe, work: Path, until: float
-) -> None:
-    """Train in rounds; ends the program where the time is over."""
-    path = work / "learner.pt"
+    reader: LateInteraction,
+    tower: FrozenTower,
+    sources: Mapping[str, Source],
+    recipe: Recipe,
+    path: Path,
+    until: float,
+) -> LateInteraction:
+    """Train, from where it was: the reader TRAINED_SHARE of the way to what was learned.
+
+    Ends the program where the time is over.
+    """
+    beginning = copy.deepcopy(reader).eval()
+    teacher = Beginning(tower, beginning.to(tower.device))
+    learner = Learner(teacher, reader, sources, shares_of(recipe, sources), SEED)
     if path.exists():
         learner.load(path)
-    for ended in range(1, recipe.rounds + 1):
-        if ended > 1:
-            mine(learner, sources, work / f"mined-{ended}.json")
-        last = recipe.steps * ended // recipe.rounds
-        learner.run(last, recipe.steps, path, until, say)
-        if learner.step < last:
-            raise SystemExit(f"step {learner.step} of {recipe.steps}: run it again to go on")
+    learner.run(recipe.steps, path, until, say)
+    if learner.step < recipe.steps:
+        raise SystemExit(f"step {learner.step} of {recipe.steps}: run it again to go on")
+    start, ends = beginning.state_dict(), learner.averaged().state_dict()
+    reader.load_state_dict({name: start[name].lerp(ends[name], TRAINED_SHARE) for name in ends})
+    reader.eval()
+    return reader
 
 
-def mine(learner: Learner, sources: Mapping[str, Source], path: Path) -> None:
-    if not path.exists():
-        reader = learner.averaged()
-        found = {
-            name: by_model(source, lambda pool: learner.logits(pool, reader), QUESTIONS, SEED)
-            for name, source in sources.items()
-        }
-        making = path.with_suffix(".making")
-        making.write_text(json.dumps(found))
-        making.rename(path)
-    for name, mined in json.loads(path.read_text()).items():
-        sources[name].mined = {int(place): passages for place, passages in mined.items()}
-    say(f"passages of {path.name} are used")
-
-
-def calibrated(
-    learner: Learner,
-    beginning: Mapping[str, torch.Tensor],
-    sources: Mapping[str, Source],
-    questions: int,
-) -> tuple[Network, list[held.Judged]]:
-    """The reader whose scores mean something, by half of the held-out questions; and the others.
-
-    It is the learner's, TRAINED_SHARE of the way from its `beginning`.
-    """
-    reader = learner.averaged()
-    ends = reader.state_dict()
-    reader.load_state_dict(
-        {name: beginning[name].lerp(ends[name].cpu(), TRAINED_SHARE) for name in ends}
-    )
+def calibrate(
+    reader: Network, tower: FrozenTower, sources: Sequence[Source], questions: int
+) -> list[held.Judged]:
+    """Make scores mean something, by half of the held-out questions; gives the other half."""
 
     def score(pool: Pool) -> torch.Tensor:
-        return learner.logits(pool, reader)
+        return logits_of(pool, tower, reader)
 
-    pools = held.pools_of(list(sources.values()), questions, SEED)
+    pools = held.pools_of(sources, questions, SEED)
     lists = held.judged(pools, score)
     say(f"held out: {len(lists)} questions, nDCG@10 {held.ndcg(lists):.4f}")
     factor, bias = held.fit(lists[::2])
     say(f"calibrated by the factor {factor:.4f} and the bias {bias:.4f}")
     reader.fold(factor, bias)
-    rest = [held.Judged(one.logits * factor + bias, one.relevant) for one in lists[1::2]]
-    return reader, rest
+    return [held.Judged(one.logits * factor + bias, one.relevant) for one in lists[1::2]]
 
 
 def write_model(

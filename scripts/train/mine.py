@@ -1,24 +1,20 @@
 """Finds, for training questions, the passages that look most like an answer.
 
-BM25 finds those that share a question's words, a bi-encoder those that mean alike, and the model
-of the round before those that it takes for answers: a reranker has to tell them from the right one.
+BM25 finds those that share a question's words, and a bi-encoder those that mean alike: a reranker
+has to tell them from the right one.
 """
 
-import random
-from collections.abc import Callable
 from pathlib import Path
 
 import bm25s
 import numpy as np
 import torch
-from pools import Pool, Source
 from teachers import Vectors
 from texts import Corpus
 
 from rerank_cli.words import Words
 
 BEST = 16
-MINED = 8
 
 
 def neighbours(corpus: Corpus, vectors: Vectors, work: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -53,18 +49,3 @@ def by_meaning(vectors: Vectors) -> np.ndarray:
         found.append((questions @ passages.T).topk(min(BEST, len(passages))).indices)
     places: np.ndarray = torch.cat(found).numpy().astype(np.int32)
     return places
-
-
-def by_model(
-    source: Source, score: Callable[[Pool], torch.Tensor], count: int, seed: int
-) -> dict[int, list[int]]:
-    """The MINED passages that a model ranks best for each of `count` questions drawn by `seed`."""
-    draw = random.Random(f"{seed}-{source.name}")
-    found = {}
-    for place in draw.sample(source.kept, min(count, len(source.kept))):
-        candidates = source.near(place)
-        pool = source.plain(place, candidates)
-        with torch.no_grad():
-            order = score(pool)[0].argsort(descending=True)[:MINED]
-        found[place] = [candidates[one] for one in order.tolist()]
-    return found

@@ -3,8 +3,13 @@
 Query and passage go through the same layers, and neither sees the other there. On top, the query's
 tokens read the passage's: which of them are there word for word, which are there in meaning, and,
 by two blocks of cross-attention, what stands beside them. The logit is the sum of the cosines of
-whole texts, of how near each token of the query has one in the passage (late interaction: Khattab
-and Zaharia 2020), of the shared words and of what was read.
+whole texts, of the shared words, of what was read, and of how near each token of the query has one
+in the passage (late interaction: Khattab and Zaharia 2020).
+
+The reader is that of `mini@2`, whose weights are in `reader.npz`. Nothing is trained here: what is
+new is late interaction, over a projection of the tokens that their states alone show. These are the
+larger half of the principal components, each divided by the fourth root of its variance. The square
+root would make all of them equal, and let the small ones weigh as much as the large ones.
 
 What is made of a text does not depend on the other one (`Text`), so that a passage's can be kept.
 
@@ -14,8 +19,9 @@ The logits are (passages, queries).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,7 +32,9 @@ BLOCKS = 2
 INNER = 256
 USUAL = 128.0  # passage tokens, to which lengths are related
 FAR = -1e4  # of what is not there
-RATE, DECAY = 1e-3, 0.01  # of learning
+LIKE_WIDTH = 192  # of the tokens that late interaction compares
+LIKENESS = 14.0  # what the best cosines of tokens count for, by leaving one set out of seven
+TRAINED = Path(__file__).with_name("reader.npz")  # the weights of mini@2's reader
 
 
 class Layers:
@@ -54,11 +62,13 @@ class Text:
 
     `pooled` are unit vectors of the whole (texts, hidden). The states of tokens (texts, tokens,
     ...) are those that the network names: `deep` are unit vectors of the last layer, `shallow` of
-    the word embeddings, and `memory` is what each block's attention reads.
+    the word embeddings, `like` of what late interaction compares, and `memory` is what each block's
+    attention reads.
     """
 
     shallow: Tensor
     deep: Tensor
+    like: Tensor
     memory: Tensor
 
     def __init__(
@@ -74,42 +84,45 @@ class Text:
 
 
 class Reader(nn.Module):
-    """What is trained on top of the towers: from the states of both to logits."""
+    """What stands on top of the towers: from the states of both to logits."""
 
-    def __init__(
-        self, hidden: int, levels: int, weights: Tensor, scale: float, likeness: float
-    ) -> None:
-        """What is not trained yet has these parts in the logit.
-
-        `weights` (vocabulary,) say what a shared token counts for, `scale` what the cosine of whole
-        texts is multiplied by, and `likeness` that of tokens.
-        """
+    def __init__(self, hidden: int, levels: int, tokens: int) -> None:
+        """`tokens` is the size of the vocabulary; `begin` gives the weights."""
         super().__init__()
-        self.weight = nn.Embedding(len(weights), 1)
-        self.weight.weight.data = torch.log(torch.expm1(weights.float())).unsqueeze(1)
-        self.saturation = nn.Parameter(torch.tensor([0.0, 0.0]))
+        self.weight = nn.Embedding(tokens, 1)
+        self.saturation = nn.Parameter(torch.zeros(2))
         self.enter = nn.Linear(hidden * 2 + 6, WIDTH)
         self.entered = nn.LayerNorm(WIDTH)
         self.read = nn.LayerNorm(hidden * levels, elementwise_affine=False)
         self.remember = nn.Linear(hidden * levels, 2 * BLOCKS * WIDTH)
         self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
         self.attend = nn.Linear(WIDTH, 1)
-        self.judge = nn.Sequential(nn.Linear(WIDTH + 9, 64), nn.GELU(), nn.Linear(64, 1))
-        self.by_cosine = nn.Parameter(torch.tensor(scale))
-        self.by_likeness = nn.Parameter(torch.tensor([likeness, 0.0]))
-        self.by_words = nn.Parameter(torch.tensor([0.4, 1.0]))
-        nn.init.zeros_(self.judge[2].weight)
-        nn.init.zeros_(self.judge[2].bias)
-        self.widths = {"shallow": hidden, "deep": hidden, "memory": 2 * BLOCKS * WIDTH}
+        self.judge = nn.Sequential(nn.Linear(WIDTH + 8, 64), nn.GELU(), nn.Linear(64, 1))
+        self.project = nn.Linear(hidden, LIKE_WIDTH)
+        self.by_cosine = nn.Parameter(torch.tensor(0.0))
+        self.by_words = nn.Parameter(torch.zeros(2))
+        self.by_likeness = nn.Parameter(torch.tensor(0.0))
+        self.widths = {
+            "shallow": hidden, "deep": hidden, "memory": 2 * BLOCKS * WIDTH, "like": LIKE_WIDTH,
+        }  # fmt: skip
 
-    def groups(self) -> list[dict[str, Any]]:
-        """The parameters for an optimiser, those apart that are not to decay."""
-        plain = [p for name, p in self.named_parameters() if p.ndim < 2 or name == "weight.weight"]
-        rest = [p for p in self.parameters() if not any(p is q for q in plain)]
-        return [
-            {"params": rest, "weight_decay": DECAY, "rate": RATE},
-            {"params": plain, "weight_decay": 0.0, "rate": RATE},
-        ]
+    @torch.no_grad()
+    def begin(self, states: Tensor) -> None:
+        """Take the weights of mini@2's reader, and a projection that `states` of tokens show.
+
+        These are unit vectors of the towers' last layer (tokens, hidden).
+        """
+        with np.load(TRAINED) as trained:
+            weights = {name: torch.from_numpy(trained[name]).float() for name in trained}
+        missing, unknown = self.load_state_dict(weights, strict=False)
+        if unknown or set(missing) != {"project.weight", "project.bias", "by_likeness"}:
+            raise ValueError(f"{TRAINED}: not the weights of this reader: {unknown or missing}")
+        mean = states.mean(0)
+        variances, directions = torch.linalg.eigh(torch.cov((states - mean).T))
+        largest = directions[:, -LIKE_WIDTH:] * variances[-LIKE_WIDTH:] ** -0.25
+        self.project.weight.copy_(largest.T)
+        self.project.bias.copy_(-mean @ largest)
+        self.by_likeness.copy_(torch.tensor(LIKENESS))
 
     def fold(self, factor: float, bias: float) -> None:
         """Put a factor and a bias of the logit into the last layer."""
@@ -130,8 +143,13 @@ class Reader(nn.Module):
             shallow=functional.normalize(layers.embedded, dim=-1),
             deep=functional.normalize(layers.levels[-1], dim=-1),
             pooled=functional.normalize(layers.mean(), dim=-1),
+            like=self._like(layers.levels[-1]),
             memory=self.remember(self.read(torch.cat(list(layers.levels), -1))),
         )
+
+    def _like(self, states: Tensor) -> Tensor:
+        with torch.autocast(states.device.type, enabled=False):
+            return functional.normalize(self.project(functional.normalize(states, dim=-1)), dim=-1)
 
     def forward(self, query: Text, passage: Text) -> Tensor:
         cosine = (query.pooled * passage.pooled.unsqueeze(1)).sum(-1)
@@ -155,7 +173,6 @@ class Reader(nn.Module):
         phrased = (weight * after).sum(-1) / total
         covered = (weight * nearest).sum(-1) / total
         understood = (weight * meant).sum(-1) / total
-        alike = (query.words * meant).sum(-1) / (query.words.sum(-1) + 0.01)
         weights = (weight / 5).expand_as(share)
         found = torch.stack([share, after, before, nearest, meant, weights], -1)
 
@@ -176,15 +193,15 @@ class Reader(nn.Module):
         extent = length.squeeze(-1).expand_as(matched)
         summary = torch.stack(
             [
-                cosine, matched / 10, matched / total, phrased, covered, understood, alike, mass,
-                extent,
+                cosine, matched / 10, matched / total, phrased, covered, understood, mass, extent,
             ],
             -1,
         )  # fmt: skip
         added = self.judge(torch.cat([seen, summary], -1)).squeeze(-1)
+        best = (similar(query.like, passage.like) + absent).amax(-1).clamp(min=-1)
+        alike = (weight * best).sum(-1) / total
         by_words, by_phrases = self.by_words
-        by_tokens, by_words_meant = self.by_likeness
-        near = self.by_cosine * cosine + by_tokens * alike + by_words_meant * understood
+        near = self.by_cosine * cosine + self.by_likeness * alike
         return near + by_words * matched + by_phrases * phrased + added
 
 

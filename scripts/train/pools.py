@@ -17,7 +17,6 @@ from texts import TRANSLATED_SETS, Corpus, Passage, Question, sentences
 
 QUERIES, DOCUMENTS, TRAPS = 16, 36, 6
 WORDY = 0.3  # of the questions among answered ones, which tell a story before they ask
-FROM_MODEL = 0.5  # of the questions that a pool begins with, where a model has mined some
 RELEVANT, NOT, UNKNOWN = 1, 0, -1
 
 
@@ -46,7 +45,6 @@ class Source:
         self.name, self._corpus = corpus.name, corpus
         self._words, self._meaning = words, meaning
         self._lexicon = Lexicon(passage.text for passage in corpus.passages)
-        self.mined: dict[int, list[int]] = {}  # what a model takes for answers, of some questions
         self.held_out = [
             place
             for place, question in enumerate(corpus.questions)
@@ -255,11 +253,10 @@ class Source:
         for _ in range(size):  # each brings four passages or more, of which some are there
             if len(places) >= size:
                 break
-            mined = bool(self.mined) and draw.random() < FROM_MODEL
-            seed = draw.choice(list(self.mined) if mined else self.kept)
+            seed = draw.choice(self.kept)
             question = self._corpus.questions[seed]
             chosen[seed] = None
-            near = self.mined[seed] if mined else [*self._words[seed][:8], *self._meaning[seed][:8]]
+            near = [*self._words[seed][:8], *self._meaning[seed][:8]]
             some = [int(one) for one in draw.sample(near, min(len(near), max(4, size // 4)))]
             relevant = draw.sample(question.relevant, min(3, len(question.relevant)))
             for place in [*relevant, *some]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from encoder import Tower, padded, words_of
 from late import LateInteraction, Network
-from make import READER, RECIPES, open_towers
+from make import READER, RECIPES, open_tower
 from network import Layers, Reader, Text
 from transformers import BertModel
 
@@ -34,17 +34,17 @@ def main() -> None:
     parser.add_argument("checked", type=Path, help="for rerank doctor")
     parser.add_argument("all", type=Path, nargs="?", help="for tests")
     arguments = parser.parse_args()
-    recipe, work = RECIPES[arguments.model], arguments.work / arguments.model
-    tower = next(iter(open_towers(recipe, (), arguments.e5, work).values()))
+    work = arguments.work / arguments.model
+    tower = open_tower(arguments.model, (), arguments.e5, work)
     encoder = tower.bert()
-    weights = torch.ones(tower.tokenizer.get_vocab_size())
-    levels, hidden = len(tower.levels), encoder.config.hidden_size
+    size, hidden = tower.tokenizer.get_vocab_size(), encoder.config.hidden_size
     reader: Network
-    if recipe.is_late:
-        reader = LateInteraction(weights, torch.zeros(2, hidden), likeness=1.0).eval()
+    if arguments.model == "mini":
+        reader = Reader(hidden, len(tower.levels), size)
     else:
-        reader = Reader(hidden, levels, weights, scale=1.0, likeness=1.0).eval()
+        reader = LateInteraction(torch.ones(size), torch.zeros(hidden), torch.zeros(hidden))
     reader.load_state_dict(torch.load(work / READER))
+    reader.eval()
     rows = []
     for query, passages in pairs_of(arguments.model):
         question = text_of(tower, encoder, reader, tower.query_rows([query], MAX_TOKENS)).as_query()

@@ -1,35 +1,21 @@
-"""What bi-encoders and BM25 think of training texts: what a teacher says of pairs."""
+"""What BM25, a bi-encoder and the model that is not trained yet think of training texts."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import torch
 from encoder import FrozenTower
 from late import Network
 from network import Layers
 from texts import Corpus
 from torch import Tensor
-from torch.nn import functional
 
 from rerank_cli.words import Words
 
 K1, B = 1.2, 0.75  # of BM25
-
-
-class Teacher(Protocol):
-    """What thinks something of pairs."""
-
-    @property
-    def tower(self) -> FrozenTower:
-        """What reads the texts."""
-
-    def logits(self, queries: Layers, passages: Layers) -> Tensor:
-        """What it thinks of passages for queries (queries, passages)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +30,6 @@ class Beginning:
         query = self.network.text(queries).as_query()
         logits: Tensor = self.network(query, self.network.text(passages)).T
         return logits
-
-
-@dataclass(frozen=True, slots=True)
-class BiEncoder:
-    """A bi-encoder, and what its cosines of whole texts and of tokens are multiplied by."""
-
-    tower: FrozenTower
-    scale: float
-    likeness: float
-
-    def logits(self, queries: Layers, passages: Layers) -> Tensor:
-        """What it thinks of passages for queries (queries, passages).
-
-        That is the cosine of the mean states, and the mean over the query's tokens of their best
-        cosine with a token of the passage.
-        """
-        mean, read = (functional.normalize(text.mean(), dim=-1) for text in (queries, passages))
-        token, known = (
-            functional.normalize(text.levels[-1], dim=-1) for text in (queries, passages)
-        )
-        alike = torch.einsum("qih,pjh->qpij", token, known)
-        best = alike.masked_fill(passages.words[None, :, None, :] == 0, -1).amax(-1)
-        words = queries.words.unsqueeze(1)
-        late = (best * words).sum(-1) / words.sum(-1).clamp(min=1)
-        return self.scale * (mean @ read.T) + self.likeness * late
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,9 +120,14 @@ class TowerNodes:
         return x, self._made.value(f"{name}.weight", weight)
 
     def _normal(self, name: str, outer: str, inner: str) -> str:
+        """The sum, normalised.
+
+        onnxruntime has an operator for both, and makes it of Add and LayerNormalization. On a CPU
+        that takes four times as long as Sum and LayerNormalization, which it leaves alone.
+        """
         norm = [self._value(f"{name}.LayerNorm.{part}") for part in ("weight", "bias")]
-        inputs = [outer, inner, *norm, self._value(f"{name}.dense.bias")]
-        return self._made.add("SkipLayerNormalization", inputs, domain=OWN, epsilon=EPSILON)
+        both = self._made.add("Sum", [outer, inner, self._value(f"{name}.dense.bias")])
+        return self._made.add("LayerNormalization", [both, *norm], axis=-1, epsilon=EPSILON)
 
     def _value(self, name: str) -> str:
         return self._made.value(name, self._weights[name])

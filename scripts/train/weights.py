@@ -1,6 +1,7 @@
 """What is counted over training texts before anything is learned."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from encoder import FrozenTower, Tower
@@ -8,10 +9,10 @@ from texts import Corpus
 from torch.nn import functional
 
 FACTOR, LEAST = 0.5, 0.05
-MEAN_TOKENS, TOGETHER = 128, 16  # of a text, and texts at once
+SHOWN_TOKENS, TOGETHER = 128, 16  # of a text, and texts at once
 
 
-def weights_of(tower: Tower, corpora: list[Corpus]) -> torch.Tensor:
+def weights_of(tower: Tower, corpora: Sequence[Corpus]) -> torch.Tensor:
     """Half the inverse document frequency of each token (vocabulary,), as BM25 has it."""
     passages = [
         f"{passage.title} {passage.text}"
@@ -28,12 +29,12 @@ def weights_of(tower: Tower, corpora: list[Corpus]) -> torch.Tensor:
     return (FACTOR * inverse).clamp(min=LEAST)
 
 
-def means_of(tower: FrozenTower, texts: list[str]) -> torch.Tensor:
-    """The means of unit vectors: of tokens of the last layer, and of whole texts (2, hidden)."""
+def states_of(tower: FrozenTower, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors of the last layer: of tokens (tokens, hidden), and of texts (texts, hidden)."""
     tokens, wholes = [], []
     for start in range(0, len(texts), TOGETHER):
-        rows = tower.tower.passage_rows(texts[start : start + TOGETHER], MEAN_TOKENS)
+        rows = tower.tower.passage_rows(texts[start : start + TOGETHER], SHOWN_TOKENS)
         layers = tower.layers(rows)
         tokens.append(functional.normalize(layers.levels[-1][layers.words.bool()], dim=-1))
         wholes.append(functional.normalize(layers.mean(), dim=-1))
-    return torch.stack([torch.cat(tokens).mean(0), torch.cat(wholes).mean(0)]).cpu()
+    return torch.cat(tokens).cpu(), torch.cat(wholes).cpu()

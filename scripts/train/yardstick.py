@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from encoder import TorchTower, e5, minilm
-from teachers import BiEncoder
+from network import Layers
+from torch.nn import functional
 
 from rerank_cli import __version__
 from rerank_cli.atomic_files import file_digest
@@ -130,7 +131,7 @@ def score_by_tokens(task: Task, encoder: TorchTower, work: Path) -> Scores:
     texts = texts_of(task)
     journal = open_journal(task, encoder, texts, work, "tokens")
     if journal.scores.keys() != task.queries.keys():
-        tower, teacher = encoder.tower, BiEncoder(encoder, scale=0.0, likeness=1.0)
+        tower = encoder.tower
         for query, text in task.queries.items():
             read = encoder.layers(tower.query_rows([text]))
             own: dict[str, float] = {}
@@ -138,11 +139,18 @@ def score_by_tokens(task: Task, encoder: TorchTower, work: Path) -> Scores:
             for start in range(0, len(candidates), TOGETHER):
                 some = candidates[start : start + TOGETHER]
                 rows = tower.passage_rows([texts[each.id] for each in some])
-                logits = teacher.logits(read, encoder.layers(rows))[0].tolist()
-                own |= {each.id: logit for each, logit in zip(some, logits, strict=True)}
+                cosines = best_cosines(read, encoder.layers(rows)).tolist()
+                own |= {each.id: value for each, value in zip(some, cosines, strict=True)}
             own = {each.id: own[each.id] for each in task.candidates[query]}
             journal.add(query, QueryScores(own, {}, {}))
     return {query: own.scores for query, own in journal.scores.items()}
+
+
+def best_cosines(query: Layers, passages: Layers) -> torch.Tensor:
+    """The best cosine of each token of a query with one of a passage's, in the mean (passages,)."""
+    tokens, known = (functional.normalize(text.levels[-1], dim=-1) for text in (query, passages))
+    cosines = (tokens[0] @ known.mT).masked_fill(passages.words[:, None, :] == 0, -1)
+    return (cosines.amax(-1) * query.words[0]).sum(-1) / query.words[0].sum().clamp(min=1)
 
 
 def texts_of(task: Task) -> dict[str, str]:

@@ -174,7 +174,7 @@ def test_another_job_is_refused(
 def test_a_model_has_several_names(tmp_path: Path, rerank: Run) -> None:
     source, out = write(tmp_path / "in.jsonl", [record(1)]), tmp_path / "out.jsonl"
     rerank("batch", str(source), "-o", str(out))
-    for model in ("mini", "mini@2"):
+    for model in ("mini", "mini@3"):
         ran = rerank("batch", str(source), "-o", str(out), "-m", model, "--resume")
         assert ran.code == 0, ran.err
 

@@ -114,8 +114,8 @@ def test_the_first_word_may_be_a_command() -> None:
     [
         ('rerank "how do I" -f m', ["values", "md"]),
         ("rerank 'how do", FILES),
-        ("rerank -m mini@", ["values", "@2"]),
-        ("rerank --model=mini@", ["values", "@2"]),
+        ("rerank -m mini@", ["values", "@3"]),
+        ("rerank --model=mini@", ["values", "@3"]),
         ("rerank --format=m", ["values", "md"]),
         ("LC_ALL=C rerank -f m", ["values", "md"]),
         (
@@ -267,7 +267,7 @@ def test_in_bash(program: str, tmp_path: Path) -> None:
         "+o default",
         " ".join(Format),
         "+o default",
-        "@2",
+        "@3",
         "",
         "complete -o default -F _rerank rerank",
     ]

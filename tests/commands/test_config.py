@@ -200,7 +200,7 @@ def test_unset_says_if_there_was_nothing(rerank: Run, home: Path) -> None:
 def test_set_says_if_the_environment_comes_first(
     rerank: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RERANK_MODEL", "mini@2")
+    monkeypatch.setenv("RERANK_MODEL", "mini@3")
     assert "RERANK_MODEL is set too, and comes first" in rerank("config", "set", "model", "x").err
 
 

@@ -25,22 +25,23 @@ def test_the_shipped_model(rerank: Run, home: Path) -> None:
     found = told(rerank)
     names = [name for name in found if name != "advice"]
     assert names == ["versions", "processor", "places", "keys", "model", "checks"]
-    assert found["checks"]["files"] == "ok: 4 files are as they were made"
+    assert found["checks"]["files"] == "ok: 5 files are as they were made"
     assert found["versions"]["rerank"] == __version__
     assert found["versions"]["onnxruntime"] == onnxruntime.__version__
     assert found["places"]["settings"] == str(home / "config.toml")
     model = found["model"]
-    assert (model["name"], model["window"], model["length"]) == ("mini@2", 192, 512)
+    assert (model["name"], model["window"], model["length"]) == ("mini@3", 192, 512)
     assert model["scale"] == "logit"
-    graph, tokenizer, config = model["files"]
-    assert graph["path"] == str(ROOT / "models" / "mini" / "model.onnx")
-    assert graph["bytes"] == (ROOT / "models" / "mini" / "model.onnx").stat().st_size
-    assert len(graph["hash"]) == 16
+    encoder, reader, tokenizer, config = model["files"]
+    for graph, name in ((encoder, "encoder.onnx"), (reader, "reader.onnx")):
+        path = ROOT / "models" / "mini" / name
+        assert (graph["path"], graph["bytes"]) == (str(path), path.stat().st_size)
+        assert len(graph["hash"]) == 16
     assert tokenizer["path"].endswith("tokenizer.json")
     assert config["path"].endswith("config.json")
     assert model["prepared"] is True
-    assert (Path(model["prepared_in"]) / "model.onnx").is_file()
-    assert model["bytes_of_all_prepared"] > graph["bytes"]
+    assert (Path(model["prepared_in"]) / "encoder.onnx").is_file()
+    assert model["bytes_of_all_prepared"] > encoder["bytes"]
     assert 0 < model["seconds_to_open"] < 20
     assert 0 < model["seconds_to_first_score"] < 20
 
@@ -178,15 +179,15 @@ def test_a_shipped_model_that_was_damaged_is_not_opened(
 ) -> None:
     shutil.copytree(ROOT / "models" / "mini", tmp_path / "mini")
     monkeypatch.setattr("rerank_cli.models._SHIPPED", (tmp_path,))
-    assert told(rerank)["checks"]["files"].startswith("ok: 4 files")
-    graph = tmp_path / "mini" / "model.onnx"
+    assert told(rerank)["checks"]["files"].startswith("ok: 5 files")
+    graph = tmp_path / "mini" / "encoder.onnx"
     with graph.open("r+b") as stream:
         stream.seek(10_000_000)
         stream.write(b"\0" * 1000)
     model = told(rerank, code=3)["model"]
     assert str(graph) in model["error"]
     assert model["hint"] == "install rerank-cli again"
-    shutil.copy(ROOT / "models" / "mini" / "model.onnx", graph)
+    shutil.copy(ROOT / "models" / "mini" / "encoder.onnx", graph)
     told(rerank)
     for content in (None, b"", b"\xff" * 100):
         sums = tmp_path / "mini" / "SHA256SUMS"

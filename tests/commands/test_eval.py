@@ -194,13 +194,13 @@ def test_two_models_are_compared_in_a_sentence(tmp_path: Path, rerank: Run) -> N
 @pytest.mark.slow
 def test_a_model_may_have_options_of_its_own(tmp_path: Path, rerank: Run) -> None:
     path = a_set(tmp_path)
-    models = ["mini@2", "mini@2 --max-chunks 1 --chunk-tokens 64 --prepend title"]
+    models = ["mini@3", "mini@3 --max-chunks 1 --chunk-tokens 64 --prepend title"]
     content = evaluated(rerank, str(path), *(word for one in models for word in ("-m", one)))
     assert [row["system"] for row in content["sets"][0]["systems"]][2:4] == models
     with pytest.raises(UsageError, match="invalid choice: 'median'"):
-        read_system("mini@2 --aggregate median", RuntimeOptions(), ChunkOptions())
+        read_system("mini@3 --aggregate median", RuntimeOptions(), ChunkOptions())
     with pytest.raises(UsageError, match="unrecognized arguments"):
-        read_system("mini@2 --query x", RuntimeOptions(), ChunkOptions())
+        read_system("mini@3 --query x", RuntimeOptions(), ChunkOptions())
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,8 @@ def test_a_model_may_have_options_of_its_own(tmp_path: Path, rerank: Run) -> Non
         (["SET", "--qrels", "SET"], "--qrels and --run are for folders"),
         (["--queries", "SET"], "--queries, --corpus and --qrels make up a set"),
         (["SET", "-m", "no-model"], "no model is called 'no-model'"),
-        (["SET", "-m", "mini@2 --luck 1"], "unrecognized arguments: --luck 1"),
-        (["SET", "--compare", "mini@2"], "--compare"),
+        (["SET", "-m", "mini@3 --luck 1"], "unrecognized arguments: --luck 1"),
+        (["SET", "--compare", "mini@3"], "--compare"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(
@@ -243,7 +243,7 @@ def test_where_the_extra_is_not_installed_it_is_named(
 @pytest.mark.slow
 def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     path = a_set(tmp_path, queries=60, documents=40)
-    command = [sys.executable, "-m", "rerank_cli", "eval", str(path), "--json", "-m", "mini@2"]
+    command = [sys.executable, "-m", "rerank_cli", "eval", str(path), "--json", "-m", "mini@3"]
 
     def figures(ran: "subprocess.CompletedProcess[bytes]") -> Any:
         assert ran.returncode == 0, ran.stderr
@@ -282,9 +282,9 @@ def test_an_evaluation_that_is_killed_goes_on_and_comes_to_the_same(tmp_path: Pa
 @pytest.mark.slow
 def test_models_that_cut_documents_differently_are_told_of(tmp_path: Path, rerank: Run) -> None:
     path, bert = str(a_set(tmp_path)), str(MODELS / "bert")
-    ran = rerank("eval", path, "--compare", bert, "mini@2")
+    ran = rerank("eval", path, "--compare", bert, "mini@3")
     assert f"the two split documents differently: {bert} of 64" in ran.err
-    same = [f"{bert} --chunk-tokens 40", "mini@2 --chunk-tokens 40"]
+    same = [f"{bert} --chunk-tokens 40", "mini@3 --chunk-tokens 40"]
     assert "differently" not in rerank("eval", path, "--compare", *same).err
 
 

@@ -196,7 +196,7 @@ def test_a_summary_is_three_lines_on_stderr(rerank: Run) -> None:
     ran = rerank("markets", "-v", stdin=b"stocks\n\nstocks\n" + b"word " * 600)
     first, second, third = ran.err.splitlines()
     assert first == "4 documents, 1 empty, 1 duplicate, 0 cut"
-    assert re.fullmatch(r"\d+ passages, \d{3} tokens in \d+\.\d\d s by mini@2", second)
+    assert re.fullmatch(r"\d+ passages, \d{3} tokens in \d+\.\d\d s by mini@3", second)
     assert re.fullmatch(r"\d+ pairs on \d+ threads?; the model is .*", third)
     assert rerank(*FAQ).err == ""
 

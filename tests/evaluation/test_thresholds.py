@@ -188,11 +188,11 @@ def test_halves_that_differ_are_said() -> None:
 
 def test_the_table_fits_and_says_what_to_take() -> None:
     found = find_thresholds(
-        draw_labels(300), ThresholdOptions(), bounded=True, names=("set", "mini@2")
+        draw_labels(300), ThresholdOptions(), bounded=True, names=("set", "mini@3")
     )
     text = b"".join(draw_thresholds([found], 80)).decode()
     assert max(map(len, text.splitlines())) <= 80
-    assert "Cuts of mini@2 on set: 1,500 labels of 300 queries, 300 relevant." in text
+    assert "Cuts of mini@3 on set: 1,500 labels of 300 queries, 300 relevant." in text
     words = " ".join(text.split())
     assert "keeps 95 % of the relevant and" in words
     assert "90 % of what it keeps is relevant, and it keeps" in words

@@ -119,9 +119,9 @@ def test_limits_of_time_come_between_numbers_and_all() -> None:
     ]  # fmt: skip
     assert [setting.max_time for setting in settings] == [None, None, 0.5, 0.5, 2, 2, None]
     assert settings[3].selection == Selection(first_stage="input")
-    system = read_system("mini@2", RuntimeOptions(), ChunkOptions())
+    system = read_system("mini@3", RuntimeOptions(), ChunkOptions())
     short, long = expand(system, read_variants("", max_times=times))
-    assert (short.name, short.setting, short.base) == ("mini@2 --max-time 500ms", "500ms", "mini@2")
+    assert (short.name, short.setting, short.base) == ("mini@3 --max-time 500ms", "500ms", "mini@3")
     assert (short.reads_all, long.max_time) == (False, 2.0)
 
 
@@ -166,12 +166,12 @@ def test_a_model_with_candidates_of_its_own_and_bm25_stay_themselves() -> None:
         system = read_system(text, RuntimeOptions(), ChunkOptions())
         return [each.name for each in expand(system, settings)]
 
-    assert names("mini@2") == ["mini@2 --candidates 5", "mini@2"]
+    assert names("mini@3") == ["mini@3 --candidates 5", "mini@3"]
     assert names("bm25") == ["bm25"]
-    assert names("mini@2 --candidates 7 --first-stage bm25") == [
-        "mini@2 --candidates 7 --first-stage bm25"
+    assert names("mini@3 --candidates 7 --first-stage bm25") == [
+        "mini@3 --candidates 7 --first-stage bm25"
     ]
-    own = read_system("mini@2 --candidates 7 --first-stage bm25", RuntimeOptions(), ChunkOptions())
+    own = read_system("mini@3 --candidates 7 --first-stage bm25", RuntimeOptions(), ChunkOptions())
     assert own.selection == Selection(candidates=7, first_stage="bm25")
 
 

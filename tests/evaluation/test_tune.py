@@ -44,7 +44,7 @@ def a_tuning(found: Loss, *, chosen: bool = True, check: Loss | None = None) -> 
 
     full = {"measure": 0.8, "seconds": 1.0, "read": 300.0}
     return Tuning(
-        "mini@2", "nDCG@10", 0.5, [trial(found)], full,
+        "mini@3", "nDCG@10", 0.5, [trial(found)], full,
         trial(found) if chosen else None, None if check is None else trial(check), full,
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_a_preset_is_written_once_it_holds(rerank: Run, tmp_path: Path) -> None:
     [
         (("--max-loss", "0"), "--max-loss 0: a loss of more than 0 points"),
         (("-m", "bm25"), "bm25 always reads all"),
-        (("-m", "mini@2 --max-chunks 1"), "tune itself tries options of a model"),
+        (("-m", "mini@3 --max-chunks 1"), "tune itself tries options of a model"),
         (("--name", "a b"), "'a b' is no name of a preset"),
         (("--depth", "5,6"), "--depth 5,6: one number, or all"),
         (("--sample", "30"), "30 queries are too few to decide anything"),

@@ -22,7 +22,7 @@ from tests.conftest import MODELS, ROOT
 from tests.support.folders import copy_model, with_external_data, with_last_operators
 
 SMALL = sorted((ROOT / "tests" / "support").glob("*/*/model.onnx"))
-MINI = ROOT / "models" / "mini" / "model.onnx"
+MINI = ROOT / "models" / "mini" / "reader.onnx"
 
 
 @pytest.mark.parametrize(

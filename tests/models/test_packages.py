@@ -204,7 +204,7 @@ def test_packages_are_looked_for_only_for_a_name_that_is_not_known(
 
     packages._packaged_models.cache_clear()
     monkeypatch.setattr(packages, "_entry_points", fail)
-    for model in ("mini@2", "bm25", "./tests/models/bert", "cohere/rerank-v3.5"):
+    for model in ("mini@3", "bm25", "./tests/models/bert", "cohere/rerank-v3.5"):
         more = ["--dry-run"] if model.startswith("cohere") else []
         ran = rerank("-m", model, *more, "x", "-d", "x")
         assert ran.code == 0, ran.err

@@ -417,7 +417,7 @@ def test_pairs_are_scored_as_they_are() -> None:
         values = reranker.score(pairs).values
         ranking = reranker.rank("refund", ["a refund", "slugs"])
         assert list(values) == [scores_of(ranking)[0], scores_of(ranking)[1]]
-        with pytest.raises(ScorerError, match="tokens, and mini@2 takes"):
+        with pytest.raises(ScorerError, match="tokens, and mini@3 takes"):
             reranker.score([("q", "word " * 2000)])
 
 

@@ -11,6 +11,7 @@ from rerank_cli.runtimes.network import Batching
 from rerank_cli.scorers import open_scorer
 from rerank_cli.types import Pair, Scorer
 from tests.conftest import MODELS, Run
+from tests.support.folders import quantize
 
 BERT = str(MODELS / "bert")
 TEXTS = ["Send it back within thirty days.", "refund " * 5, "a", "b c", "d " * 20]
@@ -79,11 +80,13 @@ def test_libraries_that_do_not_load_are_told_of_or_never_mentioned(
 
 
 @pytest.mark.usefixtures("gpu")
-def test_what_is_quantised_for_cpus_stays_there() -> None:
-    auto = open_scorer("mini@2", runtime=RuntimeOptions(device=Device.AUTO))
-    assert auto.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
-    with pytest.raises(ModelError, match="is quantised for CPUs"):
-        open_scorer("mini@2", runtime=RuntimeOptions(device=Device.CUDA))
+def test_what_is_quantised_or_in_parts_stays_on_the_cpu(tmp_path: Path) -> None:
+    quantised = str(quantize(Path(BERT), tmp_path))
+    for model, why in (("mini@3", "run on CPUs only"), (quantised, "is quantised for CPUs")):
+        auto = open_scorer(model, runtime=RuntimeOptions(device=Device.AUTO))
+        assert auto.runtime_name == "onnxruntime on the CPU"  # type: ignore[attr-defined]
+        with pytest.raises(ModelError, match=why):
+            open_scorer(model, runtime=RuntimeOptions(device=Device.CUDA))
 
 
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from tests.conftest import MODELS, ROOT, Run
 from tests.support.folders import (
     copy_model,
     graph_of,
+    quantize,
     with_external_data,
     with_last_operators,
 )
@@ -151,13 +152,20 @@ def test_models_in_its_own_format_and_with_weights_beside_them(root: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_what_is_quantised_for_onnxruntime_is_run_by_it_and_that_is_said(rerank: Run) -> None:
-    arguments = ["refund", "-d", "a refund", "-d", "b", "--scores"]
-    expected = rerank(*arguments)
-    ran = rerank(*arguments, "--runtime", "openvino")
-    assert (ran.code, ran.out) == (0, expected.out)
-    path = ROOT / "models" / "mini" / "model.onnx"
-    assert ran.err == f"rerank: {path}: is quantised for onnxruntime, and onnxruntime runs it\n"
+def test_what_is_quantised_or_in_parts_is_run_by_onnxruntime_and_that_is_said(
+    rerank: Run, tmp_path: Path
+) -> None:
+    quantised = quantize(MODELS / "bert", tmp_path)
+    parts = ROOT / "models" / "mini"
+    for path, why in (
+        (quantised / "model.onnx", "is quantised for onnxruntime, and onnxruntime runs it"),
+        (parts / "reader.onnx", "is one of two parts of a model, and onnxruntime runs them"),
+    ):
+        arguments = ["refund", "-d", "a refund", "-d", "b", "--scores", "-m", str(path.parent)]
+        expected = rerank(*arguments)
+        ran = rerank(*arguments, "--runtime", "openvino")
+        assert (ran.code, ran.out) == (0, expected.out)
+        assert ran.err == f"rerank: {path}: {why}\n"
 
 
 def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:
@@ -171,7 +179,8 @@ def test_what_is_no_cross_encoder_is_said(tmp_path: Path, rerank: Run) -> None:
 
 
 def test_it_runs_on_the_cpu(rerank: Run) -> None:
-    ran = rerank("x", "-d", "x", "--runtime", "openvino", "--device", "cuda")
+    bert = str(MODELS / "bert")
+    ran = rerank("x", "-d", "x", "-m", bert, "--runtime", "openvino", "--device", "cuda")
     assert ran.code == 2
     assert "--runtime openvino runs on the CPU" in ran.err
 

@@ -10,7 +10,7 @@ from rerank_cli.runtimes import RuntimeOptions
 from tests.conftest import MODELS, ROOT
 
 SCORERS = {
-    "mini": lambda: open_scorer("mini@2"),
+    "mini": lambda: open_scorer("mini@3"),
     "bert": lambda: open_scorer(str(MODELS / "bert")),
     "xlmr": lambda: open_scorer(str(MODELS / "xlmr"), runtime=RuntimeOptions(threads=1)),
     "bm25": lambda: open_scorer("bm25"),

@@ -208,8 +208,8 @@ def test_a_tokenizer_that_joins_pairs_with_nothing_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("mini@3", "mini@2"),
-        ("minni", "mini@2"),
+        ("mini@9", "mini@3"),
+        ("minni", "mini@3"),
         ("bge", "bge-reranker-base"),
         ("no/folder", "openai-like"),
     ],
@@ -228,11 +228,12 @@ def test_a_model_that_could_be_pulled_is_not_installed(name: str) -> None:
 
 
 def test_names_of_the_catalogue() -> None:
-    assert default() == "mini@2"
-    assert open_scorer().info.model == open_scorer("mini").info.model == "mini@2"
-    with pytest.raises(UsageError, match="mini@1 no longer ships: mini@2") as raised:
-        open_scorer("mini@1")
-    assert "-m mini" in str(raised.value.hint)
+    assert default() == "mini@3"
+    assert open_scorer().info.model == open_scorer("mini").info.model == "mini@3"
+    for former in ("mini@1", "mini@2"):
+        with pytest.raises(UsageError, match=f"{former} no longer ships: mini@3") as raised:
+            open_scorer(former)
+        assert "-m mini" in str(raised.value.hint)
     with pytest.raises(UsageError, match="no such model"):
         open_scorer("./nowhere")
     with pytest.raises(UsageError, match="at least one thread"):

@@ -345,7 +345,7 @@ LOCAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["bm25", "mini@2", None])
+@pytest.mark.parametrize("model", ["bm25", "mini@3", None])
 @pytest.mark.parametrize("more", LOCAL, ids=lambda more: more[0])
 def test_what_is_for_providers_is_refused_elsewhere(
     more: list[str], model: str | None, rerank: Run

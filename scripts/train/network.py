@@ -7,9 +7,9 @@ whole texts, of the shared words, of what was read, and of how near each token o
 in the passage (late interaction: Khattab and Zaharia 2020).
 
 The reader is that of `mini@2`, whose weights are in `reader.npz`. Nothing is trained here: what is
-new is late interaction, over a projection of the tokens that their states alone show. These are the
-larger half of the principal components, each divided by the fourth root of its variance. The square
-root would make all of them equal, and let the small ones weigh as much as the large ones.
+new is late interaction, over a projection of the tokens that their states alone show: the principal
+components, each divided by the fourth root of its variance. The square root would make all of them
+equal; without, what most tokens have in common would weigh most.
 
 What is made of a text does not depend on the other one (`Text`), so that a passage's can be kept.
 
@@ -32,7 +32,7 @@ BLOCKS = 2
 INNER = 256
 USUAL = 128.0  # passage tokens, to which lengths are related
 FAR = -1e4  # of what is not there
-LIKE_WIDTH = 192  # of the tokens that late interaction compares
+LEAST_VARIANCE = 0.05  # of a principal component, in means of all
 LIKENESS = 14.0  # what the best cosines of tokens count for, by leaving one set out of seven
 TRAINED = Path(__file__).with_name("reader.npz")  # the weights of mini@2's reader
 
@@ -98,12 +98,12 @@ class Reader(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
         self.attend = nn.Linear(WIDTH, 1)
         self.judge = nn.Sequential(nn.Linear(WIDTH + 8, 64), nn.GELU(), nn.Linear(64, 1))
-        self.project = nn.Linear(hidden, LIKE_WIDTH)
+        self.project = nn.Linear(hidden, hidden)
         self.by_cosine = nn.Parameter(torch.tensor(0.0))
         self.by_words = nn.Parameter(torch.zeros(2))
         self.by_likeness = nn.Parameter(torch.tensor(0.0))
         self.widths = {
-            "shallow": hidden, "deep": hidden, "memory": 2 * BLOCKS * WIDTH, "like": LIKE_WIDTH,
+            "shallow": hidden, "deep": hidden, "memory": 2 * BLOCKS * WIDTH, "like": hidden,
         }  # fmt: skip
 
     @torch.no_grad()
@@ -119,9 +119,10 @@ class Reader(nn.Module):
             raise ValueError(f"{TRAINED}: not the weights of this reader: {unknown or missing}")
         mean = states.mean(0)
         variances, directions = torch.linalg.eigh(torch.cov((states - mean).T))
-        largest = directions[:, -LIKE_WIDTH:] * variances[-LIKE_WIDTH:] ** -0.25
-        self.project.weight.copy_(largest.T)
-        self.project.bias.copy_(-mean @ largest)
+        variances = variances.clamp(min=LEAST_VARIANCE * variances.mean())
+        projection = directions * variances**-0.25
+        self.project.weight.copy_(projection.T)
+        self.project.bias.copy_(-mean @ projection)
         self.by_likeness.copy_(torch.tensor(LIKENESS))
 
     def fold(self, factor: float, bias: float) -> None:

@@ -312,8 +312,9 @@ class _PassageSearch:
             if entry[0] > 0
         ]
         nearness = zip(meaning.score_chunks(cut), places, strict=True)
+        # Of more the ranks say little: others, that are not cut, would stand between them.
         orders = [
-            [place for _, place in sorted(scores, key=_best_first)]
+            [place for _, place in sorted(scores, key=_best_first)[: self._count]]
             for scores in (matched, nearness)
         ]
         return set(fuse(orders)[: self._count])

@@ -202,7 +202,8 @@ class QueryMeaning:
     def _compare(self, found: TextRows) -> None:
         """Compare the rows that were not compared before.
 
-        All are integers in doubles, so that their sums are exact in any order.
+        All are integers in doubles, so that their sums are exact in any order. `einsum` takes less
+        time than products of matrices, for which threads are woken up.
         """
         if found.generation != self._generation:
             self._is_compared[:] = False
@@ -218,10 +219,12 @@ class QueryMeaning:
             vectors = found.vectors[rows].astype(np.float64)
             lengths = _lengths_of(vectors)
             products = self._word_lengths[:, None] * np.maximum(lengths, 1)
-            cosines = self._words @ vectors.T / products
+            cosines = np.einsum("wc,rc->wr", self._words, vectors) / products
             self._cosines[:, rows] = np.rint(cosines * _COSINE_SCALE)
             query_length = max(1.0, float(_lengths_of(self._query)))
-            self._nearness[rows] = np.rint(vectors @ self._query / query_length)
+            self._nearness[rows] = np.rint(
+                np.einsum("rc,c->r", vectors, self._query) / query_length
+            )
             self._lengths[rows] = np.rint(lengths)
             self._is_compared[rows] = True
 
@@ -323,5 +326,5 @@ def _bound(total: np.ndarray) -> np.ndarray:
 
 def _lengths_of(vectors: np.ndarray) -> np.ndarray:
     """The lengths of vectors of integers, in the last axis."""
-    lengths: np.ndarray = np.sqrt((vectors * vectors).sum(-1))
+    lengths: np.ndarray = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
     return lengths

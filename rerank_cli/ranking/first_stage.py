@@ -306,16 +306,12 @@ class _PassageSearch:
         splits = self._cut_best(survey.best_blocks(self._reading.again), meaning.best())
         places = [(index, place) for index, split in splits for place in range(len(split.chunks))]
         cut = [chunk for _, split in splits for chunk in split.chunks]
-        matched = [
-            entry
-            for entry in zip(map(survey.score_chunk, cut), places, strict=True)
-            if entry[0] > 0
-        ]
-        nearness = zip(meaning.score_chunks(cut), places, strict=True)
-        orders = [
-            [place for _, place in sorted(scores, key=_best_first)]
-            for scores in (matched, nearness)
-        ]
+        # Ranks say little of others than the best: what is not cut would stand between them.
+        orders = []
+        for scores in (map(survey.score_chunk, cut), meaning.score_chunks(cut)):
+            found = [entry for entry in zip(scores, places, strict=True) if entry[0] > 0]
+            best = sorted(found, key=_best_first)[: self._count]
+            orders.append([place for _, place in best])
         return set(fuse(orders)[: self._count])
 
     def _cut_best(self, *orders: Sequence[FoundBlock]) -> Sequence[tuple[int, Split]]:

@@ -168,11 +168,13 @@ def _look_at(
 def fuse(orders: Sequence[Sequence[Place]]) -> list[Place]:
     """Join orders of places, each best first, by the sums of their reciprocal ranks.
 
+    Of equal sums that of an earlier order is first.
+
     Cormack, Clarke and Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual
     rank learning methods".
     """
     sums = sum_reciprocal_ranks(orders)
-    return sorted(sums, key=lambda place: (-sums[place], place))
+    return sorted(sums, key=lambda place: -sums[place])
 
 
 def sum_reciprocal_ranks(orders: Sequence[Sequence[Place]]) -> dict[Place, float]:

@@ -1,19 +1,21 @@
 """How near texts are to a query in meaning, by a vector for each token: for the first stage.
 
-    text ─ words ─ the sum of the vectors of their tokens ─ its cosine with the query's
+    text ─ words ─ the cosine of each with each of the query's ─ the nearest ones
 
-The vectors come with the model that ships (`static.npz`; scripts/train/static.py makes them). All
-sums are of integers, so that a text has the same cosine on every machine. Common words, as how and
-my, have no vector: in a question they would count more than its subject.
+The vectors come with the model that ships (`static.npz`; scripts/train/static.py makes them). Each
+word is compared with the query once, and its cosines are looked up in each text. All sums are of
+integers, so that a text has the same score on every machine. Common words, as how and my, have no
+vector: in a question they would count more than its subject.
 """
 
 import hashlib
 import io
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -31,7 +33,12 @@ _LEFT_OUT = COMMON_WORDS | STOP_WORDS
 _MAX_WORDS = 50_000  # of several tokens, whose vectors are kept
 _LARGEST = 4095  # of a token's vector: several make a word, and many words a text
 _LARGEST_WORD = (1 << 15) - 1
-_SAFE_SUM = 1 << 27  # the squares of hundreds of such components have a sum of 63 bits
+_SAFE_SUM = 1 << 22  # squares of such components have a sum that doubles hold exactly
+_MAX_QUERY_WORDS = 32  # that are looked for in texts: the rarest ones
+_COSINE_SCALE = (1 << 15) - 1  # cosines are kept as integers of 16 bits
+# What the mean word of a text counts, beside the nearest ones. Chosen on nfcorpus, nl2bash and
+# questions about documentation and code, among 0 to 2.
+_MEAN_WEIGHT = 0.25
 _SLICE_TOKENS = 4096  # that are unpacked at once
 _LEAST_STRETCHES = 8  # that are summed together
 _LEAST_KNOWN_SHARE = 0.5  # of a query's words
@@ -43,6 +50,33 @@ _LETTERS = bytes(
     code if code >= 128 or chr(code).isalpha() or chr(code) == _MARK else ord(" ")
     for code in range(256)
 )
+
+
+class TextRows(NamedTuple):
+    """The words of texts as rows of a table of vectors.
+
+    vectors     the table, in which rows that are not named here may still change
+    rows        those of all words, with row 0 before the words of each text
+    generation  of the table: in another one words of several tokens have other rows
+    """
+
+    vectors: np.ndarray
+    rows: np.ndarray
+    generation: int
+
+
+class _WordRows(dict[str, int]):
+    """The row of each word. A word that is not there gets the next one, and is noted in `new`."""
+
+    def __init__(self, rows: Mapping[str, int], end: int) -> None:
+        super().__init__(rows)
+        self.new: list[str] = []
+        self._end = end
+
+    def __missing__(self, word: str) -> int:
+        row = self[word] = self._end + len(self.new)
+        self.new.append(word)
+        return row
 
 
 class StaticVectors:
@@ -66,8 +100,8 @@ class StaticVectors:
             ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._tokens = self._count = len(self._rows)  # rows of tokens, and of all known words
-        self._row_of: dict[str, int] = {}
+        self._tokens = len(self._rows)  # rows of tokens; `_count` those of all words that have some
+        self._generation = 0
         self._forget_words()
 
     def knows_words(self, text: str) -> bool:
@@ -80,23 +114,19 @@ class StaticVectors:
         known = [word for word in words if len(word) > 1 and word in self._vocabulary]
         return bool(words) and len(known) >= _LEAST_KNOWN_SHARE * len(words)
 
-    def sums(self, texts: Sequence[str]) -> np.ndarray:
-        """The sum of the vectors of each text's words, in the order of the texts."""
+    def find_rows(self, texts: Sequence[str]) -> TextRows:
+        """The rows of the words of texts, in the order of the texts."""
         words = _cut(texts)
         with self._lock:
-            self._learn({*words})
-            rows = np.fromiter(map(self._row_of.__getitem__, words), np.int32, len(words))
-            return _sum_rows(self._rows, rows, np.flatnonzero(rows == 0))
+            if len(self._row_of) > len(self._vocabulary) + _MAX_WORDS:
+                self._forget_words()
+            rows = np.fromiter(map(self._row_of.__getitem__, words), np.intp, len(words))
+            if new := self._row_of.new[self._count - self._tokens :]:
+                self._learn(new)
+            return TextRows(self._rows, rows, self._generation)
 
-    def _learn(self, words: set[str]) -> None:
-        """Give each word a row. Those of earlier words are forgotten if they become many."""
-        unknown = words.difference(self._row_of)
-        if len(self._row_of) + len(unknown) > len(self._vocabulary) + _MAX_WORDS:
-            self._forget_words()
-            unknown = words.difference(self._row_of)
-        if not unknown:
-            return
-        names = sorted(unknown)
+    def _learn(self, names: Sequence[str]) -> None:
+        """Give the next rows the vectors of words: the sums of those of their tokens."""
         encodings = self._tokenizer.encode_batch_fast(names, add_special_tokens=False)
         tokens = [[0, *encoding.ids] for encoding in encodings]
         starts = np.cumsum([0, *map(len, tokens[:-1])])
@@ -109,34 +139,94 @@ class StaticVectors:
             room[:first] = self._rows[:first]
             self._rows = room
         self._rows[first:end] = np.clip(vectors, -_LARGEST_WORD, _LARGEST_WORD)
-        self._row_of.update(zip(names, range(first, end), strict=True))
         self._count = end
 
     def _forget_words(self) -> None:
         left_out = dict.fromkeys(_LEFT_OUT, self._tokens - 1)
-        self._row_of = {**self._vocabulary, **left_out, _MARK: 0}
-        self._rows = self._rows[: self._tokens]
+        rows = {**self._vocabulary, **left_out, _MARK: 0}
+        self._row_of = _WordRows(rows, self._tokens)
+        self._rows = self._rows[: self._tokens]  # what was given away keeps the words
         self._count = self._tokens
+        self._generation += 1
 
 
 class QueryMeaning:
-    """Compares texts with one query."""
+    """Compares texts with one query, in one thread at a time.
+
+    A text has two parts of its score. The first one says whether it has something near to each word
+    of the query, as the late interaction of ColBERT does (Khattab and Zaharia 2020): the mean over
+    these words of the largest cosine with a word of the text, 0 at least. The second one says how
+    near all of it is: the mean over its words of the cosine with the query. In both, words count by
+    the lengths of their vectors, and rare ones have long vectors.
+    """
 
     def __init__(self, query: str, vectors: StaticVectors) -> None:
         self._vectors = vectors
-        (self._query,) = _bound(vectors.sums([query]))
-        self._length = np.sqrt(float(self._query @ self._query))
+        found = vectors.find_rows([query])
+        rows, places, counts = np.unique(found.rows, return_index=True, return_counts=True)
+        words = found.vectors[rows].astype(np.int64)
+        self._query = _bound(counts @ words).astype(np.float64)
+        # Words of several tokens have rows in the order in which they come up in any text.
+        words = words[np.argsort(places)].astype(np.float64)
+        lengths = _lengths_of(words)
+        rarest = np.argsort(-lengths, kind="stable")[:_MAX_QUERY_WORDS]
+        rarest = rarest[lengths[rarest] > 0]
+        self._words, self._word_lengths = words[rarest], lengths[rarest]
+        self._weights: list[int] = np.rint(lengths[rarest]).astype(np.int64).tolist()
+        self._generation = found.generation
+        # Of each row of the table of vectors, once it comes up in a text:
+        self._is_compared = np.zeros(0, np.bool_)
+        self._cosines = np.zeros((len(rarest), 0), np.int16)  # with the words of the query
+        self._nearness = np.zeros(0, np.int32)  # its cosine with the query, times its length
+        self._lengths = np.zeros(0, np.int32)
 
     def score(self, texts: Sequence[str]) -> Sequence[float]:
-        """The cosine of each text with the query; 0 for one without words."""
-        if not texts:
-            return []
-        sums = _bound(self._vectors.sums(texts))
-        lengths = np.sqrt((sums * sums).sum(1).astype(np.float64)) * self._length
-        products = (sums @ self._query).astype(np.float64)
-        cosines = np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        scores: list[float] = cosines.tolist()
-        return scores
+        """How near each text is to the query; 0 for one without words."""
+        if not texts or not self._weights:
+            return [0.0] * len(texts)
+        found = self._vectors.find_rows(texts)
+        self._compare(found)
+        starts = np.flatnonzero(found.rows == 0)  # row 0 has a cosine of 0 with all words
+        nearest = np.zeros(len(starts), np.int64)
+        for weight, cosines in zip(self._weights, self._cosines, strict=True):
+            nearest += weight * np.maximum.reduceat(cosines[found.rows], starts).astype(np.int64)
+        nearness, lengths = (
+            np.add.reduceat(table[found.rows], starts, dtype=np.int64)
+            for table in (self._nearness, self._lengths)
+        )
+        means = nearness / np.maximum(lengths, 1)
+        scores = nearest / (_COSINE_SCALE * sum(self._weights)) + _MEAN_WEIGHT * means
+        listed: list[float] = scores.tolist()
+        return listed
+
+    def _compare(self, found: TextRows) -> None:
+        """Compare the rows that were not compared before.
+
+        All are integers in doubles, so that their sums are exact in any order. `einsum` takes less
+        time than products of matrices, for which threads are woken up.
+        """
+        if found.generation != self._generation:
+            self._is_compared[:] = False
+            self._generation = found.generation
+        if (room := len(found.vectors) - len(self._is_compared)) > 0:
+            self._is_compared = np.pad(self._is_compared, (0, room))
+            self._cosines = np.pad(self._cosines, ((0, 0), (0, room)))
+            self._nearness = np.pad(self._nearness, (0, room))
+            self._lengths = np.pad(self._lengths, (0, room))
+        new = np.unique(found.rows[~self._is_compared[found.rows]])
+        for start in range(0, len(new), _SLICE_TOKENS):
+            rows = new[start : start + _SLICE_TOKENS]
+            vectors = found.vectors[rows].astype(np.float64)
+            lengths = _lengths_of(vectors)
+            products = self._word_lengths[:, None] * np.maximum(lengths, 1)
+            cosines = np.einsum("wc,rc->wr", self._words, vectors) / products
+            self._cosines[:, rows] = np.rint(cosines * _COSINE_SCALE)
+            query_length = max(1.0, float(_lengths_of(self._query)))
+            self._nearness[rows] = np.rint(
+                np.einsum("rc,c->r", vectors, self._query) / query_length
+            )
+            self._lengths[rows] = np.rint(lengths)
+            self._is_compared[rows] = True
 
 
 def open_query_meaning(query: str) -> QueryMeaning | None:
@@ -227,10 +317,14 @@ def _sum_rows(table: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.nda
     return sums
 
 
-def _bound(sums: np.ndarray) -> np.ndarray:
-    """The same with those of very long texts divided, so that products do not overflow."""
-    largest = np.abs(sums).max(1, initial=0)
-    while (is_large := largest > _SAFE_SUM).any():
-        sums[is_large] >>= 8
-        largest[is_large] >>= 8
-    return sums
+def _bound(total: np.ndarray) -> np.ndarray:
+    """A sum of vectors, divided if it is of very many, so that products do not overflow."""
+    while np.abs(total).max() > _SAFE_SUM:
+        total = total >> 1
+    return total
+
+
+def _lengths_of(vectors: np.ndarray) -> np.ndarray:
+    """The lengths of vectors of integers, in the last axis."""
+    lengths: np.ndarray = np.sqrt(np.einsum("...c,...c->...", vectors, vectors))
+    return lengths

@@ -186,7 +186,7 @@ def test_passages_without_a_word_come_last_in_their_order() -> None:
 def test_meaning_finds_what_words_do_not() -> None:
     given_documents = [Document(text) for text in ("dog", "bird", "fish", "cats", "cow")]
     assert chosen_texts(choose(given_documents, 2, FirstStage.HYBRID)) == ["bird", "cats"]
-    assert chosen_texts(choose(given_documents, 1, FirstStage.HYBRID)) == ["cats"]  # in both orders
+    assert chosen_texts(choose(given_documents, 1, FirstStage.HYBRID)) == ["cats"]  # words first
     assert chosen_texts(choose(given_documents, 2, FirstStage.BM25)) == ["dog", "cats"]
 
 
@@ -229,9 +229,17 @@ def test_of_long_documents_the_passages_are_chosen() -> None:
     assert sum("cats" in text or "memory" in text for text in chosen_texts(choice)) == 6
 
 
+def test_what_fits_the_words_alone_gains_no_rank_by_meaning() -> None:
+    """Among those that are cut only for their words its rank by meaning would say nothing."""
+    matched = [Document("cats x")] * 25
+    near = [Document(f"bird {'x' * number}") for number in range(25)]
+    choice = choose([*matched, *[Document("fish")] * 50, *near], 20, FirstStage.HYBRID)
+    assert [sum("bird" in text for text in chosen_texts(choice)), len(choice.splits)] == [10, 20]
+
+
 def test_orders_are_joined_by_reciprocal_ranks() -> None:
     assert surveys.fuse([[3, 1, 2], [1, 4]]) == [1, 3, 4, 2]
-    assert surveys.fuse([[7], [5]]) == [5, 7]  # equals by their places
+    assert surveys.fuse([[7], [5]]) == [7, 5]  # of equal ones those of the first order
     assert surveys.fuse([[], [2, 1]]) == [2, 1]
 
 

@@ -132,7 +132,7 @@ def check_single(model: str | None, command: str) -> None:
     if len(split_models(model)) > 1:
         raise UsageError(
             f"{model}: several models in a row, and {command} takes one",
-            hint="-m MODEL names it; only `rerank QUERY` takes several in a row",
+            hint="-m MODEL names it; rank, batch, eval and tune take several in a row",
         )
 
 
